@@ -1,0 +1,38 @@
+//! What Ethereum says: quantities, containers per fork, SSZ, domains, shuffling and the slashing predicates.
+//!
+//! No I/O, no clock, no async: the same input gives the same output. Presets (mainnet, minimal, gnosis) are values,
+//! so nothing above this crate carries a type parameter for them.
+//!
+//! Source: <https://github.com/ethereum/consensus-specs>.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod containers;
+mod decode;
+mod domain;
+mod error;
+mod preset;
+mod quantities;
+mod shuffling;
+mod slashing;
+mod spec;
+pub mod ssz_schema;
+pub mod state;
+
+pub use containers::*;
+pub use decode::{BlockPrefix, SidecarKind, block_prefix, sidecar_header};
+pub use domain::{DomainType, ForkDigest, compute_domain, signing_root};
+pub use error::DecodeError;
+pub use preset::{MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName};
+pub use quantities::{CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
+pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index};
+pub use slashing::{Offence, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};
+pub use spec::{BlobParameters, Fork, ForkName, Network, Spec, SpecError};
+
+/// A 32-byte hash-tree-root or other hash.
+pub use alloy_primitives::B256 as Root;
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    ethereum_hashing::hash_fixed(bytes)
+}

@@ -1,0 +1,106 @@
+//! Presets as values: the sizes that networks share. Source: consensus-specs `presets/`, gnosischain/configs.
+
+/// Which of the published presets a network is built on (`PRESET_BASE` in its config).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PresetName {
+    Mainnet,
+    Minimal,
+    Gnosis,
+}
+
+impl PresetName {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mainnet => "mainnet",
+            Self::Minimal => "minimal",
+            Self::Gnosis => "gnosis",
+        }
+    }
+}
+
+/// The preset's sizes that this program needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preset {
+    pub name: PresetName,
+    pub slots_per_epoch: u64,
+    pub slots_per_historical_root: u64,
+    pub epochs_per_historical_vector: u64,
+    pub epochs_per_slashings_vector: u64,
+    pub epochs_per_eth1_voting_period: u64,
+    pub max_committees_per_slot: u64,
+    pub target_committee_size: u64,
+    pub shuffle_round_count: u8,
+    pub sync_committee_size: u64,
+    pub epochs_per_sync_committee_period: u64,
+    pub max_withdrawals_per_payload: u64,
+    pub pending_partial_withdrawals_limit: u64,
+    pub pending_consolidations_limit: u64,
+    /// Gloas: size of the payload-timeliness committee.
+    pub ptc_size: u64,
+}
+
+/// `MIN_SEED_LOOKAHEAD`, the same in every preset.
+pub const MIN_SEED_LOOKAHEAD: u64 = 1;
+/// `MAX_SEED_LOOKAHEAD`, the same in every preset.
+pub const MAX_SEED_LOOKAHEAD: u64 = 4;
+/// `MAX_VALIDATORS_PER_COMMITTEE`, the same in every preset.
+pub const MAX_VALIDATORS_PER_COMMITTEE: u64 = 2048;
+
+impl Preset {
+    pub const MAINNET: Self = Self {
+        name: PresetName::Mainnet,
+        slots_per_epoch: 32,
+        slots_per_historical_root: 8192,
+        epochs_per_historical_vector: 65_536,
+        epochs_per_slashings_vector: 8192,
+        epochs_per_eth1_voting_period: 64,
+        max_committees_per_slot: 64,
+        target_committee_size: 128,
+        shuffle_round_count: 90,
+        sync_committee_size: 512,
+        epochs_per_sync_committee_period: 256,
+        max_withdrawals_per_payload: 16,
+        pending_partial_withdrawals_limit: 134_217_728,
+        pending_consolidations_limit: 262_144,
+        ptc_size: 512,
+    };
+
+    pub const MINIMAL: Self = Self {
+        name: PresetName::Minimal,
+        slots_per_epoch: 8,
+        slots_per_historical_root: 64,
+        epochs_per_historical_vector: 64,
+        epochs_per_slashings_vector: 64,
+        epochs_per_eth1_voting_period: 4,
+        max_committees_per_slot: 4,
+        target_committee_size: 4,
+        shuffle_round_count: 10,
+        sync_committee_size: 32,
+        epochs_per_sync_committee_period: 8,
+        max_withdrawals_per_payload: 4,
+        pending_partial_withdrawals_limit: 64,
+        pending_consolidations_limit: 64,
+        ptc_size: 16,
+    };
+
+    pub const GNOSIS: Self = Self {
+        name: PresetName::Gnosis,
+        slots_per_epoch: 16,
+        epochs_per_sync_committee_period: 512,
+        max_withdrawals_per_payload: 8,
+        ..Self::MAINNET
+    };
+
+    pub const fn by_name(name: PresetName) -> Self {
+        match name {
+            PresetName::Mainnet => Self::MAINNET,
+            PresetName::Minimal => Self::MINIMAL,
+            PresetName::Gnosis => Self::GNOSIS,
+        }
+    }
+
+    /// Members of one slot's committees together at most: the bound of an Electra aggregate's bits and indices.
+    pub const fn max_validators_per_slot(&self) -> u64 {
+        MAX_VALIDATORS_PER_COMMITTEE * self.max_committees_per_slot
+    }
+}

@@ -1,0 +1,245 @@
+//! Who sits where: swap-or-not shuffling and committees. Source: phase0/beacon-chain.md, `compute_shuffled_index`,
+//! `compute_committee`, `get_committee_count_per_slot`, `get_seed`.
+
+use crate::{CommitteeIndex, DomainType, Epoch, Preset, Root, Slot, ValidatorIndex};
+use ethereum_hashing::hash;
+use std::sync::{Arc, OnceLock};
+
+/// Names one shuffling by content: epoch, seed and active set. Two branches, or two versions of the registry, that lead
+/// to the same committees share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShufflingId(pub [u8; 8]);
+
+/// A validator's place in one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seat {
+    pub slot: Slot,
+    pub committee: CommitteeIndex,
+    /// Position within the committee, which is the position of its aggregation bit.
+    pub position: u32,
+}
+
+/// The committees of one epoch on one branch.
+#[derive(Debug)]
+pub struct Shuffling {
+    id: ShufflingId,
+    epoch: Epoch,
+    decision_root: Root,
+    seed: Root,
+    slots_per_epoch: u64,
+    committees_per_slot: u64,
+    /// Active validators, ascending.
+    active: Arc<Vec<u32>>,
+    /// Active validators in committee order.
+    order: Vec<u32>,
+    /// For each validator index up to the greatest active one: position in `order`, or `u32::MAX`.
+    seats: OnceLock<Vec<u32>>,
+}
+
+impl Shuffling {
+    /// `active`: indices of validators active in `epoch`, ascending. `decision_root`: the block that fixed the seed.
+    pub fn new(epoch: Epoch, decision_root: Root, seed: Root, active: Arc<Vec<u32>>, preset: &Preset) -> Self {
+        debug_assert!(active.is_sorted());
+        let order = shuffle(&active, seed, preset.shuffle_round_count);
+        let mut content = Vec::with_capacity(48 + active.len() * 4);
+        content.extend_from_slice(&epoch.as_u64().to_be_bytes());
+        content.extend_from_slice(seed.as_slice());
+        for index in active.iter() {
+            content.extend_from_slice(&index.to_be_bytes());
+        }
+        let mut id = [0u8; 8];
+        id.copy_from_slice(&hash(&content)[..8]);
+        let committees_per_slot =
+            (active.len() as u64 / preset.slots_per_epoch / preset.target_committee_size).clamp(1, preset.max_committees_per_slot);
+        Self {
+            id: ShufflingId(id),
+            epoch,
+            decision_root,
+            seed,
+            slots_per_epoch: preset.slots_per_epoch,
+            committees_per_slot,
+            active,
+            order,
+            seats: OnceLock::new(),
+        }
+    }
+
+    pub fn id(&self) -> ShufflingId {
+        self.id
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Root of the block that decided it: the last one before the start of the previous epoch, on its branch.
+    pub fn decision_root(&self) -> Root {
+        self.decision_root
+    }
+
+    pub fn seed(&self) -> Root {
+        self.seed
+    }
+
+    pub fn active(&self) -> &Arc<Vec<u32>> {
+        &self.active
+    }
+
+    pub fn committees_per_slot(&self) -> u64 {
+        self.committees_per_slot
+    }
+
+    pub fn slots_per_epoch(&self) -> u64 {
+        self.slots_per_epoch
+    }
+
+    /// Members of a committee in bit order; `None` outside the epoch or past the last committee.
+    pub fn committee(&self, slot: Slot, committee: CommitteeIndex) -> Option<&[u32]> {
+        let first_slot = self.epoch.as_u64().checked_mul(self.slots_per_epoch)?;
+        let offset = slot.as_u64().checked_sub(first_slot).filter(|o| *o < self.slots_per_epoch)?;
+        if committee.as_u64() >= self.committees_per_slot {
+            return None;
+        }
+        let nth = offset * self.committees_per_slot + committee.as_u64();
+        Some(&self.order[self.boundary(nth)..self.boundary(nth + 1)])
+    }
+
+    /// Where a validator sits in this epoch; `None` if it is not active. Builds a table on first use: 4 bytes per validator.
+    pub fn seat(&self, validator: ValidatorIndex) -> Option<Seat> {
+        let seats = self.seats.get_or_init(|| {
+            let mut seats = vec![u32::MAX; self.active.last().map_or(0, |last| *last as usize + 1)];
+            for (position, index) in self.order.iter().enumerate() {
+                seats[*index as usize] = position as u32;
+            }
+            seats
+        });
+        let position = *seats.get(usize::try_from(validator.as_u64()).ok()?)?;
+        if position == u32::MAX {
+            return None;
+        }
+        let n_committees = self.committees_per_slot * self.slots_per_epoch;
+        let n_active = self.order.len() as u64;
+        // boundary(nth) = n_active * nth / n_committees, rounded down: the inverse is off by one at most.
+        let mut nth = u64::from(position) * n_committees / n_active;
+        while self.boundary(nth + 1) <= position as usize {
+            nth += 1;
+        }
+        Some(Seat {
+            slot: Slot::new(self.epoch.as_u64() * self.slots_per_epoch + nth / self.committees_per_slot),
+            committee: CommitteeIndex::new(nth % self.committees_per_slot),
+            position: position - self.boundary(nth) as u32,
+        })
+    }
+
+    fn boundary(&self, nth: u64) -> usize {
+        (self.order.len() as u64 * nth / (self.committees_per_slot * self.slots_per_epoch)) as usize
+    }
+}
+
+/// `get_seed` for attesters: `mix` is the randao mix as it stood at the end of the epoch before the previous one.
+pub fn compute_seed(epoch: Epoch, mix: Root) -> Root {
+    let mut preimage = [0u8; 44];
+    preimage[..4].copy_from_slice(&DomainType::BeaconAttester.bytes());
+    preimage[4..12].copy_from_slice(&epoch.as_u64().to_le_bytes());
+    preimage[12..].copy_from_slice(mix.as_slice());
+    Root::from_slice(&hash(&preimage))
+}
+
+/// `compute_shuffled_index`: one index, the spec's own way. Kept as the oracle of the whole-list shuffle and for old epochs.
+pub fn compute_shuffled_index(index: u64, count: u64, seed: Root, rounds: u8) -> Option<u64> {
+    if index >= count {
+        return None;
+    }
+    let mut index = index;
+    let mut buffer = [0u8; 37];
+    buffer[..32].copy_from_slice(seed.as_slice());
+    for round in 0..rounds {
+        buffer[32] = round;
+        let pivot = first_u64(&hash(&buffer[..33])) % count;
+        let flip = (pivot + count - index) % count;
+        let position = index.max(flip);
+        buffer[33..].copy_from_slice(&((position / 256) as u32).to_le_bytes());
+        let source = hash(&buffer);
+        if source[(position % 256 / 8) as usize] >> (position % 8) & 1 == 1 {
+            index = flip;
+        }
+    }
+    Some(index)
+}
+
+/// The whole list at once: `result[i] = list[compute_shuffled_index(i)]`. Walks each round over the list, so that one hash
+/// serves 256 positions.
+fn shuffle(list: &[u32], seed: Root, rounds: u8) -> Vec<u32> {
+    let n = list.len();
+    let mut out = list.to_vec();
+    if n < 2 {
+        return out;
+    }
+    let mut buffer = [0u8; 37];
+    buffer[..32].copy_from_slice(seed.as_slice());
+    // Applying the rounds last to first to the list is the inverse permutation of indices, which is what moves values.
+    for round in (0..rounds).rev() {
+        buffer[32] = round;
+        let pivot = (first_u64(&hash(&buffer[..33])) % n as u64) as usize;
+        // Pairs (i, flip) mirror around pivot/2 and around (pivot + n)/2: two half-walks.
+        let mut walk = |from: usize, sum: usize, until: usize| {
+            let mut block = usize::MAX;
+            let mut source = Vec::new();
+            let mut i = from;
+            while i < until {
+                let flip = sum - i;
+                if flip <= i {
+                    break;
+                }
+                let position = flip;
+                if position / 256 != block {
+                    block = position / 256;
+                    buffer[33..].copy_from_slice(&(block as u32).to_le_bytes());
+                    source = hash(&buffer);
+                }
+                if source[position % 256 / 8] >> (position % 8) & 1 == 1 {
+                    out.swap(i, flip);
+                }
+                i += 1;
+            }
+        };
+        walk(0, pivot, pivot + 1);
+        walk(pivot + 1, pivot + n, n);
+    }
+    out
+}
+
+fn first_u64(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[..8].try_into().expect("a hash has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whole_list_agrees_with_the_spec_one_by_one(n in 0usize..700, seed: [u8; 32], rounds in 0u8..91) {
+            let list: Vec<u32> = (0..n as u32).map(|i| i * 3 + 7).collect();
+            let shuffled = shuffle(&list, Root::from(seed), rounds);
+            for (i, value) in shuffled.iter().enumerate() {
+                let from = compute_shuffled_index(i as u64, n as u64, Root::from(seed), rounds).expect("in range");
+                prop_assert_eq!(*value, list[from as usize]);
+            }
+        }
+
+        #[test]
+        fn every_active_validator_has_its_seat(n in 1usize..600, seed: [u8; 32]) {
+            let active: Arc<Vec<u32>> = Arc::new((0..n as u32).map(|i| i * 2).collect());
+            let shuffling = Shuffling::new(Epoch::new(5), Root::ZERO, Root::from(seed), active.clone(), &Preset::MINIMAL);
+            for index in active.iter() {
+                let seat = shuffling.seat(ValidatorIndex::new(u64::from(*index))).expect("active");
+                let committee = shuffling.committee(seat.slot, seat.committee).expect("exists");
+                prop_assert_eq!(committee[seat.position as usize], *index);
+            }
+            prop_assert_eq!(shuffling.seat(ValidatorIndex::new(1)), None);
+            prop_assert_eq!(shuffling.seat(ValidatorIndex::MAX), None);
+        }
+    }
+}
