@@ -1,0 +1,5 @@
+//! The batch verifier: the only place where a [`Signed`] is made.
+
+mod signed;
+
+pub use signed::Signed;

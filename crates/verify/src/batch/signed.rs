@@ -1,0 +1,35 @@
+//! A thing whose signers are proven.
+
+use std::ops::Deref;
+
+/// Holding one proves that they did sign: its only constructor is private to the batch verifier.
+#[derive(Clone, Debug)]
+pub struct Signed<T>(T);
+
+impl<T> Signed<T> {
+    pub(in crate::batch) fn proven(inner: T) -> Self {
+        Self(inner)
+    }
+
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+
+    /// A vote or proposal that nobody checked, for tests and benches of what comes after this crate.
+    #[cfg(feature = "test-support")]
+    pub fn for_tests(inner: T) -> Self {
+        Self(inner)
+    }
+}
+
+impl<T> Deref for Signed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,82 @@
+//! What can be chosen, with every bound of this crate in one place.
+
+/// How singles (one validator, one signature) with equal data are proven together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SinglesProof {
+    /// Plain sums, 35 microseconds a signature: proves that each validator signed, not that each 96 bytes received are its
+    /// signature (two offset ones can cancel), so nothing of it may be forwarded. For replay, backfill and bursts.
+    Sums,
+    /// Each single in a random 64-bit combination with its own group check, 107 microseconds a signature: each is proven by
+    /// itself and may be forwarded. The default for a live node.
+    RandomCombination,
+}
+
+/// Bounds of the place where messages wait for the committees of their epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkingLimits {
+    pub messages: usize,
+    pub bytes: usize,
+    /// Of `messages`, by one peer. Messages without a peer (captures, own node) are bound by the whole only.
+    pub messages_per_peer: usize,
+    /// How long one waits, in epochs of the network's time since it arrived.
+    pub wait_epochs: u64,
+    /// A message is tried again at most so many times; each try costs a pairing per candidate context.
+    pub tries: u32,
+}
+
+impl Default for ParkingLimits {
+    /// 64 MiB: an epoch of mainnet's aggregates (32 x 1 024 of 0.5 kB) four times over.
+    fn default() -> Self {
+        Self {
+            messages: 131_072,
+            bytes: 64 << 20,
+            messages_per_peer: 16_384,
+            wait_epochs: 4,
+            tries: 64,
+        }
+    }
+}
+
+/// How the verifier works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Worker threads; 0 = as many as the machine offers.
+    pub threads: usize,
+    pub singles: SinglesProof,
+    /// Whether to check what only forwarding asks for: the selection proof and outer signature of aggregates (two more
+    /// claims each). Without it no aggregate is ever `forwardable`.
+    pub check_aggregators: bool,
+    pub parking: ParkingLimits,
+    /// Proven (validator, data) pairs that are remembered, so that a repeat costs no pairing: 8 bytes each. When full, the
+    /// data with the oldest target is forgotten.
+    pub remembered_votes: usize,
+    /// Different data that are remembered.
+    pub remembered_data: usize,
+    /// Proven proposals, blocks and slashing operations that are remembered, each.
+    pub remembered_roots: usize,
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            singles: SinglesProof::RandomCombination,
+            check_aggregators: true,
+            parking: ParkingLimits::default(),
+            remembered_votes: 8_000_000,
+            remembered_data: 65_536,
+            remembered_roots: 65_536,
+        }
+    }
+}
+
+impl VerifyConfig {
+    /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding.
+    pub fn replay() -> Self {
+        Self {
+            singles: SinglesProof::Sums,
+            check_aggregators: false,
+            ..Self::default()
+        }
+    }
+}

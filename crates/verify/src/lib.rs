@@ -1,0 +1,32 @@
+//! Decode, resolve, check: from bytes somebody sent to messages somebody signed. This crate is the gate, and the only one.
+//!
+//! ```text
+//! RawMessage --decode--> claims --resolve--> who claims to have signed --batch--> Signed<Vote>, Signed<Proposal>
+//!                          |                       |                        |
+//!                       Malformed          Parked ... Expired          BadSignature
+//! ```
+//!
+//! [`Verifier::process`] takes a batch of [`RawMessage`]s and gives [`Verified`]: what was proven, and one [`Outcome`] for
+//! each message. Late, early, repeated or unpopular messages are proven like any other; only what is malformed or not
+//! signed is dropped.
+//!
+//! What is counted: every [`RawMessage`] gets exactly one *final* outcome. One that waits for a context is reported as
+//! [`Outcome::Parked`] when it begins to wait, and again with its final outcome when that is known, so at any time
+//! `received = final outcomes + parked now` ([`Verifier::parked`]).
+//!
+//! Nothing here reads a clock, a socket or a disk.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod batch;
+mod config;
+mod message;
+mod outcome;
+
+pub use batch::Signed;
+pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
+pub use message::{
+    Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp, SourceKind,
+    Ticket, UnixNs, Vote,
+};
+pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
