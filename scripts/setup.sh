@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Makes a machine that has only Rust ready to build: says what it does, does it once, is silent and quick afterwards.
+#
+#   scripts/setup.sh             what ./demo and ./test need: g++ and libclang (RocksDB's bindings), the crates, librocksdb.a
+#   scripts/setup.sh --devnet    also what scripts/devnet-test.sh needs: python3, curl, node, npm and the real client
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+. "$(dirname "$0")/env.sh"
+cd "$SLASHWATCH_ROOT"
+say() { echo "setup: $*" >&2; }
+
+devnet=no
+case ${1:-} in
+  '') ;;
+  --devnet) devnet=yes ;;
+  *) sed -n '2,6p' "$0" >&2; exit 64 ;;
+esac
+
+command -v cargo > /dev/null || { say "no Rust here: install it from https://rustup.rs, then run this again"; exit 1; }
+
+# -- what apt has to bring ---------------------------------------------------------------------------------------------
+wanted=()
+has_libclang() {
+  compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" > /dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' > /dev/null ||
+    compgen -G '/usr/lib/*/libclang*.so*' > /dev/null || compgen -G '/usr/lib64/libclang*.so*' > /dev/null
+}
+command -v "${CXX:-g++}" > /dev/null || wanted+=(g++)
+has_libclang || wanted+=(libclang-dev)
+if [ $devnet = yes ]; then
+  command -v curl > /dev/null || wanted+=(curl ca-certificates)
+  command -v python3 > /dev/null || wanted+=(python3)
+  command -v node > /dev/null || wanted+=(nodejs)
+  command -v npm > /dev/null || wanted+=(npm)
+  # native parts of the client are compiled when there is no binary of them for this machine
+  command -v make > /dev/null || wanted+=(make)
+  [ -f /usr/include/node/node_version.h ] || wanted+=(libnode-dev)
+fi
+if [ ${#wanted[@]} -gt 0 ]; then
+  as_root=()
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  if ! command -v apt-get > /dev/null; then
+    say "please install with your package manager: ${wanted[*]}"
+  elif [ ${#as_root[@]} -gt 0 ] && ! command -v sudo > /dev/null; then
+    say "neither root nor sudo: please have installed: apt-get install ${wanted[*]}"
+    exit 1
+  else
+    say "installing ${wanted[*]} with apt-get"
+    log=$(mktemp)
+    if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${wanted[@]}"; } > "$log" 2>&1; then
+      tail -n 15 "$log" >&2
+      rm -f "$log"
+      say "apt-get failed: install by hand, then run this again: ${wanted[*]}"
+      exit 1
+    fi
+    rm -f "$log"
+  fi
+fi
+
+# -- the crates --------------------------------------------------------------------------------------------------------
+for manifest in Cargo.toml fuzz/Cargo.toml; do
+  if ! cargo fetch --locked --quiet --offline --manifest-path $manifest 2> /dev/null; then
+    say "fetching the crates that ${manifest%toml}lock names"
+    cargo fetch --locked --quiet --manifest-path $manifest || { sleep 5; cargo fetch --locked --quiet --manifest-path $manifest; }
+  fi
+done
+
+# -- RocksDB, once -----------------------------------------------------------------------------------------------------
+if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
+  say "compiling RocksDB once into $SLASHWATCH_ROCKSDB (about 3 minutes on two cores)"
+  started=$SECONDS
+  if scripts/rocksdb-archive.sh "$SLASHWATCH_ROCKSDB" > "$SLASHWATCH_CACHE/rocksdb.log" 2>&1; then
+    say "RocksDB compiled in $((SECONDS - started)) s"
+  else
+    say "that failed (see $SLASHWATCH_CACHE/rocksdb.log): cargo will compile RocksDB its ordinary way, about 20 minutes"
+  fi
+fi
+
+# -- the real client ---------------------------------------------------------------------------------------------------
+if [ $devnet = yes ] && [ ! -x "$SLASHWATCH_DEVNET/client/node_modules/.bin/lodestar" ]; then
+  say "installing the real client into $SLASHWATCH_DEVNET (about a minute, 250 MB)"
+  mkdir -p "$SLASHWATCH_DEVNET"
+  if ! DEVNET_ROOT=$SLASHWATCH_DEVNET bash "$SLASHWATCH_SHARED/lodestar/devnet.sh" install > "$SLASHWATCH_DEVNET/install.log" 2>&1; then
+    tail -n 5 "$SLASHWATCH_DEVNET/install.log" >&2
+    say "the client could not be installed (see $SLASHWATCH_DEVNET/install.log)"
+    exit 1
+  fi
+fi

@@ -1,0 +1,161 @@
+//! Keeps ARCHITECTURE.md true: its code map against what cargo knows, its rules against the sources.
+//!
+//! The tables in that page are the only copy of the rules. To allow a new edge or a second home for a heavy dependency,
+//! change the table; a reviewer sees it there.
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// One line of the code map.
+struct CrateRow {
+    row: u32,
+    may_use: BTreeSet<String>,
+}
+
+#[test]
+fn the_code_map_has_a_row_for_each_crate() {
+    let documented: BTreeSet<String> = code_map().into_keys().collect();
+    let members: BTreeSet<String> = workspace().workspace_packages().iter().map(|p| p.name.to_string()).collect();
+    assert_eq!(documented, members, "left: ARCHITECTURE.md, right: the workspace's members");
+}
+
+#[test]
+fn every_edge_is_in_the_code_map_and_goes_downward() {
+    let map = code_map();
+    let mut wrong = Vec::new();
+    for package in workspace().workspace_packages() {
+        let Some(own) = map.get(package.name.as_str()) else { continue };
+        for used in normal_dependencies(package).into_iter().filter(|name| map.contains_key(name)) {
+            if !own.may_use.contains(&used) {
+                wrong.push(format!("{} uses {used}, which its row does not name", package.name));
+            }
+        }
+        for named in &own.may_use {
+            if let Some(lower) = map.get(named).filter(|lower| lower.row >= own.row) {
+                wrong.push(format!("{} (row {}) may use {named} (row {}): not downward", package.name, own.row, lower.row));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn heavy_dependencies_live_where_the_page_says() {
+    let homes: BTreeMap<String, BTreeSet<String>> =
+        table("| dependency | crates |").into_iter().map(|cells| (cells[0].clone(), names(&cells[1]))).collect();
+    assert!(homes.len() >= 4, "the table of heavy guests is gone from ARCHITECTURE.md");
+    let metadata = workspace();
+    for (guest, documented) in &homes {
+        let users: BTreeSet<String> = metadata
+            .workspace_packages()
+            .iter()
+            .filter(|package| normal_dependencies(package).contains(guest))
+            .map(|package| package.name.to_string())
+            .collect();
+        assert_eq!(documented, &users, "{guest}; left: ARCHITECTURE.md, right: Cargo.toml files");
+    }
+}
+
+/// Invariant 1: the same input gives the same output, because nothing else can be asked.
+#[test]
+fn consensus_and_detect_ask_nobody() {
+    const FORBIDDEN: [&str; 8] =
+        ["std::fs", "std::net", "std::thread", "std::env", "std::process", "SystemTime", "Instant::now", "tokio"];
+    let mut wrong = Vec::new();
+    for name in ["consensus", "detect"] {
+        let files = rust_files(&Path::new(ROOT).join("crates").join(name).join("src"));
+        assert!(!files.is_empty(), "no sources of {name} found: this test has lost its subject");
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            for (nth, line) in shipped.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+                if let Some(found) = FORBIDDEN.iter().find(|word| line.contains(*word)) {
+                    wrong.push(format!("{}:{}: {found}", file.display(), nth + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these crates do no I/O and read no clock:\n{}", wrong.join("\n"));
+}
+
+/// A page that points to nowhere is worse than none.
+#[test]
+fn links_in_the_pages_lead_somewhere() {
+    let docs = fs::read_dir(Path::new(ROOT).join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| Path::new(ROOT).join(name));
+    let mut wrong = Vec::new();
+    for page in pages.into_iter().chain(docs).filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !page.with_file_name(target).exists() {
+                wrong.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn workspace() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(Path::new(ROOT).join("Cargo.toml"))
+        .no_deps()
+        .other_options(vec!["--offline".into()])
+        .exec()
+        .expect("cargo metadata of this workspace")
+}
+
+/// What ends in the crate as shipped: dependencies for tests and build scripts may be anything.
+fn normal_dependencies(package: &Package) -> BTreeSet<String> {
+    package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal).map(|d| d.name.clone()).collect()
+}
+
+fn code_map() -> BTreeMap<String, CrateRow> {
+    let known: BTreeSet<String> = workspace().workspace_packages().iter().map(|p| p.name.to_string()).collect();
+    table("| row | crate |")
+        .into_iter()
+        .map(|cells| {
+            let may_use = names(&cells[3]).intersection(&known).cloned().collect::<BTreeSet<_>>();
+            let listed_nothing = cells[3] == "nothing of ours";
+            assert!(listed_nothing || !may_use.is_empty(), "row {}: `may use` names no crate: {}", cells[1], cells[3]);
+            (cells[1].clone(), CrateRow { row: cells[0].parse().expect("a row number"), may_use })
+        })
+        .collect()
+}
+
+/// The words of a cell.
+fn names(cell: &str) -> BTreeSet<String> {
+    cell.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).filter(|w| !w.is_empty()).map(Into::into).collect()
+}
+
+/// The cells of the table in ARCHITECTURE.md whose heading starts so.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let page = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is at the root");
+    let rows: Vec<Vec<String>> = page
+        .lines()
+        .skip_while(|line| !line.starts_with(heading))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect())
+        .collect();
+    assert!(!rows.is_empty(), "no table {heading:?} in ARCHITECTURE.md");
+    rows
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a source folder") {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|ext| ext == "rs") && path.file_stem().is_some_and(|stem| stem != "tests") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
