@@ -1,0 +1,260 @@
+//! Findings: what is told to the outside, field for field as the contract ("Findings") fixes it.
+//!
+//! A slashable finding is named by
+//!
+//! ```text
+//! SHA-256(genesis validators root | kind in ASCII | validator index, u64 LE | smaller root | greater root)
+//! ```
+//!
+//! with the hash-tree-roots of the two contradicting `AttestationData` or `BeaconBlockHeader`: nothing in it depends on
+//! time, batch, order or on who else signed, so the same offence has the same id on every machine and in every run.
+//! For an anomaly the detector says what makes it *this* one ([`anomaly_id`]).
+
+use crate::{Evidence, EvidenceKind, Time};
+use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// The version of the JSON below. Another shape is another number.
+pub const SCHEMA: u64 = 1;
+/// Longest name of a kind, in bytes. Kinds are ASCII words with underscores.
+pub const MAX_KIND_LEN: usize = 32;
+
+/// One thing that somebody did, or one anomaly. The order of the fields is the order in the JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// [`SCHEMA`].
+    pub schema: u64,
+    pub id: Root,
+    /// [`Offence::as_str`], or the anomaly's name.
+    pub kind: String,
+    pub severity: Severity,
+    /// The greater of the two messages' slots.
+    pub slot: Slot,
+    /// Target epoch of that message; of a proposal its slot's epoch.
+    pub epoch: Epoch,
+    /// Absent only for anomalies that are nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validator: Option<Subject>,
+    /// Arrival of the earlier message.
+    pub first_seen: Time,
+    /// Arrival of the later one; null for an anomaly of one message.
+    pub second_seen: Option<Time>,
+    pub recorded_at: Time,
+    /// `gossip`, `block`, `slashing_op`, `api`: where the messages came from, sorted, each once.
+    pub sources: Vec<String>,
+    /// The fork at `epoch`.
+    pub fork: ForkName,
+    /// Absent for anomalies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub punishable: Option<Punishable>,
+    /// The block that carried the slashing, once seen.
+    pub included: Option<Included>,
+    /// Null for anomalies.
+    pub evidence: Option<EvidenceRef>,
+    /// Of anomalies: what was seen, by kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Map<String, Value>>,
+}
+
+/// How bad it is; ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    #[default]
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a block of today could still punish the offence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Punishable {
+    Yes,
+    AlreadySlashed,
+    NotActive,
+    Withdrawable,
+    /// A state knows only its current and previous fork version, and the vote is older.
+    ForkExpired,
+    Unknown,
+}
+
+/// The validator a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    pub index: ValidatorIndex,
+    pub pubkey: PubkeyBytes,
+    /// The operator's own names for it.
+    pub labels: Vec<String>,
+}
+
+/// Where a slashing was included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Included {
+    pub slot: Slot,
+    pub block_root: Root,
+}
+
+/// Names a finding's [`Evidence`] and its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRef {
+    #[serde(rename = "type")]
+    pub kind: EvidenceKind,
+    pub id: Root,
+    pub ssz: String,
+    pub json: String,
+}
+
+/// What [`Finding::slashable`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Slashable {
+    pub genesis_validators_root: Root,
+    pub offence: Offence,
+    pub validator: ValidatorIndex,
+    pub pubkey: PubkeyBytes,
+    pub labels: Vec<String>,
+    /// Hash-tree-roots of the two contradicting messages, in any order.
+    pub roots: [Root; 2],
+    /// The greater of the two slots.
+    pub slot: Slot,
+    /// Target epoch of that message, or the epoch of the proposal's slot.
+    pub epoch: Epoch,
+    /// Arrival of the two messages, in any order.
+    pub seen: [Time; 2],
+    pub recorded_at: Time,
+    /// Labels of the messages' sources, in any order, repeats allowed.
+    pub sources: Vec<String>,
+    pub fork: ForkName,
+    pub punishable: Punishable,
+}
+
+/// What [`Finding::anomaly`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Anomaly {
+    /// From [`anomaly_id`].
+    pub id: Root,
+    pub kind: &'static str,
+    pub severity: Severity,
+    pub slot: Slot,
+    pub epoch: Epoch,
+    pub validator: Option<Subject>,
+    pub first_seen: Time,
+    pub second_seen: Option<Time>,
+    pub recorded_at: Time,
+    pub sources: Vec<String>,
+    pub fork: ForkName,
+    pub details: Map<String, Value>,
+}
+
+impl Finding {
+    /// A proven offence. Its id follows from the facts, its severity is critical.
+    pub fn slashable(facts: Slashable, evidence: &Evidence) -> Self {
+        let Slashable { genesis_validators_root, offence, validator, pubkey, labels, roots, slot, epoch, .. } = facts;
+        let [one, other] = facts.seen;
+        Self {
+            schema: SCHEMA,
+            id: finding_id(genesis_validators_root, offence, validator, roots[0], roots[1]),
+            kind: offence.as_str().into(),
+            severity: Severity::Critical,
+            slot,
+            epoch,
+            validator: Some(Subject { index: validator, pubkey, labels }),
+            first_seen: one.min(other),
+            second_seen: Some(one.max(other)),
+            recorded_at: facts.recorded_at,
+            sources: sorted(facts.sources),
+            fork: facts.fork,
+            punishable: Some(facts.punishable),
+            included: None,
+            evidence: Some(evidence.reference()),
+            details: None,
+        }
+    }
+
+    /// Something odd that no protocol rule punishes.
+    pub fn anomaly(facts: Anomaly) -> Self {
+        Self {
+            schema: SCHEMA,
+            id: facts.id,
+            kind: facts.kind.into(),
+            severity: facts.severity,
+            slot: facts.slot,
+            epoch: facts.epoch,
+            validator: facts.validator,
+            first_seen: facts.first_seen,
+            second_seen: facts.second_seen,
+            recorded_at: facts.recorded_at,
+            sources: sorted(facts.sources),
+            fork: facts.fork,
+            punishable: None,
+            included: None,
+            evidence: None,
+            details: Some(facts.details),
+        }
+    }
+
+    /// The offence, if it is one.
+    pub fn offence(&self) -> Option<Offence> {
+        Offence::ALL.into_iter().find(|offence| offence.as_str() == self.kind)
+    }
+}
+
+/// Names an offence; see the header for the preimage. The order of the roots does not matter.
+pub fn finding_id(
+    genesis_validators_root: Root,
+    offence: Offence,
+    validator: ValidatorIndex,
+    root_a: Root,
+    root_b: Root,
+) -> Root {
+    hash(&[
+        genesis_validators_root.as_slice(),
+        offence.as_str().as_bytes(),
+        &validator.as_u64().to_le_bytes(),
+        root_a.min(root_b).as_slice(),
+        root_a.max(root_b).as_slice(),
+    ])
+}
+
+/// Names an anomaly: SHA-256(genesis validators root | kind in ASCII | what makes it this one). `content` is the detector's
+/// choice, of fixed width by kind, and must not contain a time of arrival.
+pub fn anomaly_id(genesis_validators_root: Root, kind: &str, content: &[u8]) -> Root {
+    hash(&[genesis_validators_root.as_slice(), kind.as_bytes(), content])
+}
+
+fn hash(parts: &[&[u8]]) -> Root {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    Root::from_slice(&hasher.finalize())
+}
+
+fn sorted(mut sources: Vec<String>) -> Vec<String> {
+    sources.sort();
+    sources.dedup();
+    sources
+}
+
+#[cfg(test)]
+mod tests;

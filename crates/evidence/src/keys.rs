@@ -1,0 +1,110 @@
+//! The database's column families and keys. They are a format: a change needs a new [`FORMAT`] and a fixture of the old.
+//!
+//! Numbers are big-endian, so that byte order is number order.
+//!
+//! | family | key | value | scanned by |
+//! |---|---|---|---|
+//! | `meta` | `format`, `genesis_validators_root`, `outbox_counts` | u32; 32 bytes; three u64 | nobody |
+//! | `findings` | seq, u64 | the finding's JSON | everyone who reads in order |
+//! | `finding_ids` | finding id, 32 B | seq, u64 | nobody |
+//! | `by_validator` | validator, u64, then seq, u64 | empty | filter by validator: its findings, oldest first |
+//! | `by_kind` | kind, 32 B, padded with zeros, then seq, u64 | empty | filter by kind: its findings, oldest first |
+//! | `evidence` | evidence id, 32 B | see [`crate::proof`] | nobody |
+//! | `deliveries` | seq, u64, then route name | the delivery's JSON | one finding's deliveries |
+//! | `due` | route name, 64 B, padded with zeros, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries by time of next attempt |
+//! | `checkpoints` | name | the source's own | nobody |
+//!
+//! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `due`, so that a receiver that
+//! is down, with 100 000 deliveries waiting, costs the others one seek.
+
+use crate::outbox::{MAX_ROUTE_LEN, RouteName};
+use crate::{Time, finding::MAX_KIND_LEN};
+use consensus::ValidatorIndex;
+
+/// The number of the format above.
+pub const FORMAT: u32 = 1;
+
+pub(crate) const META: &str = "meta";
+pub(crate) const FINDINGS: &str = "findings";
+pub(crate) const FINDING_IDS: &str = "finding_ids";
+pub(crate) const BY_VALIDATOR: &str = "by_validator";
+pub(crate) const BY_KIND: &str = "by_kind";
+pub(crate) const EVIDENCE: &str = "evidence";
+pub(crate) const DELIVERIES: &str = "deliveries";
+pub(crate) const DUE: &str = "due";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
+
+pub(crate) const FAMILIES: [&str; 9] =
+    [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS];
+
+pub(crate) const META_FORMAT: &[u8] = b"format";
+pub(crate) const META_ROOT: &[u8] = b"genesis_validators_root";
+pub(crate) const META_COUNTS: &[u8] = b"outbox_counts";
+
+/// Builds and reads every key that is more than a name or an id.
+pub(crate) struct Key;
+
+impl Key {
+    pub(crate) fn seq(seq: u64) -> [u8; 8] {
+        seq.to_be_bytes()
+    }
+
+    pub(crate) fn by_validator(validator: ValidatorIndex, seq: u64) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&validator.as_u64().to_be_bytes());
+        key[8..].copy_from_slice(&seq.to_be_bytes());
+        key
+    }
+
+    /// `None` when the kind is too long to be one.
+    pub(crate) fn by_kind(kind: &str, seq: u64) -> Option<[u8; MAX_KIND_LEN + 8]> {
+        let mut key = [0; MAX_KIND_LEN + 8];
+        key.get_mut(..MAX_KIND_LEN)?.get_mut(..kind.len())?.copy_from_slice(kind.as_bytes());
+        key[MAX_KIND_LEN..].copy_from_slice(&seq.to_be_bytes());
+        Some(key)
+    }
+
+    pub(crate) fn delivery(seq: u64, route: &RouteName) -> Vec<u8> {
+        [&seq.to_be_bytes(), route.as_str().as_bytes()].concat()
+    }
+
+    pub(crate) fn due(route: &RouteName, at: Time, seq: u64) -> [u8; MAX_ROUTE_LEN + 16] {
+        let mut key = [0; MAX_ROUTE_LEN + 16];
+        key[..route.as_str().len()].copy_from_slice(route.as_str().as_bytes());
+        key[MAX_ROUTE_LEN..MAX_ROUTE_LEN + 8].copy_from_slice(&at.as_unix_ns().to_be_bytes());
+        key[MAX_ROUTE_LEN + 8..].copy_from_slice(&seq.to_be_bytes());
+        key
+    }
+
+    /// The last eight bytes of a key that ends in a seq.
+    pub(crate) fn trailing_seq(key: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(*key.last_chunk()?))
+    }
+
+    /// Route, time and seq of a key of `due`.
+    pub(crate) fn read_due(key: &[u8]) -> Option<(RouteName, Time, u64)> {
+        let (route, rest) = key.split_at_checked(MAX_ROUTE_LEN)?;
+        let end = route.iter().position(|byte| *byte == 0).unwrap_or(MAX_ROUTE_LEN);
+        let route = RouteName::new(std::str::from_utf8(&route[..end]).ok()?).ok()?;
+        let at = Time::from_unix_ns(u64::from_be_bytes(*rest.first_chunk()?));
+        (rest.len() == 16).then_some(())?;
+        Some((route, at, Self::trailing_seq(rest)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_order_is_number_order() {
+        assert!(Key::seq(255) < Key::seq(256));
+        assert!(Key::by_validator(ValidatorIndex::new(1), u64::MAX) < Key::by_validator(ValidatorIndex::new(2), 0));
+        assert!(Key::by_validator(ValidatorIndex::new(256), 1) > Key::by_validator(ValidatorIndex::new(255), 9));
+        assert!(Key::by_kind("double", 9).unwrap() < Key::by_kind("double_vote", 0).unwrap(), "a prefix is another kind");
+        assert_eq!(Key::by_kind(&"k".repeat(33), 0), None);
+        let route = RouteName::new("ops").unwrap();
+        assert!(Key::due(&route, Time::from_unix_ns(255), 7) < Key::due(&route, Time::from_unix_ns(256), 1));
+        assert_eq!(Key::read_due(&Key::due(&route, Time::from_unix_ns(256), 1)), Some((route, Time::from_unix_ns(256), 1)));
+    }
+}

@@ -1,0 +1,34 @@
+//! Findings, the proofs behind them and the outbox of their deliveries: durable, in one database.
+//!
+//! A finding, its evidence and one delivery per route become visible in one atomic, synced write ([`Store::record`]), so
+//! after a power cut there is either all of it or nothing. A finding's id hashes its content only, so doing the work
+//! again after a crash finds the row that is already there and changes nothing.
+//!
+//! The crate reads no clock and knows no async runtime: times come in as [`Time`], and who wants to hear of new findings
+//! registers a callback ([`Store::subscribe`]).
+//!
+//! - [`finding`]: what is told to the outside, byte for byte as the contract has it
+//! - [`proof`]: the slashing object that a beacon node accepts
+//! - [`keys`]: the database's families and keys, which are a format
+//! - [`store`]: opening, recording, reading
+//! - [`outbox`]: deliveries and their three ends
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod error;
+pub mod finding;
+pub mod keys;
+mod notify;
+mod open;
+pub mod outbox;
+pub mod proof;
+pub mod store;
+mod time;
+
+pub use error::StoreError;
+pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
+pub use notify::Subscription;
+pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
+pub use proof::{Evidence, EvidenceKind};
+pub use store::{Page, Query, Recorded, Store};
+pub use time::Time;

@@ -1,0 +1,138 @@
+//! Opening the database, and refusing what is not ours to open.
+
+use crate::StoreError;
+use crate::keys::{FAMILIES, FORMAT, META, META_FORMAT, META_ROOT};
+use consensus::Root;
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes of the memory table of a family; findings are few and small, evidence some 100 kB.
+const WRITE_BUFFER_BYTES: usize = 4 << 20;
+/// RocksDB's own log files that are kept.
+const KEPT_LOG_FILES: usize = 4;
+/// A reader beside a running watcher may find a file gone that was just replaced: it then looks again.
+const READ_ONLY_ATTEMPTS: usize = 5;
+
+/// An open database and what it says about itself.
+pub(crate) struct Opened {
+    pub(crate) db: DB,
+    pub(crate) genesis_validators_root: Root,
+}
+
+/// Opens for writing; makes a new database when there is none.
+pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<Opened, StoreError> {
+    std::fs::create_dir_all(path).map_err(|source| StoreError::Create { path: path.into(), source })?;
+    let on_disk = families_on_disk(path)?;
+    let mut options = options();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let db = DB::open_cf_descriptors(&options, path, descriptors(&on_disk)).map_err(|source| open_error(path, source))?;
+    if read_identity(&db, path)?.is_none() {
+        let mut batch = WriteBatch::default();
+        let meta = db.cf_handle(META).expect("opened with all families");
+        batch.put_cf(&meta, META_FORMAT, FORMAT.to_be_bytes());
+        batch.put_cf(&meta, META_ROOT, genesis_validators_root);
+        db.write_opt(batch, &synced()).map_err(|source| StoreError::Write { path: path.into(), source })?;
+    }
+    check(Opened { db, genesis_validators_root }, path)
+}
+
+/// Opens what is there, without a lock and without writing: a snapshot of this moment, also beside a running watcher.
+pub(crate) fn for_reading(path: &Path) -> Result<Opened, StoreError> {
+    if !path.join("CURRENT").is_file() {
+        return Err(StoreError::Missing { path: path.into() });
+    }
+    let mut last = None;
+    for _ in 0..READ_ONLY_ATTEMPTS {
+        let on_disk = families_on_disk(path)?;
+        if FAMILIES.iter().any(|name| !on_disk.iter().any(|found| found == name)) {
+            return Err(StoreError::Missing { path: path.into() });
+        }
+        match DB::open_cf_descriptors_read_only(&options(), path, descriptors(&on_disk), false) {
+            Ok(db) => {
+                let Some(genesis_validators_root) = read_identity(&db, path)? else {
+                    return Err(StoreError::Missing { path: path.into() });
+                };
+                return Ok(Opened { db, genesis_validators_root });
+            }
+            Err(source) => last = Some(source),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(open_error(path, last.expect("at least one attempt was made")))
+}
+
+/// What a write must wait for: the disk itself.
+pub(crate) fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+fn check(opened: Opened, path: &Path) -> Result<Opened, StoreError> {
+    match read_identity(&opened.db, path)? {
+        Some(found) if found != opened.genesis_validators_root => {
+            Err(StoreError::ForeignNetwork { path: path.into(), found, wanted: opened.genesis_validators_root })
+        }
+        _ => Ok(opened),
+    }
+}
+
+/// The network that the database belongs to; `None` when it was made a moment ago and says nothing yet.
+fn read_identity(db: &DB, path: &Path) -> Result<Option<Root>, StoreError> {
+    let meta = db.cf_handle(META).expect("opened with all families");
+    let get = |name: &[u8]| db.get_cf(&meta, name).map_err(|source| StoreError::Read { path: path.into(), source });
+    let damaged = |what: &str| StoreError::Damaged { path: path.into(), what: what.into() };
+    let Some(format) = get(META_FORMAT)? else { return Ok(None) };
+    let format: [u8; 4] = format.as_slice().try_into().map_err(|_| damaged("its format number"))?;
+    let found = u32::from_be_bytes(format);
+    if found > FORMAT {
+        return Err(StoreError::NewerFormat { path: path.into(), found, known: FORMAT });
+    }
+    let root = get(META_ROOT)?.ok_or_else(|| damaged("its genesis validators root"))?;
+    let root: [u8; 32] = root.as_slice().try_into().map_err(|_| damaged("its genesis validators root"))?;
+    Ok(Some(Root::from(root)))
+}
+
+/// Families on disk, which may be more than we know (a newer format says so in `meta`) or another program's.
+fn families_on_disk(path: &Path) -> Result<Vec<String>, StoreError> {
+    if !path.join("CURRENT").is_file() {
+        return Ok(Vec::new());
+    }
+    let on_disk = DB::list_cf(&Options::default(), path).map_err(|source| open_error(path, source))?;
+    let ours = |name: &String| name == "default" || FAMILIES.contains(&name.as_str());
+    if on_disk.iter().any(|name| !ours(name)) && !on_disk.iter().any(|name| name == META) {
+        return Err(StoreError::NotOurs { path: path.into() });
+    }
+    Ok(on_disk)
+}
+
+fn descriptors(on_disk: &[String]) -> Vec<ColumnFamilyDescriptor> {
+    let mut names: Vec<&str> = FAMILIES.to_vec();
+    names.extend(on_disk.iter().map(String::as_str).filter(|name| !FAMILIES.contains(name)));
+    names.into_iter().map(|name| ColumnFamilyDescriptor::new(name, options())).collect()
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_keep_log_file_num(KEPT_LOG_FILES);
+    // All families share one log, so an atomic batch stays one; a torn last record was never acknowledged, any other
+    // damage is an error rather than a silent loss.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_background_jobs(2);
+    options
+}
+
+fn open_error(path: &Path, source: rocksdb::Error) -> StoreError {
+    let path = PathBuf::from(path);
+    // RocksDB gives no code of its own for a held lock.
+    let text = source.to_string();
+    if text.contains("lock file") || text.contains("/LOCK") || text.contains("lock hold by current process") {
+        return StoreError::Locked { path };
+    }
+    StoreError::Open { path, source }
+}

@@ -1,0 +1,298 @@
+//! The outbox: what still has to be told to whom.
+//!
+//! [`Store::record`] puts one delivery per finding and route, in the same atomic write as the finding. A delivery is pending
+//! until it ends as delivered or given up; a failed attempt moves it to a later time. All of it is on disk before a call
+//! returns, so a dispatcher that is killed between the receiver's answer and [`Store::delivered`] tells it once more after
+//! the restart, under the same delivery id, and never forgets it.
+
+use crate::keys::{DELIVERIES, DUE, Key, META, META_COUNTS};
+use crate::{Finding, Severity, Store, StoreError, Time};
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Longest route name, in bytes.
+pub const MAX_ROUTE_LEN: usize = 64;
+/// Bytes of a failed attempt's reason that are kept.
+pub const MAX_REASON_LEN: usize = 512;
+
+/// The name of a route. A renamed route is another route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteName(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} cannot name a route: use 1 to {MAX_ROUTE_LEN} letters, digits, dots, dashes and underscores")]
+pub struct RouteNameError {
+    pub name: String,
+}
+
+impl RouteName {
+    pub fn new(name: &str) -> Result<Self, RouteNameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if name.is_empty() || name.len() > MAX_ROUTE_LEN || !name.bytes().all(allowed) {
+            return Err(RouteNameError { name: name.into() });
+        }
+        Ok(Self(name.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RouteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A route as the store needs to know it: who, and from which severity on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressee {
+    pub route: RouteName,
+    pub min_severity: Severity,
+}
+
+/// One finding for one route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryId {
+    /// The finding's number.
+    pub seq: u64,
+    pub route: RouteName,
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of finding number {}", self.route, self.seq)
+    }
+}
+
+/// A delivery that wants an attempt.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub id: DeliveryId,
+    /// Attempts made so far.
+    pub attempts: u32,
+    /// When the finding was recorded.
+    pub created_at: Time,
+    /// When this attempt was due.
+    pub due_at: Time,
+    pub finding: Finding,
+}
+
+/// Where a delivery stands, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    #[serde(flatten)]
+    pub state: DeliveryState,
+    /// Attempts made so far.
+    pub attempts: u32,
+    pub created_at: Time,
+    /// What the last failed attempt met.
+    pub last_error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DeliveryState {
+    Pending { next_attempt: Time },
+    Delivered { at: Time },
+    GivenUp { at: Time, reason: String },
+}
+
+impl DeliveryState {
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "pending",
+            Self::Delivered { .. } => "delivered",
+            Self::GivenUp { .. } => "given up",
+        }
+    }
+}
+
+/// How many deliveries there are in each state; the sum is all that ever were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OutboxCounts {
+    pub pending: u64,
+    pub delivered: u64,
+    pub given_up: u64,
+}
+
+impl Store {
+    /// Deliveries of all routes whose time has come, by that time, `limit` at most.
+    pub fn due(&self, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let mut due = Vec::new();
+        for route in self.pending_routes()? {
+            due.extend(self.due_for(&route, now, limit)?);
+        }
+        due.sort_by(|a, b| (a.due_at, &a.id).cmp(&(b.due_at, &b.id)));
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    /// As [`Self::due`], of one route.
+    pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let mut due = Vec::new();
+        let start = Key::due(route, Time::from_unix_ns(0), 0);
+        for row in self.shared.db.iterator_cf(&self.family(DUE), IteratorMode::From(&start, Direction::Forward)).take(limit) {
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            let (found, due_at, seq) = self.read_due_key(&key)?;
+            if found != *route || due_at > now {
+                break;
+            }
+            let id = DeliveryId { seq, route: found };
+            // Gone when it ended between the two reads: then it is not due any more.
+            let Some(delivery) = self.delivery(&id)? else { continue };
+            let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
+            due.push(Due { id, attempts: delivery.attempts, created_at: delivery.created_at, due_at, finding });
+        }
+        Ok(due)
+    }
+
+    /// When the earliest pending delivery of a route is due; `None` when nothing is pending.
+    pub fn next_due(&self, route: &RouteName) -> Result<Option<Time>, StoreError> {
+        let start = Key::due(route, Time::from_unix_ns(0), 0);
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let Some(row) = self.shared.db.iterator_cf(&self.family(DUE), mode).next() else { return Ok(None) };
+        let (key, _) = row.map_err(|source| self.read_error(source))?;
+        let (found, due_at, _) = self.read_due_key(&key)?;
+        Ok((found == *route).then_some(due_at))
+    }
+
+    /// Routes that have pending deliveries, configured or not.
+    pub fn pending_routes(&self) -> Result<Vec<RouteName>, StoreError> {
+        let mut routes: Vec<RouteName> = Vec::new();
+        let mut start = Vec::new();
+        loop {
+            let mode = IteratorMode::From(&start, Direction::Forward);
+            let Some(row) = self.shared.db.iterator_cf(&self.family(DUE), mode).next() else { return Ok(routes) };
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            let (route, ..) = self.read_due_key(&key)?;
+            // One seek per route: past the last key that it can have.
+            start = Key::due(&route, Time::from_unix_ns(u64::MAX), u64::MAX).to_vec();
+            start.push(0);
+            routes.push(route);
+        }
+    }
+
+    /// Where a delivery stands.
+    pub fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let stored = self.get(DELIVERIES, &Key::delivery(id.seq, &id.route))?;
+        stored.map(|bytes| self.delivery_from_json(&bytes)).transpose()
+    }
+
+    /// All deliveries of a finding, by route.
+    pub fn deliveries_of(&self, seq: u64) -> Result<Vec<(RouteName, Delivery)>, StoreError> {
+        let mut rows = Vec::new();
+        let start = Key::seq(seq);
+        for row in self.shared.db.iterator_cf(&self.family(DELIVERIES), IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = row.map_err(|source| self.read_error(source))?;
+            let Some(route) = key.strip_prefix(&start[..]) else { break };
+            let route = std::str::from_utf8(route).ok().and_then(|name| RouteName::new(name).ok());
+            rows.push((route.ok_or_else(|| self.damaged("the key of a delivery"))?, self.delivery_from_json(&value)?));
+        }
+        Ok(rows)
+    }
+
+    /// The receiver has it.
+    pub fn delivered(&self, id: &DeliveryId, at: Time) -> Result<(), StoreError> {
+        self.change(id, |delivery| {
+            delivery.attempts = delivery.attempts.saturating_add(1);
+            delivery.state = DeliveryState::Delivered { at };
+        })
+    }
+
+    /// An attempt failed; the next one is due at `next_attempt`.
+    pub fn retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
+        self.change(id, |delivery| {
+            delivery.attempts = delivery.attempts.saturating_add(1);
+            delivery.last_error = Some(shortened(error));
+            delivery.state = DeliveryState::Pending { next_attempt };
+        })
+    }
+
+    /// There will be no further attempt. Counts none: say in `reason` what happened.
+    pub fn given_up(&self, id: &DeliveryId, at: Time, reason: &str) -> Result<(), StoreError> {
+        self.change(id, |delivery| delivery.state = DeliveryState::GivenUp { at, reason: shortened(reason) })
+    }
+
+    /// Deliveries by state.
+    pub fn outbox_counts(&self) -> OutboxCounts {
+        self.counts_now()
+    }
+
+    fn change(&self, id: &DeliveryId, change: impl FnOnce(&mut Delivery)) -> Result<(), StoreError> {
+        let mut writer = self.lock_writer()?;
+        let mut delivery = self.delivery(id)?.ok_or_else(|| StoreError::NoSuchDelivery { id: id.to_string() })?;
+        let DeliveryState::Pending { next_attempt } = delivery.state else {
+            return Err(StoreError::DeliveryEnded { id: id.to_string(), state: delivery.state.as_str() });
+        };
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(&self.family(DUE), Key::due(&id.route, next_attempt, id.seq));
+        change(&mut delivery);
+        let mut next = *writer;
+        match &delivery.state {
+            DeliveryState::Pending { next_attempt } => {
+                batch.put_cf(&self.family(DUE), Key::due(&id.route, *next_attempt, id.seq), [])
+            }
+            DeliveryState::Delivered { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.delivered),
+            DeliveryState::GivenUp { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.given_up),
+        }
+        batch.put_cf(&self.family(DELIVERIES), Key::delivery(id.seq, &id.route), delivery_to_json(&delivery));
+        self.commit(&mut writer, next, batch)
+    }
+
+    pub(crate) fn put_new_delivery(&self, batch: &mut WriteBatch, seq: u64, route: &RouteName, created_at: Time) {
+        let state = DeliveryState::Pending { next_attempt: created_at };
+        let delivery = Delivery { state, attempts: 0, created_at, last_error: None };
+        batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, route), delivery_to_json(&delivery));
+        batch.put_cf(&self.family(DUE), Key::due(route, created_at, seq), []);
+    }
+
+    pub(crate) fn put_counts(&self, batch: &mut WriteBatch, counts: OutboxCounts) {
+        let bytes = [counts.pending, counts.delivered, counts.given_up].map(u64::to_be_bytes).concat();
+        batch.put_cf(&self.family(META), META_COUNTS, bytes);
+    }
+
+    pub(crate) fn stored_counts(&self) -> Result<OutboxCounts, StoreError> {
+        let Some(bytes) = self.get(META, META_COUNTS)? else { return Ok(OutboxCounts::default()) };
+        let (numbers, rest) = bytes.as_chunks::<8>();
+        match (numbers, rest) {
+            ([pending, delivered, given_up], []) => Ok(OutboxCounts {
+                pending: u64::from_be_bytes(*pending),
+                delivered: u64::from_be_bytes(*delivered),
+                given_up: u64::from_be_bytes(*given_up),
+            }),
+            _ => Err(self.damaged("the counts of the outbox")),
+        }
+    }
+
+    fn read_due_key(&self, key: &[u8]) -> Result<(RouteName, Time, u64), StoreError> {
+        Key::read_due(key).ok_or_else(|| self.damaged("the key of a pending delivery"))
+    }
+
+    fn delivery_from_json(&self, bytes: &[u8]) -> Result<Delivery, StoreError> {
+        serde_json::from_slice(bytes).map_err(|error| self.damaged(&format!("a delivery: {error}")))
+    }
+}
+
+impl OutboxCounts {
+    fn one_ended(mut self, end: impl FnOnce(&mut Self) -> &mut u64) -> Self {
+        self.pending = self.pending.saturating_sub(1);
+        *end(&mut self) += 1;
+        self
+    }
+}
+
+fn delivery_to_json(delivery: &Delivery) -> Vec<u8> {
+    serde_json::to_vec(delivery).expect("a delivery has string keys only")
+}
+
+/// Cut at a character's edge.
+fn shortened(text: &str) -> String {
+    let mut end = text.len().min(MAX_REASON_LEN);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_string()
+}

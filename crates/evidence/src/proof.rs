@@ -1,0 +1,155 @@
+//! Evidence: the fork's `AttesterSlashing` or `ProposerSlashing`, as a beacon node's pool accepts it.
+//!
+//! Its id is the SHA-256 of its SSZ. Findings of many validators may share one piece: two contradicting aggregates accuse
+//! everyone who is in both.
+
+use crate::{EvidenceRef, StoreError};
+use consensus::{ForkName, Root};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Which operation a piece of evidence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceKind {
+    AttesterSlashing,
+    ProposerSlashing,
+}
+
+impl EvidenceKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttesterSlashing => "attester_slashing",
+            Self::ProposerSlashing => "proposer_slashing",
+        }
+    }
+}
+
+/// A proof. Made by [`Evidence::new`] only, so `id` is always the hash of `ssz`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Evidence {
+    pub id: Root,
+    pub kind: EvidenceKind,
+    /// The `Eth-Consensus-Version` under which a node accepts it.
+    pub fork: ForkName,
+    pub ssz: Vec<u8>,
+    /// The same object as the beacon API writes it.
+    pub json: serde_json::Value,
+}
+
+impl Evidence {
+    pub fn new(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, json: serde_json::Value) -> Self {
+        Self { id: Root::from_slice(&Sha256::digest(&ssz)), kind, fork, ssz, json }
+    }
+
+    /// How a finding refers to it.
+    pub fn reference(&self) -> EvidenceRef {
+        EvidenceRef { kind: self.kind, id: self.id, ssz: self.file_name("ssz"), json: self.file_name("json") }
+    }
+
+    /// `0x<id>.<extension>`.
+    pub fn file_name(&self, extension: &str) -> String {
+        format!("{}.{extension}", self.id)
+    }
+
+    /// Writes `<id>.ssz` and `<id>.json` into `dir`, each whole or not at all. Files that are there already have the same
+    /// content, because their name is its hash, and are left alone unless their length is wrong.
+    pub fn write_to(&self, dir: &Path) -> Result<[PathBuf; 2], StoreError> {
+        let mut json = serde_json::to_vec(&self.json).expect("a JSON value is always writable");
+        json.push(b'\n');
+        let write = |name: String, bytes: &[u8]| {
+            let path = dir.join(name);
+            write_atomically(&path, bytes).map_err(|source| StoreError::Export { path: path.clone(), source })?;
+            Ok(path)
+        };
+        fs::create_dir_all(dir).map_err(|source| StoreError::Export { path: dir.into(), source })?;
+        Ok([write(self.file_name("ssz"), &self.ssz)?, write(self.file_name("json"), &json)?])
+    }
+
+    /// `kind u8 | fork u8 | length of the SSZ, u32 BE | SSZ | JSON`.
+    pub(crate) fn to_stored(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(&self.json).expect("a JSON value is always writable");
+        let mut bytes = Vec::with_capacity(6 + self.ssz.len() + json.len());
+        bytes.push(match self.kind {
+            EvidenceKind::AttesterSlashing => 0,
+            EvidenceKind::ProposerSlashing => 1,
+        });
+        bytes.push(ForkName::ALL.iter().position(|fork| *fork == self.fork).expect("ALL has them all") as u8);
+        bytes.extend_from_slice(&u32::try_from(self.ssz.len()).expect("slashings are under 10 MiB").to_be_bytes());
+        bytes.extend_from_slice(&self.ssz);
+        bytes.extend_from_slice(&json);
+        bytes
+    }
+
+    /// Reads what [`Self::to_stored`] wrote; `None` when it is damaged.
+    pub(crate) fn from_stored(id: Root, bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(6)?;
+        let kind = match head[0] {
+            0 => EvidenceKind::AttesterSlashing,
+            1 => EvidenceKind::ProposerSlashing,
+            _ => return None,
+        };
+        let fork = *ForkName::ALL.get(usize::from(head[1]))?;
+        let ssz_len = u32::from_be_bytes(head[2..6].try_into().ok()?) as usize;
+        let (ssz, json) = rest.split_at_checked(ssz_len)?;
+        let evidence = Self::new(kind, fork, ssz.to_vec(), serde_json::from_slice(json).ok()?);
+        (evidence.id == id).then_some(evidence)
+    }
+}
+
+/// Temporary file in the same folder, synced, then renamed over the name.
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64) {
+        return Ok(());
+    }
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
+        // Best effort: the error that matters is the one returned.
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn proof() -> Evidence {
+        Evidence::new(EvidenceKind::ProposerSlashing, ForkName::Fulu, vec![7; 416], json!({"signed_header_1": {}}))
+    }
+
+    #[test]
+    fn comes_back_from_its_stored_form_and_damage_shows() {
+        let stored = proof().to_stored();
+        assert_eq!(Evidence::from_stored(proof().id, &stored), Some(proof()));
+        for cut in [0, 5, 6, 100, 421] {
+            assert_eq!(Evidence::from_stored(proof().id, &stored[..cut]), None);
+        }
+        let mut flipped = stored;
+        flipped[50] ^= 1;
+        assert_eq!(Evidence::from_stored(proof().id, &flipped), None);
+    }
+
+    #[test]
+    fn files_are_whole_and_named_by_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("deeper");
+        // A torn file of an earlier crash is replaced.
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join(proof().file_name("ssz")), b"torn").unwrap();
+        let [ssz, json] = proof().write_to(&at).unwrap();
+        assert_eq!(ssz, at.join(format!("{}.ssz", proof().id)));
+        assert_eq!(fs::read(&ssz).unwrap(), proof().ssz);
+        assert_eq!(fs::read(&json).unwrap(), b"{\"signed_header_1\":{}}\n");
+        proof().write_to(&at).unwrap();
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 2, "no partial files stay");
+    }
+}

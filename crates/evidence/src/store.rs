@@ -1,0 +1,399 @@
+//! The store: recording findings and reading them back.
+//!
+//! One writer at a time (a mutex inside), any number of readers. Everything that one call changes is one synced write, so
+//! after a crash there is all of it or nothing, and the sequence numbers of findings have no gaps.
+
+use crate::keys::{BY_KIND, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
+use crate::notify::Listeners;
+use crate::outbox::{Addressee, OutboxCounts};
+use crate::{Evidence, Finding, Included, StoreError, Subscription, open};
+use consensus::{Root, Slot, ValidatorIndex};
+use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Findings that one call to [`Store::find`] looks at: a filter that matches little still answers soon, with a cursor.
+pub const MAX_SCANNED: usize = 20_000;
+/// Findings that the iterator over all of them holds at once.
+const PAGE: usize = 256;
+
+/// The database of findings. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) db: DB,
+    pub(crate) path: PathBuf,
+    genesis_validators_root: Root,
+    writable: bool,
+    writer: Mutex<Writer>,
+    listeners: Arc<Listeners>,
+}
+
+/// What the next write starts from. Changed only after a write has succeeded.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    pub(crate) last_seq: u64,
+    pub(crate) counts: OutboxCounts,
+}
+
+/// What became of a finding that was handed in.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// As stored: of a repeat, what was stored first.
+    pub finding: Finding,
+    /// Its number in the order of recording, from 1.
+    pub seq: u64,
+    /// Whether this call stored it.
+    pub first_time: bool,
+}
+
+/// Which findings to read. The default is all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only those recorded after this seq.
+    pub after: u64,
+    pub kind: Option<String>,
+    pub validator: Option<ValidatorIndex>,
+    /// First slot wanted.
+    pub from_slot: Option<Slot>,
+    /// Last slot wanted.
+    pub to_slot: Option<Slot>,
+}
+
+/// Some findings, oldest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub findings: Vec<(u64, Finding)>,
+    /// Where to go on, as the next query's `after`; `None` at the end. A page may be short, even empty, and still have more
+    /// after it: see [`MAX_SCANNED`].
+    pub next: Option<u64>,
+}
+
+impl Store {
+    /// Opens the database in `dir` for this network, or makes it. One process at a time.
+    pub fn open(dir: &Path, genesis_validators_root: Root) -> Result<Self, StoreError> {
+        Self::from_opened(open::for_writing(dir, genesis_validators_root)?, dir, true)
+    }
+
+    /// Opens for reading only, without a lock: the findings of this moment, also while a watcher is running on them.
+    pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
+        Self::from_opened(open::for_reading(dir)?, dir, false)
+    }
+
+    pub fn genesis_validators_root(&self) -> Root {
+        self.shared.genesis_validators_root
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Stores findings with their evidence and one delivery for each route that wants them, in one atomic, synced write.
+    ///
+    /// A finding whose id is known, from before or from this very batch, changes nothing. On an error nothing is stored.
+    pub fn record(&self, findings: Vec<(Finding, Arc<Evidence>)>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
+        self.record_rows(findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect(), routes)
+    }
+
+    /// As [`Self::record`], for findings that have no evidence.
+    pub fn record_anomalies(&self, findings: Vec<Finding>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
+        self.record_rows(findings.into_iter().map(|finding| (finding, None)).collect(), routes)
+    }
+
+    fn record_rows(
+        &self,
+        rows: Vec<(Finding, Option<Arc<Evidence>>)>,
+        routes: &[Addressee],
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let mut writer = self.lock_writer()?;
+        let mut next = *writer;
+        let mut batch = WriteBatch::default();
+        let mut in_batch: HashMap<Root, usize> = HashMap::new();
+        let mut evidence_in_batch: HashSet<Root> = HashSet::new();
+        let mut recorded: Vec<Recorded> = Vec::with_capacity(rows.len());
+        for (finding, evidence) in rows {
+            if let Some(nth) = in_batch.get(&finding.id) {
+                recorded.push(Recorded { first_time: false, ..recorded[*nth].clone() });
+                continue;
+            }
+            if let Some((seq, finding)) = self.finding(finding.id)? {
+                recorded.push(Recorded { finding, seq, first_time: false });
+                continue;
+            }
+            next.last_seq += 1;
+            let seq = next.last_seq;
+            self.put_finding(&mut batch, seq, &finding)?;
+            // One piece may accuse thousands of validators of this batch: it is written once.
+            if let Some(evidence) = evidence
+                && evidence_in_batch.insert(evidence.id)
+                && self.get(EVIDENCE, evidence.id.as_slice())?.is_none()
+            {
+                batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
+            }
+            for addressee in routes.iter().filter(|addressee| finding.severity >= addressee.min_severity) {
+                self.put_new_delivery(&mut batch, seq, &addressee.route, finding.recorded_at);
+                next.counts.pending += 1;
+            }
+            in_batch.insert(finding.id, recorded.len());
+            recorded.push(Recorded { finding, seq, first_time: true });
+        }
+        if next.last_seq > writer.last_seq {
+            self.commit(&mut writer, next, batch)?;
+            drop(writer);
+            self.shared.listeners.tell(next.last_seq);
+        }
+        Ok(recorded)
+    }
+
+    /// Notes the block that included a finding's slashing. The first one counts; `false` when nothing changed.
+    pub fn mark_included(&self, id: Root, included: Included) -> Result<bool, StoreError> {
+        let mut writer = self.lock_writer()?;
+        match self.finding(id)? {
+            Some((seq, mut finding)) if finding.included.is_none() => {
+                finding.included = Some(included);
+                let mut batch = WriteBatch::default();
+                batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(&finding));
+                let unchanged = *writer;
+                self.commit(&mut writer, unchanged, batch)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Findings recorded after `seq`, oldest first, `limit` at most.
+    pub fn findings_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Finding)>, StoreError> {
+        let Some(first) = seq.checked_add(1) else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        let mode = IteratorMode::From(&Key::seq(first), Direction::Forward);
+        for row in self.shared.db.iterator_cf(&self.family(FINDINGS), mode).take(limit) {
+            let (key, value) = row.map_err(|source| self.read_error(source))?;
+            let seq = Key::trailing_seq(&key).ok_or_else(|| self.damaged("the key of a finding"))?;
+            rows.push((seq, self.finding_from_json(seq, &value)?));
+        }
+        Ok(rows)
+    }
+
+    /// A finding and its seq.
+    pub fn finding(&self, id: Root) -> Result<Option<(u64, Finding)>, StoreError> {
+        let Some(seq) = self.get(FINDING_IDS, id.as_slice())? else { return Ok(None) };
+        let seq = Key::trailing_seq(&seq).ok_or_else(|| self.damaged("the number of a finding"))?;
+        self.finding_at(seq)?
+            .ok_or_else(|| self.damaged("a finding that has a number but no content"))
+            .map(|found| Some((seq, found)))
+    }
+
+    /// The finding with this number.
+    pub fn finding_at(&self, seq: u64) -> Result<Option<Finding>, StoreError> {
+        self.get(FINDINGS, &Key::seq(seq))?.map(|bytes| self.finding_from_json(seq, &bytes)).transpose()
+    }
+
+    /// Findings that match, oldest first, `limit` at most.
+    pub fn find(&self, query: &Query, limit: usize) -> Result<Page, StoreError> {
+        let mut page = Page { findings: Vec::new(), next: None };
+        let mut last = query.after;
+        for (n_scanned, seq) in self.candidates(query)?.enumerate() {
+            if page.findings.len() == limit || n_scanned == MAX_SCANNED {
+                page.next = Some(last);
+                break;
+            }
+            let seq = seq?;
+            let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a finding that is listed but has no content"))?;
+            last = seq;
+            if query.matches(&finding) {
+                page.findings.push((seq, finding));
+            }
+        }
+        Ok(page)
+    }
+
+    /// All findings in the order of recording. Those recorded meanwhile come too.
+    pub fn all_findings(&self) -> impl Iterator<Item = Result<(u64, Finding), StoreError>> + '_ {
+        let mut last = 0;
+        let mut page = Vec::new().into_iter();
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            if page.len() == 0 {
+                match self.findings_after(last, PAGE) {
+                    Ok(rows) => page = rows.into_iter(),
+                    Err(error) => {
+                        ended = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            match page.next() {
+                Some((seq, finding)) => {
+                    last = seq;
+                    Some(Ok((seq, finding)))
+                }
+                None => {
+                    ended = true;
+                    None
+                }
+            }
+        })
+    }
+
+    pub fn evidence(&self, id: Root) -> Result<Option<Evidence>, StoreError> {
+        let Some(bytes) = self.get(EVIDENCE, id.as_slice())? else { return Ok(None) };
+        Evidence::from_stored(id, &bytes).map(Some).ok_or_else(|| self.damaged(&format!("evidence {id}")))
+    }
+
+    /// Writes the evidence of all findings into `dir`; how many pieces there are. See [`Evidence::write_to`].
+    pub fn export_evidence(&self, dir: &Path) -> Result<u64, StoreError> {
+        let mut n_written = 0;
+        for row in self.shared.db.iterator_cf(&self.family(EVIDENCE), IteratorMode::Start) {
+            let (key, value) = row.map_err(|source| self.read_error(source))?;
+            let id = Root::try_from(&key[..]).map_err(|_| self.damaged("the key of a piece of evidence"))?;
+            let evidence = Evidence::from_stored(id, &value).ok_or_else(|| self.damaged(&format!("evidence {id}")))?;
+            evidence.write_to(dir)?;
+            n_written += 1;
+        }
+        Ok(n_written)
+    }
+
+    /// Number of the newest finding, which is how many there are.
+    pub fn last_seq(&self) -> u64 {
+        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).last_seq
+    }
+
+    /// How many findings there are.
+    pub fn count(&self) -> u64 {
+        self.last_seq()
+    }
+
+    /// Calls `callback` with the newest seq after each recording, on the thread that recorded: it must be quick and must not
+    /// write to the store. Ends when the subscription is dropped.
+    pub fn subscribe(&self, callback: impl Fn(u64) + Send + Sync + 'static) -> Subscription {
+        self.shared.listeners.add(Arc::new(callback))
+    }
+
+    /// Keeps a source's place, synced. To be called after the index has committed.
+    pub fn put_checkpoint(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut writer = self.lock_writer()?;
+        let mut batch = WriteBatch::default();
+        batch.put_cf(&self.family(CHECKPOINTS), name, bytes);
+        let unchanged = *writer;
+        self.commit(&mut writer, unchanged, batch)
+    }
+
+    pub fn checkpoint(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(CHECKPOINTS, name.as_bytes())
+    }
+
+    fn from_opened(opened: open::Opened, path: &Path, writable: bool) -> Result<Self, StoreError> {
+        let open::Opened { db, genesis_validators_root } = opened;
+        let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default() });
+        let listeners = Arc::default();
+        let shared = Shared { db, path: path.into(), genesis_validators_root, writable, writer, listeners };
+        let store = Self { shared: Arc::new(shared) };
+        let last = store.shared.db.iterator_cf(&store.family(FINDINGS), IteratorMode::End).next();
+        let last_seq = match last.transpose().map_err(|source| store.read_error(source))? {
+            Some((key, _)) => Key::trailing_seq(&key).ok_or_else(|| store.damaged("the key of a finding"))?,
+            None => 0,
+        };
+        let counts = store.stored_counts()?;
+        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer { last_seq, counts };
+        Ok(store)
+    }
+
+    fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) -> Result<(), StoreError> {
+        let bad_kind = || StoreError::BadKind { kind: finding.kind.clone() };
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if finding.kind.is_empty() || !finding.kind.bytes().all(is_word) {
+            return Err(bad_kind());
+        }
+        batch.put_cf(&self.family(BY_KIND), Key::by_kind(&finding.kind, seq).ok_or_else(bad_kind)?, []);
+        batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(finding));
+        batch.put_cf(&self.family(FINDING_IDS), finding.id, Key::seq(seq));
+        if let Some(subject) = &finding.validator {
+            batch.put_cf(&self.family(BY_VALIDATOR), Key::by_validator(subject.index, seq), []);
+        }
+        Ok(())
+    }
+
+    /// Numbers after `query.after` that the narrowest family offers, ascending.
+    fn candidates<'a>(&'a self, query: &Query) -> Result<Box<dyn Iterator<Item = Result<u64, StoreError>> + 'a>, StoreError> {
+        let Some(first) = query.after.checked_add(1) else { return Ok(Box::new(std::iter::empty())) };
+        let (family, start, prefix_len) = match (query.validator, &query.kind) {
+            (Some(validator), _) => (BY_VALIDATOR, Key::by_validator(validator, first).to_vec(), 8),
+            (None, Some(kind)) => match Key::by_kind(kind, first) {
+                Some(key) => (BY_KIND, key.to_vec(), key.len() - 8),
+                None => return Ok(Box::new(std::iter::empty())),
+            },
+            (None, None) => (FINDINGS, Key::seq(first).to_vec(), 0),
+        };
+        let prefix = start[..prefix_len].to_vec();
+        let rows = self.shared.db.iterator_cf(&self.family(family), IteratorMode::From(&start, Direction::Forward));
+        let rows = rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
+        Ok(Box::new(rows.map(|row| {
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            Key::trailing_seq(&key).ok_or_else(|| self.damaged("the key of a finding"))
+        })))
+    }
+
+    /// The writer's turn; refused when opened for reading.
+    pub(crate) fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        if !self.shared.writable {
+            return Err(StoreError::ReadOnly { path: self.shared.path.clone() });
+        }
+        // A panic elsewhere cannot have left it half changed: it is assigned as a whole, after the write.
+        Ok(self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The one place where anything is written.
+    pub(crate) fn commit(&self, writer: &mut Writer, next: Writer, mut batch: WriteBatch) -> Result<(), StoreError> {
+        if next.counts != writer.counts {
+            self.put_counts(&mut batch, next.counts);
+        }
+        let written = self.shared.db.write_opt(batch, &open::synced());
+        written.map_err(|source| StoreError::Write { path: self.shared.path.clone(), source })?;
+        *writer = next;
+        Ok(())
+    }
+
+    pub(crate) fn counts_now(&self) -> OutboxCounts {
+        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).counts
+    }
+
+    pub(crate) fn family(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
+        self.shared.db.cf_handle(name).expect("opened with all families")
+    }
+
+    pub(crate) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared.db.get_cf(&self.family(family), key).map_err(|source| self.read_error(source))
+    }
+
+    pub(crate) fn read_error(&self, source: rocksdb::Error) -> StoreError {
+        StoreError::Read { path: self.shared.path.clone(), source }
+    }
+
+    pub(crate) fn damaged(&self, what: &str) -> StoreError {
+        StoreError::Damaged { path: self.shared.path.clone(), what: what.into() }
+    }
+
+    fn finding_from_json(&self, seq: u64, bytes: &[u8]) -> Result<Finding, StoreError> {
+        serde_json::from_slice(bytes).map_err(|error| self.damaged(&format!("finding number {seq}: {error}")))
+    }
+}
+
+impl Query {
+    fn matches(&self, finding: &Finding) -> bool {
+        self.kind.as_ref().is_none_or(|kind| *kind == finding.kind)
+            && self.validator.is_none_or(|wanted| finding.validator.as_ref().is_some_and(|subject| subject.index == wanted))
+            && self.from_slot.is_none_or(|slot| slot <= finding.slot)
+            && self.to_slot.is_none_or(|slot| finding.slot <= slot)
+    }
+}
+
+fn to_json(finding: &Finding) -> Vec<u8> {
+    serde_json::to_vec(finding).expect("a finding has string keys only")
+}
