@@ -1,0 +1,473 @@
+//! [`Chain`]: the block tree, the registry and the committees behind one face. One thread owns it; there are no locks.
+//!
+//! Which committees can a vote mean? Those of its target's epoch on its target's branch:
+//!
+//! 1. its target root is a block we know, at or before the first slot of the target's epoch: **certain**;
+//! 2. the target is unknown or contradicts what we know: **candidates**, one per branch on which the epoch would have other committees,
+//!    that of the vote's own head first if we know it. An epoch in the future is taken as if all slots till then stayed empty: that is what a
+//!    clock that is hours ahead computes (Medalla: 37 epochs);
+//! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
+//!
+//! Bounds: [`MAX_CANDIDATES`], [`FUTURE_EPOCHS`], [`KEPT_EPOCHS`], and those of the tree and of the shufflings; [`ChainStats`] counts what they
+//! refused. Nothing is allocated in proportion to a number in a vote.
+
+use crate::ChainError;
+use crate::pubkeys::{Progress, PubkeyCache};
+use crate::reference::Reference;
+use crate::registry::Registry;
+use crate::shufflings::Shufflings;
+use crate::snapshot::{PAST_EPOCHS, Snapshot};
+use crate::tree::{Decision, Insert, MAX_NODES, Tree};
+use consensus::state::{StateView, fork_of_state};
+use consensus::{
+    AttestationData, Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignatureBytes, Slot, Spec,
+    ValidatorIndex, sha256,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Committees tried at most for a vote whose target is not known.
+pub const MAX_CANDIDATES: usize = 4;
+/// How many epochs ahead of now a vote's committees are computed. Medalla's clocks needed 37.
+pub const FUTURE_EPOCHS: u64 = 64;
+/// How many epochs of blocks are kept behind now.
+pub const KEPT_EPOCHS: u64 = 128;
+/// Branches looked at for candidates.
+const MAX_TIPS: usize = 64;
+/// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
+const PROPOSER_ALLOWANCE: usize = 64;
+/// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
+const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
+/// Different mixes remembered per past epoch, from different states.
+const MAX_MIXES_PER_EPOCH: usize = 4;
+
+/// What the tree needs of a block. Only of a block whose signatures are proven: the reveal decides committees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockFacts {
+    pub root: Root,
+    pub slot: Slot,
+    pub parent_root: Root,
+    pub proposer_index: ValidatorIndex,
+    pub randao_reveal: SignatureBytes,
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// It is in the tree, and so are those that waited for it.
+    Attached,
+    /// It was there already.
+    Known,
+    /// It waits (bounded) for its parent.
+    Orphan { missing_parent: Root },
+    /// It lies before the blocks that are kept.
+    TooOld,
+    /// It can be in no chain (its slot is not after its parent's), or a bound was hit; the text says which.
+    Refused(&'static str),
+}
+
+/// Who could have sat where.
+#[derive(Clone, Debug)]
+pub enum Contexts {
+    /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
+    Certain(Vec<Arc<Shuffling>>),
+    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`].
+    Candidates(Vec<Arc<Shuffling>>),
+    /// Nothing known for that epoch yet, or it is out of all proportion.
+    Unknown,
+}
+
+/// The latest attached block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadView {
+    pub root: Root,
+    pub slot: Slot,
+}
+
+/// Sizes and counters for the metrics page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainStats {
+    pub blocks: usize,
+    pub orphans: usize,
+    pub orphans_dropped: u64,
+    pub blocks_refused: u64,
+    pub blocks_pruned: u64,
+    pub shufflings: usize,
+    pub shuffling_bytes: usize,
+    pub shufflings_computed: u64,
+    pub shufflings_evicted: u64,
+    /// Shufflings not computed because the budget for odd epochs was used up.
+    pub shufflings_refused: u64,
+    /// Votes for epochs out of all proportion.
+    pub epochs_refused: u64,
+    pub validators: usize,
+    pub invalid_pubkeys: usize,
+}
+
+/// The block tree, the registry and the committees of one network.
+#[derive(Debug)]
+pub struct Chain {
+    network: Arc<Network>,
+    registry: Registry,
+    tree: Tree,
+    shufflings: Shufflings,
+    reference: Reference,
+    /// Mixes at the end of past epochs, from states: for epochs before their blocks.
+    mixes: BTreeMap<Epoch, Vec<Root>>,
+    /// Decisions per epoch for votes of unknown target; emptied when the tree changes.
+    candidates: HashMap<Epoch, Vec<Decision>>,
+    finalized: Checkpoint,
+    justified: Checkpoint,
+    generation: u64,
+    /// Earliest block since the registry's state that may have changed the registry.
+    registry_change: Option<Slot>,
+    n_pending: usize,
+    /// Blocks one proposer may have in the tree.
+    share: usize,
+    epochs_refused: u64,
+}
+
+impl Chain {
+    /// From any state: genesis or a later one. Checks every public key that `keys` does not have yet (62 us each).
+    pub fn from_state(
+        spec: Spec,
+        state_ssz: &[u8],
+        keys: &mut PubkeyCache,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, ChainError> {
+        let view = parse(&spec, state_ssz)?;
+        let network =
+            Network { spec, genesis_time: view.genesis_time(), genesis_validators_root: view.genesis_validators_root() };
+        let mut chain = Self {
+            network: Arc::new(network),
+            registry: Registry::default(),
+            tree: Tree::default(),
+            shufflings: Shufflings::default(),
+            reference: Reference::default(),
+            mixes: BTreeMap::new(),
+            candidates: HashMap::new(),
+            finalized: Checkpoint::default(),
+            justified: Checkpoint::default(),
+            generation: 0,
+            registry_change: None,
+            n_pending: 0,
+            share: PROPOSER_ALLOWANCE,
+            epochs_refused: 0,
+        };
+        chain.take_state(&view, keys, progress)?;
+        Ok(chain)
+    }
+
+    /// A further state: adds validators, activations and exits, blocks and mixes. Contexts it would decide otherwise stand beside the
+    /// earlier ones.
+    pub fn add_state(&mut self, state_ssz: &[u8], keys: &mut PubkeyCache) -> Result<(), ChainError> {
+        let network = self.network.clone();
+        let view = parse(&network.spec, state_ssz)?;
+        let (found, wanted) = (view.genesis_validators_root(), network.genesis_validators_root);
+        if found != wanted {
+            return Err(ChainError::OtherNetwork { found, wanted });
+        }
+        self.take_state(&view, keys, &mut |_| ())
+    }
+
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Tells the time. A live owner should call this every slot, a replay with the messages' times: pruning, the head and the bounds on odd
+    /// epochs go by it. Without it, time is what blocks of at least three proposers agree on.
+    pub fn tick(&mut self, slot: Slot) {
+        let before = self.now();
+        self.reference.tick(slot);
+        if self.now() != before {
+            self.prune();
+        }
+    }
+
+    /// Adds a *proven* block, and those that waited for it.
+    pub fn extend(&mut self, block: &BlockFacts) -> Extension {
+        if let Some(clock) = self.reference.clock()
+            && block.slot.epoch(self.preset()) > clock.epoch(self.preset()).saturating_add(FUTURE_EPOCHS)
+        {
+            self.tree.refused += 1;
+            return Extension::Refused("its slot is more than 64 epochs in the future");
+        }
+        let result = self.tree.insert(block, reveal_hash(block), self.share);
+        match result {
+            Insert::Attached => {
+                self.reference.block_seen(block.slot, block.proposer_index);
+                let waiting = self.tree.take_waiting(&block.root);
+                self.attach_all(waiting);
+                self.changed();
+                Extension::Attached
+            }
+            Insert::Known { news } => {
+                if news {
+                    self.changed();
+                }
+                Extension::Known
+            }
+            Insert::Orphan { missing_parent } => Extension::Orphan { missing_parent },
+            Insert::TooOld => Extension::TooOld,
+            Insert::Refused(reason) => Extension::Refused(reason),
+        }
+    }
+
+    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each.
+    pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
+        let epoch = data.target.epoch;
+        let now = self.now().epoch(self.preset());
+        if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
+            self.epochs_refused += 1;
+            return Contexts::Unknown;
+        }
+        if let Some(decision) = self.certain_decision(data.target) {
+            let shufflings = self.shufflings_of(epoch, decision, now);
+            return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
+        }
+        let mut found: Vec<Arc<Shuffling>> = Vec::new();
+        for decision in self.candidate_decisions(data) {
+            for shuffling in self.shufflings_of(epoch, decision, now) {
+                if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
+                    found.push(shuffling);
+                }
+            }
+        }
+        if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
+    }
+
+    /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, of all).
+    /// Not a fork choice: the watcher follows every branch alike.
+    pub fn head(&self) -> HeadView {
+        self.head_at(self.reference.clock().unwrap_or(Slot::MAX))
+    }
+
+    /// [`Self::head`] as it looks from `slot`.
+    pub fn head_at(&self, slot: Slot) -> HeadView {
+        self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })
+    }
+
+    /// As the latest state or node said.
+    pub fn finalized(&self) -> Checkpoint {
+        self.finalized
+    }
+
+    /// As the latest state or node said.
+    pub fn justified(&self) -> Checkpoint {
+        self.justified
+    }
+
+    /// What a node reports; older checkpoints are ignored.
+    pub fn note_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
+        if finalized.epoch >= self.finalized.epoch {
+            self.finalized = finalized;
+        }
+        if justified.epoch >= self.justified.epoch {
+            self.justified = justified;
+        }
+    }
+
+    pub fn is_known_block(&self, root: &Root) -> bool {
+        self.tree.slot_of(root).is_some()
+    }
+
+    /// Slot of a known block.
+    pub fn block_slot(&self, root: &Root) -> Option<Slot> {
+        self.tree.slot_of(root)
+    }
+
+    /// Parent of a known block, if known.
+    pub fn block_parent(&self, root: &Root) -> Option<Root> {
+        self.tree.parent_of(root)
+    }
+
+    /// The block that stands at `slot` on the branch of a known block: at it or the last before it.
+    pub fn ancestor_at(&self, root: &Root, slot: Slot) -> Option<Root> {
+        self.tree.last_before(*root, slot.saturating_add(1))
+    }
+
+    /// Parents that blocks wait for, latest first, at most 64: worth asking a node for.
+    pub fn missing_blocks(&self) -> Vec<Root> {
+        self.tree.missing()
+    }
+
+    /// Grows whenever new contexts may exist: messages that wait for one are worth another try.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A newer state is wanted: the active set of the coming epochs is no longer certain and something may have changed it.
+    pub fn needs_registry_refresh(&self) -> bool {
+        let now = self.now().epoch(self.preset());
+        let age = now.as_u64().saturating_sub(self.registry.slot().epoch(self.preset()).as_u64());
+        // A state of epoch s knows who is active up to s + MAX_SEED_LOOKAHEAD; the next epoch must stay covered.
+        let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
+        past_horizon && (self.registry_change.is_some() || self.n_pending > 0 || age > MAX_REGISTRY_AGE_EPOCHS)
+    }
+
+    /// A block at `slot` may have changed the registry (deposits, exits, slashings, consolidations).
+    pub fn note_registry_change(&mut self, slot: Slot) {
+        if slot > self.registry.slot() {
+            self.registry_change = Some(self.registry_change.map_or(slot, |known| known.max(slot)));
+        }
+    }
+
+    pub fn stats(&self) -> ChainStats {
+        ChainStats {
+            blocks: self.tree.len(),
+            orphans: self.tree.n_orphans(),
+            orphans_dropped: self.tree.orphans_dropped(),
+            blocks_refused: self.tree.refused,
+            blocks_pruned: self.tree.pruned,
+            shufflings: self.shufflings.len(),
+            shuffling_bytes: self.shufflings.bytes(),
+            shufflings_computed: self.shufflings.computed,
+            shufflings_evicted: self.shufflings.evicted,
+            shufflings_refused: self.shufflings.refused,
+            epochs_refused: self.epochs_refused,
+            validators: self.registry.len(),
+            invalid_pubkeys: self.registry.n_invalid_keys(),
+        }
+    }
+
+    fn preset(&self) -> &Preset {
+        &self.network.spec.preset
+    }
+
+    fn now(&self) -> Slot {
+        self.reference.slot()
+    }
+
+    fn take_state(
+        &mut self,
+        view: &StateView<'_>,
+        keys: &mut PubkeyCache,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), ChainError> {
+        let network = self.network.clone();
+        let preset = network.preset();
+        self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
+        let snapshot = Snapshot::of(view, preset);
+        let waiting = self.tree.add_ancestors(&snapshot.ancestors);
+        for (epoch, mix) in snapshot.mixes {
+            let known = self.mixes.entry(epoch).or_default();
+            if !known.contains(&mix) && known.len() < MAX_MIXES_PER_EPOCH {
+                known.push(mix);
+            }
+        }
+        self.note_finality(view.current_justified_checkpoint(), view.finalized_checkpoint());
+        self.reference.state_seen(view.slot());
+        self.attach_all(waiting);
+        if self.registry_change.is_some_and(|change| change <= self.registry.slot()) {
+            self.registry_change = None;
+        }
+        self.n_pending = self.registry.n_pending();
+        let kept_slots = (KEPT_EPOCHS * preset.slots_per_epoch) as usize;
+        let (n_active, _) = self.registry.active_balance(view.slot().epoch(preset));
+        self.share = (PROPOSER_ALLOWANCE + 4 * kept_slots / n_active.max(1)).min(MAX_NODES / 2);
+        self.changed();
+        Ok(())
+    }
+
+    fn attach_all(&mut self, mut waiting: Vec<BlockFacts>) {
+        while let Some(block) = waiting.pop() {
+            match self.tree.insert(&block, reveal_hash(&block), self.share) {
+                Insert::Attached => {
+                    self.reference.block_seen(block.slot, block.proposer_index);
+                    waiting.extend(self.tree.take_waiting(&block.root));
+                }
+                Insert::Known { .. } | Insert::Orphan { .. } | Insert::TooOld | Insert::Refused(_) => {}
+            }
+        }
+    }
+
+    fn changed(&mut self) {
+        self.generation += 1;
+        self.candidates.clear();
+        self.prune();
+    }
+
+    fn prune(&mut self) {
+        let now = self.now().epoch(self.preset());
+        let floor = now.saturating_sub(KEPT_EPOCHS).start_slot(self.preset());
+        self.tree.prune(floor);
+        let oldest = now.saturating_sub(PAST_EPOCHS + 2);
+        while let Some((epoch, _)) = self.mixes.first_key_value()
+            && *epoch < oldest
+        {
+            self.mixes.pop_first();
+        }
+    }
+
+    /// Decided by the vote's own target: a known block that can be the checkpoint of its epoch.
+    fn certain_decision(&self, target: Checkpoint) -> Option<Decision> {
+        let slot = self.tree.slot_of(&target.root)?;
+        if slot > target.epoch.start_slot(self.preset()) {
+            return None;
+        }
+        self.tree.decision(target.root, decision_slot(target.epoch, self.preset()))
+    }
+
+    fn candidate_decisions(&mut self, data: &AttestationData) -> Vec<Decision> {
+        let epoch = data.target.epoch;
+        let before = decision_slot(epoch, self.preset());
+        let mut decisions: Vec<Decision> = Vec::new();
+        // The vote's head is unsigned by others but signed by the voter: its branch is the likeliest.
+        if self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot) {
+            decisions.extend(self.tree.decision(data.beacon_block_root, before));
+        }
+        for decision in self.candidates_of_epoch(epoch, before) {
+            if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
+                decisions.push(*decision);
+            }
+        }
+        decisions
+    }
+
+    fn candidates_of_epoch(&mut self, epoch: Epoch, before: Slot) -> &[Decision] {
+        let now = self.now();
+        self.candidates.entry(epoch).or_insert_with(|| {
+            let mut decisions: Vec<Decision> = Vec::new();
+            let mut add = |decision: Decision| {
+                if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
+                    decisions.push(decision);
+                }
+            };
+            for tip in self.tree.ranked_tips(now, MAX_TIPS) {
+                if let Some(decision) = self.tree.decision(tip, before) {
+                    add(decision);
+                }
+            }
+            // Before the blocks we have: the mix alone is enough for the committees, only the block that decided them has no name.
+            if let Some(past) = epoch.checked_sub(2) {
+                for mix in self.mixes.get(&past).into_iter().flatten() {
+                    add(Decision { root: Root::ZERO, mix: *mix });
+                }
+            }
+            decisions
+        })
+    }
+
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, now: Epoch) -> Vec<Arc<Shuffling>> {
+        let unusual = epoch > now.saturating_add(1) || epoch.saturating_add(2) < now;
+        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, unusual, now)
+    }
+}
+
+fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
+    let fork = fork_of_state(spec, state_ssz).map_err(ChainError::State)?;
+    StateView::parse(fork, &spec.preset, state_ssz).map_err(ChainError::State)
+}
+
+/// The committees of `epoch` are decided by the last block before this slot: the start of the epoch before. Epochs 0 and 1 are decided at genesis.
+fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
+    epoch.saturating_sub(1).start_slot(preset)
+}
+
+fn reveal_hash(block: &BlockFacts) -> Root {
+    Root::from(sha256(block.randao_reveal.as_slice()))
+}

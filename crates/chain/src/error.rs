@@ -1,0 +1,28 @@
+//! What can go wrong with a state or the key cache. Messages from the network are never errors here.
+
+use consensus::{DecodeError, Root};
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    #[error("the beacon state cannot be read; fetch it again, or another one, as SSZ from a node of this network")]
+    State(#[source] DecodeError),
+    #[error(
+        "the state belongs to another network: genesis validators root {found}, wanted {wanted}; point --network or the node's \
+         URL at the network you are watching"
+    )]
+    OtherNetwork { found: Root, wanted: Root },
+    #[error("the state has {found} validators, more than the {limit} this program holds; it is not from a known network")]
+    TooManyValidators { found: usize, limit: usize },
+    #[error(
+        "the key cache {} cannot be opened: {source}; check the data directory's permissions, or delete the file, which is then made anew",
+        path.display()
+    )]
+    CacheOpen { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is not a key cache, or one of another version (first bytes {found}); move it away, the cache is then made anew",
+        path.display()
+    )]
+    NotACache { path: PathBuf, found: String },
+}

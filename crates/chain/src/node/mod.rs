@@ -1,0 +1,198 @@
+//! Beacon nodes over the standard REST API: <https://github.com/ethereum/beacon-APIs>.
+//!
+//! A [`NodeSet`] is one or more nodes that are asked in turn: the last good one first, the next on failure, then again after a pause.
+//! What a node says is hostile input: bodies are bounded before they are read, numbers and roots are parsed strictly, and each
+//! error names the node and what to do next. Nothing here decides what is true: states and blocks are checked by whoever takes them.
+//!
+//! Quirks this client lives with (seen in Lodestar 1.5.1): blocks are JSON only (asked as SSZ, then taken as JSON); `/committees` transposes
+//! index and slot (never asked); `/genesis` names another fork version than the config (not read: the state decides); slashing pools
+//! know only v1 (tried after v2).
+//!
+//! TLS: the caller installs the process's `rustls` provider before making a [`NodeSet`]; plain `http` too, since the client is built with it.
+//!
+//! Limits: [`Limits`].
+
+mod transport;
+mod types;
+
+pub use transport::{Limits, MAX_NODES, NodeConfig, NodeError, NodeSet};
+pub use types::{BlockId, Finality, Genesis, HeaderInfo, Identity, NodeBlock, StateId, Syncing, ValidatorStatus};
+
+use consensus::{DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use transport::Format;
+
+/// Validators asked for in one request.
+const STATUS_BATCH: usize = 64;
+/// Validators asked for in one call of [`NodeSet::validator_statuses`].
+pub const MAX_STATUSES: usize = 16_384;
+
+#[derive(Deserialize)]
+struct Data<T> {
+    data: T,
+}
+
+impl NodeSet {
+    /// Genesis time and validators root.
+    pub async fn genesis(&self) -> Result<Genesis, NodeError> {
+        self.json("/eth/v1/beacon/genesis").await
+    }
+
+    /// The network's configuration as the node runs it.
+    pub async fn config_spec(&self) -> Result<Spec, NodeError> {
+        let answer = self.get("/eth/v1/config/spec", Format::Json, self.limits().small_bytes).await?;
+        let node = answer.node.clone();
+        let body: Data<Value> = answer.parse()?;
+        let text =
+            types::spec_as_yaml(&body.data).map_err(|reason| NodeError::malformed(&node, "/eth/v1/config/spec", reason))?;
+        Spec::from_yaml(&text).map_err(|error| NodeError::malformed(&node, "/eth/v1/config/spec", error.to_string()))
+    }
+
+    /// A whole state as SSZ; hundreds of MB on mainnet.
+    pub async fn state_ssz(&self, id: StateId) -> Result<Vec<u8>, NodeError> {
+        let path = format!("/eth/v2/debug/beacon/states/{id}");
+        let answer = self.get(&path, Format::Ssz, self.limits().state_bytes).await?;
+        if answer.is_json() {
+            return Err(NodeError::malformed(
+                &answer.node,
+                &path,
+                "it answers JSON where SSZ was asked for; use a node that serves states as SSZ".to_owned(),
+            ));
+        }
+        Ok(answer.body)
+    }
+
+    /// A signed block as SSZ; `None` if no node has it. Nodes that only speak JSON are understood.
+    pub async fn block_ssz(&self, id: BlockId, spec: &Spec) -> Result<Option<NodeBlock>, NodeError> {
+        let path = format!("/eth/v2/beacon/blocks/{id}");
+        let answer = match self.get(&path, Format::SszOrJson, self.limits().block_bytes).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let node = answer.node.clone();
+        let malformed = |reason: String| NodeError::malformed(&node, &path, reason);
+        if !answer.is_json() {
+            let slot =
+                consensus::block_prefix(&answer.body).ok_or_else(|| malformed("it is too short for a block".to_owned()))?.slot;
+            let fork = match &answer.version {
+                Some(version) => types::fork_by_name(version).ok_or_else(|| malformed(format!("unknown fork {version:?}")))?,
+                None => spec.fork_name_at(slot.epoch(&spec.preset)),
+            };
+            return Ok(Some(NodeBlock { fork, ssz: answer.body }));
+        }
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: Option<String>,
+            data: Value,
+        }
+        let version_header = answer.version.clone();
+        let body: Versioned = answer.parse()?;
+        let fork = match body.version.or(version_header) {
+            Some(version) => types::fork_by_name(&version).ok_or_else(|| malformed(format!("unknown fork {version:?}")))?,
+            None => {
+                let slot = body.data.pointer("/message/slot").and_then(Value::as_str).and_then(|text| text.parse::<Slot>().ok());
+                spec.fork_name_at(slot.ok_or_else(|| malformed("no slot in the block".to_owned()))?.epoch(&spec.preset))
+            }
+        };
+        let ssz = SignedBlock::ssz_from_json(fork, &spec.preset, &body.data)
+            .map_err(|error: DecodeError| malformed(error.to_string()))?;
+        Ok(Some(NodeBlock { fork, ssz }))
+    }
+
+    /// Headers of all blocks the node knows at a slot; empty for an empty slot.
+    pub async fn headers_at(&self, slot: Slot) -> Result<Vec<HeaderInfo>, NodeError> {
+        match self.json(&format!("/eth/v1/beacon/headers?slot={slot}")).await {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// One header; `None` if no node has it.
+    pub async fn header(&self, id: BlockId) -> Result<Option<HeaderInfo>, NodeError> {
+        match self.json(&format!("/eth/v1/beacon/headers/{id}")).await {
+            Ok(header) => Ok(Some(header)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn syncing(&self) -> Result<Syncing, NodeError> {
+        self.json("/eth/v1/node/syncing").await
+    }
+
+    /// The node's addresses on the peer-to-peer network.
+    pub async fn identity(&self) -> Result<Identity, NodeError> {
+        self.json("/eth/v1/node/identity").await
+    }
+
+    /// Addresses of every node of the set that answers: to peer with all of them.
+    pub async fn identities(&self) -> Vec<(String, Result<Identity, NodeError>)> {
+        let mut identities = Vec::new();
+        for nth in 0..self.len() {
+            let answer = self.get_from(nth, "/eth/v1/node/identity", Format::Json, self.limits().small_bytes).await;
+            let parsed = answer.and_then(|answer| answer.parse::<Data<Identity>>()).map(|body| body.data);
+            identities.push((self.label(nth), parsed));
+        }
+        identities
+    }
+
+    /// Status and balance at the head; unknown indices are left out. At most [`MAX_STATUSES`] are asked for.
+    pub async fn validator_statuses(&self, indices: &[ValidatorIndex]) -> Result<Vec<ValidatorStatus>, NodeError> {
+        let mut statuses: Vec<ValidatorStatus> = Vec::new();
+        for batch in indices[..indices.len().min(MAX_STATUSES)].chunks(STATUS_BATCH) {
+            let ids: Vec<String> = batch.iter().map(ValidatorIndex::to_string).collect();
+            let path = format!("/eth/v1/beacon/states/head/validators?id={}", ids.join(","));
+            let answer: Vec<ValidatorStatus> = self.json(&path).await?;
+            statuses.extend(answer.into_iter().filter(|status| batch.contains(&status.index)));
+        }
+        Ok(statuses)
+    }
+
+    /// Justified and finalized checkpoints of the head.
+    pub async fn finality(&self) -> Result<Finality, NodeError> {
+        self.json("/eth/v1/beacon/states/head/finality_checkpoints").await
+    }
+
+    /// Hands an `AttesterSlashing` (beacon-API JSON) to the pool of **every** node; `Ok` names those that took it. v2 with the fork, then v1.
+    pub async fn submit_attester_slashing(&self, fork: ForkName, json: &Value) -> Result<Vec<String>, NodeError> {
+        self.submit("/eth/v2/beacon/pool/attester_slashings", "/eth/v1/beacon/pool/attester_slashings", fork, json).await
+    }
+
+    /// Hands a `ProposerSlashing` (beacon-API JSON) to the pool of every node; `Ok` names those that took it.
+    pub async fn submit_proposer_slashing(&self, fork: ForkName, json: &Value) -> Result<Vec<String>, NodeError> {
+        let path = "/eth/v1/beacon/pool/proposer_slashings";
+        self.submit(path, path, fork, json).await
+    }
+
+    async fn submit(&self, path: &str, older: &str, fork: ForkName, json: &Value) -> Result<Vec<String>, NodeError> {
+        let mut taken = Vec::new();
+        let mut errors = Vec::new();
+        for nth in 0..self.len() {
+            let mut result = self.post_to(nth, path, fork, json).await;
+            if path != older && matches!(&result, Err(error) if error.is_unsupported()) {
+                result = self.post_to(nth, older, fork, json).await;
+            }
+            match result {
+                Ok(()) => taken.push(self.label(nth)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if taken.is_empty() { Err(NodeError::all_failed(path, errors)) } else { Ok(taken) }
+    }
+
+    /// GET of a JSON document, its `data`.
+    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, NodeError> {
+        let body: Data<T> = self.get_parsed(path, self.limits().small_bytes).await?;
+        Ok(body.data)
+    }
+}
+
+impl NodeSet {
+    /// Root of the head block.
+    pub async fn head_root(&self) -> Result<Option<Root>, NodeError> {
+        Ok(self.header(BlockId::Head).await?.map(|header| header.root))
+    }
+}

@@ -1,0 +1,373 @@
+//! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
+
+use backon::{ExponentialBuilder, Retryable};
+use consensus::ForkName;
+use futures::StreamExt;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Client, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// Nodes in a set at most.
+pub const MAX_NODES: usize = 16;
+/// Bytes of a node's error message that are shown.
+const SHOWN_ERROR_BYTES: usize = 400;
+const VERSION_HEADER: &str = "eth-consensus-version";
+
+/// Greatest answers accepted, in bytes. Anything greater is refused before it is read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Documents other than those below.
+    pub small_bytes: usize,
+    /// A block, as JSON twice its SSZ and more.
+    pub block_bytes: usize,
+    /// A state: mainnet's has about 330 MB.
+    pub state_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { small_bytes: 4 << 20, block_bytes: 32 << 20, state_bytes: 1 << 30 }
+    }
+}
+
+/// How to talk to the nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    pub connect_timeout: Duration,
+    /// Between two pieces of an answer, and until the first one.
+    pub read_timeout: Duration,
+    /// For a whole answer other than a state.
+    pub request_timeout: Duration,
+    /// For a whole state.
+    pub state_timeout: Duration,
+    /// Rounds over all nodes before giving up.
+    pub rounds: usize,
+    /// Pause after the first round; doubles.
+    pub first_pause: Duration,
+    pub limits: Limits,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(20),
+            state_timeout: Duration::from_secs(600),
+            rounds: 3,
+            first_pause: Duration::from_millis(500),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a node did wrong. Each message names the node and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("node URL {url:?} is not usable: {reason}; write it like http://127.0.0.1:5052")]
+    BadUrl { url: String, reason: String },
+    #[error("a set of nodes needs 1 to {MAX_NODES} URLs, got {found}; correct the list of nodes in the config")]
+    WrongCount { found: usize },
+    #[error("the HTTP client cannot be made: {reason}; install a rustls provider first, and check the system's certificates")]
+    Client { reason: String },
+    #[error(
+        "node {node} does not answer {path}: {reason}; check that it runs, that its REST API is switched on, and the address"
+    )]
+    Unreachable { node: String, path: String, reason: String },
+    #[error("node {node} answers {path} with status {status}: {message}; {advice}")]
+    Status { node: String, path: String, status: u16, message: String, advice: &'static str },
+    #[error("node {node} sends more than {limit} bytes for {path}; it is refused, use another node or raise the limit")]
+    TooLarge { node: String, path: String, limit: usize },
+    #[error("node {node} sends something else than asked for at {path}: {reason}; use another node or version of it")]
+    Malformed { node: String, path: String, reason: String },
+    #[error("no node answers {path}; last: {last}{}", others(errors))]
+    AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
+}
+
+fn others(errors: &[NodeError]) -> String {
+    errors.iter().map(|error| format!("; before: {error}")).collect()
+}
+
+impl NodeError {
+    pub(super) fn malformed(node: &str, path: &str, reason: String) -> Self {
+        Self::Malformed { node: node.to_owned(), path: path.to_owned(), reason }
+    }
+
+    /// One error for all nodes; the only one itself if there is one.
+    pub(super) fn all_failed(path: &str, mut errors: Vec<NodeError>) -> Self {
+        match (errors.pop(), errors.is_empty()) {
+            (Some(only), true) => only,
+            (Some(last), false) => Self::AllFailed { path: path.to_owned(), last: Box::new(last), errors },
+            (None, _) => Self::WrongCount { found: 0 },
+        }
+    }
+
+    /// Every node that answered at all says that it has no such thing.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status == 404,
+            Self::AllFailed { last, errors, .. } => last.is_not_found() && errors.iter().all(Self::is_not_found),
+            _ => false,
+        }
+    }
+
+    /// The node does not know this path, method or media type.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Status { status: 404 | 405 | 406 | 415 | 501, .. })
+    }
+
+    /// Worth another try after a pause.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            Self::AllFailed { last, errors, .. } => last.is_transient() || errors.iter().any(Self::is_transient),
+            Self::BadUrl { .. }
+            | Self::WrongCount { .. }
+            | Self::Client { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Ssz,
+    /// SSZ, or JSON from nodes that have nothing else.
+    SszOrJson,
+}
+
+impl Format {
+    const fn accept(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ssz => "application/octet-stream",
+            Self::SszOrJson => "application/octet-stream;q=1.0,application/json;q=0.9",
+        }
+    }
+}
+
+/// A whole answer within its bound.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub node: String,
+    path: String,
+    content_type: String,
+    /// `Eth-Consensus-Version`.
+    pub version: Option<String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn is_json(&self) -> bool {
+        self.content_type.contains("json")
+    }
+
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, NodeError> {
+        serde_json::from_slice(&self.body).map_err(|error| NodeError::malformed(&self.node, &self.path, error.to_string()))
+    }
+}
+
+/// One or more beacon nodes; cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct NodeSet {
+    client: Client,
+    nodes: Vec<Url>,
+    /// The one that answered last.
+    good: AtomicUsize,
+    config: NodeConfig,
+}
+
+impl NodeSet {
+    /// `urls`: `http://host:port`, with a path prefix or user and password where a provider wants one.
+    pub fn new(urls: &[String], config: NodeConfig) -> Result<Self, NodeError> {
+        if urls.is_empty() || urls.len() > MAX_NODES {
+            return Err(NodeError::WrongCount { found: urls.len() });
+        }
+        let nodes = urls.iter().map(|url| parse_url(url)).collect::<Result<Vec<Url>, NodeError>>()?;
+        let client = Client::builder()
+            .connect_timeout(config.connect_timeout)
+            .read_timeout(config.read_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("slashwatch/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| NodeError::Client { reason: chain_of(&error) })?;
+        Ok(Self { client, nodes, good: AtomicUsize::new(0), config })
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: a set has at least one node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The node's address as shown in logs: without user, password and query.
+    pub fn label(&self, nth: usize) -> String {
+        self.nodes.get(nth).map_or_else(String::new, shown)
+    }
+
+    /// Base URLs with what they carry of credentials: for the event stream. Do not log.
+    pub fn urls(&self) -> &[Url] {
+        &self.nodes
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.config.limits
+    }
+
+    /// GET from the last good node, then from the others, in a few rounds.
+    pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+        self.rounds(path, async |nth| self.get_from(nth, path, format, limit).await).await
+    }
+
+    /// [`Self::get`], where an answer that does not parse also sends us to the next node.
+    pub(super) async fn get_parsed<T: DeserializeOwned>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
+        self.rounds(path, async |nth| self.get_from(nth, path, Format::Json, limit).await?.parse()).await
+    }
+
+    async fn rounds<T>(&self, path: &str, ask: impl AsyncFn(usize) -> Result<T, NodeError>) -> Result<T, NodeError> {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(self.config.first_pause)
+            .with_max_delay(self.config.first_pause.saturating_mul(16))
+            .with_max_times(self.config.rounds.saturating_sub(1));
+        (async || self.round(path, &ask).await)
+            .retry(pauses)
+            .when(NodeError::is_transient)
+            .notify(|error: &NodeError, pause: Duration| debug!(%error, ?pause, "no node answers, trying again"))
+            .await
+    }
+
+    async fn round<T>(&self, path: &str, ask: &impl AsyncFn(usize) -> Result<T, NodeError>) -> Result<T, NodeError> {
+        let first = self.good.load(Ordering::Relaxed);
+        let mut errors = Vec::new();
+        for offset in 0..self.nodes.len() {
+            let nth = (first + offset) % self.nodes.len();
+            match ask(nth).await {
+                Ok(answer) => {
+                    if offset > 0 {
+                        // A 404 elsewhere says nothing against that node; only a failure moves us.
+                        if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
+                            warn!(node = shown(&self.nodes[nth]), "changed to another beacon node");
+                            self.good.store(nth, Ordering::Relaxed);
+                        }
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        Err(NodeError::all_failed(path, errors))
+    }
+
+    pub(super) async fn get_from(&self, nth: usize, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+        let url = &self.nodes[nth];
+        let timeout =
+            if limit >= self.config.limits.state_bytes { self.config.state_timeout } else { self.config.request_timeout };
+        let request = self.client.get(joined(url, path)).header(ACCEPT, format.accept()).timeout(timeout);
+        let response = request.send().await.map_err(|error| unreachable_node(url, path, &error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(url, path, status, response).await);
+        }
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let content_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let version = header(VERSION_HEADER);
+        let body = bounded_body(url, path, response, limit).await?;
+        Ok(Answer { node: shown(url), path: path.to_owned(), content_type, version, body })
+    }
+
+    pub(super) async fn post_to(&self, nth: usize, path: &str, fork: ForkName, json: &Value) -> Result<(), NodeError> {
+        let url = &self.nodes[nth];
+        let request = self
+            .client
+            .post(joined(url, path))
+            .header(VERSION_HEADER, fork.as_str())
+            .timeout(self.config.request_timeout)
+            .json(json);
+        let response = request.send().await.map_err(|error| unreachable_node(url, path, &error))?;
+        let status = response.status();
+        if status.is_success() { Ok(()) } else { Err(refusal(url, path, status, response).await) }
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url, NodeError> {
+    let bad = |reason: &str| NodeError::BadUrl { url: text.to_owned(), reason: reason.to_owned() };
+    let url = Url::parse(text.trim_end_matches('/')).map_err(|error| bad(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("only http and https are spoken"));
+    }
+    if url.host_str().is_none() || url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("it needs a host, and neither query nor fragment"));
+    }
+    Ok(url)
+}
+
+fn joined(base: &Url, path: &str) -> String {
+    format!("{}{path}", base.as_str().trim_end_matches('/'))
+}
+
+/// Without user and password, which may be secret.
+fn shown(url: &Url) -> String {
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+fn unreachable_node(url: &Url, path: &str, error: &reqwest::Error) -> NodeError {
+    let reason = if error.is_timeout() { format!("timed out ({})", chain_of(error)) } else { chain_of(error) };
+    NodeError::Unreachable { node: shown(url), path: path.to_owned(), reason }
+}
+
+/// The innermost cause: reqwest's own text repeats the URL, which may carry a password.
+fn chain_of(error: &reqwest::Error) -> String {
+    let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    let mut text = String::from("no connection");
+    while let Some(inner) = source {
+        text = inner.to_string();
+        source = inner.source();
+    }
+    text
+}
+
+async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::Response) -> NodeError {
+    let body = bounded_body(url, path, response, 64 << 10).await.unwrap_or_default();
+    let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(SHOWN_ERROR_BYTES).collect();
+    let advice = match status.as_u16() {
+        400 => "the request or the message is not to its liking; read its log",
+        401 | 403 => "check the credentials in its URL",
+        404 => "it does not have it, or not this endpoint; ask another node or switch the endpoint on",
+        406 | 415 => "it does not speak this format; use another version of it",
+        429 => "ask it less often, or add another node",
+        503 => "it is syncing; wait, or add another node",
+        _ => "read its log, or add another node",
+    };
+    NodeError::Status { node: shown(url), path: path.to_owned(), status: status.as_u16(), message: text, advice }
+}
+
+/// Reads an answer piece by piece and stops at the bound, whatever length it announces.
+async fn bounded_body(url: &Url, path: &str, response: reqwest::Response, limit: usize) -> Result<Vec<u8>, NodeError> {
+    let too_large = || NodeError::TooLarge { node: shown(url), path: path.to_owned(), limit };
+    if response.content_length().is_some_and(|announced| announced > limit as u64) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    let mut pieces = response.bytes_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| unreachable_node(url, path, &error))?;
+        if body.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}

@@ -1,0 +1,211 @@
+//! The documents of the REST API that are read, as far as they are read.
+
+use consensus::{Checkpoint, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::fmt;
+
+/// Which state (`state_id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateId {
+    Genesis,
+    Finalized,
+    Justified,
+    Head,
+    Slot(Slot),
+    /// A state root.
+    Root(Root),
+}
+
+impl fmt::Display for StateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Genesis => f.write_str("genesis"),
+            Self::Finalized => f.write_str("finalized"),
+            Self::Justified => f.write_str("justified"),
+            Self::Head => f.write_str("head"),
+            Self::Slot(slot) => write!(f, "{slot}"),
+            Self::Root(root) => write!(f, "{root:?}"),
+        }
+    }
+}
+
+/// Which block (`block_id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockId {
+    Genesis,
+    Finalized,
+    Head,
+    Slot(Slot),
+    Root(Root),
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Genesis => f.write_str("genesis"),
+            Self::Finalized => f.write_str("finalized"),
+            Self::Head => f.write_str("head"),
+            Self::Slot(slot) => write!(f, "{slot}"),
+            Self::Root(root) => write!(f, "{root:?}"),
+        }
+    }
+}
+
+/// `/eth/v1/beacon/genesis`, without the fork version: nodes disagree with their own config about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Genesis {
+    /// Seconds since the Unix epoch.
+    #[serde(deserialize_with = "decimal")]
+    pub genesis_time: u64,
+    pub genesis_validators_root: Root,
+}
+
+/// A block as a node has it: bytes of a `SignedBeaconBlock`, not decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeBlock {
+    pub fork: ForkName,
+    pub ssz: Vec<u8>,
+}
+
+/// An item of `/eth/v1/beacon/headers`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct HeaderInfo {
+    pub root: Root,
+    /// On the branch the node follows.
+    #[serde(default)]
+    pub canonical: bool,
+    pub header: SignedBeaconBlockHeader,
+}
+
+/// `/eth/v1/node/syncing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Syncing {
+    pub head_slot: Slot,
+    /// Slots.
+    #[serde(deserialize_with = "decimal")]
+    pub sync_distance: u64,
+    pub is_syncing: bool,
+    #[serde(default)]
+    pub is_optimistic: bool,
+    #[serde(default)]
+    pub el_offline: bool,
+}
+
+/// `/eth/v1/node/identity`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Identity {
+    pub peer_id: String,
+    #[serde(default)]
+    pub enr: String,
+    /// Multiaddrs, most with the peer id at the end.
+    #[serde(default)]
+    pub p2p_addresses: Vec<String>,
+}
+
+/// An item of `/eth/v1/beacon/states/{id}/validators`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ValidatorStatus {
+    pub index: ValidatorIndex,
+    pub balance: Gwei,
+    /// `active_ongoing`, `active_slashed`, `exited_slashed`, ...
+    pub status: String,
+    pub validator: StatusRecord,
+}
+
+/// The registry's part of [`ValidatorStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct StatusRecord {
+    pub pubkey: PubkeyBytes,
+    pub withdrawal_credentials: Root,
+    pub effective_balance: Gwei,
+    pub slashed: bool,
+    pub activation_epoch: Epoch,
+    pub exit_epoch: Epoch,
+    pub withdrawable_epoch: Epoch,
+}
+
+/// `/eth/v1/beacon/states/{id}/finality_checkpoints`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Finality {
+    pub previous_justified: Checkpoint,
+    pub current_justified: Checkpoint,
+    pub finalized: Checkpoint,
+}
+
+/// As in `Eth-Consensus-Version`.
+pub(crate) fn fork_by_name(name: &str) -> Option<ForkName> {
+    ForkName::ALL.into_iter().find(|fork| fork.as_str().eq_ignore_ascii_case(name))
+}
+
+/// `/eth/v1/config/spec` as the text of a `config.yaml`: there every value is a string, in the file numbers are bare.
+pub(crate) fn spec_as_yaml(data: &Value) -> Result<String, String> {
+    let object = data.as_object().ok_or("it is not a JSON object")?;
+    let mut text = String::new();
+    for (key, value) in object {
+        if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || key.is_empty() {
+            return Err(format!("key {key:?} is no name of a configuration value"));
+        }
+        text.push_str(key);
+        text.push_str(": ");
+        write_yaml(value, &mut text, 0)?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn write_yaml(value: &Value, text: &mut String, depth: usize) -> Result<(), String> {
+    if depth > 4 {
+        return Err("its values are nested too deeply".to_owned());
+    }
+    match value {
+        Value::String(s) if is_plain(s) => text.push_str(s),
+        // JSON's quoting is YAML's double-quoted style.
+        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => text.push_str(&value.to_string()),
+        Value::Array(items) => {
+            text.push('[');
+            for (nth, item) in items.iter().enumerate() {
+                if nth > 0 {
+                    text.push_str(", ");
+                }
+                write_yaml(item, text, depth + 1)?;
+            }
+            text.push(']');
+        }
+        Value::Object(fields) => {
+            text.push('{');
+            for (nth, (key, field)) in fields.iter().enumerate() {
+                if nth > 0 {
+                    text.push_str(", ");
+                }
+                text.push_str(&Value::String(key.clone()).to_string());
+                text.push_str(": ");
+                write_yaml(field, text, depth + 1)?;
+            }
+            text.push('}');
+        }
+    }
+    Ok(())
+}
+
+/// Decimal and 0x-hex numbers stand bare, as in the published files.
+fn is_plain(s: &str) -> bool {
+    let digits = s
+        .strip_prefix("0x")
+        .map_or_else(|| s.bytes().all(|b| b.is_ascii_digit()), |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    digits && !s.is_empty() && s != "0x"
+}
+
+/// A u64 as the API writes it (a decimal string), or as some nodes do (a number).
+fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Number(u64),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        Either::Number(number) => Ok(number),
+    }
+}

@@ -1,0 +1,97 @@
+//! Where "now" is, for pruning and bounds, without trusting any one block.
+//!
+//! Anyone with a key can sign a block for the year 3000. So time comes from the caller's clock ([`Reference::tick`]); without one (a
+//! replay that has no clock) it is the third-latest slot that different proposers have built at, which two keys cannot move.
+
+use consensus::{Slot, ValidatorIndex};
+
+/// Proposers that must be past a slot before it counts as reached.
+const WITNESSES: usize = 3;
+/// Proposers ahead that are remembered; the ones furthest ahead are forgotten first.
+const MAX_AHEAD: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    slot: Slot,
+    clock: Option<Slot>,
+    /// Latest slot of each proposer ahead of `slot`.
+    ahead: Vec<(Slot, ValidatorIndex)>,
+}
+
+impl Reference {
+    /// The slot that is now; never goes back.
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    pub(crate) fn clock(&self) -> Option<Slot> {
+        self.clock
+    }
+
+    /// The caller's clock.
+    pub(crate) fn tick(&mut self, slot: Slot) {
+        self.clock = Some(slot);
+        self.reach(slot);
+    }
+
+    /// A state of this slot was given by someone trusted.
+    pub(crate) fn state_seen(&mut self, slot: Slot) {
+        self.reach(slot);
+    }
+
+    /// A block was attached.
+    pub(crate) fn block_seen(&mut self, slot: Slot, proposer: ValidatorIndex) {
+        if self.clock.is_some() || slot <= self.slot {
+            return;
+        }
+        match self.ahead.iter_mut().find(|(_, other)| *other == proposer) {
+            Some(known) => known.0 = known.0.max(slot),
+            None => self.ahead.push((slot, proposer)),
+        }
+        self.ahead.sort_by(|a, b| b.cmp(a));
+        if self.ahead.len() > MAX_AHEAD {
+            self.ahead.remove(0);
+        }
+        if let Some((reached, _)) = self.ahead.get(WITNESSES - 1) {
+            self.reach(*reached);
+        }
+    }
+
+    fn reach(&mut self, slot: Slot) {
+        if slot > self.slot {
+            self.slot = slot;
+            self.ahead.retain(|(ahead, _)| *ahead > slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_keys_do_not_move_time_and_three_do() {
+        let mut reference = Reference::default();
+        for slot in [1_000_000, 2_000_000] {
+            reference.block_seen(Slot::new(slot), ValidatorIndex::new(1));
+            reference.block_seen(Slot::new(slot), ValidatorIndex::new(2));
+        }
+        assert_eq!(reference.slot(), Slot::new(0));
+        reference.block_seen(Slot::new(7), ValidatorIndex::new(3));
+        assert_eq!(reference.slot(), Slot::new(7));
+        reference.block_seen(Slot::new(9), ValidatorIndex::new(4));
+        assert_eq!(reference.slot(), Slot::new(9));
+    }
+
+    #[test]
+    fn a_clock_is_believed_over_blocks() {
+        let mut reference = Reference::default();
+        reference.tick(Slot::new(5));
+        for proposer in 0..9 {
+            reference.block_seen(Slot::new(1_000), ValidatorIndex::new(proposer));
+        }
+        assert_eq!(reference.slot(), Slot::new(5));
+        reference.tick(Slot::new(4));
+        assert_eq!(reference.slot(), Slot::new(5));
+    }
+}
