@@ -1,0 +1,79 @@
+//! Builders that keep the facts of a test short.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use evidence::{
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Punishable, RouteName, Severity, Slashable, Store, Time, anomaly_id,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+pub const NETWORK: Root = Root::repeat_byte(0x4e);
+
+pub fn open(dir: &Path) -> Store {
+    Store::open(dir, NETWORK).unwrap()
+}
+
+pub fn at(unix_ns: u64) -> Time {
+    Time::from_unix_ns(unix_ns)
+}
+
+pub fn route(name: &str) -> RouteName {
+    RouteName::new(name).unwrap()
+}
+
+pub fn everyone(names: &[&str]) -> Vec<Addressee> {
+    names.iter().map(|name| Addressee { route: route(name), min_severity: Severity::Info }).collect()
+}
+
+pub fn proof(content: u8) -> Arc<Evidence> {
+    Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![content; 700], serde_json::json!({"n": content})))
+}
+
+/// The finding of `offence` by `validator` in `slot`, recorded at that slot's number in nanoseconds.
+pub fn offence_in(offence: Offence, validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
+    let evidence = proof(slot as u8);
+    let facts = Slashable {
+        genesis_validators_root: NETWORK,
+        offence,
+        validator: ValidatorIndex::new(validator),
+        pubkey: PubkeyBytes::repeat_byte(validator as u8),
+        labels: Vec::new(),
+        roots: [Root::from(slot_bytes(slot)), Root::repeat_byte(0xff)],
+        slot: Slot::new(slot),
+        epoch: Epoch::new(slot / 32),
+        seen: [at(slot), at(slot)],
+        recorded_at: at(slot),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        punishable: Punishable::Yes,
+    };
+    (Finding::slashable(facts, &evidence), evidence)
+}
+
+pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
+    offence_in(Offence::DoubleVote, validator, slot)
+}
+
+pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
+    Finding::anomaly(Anomaly {
+        id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
+        kind,
+        severity,
+        slot: Slot::new(slot),
+        epoch: Epoch::new(slot / 32),
+        validator: None,
+        first_seen: at(slot),
+        second_seen: None,
+        recorded_at: at(slot),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        details: serde_json::Map::new(),
+    })
+}
+
+fn slot_bytes(slot: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&slot.to_le_bytes());
+    bytes
+}

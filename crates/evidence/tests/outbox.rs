@@ -1,0 +1,149 @@
+//! Deliveries: due in order, ended once, counted, and the same after a restart as without one.
+
+mod common;
+
+use common::*;
+use evidence::{Addressee, Delivery, DeliveryId, DeliveryState, OutboxCounts, RouteName, Severity, StoreError};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn id(seq: u64, name: &str) -> DeliveryId {
+    DeliveryId { seq, route: route(name) }
+}
+
+#[test]
+fn each_route_gets_what_is_severe_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let routes = [("all", Severity::Info), ("pager", Severity::Critical)];
+    let routes = routes.map(|(name, min_severity)| Addressee { route: route(name), min_severity });
+    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 1)], &routes).unwrap();
+    store.record(vec![double_vote(1, 2)], &routes).unwrap();
+    let due = store.due(at(10), 10).unwrap();
+    let due: Vec<_> = due.iter().map(|due| (due.id.seq, due.id.route.as_str())).collect();
+    assert_eq!(due, [(1, "all"), (2, "all"), (2, "pager")]);
+}
+
+#[test]
+fn a_delivery_ends_once_and_says_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.record(vec![double_vote(1, 5), double_vote(2, 6)], &everyone(&["ops"])).unwrap();
+    assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(5)));
+    store.retry_at(&id(1, "ops"), at(90), "503 Service Unavailable").unwrap();
+    assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(6)));
+    store.given_up(&id(2, "ops"), at(8), &format!("404{}", "\u{e4}".repeat(400))).unwrap();
+    assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(90)));
+    assert!(store.due(at(89), 9).unwrap().is_empty());
+    let due = store.due(at(90), 9).unwrap();
+    assert_eq!((due.len(), due[0].attempts, due[0].created_at), (1, 1, at(5)));
+    store.delivered(&id(1, "ops"), at(91)).unwrap();
+    assert_eq!(store.next_due(&route("ops")).unwrap(), None);
+
+    let ended = store.retry_at(&id(1, "ops"), at(100), "late").unwrap_err();
+    assert!(matches!(ended, StoreError::DeliveryEnded { state: "delivered", .. }), "{ended}");
+    let unknown = store.delivered(&id(1, "nobody"), at(100)).unwrap_err();
+    assert!(matches!(unknown, StoreError::NoSuchDelivery { .. }), "{unknown}");
+
+    let wanted = Delivery {
+        state: DeliveryState::Delivered { at: at(91) },
+        attempts: 2,
+        created_at: at(5),
+        last_error: Some("503 Service Unavailable".into()),
+    };
+    assert_eq!(store.deliveries_of(1).unwrap(), [(route("ops"), wanted)]);
+    let DeliveryState::GivenUp { reason, .. } = store.delivery(&id(2, "ops")).unwrap().unwrap().state else { panic!("given up") };
+    assert!(reason.starts_with("404") && reason.len() <= evidence::outbox::MAX_REASON_LEN);
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 0, delivered: 1, given_up: 1 });
+}
+
+#[test]
+fn route_names_are_short_words() {
+    for good in ["ops", "a.b-c_D9", &"r".repeat(64)] {
+        assert!(RouteName::new(good).is_ok());
+    }
+    for bad in ["", "a b", "a/b", "\u{e4}", "a\0", &"r".repeat(65)] {
+        assert!(RouteName::new(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Record { validator: u64, at: u64 },
+    Retry { pick: usize, at: u64 },
+    Deliver { pick: usize },
+    GiveUp { pick: usize },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12u64, 1..50u64).prop_map(|(validator, at)| Step::Record { validator, at }),
+        3 => (any::<usize>(), 1..80u64).prop_map(|(pick, at)| Step::Retry { pick, at }),
+        2 => any::<usize>().prop_map(|pick| Step::Deliver { pick }),
+        1 => any::<usize>().prop_map(|pick| Step::GiveUp { pick }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The outbox against a map, with restarts anywhere.
+    #[test]
+    fn the_outbox_is_a_map_that_survives(steps in proptest::collection::vec(step(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        let mut pending: BTreeMap<(u64, String), u64> = BTreeMap::new();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut counts = OutboxCounts::default();
+        for step in steps {
+            let picked = |pick: usize| pending.keys().nth(pick % pending.len().max(1)).cloned();
+            match step {
+                Step::Record { validator, at } => {
+                    // Slot and so the id depend on the validator only; the time is the row's.
+                    let (mut finding, proof) = double_vote(validator, validator);
+                    finding.recorded_at = common::at(at);
+                    let recorded = store.record(vec![(finding, proof)], &everyone(&["a", "b"])).unwrap();
+                    prop_assert_eq!(recorded[0].first_time, seen.insert(validator));
+                    if recorded[0].first_time {
+                        for name in ["a", "b"] {
+                            pending.insert((recorded[0].seq, name.into()), at);
+                            counts.pending += 1;
+                        }
+                    }
+                }
+                Step::Retry { pick, at } => if let Some((seq, name)) = picked(pick) {
+                    store.retry_at(&id(seq, &name), common::at(at), "down").unwrap();
+                    pending.insert((seq, name), at);
+                },
+                Step::Deliver { pick } => if let Some((seq, name)) = picked(pick) {
+                    store.delivered(&id(seq, &name), at(60)).unwrap();
+                    pending.remove(&(seq, name));
+                    counts.pending -= 1;
+                    counts.delivered += 1;
+                },
+                Step::GiveUp { pick } => if let Some((seq, name)) = picked(pick) {
+                    store.given_up(&id(seq, &name), at(60), "gone").unwrap();
+                    pending.remove(&(seq, name));
+                    counts.pending -= 1;
+                    counts.given_up += 1;
+                },
+                Step::Reopen => {
+                    drop(store);
+                    store = open(dir.path());
+                }
+            }
+            prop_assert_eq!(store.outbox_counts(), counts);
+            for now in [0, 25, 80] {
+                let mut wanted: Vec<_> =
+                    pending.iter().filter(|(_, at)| **at <= now).map(|((seq, name), at)| (*at, *seq, name.clone())).collect();
+                wanted.sort();
+                wanted.truncate(5);
+                let due = store.due(at(now), 5).unwrap().into_iter();
+                let due: Vec<_> = due.map(|due| (due.due_at.as_unix_ns(), due.id.seq, due.id.route.to_string())).collect();
+                prop_assert_eq!(due, wanted);
+            }
+        }
+    }
+}
