@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# slashwatch against a real consensus client, on loopback, without the network outside:
+#
+#   scripts/devnet-test.sh             the full check: 30 minutes connected, then a split network (about 40 minutes)
+#   scripts/devnet-test.sh --short     the same steps, each as brief as it can be (about 5 minutes)
+#   ... --keep DIR                     keeps logs, captures and findings in DIR
+#
+# What is checked stands at the head of scripts/devnet/check.py. Needs ../shared/lodestar beside the clone; installs node,
+# npm and the client if need be (scripts/setup.sh --devnet). Everything it starts it also stops, whatever happens.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --short) arguments+=(--short) ;;
+    --keep) arguments+=(--keep "${2:?--keep needs a folder}"); shift ;;
+    *) sed -n '2,9p' "$0" >&2; exit 64 ;;
+  esac
+  shift
+done
+
+scripts/setup.sh --devnet
+. scripts/env.sh
+cargo build --release --locked --quiet --bin slashwatch
+
+export DEVNET_ROOT=$SLASHWATCH_DEVNET DEVNET_SCRIPT=$SLASHWATCH_SHARED/lodestar/devnet.sh
+# The client's ports are fixed, so one check at a time on this machine.
+exec 9> "${TMPDIR:-/tmp}/devnet.lock"
+flock --timeout 1800 9 || { echo "another check uses the devnet's ports for half an hour already: try again later" >&2; exit 1; }
+cleanup() { bash "$DEVNET_SCRIPT" down > /dev/null 2>&1 9>&- || true; }
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+python3 scripts/devnet/check.py --binary "$CARGO_TARGET_DIR/release/slashwatch" ${arguments[@]+"${arguments[@]}"} 9>&- &
+checker=$!
+trap 'kill -TERM $checker 2> /dev/null || true; wait $checker || true; cleanup' EXIT
+rc=0
+wait $checker || rc=$?
+exit $rc

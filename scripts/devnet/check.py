@@ -1,0 +1,261 @@
+"""slashwatch against a real consensus client. Run by scripts/devnet-test.sh, which holds the lock and cleans up.
+
+Two scenes, each on a fresh network of two nodes and 64 validators:
+  connected  the nodes know each other; a second validator client signs with the keys of validators 0..31
+  split      they do not; a second validator client signs with all keys on the other half
+
+In each, `slashwatch run` and `slashwatch capture` listen to both nodes, and it is checked that
+  1. both nodes keep both listeners connected, all the time;
+  2. every double proposal and double vote the nodes' REST APIs show (truth.py) is found, by the right name;
+  3. nobody is accused who was not signing twice;
+  4. each finding is on disk within a second of the second message's arrival;
+  5. exported proofs, posted to a node, get exactly their validators slashed;
+  6. both programs stop cleanly, and the capture, replayed, gives the same findings with the same ids.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import datetime
+
+from rest import Node
+from truth import Truth
+from watcher import Api, Watcher, write_config
+
+API_PORT = 5099
+MAX_LATENCY_S = 1.0
+SLASHED_WITHIN_S = 60
+N_PROOFS = 3
+
+
+class Scene:
+    """What differs between the two scenes."""
+
+    def __init__(self, name, criminals, crime_seconds, slot_seconds):
+        self.name, self.criminals, self.crime_seconds, self.slot_seconds = name, criminals, crime_seconds, slot_seconds
+
+
+class Report:
+    def __init__(self):
+        self.failed = 0
+
+    def check(self, held, text):
+        print(f"  {'ok    ' if held else 'FAILED'} {text}", flush=True)
+        self.failed += not held
+        return held
+
+
+def devnet(*arguments, slot_seconds):
+    environment = dict(os.environ, SPS=str(slot_seconds), VALIDATORS="64", LODESTAR_PRESET="minimal")
+    command = ["bash", os.environ["DEVNET_SCRIPT"], *arguments]
+    subprocess.run(command, env=environment, check=True, timeout=180, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def stop_crime():
+    """The second validator client only; `devnet.sh down` would stop the nodes too."""
+    pid = int((pathlib.Path(os.environ["DEVNET_ROOT"]) / "run" / "crime.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+
+
+def wait_for(condition, seconds, every=1.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(every)
+    return bool(condition())
+
+
+class Connectivity(threading.Thread):
+    """Asks both nodes, every few seconds, who is connected to them."""
+
+    def __init__(self, nodes, n_listeners):
+        super().__init__(daemon=True)
+        self.nodes, self.n_listeners = nodes, n_listeners
+        self.own = {node.get("/eth/v1/node/identity")["data"]["peer_id"] for node in nodes}
+        self.samples, self.missing, self.listeners = 0, [], set()
+        self.stopped = threading.Event()
+        self.started = time.monotonic()
+
+    def listeners_of(self, node):
+        peers = node.connected_peers()
+        return None if peers is None else peers - self.own
+
+    def run(self):
+        while not self.stopped.wait(3):
+            for node in self.nodes:
+                listeners = self.listeners_of(node)
+                if listeners is None:
+                    continue  # the node was busy
+                self.samples += 1
+                self.listeners |= listeners
+                if len(listeners) < self.n_listeners:
+                    self.missing.append((round(time.monotonic() - self.started), node.url, len(listeners)))
+
+    def stop(self):
+        self.stopped.set()
+        self.join()
+
+
+def seconds_between(earlier, later):
+    """RFC 3339 with nanoseconds, which the standard library reads to microseconds only."""
+    def nanoseconds(text):
+        head, _, fraction = text.rstrip("Z").partition(".")
+        whole = int(datetime.fromisoformat(head + "+00:00").timestamp())
+        return whole * 10**9 + int((fraction or "0").ljust(9, "0")[:9])
+    return (nanoseconds(later) - nanoseconds(earlier)) / 1e9
+
+
+def check_findings(report, scene, findings, truth):
+    by_kind = lambda kind: [f for f in findings if f["kind"] == kind]
+    proposals = {(int(f["validator"]["index"]), int(f["slot"])) for f in by_kind("double_proposal")}
+    votes = {(int(f["validator"]["index"]), int(f["epoch"])) for f in by_kind("double_vote")}
+    for name, real, found in [
+        ("double proposals", truth.double_proposals(), proposals),
+        ("double votes", truth.double_votes(), votes),
+    ]:
+        missed = sorted(real - found)
+        report.check(not missed, f"{name}: {len(real)} real ones in both nodes' blocks, {len(found)} found, missed: {missed[:5] or 'none'}")
+    report.check(truth.unresolved == 0, f"ground truth is complete ({truth.unresolved} attestations without committee)")
+    report.check(bool(truth.double_proposals() if scene.name == "connected" else truth.double_votes()), "there was a crime to find")
+    innocent = sorted({int(f["validator"]["index"]) for f in findings} - set(scene.criminals))
+    report.check(not innocent, f"nobody innocent accused: {innocent[:5] or 'none'}")
+    latencies = [seconds_between(f["second_seen"], f["recorded_at"]) for f in findings]
+    if report.check(bool(latencies), f"{len(findings)} findings of {len({f['validator']['index'] for f in findings})} validators"):
+        median, worst = statistics.median(latencies), max(latencies)
+        text = f"second message to finding on disk: median {median * 1e3:.0f} ms, worst {worst * 1e3:.0f} ms"
+        report.check(min(latencies) >= 0 and worst < MAX_LATENCY_S, text)
+
+
+def check_proofs(report, api, node, findings):
+    """Posts a few proofs and waits until the node's own state says that the validators they convict are slashed."""
+    by_proof = {}
+    for finding in findings:
+        by_proof.setdefault(finding["evidence"]["id"], []).append(finding)
+    chosen, convicted = [], set()
+    for kind in ("proposer_slashing", "attester_slashing"):
+        proofs = [group for group in by_proof.values() if group[0]["evidence"]["type"] == kind]
+        for group in proofs[:N_PROOFS]:
+            chosen.append(group)
+    if not report.check(bool(chosen), "there are proofs to post"):
+        return
+    for group in chosen:
+        kind = group[0]["evidence"]["type"]
+        proof = api.evidence(group[0])
+        status, answer = node.post(f"/eth/v1/beacon/pool/{kind}s", proof)
+        # An earlier proof of the list may have got the validator slashed already: then the node need not take this one.
+        known = all(node.is_slashed(int(f["validator"]["index"])) for f in group)
+        report.check(status == 200 or known, f"{kind} of {len(group)} validators posted: {status} {answer[:120]}")
+        convicted |= {int(f["validator"]["index"]) for f in group}
+    slashed = wait_for(lambda: all(node.is_slashed(v) for v in convicted), SLASHED_WITHIN_S)
+    report.check(slashed, f"{len(convicted)} validators convicted by {len(chosen)} posted proofs are slashed on chain: {sorted(convicted)[:12]}")
+
+
+def check_replay(report, binary, folder, live):
+    out = folder / "replayed.jsonl"
+    command = [binary, "replay", folder / "capture.e2s", "--data-dir", folder / "replay-data", "--findings", out]
+    done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+    if not report.check(done.returncode == 0, f"the capture replays (exit {done.returncode})"):
+        print(done.stderr[-2000:])
+        return
+    replayed = {json.loads(line)["id"]: json.loads(line) for line in out.read_text().splitlines()}
+    known = {f["id"]: f for f in live}
+    describe = lambda f: f"{f['kind']} of {f['validator']['index']} at slot {f['slot']}"
+    lost = [describe(f) for i, f in known.items() if i not in replayed]
+    added = [describe(f) for i, f in replayed.items() if i not in known]
+    text = f"replayed ids equal live ones: {len(known)} live, {len(replayed)} replayed, lost {lost[:3] or 'none'}, added {added[:3] or 'none'}"
+    report.check(not lost and not added, text)
+
+
+def play(scene, binary, folder, report):
+    folder.mkdir(parents=True)
+    print(f"{scene.name}: {scene.slot_seconds}-s slots, validators {scene.criminals[0]}..{scene.criminals[-1]} signing twice "
+          f"for {scene.crime_seconds} s", flush=True)
+    devnet("up", *(["split"] if scene.name == "split" else []), slot_seconds=scene.slot_seconds)
+    nodes = [Node("http://127.0.0.1:9596"), Node("http://127.0.0.1:9597")]
+    wait_for(lambda: nodes[0].head_slot() >= 1, 60)
+
+    write_config(folder / "run.toml", folder / "run-data", nodes, API_PORT)
+    write_config(folder / "capture.toml", folder / "capture-data", nodes, None)
+    recorder = Watcher(binary, ["capture", "--config", folder / "capture.toml", "--out", folder / "capture.e2s"], folder / "capture.log")
+    watcher = Watcher(binary, ["run", "--config", folder / "run.toml"], folder / "run.log")
+    api = Api(API_PORT)
+    try:
+        if not report.check(api.wait_ready(watcher, 60), "ready"):
+            print(watcher.log_tail())
+            return
+        connectivity = Connectivity(nodes, n_listeners=2)
+        both = lambda: all(len(connectivity.listeners_of(node) or ()) >= 2 for node in nodes)
+        report.check(wait_for(both, 60), "both nodes are connected to both listeners")
+        connectivity.start()
+        truth = Truth(nodes, since_slot=nodes[0].head_slot() + 2, poll_seconds=scene.slot_seconds)
+        truth.start()
+        time.sleep(2 * scene.slot_seconds)
+
+        devnet("crime", f"{scene.criminals[0]}..{scene.criminals[-1]}", slot_seconds=scene.slot_seconds)
+        until = time.monotonic() + scene.crime_seconds
+        while time.monotonic() < until and watcher.running() and recorder.running():
+            time.sleep(1)
+        stop_crime()
+        # What the second signer said in its last slot is included one slot later, and polled one later again.
+        time.sleep(3 * scene.slot_seconds)
+        truth.stop()
+        connectivity.stop()
+        print(f"  status: {json.dumps(api.get('/v1/status'))[:600]}", flush=True)
+
+        findings = api.findings()
+        if report.check(findings is not None, "the API answers"):
+            text = f"connected all the time: {connectivity.samples} samples in {time.monotonic() - connectivity.started:.0f} s"
+            report.check(not connectivity.missing and connectivity.samples > 0, f"{text}, missing: {connectivity.missing[:4] or 'none'}")
+            check_findings(report, scene, findings, truth)
+            check_proofs(report, api, nodes[0], findings)
+            findings = api.findings() or findings  # the posted operations were heard too
+        stopped = {"run": watcher.stop(), "capture": recorder.stop()}
+        report.check(set(stopped.values()) == {0}, f"stopped cleanly: exit codes {stopped}")
+        check_replay(report, binary, folder, findings or [])
+    finally:
+        for process in (watcher, recorder):
+            process.stop()
+        devnet("down", slot_seconds=scene.slot_seconds)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--keep", type=pathlib.Path)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    half, everyone = range(32), range(64)
+    scenes = (
+        [Scene("connected", half, 75, 3), Scene("split", everyone, 40, 2)]
+        if arguments.short
+        else [Scene("connected", half, 1800, 6), Scene("split", everyone, 300, 2)]
+    )
+    folder = arguments.keep or pathlib.Path(tempfile.mkdtemp(prefix="slashwatch-devnet-"))
+    report, started = Report(), time.monotonic()
+    try:
+        for scene in scenes:
+            play(scene, arguments.binary, folder / scene.name, report)
+    finally:
+        took = time.monotonic() - started
+        if report.failed or arguments.keep:
+            print(f"logs, captures and findings are in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"real client: {report.failed or 'no'} checks failed, {took:.0f} s")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

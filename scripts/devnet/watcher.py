@@ -1,0 +1,93 @@
+"""Starts, asks and stops the program under test."""
+
+import json
+import signal
+import subprocess
+import time
+import urllib.request
+
+from rest import UNREACHABLE
+
+STOP_SECONDS = 60
+
+
+def write_config(path, data_dir, nodes, api_port):
+    """Both nodes as peers and as REST nodes. No listening: these are all the peers there are."""
+    urls = ", ".join(f'"{node.url}"' for node in nodes)
+    peers = ", ".join(f'"{node.multiaddr()}"' for node in nodes)
+    api = f'enabled = true\nlisten = "127.0.0.1:{api_port}"' if api_port else "enabled = false"
+    path.write_text(
+        f'data_dir = "{data_dir}"\n'
+        f"[nodes]\nurls = [{urls}]\nrefresh_epochs = 8\n"
+        f"[gossip]\nlisten = []\npeers = [{peers}]\n"
+        f"[api]\n{api}\n"
+        '[log]\nlevel = "info"\n'
+    )
+
+
+class Watcher:
+    """One process of the program, its log in a file."""
+
+    def __init__(self, binary, arguments, log):
+        self.log = log
+        with open(log, "wb") as out:
+            self.process = subprocess.Popen([binary, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def running(self):
+        return self.process.poll() is None
+
+    def stop(self):
+        """SIGINT, as a user would; the exit code, or None when it had to be killed."""
+        if self.running():
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None
+
+    def log_tail(self, lines=15):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Api:
+    """The watcher's own HTTP API."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+
+    def get(self, path):
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+                return json.load(answer)
+        except UNREACHABLE:
+            return None
+
+    def wait_ready(self, watcher, seconds):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and watcher.running():
+            try:
+                with urllib.request.urlopen(self.url + "/readyz", timeout=5) as answer:
+                    if answer.status == 200:
+                        return True
+            except UNREACHABLE:
+                pass
+            time.sleep(0.5)
+        return False
+
+    def findings(self):
+        """All pages of /v1/findings."""
+        found, cursor = [], None
+        while True:
+            page = self.get("/v1/findings?limit=100" + (f"&cursor={cursor}" if cursor else ""))
+            if page is None:
+                return None
+            found += page["data"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return found
+
+    def evidence(self, finding):
+        """The proof as JSON, ready to be posted to a node."""
+        return self.get(f"/v1/findings/{finding['id']}/evidence")
