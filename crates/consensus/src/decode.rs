@@ -1,5 +1,15 @@
-//! stub
-use crate::*;
+//! From bytes to the containers of [`crate::containers`], strictly: what is not exactly one well-formed value is a
+//! [`DecodeError`], and nothing is allocated before the bytes for it are there.
+//!
+//! What has one layout in every fork and preset is read directly; the rest through [`crate::ssz_schema`].
+
+use crate::ssz_schema::{Catalogue, View, json_to_ssz};
+use crate::{
+    AggregationBits, Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DecodeError,
+    Epoch, ForkName, IndexedAttestation, Preset, ProposerSlashing, RegistryChange, Root, Shuffling, SignatureBytes,
+    SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
+};
+use ssz::{Decode as _, Encode as _};
 
 /// Which sidecar a signed header comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,86 +25,367 @@ pub struct BlockPrefix {
     pub proposer_index: ValidatorIndex,
     pub parent_root: Root,
     pub state_root: Root,
+    /// Of the proposer, over a root that cannot be computed here.
     pub signature: SignatureBytes,
 }
 
-fn none<T>(container: &'static str) -> Result<T, DecodeError> {
-    Err(DecodeError::new(container, "", 0, "not read yet"))
+impl SingleAttestation {
+    /// Reads the 240 bytes of a vote on a subnet, Electra and later.
+    pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut fixed = Fixed::of("SingleAttestation", bytes, Self::SSZ_LEN)?;
+        Ok(Self {
+            committee_index: CommitteeIndex::new(fixed.u64()),
+            attester_index: ValidatorIndex::new(fixed.u64()),
+            data: fixed.attestation_data(),
+            signature: SignatureBytes::from(fixed.array()),
+        })
+    }
+
+    pub fn to_ssz(&self) -> Vec<u8> {
+        self.as_ssz_bytes()
+    }
 }
 
-impl SingleAttestation {
-    pub fn from_ssz(_bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("SingleAttestation")
-    }
-    pub fn to_ssz(&self) -> Vec<u8> {
-        ssz::Encode::as_ssz_bytes(self)
-    }
-}
 impl Attestation {
-    pub fn from_ssz(_fork: ForkName, _preset: &Preset, _bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("Attestation")
+    /// Reads an `Attestation` as it stands in gossip before Electra, in aggregates and in blocks.
+    pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_view(&Catalogue::of(fork, preset).attestation.validate(bytes)?)
     }
-    pub fn to_ssz(&self) -> Vec<u8> {
-        Vec::new()
+
+    /// Its SSZ. The preset gives the width of `committee_bits`; before Electra it makes no difference.
+    pub fn to_ssz(&self, preset: &Preset) -> Vec<u8> {
+        let width = self.committee_bits.map_or(0, |_| preset.max_committees_per_slot.div_ceil(8) as usize).min(8);
+        let offset = 4 + AttestationData::SSZ_LEN + 96 + width;
+        let mut out = Vec::with_capacity(offset + self.aggregation_bits.len() / 8 + 1);
+        out.extend_from_slice(&(offset as u32).to_le_bytes());
+        self.data.ssz_append(&mut out);
+        out.extend_from_slice(self.signature.as_slice());
+        if let Some(bits) = self.committee_bits {
+            out.extend_from_slice(&bits.to_le_bytes()[..width]);
+        }
+        out.extend_from_slice(&self.aggregation_bits.clone().into_bytes());
+        out
     }
-    /// Committees named by `committee_bits`, ascending; before Electra the one that `data.index` names.
+
+    /// The committees it speaks for, ascending: those of `committee_bits`, before Electra the one of `data.index`.
     pub fn committees(&self) -> Vec<CommitteeIndex> {
-        Vec::new()
+        match self.committee_bits {
+            Some(bits) => (0..64).filter(|i| bits >> i & 1 == 1).map(CommitteeIndex::new).collect(),
+            None => vec![self.data.index],
+        }
+    }
+
+    /// `get_attesting_indices`, ascending: who signed, if this is the shuffling of the vote's slot. `None` if a committee does
+    /// not exist there, none is named, or the number of bits is not that of the committees' members.
+    pub fn attesting_indices(&self, shuffling: &Shuffling) -> Option<Vec<ValidatorIndex>> {
+        let committees = self.committees();
+        let mut indices = Vec::with_capacity(self.aggregation_bits.num_set_bits());
+        let mut offset = 0;
+        for committee in &committees {
+            let members = shuffling.committee(self.data.slot, *committee)?;
+            if offset + members.len() > self.aggregation_bits.len() {
+                return None;
+            }
+            for (i, member) in members.iter().enumerate() {
+                if self.aggregation_bits.get(offset + i).unwrap_or(false) {
+                    indices.push(ValidatorIndex::new(u64::from(*member)));
+                }
+            }
+            offset += members.len();
+        }
+        if committees.is_empty() || offset != self.aggregation_bits.len() {
+            return None;
+        }
+        indices.sort_unstable();
+        Some(indices)
+    }
+
+    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+        let bits = view.need("aggregation_bits")?;
+        let committee_bits = view.field("committee_bits").map(|bits| {
+            let mut wide = [0u8; 8];
+            let width = bits.bytes().len().min(8);
+            wide[..width].copy_from_slice(&bits.bytes()[..width]);
+            u64::from_le_bytes(wide)
+        });
+        Ok(Self {
+            aggregation_bits: AggregationBits::from_ssz_bytes(bits.bytes())
+                .map_err(|error| DecodeError::new("Attestation", "aggregation_bits", 0, format!("{error:?}")))?,
+            data: attestation_data(&view.need("data")?),
+            committee_bits,
+            signature: signature(&view.need("signature")?),
+        })
     }
 }
+
 impl SignedAggregate {
-    pub fn from_ssz(_fork: ForkName, _preset: &Preset, _bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("SignedAggregateAndProof")
+    /// Reads a `SignedAggregateAndProof`.
+    pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let catalogue = Catalogue::of(fork, preset);
+        let view = catalogue.signed_aggregate.validate(bytes)?;
+        let message = view.need("message")?;
+        Ok(Self {
+            aggregator_index: ValidatorIndex::new(message.need("aggregator_index")?.as_u64()),
+            aggregate: Attestation::from_view(&message.need("aggregate")?)?,
+            selection_proof: signature(&message.need("selection_proof")?),
+            signature: signature(&view.need("signature")?),
+            message_root: message.hash_tree_root(),
+        })
+    }
+
+    /// Its SSZ; `message_root` is not part of it.
+    pub fn to_ssz(&self, preset: &Preset) -> Vec<u8> {
+        let aggregate = self.aggregate.to_ssz(preset);
+        let mut out = Vec::with_capacity(208 + aggregate.len());
+        out.extend_from_slice(&100u32.to_le_bytes());
+        out.extend_from_slice(self.signature.as_slice());
+        self.aggregator_index.ssz_append(&mut out);
+        out.extend_from_slice(&108u32.to_le_bytes());
+        out.extend_from_slice(self.selection_proof.as_slice());
+        out.extend_from_slice(&aggregate);
+        out
     }
 }
+
 impl IndexedAttestation {
-    pub fn from_ssz(_fork: ForkName, _preset: &Preset, _bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("IndexedAttestation")
+    pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_view(&Catalogue::of(fork, preset).indexed_attestation.validate(bytes)?)
     }
+
+    /// Its SSZ, alike in all forks.
     pub fn to_ssz(&self) -> Vec<u8> {
-        Vec::new()
+        let mut out = Vec::with_capacity(INDEXED_HEAD_LEN + self.attesting_indices.len() * 8);
+        out.extend_from_slice(&(INDEXED_HEAD_LEN as u32).to_le_bytes());
+        self.data.ssz_append(&mut out);
+        out.extend_from_slice(self.signature.as_slice());
+        for index in &self.attesting_indices {
+            index.ssz_append(&mut out);
+        }
+        out
+    }
+
+    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+        let indices = view.need("attesting_indices")?;
+        Ok(Self {
+            attesting_indices: indices.bytes().as_chunks::<8>().0.iter().map(|i| ValidatorIndex::new(u64::from_le_bytes(*i))).collect(),
+            data: attestation_data(&view.need("data")?),
+            signature: signature(&view.need("signature")?),
+        })
     }
 }
+
+/// Offset, data and signature.
+const INDEXED_HEAD_LEN: usize = 4 + AttestationData::SSZ_LEN + 96;
+
 impl AttesterSlashing {
-    pub fn from_ssz(_fork: ForkName, _preset: &Preset, _bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("AttesterSlashing")
+    pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_view(&Catalogue::of(fork, preset).attester_slashing.validate(bytes)?)
     }
+
+    /// Its SSZ, alike in all forks.
     pub fn to_ssz(&self) -> Vec<u8> {
-        Vec::new()
+        let (first, second) = (self.attestation_1.to_ssz(), self.attestation_2.to_ssz());
+        let mut out = Vec::with_capacity(8 + first.len() + second.len());
+        out.extend_from_slice(&8u32.to_le_bytes());
+        out.extend_from_slice(&((8 + first.len()) as u32).to_le_bytes());
+        out.extend_from_slice(&first);
+        out.extend_from_slice(&second);
+        out
+    }
+
+    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            attestation_1: IndexedAttestation::from_view(&view.need("attestation_1")?)?,
+            attestation_2: IndexedAttestation::from_view(&view.need("attestation_2")?)?,
+        })
     }
 }
+
 impl ProposerSlashing {
-    pub fn from_ssz(_bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("ProposerSlashing")
+    /// Length of its SSZ.
+    pub const SSZ_LEN: usize = 2 * SignedBeaconBlockHeader::SSZ_LEN;
+
+    pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut fixed = Fixed::of("ProposerSlashing", bytes, Self::SSZ_LEN)?;
+        Ok(Self { signed_header_1: fixed.signed_header(), signed_header_2: fixed.signed_header() })
     }
+
     pub fn to_ssz(&self) -> Vec<u8> {
-        ssz::Encode::as_ssz_bytes(self)
+        self.as_ssz_bytes()
     }
 }
+
 impl SignedBeaconBlockHeader {
-    pub fn from_ssz(_bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("SignedBeaconBlockHeader")
+    /// Length of its SSZ.
+    pub const SSZ_LEN: usize = 208;
+
+    pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Fixed::of("SignedBeaconBlockHeader", bytes, Self::SSZ_LEN)?.signed_header())
     }
+
     pub fn to_ssz(&self) -> Vec<u8> {
-        ssz::Encode::as_ssz_bytes(self)
+        self.as_ssz_bytes()
     }
 }
+
 impl SignedBlock {
-    pub fn from_ssz(_fork: ForkName, _preset: &Preset, _bytes: &[u8]) -> Result<Self, DecodeError> {
-        none("SignedBeaconBlock")
+    /// Reads a `SignedBeaconBlock` and hashes it.
+    pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let catalogue = Catalogue::of(fork, preset);
+        let view = catalogue.signed_block.validate(bytes)?;
+        let message = view.need("message")?;
+        let body = message.need("body")?;
+        let header = BeaconBlockHeader {
+            slot: Slot::new(message.need("slot")?.as_u64()),
+            proposer_index: ValidatorIndex::new(message.need("proposer_index")?.as_u64()),
+            parent_root: message.need("parent_root")?.as_root(),
+            state_root: message.need("state_root")?.as_root(),
+            body_root: body.hash_tree_root(),
+        };
+        Ok(Self {
+            signed_header: SignedBeaconBlockHeader { message: header, signature: signature(&view.need("signature")?) },
+            root: header.root(),
+            randao_reveal: signature(&body.need("randao_reveal")?),
+            graffiti: body.need("graffiti")?.as_array(),
+            attestations: body.need("attestations")?.elements().map(|a| Attestation::from_view(&a)).collect::<Result<_, _>>()?,
+            attester_slashings: body
+                .need("attester_slashings")?
+                .elements()
+                .map(|slashing| AttesterSlashing::from_view(&slashing))
+                .collect::<Result<_, _>>()?,
+            proposer_slashings: body
+                .need("proposer_slashings")?
+                .elements()
+                .map(|slashing| ProposerSlashing::from_ssz(slashing.bytes()))
+                .collect::<Result<_, _>>()?,
+            registry_change: registry_change(&body),
+        })
     }
-    pub fn ssz_from_json(_fork: ForkName, _preset: &Preset, _json: &serde_json::Value) -> Result<Vec<u8>, DecodeError> {
-        none("SignedBeaconBlock")
+
+    /// SSZ of a block that a node served as JSON: the block itself or the answer around it (`{"version":..,"data":..}`).
+    pub fn ssz_from_json(fork: ForkName, preset: &Preset, json: &serde_json::Value) -> Result<Vec<u8>, DecodeError> {
+        let block = json.get("data").filter(|_| json.get("message").is_none()).unwrap_or(json);
+        json_to_ssz(fork, preset, "SignedBeaconBlock", block)
     }
 }
+
+/// Whether the body has an operation that adds a validator or sets an activation, exit or withdrawable epoch.
+fn registry_change(body: &View<'_, '_>) -> RegistryChange {
+    const LISTS: [&str; 10] = [
+        "deposits",
+        "voluntary_exits",
+        "attester_slashings",
+        "proposer_slashings",
+        "execution_requests.deposits",
+        "execution_requests.withdrawals",
+        "execution_requests.consolidations",
+        "parent_execution_requests.deposits",
+        "parent_execution_requests.withdrawals",
+        "parent_execution_requests.consolidations",
+    ];
+    match LISTS.iter().filter_map(|path| body.path(path)).any(|list| !list.is_empty()) {
+        true => RegistryChange::Possible,
+        false => RegistryChange::None,
+    }
+}
+
+/// The signed header in a blob sidecar (Deneb on) or data column sidecar (Fulu; gone in Gloas).
 pub fn sidecar_header(
-    _fork: ForkName,
-    _preset: &Preset,
-    _kind: SidecarKind,
-    _bytes: &[u8],
+    fork: ForkName,
+    preset: &Preset,
+    kind: SidecarKind,
+    bytes: &[u8],
 ) -> Result<SignedBeaconBlockHeader, DecodeError> {
-    none("BlobSidecar")
+    let name = match kind {
+        SidecarKind::Blob => "BlobSidecar",
+        SidecarKind::DataColumn => "DataColumnSidecar",
+    };
+    let catalogue = Catalogue::of(fork, preset);
+    let view = catalogue.get(name)?.validate(bytes)?;
+    SignedBeaconBlockHeader::from_ssz(view.need("signed_block_header")?.bytes())
 }
-pub fn block_prefix(_bytes: &[u8]) -> Option<BlockPrefix> {
-    None
+
+/// Slot, proposer, parent and state root of a signed block of an unknown later fork: "seen, not provable". `None` if the bytes
+/// do not even begin like a signed block.
+pub fn block_prefix(bytes: &[u8]) -> Option<BlockPrefix> {
+    const MESSAGE: usize = 4 + 96;
+    const PREFIX_LEN: usize = MESSAGE + 8 + 8 + 32 + 32 + 4;
+    let mut fixed = Fixed(bytes.get(..PREFIX_LEN)?);
+    if u32::from_le_bytes(fixed.array()) as usize != MESSAGE {
+        return None;
+    }
+    let signature = SignatureBytes::from(fixed.array());
+    Some(BlockPrefix {
+        slot: Slot::new(fixed.u64()),
+        proposer_index: ValidatorIndex::new(fixed.u64()),
+        parent_root: fixed.root(),
+        state_root: fixed.root(),
+        signature,
+    })
+}
+
+fn attestation_data(view: &View<'_, '_>) -> AttestationData {
+    Fixed(view.bytes()).attestation_data()
+}
+
+fn signature(view: &View<'_, '_>) -> SignatureBytes {
+    SignatureBytes::from(view.as_array::<96>())
+}
+
+/// Takes fixed-size fields off the front of bytes whose length was checked.
+pub(crate) struct Fixed<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Fixed<'a> {
+    fn of(container: &'static str, bytes: &'a [u8], len: usize) -> Result<Self, DecodeError> {
+        if bytes.len() == len {
+            return Ok(Self(bytes));
+        }
+        Err(DecodeError::new(container, "", 0, format!("{} bytes where {container} has {len}", bytes.len())))
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
+        let (head, rest) = self.0.split_first_chunk::<N>().expect("the length checked is the sum of the fields read");
+        self.0 = rest;
+        *head
+    }
+
+    pub(crate) fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn root(&mut self) -> Root {
+        Root::from(self.array::<32>())
+    }
+
+    pub(crate) fn epoch(&mut self) -> Epoch {
+        Epoch::new(self.u64())
+    }
+
+    pub(crate) fn checkpoint(&mut self) -> Checkpoint {
+        Checkpoint { epoch: self.epoch(), root: self.root() }
+    }
+
+    fn attestation_data(&mut self) -> AttestationData {
+        AttestationData {
+            slot: Slot::new(self.u64()),
+            index: CommitteeIndex::new(self.u64()),
+            beacon_block_root: self.root(),
+            source: self.checkpoint(),
+            target: self.checkpoint(),
+        }
+    }
+
+    pub(crate) fn header(&mut self) -> BeaconBlockHeader {
+        BeaconBlockHeader {
+            slot: Slot::new(self.u64()),
+            proposer_index: ValidatorIndex::new(self.u64()),
+            parent_root: self.root(),
+            state_root: self.root(),
+            body_root: self.root(),
+        }
+    }
+
+    fn signed_header(&mut self) -> SignedBeaconBlockHeader {
+        SignedBeaconBlockHeader { message: self.header(), signature: SignatureBytes::from(self.array()) }
+    }
 }

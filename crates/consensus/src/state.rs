@@ -1,70 +1,29 @@
-//! stub
-use crate::*;
+//! A `BeaconState` read in its bytes. A mainnet state is 300 MB with 2.5 million validators; it is checked once, nothing of it
+//! is copied, and only what the watcher needs is looked at.
+
+use crate::decode::Fixed;
+use crate::ssz_schema::{Catalogue, View};
+use crate::{BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, Gwei, Preset, PubkeyBytes, Root, Slot, Spec, Validator, ValidatorIndex};
+use std::sync::Arc;
 
 /// A `BeaconState` in its bytes, validated once and read in place.
 #[derive(Clone, Debug)]
 pub struct StateView<'a> {
     bytes: &'a [u8],
-}
-
-impl<'a> StateView<'a> {
-    pub fn parse(_fork: ForkName, _preset: &Preset, bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let _ = Self { bytes };
-        Err(DecodeError::new("BeaconState", "", 0, "not read yet"))
-    }
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-    pub fn fork_name(&self) -> ForkName {
-        ForkName::Phase0
-    }
-    /// Seconds since the Unix epoch.
-    pub fn genesis_time(&self) -> u64 {
-        0
-    }
-    pub fn genesis_validators_root(&self) -> Root {
-        Root::ZERO
-    }
-    pub fn slot(&self) -> Slot {
-        Slot::new(0)
-    }
-    pub fn fork(&self) -> StateFork {
-        StateFork::default()
-    }
-    pub fn latest_block_header(&self) -> BeaconBlockHeader {
-        BeaconBlockHeader::default()
-    }
-    /// Hash-tree-root of the whole state.
-    pub fn root(&self) -> Root {
-        Root::ZERO
-    }
-    pub fn latest_block_root(&self) -> Root {
-        Root::ZERO
-    }
-    pub fn block_root_at(&self, _slot: Slot) -> Option<Root> {
-        None
-    }
-    pub fn randao_mix(&self, _epoch: Epoch) -> Root {
-        Root::ZERO
-    }
-    pub fn n_validators(&self) -> usize {
-        0
-    }
-    pub fn validators(&self) -> impl Iterator<Item = Validator> + use<'a> {
-        std::iter::empty()
-    }
-    pub fn validator(&self, _index: ValidatorIndex) -> Option<Validator> {
-        None
-    }
-    pub fn current_justified_checkpoint(&self) -> Checkpoint {
-        Checkpoint::default()
-    }
-    pub fn previous_justified_checkpoint(&self) -> Checkpoint {
-        Checkpoint::default()
-    }
-    pub fn finalized_checkpoint(&self) -> Checkpoint {
-        Checkpoint::default()
-    }
+    fork_name: ForkName,
+    preset: Preset,
+    catalogue: Arc<Catalogue>,
+    genesis_time: u64,
+    genesis_validators_root: Root,
+    slot: Slot,
+    fork: StateFork,
+    latest_block_header: BeaconBlockHeader,
+    previous_justified: Checkpoint,
+    current_justified: Checkpoint,
+    finalized: Checkpoint,
+    block_roots: &'a [u8],
+    randao_mixes: &'a [u8],
+    validators: &'a [u8],
 }
 
 /// `Fork` as a state holds it.
@@ -75,6 +34,175 @@ pub struct StateFork {
     pub epoch: Epoch,
 }
 
-pub fn fork_of_state(_spec: &Spec, _bytes: &[u8]) -> Result<ForkName, DecodeError> {
-    Err(DecodeError::new("BeaconState", "", 0, "not read yet"))
+impl<'a> StateView<'a> {
+    /// Checks the whole state; linear in its bytes.
+    pub fn parse(fork: ForkName, preset: &Preset, bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let catalogue = Catalogue::of(fork, preset);
+        let view = catalogue.state.validate(bytes)?;
+        let checkpoint = |name| view.need(name).map(|checkpoint| Fixed(checkpoint.bytes()).checkpoint());
+        let mut fork_bytes = Fixed(view.need("fork")?.bytes());
+        let (block_roots, randao_mixes) = (view.need("block_roots")?.bytes(), view.need("randao_mixes")?.bytes());
+        Ok(Self {
+            bytes,
+            fork_name: fork,
+            preset: preset.clone(),
+            genesis_time: view.need("genesis_time")?.as_u64(),
+            genesis_validators_root: view.need("genesis_validators_root")?.as_root(),
+            slot: Slot::new(view.need("slot")?.as_u64()),
+            fork: StateFork {
+                previous_version: fork_bytes.array(),
+                current_version: fork_bytes.array(),
+                epoch: fork_bytes.epoch(),
+            },
+            latest_block_header: Fixed(view.need("latest_block_header")?.bytes()).header(),
+            previous_justified: checkpoint("previous_justified_checkpoint")?,
+            current_justified: checkpoint("current_justified_checkpoint")?,
+            finalized: checkpoint("finalized_checkpoint")?,
+            block_roots,
+            randao_mixes,
+            validators: view.need("validators")?.bytes(),
+            catalogue,
+        })
+    }
+
+    /// Its SSZ.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn fork_name(&self) -> ForkName {
+        self.fork_name
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn genesis_time(&self) -> u64 {
+        self.genesis_time
+    }
+
+    pub fn genesis_validators_root(&self) -> Root {
+        self.genesis_validators_root
+    }
+
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The epoch of its slot.
+    pub fn epoch(&self) -> Epoch {
+        self.slot.epoch(&self.preset)
+    }
+
+    pub fn fork(&self) -> StateFork {
+        self.fork
+    }
+
+    pub fn latest_block_header(&self) -> BeaconBlockHeader {
+        self.latest_block_header
+    }
+
+    /// Hash-tree-root of the whole state: about 25 million hashes at 2.5 million validators, some seconds.
+    pub fn root(&self) -> Root {
+        View::checked(&self.catalogue.state, self.bytes).hash_tree_root()
+    }
+
+    /// Root of the latest block. Its header lacks the state root until the next slot is processed; then this state's own root
+    /// belongs there, and the whole state is hashed for it.
+    pub fn latest_block_root(&self) -> Root {
+        let mut header = self.latest_block_header;
+        if header.state_root.is_zero() {
+            header.state_root = self.root();
+        }
+        header.root()
+    }
+
+    /// `get_block_root_at_slot`: the block that was the head at `slot`; `None` outside the last SLOTS_PER_HISTORICAL_ROOT slots.
+    pub fn block_root_at(&self, slot: Slot) -> Option<Root> {
+        let length = self.preset.slots_per_historical_root;
+        if slot >= self.slot || self.slot.as_u64() - slot.as_u64() > length {
+            return None;
+        }
+        nth_root(self.block_roots, slot.as_u64() % length)
+    }
+
+    /// `get_randao_mix`. Mixes of epochs that are not in the state are those of other epochs in their place: the caller asks
+    /// for the last EPOCHS_PER_HISTORICAL_VECTOR only.
+    pub fn randao_mix(&self, epoch: Epoch) -> Root {
+        nth_root(self.randao_mixes, epoch.as_u64() % self.preset.epochs_per_historical_vector).unwrap_or_default()
+    }
+
+    pub fn n_validators(&self) -> usize {
+        self.validators.len() / Validator::SSZ_LEN
+    }
+
+    /// All validators in order of their index.
+    pub fn validators(&self) -> impl ExactSizeIterator<Item = Validator> + use<'a> {
+        self.validators.chunks_exact(Validator::SSZ_LEN).map(validator)
+    }
+
+    pub fn validator(&self, index: ValidatorIndex) -> Option<Validator> {
+        let start = usize::try_from(index.as_u64()).ok()?.checked_mul(Validator::SSZ_LEN)?;
+        self.validators.get(start..start.checked_add(Validator::SSZ_LEN)?).map(validator)
+    }
+
+    pub fn current_justified_checkpoint(&self) -> Checkpoint {
+        self.current_justified
+    }
+
+    pub fn previous_justified_checkpoint(&self) -> Checkpoint {
+        self.previous_justified
+    }
+
+    pub fn finalized_checkpoint(&self) -> Checkpoint {
+        self.finalized
+    }
+}
+
+/// The fork of a state's containers, by the fork version inside it, which every fork has at the same place.
+///
+/// A version that the configuration does not list is an error: the state is then of another network or a later fork.
+pub fn fork_of_state(spec: &Spec, bytes: &[u8]) -> Result<ForkName, DecodeError> {
+    const SLOT: usize = 40;
+    const FORK: usize = 48;
+    let mut fixed = match bytes.get(SLOT..FORK + 16) {
+        Some(bytes) => Fixed(bytes),
+        None => return Err(DecodeError::new("BeaconState", "fork", FORK, format!("the state ends at byte {}", bytes.len()))),
+    };
+    let slot = Slot::new(fixed.u64());
+    let _previous: [u8; 4] = fixed.array();
+    let version: [u8; 4] = fixed.array();
+    if let Some(fork) = spec.forks.iter().rev().find(|fork| fork.version == version) {
+        return Ok(fork.name);
+    }
+    let due = spec.fork_at(slot.epoch(&spec.preset));
+    Err(DecodeError::new(
+        "BeaconState",
+        "fork.current_version",
+        FORK + 4,
+        format!(
+            "version 0x{} is not in the configuration {:?}, where slot {slot} has 0x{} ({})",
+            hex::encode(version),
+            spec.config_name,
+            hex::encode(due.version),
+            due.name
+        ),
+    ))
+}
+
+fn nth_root(roots: &[u8], i: u64) -> Option<Root> {
+    let start = usize::try_from(i).ok()?.checked_mul(32)?;
+    roots.get(start..start + 32).map(Root::from_slice)
+}
+
+fn validator(bytes: &[u8]) -> Validator {
+    let mut fixed = Fixed(bytes);
+    Validator {
+        pubkey: PubkeyBytes::from(fixed.array()),
+        withdrawal_credentials: fixed.root(),
+        effective_balance: Gwei::new(fixed.u64()),
+        slashed: fixed.array() == [1],
+        activation_eligibility_epoch: fixed.epoch(),
+        activation_epoch: fixed.epoch(),
+        exit_epoch: fixed.epoch(),
+        withdrawable_epoch: fixed.epoch(),
+    }
 }

@@ -1,0 +1,216 @@
+//! Hash-tree-root from bytes.
+//!
+//! Trees are hashed as their leaves come, like a binary counter: one waiting node per level, so a list of 2.5 million
+//! validators needs no more memory than one of three. Missing leaves are the well-known roots of all-zero trees.
+//!
+//! Progressive trees (EIP-7916) are a chain of binary trees of 1, 4, 16, ... leaves: `hash(tree_0, hash(tree_1, ...))`, ended
+//! by zero; so a list may grow for ever and its early leaves keep their place.
+
+use super::view::bitlist_len;
+use super::{Kind, Type, View};
+use crate::Root;
+use ethereum_hashing::hash32_concat;
+use std::sync::LazyLock;
+
+type Node = [u8; 32];
+
+/// Deepest tree there is: the registry's 2^40 elements, and some room.
+const MAX_DEPTH: usize = 48;
+
+/// `ZERO_ROOTS[d]`: root of a tree of depth `d` with only zeros below.
+static ZERO_ROOTS: LazyLock<[Node; MAX_DEPTH + 1]> = LazyLock::new(|| {
+    let mut roots = [[0; 32]; MAX_DEPTH + 1];
+    for depth in 0..MAX_DEPTH {
+        roots[depth + 1] = hash32_concat(&roots[depth], &roots[depth]);
+    }
+    roots
+});
+
+impl View<'_, '_> {
+    /// `hash_tree_root`.
+    pub fn hash_tree_root(&self) -> Root {
+        Root::from(root(self))
+    }
+}
+
+fn root(view: &View<'_, '_>) -> Node {
+    let bytes = view.bytes();
+    match view.ty().kind() {
+        Kind::Uint { .. } | Kind::Boolean => chunk(bytes),
+        Kind::ByteVector { length } => packed(bytes, length.div_ceil(32) as u64),
+        Kind::ByteList { limit } => {
+            let tree = limited_or_progressive(bytes, limit.map(|limit| limit.div_ceil(32)));
+            mix_in(tree, bytes.len())
+        }
+        Kind::Bitvector { bits } => packed(bytes, bits.div_ceil(256) as u64),
+        Kind::Bitlist { limit } => {
+            let n = bitlist_len(bytes);
+            let mut bits = bytes[..n.div_ceil(8)].to_vec();
+            if n % 8 != 0
+                && let Some(last) = bits.last_mut()
+            {
+                *last &= !(1u8 << (n % 8));
+            }
+            mix_in(limited_or_progressive(&bits, limit.map(|limit| limit.div_ceil(256))), n)
+        }
+        Kind::Vector { element, length } => {
+            if element.is_basic() {
+                packed(bytes, chunks_of(element, *length as u64))
+            } else {
+                let mut tree = Tree::new();
+                view.elements().for_each(|element| tree.push(root(&element)));
+                tree.finish(depth_of(*length as u64))
+            }
+        }
+        Kind::List { element, limit } => {
+            let tree = match (element.is_basic(), limit) {
+                (true, limit) => limited_or_progressive(bytes, limit.map(|limit| chunks_of(element, limit))),
+                (false, Some(limit)) => {
+                    let mut tree = Tree::new();
+                    view.elements().for_each(|element| tree.push(root(&element)));
+                    tree.finish(depth_of(*limit))
+                }
+                (false, None) => {
+                    let mut tree = ProgressiveTree::new();
+                    view.elements().for_each(|element| tree.push(root(&element)));
+                    tree.finish()
+                }
+            };
+            mix_in(tree, view.len())
+        }
+        Kind::Container(container) => {
+            let fields = (0..container.fields.len()).map(|i| root(&view.nth_field(container, i)));
+            if container.progressive {
+                let mut tree = ProgressiveTree::new();
+                fields.for_each(|field| tree.push(field));
+                hash32_concat(&tree.finish(), &active_fields(container.fields.len()))
+            } else {
+                let mut tree = Tree::new();
+                fields.for_each(|field| tree.push(field));
+                tree.finish(depth_of(container.fields.len() as u64))
+            }
+        }
+    }
+}
+
+/// Leaves of `n` packed basic values.
+fn chunks_of(element: &Type, n: u64) -> u64 {
+    n.saturating_mul(element.fixed_len().unwrap_or(32) as u64).div_ceil(32)
+}
+
+/// Depth of the smallest tree with room for `leaves`.
+fn depth_of(leaves: u64) -> usize {
+    (u64::BITS - leaves.max(1).saturating_sub(1).leading_zeros()) as usize
+}
+
+/// Up to 32 bytes, padded with zeros.
+fn chunk(bytes: &[u8]) -> Node {
+    let mut node = [0; 32];
+    let n = bytes.len().min(32);
+    node[..n].copy_from_slice(&bytes[..n]);
+    node
+}
+
+fn packed(bytes: &[u8], leaves: u64) -> Node {
+    if leaves == 1 {
+        return chunk(bytes);
+    }
+    let mut tree = Tree::new();
+    bytes.chunks(32).for_each(|part| tree.push(chunk(part)));
+    tree.finish(depth_of(leaves))
+}
+
+fn limited_or_progressive(bytes: &[u8], leaves: Option<u64>) -> Node {
+    match leaves {
+        Some(leaves) => packed(bytes, leaves),
+        None => {
+            let mut tree = ProgressiveTree::new();
+            bytes.chunks(32).for_each(|part| tree.push(chunk(part)));
+            tree.finish()
+        }
+    }
+}
+
+/// `mix_in_length`.
+fn mix_in(tree: Node, length: usize) -> Node {
+    hash32_concat(&tree, &chunk(&(length as u64).to_le_bytes()))
+}
+
+/// The bits of `n` active fields; all containers in use have all of theirs.
+fn active_fields(n: usize) -> Node {
+    let mut node = [0; 32];
+    for i in 0..n.min(256) {
+        node[i / 8] |= 1 << (i % 8);
+    }
+    node
+}
+
+/// A binary tree that takes its leaves from the left.
+struct Tree {
+    /// `waiting[level]` is a left sibling without its right one, if bit `level` of `count` is set.
+    waiting: [Node; MAX_DEPTH + 1],
+    count: u64,
+}
+
+impl Tree {
+    fn new() -> Self {
+        Self { waiting: [[0; 32]; MAX_DEPTH + 1], count: 0 }
+    }
+
+    fn push(&mut self, leaf: Node) {
+        let mut node = leaf;
+        let level = self.count.trailing_ones() as usize;
+        for left in &self.waiting[..level] {
+            node = hash32_concat(left, &node);
+        }
+        self.waiting[level] = node;
+        self.count += 1;
+    }
+
+    /// Root of the tree of this depth, filled up with zeros. `depth` has room for all leaves pushed.
+    fn finish(self, depth: usize) -> Node {
+        if self.count == 0 {
+            return ZERO_ROOTS[depth];
+        }
+        let mut right: Option<Node> = None;
+        for (level, left) in self.waiting[..depth].iter().enumerate() {
+            let has_left = self.count >> level & 1 == 1;
+            right = match (has_left, right) {
+                (true, Some(node)) => Some(hash32_concat(left, &node)),
+                (true, None) => Some(hash32_concat(left, &ZERO_ROOTS[level])),
+                (false, Some(node)) => Some(hash32_concat(&node, &ZERO_ROOTS[level])),
+                (false, None) => None,
+            };
+        }
+        right.unwrap_or(self.waiting[depth])
+    }
+}
+
+/// Trees of 1, 4, 16, ... leaves in a row.
+struct ProgressiveTree {
+    finished: Vec<Node>,
+    current: Tree,
+    depth: usize,
+}
+
+impl ProgressiveTree {
+    fn new() -> Self {
+        Self { finished: Vec::new(), current: Tree::new(), depth: 0 }
+    }
+
+    fn push(&mut self, leaf: Node) {
+        self.current.push(leaf);
+        if self.current.count == 1 << self.depth {
+            let full = std::mem::replace(&mut self.current, Tree::new());
+            self.finished.push(full.finish(self.depth));
+            self.depth += 2;
+        }
+    }
+
+    fn finish(mut self) -> Node {
+        if self.current.count > 0 {
+            self.finished.push(self.current.finish(self.depth));
+        }
+        self.finished.iter().rev().fold([0; 32], |rest, tree| hash32_concat(tree, &rest))
+    }
+}

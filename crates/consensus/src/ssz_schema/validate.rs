@@ -1,0 +1,190 @@
+//! Strict checking of bytes against a type: after it, every slice that a [`View`] takes exists and means something.
+
+use super::{Container, Kind, OFFSET_LEN, Type, View};
+use crate::DecodeError;
+
+/// A rule that was broken, with the path to it from the inside out.
+struct Problem {
+    path: Vec<Step>,
+    offset: usize,
+    reason: String,
+}
+
+enum Step {
+    Field(&'static str),
+    Element(usize),
+}
+
+impl Type {
+    /// Checks that `bytes` are one value of this type, nothing missing and nothing over: offsets in order and in bounds,
+    /// list limits, bitlist sentinels, padding bits zero, booleans 0 or 1. Linear in `bytes`, allocates only for an error.
+    pub fn validate<'t, 'a>(&'t self, bytes: &'a [u8]) -> Result<View<'t, 'a>, DecodeError> {
+        match check(self, bytes, 0) {
+            Ok(()) => Ok(View::checked(self, bytes)),
+            Err(problem) => Err(problem.into_error(self.name())),
+        }
+    }
+}
+
+impl Problem {
+    fn new(offset: usize, reason: String) -> Self {
+        Self { path: Vec::new(), offset, reason }
+    }
+
+    fn within(mut self, step: Step) -> Self {
+        self.path.push(step);
+        self
+    }
+
+    fn into_error(self, container: &'static str) -> DecodeError {
+        let mut field = String::new();
+        for step in self.path.iter().rev() {
+            match step {
+                Step::Field(name) => {
+                    if !field.is_empty() {
+                        field.push('.');
+                    }
+                    field.push_str(name);
+                }
+                Step::Element(i) => field.push_str(&format!("[{i}]")),
+            }
+        }
+        DecodeError::new(container, field, self.offset, self.reason)
+    }
+}
+
+/// `at`: where `bytes` begin in the whole message, for error messages only.
+fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
+    if let Some(len) = ty.fixed_len
+        && bytes.len() != len
+    {
+        return Err(Problem::new(at, format!("{} bytes where {} has {len}", bytes.len(), ty.name())));
+    }
+    if ty.unrestricted {
+        return Ok(());
+    }
+    match &ty.kind {
+        Kind::Uint { .. } | Kind::ByteVector { .. } => Ok(()),
+        Kind::Boolean => match bytes {
+            [0 | 1] => Ok(()),
+            _ => Err(Problem::new(at, format!("a boolean is 0 or 1, not {}", bytes[0]))),
+        },
+        Kind::ByteList { limit } => within_limit(bytes.len(), *limit, "bytes", at),
+        Kind::Bitvector { bits } => match bytes.last() {
+            Some(last) if bits % 8 != 0 && last >> (bits % 8) != 0 => {
+                Err(Problem::new(at + bytes.len() - 1, format!("bits set past the {bits} of the bitvector")))
+            }
+            _ => Ok(()),
+        },
+        Kind::Bitlist { limit } => match bytes.last() {
+            None => Err(Problem::new(at, "a bitlist has at least its length bit, here are no bytes".to_owned())),
+            Some(0) => Err(Problem::new(at + bytes.len() - 1, "the bitlist's last byte lacks the length bit".to_owned())),
+            Some(_) => within_limit(super::view::bitlist_len(bytes), *limit, "bits", at),
+        },
+        Kind::Vector { element, length } => match element.fixed_len {
+            Some(len) => check_fixed_elements(element, len, bytes, at),
+            None => check_variable_elements(element, Some(*length), None, bytes, at),
+        },
+        Kind::List { element, limit } => match element.fixed_len {
+            Some(len) => {
+                if bytes.len() % len != 0 {
+                    return Err(Problem::new(at, format!("{} bytes are no whole number of {len}-byte elements", bytes.len())));
+                }
+                within_limit(bytes.len() / len, *limit, "elements", at)?;
+                check_fixed_elements(element, len, bytes, at)
+            }
+            None => check_variable_elements(element, None, *limit, bytes, at),
+        },
+        Kind::Container(container) => check_container(container, bytes, at),
+    }
+}
+
+fn within_limit(n: usize, limit: Option<u64>, what: &str, at: usize) -> Result<(), Problem> {
+    match limit {
+        Some(limit) if n as u64 > limit => Err(Problem::new(at, format!("{n} {what} where {limit} are allowed"))),
+        _ => Ok(()),
+    }
+}
+
+fn check_fixed_elements(element: &Type, len: usize, bytes: &[u8], at: usize) -> Result<(), Problem> {
+    if element.unrestricted {
+        return Ok(());
+    }
+    for (i, part) in bytes.chunks_exact(len).enumerate() {
+        check(element, part, at + i * len).map_err(|problem| problem.within(Step::Element(i)))?;
+    }
+    Ok(())
+}
+
+/// Elements of varying size: as many offsets as elements, then the elements.
+fn check_variable_elements(
+    element: &Type,
+    length: Option<usize>,
+    limit: Option<u64>,
+    bytes: &[u8],
+    at: usize,
+) -> Result<(), Problem> {
+    if bytes.is_empty() && length.is_none_or(|length| length == 0) {
+        return Ok(());
+    }
+    let first = read_offset(bytes, 0).ok_or_else(|| Problem::new(at, "no room for the first offset".to_owned()))?;
+    if first == 0 || first % OFFSET_LEN != 0 || first > bytes.len() {
+        return Err(Problem::new(at, format!("first offset {first} is not a number of offsets within {} bytes", bytes.len())));
+    }
+    let n = first / OFFSET_LEN;
+    if let Some(length) = length
+        && n != length
+    {
+        return Err(Problem::new(at, format!("{n} elements where the vector has {length}")));
+    }
+    within_limit(n, limit, "elements", at)?;
+    let mut start = first;
+    for i in 0..n {
+        let end = if i + 1 < n { read_offset(bytes, (i + 1) * OFFSET_LEN).unwrap_or(usize::MAX) } else { bytes.len() };
+        if end < start || end > bytes.len() {
+            let place = at + (i + 1) * OFFSET_LEN;
+            return Err(Problem::new(place, format!("offset {end} is out of order: between {start} and {}", bytes.len())));
+        }
+        check(element, &bytes[start..end], at + start).map_err(|problem| problem.within(Step::Element(i)))?;
+        start = end;
+    }
+    Ok(())
+}
+
+fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(), Problem> {
+    if bytes.len() < container.head_len {
+        let reason = format!("{} bytes, its fixed part has {}", bytes.len(), container.head_len);
+        return Err(Problem::new(at, reason));
+    }
+    // The field before an offset is checked once its end is known, so each variable field waits for the next offset.
+    let mut waiting: Option<(&super::Field, usize)> = None;
+    for field in &container.fields {
+        if let Some(len) = field.ty.fixed_len {
+            check(&field.ty, &bytes[field.start..field.start + len], at + field.start)
+                .map_err(|problem| problem.within(Step::Field(field.name)))?;
+            continue;
+        }
+        let offset = read_offset(bytes, field.start).unwrap_or(usize::MAX);
+        let earliest = waiting.as_ref().map_or(container.head_len, |(_, start)| *start);
+        let exact = waiting.is_none();
+        if offset < earliest || offset > bytes.len() || (exact && offset != container.head_len) {
+            let wanted = if exact { format!("{earliest}") } else { format!("{earliest} to {}", bytes.len()) };
+            let problem = Problem::new(at + field.start, format!("offset {offset} where {wanted} is possible"));
+            return Err(problem.within(Step::Field(field.name)));
+        }
+        if let Some((before, start)) = waiting {
+            check(&before.ty, &bytes[start..offset], at + start).map_err(|problem| problem.within(Step::Field(before.name)))?;
+        }
+        waiting = Some((field, offset));
+    }
+    if let Some((last, start)) = waiting {
+        check(&last.ty, &bytes[start..], at + start).map_err(|problem| problem.within(Step::Field(last.name)))?;
+    }
+    Ok(())
+}
+
+/// The offset at `position`, if four bytes are there.
+pub(super) fn read_offset(bytes: &[u8], position: usize) -> Option<usize> {
+    let four = bytes.get(position..position + OFFSET_LEN)?;
+    Some(u32::from_le_bytes(four.try_into().ok()?) as usize)
+}

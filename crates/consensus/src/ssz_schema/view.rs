@@ -1,0 +1,143 @@
+//! Checked bytes with their type: fields and elements by slicing, no copies.
+
+use super::validate::read_offset;
+use super::{Container, Kind, OFFSET_LEN, Type};
+use crate::{DecodeError, Root};
+
+/// Bytes that were validated as a value of `ty`.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'t, 'a> {
+    ty: &'t Type,
+    bytes: &'a [u8],
+}
+
+impl<'t, 'a> View<'t, 'a> {
+    /// Only for bytes that [`Type::validate`] has accepted, and parts of them.
+    pub(crate) fn checked(ty: &'t Type, bytes: &'a [u8]) -> Self {
+        Self { ty, bytes }
+    }
+
+    pub fn ty(&self) -> &'t Type {
+        self.ty
+    }
+
+    /// Its SSZ.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// A field of a container; `None` if this is no container or has no such field in this fork.
+    pub fn field(&self, name: &str) -> Option<View<'t, 'a>> {
+        let Kind::Container(container) = &self.ty.kind else { return None };
+        let i = container.fields.iter().position(|field| field.name == name)?;
+        Some(self.nth_field(container, i))
+    }
+
+    /// A field within fields: `message.body.graffiti`.
+    pub fn path(&self, path: &str) -> Option<View<'t, 'a>> {
+        path.split('.').try_fold(*self, |view, name| view.field(name))
+    }
+
+    /// [`View::path`] where the specification has the field in every fork that the caller asks for.
+    pub(crate) fn need(&self, path: &str) -> Result<View<'t, 'a>, DecodeError> {
+        self.path(path).ok_or_else(|| DecodeError::new(self.ty.name(), path, 0, "this fork has no such field"))
+    }
+
+    /// Number of fields, elements, bytes or bits.
+    pub fn len(&self) -> usize {
+        match &self.ty.kind {
+            Kind::Uint { .. } | Kind::Boolean => 1,
+            Kind::ByteVector { .. } | Kind::ByteList { .. } => self.bytes.len(),
+            Kind::Bitvector { bits } => *bits,
+            Kind::Bitlist { .. } => bitlist_len(self.bytes),
+            Kind::Vector { length, .. } => *length,
+            Kind::List { element, .. } => match element.fixed_len {
+                Some(len) => self.bytes.len() / len,
+                None => read_offset(self.bytes, 0).unwrap_or(0) / OFFSET_LEN,
+            },
+            Kind::Container(container) => container.fields.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An element of a vector or list.
+    pub fn element(&self, i: usize) -> Option<View<'t, 'a>> {
+        if i >= self.len() {
+            return None;
+        }
+        let (Kind::Vector { element, .. } | Kind::List { element, .. }) = &self.ty.kind else { return None };
+        let bytes = match element.fixed_len {
+            Some(len) => self.bytes.get(i * len..(i + 1) * len)?,
+            None => {
+                let start = read_offset(self.bytes, i * OFFSET_LEN)?;
+                let end = if i + 1 < self.len() { read_offset(self.bytes, (i + 1) * OFFSET_LEN)? } else { self.bytes.len() };
+                self.bytes.get(start..end)?
+            }
+        };
+        Some(Self { ty: element, bytes })
+    }
+
+    /// All elements of a vector or list; nothing for other types.
+    pub fn elements(&self) -> Elements<'t, 'a> {
+        Elements { of: *self, next: 0 }
+    }
+
+    /// A `uint64`; 0 for other types.
+    pub fn as_u64(&self) -> u64 {
+        self.bytes.try_into().map_or(0, u64::from_le_bytes)
+    }
+
+    /// Exactly `N` bytes; zeros for types of another length.
+    pub fn as_array<const N: usize>(&self) -> [u8; N] {
+        self.bytes.try_into().unwrap_or([0; N])
+    }
+
+    /// A 32-byte value.
+    pub fn as_root(&self) -> Root {
+        Root::from(self.as_array::<32>())
+    }
+
+    pub(super) fn nth_field(&self, container: &'t Container, i: usize) -> View<'t, 'a> {
+        let field = &container.fields[i];
+        let bytes = match field.ty.fixed_len {
+            Some(len) => &self.bytes[field.start..field.start + len],
+            None => {
+                let start = read_offset(self.bytes, field.start).expect("validated: the fixed part is there");
+                let next = container.fields[i + 1..].iter().find(|later| later.ty.fixed_len.is_none());
+                let end = next.map_or(self.bytes.len(), |later| {
+                    read_offset(self.bytes, later.start).expect("validated: the fixed part is there")
+                });
+                &self.bytes[start..end]
+            }
+        };
+        View { ty: &field.ty, bytes }
+    }
+}
+
+/// Iterates over the elements of a vector or list.
+#[derive(Clone, Debug)]
+pub struct Elements<'t, 'a> {
+    of: View<'t, 'a>,
+    next: usize,
+}
+
+impl<'t, 'a> Iterator for Elements<'t, 'a> {
+    type Item = View<'t, 'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let element = self.of.element(self.next)?;
+        self.next += 1;
+        Some(element)
+    }
+}
+
+/// Bits before the sentinel; 0 if there is none.
+pub(super) fn bitlist_len(bytes: &[u8]) -> usize {
+    match bytes.last() {
+        Some(last) if *last != 0 => bytes.len() * 8 - 1 - last.leading_zeros() as usize,
+        _ => 0,
+    }
+}
