@@ -33,9 +33,9 @@ pub const FUTURE_EPOCHS: u64 = 64;
 /// How many epochs of blocks are kept behind now.
 pub const KEPT_EPOCHS: u64 = 128;
 /// Branches looked at for candidates.
-const MAX_TIPS: usize = 64;
+const MAX_TIPS: usize = 16;
 /// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
-const PROPOSER_ALLOWANCE: usize = 64;
+const PROPOSER_ALLOWANCE: usize = 256;
 /// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
 const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
 /// Different mixes remembered per past epoch, from different states.
@@ -121,7 +121,6 @@ pub struct Chain {
     generation: u64,
     /// Earliest block since the registry's state that may have changed the registry.
     registry_change: Option<Slot>,
-    n_pending: usize,
     /// Blocks one proposer may have in the tree.
     share: usize,
     epochs_refused: u64,
@@ -150,7 +149,6 @@ impl Chain {
             justified: Checkpoint::default(),
             generation: 0,
             registry_change: None,
-            n_pending: 0,
             share: PROPOSER_ALLOWANCE,
             epochs_refused: 0,
         };
@@ -240,10 +238,11 @@ impl Chain {
         if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
     }
 
-    /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, of all).
-    /// Not a fork choice: the watcher follows every branch alike.
+    /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, not more than an
+    /// epoch past what three proposers agree on). Not a fork choice: the watcher follows every branch alike.
     pub fn head(&self) -> HeadView {
-        self.head_at(self.reference.clock().unwrap_or(Slot::MAX))
+        let now = self.reference.clock().unwrap_or_else(|| self.now().saturating_add(self.preset().slots_per_epoch));
+        self.head_at(now)
     }
 
     /// [`Self::head`] as it looks from `slot`.
@@ -306,7 +305,7 @@ impl Chain {
         let age = now.as_u64().saturating_sub(self.registry.slot().epoch(self.preset()).as_u64());
         // A state of epoch s knows who is active up to s + MAX_SEED_LOOKAHEAD; the next epoch must stay covered.
         let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
-        past_horizon && (self.registry_change.is_some() || self.n_pending > 0 || age > MAX_REGISTRY_AGE_EPOCHS)
+        past_horizon && (self.registry_change.is_some() || self.registry.n_pending() > 0 || age > MAX_REGISTRY_AGE_EPOCHS)
     }
 
     /// A block at `slot` may have changed the registry (deposits, exits, slashings, consolidations).
@@ -365,7 +364,6 @@ impl Chain {
         if self.registry_change.is_some_and(|change| change <= self.registry.slot()) {
             self.registry_change = None;
         }
-        self.n_pending = self.registry.n_pending();
         let kept_slots = (KEPT_EPOCHS * preset.slots_per_epoch) as usize;
         let (n_active, _) = self.registry.active_balance(view.slot().epoch(preset));
         self.share = (PROPOSER_ALLOWANCE + 4 * kept_slots / n_active.max(1)).min(MAX_NODES / 2);
@@ -416,8 +414,10 @@ impl Chain {
         let epoch = data.target.epoch;
         let before = decision_slot(epoch, self.preset());
         let mut decisions: Vec<Decision> = Vec::new();
-        // The vote's head is unsigned by others but signed by the voter: its branch is the likeliest.
-        if self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot) {
+        // The voter names its head: that branch is the likeliest. (Only where slot and target agree, which bounds the walk.)
+        if data.slot.epoch(self.preset()) == epoch
+            && self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot)
+        {
             decisions.extend(self.tree.decision(data.beacon_block_root, before));
         }
         for decision in self.candidates_of_epoch(epoch, before) {

@@ -62,6 +62,9 @@ pub struct Registry {
     invalid: BTreeMap<u32, PubkeyBytes>,
     /// Slot of the state it is from.
     slot: Slot,
+    id: RegistryId,
+    /// Validators that are due to be activated and have no epoch for it yet.
+    n_pending: usize,
     versions: Vec<Version>,
     /// Later states that named another key for a known index; the first one stays.
     conflicting_keys: u64,
@@ -76,6 +79,10 @@ struct Version {
     /// index -> (activation, exit) there.
     overlay: BTreeMap<u32, (u32, u32)>,
 }
+
+/// Names what the registry and its kept versions say together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RegistryId(u64);
 
 /// Which registry an active set was taken from: 0 the current one, else the nth kept version.
 pub(crate) type VersionNumber = usize;
@@ -164,7 +171,7 @@ impl Registry {
 
     /// Validators that wait for an activation epoch: a later state will have one for them.
     pub(crate) fn n_pending(&self) -> usize {
-        self.records.iter().filter(|record| record.activation == u32::MAX && record.exit == u32::MAX).count()
+        self.n_pending
     }
 
     /// Takes a state's validators: the first state's, a later one's (what it changes becomes a version), or an older one's (a version only).
@@ -185,8 +192,14 @@ impl Registry {
         let mut too_different = false;
         let mut batch: Vec<PubkeyBytes> = Vec::new();
         let mut conflicts = 0u64;
+        let mut n_pending = 0;
+        let more = n_validators.saturating_sub(had);
+        self.records.reserve_exact(more);
+        self.keys.reserve_exact(more);
         for (index, validator) in validators.enumerate() {
             let compact = Compact::from(&validator);
+            let is_eligible = validator.activation_eligibility_epoch != Epoch::FAR_FUTURE;
+            n_pending += usize::from(is_eligible && validator.activation_epoch == Epoch::FAR_FUTURE);
             if let Some(known) = self.records.get_mut(index).filter(|_| index < had) {
                 if (known.activation, known.exit) != (compact.activation, compact.exit) {
                     let theirs = if newer { (known.activation, known.exit) } else { (compact.activation, compact.exit) };
@@ -219,6 +232,7 @@ impl Registry {
         }
         if newer {
             self.slot = slot;
+            self.n_pending = n_pending;
         }
         Ok(())
     }
@@ -228,7 +242,6 @@ impl Registry {
             return;
         }
         let first = self.keys.len();
-        self.keys.reserve_exact(batch.len());
         let checked: Vec<CheckedKey> = cache.resolve(first, batch, &mut |p| progress(Progress { total, ..p }));
         for (offset, (key, bytes)) in checked.into_iter().zip(batch).enumerate() {
             if key.is_none() {
@@ -250,6 +263,9 @@ impl Registry {
             }
         }
         let grew = n != self.len();
+        if too_different || grew || !differs.is_empty() {
+            self.id.0 += 1;
+        }
         if too_different {
             self.dropped_versions += 1;
             warn!(%slot, limit = MAX_OVERLAY, "two states differ in too many validators, the earlier active set is forgotten");
@@ -283,9 +299,9 @@ impl Registry {
         numbers
     }
 
-    /// Slot of the state a version is from.
-    pub(crate) fn slot_of_version(&self, version: VersionNumber) -> Slot {
-        version.checked_sub(1).and_then(|nth| self.versions.get(nth)).map_or(self.slot, |version| version.slot)
+    /// Changes with every state that changes who is active when.
+    pub(crate) fn id(&self) -> RegistryId {
+        self.id
     }
 
     /// Indices of the validators active at `epoch`, ascending.

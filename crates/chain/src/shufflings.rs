@@ -1,32 +1,29 @@
 //! Committees, computed when a vote asks for them and kept for the next one.
 //!
 //! A shuffling follows from epoch, seed and active set; the seed from the mix of the decision block. It is therefore kept under
-//! (epoch, seed, version of the registry): branches whose decision blocks differ but whose mixes agree (a proposer's two versions of one
+//! (epoch, seed), one for each version of the registry that had other validators active: branches whose decision blocks differ but whose mixes agree (a proposer's two versions of one
 //! block carry the same reveal) share one, whose `decision_root` is the first branch's.
 //!
 //! Price: one of a million validators takes about 0.3 s to compute (90 rounds) and 12 MB with its seat table. So both are bounded: the
 //! cache by [`MAX_SHUFFLINGS`] and [`MAX_BYTES`], least recently used out first, and computing by a budget for epochs that are not about now, because
 //! anyone can name any epoch in a vote before its signature is looked at.
 
-use crate::registry::{Registry, VersionNumber};
+use crate::registry::{MAX_VERSIONS, Registry, RegistryId};
 use crate::tree::Decision;
-use consensus::{Epoch, Preset, Root, Shuffling, Slot, compute_seed};
+use consensus::{Epoch, Preset, Root, Shuffling, compute_seed};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Shufflings kept at most.
+/// Pairs of epoch and seed kept at most.
 pub const MAX_SHUFFLINGS: usize = 64;
 /// Their memory together at most, bytes: 12 per active validator.
 pub const MAX_BYTES: usize = 288 << 20;
 /// Shufflings of epochs that are not about now, computed at most per epoch that passes.
 pub const MAX_UNUSUAL_PER_EPOCH: u32 = 96;
 
-/// (epoch, seed, slot of the registry's version).
-type Key = (Epoch, Root, Slot);
-
 #[derive(Debug, Default)]
 pub(crate) struct Shufflings {
-    cache: HashMap<Key, Entry>,
+    cache: HashMap<(Epoch, Root), Entry>,
     clock: u64,
     bytes: usize,
     /// The last active sets, so that epochs and branches with equal ones share the list.
@@ -40,9 +37,11 @@ pub(crate) struct Shufflings {
 
 #[derive(Debug)]
 struct Entry {
-    shuffling: Arc<Shuffling>,
+    /// The registry they were made from; with another one it is asked again whether there are more.
+    registry: RegistryId,
+    /// The current registry's first, then those of its earlier versions.
+    shufflings: Vec<Arc<Shuffling>>,
     used: u64,
-    bytes: usize,
 }
 
 impl Shufflings {
@@ -58,23 +57,38 @@ impl Shufflings {
         now: Epoch,
     ) -> Vec<Arc<Shuffling>> {
         let seed = compute_seed(epoch, decision.mix);
-        let mut found = Vec::new();
+        self.clock += 1;
+        let earlier = match self.cache.get_mut(&(epoch, seed)) {
+            Some(entry) => {
+                entry.used = self.clock;
+                if entry.registry == registry.id() {
+                    return entry.shufflings.clone();
+                }
+                entry.shufflings.clone()
+            }
+            None => Vec::new(),
+        };
+        let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for version in registry.versions_at(epoch) {
-            let key = (epoch, seed, registry.slot_of_version(version));
-            if let Some(shuffling) = self.cached(key) {
-                found.push(shuffling);
+            let active = self.shared(registry.active_at(epoch, version));
+            if let Some(known) = earlier.iter().find(|known| *known.active() == active) {
+                found.push(known.clone());
             } else if unusual && !self.spend(now) {
+                // Not kept, so that the next vote asks again.
                 self.refused += 1;
+                return if found.is_empty() { earlier } else { found };
             } else {
-                found.push(self.compute(registry, preset, key, decision.root, version));
+                found.push(Arc::new(Shuffling::new(epoch, decision.root, seed, active, preset)));
+                self.computed += 1;
             }
         }
-        let mut ids: Vec<_> = Vec::with_capacity(found.len());
-        found.retain(|shuffling| {
-            let new = !ids.contains(&shuffling.id());
-            ids.push(shuffling.id());
-            new
-        });
+        // What has been handed out once stays, even if the registry's version behind it is forgotten.
+        for known in earlier {
+            if found.len() <= MAX_VERSIONS && found.iter().all(|other| other.id() != known.id()) {
+                found.push(known);
+            }
+        }
+        self.keep((epoch, seed), registry.id(), found.clone());
         found
     }
 
@@ -86,13 +100,6 @@ impl Shufflings {
         self.bytes
     }
 
-    fn cached(&mut self, key: Key) -> Option<Arc<Shuffling>> {
-        self.clock += 1;
-        let entry = self.cache.get_mut(&key)?;
-        entry.used = self.clock;
-        Some(entry.shuffling.clone())
-    }
-
     fn spend(&mut self, now: Epoch) -> bool {
         if now != self.budget_epoch {
             self.budget_epoch = now;
@@ -102,31 +109,23 @@ impl Shufflings {
         self.budget_used <= MAX_UNUSUAL_PER_EPOCH
     }
 
-    fn compute(
-        &mut self,
-        registry: &Registry,
-        preset: &Preset,
-        key: Key,
-        decision_root: Root,
-        version: VersionNumber,
-    ) -> Arc<Shuffling> {
-        let active = self.shared(registry.active_at(key.0, version));
-        let bytes = active.len() * 12;
-        let shuffling = Arc::new(Shuffling::new(key.0, decision_root, key.1, active, preset));
+    fn keep(&mut self, key: (Epoch, Root), registry: RegistryId, shufflings: Vec<Arc<Shuffling>>) {
+        if let Some(replaced) = self.cache.remove(&key) {
+            self.bytes -= bytes_of(&replaced.shufflings);
+        }
+        let bytes = bytes_of(&shufflings);
         while !self.cache.is_empty() && (self.cache.len() >= MAX_SHUFFLINGS || self.bytes + bytes > MAX_BYTES) {
             self.evict();
         }
-        self.computed += 1;
         self.bytes += bytes;
-        self.cache.insert(key, Entry { shuffling: shuffling.clone(), used: self.clock, bytes });
-        shuffling
+        self.cache.insert(key, Entry { registry, shufflings, used: self.clock });
     }
 
     fn evict(&mut self) {
         if let Some(oldest) = self.cache.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key)
             && let Some(entry) = self.cache.remove(&oldest)
         {
-            self.bytes -= entry.bytes;
+            self.bytes -= bytes_of(&entry.shufflings);
             self.evicted += 1;
         }
     }
@@ -141,4 +140,8 @@ impl Shufflings {
         self.recent_active.push(active.clone());
         active
     }
+}
+
+fn bytes_of(shufflings: &[Arc<Shuffling>]) -> usize {
+    shufflings.iter().map(|shuffling| shuffling.active().len() * 12).sum()
 }

@@ -3,11 +3,12 @@
 //! `block_roots[slot % SLOTS_PER_HISTORICAL_ROOT]` is the last block at or before `slot`, so a root first stands at the slot of its
 //! own block. `randao_mixes[epoch % EPOCHS_PER_HISTORICAL_VECTOR]` is the mix after the last block of that epoch.
 
+use crate::chain::KEPT_EPOCHS;
 use crate::tree::Ancestor;
 use consensus::state::StateView;
 use consensus::{Epoch, Preset, Root, Slot};
 
-/// Epochs of a state's past taken into the tree and the list of mixes.
+/// Epochs of a state's past whose mixes are taken.
 pub(crate) const PAST_EPOCHS: u64 = 256;
 /// Oldest entries of the mix vector left alone: the next epochs overwrite them.
 const MIX_MARGIN: u64 = 2;
@@ -32,7 +33,7 @@ impl Snapshot {
         let last_entry = Epoch::new(preset.epochs_per_historical_vector - 1);
         let genesis_mix = (epoch < last_entry).then(|| view.randao_mix(last_entry));
 
-        let mut ancestors = block_history(view, slot, first_epoch.start_slot(preset));
+        let mut ancestors = block_history(view, slot, epoch.saturating_sub(KEPT_EPOCHS).start_slot(preset));
         let latest = view.latest_block_header();
         let latest_root = view.latest_block_root();
         ancestors.retain(|ancestor| ancestor.root != latest_root);

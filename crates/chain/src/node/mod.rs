@@ -8,7 +8,7 @@
 //! index and slot (never asked); `/genesis` names another fork version than the config (not read: the state decides); slashing pools
 //! know only v1 (tried after v2).
 //!
-//! TLS: the caller installs the process's `rustls` provider before making a [`NodeSet`]; plain `http` too, since the client is built with it.
+//! TLS: the process's `rustls` provider if one is installed, else ring; the system's certificates are read only if a URL is `https`.
 //!
 //! Limits: [`Limits`].
 
@@ -42,18 +42,16 @@ impl NodeSet {
 
     /// The network's configuration as the node runs it.
     pub async fn config_spec(&self) -> Result<Spec, NodeError> {
-        let answer = self.get("/eth/v1/config/spec", Format::Json, self.limits().small_bytes).await?;
-        let node = answer.node.clone();
-        let body: Data<Value> = answer.parse()?;
-        let text =
-            types::spec_as_yaml(&body.data).map_err(|reason| NodeError::malformed(&node, "/eth/v1/config/spec", reason))?;
-        Spec::from_yaml(&text).map_err(|error| NodeError::malformed(&node, "/eth/v1/config/spec", error.to_string()))
+        let path = "/eth/v1/config/spec";
+        let answer = self.get(path, Format::Json, self.limits().small_bytes).await?;
+        let body: Value = answer.parse()?;
+        Spec::from_api_json(&body).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))
     }
 
     /// A whole state as SSZ; hundreds of MB on mainnet.
     pub async fn state_ssz(&self, id: StateId) -> Result<Vec<u8>, NodeError> {
         let path = format!("/eth/v2/debug/beacon/states/{id}");
-        let answer = self.get(&path, Format::Ssz, self.limits().state_bytes).await?;
+        let answer = self.get(&path, Format::State, self.limits().state_bytes).await?;
         if answer.is_json() {
             return Err(NodeError::malformed(
                 &answer.node,
@@ -67,7 +65,12 @@ impl NodeSet {
     /// A signed block as SSZ; `None` if no node has it. Nodes that only speak JSON are understood.
     pub async fn block_ssz(&self, id: BlockId, spec: &Spec) -> Result<Option<NodeBlock>, NodeError> {
         let path = format!("/eth/v2/beacon/blocks/{id}");
-        let answer = match self.get(&path, Format::SszOrJson, self.limits().block_bytes).await {
+        let limit = self.limits().block_bytes;
+        let mut result = self.get(&path, Format::SszOrJson, limit).await;
+        if matches!(&result, Err(error) if error.is_about_format()) {
+            result = self.get(&path, Format::Json, limit).await;
+        }
+        let answer = match result {
             Ok(answer) => answer,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),

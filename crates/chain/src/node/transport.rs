@@ -72,7 +72,7 @@ pub enum NodeError {
     BadUrl { url: String, reason: String },
     #[error("a set of nodes needs 1 to {MAX_NODES} URLs, got {found}; correct the list of nodes in the config")]
     WrongCount { found: usize },
-    #[error("the HTTP client cannot be made: {reason}; install a rustls provider first, and check the system's certificates")]
+    #[error("the HTTP client cannot be made: {reason}; check the system's certificates, or use http on a trusted network")]
     Client { reason: String },
     #[error(
         "node {node} does not answer {path}: {reason}; check that it runs, that its REST API is switched on, and the address"
@@ -106,11 +106,14 @@ impl NodeError {
         }
     }
 
-    /// Every node that answered at all says that it has no such thing.
+    /// A node says that it has no such thing, and no node says otherwise; some may be out of reach.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Status { status, .. } => *status == 404,
-            Self::AllFailed { last, errors, .. } => last.is_not_found() && errors.iter().all(Self::is_not_found),
+            Self::AllFailed { last, errors, .. } => {
+                let mut all = errors.iter().chain(std::iter::once(last.as_ref()));
+                all.clone().any(Self::is_not_found) && all.all(|error| error.is_not_found() || error.is_transient())
+            }
             _ => false,
         }
     }
@@ -120,7 +123,20 @@ impl NodeError {
         matches!(self, Self::Status { status: 404 | 405 | 406 | 415 | 501, .. })
     }
 
+    /// A node does not like the media type asked for.
+    pub(super) fn is_about_format(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 400 | 406 | 415),
+            Self::AllFailed { last, errors, .. } => last.is_about_format() || errors.iter().any(Self::is_about_format),
+            _ => false,
+        }
+    }
+
     /// Worth another try after a pause.
+    fn is_worth_retry(&self) -> bool {
+        self.is_transient() && !self.is_not_found()
+    }
+
     fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -139,7 +155,8 @@ impl NodeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
-    Ssz,
+    /// A state as SSZ, which takes its time.
+    State,
     /// SSZ, or JSON from nodes that have nothing else.
     SszOrJson,
 }
@@ -148,7 +165,7 @@ impl Format {
     const fn accept(self) -> &'static str {
         match self {
             Self::Json => "application/json",
-            Self::Ssz => "application/octet-stream",
+            Self::State => "application/octet-stream",
             Self::SszOrJson => "application/octet-stream;q=1.0,application/json;q=0.9",
         }
     }
@@ -192,7 +209,15 @@ impl NodeSet {
             return Err(NodeError::WrongCount { found: urls.len() });
         }
         let nodes = urls.iter().map(|url| parse_url(url)).collect::<Result<Vec<Url>, NodeError>>()?;
-        let client = Client::builder()
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Lost the race against another thread: then one is installed, which is all that is wanted.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let mut builder = Client::builder();
+        if nodes.iter().all(|url| url.scheme() == "http") {
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
             .connect_timeout(config.connect_timeout)
             .read_timeout(config.read_timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -243,7 +268,7 @@ impl NodeSet {
             .with_max_times(self.config.rounds.saturating_sub(1));
         (async || self.round(path, &ask).await)
             .retry(pauses)
-            .when(NodeError::is_transient)
+            .when(NodeError::is_worth_retry)
             .notify(|error: &NodeError, pause: Duration| debug!(%error, ?pause, "no node answers, trying again"))
             .await
     }
@@ -255,12 +280,10 @@ impl NodeSet {
             let nth = (first + offset) % self.nodes.len();
             match ask(nth).await {
                 Ok(answer) => {
-                    if offset > 0 {
-                        // A 404 elsewhere says nothing against that node; only a failure moves us.
-                        if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
-                            warn!(node = shown(&self.nodes[nth]), "changed to another beacon node");
-                            self.good.store(nth, Ordering::Relaxed);
-                        }
+                    // A 404 says nothing against a node; only a failure moves us on.
+                    if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
+                        warn!(node = shown(&self.nodes[nth]), "changed to another beacon node");
+                        self.good.store(nth, Ordering::Relaxed);
                     }
                     return Ok(answer);
                 }

@@ -2,7 +2,6 @@
 
 use consensus::{Checkpoint, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use std::fmt;
 
 /// Which state (`state_id`).
@@ -136,64 +135,6 @@ pub struct Finality {
 /// As in `Eth-Consensus-Version`.
 pub(crate) fn fork_by_name(name: &str) -> Option<ForkName> {
     ForkName::ALL.into_iter().find(|fork| fork.as_str().eq_ignore_ascii_case(name))
-}
-
-/// `/eth/v1/config/spec` as the text of a `config.yaml`: there every value is a string, in the file numbers are bare.
-pub(crate) fn spec_as_yaml(data: &Value) -> Result<String, String> {
-    let object = data.as_object().ok_or("it is not a JSON object")?;
-    let mut text = String::new();
-    for (key, value) in object {
-        if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || key.is_empty() {
-            return Err(format!("key {key:?} is no name of a configuration value"));
-        }
-        text.push_str(key);
-        text.push_str(": ");
-        write_yaml(value, &mut text, 0)?;
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-fn write_yaml(value: &Value, text: &mut String, depth: usize) -> Result<(), String> {
-    if depth > 4 {
-        return Err("its values are nested too deeply".to_owned());
-    }
-    match value {
-        Value::String(s) if is_plain(s) => text.push_str(s),
-        // JSON's quoting is YAML's double-quoted style.
-        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => text.push_str(&value.to_string()),
-        Value::Array(items) => {
-            text.push('[');
-            for (nth, item) in items.iter().enumerate() {
-                if nth > 0 {
-                    text.push_str(", ");
-                }
-                write_yaml(item, text, depth + 1)?;
-            }
-            text.push(']');
-        }
-        Value::Object(fields) => {
-            text.push('{');
-            for (nth, (key, field)) in fields.iter().enumerate() {
-                if nth > 0 {
-                    text.push_str(", ");
-                }
-                text.push_str(&Value::String(key.clone()).to_string());
-                text.push_str(": ");
-                write_yaml(field, text, depth + 1)?;
-            }
-            text.push('}');
-        }
-    }
-    Ok(())
-}
-
-/// Decimal and 0x-hex numbers stand bare, as in the published files.
-fn is_plain(s: &str) -> bool {
-    let digits = s
-        .strip_prefix("0x")
-        .map_or_else(|| s.bytes().all(|b| b.is_ascii_digit()), |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    digits && !s.is_empty() && s != "0x"
 }
 
 /// A u64 as the API writes it (a decimal string), or as some nodes do (a number).

@@ -1,0 +1,122 @@
+//! The committees that follow from a genesis state and the blocks' reveals are those the executable specification's validators used.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use chain::{Chain, Contexts, Extension};
+use common::{Capture, facts, shared, small_capture};
+use consensus::{Attestation, AttestationData, SignedAggregate, ValidatorIndex};
+
+/// Feeds the blocks, then asks for the seat of every single vote: (agreeing, all).
+fn seats(capture: &Capture) -> (usize, usize) {
+    let mut chain = with_blocks(capture);
+    let votes = capture.singles();
+    let mut agree = 0;
+    for vote in &votes {
+        agree += usize::from(is_seated(&mut chain, vote.attester_index, vote.committee_index, &vote.data));
+    }
+    (agree, votes.len())
+}
+
+fn with_blocks(capture: &Capture) -> Chain {
+    let mut chain = capture.chain();
+    let network = chain.network().clone();
+    for block in capture.blocks(&network) {
+        let result = chain.extend(&facts(&block));
+        assert!(!matches!(result, Extension::Refused(_) | Extension::TooOld), "{result:?}");
+    }
+    chain
+}
+
+fn is_seated(chain: &mut Chain, who: ValidatorIndex, committee: consensus::CommitteeIndex, data: &AttestationData) -> bool {
+    let shufflings = match chain.contexts(data) {
+        Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings,
+        Contexts::Unknown => return false,
+    };
+    shufflings
+        .iter()
+        .any(|shuffling| shuffling.seat(who).is_some_and(|seat| seat.slot == data.slot && seat.committee == committee))
+}
+
+#[test]
+fn the_committed_captures_votes_sit_where_we_say() {
+    let (agree, all) = seats(&Capture::read(&small_capture()));
+    assert!(all > 100 && agree * 100 >= all * 90, "{agree} of {all}");
+}
+
+#[test]
+fn votes_of_electra_and_later_sit_where_we_say() {
+    for name in ["electra_6", "electra_7_wave", "fulu_4", "fulu_43_inblock", "fulu_52_ops", "gloas_12", "fulu_14_mainnetpreset"] {
+        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
+        let (agree, all) = seats(&Capture::read(&path));
+        eprintln!("{name}: {agree} of {all} votes sit where their committee index says");
+        assert!(agree * 100 >= all * 90, "{name}: {agree} of {all}");
+    }
+}
+
+/// Before Electra a vote does not name its validator, so the check is weaker: the bits fit the committee. Only one length fits at all.
+#[test]
+fn bits_of_earlier_votes_fit_their_committees() {
+    for name in ["phase0_2", "altair_8", "bellatrix_10", "deneb_3"] {
+        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
+        let capture = Capture::read(&path);
+        let mut chain = with_blocks(&capture);
+        let network = chain.network().clone();
+        let fork = capture.fork(&network);
+        let (mut agree, mut all) = (0, 0);
+        for bytes in capture.named("beacon_attestation_") {
+            let vote = Attestation::from_ssz(fork, network.preset(), bytes).unwrap();
+            all += 1;
+            agree += usize::from(fits(&mut chain, &vote));
+        }
+        for bytes in capture.named("beacon_aggregate_and_proof") {
+            let aggregate = SignedAggregate::from_ssz(fork, network.preset(), bytes).unwrap();
+            all += 1;
+            agree += usize::from(fits(&mut chain, &aggregate.aggregate));
+        }
+        eprintln!("{name}: {agree} of {all} fit");
+        assert!(agree * 100 >= all * 95, "{name}: {agree} of {all}");
+    }
+}
+
+fn fits(chain: &mut Chain, vote: &Attestation) -> bool {
+    match chain.contexts(&vote.data) {
+        Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings.iter().any(|shuffling| {
+            shuffling
+                .committee(vote.data.slot, vote.data.index)
+                .is_some_and(|committee| committee.len() == vote.aggregation_bits.len())
+        }),
+        Contexts::Unknown => false,
+    }
+}
+
+#[test]
+fn blocks_in_any_order_give_the_same_committees() {
+    let capture = Capture::read(&small_capture());
+    let mut chain = capture.chain();
+    let network = chain.network().clone();
+    let mut blocks = capture.blocks(&network);
+    blocks.reverse();
+    for block in &blocks {
+        chain.extend(&facts(block));
+    }
+    let mut in_order = with_blocks(&capture);
+    assert_eq!(chain.stats().orphans, in_order.stats().orphans);
+    assert_eq!(chain.stats().blocks, in_order.stats().blocks);
+    for vote in capture.singles() {
+        assert_eq!(ids(chain.contexts(&vote.data)), ids(in_order.contexts(&vote.data)));
+    }
+}
+
+fn ids(contexts: Contexts) -> (u8, Vec<consensus::ShufflingId>) {
+    let ids = |shufflings: Vec<std::sync::Arc<consensus::Shuffling>>| {
+        let mut ids: Vec<_> = shufflings.iter().map(|shuffling| shuffling.id()).collect();
+        ids.sort();
+        ids
+    };
+    match contexts {
+        Contexts::Certain(shufflings) => (0, ids(shufflings)),
+        Contexts::Candidates(shufflings) => (1, ids(shufflings)),
+        Contexts::Unknown => (2, Vec::new()),
+    }
+}
