@@ -7,10 +7,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod config;
 mod containers;
 mod decode;
 mod domain;
 mod error;
+mod networks;
 mod preset;
 mod quantities;
 mod shuffling;
@@ -27,7 +29,7 @@ pub use preset::{MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOK
 pub use quantities::{CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
 pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index};
 pub use slashing::{Offence, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};
-pub use spec::{BlobParameters, Fork, ForkName, Network, Spec, SpecError};
+pub use spec::{BlobParameters, Fork, ForkDigests, ForkName, Network, Spec, SpecError};
 
 /// A 32-byte hash-tree-root or other hash.
 pub use alloy_primitives::B256 as Root;

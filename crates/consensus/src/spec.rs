@@ -2,10 +2,9 @@
 //! with the blob parameters mixed in from Fulu on (EIP-7892).
 
 use crate::domain::fork_data_root;
-use crate::{DomainType, Epoch, ForkDigest, Preset, PresetName, Root, Slot, compute_domain};
+use crate::{DomainType, Epoch, ForkDigest, Preset, Root, Slot, compute_domain};
 use ethereum_hashing::hash;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -90,37 +89,20 @@ pub struct Spec {
     pub blob_default: BlobParameters,
 }
 
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
-    #[error("config.yaml is not a YAML mapping: {0}")]
+    #[error("config.yaml is not a YAML mapping: {0}; give the file that the network's clients start with")]
     NotYaml(String),
-    #[error("config.yaml: {key}: {value:?} is not {wanted}")]
+    #[error("the node's config/spec answer is no JSON object: {0}; check that the URL is a beacon node's")]
+    NotJson(String),
+    #[error("network configuration: {key}: {value:?} is not {wanted}; correct it, or leave the key out for the preset's value")]
     BadValue { key: String, value: String, wanted: &'static str },
-    #[error("config.yaml: PRESET_BASE {0:?} is unknown; known are mainnet, minimal and gnosis")]
+    #[error("network configuration: PRESET_BASE {0:?} is unknown; use mainnet, minimal or gnosis")]
     UnknownPreset(String),
 }
 
 impl Spec {
-    /// Reads a network's `config.yaml`. A missing key has its preset's value, unknown keys are ignored.
-    pub fn from_yaml(text: &str) -> Result<Self, SpecError> {
-        spec_from_yaml(text)
-    }
-
-    /// Reads the answer of `/eth/v1/config/spec` (with or without its `data` envelope): the same keys, values as strings.
-    pub fn from_api_json(_json: &serde_json::Value) -> Result<Self, SpecError> {
-        Err(SpecError::NotYaml("not read yet".to_owned()))
-    }
-
-    /// A public network's configuration by name.
-    pub fn builtin(_name: &str) -> Option<Self> {
-        None
-    }
-
-    /// As a `config.yaml`, which [`Spec::from_yaml`] reads back to an equal value.
-    pub fn to_yaml(&self) -> String {
-        String::new()
-    }
-
     /// The last fork at or before `epoch`. The first fork covers everything before it.
     pub fn fork_at(&self, epoch: Epoch) -> Fork {
         *self.forks.iter().rev().find(|fork| fork.epoch <= epoch).unwrap_or(&self.forks[0])
@@ -164,11 +146,6 @@ pub struct Network {
 }
 
 impl Network {
-    /// A public network by name: mainnet, sepolia, hoodi, holesky, medalla, gnosis.
-    pub fn builtin(_name: &str) -> Option<Self> {
-        None
-    }
-
     pub fn preset(&self) -> &Preset {
         &self.spec.preset
     }
@@ -198,9 +175,14 @@ impl Network {
         rows
     }
 
-    /// The fork a digest stands for.
+    /// The fork a digest stands for. Hashes the whole table: who asks per message keeps [`Network::fork_digests`].
     pub fn fork_of_digest(&self, digest: ForkDigest) -> Option<ForkName> {
-        self.digests().into_iter().find(|row| row.0 == digest).map(|row| row.2)
+        self.fork_digests().fork_of(digest)
+    }
+
+    /// [`Network::digests`] to look things up in.
+    pub fn fork_digests(&self) -> ForkDigests {
+        ForkDigests { rows: self.digests() }
     }
 
     /// The slot at `unix_ns` nanoseconds since the Unix epoch; slot 0 before genesis.
@@ -216,10 +198,25 @@ impl Network {
     }
 }
 
-fn spec_from_yaml(text: &str) -> Result<Spec, SpecError> {
-    let raw: BTreeMap<String, serde_json::Value> =
-        serde_saphyr::from_str(text).map_err(|error| SpecError::NotYaml(error.to_string()))?;
-    let _ = raw;
-    let _ = PresetName::Mainnet;
-    Err(SpecError::NotYaml("not read yet".to_owned()))
+/// All fork digests of a network, hashed once: about ten rows, so a lookup is a short scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkDigests {
+    rows: Vec<(ForkDigest, Epoch, ForkName)>,
+}
+
+impl ForkDigests {
+    /// The fork a digest stands for.
+    pub fn fork_of(&self, digest: ForkDigest) -> Option<ForkName> {
+        self.rows.iter().find(|row| row.0 == digest).map(|row| row.2)
+    }
+
+    /// The epoch a digest's topics begin at.
+    pub fn begins_at(&self, digest: ForkDigest) -> Option<Epoch> {
+        self.rows.iter().find(|row| row.0 == digest).map(|row| row.1)
+    }
+
+    /// Digest, first epoch and fork, by epoch.
+    pub fn rows(&self) -> &[(ForkDigest, Epoch, ForkName)] {
+        &self.rows
+    }
 }

@@ -1,0 +1,82 @@
+//! The public networks by name: configuration and genesis facts. Other networks come as a `config.yaml` and a state.
+
+use crate::{Network, Root, Spec};
+
+struct Builtin {
+    name: &'static str,
+    config: &'static str,
+    /// Seconds since the Unix epoch.
+    genesis_time: u64,
+    genesis_validators_root: &'static str,
+}
+
+const BUILTIN: [Builtin; 6] = [
+    Builtin {
+        name: "mainnet",
+        config: include_str!("../networks/mainnet.yaml"),
+        genesis_time: 1_606_824_023,
+        genesis_validators_root: "4b363db94e286120d76eb905340fdd4e54bfe9f06bf33ff6cf5ad27f511bfe95",
+    },
+    Builtin {
+        name: "sepolia",
+        config: include_str!("../networks/sepolia.yaml"),
+        genesis_time: 1_655_733_600,
+        genesis_validators_root: "d8ea171f3c94aea21ebc42a1ed61052acf3f9209c00e4efbaaddac09ed9b8078",
+    },
+    Builtin {
+        name: "hoodi",
+        config: include_str!("../networks/hoodi.yaml"),
+        genesis_time: 1_742_213_400,
+        genesis_validators_root: "212f13fc4df078b6cb7db228f1c8307566dcecf900867401a92023d7ba99cb5f",
+    },
+    Builtin {
+        name: "holesky",
+        config: include_str!("../networks/holesky.yaml"),
+        genesis_time: 1_695_902_400,
+        genesis_validators_root: "9143aa7c615a7f7115e2b6aac319c03529df8242ae705fba9df39b79c59fa8b1",
+    },
+    Builtin {
+        name: "medalla",
+        config: include_str!("../networks/medalla.yaml"),
+        genesis_time: 1_596_546_008,
+        genesis_validators_root: "04700007fabc8282644aed6d1c7c9e21d38a03a0c4ba193f3afe428824b3a673",
+    },
+    Builtin {
+        name: "gnosis",
+        config: include_str!("../networks/gnosis.yaml"),
+        genesis_time: 1_638_993_340,
+        genesis_validators_root: "f5dcb5564e829aab27264b9becd5dfaa017085611224cb3036f573368dbb9d47",
+    },
+];
+
+impl Spec {
+    /// A public network's configuration by name; [`Network::builtin_names`] has the names.
+    pub fn builtin(name: &str) -> Option<Self> {
+        find(name).map(|builtin| builtin.spec())
+    }
+}
+
+impl Network {
+    /// A public network by name, with its genesis.
+    pub fn builtin(name: &str) -> Option<Self> {
+        find(name).map(|builtin| {
+            let root: Root = builtin.genesis_validators_root.parse().expect("our own table holds 64 hex digits");
+            Self { spec: builtin.spec(), genesis_time: builtin.genesis_time, genesis_validators_root: root }
+        })
+    }
+
+    /// Names of the public networks that need no configuration file.
+    pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+        BUILTIN.iter().map(|builtin| builtin.name)
+    }
+}
+
+fn find(name: &str) -> Option<&'static Builtin> {
+    BUILTIN.iter().find(|builtin| builtin.name == name)
+}
+
+impl Builtin {
+    fn spec(&self) -> Spec {
+        Spec::from_yaml(self.config).expect("our own file, read by a test")
+    }
+}
