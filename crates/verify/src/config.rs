@@ -20,20 +20,14 @@ pub struct ParkingLimits {
     pub messages_per_peer: usize,
     /// How long one waits, in epochs of the network's time since it arrived.
     pub wait_epochs: u64,
-    /// A message is tried again at most so many times; each try costs a pairing per candidate context.
-    pub tries: u32,
+    /// Under so many shufflings a message is tried at most.
+    pub tries: usize,
 }
 
 impl Default for ParkingLimits {
     /// 64 MiB: an epoch of mainnet's aggregates (32 x 1 024 of 0.5 kB) four times over.
     fn default() -> Self {
-        Self {
-            messages: 131_072,
-            bytes: 64 << 20,
-            messages_per_peer: 16_384,
-            wait_epochs: 4,
-            tries: 64,
-        }
+        Self { messages: 131_072, bytes: 64 << 20, messages_per_peer: 16_384, wait_epochs: 4, tries: 64 }
     }
 }
 
@@ -47,8 +41,11 @@ pub struct VerifyConfig {
     /// claims each). Without it no aggregate is ever `forwardable`.
     pub check_aggregators: bool,
     pub parking: ParkingLimits,
+    /// How many votes of one peer are tried per slot whose committees are not certain. Nobody can be blamed when such a vote
+    /// fails, so this is what bounds the price; more of them wait for the next slot. No bound for what has no peer.
+    pub uncertain_tries: usize,
     /// Proven (validator, data) pairs that are remembered, so that a repeat costs no pairing: 8 bytes each. When full, the
-    /// data with the oldest target is forgotten.
+    /// data that was not met for longest is forgotten.
     pub remembered_votes: usize,
     /// Different data that are remembered.
     pub remembered_data: usize,
@@ -63,6 +60,7 @@ impl Default for VerifyConfig {
             singles: SinglesProof::RandomCombination,
             check_aggregators: true,
             parking: ParkingLimits::default(),
+            uncertain_tries: 256,
             remembered_votes: 8_000_000,
             remembered_data: 65_536,
             remembered_roots: 65_536,
@@ -73,10 +71,6 @@ impl Default for VerifyConfig {
 impl VerifyConfig {
     /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding.
     pub fn replay() -> Self {
-        Self {
-            singles: SinglesProof::Sums,
-            check_aggregators: false,
-            ..Self::default()
-        }
+        Self { singles: SinglesProof::Sums, check_aggregators: false, ..Self::default() }
     }
 }

@@ -19,9 +19,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+mod bls;
 mod config;
+mod decode;
+mod docket;
+mod forward;
+mod ledger;
 mod message;
 mod outcome;
+mod parking;
+mod pool;
+mod resolve;
+mod seen;
+#[cfg(test)]
+mod test_data;
+mod verifier;
 
 pub use batch::Signed;
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
@@ -30,3 +42,4 @@ pub use message::{
     Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
+pub use verifier::{Verifier, VerifierStats};

@@ -164,6 +164,7 @@ pub struct Proposal {
 /// A block whose proposer signature is proven; its body belongs to the header by the body root.
 #[derive(Clone, Debug)]
 pub struct ProvenBlock {
+    /// Its attestations and slashings are judged each by itself and given as votes, proposals and operations.
     pub block: SignedBlock,
     pub fork: ForkName,
     /// The randao reveal is signed too. Only then did the block extend the chain.

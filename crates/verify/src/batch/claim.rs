@@ -1,0 +1,228 @@
+//! Who claims to have signed what. Signing roots are computed here, from the very thing that becomes [`crate::Signed`].
+
+use crate::Heard;
+use consensus::{
+    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId, SignatureBytes,
+    Slot, ValidatorIndex, signing_root,
+};
+use std::sync::Arc;
+
+/// The claimed signers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Members {
+    One(ValidatorIndex),
+    /// Ascending, unique, not empty.
+    Many(Vec<ValidatorIndex>),
+}
+
+impl Members {
+    /// `None` unless they are ascending and unique, and there are some.
+    pub(crate) fn from_sorted(indices: Vec<ValidatorIndex>) -> Option<Self> {
+        match indices.as_slice() {
+            [] => None,
+            [one] => Some(Self::One(*one)),
+            many if many.windows(2).all(|pair| pair[0] < pair[1]) => Some(Self::Many(indices)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[ValidatorIndex] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// What is signed.
+#[derive(Clone, Debug)]
+pub(super) enum Subject {
+    Vote {
+        data: AttestationData,
+        data_root: Root,
+        shuffling: Option<Arc<Shuffling>>,
+        /// Set for singles: which other singles it may be summed with.
+        merges: Option<MergeKey>,
+    },
+    Proposal {
+        header: BeaconBlockHeader,
+        root: Root,
+    },
+    /// Nothing comes of it by itself: randao reveals, selection proofs, what is proven a second time.
+    Attribute,
+}
+
+/// Singles over equal data with equal keys here become one vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum MergeKey {
+    /// Of one committee, at their true seats.
+    Seat(ShufflingId, CommitteeIndex),
+    /// Out of their committee, or its shuffling is not known.
+    Listed,
+}
+
+/// A claim: these validators signed this.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(super) subject: Subject,
+    pub(super) signing_root: Root,
+    pub(super) members: Members,
+    pub(super) signature: SignatureBytes,
+    pub(super) heard: Heard,
+}
+
+impl Claim {
+    /// One validator's own vote. `shuffling` must be of the target epoch; whether it sits at `data.slot` is looked up.
+    pub(crate) fn single(
+        network: &Network,
+        data: AttestationData,
+        data_root: Root,
+        validator: ValidatorIndex,
+        signature: SignatureBytes,
+        shuffling: Option<Arc<Shuffling>>,
+        heard: Heard,
+    ) -> Self {
+        let seat = shuffling.as_ref().and_then(|s| s.seat(validator)).filter(|seat| seat.slot == data.slot);
+        let shuffling = shuffling.filter(|_| seat.is_some());
+        let merges = match (&shuffling, seat) {
+            (Some(shuffling), Some(seat)) => MergeKey::Seat(shuffling.id(), seat.committee),
+            (None, _) | (_, None) => MergeKey::Listed,
+        };
+        Self {
+            subject: Subject::Vote { data, data_root, shuffling, merges: Some(merges) },
+            signing_root: vote_root(network, &data, data_root),
+            members: Members::One(validator),
+            signature,
+            heard,
+        }
+    }
+
+    /// A sum that somebody else made. `shuffling`: one in which every member sits at `data.slot`, if known.
+    pub(crate) fn aggregate(
+        network: &Network,
+        data: AttestationData,
+        data_root: Root,
+        members: Members,
+        signature: SignatureBytes,
+        shuffling: Option<Arc<Shuffling>>,
+        heard: Heard,
+    ) -> Self {
+        Self {
+            subject: Subject::Vote { data, data_root, shuffling, merges: None },
+            signing_root: vote_root(network, &data, data_root),
+            members,
+            signature,
+            heard,
+        }
+    }
+
+    /// A header, signed by the proposer it names. Domain of the fork at its slot.
+    pub(crate) fn proposal(
+        network: &Network,
+        header: BeaconBlockHeader,
+        root: Root,
+        signature: SignatureBytes,
+        heard: Heard,
+    ) -> Self {
+        let domain = network.domain(DomainType::BeaconProposer, header.slot.epoch(network.preset()));
+        Self {
+            subject: Subject::Proposal { header, root },
+            signing_root: signing_root(root, domain),
+            members: Members::One(header.proposer_index),
+            signature,
+            heard,
+        }
+    }
+
+    pub(crate) fn randao_reveal(
+        network: &Network,
+        proposer: ValidatorIndex,
+        epoch: Epoch,
+        signature: SignatureBytes,
+        heard: Heard,
+    ) -> Self {
+        let domain = network.domain(DomainType::Randao, epoch);
+        Self::attribute(u64_root(epoch.as_u64()), domain, proposer, signature, heard)
+    }
+
+    pub(crate) fn selection_proof(
+        network: &Network,
+        aggregator: ValidatorIndex,
+        slot: Slot,
+        signature: SignatureBytes,
+        heard: Heard,
+    ) -> Self {
+        let domain = network.domain(DomainType::SelectionProof, slot.epoch(network.preset()));
+        Self::attribute(u64_root(slot.as_u64()), domain, aggregator, signature, heard)
+    }
+
+    /// The aggregator's own signature around an aggregate of `slot`.
+    pub(crate) fn aggregate_and_proof(
+        network: &Network,
+        aggregator: ValidatorIndex,
+        slot: Slot,
+        message_root: Root,
+        signature: SignatureBytes,
+        heard: Heard,
+    ) -> Self {
+        let domain = network.domain(DomainType::AggregateAndProof, slot.epoch(network.preset()));
+        Self::attribute(message_root, domain, aggregator, signature, heard)
+    }
+
+    fn attribute(object_root: Root, domain: [u8; 32], signer: ValidatorIndex, signature: SignatureBytes, heard: Heard) -> Self {
+        Self {
+            subject: Subject::Attribute,
+            signing_root: signing_root(object_root, domain),
+            members: Members::One(signer),
+            signature,
+            heard,
+        }
+    }
+
+    /// What tells claims apart, beside the members.
+    pub(crate) fn content(&self) -> (Root, SignatureBytes) {
+        (self.signing_root, self.signature)
+    }
+
+    /// An equal claim: what one of them gives out is given out, and the earlier time counts.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        if other.heard.at < self.heard.at {
+            self.heard = other.heard;
+        }
+        if matches!(self.subject, Subject::Attribute) {
+            self.subject = other.subject;
+        }
+    }
+
+    /// The data's root, if it is a vote that is given out.
+    pub(crate) fn vote_root(&self) -> Option<Root> {
+        match &self.subject {
+            Subject::Vote { data_root, .. } => Some(*data_root),
+            Subject::Proposal { .. } | Subject::Attribute => None,
+        }
+    }
+
+    /// Root and signature, if it is a proposal that is given out.
+    pub(crate) fn proposal_root(&self) -> Option<(Root, SignatureBytes)> {
+        match &self.subject {
+            Subject::Proposal { root, .. } => Some((*root, self.signature)),
+            Subject::Vote { .. } | Subject::Attribute => None,
+        }
+    }
+
+    pub(crate) fn members(&self) -> &[ValidatorIndex] {
+        self.members.as_slice()
+    }
+}
+
+/// Domain by the fork version at the *target's* epoch, whatever the slot says.
+fn vote_root(network: &Network, data: &AttestationData, data_root: Root) -> Root {
+    signing_root(data_root, network.domain(DomainType::BeaconAttester, data.target.epoch))
+}
+
+/// Hash-tree-root of a `uint64`.
+fn u64_root(value: u64) -> Root {
+    let mut root = Root::ZERO;
+    root[..8].copy_from_slice(&value.to_le_bytes());
+    root
+}

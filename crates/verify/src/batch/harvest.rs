@@ -1,0 +1,80 @@
+//! From judged claims to votes and proposals: what was proven, and nothing else, becomes [`Signed`].
+
+use super::claim::Subject;
+use super::{Judged, Judgement, Signed};
+use crate::{Proposal, UnixNs, Vote, bls};
+use consensus::{SignatureBytes, ValidatorIndex};
+use std::collections::BTreeMap;
+
+impl Judged {
+    /// Votes (aggregates in order of claims, then singles summed per unit) and proposals, in order of claims.
+    pub(crate) fn harvest(&self) -> (Vec<Signed<Vote>>, Vec<Signed<Proposal>>) {
+        let mut votes = Vec::new();
+        let mut proposals = Vec::new();
+        let mut sums: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (i, claim) in self.claims.iter().enumerate() {
+            match self.judgements[i] {
+                Judgement::Proven { .. } => {}
+                Judgement::Forged | Judgement::NoKey => continue,
+            }
+            match &claim.subject {
+                Subject::Vote { merges: Some(_), .. } => sums.entry(self.units[i]).or_default().push(i),
+                Subject::Vote { merges: None, .. } => votes.extend(self.vote(&[i])),
+                Subject::Proposal { header, root } => proposals.push(Signed::proven(Proposal {
+                    header: *header,
+                    root: *root,
+                    signature: claim.signature,
+                    heard: claim.heard.clone(),
+                })),
+                Subject::Attribute => {}
+            }
+        }
+        for unit in sums.into_values() {
+            match self.vote(&unit) {
+                Some(vote) => votes.push(vote),
+                // Owners of opposite keys: together their signatures prove nothing, as they were proven they do.
+                None => {
+                    let mut proofs: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+                    for claim in unit {
+                        proofs.entry(self.proofs[claim]).or_default().push(claim);
+                    }
+                    votes.extend(proofs.values().filter_map(|proof| self.vote(proof)));
+                }
+            }
+        }
+        (votes, proposals)
+    }
+
+    /// One vote out of proven claims of one unit. `None` if their signatures cancel out.
+    fn vote(&self, unit: &[usize]) -> Option<Signed<Vote>> {
+        let first = &self.claims[*unit.first()?];
+        let Subject::Vote { data, data_root, shuffling, .. } = &first.subject else { return None };
+        let mut members: Vec<(ValidatorIndex, UnixNs)> = Vec::new();
+        let mut heard = &first.heard;
+        for claim in unit.iter().map(|i| &self.claims[*i]) {
+            members.extend(claim.members().iter().map(|member| (*member, claim.heard.at)));
+            if claim.heard.at < heard.at {
+                heard = &claim.heard;
+            }
+        }
+        members.sort_unstable();
+        debug_assert!(members.windows(2).all(|pair| pair[0].0 < pair[1].0), "a unit names each validator once");
+        Some(Signed::proven(Vote {
+            data: *data,
+            data_root: *data_root,
+            indices: members.iter().map(|(member, _)| *member).collect(),
+            arrivals: members.iter().map(|(_, at)| *at).collect(),
+            signature: self.signature(unit)?,
+            shuffling: shuffling.clone(),
+            heard: heard.clone(),
+        }))
+    }
+
+    fn signature(&self, unit: &[usize]) -> Option<SignatureBytes> {
+        if let [one] = unit {
+            return Some(self.claims[*one].signature);
+        }
+        let points = unit.iter().map(|i| self.signatures[*i]).collect::<Option<Vec<_>>>()?;
+        bls::sum_signatures(&points).map(|sum| bls::compress(&sum))
+    }
+}

@@ -1,0 +1,341 @@
+//! The equation, and how a batch that fails it is taken apart. See the module above for the idea.
+
+use super::claim::{Claim, Subject};
+use crate::{SinglesProof, bls, pool};
+use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
+use consensus::{MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+
+/// Claims that one worker takes at a time.
+const CHUNK_CLAIMS: usize = 256;
+/// Distinct messages that one worker takes at a time.
+const CHUNK_MESSAGES: usize = 8;
+
+/// Where public keys come from: validated ones, for which a proof of possession was given.
+pub(crate) trait KeySource: Sync {
+    fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey>;
+}
+
+impl KeySource for chain::Registry {
+    fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey> {
+        self.pubkey(validator)
+    }
+}
+
+/// How to prove.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    pub(crate) singles: SinglesProof,
+    pub(crate) threads: usize,
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// They signed. `alone`: by itself or in a random combination with its own group check, so its very bytes are valid.
+    Proven {
+        alone: bool,
+    },
+    Forged,
+    /// Names a validator without a key.
+    NoKey,
+}
+
+/// A judged batch. Only [`prove`] makes one, and only from it a `Signed` is made.
+pub(crate) struct Judged {
+    pub(super) claims: Vec<Claim>,
+    pub(super) judgements: Vec<Judgement>,
+    /// Which claims may be one sum.
+    pub(super) units: Vec<u32>,
+    /// Which proven claims were proven as one sum.
+    pub(super) proofs: Vec<u32>,
+    /// `None` for what is no point.
+    pub(super) signatures: Vec<Option<Signature>>,
+}
+
+impl Judged {
+    /// Of the claim at this position of the batch.
+    pub(crate) fn judgement(&self, claim: usize) -> Judgement {
+        self.judgements[claim]
+    }
+
+    pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
+        self.claims
+            .iter()
+            .zip(&self.judgements)
+            .filter(|(_, judgement)| matches!(judgement, Judgement::Proven { .. }))
+            .map(|(claim, _)| claim)
+    }
+}
+
+/// Judges every claim.
+pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, rng: &mut StdRng) -> Judged {
+    let chunks: Vec<&[Claim]> = claims.chunks(CHUNK_CLAIMS / 4).collect();
+    let points =
+        pool::map(method.threads, &chunks, |chunk| chunk.iter().map(|claim| Points::of(claim, keys)).collect::<Vec<_>>());
+    let points: Vec<Result<Points, Judgement>> = points.into_iter().flatten().collect();
+    let units = units_of(&claims);
+    let mut trial = Trial {
+        claims: &claims,
+        points: &points,
+        units: &units,
+        method,
+        judgements: points.iter().map(|points| points.as_ref().err().copied().unwrap_or(Judgement::Forged)).collect(),
+        proofs: vec![0; claims.len()],
+        n_proofs: 0,
+    };
+    trial.run(rng);
+    let Trial { judgements, proofs, .. } = trial;
+    let signatures = points.iter().map(|points| points.as_ref().ok().map(|points| points.signature)).collect();
+    Judged { claims, judgements, units, proofs, signatures }
+}
+
+/// Numbers the units. Singles with the same data and seat share one, up to the bound of a pre-Electra evidence container; a
+/// validator that stands in its unit already gets a unit of its own (one of its two signatures must be forged, and dropping
+/// one of two members from a proven sum would spoil it).
+fn units_of(claims: &[Claim]) -> Vec<u32> {
+    let mut open: HashMap<(Root, super::claim::MergeKey), u32> = HashMap::new();
+    let mut members: HashMap<u32, HashSet<ValidatorIndex>> = HashMap::new();
+    let mut n_units = 0u32;
+    let mut fresh = || {
+        n_units += 1;
+        n_units - 1
+    };
+    claims
+        .iter()
+        .map(|claim| {
+            let Subject::Vote { data_root, merges: Some(key), .. } = &claim.subject else { return fresh() };
+            let mut unit = *open.entry((*data_root, *key)).or_insert_with(&mut fresh);
+            if members.get(&unit).is_some_and(|seated| seated.len() as u64 >= MAX_VALIDATORS_PER_COMMITTEE) {
+                unit = fresh();
+                open.insert((*data_root, *key), unit);
+            }
+            let seated = members.entry(unit).or_default();
+            if claim.members().iter().all(|member| seated.insert(*member)) { unit } else { fresh() }
+        })
+        .collect()
+}
+
+/// A claim's points: the sum of its members' keys, and its signature.
+struct Points {
+    key: PublicKey,
+    signature: Signature,
+    in_group: OnceLock<bool>,
+}
+
+impl Points {
+    /// `Err`: judged without a pairing.
+    fn of(claim: &Claim, keys: &dyn KeySource) -> Result<Self, Judgement> {
+        let mut each = Vec::with_capacity(claim.members().len());
+        for member in claim.members() {
+            each.push(*keys.key(*member).ok_or(Judgement::NoKey)?);
+        }
+        // Keys that cancel out: no signature says anything about their owners together.
+        let key = bls::sum_keys(&each).ok_or(Judgement::Forged)?;
+        let signature = bls::decompress(&claim.signature).ok_or(Judgement::Forged)?;
+        Ok(Self { key, signature, in_group: OnceLock::new() })
+    }
+
+    fn in_group(&self) -> bool {
+        *self.in_group.get_or_init(|| bls::in_group(&self.signature))
+    }
+}
+
+/// A batch being judged.
+struct Trial<'a> {
+    claims: &'a [Claim],
+    points: &'a [Result<Points, Judgement>],
+    units: &'a [u32],
+    method: Method,
+    judgements: Vec<Judgement>,
+    proofs: Vec<u32>,
+    n_proofs: u32,
+}
+
+/// One unit's share of an equation: claims over one message whose plain sum gets one weight.
+struct Term {
+    message: Root,
+    claims: Vec<usize>,
+    weight: u64,
+}
+
+/// What a worker makes of some terms.
+struct Partial {
+    keys: Vec<(Root, AggregatePublicKey)>,
+    signature: AggregateSignature,
+}
+
+impl Trial<'_> {
+    /// Level by level: every set on a level is known to hold a forgery; its halves are asked for on all threads at once.
+    fn run(&mut self, rng: &mut StdRng) {
+        let mut all: Vec<usize> = (0..self.claims.len()).filter(|i| self.points[*i].is_ok()).collect();
+        // By peer, so that splitting separates peers first. Stable: within a peer in order of arrival.
+        all.sort_by(|a, b| self.peer(*a).cmp(&self.peer(*b)));
+        if all.is_empty() {
+            return;
+        }
+        if self.holds(&all, self.method.threads, &mut child(rng)) {
+            self.mark_proven(&all);
+            return;
+        }
+        let mut bad = vec![all];
+        while !bad.is_empty() {
+            // A set of one that does not hold is a forgery, and that is what the judgements begin with.
+            let halves: Vec<(Vec<usize>, Vec<usize>)> =
+                bad.drain(..).filter(|set| set.len() > 1).map(|set| self.halve(set)).collect();
+            let (lefts, rights): (Vec<_>, Vec<_>) = halves.into_iter().unzip();
+            let left_holds = self.each_holds(&lefts, rng);
+            // Where the left half holds, the right one must be bad: no need to ask.
+            let asked: Vec<Vec<usize>> =
+                rights.iter().zip(&left_holds).filter(|(_, left)| !**left).map(|(set, _)| set.clone()).collect();
+            let mut right_holds = self.each_holds(&asked, rng).into_iter();
+            for ((left, right), left_held) in lefts.into_iter().zip(rights).zip(left_holds) {
+                let right_held = if left_held { false } else { right_holds.next().unwrap_or(false) };
+                for (set, held) in [(left, left_held), (right, right_held)] {
+                    if held {
+                        self.mark_proven(&set);
+                    } else {
+                        bad.push(set);
+                    }
+                }
+            }
+        }
+    }
+
+    fn peer(&self, claim: usize) -> Option<&[u8]> {
+        self.claims[claim].heard.peer.as_deref()
+    }
+
+    /// At the border between two peers that is nearest to the middle; in the middle, if all is from one peer.
+    fn halve(&self, mut set: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+        let middle = set.len() / 2;
+        let border = (1..set.len())
+            .filter(|i| self.peer(set[i - 1]) != self.peer(set[*i]))
+            .min_by_key(|i| i.abs_diff(middle))
+            .unwrap_or(middle);
+        let right = set.split_off(border);
+        (set, right)
+    }
+
+    /// The equation held over this set: each of its terms is a proof.
+    fn mark_proven(&mut self, set: &[usize]) {
+        let mut by_unit: HashMap<u32, (u32, u32)> = HashMap::new();
+        for claim in set {
+            let mut fresh = || {
+                self.n_proofs += 1;
+                (self.n_proofs, 0)
+            };
+            let (proof, n_claims) = match self.method.singles {
+                SinglesProof::RandomCombination => &mut fresh(),
+                SinglesProof::Sums => by_unit.entry(self.units[*claim]).or_insert_with(fresh),
+            };
+            *n_claims += 1;
+            self.proofs[*claim] = *proof;
+        }
+        for claim in set {
+            let alone = by_unit.get(&self.units[*claim]).is_none_or(|(_, n_claims)| *n_claims == 1);
+            self.judgements[*claim] = Judgement::Proven { alone };
+        }
+    }
+
+    /// Many small equations, one thread each; few ones share the threads inside.
+    fn each_holds(&self, sets: &[Vec<usize>], rng: &mut StdRng) -> Vec<bool> {
+        let seeded: Vec<(&[usize], [u8; 32])> = sets.iter().map(|set| (set.as_slice(), rng.random())).collect();
+        let inside = self.method.threads / sets.len().max(1);
+        pool::map(self.method.threads, &seeded, |(set, seed)| self.holds(set, inside.max(1), &mut StdRng::from_seed(*seed)))
+    }
+
+    /// The equation over a set of claims.
+    fn holds(&self, set: &[usize], threads: usize, rng: &mut StdRng) -> bool {
+        let terms = self.terms(set, rng);
+        let per_chunk = (terms.len() * CHUNK_CLAIMS).div_ceil(set.len().max(1)).max(1);
+        let chunks: Vec<&[Term]> = terms.chunks(per_chunk).collect();
+        let Some(partials) =
+            pool::map(threads, &chunks, |chunk| self.partial(chunk)).into_iter().collect::<Option<Vec<Partial>>>()
+        else {
+            return false;
+        };
+        let mut messages: Vec<(Root, AggregatePublicKey)> = Vec::new();
+        let mut total: Option<AggregateSignature> = None;
+        for partial in partials {
+            match &mut total {
+                Some(total) => total.add_aggregate(&partial.signature),
+                None => total = Some(partial.signature),
+            }
+            for (message, key) in partial.keys {
+                match messages.last_mut() {
+                    Some((last, sum)) if *last == message => sum.add_aggregate(&key),
+                    Some(_) | None => messages.push((message, key)),
+                }
+            }
+        }
+        let Some(total) = total else { return false };
+        let messages: Vec<(Root, PublicKey)> =
+            messages.into_iter().map(|(message, key)| (message, key.to_public_key())).collect();
+        let groups: Vec<&[(Root, PublicKey)]> = messages.chunks(CHUNK_MESSAGES).collect();
+        let mut sides = pool::map(threads, &groups, |group| bls::Keys::of(group)).into_iter();
+        let Some(mut left) = sides.next() else { return false };
+        for side in sides {
+            left.merge(side);
+        }
+        left.signed(&total.to_signature())
+    }
+
+    /// In order of messages, so that equal ones are neighbours.
+    fn terms(&self, set: &[usize], rng: &mut StdRng) -> Vec<Term> {
+        let mut ordered: Vec<usize> = set.to_vec();
+        ordered.sort_by_key(|i| (self.claims[*i].signing_root, self.units[*i]));
+        let mut terms: Vec<Term> = Vec::with_capacity(ordered.len());
+        for claim in ordered {
+            let message = self.claims[claim].signing_root;
+            let joins = match self.method.singles {
+                SinglesProof::RandomCombination => false,
+                SinglesProof::Sums => terms.last().is_some_and(|term| self.units[term.claims[0]] == self.units[claim]),
+            };
+            match terms.last_mut() {
+                Some(term) if joins => term.claims.push(claim),
+                Some(_) | None => terms.push(Term { message, claims: vec![claim], weight: rng.random_range(1..=u64::MAX) }),
+            }
+        }
+        terms
+    }
+
+    /// Sums, group checks and weights of some terms; `None` if one of the sums cannot be a signature.
+    fn partial(&self, terms: &[Term]) -> Option<Partial> {
+        let mut keys = Vec::with_capacity(terms.len());
+        let mut signatures = Vec::with_capacity(terms.len());
+        for term in terms {
+            let (key, signature) = self.sum(&term.claims)?;
+            keys.push(key);
+            signatures.push(signature);
+        }
+        let weights: Vec<u64> = terms.iter().map(|term| term.weight).collect();
+        let mut by_message = Vec::new();
+        let mut from = 0;
+        for run in terms.chunk_by(|a, b| a.message == b.message) {
+            let until = from + run.len();
+            by_message.push((run[0].message, bls::weigh_keys(&keys[from..until], &weights[from..until])));
+            from = until;
+        }
+        Some(Partial { keys: by_message, signature: bls::weigh_signatures(&signatures, &weights) })
+    }
+
+    fn sum(&self, claims: &[usize]) -> Option<(PublicKey, Signature)> {
+        let points = |claim: &usize| self.points[*claim].as_ref().ok();
+        if let [one] = claims {
+            let points = points(one)?;
+            return points.in_group().then_some((points.key, points.signature));
+        }
+        let each = claims.iter().map(points).collect::<Option<Vec<_>>>()?;
+        let key = bls::sum_keys(&each.iter().map(|points| points.key).collect::<Vec<_>>())?;
+        let signature = bls::sum_signatures(&each.iter().map(|points| points.signature).collect::<Vec<_>>())?;
+        bls::in_group(&signature).then_some((key, signature))
+    }
+}
+
+fn child(rng: &mut StdRng) -> StdRng {
+    StdRng::from_seed(rng.random())
+}

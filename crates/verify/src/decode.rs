@@ -1,0 +1,121 @@
+//! Bytes to containers, by kind and fork. Which fork: the topic's digest says it; the REST API's messages may leave it to
+//! the slot they name, which stands at a fixed offset in every kind.
+
+use crate::{MessageKind, Outcome, RawMessage, SourceKind};
+use consensus::{
+    Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, ProposerSlashing, SidecarKind,
+    SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
+    sidecar_header,
+};
+
+/// A well-formed message.
+#[derive(Clone, Debug)]
+pub(crate) enum Decoded {
+    Block(Box<SignedBlock>, ForkName),
+    Header(SignedBeaconBlockHeader),
+    Vote(Ballot),
+    AttesterSlashing(Box<AttesterSlashing>, ForkName),
+    ProposerSlashing(Box<ProposerSlashing>, ForkName),
+}
+
+/// A vote as it was sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Ballot {
+    /// Names its validator.
+    Named(SingleAttestation),
+    /// Names bits of committees.
+    ByBits { attestation: Attestation, aggregator: Option<Aggregator> },
+}
+
+/// What is around an aggregate. Matters for forwarding only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aggregator {
+    pub(crate) index: ValidatorIndex,
+    pub(crate) selection_proof: SignatureBytes,
+    pub(crate) signature: SignatureBytes,
+    pub(crate) message_root: consensus::Root,
+}
+
+impl Ballot {
+    pub(crate) fn data(&self) -> &AttestationData {
+        match self {
+            Self::Named(single) => &single.data,
+            Self::ByBits { attestation, .. } => &attestation.data,
+        }
+    }
+}
+
+/// `Err`: the outcome of what cannot be read.
+pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded, Outcome> {
+    let bytes = message.bytes.as_slice();
+    let preset = network.preset();
+    let fork = match message.origin.fork {
+        Some(fork) => fork,
+        None => fork_by_slot(network, message)?,
+    };
+    match message.kind {
+        MessageKind::Block => SignedBlock::from_ssz(fork, preset, bytes).map(|block| Decoded::Block(Box::new(block), fork)),
+        MessageKind::Aggregate => SignedAggregate::from_ssz(fork, preset, bytes).map(|signed| {
+            Decoded::Vote(Ballot::ByBits {
+                attestation: signed.aggregate,
+                aggregator: Some(Aggregator {
+                    index: signed.aggregator_index,
+                    selection_proof: signed.selection_proof,
+                    signature: signed.signature,
+                    message_root: signed.message_root,
+                }),
+            })
+        }),
+        MessageKind::Attestation { .. } if fork.has_single_attestations() => {
+            SingleAttestation::from_ssz(bytes).map(|single| Decoded::Vote(Ballot::Named(single)))
+        }
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Attestation::from_ssz(fork, preset, bytes)
+            .map(|attestation| Decoded::Vote(Ballot::ByBits { attestation, aggregator: None })),
+        MessageKind::Header => SignedBeaconBlockHeader::from_ssz(bytes).map(Decoded::Header),
+        MessageKind::AttesterSlashing => {
+            AttesterSlashing::from_ssz(fork, preset, bytes).map(|slashing| Decoded::AttesterSlashing(Box::new(slashing), fork))
+        }
+        MessageKind::ProposerSlashing => {
+            ProposerSlashing::from_ssz(bytes).map(|slashing| Decoded::ProposerSlashing(Box::new(slashing), fork))
+        }
+        // From Gloas on they carry no header: nothing to prove, and the sender is right.
+        MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } if fork >= ForkName::Gloas => {
+            return Err(Outcome::Refused("sidecars of this fork carry no signed header"));
+        }
+        MessageKind::BlobSidecar { .. } => sidecar_header(fork, preset, SidecarKind::Blob, bytes).map(Decoded::Header),
+        MessageKind::DataColumnSidecar { .. } => {
+            sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).map(Decoded::Header)
+        }
+    }
+    .map_err(malformed)
+}
+
+fn malformed(error: DecodeError) -> Outcome {
+    Outcome::Malformed(error.to_string())
+}
+
+/// The fork at the slot the message names; only what our own node says is trusted to be of that fork.
+fn fork_by_slot(network: &Network, message: &RawMessage) -> Result<ForkName, Outcome> {
+    match message.origin.source {
+        SourceKind::Api => {}
+        SourceKind::Gossip | SourceKind::Block | SourceKind::SlashingOp => return Err(Outcome::UnknownFork),
+    }
+    let fork_at = |offset: usize| {
+        let bytes = message.bytes.get(offset..offset + 8)?;
+        let slot = Slot::new(u64::from_le_bytes(bytes.try_into().ok()?));
+        Some(network.spec.fork_name_at(slot.epoch(network.preset())))
+    };
+    let by_bits = || fork_at(4);
+    match message.kind {
+        MessageKind::Block => fork_at(100),
+        MessageKind::Aggregate => fork_at(212),
+        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => {
+            fork_at(16).filter(|fork| fork.has_single_attestations()).or_else(by_bits)
+        }
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => by_bits(),
+        MessageKind::Header | MessageKind::ProposerSlashing => fork_at(0),
+        MessageKind::AttesterSlashing => fork_at(12),
+        MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } => return Err(Outcome::UnknownFork),
+    }
+    .ok_or_else(|| Outcome::Malformed("too short to name its slot; ask its sender for all of it".into()))
+}

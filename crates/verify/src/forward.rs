@@ -1,0 +1,106 @@
+//! What other clients would take badly: the parts of the gossip conditions that can be told from what is known here. A proven
+//! message that fails one is as good as evidence as any other, and not passed on. Source: `p2p-interface.md` of each fork, the
+//! [REJECT] conditions and the windows of the [IGNORE] ones.
+//!
+//! Not told here: whether a block's proposer was the slot's (that wants the state), and whether blocks are valid.
+
+use crate::UnixNs;
+use chain::{Chain, Contexts};
+use consensus::{
+    Attestation, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, Seat, Shuffling, SignatureBytes, ValidatorIndex,
+    sha256,
+};
+use std::sync::Arc;
+
+/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`.
+const CLOCK_DISPARITY_NS: u64 = 500_000_000;
+/// `ATTESTATION_PROPAGATION_SLOT_RANGE`, before Deneb.
+const PROPAGATION_SLOTS: u64 = 32;
+/// `ATTESTATION_SUBNET_COUNT`.
+const N_SUBNETS: u64 = 64;
+/// `TARGET_AGGREGATORS_PER_COMMITTEE`.
+const TARGET_AGGREGATORS: u64 = 16;
+
+/// What every vote on gossip must be.
+pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
+    let network = chain.network();
+    let preset = network.preset();
+    let fork = network.spec.fork_name_at(data.target.epoch);
+    let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
+    let late = network.slot_at(now.0.saturating_sub(CLOCK_DISPARITY_NS));
+    let in_window = data.slot <= early
+        && if fork >= ForkName::Deneb {
+            data.target.epoch.saturating_add(1) >= late.epoch(preset)
+        } else {
+            data.slot.saturating_add(PROPAGATION_SLOTS) >= late
+        };
+    let head_slot = chain.block_slot(&data.beacon_block_root);
+    let index_fits = if fork >= ForkName::Gloas {
+        // A block's own slot cannot know whether its payload came.
+        data.index.as_u64() < 2 && (data.index.as_u64() == 0 || head_slot != Some(data.slot))
+    } else {
+        fork < ForkName::Electra || data.index.as_u64() == 0
+    };
+    in_window
+        && index_fits
+        && data.slot.epoch(preset) == data.target.epoch
+        && head_slot.is_some_and(|slot| slot <= data.slot)
+        && chain.ancestor_at(&data.beacon_block_root, data.target.epoch.start_slot(preset)) == Some(data.target.root)
+}
+
+/// A single vote on its subnet. `committee`: the one it names, unsigned from Electra on.
+pub(crate) fn single(
+    contexts: &Contexts,
+    data: &AttestationData,
+    validator: ValidatorIndex,
+    committee: CommitteeIndex,
+    subnet: Option<u64>,
+) -> bool {
+    let Some((shuffling, seat)) = certain_seat(contexts, validator) else { return false };
+    let offset = data.slot.as_u64() % shuffling.slots_per_epoch();
+    let wanted = (shuffling.committees_per_slot().saturating_mul(offset) + seat.committee.as_u64()) % N_SUBNETS;
+    seat.slot == data.slot && seat.committee == committee && subnet == Some(wanted)
+}
+
+/// An aggregate of one committee by one of its aggregators.
+pub(crate) fn aggregate(
+    contexts: &Contexts,
+    attestation: &Attestation,
+    aggregator: ValidatorIndex,
+    selection_proof: &SignatureBytes,
+) -> bool {
+    let Some((shuffling, seat)) = certain_seat(contexts, aggregator) else { return false };
+    let Some(committee) = shuffling.committee(seat.slot, seat.committee) else { return false };
+    let modulo = (committee.len() as u64 / TARGET_AGGREGATORS).max(1);
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&sha256(selection_proof.as_slice())[..8]);
+    seat.slot == attestation.data.slot && attestation.committees() == [seat.committee] && u64::from_le_bytes(first) % modulo == 0
+}
+
+/// A block of about now on top of one we know.
+pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, now: UnixNs) -> bool {
+    let network = chain.network();
+    let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
+    header.slot <= early
+        && header.slot > chain.finalized().epoch.start_slot(network.preset())
+        && chain.block_slot(&header.parent_root).is_some_and(|parent| parent < header.slot)
+}
+
+/// A slashing operation of at least one of `subjects` that can still be slashed.
+pub(crate) fn slashing(chain: &Chain, mut subjects: impl Iterator<Item = ValidatorIndex>, now: UnixNs) -> bool {
+    let epoch = chain.network().slot_at(now.0).epoch(chain.network().preset());
+    subjects.any(|subject| {
+        let record = chain.registry().record(subject);
+        record.is_some_and(|record| !record.slashed && record.activation_epoch <= epoch && epoch < record.withdrawable_epoch)
+    })
+}
+
+fn certain_seat(contexts: &Contexts, validator: ValidatorIndex) -> Option<(&Arc<Shuffling>, Seat)> {
+    match contexts {
+        Contexts::Certain(shufflings) => match shufflings.as_slice() {
+            [only] => only.seat(validator).map(|seat| (only, seat)),
+            _ => None,
+        },
+        Contexts::Candidates(_) | Contexts::Unknown => None,
+    }
+}

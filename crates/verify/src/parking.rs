@@ -1,0 +1,169 @@
+//! Where votes wait for the committees of their epoch. Bounded three ways ([`ParkingLimits`]); when it is full, who holds
+//! most of it gives way, so one peer cannot keep the others out.
+
+use crate::decode::Ballot;
+use crate::ledger::Item;
+use crate::{Heard, ParkingLimits, PeerBytes, UnixNs};
+use consensus::{Root, ShufflingId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A vote on its way through, possibly with stops.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) item: Item,
+    pub(crate) heard: Heard,
+    pub(crate) ballot: Ballot,
+    pub(crate) data_root: Root,
+    pub(crate) n_bytes: usize,
+    /// Shufflings under which it was tried and failed.
+    pub(crate) tried: Vec<ShufflingId>,
+}
+
+/// What parking a job led to.
+pub(crate) struct Parked {
+    /// Made room for it.
+    pub(crate) evicted: Vec<Job>,
+    /// The job itself, if there was no room.
+    pub(crate) refused: Option<Job>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Parking {
+    limits: ParkingLimits,
+    jobs: BTreeMap<u64, Job>,
+    by_peer: HashMap<Option<PeerBytes>, BTreeSet<u64>>,
+    n_bytes: usize,
+    /// Jobs that are messages of their own, not parts of a block.
+    n_messages: usize,
+    next: u64,
+}
+
+impl Parking {
+    pub(crate) fn new(limits: ParkingLimits) -> Self {
+        Self { limits, jobs: BTreeMap::new(), by_peer: HashMap::new(), n_bytes: 0, n_messages: 0, next: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Jobs that are messages of their own, not parts of a block.
+    pub(crate) fn n_messages(&self) -> usize {
+        self.n_messages
+    }
+
+    /// Lets a job wait, if there is room or can be made.
+    pub(crate) fn park(&mut self, job: Job) -> Parked {
+        let peer = job.heard.peer.clone();
+        let held = self.by_peer.get(&peer).map_or(0, BTreeSet::len);
+        let mut evicted = Vec::new();
+        if peer.is_some() && held >= self.limits.messages_per_peer {
+            return Parked { evicted, refused: Some(job) };
+        }
+        while self.jobs.len() >= self.limits.messages || self.n_bytes + job.n_bytes > self.limits.bytes {
+            // Whoever holds most gives way, unless that is the newcomer itself.
+            let most = self.by_peer.iter().max_by_key(|(peer, ids)| (ids.len(), *peer)).map(|(peer, ids)| (peer.clone(), ids));
+            let oldest = match most {
+                Some((largest, ids)) if ids.len() > held && largest != peer => ids.first().copied(),
+                Some(_) | None => None,
+            };
+            match oldest.and_then(|id| self.take(id)) {
+                Some(job) => evicted.push(job),
+                None => return Parked { evicted, refused: Some(job) },
+            }
+        }
+        let id = self.next;
+        self.next += 1;
+        self.n_bytes += job.n_bytes;
+        self.n_messages += usize::from(job.item.is_message());
+        self.by_peer.entry(peer).or_default().insert(id);
+        self.jobs.insert(id, job);
+        Parked { evicted, refused: None }
+    }
+
+    /// Those that arrived before `oldest`, and at the end of a replay all.
+    pub(crate) fn expire(&mut self, oldest: UnixNs) -> Vec<Job> {
+        self.take_if(|job| job.heard.at < oldest)
+    }
+
+    /// Takes out those that `wanted` says are worth a try.
+    pub(crate) fn take_if(&mut self, mut wanted: impl FnMut(&Job) -> bool) -> Vec<Job> {
+        let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| wanted(job)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
+    }
+
+    fn take(&mut self, id: u64) -> Option<Job> {
+        let job = self.jobs.remove(&id)?;
+        self.n_bytes -= job.n_bytes;
+        self.n_messages -= usize::from(job.item.is_message());
+        if let Some(ids) = self.by_peer.get_mut(&job.heard.peer) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_peer.remove(&job.heard.peer);
+            }
+        }
+        Some(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MessageKind, SourceKind};
+    use consensus::{AttestationData, SignatureBytes, SingleAttestation, ValidatorIndex};
+
+    fn job(peer: Option<u8>, number: u64) -> Job {
+        let ballot = Ballot::Named(SingleAttestation {
+            committee_index: Default::default(),
+            attester_index: ValidatorIndex::new(number),
+            data: AttestationData::default(),
+            signature: SignatureBytes::ZERO,
+        });
+        let peer: Option<PeerBytes> = peer.map(|peer| PeerBytes::from([peer]));
+        Job {
+            item: Item::message(number, None, peer.clone(), MessageKind::AttestationByBits),
+            heard: Heard { at: UnixNs(number), source: SourceKind::Gossip, peer },
+            ballot,
+            data_root: Root::ZERO,
+            n_bytes: 100,
+            tried: Vec::new(),
+        }
+    }
+
+    fn limits() -> ParkingLimits {
+        ParkingLimits { messages: 10, bytes: 1000, messages_per_peer: 8, wait_epochs: 1, tries: 1 }
+    }
+
+    #[test]
+    fn who_holds_most_gives_way() {
+        let mut parking = Parking::new(limits());
+        for number in 0..8 {
+            assert!(parking.park(job(Some(1), number)).refused.is_none());
+        }
+        // Its share.
+        assert!(parking.park(job(Some(1), 8)).refused.is_some());
+        assert!(parking.park(job(Some(2), 9)).refused.is_none());
+        assert!(parking.park(job(Some(2), 10)).refused.is_none());
+        // Full: peer 1 loses its oldest.
+        let parked = parking.park(job(Some(3), 11));
+        assert!(parked.refused.is_none());
+        assert_eq!(parked.evicted.iter().map(|job| job.heard.at.0).collect::<Vec<_>>(), [0]);
+        assert_eq!((parking.len(), parking.n_messages(), parking.bytes()), (10, 10, 1000));
+        // The largest holder evicts nobody.
+        assert!(parking.park(job(Some(1), 12)).refused.is_some());
+        assert_eq!(parking.expire(UnixNs(9)).len(), 7);
+        assert_eq!(parking.take_if(|_| true).len(), 3);
+        assert_eq!((parking.len(), parking.n_messages(), parking.bytes(), parking.by_peer.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn bytes_are_bounded_as_well() {
+        let mut parking = Parking::new(ParkingLimits { bytes: 250, ..limits() });
+        let kept = (0..5).filter(|number| parking.park(job(None, *number)).refused.is_none()).count();
+        assert_eq!((kept, parking.bytes()), (2, 200));
+    }
+}

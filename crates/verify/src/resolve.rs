@@ -1,0 +1,96 @@
+//! Bits to validators: which committees could this vote mean?
+//!
+//! What [`chain::Chain::contexts`] answers may be one shuffling for certain, or several that could be it. Under the wrong one
+//! a good vote looks forged, so only a vote that fails under the one certain shuffling is called that.
+
+use crate::batch::Members;
+use chain::{Chain, Contexts};
+use consensus::{Attestation, AttestationData, Checkpoint, Root, Shuffling, ShufflingId, ValidatorIndex};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A vote's possible signers.
+pub(crate) enum Resolution {
+    /// This shuffling and no other.
+    Certain(Candidate),
+    /// Not yet tried, likeliest first. Never empty.
+    Candidates(Vec<Candidate>),
+    /// Nothing (more) to try now.
+    Later,
+    /// The certain shuffling has no such committee, or of another size; or no bit is set.
+    Misfit(&'static str),
+}
+
+/// Signers under one shuffling.
+pub(crate) struct Candidate {
+    pub(crate) members: Members,
+    pub(crate) shuffling: Arc<Shuffling>,
+}
+
+/// The chain's answers, asked once per data. Dropped when the chain changes.
+#[derive(Default)]
+pub(crate) struct ContextCache(HashMap<Root, Contexts>);
+
+impl ContextCache {
+    /// For a vote whose slot lies outside its target's epoch, the committees are those of the slot (`get_beacon_committee` takes
+    /// the slot's epoch); no honest client makes one, so they are never certain.
+    pub(crate) fn of<'a>(&'a mut self, chain: &mut Chain, data: &AttestationData, data_root: Root) -> &'a Contexts {
+        self.0.entry(data_root).or_insert_with(|| {
+            let slot_epoch = data.slot.epoch(chain.network().preset());
+            if slot_epoch == data.target.epoch {
+                return chain.contexts(data);
+            }
+            let target = Checkpoint { epoch: slot_epoch, root: data.beacon_block_root };
+            match chain.contexts(&AttestationData { target, ..*data }) {
+                Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => Contexts::Candidates(shufflings),
+                Contexts::Unknown => Contexts::Unknown,
+            }
+        })
+    }
+}
+
+/// The shuffling of the target's epoch in which all `members` sit at the vote's slot, if it is among these.
+pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[ValidatorIndex]) -> Option<Arc<Shuffling>> {
+    let shufflings = match contexts {
+        Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings,
+        Contexts::Unknown => return None,
+    };
+    let sits =
+        |shuffling: &Shuffling, member: &ValidatorIndex| shuffling.seat(*member).is_some_and(|seat| seat.slot == data.slot);
+    shufflings.iter().find(|s| s.epoch() == data.target.epoch && members.iter().all(|member| sits(s, member))).cloned()
+}
+
+/// The signers of a vote by bits. `tried`: shufflings under which it failed before; those it cannot be of are added.
+/// `sure`: whether what the chain calls certain may be taken for that (its registry is not too old).
+pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mut Vec<ShufflingId>, sure: bool) -> Resolution {
+    if attestation.aggregation_bits.is_zero() {
+        return Resolution::Misfit("no bit is set; ask its sender for the signed one");
+    }
+    let (shufflings, certain) = match contexts {
+        Contexts::Certain(shufflings) => (shufflings, sure && shufflings.len() == 1),
+        Contexts::Candidates(shufflings) => (shufflings, false),
+        Contexts::Unknown => return Resolution::Later,
+    };
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(shufflings.len());
+    for shuffling in shufflings.iter().filter(|shuffling| certain || !tried.contains(&shuffling.id())).collect::<Vec<_>>() {
+        let members = attestation.attesting_indices(shuffling).and_then(Members::from_sorted);
+        match members.filter(|members| candidates.iter().all(|other| other.members != *members)) {
+            Some(members) => candidates.push(Candidate { members, shuffling: shuffling.clone() }),
+            None => tried.push(shuffling.id()),
+        }
+    }
+    match (certain, candidates.is_empty()) {
+        (true, false) => Resolution::Certain(candidates.swap_remove(0)),
+        (true, true) => Resolution::Misfit("its bits fit no committees of its slot; ask its sender for the signed one"),
+        (false, false) => Resolution::Candidates(candidates),
+        (false, true) => Resolution::Later,
+    }
+}
+
+/// Whether there is a shuffling under which it was not tried.
+pub(crate) fn has_news(contexts: &Contexts, tried: &[ShufflingId]) -> bool {
+    match contexts {
+        Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings.iter().any(|s| !tried.contains(&s.id())),
+        Contexts::Unknown => false,
+    }
+}

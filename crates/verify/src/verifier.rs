@@ -1,0 +1,238 @@
+//! [`Verifier::process`]: one batch through decode, resolve and check, in three equations:
+//!
+//! 1. blocks, and headers from sidecars. What is proven extends the chain, so that the rest of the batch finds its committees;
+//! 2. what names its validators: single votes from Electra on, slashing operations, also those inside the blocks;
+//! 3. votes by bits: aggregates, attestations inside blocks, single votes before Electra, and those parked that the chain's news may help.
+//!    First those whose committees are certain; then the others, candidate by candidate.
+//!
+//! Each in a file of its own beside this one.
+
+mod blocks;
+mod by_bits;
+mod named;
+
+use crate::batch::{Judged, Method, prove};
+use crate::decode::{Ballot, Decoded, decode};
+use crate::docket::Docket;
+use crate::ledger::{Item, Ledger};
+use crate::parking::{Job, Parking};
+use crate::resolve::ContextCache;
+use crate::seen::{Recent, SeenVotes};
+use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
+use blocks::{BlockJob, HeaderJob};
+use chain::Chain;
+use consensus::{Network, Root, SignatureBytes, Slot};
+use named::SlashingJob;
+use rand::SeedableRng as _;
+use rand::rngs::{OsRng, StdRng};
+use std::collections::HashMap;
+
+/// Messages that one worker decodes at a time.
+const DECODE_CHUNK: usize = 64;
+
+/// Proves what batches of messages claim. One owner; the memory of what was proven, and what waits, is in here.
+#[derive(Debug)]
+pub struct Verifier {
+    config: VerifyConfig,
+    method: Method,
+    /// Weights must be unpredictable for who sends signatures.
+    rng: StdRng,
+    votes: SeenVotes,
+    /// Proven headers by root, with the one signature that is valid.
+    proposals: Recent<Root, SignatureBytes>,
+    blocks: Recent<Root, ()>,
+    slashings: Recent<Root, ()>,
+    /// Proven votes by bits whose committees were not certain: what they said, by hash.
+    ballots: Recent<Root, ()>,
+    parking: Parking,
+    /// Tries of uncertain votes in this slot, by peer.
+    tries: HashMap<PeerBytes, usize>,
+    slot: Slot,
+    generation: u64,
+    next_number: u64,
+}
+
+/// Sizes for the metrics page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifierStats {
+    /// Waiting messages; parts of blocks come on top.
+    pub parked_messages: usize,
+    /// Everything that waits.
+    pub parked: usize,
+    pub parked_bytes: usize,
+    /// (validator, data) pairs that a repeat of costs nothing.
+    pub remembered_votes: usize,
+    /// Pairs that had to make room.
+    pub forgotten_votes: u64,
+}
+
+/// A batch, sorted by what is done with it.
+#[derive(Default)]
+struct Intake {
+    blocks: Vec<BlockJob>,
+    headers: Vec<HeaderJob>,
+    slashings: Vec<SlashingJob>,
+    named: Vec<Job>,
+    by_bits: Vec<Job>,
+}
+
+impl Verifier {
+    pub fn new(config: VerifyConfig) -> Self {
+        Self::with_rng(config, StdRng::try_from_rng(&mut OsRng).unwrap_or_else(|_| StdRng::from_rng(&mut rand::rng())))
+    }
+
+    /// With predictable weights: for tests only.
+    #[cfg(feature = "test-support")]
+    pub fn seeded(config: VerifyConfig, seed: u64) -> Self {
+        Self::with_rng(config, StdRng::seed_from_u64(seed))
+    }
+
+    fn with_rng(config: VerifyConfig, rng: StdRng) -> Self {
+        Self {
+            config,
+            method: Method { singles: config.singles, threads: pool::n_threads(config.threads) },
+            rng,
+            votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
+            proposals: Recent::new(config.remembered_roots),
+            blocks: Recent::new(config.remembered_roots),
+            slashings: Recent::new(config.remembered_roots),
+            ballots: Recent::new(config.remembered_roots),
+            parking: Parking::new(config.parking),
+            tries: HashMap::new(),
+            slot: Slot::new(0),
+            generation: 0,
+            next_number: 0,
+        }
+    }
+
+    /// Changes how singles are proven: sums when more comes in than can be proven one by one.
+    pub fn set_singles(&mut self, singles: crate::SinglesProof) {
+        self.method.singles = singles;
+    }
+
+    /// Judges a batch. `now`: the time by which messages expire and by which "early" and "late" are told for forwarding; in a
+    /// replay the latest message's. Proven blocks extend `chain`. Each message of the batch has one outcome in the result,
+    /// and so has each parked one whose waiting ended.
+    pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: UnixNs) -> Verified {
+        let network = chain.network().clone();
+        let mut ledger = Ledger::default();
+        self.votes.tick();
+        let new_slot = self.turn_to(&network, now, &mut ledger);
+        let mut intake = self.read(&network, batch, &mut ledger);
+        self.prove_blocks(chain, &mut intake, now, &mut ledger);
+        self.prove_named(chain, &mut intake, now, &mut ledger);
+        self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
+        ledger.close()
+    }
+
+    /// Ends all waiting: at the end of a replay, or of the program.
+    pub fn finish(&mut self) -> Verified {
+        let mut ledger = Ledger::default();
+        for job in self.parking.take_if(|_| true) {
+            ledger.settle(job.item, Outcome::Expired);
+        }
+        ledger.close()
+    }
+
+    /// Messages that wait: `received = final outcomes + parked`.
+    pub fn parked(&self) -> usize {
+        self.parking.n_messages()
+    }
+
+    pub fn stats(&self) -> VerifierStats {
+        VerifierStats {
+            parked_messages: self.parking.n_messages(),
+            parked: self.parking.len(),
+            parked_bytes: self.parking.bytes(),
+            remembered_votes: self.votes.len(),
+            forgotten_votes: self.votes.n_forgotten,
+        }
+    }
+
+    /// Once a slot: budgets are new, and who waited too long has waited in vain. Whether the slot is a new one.
+    fn turn_to(&mut self, network: &Network, now: UnixNs, ledger: &mut Ledger) -> bool {
+        let slot = network.slot_at(now.0);
+        if slot == self.slot {
+            return false;
+        }
+        self.slot = slot;
+        self.tries.clear();
+        let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
+        let oldest = now.0.saturating_sub(self.config.parking.wait_epochs.saturating_mul(epoch_ns));
+        for job in self.parking.expire(UnixNs(oldest)) {
+            ledger.settle(job.item, Outcome::Expired);
+        }
+        true
+    }
+
+    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, ledger: &mut Ledger) -> Intake {
+        let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
+        let decoded: Vec<Result<Decoded, Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
+            chunk.iter().map(|message| decode(network, message)).collect::<Vec<_>>()
+        })
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut intake = Intake::default();
+        for (message, decoded) in batch.into_iter().zip(decoded) {
+            let heard = Heard { at: message.received_at, source: message.origin.source, peer: message.origin.peer.clone() };
+            let item = Item::message(self.next_number, message.ticket, message.origin.peer, message.kind);
+            self.next_number += 1;
+            let n_bytes = message.bytes.len();
+            match decoded {
+                Err(outcome) => ledger.settle(item, outcome),
+                Ok(Decoded::Block(block, fork)) => intake.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
+                Ok(Decoded::Header(header)) => intake.headers.push(HeaderJob { item, heard, header }),
+                Ok(Decoded::AttesterSlashing(slashing, fork)) => {
+                    intake.slashings.push(SlashingJob::attester(item, heard, slashing, fork, None));
+                }
+                Ok(Decoded::ProposerSlashing(slashing, fork)) => {
+                    intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
+                }
+                Ok(Decoded::Vote(ballot)) => intake.take_vote(item, heard, ballot, n_bytes),
+            }
+        }
+        intake
+    }
+
+    /// The equation over a docket. What it proves is given out and remembered.
+    fn judge(&mut self, chain: &Chain, docket: Docket, ledger: &mut Ledger) -> Judged {
+        let judged = prove(docket.claims, chain.registry(), self.method, &mut self.rng);
+        for claim in judged.proven() {
+            if let Some(data_root) = claim.vote_root() {
+                self.votes.insert(data_root, claim.members());
+            }
+            if let Some((root, signature)) = claim.proposal_root() {
+                self.proposals.insert(root, signature);
+            }
+        }
+        let (votes, proposals) = judged.harvest();
+        ledger.verified.votes.extend(votes);
+        ledger.verified.proposals.extend(proposals);
+        judged
+    }
+}
+
+impl Intake {
+    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, n_bytes: usize) {
+        let data_root = ballot.data().root();
+        let job = Job { item, heard, data_root, n_bytes, tried: Vec::new(), ballot };
+        match &job.ballot {
+            Ballot::Named(_) => self.named.push(job),
+            Ballot::ByBits { .. } => self.by_bits.push(job),
+        }
+    }
+}
+
+/// The chain's answers for votes about now, which are cheap; `None` for others, whose committees only aggregates need.
+fn contexts_near<'a>(
+    cache: &'a mut ContextCache,
+    chain: &mut Chain,
+    job: &consensus::AttestationData,
+    data_root: Root,
+    now: Slot,
+) -> Option<&'a chain::Contexts> {
+    let epoch = now.epoch(chain.network().preset());
+    let near = job.target.epoch <= epoch.saturating_add(1) && epoch <= job.target.epoch.saturating_add(2);
+    near.then(|| cache.of(chain, job, data_root))
+}

@@ -1,0 +1,174 @@
+//! Blocks and headers. A header is proven by its proposer's signature; the body belongs to it by the body root, so what a
+//! proven block carries is what the proposer put there. It extends the chain if its randao reveal is proven too.
+
+use super::{Intake, Verifier};
+use crate::batch::{Claim, Judged, Judgement};
+use crate::decode::Ballot;
+use crate::docket::{Docket, Place};
+use crate::ledger::{Item, Ledger};
+use crate::verifier::named::SlashingJob;
+use crate::{Heard, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
+use chain::{BlockFacts, Chain};
+use consensus::{
+    BeaconBlockHeader, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
+};
+
+pub(super) struct BlockJob {
+    pub(super) item: Item,
+    pub(super) heard: Heard,
+    pub(super) block: Box<SignedBlock>,
+    pub(super) fork: ForkName,
+    pub(super) n_bytes: usize,
+}
+
+pub(super) struct HeaderJob {
+    pub(super) item: Item,
+    pub(super) heard: Heard,
+    pub(super) header: SignedBeaconBlockHeader,
+}
+
+/// What is known about a header before the equation.
+#[derive(Clone, Copy)]
+pub(super) enum Standing {
+    /// This very signature was proven before.
+    Known,
+    /// Another one was, and of BLS signatures only one is valid.
+    Forged,
+    Asked(Place),
+}
+
+impl Standing {
+    pub(super) fn judgement(self, judged: &Judged) -> Judgement {
+        match self {
+            Self::Known => Judgement::Proven { alone: true },
+            Self::Forged => Judgement::Forged,
+            Self::Asked(place) => judged.judgement(place.claim),
+        }
+    }
+
+    pub(super) fn is_repeat(self) -> bool {
+        match self {
+            Self::Known => true,
+            Self::Forged => false,
+            Self::Asked(place) => !place.first,
+        }
+    }
+}
+
+impl Verifier {
+    pub(super) fn prove_blocks(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
+        let network = chain.network().clone();
+        let mut docket = Docket::default();
+        let headers: Vec<(HeaderJob, Standing)> = std::mem::take(&mut intake.headers)
+            .into_iter()
+            .map(|job| {
+                let standing = self.ask_header(&mut docket, &network, &job.header, job.header.message.root(), &job.heard);
+                (job, standing)
+            })
+            .collect();
+        let mut blocks: Vec<(BlockJob, Standing, Place)> = std::mem::take(&mut intake.blocks)
+            .into_iter()
+            .map(|job| {
+                let standing = self.ask_header(&mut docket, &network, &job.block.signed_header, job.block.root, &job.heard);
+                let reveal = docket.add(reveal_claim(&network, &job));
+                (job, standing, reveal)
+            })
+            .collect();
+        if docket.claims.is_empty() {
+            return;
+        }
+        let judged = self.judge(chain, docket, ledger);
+        for (job, standing) in headers {
+            let outcome = match standing.judgement(&judged) {
+                Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
+                // The sidecar around it is not checked, so it is not passed on.
+                Judgement::Proven { .. } => Outcome::Proven { forwardable: false },
+                Judgement::Forged => Outcome::BadSignature,
+                Judgement::NoKey => Outcome::UnknownValidator,
+            };
+            ledger.settle(job.item, outcome);
+        }
+        // Parents first.
+        blocks.sort_by_key(|(job, ..)| job.block.signed_header.message.slot);
+        for (job, standing, reveal) in blocks {
+            match standing.judgement(&judged) {
+                Judgement::Proven { .. } if self.blocks.contains(&job.block.root) => ledger.settle(job.item, Outcome::Duplicate),
+                Judgement::Proven { .. } => {
+                    self.blocks.insert(job.block.root, ());
+                    take_block(chain, intake, job, judged.judgement(reveal.claim), now, ledger);
+                }
+                Judgement::Forged => ledger.settle(job.item, Outcome::BadSignature),
+                Judgement::NoKey => ledger.settle(job.item, Outcome::UnknownValidator),
+            }
+        }
+    }
+
+    /// A claim for a header, unless its root was proven before.
+    pub(super) fn ask_header(
+        &self,
+        docket: &mut Docket,
+        network: &Network,
+        header: &SignedBeaconBlockHeader,
+        root: Root,
+        heard: &Heard,
+    ) -> Standing {
+        match self.proposals.get(&root) {
+            Some(signature) if *signature == header.signature => Standing::Known,
+            Some(_) => Standing::Forged,
+            None => Standing::Asked(docket.add(proposal_claim(network, header.message, root, header.signature, heard))),
+        }
+    }
+}
+
+fn proposal_claim(network: &Network, header: BeaconBlockHeader, root: Root, signature: SignatureBytes, heard: &Heard) -> Claim {
+    Claim::proposal(network, header, root, signature, heard.clone())
+}
+
+fn reveal_claim(network: &Network, job: &BlockJob) -> Claim {
+    let header = &job.block.signed_header.message;
+    let epoch = header.slot.epoch(network.preset());
+    Claim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
+}
+
+/// A block whose proposer signed it: extends the chain, and hands on what it carries.
+fn take_block(chain: &mut Chain, intake: &mut Intake, job: BlockJob, reveal: Judgement, now: UnixNs, ledger: &mut Ledger) {
+    let BlockJob { item, heard, block, fork, n_bytes } = job;
+    let header = block.signed_header.message;
+    let (randao_proven, reveal) = match reveal {
+        Judgement::Proven { alone } => (true, Outcome::Proven { forwardable: alone }),
+        Judgement::Forged => (false, Outcome::BadSignature),
+        Judgement::NoKey => (false, Outcome::UnknownValidator),
+    };
+    ledger.settle(item.inside(InnerKind::RandaoReveal), reveal);
+    if randao_proven {
+        chain.extend(&BlockFacts {
+            root: block.root,
+            slot: header.slot,
+            parent_root: header.parent_root,
+            proposer_index: header.proposer_index,
+            randao_reveal: block.randao_reveal,
+        });
+        if block.registry_change == RegistryChange::Possible {
+            chain.note_registry_change(header.slot);
+        }
+    }
+    let included_in = Some(Inclusion { block: block.root, slot: header.slot });
+    let inside = |source| Heard { source, ..heard.clone() };
+    for attestation in block.attestations.iter().cloned() {
+        let n_bytes = attestation.aggregation_bits.as_slice().len() + consensus::SingleAttestation::SSZ_LEN;
+        let ballot = Ballot::ByBits { attestation, aggregator: None };
+        intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, n_bytes);
+    }
+    for slashing in &block.attester_slashings {
+        let item = item.inside(InnerKind::AttesterSlashing);
+        let heard = inside(SourceKind::SlashingOp);
+        intake.slashings.push(SlashingJob::attester(item, heard, Box::new(slashing.clone()), fork, included_in));
+    }
+    for slashing in &block.proposer_slashings {
+        let item = item.inside(InnerKind::ProposerSlashing);
+        let heard = inside(SourceKind::SlashingOp);
+        intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
+    }
+    ledger.settle(item, Outcome::Proven { forwardable: randao_proven && forward::block(chain, &header, now) });
+    ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
+}

@@ -1,0 +1,230 @@
+//! Votes by bits: who signed follows from committees, and those from the branch. A vote that fails under one shuffling is not
+//! called forged while another could be the right one: it waits, and nobody is blamed.
+
+use super::Verifier;
+use crate::batch::{Claim, Judged, Judgement, Members};
+use crate::decode::{Aggregator, Ballot};
+use crate::docket::{Docket, Place};
+use crate::ledger::Ledger;
+use crate::parking::Job;
+use crate::resolve::{self, Candidate, ContextCache, Resolution};
+use crate::{Outcome, UnixNs, forward};
+use chain::Chain;
+use consensus::{Attestation, Network, Root, sha256};
+use std::collections::VecDeque;
+
+const NO_ROOM: &str = "no room to wait for committees";
+
+/// A vote whose committees are certain, in the docket.
+struct Asked {
+    job: Job,
+    vote: Place,
+    /// Selection proof and the aggregator's signature.
+    outer: Option<[Place; 2]>,
+}
+
+/// A vote with candidates that are still to be tried.
+struct Open {
+    job: Job,
+    candidates: VecDeque<Candidate>,
+}
+
+impl Verifier {
+    pub(super) fn prove_by_bits(&mut self, chain: &mut Chain, fresh: Vec<Job>, new_slot: bool, now: UnixNs, ledger: &mut Ledger) {
+        let mut cache = ContextCache::default();
+        let mut jobs = Vec::new();
+        // Only those are tried again for whose epoch the chain has a shuffling that they were not tried under.
+        if chain.generation() != self.generation || new_slot {
+            self.generation = chain.generation();
+            let tries = self.config.parking.tries;
+            jobs = self.parking.take_if(|job| {
+                job.tried.len() < tries && resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root), &job.tried)
+            });
+        }
+        jobs.extend(fresh);
+        let open = self.prove_certain(chain, &mut cache, jobs, now, ledger);
+        self.prove_candidates(chain, open, ledger);
+    }
+
+    /// One equation over all votes whose committees are certain. Gives back those whose are not.
+    fn prove_certain(
+        &mut self,
+        chain: &mut Chain,
+        cache: &mut ContextCache,
+        jobs: Vec<Job>,
+        now: UnixNs,
+        ledger: &mut Ledger,
+    ) -> Vec<Open> {
+        let network = chain.network().clone();
+        // With an old registry what looks certain may be wrong, and honest peers would be blamed.
+        let sure = !chain.needs_registry_refresh();
+        let mut docket = Docket::default();
+        let mut asked: Vec<Asked> = Vec::new();
+        let mut open: Vec<Open> = Vec::new();
+        for mut job in jobs {
+            let Ballot::ByBits { attestation, aggregator } = &job.ballot else { continue };
+            let aggregator = aggregator.filter(|_| self.config.check_aggregators);
+            let contexts = cache.of(chain, &attestation.data, job.data_root);
+            match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
+                Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
+                Resolution::Later => self.park(job, ledger),
+                Resolution::Certain(only) => {
+                    if self.votes.covers(job.data_root, only.members.as_slice()) {
+                        ledger.settle(job.item, Outcome::Duplicate);
+                        continue;
+                    }
+                    let outer =
+                        aggregator.map(|outer| outer_claims(&network, attestation, &outer, &job).map(|claim| docket.add(claim)));
+                    let vote = docket.add(vote_claim(&network, attestation, &job, only));
+                    asked.push(Asked { job, vote, outer });
+                }
+                Resolution::Candidates(candidates) => {
+                    if self.ballots.contains(&said(attestation, job.data_root)) {
+                        ledger.settle(job.item, Outcome::Duplicate);
+                    } else if self.may_try(&job) {
+                        open.push(Open { job, candidates: candidates.into() });
+                    } else {
+                        self.park(job, ledger);
+                    }
+                }
+            }
+        }
+        let judged = self.judge(chain, docket, ledger);
+        for Asked { job, vote, outer } in asked {
+            let outcome = match judged.judgement(vote.claim) {
+                Judgement::Proven { .. } if !vote.first => Outcome::Duplicate,
+                Judgement::Proven { alone } => {
+                    Outcome::Proven { forwardable: alone && self.is_welcome(chain, cache, &job, outer, &judged, now) }
+                }
+                Judgement::Forged => Outcome::BadSignature,
+                Judgement::NoKey => Outcome::UnknownValidator,
+            };
+            ledger.settle(job.item, outcome);
+        }
+        open
+    }
+
+    /// One equation for each rank of candidates; those proven under an earlier one are done.
+    fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<Open>, ledger: &mut Ledger) {
+        let network = chain.network().clone();
+        while !open.is_empty() {
+            let mut docket = Docket::default();
+            let mut asked: Vec<(Open, Place, consensus::ShufflingId)> = Vec::new();
+            for mut trial in open.drain(..) {
+                match (trial.candidates.pop_front(), &trial.job.ballot) {
+                    (Some(candidate), Ballot::ByBits { attestation, .. }) => {
+                        let id = candidate.shuffling.id();
+                        let place = docket.add(vote_claim(&network, attestation, &trial.job, candidate));
+                        asked.push((trial, place, id));
+                    }
+                    (None, _) | (Some(_), Ballot::Named(_)) => self.park(trial.job, ledger),
+                }
+            }
+            let judged = self.judge(chain, docket, ledger);
+            for (mut trial, place, id) in asked {
+                match judged.judgement(place.claim) {
+                    Judgement::Proven { .. } => {
+                        if let Ballot::ByBits { attestation, .. } = &trial.job.ballot {
+                            self.ballots.insert(said(attestation, trial.job.data_root), ());
+                        }
+                        let outcome = if place.first { Outcome::Proven { forwardable: false } } else { Outcome::Duplicate };
+                        ledger.settle(trial.job.item, outcome);
+                    }
+                    Judgement::Forged | Judgement::NoKey => {
+                        trial.job.tried.push(id);
+                        open.push(trial);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Within the peer's budget of this slot. What has no peer was chosen by ourselves.
+    fn may_try(&mut self, job: &Job) -> bool {
+        let Some(peer) = &job.heard.peer else { return true };
+        let used = self.tries.entry(peer.clone()).or_default();
+        *used = used.saturating_add(1);
+        *used <= self.config.uncertain_tries
+    }
+
+    /// Whether other clients would take this proven vote well.
+    fn is_welcome(
+        &self,
+        chain: &mut Chain,
+        cache: &mut ContextCache,
+        job: &Job,
+        outer: Option<[Place; 2]>,
+        judged: &Judged,
+        now: UnixNs,
+    ) -> bool {
+        let Ballot::ByBits { attestation, aggregator } = &job.ballot else { return false };
+        if !forward::vote(chain, &attestation.data, now) {
+            return false;
+        }
+        let contexts = cache.of(chain, &attestation.data, job.data_root);
+        match (aggregator, outer) {
+            (Some(aggregator), Some(outer)) => {
+                let signed = |place: Place| matches!(judged.judgement(place.claim), Judgement::Proven { alone: true });
+                outer.into_iter().all(signed)
+                    && forward::aggregate(contexts, attestation, aggregator.index, &aggregator.selection_proof)
+            }
+            (Some(_), None) => false,
+            // A single vote before Electra: exactly one bit.
+            (None, _) => {
+                let signer = match resolve::by_bits(attestation, contexts, &mut Vec::new(), true) {
+                    Resolution::Certain(Candidate { members: Members::One(signer), .. }) => signer,
+                    Resolution::Certain(_) | Resolution::Candidates(_) | Resolution::Later | Resolution::Misfit(_) => {
+                        return false;
+                    }
+                };
+                forward::single(contexts, &attestation.data, signer, attestation.data.index, job.item.subnet())
+            }
+        }
+    }
+
+    fn park(&mut self, mut job: Job, ledger: &mut Ledger) {
+        let newcomer = (!job.item.parked).then(|| job.item.clone());
+        job.item.parked = true;
+        let parked = self.parking.park(job);
+        match (parked.refused, newcomer) {
+            (Some(job), _) => ledger.settle(job.item, Outcome::Refused(NO_ROOM)),
+            (None, Some(item)) => ledger.settle(item, Outcome::Parked),
+            // Said before.
+            (None, None) => {}
+        }
+        for job in parked.evicted {
+            ledger.settle(job.item, Outcome::Refused(NO_ROOM));
+        }
+    }
+}
+
+fn vote_claim(network: &Network, attestation: &Attestation, job: &Job, signers: Candidate) -> Claim {
+    let Candidate { members, shuffling } = signers;
+    let data = attestation.data;
+    let shuffling = Some(shuffling).filter(|shuffling| shuffling.epoch() == data.target.epoch);
+    match members {
+        Members::One(one) => {
+            Claim::single(network, data, job.data_root, one, attestation.signature, shuffling, job.heard.clone())
+        }
+        many @ Members::Many(_) => {
+            Claim::aggregate(network, data, job.data_root, many, attestation.signature, shuffling, job.heard.clone())
+        }
+    }
+}
+
+fn outer_claims(network: &Network, attestation: &Attestation, outer: &Aggregator, job: &Job) -> [Claim; 2] {
+    let slot = attestation.data.slot;
+    [
+        Claim::selection_proof(network, outer.index, slot, outer.selection_proof, job.heard.clone()),
+        Claim::aggregate_and_proof(network, outer.index, slot, outer.message_root, outer.signature, job.heard.clone()),
+    ]
+}
+
+/// What a vote by bits says, without who aggregated it.
+fn said(attestation: &Attestation, data_root: Root) -> Root {
+    let mut bytes = data_root.to_vec();
+    bytes.extend_from_slice(attestation.signature.as_slice());
+    bytes.extend_from_slice(&attestation.committee_bits.unwrap_or(u64::MAX).to_le_bytes());
+    bytes.extend_from_slice(attestation.aggregation_bits.as_slice());
+    Root::from(sha256(&bytes))
+}

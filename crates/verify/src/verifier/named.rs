@@ -1,0 +1,229 @@
+//! What names its validators: single votes from Electra on, and both sides of slashing operations. Needs the registry and
+//! nothing else, so messages about branches nobody follows are proven like any other.
+
+use super::blocks::Standing;
+use super::{Intake, Verifier, contexts_near};
+use crate::batch::{Claim, Judged, Judgement, Members};
+use crate::decode::Ballot;
+use crate::docket::{Docket, Place};
+use crate::ledger::{Item, Ledger};
+use crate::parking::Job;
+use crate::resolve::{ContextCache, seated};
+use crate::{Heard, Inclusion, Outcome, SlashingBody, SlashingOp, UnixNs, forward};
+use chain::{Chain, Contexts};
+use consensus::{
+    AttesterSlashing, ForkName, IndexedAttestation, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
+    is_double_proposal, is_slashable_attestation_data, sha256,
+};
+
+const NOT_INDEXED: &str = "a side's indices are not ascending and unique, or there are none; ask its sender for the signed one";
+const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in this order; it proves nothing";
+
+pub(super) struct SlashingJob {
+    item: Item,
+    heard: Heard,
+    body: SlashingBody,
+    fork: ForkName,
+    included_in: Option<Inclusion>,
+    /// Hash of its SSZ.
+    hash: Root,
+}
+
+impl SlashingJob {
+    pub(super) fn attester(
+        item: Item,
+        heard: Heard,
+        slashing: Box<AttesterSlashing>,
+        fork: ForkName,
+        included_in: Option<Inclusion>,
+    ) -> Self {
+        let hash = Root::from(sha256(&slashing.to_ssz()));
+        Self { item, heard: by_operation(heard), body: SlashingBody::Attester(slashing), fork, included_in, hash }
+    }
+
+    pub(super) fn proposer(
+        item: Item,
+        heard: Heard,
+        slashing: Box<ProposerSlashing>,
+        fork: ForkName,
+        included_in: Option<Inclusion>,
+    ) -> Self {
+        let hash = Root::from(sha256(&slashing.to_ssz()));
+        Self { item, heard: by_operation(heard), body: SlashingBody::Proposer(slashing), fork, included_in, hash }
+    }
+}
+
+/// Whatever way an operation came, what is in it is known from an operation.
+fn by_operation(heard: Heard) -> Heard {
+    Heard { source: crate::SourceKind::SlashingOp, ..heard }
+}
+
+/// A slashing operation before the equation.
+enum Sides {
+    NotIndexed,
+    Known,
+    Asked([Standing; 2]),
+}
+
+impl Verifier {
+    pub(super) fn prove_named(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
+        let mut cache = ContextCache::default();
+        let mut docket = Docket::default();
+        let mut votes: Vec<(Item, SingleAttestation, Root, Place)> = Vec::new();
+        for job in std::mem::take(&mut intake.named) {
+            let Job { item, heard, ballot: Ballot::Named(single), data_root, .. } = job else { continue };
+            if chain.registry().pubkey(single.attester_index).is_none() {
+                ledger.settle(item, Outcome::UnknownValidator);
+            } else if self.votes.covers(data_root, &[single.attester_index]) {
+                ledger.settle(item, Outcome::Duplicate);
+            } else {
+                let place = docket.add(self.single_claim(chain, &mut cache, &single, data_root, heard));
+                votes.push((item, single, data_root, place));
+            }
+        }
+        let mut slashings = Vec::new();
+        for job in std::mem::take(&mut intake.slashings) {
+            let sides = self.ask_slashing(chain, &mut cache, &mut docket, &job);
+            slashings.push((job, sides));
+        }
+        let judged = self.judge(chain, docket, ledger);
+        for (item, single, data_root, place) in votes {
+            let outcome = match judged.judgement(place.claim) {
+                Judgement::Proven { .. } if !place.first => Outcome::Duplicate,
+                Judgement::Proven { alone } => {
+                    let welcome = alone
+                        && forward::vote(chain, &single.data, now)
+                        && forward::single(
+                            cache.of(chain, &single.data, data_root),
+                            &single.data,
+                            single.attester_index,
+                            single.committee_index,
+                            item.subnet(),
+                        );
+                    Outcome::Proven { forwardable: welcome }
+                }
+                Judgement::Forged => Outcome::BadSignature,
+                Judgement::NoKey => Outcome::UnknownValidator,
+            };
+            ledger.settle(item, outcome);
+        }
+        for (job, sides) in slashings {
+            self.settle_slashing(chain, job, sides, &judged, now, ledger);
+        }
+    }
+
+    fn single_claim(
+        &self,
+        chain: &mut Chain,
+        cache: &mut ContextCache,
+        single: &SingleAttestation,
+        data_root: Root,
+        heard: Heard,
+    ) -> Claim {
+        let network = chain.network().clone();
+        let contexts = contexts_near(cache, chain, &single.data, data_root, self.slot);
+        let shuffling = contexts.and_then(|contexts| seated(contexts, &single.data, &[single.attester_index]));
+        Claim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
+    }
+
+    fn ask_slashing(&self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
+        if self.slashings.contains(&job.hash) {
+            return Sides::Known;
+        }
+        match &job.body {
+            SlashingBody::Proposer(slashing) => {
+                let network = chain.network().clone();
+                let mut ask = |header| self.ask_header(docket, &network, header, header.message.root(), &job.heard);
+                Sides::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
+            }
+            SlashingBody::Attester(slashing) => {
+                let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
+                let second = self.side_claim(chain, cache, &slashing.attestation_2, &job.heard);
+                match (first, second) {
+                    (Some(first), Some(second)) => Sides::Asked([first, second].map(|claim| Standing::Asked(docket.add(claim)))),
+                    (None, _) | (_, None) => Sides::NotIndexed,
+                }
+            }
+        }
+    }
+
+    /// Always checked, even if all its members' votes are known: the operation is evidence as it is.
+    fn side_claim(&self, chain: &mut Chain, cache: &mut ContextCache, side: &IndexedAttestation, heard: &Heard) -> Option<Claim> {
+        let data_root = side.data.root();
+        let members = Members::from_sorted(side.attesting_indices.clone())?;
+        let network = chain.network().clone();
+        let known_members = members.as_slice().iter().all(|member| chain.registry().pubkey(*member).is_some());
+        let contexts = known_members.then(|| contexts_near(cache, chain, &side.data, data_root, self.slot)).flatten();
+        let shuffling = contexts.and_then(|contexts: &Contexts| seated(contexts, &side.data, members.as_slice()));
+        Some(Claim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
+    }
+
+    fn settle_slashing(
+        &mut self,
+        chain: &Chain,
+        job: SlashingJob,
+        sides: Sides,
+        judged: &Judged,
+        now: UnixNs,
+        ledger: &mut Ledger,
+    ) {
+        let SlashingJob { item, heard, body, fork, included_in, hash } = job;
+        let outcome = match sides {
+            Sides::NotIndexed => Outcome::Malformed(NOT_INDEXED.into()),
+            Sides::Known => Outcome::Duplicate,
+            Sides::Asked(sides) => match sides.map(|side| side.judgement(judged)) {
+                [Judgement::NoKey, _] | [_, Judgement::NoKey] => Outcome::UnknownValidator,
+                [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
+                [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
+                    Outcome::Malformed(NO_CONTRADICTION.into())
+                }
+                // In this batch already.
+                [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
+                [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
+                    self.slashings.insert(hash, ());
+                    Outcome::Proven { forwardable: first && second && forward::slashing(chain, subjects(&body).into_iter(), now) }
+                }
+            },
+        };
+        // In a block even a known operation is news: it is included now.
+        let given = match &outcome {
+            Outcome::Proven { .. } => true,
+            Outcome::Duplicate => included_in.is_some(),
+            Outcome::Parked
+            | Outcome::Expired
+            | Outcome::Malformed(_)
+            | Outcome::UnknownFork
+            | Outcome::UnknownValidator
+            | Outcome::BadSignature
+            | Outcome::Refused(_) => false,
+        };
+        if given {
+            ledger.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
+        }
+        ledger.settle(item, outcome);
+    }
+}
+
+/// The spec's predicate, with the order of an attester slashing's sides.
+fn contradicts(body: &SlashingBody) -> bool {
+    match body {
+        SlashingBody::Attester(slashing) => {
+            is_slashable_attestation_data(&slashing.attestation_1.data, &slashing.attestation_2.data)
+        }
+        SlashingBody::Proposer(slashing) => {
+            is_double_proposal(&slashing.signed_header_1.message, &slashing.signed_header_2.message)
+        }
+    }
+}
+
+/// Who is accused: signers of both sides.
+fn subjects(body: &SlashingBody) -> Vec<ValidatorIndex> {
+    match body {
+        SlashingBody::Attester(slashing) => {
+            let second = &slashing.attestation_2.attesting_indices;
+            let both = |index: &&ValidatorIndex| second.binary_search(index).is_ok();
+            slashing.attestation_1.attesting_indices.iter().filter(both).copied().collect()
+        }
+        SlashingBody::Proposer(slashing) => vec![slashing.signed_header_1.message.proposer_index],
+    }
+}
