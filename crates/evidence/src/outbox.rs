@@ -10,6 +10,7 @@ use crate::{Finding, Severity, Store, StoreError, Time};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 
 /// Longest route name, in bytes.
 pub const MAX_ROUTE_LEN: usize = 64;
@@ -73,6 +74,8 @@ pub struct Due {
     pub id: DeliveryId,
     /// Attempts made so far.
     pub attempts: u32,
+    /// Those of them that the receiver refused.
+    pub refusals: u32,
     /// When the finding was recorded.
     pub created_at: Time,
     /// When this attempt was due.
@@ -87,6 +90,9 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Attempts made so far.
     pub attempts: u32,
+    /// Those of them that the receiver answered with a refusal, which repeating is not likely to change.
+    #[serde(default)]
+    pub refusals: u32,
     pub created_at: Time,
     /// What the last failed attempt met.
     pub last_error: Option<String>,
@@ -144,7 +150,8 @@ impl Store {
             // Gone when it ended between the two reads: then it is not due any more.
             let Some(delivery) = self.delivery(&id)? else { continue };
             let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
-            due.push(Due { id, attempts: delivery.attempts, created_at: delivery.created_at, due_at, finding });
+            let Delivery { attempts, refusals, created_at, .. } = delivery;
+            due.push(Due { id, attempts, refusals, created_at, due_at, finding });
         }
         Ok(due)
     }
@@ -211,9 +218,39 @@ impl Store {
         })
     }
 
+    /// As [`Self::retry_at`], after an answer that said no: a number of these ends the delivery sooner than its age.
+    pub fn refused_retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
+        self.change(id, |delivery| {
+            delivery.attempts = delivery.attempts.saturating_add(1);
+            delivery.refusals = delivery.refusals.saturating_add(1);
+            delivery.last_error = Some(shortened(error));
+            delivery.state = DeliveryState::Pending { next_attempt };
+        })
+    }
+
     /// There will be no further attempt. Counts none: say in `reason` what happened.
     pub fn given_up(&self, id: &DeliveryId, at: Time, reason: &str) -> Result<(), StoreError> {
         self.change(id, |delivery| delivery.state = DeliveryState::GivenUp { at, reason: shortened(reason) })
+    }
+
+    /// Gives up all pending deliveries of a route that are at least `max_age` old; how many younger ones wait on.
+    pub fn give_up_route(&self, route: &RouteName, now: Time, max_age: Duration, reason: &str) -> Result<u64, StoreError> {
+        let mut n_waiting = 0;
+        let start = Key::due(route, Time::from_unix_ns(0), 0);
+        for row in self.shared.db.iterator_cf(&self.family(DUE), IteratorMode::From(&start, Direction::Forward)) {
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            let (found, _, seq) = self.read_due_key(&key)?;
+            if found != *route {
+                break;
+            }
+            let id = DeliveryId { seq, route: found };
+            match self.delivery(&id)? {
+                Some(delivery) if now.since(delivery.created_at) >= max_age => self.given_up(&id, now, reason)?,
+                Some(_) => n_waiting += 1,
+                None => {}
+            }
+        }
+        Ok(n_waiting)
     }
 
     /// Deliveries by state.
@@ -244,7 +281,7 @@ impl Store {
 
     pub(crate) fn put_new_delivery(&self, batch: &mut WriteBatch, seq: u64, route: &RouteName, created_at: Time) {
         let state = DeliveryState::Pending { next_attempt: created_at };
-        let delivery = Delivery { state, attempts: 0, created_at, last_error: None };
+        let delivery = Delivery { state, attempts: 0, refusals: 0, created_at, last_error: None };
         batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, route), delivery_to_json(&delivery));
         batch.put_cf(&self.family(DUE), Key::due(route, created_at, seq), []);
     }

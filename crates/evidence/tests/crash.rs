@@ -2,6 +2,7 @@
 //!
 //! The test starts this very binary again as the victim; the victim's part is a test that does nothing unless told so by
 //! an environment variable.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Deliveries: due in order, ended once, counted, and the same after a restart as without one.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
 
@@ -48,6 +49,7 @@ fn a_delivery_ends_once_and_says_how() {
     let wanted = Delivery {
         state: DeliveryState::Delivered { at: at(91) },
         attempts: 2,
+        refusals: 0,
         created_at: at(5),
         last_error: Some("503 Service Unavailable".into()),
     };
@@ -55,6 +57,18 @@ fn a_delivery_ends_once_and_says_how() {
     let DeliveryState::GivenUp { reason, .. } = store.delivery(&id(2, "ops")).unwrap().unwrap().state else { panic!("given up") };
     assert!(reason.starts_with("404") && reason.len() <= evidence::outbox::MAX_REASON_LEN);
     assert_eq!(store.outbox_counts(), OutboxCounts { pending: 0, delivered: 1, given_up: 1 });
+}
+
+#[test]
+fn a_route_that_is_gone_is_given_up_when_old_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.record((1..=5).map(|nth| double_vote(nth, nth * 10)).collect(), &everyone(&["gone", "here"])).unwrap();
+    let n_waiting = store.give_up_route(&route("gone"), at(40), std::time::Duration::from_nanos(15), "gone").unwrap();
+    assert_eq!(n_waiting, 3);
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 8, delivered: 0, given_up: 2 });
+    assert_eq!(store.pending_routes().unwrap(), [route("gone"), route("here")]);
+    assert_eq!(store.due_for(&route("here"), at(99), 99).unwrap().len(), 5);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Recording and reading: what is stored once, in which order, and what is refused.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
 

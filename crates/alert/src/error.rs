@@ -1,0 +1,23 @@
+//! What is wrong with a route. No message contains a secret, nor a URL's path or query, which often are one.
+
+use evidence::RouteNameError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AlertError {
+    #[error("route name: {0}")]
+    Name(#[from] RouteNameError),
+    #[error("route {route:?} is there twice; give each route its own name")]
+    NameTwice { route: String },
+    #[error("route {route:?} does not exist; there are: {known}. Add it under `alerts.routes`")]
+    NoSuchRoute { route: String, known: String },
+    #[error("route {route:?}: its address is not valid: {reason}; give one like https://example.org/hook")]
+    BadUrl { route: String, reason: String },
+    #[error("secret file {path} cannot be read: {source}; check the path and its permissions")]
+    SecretFile { path: std::path::PathBuf, source: std::io::Error },
+    #[error("environment variable {name} is not set or not UTF-8; set it, or give the secret by file")]
+    SecretVariable { name: String },
+    #[error("the secret from {from} is empty; put the secret that you share with the receiver there")]
+    SecretEmpty { from: String },
+    #[error("the HTTPS client cannot be set up: {0}; check that the system has root certificates (package ca-certificates)")]
+    Client(String),
+}

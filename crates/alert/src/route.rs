@@ -1,0 +1,178 @@
+//! Routes: who is told, from which severity on, and how.
+
+use crate::retry::{Failure, Policy};
+use crate::webhook::{self, Message, Webhook};
+use crate::{AlertError, Secret, SecretSource};
+use evidence::{Addressee, Due, RouteName, Severity, Time};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A route as configured.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// Names the route in the outbox: a renamed route is a new one.
+    pub name: String,
+    pub min_severity: Severity,
+    pub sink: SinkConfig,
+}
+
+/// Where a route leads, as configured.
+#[derive(Clone, Debug)]
+pub enum SinkConfig {
+    Webhook { url: String, secret: SecretSource },
+}
+
+/// A route that is ready: its secret is loaded and its address is valid.
+#[derive(Clone, Debug)]
+pub struct Route {
+    addressee: Addressee,
+    sink: Sink,
+}
+
+#[derive(Clone, Debug)]
+enum Sink {
+    Webhook(Webhook),
+}
+
+/// All routes. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    routes: Arc<Vec<Route>>,
+    policy: Policy,
+}
+
+/// How an attempt went.
+pub(crate) type AttemptResult = Result<Attempt, Failure>;
+
+/// A receiver's good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// One line.
+    pub answer: String,
+}
+
+/// What happened to a test message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestReport {
+    pub route: RouteName,
+    /// Scheme, host and port of the receiver.
+    pub place: String,
+    pub took: Duration,
+    /// The receiver's good answer, or why there was none and what to do.
+    pub result: Result<String, String>,
+}
+
+impl Routes {
+    /// Loads secrets and checks addresses; all problems at once.
+    pub fn new(configs: &[RouteConfig], policy: Policy) -> Result<Self, Vec<AlertError>> {
+        let client = webhook::client(&policy).map_err(|error| vec![error])?;
+        let mut routes: Vec<Route> = Vec::new();
+        let mut problems = Vec::new();
+        for config in configs {
+            if routes.iter().any(|other| other.addressee.route.as_str() == config.name) {
+                problems.push(AlertError::NameTwice { route: config.name.clone() });
+                continue;
+            }
+            match Route::new(config, &client) {
+                Ok(route) => routes.push(route),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Self { routes: Arc::new(routes), policy }) } else { Err(problems) }
+    }
+
+    /// What [`evidence::Store::record`] wants to know: each route's name, and from which severity on it is told.
+    pub fn names(&self) -> Vec<Addressee> {
+        self.routes.iter().map(|route| route.addressee.clone()).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter()
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub fn get(&self, name: &str) -> Result<&Route, AlertError> {
+        self.iter().find(|route| route.name().as_str() == name).ok_or_else(|| AlertError::NoSuchRoute {
+            route: name.into(),
+            known: match self.routes.as_slice() {
+                [] => "none".into(),
+                routes => routes.iter().map(|route| route.name().as_str()).collect::<Vec<_>>().join(", "),
+            },
+        })
+    }
+
+    /// Sends a test message over a route, once, and says what happened. `now` is the wall clock.
+    pub async fn test(&self, name: &str, now: Time) -> Result<TestReport, AlertError> {
+        let route = self.get(name)?;
+        let started = Instant::now();
+        let result = match route.send_test(now).await {
+            Ok(attempt) => Ok(attempt.answer),
+            Err(failure) => {
+                Err(format!("{}; check the route's address, its secret, and that the receiver is up", failure.reason))
+            }
+        };
+        Ok(TestReport { route: route.name().clone(), place: route.place(), took: started.elapsed(), result })
+    }
+}
+
+impl Route {
+    fn new(config: &RouteConfig, client: &reqwest::Client) -> Result<Self, AlertError> {
+        let addressee = Addressee { route: RouteName::new(&config.name)?, min_severity: config.min_severity };
+        let sink = match &config.sink {
+            SinkConfig::Webhook { url, secret } => {
+                Sink::Webhook(Webhook::new(&config.name, client.clone(), url, Secret::load(secret)?)?)
+            }
+        };
+        Ok(Self { addressee, sink })
+    }
+
+    pub fn name(&self) -> &RouteName {
+        &self.addressee.route
+    }
+
+    pub fn min_severity(&self) -> Severity {
+        self.addressee.min_severity
+    }
+
+    /// Scheme, host and port of the receiver; nothing secret.
+    pub fn place(&self) -> String {
+        match &self.sink {
+            Sink::Webhook(webhook) => webhook.place(),
+        }
+    }
+
+    pub(crate) async fn send(&self, due: &Due, now: Time) -> AttemptResult {
+        self.send_message(
+            &Message {
+                delivery: format!("{}:{}", due.finding.id, self.name()),
+                idempotency_key: due.finding.id.to_string(),
+                attempt: due.attempts.saturating_add(1),
+                finding: Some(&due.finding),
+            },
+            now,
+        )
+        .await
+    }
+
+    async fn send_test(&self, now: Time) -> AttemptResult {
+        let delivery = format!("test:{}", self.name());
+        let idempotency_key = format!("test-{}", now.as_unix_ns());
+        self.send_message(&Message { delivery, idempotency_key, attempt: 1, finding: None }, now).await
+    }
+
+    async fn send_message(&self, message: &Message<'_>, now: Time) -> AttemptResult {
+        match &self.sink {
+            Sink::Webhook(webhook) => {
+                let status = webhook.send(message, now).await?;
+                Ok(Attempt { answer: format!("{} answered {status}", webhook.place()) })
+            }
+        }
+    }
+}

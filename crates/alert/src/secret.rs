@@ -1,0 +1,71 @@
+//! Secrets: by file or by environment variable, never on a command line, never printed.
+
+use crate::AlertError;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    Variable(String),
+}
+
+/// A shared secret. Prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// Reads it; white space around it (a file's last line break) is not part of it.
+    pub fn load(source: &SecretSource) -> Result<Self, AlertError> {
+        let (text, from) = match source {
+            SecretSource::File(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| AlertError::SecretFile { path: path.clone(), source })?;
+                (text, path.display().to_string())
+            }
+            SecretSource::Variable(name) => {
+                let text = std::env::var(name).map_err(|_| AlertError::SecretVariable { name: name.clone() })?;
+                (text, name.clone())
+            }
+        };
+        match text.trim() {
+            "" => Err(AlertError::SecretEmpty { from }),
+            secret => Ok(Self(secret.into())),
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_from_a_file_and_is_never_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "hunter2\n").unwrap();
+        let secret = Secret::load(&SecretSource::File(path.clone())).unwrap();
+        assert_eq!(secret, Secret::new("hunter2"));
+        assert_eq!(format!("{secret:?}"), "***");
+        std::fs::write(&path, " \n").unwrap();
+        let empty = Secret::load(&SecretSource::File(path)).unwrap_err().to_string();
+        assert!(empty.contains("is empty"), "{empty}");
+        let unset = Secret::load(&SecretSource::Variable("SLASHWATCH_TEST_NO_SUCH_VARIABLE".into())).unwrap_err();
+        assert!(unset.to_string().contains("SLASHWATCH_TEST_NO_SUCH_VARIABLE"), "{unset}");
+    }
+}

@@ -1,0 +1,204 @@
+//! The webhook sink: one signed POST per delivery.
+//!
+//! ```text
+//! POST /hook
+//! Content-Type: application/json
+//! Idempotency-Key: 0x48e8..6547                      the finding's id: the same however often it comes
+//! X-Slashwatch-Timestamp: 1700000000                 Unix seconds, of this attempt
+//! X-Slashwatch-Signature: sha256=5257a8..            HMAC-SHA-256(secret, timestamp + "." + body), hex
+//!
+//! {"schema":1,"delivery":"0x48e8..6547:ops","attempt":1,"finding":{..}}
+//! ```
+//!
+//! A receiver recomputes the signature over the raw body, compares in constant time, and refuses timestamps that are more
+//! than some minutes off: so nobody can forge a delivery, and nobody can replay an old one. Any 2xx is "delivered". A test
+//! message has `"test":true` and `"finding":null`.
+
+use crate::retry::{Failure, FailureKind, Policy};
+use crate::{AlertError, Secret};
+use evidence::{Finding, Time};
+use hmac::{Hmac, Mac as _};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, StatusCode, Url, redirect};
+use serde::Serialize;
+use sha2::Sha256;
+use std::time::Duration;
+
+/// Version of the body around the finding.
+const SCHEMA: u64 = 1;
+/// Bytes of an answer's body that are looked at: enough for a reason.
+const MAX_ANSWER_BYTES: usize = 256;
+
+/// Where to post, and with which secret.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    client: Client,
+    url: Url,
+    secret: Secret,
+}
+
+/// The body. `finding` is null in a test message.
+#[derive(Serialize)]
+struct Body<'a> {
+    schema: u64,
+    delivery: &'a str,
+    attempt: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    test: bool,
+    finding: Option<&'a Finding>,
+}
+
+/// One message to one receiver.
+pub(crate) struct Message<'a> {
+    pub(crate) delivery: String,
+    pub(crate) idempotency_key: String,
+    /// From 1.
+    pub(crate) attempt: u32,
+    pub(crate) finding: Option<&'a Finding>,
+}
+
+impl Webhook {
+    pub(crate) fn new(route: &str, client: Client, url: &str, secret: Secret) -> Result<Self, AlertError> {
+        let bad = |reason: String| AlertError::BadUrl { route: route.into(), reason };
+        let url = Url::parse(url).map_err(|error| bad(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad(format!("{}: is neither http nor https", url.scheme())));
+        }
+        Ok(Self { client, url, secret })
+    }
+
+    /// Scheme, host and port. Path and query often are a secret.
+    pub(crate) fn place(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// Posts; `Ok` with the status when the receiver has it.
+    pub(crate) async fn send(&self, message: &Message<'_>, now: Time) -> Result<StatusCode, Failure> {
+        let Message { delivery, idempotency_key, attempt, finding } = message;
+        let body = Body { schema: SCHEMA, delivery, attempt: *attempt, test: finding.is_none(), finding: *finding };
+        let body = serde_json::to_vec(&body).expect("a finding has string keys only");
+        let timestamp = (now.as_unix_ns() / 1_000_000_000).to_string();
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", idempotency_key)
+            .header("x-slashwatch-signature", signature(&self.secret, &timestamp, &body))
+            .header("x-slashwatch-timestamp", timestamp)
+            .body(body);
+        let answer = request.send().await.map_err(|error| not_reached(error, &self.place()))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(status);
+        }
+        let kind = kind_of(status, answer.headers(), now);
+        Err(Failure { kind, reason: format!("{} answered {status}{}", self.place(), first_words(answer).await) })
+    }
+}
+
+/// The client that all webhooks share: no redirects, because a signed body goes to the address that was given or nowhere.
+pub(crate) fn client(policy: &Policy) -> Result<Client, AlertError> {
+    // The binary has done so already; a library user or a test may not have. An error means that it is done.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .timeout(policy.timeout)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("slashwatch/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| AlertError::Client(error.to_string()))
+}
+
+/// `sha256=<hex of HMAC-SHA-256(secret, timestamp + "." + body)>`.
+pub fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(timestamp.as_bytes());
+    mac.update(b".");
+    mac.update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+fn not_reached(error: reqwest::Error, place: &str) -> Failure {
+    let what = if error.is_timeout() { "did not answer in time" } else { "was not reached" };
+    let mut reason = format!("{place} {what}");
+    // The innermost cause is the one that tells ("connection refused"); the outer ones repeat the URL.
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    reason.push_str(&format!(": {cause}"));
+    Failure { kind: FailureKind::Unavailable, reason }
+}
+
+fn kind_of(status: StatusCode, headers: &HeaderMap, now: Time) -> FailureKind {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            FailureKind::Busy { retry_after: retry_after(headers, now) }
+        }
+        StatusCode::REQUEST_TIMEOUT => FailureKind::Unavailable,
+        _ if status.is_server_error() => FailureKind::Unavailable,
+        _ => FailureKind::Refused,
+    }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_nanosecond();
+    Some(Time::from_unix_ns(u64::try_from(date).ok()?).since(now))
+}
+
+/// The beginning of an answer, on one line, for the log and the outbox.
+async fn first_words(mut answer: reqwest::Response) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_ANSWER_BYTES {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER_BYTES - bytes.len())]),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231 has no case with our framing, so this one is from
+    /// `printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac hunter2`.
+    #[test]
+    fn the_signature_is_what_openssl_computes() {
+        let wanted = "sha256=56b25cbf563812b38800e5f4dd1febfde087d36841155e70b3aa285517e1570a";
+        assert_eq!(signature(&Secret::new("hunter2"), "1700000000", b"{\"a\":1}"), wanted);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = Time::from_unix_ns(1_700_000_000_000_000_000);
+        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now);
+        assert_eq!(read("120"), Some(Duration::from_secs(120)));
+        assert_eq!(read("Tue, 14 Nov 2023 22:14:20 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(read("Tue, 14 Nov 2022 22:14:20 GMT"), None, "that was a Monday");
+        assert_eq!(read("Mon, 14 Nov 2022 22:14:20 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("soon"), None);
+    }
+
+    #[test]
+    fn answers_are_sorted_by_what_helps() {
+        let kind = |code: u16| kind_of(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), Time::default());
+        for refused in [301, 400, 401, 404, 410, 422] {
+            assert_eq!(kind(refused), FailureKind::Refused, "{refused}");
+        }
+        for unavailable in [408, 500, 502, 504] {
+            assert_eq!(kind(unavailable), FailureKind::Unavailable, "{unavailable}");
+        }
+        for busy in [429, 503] {
+            assert_eq!(kind(busy), FailureKind::Busy { retry_after: None }, "{busy}");
+        }
+    }
+}

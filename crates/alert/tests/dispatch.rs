@@ -1,0 +1,333 @@
+//! The dispatcher against a real receiver on loopback: signatures, outages, restarts, refusals.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use alert::{Dispatcher, Policy, RouteConfig, RouteCounts, Routes, SecretSource, SinkConfig};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::routing::post;
+use consensus::{Epoch, ForkName, Root, Slot};
+use evidence::{Anomaly, DeliveryId, DeliveryState, Finding, OutboxCounts, RouteName, Severity, Store, Time, anomaly_id};
+use hmac::{Hmac, Mac as _};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+const SECRET: &str = "a shared secret";
+const NETWORK: Root = Root::repeat_byte(0x4e);
+
+/// One request as it arrived.
+struct Heard {
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Heard {
+    fn key(&self) -> &str {
+        self.headers["idempotency-key"].to_str().unwrap()
+    }
+}
+
+/// Decides what the nth request of a receiver is answered.
+type Answer = Arc<Mutex<dyn FnMut(&Value) -> (StatusCode, Vec<(HeaderName, String)>) + Send>>;
+
+struct Receiver {
+    address: SocketAddr,
+    heard: mpsc::Receiver<Heard>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+/// Listens on `address`, verifies each signature as a receiver would, and answers as told.
+async fn receiver_at(
+    address: SocketAddr,
+    answer: impl FnMut(&Value) -> (StatusCode, Vec<(HeaderName, String)>) + Send + 'static,
+) -> Receiver {
+    let (tell, heard) = mpsc::channel(1000);
+    let answer: Answer = Arc::new(Mutex::new(answer));
+    let app = Router::new().route("/hook", post(hook)).with_state((tell, answer));
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    Receiver { address, heard, server }
+}
+
+async fn hook(
+    State((tell, answer)): State<(mpsc::Sender<Heard>, Answer)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, HeaderMap) {
+    let timestamp = headers["x-slashwatch-timestamp"].to_str().unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(format!("{timestamp}.").as_bytes());
+    mac.update(&body);
+    let signature = headers["x-slashwatch-signature"].to_str().unwrap();
+    let signature = hex::decode(signature.strip_prefix("sha256=").unwrap()).unwrap();
+    if mac.verify_slice(&signature).is_err() {
+        return (StatusCode::UNAUTHORIZED, HeaderMap::new());
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let (status, extra) = (answer.lock().unwrap())(&body);
+    tell.send(Heard { headers, body }).await.unwrap();
+    (status, extra.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect())
+}
+
+fn always(status: StatusCode) -> impl FnMut(&Value) -> (StatusCode, Vec<(HeaderName, String)>) + Send + 'static {
+    move |_| (status, Vec::new())
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Time::from_unix_ns(since.as_nanos() as u64)
+}
+
+fn quick() -> Policy {
+    Policy { first_retry: Duration::from_millis(4), max_retry: Duration::from_millis(20), ..Policy::default() }
+}
+
+fn routes(dir: &Path, address: SocketAddr, policy: Policy) -> Routes {
+    let secret = dir.join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let sink = SinkConfig::Webhook { url: format!("http://{address}/hook"), secret: SecretSource::File(secret) };
+    Routes::new(&[RouteConfig { name: "ops".into(), min_severity: Severity::Warning, sink }], policy).unwrap()
+}
+
+fn finding(nth: u64, severity: Severity) -> Finding {
+    Finding::anomaly(Anomaly {
+        id: anomaly_id(NETWORK, "clock_skew", &nth.to_le_bytes()),
+        kind: "clock_skew",
+        severity,
+        slot: Slot::new(nth),
+        epoch: Epoch::new(0),
+        validator: None,
+        first_seen: now(),
+        second_seen: None,
+        recorded_at: now(),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        details: serde_json::Map::new(),
+    })
+}
+
+fn ops(seq: u64) -> DeliveryId {
+    DeliveryId { seq, route: RouteName::new("ops").unwrap() }
+}
+
+/// Waits until the route's counters satisfy `wanted`.
+async fn until(dispatcher: &Dispatcher, wanted: impl Fn(&RouteCounts) -> bool) -> RouteCounts {
+    let mut counts = dispatcher.counts();
+    let counts = counts.wait_for(|counts| counts.values().any(&wanted)).await.unwrap();
+    *counts.values().next().unwrap()
+}
+
+#[tokio::test]
+async fn a_finding_arrives_signed_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut receiver = receiver_at(anywhere(), always(StatusCode::NO_CONTENT)).await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let routes = routes(dir.path(), receiver.address, quick());
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let findings = vec![finding(1, Severity::Info), finding(2, Severity::Warning)];
+    let warning = findings[1].clone();
+    store.record_anomalies(findings, &routes.names()).unwrap();
+
+    let heard = receiver.heard.recv().await.unwrap();
+    assert_eq!(heard.key(), warning.id.to_string(), "the first is not severe enough");
+    assert_eq!(heard.body["schema"], 1);
+    assert_eq!(heard.body["delivery"], format!("{}:ops", warning.id));
+    assert_eq!(heard.body["attempt"], 1);
+    assert_eq!(heard.body["finding"], serde_json::to_value(&warning).unwrap());
+    assert_eq!(heard.body.get("test"), None);
+    let sent: u64 = heard.headers["x-slashwatch-timestamp"].to_str().unwrap().parse().unwrap();
+    assert!(now().as_unix_ns() / 1_000_000_000 - sent < 60);
+
+    let counts = until(&dispatcher, |counts| counts.delivered == 1).await;
+    assert_eq!(counts, RouteCounts { attempts: 1, delivered: 1, ..RouteCounts::default() });
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 0, delivered: 1, given_up: 0 });
+    dispatcher.stop().await;
+    assert!(receiver.heard.try_recv().is_err(), "nothing came twice");
+}
+
+#[tokio::test]
+async fn down_then_up_with_a_restart_in_between() {
+    let dir = tempfile::tempdir().unwrap();
+    // A port that nobody listens on: bound once and let go.
+    let address = TcpListener::bind(anywhere()).await.unwrap().local_addr().unwrap();
+    let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
+    let routes = routes(dir.path(), address, quick());
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let findings: Vec<Finding> = (1..=20).map(|nth| finding(nth, Severity::Critical)).collect();
+    let mut wanted: Vec<String> = findings.iter().map(|finding| finding.id.to_string()).collect();
+    store.record_anomalies(findings, &routes.names()).unwrap();
+    let counts = until(&dispatcher, |counts| counts.retried >= 10).await;
+    assert_eq!(counts.delivered, 0);
+    dispatcher.stop().await;
+    drop(store);
+
+    // Another process, the same outbox; and the receiver is there again.
+    let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
+    assert_eq!(store.outbox_counts().pending, 20);
+    let DeliveryState::Pending { .. } = store.delivery(&ops(1)).unwrap().unwrap().state else { panic!("waits") };
+    let told = store.delivery(&ops(1)).unwrap().unwrap().last_error.unwrap();
+    assert!(told.contains("was not reached") && !told.contains("/hook"), "{told}");
+    let mut receiver = receiver_at(address, always(StatusCode::OK)).await;
+    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let mut keys = Vec::new();
+    for _ in 0..20 {
+        let heard = receiver.heard.recv().await.unwrap();
+        assert_eq!(heard.body["delivery"], format!("{}:ops", heard.key()));
+        keys.push(heard.key().to_string());
+    }
+    until(&dispatcher, |counts| counts.delivered == 20).await;
+    dispatcher.stop().await;
+    keys.sort();
+    wanted.sort();
+    assert_eq!(keys, wanted, "each once, under its own id");
+    assert!(receiver.heard.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_retry_has_the_same_ids_and_a_higher_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut n_requests = 0;
+    let mut receiver = receiver_at(anywhere(), move |_| {
+        n_requests += 1;
+        let busy = (StatusCode::TOO_MANY_REQUESTS, vec![(axum::http::header::RETRY_AFTER, "0".to_string())]);
+        if n_requests < 3 { busy } else { (StatusCode::OK, Vec::new()) }
+    })
+    .await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let routes = routes(dir.path(), receiver.address, quick());
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
+    let mut ids = Vec::new();
+    for attempt in 1..=3 {
+        let heard = receiver.heard.recv().await.unwrap();
+        assert_eq!(heard.body["attempt"], attempt);
+        ids.push((heard.key().to_string(), heard.body["delivery"].clone()));
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    let counts = until(&dispatcher, |counts| counts.delivered == 1).await;
+    assert_eq!((counts.attempts, counts.retried), (3, 2));
+}
+
+#[tokio::test]
+async fn retry_after_holds_the_whole_route() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = || (StatusCode::SERVICE_UNAVAILABLE, vec![(axum::http::header::RETRY_AFTER, "3000".to_string())]);
+    let receiver = receiver_at(anywhere(), move |_| hour()).await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let routes = routes(dir.path(), receiver.address, quick());
+    store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
+    let started = now();
+    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    until(&dispatcher, |counts| counts.retried == 1).await;
+    let next = store.next_due(&ops(1).route).unwrap().unwrap();
+    assert!(next.since(started) >= Duration::from_secs(3000) && next.since(started) < Duration::from_secs(3030));
+    dispatcher.stop().await;
+}
+
+#[tokio::test]
+async fn no_is_taken_for_an_answer_and_holds_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let poisoned = finding(1, Severity::Critical);
+    let id = poisoned.id.to_string();
+    let mut receiver = receiver_at(anywhere(), move |body| {
+        let refused = body["finding"]["id"] == id.as_str();
+        (if refused { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, Vec::new())
+    })
+    .await;
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let routes = routes(dir.path(), receiver.address, Policy { max_refusals: 3, ..quick() });
+    let rest = (2..=12).map(|nth| finding(nth, Severity::Critical));
+    store.record_anomalies(std::iter::once(poisoned).chain(rest).collect(), &routes.names()).unwrap();
+    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let counts = until(&dispatcher, |counts| counts.delivered + counts.given_up == 12).await;
+    assert_eq!(counts, RouteCounts { attempts: 14, delivered: 11, retried: 2, given_up: 1, store_errors: 0 });
+    let DeliveryState::GivenUp { reason, .. } = store.delivery(&ops(1)).unwrap().unwrap().state else { panic!("given up") };
+    assert!(reason.starts_with("refused 3 times, last: http://127.0.0.1"), "{reason}");
+    assert!(reason.ends_with("422 Unprocessable Entity"), "{reason}");
+    let mut n_heard = 0;
+    while receiver.heard.try_recv().is_ok() {
+        n_heard += 1;
+    }
+    assert_eq!(n_heard, 14);
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_delays_no_recording_and_no_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    // Accepts into its backlog and says nothing.
+    let silent = TcpListener::bind(anywhere()).await.unwrap();
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    let policy = Policy { timeout: Duration::from_secs(3600), grace: Duration::from_millis(10), ..quick() };
+    let routes = routes(dir.path(), silent.local_addr().unwrap(), policy);
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
+    let (_held, _) = silent.accept().await.unwrap();
+    for nth in 2..100 {
+        store.record_anomalies(vec![finding(nth, Severity::Critical)], &routes.names()).unwrap();
+    }
+    tokio::time::timeout(Duration::from_secs(30), dispatcher.stop()).await.expect("ends after its grace");
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 99, delivered: 0, given_up: 0 });
+    assert_eq!(store.delivery(&ops(1)).unwrap().unwrap().attempts, 0, "to be made again");
+}
+
+#[tokio::test]
+async fn a_test_message_says_what_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut receiver = receiver_at(anywhere(), always(StatusCode::OK)).await;
+    let routes = routes(dir.path(), receiver.address, quick());
+    let report = routes.test("ops", now()).await.unwrap();
+    assert_eq!(report.result.unwrap(), format!("http://{} answered 200 OK", receiver.address));
+    let heard = receiver.heard.recv().await.unwrap();
+    assert_eq!((&heard.body["test"], &heard.body["finding"]), (&Value::Bool(true), &Value::Null));
+
+    let unknown = routes.test("opps", now()).await.unwrap_err().to_string();
+    assert!(unknown.contains("there are: ops"), "{unknown}");
+    receiver.server.abort();
+    let _ = receiver.server.await;
+    let away = routes.test("ops", now()).await.unwrap().result.unwrap_err();
+    assert!(away.contains("was not reached") && away.contains("check the route's address"), "{away}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_shows_in_the_test_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receiver_at(anywhere(), always(StatusCode::OK)).await;
+    let path = dir.path().join("wrong");
+    std::fs::write(&path, "another secret").unwrap();
+    let sink = SinkConfig::Webhook { url: format!("http://{}/hook", receiver.address), secret: SecretSource::File(path) };
+    let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, sink };
+    let routes = Routes::new(&[config], quick()).unwrap();
+    let refused = routes.test("ops", now()).await.unwrap().result.unwrap_err();
+    assert!(refused.contains("401 Unauthorized") && refused.contains("its secret"), "{refused}");
+    assert!(!format!("{routes:?}").contains("another secret"));
+}
+
+#[test]
+fn all_problems_of_the_routes_are_told_at_once() {
+    let webhook = |url: &str| SinkConfig::Webhook { url: url.into(), secret: SecretSource::Variable("PATH".into()) };
+    let route = |name: &str, url: &str| RouteConfig { name: name.into(), min_severity: Severity::Info, sink: webhook(url) };
+    let configs = [
+        route("a", "https://example.org/x"),
+        route("a", "https://example.org/x"),
+        route("b c", "https://example.org/x"),
+        route("d", "ftp://example.org"),
+        route("e", "nonsense"),
+    ];
+    let told: Vec<String> = Routes::new(&configs, Policy::default()).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    for (problem, word) in told.iter().zip(["twice", "b c", "neither http nor https", "not valid"]) {
+        assert!(problem.contains(word), "{problem}");
+    }
+}
