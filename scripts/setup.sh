@@ -57,12 +57,15 @@ if [ ${#wanted[@]} -gt 0 ]; then
 fi
 
 # -- the crates --------------------------------------------------------------------------------------------------------
-for manifest in Cargo.toml fuzz/Cargo.toml; do
-  if ! cargo fetch --locked --quiet --offline --manifest-path $manifest 2> /dev/null; then
-    say "fetching the crates that ${manifest%toml}lock names"
-    cargo fetch --locked --quiet --manifest-path $manifest || { sleep 5; cargo fetch --locked --quiet --manifest-path $manifest; }
-  fi
-done
+fetch() {
+  cargo fetch --quiet --offline "$@" 2> /dev/null && return
+  say "fetching the crates that ${*: -1} needs"
+  cargo fetch --quiet "$@" || { sleep 5; cargo fetch --quiet "$@"; }
+}
+fetch --locked --manifest-path Cargo.toml
+# The fuzz targets are a workspace of their own. Its lock file is made from ours, so that both build the same versions.
+[ fuzz/Cargo.lock -nt Cargo.lock ] || cp Cargo.lock fuzz/Cargo.lock
+fetch --manifest-path fuzz/Cargo.toml
 
 # -- RocksDB, once -----------------------------------------------------------------------------------------------------
 if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then

@@ -5,7 +5,7 @@ Two scenes, each on a fresh network of two nodes and 64 validators:
   split      they do not; a second validator client signs with all keys on the other half
 
 In each, `slashwatch run` and `slashwatch capture` listen to both nodes, and it is checked that
-  1. both nodes keep both listeners connected, all the time;
+  1. both nodes keep both listeners connected, all the time, by their own account and by the watcher's;
   2. every double proposal and double vote the nodes' REST APIs show (truth.py) is found, by the right name;
   3. nobody is accused who was not signing twice;
   4. each finding is on disk within a second of the second message's arrival;
@@ -76,11 +76,11 @@ def wait_for(condition, seconds, every=1.0):
 
 
 class Connectivity(threading.Thread):
-    """Asks both nodes, every few seconds, who is connected to them."""
+    """Asks both nodes, every few seconds, who is connected to them, and the watcher how many peers it has."""
 
-    def __init__(self, nodes, n_listeners):
+    def __init__(self, nodes, api, n_listeners):
         super().__init__(daemon=True)
-        self.nodes, self.n_listeners = nodes, n_listeners
+        self.nodes, self.api, self.n_listeners = nodes, api, n_listeners
         self.own = {node.get("/eth/v1/node/identity")["data"]["peer_id"] for node in nodes}
         self.samples, self.missing, self.listeners = 0, [], set()
         self.stopped = threading.Event()
@@ -100,6 +100,9 @@ class Connectivity(threading.Thread):
                 self.listeners |= listeners
                 if len(listeners) < self.n_listeners:
                     self.missing.append((round(time.monotonic() - self.started), node.url, len(listeners)))
+            status = self.api.get("/v1/status")
+            if status and status["peers"] != len(self.nodes):
+                self.missing.append((round(time.monotonic() - self.started), "watcher", status["peers"]))
 
     def stop(self):
         self.stopped.set()
@@ -193,7 +196,7 @@ def play(scene, binary, folder, report):
         if not report.check(api.wait_ready(watcher, 60), "ready"):
             print(watcher.log_tail())
             return
-        connectivity = Connectivity(nodes, n_listeners=2)
+        connectivity = Connectivity(nodes, api, n_listeners=2)
         both = lambda: all(len(connectivity.listeners_of(node) or ()) >= 2 for node in nodes)
         report.check(wait_for(both, 60), "both nodes are connected to both listeners")
         connectivity.start()

@@ -80,11 +80,11 @@ class Api:
         """All pages of /v1/findings."""
         found, cursor = [], None
         while True:
-            page = self.get("/v1/findings?limit=100" + (f"&cursor={cursor}" if cursor else ""))
+            page = self.get("/v1/findings?limit=1000" + (f"&cursor={cursor}" if cursor else ""))
             if page is None:
                 return None
-            found += page["data"]
-            cursor = page.get("next_cursor")
+            found += page["findings"]
+            cursor = page["next"]
             if not cursor:
                 return found
 
