@@ -1,0 +1,118 @@
+//! Real blocks: mainnet (Bellatrix to Deneb, roots proven by others) and Medalla; and the objects of the spec's gossip cases, which
+//! are named by their roots.
+
+mod common;
+
+use common::{archive, cases, fork, preset};
+use consensus::ssz_schema::{Catalogue, ssz_to_json};
+use consensus::{ForkName, Network, Preset, Root, SignedAggregate, SignedBlock, SingleAttestation, Slot};
+use std::collections::BTreeMap;
+
+#[test]
+fn mainnet_blocks_have_the_roots_that_others_proved() {
+    let Some(vectors) = common::vectors() else { return };
+    let spec = Network::builtin("mainnet").expect("known").spec;
+    let fork_of = |slot_bytes: &[u8]| {
+        let slot = Slot::new(u64::from_le_bytes(slot_bytes.try_into().expect("8 bytes")));
+        spec.fork_name_at(slot.epoch(&spec.preset))
+    };
+    let (mut proven, mut signed) = (0, 0);
+    let mut forks = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(vectors.join("mainnet_blocks")).expect("folder") {
+        let path = entry.expect("entry").path();
+        let name = path.file_name().expect("name").to_string_lossy().into_owned();
+        let bytes = std::fs::read(&path).expect("file");
+        if name.ends_with(".signed_block.ssz") {
+            let fork = fork_of(&bytes[100..108]);
+            forks.insert(fork);
+            SignedBlock::from_ssz(fork, &Preset::MAINNET, &bytes).expect("a real signed block");
+            let json = ssz_to_json(fork, &Preset::MAINNET, "SignedBeaconBlock", &bytes).expect("json");
+            assert_eq!(SignedBlock::ssz_from_json(fork, &Preset::MAINNET, &json).expect("back"), bytes);
+            signed += 1;
+        } else if name.ends_with(".block.ssz") {
+            let fork = fork_of(&bytes[..8]);
+            forks.insert(fork);
+            let catalogue = Catalogue::of(fork, &Preset::MAINNET);
+            let view = catalogue.get("BeaconBlock").expect("exists").validate(&bytes).expect("a real block");
+            let proof = vectors.join("mainnet_blocks").join(name.replace("el_", "proof_el_").replace(".block.ssz", ".yaml"));
+            let proof = std::fs::read_to_string(proof).expect("proof");
+            let at = proof.find("beacon_block_root:").expect("key");
+            let wanted = &proof[at..][proof[at..].find("0x").expect("hex")..][..66];
+            assert_eq!(view.hash_tree_root().to_string(), wanted, "{name}");
+            proven += 1;
+        }
+    }
+    println!("mainnet blocks: {proven} with proven roots, {signed} signed, forks {forks:?}");
+    assert!(proven >= 6 && signed >= 1 && forks.len() >= 3);
+}
+
+#[test]
+fn blocks_served_as_json_link_to_each_other() {
+    let Some(vectors) = common::vectors() else { return };
+    let read = |slot: u64| {
+        let text = std::fs::read_to_string(vectors.join(format!("mainnet_blocks/slot_{slot}.capella.signed_block.json")));
+        let json: serde_json::Value = serde_json::from_str(&text.expect("file")).expect("json");
+        let ssz = SignedBlock::ssz_from_json(ForkName::Capella, &Preset::MAINNET, &json).expect("block");
+        SignedBlock::from_ssz(ForkName::Capella, &Preset::MAINNET, &ssz).expect("block")
+    };
+    let (first, second) = (read(7_109_430), read(7_109_431));
+    assert_eq!(second.signed_header.message.parent_root, first.root);
+    assert_eq!(read(7_109_344).signed_header.message.slot, Slot::new(7_109_344));
+    assert!(first.attestations.len() > 10);
+}
+
+#[test]
+fn medalla_block_is_read_with_its_own_configuration() {
+    let Some(vectors) = common::vectors() else { return };
+    let bytes = std::fs::read(vectors.join("networks/medalla/recent-finalized-block.ssz")).expect("file");
+    let network = Network::builtin("medalla").expect("known");
+    let block = SignedBlock::from_ssz(ForkName::Phase0, network.preset(), &bytes).expect("a real block");
+    println!("Medalla block {} at slot {}: {} attestations", block.root, block.signed_header.message.slot, block.attestations.len());
+    assert!(!block.attestations.is_empty());
+    assert!(block.attestations.iter().all(|vote| vote.data.slot < block.signed_header.message.slot));
+}
+
+/// `block_0x<root>.ssz_snappy` and the like: the root in the name is that of the object inside.
+#[test]
+fn gossip_objects_have_the_roots_in_their_names() {
+    let Some(_) = common::vectors() else { return };
+    let cases = cases(&archive("consensus-specs_reftests.tar.gz"), |path| path.get(2) == Some(&"networking"));
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for case in &cases {
+        let (preset, fork) = (preset(&case.path[0]), fork(&case.path[1]));
+        let catalogue = Catalogue::of(fork, &preset);
+        for (file, packed) in &case.files {
+            let Some((kind, root)) = file.strip_suffix(".ssz_snappy").and_then(|name| name.split_once("_0x")) else { continue };
+            let bytes = common::unsnap(packed);
+            let container = match kind {
+                "block" => "SignedBeaconBlock",
+                "aggregate" => "SignedAggregateAndProof",
+                "attestation" => "Attestation",
+                "single_attestation" => "SingleAttestation",
+                "attester_slashing" => "AttesterSlashing",
+                "proposer_slashing" => "ProposerSlashing",
+                "execution_payload_envelope" => "SignedExecutionPayloadEnvelope",
+                "payload_attestation_message" => "PayloadAttestationMessage",
+                other => panic!("{}: unknown kind {other}", case.name()),
+            };
+            let view = catalogue.get(container).and_then(|ty| ty.validate(&bytes)).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+            let wanted: Root = root.parse().expect("root");
+            assert_eq!(view.hash_tree_root(), wanted, "{} {file}", case.name());
+            match kind {
+                "block" => {
+                    let block = SignedBlock::from_ssz(fork, &preset, &bytes).expect("valid above");
+                    assert_eq!(block.root, view.path("message").expect("field").hash_tree_root());
+                }
+                "aggregate" => {
+                    let aggregate = SignedAggregate::from_ssz(fork, &preset, &bytes).expect("valid above");
+                    assert_eq!(aggregate.message_root, view.path("message").expect("field").hash_tree_root());
+                }
+                "single_attestation" => assert_eq!(SingleAttestation::from_ssz(&bytes).expect("valid above").to_ssz(), bytes),
+                _ => {}
+            }
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+    println!("gossip objects: {counts:?}");
+    assert!(counts.len() >= 8 && counts["block"] > 300 && counts["aggregate"] > 100, "{counts:?}");
+}

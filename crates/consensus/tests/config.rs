@@ -1,0 +1,93 @@
+//! The rules of a configuration, one by one.
+
+use consensus::{BlobParameters, Epoch, ForkName, PresetName, Spec};
+use std::time::Duration;
+
+fn read(text: &str) -> Spec {
+    Spec::from_yaml(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn forks(spec: &Spec) -> Vec<(ForkName, u64)> {
+    spec.forks.iter().map(|fork| (fork.name, fork.epoch.as_u64())).collect()
+}
+
+#[test]
+fn missing_keys_have_the_presets_values() {
+    let spec = read("PRESET_BASE: 'minimal'\nALTAIR_FORK_EPOCH: 3\n");
+    assert_eq!(spec.preset.name, PresetName::Minimal);
+    assert_eq!(spec.slot_duration, Duration::from_secs(6));
+    assert_eq!(forks(&spec), [(ForkName::Phase0, 0), (ForkName::Altair, 3)]);
+    assert_eq!(spec.forks[0].version, [0, 0, 0, 1]);
+    assert_eq!(spec.forks[1].version, [1, 0, 0, 1]);
+    assert_eq!(read("{}").preset.name, PresetName::Mainnet);
+    assert_eq!(read("PRESET_BASE: gnosis").slot_duration, Duration::from_secs(5));
+}
+
+#[test]
+fn forks_never_happen_at_the_end_of_time_and_the_last_of_an_epoch_counts() {
+    let spec = read("ALTAIR_FORK_EPOCH: 18446744073709551615\nBELLATRIX_FORK_EPOCH: '18446744073709551615'\n");
+    assert_eq!(spec.fork_name_at(Epoch::MAX), ForkName::Phase0);
+    let spec = read("ALTAIR_FORK_EPOCH: 0\nBELLATRIX_FORK_EPOCH: 0\nCAPELLA_FORK_EPOCH: 5\nDENEB_FORK_EPOCH: 5\n");
+    assert_eq!(forks(&spec), [(ForkName::Bellatrix, 0), (ForkName::Deneb, 5)]);
+    assert_eq!(spec.fork_name_at(Epoch::new(4)), ForkName::Bellatrix);
+    let spec = read("ELECTRA_FORK_EPOCH: 9\nFULU_FORK_EPOCH: 7\n");
+    assert_eq!(forks(&spec), [(ForkName::Phase0, 0), (ForkName::Fulu, 7)], "a fork that a later one precedes never counts");
+}
+
+#[test]
+fn milliseconds_go_before_seconds() {
+    assert_eq!(read("SECONDS_PER_SLOT: 12\nSLOT_DURATION_MS: 6500").slot_duration, Duration::from_millis(6500));
+    assert_eq!(read("SECONDS_PER_SLOT: 3").slot_duration, Duration::from_secs(3));
+    assert!(Spec::from_yaml("SECONDS_PER_SLOT: 0").is_err());
+    assert!(Spec::from_yaml("SECONDS_PER_SLOT: 18446744073709551615").is_err());
+}
+
+#[test]
+fn versions_are_read_in_every_writing() {
+    for text in ["GENESIS_FORK_VERSION: 0x01017000", "GENESIS_FORK_VERSION: '0x01017000'", "GENESIS_FORK_VERSION: \"0x01017000\""] {
+        assert_eq!(read(text).forks[0].version, [1, 1, 0x70, 0]);
+    }
+    assert_eq!(read("GENESIS_FORK_VERSION: 0x00000064").forks[0].version, [0, 0, 0, 0x64]);
+    for text in ["GENESIS_FORK_VERSION: 'x'", "GENESIS_FORK_VERSION: '0x0101'", "GENESIS_FORK_VERSION: 0x0102030405"] {
+        let error = Spec::from_yaml(text).expect_err(text).to_string();
+        assert!(error.contains("GENESIS_FORK_VERSION") && error.contains("correct it"), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_blob_schedule_leaves_electras_parameters() {
+    let spec = read("ELECTRA_FORK_EPOCH: 4\nFULU_FORK_EPOCH: 6\nMAX_BLOBS_PER_BLOCK_ELECTRA: 7\nBLOB_SCHEDULE: []\n");
+    let electra = BlobParameters { epoch: Epoch::new(4), max_blobs_per_block: 7 };
+    assert_eq!(spec.blob_parameters_at(Epoch::new(100)), electra);
+    let spec = read(
+        "ELECTRA_FORK_EPOCH: 4\nFULU_FORK_EPOCH: 6\nBLOB_SCHEDULE:\n  - {EPOCH: 30, MAX_BLOBS_PER_BLOCK: 21}\n  - EPOCH: 20\n    MAX_BLOBS_PER_BLOCK: 15\n",
+    );
+    assert_eq!(spec.blob_parameters_at(Epoch::new(19)).max_blobs_per_block, 9);
+    assert_eq!(spec.blob_parameters_at(Epoch::new(29)).max_blobs_per_block, 15);
+    assert_eq!(spec.blob_parameters_at(Epoch::new(30)).max_blobs_per_block, 21);
+    assert!(Spec::from_yaml("BLOB_SCHEDULE: [{EPOCH: x}]").is_err());
+    assert!(Spec::from_yaml("BLOB_SCHEDULE: 7").is_err());
+}
+
+#[test]
+fn unknown_keys_of_any_shape_are_ignored_and_bad_files_explained() {
+    let odd = "TERMINAL_TOTAL_DIFFICULTY: 58750000000000000000000\nX: [1, {a: ~}]\nY: {z: 1.5}\nTRUE_THING: true\n\
+               TERMINAL_BLOCK_HASH: 0x0000000000000000000000000000000000000000000000000000000000000000\n";
+    assert_eq!(read(odd).forks.len(), 1);
+    for bad in ["- 1\n- 2\n", "PRESET_BASE: 'other'", "ALTAIR_FORK_EPOCH: soon", "SLOTS_PER_EPOCH: 0", "MAX_COMMITTEES_PER_SLOT: 65"] {
+        let error = Spec::from_yaml(bad).expect_err(bad).to_string();
+        assert!(error.len() > 20, "{error}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for text in [
+        "PRESET_BASE: minimal\nCONFIG_NAME: 'a \"quoted\" name: #1'\nELECTRA_FORK_EPOCH: 0\nFULU_FORK_EPOCH: 0\nGLOAS_FORK_EPOCH: 2\n",
+        "SLOTS_PER_EPOCH: 6\nSLOT_DURATION_MS: 12345\nELECTRA_FORK_EPOCH: 18446744073709551615\nBLOB_SCHEDULE: [{EPOCH: 3, MAX_BLOBS_PER_BLOCK: 4}]\n",
+        "PRESET_BASE: gnosis\nELECTRA_FORK_EPOCH: 3\nFULU_FORK_EPOCH: 3\nFULU_FORK_VERSION: 0x90000075\n",
+    ] {
+        let spec = read(text);
+        assert_eq!(read(&spec.to_yaml()), spec, "{}", spec.to_yaml());
+    }
+}

@@ -1,0 +1,101 @@
+//! Configurations of real networks, and the fork digests that follow from them.
+
+mod common;
+
+use consensus::{Epoch, ForkDigest, ForkName, Network, Preset, PresetName, Spec};
+
+fn digest(text: &str) -> ForkDigest {
+    ForkDigest(hex::decode(text).expect("hex").try_into().expect("4 bytes"))
+}
+
+#[test]
+fn digests_of_public_networks() {
+    let Some(vectors) = common::vectors() else { return };
+    let text = std::fs::read_to_string(vectors.join("p2p/fork_digests.json")).expect("file");
+    let all: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let mut n = 0;
+    for (name, wanted) in all.as_object().expect("object") {
+        let network = Network::builtin(name).unwrap_or_else(|| panic!("{name} is not built in"));
+        assert_eq!(Some(network.genesis_validators_root.to_string().as_str()), wanted["genesis_validators_root"].as_str());
+        let rows = wanted["rows"].as_array().expect("rows");
+        for (i, row) in rows.iter().enumerate() {
+            let epoch = row["epoch"].as_u64().expect("epoch");
+            if rows.get(i + 1).is_some_and(|next| next["epoch"].as_u64() == Some(epoch)) {
+                continue; // of forks at the same epoch the last counts
+            }
+            let wanted = digest(row["digest"].as_str().expect("digest"));
+            assert_eq!(network.fork_digest_at(Epoch::new(epoch)), wanted, "{name} {row}");
+            assert_eq!(network.fork_digests().begins_at(wanted), Some(Epoch::new(epoch)), "{name} {row}");
+            let fork = row["fork"].as_str().expect("fork").split(' ').next().expect("word");
+            assert_eq!(network.fork_of_digest(wanted).map(ForkName::as_str), Some(fork), "{name} {row}");
+            n += 1;
+        }
+    }
+    println!("fork digests: {n}");
+    assert!(n > 15);
+}
+
+/// Published by the networks' own clients, from other sources than the vectors.
+#[test]
+fn digests_after_fulu() {
+    for (network, epoch, wanted) in [
+        ("mainnet", 419_071, "cb0d1acc"),
+        ("mainnet", u64::MAX, "8c9f62fe"),
+        ("sepolia", 272_640, "7e0d3447"),
+        ("sepolia", 274_176, "fd32b622"),
+        ("sepolia", 275_712, "74d01459"),
+        ("sepolia", 353_023, "74d01459"),
+        ("sepolia", 353_024, "669e6c11"),
+        ("gnosis", 0, "bc9a6864"),
+        ("gnosis", 1_337_856, "7d5aab40"),
+        ("medalla", 0, "e7a75d5a"),
+    ] {
+        let known = Network::builtin(network).expect("known");
+        assert_eq!(known.fork_digest_at(Epoch::new(epoch)), digest(wanted), "{network} {epoch}");
+    }
+    let sepolia = Network::builtin("sepolia").expect("known");
+    assert_eq!(sepolia.spec.fork_name_at(Epoch::new(353_024)), ForkName::Gloas);
+    assert_eq!(sepolia.fork_of_digest(digest("00000000")), None);
+}
+
+#[test]
+fn published_files_agree_with_the_built_in_ones() {
+    let Some(vectors) = common::vectors() else { return };
+    for name in ["mainnet", "sepolia", "hoodi", "holesky", "medalla"] {
+        let text = std::fs::read_to_string(vectors.join(format!("networks/{name}/config.yaml"))).expect("file");
+        let file = Spec::from_yaml(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let builtin = Spec::builtin(name).expect("known");
+        assert_eq!(file.preset, builtin.preset, "{name}");
+        assert_eq!(file.slot_duration, builtin.slot_duration, "{name}");
+        assert_eq!(file.forks[..], builtin.forks[..file.forks.len()], "{name}: the files end before Fulu");
+        assert_eq!(file.blob_default, builtin.blob_default, "{name}");
+        assert!(name == "medalla" || file.forks.len() >= 2);
+    }
+    let medalla = Spec::builtin("medalla").expect("known");
+    assert_eq!(medalla.preset.epochs_per_eth1_voting_period, 32, "Medalla differs from the mainnet preset here");
+    assert_ne!(medalla.preset, Preset::MAINNET);
+    assert_eq!(medalla.forks.len(), 1);
+}
+
+#[test]
+fn the_api_answer_of_a_real_node_is_read() {
+    let Some(vectors) = common::vectors() else { return };
+    let text = std::fs::read_to_string(vectors.join("sepolia_live_2025-05-23/spec.json")).expect("file");
+    let spec = Spec::from_api_json(&serde_json::from_str(&text).expect("json")).expect("spec");
+    let builtin = Spec::builtin("sepolia").expect("known");
+    assert_eq!(spec.preset, builtin.preset);
+    assert_eq!(spec.forks[..], builtin.forks[..6], "Fulu was not dated then");
+    assert_eq!(spec.slot_duration, builtin.slot_duration);
+}
+
+#[test]
+fn built_in_networks_survive_being_written() {
+    for name in Network::builtin_names() {
+        let spec = Spec::builtin(name).expect("known");
+        assert_eq!(Spec::from_yaml(&spec.to_yaml()).expect("our own"), spec, "{name}:\n{}", spec.to_yaml());
+        assert_eq!(spec.config_name, name);
+    }
+    assert_eq!(Spec::builtin("goerli"), None);
+    let gnosis = Spec::builtin("gnosis").expect("known");
+    assert_eq!((gnosis.preset.name, gnosis.preset.slots_per_epoch), (PresetName::Gnosis, 16));
+}

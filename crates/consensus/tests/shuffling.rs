@@ -1,0 +1,40 @@
+//! The spec's shuffling vectors, one index at a time and the whole list at once.
+
+mod common;
+
+use consensus::{CommitteeIndex, Epoch, Root, Shuffling, Slot, compute_shuffled_index};
+use std::sync::Arc;
+
+#[test]
+fn mapping_is_the_specs() {
+    let cases = common::cases(&common::archive("consensus-specs_reftests.tar.gz"), |path| path.get(2) == Some(&"shuffling"));
+    for case in &cases {
+        let preset = common::preset(&case.path[0]);
+        let text = case.text("mapping.yaml");
+        let seed = Root::from_slice(&common::hex_value(&text, "seed"));
+        let list = text.split("mapping:").nth(1).expect("mapping").trim().trim_start_matches('[').trim_end_matches(']');
+        let mapping: Vec<u64> =
+            list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| item.parse().expect("index")).collect();
+        let count = mapping.len() as u64;
+        for (i, to) in mapping.iter().enumerate().take(300) {
+            assert_eq!(compute_shuffled_index(i as u64, count, seed, preset.shuffle_round_count), Some(*to), "{}", case.name());
+        }
+        assert_eq!(compute_shuffled_index(count, count, seed, preset.shuffle_round_count), None);
+        // The committees in order are the whole list, shuffled at once.
+        let active: Arc<Vec<u32>> = Arc::new((0..count as u32).collect());
+        let shuffling = Shuffling::new(Epoch::new(0), Root::ZERO, seed, active, &preset);
+        let order: Vec<u64> = (0..preset.slots_per_epoch)
+            .flat_map(|slot| (0..shuffling.committees_per_slot()).map(move |committee| (slot, committee)))
+            .flat_map(|(slot, committee)| {
+                let members = shuffling.committee(Slot::new(slot), CommitteeIndex::new(committee)).expect("exists");
+                members.iter().map(|index| u64::from(*index)).collect::<Vec<u64>>()
+            })
+            .collect();
+        assert_eq!(order, mapping, "{}", case.name());
+    }
+    println!("shuffling cases: {}", cases.len());
+    assert!(!cases.is_empty(), "no shuffling case found");
+    if common::vectors().is_some() {
+        assert_eq!(cases.len(), 400, "200 of each preset");
+    }
+}
