@@ -358,3 +358,93 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     }
     Ok(n)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blst::min_pk::SecretKey;
+    use std::fs;
+
+    /// `n` keys, the third of which is none.
+    fn keys(n: usize) -> Vec<PubkeyBytes> {
+        let mut keys: Vec<PubkeyBytes> = (0..n)
+            .map(|nth| {
+                let secret = SecretKey::key_gen(&sha256(&nth.to_be_bytes()), &[]).unwrap();
+                PubkeyBytes::from(secret.sk_to_pk().compress())
+            })
+            .collect();
+        keys[2] = PubkeyBytes::repeat_byte(0x77);
+        keys
+    }
+
+    fn resolve(path: &Path, first: usize, keys: &[PubkeyBytes]) -> (Vec<CheckedKey>, u64, u64) {
+        let mut cache = PubkeyCache::open(path).unwrap();
+        let found = cache.resolve(first, keys, &mut |_| ());
+        for (found, wanted) in found.iter().zip(keys) {
+            match found {
+                Some(key) => assert_eq!(key.compress(), wanted[..]),
+                None => assert_eq!(wanted[..], [0x77; 48]),
+            }
+        }
+        assert_eq!(found.len(), keys.len());
+        (found, cache.n_loaded(), cache.n_checked())
+    }
+
+    #[test]
+    fn keys_are_checked_once_and_appended_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pubkeys");
+        let keys = keys(300);
+        let (checked, ..) = resolve(&path, 0, &keys[..100]);
+        let (loaded, n_loaded, n_checked) = resolve(&path, 0, &keys[..100]);
+        assert_eq!((checked, n_loaded, n_checked), (loaded, 100, 0));
+        // A later state's new validators, then everything at once, then a part that begins and ends within chunks.
+        assert_eq!(counts(resolve(&path, 100, &keys[100..150])), (0, 50));
+        assert_eq!(counts(resolve(&path, 0, &keys)), (150, 150));
+        assert_eq!(counts(resolve(&path, 50, &keys[50..200])), (150, 0));
+        assert_eq!(counts(resolve(&path, 0, &keys[..7])), (7, 0));
+        let header_and_chunks = 16 + 3 * 36 + 300 * 96;
+        assert_eq!(fs::metadata(&path).unwrap().len(), header_and_chunks);
+    }
+
+    #[test]
+    fn damage_costs_time_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pubkeys");
+        let keys = keys(60);
+        for part in [0..20, 20..40, 40..60] {
+            resolve(&path, part.start, &keys[part]);
+        }
+        let whole = fs::read(&path).unwrap();
+        let second_chunk = 16 + 36 + 20 * 96;
+        for at in [second_chunk, second_chunk + 10, second_chunk + 50, second_chunk + 36 + 20 * 96 - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(counts(resolve(&path, 0, &keys)), (20, 40), "byte {at}");
+            assert_eq!(counts(resolve(&path, 0, &keys)), (60, 0), "byte {at}: made anew");
+        }
+        for len in [16, 17, second_chunk - 1, second_chunk + 3, whole.len() - 1] {
+            fs::write(&path, &whole[..len]).unwrap();
+            resolve(&path, 0, &keys);
+            assert_eq!(counts(resolve(&path, 0, &keys)), (60, 0), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_cache_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pubkeys");
+        for content in ["somebody's notes, long enough to be one", "short", "SWPUBKEY\0\0\0\x02\0\0\0\0"] {
+            fs::write(&path, content).unwrap();
+            let error = PubkeyCache::open(&path).unwrap_err();
+            assert!(error.to_string().contains("move it away"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        assert!(PubkeyCache::open(directory.path()).unwrap_err().to_string().contains("permissions"));
+    }
+
+    fn counts(result: (Vec<CheckedKey>, u64, u64)) -> (u64, u64) {
+        (result.1, result.2)
+    }
+}

@@ -266,6 +266,9 @@ impl Registry {
         if too_different || grew || !differs.is_empty() {
             self.id.0 += 1;
         }
+        if self.versions.iter().any(|version| version.n_validators == n && version.overlay == differs) {
+            return;
+        }
         if too_different {
             self.dropped_versions += 1;
             warn!(%slot, limit = MAX_OVERLAY, "two states differ in too many validators, the earlier active set is forgotten");

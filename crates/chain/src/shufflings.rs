@@ -71,6 +71,9 @@ impl Shufflings {
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for version in registry.versions_at(epoch) {
             let active = self.shared(registry.active_at(epoch, version));
+            if found.iter().any(|known| *known.active() == active) {
+                continue;
+            }
             if let Some(known) = earlier.iter().find(|known| *known.active() == active) {
                 found.push(known.clone());
             } else if unusual && !self.spend(now) {

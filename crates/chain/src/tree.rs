@@ -124,7 +124,7 @@ impl Tree {
             self.tips.insert((ancestor.slot, ancestor.root));
         }
         let node = self.nodes.get_mut(&ancestor.root).expect("inserted above if it was missing");
-        if ancestor.exact_slot && !node.exact_slot {
+        if ancestor.exact_slot && !node.exact_slot && ancestor.slot <= node.slot {
             let old = (node.slot, ancestor.root);
             node.slot = ancestor.slot;
             node.exact_slot = true;
@@ -203,7 +203,7 @@ impl Tree {
         node.reveal_hash = Some(reveal_hash);
         node.proposer = Some(block.proposer_index);
         *self.per_proposer.entry(block.proposer_index).or_default() += 1;
-        if !node.exact_slot {
+        if !node.exact_slot && block.slot <= node.slot {
             let old = (node.slot, block.root);
             node.slot = block.slot;
             node.exact_slot = true;
@@ -228,9 +228,11 @@ impl Tree {
         }
     }
 
+    /// Only to a parent of an earlier slot, whatever a state claims: so no branch is a circle. The first parent stays.
     fn link(&mut self, child: Root, parent: Root) {
+        let Some(parent_slot) = self.slot_of(&parent) else { return };
         let Some(node) = self.nodes.get_mut(&child) else { return };
-        if node.parent == Some(parent) {
+        if node.parent.is_some() || node.slot <= parent_slot {
             return;
         }
         node.parent = Some(parent);

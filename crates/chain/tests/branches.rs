@@ -1,0 +1,276 @@
+//! Branches nobody may follow: what the tree answers does not depend on the order in which blocks came, and nobody fills it alone.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES};
+use common::{Capture, small_capture};
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed, sha256,
+};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const SLOTS_PER_EPOCH: u64 = 8;
+
+/// A block of the model: parent by position in the list (0 is genesis).
+#[derive(Clone, Debug)]
+struct Planned {
+    parent: usize,
+    slots_later: u64,
+    proposer: u64,
+}
+
+fn planned(n: usize) -> impl Strategy<Value = Vec<Planned>> {
+    let block = |nth: usize| {
+        // Mostly on one of the last few blocks, sometimes anywhere.
+        let parent = prop_oneof![4 => nth.saturating_sub(3)..=nth, 1 => 0..=nth];
+        (parent, 1u64..7, 0u64..64).prop_map(|(parent, slots_later, proposer)| Planned { parent, slots_later, proposer })
+    };
+    (1..n).prop_flat_map(move |n| (0..n).map(block).collect::<Vec<_>>())
+}
+
+fn root(nth: usize) -> Root {
+    Root::from(sha256(format!("block {nth}").as_bytes()))
+}
+
+fn facts(nth: usize, slot: u64, parent: Root, proposer: u64) -> BlockFacts {
+    BlockFacts {
+        root: root(nth),
+        slot: Slot::new(slot),
+        parent_root: parent,
+        proposer_index: ValidatorIndex::new(proposer),
+        randao_reveal: SignatureBytes::from_slice(&[&sha256(&[nth as u8]), &sha256(&[1, nth as u8]), &[7u8; 32][..]].concat()),
+    }
+}
+
+fn vote(slot: u64, epoch: u64, target: Root, head: Root) -> AttestationData {
+    AttestationData {
+        slot: Slot::new(slot),
+        index: CommitteeIndex::new(0),
+        beacon_block_root: head,
+        source: Checkpoint::default(),
+        target: Checkpoint { epoch: Epoch::new(epoch), root: target },
+    }
+}
+
+/// The simplest way to a seed: walk the list of blocks.
+fn model_seed(blocks: &HashMap<Root, BlockFacts>, target: Root, epoch: u64, genesis_mix: Root) -> Root {
+    let before = epoch.saturating_sub(1) * SLOTS_PER_EPOCH;
+    let mut at = target;
+    while let Some(block) = blocks.get(&at) {
+        if block.slot.as_u64() < before {
+            break;
+        }
+        at = block.parent_root;
+    }
+    let mut mix = genesis_mix;
+    while let Some(block) = blocks.get(&at) {
+        mix ^= Root::from(sha256(block.randao_reveal.as_slice()));
+        at = block.parent_root;
+    }
+    compute_seed(Epoch::new(epoch), mix)
+}
+
+fn small_chain() -> (Chain, Root, Root) {
+    let capture = Capture::read(&small_capture());
+    let chain = capture.chain();
+    let genesis = chain.head().root;
+    // randao_mixes[0] of a minimal state, see common/crafted.rs.
+    let at = 176 + 2 * 64 * 32 + 4 + 72 + 4 + 8 + 4 + 4;
+    (chain, genesis, Root::from_slice(&capture.state[at..at + 32]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn order_of_arrival_changes_nothing(plan in planned(40), order in any::<prop::sample::Index>(), seed in any::<u64>()) {
+        let (mut chain, genesis, genesis_mix) = small_chain();
+        let mut blocks = vec![(genesis, 0u64)];
+        let mut all = HashMap::new();
+        for (nth, planned) in plan.iter().enumerate() {
+            let (parent, parent_slot) = blocks[planned.parent];
+            let block = facts(nth, parent_slot + planned.slots_later, parent, planned.proposer);
+            blocks.push((block.root, block.slot.as_u64()));
+            all.insert(block.root, block);
+        }
+        // Rotated and strided: parents after children as often as before.
+        let mut arrivals: Vec<&BlockFacts> = all.values().collect();
+        arrivals.sort_by_key(|block| sha256(&[block.root.as_slice(), &seed.to_be_bytes()].concat()));
+        let by = order.index(arrivals.len());
+        arrivals.rotate_left(by);
+        for block in arrivals {
+            let result = chain.extend(block);
+            prop_assert!(matches!(result, Extension::Attached | Extension::Orphan { .. }), "{:?}", result);
+            prop_assert_eq!(chain.extend(block) == Extension::Known, chain.is_known_block(&block.root));
+        }
+        prop_assert_eq!(chain.stats().orphans, 0);
+        prop_assert_eq!(chain.stats().blocks, blocks.len());
+        prop_assert_eq!(chain.head().slot.as_u64(), blocks.iter().map(|(_, slot)| *slot).max().unwrap());
+        for (target, slot) in blocks {
+            let first = slot.div_ceil(SLOTS_PER_EPOCH);
+            for epoch in [first, first + 1, first + 5] {
+                match chain.contexts(&vote(epoch * SLOTS_PER_EPOCH, epoch, target, target)) {
+                    Contexts::Certain(shufflings) => {
+                        prop_assert_eq!(shufflings.len(), 1);
+                        prop_assert_eq!(shufflings[0].seed(), model_seed(&all, target, epoch, genesis_mix));
+                    }
+                    // The budget for odd epochs may be used up; it is asked for too often here.
+                    other => prop_assert!(matches!(other, Contexts::Unknown) && chain.stats().shufflings_refused > 0),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_branches_give_two_candidates_and_the_votes_own_head_comes_first() {
+    let (mut chain, genesis, _) = small_chain();
+    // Two branches from genesis, long enough that the committees of epoch 3 (decided before slot 16) differ.
+    for (branch, proposers) in [(0, 0..9u64), (100, 20..23)] {
+        let mut parent = genesis;
+        for (nth, proposer) in proposers.enumerate() {
+            let block = facts(branch + nth, 1 + 2 * nth as u64 + (branch as u64 / 100), parent, proposer);
+            assert_eq!(chain.extend(&block), Extension::Attached);
+            parent = block.root;
+        }
+    }
+    let minority = root(102);
+    let unknown = Root::repeat_byte(9);
+    let seeds = |contexts: Contexts| match contexts {
+        Contexts::Candidates(shufflings) => {
+            shufflings.iter().map(|shuffling| (shuffling.decision_root(), shuffling.seed())).collect()
+        }
+        Contexts::Certain(_) | Contexts::Unknown => Vec::new(),
+    };
+    let by_weight = seeds(chain.contexts(&vote(25, 3, unknown, unknown)));
+    assert_eq!(by_weight.len(), 2);
+    assert_eq!(by_weight[0].0, root(7), "the branch most proposers build on comes first");
+    let by_head = seeds(chain.contexts(&vote(25, 3, unknown, minority)));
+    assert_eq!(by_head, [by_weight[1], by_weight[0]]);
+    // A target that cannot be the checkpoint of its epoch contradicts, and decides nothing.
+    let contradicting = seeds(chain.contexts(&vote(9, 1, root(7), unknown)));
+    assert_eq!(contradicting.len(), 1, "both branches share the committees of epoch 1");
+}
+
+/// Clocks about four hours ahead: 37 epochs with 32 12-s slots. The target is the last block they saw.
+#[test]
+fn medallas_clocks_are_followed_and_the_absurd_is_not() {
+    let (mut chain, genesis, mix) = small_chain();
+    let block = facts(0, 3, genesis, 1);
+    chain.extend(&block);
+    chain.tick(Slot::new(5));
+    let future = vote(37 * SLOTS_PER_EPOCH + 2, 37, block.root, block.root);
+    let Contexts::Certain(shufflings) = chain.contexts(&future) else { panic!("known target") };
+    let all = HashMap::from([(block.root, block.clone())]);
+    assert_eq!(shufflings[0].seed(), model_seed(&all, block.root, 37, mix));
+    // The same vote for a block that only those clocks have seen.
+    let unseen = AttestationData { target: Checkpoint { root: Root::repeat_byte(1), ..future.target }, ..future };
+    let Contexts::Candidates(candidates) = chain.contexts(&unseen) else { panic!("the tip as if all slots stayed empty") };
+    assert_eq!(candidates[0].id(), shufflings[0].id());
+    for epoch in [66, 1_000_000, u64::MAX / SLOTS_PER_EPOCH, u64::MAX] {
+        assert!(matches!(chain.contexts(&vote(u64::MAX, epoch, block.root, block.root)), Contexts::Unknown), "{epoch}");
+    }
+    assert_eq!(chain.stats().epochs_refused, 4);
+}
+
+#[test]
+fn odd_epochs_are_computed_within_a_budget() {
+    let (mut chain, genesis, _) = small_chain();
+    chain.tick(Slot::new(1));
+    for nth in 0..200 {
+        chain.extend(&facts(nth, 1, genesis, nth as u64 % 64));
+    }
+    let mut computed = 0;
+    for epoch in 2..=64 {
+        for nth in 0..200 {
+            let contexts = chain.contexts(&vote(epoch * SLOTS_PER_EPOCH, epoch, root(nth), genesis));
+            computed += usize::from(matches!(contexts, Contexts::Certain(_)));
+        }
+    }
+    let stats = chain.stats();
+    assert!(computed < 200 && stats.shufflings_computed < 200, "{computed} {stats:?}");
+    assert!(stats.shufflings <= 64 && stats.shufflings_refused > 0);
+    // The next epoch has its own, and what is about now is never refused.
+    chain.tick(Slot::new(SLOTS_PER_EPOCH));
+    assert!(matches!(chain.contexts(&vote(40 * SLOTS_PER_EPOCH, 40, root(7), genesis)), Contexts::Certain(_)));
+    assert!(matches!(chain.contexts(&vote(SLOTS_PER_EPOCH, 1, root(8), genesis)), Contexts::Certain(_)));
+}
+
+#[test]
+fn one_key_fills_neither_the_tree_nor_the_candidates() {
+    let (mut chain, genesis, _) = small_chain();
+    let mut parent = genesis;
+    for nth in 0..20 {
+        let block = facts(nth, 1 + nth as u64, parent, nth as u64);
+        chain.extend(&block);
+        parent = block.root;
+    }
+    let honest = parent;
+    // One proposer: a thousand blocks upon one another, orphans without end, and the far future.
+    let mut refused = 0;
+    parent = root(0);
+    for nth in 1_000..2_000 {
+        let block = facts(nth, 2 + nth as u64 - 1_000, parent, 63);
+        refused += usize::from(matches!(chain.extend(&block), Extension::Refused(_)));
+        parent = block.root;
+    }
+    for nth in 2_000..3_000 {
+        refused += usize::from(matches!(chain.extend(&facts(nth, 50, root(nth + 5_000), 63)), Extension::Refused(_)));
+    }
+    assert!(refused > 1_000 && chain.stats().blocks < 600 && chain.stats().orphans <= 64, "{refused} {:?}", chain.stats());
+    let Contexts::Candidates(candidates) = chain.contexts(&vote(25, 3, Root::repeat_byte(1), Root::repeat_byte(1))) else {
+        panic!("there are tips")
+    };
+    assert!(candidates.len() <= MAX_CANDIDATES);
+    assert_eq!(candidates[0].decision_root(), root(14), "the honest branch comes first");
+    assert!(chain.is_known_block(&honest));
+    assert!(chain.missing_blocks().len() <= 64);
+}
+
+#[test]
+fn impossible_blocks_are_refused() {
+    let (mut chain, genesis, _) = small_chain();
+    let first = facts(0, 5, genesis, 1);
+    assert_eq!(chain.extend(&first), Extension::Attached);
+    assert!(matches!(chain.extend(&facts(1, 5, first.root, 2)), Extension::Refused(_)), "not after its parent");
+    assert!(matches!(chain.extend(&facts(2, 4, first.root, 2)), Extension::Refused(_)));
+    // Waiting does not help.
+    assert!(matches!(chain.extend(&facts(4, 7, root(3), 2)), Extension::Orphan { .. }));
+    assert_eq!(chain.extend(&facts(3, 9, first.root, 2)), Extension::Attached);
+    assert!(!chain.is_known_block(&root(4)));
+    chain.tick(Slot::new(10));
+    assert!(matches!(chain.extend(&facts(5, u64::MAX, first.root, 2)), Extension::Refused(_)));
+    assert_eq!(chain.head().slot, Slot::new(9));
+    assert_eq!(chain.head_at(Slot::new(8)).root, first.root);
+}
+
+#[test]
+fn old_blocks_go_and_decision_blocks_stay() {
+    let (mut chain, genesis, mix) = small_chain();
+    let mut parent = genesis;
+    let mut all = HashMap::new();
+    // One block every 20 slots: most epochs decide by a block from before.
+    for nth in 0..200 {
+        let block = facts(nth, 20 * (nth as u64 + 1), parent, nth as u64 % 64);
+        chain.tick(block.slot);
+        assert_eq!(chain.extend(&block), Extension::Attached);
+        parent = block.root;
+        all.insert(block.root, block);
+    }
+    let stats = chain.stats();
+    assert!(stats.blocks < 60 && stats.blocks_pruned > 140, "{stats:?}");
+    assert_eq!(chain.extend(&all[&root(1)]), Extension::TooOld);
+    // The oldest epoch whose target is still kept.
+    let oldest = (0..200).find(|nth| chain.is_known_block(&root(nth + 1)) && chain.is_known_block(&root(*nth))).unwrap() + 1;
+    let epoch = (all[&root(oldest)].slot.as_u64()).div_ceil(SLOTS_PER_EPOCH);
+    let Contexts::Certain(shufflings) = chain.contexts(&vote(epoch * SLOTS_PER_EPOCH, epoch, root(oldest), genesis)) else {
+        panic!("its decision block is kept")
+    };
+    // The model's walk begins at genesis, which is gone here: the mixes were carried on.
+    assert_eq!(shufflings[0].seed(), model_seed(&all, root(oldest), epoch, mix));
+    // After a silence longer than what is kept, the last block still takes children.
+    chain.tick(Slot::new(20 * 200 + 5_000));
+    assert!(chain.is_known_block(&parent));
+    assert_eq!(chain.extend(&facts(999, 20 * 200 + 5_001, parent, 5)), Extension::Attached);
+}

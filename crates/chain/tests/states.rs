@@ -1,0 +1,218 @@
+//! Later states: they carry their past with them, close gaps, and add contexts without taking any away.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "common/crafted.rs"]
+mod crafted;
+
+use chain::{BlockFacts, Chain, Contexts, Extension, PubkeyCache};
+use common::{Capture, facts, small_capture};
+use consensus::{BeaconBlockHeader, Epoch, Root, ShufflingId, SignedBlock, Slot, ValidatorIndex};
+use std::collections::HashMap;
+
+struct Story {
+    capture: Capture,
+    genesis_root: Root,
+    /// From the child of genesis to the latest block.
+    trunk: Vec<(BlockFacts, BeaconBlockHeader)>,
+}
+
+fn story() -> Story {
+    let capture = Capture::read(&small_capture());
+    let chain = capture.chain();
+    let blocks: HashMap<Root, SignedBlock> =
+        capture.blocks(&chain.network().clone()).into_iter().map(|block| (block.root, block)).collect();
+    let mut trunk = Vec::new();
+    let mut at = blocks.values().max_by_key(|block| block.signed_header.message.slot).unwrap().root;
+    while let Some(block) = blocks.get(&at) {
+        trunk.push((facts(block), block.signed_header.message));
+        at = block.signed_header.message.parent_root;
+    }
+    trunk.reverse();
+    assert!(trunk.len() > 20, "{}", trunk.len());
+    Story { genesis_root: chain.head().root, capture, trunk }
+}
+
+impl Story {
+    fn state_after(&self, n_blocks: usize, slot: u64) -> Vec<u8> {
+        crafted::state_after(&self.capture.state, self.genesis_root, &self.trunk[..n_blocks], slot)
+    }
+
+    fn slot(&self, nth: usize) -> u64 {
+        self.trunk[nth].0.slot.as_u64()
+    }
+
+    fn chain(&self, state: &[u8]) -> Chain {
+        Chain::from_state(self.capture.spec.clone(), state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+    }
+
+    /// From genesis, with every block.
+    fn whole(&self) -> Chain {
+        let mut chain = self.capture.chain();
+        extend_all(&mut chain, &self.trunk);
+        chain
+    }
+}
+
+fn extend_all(chain: &mut Chain, blocks: &[(BlockFacts, BeaconBlockHeader)]) {
+    for (block, _) in blocks {
+        let result = chain.extend(block);
+        assert!(matches!(result, Extension::Attached | Extension::Known), "{result:?}");
+    }
+}
+
+fn certain(chain: &mut Chain, data: &consensus::AttestationData) -> Option<Vec<ShufflingId>> {
+    match chain.contexts(data) {
+        Contexts::Certain(shufflings) => Some(shufflings.iter().map(|shuffling| shuffling.id()).collect()),
+        Contexts::Candidates(_) | Contexts::Unknown => None,
+    }
+}
+
+#[test]
+fn a_later_state_knows_the_committees_of_its_past_and_future() {
+    let story = story();
+    let mut whole = story.whole();
+    for n in 1..story.trunk.len() {
+        let slot = story.slot(n - 1);
+        let mut late = story.chain(&story.state_after(n, slot));
+        assert_eq!(late.head().slot, Slot::new(slot));
+        extend_all(&mut late, &story.trunk[n..]);
+        assert_eq!(late.head(), whole.head());
+        for vote in story.capture.singles() {
+            let expected = certain(&mut whole, &vote.data);
+            let found = certain(&mut late, &vote.data);
+            if let Some(found) = found {
+                assert_eq!(Some(found), expected, "state after {n} blocks, target epoch {}", vote.data.target.epoch);
+            } else {
+                // Its target lies on a side branch from before the state, or is unknown to both.
+                assert!(expected.is_none() || vote.data.slot.as_u64() < slot, "state after {n} blocks misses {:?}", vote.data);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_closes_the_gap_between_blocks() {
+    let story = story();
+    let gap = 5..15;
+    let mut chain = story.capture.chain();
+    extend_all(&mut chain, &story.trunk[..gap.start]);
+    for (block, _) in &story.trunk[gap.end..] {
+        assert!(matches!(chain.extend(block), Extension::Orphan { .. }));
+    }
+    assert_eq!(chain.missing_blocks(), [story.trunk[gap.end - 1].0.root]);
+    let generation = chain.generation();
+    let state = story.state_after(gap.end - 1, story.slot(gap.end - 2) + 1);
+    chain.add_state(&state, &mut PubkeyCache::in_memory()).unwrap();
+    assert!(chain.generation() > generation);
+    // The state's head is the missing block's parent: still one block is missing.
+    assert_eq!(chain.missing_blocks().len(), 1);
+    extend_all(&mut chain, &story.trunk[gap.end - 1..gap.end]);
+    assert_eq!(chain.missing_blocks().len(), 0);
+    let mut whole = story.whole();
+    assert_eq!(chain.head(), whole.head());
+    for vote in story.capture.singles() {
+        if whole.is_known_block(&vote.data.target.root) && chain.is_known_block(&vote.data.target.root) {
+            assert_eq!(certain(&mut chain, &vote.data), certain(&mut whole, &vote.data));
+        }
+    }
+}
+
+#[test]
+fn a_registry_that_changes_adds_contexts_and_takes_none_away() {
+    let story = story();
+    let mut chain = story.whole();
+    let mut known: Vec<_> = story.capture.singles().into_iter().map(|vote| vote.data).collect();
+    known.retain(|data| certain(&mut chain, data).is_some());
+    let late = *known.iter().max_by_key(|data| data.target.epoch).unwrap();
+    let epoch = late.target.epoch;
+    let before = certain(&mut chain, &late).unwrap();
+    assert_eq!(before.len(), 1);
+
+    let n = story.trunk.len();
+    let mut state = story.state_after(n, story.slot(n - 1));
+    crafted::set_exit(&mut state, 7, epoch.as_u64());
+    let mut keys = PubkeyCache::in_memory();
+    chain.add_state(&state, &mut keys).unwrap();
+    let after = certain(&mut chain, &late).unwrap();
+    assert_eq!(after.len(), 2);
+    assert!(after.contains(&before[0]), "the earlier one stays");
+    assert_eq!(chain.registry().record(ValidatorIndex::new(7)).unwrap().exit_epoch, epoch);
+
+    // The same state again, and one that is older: nothing new for this epoch.
+    chain.add_state(&state, &mut keys).unwrap();
+    chain.add_state(&story.capture.state, &mut keys).unwrap();
+    assert_eq!(certain(&mut chain, &late).unwrap(), after);
+    assert_eq!(chain.registry().record(ValidatorIndex::new(7)).unwrap().exit_epoch, epoch);
+
+    // Epochs before the exit are the same in all versions.
+    let early = *known.iter().min_by_key(|data| data.target.epoch).unwrap();
+    assert!(early.target.epoch < epoch);
+    assert_eq!(certain(&mut chain, &early).unwrap().len(), 1);
+}
+
+#[test]
+fn a_refresh_is_asked_for_when_somebody_may_come_or_go() {
+    let story = story();
+    let mut chain = story.capture.chain();
+    chain.tick(Slot::new(0));
+    chain.note_registry_change(Slot::new(3));
+    assert!(!chain.needs_registry_refresh(), "the next four epochs are certain");
+    chain.tick(Epoch::new(4).start_slot(chain.network().clone().preset()));
+    assert!(chain.needs_registry_refresh());
+    let n = story.trunk.len();
+    chain.add_state(&story.state_after(n, story.slot(n - 1).max(40)), &mut PubkeyCache::in_memory()).unwrap();
+    assert!(!chain.needs_registry_refresh());
+}
+
+#[test]
+fn a_key_that_is_no_key_is_kept_as_such() {
+    let story = story();
+    let mut state = story.capture.state.clone();
+    crafted::set_pubkey(&mut state, 3, [0xab; 48]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pubkeys");
+    for loaded in [0, 64] {
+        let mut keys = PubkeyCache::open(&path).unwrap();
+        let chain =
+            Chain::from_state(story.capture.spec.clone(), &state, &mut keys, &mut |progress| assert_eq!(progress.total, 64))
+                .unwrap();
+        assert_eq!(keys.n_loaded(), loaded);
+        assert_eq!(chain.registry().n_invalid_keys(), 1);
+        assert!(chain.registry().pubkey(ValidatorIndex::new(3)).is_none());
+        assert_eq!(chain.registry().pubkey_bytes(ValidatorIndex::new(3)).unwrap().as_slice(), [0xab; 48]);
+        assert!(chain.registry().pubkey(ValidatorIndex::new(4)).is_some());
+        assert!(chain.registry().pubkey(ValidatorIndex::MAX).is_none());
+        // Another state whose bytes at that place are a key: the first one stays, and it is counted.
+        let mut chain = chain;
+        chain.add_state(&story.capture.state, &mut keys).unwrap();
+        assert_eq!(chain.registry().n_conflicting_keys(), 1);
+    }
+}
+
+#[test]
+fn damaged_states_are_refused_without_a_panic() {
+    let story = story();
+    let mut keys = PubkeyCache::in_memory();
+    let state = &story.capture.state;
+    for len in [0, 1, 47, 64, 200, state.len() / 2, state.len() - 1] {
+        let error = Chain::from_state(story.capture.spec.clone(), &state[..len], &mut keys, &mut |_| ()).unwrap_err();
+        assert!(error.to_string().contains("fetch it again"), "{error}");
+    }
+    // A slot at the end of time is absurd, but no reason to fall over or to allocate.
+    let mut absurd = state.clone();
+    absurd[40..48].copy_from_slice(&u64::MAX.to_le_bytes());
+    if let Ok(chain) = Chain::from_state(story.capture.spec.clone(), &absurd, &mut keys, &mut |_| ()) {
+        assert!(chain.stats().blocks < 5_000);
+    }
+    // Roots that come back make no circle: every vote is still answered.
+    let mut circular = story.state_after(3, 60);
+    for slot in 0..60 {
+        let at = 176 + slot * 32;
+        circular[at..at + 32].copy_from_slice(&[(slot % 3) as u8; 32]);
+    }
+    let mut chain = story.chain(&circular);
+    for vote in story.capture.singles() {
+        chain.contexts(&vote.data);
+    }
+}
