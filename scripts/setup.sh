@@ -65,7 +65,7 @@ fetch() {
 fetch --locked --manifest-path Cargo.toml
 # The fuzz targets are a workspace of their own. Its lock file is made from ours, so that both build the same versions.
 [ fuzz/Cargo.lock -nt Cargo.lock ] || cp Cargo.lock fuzz/Cargo.lock
-fetch --manifest-path fuzz/Cargo.toml
+fetch --manifest-path fuzz/Cargo.toml || say "no libfuzzer-sys to be had: only the fuzz step needs it"
 
 # -- RocksDB, once -----------------------------------------------------------------------------------------------------
 if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
