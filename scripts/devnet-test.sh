@@ -27,12 +27,12 @@ cargo build --release --locked --quiet --bin slashwatch
 export DEVNET_ROOT=$SLASHWATCH_DEVNET DEVNET_SCRIPT=$SLASHWATCH_SHARED/lodestar/devnet.sh
 # The client's ports are fixed, so one check at a time on this machine.
 exec 9> "${TMPDIR:-/tmp}/devnet.lock"
-flock --timeout 1800 9 || { echo "another check uses the devnet's ports for half an hour already: try again later" >&2; exit 1; }
+flock --timeout 600 9 || { echo "another check has been using the client's ports for ten minutes: try again later" >&2; exit 1; }
 cleanup() { bash "$DEVNET_SCRIPT" down > /dev/null 2>&1 9>&- || true; }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-python3 scripts/devnet/check.py --binary "$CARGO_TARGET_DIR/release/slashwatch" ${arguments[@]+"${arguments[@]}"} 9>&- &
+python3 -B scripts/devnet/check.py --binary "$CARGO_TARGET_DIR/release/slashwatch" ${arguments[@]+"${arguments[@]}"} 9>&- &
 checker=$!
 trap 'kill -TERM $checker 2> /dev/null || true; wait $checker || true; cleanup' EXIT
 rc=0

@@ -19,6 +19,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from rest import Node
 from truth import Truth
 from watcher import Api, Watcher, write_config
 
-API_PORT = 5099
+DEVNET_PORTS = (8551, 9000, 9001, 9596, 9597)
 MAX_LATENCY_S = 1.0
 SLASHED_WITHIN_S = 60
 N_PROOFS = 3
@@ -58,6 +59,17 @@ def devnet(*arguments, slot_seconds):
     environment = dict(os.environ, SPS=str(slot_seconds), VALIDATORS="64", LODESTAR_PRESET="minimal")
     command = ["bash", os.environ["DEVNET_SCRIPT"], *arguments]
     subprocess.run(command, env=environment, check=True, timeout=180, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def free_port(port=0):
+    """That port if it is free, any free one for 0; None if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return None
+        return probe.getsockname()[1]
 
 
 def stop_crime():
@@ -181,17 +193,21 @@ def check_replay(report, binary, folder, live):
 
 def play(scene, binary, folder, report):
     folder.mkdir(parents=True)
+    taken = [port for port in DEVNET_PORTS if free_port(port) is None]
+    if not report.check(not taken, f"the client's ports are free, taken: {taken or 'none'}"):
+        return
     print(f"{scene.name}: {scene.slot_seconds}-s slots, validators {scene.criminals[0]}..{scene.criminals[-1]} signing twice "
           f"for {scene.crime_seconds} s", flush=True)
     devnet("up", *(["split"] if scene.name == "split" else []), slot_seconds=scene.slot_seconds)
     nodes = [Node("http://127.0.0.1:9596"), Node("http://127.0.0.1:9597")]
     wait_for(lambda: nodes[0].head_slot() >= 1, 60)
 
-    write_config(folder / "run.toml", folder / "run-data", nodes, API_PORT)
+    api_port = free_port()
+    write_config(folder / "run.toml", folder / "run-data", nodes, api_port)
     write_config(folder / "capture.toml", folder / "capture-data", nodes, None)
     recorder = Watcher(binary, ["capture", "--config", folder / "capture.toml", "--out", folder / "capture.e2s"], folder / "capture.log")
     watcher = Watcher(binary, ["run", "--config", folder / "run.toml"], folder / "run.log")
-    api = Api(API_PORT)
+    api = Api(api_port)
     try:
         if not report.check(api.wait_ready(watcher, 60), "ready"):
             print(watcher.log_tail())
