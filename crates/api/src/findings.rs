@@ -1,0 +1,227 @@
+//! Findings and their evidence.
+
+use crate::problem::Problem;
+use crate::server::Shared;
+use crate::view::{FindingSchema, FindingsView};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use consensus::{Root, Slot, ValidatorIndex};
+use evidence::{Evidence, Finding, Store};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+/// Findings on a page unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// Findings on a page at most.
+const MAX_LIMIT: usize = 1000;
+
+/// A query as received. Values come as text, so that what is wrong with them can be told by name.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// From the page before (`next`).
+    cursor: Option<String>,
+    /// Only this kind, as in `double_vote`.
+    kind: Option<String>,
+    /// Only this validator, by index.
+    validator: Option<String>,
+    /// Only from this slot on.
+    since_slot: Option<String>,
+    /// Only up to this slot.
+    until_slot: Option<String>,
+    /// 1 to 1000; 100 if not given.
+    limit: Option<String>,
+}
+
+/// `?format=ssz` or `?format=json`; goes before `Accept`.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FormatQuery {
+    format: Option<String>,
+}
+
+/// Findings in the order of recording.
+#[utoipa::path(get, path = "/v1/findings", tag = "findings", params(ListQuery), responses(
+    (status = 200, description = "a page", body = FindingsView),
+    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<FindingsView>, Problem> {
+    let query = understood(query)?;
+    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
+        None => DEFAULT_LIMIT,
+        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
+        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
+    };
+    let wanted = evidence::Query {
+        after: number(&query.cursor, "cursor")?.unwrap_or(0),
+        kind: query.kind,
+        validator: number(&query.validator, "validator")?.map(ValidatorIndex::new),
+        from_slot: number(&query.since_slot, "since_slot")?.map(Slot::new),
+        to_slot: number(&query.until_slot, "until_slot")?.map(Slot::new),
+    };
+    let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
+    Ok(Json(FindingsView {
+        schema: 1,
+        findings: page.findings.into_iter().map(|(_, finding)| finding).collect(),
+        next: page.next.map(|seq| seq.to_string()),
+    }))
+}
+
+/// One finding.
+#[utoipa::path(get, path = "/v1/findings/{id}", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
+    (status = 200, description = "the finding", body = FindingSchema),
+    (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Finding>, Problem> {
+    Ok(Json(finding(&shared, &id).await?))
+}
+
+/// The proof of a finding: the object that a beacon node's pool accepts as it is.
+///
+/// JSON, or SSZ with `Accept: application/octet-stream` or `?format=ssz`. `Eth-Consensus-Version` names the fork.
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence", tag = "findings",
+    params(("id" = String, Path, description = "the finding's id, 0x-hex"), FormatQuery), responses(
+    (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
+        (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn evidence(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    query: Result<Query<FormatQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let format = Format::wanted(&understood(query)?, &headers)?;
+    Ok(format.show(&evidence_of(&shared, &id).await?))
+}
+
+/// The proof of a finding as SSZ.
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", tag = "findings",
+    params(("id" = String, Path, description = "the finding's id, 0x-hex")), responses(
+    (status = 200, description = "AttesterSlashing or ProposerSlashing", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    Ok(Format::Ssz.show(&evidence_of(&shared, &id).await?))
+}
+
+/// A proof by its own id, with `.ssz` or `.json` behind it or as `Accept` asks.
+#[utoipa::path(get, path = "/v1/evidence/{id}", tag = "findings",
+    params(("id" = String, Path, description = "the evidence's id, 0x-hex, or a file name from a finding"), FormatQuery), responses(
+    (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
+        (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn evidence_by_id(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    query: Result<Query<FormatQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (id, format) = match name.rsplit_once('.') {
+        Some((id, "ssz")) => (id, Format::Ssz),
+        Some((id, "json")) => (id, Format::Json),
+        _ => (name.as_str(), Format::wanted(&understood(query)?, &headers)?),
+    };
+    let id = hash(id)?;
+    let found = read(&shared, move |store| store.evidence(id)).await?;
+    Ok(format.show(&found.ok_or_else(|| Problem::not_found(format!("there is no evidence {id}; findings name theirs")))?))
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Ssz,
+}
+
+impl Format {
+    fn wanted(query: &FormatQuery, headers: &HeaderMap) -> Result<Self, Problem> {
+        match query.format.as_deref() {
+            Some("ssz") => return Ok(Self::Ssz),
+            Some("json") => return Ok(Self::Json),
+            Some(other) => return Err(Problem::bad_request(format!("format {other:?} is unknown; there are json and ssz"))),
+            None => {}
+        }
+        let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Json) };
+        let accept = accept.to_str().map_err(|_| Problem::bad_request("Accept is not readable; leave it out for JSON"))?;
+        // The first that we have; weights are not looked at.
+        for media in accept.split(',').filter_map(|item| item.split(';').next()) {
+            match media.trim() {
+                "application/octet-stream" => return Ok(Self::Ssz),
+                "application/json" | "application/*" | "*/*" | "text/html" => return Ok(Self::Json),
+                _ => {}
+            }
+        }
+        Err(Problem::not_acceptable("there are application/json and application/octet-stream (SSZ)"))
+    }
+
+    fn show(self, evidence: &Evidence) -> Response {
+        let mut response = match self {
+            Self::Json => Json(&evidence.json).into_response(),
+            Self::Ssz => ([(header::CONTENT_TYPE, "application/octet-stream")], evidence.ssz.clone()).into_response(),
+        };
+        let headers = response.headers_mut();
+        headers.insert("eth-consensus-version", HeaderValue::from_static(evidence.fork.as_str()));
+        // Named by its hash, so it never changes; the two forms differ by `Accept`.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        response
+    }
+}
+
+async fn finding(shared: &Arc<Shared>, id: &str) -> Result<Finding, Problem> {
+    let id = hash(id)?;
+    let found = read(shared, move |store| store.finding(id)).await?;
+    found
+        .map(|(_, finding)| finding)
+        .ok_or_else(|| Problem::not_found(format!("there is no finding {id}; /v1/findings lists them")))
+}
+
+async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, Problem> {
+    let finding = finding(shared, id).await?;
+    let Some(reference) = finding.evidence else {
+        return Err(Problem::not_found(format!("{} is no offence, so there is nothing to prove; see its details", finding.kind)));
+    };
+    let found = read(shared, move |store| store.evidence(reference.id)).await?;
+    found.ok_or_else(|| Problem::not_found(format!("the evidence of {} is gone from the store", finding.id)))
+}
+
+/// Reads on a thread that may wait for the disk.
+pub(crate) async fn read<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce(&Store) -> Result<T, evidence::StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let store = shared.store.clone();
+    match tokio::task::spawn_blocking(move || work(&store)).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+pub(crate) fn understood<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query
+        .map(|Query(query)| query)
+        .map_err(|error| Problem::bad_request(format!("{}; /openapi.json has the parameters", error.body_text())))
+}
+
+pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
+}
+
+fn hash(text: &str) -> Result<Root, Problem> {
+    let wrong = || Problem::bad_request(format!("{text:?} is no id; one is 0x and 64 hex digits"));
+    if !text.starts_with("0x") {
+        return Err(wrong());
+    }
+    text.parse().map_err(|_| wrong())
+}

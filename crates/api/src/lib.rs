@@ -1,0 +1,34 @@
+//! The read-only window: REST, an event stream, metrics and a page.
+//!
+//! It knows the findings' [`Store`](evidence::Store), a Prometheus registry and, through [`StatusSource`], what the rest of
+//! the process is willing to say about itself; no queues, no detectors. Nothing here changes anything, so nothing here
+//! asks for a token; it listens where it is told, which is loopback unless the operator says otherwise.
+//!
+//! - [`view`]: the JSON that outside readers may rely on
+//! - [`problem`]: errors, RFC 9457
+//! - `findings`, `events`, `process`: the handlers
+//! - [`metrics`]: what the API counts of itself
+//! - `page`: the web page, three files compiled in, nothing from elsewhere
+//!
+//! ```no_run
+//! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
+//! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
+//! let parts = api::ApiParts { store, status, registry: prometheus::Registry::new(), max_streams: 1024 };
+//! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
+//! # }
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod events;
+mod findings;
+pub mod metrics;
+mod middleware;
+mod page;
+pub mod problem;
+mod process;
+mod server;
+pub mod view;
+
+pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
+pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};

@@ -1,0 +1,38 @@
+//! What the API counts of itself; everything else on `/metrics` comes from the registry it is given.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Requests by route (its pattern, never its values) and class of status.
+pub const REQUESTS: &str = "slashwatch_api_requests_total";
+/// Event streams open now.
+pub const STREAMS: &str = "slashwatch_api_streams";
+/// Event streams refused because all were taken.
+pub const STREAMS_REFUSED: &str = "slashwatch_api_streams_refused_total";
+/// Findings sent on event streams, all streams together.
+pub const STREAM_EVENTS: &str = "slashwatch_api_stream_events_total";
+
+/// The counters, registered.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) requests: IntCounterVec,
+    pub(crate) streams: IntGauge,
+    pub(crate) streams_refused: IntCounter,
+    pub(crate) stream_events: IntCounter,
+}
+
+impl Metrics {
+    /// Fails only when `registry` already has an API's counters.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounterVec::new(Opts::new(REQUESTS, "Requests by route and class of status"), &["route", "class"])?,
+            streams: IntGauge::new(STREAMS, "Event streams open now")?,
+            streams_refused: IntCounter::new(STREAMS_REFUSED, "Event streams refused because all were taken")?,
+            stream_events: IntCounter::new(STREAM_EVENTS, "Findings sent on event streams")?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.streams.clone()))?;
+        registry.register(Box::new(metrics.streams_refused.clone()))?;
+        registry.register(Box::new(metrics.stream_events.clone()))?;
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,57 @@
+//! What every request and every answer go through: limits, headers, one count.
+
+use crate::problem::Problem;
+use crate::server::Shared;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
+
+/// Bytes of path and query together.
+const MAX_URI_BYTES: usize = 2048;
+/// Bytes of a body, which no request here needs.
+const MAX_BODY_BYTES: usize = 1024;
+
+/// The page is three files of our own and talks to us only; nobody frames it, nobody guesses content types.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+    ),
+];
+
+pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    // The pattern, not the path: a label's values must be few.
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let mut response = match refused(&request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let class = match response.status().as_u16() {
+        0..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500.. => "5xx",
+    };
+    shared.metrics.requests.with_label_values(&[route.as_str(), class]).inc();
+    response
+}
+
+fn refused(request: &Request) -> Option<Problem> {
+    let uri = request.uri();
+    if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
+        return Some(Problem::too_long("address", MAX_URI_BYTES));
+    }
+    let length = request.headers().get(header::CONTENT_LENGTH)?;
+    let length: usize = length.to_str().ok()?.parse().ok()?;
+    (length > MAX_BODY_BYTES).then(|| Problem::too_long("body", MAX_BODY_BYTES))
+}

@@ -1,0 +1,22 @@
+//! The web page: three files, compiled in. No scripts, fonts or styles from elsewhere, and a policy that says so.
+
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+const HTML: &str = include_str!("page/index.html");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
+
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/", get(|| file("text/html; charset=utf-8", HTML)))
+        .route("/page.css", get(|| file("text/css; charset=utf-8", STYLE)))
+        .route("/page.js", get(|| file("text/javascript; charset=utf-8", SCRIPT)))
+}
+
+async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+    // Asked for again each time: after an update no half of an old page may stay.
+    ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-cache")], content)
+}

@@ -1,0 +1,83 @@
+//! Errors as RFC 9457 `application/problem+json`: what happened, and what to do.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// An error, as told to a client.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// `urn:slashwatch:problem:<word>`; compare this, not the texts.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip)]
+    retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    fn new(word: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
+        let kind = format!("urn:slashwatch:problem:{word}");
+        Self { kind, title, status: status.as_u16(), detail: detail.into(), retry_after_s: None }
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new("bad-request", "The request cannot be understood", StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new("not-found", "There is no such thing", StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        let detail = "this API only reads; use GET or HEAD";
+        Self::new("method-not-allowed", "This method is not allowed here", StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+
+    pub(crate) fn too_long(what: &str, limit: usize) -> Self {
+        let status = if what == "body" { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::URI_TOO_LONG };
+        Self::new("too-long", "The request is too long", status, format!("the {what} may have {limit} bytes; shorten it"))
+    }
+
+    pub(crate) fn not_acceptable(detail: impl Into<String>) -> Self {
+        Self::new("not-acceptable", "There is no such representation", StatusCode::NOT_ACCEPTABLE, detail)
+    }
+
+    pub(crate) fn too_many_streams(limit: usize) -> Self {
+        let detail = format!("all {limit} event streams are taken; try again later, or poll /v1/findings with its cursor");
+        let problem = Self::new("too-many-streams", "No event stream is free", StatusCode::SERVICE_UNAVAILABLE, detail);
+        Self { retry_after_s: Some(30), ..problem }
+    }
+
+    pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
+        Self::new("not-ready", "Not ready yet", StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// Something of ours failed; the log has the reason, the client need not know paths.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        tracing::error!(%error, "a request could not be answered");
+        let detail = "the findings could not be read; the operator finds the reason in the log";
+        Self::new("internal", "Something failed here", StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+}
+
+impl From<evidence::StoreError> for Problem {
+    fn from(error: evidence::StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).expect("a problem has string keys only");
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,159 @@
+//! Binding, routing and serving until told to stop.
+
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::{StatusSource, events, findings, middleware, page, process};
+use axum::Router;
+use axum::routing::get;
+use evidence::{Store, Subscription};
+use prometheus::Registry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How long a stop waits for answers under way. Event streams end at once.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why the API does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{address} is already in use by another program; stop that one, or set another `api.listen`")]
+    PortInUse { address: SocketAddr },
+    #[error("cannot listen on {address}: {source}; set another `api.listen`")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error("serving failed: {0}; restart, and report it if it happens again")]
+    Serve(std::io::Error),
+    #[error("the registry already has the counters of an API ({0}); give each API its own registry")]
+    Metrics(prometheus::Error),
+}
+
+/// What the API shows.
+pub struct ApiParts {
+    pub store: Store,
+    pub status: Arc<dyn StatusSource>,
+    /// Everything on `/metrics`; the API adds its own counters to it.
+    pub registry: Registry,
+    /// Event streams open at once; one more is refused with 503.
+    pub max_streams: usize,
+}
+
+/// A bound address that is not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// The address it has, with the port the system chose where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Binds, so that a port in use is told before anything slow begins.
+pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    match bound {
+        Ok((address, listener)) => Ok(Listener { listener, address }),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(ApiError::PortInUse { address }),
+        Err(source) => Err(ApiError::Bind { address, source }),
+    }
+}
+
+/// Serves until `stop` is cancelled: then event streams end, answers under way are finished within a grace, and it returns.
+pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
+    let app = app(parts, stop.clone())?;
+    let serving = axum::serve(listener.listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let cut_off = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        served = async { serving.await } => served.map_err(ApiError::Serve),
+        // A client that takes nothing must not keep the process alive.
+        () = cut_off => Ok(()),
+    }
+}
+
+/// The OpenAPI document, as `/openapi.json` serves it.
+pub fn openapi_json() -> String {
+    let (_, openapi) = documented_routes().split_for_parts();
+    openapi.to_pretty_json().expect("the document has string keys only")
+}
+
+/// What every handler may use.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) status: Arc<dyn StatusSource>,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Metrics,
+    pub(crate) max_streams: usize,
+    pub(crate) free_streams: Arc<Semaphore>,
+    /// Number of the newest finding; changes wake the streams.
+    pub(crate) newest: watch::Receiver<u64>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) openapi: String,
+    _subscription: Subscription,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "slashwatch",
+    description = "Slashable messages and anomalies seen on Ethereum's beacon chain, with their proofs. Read only.",
+    license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT")
+))]
+struct Document;
+
+fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(process::healthz))
+        .routes(routes!(process::readyz))
+        .routes(routes!(process::metrics))
+        .routes(routes!(process::status))
+        .routes(routes!(findings::list))
+        .routes(routes!(findings::one))
+        .routes(routes!(findings::evidence))
+        .routes(routes!(findings::evidence_ssz))
+        .routes(routes!(findings::evidence_by_id))
+        .routes(routes!(events::stream))
+}
+
+fn app(parts: ApiParts, stop: CancellationToken) -> Result<Router, ApiError> {
+    let ApiParts { store, status, registry, max_streams } = parts;
+    let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
+    let (tell, newest) = watch::channel(store.last_seq());
+    // Callbacks come from the recording thread, one at a time, so the number only grows.
+    let subscription = store.subscribe(move |seq| {
+        tell.send_replace(seq);
+    });
+    let shared = Arc::new(Shared {
+        store,
+        status,
+        registry,
+        metrics,
+        max_streams,
+        free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
+        newest,
+        stop,
+        openapi: openapi_json(),
+        _subscription: subscription,
+    });
+    let (documented, _) = documented_routes().split_for_parts();
+    let router = documented
+        .route("/openapi.json", get(process::openapi))
+        .merge(page::routes())
+        .fallback(|| async { Problem::not_found("there is nothing at this address; /openapi.json lists what there is") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(CompressionLayer::new())
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
+        .with_state(shared);
+    Ok(router)
+}

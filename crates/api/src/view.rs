@@ -1,0 +1,201 @@
+//! The JSON that outside readers may rely on. Numbers that are u64 in Ethereum's spec are decimal strings, bytes are
+//! 0x-hex; counts of ours are plain numbers.
+//!
+//! Findings are shown exactly as they are stored ([`evidence::Finding`]); `FindingSchema` only describes them for
+//! `/openapi.json`, and a test holds the two together.
+
+use consensus::{Checkpoint, Epoch, Root, Slot};
+use evidence::{Finding, OutboxCounts};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Says how the process is. Asked once per request: it should answer from what is at hand.
+pub trait StatusSource: Send + Sync + 'static {
+    fn status(&self) -> Status;
+    fn readiness(&self) -> Readiness;
+}
+
+/// What `/readyz` reports. Ready is all three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Readiness {
+    /// At least one source delivers.
+    pub listening: bool,
+    /// Registry and at least one committee context are known.
+    pub context_loaded: bool,
+    /// The vote index takes votes.
+    pub index_open: bool,
+}
+
+impl Readiness {
+    pub fn is_ready(&self) -> bool {
+        self.listening && self.context_loaded && self.index_open
+    }
+}
+
+/// How the process is, as its parts say.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// The network's name (`CONFIG_NAME`).
+    pub network: String,
+    #[schema(value_type = String)]
+    pub genesis_validators_root: Root,
+    /// Slot by our own clock.
+    #[schema(value_type = String)]
+    pub clock_slot: Slot,
+    /// Newest verified block.
+    pub head: Head,
+    #[schema(value_type = Option<CheckpointSchema>)]
+    pub finalized: Option<Checkpoint>,
+    /// Connected gossip peers.
+    pub peers: u64,
+    /// Validators in the registry.
+    pub validators: u64,
+    /// Counters by stage, then by outcome. Within a stage the outcomes add up to what came in.
+    pub stages: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Numbers the vote index gives about itself, by name.
+    pub index: BTreeMap<String, u64>,
+    /// Slots that were not, or not fully, watched.
+    pub gaps: Vec<Gap>,
+    pub node: NodeState,
+    /// What an operator should look at, in sentences.
+    pub notices: Vec<String>,
+}
+
+/// The newest verified block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Head {
+    #[schema(value_type = String)]
+    pub slot: Slot,
+    #[schema(value_type = String)]
+    pub root: Root,
+}
+
+/// Slots that were not, or not fully, watched; both ends belong to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Gap {
+    #[schema(value_type = String)]
+    pub from_slot: Slot,
+    #[schema(value_type = String)]
+    pub to_slot: Slot,
+    pub reason: String,
+}
+
+/// Whether a beacon node can be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum NodeState {
+    /// The watcher runs from a state file.
+    #[default]
+    NotConfigured,
+    Connected,
+    /// Going on with what is known.
+    Away {
+        reason: String,
+    },
+}
+
+/// `/v1/status`: [`Status`], and what the store knows.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StatusView {
+    pub(crate) schema: u64,
+    #[serde(flatten)]
+    pub(crate) status: Status,
+    /// Findings stored, which is also the number of the newest: `/v1/events?after=<it minus 50>` shows the last 50.
+    pub(crate) findings: u64,
+    #[schema(value_type = OutboxSchema)]
+    pub(crate) deliveries: OutboxCounts,
+    pub(crate) ready: bool,
+}
+
+/// A page of findings, in the order of recording.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FindingsView {
+    pub(crate) schema: u64,
+    #[schema(value_type = Vec<FindingSchema>)]
+    pub(crate) findings: Vec<Finding>,
+    /// Give it as `cursor` for the next page; null at the end. A page may have fewer findings than asked for and still
+    /// have one after it.
+    pub(crate) next: Option<String>,
+}
+
+/// Describes [`evidence::Finding`].
+#[derive(Serialize, ToSchema)]
+#[schema(as = Finding)]
+#[allow(dead_code, reason = "documents another crate's type")]
+pub(crate) struct FindingSchema {
+    schema: u64,
+    /// SHA-256 of what was done by whom; the same on every machine.
+    id: String,
+    /// `double_vote`, `surround_vote`, `double_proposal`, or an anomaly's name.
+    kind: String,
+    /// `critical`, `warning` or `info`.
+    severity: String,
+    #[schema(value_type = String)]
+    slot: Slot,
+    #[schema(value_type = String)]
+    epoch: Epoch,
+    /// Absent for anomalies that are nobody's.
+    #[schema(required = false)]
+    validator: SubjectSchema,
+    /// RFC 3339 with nanoseconds: arrival of the earlier message.
+    first_seen: String,
+    /// Arrival of the later message.
+    second_seen: Option<String>,
+    recorded_at: String,
+    /// Any of `gossip`, `block`, `slashing_op`, `api`.
+    sources: Vec<String>,
+    fork: String,
+    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`. Absent for anomalies.
+    #[schema(required = false)]
+    punishable: String,
+    /// The block that carried the slashing, once seen.
+    included: Option<IncludedSchema>,
+    /// Null for anomalies.
+    evidence: Option<EvidenceRefSchema>,
+    /// Of anomalies: what was seen, by kind.
+    #[schema(required = false, value_type = Object)]
+    details: serde_json::Value,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Subject)]
+pub(crate) struct SubjectSchema {
+    index: String,
+    pubkey: String,
+    labels: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Included)]
+pub(crate) struct IncludedSchema {
+    slot: String,
+    block_root: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = EvidenceRef)]
+pub(crate) struct EvidenceRefSchema {
+    /// `attester_slashing` or `proposer_slashing`.
+    r#type: String,
+    id: String,
+    ssz: String,
+    json: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Checkpoint)]
+pub(crate) struct CheckpointSchema {
+    epoch: String,
+    root: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Outbox)]
+pub(crate) struct OutboxSchema {
+    pending: u64,
+    delivered: u64,
+    given_up: u64,
+}
