@@ -1,0 +1,168 @@
+//! Byte forms of what the rows hold. Little helpers that never panic on foreign bytes: a short or absurd value is `None`.
+
+/// Reads from a value; every step may find it too short.
+pub(crate) struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(n)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    pub fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// LEB128, at most ten bytes.
+    pub fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f).checked_shl(shift).filter(|v| v >> shift == u64::from(byte & 0x7f))?;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    pub fn varint_u32(&mut self) -> Option<u32> {
+        self.varint()?.try_into().ok()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Ascending numbers as differences; the first as it is, later ones less one.
+pub(crate) fn put_ascending(out: &mut Vec<u8>, numbers: impl Iterator<Item = u32>) {
+    let mut next = 0u64;
+    for number in numbers {
+        put_varint(out, u64::from(number) - next);
+        next = u64::from(number) + 1;
+    }
+}
+
+/// Visits `n` ascending numbers.
+pub(crate) fn read_ascending(reader: &mut Reader<'_>, n: u64, mut visit: impl FnMut(u32)) -> Option<()> {
+    let mut next = 0u64;
+    for _ in 0..n {
+        let number = next.checked_add(reader.varint()?)?;
+        visit(number.try_into().ok()?);
+        next = number + 1;
+    }
+    Some(())
+}
+
+/// How a part of a stretch is written, whichever is shortest.
+const FULL: u8 = 0;
+const MISSING: u8 = 1;
+const PRESENT: u8 = 2;
+const RAW: u8 = 3;
+
+/// Writes which of the numbers `0..len` are present. `present` is ascending, within the stretch.
+pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, n_present: u32, present: impl Iterator<Item = u32> + Clone) {
+    let n_missing = len - n_present;
+    let raw_len = len.div_ceil(8);
+    if n_missing == 0 {
+        put_varint(out, u64::from(FULL));
+    } else if n_missing.min(n_present) > raw_len {
+        put_varint(out, u64::from(RAW));
+        let mut bytes = vec![0u8; raw_len as usize];
+        present.for_each(|at| bytes[at as usize / 8] |= 1 << (at % 8));
+        out.extend_from_slice(&bytes);
+    } else if n_missing < n_present {
+        put_varint(out, u64::from(n_missing) << 2 | u64::from(MISSING));
+        let mut present = present.peekable();
+        put_ascending(out, (0..len).filter(|at| present.next_if_eq(at).is_none()));
+    } else {
+        put_varint(out, u64::from(n_present) << 2 | u64::from(PRESENT));
+        put_ascending(out, present);
+    }
+}
+
+/// Visits the numbers present in a stretch of `len`, ascending.
+pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl FnMut(u32)) -> Option<()> {
+    let head = reader.varint()?;
+    match (head & 3) as u8 {
+        FULL => (0..len).for_each(visit),
+        MISSING => {
+            let mut at = 0;
+            let mut in_range = true;
+            read_ascending(reader, head >> 2, |missing| {
+                in_range &= missing < len;
+                if in_range {
+                    (at..missing).for_each(&mut visit);
+                    at = missing + 1;
+                }
+            })?;
+            in_range.then_some(())?;
+            (at..len).for_each(visit);
+        }
+        PRESENT => {
+            let mut in_range = true;
+            read_ascending(reader, head >> 2, |at| {
+                in_range &= at < len;
+                if in_range {
+                    visit(at);
+                }
+            })?;
+            in_range.then_some(())?;
+        }
+        _ => {
+            let bytes = reader.bytes(len.div_ceil(8) as usize)?;
+            (0..len).filter(|at| bytes[*at as usize / 8] >> (at % 8) & 1 == 1).for_each(visit);
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn stretches_come_back(len in 0u32..600, seed: BTreeSet<u16>, invert: bool) {
+            let present: Vec<u32> = (0..len).filter(|at| seed.contains(&(*at as u16)) != invert).collect();
+            let mut out = Vec::new();
+            put_stretch(&mut out, len, present.len() as u32, present.iter().copied());
+            let mut back = Vec::new();
+            let mut reader = Reader(&out);
+            prop_assert_eq!(read_stretch(&mut reader, len, |at| back.push(at)), Some(()));
+            prop_assert!(reader.is_empty());
+            prop_assert_eq!(back, present);
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(bytes: Vec<u8>, len in 0u32..5000, n in 0u64..100) {
+            let _ = read_stretch(&mut Reader(&bytes), len, |at| assert!(at < len));
+            let _ = read_ascending(&mut Reader(&bytes), n, |_| ());
+        }
+
+        #[test]
+        fn numbers_come_back(value: u64) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            let mut reader = Reader(&out);
+            prop_assert_eq!(reader.varint(), Some(value));
+            prop_assert!(reader.is_empty());
+        }
+    }
+}

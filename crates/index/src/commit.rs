@@ -1,0 +1,184 @@
+//! One atomic write per commit, sized to what is new.
+//!
+//! A set that came nearly complete (one batch per slot) is written as a row at once. One that comes in pieces is kept in
+//! the log, each piece once, and becomes a row when it was quiet for [`QUIET_COMMITS`], or has been in the log for
+//! [`MAX_LOG_ENTRIES`] entries; then its signatures are added up and its log entries are deleted in the same batch.
+//!
+//! Every few epochs a checkpoint writes what opening could not find in the last epochs' rows: newest votes of validators
+//! that stopped voting, and the summary.
+
+use crate::codec::put_varint;
+use crate::db::Cf;
+use crate::keys::SetKey;
+use crate::open::State;
+use crate::{Index, IndexError};
+use std::collections::BTreeSet;
+
+/// Commits without an addition after which a set is closed.
+const QUIET_COMMITS: u64 = 64;
+/// Commits that a set may stay in the log.
+const MAX_LOG_ENTRIES: u64 = 256;
+/// Sets in memory, up to some 20 KB each; those of the oldest epochs are closed first.
+const MAX_OPEN_SETS: usize = 1024;
+/// A set that covers this many eighths of its slot when it first comes is written as a row at once.
+const COMPLETE_EIGHTHS: u32 = 6;
+/// Epochs that opening reads again at least, at most twice as many.
+const TAIL_EPOCHS: u64 = 4;
+/// A checkpoint's epoch has at least one in this many of the votes since the last: single votes for far epochs do not
+/// move the tail.
+const CROWD: u64 = 64;
+
+/// What a commit will have done to a set.
+struct Done {
+    key: SetKey,
+    how: How,
+}
+
+enum How {
+    Logged,
+    Written,
+    Closed,
+}
+
+impl Index {
+    /// Writes everything staged in one atomic batch; durable when it returns. On error nothing of it is on disk, all of it
+    /// is still staged, and it may be called again.
+    pub fn commit(&mut self) -> Result<(), IndexError> {
+        self.commit_with(false)
+    }
+
+    /// Commits and folds the log, so that all history is rows: before a prune, a backup, or closing for long.
+    pub fn flush(&mut self) -> Result<(), IndexError> {
+        self.commit_with(true)?;
+        self.db.settle()
+    }
+
+    pub(crate) fn commit_with(&mut self, close_all: bool) -> Result<(), IndexError> {
+        let checkpoint = self.due_checkpoint(close_all);
+        let mut state = self.state;
+        let mut batch = self.db.batch();
+        let mut done = Vec::new();
+        let mut entry = Vec::new();
+
+        for key in &self.dirty {
+            let Some(set) = self.sets.get(key).filter(|set| set.n_staged > 0) else { continue };
+            let geometry = self.seating_of(key)?.map(|seating| seating.geometry);
+            let slot_len = geometry.map_or(u32::MAX, |geometry| geometry.slot_len(key.slot));
+            let complete = u64::from(set.n_covered()) * 8 >= u64::from(slot_len) * u64::from(COMPLETE_EIGHTHS);
+            if close_all {
+                // Closed below.
+            } else if complete && !set.on_disk && set.logged_from.is_none() {
+                batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
+                done.push(Done { key: *key, how: How::Written });
+            } else {
+                entry.extend_from_slice(&key.to_bytes());
+                put_varint(&mut entry, u64::from(set.n_staged));
+                entry.extend_from_slice(&set.staged);
+                done.push(Done { key: *key, how: How::Logged });
+            }
+        }
+
+        let n_excess = self.sets.len().saturating_sub(MAX_OPEN_SETS);
+        let quiet: Vec<SetKey> = self
+            .sets
+            .iter()
+            .filter(|(_, set)| {
+                let quiet = set.n_staged == 0 && self.n_commits - set.touched >= QUIET_COMMITS;
+                let old = set.logged_from.is_some_and(|from| from + MAX_LOG_ENTRIES <= state.log_next);
+                close_all || quiet || old
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        let excess = self.sets.iter().filter(|(_, set)| set.n_staged == 0).map(|(key, _)| *key).take(n_excess);
+        let closing: BTreeSet<SetKey> = quiet.into_iter().chain(excess).collect();
+        for key in closing.iter().copied() {
+            let geometry = self.seating_of(&key)?.map(|seating| seating.geometry);
+            let set = self.sets.get_mut(&key).expect("its key was just listed");
+            if set.changed || set.n_staged > 0 {
+                set.merge(geometry.map_or(0, |geometry| geometry.slot_len(key.slot)));
+                batch.put(Cf::Votes, &key.to_bytes(), &set.encode(&key, geometry.as_ref()));
+            }
+            done.push(Done { key, how: How::Closed });
+        }
+
+        let sequence = state.log_next;
+        if !entry.is_empty() {
+            batch.put(Cf::Log, &sequence.to_be_bytes(), &entry);
+            state.log_next += 1;
+        }
+        // A set that is logged now and closed in the same commit is in both: its row has everything.
+        let still = self.sets.iter().filter(|(key, set)| set.logged_from.is_some() && !closing.contains(key));
+        let still = still.filter_map(|(_, set)| set.logged_from).min();
+        let logged_now = !entry.is_empty();
+        let floor = still.unwrap_or(if logged_now { sequence } else { state.log_next });
+        if floor > state.log_floor {
+            batch.delete_range(Cf::Log, &state.log_floor.to_be_bytes(), &floor.to_be_bytes());
+            state.log_floor = floor;
+        }
+
+        self.data.stage(&mut batch);
+        self.table.stage(&mut batch);
+        self.peers.stage(&mut batch);
+        self.offenders.stage(&mut batch);
+        self.proposals.stage(&mut batch);
+        self.heads.stage_late(&mut batch);
+        if let Some(tail_from) = checkpoint {
+            self.heads.stage_dormant(&mut batch, tail_from);
+            state.tail_from = u64::from(tail_from);
+        }
+        self.summary.stage(&mut batch, checkpoint.is_some());
+        state.next_handle = self.data.next_handle;
+        if !batch.is_empty() || state != self.state {
+            batch.put(Cf::Meta, State::key(), &state.encode());
+            batch.write()?;
+        }
+        self.committed(state, checkpoint, &done, sequence);
+        Ok(())
+    }
+
+    /// Nothing of this happens unless the write succeeded.
+    fn committed(&mut self, state: State, checkpoint: Option<u32>, done: &[Done], sequence: u64) {
+        for Done { key, how } in done {
+            let Some(set) = self.sets.get_mut(key) else { continue };
+            match how {
+                How::Logged => {
+                    set.logged_from.get_or_insert(sequence);
+                }
+                How::Written => {
+                    set.on_disk = true;
+                    set.changed = false;
+                }
+                How::Closed => {}
+            }
+            set.staged.clear();
+            set.n_staged = 0;
+            if matches!(how, How::Closed) {
+                self.sets.remove(key);
+            }
+        }
+        self.dirty.clear();
+        self.data.committed();
+        self.table.committed();
+        self.peers.committed();
+        self.offenders.committed();
+        self.proposals.committed();
+        self.heads.committed_late();
+        if let Some(tail_from) = checkpoint {
+            self.heads.committed_dormant(tail_from);
+            self.epochs_seen.clear();
+        }
+        self.summary.committed(checkpoint.is_some());
+        self.state = state;
+        self.n_commits += 1;
+    }
+
+    /// The first epoch of the new tail, if it is time to move it.
+    fn due_checkpoint(&self, close_all: bool) -> Option<u32> {
+        let total: u64 = self.epochs_seen.values().sum();
+        let crowded = self.epochs_seen.iter().rev().find(|(_, n)| **n * CROWD >= total && **n > 0);
+        let newest = u32::try_from(*crowded?.0).ok()?;
+        let tail_from = newest.saturating_sub(TAIL_EPOCHS as u32 - 1);
+        let every = if close_all { 1 } else { TAIL_EPOCHS };
+        (u64::from(tail_from) >= self.state.tail_from + every).then_some(tail_from)
+    }
+}

@@ -1,0 +1,152 @@
+//! Attestation data and their handles. Other tables name a data by a 4-byte handle, given out in order of arrival; two
+//! votes are for the same data exactly if their handles are equal.
+
+use crate::codec::Reader;
+use crate::db::{Batch, Cf, Db};
+use crate::heads::MAX_HANDLE;
+use crate::keys::data_key;
+use crate::IndexError;
+use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, Slot};
+use std::collections::HashMap;
+
+/// Epochs whose data are held, some 10 KB each.
+const MAX_CACHED_EPOCHS: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DataRow {
+    pub handle: u32,
+    pub root: Root,
+    pub data: AttestationData,
+}
+
+impl DataRow {
+    pub fn source(&self) -> u64 {
+        self.data.source.epoch.as_u64()
+    }
+
+    pub fn target(&self) -> u64 {
+        self.data.target.epoch.as_u64()
+    }
+}
+
+#[derive(Default)]
+struct EpochData {
+    by_root: HashMap<Root, u32>,
+    by_handle: HashMap<u32, DataRow>,
+    touched: u64,
+}
+
+pub(crate) struct DataTable {
+    epochs: HashMap<u64, EpochData>,
+    pub next_handle: u32,
+    staged: Vec<(u64, u32)>,
+    clock: u64,
+}
+
+impl DataTable {
+    pub fn new(next_handle: u32) -> Self {
+        Self { epochs: HashMap::new(), next_handle, staged: Vec::new(), clock: 0 }
+    }
+
+    /// The row of a data, made now if it is new. `None` when handles have run out, after 2^31 different data.
+    pub fn intern(&mut self, db: &Db, data: &AttestationData, root: Root) -> Result<Option<DataRow>, IndexError> {
+        let epoch = data.target.epoch.as_u64();
+        self.load(db, epoch)?;
+        let held = self.epochs.get_mut(&epoch).expect("loaded above");
+        if let Some(row) = held.by_root.get(&root).and_then(|handle| held.by_handle.get(handle)) {
+            return Ok(Some(*row));
+        }
+        if self.next_handle > MAX_HANDLE {
+            return Ok(None);
+        }
+        let row = DataRow { handle: self.next_handle, root, data: *data };
+        self.next_handle += 1;
+        held.by_root.insert(root, row.handle);
+        held.by_handle.insert(row.handle, row);
+        self.staged.push((epoch, row.handle));
+        Ok(Some(row))
+    }
+
+    pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
+        if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
+            return Ok(Some(*row));
+        }
+        let Some(value) = db.get(Cf::Data, &data_key(epoch, handle))? else { return Ok(None) };
+        decode(epoch, handle, &value).map(Some).ok_or_else(|| unreadable(db))
+    }
+
+    pub fn stage(&self, batch: &mut Batch<'_>) {
+        for (epoch, handle) in &self.staged {
+            if let Some(row) = self.epochs.get(epoch).and_then(|held| held.by_handle.get(handle)) {
+                batch.put(Cf::Data, &data_key(*epoch, *handle), &encode(row));
+            }
+        }
+    }
+
+    pub fn committed(&mut self) {
+        self.staged.clear();
+        if self.epochs.len() > MAX_CACHED_EPOCHS {
+            let mut ages: Vec<u64> = self.epochs.values().map(|held| held.touched).collect();
+            ages.sort_unstable();
+            let keep_from = ages[ages.len() - MAX_CACHED_EPOCHS / 2];
+            self.epochs.retain(|_, held| held.touched >= keep_from);
+        }
+    }
+
+    pub fn forget(&mut self, before: u64) {
+        self.epochs.retain(|epoch, _| *epoch >= before);
+        self.staged.retain(|(epoch, _)| *epoch >= before);
+    }
+
+    fn load(&mut self, db: &Db, epoch: u64) -> Result<(), IndexError> {
+        self.clock += 1;
+        if let Some(held) = self.epochs.get_mut(&epoch) {
+            held.touched = self.clock;
+            return Ok(());
+        }
+        let mut held = EpochData { touched: self.clock, ..EpochData::default() };
+        db.scan(Cf::Data, &data_key(epoch, 0), &data_key(epoch, u32::MAX), |key, value| {
+            let handle = key.get(8..).and_then(|handle| handle.try_into().ok()).map(u32::from_be_bytes);
+            let row = handle.and_then(|handle| decode(epoch, handle, value)).ok_or_else(|| unreadable(db))?;
+            held.by_root.insert(row.root, row.handle);
+            held.by_handle.insert(row.handle, row);
+            Ok(true)
+        })?;
+        self.epochs.insert(epoch, held);
+        Ok(())
+    }
+}
+
+fn encode(row: &DataRow) -> Vec<u8> {
+    let data = &row.data;
+    let mut out = Vec::with_capacity(152);
+    // What an epoch's data share comes first, for the compressor.
+    out.extend_from_slice(&data.source.epoch.as_u64().to_be_bytes());
+    out.extend_from_slice(data.source.root.as_slice());
+    out.extend_from_slice(data.target.root.as_slice());
+    out.extend_from_slice(&data.index.as_u64().to_be_bytes());
+    out.extend_from_slice(&data.slot.as_u64().to_be_bytes());
+    out.extend_from_slice(data.beacon_block_root.as_slice());
+    out.extend_from_slice(row.root.as_slice());
+    out
+}
+
+fn decode(epoch: u64, handle: u32, value: &[u8]) -> Option<DataRow> {
+    let mut reader = Reader(value);
+    let source = Checkpoint { epoch: Epoch::new(number(&mut reader)?), root: Root::from(reader.array()?) };
+    let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::from(reader.array()?) };
+    let index = CommitteeIndex::new(number(&mut reader)?);
+    let slot = Slot::new(number(&mut reader)?);
+    let beacon_block_root = Root::from(reader.array()?);
+    let root = Root::from(reader.array()?);
+    let data = AttestationData { slot, index, beacon_block_root, source, target };
+    reader.is_empty().then_some(DataRow { handle, root, data })
+}
+
+fn number(reader: &mut Reader<'_>) -> Option<u64> {
+    reader.array().map(u64::from_be_bytes)
+}
+
+fn unreadable(db: &Db) -> IndexError {
+    db.corrupt("a row of attestation data does not parse")
+}

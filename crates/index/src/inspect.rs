@@ -1,0 +1,158 @@
+//! Reading: what the index knows of one validator, and what it did.
+
+use crate::heads::NONE;
+use crate::{Index, IndexError, StoredProposal};
+use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
+
+/// Counted since the index was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub votes: u64,
+    pub new_votes: u64,
+    pub slow_votes: u64,
+    pub proposals: u64,
+    pub conflicts: u64,
+    pub pairs_over_cap: u64,
+    pub votes_over_cap: u64,
+    pub proposals_over_cap: u64,
+    pub refused_index: u64,
+    pub refused_data: u64,
+}
+
+/// What the index holds and what it did since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Validators with at least one vote.
+    pub validators: u64,
+    /// Members of sums that came in, repeated ones included.
+    pub votes: u64,
+    /// Votes that were new.
+    pub new_votes: u64,
+    /// Votes that the two newest of their validator could not decide.
+    pub slow_votes: u64,
+    pub proposals: u64,
+    pub conflicts: u64,
+    /// Votes with more contradicting pairs than are named.
+    pub pairs_over_cap: u64,
+    /// Votes of offenders whose list is full, that showed no new kind of offence: not stored.
+    pub votes_over_cap: u64,
+    /// Headers past the bound of one proposer and slot: not stored.
+    pub proposals_over_cap: u64,
+    /// Sums that name a validator index of 2^32 - 1 or more.
+    pub refused_index: u64,
+    /// Sums refused because 2^31 different data are stored.
+    pub refused_data: u64,
+    /// Shufflings not taken up; their votes are listed by index.
+    pub refused_shufflings: u64,
+    /// Peers not remembered by name.
+    pub refused_peers: u64,
+    /// Sets of sums in memory.
+    pub open_sets: u64,
+    /// Bytes of tables on disk, without the log.
+    pub table_bytes: u64,
+}
+
+/// One stored vote of a validator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownVote {
+    pub data: AttestationData,
+    /// Hash-tree-root of `data`.
+    pub data_root: Root,
+    /// It contradicted another when it came, or has an epoch of 2^32 - 1 or more.
+    pub outside_chain: bool,
+}
+
+/// One stored proposal of a validator.
+pub type KnownProposal = StoredProposal;
+
+/// Epochs without a vote between two votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub first: Epoch,
+    pub last: Epoch,
+}
+
+/// What is known of one validator's votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VotesOf {
+    /// By target epoch, then by arrival of their data.
+    pub votes: Vec<KnownVote>,
+    pub gaps: Vec<Gap>,
+    /// The validator contradicted itself at some time.
+    pub offender: bool,
+}
+
+impl Index {
+    /// Every stored vote of a validator. Takes some 20 microseconds per epoch in which it voted.
+    pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
+        let Ok(validator) = u32::try_from(validator.as_u64()) else { return Ok(VotesOf::default()) };
+        let list = if self.heads.get(validator).has_exceptions() {
+            self.offenders.read(&self.db, validator)?
+        } else {
+            crate::offenders::List::default()
+        };
+        let mut all = VotesOf { offender: list.kinds != 0, ..VotesOf::default() };
+        let mut from = 0;
+        while let Some((first, end)) = self.summary.block_from(&self.db, validator, from)? {
+            for epoch in first..end {
+                for known in self.votes_at(validator, u64::from(epoch))? {
+                    self.push_known(&mut all, known.target, known.handle, list.has(known.handle))?;
+                }
+            }
+            from = end;
+        }
+        let mut far: Vec<_> = list.votes.iter().filter(|vote| vote.target >= u64::from(NONE)).collect();
+        far.sort_by_key(|vote| (vote.target, vote.handle));
+        for vote in far {
+            self.push_known(&mut all, vote.target, vote.handle, true)?;
+        }
+        let targets = all.votes.iter().map(|vote| vote.data.target.epoch);
+        for (one, next) in targets.clone().zip(targets.skip(1)) {
+            let (first, last) = (one.saturating_add(1), next.saturating_sub(1));
+            if first <= last && first < next {
+                all.gaps.push(Gap { first, last });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Every stored proposal of a validator, by slot: reads the proposals of the whole history.
+    pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
+        let mut found = Vec::new();
+        self.proposals_between(Slot::new(0), Slot::MAX, |proposal| {
+            if proposal.header.proposer_index == validator {
+                found.push(proposal);
+            }
+        })?;
+        found.sort_by_key(|proposal| (proposal.header.slot, proposal.root));
+        Ok(found)
+    }
+
+    pub fn stats(&self) -> Stats {
+        let counters = self.counters;
+        Stats {
+            validators: self.heads.n_validators,
+            votes: counters.votes,
+            new_votes: counters.new_votes,
+            slow_votes: counters.slow_votes,
+            proposals: counters.proposals,
+            conflicts: counters.conflicts,
+            pairs_over_cap: counters.pairs_over_cap,
+            votes_over_cap: counters.votes_over_cap,
+            proposals_over_cap: counters.proposals_over_cap,
+            refused_index: counters.refused_index,
+            refused_data: counters.refused_data,
+            refused_shufflings: self.table.n_refused,
+            refused_peers: self.peers.n_refused,
+            open_sets: self.sets.len() as u64,
+            table_bytes: self.db.table_bytes(),
+        }
+    }
+
+    fn push_known(&self, all: &mut VotesOf, epoch: u64, handle: u32, outside_chain: bool) -> Result<(), IndexError> {
+        if let Some(row) = self.data.row(&self.db, epoch, handle)? {
+            all.votes.push(KnownVote { data: row.data, data_root: row.root, outside_chain });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Sets of signers: bits over the seats of a slot, or explicit validator indices.
+
+/// Signers of one sum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// Bits over positions in a slot: the slot's committees one after the other, each in committee order.
+    Seats(Bits),
+    /// Validator indices, ascending.
+    Listed(Vec<u32>),
+}
+
+impl Members {
+    pub fn len(&self) -> u32 {
+        match self {
+            Self::Seats(bits) => bits.len(),
+            Self::Listed(list) => list.len() as u32,
+        }
+    }
+
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Seats(a), Self::Seats(b)) => a.is_disjoint(b),
+            (Self::Listed(a), Self::Listed(b)) => intersects(a, b).is_none(),
+            // One set holds one sort of members only; unlike sorts are never merged.
+            (Self::Seats(_), Self::Listed(_)) | (Self::Listed(_), Self::Seats(_)) => false,
+        }
+    }
+
+    pub fn is_subset(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Seats(a), Self::Seats(b)) => a.is_subset(b),
+            (Self::Listed(a), Self::Listed(b)) => {
+                let mut rest = b.iter();
+                a.iter().all(|x| rest.by_ref().any(|y| y == x))
+            }
+            (Self::Seats(_), Self::Listed(_)) | (Self::Listed(_), Self::Seats(_)) => false,
+        }
+    }
+
+    pub fn union_with(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Seats(a), Self::Seats(b)) => a.union_with(b),
+            (Self::Listed(a), Self::Listed(b)) => {
+                if a.last() < b.first() {
+                    a.extend_from_slice(b);
+                } else {
+                    a.extend_from_slice(b);
+                    // Two ascending runs: the stable sort merges them in one pass.
+                    a.sort();
+                    a.dedup();
+                }
+            }
+            (Self::Seats(_), Self::Listed(_)) | (Self::Listed(_), Self::Seats(_)) => {
+                debug_assert!(false, "one set holds one sort of members");
+            }
+        }
+    }
+
+    /// `member` is a position in the slot, or a validator index, as the sort of set has it.
+    pub fn contains(&self, member: u32) -> bool {
+        match self {
+            Self::Seats(bits) => bits.contains(member),
+            Self::Listed(list) => list.binary_search(&member).is_ok(),
+        }
+    }
+}
+
+fn intersects(a: &[u32], b: &[u32]) -> Option<u32> {
+    let (mut i, mut j) = (0, 0);
+    while i < a.len() && j < b.len() {
+        match a[i].cmp(&b[j]) {
+            std::cmp::Ordering::Less => i += 1,
+            std::cmp::Ordering::Greater => j += 1,
+            std::cmp::Ordering::Equal => return Some(a[i]),
+        }
+    }
+    None
+}
+
+/// A bit set over a stretch of positions: words before and after the stretch are not stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bits {
+    first_word: u32,
+    words: Vec<u64>,
+}
+
+impl Bits {
+    /// Empty, with room for `start..start + len`.
+    pub fn with_span(start: u32, len: u32) -> Self {
+        let first_word = start / 64;
+        let end = start.saturating_add(len).div_ceil(64);
+        Self { first_word, words: vec![0; end.saturating_sub(first_word) as usize] }
+    }
+
+    /// `position` must lie in the stretch given at creation, or the set grows to hold it.
+    pub fn insert(&mut self, position: u32) {
+        let word = position / 64;
+        if word < self.first_word {
+            let missing = (self.first_word - word) as usize;
+            self.words.splice(0..0, std::iter::repeat_n(0, missing));
+            self.first_word = word;
+        }
+        let at = (word - self.first_word) as usize;
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        self.words[at] |= 1 << (position % 64);
+    }
+
+    pub fn contains(&self, position: u32) -> bool {
+        self.word(position / 64) >> (position % 64) & 1 == 1
+    }
+
+    pub fn len(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+
+    pub fn is_disjoint(&self, other: &Self) -> bool {
+        self.numbered().all(|(at, word)| word & other.word(at) == 0)
+    }
+
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.numbered().all(|(at, word)| word & !other.word(at) == 0)
+    }
+
+    pub fn union_with(&mut self, other: &Self) {
+        if self.words.is_empty() {
+            *self = other.clone();
+            return;
+        }
+        let end = (self.first_word as usize + self.words.len()).max(other.first_word as usize + other.words.len());
+        if other.first_word < self.first_word {
+            let missing = (self.first_word - other.first_word) as usize;
+            self.words.splice(0..0, std::iter::repeat_n(0, missing));
+            self.first_word = other.first_word;
+        }
+        self.words.resize(end - self.first_word as usize, 0);
+        for (at, word) in other.numbered() {
+            self.words[(at - self.first_word) as usize] |= word;
+        }
+    }
+
+    /// Positions, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.numbered().flat_map(|(at, word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                if rest == 0 {
+                    return None;
+                }
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                Some(at * 64 + bit)
+            })
+        })
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        (self.first_word..).zip(self.words.iter().copied())
+    }
+
+    fn word(&self, at: u32) -> u64 {
+        at.checked_sub(self.first_word).and_then(|at| self.words.get(at as usize)).copied().unwrap_or(0)
+    }
+}
+
+impl PartialEq for Bits {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_subset(other) && other.is_subset(self)
+    }
+}
+
+impl Eq for Bits {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn both_sorts_behave_like_a_set(a: BTreeSet<u16>, b: BTreeSet<u16>) {
+            let union: BTreeSet<u16> = a.union(&b).copied().collect();
+            let seats = |set: &BTreeSet<u16>| {
+                let mut bits = Bits::default();
+                set.iter().rev().for_each(|x| bits.insert(u32::from(*x)));
+                Members::Seats(bits)
+            };
+            let listed = |set: &BTreeSet<u16>| Members::Listed(set.iter().map(|x| u32::from(*x)).collect());
+            let sorts: [&dyn Fn(&BTreeSet<u16>) -> Members; 2] = [&seats, &listed];
+            for sort in sorts {
+                let (x, y) = (sort(&a), sort(&b));
+                prop_assert_eq!(x.is_disjoint(&y), a.is_disjoint(&b));
+                prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
+                let mut both = x.clone();
+                both.union_with(&y);
+                prop_assert_eq!(&both, &sort(&union));
+                prop_assert_eq!(both.len() as usize, union.len());
+                prop_assert!(a.iter().all(|m| both.contains(u32::from(*m))));
+            }
+            if let Members::Seats(bits) = seats(&a) {
+                prop_assert_eq!(bits.iter().collect::<Vec<_>>(), a.iter().map(|x| u32::from(*x)).collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! From proven votes to conflicts: each new member of each sum is judged, then the sum is taken in.
+
+use crate::data::DataRow;
+use crate::heads::{Head, NONE, Remembered};
+use crate::judge::Kind;
+use crate::keys::SetKey;
+use crate::members::{Bits, Members};
+use crate::offenders::Listed;
+use crate::seating::Seating;
+use crate::sums::{FirstHeard, Sum, put_record};
+use crate::{Conflict, Index, IndexError, StoredVote};
+use consensus::{SignatureBytes, ValidatorIndex};
+use std::collections::HashMap;
+use std::sync::Arc;
+use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
+
+/// Proofs built during one call are shared between the conflicts of one pair of rows; at most this many are kept at once.
+const MAX_SHARED_PROOFS: usize = 1024;
+
+/// Epochs whose votes are counted between two checkpoints; votes for more are not counted, which moves no tail.
+const MAX_EPOCHS_SEEN: usize = 4096;
+
+/// Proofs already built in this call, by set and signature.
+pub(crate) type Proofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
+
+/// What the two newest votes say about a new one.
+enum Quick {
+    /// It is one of them.
+    Same,
+    /// It fits the chain.
+    Joins,
+    /// It contradicts one, or is older than both, or the validator has votes outside its chain.
+    Ask,
+}
+
+#[inline]
+fn quick(head: &Head, vote: Remembered) -> Quick {
+    let (newest, second) = (head.newest(), head.second());
+    if !newest.exists() {
+        return Quick::Joins;
+    }
+    if vote.target >= newest.target {
+        return match vote.target == newest.target {
+            true if vote.handle == newest.handle => Quick::Same,
+            false if vote.source >= newest.source => Quick::Joins,
+            true | false => Quick::Ask,
+        };
+    }
+    if !second.exists() {
+        return if vote.source <= newest.source { Quick::Joins } else { Quick::Ask };
+    }
+    if vote.target == second.target && vote.handle == second.handle {
+        return Quick::Same;
+    }
+    if vote.target > second.target && second.source <= vote.source && vote.source <= newest.source {
+        return Quick::Joins;
+    }
+    Quick::Ask
+}
+
+impl Index {
+    /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
+    /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
+    pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
+        let mut conflicts = Vec::new();
+        let mut proofs = Proofs::new();
+        for vote in votes {
+            self.stage_vote(vote.get(), &mut proofs, &mut conflicts)?;
+            if proofs.len() > MAX_SHARED_PROOFS {
+                proofs.clear();
+            }
+        }
+        Ok(conflicts)
+    }
+
+    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, conflicts: &mut Vec<Conflict>) -> Result<(), IndexError> {
+        self.counters.votes += vote.indices.len() as u64;
+        // The registry bounds what a proven index can be; an index that no registry has is nothing to store.
+        if vote.indices.last().is_none_or(|last| last.as_u64() >= u64::from(NONE)) {
+            self.counters.refused_index += 1;
+            return Ok(());
+        }
+        let Some(row) = self.data.intern(&self.db, &vote.data, vote.data_root)? else {
+            self.counters.refused_data += 1;
+            return Ok(());
+        };
+        let place = self.place(vote, &row)?;
+        self.ensure_set(place.key)?;
+        let set = self.sets.get(&place.key).expect("ensured above");
+        let fresh: Vec<u32> = if set.n_covered() == 0 {
+            vote.indices.iter().map(|index| index.as_u64() as u32).collect()
+        } else {
+            let members = place.positions.iter().zip(&vote.indices);
+            members.filter(|(position, _)| !set.covers(**position)).map(|(_, index)| index.as_u64() as u32).collect()
+        };
+        if fresh.is_empty() {
+            return Ok(());
+        }
+
+        let near = match (u32::try_from(row.source()), u32::try_from(row.target())) {
+            (Ok(source), Ok(target)) if source < NONE && target < NONE => Some(Remembered { source, target, handle: row.handle }),
+            _ => None,
+        };
+        let late = row.target() < self.state.tail_from;
+        let mut joined = Vec::with_capacity(fresh.len());
+        let mut n_dropped = 0;
+        let mut this: Option<Arc<StoredVote>> = None;
+        for validator in &fresh {
+            let head = self.heads.get(*validator);
+            let answer = match near {
+                Some(near) if !head.has_exceptions() => quick(&head, near),
+                _ => Quick::Ask,
+            };
+            match (answer, near) {
+                (Quick::Same, _) => {}
+                (Quick::Joins, Some(near)) => {
+                    self.heads.observe(*validator, near, late);
+                    joined.push(*validator);
+                }
+                (Quick::Joins | Quick::Ask, _) => {
+                    let this = this.get_or_insert_with(|| Arc::new(stored(vote)));
+                    match self.ask(*validator, &row, near, late, this, proofs, conflicts)? {
+                        Asked::Taken => joined.push(*validator),
+                        Asked::Known => {}
+                        Asked::Dropped => n_dropped += 1,
+                    }
+                }
+            }
+        }
+        self.counters.new_votes += joined.len() as u64;
+        if n_dropped == fresh.len() {
+            return Ok(());
+        }
+        if near.is_some() {
+            self.summary.mark(&self.db, row.target() as u32, &joined, late)?;
+        }
+        if self.epochs_seen.len() < MAX_EPOCHS_SEEN || self.epochs_seen.contains_key(&row.target()) {
+            *self.epochs_seen.entry(row.target()).or_default() += joined.len() as u64;
+        }
+        self.take_in(vote, place);
+        Ok(())
+    }
+
+    /// The slow way: judges against everything stored of this validator.
+    #[expect(clippy::too_many_arguments, reason = "the pieces of one vote's staging, borrowed apart")]
+    fn ask(
+        &mut self,
+        validator: u32,
+        row: &DataRow,
+        near: Option<Remembered>,
+        late: bool,
+        this: &Arc<StoredVote>,
+        proofs: &mut Proofs,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Result<Asked, IndexError> {
+        self.counters.slow_votes += 1;
+        let judged = self.judge(validator, row)?;
+        if judged.duplicate {
+            return Ok(Asked::Known);
+        }
+        let vote = Listed { source: row.source(), target: row.target(), handle: row.handle };
+        let kinds = judged.rivals.iter().fold(0, |kinds, rival| kinds | rival.kind.offence_bit());
+        let joins = near.filter(|_| judged.joins);
+        if joins.is_none() {
+            let list = self.offenders.list(&self.db, validator)?;
+            if list.is_full() && list.kinds | kinds == list.kinds {
+                list.cut = true;
+                self.counters.votes_over_cap += 1;
+                return Ok(Asked::Dropped);
+            }
+        }
+        self.counters.pairs_over_cap += u64::from(judged.more_pairs);
+        for rival in &judged.rivals {
+            let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
+                // Its row was pruned; the list may name it still.
+                self.offenders.remove(&self.db, validator, rival.handle)?;
+                continue;
+            };
+            let (index, this) = (ValidatorIndex::new(u64::from(validator)), this.clone());
+            conflicts.push(match rival.kind {
+                Kind::Double => Conflict::DoubleVote { validator: index, first: other, second: this },
+                Kind::IsSurrounded => Conflict::Surround { validator: index, surrounding: other, surrounded: this },
+                Kind::Surrounds => Conflict::Surround { validator: index, surrounding: this, surrounded: other },
+            });
+            self.counters.conflicts += 1;
+        }
+        match joins {
+            Some(near) => self.heads.observe(validator, near, late),
+            None => self.offenders.add(&self.db, validator, vote)?,
+        }
+        if joins.is_none() || kinds != 0 {
+            // Who contradicts itself once is marked for good, whichever of its votes stayed in the chain.
+            self.offenders.add_kinds(&self.db, validator, kinds)?;
+            self.heads.mark_exceptional(validator);
+        }
+        Ok(Asked::Taken)
+    }
+
+    /// By seats where all members sit at the data's slot in a shuffling that can be computed again, else by list.
+    fn place(&mut self, vote: &Vote, row: &DataRow) -> Result<Place, IndexError> {
+        if let Some(shuffling) = &vote.shuffling
+            && shuffling.epoch() == vote.data.target.epoch
+            && let Some(seating) = self.table.register(&self.db, shuffling)?
+        {
+            let first_slot = shuffling.epoch().as_u64().checked_mul(seating.geometry.slots_per_epoch);
+            let slot = first_slot.and_then(|first| vote.data.slot.as_u64().checked_sub(first));
+            let slot = slot.filter(|slot| *slot < seating.geometry.slots_per_epoch).map(|slot| slot as u16);
+            if let Some(slot) = slot {
+                let mut positions = Vec::with_capacity(vote.indices.len());
+                for index in &vote.indices {
+                    match seating.locate_in(shuffling, index.as_u64() as u32) {
+                        Some((at, position)) if at == slot => positions.push(position),
+                        _ => break,
+                    }
+                }
+                if positions.len() == vote.indices.len() {
+                    let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
+                    return Ok(Place { key, seating: Some(seating), positions });
+                }
+            }
+        }
+        let positions = vote.indices.iter().map(|index| index.as_u64() as u32).collect();
+        Ok(Place { key: SetKey::listed(row.target(), row.handle), seating: None, positions })
+    }
+
+    fn take_in(&mut self, vote: &Vote, place: Place) {
+        let Place { key, seating, positions } = place;
+        let n_members = positions.len() as u32;
+        let (members, committee) = match &seating {
+            Some(seating) => {
+                let least = positions.iter().copied().min().unwrap_or(0);
+                let greatest = positions.iter().copied().max().unwrap_or(0);
+                let committee = seating.geometry.committee_of(key.slot, least);
+                let (start, len) = seating.geometry.committee_span(key.slot, committee);
+                let whole = greatest < start + len;
+                let mut bits = Bits::with_span(least, greatest - least + 1);
+                positions.iter().for_each(|position| bits.insert(*position));
+                (Members::Seats(bits), whole.then_some(committee))
+            }
+            None => (Members::Listed(positions), None),
+        };
+        let heard = FirstHeard {
+            at_ns: vote.heard.at.0,
+            source: source_number(vote.heard.source),
+            peer: self.peers.number(vote.heard.peer.as_ref()),
+        };
+        let sum = Sum { members, n_members, committee, signature: vote.signature, heard };
+        let set = self.sets.get_mut(&key).expect("ensured when the vote was placed");
+        if set.n_staged == 0 {
+            self.dirty.push(key);
+        }
+        put_record(&mut set.staged, &sum, &key, seating.as_ref().map(|seating| &seating.geometry));
+        set.n_staged += 1;
+        set.touched = self.n_commits;
+        set.add(sum);
+        if set.wants_merging() {
+            set.merge(seating.map_or(0, |seating| seating.geometry.slot_len(key.slot)));
+        }
+    }
+
+    /// The smallest stored sum that proves a validator's vote. `None` if it was pruned.
+    pub(crate) fn proof_of(
+        &mut self,
+        validator: u32,
+        epoch: u64,
+        handle: u32,
+        proofs: &mut Proofs,
+    ) -> Result<Option<Arc<StoredVote>>, IndexError> {
+        let Some(row) = self.data.row(&self.db, epoch, handle)? else { return Ok(None) };
+        let mut best: Option<(SetKey, usize, u32, Option<Arc<Seating>>)> = None;
+        for (key, seating, member) in self.places_of(validator, &row)? {
+            self.ensure_set(key)?;
+            let set = self.sets.get(&key).expect("ensured above");
+            if let Some(at) = set.proof_of(member) {
+                let n_members = set.sums[at].n_members;
+                if best.as_ref().is_none_or(|best| n_members < best.2) {
+                    best = Some((key, at, n_members, seating));
+                }
+            }
+        }
+        let Some((key, at, _, seating)) = best else { return Ok(None) };
+        let sum = &self.sets[&key].sums[at];
+        if let Some(known) = proofs.get(&(key, sum.signature)) {
+            return Ok(Some(known.clone()));
+        }
+        let mut indices = match (&sum.members, seating) {
+            (Members::Seats(bits), Some(seating)) => seating.validators_at(key.slot, bits.iter()),
+            (Members::Listed(list), _) => list.clone(),
+            (Members::Seats(_), None) => Vec::new(),
+        };
+        indices.sort_unstable();
+        let proof = Arc::new(StoredVote {
+            data: row.data,
+            data_root: row.root,
+            indices: indices.into_iter().map(|index| ValidatorIndex::new(u64::from(index))).collect(),
+            signature: sum.signature,
+            heard: self.heard(sum.heard),
+        });
+        proofs.insert((key, sum.signature), proof.clone());
+        Ok(Some(proof))
+    }
+
+    /// Keys of all sets over one data that could hold a validator, with its name there.
+    fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<(SetKey, Option<Arc<Seating>>, u32)>, IndexError> {
+        let mut places = vec![(SetKey::listed(row.target(), row.handle), None, validator)];
+        for seating in self.table.of_epoch(&self.db, row.target())?.iter() {
+            let Some((slot, position)) = seating.locate(validator) else { continue };
+            if row.data.slot.as_u64() == row.target().wrapping_mul(seating.geometry.slots_per_epoch).wrapping_add(u64::from(slot)) {
+                let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
+                places.push((key, Some(seating.clone()), position));
+            }
+        }
+        Ok(places)
+    }
+
+    pub(crate) fn heard(&self, heard: FirstHeard) -> Heard {
+        let source = SourceKind::ALL[usize::from(heard.source & 3)];
+        Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer) }
+    }
+}
+
+/// Where a vote belongs.
+struct Place {
+    key: SetKey,
+    seating: Option<Arc<Seating>>,
+    /// Parallel to the vote's indices: position in the slot, or the index itself.
+    positions: Vec<u32>,
+}
+
+enum Asked {
+    Taken,
+    Known,
+    /// The validator's list is full and the vote shows nothing new.
+    Dropped,
+}
+
+fn stored(vote: &Vote) -> StoredVote {
+    StoredVote {
+        data: vote.data,
+        data_root: vote.data_root,
+        indices: vote.indices.clone(),
+        signature: vote.signature,
+        heard: vote.heard.clone(),
+    }
+}
+
+pub(crate) fn source_number(source: SourceKind) -> u8 {
+    match source {
+        SourceKind::Gossip => 0,
+        SourceKind::Block => 1,
+        SourceKind::SlashingOp => 2,
+        SourceKind::Api => 3,
+    }
+}

@@ -1,0 +1,199 @@
+//! In which epochs did a validator vote at all? Bits over blocks of 8, 64, 512, ... epochs, so that the neighbours of a
+//! late vote are found across any gap in a few dozen steps instead of one step per absent epoch.
+//!
+//! Level k has one bit per validator and block of 8^k epochs. Worked example: a validator voted in epochs 3 and 50 000;
+//! from epoch 20 upwards the walk asks level 1 (16..24: no), level 2 (0..64: yes, because of 3), so it steps to 24, and so
+//! on to 64; then levels 1, 2, 3 ... say no up to 8^5 = 32 768, and it steps there at once.
+//!
+//! A set bit without a vote (after pruning) costs a look; a missing bit would hide a vote, so bits of epochs that opening
+//! does not read again are written in the commit that stores the vote.
+
+use crate::codec::{Reader, put_stretch, read_stretch};
+use crate::db::{Batch, Cf, Db};
+use crate::keys::summary_key;
+use crate::IndexError;
+use std::collections::HashMap;
+
+/// Epochs per block of a level are 8 to its power.
+const RADIX_BITS: u32 = 3;
+/// 8^10 epochs per block: four blocks hold all 32-bit epochs.
+pub(crate) const LEVELS: u8 = 10;
+const CHUNK: u32 = 4096;
+/// Blocks held, 125 KB each per million validators.
+const MAX_CACHED_BLOCKS: usize = 48;
+
+#[derive(Clone)]
+struct Chunk {
+    bits: [u64; CHUNK as usize / 64],
+    changed: bool,
+    /// Changed by a vote that opening does not read again.
+    late: bool,
+}
+
+#[derive(Default)]
+struct Block {
+    chunks: Vec<Option<Box<Chunk>>>,
+    touched: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Summary {
+    blocks: HashMap<(u8, u32), Block>,
+    clock: u64,
+    newly: Vec<u32>,
+}
+
+impl Summary {
+    /// Notes that `validators` voted in `epoch`.
+    pub fn mark(&mut self, db: &Db, epoch: u32, validators: &[u32], late: bool) -> Result<(), IndexError> {
+        self.clock += 1;
+        let mut newly = std::mem::take(&mut self.newly);
+        newly.clear();
+        newly.extend_from_slice(validators);
+        for level in 1..=LEVELS {
+            if newly.is_empty() {
+                break;
+            }
+            let block = self.block(db, level, block_of(level, epoch))?;
+            newly.retain(|validator| {
+                let at = (validator / CHUNK) as usize;
+                if at >= block.chunks.len() {
+                    block.chunks.resize_with(at + 1, || None);
+                }
+                let chunk = block.chunks[at].get_or_insert_with(|| {
+                    Box::new(Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false })
+                });
+                let (word, bit) = ((validator % CHUNK / 64) as usize, 1u64 << (validator % 64));
+                let is_new = chunk.bits[word] & bit == 0;
+                if is_new {
+                    chunk.bits[word] |= bit;
+                    chunk.changed = true;
+                }
+                // A bit set by a vote of the tail is not on disk yet; a late vote relies on it all the same.
+                chunk.late |= late && chunk.changed;
+                is_new || (late && chunk.changed)
+            });
+        }
+        self.newly = newly;
+        Ok(())
+    }
+
+    /// The next epoch at or after `from` in whose smallest block the validator voted, with the end of that block.
+    pub fn block_from(&self, db: &Db, validator: u32, from: u32) -> Result<Option<(u32, u32)>, IndexError> {
+        let mut at = u64::from(from);
+        while at < u64::from(u32::MAX) {
+            match self.empty_level(db, validator, at as u32)? {
+                None => return Ok(Some((at as u32, ((at | 7) + 1).min(u64::from(u32::MAX)) as u32))),
+                Some(level) => at = ((at >> (RADIX_BITS * u32::from(level))) + 1) << (RADIX_BITS * u32::from(level)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last epoch before `below` in whose smallest block the validator voted, with the start of that block.
+    pub fn block_below(&self, db: &Db, validator: u32, below: u32) -> Result<Option<(u32, u32)>, IndexError> {
+        let mut below = below;
+        while let Some(at) = below.checked_sub(1) {
+            match self.empty_level(db, validator, at)? {
+                None => return Ok(Some((at, at & !7))),
+                Some(level) => below = (u64::from(at) >> (RADIX_BITS * u32::from(level)) << (RADIX_BITS * u32::from(level))) as u32,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The greatest level at which the validator has no vote in the block of `epoch`.
+    fn empty_level(&self, db: &Db, validator: u32, epoch: u32) -> Result<Option<u8>, IndexError> {
+        let mut empty = None;
+        for level in 1..=LEVELS {
+            if self.voted(db, level, block_of(level, epoch), validator)? {
+                break;
+            }
+            empty = Some(level);
+        }
+        Ok(empty)
+    }
+
+    fn voted(&self, db: &Db, level: u8, block: u32, validator: u32) -> Result<bool, IndexError> {
+        let (at, within) = (validator / CHUNK, validator % CHUNK);
+        if let Some(block) = self.blocks.get(&(level, block)) {
+            let chunk = block.chunks.get(at as usize).and_then(Option::as_ref);
+            return Ok(chunk.is_some_and(|chunk| chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1));
+        }
+        let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), at))? else { return Ok(false) };
+        let mut found = false;
+        read_stretch(&mut Reader(&value), CHUNK, |bit| found |= bit == within).ok_or_else(|| unreadable(db))?;
+        Ok(found)
+    }
+
+    /// Chunks to write: those of late votes, or at a checkpoint all that changed.
+    pub fn stage(&self, batch: &mut Batch<'_>, checkpoint: bool) {
+        for ((level, number), block) in &self.blocks {
+            for (at, chunk) in block.chunks.iter().enumerate() {
+                let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.late || (checkpoint && chunk.changed)) else { continue };
+                let present = || (0..CHUNK).filter(|bit| chunk.bits[(bit / 64) as usize] >> (bit % 64) & 1 == 1);
+                let mut value = Vec::new();
+                let n_present = chunk.bits.iter().map(|word| word.count_ones()).sum();
+                put_stretch(&mut value, CHUNK, n_present, present());
+                batch.put(Cf::Summary, &summary_key(*level, u64::from(*number), at as u32), &value);
+            }
+        }
+    }
+
+    /// After [`Self::stage`] was written.
+    pub fn committed(&mut self, checkpoint: bool) {
+        for chunk in self.blocks.values_mut().flat_map(|block| block.chunks.iter_mut().flatten()) {
+            if chunk.late || checkpoint {
+                (chunk.changed, chunk.late) = (false, false);
+            }
+        }
+        if self.blocks.len() > MAX_CACHED_BLOCKS {
+            let mut ages: Vec<u64> = self.blocks.values().map(|block| block.touched).collect();
+            ages.sort_unstable();
+            let keep_from = ages[ages.len() - MAX_CACHED_BLOCKS / 2];
+            self.blocks.retain(|_, block| {
+                block.touched >= keep_from || block.chunks.iter().flatten().any(|chunk| chunk.changed)
+            });
+        }
+    }
+
+    /// Deletes blocks that lie wholly before `before`.
+    pub fn stage_prune(&mut self, batch: &mut Batch<'_>, before: u32) {
+        for level in 1..=LEVELS {
+            let end = block_of(level, before);
+            batch.delete_range(Cf::Summary, &summary_key(level, 0, 0), &summary_key(level, u64::from(end), 0));
+        }
+        self.blocks.retain(|(level, block), _| *block >= block_of(*level, before));
+    }
+
+    fn block(&mut self, db: &Db, level: u8, number: u32) -> Result<&mut Block, IndexError> {
+        if !self.blocks.contains_key(&(level, number)) {
+            let mut block = Block::default();
+            let (from, to) = (summary_key(level, u64::from(number), 0), summary_key(level, u64::from(number), u32::MAX));
+            db.scan(Cf::Summary, &from, &to, |key, value| {
+                let at = key.get(9..).and_then(|at| at.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| unreadable(db))?;
+                if at > u32::MAX / CHUNK {
+                    return Err(unreadable(db));
+                }
+                let mut chunk = Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false };
+                let read = read_stretch(&mut Reader(value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
+                read.ok_or_else(|| unreadable(db))?;
+                block.chunks.resize_with(block.chunks.len().max(at as usize + 1), || None);
+                block.chunks[at as usize] = Some(Box::new(chunk));
+                Ok(true)
+            })?;
+            self.blocks.insert((level, number), block);
+        }
+        let block = self.blocks.get_mut(&(level, number)).expect("inserted above");
+        block.touched = self.clock;
+        Ok(block)
+    }
+}
+
+fn block_of(level: u8, epoch: u32) -> u32 {
+    epoch.checked_shr(RADIX_BITS * u32::from(level)).unwrap_or(0)
+}
+
+fn unreadable(db: &Db) -> IndexError {
+    db.corrupt("a row of the summary does not parse")
+}

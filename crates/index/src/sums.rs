@@ -1,0 +1,351 @@
+//! Sums: one signature over one attestation data, with exactly its signers. They are history and proof in one.
+//!
+//! A [`SumSet`] holds all sums over one data by the members of one shuffling's slot (or by explicit list). What the
+//! verifier proved comes in as sums; disjoint ones are added together when the set is closed, so that a committee ends
+//! as one signature:
+//!
+//! ```text
+//! in:  {1,4} s1    {2} s2    {4,5} s3    {1,2} s4         (s4: everybody is covered already: dropped)
+//! out: {1,2,4} s1+s2         {4,5} s3                     (s3 overlaps, and only it proves 5: kept apart)
+//! ```
+//!
+//! A sum over several committees cannot be divided. It is kept whole as long as it alone proves somebody, and dropped
+//! when the committees' own sums cover it.
+//!
+//! Data with few votes (another head: 1 % of the votes touch nearly every committee) are summed over all committees at
+//! once: one signature and one list instead of 64 rows.
+
+use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch};
+use crate::keys::SetKey;
+use crate::members::{Bits, Members};
+use crate::seating::Geometry;
+use blst::min_pk::{AggregateSignature, Signature};
+use consensus::SignatureBytes;
+
+/// Signers that sums over several committees are merged up to: an attestation of any fork can carry them.
+const MAX_MERGED_MEMBERS: u32 = 2048;
+/// A data with less than this share of its slot's seats (one in ...) is summed over all committees.
+const MINORITY: u32 = 8;
+/// Unmerged sums past which a set is merged before it is closed: about 2 MB.
+const MAX_UNMERGED: usize = 8192;
+
+/// When and from whom a sum was first heard. The peer is a number of the peer table, 0 if there was none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FirstHeard {
+    pub at_ns: u64,
+    pub source: u8,
+    pub peer: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sum {
+    pub members: Members,
+    pub n_members: u32,
+    /// Set if all members sit in this committee.
+    pub committee: Option<u16>,
+    pub signature: SignatureBytes,
+    pub heard: FirstHeard,
+}
+
+/// All sums over one data and one way of naming members.
+#[derive(Clone, Debug)]
+pub(crate) struct SumSet {
+    pub sums: Vec<Sum>,
+    covered: Members,
+    /// Sums since the last merge.
+    n_unmerged: usize,
+    /// The row on disk differs from this, or there is none.
+    pub changed: bool,
+    pub on_disk: bool,
+    /// Log records staged since the last commit.
+    pub staged: Vec<u8>,
+    pub n_staged: u32,
+    /// Sequence of the first log entry that holds a part of this set.
+    pub logged_from: Option<u64>,
+    /// Commit at which the set was last added to.
+    pub touched: u64,
+}
+
+impl SumSet {
+    pub fn new(seated: bool) -> Self {
+        let covered = if seated { Members::Seats(Bits::default()) } else { Members::Listed(Vec::new()) };
+        Self {
+            sums: Vec::new(),
+            covered,
+            n_unmerged: 0,
+            changed: false,
+            on_disk: false,
+            staged: Vec::new(),
+            n_staged: 0,
+            logged_from: None,
+            touched: 0,
+        }
+    }
+
+    pub fn covers(&self, member: u32) -> bool {
+        self.covered.contains(member)
+    }
+
+    pub fn covers_all(&self, members: &Members) -> bool {
+        members.is_subset(&self.covered)
+    }
+
+    pub fn n_covered(&self) -> u32 {
+        self.covered.len()
+    }
+
+    /// The smallest sum that `member` is part of.
+    pub fn proof_of(&self, member: u32) -> Option<usize> {
+        let with = self.sums.iter().enumerate().filter(|(_, sum)| sum.members.contains(member));
+        with.min_by_key(|(_, sum)| sum.n_members).map(|(at, _)| at)
+    }
+
+    /// Adds a sum that covers somebody new.
+    pub fn add(&mut self, sum: Sum) {
+        self.covered.union_with(&sum.members);
+        let replaced = |old: &Sum| old.committee == sum.committee && old.members.is_subset(&sum.members);
+        self.sums.retain(|old| !replaced(old));
+        self.sums.push(sum);
+        self.n_unmerged += 1;
+        self.changed = true;
+    }
+
+    pub fn wants_merging(&self) -> bool {
+        self.n_unmerged > MAX_UNMERGED
+    }
+
+    /// Adds disjoint sums together and drops what is covered. `slot_len`: seats of the slot, 0 for listed members.
+    pub fn merge(&mut self, slot_len: u32) {
+        if self.n_unmerged == 0 {
+            return;
+        }
+        self.n_unmerged = 0;
+        self.sums.sort_by_key(|sum| (sum.committee, u32::MAX - sum.n_members));
+        let mut merged: Vec<Sum> = Vec::with_capacity(self.sums.len());
+        let mut sums = std::mem::take(&mut self.sums).into_iter().peekable();
+        while let Some(first) = sums.next() {
+            let committee = first.committee;
+            let mut group = vec![first];
+            while let Some(next) = sums.next_if(|next| next.committee == committee) {
+                group.push(next);
+            }
+            let bound = if committee.is_some() { u32::MAX } else { MAX_MERGED_MEMBERS };
+            merge_group(group, bound, &mut merged);
+        }
+        if merged.len() > 1 && slot_len > 0 && self.covered.len() < slot_len / MINORITY {
+            merged.sort_by_key(|sum| u32::MAX - sum.n_members);
+            let group = std::mem::take(&mut merged);
+            merge_group(group, MAX_MERGED_MEMBERS, &mut merged);
+        }
+        drop_covered(&mut merged);
+        merged.sort_by_key(|sum| sum.committee);
+        self.sums = merged;
+    }
+
+    /// Adds all disjoint sums together, committees included, into as few signatures as there can be.
+    pub fn fold(&mut self) {
+        let mut group = std::mem::take(&mut self.sums);
+        group.sort_by_key(|sum| u32::MAX - sum.n_members);
+        let mut merged = Vec::new();
+        merge_group(group, u32::MAX, &mut merged);
+        drop_covered(&mut merged);
+        self.sums = merged;
+        self.changed = true;
+    }
+
+    pub fn encode(&self, key: &SetKey, geometry: Option<&Geometry>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16 + self.sums.len() * 112);
+        let base_ns = self.sums.iter().map(|sum| sum.heard.at_ns).min().unwrap_or(0);
+        put_varint(&mut out, self.sums.len() as u64);
+        put_varint(&mut out, base_ns);
+        let mut next = 0;
+        for sum in &self.sums {
+            // Mostly committees 0, 1, 2, ...: then this is 1 throughout.
+            let number = sum.committee.map_or(0, |committee| u64::from(committee) + 1);
+            put_varint(&mut out, if number >= next { (number - next) << 1 } else { number << 1 | 1 });
+            next = number;
+        }
+        self.sums.iter().for_each(|sum| put_members(&mut out, sum, key, geometry));
+        for sum in &self.sums {
+            put_varint(&mut out, (sum.heard.at_ns - base_ns) / 1000);
+        }
+        for sum in &self.sums {
+            put_varint(&mut out, u64::from(sum.heard.peer) << 2 | u64::from(sum.heard.source & 3));
+        }
+        self.sums.iter().for_each(|sum| out.extend_from_slice(sum.signature.as_slice()));
+        out
+    }
+
+    pub fn decode(value: &[u8], key: &SetKey, geometry: Option<&Geometry>) -> Option<Self> {
+        let (mut reader, numbers, base_ns) = read_head(value)?;
+        let mut set = Self::new(key.shuffling.is_some());
+        for number in &numbers {
+            let committee = number.checked_sub(1);
+            let members = read_members(&mut reader, committee, key, geometry)?;
+            let n_members = members.len();
+            let heard = FirstHeard { at_ns: base_ns, source: 0, peer: 0 };
+            set.sums.push(Sum { members, n_members, committee, signature: SignatureBytes::ZERO, heard });
+        }
+        for sum in &mut set.sums {
+            sum.heard.at_ns = base_ns.checked_add(reader.varint()?.checked_mul(1000)?)?;
+        }
+        for sum in &mut set.sums {
+            let word = reader.varint()?;
+            sum.heard.source = (word & 3) as u8;
+            sum.heard.peer = u32::try_from(word >> 2).ok()?;
+        }
+        for sum in &mut set.sums {
+            sum.signature = SignatureBytes::from(reader.array::<96>()?);
+            set.covered.union_with(&sum.members);
+        }
+        set.on_disk = true;
+        reader.is_empty().then_some(set)
+    }
+}
+
+/// Whether a stored row covers `member`, without taking the row apart.
+pub(crate) fn row_covers(value: &[u8], key: &SetKey, geometry: Option<&Geometry>, member: u32) -> Option<bool> {
+    let (mut reader, numbers, _) = read_head(value)?;
+    let mut found = false;
+    for number in numbers {
+        let (start, len) = span(number.checked_sub(1), key, geometry)?;
+        match geometry {
+            Some(_) => read_stretch(&mut reader, len, |at| found |= start + at == member)?,
+            None => {
+                let n = reader.varint()?;
+                read_ascending(&mut reader, n, |listed| found |= listed == member)?;
+            }
+        }
+        if found {
+            break;
+        }
+    }
+    Some(found)
+}
+
+/// One sum as a record of the log.
+pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: Option<&Geometry>) {
+    put_varint(out, sum.committee.map_or(0, |committee| u64::from(committee) + 1));
+    put_members(out, sum, key, geometry);
+    put_varint(out, sum.heard.at_ns);
+    put_varint(out, u64::from(sum.heard.peer) << 2 | u64::from(sum.heard.source & 3));
+    out.extend_from_slice(sum.signature.as_slice());
+}
+
+pub(crate) fn read_record(reader: &mut Reader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
+    let committee = u16::try_from(reader.varint()?).ok()?.checked_sub(1);
+    let members = read_members(reader, committee, key, geometry)?;
+    let n_members = members.len();
+    let at_ns = reader.varint()?;
+    let word = reader.varint()?;
+    let heard = FirstHeard { at_ns, source: (word & 3) as u8, peer: u32::try_from(word >> 2).ok()? };
+    let signature = SignatureBytes::from(reader.array::<96>()?);
+    Some(Sum { members, n_members, committee, signature, heard })
+}
+
+fn read_head(value: &[u8]) -> Option<(Reader<'_>, Vec<u16>, u64)> {
+    let mut reader = Reader(value);
+    // Each sum takes its signature at least, which bounds what is allocated.
+    let n_sums = reader.varint().filter(|n| *n <= value.len() as u64 / 96)?;
+    let base_ns = reader.varint()?;
+    let mut numbers = Vec::with_capacity(n_sums as usize);
+    let mut next = 0u64;
+    for _ in 0..n_sums {
+        let word = reader.varint()?;
+        next = if word & 1 == 0 { next.checked_add(word >> 1)? } else { word >> 1 };
+        numbers.push(u16::try_from(next).ok()?);
+    }
+    Some((reader, numbers, base_ns))
+}
+
+/// Start and length of the stretch of positions a sum's members lie in; nothing for listed ones.
+fn span(committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Option<(u32, u32)> {
+    let Some(geometry) = geometry else { return Some((0, 0)) };
+    match committee {
+        None => Some((0, geometry.slot_len(key.slot))),
+        Some(committee) if u64::from(committee) < geometry.committees_per_slot => Some(geometry.committee_span(key.slot, committee)),
+        Some(_) => None,
+    }
+}
+
+fn put_members(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: Option<&Geometry>) {
+    match &sum.members {
+        Members::Seats(bits) => {
+            let (start, len) = span(sum.committee, key, geometry).expect("seated members were placed by this geometry");
+            // Positions are collected once; they are written or left out by whichever list is shorter.
+            let positions: Vec<u32> = bits.iter().map(|at| at - start).collect();
+            put_stretch(out, len, sum.n_members, positions.iter().copied());
+        }
+        Members::Listed(list) => {
+            put_varint(out, list.len() as u64);
+            put_ascending(out, list.iter().copied());
+        }
+    }
+}
+
+fn read_members(reader: &mut Reader<'_>, committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Members> {
+    let (start, len) = span(committee, key, geometry)?;
+    if geometry.is_some() {
+        let mut bits = Bits::with_span(start, len);
+        read_stretch(reader, len, |at| bits.insert(start + at))?;
+        return Some(Members::Seats(bits));
+    }
+    let n = reader.varint()?;
+    let mut list = Vec::new();
+    read_ascending(reader, n, |member| list.push(member))?;
+    Some(Members::Listed(list))
+}
+
+/// Adds disjoint sums of `group` (largest first) together and puts what remains into `out`.
+fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
+    let begin = out.len();
+    let mut totals: Vec<Option<AggregateSignature>> = Vec::new();
+    for sum in group {
+        let place = out[begin..].iter().position(|into| {
+            into.n_members.saturating_add(sum.n_members) <= bound && into.members.is_disjoint(&sum.members)
+        });
+        match place {
+            Some(place) if add_signature(&mut totals[place], &out[begin + place].signature, &sum.signature) => {
+                let into = &mut out[begin + place];
+                into.members.union_with(&sum.members);
+                into.n_members += sum.n_members;
+                into.committee = into.committee.filter(|_| into.committee == sum.committee);
+                if sum.heard.at_ns < into.heard.at_ns {
+                    into.heard = sum.heard;
+                }
+            }
+            None if out[begin..].iter().any(|into| sum.members.is_subset(&into.members)) => {}
+            Some(_) | None => {
+                totals.push(None);
+                out.push(sum);
+            }
+        }
+    }
+    for (sum, total) in out[begin..].iter_mut().zip(totals) {
+        if let Some(total) = total {
+            sum.signature = SignatureBytes::from(total.to_signature().to_bytes());
+        }
+    }
+}
+
+/// Adds a proven signature to a total that begins with `first`. `false`, and nothing changed, if the bytes are no point:
+/// then they were not proven by our verifier, and the sums stay apart. Both were group-checked by whoever proved them.
+fn add_signature(total: &mut Option<AggregateSignature>, first: &SignatureBytes, more: &SignatureBytes) -> bool {
+    let Ok(more) = Signature::from_bytes(more.as_slice()) else { return false };
+    if total.is_none() {
+        *total = Signature::from_bytes(first.as_slice()).ok().map(|first| AggregateSignature::from_signature(&first));
+    }
+    total.as_mut().is_some_and(|total| total.add_signature(&more, false).is_ok())
+}
+
+/// Drops sums over several committees whose members all have a sum of their own committee.
+fn drop_covered(sums: &mut Vec<Sum>) {
+    if sums.iter().all(|sum| sum.committee.is_some()) {
+        return;
+    }
+    let mut own = Members::Seats(Bits::default());
+    for sum in sums.iter().filter(|sum| sum.committee.is_some()) {
+        own.union_with(&sum.members);
+    }
+    sums.retain(|sum| sum.committee.is_some() || !sum.members.is_subset(&own));
+}
