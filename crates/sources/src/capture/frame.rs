@@ -1,0 +1,44 @@
+//! Framed snappy (states, blocks) and plain bytes, read with a bound that holds whatever the data claims.
+
+use std::io::{self, Read};
+
+/// What came of reading an entry's data to its end.
+pub(super) enum Body {
+    Whole(Vec<u8>),
+    /// The entry is whole, its content is not what it should be.
+    Bad(String),
+    /// The input ended; so many bytes of the entry were there.
+    Cut(u64),
+}
+
+/// Reads `len` bytes. Memory grows with what comes, not with `len`.
+pub(super) fn read_plain(input: &mut impl Read, len: u64) -> io::Result<Body> {
+    let mut bytes = Vec::with_capacity(len.min(FIRST_ALLOCATION) as usize);
+    let have = input.take(len).read_to_end(&mut bytes)? as u64;
+    Ok(if have < len { Body::Cut(have) } else { Body::Whole(bytes) })
+}
+
+/// Unpacks `len` bytes of framed snappy into at most `limit` bytes, holding one 64-kB frame of the packed form at a time.
+pub(super) fn read_framed(input: &mut impl Read, len: u64, limit: u64) -> io::Result<Body> {
+    let mut packed = input.take(len);
+    let mut bytes = Vec::with_capacity(len.min(FIRST_ALLOCATION) as usize);
+    let unpacked = snap::read::FrameDecoder::new(&mut packed).take(limit + 1).read_to_end(&mut bytes);
+    // Whatever the decoder left, up to the entry's end; and whether the input goes that far at all.
+    let rest = packed.limit();
+    let skipped = io::copy(&mut packed, &mut io::sink())?;
+    if skipped < rest {
+        return Ok(Body::Cut(len - rest + skipped));
+    }
+    Ok(match unpacked {
+        Ok(_) if bytes.len() as u64 > limit => Body::Bad(format!("unpacks to more than {limit} bytes")),
+        Ok(_) => Body::Whole(bytes),
+        Err(error) => Body::Bad(format!("is not framed snappy: {error}")),
+    })
+}
+
+/// Skips `len` bytes; how many were there.
+pub(super) fn skip(input: &mut impl Read, len: u64) -> io::Result<u64> {
+    io::copy(&mut input.take(len), &mut io::sink())
+}
+
+const FIRST_ALLOCATION: u64 = 64 << 10;

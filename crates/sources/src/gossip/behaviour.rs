@@ -1,0 +1,145 @@
+//! The libp2p node: transport, gossipsub's parameters, and the protocols beside it.
+
+use super::filter::{Filter, filter};
+use super::rpc::{self, Protocol, RpcCodec};
+use super::transform::{SnappyTransform, message_id_fn};
+use super::{GossipConfig, GossipError, scoring};
+use crate::limits::MAX_WIRE_SIZE;
+use crate::metrics::SourceMetrics;
+use crate::topic::DigestTable;
+use consensus::Network;
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::gossipsub::{self, MessageAuthenticity, ValidationMode};
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// gossipsub keeps a message this many heartbeats (8.4 s): so long may its verdict take. The specification's 6 are not
+/// enough for a vote that waits for its committee.
+pub(super) const HISTORY_HEARTBEATS: usize = 12;
+/// Control bytes of one RPC: IHAVE of 5 000 ids is 110 kB, the default of 16 kB closes the stream.
+const MAX_CONTROL_SIZE: usize = 1 << 20;
+/// A supernode's hello has 200 subscriptions and more; connections idle between rare topics stay.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const MAX_PENDING_CONNECTIONS: u32 = 64;
+/// Two, since both sides may dial at once.
+const MAX_CONNECTIONS_PER_PEER: u32 = 2;
+const MPLEX_BUFFER_FRAMES: usize = 256;
+
+pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Node {
+    pub limits: connection_limits::Behaviour,
+    pub gossip: Gossipsub,
+    pub identify: identify::Behaviour,
+    pub status: request_response::Behaviour<RpcCodec>,
+    pub ping: request_response::Behaviour<RpcCodec>,
+    pub metadata: request_response::Behaviour<RpcCodec>,
+    pub goodbye: request_response::Behaviour<RpcCodec>,
+    pub blocks: request_response::Behaviour<RpcCodec>,
+}
+
+pub(super) fn swarm(
+    config: &GossipConfig,
+    network: &Network,
+    key: Keypair,
+    digests: Arc<DigestTable>,
+    metrics: SourceMetrics,
+) -> Result<Swarm<Node>, GossipError> {
+    let setup = |error: &dyn std::fmt::Display| GossipError::Setup(error.to_string());
+    let node = node(config, network, &key, digests, metrics)?;
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, (yamux::Config::default, mplex))
+        .map_err(|error| setup(&error))?
+        .with_dns()
+        .map_err(|error| setup(&error))?
+        .with_behaviour(move |_| node)
+        .map_err(|error| setup(&error))?;
+    Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT)).build())
+}
+
+fn mplex() -> libp2p_mplex::Config {
+    let mut config = libp2p_mplex::Config::new();
+    config.set_max_buffer_size(MPLEX_BUFFER_FRAMES).set_max_buffer_behaviour(libp2p_mplex::MaxBufferBehaviour::Block);
+    config
+}
+
+fn node(
+    config: &GossipConfig,
+    network: &Network,
+    key: &Keypair,
+    digests: Arc<DigestTable>,
+    metrics: SourceMetrics,
+) -> Result<Node, GossipError> {
+    let max_peers = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
+    let mut limits = connection_limits::Behaviour::new(
+        ConnectionLimits::default()
+            .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+            .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
+            .with_max_established(Some(max_peers))
+            .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER)),
+    );
+    for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {
+        limits.bypass_peer_id(peer);
+    }
+    let identify = identify::Config::new("eth2/1.0.0".to_owned(), key.public())
+        .with_agent_version(config.agent.clone())
+        .with_cache_size(0);
+    let both = ProtocolSupport::Full;
+    let blocks =
+        [Protocol::BlocksByRangeV2, Protocol::BlocksByRangeV1, Protocol::BlocksByRootV2, Protocol::BlocksByRootV1];
+    Ok(Node {
+        limits,
+        gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
+        identify: identify::Behaviour::new(identify),
+        status: rpc::behaviour(&[Protocol::StatusV2, Protocol::StatusV1], both.clone()),
+        ping: rpc::behaviour(&[Protocol::Ping], both.clone()),
+        metadata: rpc::behaviour(&[Protocol::MetadataV3, Protocol::MetadataV2, Protocol::MetadataV1], both.clone()),
+        goodbye: rpc::behaviour(&[Protocol::Goodbye], both),
+        blocks: rpc::behaviour(&blocks, ProtocolSupport::Inbound),
+    })
+}
+
+fn gossipsub(
+    config: &GossipConfig,
+    network: &Network,
+    digests: Arc<DigestTable>,
+    metrics: SourceMetrics,
+) -> Result<Gossipsub, String> {
+    let epoch = network.spec.slot_duration.saturating_mul(network.preset().slots_per_epoch as u32);
+    let gossip_config = gossipsub::ConfigBuilder::default()
+        .mesh_n(8)
+        .mesh_n_low(6)
+        .mesh_n_high(12)
+        .gossip_lazy(6)
+        .heartbeat_interval(config.heartbeat)
+        .heartbeat_initial_delay(config.heartbeat)
+        .fanout_ttl(Duration::from_secs(60))
+        .history_length(HISTORY_HEARTBEATS)
+        .history_gossip(3)
+        // seen_ttl of the specification.
+        .duplicate_cache_time(epoch.saturating_mul(2))
+        .max_transmit_size(MAX_WIRE_SIZE)
+        .max_control_message_size(MAX_CONTROL_SIZE)
+        // StrictNoSign: no author, no sequence number, no signature.
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(message_id_fn(digests.clone()))
+        .build()
+        .map_err(|error| error.to_string())?;
+    let filter = filter(digests.clone());
+    let transform = SnappyTransform { digests, metrics };
+    let mut gossip = gossipsub::Behaviour::new_with_subscription_filter_and_transform(
+        MessageAuthenticity::Anonymous,
+        gossip_config,
+        filter,
+        transform,
+    )?;
+    gossip.with_peer_score(scoring::params(), scoring::thresholds())?;
+    Ok(gossip)
+}

@@ -1,0 +1,142 @@
+//! This listener's own key: a new one at each start, or kept in a file so that peers know it again.
+
+use consensus::sha256;
+use enr::NodeId;
+use enr::k256::ecdsa::SigningKey;
+use libp2p::identity::{Keypair, secp256k1};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Where the network key comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Identity {
+    /// A new one at each start.
+    #[default]
+    Ephemeral,
+    /// 32 bytes in hex; made when it does not exist, readable by its owner only.
+    File(PathBuf),
+    /// For tests and simulated nodes.
+    Secret([u8; 32]),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("network key file {path}: {source}; check the path and its permissions", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("network key file {path} does not hold 32 bytes in hex; delete it to have a new key made", path = path.display())]
+    NotAKey { path: PathBuf },
+    #[error("the secret is no secp256k1 key; use another one")]
+    BadSecret,
+}
+
+impl Identity {
+    pub(super) fn load(&self) -> Result<Keypair, IdentityError> {
+        match self {
+            Self::Ephemeral => Ok(Keypair::generate_secp256k1()),
+            Self::Secret(secret) => keypair(*secret).ok_or(IdentityError::BadSecret),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => {
+                    let mut secret = [0u8; 32];
+                    let read = hex::decode_to_slice(text.trim(), &mut secret).ok().and_then(|()| keypair(secret));
+                    read.ok_or_else(|| IdentityError::NotAKey { path: path.clone() })
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let key = secp256k1::Keypair::generate();
+                    save(path, &key.secret().to_bytes()).map_err(|source| IdentityError::Io { path: path.clone(), source })?;
+                    Ok(key.into())
+                }
+                Err(source) => Err(IdentityError::Io { path: path.clone(), source }),
+            },
+        }
+    }
+}
+
+fn keypair(mut secret: [u8; 32]) -> Option<Keypair> {
+    let secret = secp256k1::SecretKey::try_from_bytes(&mut secret).ok()?;
+    Some(secp256k1::Keypair::from(secret).into())
+}
+
+fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(hex::encode(secret).as_bytes())?;
+    file.sync_all()
+}
+
+/// Column subnets that a node of this key would custody, so that ours are those that peers expect of us.
+/// Source: fulu/das-core.md, `get_custody_groups`; groups, columns and subnets are 128 each and one to one.
+pub(super) fn column_subnets(key: &Keypair, count: u64) -> Vec<u64> {
+    let count = count.min(NUMBER_OF_COLUMN_SUBNETS);
+    if count == NUMBER_OF_COLUMN_SUBNETS {
+        return (0..count).collect();
+    }
+    let Some(node_id) = node_id(key) else { return (0..count).collect() };
+    custody_groups(node_id, count)
+}
+
+/// `DATA_COLUMN_SIDECAR_SUBNET_COUNT`.
+pub const NUMBER_OF_COLUMN_SUBNETS: u64 = 128;
+
+fn node_id(key: &Keypair) -> Option<[u8; 32]> {
+    let secret = key.clone().try_into_secp256k1().ok()?.secret().to_bytes();
+    let signing = SigningKey::from_slice(&secret).ok()?;
+    Some(NodeId::from(*signing.verifying_key()).raw())
+}
+
+/// `node_id` is big-endian, what is hashed little-endian.
+fn custody_groups(node_id: [u8; 32], count: u64) -> Vec<u64> {
+    let mut id = node_id;
+    id.reverse();
+    let mut groups = Vec::new();
+    while (groups.len() as u64) < count {
+        let hash = sha256(&id);
+        let mut first = [0u8; 8];
+        first.copy_from_slice(&hash[..8]);
+        let group = u64::from_le_bytes(first) % NUMBER_OF_COLUMN_SUBNETS;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+        // The next number modulo 2^256.
+        for byte in &mut id {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                break;
+            }
+        }
+    }
+    groups.sort_unstable();
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_file_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("network.key");
+        let identity = Identity::File(path.clone());
+        let first = identity.load().unwrap().public().to_peer_id();
+        assert_eq!(identity.load().unwrap().public().to_peer_id(), first);
+        std::fs::write(&path, "not a key").unwrap();
+        assert!(matches!(identity.load(), Err(IdentityError::NotAKey { .. })));
+        assert!(matches!(Identity::Secret([0; 32]).load(), Err(IdentityError::BadSecret)));
+    }
+
+    #[test]
+    fn columns_follow_from_the_key() {
+        let key = Identity::Secret([7; 32]).load().unwrap();
+        let four = column_subnets(&key, 4);
+        assert_eq!(four.len(), 4);
+        let eight = column_subnets(&key, 8);
+        assert!(four.iter().all(|subnet| eight.contains(subnet)), "more columns keep the first ones: {four:?} {eight:?}");
+        assert_eq!(column_subnets(&key, 1000), (0..128).collect::<Vec<u64>>());
+        // The largest id wraps to zero.
+        assert_eq!(custody_groups([0xff; 32], 128).len(), 128);
+    }
+}

@@ -1,0 +1,234 @@
+//! Who is connected, who should be, and when the next attempt is due.
+
+use super::address::PeerAddress;
+use super::events::PeerInfo;
+use super::rpc::{Quotas, StatusMessage};
+use libp2p::PeerId;
+use libp2p::swarm::ConnectionId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use verify::PeerBytes;
+
+/// A connected peer. As many as the connection limits allow.
+pub(super) struct Peer {
+    pub bytes: PeerBytes,
+    pub address: String,
+    pub agent: Option<String>,
+    pub status: Option<StatusMessage>,
+    pub metadata_seq: Option<u64>,
+    pub messages: u64,
+    pub quotas: Quotas,
+    pub connected_at: Instant,
+    pub next_ping: Instant,
+    pub next_status: Instant,
+    pub failed_pings: u32,
+    /// Goodbye was said; closed at this time, if not before.
+    pub closing: Option<Instant>,
+}
+
+/// A peer of the configuration.
+struct Configured {
+    target: PeerAddress,
+    /// Of the target, or who answered there.
+    peer: Option<PeerId>,
+    dialling: Option<ConnectionId>,
+    next_dial: Instant,
+    failures: u32,
+    problem: Option<String>,
+}
+
+pub(super) struct Peers {
+    pub connected: HashMap<PeerId, Peer>,
+    configured: Vec<Configured>,
+    pauses: (Duration, Duration),
+}
+
+impl Peers {
+    pub fn new(targets: &[PeerAddress], pauses: (Duration, Duration), now: Instant) -> Self {
+        let configured = targets
+            .iter()
+            .map(|target| Configured {
+                target: target.clone(),
+                peer: target.peer,
+                dialling: None,
+                next_dial: now,
+                failures: 0,
+                problem: None,
+            })
+            .collect();
+        Self { connected: HashMap::new(), configured, pauses }
+    }
+
+    /// A first connection to a peer.
+    pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: String, now: Instant) {
+        for one in &mut self.configured {
+            if one.dialling == Some(connection) {
+                one.peer = Some(peer);
+                one.dialling = None;
+            }
+        }
+        self.connected.insert(
+            peer,
+            Peer {
+                bytes: Arc::from(peer.to_bytes()),
+                address,
+                agent: None,
+                status: None,
+                metadata_seq: None,
+                messages: 0,
+                quotas: Quotas::new(now),
+                connected_at: now,
+                next_ping: now,
+                next_status: now,
+                failed_pings: 0,
+                closing: None,
+            },
+        );
+    }
+
+    /// The last connection to a peer is gone.
+    pub fn disconnected(&mut self, peer: &PeerId, reason: &str, now: Instant) {
+        let Some(gone) = self.connected.remove(peer) else { return };
+        let lasted = now.duration_since(gone.connected_at) >= self.pauses.1;
+        let pauses = self.pauses;
+        for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
+            if lasted {
+                one.failures = 0;
+            }
+            one.failed(reason.to_owned(), pauses, now);
+        }
+    }
+
+    /// An attempt came to nothing.
+    pub fn dial_failed(&mut self, connection: ConnectionId, reason: String, now: Instant) {
+        let pauses = self.pauses;
+        for one in self.configured.iter_mut().filter(|one| one.dialling == Some(connection)) {
+            one.failed(reason.clone(), pauses, now);
+        }
+    }
+
+    /// Why a peer goes, before it does: better than what the closed connection says.
+    pub fn note_problem(&mut self, peer: &PeerId, problem: &str) {
+        for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
+            one.problem = Some(problem.to_owned());
+        }
+    }
+
+    pub fn is_configured(&self, peer: &PeerId) -> bool {
+        self.configured.iter().any(|one| one.peer.as_ref() == Some(peer))
+    }
+
+    /// Configured peers whose next attempt is due, by position.
+    pub fn due(&self, now: Instant) -> Vec<(usize, PeerAddress)> {
+        let is_due = |one: &Configured| {
+            let connected = one.peer.is_some_and(|peer| self.connected.contains_key(&peer));
+            !connected && one.dialling.is_none() && one.next_dial <= now
+        };
+        self.configured.iter().enumerate().filter(|(_, one)| is_due(one)).map(|(nth, one)| (nth, one.target.clone())).collect()
+    }
+
+    pub fn dialling(&mut self, nth: usize, connection: ConnectionId) {
+        if let Some(one) = self.configured.get_mut(nth) {
+            one.dialling = Some(connection);
+        }
+    }
+
+    /// Configured ones first, then by peer id.
+    pub fn infos(&self, score: impl Fn(&PeerId) -> f64, topics: &HashMap<PeerId, usize>) -> Vec<PeerInfo> {
+        let info = |peer: Option<&PeerId>, configured: Option<&Configured>| {
+            let connection = peer.and_then(|peer| self.connected.get(peer));
+            PeerInfo {
+                peer: peer.map(|peer| peer.to_base58()).unwrap_or_default(),
+                address: match (connection, configured) {
+                    (Some(connection), _) => connection.address.clone(),
+                    (None, Some(configured)) => configured.target.address.to_string(),
+                    (None, None) => String::new(),
+                },
+                configured: configured.is_some(),
+                connected: connection.is_some(),
+                agent: connection.and_then(|connection| connection.agent.clone()),
+                head_slot: connection.and_then(|connection| connection.status).map(|status| status.head_slot.as_u64()),
+                score: peer.map_or(0.0, &score),
+                messages: connection.map_or(0, |connection| connection.messages),
+                topics: peer.and_then(|peer| topics.get(peer)).copied().unwrap_or(0),
+                failed_attempts: configured.map_or(0, |one| one.failures),
+                last_problem: configured.and_then(|one| one.problem.clone()),
+            }
+        };
+        let mut infos: Vec<PeerInfo> = self.configured.iter().map(|one| info(one.peer.as_ref(), Some(one))).collect();
+        let mut others: Vec<PeerInfo> =
+            self.connected.keys().filter(|peer| !self.is_configured(peer)).map(|peer| info(Some(peer), None)).collect();
+        others.sort_by(|a, b| a.peer.cmp(&b.peer));
+        infos.append(&mut others);
+        infos
+    }
+}
+
+impl Configured {
+    fn failed(&mut self, problem: String, (first, greatest): (Duration, Duration), now: Instant) {
+        self.dialling = None;
+        self.next_dial = now + pause(self.failures, first, greatest).mul_f64(rand::random_range(0.75..1.25));
+        self.failures = self.failures.saturating_add(1);
+        self.problem = Some(problem);
+    }
+}
+
+/// `first` doubled with each failure, up to `greatest`.
+fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
+    first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_greatest() {
+        let pauses: Vec<u64> =
+            [0, 1, 2, 3, 7, 31, 32, 1000].map(|n| pause(n, Duration::from_secs(1), Duration::from_secs(60)).as_secs()).to_vec();
+        assert_eq!(pauses, [1, 2, 4, 8, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_configured_peer_is_dialled_again_for_ever() {
+        let now = Instant::now();
+        let peer = PeerId::random();
+        let target: PeerAddress = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}").parse().unwrap();
+        let mut peers = Peers::new(std::slice::from_ref(&target), (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let mut later = now;
+        for attempt in 0..50 {
+            assert_eq!(peers.due(later), [(0, target.clone())], "attempt {attempt}");
+            let connection = ConnectionId::new_unchecked(attempt);
+            peers.dialling(0, connection);
+            assert_eq!(peers.due(later), []);
+            peers.dial_failed(connection, "refused".into(), later);
+            assert_eq!(peers.due(later), []);
+            later += Duration::from_secs(10);
+        }
+        let connection = ConnectionId::new_unchecked(99);
+        peers.dialling(0, connection);
+        peers.connected(peer, connection, "/ip4/127.0.0.1/tcp/1".into(), later);
+        assert_eq!(peers.due(later + Duration::from_secs(100)), []);
+        // It lasted, so the first pause is short again.
+        later += Duration::from_secs(100);
+        peers.disconnected(&peer, "gone", later);
+        assert_eq!(peers.due(later), []);
+        assert_eq!(peers.due(later + Duration::from_millis(1251)).len(), 1);
+        let info = &peers.infos(|_| 0.0, &HashMap::new())[0];
+        assert_eq!((info.failed_attempts, info.last_problem.as_deref(), info.connected), (1, Some("gone"), false));
+    }
+
+    #[test]
+    fn an_address_without_a_peer_takes_who_answers() {
+        let now = Instant::now();
+        let target: PeerAddress = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let mut peers = Peers::new(&[target], (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
+        assert!(!peers.is_configured(&peer));
+        peers.dialling(0, connection);
+        peers.connected(peer, connection, String::new(), now);
+        assert!(peers.is_configured(&peer));
+        assert_eq!(peers.due(now + Duration::from_secs(1000)), []);
+    }
+}

@@ -1,0 +1,284 @@
+//! What peers ask and answer: status, ping, metadata, goodbye, and blocks, of which there are none here.
+
+use super::PeerEventKind;
+use super::rpc::{Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
+use super::schedule::digests_near;
+use super::task::Listener;
+use consensus::{Checkpoint, ForkName, Root};
+use libp2p::PeerId;
+use libp2p::request_response::{Event, Message, OutboundFailure, ResponseChannel};
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// A peer that answers no ping is gone, whatever TCP says.
+const MAX_FAILED_PINGS: u32 = 3;
+/// Statuses are exchanged once an epoch, within these.
+const STATUS_EVERY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// How long a peer may take to hear our goodbye.
+const GOODBYE_WAIT: Duration = Duration::from_millis(500);
+/// Ours changes never: all subnets from the start to the end.
+const METADATA_SEQ: u64 = 1;
+
+type RpcEvent = Event<Request, Response>;
+
+impl Listener {
+    /// First words to a new peer. Who dialled must say its status; saying it unasked harms nobody.
+    pub(super) fn greet(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        if let Some(known) = self.peers.connected.get_mut(&peer) {
+            known.next_status = now;
+            known.next_ping = now + PING_EVERY;
+        }
+        self.ask_due(now);
+        self.swarm.behaviour_mut().metadata.send_request(&peer, Request::Metadata);
+    }
+
+    /// Pings and statuses whose time has come.
+    pub(super) fn ask_due(&mut self, now: Instant) {
+        let epoch = self.network.spec.slot_duration.saturating_mul(self.network.preset().slots_per_epoch as u32);
+        let (mut statuses, mut pings) = (Vec::new(), Vec::new());
+        for (id, peer) in self.peers.connected.iter_mut().filter(|(_, peer)| peer.closing.is_none()) {
+            if peer.next_status <= now {
+                peer.next_status = now + epoch.clamp(STATUS_EVERY.0, STATUS_EVERY.1);
+                statuses.push(*id);
+            }
+            if peer.next_ping <= now {
+                peer.next_ping = now + PING_EVERY;
+                pings.push(*id);
+            }
+        }
+        if statuses.is_empty() && pings.is_empty() {
+            return;
+        }
+        let status = self.own_status();
+        let node = self.swarm.behaviour_mut();
+        for peer in statuses {
+            node.status.send_request(&peer, Request::Status(status));
+        }
+        for peer in pings {
+            node.ping.send_request(&peer, Request::Ping { seq_number: METADATA_SEQ });
+        }
+    }
+
+    /// What we say of our chain: the caller's view, never beyond the clock, so that nobody finds it impossible.
+    fn own_status(&self) -> StatusMessage {
+        let view = *self.channels.status.borrow();
+        let slot = self.network.slot_at(self.config.clock.now().0);
+        let epoch = slot.epoch(self.network.preset());
+        let finalized = match view.finalized {
+            checkpoint if checkpoint.epoch > epoch => Checkpoint::default(),
+            // Of genesis the specification wants no root.
+            checkpoint if checkpoint.epoch.as_u64() == 0 => Checkpoint { root: Root::ZERO, ..checkpoint },
+            checkpoint => checkpoint,
+        };
+        let head_slot = view.head_slot.min(slot);
+        StatusMessage {
+            fork_digest: self.network.fork_digest_at(epoch),
+            finalized,
+            head_root: view.head_root,
+            head_slot,
+            // We have no blocks: none but the head is promised.
+            earliest_available_slot: Some(head_slot),
+        }
+    }
+
+    fn own_metadata(&self) -> Metadata {
+        let has_columns = self.network.spec.fork_name_at(self.epoch_now()) >= ForkName::Fulu;
+        let custody_group_count = if has_columns { self.config.data_column_subnets } else { 0 };
+        Metadata { seq_number: METADATA_SEQ, attnets: [0xff; 8], syncnets: 0, custody_group_count }
+    }
+
+    pub(super) fn on_status(&mut self, event: RpcEvent) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                let answer = Response::Status(self.own_status());
+                if self.answer(peer, Protocol::StatusV1, channel, answer)
+                    && let Request::Status(status) = request
+                {
+                    self.hear_status(peer, status);
+                }
+            }
+            Event::Message { peer, message: Message::Response { response: Response::Status(status), .. }, .. } => {
+                self.hear_status(peer, status);
+            }
+            Event::Message { peer, message: Message::Response { response, .. }, .. } => {
+                debug!(%peer, ?response, "no status from a peer");
+            }
+            Event::OutboundFailure { peer, error, .. } => debug!(%peer, %error, "no status from a peer"),
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn hear_status(&mut self, peer: PeerId, status: StatusMessage) {
+        let near = digests_near(&self.network, self.epoch_now());
+        let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+        let changed = known.status != Some(status);
+        known.status = Some(status);
+        if changed {
+            self.peer_event(
+                peer,
+                PeerEventKind::Status {
+                    fork_digest: format!("0x{}", status.fork_digest),
+                    finalized_root: format!("{:?}", status.finalized.root),
+                    finalized_epoch: status.finalized.epoch.to_string(),
+                    head_root: format!("{:?}", status.head_root),
+                    head_slot: status.head_slot.to_string(),
+                },
+            );
+        }
+        // Heads, however odd, are what we came for; another network's digest is nothing to us.
+        if !near.contains(&status.fork_digest) {
+            let problem = format!("it is on another network or fork (digest 0x{})", status.fork_digest);
+            self.peers.note_problem(&peer, &problem);
+            self.say_goodbye(peer, goodbye::IRRELEVANT_NETWORK);
+        }
+    }
+
+    pub(super) fn on_ping(&mut self, event: RpcEvent) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                let pong = Response::Pong { seq_number: METADATA_SEQ };
+                if self.answer(peer, Protocol::Ping, channel, pong)
+                    && let Request::Ping { seq_number } = request
+                {
+                    self.hear_seq_number(peer, seq_number);
+                }
+            }
+            Event::Message { peer, message: Message::Response { response, .. }, .. } => {
+                if let Some(known) = self.peers.connected.get_mut(&peer) {
+                    known.failed_pings = 0;
+                }
+                if let Response::Pong { seq_number } = response {
+                    self.hear_seq_number(peer, seq_number);
+                }
+            }
+            Event::OutboundFailure { peer, error, .. } => {
+                // Whoever does not speak ping is alive all the same.
+                let gone = match error {
+                    OutboundFailure::UnsupportedProtocols => false,
+                    OutboundFailure::DialFailure
+                    | OutboundFailure::Timeout
+                    | OutboundFailure::ConnectionClosed
+                    | OutboundFailure::Io(_) => true,
+                };
+                let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+                known.failed_pings += u32::from(gone);
+                if known.failed_pings >= MAX_FAILED_PINGS {
+                    self.peers.note_problem(&peer, "it answers no pings");
+                    // An error means that it has gone by itself.
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+            }
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    /// A higher number means that the peer's metadata changed.
+    fn hear_seq_number(&mut self, peer: PeerId, seq_number: u64) {
+        let known = self.peers.connected.get(&peer).and_then(|peer| peer.metadata_seq);
+        if known.is_some_and(|known| known < seq_number) {
+            self.swarm.behaviour_mut().metadata.send_request(&peer, Request::Metadata);
+        }
+    }
+
+    pub(super) fn on_metadata(&mut self, event: RpcEvent) {
+        match event {
+            Event::Message { peer, message: Message::Request { channel, .. }, .. } => {
+                let metadata = Response::Metadata(self.own_metadata());
+                self.answer(peer, Protocol::MetadataV1, channel, metadata);
+            }
+            Event::Message { peer, message: Message::Response { response: Response::Metadata(metadata), .. }, .. } => {
+                let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+                known.metadata_seq = Some(metadata.seq_number);
+                self.peer_event(
+                    peer,
+                    PeerEventKind::Metadata {
+                        seq_number: metadata.seq_number.to_string(),
+                        attnets: format!("0x{}", hex::encode(metadata.attnets)),
+                        syncnets: format!("0x{:02x}", metadata.syncnets),
+                        custody_group_count: metadata.custody_group_count.to_string(),
+                    },
+                );
+            }
+            Event::Message { .. } | Event::OutboundFailure { .. } | Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn on_goodbye(&mut self, event: RpcEvent) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.answer(peer, Protocol::Goodbye, channel, Response::Nothing);
+                let Request::Goodbye { code } = request else { return };
+                let reason = goodbye::text(code);
+                debug!(%peer, code, reason, "a peer says goodbye");
+                self.peers.note_problem(&peer, &format!("it said goodbye: {reason} ({code})"));
+                self.close_soon(peer);
+                self.peer_event(peer, PeerEventKind::Goodbye { sent: false, code, reason: reason.to_owned() });
+            }
+            // Heard, or not to be heard any more.
+            Event::Message { peer, .. } | Event::OutboundFailure { peer, .. } => {
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self, peer: PeerId, code: u64) {
+        if self.peers.connected.get(&peer).is_none_or(|peer| peer.closing.is_some()) {
+            return;
+        }
+        self.swarm.behaviour_mut().goodbye.send_request(&peer, Request::Goodbye { code });
+        self.close_soon(peer);
+        self.peer_event(peer, PeerEventKind::Goodbye { sent: true, code, reason: goodbye::text(code).to_owned() });
+    }
+
+    fn close_soon(&mut self, peer: PeerId) {
+        if let Some(known) = self.peers.connected.get_mut(&peer) {
+            known.closing = Some(Instant::now() + GOODBYE_WAIT);
+        }
+    }
+
+    /// By range the specification wants an error from who has nothing; by root an empty list will do.
+    pub(super) fn on_blocks(&mut self, event: RpcEvent) {
+        if let Event::Message { peer, message: Message::Request { request: Request::Blocks(protocol), channel, .. }, .. } = event {
+            let answer = match protocol {
+                Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 => {
+                    Response::Error { code: result_code::RESOURCE_UNAVAILABLE, message: "a listener, no blocks here".to_owned() }
+                }
+                _ => Response::Nothing,
+            };
+            self.answer(peer, protocol, channel, answer);
+        }
+    }
+
+    /// Answers within the peer's quota; whether it was.
+    fn answer(&mut self, peer: PeerId, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) -> bool {
+        let now = Instant::now();
+        let allowed = self.peers.connected.get_mut(&peer).is_some_and(|peer| peer.quotas.allow(protocol, now));
+        let answer = if allowed {
+            answer
+        } else {
+            Response::Error { code: result_code::RATE_LIMITED, message: "too many requests, wait 10 seconds".to_owned() }
+        };
+        let what = match (&answer, allowed) {
+            (_, false) => "rate_limited",
+            (Response::Error { .. }, true) => "unavailable",
+            (_, true) => "answered",
+        };
+        self.metrics.requests.with_label_values(&[protocol.label(), what]).inc();
+        let node = self.swarm.behaviour_mut();
+        let behaviour = match protocol {
+            Protocol::StatusV1 | Protocol::StatusV2 => &mut node.status,
+            Protocol::Ping => &mut node.ping,
+            Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => &mut node.metadata,
+            Protocol::Goodbye => &mut node.goodbye,
+            Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 | Protocol::BlocksByRootV1 | Protocol::BlocksByRootV2 => {
+                &mut node.blocks
+            }
+        };
+        // An error means that the stream is closed already.
+        let _ = behaviour.send_response(channel, answer);
+        allowed
+    }
+}

@@ -1,0 +1,300 @@
+//! Bytes on a stream: varint length, snappy frames, result byte. Nothing is read beyond what its length allows.
+
+use super::messages::{BodyLen, Metadata, Protocol, Request, Response, StatusMessage};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::request_response::Codec;
+use std::io::{self, Read, Write};
+
+/// Longest error message (`List[byte, 256]`).
+const MAX_ERROR_LEN: usize = 256;
+/// A frame holds at most 64 kB unpacked.
+const MAX_FRAME_CONTENT: usize = 65_536;
+/// A frame's head: type and 3 bytes of length.
+const FRAME_HEAD_LEN: usize = 4;
+/// A frame's body at most: checksum, and 64 kB that compression made longer.
+const MAX_FRAME_BODY: usize = 4 + 32 + MAX_FRAME_CONTENT + MAX_FRAME_CONTENT / 6;
+/// Frames that hold nothing, before somebody is thought to play for time.
+const MAX_IDLE_FRAMES: usize = 16;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::gossip) struct RpcCodec;
+
+impl Codec for RpcCodec {
+    type Protocol = Protocol;
+    type Request = Request;
+    type Response = Response;
+
+    async fn read_request<T>(&mut self, protocol: &Protocol, io: &mut T) -> io::Result<Request>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let body = match protocol.request_len() {
+            BodyLen::Nothing => Vec::new(),
+            allowed => read_body(io, allowed).await?,
+        };
+        match protocol {
+            Protocol::StatusV1 | Protocol::StatusV2 => StatusMessage::from_ssz(&body).map(Request::Status),
+            Protocol::Ping => number(&body).map(|seq_number| Request::Ping { seq_number }),
+            Protocol::Goodbye => number(&body).map(|code| Request::Goodbye { code }),
+            Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => Some(Request::Metadata),
+            Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 | Protocol::BlocksByRootV1 | Protocol::BlocksByRootV2 => {
+                Some(Request::Blocks(*protocol))
+            }
+        }
+        .ok_or_else(|| invalid("request has the wrong length"))
+    }
+
+    async fn read_response<T>(&mut self, protocol: &Protocol, io: &mut T) -> io::Result<Response>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut result = [0u8; 1];
+        if io.read(&mut result).await? == 0 {
+            return Ok(Response::Nothing);
+        }
+        if result[0] != 0 {
+            let message = read_body(io, BodyLen::AtMost(MAX_ERROR_LEN)).await.unwrap_or_default();
+            return Ok(Response::Error { code: result[0], message: String::from_utf8_lossy(&message).into_owned() });
+        }
+        let body = read_body(io, protocol.response_len()).await?;
+        match protocol {
+            Protocol::StatusV1 | Protocol::StatusV2 => StatusMessage::from_ssz(&body).map(Response::Status),
+            Protocol::Ping => number(&body).map(|seq_number| Response::Pong { seq_number }),
+            Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => Metadata::from_ssz(&body).map(Response::Metadata),
+            Protocol::Goodbye
+            | Protocol::BlocksByRangeV1
+            | Protocol::BlocksByRangeV2
+            | Protocol::BlocksByRootV1
+            | Protocol::BlocksByRootV2 => Some(Response::Nothing),
+        }
+        .ok_or_else(|| invalid("response has the wrong length"))
+    }
+
+    async fn write_request<T>(&mut self, protocol: &Protocol, io: &mut T, request: Request) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let body = match request {
+            Request::Status(status) => status.to_ssz(*protocol),
+            Request::Ping { seq_number } => seq_number.to_le_bytes().to_vec(),
+            Request::Goodbye { code } => code.to_le_bytes().to_vec(),
+            Request::Metadata => return Ok(()),
+            Request::Blocks(_) => return Err(invalid("blocks are never asked for")),
+        };
+        io.write_all(&packed(&body)?).await
+    }
+
+    async fn write_response<T>(&mut self, protocol: &Protocol, io: &mut T, response: Response) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let (result, body) = match response {
+            Response::Nothing => return Ok(()),
+            Response::Status(status) => (0, status.to_ssz(*protocol)),
+            Response::Pong { seq_number } => (0, seq_number.to_le_bytes().to_vec()),
+            Response::Metadata(metadata) => (0, metadata.to_ssz(*protocol)),
+            Response::Error { code, message } => {
+                let mut message = message.into_bytes();
+                message.truncate(MAX_ERROR_LEN);
+                (code, message)
+            }
+        };
+        let mut chunk = vec![result];
+        chunk.extend(packed(&body)?);
+        io.write_all(&chunk).await
+    }
+}
+
+/// Varint length and frames.
+fn packed(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut buffer = unsigned_varint::encode::usize_buffer();
+    let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
+    let mut frames = snap::write::FrameEncoder::new(Vec::new());
+    frames.write_all(body)?;
+    out.extend(frames.into_inner().map_err(|error| io::Error::other(error.to_string()))?);
+    Ok(out)
+}
+
+/// Reads a body whose length is allowed: frames are taken off the stream one by one until they hold that length, then
+/// unpacked together with their checksums checked.
+async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) -> io::Result<Vec<u8>> {
+    let len = unsigned_varint::aio::read_usize(&mut *io).await.map_err(|error| invalid(&error.to_string()))?;
+    if !allowed.allows(len) {
+        return Err(invalid("length is not that of the message"));
+    }
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut frames, mut held, mut idle) = (Vec::new(), 0, 0);
+    while held < len {
+        let start = frames.len();
+        frames.resize(start + FRAME_HEAD_LEN, 0);
+        io.read_exact(&mut frames[start..]).await?;
+        let head = &frames[start..];
+        let body_len = usize::from(head[1]) | usize::from(head[2]) << 8 | usize::from(head[3]) << 16;
+        let kind = head[0];
+        if body_len > MAX_FRAME_BODY {
+            return Err(invalid("snappy frame is too long"));
+        }
+        let body_start = frames.len();
+        frames.resize(body_start + body_len, 0);
+        io.read_exact(&mut frames[body_start..]).await?;
+        let content = match (kind, frames.get(body_start + 4..)) {
+            (0x00, Some(block)) => snap::raw::decompress_len(block).map_err(|error| invalid(&error.to_string()))?,
+            (0x01, Some(plain)) => plain.len(),
+            (0xff | 0x80..=0xfe, _) => 0,
+            _ => return Err(invalid("unknown snappy frame")),
+        };
+        idle += usize::from(content == 0);
+        held += content;
+        if content > MAX_FRAME_CONTENT || held > len || idle > MAX_IDLE_FRAMES {
+            return Err(invalid("snappy frames do not hold what their length says"));
+        }
+    }
+    let mut body = Vec::with_capacity(len);
+    snap::read::FrameDecoder::new(&frames[..]).take(len as u64 + 1).read_to_end(&mut body)?;
+    if body.len() == len { Ok(body) } else { Err(invalid("snappy frames do not hold what their length says")) }
+}
+
+fn number(body: &[u8]) -> Option<u64> {
+    body.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{Checkpoint, Epoch, ForkDigest, Root, Slot};
+    use futures::executor::block_on;
+    use futures::io::Cursor;
+
+    fn status() -> StatusMessage {
+        StatusMessage {
+            fork_digest: ForkDigest([1, 2, 3, 4]),
+            finalized: Checkpoint { epoch: Epoch::new(7), root: Root::repeat_byte(9) },
+            head_root: Root::repeat_byte(8),
+            head_slot: Slot::new(70),
+            earliest_available_slot: None,
+        }
+    }
+
+    const ALL: [Protocol; 11] = [
+        Protocol::StatusV1,
+        Protocol::StatusV2,
+        Protocol::Ping,
+        Protocol::MetadataV1,
+        Protocol::MetadataV2,
+        Protocol::MetadataV3,
+        Protocol::Goodbye,
+        Protocol::BlocksByRangeV1,
+        Protocol::BlocksByRangeV2,
+        Protocol::BlocksByRootV1,
+        Protocol::BlocksByRootV2,
+    ];
+
+    fn write_request(protocol: Protocol, request: Request) -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        block_on(RpcCodec.write_request(&protocol, &mut out, request)).unwrap();
+        out.into_inner()
+    }
+
+    fn write_response(protocol: Protocol, response: Response) -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        block_on(RpcCodec.write_response(&protocol, &mut out, response)).unwrap();
+        out.into_inner()
+    }
+
+    fn read_request(protocol: Protocol, bytes: &[u8]) -> io::Result<Request> {
+        block_on(RpcCodec.read_request(&protocol, &mut Cursor::new(bytes)))
+    }
+
+    fn read_response(protocol: Protocol, bytes: &[u8]) -> io::Result<Response> {
+        block_on(RpcCodec.read_response(&protocol, &mut Cursor::new(bytes)))
+    }
+
+    #[test]
+    fn requests_and_responses_are_read_as_written() {
+        let fulu = StatusMessage { earliest_available_slot: Some(Slot::new(5)), ..status() };
+        let requests = [
+            (Protocol::StatusV1, Request::Status(status())),
+            (Protocol::StatusV2, Request::Status(fulu)),
+            (Protocol::Ping, Request::Ping { seq_number: 3 }),
+            (Protocol::Goodbye, Request::Goodbye { code: 250 }),
+            (Protocol::MetadataV2, Request::Metadata),
+        ];
+        for (protocol, request) in requests {
+            assert_eq!(read_request(protocol, &write_request(protocol, request.clone())).unwrap(), request);
+        }
+        let metadata = Metadata { seq_number: 1, attnets: [0xff; 8], syncnets: 0, custody_group_count: 0 };
+        let responses = [
+            (Protocol::StatusV1, Response::Status(status())),
+            (Protocol::StatusV2, Response::Status(fulu)),
+            (Protocol::Ping, Response::Pong { seq_number: 9 }),
+            (Protocol::MetadataV1, Response::Metadata(metadata)),
+            (Protocol::MetadataV2, Response::Metadata(Metadata { syncnets: 5, ..metadata })),
+            (Protocol::MetadataV3, Response::Metadata(Metadata { syncnets: 5, custody_group_count: 4, ..metadata })),
+            (Protocol::BlocksByRootV2, Response::Nothing),
+            (Protocol::BlocksByRangeV2, Response::Error { code: 3, message: "no blocks here".into() }),
+        ];
+        for (protocol, response) in responses {
+            assert_eq!(read_response(protocol, &write_response(protocol, response.clone())).unwrap(), response);
+        }
+    }
+
+    /// The bytes of a ping as other clients write it: length 8, then the stream identifier and one frame.
+    #[test]
+    fn a_ping_is_what_others_expect() {
+        let bytes = write_request(Protocol::Ping, Request::Ping { seq_number: 0 });
+        assert_eq!(bytes[0], 8);
+        assert_eq!(&bytes[1..11], b"\xff\x06\x00\x00sNaPpY");
+        assert_eq!(write_request(Protocol::MetadataV1, Request::Metadata), b"");
+    }
+
+    #[test]
+    fn cut_and_changed_bytes_are_errors_and_never_panics() {
+        for protocol in ALL {
+            let bytes = match protocol {
+                Protocol::StatusV1 | Protocol::StatusV2 => write_request(protocol, Request::Status(status())),
+                _ => write_request(Protocol::Ping, Request::Ping { seq_number: 1 }),
+            };
+            for cut in 0..bytes.len() {
+                let read = read_request(protocol, &bytes[..cut]);
+                assert!(read.is_err() || protocol.request_len() == BodyLen::Nothing, "{protocol:?} cut at {cut}");
+                let _ = read_response(protocol, &bytes[..cut]);
+            }
+            for at in 0..bytes.len() {
+                for flip in [0x01, 0x80, 0xff] {
+                    let mut changed = bytes.clone();
+                    changed[at] ^= flip;
+                    let _ = read_request(protocol, &changed);
+                    let _ = read_response(protocol, &changed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_great_length_is_refused_before_anything_is_read() {
+        let mut bytes = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
+        bytes.extend([0u8; 64]);
+        assert!(read_request(Protocol::BlocksByRootV2, &bytes).unwrap_err().to_string().contains("length"));
+        // Idle frames for ever.
+        let mut idle = vec![8u8];
+        for _ in 0..1000 {
+            idle.extend(b"\xfe\x00\x00\x00");
+        }
+        assert!(read_request(Protocol::Ping, &idle).is_err());
+    }
+
+    #[test]
+    fn long_error_messages_are_cut() {
+        let long = Response::Error { code: 3, message: "x".repeat(1000) };
+        match read_response(Protocol::StatusV1, &write_response(Protocol::StatusV1, long)).unwrap() {
+            Response::Error { message, .. } => assert_eq!(message.len(), MAX_ERROR_LEN),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The messages and their SSZ.
+
+use consensus::{Checkpoint, Epoch, ForkDigest, Root, Slot};
+
+/// One version of one protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    StatusV1,
+    StatusV2,
+    Ping,
+    MetadataV1,
+    MetadataV2,
+    MetadataV3,
+    Goodbye,
+    BlocksByRangeV1,
+    BlocksByRangeV2,
+    BlocksByRootV1,
+    BlocksByRootV2,
+}
+
+impl AsRef<str> for Protocol {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::StatusV1 => "/eth2/beacon_chain/req/status/1/ssz_snappy",
+            Self::StatusV2 => "/eth2/beacon_chain/req/status/2/ssz_snappy",
+            Self::Ping => "/eth2/beacon_chain/req/ping/1/ssz_snappy",
+            Self::MetadataV1 => "/eth2/beacon_chain/req/metadata/1/ssz_snappy",
+            Self::MetadataV2 => "/eth2/beacon_chain/req/metadata/2/ssz_snappy",
+            Self::MetadataV3 => "/eth2/beacon_chain/req/metadata/3/ssz_snappy",
+            Self::Goodbye => "/eth2/beacon_chain/req/goodbye/1/ssz_snappy",
+            Self::BlocksByRangeV1 => "/eth2/beacon_chain/req/beacon_blocks_by_range/1/ssz_snappy",
+            Self::BlocksByRangeV2 => "/eth2/beacon_chain/req/beacon_blocks_by_range/2/ssz_snappy",
+            Self::BlocksByRootV1 => "/eth2/beacon_chain/req/beacon_blocks_by_root/1/ssz_snappy",
+            Self::BlocksByRootV2 => "/eth2/beacon_chain/req/beacon_blocks_by_root/2/ssz_snappy",
+        }
+    }
+}
+
+impl Protocol {
+    /// One word for metrics and quotas, versions taken together.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::StatusV1 | Self::StatusV2 => "status",
+            Self::Ping => "ping",
+            Self::MetadataV1 | Self::MetadataV2 | Self::MetadataV3 => "metadata",
+            Self::Goodbye => "goodbye",
+            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => "blocks_by_range",
+            Self::BlocksByRootV1 | Self::BlocksByRootV2 => "blocks_by_root",
+        }
+    }
+
+    /// Length of a request's SSZ: the only one, or the greatest. 0: there is no body at all.
+    pub(super) const fn request_len(self) -> BodyLen {
+        match self {
+            Self::StatusV1 => BodyLen::Exactly(StatusMessage::V1_LEN),
+            Self::StatusV2 => BodyLen::Exactly(StatusMessage::V2_LEN),
+            Self::Ping | Self::Goodbye => BodyLen::Exactly(8),
+            Self::MetadataV1 | Self::MetadataV2 | Self::MetadataV3 => BodyLen::Nothing,
+            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => BodyLen::Exactly(24),
+            // MAX_REQUEST_BLOCKS roots.
+            Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::AtMost(1024 * 32),
+        }
+    }
+
+    /// Length of a response's SSZ.
+    pub(super) const fn response_len(self) -> BodyLen {
+        match self {
+            Self::StatusV1 => BodyLen::Exactly(StatusMessage::V1_LEN),
+            Self::StatusV2 => BodyLen::Exactly(StatusMessage::V2_LEN),
+            Self::Ping | Self::Goodbye => BodyLen::Exactly(8),
+            Self::MetadataV1 => BodyLen::Exactly(16),
+            Self::MetadataV2 => BodyLen::Exactly(17),
+            Self::MetadataV3 => BodyLen::Exactly(25),
+            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 | Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::Nothing,
+        }
+    }
+}
+
+/// How long a body may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyLen {
+    Nothing,
+    Exactly(usize),
+    AtMost(usize),
+}
+
+impl BodyLen {
+    pub(super) const fn allows(self, len: usize) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Exactly(wanted) => len == wanted,
+            Self::AtMost(limit) => len <= limit,
+        }
+    }
+}
+
+/// `Status`: where a node's chain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusMessage {
+    pub fork_digest: ForkDigest,
+    pub finalized: Checkpoint,
+    pub head_root: Root,
+    pub head_slot: Slot,
+    /// From Fulu on (status/2).
+    pub earliest_available_slot: Option<Slot>,
+}
+
+impl StatusMessage {
+    const V1_LEN: usize = 84;
+    const V2_LEN: usize = 92;
+
+    pub(super) fn to_ssz(self, protocol: Protocol) -> Vec<u8> {
+        let mut ssz = Vec::with_capacity(Self::V2_LEN);
+        ssz.extend_from_slice(&self.fork_digest.0);
+        ssz.extend_from_slice(self.finalized.root.as_slice());
+        ssz.extend_from_slice(&self.finalized.epoch.as_u64().to_le_bytes());
+        ssz.extend_from_slice(self.head_root.as_slice());
+        ssz.extend_from_slice(&self.head_slot.as_u64().to_le_bytes());
+        if protocol == Protocol::StatusV2 {
+            ssz.extend_from_slice(&self.earliest_available_slot.unwrap_or(self.head_slot).as_u64().to_le_bytes());
+        }
+        ssz
+    }
+
+    pub(super) fn from_ssz(ssz: &[u8]) -> Option<Self> {
+        let (digest, rest) = ssz.split_first_chunk::<4>()?;
+        let (finalized_root, rest) = rest.split_first_chunk::<32>()?;
+        let (finalized_epoch, rest) = rest.split_first_chunk::<8>()?;
+        let (head_root, rest) = rest.split_first_chunk::<32>()?;
+        let (head_slot, rest) = rest.split_first_chunk::<8>()?;
+        let earliest = rest.split_first_chunk::<8>().map(|(earliest, _)| Slot::new(u64::from_le_bytes(*earliest)));
+        Some(Self {
+            fork_digest: ForkDigest(*digest),
+            finalized: Checkpoint { epoch: Epoch::new(u64::from_le_bytes(*finalized_epoch)), root: Root::from(*finalized_root) },
+            head_root: Root::from(*head_root),
+            head_slot: Slot::new(u64::from_le_bytes(*head_slot)),
+            earliest_available_slot: earliest,
+        })
+    }
+}
+
+/// `MetaData`: what a node listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    pub seq_number: u64,
+    /// A bit per attestation subnet.
+    pub attnets: [u8; 8],
+    /// A bit per sync committee subnet (metadata/2).
+    pub syncnets: u8,
+    /// metadata/3.
+    pub custody_group_count: u64,
+}
+
+impl Metadata {
+    pub(super) fn to_ssz(self, protocol: Protocol) -> Vec<u8> {
+        let mut ssz = self.seq_number.to_le_bytes().to_vec();
+        ssz.extend_from_slice(&self.attnets);
+        if matches!(protocol, Protocol::MetadataV2 | Protocol::MetadataV3) {
+            ssz.push(self.syncnets);
+        }
+        if protocol == Protocol::MetadataV3 {
+            ssz.extend_from_slice(&self.custody_group_count.to_le_bytes());
+        }
+        ssz
+    }
+
+    pub(super) fn from_ssz(ssz: &[u8]) -> Option<Self> {
+        let (seq_number, rest) = ssz.split_first_chunk::<8>()?;
+        let (attnets, rest) = rest.split_first_chunk::<8>()?;
+        let custody = rest.get(1..9).and_then(|bytes| bytes.first_chunk::<8>());
+        Some(Self {
+            seq_number: u64::from_le_bytes(*seq_number),
+            attnets: *attnets,
+            syncnets: rest.first().copied().unwrap_or(0),
+            custody_group_count: custody.map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        })
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::gossip) enum Request {
+    Status(StatusMessage),
+    Ping { seq_number: u64 },
+    Metadata,
+    Goodbye { code: u64 },
+    /// Blocks, of whatever range or roots: we have none.
+    Blocks(Protocol),
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::gossip) enum Response {
+    Status(StatusMessage),
+    Pong { seq_number: u64 },
+    Metadata(Metadata),
+    /// The stream is closed without a chunk: right for goodbye, and for a list with nothing in it.
+    Nothing,
+    Error { code: u8, message: String },
+}
+
+/// Result codes other than 0, success.
+pub(in crate::gossip) mod result_code {
+    pub const RESOURCE_UNAVAILABLE: u8 = 3;
+    /// Not of the specification, but what clients use.
+    pub const RATE_LIMITED: u8 = 139;
+}
+
+/// Reasons of a goodbye.
+pub(in crate::gossip) mod goodbye {
+    pub const CLIENT_SHUTDOWN: u64 = 1;
+    pub const IRRELEVANT_NETWORK: u64 = 2;
+    pub const BAD_SCORE: u64 = 250;
+
+    /// Its number in words: 1 to 3 of the specification, higher ones as clients use them.
+    pub const fn text(code: u64) -> &'static str {
+        match code {
+            1 => "client shutdown",
+            2 => "irrelevant network",
+            3 => "fault or error",
+            128 => "unable to verify network",
+            129 => "too many peers",
+            250 => "bad score",
+            251 => "banned",
+            252 => "banned address",
+            _ => "unknown reason",
+        }
+    }
+}

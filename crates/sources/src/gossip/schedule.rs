@@ -1,0 +1,112 @@
+//! Which topics are listened to, and when: forks and blob steps change the digest, and with it every topic's name.
+//!
+//! The next digest's topics are joined one epoch before they are used and the old ones are left two epochs after, so the
+//! mesh stands when the first message comes, and late messages still arrive.
+
+use crate::topic::{Topic, TopicName};
+use consensus::{Epoch, ForkDigest, ForkName, Network};
+use std::collections::BTreeSet;
+
+/// `ATTESTATION_SUBNET_COUNT`, the same on every network.
+pub const ATTESTATION_SUBNETS: u64 = 64;
+/// `BLOB_SIDECAR_SUBNET_COUNT` of Deneb.
+const BLOB_SUBNETS_DENEB: u64 = 6;
+/// `BLOB_SIDECAR_SUBNET_COUNT_ELECTRA`.
+const BLOB_SUBNETS_ELECTRA: u64 = 9;
+/// Epochs before a digest begins that its topics are joined.
+const JOIN_EARLY_EPOCHS: u64 = 1;
+/// Epochs after a digest ends that its topics are left.
+const LEAVE_LATE_EPOCHS: u64 = 2;
+
+/// Topics of interest at an epoch. `columns`: column subnets to listen to.
+pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<Topic> {
+    let mut digests: Vec<(ForkDigest, ForkName)> = Vec::new();
+    let from = epoch.saturating_sub(LEAVE_LATE_EPOCHS).as_u64();
+    let to = epoch.saturating_add(JOIN_EARLY_EPOCHS).as_u64();
+    for epoch in (from..=to).map(Epoch::new) {
+        let row = (network.fork_digest_at(epoch), network.spec.fork_name_at(epoch));
+        if !digests.contains(&row) {
+            digests.push(row);
+        }
+    }
+    digests.into_iter().flat_map(|(digest, fork)| names(fork, columns).into_iter().map(move |name| Topic { digest, name })).collect()
+}
+
+/// Names in use at a fork.
+fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
+    let mut names =
+        vec![TopicName::BeaconBlock, TopicName::AggregateAndProof, TopicName::AttesterSlashing, TopicName::ProposerSlashing];
+    names.extend((0..ATTESTATION_SUBNETS).map(TopicName::Attestation));
+    match fork {
+        ForkName::Phase0 | ForkName::Altair | ForkName::Bellatrix | ForkName::Capella => {}
+        ForkName::Deneb => names.extend((0..BLOB_SUBNETS_DENEB).map(TopicName::BlobSidecar)),
+        ForkName::Electra => names.extend((0..BLOB_SUBNETS_ELECTRA).map(TopicName::BlobSidecar)),
+        ForkName::Fulu => names.extend(columns.iter().copied().map(TopicName::DataColumnSidecar)),
+        // Its sidecars carry no signed header.
+        ForkName::Gloas => {}
+    }
+    names
+}
+
+/// Digests under which a peer may live at an epoch: ours, and those just before and after, since clocks differ.
+pub(super) fn digests_near(network: &Network, epoch: Epoch) -> [ForkDigest; 3] {
+    [epoch, epoch.saturating_sub(1), epoch.saturating_add(1)].map(|epoch| network.fork_digest_at(epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{BlobParameters, Fork, Preset, Root, Spec};
+    use std::time::Duration;
+
+    /// Capella at 0, Deneb at 10, Electra at 20, Fulu at 30, a blob step at 40, Gloas at 50.
+    fn network() -> Network {
+        let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
+        let forks = vec![
+            fork(ForkName::Capella, 0),
+            fork(ForkName::Deneb, 10),
+            fork(ForkName::Electra, 20),
+            fork(ForkName::Fulu, 30),
+            fork(ForkName::Gloas, 50),
+        ];
+        let spec = Spec {
+            config_name: "test".into(),
+            preset: Preset::MINIMAL,
+            forks,
+            slot_duration: Duration::from_secs(6),
+            blob_schedule: vec![BlobParameters { epoch: Epoch::new(40), max_blobs_per_block: 15 }],
+            blob_default: BlobParameters { epoch: Epoch::new(20), max_blobs_per_block: 9 },
+        };
+        Network { spec, genesis_time: 0, genesis_validators_root: Root::ZERO }
+    }
+
+    fn count(epoch: u64) -> (usize, usize) {
+        let topics = topics_at(&network(), Epoch::new(epoch), &[3, 77, 80, 101]);
+        let digests: BTreeSet<ForkDigest> = topics.iter().map(|topic| topic.digest).collect();
+        (digests.len(), topics.len())
+    }
+
+    #[test]
+    fn topics_are_joined_an_epoch_early_and_left_two_late() {
+        assert_eq!(count(0), (1, 68));
+        assert_eq!(count(8), (1, 68));
+        assert_eq!(count(9), (2, 68 + 74));
+        assert_eq!(count(11), (2, 68 + 74));
+        assert_eq!(count(12), (1, 74));
+        assert_eq!(count(25), (1, 77));
+        assert_eq!(count(35), (1, 72));
+        assert_eq!(count(39), (2, 144), "a blob step renames every topic");
+        assert_eq!(count(42), (1, 72));
+        assert_eq!(count(60), (1, 68));
+        assert_eq!(count(u64::MAX), (1, 68));
+    }
+
+    #[test]
+    fn a_peer_may_be_an_epoch_off() {
+        let network = network();
+        let gloas = network.fork_digest_at(Epoch::new(50));
+        assert!(!digests_near(&network, Epoch::new(48)).contains(&gloas));
+        assert!(digests_near(&network, Epoch::new(49)).contains(&gloas));
+        assert!(!digests_near(&network, Epoch::new(52)).contains(&network.fork_digest_at(Epoch::new(49))));
+    }
+}

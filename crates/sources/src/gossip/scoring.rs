@@ -1,0 +1,95 @@
+//! How peers are scored: what is held against them, and when they are no longer listened to.
+//!
+//! A listener's interest is not a validator's. It wants peers that say what others do not, so it does not punish silence
+//! (P3 is off: a devnet's subnet may be silent for hours, and no rate is known beforehand). What counts is lies: a message
+//! that does not unpack, is malformed or that nobody signed (P4), and broken promises (P7).
+//!
+//! | invalid messages on one topic | score | |
+//! |---|---|---|
+//! | 1 | -10 | |
+//! | 2 | -40 | no more gossip exchanged |
+//! | 3 | -90 | |
+//! | 4 | -160 | all its RPCs are ignored |
+//!
+//! Counters fade to nothing within [`FORGIVEN_AFTER`]; positive scores (time in the mesh, first deliveries) reach 20 at
+//! most, so they excuse one lie, not four. The thresholds (-30, -70, -120) lie between the rows, since counters fade between two lies.
+
+use libp2p::gossipsub::{PeerScoreParams, PeerScoreThresholds, TopicScoreParams};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// Two thirds of an hour: a node restarted with a repaired client is soon welcome again.
+pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
+/// Below this score a peer's RPCs are ignored.
+pub(super) const GRAYLIST: f64 = -120.0;
+/// Nodes behind one address that are not suspicious yet.
+const PEERS_PER_IP: f64 = 8.0;
+
+pub(super) fn thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds {
+        gossip_threshold: -30.0,
+        publish_threshold: -70.0,
+        graylist_threshold: GRAYLIST,
+        // Peer exchange is off.
+        accept_px_threshold: 1000.0,
+        opportunistic_graft_threshold: 1.0,
+    }
+}
+
+pub(super) fn params() -> PeerScoreParams {
+    let interval = Duration::from_secs(1);
+    PeerScoreParams {
+        topic_score_cap: 20.0,
+        app_specific_weight: 1.0,
+        ip_colocation_factor_weight: -5.0,
+        ip_colocation_factor_threshold: PEERS_PER_IP,
+        ip_colocation_factor_whitelist: HashSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]),
+        behaviour_penalty_weight: -4.0,
+        behaviour_penalty_threshold: 6.0,
+        behaviour_penalty_decay: decay(Duration::from_secs(600), interval),
+        decay_interval: interval,
+        decay_to_zero: DECAY_TO_ZERO,
+        retain_score: FORGIVEN_AFTER,
+        ..PeerScoreParams::default()
+    }
+}
+
+pub(super) fn topic_params() -> TopicScoreParams {
+    let interval = Duration::from_secs(1);
+    TopicScoreParams {
+        topic_weight: 1.0,
+        time_in_mesh_weight: 0.01,
+        time_in_mesh_quantum: Duration::from_secs(12),
+        time_in_mesh_cap: 300.0,
+        first_message_deliveries_weight: 0.01,
+        first_message_deliveries_decay: decay(Duration::from_secs(600), interval),
+        first_message_deliveries_cap: 100.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -10.0,
+        invalid_message_deliveries_decay: decay(FORGIVEN_AFTER, interval),
+        ..TopicScoreParams::default()
+    }
+}
+
+const DECAY_TO_ZERO: f64 = 0.01;
+
+/// The factor per `interval` that brings a counter of 1 to zero in `time`.
+fn decay(time: Duration, interval: Duration) -> f64 {
+    DECAY_TO_ZERO.powf(interval.as_secs_f64() / time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_valid() {
+        params().validate().unwrap();
+        thresholds().validate().unwrap();
+        topic_params().validate().unwrap();
+        // Four lies on one topic are the end, whatever was good before is capped below that.
+        assert!(topic_params().invalid_message_deliveries_weight * 16.0 + params().topic_score_cap < GRAYLIST);
+    }
+}

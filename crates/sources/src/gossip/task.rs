@@ -1,0 +1,407 @@
+//! The task that owns the node: it takes the next thing that happened and applies it.
+
+use super::behaviour::{self, HISTORY_HEARTBEATS, Node, NodeEvent};
+use super::peers::Peers;
+use super::rpc::goodbye;
+use super::scoring::{self, GRAYLIST};
+use super::tickets::{MAX_PENDING, Tickets};
+use super::transform;
+use super::{
+    GossipConfig, GossipError, GossipEvent, GossipMessage, PEER_EVENT_PLACES, PeerEvent, PeerEventKind, PeerInfo, PublishError,
+    StatusView, identity, schedule,
+};
+use crate::limits::MAX_PAYLOAD_SIZE;
+use crate::metrics::SourceMetrics;
+use crate::topic::{DigestTable, Topic};
+use consensus::{Epoch, ForkName, Network};
+use futures::StreamExt;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHash};
+use libp2p::multiaddr::Protocol as AddressPart;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{PeerId, Swarm, identify};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use verify::{Origin, RawMessage, SourceKind, Ticket, Verdict};
+
+/// How often due things are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two looks at all peers.
+const TICKS_PER_LOOK: u32 = 4;
+/// Verdicts applied at a time.
+const REPORT_BATCH: usize = 512;
+/// How long goodbyes may take at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Characters of a peer's agent that are kept.
+const MAX_AGENT_LEN: usize = 128;
+
+/// The ends that the task holds.
+pub(super) struct Channels {
+    pub events: mpsc::Sender<GossipEvent>,
+    pub reports: mpsc::Receiver<(Ticket, Verdict)>,
+    pub publish: mpsc::Receiver<Publication>,
+    pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
+    pub status: watch::Receiver<StatusView>,
+    pub stop: CancellationToken,
+}
+
+/// A message to publish.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub topic: Topic,
+    pub framed: Vec<u8>,
+    pub done: oneshot::Sender<Result<(), PublishError>>,
+}
+
+pub(super) struct Listener {
+    pub(super) swarm: Swarm<Node>,
+    pub(super) config: GossipConfig,
+    pub(super) network: Arc<Network>,
+    pub(super) metrics: SourceMetrics,
+    pub(super) channels: Channels,
+    pub(super) peers: Peers,
+    digests: Arc<DigestTable>,
+    columns: Vec<u64>,
+    tickets: Tickets,
+    /// Topics subscribed to, and what is on them.
+    topics: HashMap<TopicHash, (Topic, Option<ForkName>)>,
+    /// The epoch `topics` is right for.
+    topics_epoch: Option<Epoch>,
+    ticks: u32,
+}
+
+impl Listener {
+    pub fn new(
+        config: GossipConfig,
+        network: Arc<Network>,
+        metrics: SourceMetrics,
+        channels: Channels,
+    ) -> Result<Self, GossipError> {
+        let key = config.identity.load()?;
+        let columns = identity::column_subnets(&key, config.data_column_subnets);
+        let digests = Arc::new(DigestTable::new(&network));
+        let mut swarm = behaviour::swarm(&config, &network, key, digests.clone(), metrics.clone())?;
+        for address in &config.listen {
+            swarm
+                .listen_on(address.clone())
+                .map_err(|error| GossipError::Listen { address: address.clone(), reason: error.to_string() })?;
+        }
+        let now = Instant::now();
+        let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32);
+        let mut listener = Self {
+            peers: Peers::new(&config.peers, config.reconnect, now),
+            tickets: Tickets::new(lifetime, MAX_PENDING),
+            topics: HashMap::new(),
+            topics_epoch: None,
+            ticks: 0,
+            swarm,
+            config,
+            network,
+            metrics,
+            channels,
+            digests,
+            columns,
+        };
+        // Before the first connection, so that the first hello names them.
+        listener.follow_schedule();
+        Ok(listener)
+    }
+
+    pub fn peer_id(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut reports, mut reports_open, mut publish_open) = (Vec::with_capacity(REPORT_BATCH), true, true);
+        let stop = self.channels.stop.clone();
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                n = self.channels.reports.recv_many(&mut reports, REPORT_BATCH), if reports_open => {
+                    reports_open = n > 0;
+                    for (ticket, verdict) in reports.drain(..) {
+                        self.apply_verdict(ticket, verdict);
+                    }
+                }
+                publication = self.channels.publish.recv(), if publish_open => match publication {
+                    Some(publication) => self.publish(publication),
+                    None => publish_open = false,
+                },
+                _ = tick.tick() => self.on_tick(),
+                () = stop.cancelled() => break,
+            }
+        }
+        self.farewell().await;
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<NodeEvent>) {
+        match event {
+            SwarmEvent::Behaviour(NodeEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message })) => {
+                self.on_message(propagation_source, message_id, message);
+            }
+            SwarmEvent::Behaviour(NodeEvent::Gossip(
+                gossipsub::Event::Subscribed { .. }
+                | gossipsub::Event::Unsubscribed { .. }
+                | gossipsub::Event::GossipsubNotSupported { .. }
+                | gossipsub::Event::SlowPeer { .. },
+            )) => {}
+            SwarmEvent::Behaviour(NodeEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                self.on_agent(peer_id, &info.agent_version);
+            }
+            SwarmEvent::Behaviour(NodeEvent::Identify(_)) => {}
+            SwarmEvent::Behaviour(NodeEvent::Status(event)) => self.on_status(event),
+            SwarmEvent::Behaviour(NodeEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(NodeEvent::Metadata(event)) => self.on_metadata(event),
+            SwarmEvent::Behaviour(NodeEvent::Goodbye(event)) => self.on_goodbye(event),
+            SwarmEvent::Behaviour(NodeEvent::Blocks(event)) => self.on_blocks(event),
+            SwarmEvent::Behaviour(NodeEvent::Limits(never)) => match never {},
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                if num_established.get() == 1 {
+                    self.on_connected(peer_id, connection_id, &endpoint);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                self.on_disconnected(peer_id, cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string()));
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => self.on_dial_failed(connection_id, &error),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                info!(%address, "listening for peers");
+                self.emit(GossipEvent::ListeningOn(address.with(AddressPart::P2p(self.peer_id()))));
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                warn!(?addresses, ?reason, "a listening address is gone");
+            }
+            SwarmEvent::ListenerError { error, .. } => warn!(%error, "a listening address has trouble"),
+            // Accepted, dialling, addresses of ours: nothing to do.
+            _ => {}
+        }
+    }
+
+    fn on_message(&mut self, source: PeerId, id: MessageId, message: gossipsub::Message) {
+        let Some((topic, fork)) = self.topics.get(&message.topic).copied() else { return };
+        let Some(frame) = transform::open(&message.data) else { return };
+        let (payload, ssz) = (frame.payload.to_vec(), frame.ssz.to_vec());
+        let peer = match self.peers.connected.get_mut(&source) {
+            Some(peer) => {
+                peer.messages = peer.messages.saturating_add(1);
+                peer.bytes.clone()
+            }
+            None => Arc::from(source.to_bytes()),
+        };
+        let kind = topic.name.kind();
+        if self.channels.events.capacity() <= PEER_EVENT_PLACES {
+            self.metrics.shed.with_label_values(&["message"]).inc();
+            self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, MessageAcceptance::Ignore);
+            return;
+        }
+        let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
+        self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
+        self.metrics.received.with_label_values(&[kind.label()]).inc();
+        let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork };
+        let raw = RawMessage { origin, kind, received_at: self.config.clock.now(), bytes: ssz, ticket: Some(ticket) };
+        self.emit(GossipEvent::Message(Box::new(GossipMessage { raw, topic, payload })));
+    }
+
+    fn apply_verdict(&mut self, ticket: Ticket, verdict: Verdict) {
+        let (label, acceptance) = match verdict {
+            Verdict::Accept => ("accept", MessageAcceptance::Accept),
+            Verdict::Ignore => ("ignore", MessageAcceptance::Ignore),
+            Verdict::Reject => ("reject", MessageAcceptance::Reject),
+        };
+        let in_time = self.tickets.take(ticket).is_some_and(|pending| {
+            let gossip = &mut self.swarm.behaviour_mut().gossip;
+            gossip.report_message_validation_result(&pending.message, &pending.peer, acceptance)
+        });
+        self.metrics.verdicts.with_label_values(&[label, if in_time { "applied" } else { "late" }]).inc();
+    }
+
+    fn publish(&mut self, publication: Publication) {
+        let Publication { topic, framed, done } = publication;
+        let too_long = transform::open(&framed).is_some_and(|frame| frame.ssz.len() > MAX_PAYLOAD_SIZE);
+        let result = if too_long {
+            Err(PublishError::TooLong(framed.len()))
+        } else {
+            let topic = TopicHash::from_raw(topic.to_string());
+            let published = self.swarm.behaviour_mut().gossip.publish(topic, framed);
+            published.map(|_| ()).map_err(|error| PublishError::Refused(error.to_string()))
+        };
+        self.metrics.published.with_label_values(&[if result.is_ok() { "published" } else { "refused" }]).inc();
+        // Whoever asked may have gone.
+        let _ = done.send(result);
+    }
+
+    fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &libp2p::core::ConnectedPoint) {
+        let address = endpoint.get_remote_address().to_string();
+        debug!(%peer, %address, "peer connected");
+        self.peers.connected(peer, connection, address.clone(), Instant::now());
+        self.metrics.connected_peers.set(self.peers.connected.len() as i64);
+        self.peer_event(peer, PeerEventKind::Connected { address, outbound: endpoint.is_dialer() });
+        self.greet(peer);
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId, reason: String) {
+        debug!(%peer, %reason, "peer disconnected");
+        self.peers.disconnected(&peer, &reason, Instant::now());
+        self.metrics.connected_peers.set(self.peers.connected.len() as i64);
+        self.peer_event(peer, PeerEventKind::Disconnected { reason });
+    }
+
+    fn on_dial_failed(&mut self, connection: ConnectionId, error: &libp2p::swarm::DialError) {
+        debug!(%error, "a peer cannot be reached");
+        self.peers.dial_failed(connection, error.to_string(), Instant::now());
+    }
+
+    fn on_agent(&mut self, peer: PeerId, agent: &str) {
+        let agent: String = agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT_LEN).collect();
+        let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+        if known.agent.as_ref() != Some(&agent) {
+            known.agent = Some(agent.clone());
+            self.peer_event(peer, PeerEventKind::Agent { agent });
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        self.follow_schedule();
+        self.dial_due(now);
+        self.ask_due(now);
+        self.close_due(now);
+        let expired = self.tickets.expire(now);
+        self.metrics.verdicts.with_label_values(&["none", "expired"]).inc_by(expired as u64);
+        self.metrics.pending_tickets.set(self.tickets.n_open() as i64);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
+            self.look_at_peers();
+        }
+    }
+
+    /// Joins and leaves topics when the clock enters another epoch.
+    fn follow_schedule(&mut self) {
+        let epoch = self.epoch_now();
+        if self.topics_epoch == Some(epoch) || !self.config.subscribe {
+            return;
+        }
+        self.topics_epoch = Some(epoch);
+        let wanted: HashMap<TopicHash, Topic> = schedule::topics_at(&self.network, epoch, &self.columns)
+            .into_iter()
+            .map(|topic| (TopicHash::from_raw(topic.to_string()), topic))
+            .collect();
+        let (n_before, gossip) = (self.topics.len(), &mut self.swarm.behaviour_mut().gossip);
+        self.topics.retain(|hash, (topic, _)| {
+            let stays = wanted.contains_key(hash);
+            if !stays {
+                gossip.unsubscribe(&IdentTopic::new(topic.to_string()));
+            }
+            stays
+        });
+        let n_left = n_before - self.topics.len();
+        let mut n_joined = 0;
+        for (hash, topic) in wanted {
+            if self.topics.contains_key(&hash) {
+                continue;
+            }
+            let name = IdentTopic::new(topic.to_string());
+            let scored = gossip.set_topic_params(name.clone(), scoring::topic_params());
+            let joined = scored.map_err(str::to_owned).and_then(|()| gossip.subscribe(&name).map_err(|error| error.to_string()));
+            match joined {
+                Ok(_) => {
+                    self.topics.insert(hash, (topic, self.digests.fork(topic.digest)));
+                    n_joined += 1;
+                }
+                Err(error) => warn!(%topic, %error, "a topic cannot be joined"),
+            }
+        }
+        if n_joined + n_left > 0 {
+            info!(%epoch, n_joined, n_left, n_topics = self.topics.len(), "topics follow the fork schedule");
+        }
+    }
+
+    fn dial_due(&mut self, now: Instant) {
+        for (nth, target) in self.peers.due(now) {
+            let options = match target.peer {
+                Some(peer) => DialOpts::peer_id(peer)
+                    .addresses(vec![target.address.clone()])
+                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .build(),
+                None => DialOpts::unknown_peer_id().address(target.address.clone()).build(),
+            };
+            let connection = options.connection_id();
+            self.peers.dialling(nth, connection);
+            if let Err(error) = self.swarm.dial(options) {
+                self.on_dial_failed(connection, &error);
+            }
+        }
+    }
+
+    /// Ends connections that were said goodbye to, and those whose peers only lie.
+    fn close_due(&mut self, now: Instant) {
+        let closing: Vec<PeerId> =
+            self.peers.connected.iter().filter(|(_, peer)| peer.closing.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        for peer in closing {
+            // An error means that it has gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let gossip = &self.swarm.behaviour().gossip;
+        let liars: Vec<PeerId> = self
+            .peers
+            .connected
+            .iter()
+            .filter(|(id, peer)| peer.closing.is_none() && !self.peers.is_configured(id))
+            .filter(|(id, _)| gossip.peer_score(id).is_some_and(|score| score < GRAYLIST))
+            .map(|(id, _)| *id)
+            .collect();
+        for peer in liars {
+            self.say_goodbye(peer, goodbye::BAD_SCORE);
+        }
+    }
+
+    fn look_at_peers(&mut self) {
+        let gossip = &self.swarm.behaviour().gossip;
+        let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
+        let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics);
+        self.channels.peers.send_replace(Arc::new(infos));
+    }
+
+    pub(super) fn epoch_now(&self) -> Epoch {
+        self.network.slot_at(self.config.clock.now().0).epoch(self.network.preset())
+    }
+
+    pub(super) fn peer_event(&mut self, peer: PeerId, what: PeerEventKind) {
+        self.metrics.peer_events.with_label_values(&[what.label()]).inc();
+        self.emit(GossipEvent::Peer(PeerEvent { at: self.config.clock.now(), peer, what }));
+    }
+
+    fn emit(&mut self, event: GossipEvent) {
+        let what = match &event {
+            GossipEvent::Message(_) => "message",
+            GossipEvent::Peer(_) => "peer_event",
+            GossipEvent::ListeningOn(_) => "address",
+        };
+        // Full, or nobody reads any more.
+        if self.channels.events.try_send(event).is_err() {
+            self.metrics.shed.with_label_values(&[what]).inc();
+        }
+    }
+
+    /// Goodbye to all, and until they have it or a second has passed.
+    async fn farewell(mut self) {
+        let connected: Vec<PeerId> = self.peers.connected.keys().copied().collect();
+        for peer in connected {
+            self.say_goodbye(peer, goodbye::CLIENT_SHUTDOWN);
+        }
+        let closed = async {
+            while !self.peers.connected.is_empty() {
+                let event = self.swarm.select_next_some().await;
+                self.on_swarm(event);
+            }
+        };
+        // After this the swarm is dropped, which closes what is left.
+        let _ = tokio::time::timeout(FAREWELL, closed).await;
+    }
+}

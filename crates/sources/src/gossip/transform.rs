@@ -1,0 +1,188 @@
+//! Snappy between the wire and gossipsub, and the ids under which gossipsub knows messages.
+//!
+//! gossipsub hands the application what the transform makes of a message. A capture wants the payload as it was on the
+//! wire, the verifier wants the SSZ, so the transform makes both, in one [`frame`]:
+//!
+//! ```text
+//! 1 (unpacked) or 0 (could not be) | length of payload: u32 LE | payload | SSZ
+//! ```
+//!
+//! What does not unpack never leaves gossipsub: it is dropped there and its sender scored down (P4). It is therefore
+//! counted here, not in the event loop.
+//!
+//! Source of the ids: consensus-specs, altair/p2p-interface.md and phase0/p2p-interface.md, "message-id".
+
+use crate::limits;
+use crate::metrics::SourceMetrics;
+use crate::topic::{DigestTable, Topic, split};
+use consensus::ForkName;
+use libp2p::gossipsub::{DataTransform, Message, MessageId, RawMessage, TopicHash};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::sync::Arc;
+
+const DOMAIN_VALID: [u8; 4] = [1, 0, 0, 0];
+const DOMAIN_INVALID: [u8; 4] = [0, 0, 0, 0];
+/// Bytes before the payload in a frame.
+const FRAME_HEAD: usize = 5;
+
+/// Unpacks with the limit of each topic's kind.
+#[derive(Clone)]
+pub(super) struct SnappyTransform {
+    pub digests: Arc<DigestTable>,
+    pub metrics: SourceMetrics,
+}
+
+impl DataTransform for SnappyTransform {
+    fn inbound_transform(&self, message: RawMessage) -> Result<Message, io::Error> {
+        let framed = self.unpack(message.topic.as_str(), &message.data).map_err(|(label, reason)| {
+            self.metrics.refused.with_label_values(&[label]).inc();
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        })?;
+        Ok(Message { source: message.source, data: framed, sequence_number: message.sequence_number, topic: message.topic })
+    }
+
+    fn outbound_transform(&self, _topic: &TopicHash, data: Vec<u8>) -> Result<Vec<u8>, io::Error> {
+        match open(&data) {
+            Some(frame) => Ok(frame.payload.to_vec()),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "publish takes a frame")),
+        }
+    }
+}
+
+impl SnappyTransform {
+    fn unpack(&self, topic: &str, payload: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
+        let topic = Topic::parse(topic).map_err(|error| ("topic_not_read", error.to_string()))?;
+        // We subscribe to known digests only; what comes on another was not asked for.
+        let fork = self.digests.fork(topic.digest).ok_or(("unknown_digest", format!("unknown digest {}", topic.digest)))?;
+        let mut framed = head(true, payload);
+        let limit = limits::max_ssz_len(topic.name.kind(), Some(fork));
+        limits::unpack_onto(payload, limit, &mut framed).map_err(|error| (error.label(), error.to_string()))?;
+        Ok(framed)
+    }
+}
+
+/// Payload and SSZ of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub valid: bool,
+    pub payload: &'a [u8],
+    /// Empty if the payload does not unpack.
+    pub ssz: &'a [u8],
+}
+
+/// A frame for publishing SSZ.
+pub(super) fn frame(ssz: &[u8]) -> Option<Vec<u8>> {
+    let mut framed = head(true, &limits::pack(ssz)?);
+    framed.extend_from_slice(ssz);
+    Some(framed)
+}
+
+/// A frame for publishing a payload as it is, snappy or not.
+pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
+    match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
+        Ok(ssz) => {
+            let mut framed = head(true, payload);
+            framed.extend_from_slice(&ssz);
+            framed
+        }
+        Err(_) => head(false, payload),
+    }
+}
+
+pub(super) fn open(framed: &[u8]) -> Option<Frame<'_>> {
+    let (first, rest) = framed.split_first_chunk::<FRAME_HEAD>()?;
+    let [valid, length @ ..] = *first;
+    let (payload, ssz) = rest.split_at_checked(u32::from_le_bytes(length) as usize)?;
+    Some(Frame { valid: valid == 1, payload, ssz })
+}
+
+fn head(valid: bool, payload: &[u8]) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(FRAME_HEAD + payload.len() * 2);
+    framed.push(u8::from(valid));
+    framed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    framed.extend_from_slice(payload);
+    framed
+}
+
+/// The function that names messages, for a gossipsub config.
+pub(super) fn message_id_fn(digests: Arc<DigestTable>) -> impl Fn(&Message) -> MessageId + Send + Sync + 'static {
+    move |message| {
+        let topic = message.topic.as_str();
+        let fork = split(topic).and_then(|(digest, _)| digests.fork(digest));
+        let rules = if fork == Some(ForkName::Phase0) { IdRules::Phase0 } else { IdRules::Altair };
+        let id = match open(&message.data) {
+            Some(frame) if frame.valid => hash(rules, topic, DOMAIN_VALID, frame.ssz),
+            Some(frame) => hash(rules, topic, DOMAIN_INVALID, frame.payload),
+            None => hash(rules, topic, DOMAIN_INVALID, &message.data),
+        };
+        MessageId::from(id.to_vec())
+    }
+}
+
+/// By which fork's specification a message is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdRules {
+    /// On topics of the phase0 digest: domain and data.
+    Phase0,
+    /// Later ones: the topic between them.
+    Altair,
+}
+
+/// The id of a payload as it is on the wire.
+pub fn message_id(rules: IdRules, topic: &str, payload: &[u8]) -> [u8; 20] {
+    match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
+        Ok(ssz) => hash(rules, topic, DOMAIN_VALID, &ssz),
+        Err(_) => hash(rules, topic, DOMAIN_INVALID, payload),
+    }
+}
+
+fn hash(rules: IdRules, topic: &str, domain: [u8; 4], data: &[u8]) -> [u8; 20] {
+    let mut hasher = Sha256::new();
+    hasher.update(domain);
+    if rules == IdRules::Altair {
+        hasher.update((topic.len() as u64).to_le_bytes());
+        hasher.update(topic.as_bytes());
+    }
+    hasher.update(data);
+    let mut id = [0u8; 20];
+    id.copy_from_slice(&hasher.finalize()[..20]);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_vectors() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors/p2p/message_ids.json");
+        let Ok(text) = std::fs::read(path) else {
+            eprintln!("skipped: no {path}");
+            return;
+        };
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        assert!(rows.len() >= 3);
+        for row in rows {
+            let text = |key: &str| row[key].as_str().unwrap().to_owned();
+            let payload = hex::decode(text("data").trim_start_matches("0x")).unwrap();
+            let id = |rules| format!("0x{}", hex::encode(message_id(rules, &text("topic"), &payload)));
+            assert_eq!(id(IdRules::Phase0), text("phase0_id"));
+            assert_eq!(id(IdRules::Altair), text("altair_plus_id"));
+            let framed = frame_of_payload(&payload);
+            assert_eq!(open(&framed).unwrap().valid, row["snappy_valid"].as_bool().unwrap());
+        }
+    }
+
+    #[test]
+    fn frames_hold_what_was_put_in() {
+        let framed = frame(b"some ssz").unwrap();
+        let opened = open(&framed).unwrap();
+        assert_eq!((opened.valid, opened.ssz), (true, &b"some ssz"[..]));
+        assert_eq!(limits::unpack(opened.payload, 100).unwrap(), b"some ssz");
+        assert_eq!(open(&frame_of_payload(opened.payload)).unwrap(), opened);
+        for cut in 0..FRAME_HEAD + 3 {
+            assert_eq!(open(&framed[..cut]), None);
+        }
+    }
+}

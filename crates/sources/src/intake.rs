@@ -1,0 +1,250 @@
+//! From what a source has to what the verifier takes: one [`RawMessage`], or one [`Refusal`] with its reason.
+//!
+//! Nothing is judged here. A message is refused only if it cannot be a message at all: its topic is not read, or its bytes
+//! do not unpack within the limit of their kind. A digest of no known fork is *not* refused: the message goes on with
+//! `fork: None` and its outcome is `UnknownFork`, with its peer named, so that the sum of outcomes stays the sum of inputs.
+
+use crate::capture::{ApiEventEntry, GossipEntry};
+use crate::limits::{self, PayloadError};
+use crate::topic::{DigestTable, Topic, TopicError};
+use consensus::ssz_schema::json_to_ssz;
+use consensus::{ForkName, Network, Root, SingleAttestation, Slot, block_prefix};
+use serde_json::Value;
+use std::sync::Arc;
+use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+
+/// Why something is no message, and who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: RefusalReason,
+    pub peer: Option<PeerBytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusalReason {
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    #[error("payload on {topic} {error}")]
+    Payload { topic: String, error: PayloadError },
+    #[error("block of {len} bytes is too short to name its slot; fetch it again")]
+    ShortBlock { len: usize },
+    /// A block's root, a head, a sync contribution: nothing signed is in it.
+    #[error("event {0:?} carries no signed message; it is counted and skipped")]
+    EventNotRead(String),
+    #[error("event {topic:?} is not what the beacon API says it is: {reason}; check the node's version")]
+    BadEvent { topic: String, reason: String },
+}
+
+impl Refusal {
+    /// All labels, for metrics that exist before their first refusal.
+    pub const LABELS: [&str; 7] =
+        ["topic_not_read", "topic_malformed", "too_long", "bad_snappy", "short_block", "event_not_read", "bad_event"];
+
+    /// One word for metrics.
+    pub const fn label(&self) -> &'static str {
+        match &self.reason {
+            RefusalReason::Topic(TopicError::NotRead(_)) => "topic_not_read",
+            RefusalReason::Topic(TopicError::Malformed(_)) => "topic_malformed",
+            RefusalReason::Payload { error, .. } => error.label(),
+            RefusalReason::ShortBlock { .. } => "short_block",
+            RefusalReason::EventNotRead(_) => "event_not_read",
+            RefusalReason::BadEvent { .. } => "bad_event",
+        }
+    }
+
+    fn of(reason: impl Into<RefusalReason>, peer: Option<PeerBytes>) -> Self {
+        Self { reason: reason.into(), peer }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.reason.fmt(f)?;
+        match &self.peer {
+            Some(peer) => write!(f, " (from {})", peer_text(peer)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A network as the intake needs it: its digests are computed once.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    network: Arc<Network>,
+    digests: DigestTable,
+}
+
+impl Intake {
+    pub fn new(network: Arc<Network>) -> Self {
+        let digests = DigestTable::new(&network);
+        Self { network, digests }
+    }
+
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    pub fn digests(&self) -> &DigestTable {
+        &self.digests
+    }
+
+    /// A message from a capture, unpacked.
+    pub fn gossip(&self, entry: &GossipEntry) -> Result<RawMessage, Refusal> {
+        let peer = (!entry.peer.is_empty()).then(|| PeerBytes::from(entry.peer.as_slice()));
+        let topic = match Topic::parse(&entry.topic) {
+            Ok(topic) => topic,
+            Err(error) => return Err(Refusal::of(error, peer)),
+        };
+        let (kind, fork) = (topic.name.kind(), self.digests.fork(topic.digest));
+        match limits::unpack(&entry.payload, limits::max_ssz_len(kind, fork)) {
+            Ok(bytes) => Ok(raw(SourceKind::Gossip, peer, fork, kind, entry.received_at, bytes)),
+            Err(error) => Err(Refusal::of(RefusalReason::Payload { topic: entry.topic.clone(), error }, peer)),
+        }
+    }
+
+    /// A block from a capture or ERA file. Its arrival is not recorded, so it counts as arrived when its slot began.
+    pub fn block(&self, ssz: Vec<u8>) -> Result<RawMessage, Refusal> {
+        let Some(prefix) = block_prefix(&ssz) else {
+            return Err(Refusal::of(RefusalReason::ShortBlock { len: ssz.len() }, None));
+        };
+        let fork = self.fork_at(prefix.slot);
+        let received_at = UnixNs(self.network.slot_start_ns(prefix.slot));
+        Ok(raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz))
+    }
+
+    /// A block fetched from a node, with the node's URL as its sender.
+    pub fn fetched_block(&self, ssz: Vec<u8>, fork: ForkName, node: &str, at: UnixNs) -> RawMessage {
+        raw(SourceKind::Api, Some(PeerBytes::from(node.as_bytes())), Some(fork), MessageKind::Block, at, ssz)
+    }
+
+    /// What an event of a node's stream carries: a message, or where to get one.
+    pub fn api_event(&self, entry: &ApiEventEntry) -> Result<ApiContent, Refusal> {
+        let node = PeerBytes::from(entry.node.as_bytes());
+        let read = match entry.topic.as_str() {
+            "single_attestation" => self.single_attestation(&entry.json),
+            "attestation" => self.spec_object(&entry.json, MessageKind::AttestationByBits, "Attestation", &["/data/slot"]),
+            "attester_slashing" => {
+                self.spec_object(&entry.json, MessageKind::AttesterSlashing, "AttesterSlashing", &["/attestation_1/data/slot"])
+            }
+            "proposer_slashing" => {
+                let slot = ["/signed_header_1/message/slot"];
+                self.spec_object(&entry.json, MessageKind::ProposerSlashing, "ProposerSlashing", &slot)
+            }
+            "block" | "block_gossip" => return self.announced(entry, node),
+            _ => return Err(Refusal::of(RefusalReason::EventNotRead(entry.topic.clone()), Some(node))),
+        };
+        match read {
+            Ok((kind, fork, bytes)) => {
+                Ok(ApiContent::Message(raw(SourceKind::Api, Some(node), Some(fork), kind, entry.at, bytes)))
+            }
+            Err(reason) => Err(Refusal::of(RefusalReason::BadEvent { topic: entry.topic.clone(), reason }, Some(node))),
+        }
+    }
+
+    fn single_attestation(&self, json: &str) -> Result<(MessageKind, ForkName, Vec<u8>), String> {
+        let single: SingleAttestation = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        // The subnet is not in the event and nothing depends on it. A vote by index is of Electra at least.
+        let fork = self.fork_at(single.data.slot).max(ForkName::Electra);
+        Ok((MessageKind::Attestation { subnet: 0 }, fork, single.to_ssz()))
+    }
+
+    fn spec_object(
+        &self,
+        json: &str,
+        kind: MessageKind,
+        container: &'static str,
+        slot_at: &[&str],
+    ) -> Result<(MessageKind, ForkName, Vec<u8>), String> {
+        let value: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        // Some nodes wrap it in `{version, data}` as the REST answers are.
+        let wrapped = value.get("version").is_some() && value.get("data").is_some();
+        let value = if wrapped { &value["data"] } else { &value };
+        let slot = slot_at.iter().find_map(|path| value.pointer(path)).and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let slot: Slot = slot.ok_or_else(|| format!("it has no {}", slot_at.join(", ")))?;
+        // Committee bits are Electra's at least, whatever the slot says.
+        let fork = match value.get("committee_bits") {
+            Some(_) => self.fork_at(slot).max(ForkName::Electra),
+            None => self.fork_at(slot),
+        };
+        let bytes = json_to_ssz(fork, self.network.preset(), container, value).map_err(|error| error.to_string())?;
+        let limit = limits::max_ssz_len(kind, Some(fork));
+        if bytes.len() > limit {
+            return Err(format!("it has {} bytes of SSZ, at most {limit} are allowed", bytes.len()));
+        }
+        Ok((kind, fork, bytes))
+    }
+
+    fn announced(&self, entry: &ApiEventEntry, node: PeerBytes) -> Result<ApiContent, Refusal> {
+        #[derive(serde::Deserialize)]
+        struct Announced {
+            slot: Slot,
+            block: Root,
+        }
+        match serde_json::from_str::<Announced>(&entry.json) {
+            Ok(Announced { slot, block }) => Ok(ApiContent::BlockAnnounced { slot, root: block }),
+            Err(error) => {
+                let reason = RefusalReason::BadEvent { topic: entry.topic.clone(), reason: error.to_string() };
+                Err(Refusal::of(reason, Some(node)))
+            }
+        }
+    }
+
+    fn fork_at(&self, slot: Slot) -> ForkName {
+        self.network.spec.fork_name_at(slot.epoch(self.network.preset()))
+    }
+}
+
+/// What an event of a node's stream carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiContent {
+    Message(RawMessage),
+    /// The node has a block; its bytes are to be fetched by root.
+    BlockAnnounced {
+        slot: Slot,
+        root: Root,
+    },
+}
+
+/// [`Intake::gossip`], for one message; where many come, keep an [`Intake`].
+pub fn gossip_to_raw(entry: &GossipEntry, network: &Network) -> Result<RawMessage, Refusal> {
+    Intake::new(Arc::new(network.clone())).gossip(entry)
+}
+
+/// [`Intake::block`], for one block.
+pub fn block_to_raw(ssz: Vec<u8>, network: &Network) -> Result<RawMessage, Refusal> {
+    Intake::new(Arc::new(network.clone())).block(ssz)
+}
+
+/// [`Intake::api_event`], for one event; events without a message in them are refused as such.
+pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawMessage, Refusal> {
+    match Intake::new(Arc::new(network.clone())).api_event(entry)? {
+        ApiContent::Message(message) => Ok(message),
+        ApiContent::BlockAnnounced { .. } => {
+            Err(Refusal::of(RefusalReason::EventNotRead(entry.topic.clone()), Some(PeerBytes::from(entry.node.as_bytes()))))
+        }
+    }
+}
+
+/// A peer as its network writes it: base58 for libp2p peer ids, text for URLs, otherwise hex.
+pub fn peer_text(peer: &[u8]) -> String {
+    if let Ok(id) = libp2p::PeerId::from_bytes(peer) {
+        return id.to_base58();
+    }
+    match std::str::from_utf8(peer) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => format!("0x{}", hex::encode(peer)),
+    }
+}
+
+fn raw(
+    source: SourceKind,
+    peer: Option<PeerBytes>,
+    fork: Option<ForkName>,
+    kind: MessageKind,
+    received_at: UnixNs,
+    bytes: Vec<u8>,
+) -> RawMessage {
+    RawMessage { origin: Origin { source, peer, fork }, kind, received_at, bytes, ticket: None }
+}
