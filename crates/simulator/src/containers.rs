@@ -1,0 +1,128 @@
+//! What is signed and sent, as values to write: votes, aggregates, slashings, headers, columns. By fork and preset.
+//!
+//! Source: consensus-specs `beacon-chain.md` and `p2p-interface.md` of each fork.
+
+use crate::ssz::Value;
+use consensus::{
+    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, ForkName, MAX_VALIDATORS_PER_COMMITTEE, Preset, Root,
+    SignatureBytes, SignedBeaconBlockHeader, ValidatorIndex,
+};
+
+/// Votes by bits, before it is known how a fork writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bits {
+    pub(crate) data: AttestationData,
+    /// Ascending. Before Electra exactly one, the one that `data.index` names.
+    pub(crate) committees: Vec<CommitteeIndex>,
+    /// The committees' bits one after the other.
+    pub(crate) bits: Vec<bool>,
+    /// Who they stand for, ascending.
+    pub(crate) signers: Vec<ValidatorIndex>,
+    pub(crate) signature: SignatureBytes,
+}
+
+pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
+    Value::Container(vec![Value::u64(checkpoint.epoch.as_u64()), root(checkpoint.root)])
+}
+
+pub(crate) fn root(root: Root) -> Value {
+    Value::bytes(root.as_slice())
+}
+
+pub(crate) fn signature(signature: &SignatureBytes) -> Value {
+    Value::bytes(signature.as_slice())
+}
+
+fn data(data: &AttestationData) -> Value {
+    Value::Container(vec![
+        Value::u64(data.slot.as_u64()),
+        Value::u64(data.index.as_u64()),
+        root(data.beacon_block_root),
+        checkpoint(&data.source),
+        checkpoint(&data.target),
+    ])
+}
+
+/// `Attestation`.
+pub(crate) fn attestation(fork: ForkName, preset: &Preset, votes: &Bits) -> Value {
+    let bits = Value::Bits { bits: votes.bits.clone(), limit: max_voters(fork, preset) };
+    let mut fields = vec![bits, data(&votes.data), signature(&votes.signature)];
+    if fork.has_single_attestations() {
+        let mut named = vec![0u8; (preset.max_committees_per_slot as usize).div_ceil(8)];
+        for committee in &votes.committees {
+            let committee = committee.as_u64() as usize;
+            named[committee / 8] |= 1 << (committee % 8);
+        }
+        fields.push(Value::Fixed(named));
+    }
+    Value::Container(fields)
+}
+
+/// `SingleAttestation`, Electra and later.
+pub(crate) fn single_attestation(
+    committee: CommitteeIndex,
+    attester: ValidatorIndex,
+    vote: &AttestationData,
+    signed: &SignatureBytes,
+) -> Value {
+    Value::Container(vec![Value::u64(committee.as_u64()), Value::u64(attester.as_u64()), data(vote), signature(signed)])
+}
+
+/// `AggregateAndProof`, whose root the aggregator signs.
+pub(crate) fn aggregate_and_proof(aggregator: ValidatorIndex, aggregate: Value, selection_proof: &SignatureBytes) -> Value {
+    Value::Container(vec![Value::u64(aggregator.as_u64()), aggregate, signature(selection_proof)])
+}
+
+/// Any `Signed...`: the message and the signature over its root.
+pub(crate) fn signed(message: Value, over_it: &SignatureBytes) -> Value {
+    Value::Container(vec![message, signature(over_it)])
+}
+
+/// `AttesterSlashing` of two votes.
+pub(crate) fn attester_slashing(fork: ForkName, preset: &Preset, first: &Bits, second: &Bits) -> Value {
+    let indexed = |votes: &Bits| {
+        Value::Container(vec![
+            Value::u64_list(votes.signers.iter().map(|signer| signer.as_u64()), max_voters(fork, preset)),
+            data(&votes.data),
+            signature(&votes.signature),
+        ])
+    };
+    Value::Container(vec![indexed(first), indexed(second)])
+}
+
+pub(crate) fn header(header: &BeaconBlockHeader) -> Value {
+    Value::Container(vec![
+        Value::u64(header.slot.as_u64()),
+        Value::u64(header.proposer_index.as_u64()),
+        root(header.parent_root),
+        root(header.state_root),
+        root(header.body_root),
+    ])
+}
+
+/// `SignedBeaconBlockHeader`.
+pub(crate) fn signed_header(block: &SignedBeaconBlockHeader) -> Value {
+    signed(header(&block.message), &block.signature)
+}
+
+/// `ProposerSlashing` of two headers.
+pub(crate) fn proposer_slashing(first: &SignedBeaconBlockHeader, second: &SignedBeaconBlockHeader) -> Value {
+    Value::Container(vec![signed_header(first), signed_header(second)])
+}
+
+/// Fulu's `DataColumnSidecar` with an empty column: only its signed header means something here.
+pub(crate) fn data_column_sidecar(index: u64, block: &SignedBeaconBlockHeader) -> Value {
+    Value::Container(vec![
+        Value::u64(index),
+        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+        signed_header(block),
+        Value::zeros(4 * 32),
+    ])
+}
+
+/// Members of an attestation at most: one committee before Electra, a slot's after.
+fn max_voters(fork: ForkName, preset: &Preset) -> u64 {
+    if fork.has_single_attestations() { preset.max_validators_per_slot() } else { MAX_VALIDATORS_PER_COMMITTEE }
+}

@@ -1,0 +1,211 @@
+//! Where a simulated network begins: its `config.yaml` and its genesis state, as bytes.
+//!
+//! The state is a plain genesis state of the wished fork: all validators active from epoch 0 with 32 ETH, randao mixes all
+//! equal to the eth1 block hash, no history. Sync committees are simply the first validators in turn (the watcher does not
+//! look at them). Source: consensus-specs, `initialize_beacon_state_from_eth1` and each fork's `BeaconState`.
+
+use crate::block::{Body, empty_payload_header};
+use crate::containers::{checkpoint, header, root};
+use crate::error::SimError;
+use crate::keys::Keyring;
+use crate::scenario::Scenario;
+use crate::ssz::Value;
+use consensus::{
+    BeaconBlockHeader, Checkpoint, Epoch, ForkName, Network, Preset, PresetName, PubkeyBytes, Root, SignatureBytes, Slot, Spec,
+    ValidatorIndex,
+};
+use std::fmt::Write as _;
+
+const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
+const HISTORICAL_ROOTS_LIMIT: u64 = 1 << 24;
+const MAX_PENDING_ATTESTATIONS_PER_SLOT: u64 = 128;
+const PENDING_DEPOSITS_LIMIT: u64 = 1 << 27;
+/// 32 ETH in Gwei.
+const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
+
+/// The first state of a simulated network.
+#[derive(Clone, Debug)]
+pub struct Genesis {
+    /// Seconds since the Unix epoch.
+    pub time: u64,
+    pub validators_root: Root,
+    /// The state, SSZ.
+    pub state_ssz: Vec<u8>,
+    pub state_root: Root,
+    /// Root of the block at slot 0, the parent of the first one.
+    pub block_root: Root,
+    /// Public keys by validator index.
+    pub pubkeys: Vec<PubkeyBytes>,
+    /// Every entry of the randao mixes.
+    pub randao_mix: Root,
+}
+
+/// The network's `config.yaml`.
+pub fn config_yaml(scenario: &Scenario) -> String {
+    let mut text = String::new();
+    let ms = scenario.slot_duration.as_millis();
+    let preset = match scenario.preset {
+        PresetName::Mainnet => "mainnet",
+        PresetName::Minimal => "minimal",
+        PresetName::Gnosis => "gnosis",
+    };
+    let _ = writeln!(text, "PRESET_BASE: '{preset}'");
+    let _ = writeln!(text, "CONFIG_NAME: 'slashwatch-simulator'");
+    let _ = writeln!(text, "SECONDS_PER_SLOT: {}", ms.div_ceil(1000));
+    let _ = writeln!(text, "SLOT_DURATION_MS: {ms}");
+    let _ = writeln!(text, "GENESIS_FORK_VERSION: 0x{}", hex::encode(fork_version(ForkName::Phase0)));
+    for fork in ForkName::ALL.into_iter().skip(1) {
+        let name = fork.as_str().to_uppercase();
+        let epoch = scenario.fork_epoch(fork).unwrap_or(Epoch::FAR_FUTURE);
+        let _ = writeln!(text, "{name}_FORK_VERSION: 0x{}", hex::encode(fork_version(fork)));
+        let _ = writeln!(text, "{name}_FORK_EPOCH: {epoch}");
+    }
+    text.push_str("MAX_BLOBS_PER_BLOCK: 6\nMAX_BLOBS_PER_BLOCK_ELECTRA: 9\nBLOB_SCHEDULE: []\nATTESTATION_SUBNET_COUNT: 64\n");
+    text
+}
+
+/// The network that belongs to a genesis.
+pub(crate) fn network(scenario: &Scenario, genesis: &Genesis) -> Result<Network, SimError> {
+    let spec = Spec::from_yaml(&config_yaml(scenario)).map_err(SimError::Config)?;
+    Ok(Network { spec, genesis_time: genesis.time, genesis_validators_root: genesis.validators_root })
+}
+
+/// Number of the fork, then "SIM".
+fn fork_version(fork: ForkName) -> [u8; 4] {
+    [fork as u8, b'S', b'I', b'M']
+}
+
+impl Genesis {
+    /// The genesis state of a scenario, at a time in seconds since the Unix epoch.
+    pub(crate) fn new(scenario: &Scenario, keys: &Keyring, time: u64) -> Self {
+        let preset = &scenario.preset();
+        let fork = scenario.fork;
+        let pubkeys = keys.pubkeys(scenario.n_validators);
+        let validators = Value::List { items: pubkeys.iter().map(validator).collect(), limit: VALIDATOR_REGISTRY_LIMIT };
+        let validators_root = validators.root();
+        let randao_mix = Root::from(scenario.dice().hash("eth1 block", &[]));
+        let first_header = BeaconBlockHeader {
+            body_root: Body::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
+            ..BeaconBlockHeader::default()
+        };
+        let parts = Parts { scenario, preset, keys, time, validators, validators_root, randao_mix, first_header };
+        let state = parts.state();
+        let state_root = state.root();
+        Self {
+            time,
+            validators_root,
+            state_ssz: state.to_ssz(),
+            state_root,
+            block_root: BeaconBlockHeader { state_root, ..first_header }.root(),
+            pubkeys,
+            randao_mix,
+        }
+    }
+}
+
+struct Parts<'a> {
+    scenario: &'a Scenario,
+    preset: &'a Preset,
+    keys: &'a Keyring,
+    time: u64,
+    validators: Value,
+    validators_root: Root,
+    randao_mix: Root,
+    first_header: BeaconBlockHeader,
+}
+
+impl Parts<'_> {
+    /// `BeaconState`.
+    fn state(self) -> Value {
+        let (preset, fork) = (self.preset, self.scenario.fork);
+        let n = self.scenario.n_validators as u64;
+        let version = Value::bytes(&fork_version(fork));
+        let no_root = || root(Root::ZERO);
+        let mut fields = vec![
+            Value::u64(self.time),
+            root(self.validators_root),
+            Value::u64(0),
+            Value::Container(vec![version.clone(), version, Value::u64(0)]),
+            header(&self.first_header),
+            Value::zeros(32 * preset.slots_per_historical_root),
+            Value::zeros(32 * preset.slots_per_historical_root),
+            Value::Packed { bytes: Vec::new(), length: 0, limit_chunks: HISTORICAL_ROOTS_LIMIT },
+            Value::Container(vec![no_root(), Value::u64(n), root(self.randao_mix)]),
+            Value::empty(preset.epochs_per_eth1_voting_period * preset.slots_per_epoch),
+            Value::u64(n),
+            self.validators.clone(),
+            Value::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
+            Value::Fixed(self.randao_mix.as_slice().repeat(preset.epochs_per_historical_vector as usize)),
+            Value::zeros(8 * preset.epochs_per_slashings_vector),
+        ];
+        if fork == ForkName::Phase0 {
+            let limit = MAX_PENDING_ATTESTATIONS_PER_SLOT * preset.slots_per_epoch;
+            fields.extend([Value::empty(limit), Value::empty(limit)]);
+        } else {
+            let flags = Value::byte_list(&vec![0; n as usize], VALIDATOR_REGISTRY_LIMIT);
+            fields.extend([flags.clone(), flags]);
+        }
+        let never = checkpoint(&Checkpoint::default());
+        fields.extend([Value::zeros(1), never.clone(), never.clone(), never]);
+        if fork >= ForkName::Altair {
+            fields.push(Value::u64_list((0..n).map(|_| 0), VALIDATOR_REGISTRY_LIMIT));
+            let committee = self.sync_committee(n);
+            fields.extend([committee.clone(), committee]);
+        }
+        if fork >= ForkName::Bellatrix {
+            fields.push(empty_payload_header(fork));
+        }
+        if fork >= ForkName::Capella {
+            fields.extend([Value::u64(0), Value::u64(0), Value::empty(HISTORICAL_ROOTS_LIMIT)]);
+        }
+        if fork >= ForkName::Electra {
+            // Deposit request index, three balances to consume and two earliest epochs, then the pending lists.
+            fields.extend((0..6).map(|_| Value::u64(0)));
+            fields.push(Value::empty(PENDING_DEPOSITS_LIMIT));
+            fields.push(Value::empty(preset.pending_partial_withdrawals_limit));
+            fields.push(Value::empty(preset.pending_consolidations_limit));
+        }
+        if fork >= ForkName::Fulu {
+            fields.push(self.proposer_lookahead());
+        }
+        Value::Container(fields)
+    }
+
+    fn sync_committee(&self, n: u64) -> Value {
+        let members: Vec<ValidatorIndex> = (0..self.preset.sync_committee_size).map(|i| ValidatorIndex::new(i % n)).collect();
+        let by_index = self.keys.pubkeys(self.scenario.n_validators.min(members.len()));
+        let pubkeys = members.iter().flat_map(|member| by_index[member.as_u64() as usize].to_vec()).collect::<Vec<u8>>();
+        // A vector of composite byte vectors: its chunks are the roots of 48 bytes each, so not one packed value.
+        let pubkeys = Value::Container(pubkeys.chunks_exact(48).map(Value::bytes).collect());
+        Value::Container(vec![pubkeys, Value::bytes(self.keys.aggregate_pubkey(&members).as_slice())])
+    }
+
+    /// Fulu: proposers of epochs 0 and 1, as `initialize_proposer_lookahead` computes them.
+    fn proposer_lookahead(&self) -> Value {
+        let active: Vec<u32> = (0..self.scenario.n_validators as u32).collect();
+        let mut bytes = Vec::new();
+        for slot in 0..2 * self.preset.slots_per_epoch {
+            let slot = Slot::new(slot);
+            let proposer = crate::proposer::proposer(self.scenario.fork, self.preset, &active, self.randao_mix, slot);
+            bytes.extend_from_slice(&proposer.as_u64().to_le_bytes());
+        }
+        Value::Fixed(bytes)
+    }
+}
+
+/// `Validator`, active since genesis.
+fn validator(pubkey: &PubkeyBytes) -> Value {
+    let mut credentials = [0u8; 32];
+    credentials[0] = 1;
+    credentials[12..].copy_from_slice(&consensus::sha256(pubkey.as_slice())[12..]);
+    Value::Container(vec![
+        Value::bytes(pubkey.as_slice()),
+        Value::bytes(&credentials),
+        Value::u64(EFFECTIVE_BALANCE),
+        Value::zeros(1),
+        Value::u64(0),
+        Value::u64(0),
+        Value::u64(Epoch::FAR_FUTURE.as_u64()),
+        Value::u64(Epoch::FAR_FUTURE.as_u64()),
+    ])
+}

@@ -1,0 +1,201 @@
+//! Validators' keys: real BLS keys in arithmetic progression, so that a million of them cost additions.
+//!
+//! Validator `i` has the secret key `k + i`. Then
+//!
+//! - public keys follow by adding the generator: `pk(i + 1) = pk(i) + G`;
+//! - signatures of one message follow by adding its hash: `sig(i + 1, m) = sig(i, m) + H(m)`, and `H(m)` is what the secret
+//!   key 1 signs;
+//! - the sum of the signatures of a set `S` is what the key `|S| k + sum(S)` signs: one signing for any aggregate.
+//!
+//! `k` is below 2^232, so sums over a slot's committees (2^17 members, indices below 2^40) stay below the group's order
+//! (about 2^254.9) and need no reduction.
+//!
+//! Nothing about these keys is secret: anybody with the scenario's seed has them.
+
+use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature};
+use consensus::{PubkeyBytes, Root, SignatureBytes, ValidatorIndex, sha256};
+
+/// Ciphersuite of the consensus layer (phase0/beacon-chain.md, "BLS signatures").
+const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+
+/// All keys of a simulated network.
+#[derive(Clone, Debug)]
+pub struct Keyring {
+    /// `k`, little-endian limbs.
+    base: [u64; 4],
+}
+
+impl Keyring {
+    /// The keys that belong to a seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut preimage = b"slashwatch simulator keys".to_vec();
+        preimage.extend_from_slice(&seed.to_le_bytes());
+        let hash = sha256(&preimage);
+        let mut base = [0; 4];
+        for (limb, bytes) in base.iter_mut().zip(hash.chunks_exact(8)) {
+            *limb = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
+        }
+        base[3] &= (1 << 40) - 1;
+        // Index 0 has the key k itself, which must not be 0.
+        base[0] |= 1;
+        Self { base }
+    }
+
+    /// The secret key of one validator.
+    pub fn secret(&self, validator: ValidatorIndex) -> SecretKey {
+        self.sum_of(1, u128::from(validator.as_u64()))
+    }
+
+    /// One validator's signature over a signing root.
+    pub fn sign(&self, validator: ValidatorIndex, signing_root: Root) -> SignatureBytes {
+        compress(&self.secret(validator).sign(signing_root.as_slice(), DST, &[]))
+    }
+
+    /// The sum of the signatures of `validators`, each once, over one signing root. Nobody's sum is the point at infinity.
+    pub fn sign_together(&self, validators: &[ValidatorIndex], signing_root: Root) -> SignatureBytes {
+        if validators.is_empty() {
+            return infinity_signature();
+        }
+        let sum = validators.iter().map(|validator| u128::from(validator.as_u64())).sum();
+        compress(&self.sum_of(validators.len() as u64, sum).sign(signing_root.as_slice(), DST, &[]))
+    }
+
+    /// Public keys of validators 0 to `n` - 1, compressed.
+    pub fn pubkeys(&self, n: usize) -> Vec<PubkeyBytes> {
+        let generator = small_secret(1).sk_to_pk();
+        let mut sum = AggregatePublicKey::from_public_key(&self.secret(ValidatorIndex::new(0)).sk_to_pk());
+        let mut keys = Vec::with_capacity(n);
+        for _ in 0..n {
+            keys.push(PubkeyBytes::from(sum.to_public_key().to_bytes()));
+            // Without a group check this has nothing to refuse: the generator is in the group.
+            let _ = sum.add_public_key(&generator, false);
+        }
+        keys
+    }
+
+    /// The sum of the public keys of `validators`.
+    pub fn aggregate_pubkey(&self, validators: &[ValidatorIndex]) -> PubkeyBytes {
+        let sum = validators.iter().map(|validator| u128::from(validator.as_u64())).sum();
+        PubkeyBytes::from(self.sum_of(validators.len().max(1) as u64, sum).sk_to_pk().to_bytes())
+    }
+
+    /// Signatures of one message by validators `first`, `first + 1`, ... without end: one addition each.
+    pub fn series(&self, first: ValidatorIndex, signing_root: Root) -> SignatureSeries {
+        let start = self.secret(first).sign(signing_root.as_slice(), DST, &[]);
+        let step = small_secret(1).sign(signing_root.as_slice(), DST, &[]);
+        SignatureSeries { next: AggregateSignature::from_signature(&start), step }
+    }
+
+    /// `n k + offset`.
+    fn sum_of(&self, n: u64, offset: u128) -> SecretKey {
+        let mut limbs = [0u64; 4];
+        let mut carry = 0u128;
+        for (i, limb) in limbs.iter_mut().enumerate() {
+            let added = if i < 2 { (offset >> (64 * i)) as u64 } else { 0 };
+            let sum = u128::from(self.base[i]) * u128::from(n) + u128::from(added) + carry;
+            *limb = sum as u64;
+            carry = sum >> 64;
+        }
+        let mut big_endian = [0; 32];
+        for (bytes, limb) in big_endian.chunks_exact_mut(8).zip(limbs.iter().rev()) {
+            bytes.copy_from_slice(&limb.to_be_bytes());
+        }
+        SecretKey::from_bytes(&big_endian).expect("0 < n k + offset < group order: see the module's header")
+    }
+}
+
+/// Endless signatures of one message by consecutive validators. For load generators: no scalar multiplication.
+#[derive(Clone)]
+pub struct SignatureSeries {
+    next: AggregateSignature,
+    step: Signature,
+}
+
+impl Iterator for SignatureSeries {
+    type Item = SignatureBytes;
+
+    fn next(&mut self) -> Option<SignatureBytes> {
+        let signature = compress(&self.next.to_signature());
+        // Without a group check this has nothing to refuse: H(m) is in the group.
+        let _ = self.next.add_signature(&self.step, false);
+        Some(signature)
+    }
+}
+
+/// The compressed point at infinity: the signature of nobody, as an empty sync aggregate has it.
+pub fn infinity_signature() -> SignatureBytes {
+    let mut bytes = [0; 96];
+    bytes[0] = 0xc0;
+    SignatureBytes::from(bytes)
+}
+
+fn small_secret(number: u8) -> SecretKey {
+    let mut bytes = [0; 32];
+    bytes[31] = number;
+    SecretKey::from_bytes(&bytes).expect("a small positive number is a key")
+}
+
+fn compress(signature: &Signature) -> SignatureBytes {
+    SignatureBytes::from(signature.to_bytes())
+}
+
+/// Whether `signature` is the sum of the signatures of `pubkeys` over `signing_root`: the simulator's own check of its work,
+/// a few lines of blst and nothing of the watcher.
+pub fn verifies(pubkeys: &[PubkeyBytes], signing_root: Root, signature: &SignatureBytes) -> bool {
+    let keys: Option<Vec<PublicKey>> = pubkeys.iter().map(|bytes| PublicKey::key_validate(bytes.as_slice()).ok()).collect();
+    let (Some(keys), Ok(signature)) = (keys, Signature::sig_validate(signature.as_slice(), true)) else { return false };
+    let keys: Vec<&PublicKey> = keys.iter().collect();
+    signature.fast_aggregate_verify(true, signing_root.as_slice(), DST, &keys) == blst::BLST_ERROR::BLST_SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indices(numbers: &[u64]) -> Vec<ValidatorIndex> {
+        numbers.iter().copied().map(ValidatorIndex::new).collect()
+    }
+
+    #[test]
+    fn public_keys_in_series_are_those_of_the_secret_keys() {
+        let keys = Keyring::from_seed(1);
+        for (i, pubkey) in keys.pubkeys(20).iter().enumerate() {
+            let direct = keys.secret(ValidatorIndex::new(i as u64)).sk_to_pk();
+            assert_eq!(pubkey.as_slice(), direct.to_bytes());
+        }
+        assert_ne!(Keyring::from_seed(2).pubkeys(1), keys.pubkeys(1));
+    }
+
+    #[test]
+    fn signatures_in_series_are_real() {
+        let keys = Keyring::from_seed(3);
+        let root = Root::repeat_byte(9);
+        for (i, signature) in keys.series(ValidatorIndex::new(5), root).take(10).enumerate() {
+            assert_eq!(signature, keys.sign(ValidatorIndex::new(5 + i as u64), root));
+        }
+    }
+
+    #[test]
+    fn a_sum_signed_at_once_is_the_sum_of_the_signatures() {
+        let keys = Keyring::from_seed(4);
+        let root = Root::repeat_byte(7);
+        let members = indices(&[3, 900, 17, 1_000_000]);
+        let single: Vec<Signature> = members
+            .iter()
+            .map(|member| Signature::from_bytes(keys.sign(*member, root).as_slice()).expect("a signature"))
+            .collect();
+        let sum = AggregateSignature::aggregate(&single.iter().collect::<Vec<_>>(), true).expect("same group");
+        assert_eq!(keys.sign_together(&members, root).as_slice(), sum.to_signature().to_bytes());
+        let pubkeys: Vec<PubkeyBytes> =
+            members.iter().map(|m| PubkeyBytes::from(keys.secret(*m).sk_to_pk().to_bytes())).collect();
+        assert!(verifies(&pubkeys, root, &keys.sign_together(&members, root)));
+        assert!(!verifies(&pubkeys[1..], root, &keys.sign_together(&members, root)));
+        assert!(!verifies(&pubkeys, Root::ZERO, &keys.sign_together(&members, root)));
+    }
+
+    #[test]
+    fn sums_over_the_greatest_slot_are_keys() {
+        let keys = Keyring { base: [u64::MAX, u64::MAX, u64::MAX, (1 << 40) - 1] };
+        let _ = keys.sum_of(1 << 17, 1 << 60);
+    }
+}

@@ -1,0 +1,246 @@
+//! What really happened: every validly signed message that left, compared with all earlier ones of its signer.
+//!
+//! All pairs, by the text of the rule, nothing clever: this is what the watcher is judged by, so it shares no code with it.
+//! Forged messages are not entered. Votes more than [`LEDGER_EPOCHS`] epochs older than the newest are forgotten; no deed
+//! reaches that far back.
+
+use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, ValidatorIndex, sha256};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far back the ledger remembers.
+pub const LEDGER_EPOCHS: u64 = 64;
+
+/// What a message's signers said. One message may say several things: a block proposes and carries votes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Vote { data: AttestationData, signers: Vec<ValidatorIndex> },
+    Proposal(BeaconBlockHeader),
+}
+
+/// Two contradicting messages of one validator, both sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Crime {
+    pub kind: Offence,
+    pub validator: ValidatorIndex,
+    /// The greater of the two messages' slots.
+    pub slot: Slot,
+    /// Hash-tree-roots of the two `AttestationData` or headers, ascending.
+    pub roots: [Root; 2],
+    /// What a finding of it is called: SHA-256(genesis validators root, kind, validator, the two roots).
+    pub finding_id: Root,
+    /// Nanoseconds since the Unix epoch.
+    pub first_message_sent_at: u64,
+    /// Nanoseconds since the Unix epoch: from here on it can be known.
+    pub second_message_sent_at: u64,
+}
+
+/// All that there was to find, and what else was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GroundTruth {
+    /// In the order in which they became visible.
+    pub crimes: Vec<Crime>,
+    /// Messages that left, all kinds.
+    pub messages: u64,
+    /// Of these, with signatures that are not their claimed signer's.
+    pub forged: u64,
+    /// Of these, random bytes.
+    pub junk: u64,
+    /// Messages that no one listened to: they count for nothing.
+    pub unheard: u64,
+}
+
+impl GroundTruth {
+    /// What has to be found, and nothing else may be.
+    pub fn pairs(&self) -> BTreeSet<(Offence, ValidatorIndex)> {
+        self.crimes.iter().map(|crime| (crime.kind, crime.validator)).collect()
+    }
+
+    /// In the form of the captures' `expected.json`.
+    pub fn expected_json(&self) -> serde_json::Value {
+        let findings: Vec<_> =
+            self.pairs().iter().map(|(kind, validator)| serde_json::json!([kind.as_str(), validator.as_u64()])).collect();
+        serde_json::json!({"messages": self.messages, "invalid_signatures": self.forged, "findings": findings})
+    }
+}
+
+/// Who said what when.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    genesis_validators_root: Root,
+    slots_per_epoch: u64,
+    votes: BTreeMap<ValidatorIndex, Vec<Vote>>,
+    proposals: BTreeMap<(Slot, ValidatorIndex), Vec<(Root, u64)>>,
+    newest: Epoch,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Vote {
+    slot: Slot,
+    source: Epoch,
+    target: Epoch,
+    root: Root,
+    sent_at: u64,
+}
+
+impl Ledger {
+    pub(crate) fn new(genesis_validators_root: Root, slots_per_epoch: u64) -> Self {
+        Self {
+            genesis_validators_root,
+            slots_per_epoch,
+            votes: BTreeMap::new(),
+            proposals: BTreeMap::new(),
+            newest: Epoch::new(0),
+        }
+    }
+
+    /// Enters a message that left at `sent_at` (ns since the Unix epoch); gives the crimes that it completes.
+    pub(crate) fn enter(&mut self, claims: &[Claim], sent_at: u64) -> Vec<Crime> {
+        let mut crimes = Vec::new();
+        for claim in claims {
+            match claim {
+                Claim::Vote { data, signers } => {
+                    let (source, target) = (data.source.epoch, data.target.epoch);
+                    let vote = Vote { slot: data.slot, source, target, root: data.root(), sent_at };
+                    for signer in signers {
+                        self.vote(*signer, vote, &mut crimes);
+                    }
+                    self.forget(target);
+                }
+                Claim::Proposal(header) => self.proposal(header, sent_at, &mut crimes),
+            }
+        }
+        crimes
+    }
+
+    fn vote(&mut self, signer: ValidatorIndex, vote: Vote, crimes: &mut Vec<Crime>) {
+        let gvr = self.genesis_validators_root;
+        let earlier = self.votes.entry(signer).or_default();
+        if earlier.iter().any(|other| other.root == vote.root) {
+            return;
+        }
+        for other in earlier.iter() {
+            let kind = if other.target == vote.target {
+                Offence::DoubleVote
+            } else if (other.source < vote.source && vote.target < other.target)
+                || (vote.source < other.source && other.target < vote.target)
+            {
+                Offence::SurroundVote
+            } else {
+                continue;
+            };
+            let slot = other.slot.max(vote.slot);
+            crimes.push(crime(gvr, kind, signer, slot, [other.root, vote.root], [other.sent_at, vote.sent_at]));
+        }
+        earlier.push(vote);
+    }
+
+    fn proposal(&mut self, header: &BeaconBlockHeader, sent_at: u64, crimes: &mut Vec<Crime>) {
+        let root = header.root();
+        let earlier = self.proposals.entry((header.slot, header.proposer_index)).or_default();
+        if earlier.iter().any(|(other, _)| *other == root) {
+            return;
+        }
+        for (other, other_sent_at) in earlier.iter() {
+            let (gvr, kind) = (self.genesis_validators_root, Offence::DoubleProposal);
+            crimes.push(crime(gvr, kind, header.proposer_index, header.slot, [*other, root], [*other_sent_at, sent_at]));
+        }
+        earlier.push((root, sent_at));
+    }
+
+    fn forget(&mut self, target: Epoch) {
+        if target <= self.newest {
+            return;
+        }
+        self.newest = target;
+        let oldest = target.saturating_sub(LEDGER_EPOCHS);
+        for votes in self.votes.values_mut() {
+            votes.retain(|vote| vote.target >= oldest);
+        }
+        let first_slot = oldest.as_u64().saturating_mul(self.slots_per_epoch);
+        self.proposals = self.proposals.split_off(&(Slot::new(first_slot), ValidatorIndex::new(0)));
+    }
+}
+
+fn crime(gvr: Root, kind: Offence, validator: ValidatorIndex, slot: Slot, mut roots: [Root; 2], sent_at: [u64; 2]) -> Crime {
+    roots.sort();
+    let mut preimage = gvr.to_vec();
+    preimage.extend_from_slice(kind.as_str().as_bytes());
+    preimage.extend_from_slice(&validator.as_u64().to_le_bytes());
+    preimage.extend_from_slice(roots[0].as_slice());
+    preimage.extend_from_slice(roots[1].as_slice());
+    Crime {
+        kind,
+        validator,
+        slot,
+        roots,
+        finding_id: Root::from(sha256(&preimage)),
+        first_message_sent_at: sent_at[0],
+        second_message_sent_at: sent_at[1],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::Checkpoint;
+
+    fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Claim {
+        let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
+        let data = AttestationData {
+            slot: Slot::new(target * 8),
+            beacon_block_root: Root::repeat_byte(head),
+            source: at(source),
+            target: at(target),
+            ..AttestationData::default()
+        };
+        Claim::Vote { data, signers: signers.iter().copied().map(ValidatorIndex::new).collect() }
+    }
+
+    fn check(claims: &[Claim], expected: &[(Offence, u64)]) {
+        let mut ledger = Ledger::new(Root::ZERO, 8);
+        let found: Vec<(Offence, u64)> = claims
+            .iter()
+            .enumerate()
+            .flat_map(|(at, claim)| ledger.enter(std::slice::from_ref(claim), at as u64))
+            .map(|crime| (crime.kind, crime.validator.as_u64()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn pairs_by_the_rule() {
+        let double = |v| (Offence::DoubleVote, v);
+        let surround = |v| (Offence::SurroundVote, v);
+        check(&[vote(1, 2, 0, &[7]), vote(2, 3, 0, &[7])], &[]);
+        check(&[vote(1, 2, 0, &[7, 8]), vote(1, 2, 0, &[8]), vote(1, 2, 1, &[8, 9])], &[double(8)]);
+        check(&[vote(3, 4, 0, &[1]), vote(2, 5, 0, &[1])], &[surround(1)]);
+        check(&[vote(2, 5, 0, &[1]), vote(3, 4, 0, &[1])], &[surround(1)]);
+        check(&[vote(2, 4, 0, &[1]), vote(2, 5, 0, &[1]), vote(3, 5, 1, &[1])], &[double(1)]);
+        check(&[vote(1, 2, 0, &[1]), vote(1, 2, 1, &[1]), vote(1, 2, 2, &[1])], &[double(1), double(1), double(1)]);
+    }
+
+    #[test]
+    fn proposals_by_slot_and_proposer() {
+        let header = |slot, proposer, body| {
+            Claim::Proposal(BeaconBlockHeader {
+                slot: Slot::new(slot),
+                proposer_index: ValidatorIndex::new(proposer),
+                body_root: Root::repeat_byte(body),
+                ..BeaconBlockHeader::default()
+            })
+        };
+        check(
+            &[header(1, 5, 0), header(1, 5, 0), header(2, 5, 1), header(1, 6, 1), header(1, 5, 1)],
+            &[(Offence::DoubleProposal, 5)],
+        );
+    }
+
+    #[test]
+    fn old_votes_are_forgotten() {
+        let mut ledger = Ledger::new(Root::ZERO, 8);
+        ledger.enter(&[vote(0, 1, 0, &[1])], 0);
+        ledger.enter(&[vote(LEDGER_EPOCHS, LEDGER_EPOCHS + 2, 0, &[2])], 1);
+        assert!(ledger.votes[&ValidatorIndex::new(1)].is_empty());
+    }
+}

@@ -1,0 +1,48 @@
+//! An adversarial network: honest validators, offenders, and a list of what they really did.
+//!
+//! The watcher is tried against it: in tests by capture files that are the same for the same [`Scenario`], in `demo` over
+//! real libp2p on loopback. Signatures, committees, proposers, randao and block bodies are real for every fork from phase0
+//! to Fulu; execution is not, and finality is what full participation gives.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`scenario`] | what is to happen |
+//! | [`keys`] | a million BLS keys for the price of additions |
+//! | [`genesis`] | config.yaml and genesis state |
+//! | `world`, `voting`, `proposing`, `noise` | slot by slot, all messages that leave |
+//! | [`ledger`] | what happened, compared all pairs: the oracle |
+//! | [`record`] | into a capture file |
+//! | [`network`] | over sockets |
+//!
+//! The crate knows neither verifier, index nor detectors, and writes SSZ with code of its own (`ssz`): what it says is found
+//! or missed is not said by the code that is to find it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod block;
+mod cast;
+mod containers;
+mod dice;
+mod error;
+pub mod genesis;
+pub mod keys;
+pub mod ledger;
+mod message;
+pub mod network;
+mod noise;
+mod pool;
+mod proposer;
+mod proposing;
+pub mod record;
+pub mod scenario;
+mod ssz;
+#[cfg(test)]
+mod tests;
+mod voting;
+mod world;
+
+pub use error::SimError;
+pub use ledger::{Crime, GroundTruth};
+pub use network::{Progress, SimNetwork};
+pub use record::write_capture;
+pub use scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};

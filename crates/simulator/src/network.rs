@@ -1,0 +1,310 @@
+//! A scenario played live: simulated nodes on loopback, real libp2p, real time.
+//!
+//! ```text
+//! player thread: World::play(slot) -> batches (two at most ahead) -> crier task: waits for each message's moment,
+//!     publishes it on its node, enters what was heard into the ledger
+//! nodes: honest ... | second machine | vandal     all dialled by the watcher; they do not know each other
+//! ```
+//!
+//! A real node would not relay the second message of an equivocation, so the second machine has a node of its own, and only
+//! who listens to both hears both. The vandal has one as well: watchers stop listening to peers that lie.
+//!
+//! Only what was handed to at least one listener is entered into the ledger: a crime that nobody could hear is none.
+
+use crate::error::SimError;
+use crate::genesis::config_yaml;
+use crate::ledger::{Crime, GroundTruth, Ledger};
+use crate::message::Sent;
+use crate::scenario::Scenario;
+use crate::world::World;
+use consensus::{Root, Slot};
+use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
+use sources::metrics::SourceMetrics;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Slots that are computed before they are due.
+const SLOTS_AHEAD: usize = 2;
+/// A socket on loopback is there at once or never.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Places in a simulated node's event queue; what comes is thrown away.
+const EVENT_QUEUE: usize = 4096;
+/// `GossipConfig` takes a whole address; port 0 is any free one.
+const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// How far a live simulation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Slots whose messages have all been sent.
+    pub slots: u64,
+    /// Messages that left.
+    pub messages: u64,
+    pub crimes: usize,
+    /// The scenario is played to its end, or was stopped.
+    pub done: bool,
+}
+
+/// A running simulated network. Dropping it stops it; [`SimNetwork::stop`] waits until it is gone.
+#[derive(Debug)]
+pub struct SimNetwork {
+    /// Genesis state.
+    pub state_ssz: Vec<u8>,
+    pub config_yaml: String,
+    /// Seconds since the Unix epoch.
+    pub genesis_time: u64,
+    pub genesis_validators_root: Root,
+    /// Multiaddrs with `/p2p/`, one per node: the watcher dials all of them.
+    pub peers: Vec<String>,
+    truth: Arc<Mutex<GroundTruth>>,
+    progress: watch::Receiver<Progress>,
+    nodes: Vec<Node>,
+    crier: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl SimNetwork {
+    /// Sets the network up and begins: genesis is the first whole second after `now` plus the scenario's delay. Needs a tokio
+    /// runtime. The first message waits, within the scenario's patience, until somebody listens to each node.
+    ///
+    /// # Errors
+    /// The scenario cannot be played, or loopback sockets or threads cannot be had.
+    pub async fn start(scenario: Scenario, now: SystemTime) -> Result<Self, SimError> {
+        scenario.check()?;
+        let genesis_time = first_second_after(now + scenario.genesis_delay);
+        let config_yaml = config_yaml(&scenario);
+        let patience = scenario.patience;
+        // Keys and state of a large network take a while.
+        let world = tokio::task::spawn_blocking(move || World::new(scenario, genesis_time))
+            .await
+            .map_err(|error| SimError::Thread(std::io::Error::other(error)))??;
+        // Dropped on any way out before the end, it takes the nodes down that are up already.
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let head = StatusView { head_root: world.genesis.block_root, ..StatusView::default() };
+        let (status, status_seen) = watch::channel(head);
+        let mut nodes = Vec::new();
+        for number in 0..world.scenario.n_nodes {
+            nodes.push(Node::start(number, &world, status_seen.clone(), stop.clone()).await?);
+        }
+        let truth = Arc::new(Mutex::new(GroundTruth::default()));
+        let (progress_in, progress) = watch::channel(Progress::default());
+        let (state_ssz, genesis_validators_root) = (world.genesis.state_ssz.clone(), world.genesis.validators_root);
+        let crier = Crier {
+            genesis_ns: genesis_time.saturating_mul(1_000_000_000),
+            ledger: Ledger::new(genesis_validators_root, world.preset.slots_per_epoch),
+            controls: nodes.iter().map(|node| node.control.clone()).collect(),
+            truth: truth.clone(),
+            progress: progress_in,
+            status,
+        };
+        let batches = play_ahead(world)?;
+        let crier = tokio::spawn(crier.run(batches, patience, stop));
+        let peers = nodes.iter().map(|node| node.address.clone()).collect();
+        Ok(Self {
+            state_ssz,
+            config_yaml,
+            genesis_time,
+            genesis_validators_root,
+            peers,
+            truth,
+            progress,
+            nodes,
+            crier,
+            stop: guard,
+        })
+    }
+
+    /// Everything there was to find up to now.
+    pub fn truth(&self) -> GroundTruth {
+        lock(&self.truth).clone()
+    }
+
+    /// Crimes from the `n`-th on, in the order in which they became visible.
+    pub fn crimes_from(&self, n: usize) -> Vec<Crime> {
+        lock(&self.truth).crimes.get(n..).unwrap_or_default().to_vec()
+    }
+
+    /// Changes with every slot and every crime.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits until the scenario is played. The nodes stay until [`SimNetwork::stop`].
+    pub async fn finished(&self) -> GroundTruth {
+        // An error means that the crier is gone, so nothing more will be said.
+        let _ = self.progress.clone().wait_for(|progress| progress.done).await;
+        self.truth()
+    }
+
+    /// Ends it, played out or not: goodbyes, sockets closed. Gives what there was to find.
+    pub async fn stop(self) -> GroundTruth {
+        drop(self.stop);
+        // A panic of the task is its own report.
+        let _ = self.crier.await;
+        for node in self.nodes {
+            let _ = node.task.await;
+        }
+        let truth = lock(&self.truth);
+        truth.clone()
+    }
+}
+
+/// One simulated node.
+#[derive(Debug)]
+struct Node {
+    address: String,
+    control: GossipControl,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start(
+        number: usize,
+        world: &World,
+        status: watch::Receiver<StatusView>,
+        stop: CancellationToken,
+    ) -> Result<Self, SimError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node: number, source };
+        let config = GossipConfig {
+            listen: vec![LOOPBACK.parse().expect("a constant multiaddr")],
+            identity: Identity::Secret(world.scenario.dice().hash("node key", &[number as u64])),
+            queue_messages: EVENT_QUEUE,
+            agent: format!("slashwatch-simulator/{number}"),
+            ..GossipConfig::default()
+        };
+        let network = Arc::new(world.network.clone());
+        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
+            .map_err(|error| failed(Box::new(error)))?;
+        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
+            while let Some(event) = handle.events.recv().await {
+                if let GossipEvent::ListeningOn(address) = event {
+                    return Some(address.to_string());
+                }
+            }
+            None
+        });
+        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
+        let control = handle.control();
+        Ok(Self { address, control, task: tokio::spawn(ignore_all(handle, stop)) })
+    }
+}
+
+/// A simulated node believes nothing it hears: without a verdict, messages end with it.
+async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            event = handle.events.recv() => if event.is_none() { break },
+        }
+    }
+    handle.shutdown().await;
+}
+
+/// A slot's messages, and the head after it.
+struct Batch {
+    slot: Slot,
+    messages: Vec<Sent>,
+    head: Root,
+}
+
+/// Signing takes time that the async threads do not have: a thread plays ahead of the clock. It ends with its channel.
+fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
+    let (batches, receiver) = mpsc::channel(SLOTS_AHEAD);
+    let play = move || {
+        for slot in (1..=world.scenario.slots).map(Slot::new) {
+            let messages = world.play(slot);
+            if batches.blocking_send(Batch { slot, messages, head: world.head() }).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("simulated-world".to_owned()).spawn(play).map_err(SimError::Thread)?;
+    Ok(receiver)
+}
+
+/// Sends messages at their time and writes the ledger.
+struct Crier {
+    genesis_ns: u64,
+    ledger: Ledger,
+    controls: Vec<GossipControl>,
+    truth: Arc<Mutex<GroundTruth>>,
+    progress: watch::Sender<Progress>,
+    status: watch::Sender<StatusView>,
+}
+
+impl Crier {
+    async fn run(mut self, mut batches: mpsc::Receiver<Batch>, patience: Duration, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.cry(&mut batches, patience) => {}
+        }
+        self.progress.send_modify(|progress| progress.done = true);
+    }
+
+    async fn cry(&mut self, batches: &mut mpsc::Receiver<Batch>, patience: Duration) {
+        if tokio::time::timeout(patience, self.somebody_listens()).await.is_err() {
+            tracing::warn!("nobody listens to some of the simulated nodes, going on");
+        }
+        while let Some(batch) = batches.recv().await {
+            for message in batch.messages {
+                tokio::time::sleep(until(self.genesis_ns.saturating_add(message.at_ns))).await;
+                self.send(&message).await;
+            }
+            self.status.send_modify(|status| {
+                status.head_slot = batch.slot;
+                status.head_root = batch.head;
+            });
+            self.progress.send_modify(|progress| progress.slots = batch.slot.as_u64());
+        }
+    }
+
+    /// Until each node has a peer that subscribed to topics.
+    async fn somebody_listens(&self) {
+        for control in &self.controls {
+            let mut peers = control.watch_peers();
+            // An error means that the node is gone; publishing will say so.
+            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
+        }
+    }
+
+    async fn send(&mut self, message: &Sent) {
+        let sent_at = unix_ns();
+        let published = self.controls[message.node].publish(message.topic, &message.ssz).await;
+        let mut truth = lock(&self.truth);
+        if let Err(error) = published {
+            tracing::debug!(topic = %message.topic, %error, "a simulated message was not heard");
+            truth.unheard += 1;
+            return;
+        }
+        truth.count(message.nature);
+        truth.crimes.extend(self.ledger.enter(&message.claims, sent_at));
+        let (messages, crimes) = (truth.messages, truth.crimes.len());
+        drop(truth);
+        self.progress.send_modify(|progress| {
+            progress.messages = messages;
+            progress.crimes = crimes;
+        });
+    }
+}
+
+fn lock(truth: &Mutex<GroundTruth>) -> std::sync::MutexGuard<'_, GroundTruth> {
+    truth.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The system's time, nanoseconds since the Unix epoch.
+fn unix_ns() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How long until then; nothing if it is past.
+fn until(at_ns: u64) -> Duration {
+    Duration::from_nanos(at_ns.saturating_sub(unix_ns()))
+}
+
+fn first_second_after(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_epoch.as_secs() + u64::from(since_epoch.subsec_nanos() > 0)
+}

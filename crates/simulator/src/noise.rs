@@ -1,0 +1,118 @@
+//! Messages that accuse nobody: forged, random, repeated, changed where no signature looks.
+
+use crate::block::Body;
+use crate::keys::Keyring;
+use crate::message::{Nature, Sent, moment};
+use crate::pool::Place;
+use crate::proposing::graffiti;
+use crate::world::World;
+use consensus::{AttestationData, CommitteeIndex, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
+use sources::topic::TopicName;
+
+/// Longest junk.
+const MAX_JUNK: u64 = 600;
+/// Where `aggregator_index` stands in a `SignedAggregateAndProof`: offset and signature come first.
+const AGGREGATOR_AT: usize = 4 + 96;
+
+impl World {
+    /// Adds the vandal's messages of a slot.
+    pub(crate) fn disturb(&mut self, slot: Slot, out: &mut Vec<Sent>) {
+        let noise = self.scenario.noise;
+        let signed: Vec<Sent> = out.iter().filter(|message| repeatable(message)).cloned().collect();
+        let vandal = self.scenario.vandal_node();
+        let mut nth = 0;
+        let mut send = |mut message: Sent| {
+            message.node = vandal;
+            message.at_ns = self.at(slot, moment::NOISE + nth % 150);
+            nth += 1;
+            out.push(message);
+        };
+        (0..noise.forged).filter_map(|n| self.forge(slot, n)).for_each(&mut send);
+        (0..noise.junk).map(|n| self.junk(slot, n)).for_each(&mut send);
+        (0..noise.duplicates).filter_map(|n| self.pick(&signed, "repeat", slot, n)).for_each(&mut send);
+        (0..noise.altered)
+            .filter_map(|n| self.pick(&signed, "alter", slot, n))
+            .filter_map(|m| alter(self.fork(slot), m))
+            .for_each(send);
+    }
+
+    fn pick(&self, signed: &[Sent], why: &str, slot: Slot, n: u64) -> Option<Sent> {
+        let at = self.scenario.dice().below(signed.len() as u64, why, &[slot.as_u64(), n]);
+        signed.get(at as usize).cloned()
+    }
+
+    /// In turn: a vote with another's signature, a vote with no signature at all, a block with another's signature.
+    fn forge(&self, slot: Slot, n: u64) -> Option<Sent> {
+        let dice = self.scenario.dice();
+        let about = [slot.as_u64(), n];
+        let committee = CommitteeIndex::new(dice.below(self.committees().count() as u64, "forged committee", &about));
+        let members = self.committee(slot, committee);
+        let position = dice.below(members.len() as u64, "forged member", &about) as usize;
+        let victim = *members.get(position)?;
+        // The next validator's key: a valid signature, of somebody else.
+        let other = ValidatorIndex::new((victim.as_u64() + 1) % self.scenario.n_validators as u64);
+        let elsewhere = Root::from(dice.hash("forged head", &about));
+        let sent = |name, ssz| Sent {
+            at_ns: 0,
+            node: 0,
+            topic: self.topic(slot, name),
+            ssz,
+            nature: Nature::Forged,
+            claims: Vec::new(),
+        };
+        if n % 3 == 2 {
+            return Some(sent(TopicName::BeaconBlock, self.forged_block(slot, &self.keys)));
+        }
+        let data = AttestationData { beacon_block_root: elsewhere, ..self.honest_data(slot, committee) };
+        let signature = if n % 3 == 0 {
+            self.keys.sign(other, self.vote_root(&data))
+        } else {
+            SignatureBytes::from_slice(&dice.bytes(96, "no signature", &about))
+        };
+        let place = Place { committee, position, size: members.len() };
+        Some(sent(self.subnet(slot, committee), self.vote_ssz(&data, place, victim, &signature)))
+    }
+
+    fn forged_block(&self, slot: Slot, keys: &Keyring) -> Vec<u8> {
+        let proposer = self.proposer(slot);
+        let other = ValidatorIndex::new((proposer.as_u64() + 1) % self.scenario.n_validators as u64);
+        let body =
+            Body { graffiti: graffiti("not by the proposer"), randao_reveal: keys.sign(other, Root::ZERO), ..Body::empty() };
+        let block = self.sign_block(slot, proposer, self.head(), &body);
+        let signature = self.sign_header(&block.message, other);
+        body.signed_block(self.fork(slot), &self.preset, &SignedBeaconBlockHeader { signature, ..block }).to_ssz()
+    }
+
+    fn junk(&self, slot: Slot, n: u64) -> Sent {
+        let dice = self.scenario.dice();
+        let about = [slot.as_u64(), n];
+        let names = [
+            TopicName::BeaconBlock,
+            TopicName::AggregateAndProof,
+            TopicName::Attestation(dice.below(64, "junk subnet", &about)),
+            TopicName::AttesterSlashing,
+            TopicName::ProposerSlashing,
+        ];
+        let name = names[dice.below(names.len() as u64, "junk topic", &about) as usize];
+        let length = dice.below(MAX_JUNK, "junk length", &about) as usize;
+        let ssz = dice.bytes(length, "junk", &about);
+        Sent { at_ns: 0, node: 0, topic: self.topic(slot, name), ssz, nature: Nature::Junk, claims: Vec::new() }
+    }
+}
+
+/// Votes and aggregates are repeated, honest ones and second ones alike.
+fn repeatable(message: &Sent) -> bool {
+    message.nature == Nature::Signed && matches!(message.topic.name, TopicName::Attestation(_) | TopicName::AggregateAndProof)
+}
+
+/// Changes what is not signed by the voters: a single vote's committee, or an aggregate's aggregator. A vote before Electra has
+/// nothing of the kind.
+fn alter(fork: ForkName, mut message: Sent) -> Option<Sent> {
+    let at = match message.topic.name {
+        TopicName::Attestation(_) if fork.has_single_attestations() => 0,
+        TopicName::AggregateAndProof => AGGREGATOR_AT,
+        _ => return None,
+    };
+    *message.ssz.get_mut(at)? ^= 1;
+    Some(message)
+}

@@ -1,0 +1,92 @@
+//! Votes waiting for a block, and how a proposer packs them.
+//!
+//! Before Electra a block takes one attestation per data (which names the committee); from Electra on the committees of
+//! one data come together in one attestation.
+
+use crate::containers::Bits;
+use crate::keys::Keyring;
+use consensus::{AttestationData, CommitteeIndex, Root, Slot, ValidatorIndex};
+use std::collections::BTreeMap;
+
+/// Data by root, and under each of its committees who voted for it by position.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool(BTreeMap<Root, Waiting>);
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    data: AttestationData,
+    committees: BTreeMap<CommitteeIndex, Seats>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seats {
+    size: usize,
+    taken: BTreeMap<usize, ValidatorIndex>,
+}
+
+/// A validator's place in a committee of `size` members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) committee: CommitteeIndex,
+    pub(crate) position: usize,
+    pub(crate) size: usize,
+}
+
+impl Pool {
+    pub(crate) fn add(&mut self, data: &AttestationData, place: Place, validator: ValidatorIndex) {
+        let waiting = self.0.entry(data.root()).or_insert_with(|| Waiting { data: *data, committees: BTreeMap::new() });
+        let seats = waiting.committees.entry(place.committee).or_default();
+        seats.size = place.size;
+        seats.taken.insert(place.position, validator);
+    }
+
+    /// Takes up to `limit` attestations out, those with the fewest votes first, so that second versions are not crowded out.
+    /// Votes before `oldest` are thrown away. `sign` makes the signature of signers over data.
+    pub(crate) fn pack(
+        &mut self,
+        oldest: Slot,
+        limit: usize,
+        sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> Bits,
+    ) -> Vec<Bits> {
+        self.0.retain(|_, waiting| waiting.data.slot >= oldest);
+        let mut order: Vec<(usize, Root)> = self.0.iter().map(|(root, waiting)| (waiting.n_votes(), *root)).collect();
+        order.sort();
+        let chosen = order.into_iter().take(limit).filter_map(|(_, root)| self.0.remove(&root));
+        chosen.map(|waiting| waiting.to_bits(&sign)).collect()
+    }
+}
+
+impl Waiting {
+    fn n_votes(&self) -> usize {
+        self.committees.values().map(|seats| seats.taken.len()).sum()
+    }
+
+    fn to_bits(&self, sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> Bits) -> Bits {
+        let mut signers: Vec<ValidatorIndex> = self.committees.values().flat_map(|seats| seats.taken.values().copied()).collect();
+        signers.sort();
+        let mut votes = sign(&self.data, &signers);
+        votes.committees = self.committees.keys().copied().collect();
+        votes.bits = self.committees.values().flat_map(|seats| (0..seats.size).map(|at| seats.taken.contains_key(&at))).collect();
+        votes
+    }
+}
+
+/// Votes of members of one committee for one data.
+pub(crate) fn one_committee(
+    keys: &Keyring,
+    signing_root: Root,
+    data: &AttestationData,
+    committee: CommitteeIndex,
+    size: usize,
+    members: &[(usize, ValidatorIndex)],
+) -> Bits {
+    let mut bits = vec![false; size];
+    let mut signers = Vec::with_capacity(members.len());
+    for (position, member) in members {
+        bits[*position] = true;
+        signers.push(*member);
+    }
+    signers.sort();
+    let signature = keys.sign_together(&signers, signing_root);
+    Bits { data: *data, committees: vec![committee], bits, signers, signature }
+}

@@ -1,0 +1,130 @@
+//! Blocks: the honest one, and the second ones.
+
+use crate::block::{Body, max_attestations};
+use crate::containers::{data_column_sidecar, proposer_slashing};
+use crate::ledger::Claim;
+use crate::message::{Nature, Sent, moment};
+use crate::scenario::Deed;
+use crate::world::World;
+use consensus::{BeaconBlockHeader, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
+use sources::topic::TopicName;
+
+/// What clients write into blocks where the operator says nothing.
+const GRAFFITI: [&str; 6] =
+    ["Lighthouse/v8.0.0", "prysm-v7.0.0", "teku/v25.11.0", "Nimbus/v25.11.0", "Lodestar-v1.36.0", "Grandine/2.0.0"];
+/// The operator of the incident runs one client.
+const OPERATOR_GRAFFITI: &str = "prysm-v7.0.0 operator";
+/// Subnet of the columns that carry a hidden block's header.
+const COLUMN: u64 = 0;
+
+impl World {
+    pub(crate) fn propose(&mut self, slot: Slot, out: &mut Vec<Sent>) {
+        let proposer = self.proposer(slot);
+        if self.scenario.dice().percent(self.scenario.missed_blocks_percent, "missed block", &[slot.as_u64()]) {
+            return;
+        }
+        let fork = self.fork(slot);
+        let deed = self
+            .cast
+            .deed(slot, proposer, |deed| deed.is_proposal() && (deed != Deed::DoubleProposalInColumn || fork == ForkName::Fulu));
+        let parent = self.head();
+        let body = self.body(slot, proposer);
+        let block = self.sign_block(slot, proposer, parent, &body);
+        out.push(self.block_message(slot, &block, &body, moment::BLOCK, self.scenario.honest_node(proposer.as_u64())));
+        if let Some(deed) = deed {
+            let second_body = Body { graffiti: graffiti("second machine"), ..body.clone() };
+            let second = self.sign_block(slot, proposer, parent, &second_body);
+            out.push(self.second_proposal(deed, slot, &block, &second, &second_body));
+        }
+        self.extend(slot, block.message.root(), body.randao_reveal.as_slice());
+    }
+
+    fn body(&mut self, slot: Slot, proposer: ValidatorIndex) -> Body {
+        let epoch = slot.epoch(&self.preset);
+        let fork = self.fork(slot);
+        let epoch_root = {
+            let mut chunk = [0; 32];
+            chunk[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
+            Root::from(chunk)
+        };
+        let oldest = slot.saturating_sub(self.preset.slots_per_epoch);
+        // Votes in the other shape stay behind at Electra.
+        let first_of_shape = match self.network.spec.forks.iter().find(|f| f.name >= ForkName::Electra) {
+            Some(electra) if fork.has_single_attestations() => electra.epoch.start_slot(&self.preset),
+            _ => Slot::new(0),
+        };
+        let mut pool = std::mem::take(&mut self.pool);
+        let attestations =
+            pool.pack(oldest.max(first_of_shape), max_attestations(fork) as usize, |data, signers| self.sum(data, signers));
+        self.pool = pool;
+        let of_operator = self.scenario.operator.contains(&proposer);
+        let text = if of_operator { OPERATOR_GRAFFITI } else { GRAFFITI[(proposer.as_u64() % 6) as usize] };
+        Body {
+            randao_reveal: self.keys.sign(proposer, self.signing_root(epoch_root, DomainType::Randao, epoch)),
+            graffiti: graffiti(text),
+            attestations,
+            ..Body::empty()
+        }
+    }
+
+    /// Header of a block with this body, signed. The state root is any hash: nobody executes anything.
+    pub(crate) fn sign_block(&self, slot: Slot, proposer: ValidatorIndex, parent: Root, body: &Body) -> SignedBeaconBlockHeader {
+        let message = BeaconBlockHeader {
+            slot,
+            proposer_index: proposer,
+            parent_root: parent,
+            state_root: Root::from(self.scenario.dice().hash("state root", &[slot.as_u64()])),
+            body_root: body.root(self.fork(slot), &self.preset),
+        };
+        SignedBeaconBlockHeader { message, signature: self.sign_header(&message, proposer) }
+    }
+
+    pub(crate) fn sign_header(&self, header: &BeaconBlockHeader, by: ValidatorIndex) -> SignatureBytes {
+        let epoch = header.slot.epoch(&self.preset);
+        self.keys.sign(by, self.signing_root(header.root(), DomainType::BeaconProposer, epoch))
+    }
+
+    fn block_message(&self, slot: Slot, block: &SignedBeaconBlockHeader, body: &Body, moment: u64, node: usize) -> Sent {
+        let votes = body.attestations.iter().map(|votes| Claim::Vote { data: votes.data, signers: votes.signers.clone() });
+        Sent {
+            at_ns: self.at(slot, moment),
+            node,
+            topic: self.topic(slot, TopicName::BeaconBlock),
+            ssz: body.signed_block(self.fork(slot), &self.preset, block).to_ssz(),
+            nature: Nature::Signed,
+            claims: std::iter::once(Claim::Proposal(block.message)).chain(votes).collect(),
+        }
+    }
+
+    fn second_proposal(
+        &self,
+        deed: Deed,
+        slot: Slot,
+        first: &SignedBeaconBlockHeader,
+        second: &SignedBeaconBlockHeader,
+        second_body: &Body,
+    ) -> Sent {
+        let node = self.scenario.second_node();
+        let (name, value) = match deed {
+            Deed::DoubleProposalInColumn => (TopicName::DataColumnSidecar(COLUMN), data_column_sidecar(COLUMN, second)),
+            Deed::DoubleProposalInOperation => (TopicName::ProposerSlashing, proposer_slashing(first, second)),
+            _ => return self.block_message(slot, second, second_body, moment::SECOND_BLOCK, node),
+        };
+        let sides = [first, second].into_iter().skip(usize::from(deed == Deed::DoubleProposalInColumn));
+        Sent {
+            at_ns: self.at(slot, moment::SECOND_BLOCK),
+            node,
+            topic: self.topic(slot, name),
+            ssz: value.to_ssz(),
+            nature: Nature::Signed,
+            claims: sides.map(|block| Claim::Proposal(block.message)).collect(),
+        }
+    }
+}
+
+pub(crate) fn graffiti(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let n = text.len().min(32);
+    bytes[..n].copy_from_slice(&text.as_bytes()[..n]);
+    bytes
+}

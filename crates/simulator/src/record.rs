@@ -1,0 +1,100 @@
+//! A scenario played into a capture file: simulated time, no sockets, the same bytes for the same scenario.
+
+use crate::error::SimError;
+use crate::genesis::config_yaml;
+use crate::ledger::{GroundTruth, Ledger};
+use crate::message::{Nature, Sent};
+use crate::scenario::Scenario;
+use crate::world::World;
+use consensus::Slot;
+use sources::capture::{CaptureWriter, GossipEntry, PeerEventEntry, WriteError};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// When simulated networks begin in capture files: 13 September 2020, seconds since the Unix epoch.
+pub const GENESIS_TIME: u64 = 1_600_000_000;
+
+/// Plays a scenario into a new capture file and says what there is to find in it.
+///
+/// # Errors
+/// The scenario cannot be played, the file exists already, or the disk refuses.
+pub fn write_capture(scenario: &Scenario, path: &Path) -> Result<GroundTruth, SimError> {
+    let failed = |source: WriteError| SimError::Capture { path: path.to_owned(), source: Box::new(source) };
+    let world = World::new(scenario.clone(), GENESIS_TIME)?;
+    let mut writer = CaptureWriter::create(path).map_err(failed)?;
+    let truth = write(world, &mut writer).map_err(failed)?;
+    writer.sync().map_err(failed)?;
+    Ok(truth)
+}
+
+/// The same into memory.
+///
+/// # Errors
+/// The scenario cannot be played.
+pub fn capture_bytes(scenario: &Scenario) -> Result<(Vec<u8>, GroundTruth), SimError> {
+    let failed = |source: WriteError| SimError::Capture { path: "memory".into(), source: Box::new(source) };
+    let world = World::new(scenario.clone(), GENESIS_TIME)?;
+    let mut bytes = Vec::new();
+    let truth = {
+        let mut writer = CaptureWriter::new(BufWriter::new(&mut bytes)).map_err(failed)?;
+        let truth = write(world, &mut writer).map_err(failed)?;
+        writer.flush().map_err(failed)?;
+        truth
+    };
+    Ok((bytes, truth))
+}
+
+fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<GroundTruth, WriteError> {
+    writer.config(&config_yaml(&world.scenario))?;
+    writer.state(&world.genesis.state_ssz)?;
+    let genesis_ns = world.genesis.time * 1_000_000_000;
+    for node in 0..world.scenario.n_nodes {
+        writer.peer_event(&connected(node, genesis_ns))?;
+    }
+    let mut ledger = Ledger::new(world.network.genesis_validators_root, world.preset.slots_per_epoch);
+    let mut truth = GroundTruth::default();
+    let mut packer = snap::raw::Encoder::new();
+    for slot in 1..=world.scenario.slots {
+        for message in world.play(Slot::new(slot)) {
+            let received_at = genesis_ns + message.at_ns;
+            writer.gossip(&gossip_entry(&mut packer, &message, received_at)?)?;
+            truth.count(message.nature);
+            truth.crimes.extend(ledger.enter(&message.claims, received_at));
+        }
+    }
+    Ok(truth)
+}
+
+impl GroundTruth {
+    pub(crate) fn count(&mut self, nature: Nature) {
+        self.messages += 1;
+        match nature {
+            Nature::Signed => {}
+            Nature::Forged => self.forged += 1,
+            Nature::Junk => self.junk += 1,
+        }
+    }
+}
+
+fn gossip_entry(packer: &mut snap::raw::Encoder, message: &Sent, received_at: u64) -> Result<GossipEntry, WriteError> {
+    let mut entry = GossipEntry {
+        // Its type is not ours to name: it belongs to a crate that this one must not know.
+        received_at: Default::default(),
+        peer: peer(message.node).into_bytes(),
+        topic: message.topic.to_string(),
+        payload: packer.compress_vec(&message.ssz).map_err(std::io::Error::other)?,
+    };
+    entry.received_at.0 = received_at;
+    Ok(entry)
+}
+
+fn connected(node: usize, at: u64) -> PeerEventEntry {
+    let json = serde_json::json!({"peer": peer(node), "event": "connected"});
+    let mut entry = PeerEventEntry { at: Default::default(), json };
+    entry.at.0 = at;
+    entry
+}
+
+fn peer(node: usize) -> String {
+    format!("simulated-node-{node}")
+}

@@ -1,0 +1,225 @@
+//! SSZ by hand: a tree of values that can be written out and hashed.
+//!
+//! `consensus` has its own schemas for reading; this crate deliberately does not use them. What the simulator writes and the
+//! watcher reads are two independent readings of the specification, and a test compares their hash-tree-roots.
+//!
+//! Worked example: a container of a `uint64` 5 and a list with one byte `0xff` is written as
+//! `05 00 00 00 00 00 00 00 | 0c 00 00 00 | ff`: the number, the offset (8 + 4 = 12) of the list, the list.
+//!
+//! Source: consensus-specs `ssz/simple-serialize.md`.
+
+use consensus::{Root, sha256};
+use std::sync::LazyLock;
+
+/// Depth of the deepest list in use (2^40 validators), with room.
+const MAX_DEPTH: usize = 64;
+
+/// A value with everything needed to write and to hash it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Numbers, byte vectors, bit vectors, vectors of numbers: fixed size, packed into chunks.
+    Fixed(Vec<u8>),
+    /// Byte lists and lists of numbers or roots: `length` elements in `bytes`, at most `limit_chunks` chunks of 32 bytes.
+    Packed { bytes: Vec<u8>, length: u64, limit_chunks: u64 },
+    /// A bit list of at most `limit` bits.
+    Bits { bits: Vec<bool>, limit: u64 },
+    /// A container, or a vector of composite elements.
+    Container(Vec<Value>),
+    /// A list of composite elements, at most `limit`.
+    List { items: Vec<Value>, limit: u64 },
+}
+
+impl Value {
+    /// A `uint64`.
+    pub(crate) fn u64(number: u64) -> Self {
+        Self::Fixed(number.to_le_bytes().to_vec())
+    }
+
+    /// Bytes of a fixed length.
+    pub(crate) fn bytes(bytes: &[u8]) -> Self {
+        Self::Fixed(bytes.to_vec())
+    }
+
+    /// `n` zero bytes.
+    pub(crate) fn zeros(n: u64) -> Self {
+        Self::Fixed(vec![0; n as usize])
+    }
+
+    /// A list of at most `limit` numbers of 64 bits.
+    pub(crate) fn u64_list(numbers: impl IntoIterator<Item = u64>, limit: u64) -> Self {
+        let mut bytes = Vec::new();
+        let mut length = 0;
+        for number in numbers {
+            bytes.extend_from_slice(&number.to_le_bytes());
+            length += 1;
+        }
+        Self::Packed { bytes, length, limit_chunks: limit.div_ceil(4) }
+    }
+
+    /// A list of at most `limit` bytes.
+    pub(crate) fn byte_list(bytes: &[u8], limit: u64) -> Self {
+        Self::Packed { bytes: bytes.to_vec(), length: bytes.len() as u64, limit_chunks: limit.div_ceil(32) }
+    }
+
+    /// An empty list of composite elements, at most `limit`.
+    pub(crate) fn empty(limit: u64) -> Self {
+        Self::List { items: Vec::new(), limit }
+    }
+
+    /// Serialization.
+    pub(crate) fn to_ssz(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
+    }
+
+    /// Hash-tree-root.
+    pub(crate) fn root(&self) -> Root {
+        Root::from(self.hash())
+    }
+
+    fn is_fixed_size(&self) -> bool {
+        match self {
+            Self::Fixed(_) => true,
+            Self::Container(parts) => parts.iter().all(Self::is_fixed_size),
+            Self::Packed { .. } | Self::Bits { .. } | Self::List { .. } => false,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Fixed(bytes) | Self::Packed { bytes, .. } => out.extend_from_slice(bytes),
+            Self::Bits { bits, .. } => {
+                let mut bytes = pack_bits(bits);
+                bytes.resize(bits.len() / 8 + 1, 0);
+                bytes[bits.len() / 8] |= 1 << (bits.len() % 8);
+                out.extend_from_slice(&bytes);
+            }
+            Self::Container(parts) => write_sequence(parts, out),
+            Self::List { items, .. } => write_sequence(items, out),
+        }
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        match self {
+            Self::Fixed(bytes) => {
+                let chunks = chunks_of(bytes);
+                let limit = chunks.len() as u64;
+                merkleize(chunks, limit)
+            }
+            Self::Packed { bytes, length, limit_chunks } => mix_in(merkleize(chunks_of(bytes), *limit_chunks), *length),
+            Self::Bits { bits, limit } => mix_in(merkleize(chunks_of(&pack_bits(bits)), limit.div_ceil(256)), bits.len() as u64),
+            Self::Container(parts) => merkleize(parts.iter().map(Self::hash).collect(), parts.len() as u64),
+            Self::List { items, limit } => mix_in(merkleize(items.iter().map(Self::hash).collect(), *limit), items.len() as u64),
+        }
+    }
+}
+
+fn write_sequence(parts: &[Value], out: &mut Vec<u8>) {
+    let head: usize = parts.iter().map(|part| if part.is_fixed_size() { fixed_len(part) } else { 4 }).sum();
+    let mut tail = Vec::new();
+    for part in parts {
+        if part.is_fixed_size() {
+            part.write(out);
+        } else {
+            out.extend_from_slice(&((head + tail.len()) as u32).to_le_bytes());
+            part.write(&mut tail);
+        }
+    }
+    out.extend_from_slice(&tail);
+}
+
+fn fixed_len(value: &Value) -> usize {
+    match value {
+        Value::Fixed(bytes) => bytes.len(),
+        Value::Container(parts) => parts.iter().map(fixed_len).sum(),
+        Value::Packed { .. } | Value::Bits { .. } | Value::List { .. } => unreachable!("asked of fixed-size values only"),
+    }
+}
+
+fn pack_bits(bits: &[bool]) -> Vec<u8> {
+    let mut bytes = vec![0; bits.len().div_ceil(8)];
+    for (position, _) in bits.iter().enumerate().filter(|(_, bit)| **bit) {
+        bytes[position / 8] |= 1 << (position % 8);
+    }
+    bytes
+}
+
+fn chunks_of(bytes: &[u8]) -> Vec<[u8; 32]> {
+    bytes
+        .chunks(32)
+        .map(|part| {
+            let mut chunk = [0; 32];
+            chunk[..part.len()].copy_from_slice(part);
+            chunk
+        })
+        .collect()
+}
+
+static ZERO_HASHES: LazyLock<[[u8; 32]; MAX_DEPTH]> = LazyLock::new(|| {
+    let mut hashes = [[0; 32]; MAX_DEPTH];
+    for depth in 1..MAX_DEPTH {
+        hashes[depth] = hash_pair(&hashes[depth - 1], &hashes[depth - 1]);
+    }
+    hashes
+});
+
+/// `merkleize`: a tree over `limit` leaves, those past the given ones zero.
+fn merkleize(mut layer: Vec<[u8; 32]>, limit: u64) -> [u8; 32] {
+    let depth = limit.max(1).next_power_of_two().trailing_zeros() as usize;
+    for zero in &ZERO_HASHES[..depth] {
+        layer = layer.chunks(2).map(|pair| hash_pair(&pair[0], pair.get(1).unwrap_or(zero))).collect();
+    }
+    layer.first().copied().unwrap_or(ZERO_HASHES[depth])
+}
+
+fn mix_in(root: [u8; 32], length: u64) -> [u8; 32] {
+    let mut chunk = [0; 32];
+    chunk[..8].copy_from_slice(&length.to_le_bytes());
+    hash_pair(&root, &chunk)
+}
+
+fn hash_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(left);
+    both[32..].copy_from_slice(right);
+    sha256(&both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_header() {
+        let value = Value::Container(vec![Value::u64(5), Value::byte_list(&[0xff], 32)]);
+        assert_eq!(hex::encode(value.to_ssz()), "05000000000000000c000000ff");
+    }
+
+    #[test]
+    fn bits_end_in_a_one() {
+        let bits = |n: usize| Value::Bits { bits: vec![true; n], limit: 64 }.to_ssz();
+        assert_eq!(bits(0), [0b1]);
+        assert_eq!(bits(3), [0b1111]);
+        assert_eq!(bits(8), [0xff, 0b1]);
+    }
+
+    #[test]
+    fn the_derived_containers_agree() {
+        let header = consensus::BeaconBlockHeader {
+            slot: consensus::Slot::new(7),
+            proposer_index: consensus::ValidatorIndex::new(3),
+            parent_root: Root::repeat_byte(1),
+            state_root: Root::repeat_byte(2),
+            body_root: Root::repeat_byte(3),
+        };
+        let value = Value::Container(vec![
+            Value::u64(7),
+            Value::u64(3),
+            Value::bytes(&[1; 32]),
+            Value::bytes(&[2; 32]),
+            Value::bytes(&[3; 32]),
+        ]);
+        assert_eq!(value.root(), header.root());
+    }
+}
