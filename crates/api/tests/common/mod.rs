@@ -1,0 +1,158 @@
+//! An API over a fresh store on loopback, and findings to put into it.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
+use consensus::{Checkpoint, Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use evidence::{
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Punishable, RouteName, Severity, Slashable, Store, Time, anomaly_id,
+};
+use prometheus::{IntCounter, Registry};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const NETWORK: Root = Root::repeat_byte(0x4e);
+/// Event streams that a test's API allows.
+pub const MAX_STREAMS: usize = 4;
+
+pub struct Api {
+    pub store: Store,
+    pub status: Arc<TestStatus>,
+    pub client: Client,
+    pub stop: CancellationToken,
+    pub serving: JoinHandle<Result<(), api::ApiError>>,
+    address: SocketAddr,
+    _dir: TempDir,
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), NETWORK).unwrap();
+        let status = Arc::new(TestStatus { listening: AtomicBool::new(true) });
+        let registry = Registry::new();
+        let counter = IntCounter::new("test_counter", "of somebody else").unwrap();
+        counter.inc_by(3);
+        registry.register(Box::new(counter)).unwrap();
+        let listener = api::bind(anywhere()).await.unwrap();
+        let address = listener.address();
+        let stop = CancellationToken::new();
+        let parts = ApiParts { store: store.clone(), status: status.clone(), registry, max_streams: MAX_STREAMS };
+        let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
+        Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.json().await.unwrap()
+    }
+}
+
+pub struct TestStatus {
+    listening: AtomicBool,
+}
+
+impl TestStatus {
+    pub fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::SeqCst);
+    }
+}
+
+impl StatusSource for TestStatus {
+    fn status(&self) -> Status {
+        Status {
+            version: "0.0.0".into(),
+            network: "testnet".into(),
+            genesis_validators_root: NETWORK,
+            clock_slot: Slot::new(1000),
+            head: Head { slot: Slot::new(999), root: NETWORK },
+            finalized: Some(Checkpoint { epoch: Epoch::new(29), root: NETWORK }),
+            peers: 12,
+            validators: 64,
+            stages: BTreeMap::from([("verify".into(), BTreeMap::from([("proven".into(), 5)]))]),
+            index: BTreeMap::from([("votes".into(), 77)]),
+            gaps: vec![Gap { from_slot: Slot::new(10), to_slot: Slot::new(20), reason: "not running".into() }],
+            node: NodeState::Away { reason: "timed out".into() },
+            notices: vec![],
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness { listening: self.listening.load(Ordering::SeqCst), context_loaded: true, index_open: true }
+    }
+}
+
+/// The answer has this status and is a problem whose detail contains `word`.
+pub async fn assert_problem(answer: Response, status: StatusCode, word: &str) {
+    let place = answer.url().path().to_owned();
+    assert_eq!(answer.status(), status, "{place}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json", "{place}");
+    assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{place}");
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["status"], status.as_u16(), "{place}");
+    assert!(problem["type"].as_str().unwrap().starts_with("urn:slashwatch:problem:"), "{problem}");
+    assert!(problem["title"].is_string() && problem["detail"].as_str().unwrap().contains(word), "{place}: {problem}");
+}
+
+pub fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+pub fn everyone(names: &[&str]) -> Vec<Addressee> {
+    names.iter().map(|name| Addressee { route: RouteName::new(name).unwrap(), min_severity: Severity::Info }).collect()
+}
+
+pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
+    let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![slot as u8; 700], json!({"slot": slot}));
+    let mut root = [0; 32];
+    root[..8].copy_from_slice(&slot.to_le_bytes());
+    let facts = Slashable {
+        genesis_validators_root: NETWORK,
+        offence: Offence::DoubleVote,
+        validator: ValidatorIndex::new(validator),
+        pubkey: PubkeyBytes::repeat_byte(validator as u8),
+        labels: vec!["<b>ours</b>".into()],
+        roots: [Root::from(root), Root::repeat_byte(0xff)],
+        slot: Slot::new(slot),
+        epoch: Epoch::new(slot / 32),
+        seen: [Time::from_unix_ns(slot), Time::from_unix_ns(slot)],
+        recorded_at: Time::from_unix_ns(slot),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        punishable: Punishable::Yes,
+    };
+    (Finding::slashable(facts, &evidence), Arc::new(evidence))
+}
+
+pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
+    Finding::anomaly(Anomaly {
+        id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
+        kind,
+        severity,
+        slot: Slot::new(slot),
+        epoch: Epoch::new(slot / 32),
+        validator: None,
+        first_seen: Time::from_unix_ns(slot),
+        second_seen: None,
+        recorded_at: Time::from_unix_ns(slot),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        details: Map::from_iter([("ahead_slots".into(), json!("1200"))]),
+    })
+}

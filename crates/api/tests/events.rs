@@ -1,0 +1,117 @@
+//! The event stream: nothing is missed, whoever comes and goes, and a stop ends it.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod common;
+
+use common::*;
+use eventsource_stream::{Event, Eventsource as _};
+use futures::{Stream, StreamExt as _};
+use reqwest::StatusCode;
+use std::pin::Pin;
+use std::time::Duration;
+
+type Events = Pin<Box<dyn Stream<Item = Event>>>;
+
+/// Connects; the stream has only findings in it.
+async fn connect(api: &Api, path: &str, last_event_id: Option<&str>) -> Events {
+    let mut request = api.client.get(api.url(path));
+    if let Some(id) = last_event_id {
+        request = request.header("last-event-id", id);
+    }
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let events = answer.bytes_stream().eventsource();
+    Box::pin(events.filter_map(async |event| event.ok().filter(|event| event.event == "finding")))
+}
+
+async fn ids(events: &mut Events, n: usize) -> Vec<u64> {
+    events.take(n).map(|event| event.id.parse().unwrap()).collect().await
+}
+
+#[tokio::test]
+async fn begins_where_asked_and_goes_on_live() {
+    let api = Api::start().await;
+    api.store.record((1..=100).map(|nth| double_vote(nth, nth)).collect(), &[]).unwrap();
+    let mut all = connect(&api, "/v1/events?after=0", None).await;
+    let mut some = connect(&api, "/v1/events?after=40", Some("97")).await;
+    let mut live = connect(&api, "/v1/events", None).await;
+    let mut foreign = connect(&api, "/v1/events", Some("5000")).await;
+    assert_eq!(ids(&mut all, 100).await, (1..=100).collect::<Vec<_>>());
+    api.store.record(vec![double_vote(101, 101)], &[]).unwrap();
+    assert_eq!(ids(&mut some, 4).await, [98, 99, 100, 101], "the header goes before the parameter");
+    assert_eq!(ids(&mut all, 1).await, [101]);
+    let event = live.next().await.unwrap();
+    assert_eq!(event.id, "101");
+    let (finding, _) = double_vote(101, 101);
+    assert_eq!(event.data, serde_json::to_string(&finding).unwrap());
+    assert_eq!(ids(&mut foreign, 101).await, (1..=101).collect::<Vec<_>>(), "another database's number: from the beginning");
+}
+
+/// A client that is cut off again and again while findings are recorded sees each exactly once, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resumes_without_a_gap_while_findings_come() {
+    const N_FINDINGS: u64 = 600;
+    let api = Api::start().await;
+    let store = api.store.clone();
+    let recorder = std::thread::spawn(move || {
+        let mut next = 1;
+        while next <= N_FINDINGS {
+            let batch: Vec<_> = (next..(next + 1 + next % 5).min(N_FINDINGS + 1)).map(|nth| double_vote(nth, nth)).collect();
+            next += batch.len() as u64;
+            store.record(batch, &[]).unwrap();
+        }
+    });
+    let mut seen: Vec<u64> = Vec::new();
+    let mut length = 1;
+    while (seen.len() as u64) < N_FINDINGS {
+        let last = seen.last().copied().unwrap_or(0).to_string();
+        let mut events = connect(&api, "/v1/events?after=0", (!seen.is_empty()).then_some(last.as_str())).await;
+        let left = N_FINDINGS as usize - seen.len();
+        length = (length * 7 + 3) % 61 + 1;
+        seen.extend(ids(&mut events, length.min(left)).await);
+        // Dropped here, with whatever was on its way.
+    }
+    recorder.join().unwrap();
+    assert_eq!(seen, (1..=N_FINDINGS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn streams_are_bounded_counted_and_given_back() {
+    let api = Api::start().await;
+    let mut open = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        open.push(connect(&api, "/v1/events", None).await);
+    }
+    let refused = api.get("/v1/events").await;
+    assert_eq!(refused.headers()["retry-after"], "30");
+    assert_problem(refused, StatusCode::SERVICE_UNAVAILABLE, "all 4 event streams are taken").await;
+    let text = api.get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("slashwatch_api_streams 4") && text.contains("slashwatch_api_streams_refused_total 1"), "{text}");
+    // A wrong request takes no place.
+    assert_problem(api.get("/v1/events?after=x").await, StatusCode::BAD_REQUEST, "after").await;
+
+    drop(open.pop());
+    // The server notices when it next writes to the connection that is gone: a finding makes it write.
+    let mut nth = 0;
+    loop {
+        nth += 1;
+        api.store.record(vec![double_vote(nth, nth)], &[]).unwrap();
+        let again = api.client.get(api.url("/v1/events")).send().await.unwrap();
+        if again.status() == StatusCode::OK {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams_and_the_server() {
+    let api = Api::start().await;
+    let mut events = connect(&api, "/v1/events", None).await;
+    // Somebody who connects and then takes nothing.
+    let _idle = tokio::net::TcpStream::connect(api.url("").trim_start_matches("http://")).await.unwrap();
+    api.stop.cancel();
+    assert!(events.next().await.is_none());
+    tokio::time::timeout(Duration::from_secs(30), api.serving).await.expect("ends").unwrap().unwrap();
+}

@@ -1,0 +1,241 @@
+//! The API over real connections on loopback.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod common;
+
+use common::*;
+use evidence::Severity;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn findings_are_shown_as_they_are_stored() {
+    let api = Api::start().await;
+    let (finding, _) = double_vote(7, 100);
+    api.store.record(vec![double_vote(7, 100)], &[]).unwrap();
+    let shown = api.json("/v1/findings").await;
+    assert_eq!(shown, json!({"schema": 1, "findings": [serde_json::to_value(&finding).unwrap()], "next": null}));
+    assert_eq!(api.json(&format!("/v1/findings/{}", finding.id)).await, serde_json::to_value(&finding).unwrap());
+}
+
+#[tokio::test]
+async fn pages_and_filters() {
+    let api = Api::start().await;
+    api.store.record((1..=30).map(|nth| double_vote(nth % 3, nth)).collect(), &[]).unwrap();
+    let mut address = "/v1/findings?validator=1&since_slot=5&until_slot=25&kind=double_vote&limit=3".to_string();
+    let first = address.clone();
+    let mut slots = Vec::new();
+    loop {
+        let page = api.json(&address).await;
+        slots.extend(page["findings"].as_array().unwrap().iter().map(|finding| finding["slot"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        address = format!("{first}&cursor={next}");
+    }
+    assert_eq!(slots, ["7", "10", "13", "16", "19", "22", "25"]);
+    assert_eq!(api.json("/v1/findings?kind=clock_skew").await["findings"], json!([]));
+}
+
+#[tokio::test]
+async fn evidence_comes_as_json_and_as_ssz_with_its_fork() {
+    let api = Api::start().await;
+    let (finding, evidence) = double_vote(7, 100);
+    api.store.record(vec![double_vote(7, 100)], &[]).unwrap();
+    api.store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 9)], &[]).unwrap();
+
+    let by_finding = format!("/v1/findings/{}/evidence", finding.id);
+    let by_id = format!("/v1/evidence/{}", evidence.id);
+    let reference = finding.evidence.unwrap();
+    for address in [&by_finding, &by_id, &format!("{by_finding}?format=json"), &format!("/v1/evidence/{}", reference.json)] {
+        let answer = api.get(address).await;
+        assert_eq!(answer.headers()["eth-consensus-version"], "fulu", "{address}");
+        assert_eq!(answer.headers()["content-type"], "application/json", "{address}");
+        assert_eq!(answer.json::<Value>().await.unwrap(), evidence.json, "{address}");
+    }
+    for address in [
+        &format!("{by_finding}.ssz"),
+        &format!("{by_finding}?format=ssz"),
+        &format!("{by_id}?format=ssz"),
+        &format!("/v1/evidence/{}", reference.ssz),
+    ] {
+        let answer = api.get(address).await;
+        assert_eq!(answer.headers()["eth-consensus-version"], "fulu", "{address}");
+        assert_eq!(answer.headers()["content-type"], "application/octet-stream", "{address}");
+        assert_eq!(answer.bytes().await.unwrap(), evidence.ssz, "{address}");
+    }
+    for (accept, content_type) in [
+        ("application/octet-stream", "application/octet-stream"),
+        ("application/octet-stream;q=1,application/json;q=0.9", "application/octet-stream"),
+        ("text/plain, */*", "application/json"),
+    ] {
+        let answer = api.client.get(api.url(&by_finding)).header("accept", accept).send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], content_type, "{accept}");
+    }
+    let picky = api.client.get(api.url(&by_id)).header("accept", "text/csv").send().await.unwrap();
+    assert_problem(picky, StatusCode::NOT_ACCEPTABLE, "octet-stream").await;
+
+    let harmless = anomaly("clock_skew", Severity::Warning, 9).id;
+    assert_problem(api.get(&format!("/v1/findings/{harmless}/evidence")).await, StatusCode::NOT_FOUND, "no offence").await;
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem_that_says_what_to_do() {
+    let api = Api::start().await;
+    let nobody = format!("0x{}", "00".repeat(32));
+    for (address, status, word) in [
+        ("/nothing".to_string(), 404, "/openapi.json"),
+        ("/v1".into(), 404, "/openapi.json"),
+        ("/v1/findings/".into(), 404, "/openapi.json"),
+        (format!("/v1/findings/{nobody}"), 404, "/v1/findings lists them"),
+        (format!("/v1/findings/{nobody}/evidence"), 404, "/v1/findings"),
+        (format!("/v1/evidence/{nobody}.ssz"), 404, "findings name theirs"),
+        (format!("/v1/evidence/{nobody}?format=xml"), 400, "json and ssz"),
+        ("/v1/findings/0x12".into(), 400, "64 hex digits"),
+        (format!("/v1/findings/{}", "00".repeat(32)), 400, "64 hex digits"),
+        ("/v1/findings/%ff".into(), 400, "UTF-8"),
+        ("/v1/findings?limit=0".into(), 400, "1 to 1000"),
+        ("/v1/findings?limit=1001".into(), 400, "1 to 1000"),
+        ("/v1/findings?limit=99999999999999999999".into(), 400, "limit must be a whole number"),
+        ("/v1/findings?validator=-1".into(), 400, "validator must be a whole number"),
+        ("/v1/findings?cursor=x".into(), 400, "cursor must be"),
+        ("/v1/findings?colour=red".into(), 400, "colour"),
+        ("/v1/events?after=never".into(), 400, "after must be"),
+        (format!("/v1/findings?kind={}", "k".repeat(3000)), 414, "2048"),
+    ] {
+        assert_problem(api.get(&address).await, StatusCode::from_u16(status).unwrap(), word).await;
+    }
+    for method in [Method::POST, Method::DELETE, Method::PUT, Method::PATCH] {
+        let answer = api.client.request(method, api.url("/v1/findings")).send().await.unwrap();
+        assert_eq!(answer.headers().get("allow").unwrap(), "GET,HEAD");
+        assert_problem(answer, StatusCode::METHOD_NOT_ALLOWED, "only reads").await;
+    }
+    let big = api.client.get(api.url("/healthz")).body(vec![0; 5000]).send().await.unwrap();
+    assert_problem(big, StatusCode::PAYLOAD_TOO_LARGE, "1024").await;
+}
+
+#[tokio::test]
+async fn head_has_the_headers_and_no_body() {
+    let api = Api::start().await;
+    for address in ["/", "/healthz", "/v1/status", "/v1/findings", "/metrics", "/openapi.json"] {
+        let answer = api.client.head(api.url(address)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{address}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn ready_when_all_parts_are() {
+    let api = Api::start().await;
+    assert_eq!(api.get("/healthz").await.text().await.unwrap(), "ok\n");
+    assert_eq!(api.get("/readyz").await.status(), StatusCode::OK);
+    api.status.set_listening(false);
+    assert_problem(api.get("/readyz").await, StatusCode::SERVICE_UNAVAILABLE, "no source delivers yet").await;
+    assert_eq!(api.json("/v1/status").await["ready"], json!(false));
+}
+
+#[tokio::test]
+async fn the_status_has_what_the_parts_say_and_the_store_knows() {
+    let api = Api::start().await;
+    api.store.record(vec![double_vote(7, 100)], &everyone(&["ops", "pager"])).unwrap();
+    let shown = api.json("/v1/status").await;
+    assert_eq!(shown["network"], "testnet");
+    assert_eq!(shown["genesis_validators_root"], json!(NETWORK));
+    assert_eq!((&shown["clock_slot"], &shown["head"]["slot"]), (&json!("1000"), &json!("999")));
+    assert_eq!(shown["finalized"], json!({"epoch": "29", "root": NETWORK}));
+    assert_eq!(shown["stages"]["verify"]["proven"], 5);
+    assert_eq!(shown["node"], json!({"state": "away", "reason": "timed out"}));
+    assert_eq!(shown["gaps"], json!([{"from_slot": "10", "to_slot": "20", "reason": "not running"}]));
+    assert_eq!(shown["findings"], 1);
+    assert_eq!(shown["deliveries"], json!({"pending": 2, "delivered": 0, "given_up": 0}));
+}
+
+#[tokio::test]
+async fn metrics_have_ours_and_the_processs() {
+    let api = Api::start().await;
+    api.get("/v1/status").await;
+    api.get("/nothing").await;
+    let text = api.get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("test_counter 3"), "the registry's own: {text}");
+    assert!(text.contains(r#"slashwatch_api_requests_total{class="2xx",route="/v1/status"} 1"#), "{text}");
+    assert!(text.contains(r#"slashwatch_api_requests_total{class="4xx",route="none"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let api = Api::start().await;
+    let page = api.get("/").await;
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let html = page.text().await.unwrap();
+    for file in ["page.css", "page.js"] {
+        assert!(html.contains(file));
+        let answer = api.get(&format!("/{file}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let text = answer.text().await.unwrap();
+        for elsewhere in ["http://", "https://", "innerHTML", "@import", "eval("] {
+            assert!(!text.contains(elsewhere) && !html.contains(elsewhere), "{file}: {elsewhere}");
+        }
+    }
+    // The policy forbids what is inline.
+    assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains(" onclick="));
+}
+
+#[tokio::test]
+async fn the_document_describes_every_address_and_findings_as_they_are() {
+    let api = Api::start().await;
+    let document = api.json("/openapi.json").await;
+    assert_eq!(document, serde_json::from_str::<Value>(&api::openapi_json()).unwrap());
+    let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/findings", "/v1/findings/{id}", "/v1/events"] {
+        assert!(paths.contains(&path), "{path} in {paths:?}");
+    }
+
+    let schemas = &document["components"]["schemas"];
+    let mut slashable = serde_json::to_value(double_vote(7, 100).0).unwrap();
+    let harmless = serde_json::to_value(anomaly("clock_skew", Severity::Info, 9)).unwrap();
+    let described: Vec<&String> = schemas["Finding"]["properties"].as_object().unwrap().keys().collect();
+    for shown in slashable.as_object().unwrap().keys().chain(harmless.as_object().unwrap().keys()) {
+        assert!(described.contains(&shown), "{shown} is not described");
+    }
+    for required in schemas["Finding"]["required"].as_array().unwrap() {
+        let required = required.as_str().unwrap();
+        assert!(slashable.get(required).is_some() && harmless.get(required).is_some(), "{required} is not always there");
+    }
+    slashable["details"] = harmless["details"].clone();
+    let shown: Vec<&String> = slashable.as_object().unwrap().keys().collect();
+    assert!(described.iter().all(|key| shown.contains(key)), "{described:?} describes what is not there");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_by_name() {
+    let first = api::bind(anywhere()).await.unwrap();
+    let error = api::bind(first.address()).await.unwrap_err();
+    assert!(matches!(error, api::ApiError::PortInUse { .. }), "{error}");
+    assert!(error.to_string().contains(&first.address().to_string()), "{error}");
+}
+
+/// Metrics of the pipeline that the dashboard may use; the pipeline's own catalogue has them.
+const AGREED: [&str; 8] = [
+    "slashwatch_messages_total",
+    "slashwatch_findings_total",
+    "slashwatch_finding_latency_seconds_bucket",
+    "slashwatch_peers",
+    "slashwatch_parked_messages",
+    "slashwatch_outbox_pending",
+    "slashwatch_head_slot",
+    "slashwatch_clock_slot",
+];
+
+#[test]
+fn the_dashboard_uses_names_that_exist() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../dashboards/slashwatch.json")).unwrap();
+    let _: Value = serde_json::from_str(&text).unwrap();
+    let mut known =
+        vec!["slashwatch_queue_messages", api::metrics::REQUESTS, api::metrics::STREAMS, api::metrics::STREAMS_REFUSED];
+    known.extend(AGREED);
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let used: std::collections::BTreeSet<&str> = words.filter(|word| word.starts_with("slashwatch_")).collect();
+    for name in &used {
+        assert!(known.contains(name), "{name} is on the dashboard and nowhere else");
+    }
+    assert_eq!(used.len(), known.len(), "unused: {:?}", known.iter().filter(|name| !used.contains(*name)).collect::<Vec<_>>());
+}
