@@ -173,7 +173,9 @@ impl Keys {
         };
         let mut schedule = Vec::with_capacity(steps.len());
         for step in steps {
-            let Value::Map(step) = step else { return Err(bad(KEY, &format!("{step:?}"), "a step with EPOCH and MAX_BLOBS_PER_BLOCK")) };
+            let Value::Map(step) = step else {
+                return Err(bad(KEY, &format!("{step:?}"), "a step with EPOCH and MAX_BLOBS_PER_BLOCK"));
+            };
             let number = |key: &str| match step.get(key) {
                 Some(Value::Text(text)) => parse_number(&format!("{KEY}.{key}"), text),
                 other => Err(bad(&format!("{KEY}.{key}"), &format!("{other:?}"), "a whole number")),

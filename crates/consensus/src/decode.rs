@@ -167,7 +167,13 @@ impl IndexedAttestation {
     fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
         let indices = view.need("attesting_indices")?;
         Ok(Self {
-            attesting_indices: indices.bytes().as_chunks::<8>().0.iter().map(|i| ValidatorIndex::new(u64::from_le_bytes(*i))).collect(),
+            attesting_indices: indices
+                .bytes()
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|i| ValidatorIndex::new(u64::from_le_bytes(*i)))
+                .collect(),
             data: attestation_data(&view.need("data")?),
             signature: signature(&view.need("signature")?),
         })

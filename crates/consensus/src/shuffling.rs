@@ -49,8 +49,8 @@ impl Shuffling {
         }
         let mut id = [0u8; 8];
         id.copy_from_slice(&hash(&content)[..8]);
-        let committees_per_slot =
-            (active.len() as u64 / preset.slots_per_epoch / preset.target_committee_size).clamp(1, preset.max_committees_per_slot);
+        let committees_per_slot = (active.len() as u64 / preset.slots_per_epoch / preset.target_committee_size)
+            .clamp(1, preset.max_committees_per_slot);
         Self {
             id: ShufflingId(id),
             epoch,

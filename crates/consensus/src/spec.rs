@@ -23,16 +23,8 @@ pub enum ForkName {
 }
 
 impl ForkName {
-    pub const ALL: [Self; 8] = [
-        Self::Phase0,
-        Self::Altair,
-        Self::Bellatrix,
-        Self::Capella,
-        Self::Deneb,
-        Self::Electra,
-        Self::Fulu,
-        Self::Gloas,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Phase0, Self::Altair, Self::Bellatrix, Self::Capella, Self::Deneb, Self::Electra, Self::Fulu, Self::Gloas];
 
     /// As in `Eth-Consensus-Version`.
     pub const fn as_str(self) -> &'static str {

@@ -3,7 +3,10 @@
 
 use crate::decode::Fixed;
 use crate::ssz_schema::{Catalogue, View};
-use crate::{BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, Gwei, Preset, PubkeyBytes, Root, Slot, Spec, Validator, ValidatorIndex};
+use crate::{
+    BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, Gwei, Preset, PubkeyBytes, Root, Slot, Spec, Validator,
+    ValidatorIndex,
+};
 use std::sync::Arc;
 
 /// A `BeaconState` in its bytes, validated once and read in place.

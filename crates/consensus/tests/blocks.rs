@@ -67,7 +67,12 @@ fn medalla_block_is_read_with_its_own_configuration() {
     let bytes = std::fs::read(vectors.join("networks/medalla/recent-finalized-block.ssz")).expect("file");
     let network = Network::builtin("medalla").expect("known");
     let block = SignedBlock::from_ssz(ForkName::Phase0, network.preset(), &bytes).expect("a real block");
-    println!("Medalla block {} at slot {}: {} attestations", block.root, block.signed_header.message.slot, block.attestations.len());
+    println!(
+        "Medalla block {} at slot {}: {} attestations",
+        block.root,
+        block.signed_header.message.slot,
+        block.attestations.len()
+    );
     assert!(!block.attestations.is_empty());
     assert!(block.attestations.iter().all(|vote| vote.data.slot < block.signed_header.message.slot));
 }
@@ -95,7 +100,8 @@ fn gossip_objects_have_the_roots_in_their_names() {
                 "payload_attestation_message" => "PayloadAttestationMessage",
                 other => panic!("{}: unknown kind {other}", case.name()),
             };
-            let view = catalogue.get(container).and_then(|ty| ty.validate(&bytes)).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+            let view =
+                catalogue.get(container).and_then(|ty| ty.validate(&bytes)).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
             let wanted: Root = root.parse().expect("root");
             assert_eq!(view.hash_tree_root(), wanted, "{} {file}", case.name());
             match kind {

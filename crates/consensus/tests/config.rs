@@ -44,7 +44,8 @@ fn milliseconds_go_before_seconds() {
 
 #[test]
 fn versions_are_read_in_every_writing() {
-    for text in ["GENESIS_FORK_VERSION: 0x01017000", "GENESIS_FORK_VERSION: '0x01017000'", "GENESIS_FORK_VERSION: \"0x01017000\""] {
+    for text in ["GENESIS_FORK_VERSION: 0x01017000", "GENESIS_FORK_VERSION: '0x01017000'", "GENESIS_FORK_VERSION: \"0x01017000\""]
+    {
         assert_eq!(read(text).forks[0].version, [1, 1, 0x70, 0]);
     }
     assert_eq!(read("GENESIS_FORK_VERSION: 0x00000064").forks[0].version, [0, 0, 0, 0x64]);
@@ -74,7 +75,9 @@ fn unknown_keys_of_any_shape_are_ignored_and_bad_files_explained() {
     let odd = "TERMINAL_TOTAL_DIFFICULTY: 58750000000000000000000\nX: [1, {a: ~}]\nY: {z: 1.5}\nTRUE_THING: true\n\
                TERMINAL_BLOCK_HASH: 0x0000000000000000000000000000000000000000000000000000000000000000\n";
     assert_eq!(read(odd).forks.len(), 1);
-    for bad in ["- 1\n- 2\n", "PRESET_BASE: 'other'", "ALTAIR_FORK_EPOCH: soon", "SLOTS_PER_EPOCH: 0", "MAX_COMMITTEES_PER_SLOT: 65"] {
+    for bad in
+        ["- 1\n- 2\n", "PRESET_BASE: 'other'", "ALTAIR_FORK_EPOCH: soon", "SLOTS_PER_EPOCH: 0", "MAX_COMMITTEES_PER_SLOT: 65"]
+    {
         let error = Spec::from_yaml(bad).expect_err(bad).to_string();
         assert!(error.len() > 20, "{error}");
     }

@@ -90,7 +90,8 @@ fn mutated_valid_bytes() {
                 }
                 _ if bytes.len() > 8 => {
                     let at = random(bytes.len().min(400) - 4);
-                    let offset = [0, 1, bytes.len() as u32, bytes.len() as u32 + 1, u32::MAX, random(bytes.len()) as u32][random(6)];
+                    let offset =
+                        [0, 1, bytes.len() as u32, bytes.len() as u32 + 1, u32::MAX, random(bytes.len()) as u32][random(6)];
                     bytes[at..at + 4].copy_from_slice(&offset.to_le_bytes());
                 }
                 _ => {}

@@ -109,7 +109,11 @@ fn two_and_a_half_million_validators() {
     assert_eq!(state.n_validators(), N);
     assert_eq!(state.validators().filter(|validator| validator.slashed).count(), N / 2);
     let root = state.root();
-    println!("{N} validators, {} MB: checked in {parsed:?}, hashed in {:?}, root {root}", bytes.len() >> 20, started.elapsed() - parsed);
+    println!(
+        "{N} validators, {} MB: checked in {parsed:?}, hashed in {:?}, root {root}",
+        bytes.len() >> 20,
+        started.elapsed() - parsed
+    );
     assert!(parsed.as_secs() < 5);
 }
 
@@ -130,12 +134,18 @@ fn big_state(preset: &Preset, n: usize) -> Vec<u8> {
                 place += 4;
                 match field.name() {
                     "validators" => (0..n).for_each(|i| {
-                        let mut validator = [7u8; 121];
-                        validator[..8].copy_from_slice(&(i as u64).to_le_bytes());
+                        // As on mainnet: keys, credentials and balances differ, effective balances and epochs repeat.
+                        let mut validator = [0xff_u8; 121];
+                        let name = consensus::sha256(&i.to_le_bytes());
+                        validator[..32].copy_from_slice(&name);
+                        validator[32..48].copy_from_slice(&name[..16]);
+                        validator[48..80].copy_from_slice(&name);
+                        validator[80..88].copy_from_slice(&32_000_000_000u64.to_le_bytes());
                         validator[88] = (i % 2) as u8;
+                        validator[97..105].copy_from_slice(&(i as u64 / 8).to_le_bytes());
                         out.extend_from_slice(&validator);
                     }),
-                    "balances" => out.resize(out.len() + n * 8, 1),
+                    "balances" => (0..n as u64).for_each(|i| out.extend_from_slice(&(32_000_000_000 + i * 7).to_le_bytes())),
                     _ => {}
                 }
             }

@@ -52,7 +52,9 @@ impl View<'_, '_> {
             Kind::Container(container) => {
                 let fields = container.fields.iter().enumerate();
                 Value::Object(
-                    fields.map(|(i, field)| (field.name.to_owned(), self.nth_field(container, i).to_json())).collect::<Map<_, _>>(),
+                    fields
+                        .map(|(i, field)| (field.name.to_owned(), self.nth_field(container, i).to_json()))
+                        .collect::<Map<_, _>>(),
                 )
             }
         }

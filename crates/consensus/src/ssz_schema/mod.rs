@@ -29,7 +29,6 @@ mod states;
 mod validate;
 mod view;
 
-
 pub use catalogue::Catalogue;
 pub use json::{json_to_ssz, ssz_to_json};
 pub use view::{Elements, View};
@@ -53,16 +52,32 @@ pub struct Type {
 #[derive(Debug)]
 pub enum Kind {
     /// Little-endian, 1, 8 or 32 bytes.
-    Uint { bytes: usize },
+    Uint {
+        bytes: usize,
+    },
     Boolean,
     /// `Vector[byte, N]`; hex in JSON.
-    ByteVector { length: usize },
+    ByteVector {
+        length: usize,
+    },
     /// `List[byte, N]`; hex in JSON.
-    ByteList { limit: Option<u64> },
-    Bitvector { bits: usize },
-    Bitlist { limit: Option<u64> },
-    Vector { element: TypeRef, length: usize },
-    List { element: TypeRef, limit: Option<u64> },
+    ByteList {
+        limit: Option<u64>,
+    },
+    Bitvector {
+        bits: usize,
+    },
+    Bitlist {
+        limit: Option<u64>,
+    },
+    Vector {
+        element: TypeRef,
+        length: usize,
+    },
+    List {
+        element: TypeRef,
+        limit: Option<u64>,
+    },
     Container(Container),
 }
 

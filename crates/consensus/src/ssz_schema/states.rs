@@ -85,10 +85,7 @@ fn add_parts(d: &mut Draft<'_>) {
                 ("withdrawable_epoch", uint64()),
             ],
         );
-        d.add(
-            "BuilderPendingWithdrawal",
-            vec![("fee_recipient", bytes(20)), ("amount", uint64()), ("builder_index", uint64())],
-        );
+        d.add("BuilderPendingWithdrawal", vec![("fee_recipient", bytes(20)), ("amount", uint64()), ("builder_index", uint64())]);
         d.add(
             "BuilderPendingPayment",
             vec![("weight", uint64()), ("withdrawal", d.get("BuilderPendingWithdrawal")), ("proposer_index", uint64())],

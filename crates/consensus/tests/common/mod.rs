@@ -93,6 +93,7 @@ pub fn fork(name: &str) -> consensus::ForkName {
 /// The value of `key: '0x..'` in a one-line YAML file.
 pub fn hex_value(text: &str, key: &str) -> Vec<u8> {
     let after = text.split(&format!("{key}:")).nth(1).unwrap_or_else(|| panic!("{key} in {text}"));
-    let digits: String = after.trim_start_matches([' ', '\'', '"']).trim_start_matches("0x").chars().take_while(char::is_ascii_hexdigit).collect();
+    let digits: String =
+        after.trim_start_matches([' ', '\'', '"']).trim_start_matches("0x").chars().take_while(char::is_ascii_hexdigit).collect();
     hex::decode(digits).expect("hex")
 }
