@@ -176,13 +176,14 @@ impl Chain {
         &self.registry
     }
 
-    /// Tells the time. A live owner should call this every slot, a replay with the messages' times: pruning, the head and the bounds on odd
-    /// epochs go by it. Without it, time is what blocks of at least three proposers agree on.
+    /// Tells the time. A live owner should call this every slot, a replay with the messages' times: pruning, the head, the bounds on odd
+    /// epochs and computing the next epoch's committees in time go by it. Without it, time is what blocks of at least three proposers agree on.
     pub fn tick(&mut self, slot: Slot) {
         let before = self.now();
         self.reference.tick(slot);
         if self.now() != before {
             self.prune();
+            self.prepare_next_epoch(slot);
         }
     }
 
@@ -398,6 +399,18 @@ impl Chain {
             && *epoch < oldest
         {
             self.mixes.pop_first();
+        }
+    }
+
+    /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.
+    fn prepare_next_epoch(&mut self, now: Slot) {
+        let slots_per_epoch = self.preset().slots_per_epoch;
+        if now.as_u64() % slots_per_epoch < slots_per_epoch / 4 {
+            return;
+        }
+        let next = now.epoch(self.preset()).saturating_add(1);
+        if let Some(decision) = self.tree.decision(self.head().root, decision_slot(next, self.preset())) {
+            self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision);
         }
     }
 

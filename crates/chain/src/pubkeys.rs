@@ -6,19 +6,21 @@
 //! # File format, version 1 (numbers big-endian)
 //! ```text
 //! file  = "SWPUBKEY" | version: u32 | 0: u32 | chunk*
-//! chunk = n: u32 | sha256(n | keys): 32 bytes | keys: n x 96 bytes
+//! chunk = n: u32 | sum of n and keys: u64 | keys: n x 96 bytes
 //! ```
 //! Keys are in order of validator index, without gaps. A key is its uncompressed point; one that failed its check is its 48 compressed
 //! bytes followed by 48 bytes 0xff (no point's y is that great), so that it is not tried again. Chunks are only ever appended. A chunk
 //! that is cut or whose sum is wrong ends the file: it is cut off there, said in the log, and made anew.
 //!
-//! Loaded keys are not checked again but compared with the state's: after a mix-up of data directories the cache is rebuilt.
+//! The sum is a plain 64-bit one ([`chunk_sum`]) against torn writes and bad disks. A loaded key needs no more: it must lie on the curve
+//! and compress to the state's 48 bytes, which fixes x and the sign of y, so it is the very point that was checked. After a mix-up of data
+//! directories the cache is rebuilt.
 //!
 //! Limits: [`CHUNK_KEYS`] keys a chunk.
 
 use crate::ChainError;
 use blst::min_pk::PublicKey;
-use consensus::{PubkeyBytes, sha256};
+use consensus::PubkeyBytes;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ use tracing::{info, warn};
 const MAGIC: &[u8; 8] = b"SWPUBKEY";
 const VERSION: u32 = 1;
 const HEADER_LEN: u64 = 16;
-const CHUNK_HEADER_LEN: u64 = 36;
+const CHUNK_HEADER_LEN: u64 = 12;
 const KEY_LEN: usize = 96;
 /// Keys per chunk at most: the unit of checking, writing and reading; 786 kB.
 pub const CHUNK_KEYS: usize = 8_192;
@@ -299,11 +301,14 @@ fn header() -> [u8; HEADER_LEN as usize] {
     header
 }
 
-fn chunk_sum(n: [u8; 4], payload: &[u8]) -> [u8; 32] {
-    let mut preimage = Vec::with_capacity(4 + payload.len());
-    preimage.extend_from_slice(&n);
-    preimage.extend_from_slice(payload);
-    sha256(&preimage)
+/// For each 8 bytes (big-endian; the keys are 12 such words each): `sum = ((sum ^ word) * 0x9e3779b97f4a7c15).rotate_left(29)`, from `n` on.
+fn chunk_sum(n: [u8; 4], payload: &[u8]) -> [u8; 8] {
+    let mut sum = u64::from(u32::from_be_bytes(n));
+    for word in payload.chunks_exact(8) {
+        let word = u64::from_be_bytes(word.try_into().expect("chunks of 8 bytes"));
+        sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    sum.to_be_bytes()
 }
 
 /// The part of a chunk that lies within `at..at + compressed.len()`; `None` if the chunk is damaged or has other keys.
@@ -363,6 +368,7 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use blst::min_pk::SecretKey;
+    use consensus::sha256;
     use std::fs;
 
     /// `n` keys, the third of which is none.
@@ -403,7 +409,7 @@ mod tests {
         assert_eq!(counts(resolve(&path, 0, &keys)), (150, 150));
         assert_eq!(counts(resolve(&path, 50, &keys[50..200])), (150, 0));
         assert_eq!(counts(resolve(&path, 0, &keys[..7])), (7, 0));
-        let header_and_chunks = 16 + 3 * 36 + 300 * 96;
+        let header_and_chunks = 16 + 3 * 12 + 300 * 96;
         assert_eq!(fs::metadata(&path).unwrap().len(), header_and_chunks);
     }
 
@@ -416,8 +422,8 @@ mod tests {
             resolve(&path, part.start, &keys[part]);
         }
         let whole = fs::read(&path).unwrap();
-        let second_chunk = 16 + 36 + 20 * 96;
-        for at in [second_chunk, second_chunk + 10, second_chunk + 50, second_chunk + 36 + 20 * 96 - 1] {
+        let second_chunk = 16 + 12 + 20 * 96;
+        for at in [second_chunk, second_chunk + 7, second_chunk + 50, second_chunk + 12 + 20 * 96 - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
             fs::write(&path, damaged).unwrap();

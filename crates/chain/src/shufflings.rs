@@ -4,7 +4,10 @@
 //! (epoch, seed), one for each version of the registry that had other validators active: branches whose decision blocks differ but whose mixes agree (a proposer's two versions of one
 //! block carry the same reveal) share one, whose `decision_root` is the first branch's.
 //!
-//! Price: one of a million validators takes about 0.3 s to compute (90 rounds) and 12 MB with its seat table. So both are bounded: the
+//! The next epoch's is known an epoch before it is needed, so it is computed ahead on a thread of its own ([`Shufflings::prepare`]): otherwise
+//! all messages would wait for it at every epoch's start. Who asks before it is ready waits for the rest of it; the answer is the same.
+//!
+//! Price: one of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB with its seat table. So both are bounded: the
 //! cache by [`MAX_SHUFFLINGS`] and [`MAX_BYTES`], least recently used out first, and computing by a budget for epochs that are not about now, because
 //! anyone can name any epoch in a vote before its signature is looked at.
 
@@ -13,6 +16,7 @@ use crate::tree::Decision;
 use consensus::{Epoch, Preset, Root, Shuffling, compute_seed};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 /// Pairs of epoch and seed kept at most.
 pub const MAX_SHUFFLINGS: usize = 64;
@@ -28,6 +32,7 @@ pub(crate) struct Shufflings {
     bytes: usize,
     /// The last active sets, so that epochs and branches with equal ones share the list.
     recent_active: Vec<Arc<Vec<u32>>>,
+    ahead: Option<Ahead>,
     budget_epoch: Epoch,
     budget_used: u32,
     pub(crate) computed: u64,
@@ -44,7 +49,57 @@ struct Entry {
     used: u64,
 }
 
+/// One that is being computed on another thread.
+#[derive(Debug)]
+struct Ahead {
+    key: (Epoch, Root),
+    registry: RegistryId,
+    result: Receiver<Shuffling>,
+}
+
 impl Shufflings {
+    /// Begins to compute a shuffling that will soon be asked for, unless it is there or another one is under way.
+    pub(crate) fn prepare(&mut self, registry: &Registry, preset: &Preset, epoch: Epoch, decision: Decision) {
+        self.collect();
+        let seed = compute_seed(epoch, decision.mix);
+        if self.ahead.is_some() || self.cache.contains_key(&(epoch, seed)) || registry.versions_at(epoch).len() > 1 {
+            return;
+        }
+        let active = self.shared(registry.active_at(epoch, 0));
+        let (send, result) = sync_channel(1);
+        let preset = preset.clone();
+        let work = move || {
+            // Nobody listens any more if the chain is gone.
+            let _ = send.send(Shuffling::new(epoch, decision.root, seed, active, &preset));
+        };
+        // Without a thread it is computed when it is asked for.
+        if std::thread::Builder::new().name("shuffling".to_owned()).spawn(work).is_ok() {
+            self.ahead = Some(Ahead { key: (epoch, seed), registry: registry.id(), result });
+        }
+    }
+
+    /// Keeps what was computed ahead, if it is ready.
+    fn collect(&mut self) {
+        let Some(ahead) = self.ahead.take() else { return };
+        match ahead.result.try_recv() {
+            Ok(shuffling) => {
+                self.computed += 1;
+                self.clock += 1;
+                self.keep(ahead.key, ahead.registry, vec![Arc::new(shuffling)]);
+            }
+            Err(TryRecvError::Empty) => self.ahead = Some(ahead),
+            Err(TryRecvError::Disconnected) => {}
+        }
+    }
+
+    /// Waits for what is being computed ahead, if it is this.
+    fn wait_for(&mut self, key: (Epoch, Root)) -> Option<Arc<Shuffling>> {
+        let ahead = self.ahead.take_if(|ahead| ahead.key == key)?;
+        let shuffling = ahead.result.recv().ok()?;
+        self.computed += 1;
+        Some(Arc::new(shuffling))
+    }
+
     /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. Empty when
     /// `unusual` and the budget of this epoch (`now`) is used up: ask again later.
     pub(crate) fn get(
@@ -58,7 +113,7 @@ impl Shufflings {
     ) -> Vec<Arc<Shuffling>> {
         let seed = compute_seed(epoch, decision.mix);
         self.clock += 1;
-        let earlier = match self.cache.get_mut(&(epoch, seed)) {
+        let mut earlier = match self.cache.get_mut(&(epoch, seed)) {
             Some(entry) => {
                 entry.used = self.clock;
                 if entry.registry == registry.id() {
@@ -68,6 +123,7 @@ impl Shufflings {
             }
             None => Vec::new(),
         };
+        earlier.extend(self.wait_for((epoch, seed)));
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for version in registry.versions_at(epoch) {
             let active = self.shared(registry.active_at(epoch, version));

@@ -106,7 +106,7 @@ proptest! {
         }
         prop_assert_eq!(chain.stats().orphans, 0);
         prop_assert_eq!(chain.stats().blocks, blocks.len());
-        prop_assert_eq!(chain.head().slot.as_u64(), blocks.iter().map(|(_, slot)| *slot).max().unwrap());
+        prop_assert_eq!(chain.head_at(Slot::MAX).slot.as_u64(), blocks.iter().map(|(_, slot)| *slot).max().unwrap());
         for (target, slot) in blocks {
             let first = slot.div_ceil(SLOTS_PER_EPOCH);
             for epoch in [first, first + 1, first + 5] {
@@ -273,4 +273,28 @@ fn old_blocks_go_and_decision_blocks_stay() {
     chain.tick(Slot::new(20 * 200 + 5_000));
     assert!(chain.is_known_block(&parent));
     assert_eq!(chain.extend(&facts(999, 20 * 200 + 5_001, parent, 5)), Extension::Attached);
+}
+
+#[test]
+fn committees_computed_ahead_are_those_that_are_asked_for() {
+    let (mut chain, genesis, mix) = small_chain();
+    let mut all = HashMap::new();
+    let mut parent = genesis;
+    for nth in 0..30 {
+        let block = facts(nth, nth as u64 + 1, parent, nth as u64);
+        chain.tick(block.slot);
+        chain.extend(&block);
+        parent = block.root;
+        all.insert(block.root, block);
+    }
+    for epoch in 2..=3 {
+        // Block n has slot n + 1.
+        let target = root(epoch as usize * 8 - 1);
+        let Contexts::Certain(shufflings) = chain.contexts(&vote(epoch * SLOTS_PER_EPOCH, epoch, target, target)) else {
+            panic!("known")
+        };
+        assert_eq!(shufflings[0].seed(), model_seed(&all, target, epoch, mix));
+    }
+    // Whether they were ready, under way or not begun (30 slots pass in a moment here): none is computed twice.
+    assert!(chain.stats().shufflings_computed <= 3, "epochs 2 and 3 are asked for, 4 is prepared: {:?}", chain.stats());
 }
