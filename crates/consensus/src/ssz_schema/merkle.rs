@@ -50,7 +50,7 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
         Kind::Bitlist { limit } => {
             let n = bitlist_len(bytes);
             let mut bits = bytes[..n.div_ceil(8)].to_vec();
-            if n % 8 != 0
+            if !n.is_multiple_of(8)
                 && let Some(last) = bits.last_mut()
             {
                 *last &= !(1u8 << (n % 8));

@@ -87,7 +87,7 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
         },
         Kind::List { element, limit } => match element.fixed_len {
             Some(len) => {
-                if bytes.len() % len != 0 {
+                if !bytes.len().is_multiple_of(len) {
                     return Err(Problem::new(at, format!("{} bytes are no whole number of {len}-byte elements", bytes.len())));
                 }
                 within_limit(bytes.len() / len, *limit, "elements", at)?;
