@@ -5,7 +5,8 @@ use crate::server::Shared;
 use crate::view::{FindingSchema, FindingsView};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
@@ -81,7 +82,7 @@ pub(crate) async fn list(
     (status = 200, description = "the finding", body = FindingSchema),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Finding>, Problem> {
+pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Finding>, Problem> {
     Ok(Json(finding(&shared, &id).await?))
 }
 
@@ -96,7 +97,7 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(id): Path<String
 ))]
 pub(crate) async fn evidence(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     query: Result<Query<FormatQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -110,7 +111,7 @@ pub(crate) async fn evidence(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", body = Vec<u8>, content_type = "application/octet-stream"),
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, Problem> {
     Ok(Format::Ssz.show(&evidence_of(&shared, &id).await?))
 }
 
@@ -123,7 +124,7 @@ pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Path(id): Pa
 ))]
 pub(crate) async fn evidence_by_id(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     query: Result<Query<FormatQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -175,6 +176,19 @@ impl Format {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         response
+    }
+}
+
+/// The part of the path that a route names; what is wrong with it comes back as a problem.
+pub(crate) struct Segment(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(text)| Self(text))
+            .map_err(|error| Problem::bad_request(format!("{}; an id is plain text", error.body_text())))
     }
 }
 

@@ -26,7 +26,7 @@ async fn connect(api: &Api, path: &str, last_event_id: Option<&str>) -> Events {
 }
 
 async fn ids(events: &mut Events, n: usize) -> Vec<u64> {
-    events.take(n).map(|event| event.id.parse().unwrap()).collect().await
+    events.take(n).map(|event| event.id.parse::<u64>().unwrap()).collect().await
 }
 
 #[tokio::test]

@@ -1,0 +1,80 @@
+//! A database written by format 1 stays readable: the fixture is as that version wrote it.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod common;
+
+use common::*;
+use evidence::{DeliveryId, DeliveryState, OutboxCounts, Query, Severity, Store};
+use std::path::Path;
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1");
+/// Set to a folder, it gets a fresh fixture. For a new format: a new folder, and the old one stays.
+const WRITE: &str = "SLASHWATCH_TEST_WRITE_FIXTURE";
+
+fn delivery(seq: u64) -> DeliveryId {
+    DeliveryId { seq, route: route("ops") }
+}
+
+fn fill(dir: &Path) {
+    let store = open(dir);
+    store.record(vec![double_vote(7, 100), double_vote(258, 100), double_vote(7, 133)], &everyone(&["ops"])).unwrap();
+    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 140)], &everyone(&["ops"])).unwrap();
+    store.delivered(&delivery(1), at(200)).unwrap();
+    store.retry_at(&delivery(2), at(300), "away").unwrap();
+    store.given_up(&delivery(3), at(400), "refused 8 times").unwrap();
+    store.put_checkpoint("capture", b"offset 77").unwrap();
+    drop(store);
+    // Opening again moves everything from the log into tables, so that the fixture has both.
+    open(dir).put_checkpoint("node", b"x").unwrap();
+}
+
+fn check_content(store: &Store) {
+    let all: Vec<_> = store.all_findings().map(Result::unwrap).collect();
+    let (one, proof) = double_vote(7, 100);
+    assert_eq!(all[0], (1, one.clone()));
+    assert_eq!(all[3], (4, anomaly("clock_skew", Severity::Warning, 140)));
+    assert_eq!(all.len(), 4);
+    assert_eq!(store.finding(one.id).unwrap(), Some((1, one)));
+    assert_eq!(store.evidence(proof.id).unwrap().as_ref(), Some(&*proof));
+    let seqs = |query: Query| store.find(&query, 9).unwrap().findings.into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
+    assert_eq!(seqs(Query { validator: Some(consensus::ValidatorIndex::new(7)), ..Query::default() }), [1, 3]);
+    assert_eq!(seqs(Query { kind: Some("clock_skew".into()), ..Query::default() }), [4]);
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 2, delivered: 1, given_up: 1 });
+    let state = |seq| store.delivery(&delivery(seq)).unwrap().unwrap().state;
+    assert_eq!(state(1), DeliveryState::Delivered { at: at(200) });
+    assert_eq!(state(2), DeliveryState::Pending { next_attempt: at(300) });
+    assert_eq!(state(3), DeliveryState::GivenUp { at: at(400), reason: "refused 8 times".into() });
+    assert_eq!(store.due(at(300), 9).unwrap().len(), 2);
+    assert_eq!(store.checkpoint("capture").unwrap().as_deref(), Some(&b"offset 77"[..]));
+}
+
+#[test]
+fn format_1_is_read_and_written_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(FIXTURE).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    check_content(&Store::open_read_only(dir.path()).unwrap());
+    let store = open(dir.path());
+    check_content(&store);
+    assert_eq!(store.record(vec![double_vote(7, 100), double_vote(9, 9)], &[]).unwrap()[1].seq, 5);
+}
+
+#[test]
+fn todays_format_is_still_format_1() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    check_content(&open(dir.path()));
+    if let Some(wanted) = std::env::var_os(WRITE) {
+        std::fs::create_dir_all(&wanted).unwrap();
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            // Logs and options name the machine that wrote them, and nothing needs them.
+            if !name.starts_with("LOG") && !name.starts_with("OPTIONS") && name != "LOCK" {
+                std::fs::copy(entry.path(), Path::new(&wanted).join(name)).unwrap();
+            }
+        }
+    }
+}
