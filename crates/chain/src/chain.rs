@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub const MAX_CANDIDATES: usize = 4;
 /// How many epochs ahead of now a vote's committees are computed. Medalla's clocks needed 37.
 pub const FUTURE_EPOCHS: u64 = 64;
-/// How many epochs of blocks are kept behind now.
-pub const KEPT_EPOCHS: u64 = 128;
+/// How many epochs of blocks are kept behind now: as many as a state of mainnet names, so that an ERA file's votes find their targets.
+pub const KEPT_EPOCHS: u64 = 256;
 /// Branches looked at for candidates.
 const MAX_TIPS: usize = 16;
 /// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
@@ -189,9 +189,8 @@ impl Chain {
 
     /// Adds a *proven* block, and those that waited for it.
     pub fn extend(&mut self, block: &BlockFacts) -> Extension {
-        if let Some(clock) = self.reference.clock()
-            && block.slot.epoch(self.preset()) > clock.epoch(self.preset()).saturating_add(FUTURE_EPOCHS)
-        {
+        let now = self.now().epoch(self.preset());
+        if self.reference.has_clock() && block.slot.epoch(self.preset()) > now.saturating_add(FUTURE_EPOCHS) {
             self.tree.refused += 1;
             return Extension::Refused("its slot is more than 64 epochs in the future");
         }
@@ -199,6 +198,7 @@ impl Chain {
         match result {
             Insert::Attached => {
                 self.reference.block_seen(block.slot, block.proposer_index);
+                self.shufflings.refund();
                 let waiting = self.tree.take_waiting(&block.root);
                 self.attach_all(waiting);
                 self.changed();
@@ -206,6 +206,7 @@ impl Chain {
             }
             Insert::Known { news } => {
                 if news {
+                    self.shufflings.refund();
                     self.changed();
                 }
                 Extension::Known
@@ -242,8 +243,8 @@ impl Chain {
     /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, not more than an
     /// epoch past what three proposers agree on). Not a fork choice: the watcher follows every branch alike.
     pub fn head(&self) -> HeadView {
-        let now = self.reference.clock().unwrap_or_else(|| self.now().saturating_add(self.preset().slots_per_epoch));
-        self.head_at(now)
+        let allowance = if self.reference.has_clock() { 0 } else { self.preset().slots_per_epoch };
+        self.head_at(self.now().saturating_add(allowance))
     }
 
     /// [`Self::head`] as it looks from `slot`.

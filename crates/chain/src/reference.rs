@@ -13,7 +13,7 @@ const MAX_AHEAD: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     slot: Slot,
-    clock: Option<Slot>,
+    has_clock: bool,
     /// Latest slot of each proposer ahead of `slot`.
     ahead: Vec<(Slot, ValidatorIndex)>,
 }
@@ -24,13 +24,14 @@ impl Reference {
         self.slot
     }
 
-    pub(crate) fn clock(&self) -> Option<Slot> {
-        self.clock
+    /// Whether the caller tells the time.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.has_clock
     }
 
     /// The caller's clock.
     pub(crate) fn tick(&mut self, slot: Slot) {
-        self.clock = Some(slot);
+        self.has_clock = true;
         self.reach(slot);
     }
 
@@ -41,7 +42,7 @@ impl Reference {
 
     /// A block was attached.
     pub(crate) fn block_seen(&mut self, slot: Slot, proposer: ValidatorIndex) {
-        if self.clock.is_some() || slot <= self.slot {
+        if self.has_clock || slot <= self.slot {
             return;
         }
         match self.ahead.iter_mut().find(|(_, other)| *other == proposer) {

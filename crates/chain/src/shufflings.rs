@@ -159,13 +159,22 @@ impl Shufflings {
         self.bytes
     }
 
+    /// A block has come that was news: what it brings may ask for odd epochs once more. So a replay of old blocks, in which no time
+    /// passes, is not held up, and an attacker would need a proven block for each.
+    pub(crate) fn refund(&mut self) {
+        self.budget_used = self.budget_used.saturating_sub(1);
+    }
+
     fn spend(&mut self, now: Epoch) -> bool {
         if now != self.budget_epoch {
             self.budget_epoch = now;
             self.budget_used = 0;
         }
+        if self.budget_used >= MAX_UNUSUAL_PER_EPOCH {
+            return false;
+        }
         self.budget_used += 1;
-        self.budget_used <= MAX_UNUSUAL_PER_EPOCH
+        true
     }
 
     fn keep(&mut self, key: (Epoch, Root), registry: RegistryId, shufflings: Vec<Arc<Shuffling>>) {

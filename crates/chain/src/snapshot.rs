@@ -9,7 +9,7 @@ use consensus::state::StateView;
 use consensus::{Epoch, Preset, Root, Slot};
 
 /// Epochs of a state's past whose mixes are taken.
-pub(crate) const PAST_EPOCHS: u64 = 256;
+pub(crate) const PAST_EPOCHS: u64 = KEPT_EPOCHS + 4;
 /// Oldest entries of the mix vector left alone: the next epochs overwrite them.
 const MIX_MARGIN: u64 = 2;
 

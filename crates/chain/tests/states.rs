@@ -91,6 +91,27 @@ fn a_later_state_knows_the_committees_of_its_past_and_future() {
     }
 }
 
+/// An ERA file: the state comes last and the blocks lie before it. No time passes while they are read.
+#[test]
+fn blocks_before_the_state_find_their_committees() {
+    let story = story();
+    let mut whole = story.whole();
+    let n = story.trunk.len();
+    let mut era = story.chain(&story.state_after(n, story.slot(n - 1)));
+    era.tick(Slot::new(0));
+    let generation = era.generation();
+    extend_all(&mut era, &story.trunk);
+    assert!(era.generation() > generation, "their reveals are news");
+    assert_eq!(era.head(), whole.head());
+    let mut n_certain = 0;
+    for vote in story.capture.singles() {
+        let expected = certain(&mut whole, &vote.data);
+        n_certain += usize::from(expected.is_some());
+        assert_eq!(certain(&mut era, &vote.data), expected, "{:?}", vote.data);
+    }
+    assert!(n_certain > 50);
+}
+
 #[test]
 fn a_state_closes_the_gap_between_blocks() {
     let story = story();
