@@ -25,6 +25,9 @@ pub enum SimError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The task that sends the messages is gone.
+    #[error("the simulation broke off; this is a mistake of the program, please report it with the scenario and the log")]
+    BrokenOff,
     /// A thread of the operating system could not be had.
     #[error("no thread for the simulation; check the limit of processes (ulimit -u)")]
     Thread(#[source] std::io::Error),

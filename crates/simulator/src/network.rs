@@ -50,14 +50,11 @@ pub struct Progress {
 /// A running simulated network. Dropping it stops it; [`SimNetwork::stop`] waits until it is gone.
 #[derive(Debug)]
 pub struct SimNetwork {
-    /// Genesis state.
-    pub state_ssz: Vec<u8>,
-    pub config_yaml: String,
-    /// Seconds since the Unix epoch.
-    pub genesis_time: u64,
-    pub genesis_validators_root: Root,
-    /// Multiaddrs with `/p2p/`, one per node: the watcher dials all of them.
-    pub peers: Vec<String>,
+    state_ssz: Vec<u8>,
+    config_yaml: String,
+    genesis_time: u64,
+    genesis_validators_root: Root,
+    peers: Vec<String>,
     truth: Arc<Mutex<GroundTruth>>,
     progress: watch::Receiver<Progress>,
     nodes: Vec<Node>,
@@ -66,12 +63,20 @@ pub struct SimNetwork {
 }
 
 impl SimNetwork {
+    /// Sets the network up and begins, see [`SimNetwork::start_at`]; now is now.
+    ///
+    /// # Errors
+    /// The scenario cannot be played, or loopback sockets or threads cannot be had.
+    pub async fn start(scenario: Scenario) -> Result<Self, SimError> {
+        Self::start_at(scenario, SystemTime::now()).await
+    }
+
     /// Sets the network up and begins: genesis is the first whole second after `now` plus the scenario's delay. Needs a tokio
     /// runtime. The first message waits, within the scenario's patience, until somebody listens to each node.
     ///
     /// # Errors
-    /// The scenario cannot be played, or loopback sockets or threads cannot be had.
-    pub async fn start(scenario: Scenario, now: SystemTime) -> Result<Self, SimError> {
+    /// As [`SimNetwork::start`].
+    pub async fn start_at(scenario: Scenario, now: SystemTime) -> Result<Self, SimError> {
         scenario.check()?;
         let genesis_time = first_second_after(now + scenario.genesis_delay);
         let config_yaml = config_yaml(&scenario);
@@ -117,6 +122,29 @@ impl SimNetwork {
         })
     }
 
+    /// Genesis state, SSZ.
+    pub fn state_ssz(&self) -> &[u8] {
+        &self.state_ssz
+    }
+
+    pub fn config_yaml(&self) -> &str {
+        &self.config_yaml
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn genesis_time(&self) -> u64 {
+        self.genesis_time
+    }
+
+    pub fn genesis_validators_root(&self) -> Root {
+        self.genesis_validators_root
+    }
+
+    /// Multiaddrs with `/p2p/`, one per node: the watcher dials all of them.
+    pub fn peers(&self) -> &[String] {
+        &self.peers
+    }
+
     /// Everything there was to find up to now.
     pub fn truth(&self) -> GroundTruth {
         lock(&self.truth).clone()
@@ -132,11 +160,14 @@ impl SimNetwork {
         self.progress.clone()
     }
 
-    /// Waits until the scenario is played. The nodes stay until [`SimNetwork::stop`].
-    pub async fn finished(&self) -> GroundTruth {
-        // An error means that the crier is gone, so nothing more will be said.
-        let _ = self.progress.clone().wait_for(|progress| progress.done).await;
-        self.truth()
+    /// Waits until the scenario is played, and says what there was to find. The nodes stay until [`SimNetwork::stop`].
+    ///
+    /// # Errors
+    /// The simulation broke off.
+    pub async fn run(&self) -> Result<GroundTruth, SimError> {
+        let mut progress = self.progress.clone();
+        let played = progress.wait_for(|progress| progress.done).await;
+        played.map(|_| self.truth()).map_err(|_| SimError::BrokenOff)
     }
 
     /// Ends it, played out or not: goodbyes, sockets closed. Gives what there was to find.

@@ -40,3 +40,61 @@ fn accepted_from_electra(seed: Root, i: u64) -> bool {
     let value = u64::from(u16::from_le_bytes([random[at], random[at + 1]]));
     32 * u64::from(u16::MAX) >= 2048 * value
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::state::{StateView, fork_of_state};
+    use consensus::{Epoch, SignedBlock, Spec};
+    use sources::capture::{CaptureFile, Entry};
+    use std::path::PathBuf;
+
+    /// Captures made with the executable specification; the small set of the repository where the full one is missing.
+    fn captures() -> Vec<PathBuf> {
+        let folders =
+            ["/../../../shared/captures", "/../../tests/data"].map(|end| format!("{}{end}", env!("CARGO_MANIFEST_DIR")));
+        let list = |folder: &String| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            entries.filter(|path| path.extension().is_some_and(|end| end == "e2s")).collect()
+        };
+        let full = list(&folders[0]);
+        if full.is_empty() {
+            println!("no {}: the small set is used", folders[0]);
+            return list(&folders[1]);
+        }
+        full
+    }
+
+    #[test]
+    fn proposers_are_those_of_the_specification() {
+        let mut n_blocks = 0;
+        for path in captures() {
+            let file = CaptureFile::open(&path).unwrap();
+            let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+            let ssz = file.first_state().unwrap().unwrap();
+            let fork = fork_of_state(&spec, &ssz).unwrap();
+            if fork > ForkName::Fulu {
+                continue;
+            }
+            let state = StateView::parse(fork, &spec.preset, &ssz).unwrap();
+            let active: Vec<u32> = (0..state.n_validators() as u32).collect();
+            let mix = state.randao_mix(Epoch::new(0));
+            for located in file.entries().unwrap() {
+                let Entry::Gossip(gossip) = located.unwrap().entry else { continue };
+                if !gossip.topic.ends_with("/beacon_block/ssz_snappy") {
+                    continue;
+                }
+                let Ok(ssz) = snap::raw::Decoder::new().decompress_vec(&gossip.payload) else { continue };
+                let Ok(block) = SignedBlock::from_ssz(fork, &spec.preset, &ssz) else { continue };
+                let header = block.signed_header.message;
+                // Epochs 0 and 1 are seeded by the genesis state's mixes.
+                if header.slot.epoch(&spec.preset) <= Epoch::new(1) {
+                    let expected = proposer(fork, &spec.preset, &active, mix, header.slot);
+                    assert_eq!(header.proposer_index, expected, "{} slot {}", path.display(), header.slot);
+                    n_blocks += 1;
+                }
+            }
+        }
+        assert!(n_blocks >= 10, "blocks to compare with: {n_blocks}");
+    }
+}

@@ -48,15 +48,15 @@ async fn over_sockets_a_listener_hears_every_crime() {
         patience: Duration::from_secs(300),
         ..Scenario::staked(64, 16)
     };
-    let network = crate::SimNetwork::start(scenario.clone(), SystemTime::now()).await.unwrap();
-    let world = World::new(scenario, network.genesis_time).unwrap();
-    assert_eq!(world.genesis.state_ssz, network.state_ssz);
+    let network = crate::SimNetwork::start_at(scenario.clone(), SystemTime::now()).await.unwrap();
+    let world = World::new(scenario, network.genesis_time()).unwrap();
+    assert_eq!(world.genesis.state_ssz, network.state_ssz());
     let config =
-        GossipConfig { peers: network.peers.iter().map(|peer| peer.parse().unwrap()).collect(), ..GossipConfig::default() };
+        GossipConfig { peers: network.peers().iter().map(|peer| peer.parse().unwrap()).collect(), ..GossipConfig::default() };
     let (_status, seen) = tokio::sync::watch::channel(StatusView::default());
     let metrics = sources::metrics::SourceMetrics::unregistered();
     let mut watcher = GossipService::start(config, Arc::new(world.network.clone()), seen, metrics).unwrap();
-    let truth = network.finished().await;
+    let truth = network.run().await.unwrap();
     assert!(!truth.crimes.is_empty() && truth.pairs().iter().all(|(kind, _)| *kind == Offence::DoubleVote));
 
     let mut outsider = Outsider::new(&world);
@@ -82,9 +82,9 @@ async fn over_sockets_a_listener_hears_every_crime() {
 
 #[tokio::test]
 async fn a_network_without_listeners_stops_when_told() {
-    let network = crate::SimNetwork::start(Scenario::quiet(16), SystemTime::now()).await.unwrap();
-    assert_eq!(network.peers.len(), 3);
-    assert!(network.peers.iter().all(|peer| peer.starts_with("/ip4/127.0.0.1/tcp/") && peer.contains("/p2p/16Uiu2HA")));
+    let network = crate::SimNetwork::start(Scenario::quiet(16)).await.unwrap();
+    assert_eq!(network.peers().len(), 3);
+    assert!(network.peers().iter().all(|peer| peer.starts_with("/ip4/127.0.0.1/tcp/") && peer.contains("/p2p/16Uiu2HA")));
     let truth = network.stop().await;
     assert_eq!((truth.crimes.len(), truth.messages), (0, 0));
 }
