@@ -64,7 +64,7 @@ impl World {
             return Some(sent(TopicName::BeaconBlock, self.forged_block(slot, &self.keys)));
         }
         let data = AttestationData { beacon_block_root: elsewhere, ..self.honest_data(slot, committee) };
-        let signature = if n % 3 == 0 {
+        let signature = if n.is_multiple_of(3) {
             self.keys.sign(other, self.vote_root(&data))
         } else {
             SignatureBytes::from_slice(&dice.bytes(96, "no signature", &about))

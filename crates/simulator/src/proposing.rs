@@ -63,7 +63,6 @@ impl World {
             randao_reveal: self.keys.sign(proposer, self.signing_root(epoch_root, DomainType::Randao, epoch)),
             graffiti: graffiti(text),
             attestations,
-            ..Body::empty()
         }
     }
 

@@ -213,7 +213,7 @@ impl Scenario {
         if self.n_nodes == 0 || self.n_nodes > MAX_NODES {
             return wrong("n_nodes", self.n_nodes.to_string(), format!("1 to {MAX_NODES}"));
         }
-        if self.slot_duration.as_millis() == 0 || self.slot_duration.subsec_nanos() % 1_000_000 != 0 {
+        if self.slot_duration.as_millis() == 0 || !self.slot_duration.subsec_nanos().is_multiple_of(1_000_000) {
             return wrong("slot_duration", format!("{:?}", self.slot_duration), "whole milliseconds from 1 on".to_owned());
         }
         if self.fork > ForkName::Fulu {

@@ -217,7 +217,7 @@ impl Outsider {
                         self.mixes.push(*self.mixes.last().unwrap());
                     }
                     let mix = self.mixes.last_mut().unwrap();
-                    *mix = *mix ^ Root::from(sha256(block.randao_reveal.as_slice()));
+                    *mix ^= Root::from(sha256(block.randao_reveal.as_slice()));
                 }
                 claims
             }
