@@ -20,6 +20,7 @@
 
 mod batch;
 mod bls;
+mod check;
 mod config;
 mod decode;
 mod docket;
@@ -36,6 +37,7 @@ mod test_data;
 mod verifier;
 
 pub use batch::Signed;
+pub use check::{is_valid_indexed_attestation, is_valid_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use message::{
     Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp, SourceKind,

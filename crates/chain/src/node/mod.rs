@@ -187,7 +187,7 @@ impl NodeSet {
     }
 
     /// GET of a JSON document, its `data`.
-    async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, NodeError> {
+    async fn json<T: DeserializeOwned + Send>(&self, path: &str) -> Result<T, NodeError> {
         let body: Data<T> = self.get_parsed(path, self.limits().small_bytes).await?;
         Ok(body.data)
     }

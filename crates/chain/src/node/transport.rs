@@ -1,12 +1,13 @@
 //! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
 use futures::StreamExt;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Client, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tracing::{debug, warn};
@@ -192,6 +193,9 @@ impl Answer {
     }
 }
 
+/// A request under way. Boxed: as an async closure its future could not be sent between threads.
+type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, NodeError>> + Send + 'a>>;
+
 /// One or more beacon nodes; cheap to share behind an `Arc`.
 #[derive(Debug)]
 pub struct NodeSet {
@@ -253,27 +257,32 @@ impl NodeSet {
 
     /// GET from the last good node, then from the others, in a few rounds.
     pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
-        self.rounds(path, async |nth| self.get_from(nth, path, format, limit).await).await
+        self.rounds(path, |nth| Box::pin(self.get_from(nth, path, format, limit))).await
     }
 
     /// [`Self::get`], where an answer that does not parse also sends us to the next node.
-    pub(super) async fn get_parsed<T: DeserializeOwned>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
-        self.rounds(path, async |nth| self.get_from(nth, path, Format::Json, limit).await?.parse()).await
+    pub(super) async fn get_parsed<T: DeserializeOwned + Send>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
+        self.rounds(path, |nth| Box::pin(async move { self.get_from(nth, path, Format::Json, limit).await?.parse() })).await
     }
 
-    async fn rounds<T>(&self, path: &str, ask: impl AsyncFn(usize) -> Result<T, NodeError>) -> Result<T, NodeError> {
-        let pauses = ExponentialBuilder::default()
+    async fn rounds<'a, T>(&self, path: &str, ask: impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
+        let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.config.first_pause)
             .with_max_delay(self.config.first_pause.saturating_mul(16))
-            .with_max_times(self.config.rounds.saturating_sub(1));
-        (async || self.round(path, &ask).await)
-            .retry(pauses)
-            .when(NodeError::is_worth_retry)
-            .notify(|error: &NodeError, pause: Duration| debug!(%error, ?pause, "no node answers, trying again"))
-            .await
+            .with_max_times(self.config.rounds.saturating_sub(1))
+            .build();
+        loop {
+            let error = match self.round(path, &ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let Some(pause) = pauses.next().filter(|_| error.is_worth_retry()) else { return Err(error) };
+            debug!(%error, ?pause, "no node answers, trying again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
-    async fn round<T>(&self, path: &str, ask: &impl AsyncFn(usize) -> Result<T, NodeError>) -> Result<T, NodeError> {
+    async fn round<'a, T>(&self, path: &str, ask: &impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
         let first = self.good.load(Ordering::Relaxed);
         let mut errors = Vec::new();
         for offset in 0..self.nodes.len() {

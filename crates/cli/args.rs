@@ -1,0 +1,112 @@
+//! The arguments, as in the contract with outside programs: names and meanings are fixed.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Watches Ethereum's beacon chain for slashable messages as they happen, and proves what it finds.
+#[derive(Parser)]
+#[command(name = "slashwatch", version, about, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// The watcher: listens, judges, records, alerts, serves, until SIGINT or SIGTERM.
+    Run {
+        /// Configuration file; `slashwatch config show-defaults` prints one.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021.
+    Demo {
+        /// Slots to run; the incident is over well before the default ends.
+        #[arg(long, default_value_t = 24)]
+        slots: u64,
+        /// Length of a slot.
+        #[arg(long, default_value_t = 2000)]
+        slot_ms: u64,
+        /// Simulated validators.
+        #[arg(long, default_value_t = 256)]
+        validators: u64,
+        /// Where the page and the API are served; port 0 takes any free one.
+        #[arg(long, default_value = "127.0.0.1:5080")]
+        listen: std::net::SocketAddr,
+        /// Makes the same network and the same crimes again.
+        #[arg(long, default_value_t = 2021)]
+        seed: u64,
+        /// Keeps the page up after the incident, until Ctrl-C.
+        #[arg(long)]
+        stay: bool,
+        /// Keeps findings and index here instead of a temporary folder.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Capture or ERA files through the whole pipeline, as fast as it goes.
+    Replay {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Keeps index and findings here, over several runs; without it a temporary folder is used.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Writes all findings of the data directory, one JSON object a line; `-` is stdout.
+        #[arg(long, value_name = "OUT.jsonl")]
+        findings: Option<PathBuf>,
+        /// Writes incidents, one JSON object a line.
+        #[arg(long, value_name = "OUT.jsonl")]
+        incidents: Option<PathBuf>,
+        /// Writes each proof as `<evidence id>.ssz` and `.json`.
+        #[arg(long, value_name = "DIR")]
+        evidence_dir: Option<PathBuf>,
+        /// A built-in network's name, or a folder with config.yaml: for ERA files, which carry none.
+        #[arg(long, value_name = "NAME or DIR")]
+        network: Option<String>,
+        /// Exit code 1 if the data directory holds any finding at the end.
+        #[arg(long)]
+        fail_on_finding: bool,
+    },
+    /// Records what the sources hear into a capture file, until SIGINT or SIGTERM.
+    Capture {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Read-only look at a data directory.
+    Inspect {
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// `validator N`, or `finding ID`, or just the id.
+        #[arg(value_name = "validator N or finding ID", num_args = 0..=2)]
+        what: Vec<String>,
+    },
+    /// Looks at configuration files.
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// Proves that alerts arrive.
+    Alert {
+        #[command(subcommand)]
+        action: AlertAction,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ConfigAction {
+    /// All problems of a file at once, with their path in it.
+    Check { file: PathBuf },
+    /// Every option with its default and reason.
+    ShowDefaults,
+}
+
+#[derive(Subcommand)]
+pub enum AlertAction {
+    /// Sends a test message to one route.
+    Test {
+        route: String,
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}

@@ -1,0 +1,175 @@
+//! One function per command: arguments in, the pipeline called, what it says printed.
+
+mod demo;
+mod inspect;
+
+use crate::args::{AlertAction, Args, Command, ConfigAction};
+use crate::exit::{FAILED, Usage};
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::config::{Config, LogConfig, LogFormat};
+use pipeline::replay::{Replay, ReplayOptions, Summary};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tracing_subscriber::EnvFilter;
+
+/// Runs a command; the value is the exit code.
+pub fn run(args: Args) -> anyhow::Result<u8> {
+    match args.command {
+        Command::Run { config } => {
+            let config = load(&config)?;
+            pipeline::run::run(config, stop_signal)?;
+            Ok(0)
+        }
+        Command::Capture { config, out } => {
+            let config = load(&config)?;
+            let summary = pipeline::capture::capture(config, &out, stop_signal)?;
+            eprintln!("{}: {summary}", out.display());
+            Ok(0)
+        }
+        Command::Replay { files, data_dir, findings, incidents, evidence_dir, network, fail_on_finding } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            replay(files, data_dir, findings, incidents, evidence_dir, network, fail_on_finding)
+        }
+        Command::Demo { slots, slot_ms, validators, listen, seed, stay, data_dir } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            demo::demo(demo::Options { slots, slot_ms, validators, listen, seed, stay, data_dir })
+        }
+        Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
+        Command::Config { action: ConfigAction::ShowDefaults } => {
+            print!("{}", Config::defaults_toml());
+            Ok(0)
+        }
+        Command::Config { action: ConfigAction::Check { file } } => {
+            Config::load(&file)?;
+            eprintln!("{} is valid", file.display());
+            Ok(0)
+        }
+        Command::Alert { action: AlertAction::Test { route, config } } => {
+            let config = Config::load(&config)?;
+            let answer = pipeline::run::test_alert(&config, &route)?;
+            println!("{answer}");
+            Ok(0)
+        }
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = Config::load(path)?;
+    log_to_stderr(&config.log)?;
+    Ok(config)
+}
+
+fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
+    let filter = EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    match config.format {
+        LogFormat::Text => builder.with_ansi(colours).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// Resolves on SIGINT or SIGTERM.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be listened for; Ctrl-C still works");
+            let _ = tokio::signal::ctrl_c().await;
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn replay(
+    files: Vec<PathBuf>,
+    data_dir: Option<PathBuf>,
+    findings: Option<PathBuf>,
+    incidents: Option<PathBuf>,
+    evidence_dir: Option<PathBuf>,
+    network: Option<String>,
+    fail_on_finding: bool,
+) -> anyhow::Result<u8> {
+    let temporary = if data_dir.is_none() {
+        Some(tempfile::tempdir().context("cannot make a temporary folder; give --data-dir")?)
+    } else {
+        None
+    };
+    let data_dir = data_dir.or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned())).expect("one of the two is there");
+    let mut options = ReplayOptions { files, data_dir, network, ..ReplayOptions::default() };
+    // Tests vary what must not matter.
+    if let Some(batch) = std::env::var("SLASHWATCH_BATCH_MESSAGES").ok().and_then(|text| text.parse().ok()) {
+        options.batch_messages = batch;
+    }
+    let bar = progress_bar();
+    let started = Instant::now();
+    let mut replay = Replay::open(options)?;
+    let outcome = replay.run(&mut |done, total, messages| {
+        bar.set_length(total);
+        bar.set_position(done);
+        let rate = messages as f64 / started.elapsed().as_secs_f64().max(1e-3);
+        bar.set_message(format!("{messages} messages, {rate:.0}/s"));
+    });
+    bar.finish_and_clear();
+    // What was read before the problem is processed, kept and written out like everything else.
+    let written = write_out(&replay, findings.as_deref(), incidents.as_deref(), evidence_dir.as_deref());
+    let summary = replay.summary();
+    print_summary(&summary, started.elapsed().as_secs_f64());
+    written?;
+    outcome?;
+    Ok(if fail_on_finding && summary.findings > 0 { FAILED } else { 0 })
+}
+
+fn write_out(replay: &Replay, findings: Option<&Path>, incidents: Option<&Path>, evidence: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(path) = findings {
+        let mut out = output(path)?;
+        replay.write_findings(&mut out)?;
+        out.flush().with_context(|| could_not_write(path))?;
+    }
+    if let Some(path) = incidents {
+        // No detector of incidents is there yet, so there is none to write; the file says so by being empty.
+        output(path)?.flush().with_context(|| could_not_write(path))?;
+    }
+    if let Some(folder) = evidence {
+        replay.write_evidence(folder).with_context(|| could_not_write(folder))?;
+    }
+    Ok(())
+}
+
+fn could_not_write(path: &Path) -> String {
+    format!("cannot write {}; check that the folder exists and the disk has room", path.display())
+}
+
+fn output(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdout().lock()));
+    }
+    let file = std::fs::File::create(path).with_context(|| could_not_write(path))?;
+    Ok(Box::new(std::io::BufWriter::new(file)))
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {msg} eta {eta}").expect("a constant template");
+    // Hidden by itself where stderr is no terminal.
+    ProgressBar::new(0).with_style(style)
+}
+
+fn print_summary(summary: &Summary, seconds: f64) {
+    eprintln!("{} entries, {} messages in {seconds:.2} s", summary.entries, summary.messages);
+    for (what, count) in &summary.outcomes {
+        eprintln!("  {count:>8}  {what}");
+    }
+    eprintln!("{} findings ({} new)", summary.findings, summary.new_findings);
+    for (kind, count) in &summary.by_kind {
+        eprintln!("  {count:>8}  {kind}");
+    }
+}

@@ -1,0 +1,134 @@
+//! `slashwatch demo`: a simulated network on loopback with the incident of February 2021 in it, watched live.
+//!
+//! The network is real libp2p between nodes of this process; the watcher is the same as in `run`. At the end what was found
+//! is compared with what the simulator says was done: the two share no code.
+
+use crate::exit::FAILED;
+use anyhow::Context as _;
+use evidence::Finding;
+use pipeline::config::Config;
+use pipeline::run::Watcher;
+use simulator::{Crime, STAKED_KEYS, Scenario, SimNetwork};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the last messages may take to be judged after the last slot.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub struct Options {
+    pub slots: u64,
+    pub slot_ms: u64,
+    pub validators: u64,
+    pub listen: SocketAddr,
+    pub seed: u64,
+    pub stay: bool,
+    pub data_dir: Option<PathBuf>,
+}
+
+pub fn demo(options: Options) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
+    runtime.block_on(stage(options))
+}
+
+async fn stage(options: Options) -> anyhow::Result<u8> {
+    let operator_keys = STAKED_KEYS.min(options.validators as usize / 2);
+    let scenario = Scenario {
+        seed: options.seed,
+        slots: options.slots,
+        slot_duration: Duration::from_millis(options.slot_ms),
+        ..Scenario::staked(options.validators as usize, operator_keys)
+    };
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    eprintln!(
+        "a network of {} validators, {} nodes on loopback, {} slots of {} ms; an operator of {operator_keys} keys starts a second machine",
+        scenario.n_validators, scenario.n_nodes, scenario.slots, options.slot_ms
+    );
+    let network = SimNetwork::start(scenario).await?;
+    let config = config(&network, folder.path(), &options)?;
+    let watcher = Watcher::start(config).await?;
+    if let Some(address) = watcher.api_address() {
+        println!("page and API: http://{address}");
+    }
+    let outcome = watch(&watcher, network, options.stay).await;
+    watcher.stop().await?;
+    outcome
+}
+
+/// The watcher's configuration: the network's own files, all its nodes as peers, no alerts.
+fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Result<Config> {
+    let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
+    std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;
+    std::fs::write(&state, network.state_ssz()).context("cannot write to the temporary folder")?;
+    let mut config = Config { data_dir: options.data_dir.clone().unwrap_or_else(|| folder.join("data")), ..Config::default() };
+    config.network.config = Some(yaml);
+    config.network.state = Some(state);
+    config.gossip.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
+    config.gossip.peers = network.peers().to_vec();
+    config.api.listen = options.listen;
+    Ok(config)
+}
+
+async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Result<u8> {
+    let (new, mut news) = tokio::sync::watch::channel(0);
+    let _subscription = watcher.store().subscribe(move |seq| {
+        new.send_replace(seq);
+    });
+    let mut told = 0;
+    let run = network.run();
+    tokio::pin!(run);
+    let truth = loop {
+        tokio::select! {
+            truth = &mut run => break truth?,
+            _ = news.changed() => told = tell(watcher, told)?,
+        }
+    };
+    // What was sent last may still be on its way.
+    let wanted = truth.crimes.len() as u64;
+    let _ = tokio::time::timeout(GRACE, async {
+        while watcher.store().count() < wanted && news.changed().await.is_ok() {}
+    })
+    .await;
+    tell(watcher, told)?;
+    let found: Vec<Finding> = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding).collect();
+    let complete = reckon(&truth.crimes, &found);
+    if stay {
+        eprintln!("the page stays up; Ctrl-C ends it");
+        super::stop_signal().await;
+    }
+    Ok(if complete { 0 } else { FAILED })
+}
+
+/// Prints findings after `told`; gives the last one's number.
+fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
+    let mut last = told;
+    for (seq, finding) in watcher.store().findings_after(told, 1000)? {
+        last = seq;
+        let validator = finding.validator.as_ref().map_or_else(String::new, |subject| subject.index.to_string());
+        let latency = finding.second_seen.map_or(Duration::ZERO, |seen| finding.recorded_at.since(seen));
+        println!("slot {:>4}  {:<15}  validator {validator:>5}  {:>4} ms after the second message", finding.slot, finding.kind, latency.as_millis());
+    }
+    Ok(last)
+}
+
+/// Crimes against findings; true if they are the same.
+fn reckon(crimes: &[Crime], found: &[Finding]) -> bool {
+    let committed: BTreeMap<_, _> = crimes.iter().map(|crime| (crime.finding_id, crime)).collect();
+    let ids: BTreeSet<_> = found.iter().map(|finding| finding.id).collect();
+    let missed = committed.keys().filter(|id| !ids.contains(*id)).count();
+    let invented = ids.iter().filter(|id| !committed.contains_key(*id)).count();
+    let mut latencies: Vec<Duration> = found
+        .iter()
+        .filter_map(|finding| {
+            let crime = committed.get(&finding.id)?;
+            Some(Duration::from_nanos(finding.recorded_at.as_unix_ns().saturating_sub(crime.second_message_sent_at)))
+        })
+        .collect();
+    latencies.sort();
+    println!("crimes committed {}, found {}, missed {missed}, false {invented}", committed.len(), committed.len() - missed);
+    if let (Some(median), Some(worst)) = (latencies.get(latencies.len() / 2), latencies.last()) {
+        println!("second message sent to finding on disk: median {} ms, worst {} ms", median.as_millis(), worst.as_millis());
+    }
+    missed == 0 && invented == 0
+}

@@ -1,0 +1,82 @@
+//! `slashwatch inspect`: JSON on stdout, so that it can be read by people and by `jq`.
+
+use crate::exit::{FAILED, Usage};
+use consensus::{Root, ValidatorIndex};
+use pipeline::inspect::Inspection;
+use serde_json::json;
+use std::path::Path;
+
+/// Findings listed for one validator.
+const MAX_FINDINGS: usize = 1000;
+
+pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
+    let words: Vec<&str> = what.iter().map(String::as_str).collect();
+    let wanted = match words.as_slice() {
+        [] => Wanted::Overview,
+        ["validator", index] => Wanted::Validator(parse(index, "a validator index")?),
+        ["finding", id] | [id] if id.starts_with("0x") => Wanted::Finding(parse(id, "a finding's id: 0x and 64 hex digits")?),
+        _ => return Err(Usage(format!("cannot inspect {:?}: say `validator N` or `finding ID`", what.join(" "))).into()),
+    };
+    let inspection = Inspection::open(data_dir)?;
+    let shown = match wanted {
+        Wanted::Overview => overview(&inspection)?,
+        Wanted::Validator(index) => validator(&inspection, index)?,
+        Wanted::Finding(id) => {
+            let Some((finding, evidence)) = inspection.finding(id)? else {
+                eprintln!("slashwatch: no finding {id} in {}; `slashwatch inspect --data-dir` lists what is there", data_dir.display());
+                return Ok(FAILED);
+            };
+            json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json) })
+        }
+    };
+    println!("{}", serde_json::to_string_pretty(&shown)?);
+    Ok(0)
+}
+
+enum Wanted {
+    Overview,
+    Validator(ValidatorIndex),
+    Finding(Root),
+}
+
+fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, Usage> {
+    text.parse().map_err(|_| Usage(format!("{text:?} is not {wanted}")))
+}
+
+fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
+    let network = &inspection.network;
+    let mut by_kind = std::collections::BTreeMap::<String, u64>::new();
+    for row in inspection.store().all_findings() {
+        *by_kind.entry(row?.1.kind).or_default() += 1;
+    }
+    Ok(json!({
+        "network": network.spec.config_name,
+        "genesis_validators_root": network.genesis_validators_root,
+        "findings": by_kind,
+        "outbox": inspection.store().outbox_counts(),
+        "index": inspection.index().map(|index| index.stats()),
+    }))
+}
+
+fn validator(inspection: &Inspection, index: ValidatorIndex) -> anyhow::Result<serde_json::Value> {
+    let Some(store) = inspection.index() else {
+        anyhow::bail!("a running slashwatch has the vote index open; ask its API, or stop it and try again");
+    };
+    let votes = store.votes_of(index)?;
+    let proposals = store.proposals_of(index)?;
+    Ok(json!({
+        "validator": index,
+        "offender": votes.offender,
+        "votes": votes.votes.iter().map(|vote| json!({
+            "slot": vote.data.slot,
+            "source": vote.data.source.epoch,
+            "target": vote.data.target.epoch,
+            "data_root": vote.data_root,
+            "beacon_block_root": vote.data.beacon_block_root,
+            "outside_chain": vote.outside_chain,
+        })).collect::<Vec<_>>(),
+        "gaps": votes.gaps.iter().map(|gap| json!({ "first": gap.first, "last": gap.last })).collect::<Vec<_>>(),
+        "proposals": proposals.iter().map(|proposal| json!({ "slot": proposal.header.slot, "root": proposal.root })).collect::<Vec<_>>(),
+        "findings": inspection.findings_of(index, MAX_FINDINGS)?,
+    }))
+}

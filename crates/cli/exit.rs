@@ -1,0 +1,34 @@
+//! Exit codes, by what went wrong.
+
+use pipeline::PipelineError;
+
+/// Wrong usage or configuration.
+pub const USAGE: u8 = 64;
+/// Unreadable input.
+pub const UNREADABLE: u8 = 65;
+/// Failed, or found something where that was asked for.
+pub const FAILED: u8 = 1;
+
+/// An error of usage that is found only after parsing the arguments.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The exit code an error stands for.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() || error.is::<pipeline::config::ConfigError>() {
+        return USAGE;
+    }
+    match error.downcast_ref::<PipelineError>() {
+        Some(PipelineError::Config(_) | PipelineError::Usage(_)) => USAGE,
+        Some(PipelineError::Input { .. }) => UNREADABLE,
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,226 @@
+//! The second proof, and the finding that it allows.
+
+use crate::punishable;
+use chain::Chain;
+use consensus::{
+    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root, SignedBeaconBlockHeader,
+    Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
+};
+use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
+use index::{Conflict, StoredProposal, StoredVote};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use verify::{Heard, SlashingBody, SlashingOp};
+
+/// A proven offence: what is told, and what proves it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    pub finding: Finding,
+    pub evidence: Arc<Evidence>,
+}
+
+/// A conflict that the second proof did not confirm. It accuses nobody; it says that we have a defect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    #[error("the predicate does not hold on the pair of validator {0}")]
+    Predicate(ValidatorIndex),
+    #[error("validator {0} is not among the signers of both messages")]
+    NotASigner(ValidatorIndex),
+    #[error("the indices of the message with data {0} are not ascending and unique")]
+    Indices(Root),
+    #[error("the signature of the message with root {0} does not hold for exactly its signers")]
+    Signature(Root),
+}
+
+/// Slashings whose signatures were already checked, by evidence id: conflicts of many validators share one.
+#[derive(Default)]
+pub struct Proofs(HashMap<Root, Result<Arc<Evidence>, Unproven>>);
+
+/// Proves a conflict from the index a second time and makes the finding.
+pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<Judged, Unproven> {
+    match conflict {
+        Conflict::DoubleVote { validator, first, second } => {
+            // Either order is a double vote: the one that does not depend on which came first.
+            let (one, two) = if first.data_root <= second.data_root { (first, second) } else { (second, first) };
+            judge_votes(Offence::DoubleVote, *validator, one, two, chain, proofs)
+        }
+        Conflict::Surround { validator, surrounding, surrounded } => {
+            judge_votes(Offence::SurroundVote, *validator, surrounding, surrounded, chain, proofs)
+        }
+        Conflict::DoubleProposal { validator, first, second } => judge_proposals(*validator, first, second, chain, proofs),
+    }
+}
+
+/// Judges a slashing operation that somebody else made. All its offenders are named, with the operation as evidence.
+pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judged>, Unproven> {
+    let mut proofs = Proofs::default();
+    let heard = &operation.heard;
+    match &operation.body {
+        SlashingBody::Attester(slashing) => {
+            let stored = |side: &IndexedAttestation| StoredVote {
+                data: side.data,
+                data_root: side.data.root(),
+                indices: side.attesting_indices.clone(),
+                signature: side.signature,
+                heard: heard.clone(),
+            };
+            let (one, two) = (stored(&slashing.attestation_1), stored(&slashing.attestation_2));
+            let Some(offence) = offence_of(&one.data, &two.data) else { return Ok(Vec::new()) };
+            let both = one.indices.iter().filter(|index| two.indices.binary_search(index).is_ok());
+            both.map(|index| judge_votes(offence, *index, &one, &two, chain, &mut proofs)).collect()
+        }
+        SlashingBody::Proposer(slashing) => {
+            let stored = |side: &SignedBeaconBlockHeader| StoredProposal {
+                header: side.message,
+                root: side.message.root(),
+                signature: side.signature,
+                heard: heard.clone(),
+            };
+            let (one, two) = (stored(&slashing.signed_header_1), stored(&slashing.signed_header_2));
+            if !is_double_proposal(&one.header, &two.header) {
+                return Ok(Vec::new());
+            }
+            Ok(vec![judge_proposals(one.header.proposer_index, &one, &two, chain, &mut proofs)?])
+        }
+    }
+}
+
+fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offence> {
+    if consensus::is_double_vote(data_1, data_2) {
+        Some(Offence::DoubleVote)
+    } else if consensus::surrounds(data_1, data_2) {
+        Some(Offence::SurroundVote)
+    } else {
+        None
+    }
+}
+
+fn judge_votes(
+    offence: Offence,
+    validator: ValidatorIndex,
+    one: &StoredVote,
+    two: &StoredVote,
+    chain: &Chain,
+    proofs: &mut Proofs,
+) -> Result<Judged, Unproven> {
+    if offence_of(&one.data, &two.data) != Some(offence) || !is_slashable_attestation_data(&one.data, &two.data) {
+        return Err(Unproven::Predicate(validator));
+    }
+    for side in [one, two] {
+        if side.indices.binary_search(&validator).is_err() {
+            return Err(Unproven::NotASigner(validator));
+        }
+    }
+    let later = if (two.data.slot, two.data.target.epoch) >= (one.data.slot, one.data.target.epoch) { &two.data } else { &one.data };
+    let (slot, epoch) = (later.slot, later.target.epoch);
+    let fork = chain.network().spec.fork_name_at(epoch);
+    let slashing = AttesterSlashing { attestation_1: indexed(one), attestation_2: indexed(two) };
+    let evidence = proofs.attester(fork, slashing, chain)?;
+    let epochs = [one.data.target.epoch, two.data.target.epoch];
+    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots: [one.data_root, two.data_root] };
+    Ok(finding.judged(chain, [&one.heard, &two.heard], evidence))
+}
+
+fn judge_proposals(
+    validator: ValidatorIndex,
+    first: &StoredProposal,
+    second: &StoredProposal,
+    chain: &Chain,
+    proofs: &mut Proofs,
+) -> Result<Judged, Unproven> {
+    let (one, two) = if first.root <= second.root { (first, second) } else { (second, first) };
+    if !is_double_proposal(&one.header, &two.header) || one.header.proposer_index != validator {
+        return Err(Unproven::Predicate(validator));
+    }
+    let slot = one.header.slot;
+    let epoch = slot.epoch(chain.network().preset());
+    let fork = chain.network().spec.fork_name_at(epoch);
+    let signed = |side: &StoredProposal| SignedBeaconBlockHeader { message: side.header, signature: side.signature };
+    let evidence = proofs.proposer(fork, ProposerSlashing { signed_header_1: signed(one), signed_header_2: signed(two) }, chain)?;
+    let finding = Subject {
+        offence: Offence::DoubleProposal,
+        validator,
+        slot,
+        epoch,
+        fork,
+        epochs: [epoch, epoch],
+        roots: [one.root, two.root],
+    };
+    Ok(finding.judged(chain, [&one.heard, &two.heard], evidence))
+}
+
+fn indexed(vote: &StoredVote) -> IndexedAttestation {
+    IndexedAttestation { attesting_indices: vote.indices.clone(), data: vote.data, signature: vote.signature }
+}
+
+impl Proofs {
+    fn attester(&mut self, fork: ForkName, slashing: AttesterSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+        let evidence = proof(EvidenceKind::AttesterSlashing, fork, slashing.to_ssz(), &slashing);
+        self.checked(evidence, || {
+            for side in [&slashing.attestation_1, &slashing.attestation_2] {
+                if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
+                    return Err(Unproven::Indices(side.data.root()));
+                }
+                if !verify::is_valid_indexed_attestation(chain, side) {
+                    return Err(Unproven::Signature(side.data.root()));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn proposer(&mut self, fork: ForkName, slashing: ProposerSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+        let evidence = proof(EvidenceKind::ProposerSlashing, fork, slashing.to_ssz(), &slashing);
+        self.checked(evidence, || {
+            for side in [&slashing.signed_header_1, &slashing.signed_header_2] {
+                if !verify::is_valid_signed_header(chain, side) {
+                    return Err(Unproven::Signature(side.message.root()));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn checked(&mut self, evidence: Evidence, check: impl FnOnce() -> Result<(), Unproven>) -> Result<Arc<Evidence>, Unproven> {
+        self.0.entry(evidence.id).or_insert_with(|| check().map(|()| Arc::new(evidence))).clone()
+    }
+}
+
+/// What a finding is about.
+struct Subject {
+    offence: Offence,
+    validator: ValidatorIndex,
+    slot: Slot,
+    epoch: Epoch,
+    fork: ForkName,
+    epochs: [Epoch; 2],
+    roots: [Root; 2],
+}
+
+impl Subject {
+    fn judged(self, chain: &Chain, heard: [&Heard; 2], evidence: Arc<Evidence>) -> Judged {
+        let facts = Slashable {
+            genesis_validators_root: chain.network().genesis_validators_root,
+            offence: self.offence,
+            validator: self.validator,
+            pubkey: chain.registry().pubkey_bytes(self.validator).unwrap_or_default(),
+            labels: Vec::new(),
+            roots: self.roots,
+            slot: self.slot,
+            epoch: self.epoch,
+            seen: heard.map(|one| Time::from_unix_ns(one.at.0)),
+            // Stamped by whoever writes it down: nothing here reads a clock.
+            recorded_at: Time::default(),
+            sources: heard.iter().map(|one| one.source.label().to_owned()).collect(),
+            fork: self.fork,
+            punishable: punishable(chain, self.validator, self.epochs),
+        };
+        Judged { finding: Finding::slashable(facts, &evidence), evidence }
+    }
+}
+
+fn proof(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, object: &impl Serialize) -> Evidence {
+    let json = serde_json::to_value(object).expect("containers are numbers, strings and lists");
+    Evidence::new(kind, fork, ssz, json)
+}

@@ -1,0 +1,450 @@
+//! The configuration file: raw TOML in, a checked [`Config`] out, every problem at once with its path in the file.
+//!
+//! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
+//! defaults here, so the two cannot drift apart.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Index, findings, pubkey cache and outbox live here.
+    pub data_dir: PathBuf,
+    pub network: NetworkConfig,
+    pub nodes: NodesConfig,
+    pub gossip: GossipConfig,
+    pub event_stream: EventStreamConfig,
+    pub verify: VerifyConfig,
+    pub index: IndexConfig,
+    pub alerts: AlertsConfig,
+    pub api: ApiConfig,
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// A built-in network's name.
+    pub name: Option<String>,
+    /// A network's own `config.yaml`; goes before `name`.
+    pub config: Option<PathBuf>,
+    /// A beacon state, SSZ or SSZ with framed snappy: where to start when no node is asked.
+    pub state: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodesConfig {
+    /// Beacon nodes' REST addresses, tried in this order.
+    pub urls: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long a state may take to arrive: it is some 300 MB on mainnet.
+    #[serde(with = "humantime_serde")]
+    pub state_timeout: Duration,
+    /// A fresh state is fetched this often for new validators and exits, or sooner when blocks say that they changed.
+    pub refresh_epochs: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GossipConfig {
+    pub enabled: bool,
+    /// Addresses to listen on, multiaddr. Empty: dial only.
+    pub listen: Vec<String>,
+    /// Peers to keep a connection to, multiaddr with `/p2p/` or ENR.
+    pub peers: Vec<String>,
+    pub max_peers: usize,
+    /// Column subnets to take signed headers from.
+    pub data_column_subnets: u64,
+    /// Where this listener's network key is kept, so that peers know it again; absent: a new one at each start.
+    pub identity_file: Option<PathBuf>,
+    /// Messages waiting for verification; what does not fit is shed and counted.
+    pub queue_messages: usize,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventStreamConfig {
+    /// Also take what the nodes' event streams offer.
+    pub enabled: bool,
+}
+
+/// How single votes are proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinglesProof {
+    /// Plain sums per committee: cheapest, nothing can be forwarded.
+    Sums,
+    /// Each with a random weight and a group check of its own: may be forwarded to the mesh.
+    RandomCombination,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyConfig {
+    pub singles: SinglesProof,
+    /// 0: one per processor.
+    pub threads: usize,
+    /// Messages that may wait for their committees to become known.
+    pub parked_messages: usize,
+    /// Messages verified together at most.
+    pub batch_messages: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IndexConfig {
+    /// Older votes are dropped.
+    pub history_epochs: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertsConfig {
+    pub routes: Vec<RouteConfig>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MinSeverity {
+    #[default]
+    Info,
+    Warning,
+    Critical,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Names the route in the outbox: renaming it makes a new one.
+    pub name: String,
+    /// The webhook's address.
+    pub url: String,
+    /// File with the secret that signs each delivery.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+    /// Environment variable with the secret, instead of a file.
+    #[serde(default)]
+    pub secret_env: Option<String>,
+    #[serde(default)]
+    pub min_severity: MinSeverity,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    pub enabled: bool,
+    pub listen: SocketAddr,
+    /// Event streams open at once.
+    pub max_streams: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A filter as in `info,libp2p=warn`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("slashwatch-data"),
+            network: NetworkConfig::default(),
+            nodes: NodesConfig::default(),
+            gossip: GossipConfig::default(),
+            event_stream: EventStreamConfig::default(),
+            verify: VerifyConfig::default(),
+            index: IndexConfig::default(),
+            alerts: AlertsConfig::default(),
+            api: ApiConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for NodesConfig {
+    fn default() -> Self {
+        Self {
+            urls: Vec::new(),
+            timeout: Duration::from_secs(10),
+            state_timeout: Duration::from_secs(300),
+            refresh_epochs: 64,
+        }
+    }
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: vec!["/ip4/0.0.0.0/tcp/9010".into()],
+            peers: Vec::new(),
+            max_peers: 100,
+            data_column_subnets: 4,
+            identity_file: None,
+            queue_messages: 65_536,
+        }
+    }
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self { singles: SinglesProof::RandomCombination, threads: 0, parked_messages: 65_536, batch_messages: 2048 }
+    }
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self { history_epochs: 54_000 }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 5080)), max_streams: 1024 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// One thing wrong with a configuration: where, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path in the file, as in `alerts.routes[0].url`.
+    pub path: String,
+    pub text: String,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}. Give the path of a TOML file; `slashwatch config show-defaults` prints one to start from")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a valid configuration: {text}")]
+    NotToml { path: PathBuf, text: String },
+    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = ProblemList(problems))]
+    Invalid { path: PathBuf, problems: Vec<Problem> },
+}
+
+struct ProblemList<'a>(&'a [Problem]);
+
+impl fmt::Display for ProblemList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, problem) in self.0.iter().enumerate() {
+            let line_break = if nth == 0 { "" } else { "\n" };
+            write!(f, "{line_break}  {}: {}", problem.path, problem.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let unknown = unknown_keys(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
+        if !unknown.is_empty() {
+            return Err(ConfigError::Invalid { path: path.into(), problems: unknown });
+        }
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::NotToml { path: path.into(), text: error.to_string() })?;
+        config.anchor(path.parent().unwrap_or(Path::new("")));
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
+    }
+
+    /// The defaults as a file.
+    pub fn defaults_toml() -> &'static str {
+        include_str!("../../../config/reference.toml")
+    }
+
+    fn anchor(&mut self, folder: &Path) {
+        let paths = [
+            Some(&mut self.data_dir),
+            self.network.config.as_mut(),
+            self.network.state.as_mut(),
+            self.gossip.identity_file.as_mut(),
+        ];
+        let secrets = self.alerts.routes.iter_mut().map(|route| route.secret_file.as_mut());
+        for path in paths.into_iter().chain(secrets).flatten() {
+            if path.is_relative() {
+                *path = folder.join(&path);
+            }
+        }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |path: &str, text: String| problems.push(Problem { path: path.into(), text });
+
+        let network = &self.network;
+        if network.name.is_none() && network.config.is_none() && self.nodes.urls.is_empty() {
+            wrong("network", "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into());
+        }
+        if let Some(name) = &network.name
+            && consensus::Spec::builtin(name).is_none()
+        {
+            wrong("network.name", format!("{name:?} is not built in; use `config` with the network's config.yaml"));
+        }
+        for (key, path) in [("network.config", &network.config), ("network.state", &network.state)] {
+            if let Some(path) = path
+                && !path.is_file()
+            {
+                wrong(key, format!("{} is not a file", path.display()));
+            }
+        }
+        if network.state.is_none() && self.nodes.urls.is_empty() {
+            wrong("nodes.urls", "no node and no `network.state`: give one of them, committees and keys come from there".into());
+        }
+        for (nth, url) in self.nodes.urls.iter().enumerate() {
+            if !is_http(url) {
+                wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http(s) address"));
+            }
+        }
+        if self.nodes.refresh_epochs == 0 {
+            wrong("nodes.refresh_epochs", "0 would fetch a state all the time; use 1 or more".into());
+        }
+        let gossip = &self.gossip;
+        if gossip.enabled && gossip.peers.is_empty() && gossip.listen.is_empty() {
+            wrong("gossip.peers", "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into());
+        }
+        for (nth, peer) in gossip.peers.iter().enumerate() {
+            if let Err(error) = peer.parse::<sources::gossip::PeerAddress>() {
+                wrong(&format!("gossip.peers[{nth}]"), error.to_string());
+            }
+        }
+        if gossip.data_column_subnets > 128 {
+            wrong("gossip.data_column_subnets", format!("{} is more than the 128 there are", gossip.data_column_subnets));
+        }
+        for (key, value) in [
+            ("gossip.queue_messages", gossip.queue_messages),
+            ("gossip.max_peers", gossip.max_peers),
+            ("verify.batch_messages", self.verify.batch_messages),
+            ("api.max_streams", self.api.max_streams),
+        ] {
+            if value == 0 {
+                wrong(key, "must be at least 1".into());
+            }
+        }
+        if !gossip.enabled && !self.event_stream.enabled {
+            wrong("gossip.enabled", "no source is left: enable gossip or `event_stream`".into());
+        }
+        if self.event_stream.enabled && self.nodes.urls.is_empty() {
+            wrong("event_stream.enabled", "the event stream comes from a node: give `nodes.urls`".into());
+        }
+        if self.index.history_epochs < 2 {
+            wrong("index.history_epochs", "at least 2, or no contradiction can be seen".into());
+        }
+        for (nth, route) in self.alerts.routes.iter().enumerate() {
+            let at = |key: &str| format!("alerts.routes[{nth}].{key}");
+            if route.name.is_empty() {
+                wrong(&at("name"), "is empty".into());
+            }
+            if self.alerts.routes[..nth].iter().any(|other| other.name == route.name) {
+                wrong(&at("name"), format!("{:?} is used twice", route.name));
+            }
+            if !is_http(&route.url) {
+                wrong(&at("url"), "is not an http(s) address".into());
+            }
+            match (&route.secret_file, &route.secret_env) {
+                (None, None) => wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into()),
+                (Some(_), Some(_)) => wrong(&at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
+                (Some(file), None) if !file.is_file() => wrong(&at("secret_file"), format!("{} is not a file", file.display())),
+                (None, Some(name)) if std::env::var_os(name).is_none() => {
+                    wrong(&at("secret_env"), format!("the environment has no {name}"));
+                }
+                _ => {}
+            }
+        }
+        problems
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+}
+
+/// Compares the file's keys with those the reference has, so that all misspellings are reported at once.
+fn unknown_keys(text: &str) -> Result<Vec<Problem>, String> {
+    let given: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let known: toml::Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let optional = ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes"];
+    let mut problems = Vec::new();
+    for (section, value) in &given {
+        let Some(known_value) = known.get(section) else {
+            problems.push(Problem { path: section.clone(), text: "unknown; see `slashwatch config show-defaults`".into() });
+            continue;
+        };
+        if let (Some(given_table), Some(known_table)) = (value.as_table(), known_value.as_table()) {
+            for key in given_table.keys() {
+                let path = format!("{section}.{key}");
+                if !known_table.contains_key(key) && !optional.contains(&path.as_str()) {
+                    problems.push(Problem { path, text: "unknown; see `slashwatch config show-defaults`".into() });
+                }
+            }
+        }
+    }
+    Ok(problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("test.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_reference_is_the_defaults() {
+        let reference: Config = toml::from_str(Config::defaults_toml()).unwrap();
+        assert_eq!(toml::to_string(&reference).unwrap(), toml::to_string(&Config::default()).unwrap());
+    }
+
+    #[test]
+    fn the_minimal_file_is_valid() {
+        check(include_str!("../../../config/minimal.toml")).unwrap();
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_their_path() {
+        let told = check(
+            "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"ftp://x\"]\n[gossip]\nqueue_messages = 0\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"nope\"\n",
+        )
+        .unwrap_err();
+        for path in ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"] {
+            assert!(told.contains(path), "{path} is missing in: {told}");
+        }
+    }
+
+    #[test]
+    fn misspelt_keys_are_named() {
+        let told = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
+        assert!(told.contains("nodes.url:") && told.contains("gosip:"), "{told}");
+    }
+}

@@ -1,0 +1,184 @@
+//! A data directory: one process, one network.
+//!
+//! ```text
+//! DIR/LOCK           held (flock) while a process uses it
+//! DIR/network.json   which network it belongs to, and the format's version
+//! DIR/config.yaml    that network's configuration, so that `inspect` and others need no file besides
+//! DIR/pubkeys        validated public keys (crate chain)
+//! DIR/state.ssz      the last state that was loaded: what a start without any node goes on from
+//! DIR/index/         votes and proposals (crate index)
+//! DIR/evidence/      findings, proofs, outbox (crate evidence)
+//! ```
+
+use consensus::{Network, Root, Spec};
+use fs4::fs_std::FileExt;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of this layout.
+pub const FORMAT: u32 = 1;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot use the data directory {path}: {source}. Check that it exists, that you may write to it and that the disk has room")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the data directory {0} is in use by another slashwatch process. Stop that one first, or give another --data-dir")]
+    InUse(PathBuf),
+    #[error(
+        "the data directory {path} belongs to another network (genesis validators root {found}, this one has {wanted}). \
+         Give each network its own --data-dir"
+    )]
+    OtherNetwork { path: PathBuf, found: Root, wanted: Root },
+    #[error("the data directory {path} has format {found}, this program knows up to {FORMAT}. Use the newer slashwatch that wrote it")]
+    Newer { path: PathBuf, found: u32 },
+    #[error("{path} is damaged: {reason}. Restore the directory from a copy, or start with a new --data-dir")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{0} is no slashwatch data directory: it has no network.json. Check the path given with --data-dir")]
+    NotOne(PathBuf),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NetworkFile {
+    format: u32,
+    genesis_validators_root: Root,
+    genesis_time: u64,
+    config_name: String,
+}
+
+/// An opened data directory; the lock lasts as long as the value.
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory if needed and takes its lock.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let io = |source| DataDirError::Io { path: path.into(), source };
+        fs::create_dir_all(path).map_err(io)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("LOCK")).map_err(io)?;
+        if !FileExt::try_lock_exclusive(&lock).map_err(io)? {
+            return Err(DataDirError::InUse(path.into()));
+        }
+        Ok(Self { path: path.into(), _lock: lock })
+    }
+
+    /// Which network the directory belongs to; `None` if it is new.
+    pub fn network(&self) -> Result<Option<Network>, DataDirError> {
+        read_network(&self.path)
+    }
+
+    /// Binds a new directory to a network, or checks that it is this one's.
+    pub fn bind(&self, network: &Network) -> Result<(), DataDirError> {
+        let wanted = network.genesis_validators_root;
+        if let Some(found) = read_network_file(&self.path)? {
+            if found.genesis_validators_root != wanted {
+                return Err(DataDirError::OtherNetwork { path: self.path.clone(), found: found.genesis_validators_root, wanted });
+            }
+            return self.write("config.yaml", network.spec.to_yaml().as_bytes());
+        }
+        let file = NetworkFile {
+            format: FORMAT,
+            genesis_validators_root: wanted,
+            genesis_time: network.genesis_time,
+            config_name: network.spec.config_name.clone(),
+        };
+        let json = serde_json::to_vec_pretty(&file).expect("a struct of numbers and strings");
+        self.write("config.yaml", network.spec.to_yaml().as_bytes())?;
+        self.write("network.json", &json)
+    }
+
+    /// Replaces a file in one step: after a crash it is the old or the new one.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!("{name}.new"));
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        });
+        written.map_err(|source| DataDirError::Io { path, source })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.path.join("index")
+    }
+
+    pub fn evidence_path(&self) -> PathBuf {
+        self.path.join("evidence")
+    }
+
+    pub fn pubkeys_path(&self) -> PathBuf {
+        self.path.join("pubkeys")
+    }
+
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join("state.ssz")
+    }
+}
+
+/// The network a directory belongs to, without taking its lock.
+pub fn read_network(path: &Path) -> Result<Option<Network>, DataDirError> {
+    let Some(file) = read_network_file(path)? else { return Ok(None) };
+    let config = path.join("config.yaml");
+    let text = fs::read_to_string(&config).map_err(|source| DataDirError::Io { path: config.clone(), source })?;
+    let spec = Spec::from_yaml(&text).map_err(|error| DataDirError::Damaged { path: config, reason: error.to_string() })?;
+    Ok(Some(Network { spec, genesis_time: file.genesis_time, genesis_validators_root: file.genesis_validators_root }))
+}
+
+fn read_network_file(path: &Path) -> Result<Option<NetworkFile>, DataDirError> {
+    let path = path.join("network.json");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataDirError::Io { path, source }),
+    };
+    let file: NetworkFile = serde_json::from_slice(&bytes)
+        .map_err(|error| DataDirError::Damaged { path: path.clone(), reason: error.to_string() })?;
+    if file.format > FORMAT {
+        return Err(DataDirError::Newer { path, found: file.format });
+    }
+    Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(root: u8) -> Network {
+        let spec = Spec::builtin("mainnet").unwrap();
+        Network { spec, genesis_time: 7, genesis_validators_root: Root::repeat_byte(root) }
+    }
+
+    #[test]
+    fn one_process_and_one_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse(_))));
+        assert!(first.network().unwrap().is_none());
+        first.bind(&network(1)).unwrap();
+        first.bind(&network(1)).unwrap();
+        assert!(matches!(first.bind(&network(2)), Err(DataDirError::OtherNetwork { .. })));
+        drop(first);
+        assert_eq!(DataDir::open(dir.path()).unwrap().network().unwrap(), Some(network(1)));
+    }
+
+    #[test]
+    fn a_newer_or_damaged_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        DataDir::open(dir.path()).unwrap().bind(&network(1)).unwrap();
+        let path = dir.path().join("network.json");
+        let newer = fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 99");
+        fs::write(&path, newer).unwrap();
+        assert!(matches!(read_network(dir.path()), Err(DataDirError::Newer { found: 99, .. })));
+        fs::write(&path, "{").unwrap();
+        assert!(matches!(read_network(dir.path()), Err(DataDirError::Damaged { .. })));
+    }
+}

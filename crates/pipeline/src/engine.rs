@@ -1,0 +1,187 @@
+//! The synchronous heart: a batch of messages in, verdicts and recorded findings out.
+//!
+//! One thread owns it and everything in it, so there is no lock, and a replay takes exactly the path that live traffic
+//! takes. The order of commits is what makes a crash harmless:
+//!
+//! 1. findings, their evidence and their deliveries, in one atomic write;
+//! 2. the index;
+//! 3. whatever the source keeps as its checkpoint.
+//!
+//! A crash between two of them repeats work and skips none, and a finding's id depends on its content only, so the
+//! repeat changes nothing.
+
+use crate::datadir::{DataDir, DataDirError};
+use crate::metrics::Metrics;
+use chain::{Chain, ChainError, PubkeyCache};
+use consensus::{Checkpoint, Epoch};
+use detect::{Judged, Unproven};
+use evidence::{Addressee, Evidence, Finding, Recorded, Store, StoreError, Time};
+use index::{Index, IndexError, Shape};
+use std::sync::Arc;
+use verify::{MessageOutcome, RawMessage, UnixNs, Verified, Verifier};
+
+/// Why the engine has to stop. Nothing a message contains leads here.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("findings cannot be stored: {0}")]
+    Store(#[from] StoreError),
+    #[error("the vote index cannot go on: {0}")]
+    Index(#[from] IndexError),
+    #[error("the chain cannot be loaded: {0}")]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub struct Processed {
+    /// One row for each message whose outcome is now known, earlier parked ones included.
+    pub reports: Vec<MessageOutcome>,
+    /// Findings recorded now, repeats included.
+    pub recorded: Vec<Recorded>,
+}
+
+/// Everything that judges, in one owner.
+pub struct Engine {
+    chain: Chain,
+    keys: PubkeyCache,
+    verifier: Verifier,
+    index: Index,
+    store: Store,
+    routes: Vec<Addressee>,
+    metrics: Metrics,
+    clock: fn() -> UnixNs,
+    pruned_before: Epoch,
+}
+
+/// What an [`Engine`] is built from besides the data directory.
+pub struct EngineParts {
+    pub chain: Chain,
+    pub keys: PubkeyCache,
+    pub verifier: Verifier,
+    pub history_epochs: u64,
+    pub routes: Vec<Addressee>,
+    pub metrics: Metrics,
+    /// The wall clock, read only to stamp `recorded_at`.
+    pub clock: fn() -> UnixNs,
+}
+
+impl Engine {
+    /// Opens index and findings in `dir`, which must be bound to the chain's network.
+    pub fn open(dir: &DataDir, parts: EngineParts) -> Result<Self, EngineError> {
+        let network = parts.chain.network().clone();
+        let shape = Shape {
+            genesis_validators_root: network.genesis_validators_root,
+            slots_per_epoch: network.preset().slots_per_epoch,
+            history_epochs: parts.history_epochs,
+        };
+        let index = Index::open(&dir.index_path(), shape)?;
+        let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
+        let EngineParts { chain, keys, verifier, routes, metrics, clock, .. } = parts;
+        Ok(Self { chain, keys, verifier, index, store, routes, metrics, clock, pruned_before: Epoch::new(0) })
+    }
+
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub fn n_parked(&self) -> usize {
+        self.verifier.parked()
+    }
+
+    /// Adds what a later state knows: validators, exits, contexts.
+    pub fn add_state(&mut self, ssz: &[u8]) -> Result<(), EngineError> {
+        Ok(self.chain.add_state(ssz, &mut self.keys)?)
+    }
+
+    /// What a node reports as justified and finalized.
+    pub fn note_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
+        self.chain.note_finality(justified, finalized);
+    }
+
+    /// One batch through all stages. `now`: by the source's clock, which for a capture is the capture's.
+    pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
+        let network = self.chain.network().clone();
+        self.chain.tick(network.slot_at(now.0));
+        let verified = self.verifier.process(&mut self.chain, batch, now);
+        let recorded = self.judge_and_record(&verified)?;
+        self.index.commit()?;
+        self.prune(now)?;
+        self.count(&verified.outcomes, &recorded);
+        Ok(Processed { reports: verified.outcomes, recorded })
+    }
+
+    /// Ends the waiting of everything parked, for a source that has no more to say.
+    pub fn finish(&mut self) -> Vec<MessageOutcome> {
+        let reports = self.verifier.finish().outcomes;
+        self.count(&reports, &[]);
+        reports
+    }
+
+    fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
+        let mut judged = Vec::new();
+        // Operations first: a finding known only from one carries that very operation as its evidence.
+        for operation in &verified.slashings {
+            self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
+        }
+        let mut conflicts = self.index.stage_votes(&verified.votes)?;
+        conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
+        let mut proofs = detect::Proofs::default();
+        for conflict in &conflicts {
+            let verdict = detect::judge(conflict, &self.chain, &mut proofs);
+            self.keep(verdict.map(|one| vec![one]), &mut judged);
+        }
+        if judged.is_empty() {
+            return Ok(Vec::new());
+        }
+        let recorded_at = Time::from_unix_ns((self.clock)().0);
+        let rows: Vec<(Finding, Arc<Evidence>)> = judged
+            .into_iter()
+            .map(|Judged { mut finding, evidence }| {
+                finding.recorded_at = recorded_at;
+                (finding, evidence)
+            })
+            .collect();
+        Ok(self.store.record(rows, &self.routes)?)
+    }
+
+    fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
+        match verdict {
+            Ok(judged) => into.extend(judged),
+            Err(unproven) => {
+                self.metrics.unproven.inc();
+                tracing::error!(reason = %unproven, "a conflict was not confirmed by the second proof and accuses nobody");
+            }
+        }
+    }
+
+    fn prune(&mut self, now: UnixNs) -> Result<(), EngineError> {
+        let network = self.chain.network();
+        let epoch = network.slot_at(now.0).epoch(network.preset());
+        let before = epoch.saturating_sub(self.index.shape().history_epochs);
+        if before > self.pruned_before {
+            self.index.prune(before)?;
+            self.pruned_before = before;
+        }
+        Ok(())
+    }
+
+    fn count(&self, reports: &[MessageOutcome], recorded: &[Recorded]) {
+        for (_, _, kind, outcome) in reports.iter().filter(|row| row.3.is_final()) {
+            self.metrics.messages.with_label_values(&[kind.label(), outcome.label()]).inc();
+        }
+        for one in recorded.iter().filter(|one| one.first_time) {
+            self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
+        }
+        self.metrics.parked.set(self.n_parked() as i64);
+    }
+}

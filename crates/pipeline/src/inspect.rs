@@ -1,0 +1,61 @@
+//! A read-only look at a data directory, for people.
+
+use crate::datadir::{self, DataDir, DataDirError};
+use crate::error::PipelineError;
+use consensus::{Network, Root, ValidatorIndex};
+use evidence::{Evidence, Finding, Query, Store};
+use index::{Index, Shape};
+use std::path::Path;
+
+/// An opened data directory. Nothing in it is changed.
+pub struct Inspection {
+    pub network: Network,
+    store: Store,
+    index: Option<Index>,
+    // Held as long as the index is open.
+    _lock: Option<DataDir>,
+}
+
+impl Inspection {
+    pub fn open(path: &Path) -> Result<Self, PipelineError> {
+        let network = datadir::read_network(path)?.ok_or_else(|| DataDirError::NotOne(path.into()))?;
+        let store = Store::open_read_only(&path.join("evidence"))?;
+        let shape = Shape {
+            genesis_validators_root: network.genesis_validators_root,
+            slots_per_epoch: network.preset().slots_per_epoch,
+            history_epochs: u64::MAX,
+        };
+        // The index has one owner at a time. Findings can be read beside a running watcher, votes cannot.
+        let (index, lock) = match DataDir::open(path) {
+            Ok(lock) => (Some(Index::open(&lock.index_path(), shape)?), Some(lock)),
+            Err(DataDirError::InUse(_)) => (None, None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { network, store, index, _lock: lock })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// `None` while another process has it open.
+    pub fn index(&self) -> Option<&Index> {
+        self.index.as_ref()
+    }
+
+    /// A finding with its evidence.
+    pub fn finding(&self, id: Root) -> Result<Option<(Finding, Option<Evidence>)>, PipelineError> {
+        let Some((_, finding)) = self.store.finding(id)? else { return Ok(None) };
+        let evidence = match &finding.evidence {
+            Some(reference) => self.store.evidence(reference.id)?,
+            None => None,
+        };
+        Ok(Some((finding, evidence)))
+    }
+
+    /// Findings about one validator, up to `limit`.
+    pub fn findings_of(&self, validator: ValidatorIndex, limit: usize) -> Result<Vec<Finding>, PipelineError> {
+        let query = Query { validator: Some(validator), ..Query::default() };
+        Ok(self.store.find(&query, limit)?.findings.into_iter().map(|(_, finding)| finding).collect())
+    }
+}

@@ -1,0 +1,25 @@
+//! Stages, queues, start and stop: what the binary and the tests run.
+//!
+//! [`engine::Engine`] is the synchronous heart. [`replay`] feeds it from files, [`run`] from the network; both take the
+//! same path through it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod alerts;
+pub mod bootstrap;
+pub mod capture;
+pub mod clock;
+pub mod config;
+pub mod datadir;
+pub mod engine;
+mod error;
+pub mod inspect;
+mod judge_thread;
+mod listen;
+pub mod metrics;
+mod node_task;
+pub mod replay;
+pub mod run;
+mod status;
+
+pub use error::PipelineError;

@@ -1,0 +1,97 @@
+//! Starting the sources and leading what they hear somewhere: into the engine's queue, or into a capture.
+
+use crate::config::Config;
+use crate::error::PipelineError;
+use crate::judge_thread::Input;
+use chain::HeadView;
+use consensus::Network;
+use sources::api_stream::{StreamEvent, StreamHandle};
+use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, PeerAddress, StatusView};
+use sources::metrics::SourceMetrics;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use verify::{Ticket, Verdict};
+
+/// Starts gossip as configured; `None` if it is switched off.
+pub fn start_gossip(
+    config: &Config,
+    network: &Arc<Network>,
+    status: watch::Receiver<StatusView>,
+    metrics: SourceMetrics,
+) -> Result<Option<GossipHandle>, PipelineError> {
+    let section = &config.gossip;
+    if !section.enabled {
+        return Ok(None);
+    }
+    let usage = |error: String| PipelineError::Usage(format!("gossip: {error}"));
+    let listen = section.listen.iter().map(|text| text.parse().map_err(|error| usage(format!("listen {text:?}: {error}"))));
+    let peers = section.peers.iter().map(|text| text.parse::<PeerAddress>().map_err(|error| usage(error.to_string())));
+    let gossip = GossipConfig {
+        listen: listen.collect::<Result<_, _>>()?,
+        peers: peers.collect::<Result<_, _>>()?,
+        max_peers: section.max_peers,
+        data_column_subnets: section.data_column_subnets,
+        identity: section.identity_file.clone().map_or(Identity::Ephemeral, Identity::File),
+        queue_messages: section.queue_messages,
+        ..GossipConfig::default()
+    };
+    Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
+}
+
+/// What peers are told about our chain follows the engine's head.
+pub fn status_of(head: HeadView, finalized: consensus::Checkpoint) -> StatusView {
+    StatusView { finalized, head_root: head.root, head_slot: head.slot }
+}
+
+/// Leads gossip into the engine's queue until cancelled, then says goodbye to the peers.
+pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+    loop {
+        let event = tokio::select! {
+            () = cancel.cancelled() => break,
+            event = gossip.events.recv() => event,
+        };
+        match event {
+            // Waiting here is the backpressure: behind us gossip's own queue fills up, and sheds and counts when it is full.
+            Some(GossipEvent::Message(message)) => {
+                if queue.send(Input::Message(message.raw)).await.is_err() {
+                    break;
+                }
+            }
+            Some(GossipEvent::Peer(event)) => tracing::info!(peer = %event.peer, what = ?event.what, "peer"),
+            Some(GossipEvent::ListeningOn(address)) => tracing::info!(%address, "gossip listens"),
+            None => break,
+        }
+    }
+    gossip.shutdown().await;
+}
+
+/// Tells the mesh what became of its messages, as long as the engine has something to say.
+pub async fn report(gossip: GossipControl, mut verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
+    while let Some((ticket, verdict)) = verdicts.recv().await {
+        gossip.report(ticket, verdict);
+    }
+}
+
+/// Leads the nodes' event streams into the engine's queue until cancelled.
+pub async fn pump_streams(mut streams: StreamHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+    loop {
+        let event = tokio::select! {
+            () = cancel.cancelled() => return,
+            event = streams.events.recv() => event,
+        };
+        match event {
+            Some(StreamEvent::Message { raw, .. }) => {
+                if queue.send(Input::Message(*raw)).await.is_err() {
+                    return;
+                }
+            }
+            Some(StreamEvent::Connection { node, up, problem }) => tracing::info!(node, up, problem, "event stream"),
+            None => return,
+        }
+    }
+}
+
+/// A task with a name for the log.
+pub type NamedTask = (&'static str, JoinHandle<()>);

@@ -1,0 +1,79 @@
+//! Every metric the pipeline exports, in one place. Labels come from enums; never a peer or a validator.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// Counters and gauges of one process, registered with `registry`.
+#[derive(Clone)]
+pub struct Metrics {
+    pub registry: Registry,
+    /// Messages by kind and final outcome; the sum over outcomes plus `parked` is everything that came in.
+    pub messages: IntCounterVec,
+    /// Messages that could not become one: unreadable topic, bad snappy, unknown digest, shed.
+    pub refused: IntCounterVec,
+    pub findings: IntCounterVec,
+    /// Second message's arrival to finding on disk.
+    pub finding_latency: Histogram,
+    /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
+    pub unproven: IntCounter,
+    pub peers: IntGauge,
+    pub parked: IntGauge,
+    pub outbox_pending: IntGauge,
+    pub head_slot: IntGauge,
+    pub clock_slot: IntGauge,
+    pub queue: IntGaugeVec,
+    pub node_up: IntGauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a constant, valid name");
+            registry.register(Box::new(vec.clone())).expect("registered once");
+            vec
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("a constant, valid name");
+            registry.register(Box::new(gauge.clone())).expect("registered once");
+            gauge
+        };
+        let messages = counters("slashwatch_messages_total", "Messages by kind and final outcome", &["kind", "outcome"]);
+        let refused = counters("slashwatch_refused_total", "Inputs that never became a message, by reason", &["reason"]);
+        let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
+        let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
+            .expect("a constant, valid name");
+        registry.register(Box::new(unproven.clone())).expect("registered once");
+        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let finding_latency = Histogram::with_opts(
+            HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk").buckets(buckets),
+        )
+        .expect("constant, valid options");
+        registry.register(Box::new(finding_latency.clone())).expect("registered once");
+        let queue = IntGaugeVec::new(Opts::new("slashwatch_queue_messages", "Messages waiting, by queue"), &["queue"])
+            .expect("a constant, valid name");
+        registry.register(Box::new(queue.clone())).expect("registered once");
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("registered once");
+        Self {
+            messages,
+            refused,
+            findings,
+            finding_latency,
+            unproven,
+            peers: gauge("slashwatch_peers", "Connected peers"),
+            parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
+            outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),
+            head_slot: gauge("slashwatch_head_slot", "Slot of the newest block we hold"),
+            clock_slot: gauge("slashwatch_clock_slot", "Slot by our own clock"),
+            queue,
+            node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
+            registry,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,272 @@
+//! The watcher: sources, engine thread, node task, alerts and API, started in order and stopped in the reverse one.
+//!
+//! ```text
+//! gossip, event stream --+                      +--> verdicts --> gossip
+//! node task -------------+--> queue --> engine -+--> wanted blocks, state --> node task
+//! clock ----------------/    (bounded)  thread  +--> head --> gossip's Status
+//!                                               +--> findings --> API streams, alert dispatcher (through the store)
+//! ```
+
+use crate::bootstrap;
+use crate::config::{Config, SinglesProof};
+use crate::datadir::DataDir;
+use crate::engine::{Engine, EngineError, EngineParts};
+use crate::error::PipelineError;
+use crate::judge_thread::{self, Effects, Input};
+use crate::listen::{self, NamedTask};
+use crate::metrics::Metrics;
+use crate::node_task::{NodeTask, Wishes};
+use crate::status::{Snapshot, StatusPage};
+use crate::{alerts, clock};
+use alert::Dispatcher;
+use api::StatusSource as _;
+use evidence::Store;
+use sources::api_stream::StreamConfig;
+use sources::metrics::SourceMetrics;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use verify::{ParkingLimits, Verifier, VerifyConfig};
+
+/// How often the engine wakes when nothing comes in.
+const TICK: Duration = Duration::from_millis(500);
+/// Verdicts under way to gossip.
+const MAX_VERDICTS: usize = 65_536;
+/// How long each task has to end.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Runs until `stop` resolves or something that cannot be gone on without fails.
+pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<(), PipelineError> {
+    runtime()?.block_on(async {
+        let mut watcher = Watcher::start(config).await?;
+        let failure = tokio::select! {
+            () = stop() => None,
+            error = watcher.failed() => Some(error),
+        };
+        let stopped = watcher.stop().await;
+        failure.map_or(stopped, Err)
+    })
+}
+
+/// The async side's threads; BLS and disks work elsewhere.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, PipelineError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| PipelineError::Internal(format!("cannot start threads: {error}; check the process limits (ulimit -u)")))
+}
+
+/// A running watcher.
+pub struct Watcher {
+    store: Store,
+    api_address: Option<SocketAddr>,
+    page: Arc<StatusPage>,
+    failed: oneshot::Receiver<EngineError>,
+    tasks: Vec<NamedTask>,
+    alerts: Option<Dispatcher>,
+    engine_thread: std::thread::JoinHandle<Option<Engine>>,
+    cancel: CancellationToken,
+    // Last: releases the directory when everything else is gone.
+    _dir: DataDir,
+}
+
+impl Watcher {
+    /// Opens everything and starts it. On an error nothing keeps running.
+    pub async fn start(config: Config) -> Result<Self, PipelineError> {
+        let dir = DataDir::open(&config.data_dir)?;
+        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        // Before the slow part: a port in use should be told at once.
+        let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
+        let routes = alerts::routes(&config)?;
+        let start = bootstrap::start(&config, Some(&dir), nodes.as_deref()).await?;
+        let metrics = Metrics::new();
+        let network = start.chain.network().clone();
+        let from = start.chain.head().slot;
+        let parts = EngineParts {
+            chain: start.chain,
+            keys: start.keys,
+            verifier: Verifier::new(verify_config(&config)),
+            history_epochs: config.index.history_epochs,
+            routes: routes.names(),
+            metrics: metrics.clone(),
+            clock: clock::now,
+        };
+        let engine = Engine::open(&dir, parts)?;
+        let store = engine.store().clone();
+
+        let cancel = CancellationToken::new();
+        // Whatever fails from here on takes down what was started before it.
+        let guard = cancel.clone().drop_guard();
+        let (queue, inputs) = mpsc::channel(config.gossip.queue_messages);
+        let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
+        let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
+        let (wants_state, state_wanted) = watch::channel(false);
+        let (peer_status, status_seen) = watch::channel(listen::status_of(engine.chain().head(), engine.chain().finalized()));
+        let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine)));
+
+        let source_metrics = SourceMetrics::register(&metrics.registry)
+            .map_err(|error| PipelineError::Internal(format!("metrics of the sources: {error}")))?;
+        let gossip = listen::start_gossip(&config, &network, status_seen, source_metrics.clone())?;
+        let control = gossip.as_ref().map(|gossip| gossip.control());
+
+        let effects = Effects { verdicts, wanted_blocks, wants_state, peer_status, snapshot };
+        let (fail, failed) = oneshot::channel();
+        let engine_thread = spawn_engine(engine, inputs, effects, config.verify.batch_messages, fail)?;
+        let mut tasks: Vec<NamedTask> = vec![("clock", tokio::spawn(tick(queue.clone(), cancel.clone())))];
+        if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
+            tasks.push(("gossip", tokio::spawn(listen::pump(gossip, queue.clone(), cancel.clone()))));
+            tasks.push(("verdicts", tokio::spawn(listen::report(control, verdicts_out))));
+        }
+        let (away, node_away) = watch::channel(start.node_away.then(|| "no node answered at the start".to_owned()));
+        if let Some(nodes) = &nodes {
+            let task = NodeTask {
+                nodes: nodes.clone(),
+                network: network.clone(),
+                queue: queue.clone(),
+                metrics: metrics.clone(),
+                refresh_epochs: config.nodes.refresh_epochs,
+                away,
+                from,
+            };
+            let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
+            tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
+            if config.event_stream.enabled {
+                let streams = sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
+                tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
+            }
+        }
+        drop(queue);
+
+        let alerts = (!routes.is_empty()).then(|| Dispatcher::start(store.clone(), routes, alerts::now));
+        let page = Arc::new(StatusPage {
+            network: network.clone(),
+            snapshot: snapshot_seen,
+            node_away,
+            has_nodes: nodes.is_some(),
+            gossip: control,
+            metrics: metrics.clone(),
+        });
+        let mut api_address = None;
+        if let Some(listener) = listener {
+            api_address = Some(listener.address());
+            let parts = api::ApiParts {
+                store: store.clone(),
+                status: page.clone(),
+                registry: metrics.registry.clone(),
+                max_streams: config.api.max_streams,
+            };
+            tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
+        }
+        tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
+        guard.disarm();
+        Ok(Self { store, api_address, page, failed, tasks, alerts, engine_thread, cancel, _dir: dir })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the page and the API are, once port 0 has become a real one.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
+    }
+
+    /// What `/v1/status` shows.
+    pub fn status(&self) -> api::Status {
+        self.page.status()
+    }
+
+    /// Peers connected now.
+    pub fn n_peers(&self) -> u64 {
+        self.page.n_peers()
+    }
+
+    /// Resolves when the engine cannot go on: a full disk, a damaged database, a defect of ours.
+    pub async fn failed(&mut self) -> PipelineError {
+        match (&mut self.failed).await {
+            Ok(error) => error.into(),
+            Err(_) => PipelineError::Internal("the engine thread ended unexpectedly; please report what the log says above".into()),
+        }
+    }
+
+    /// Stops sources, lets the engine finish what is queued, then the rest.
+    pub async fn stop(self) -> Result<(), PipelineError> {
+        self.cancel.cancel();
+        for (name, task) in self.tasks {
+            if tokio::time::timeout(STOP_GRACE, task).await.is_err() {
+                tracing::warn!(task = name, "did not stop in time");
+            }
+        }
+        let ended = tokio::task::spawn_blocking(move || self.engine_thread.join()).await;
+        // After the engine: what it recorded last should still be tried once.
+        if let Some(alerts) = self.alerts {
+            alerts.stop().await;
+        }
+        match ended {
+            Ok(Ok(Some(mut engine))) => {
+                engine.finish();
+                tracing::info!("stopped");
+                Ok(())
+            }
+            // The reason was told through `failed`.
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(PipelineError::Internal("the engine thread panicked; please report what the log says above".into())),
+        }
+    }
+}
+
+async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {
+    if let Err(error) = api::serve(listener, parts, cancel).await {
+        tracing::error!(%error, "the API stopped; findings are still recorded and alerts sent");
+    }
+}
+
+fn spawn_engine(
+    engine: Engine,
+    inputs: mpsc::Receiver<Input>,
+    effects: Effects,
+    batch_messages: usize,
+    fail: oneshot::Sender<EngineError>,
+) -> Result<std::thread::JoinHandle<Option<Engine>>, PipelineError> {
+    let body = move || match judge_thread::run(engine, inputs, &effects, batch_messages) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            let _ = fail.send(error);
+            None
+        }
+    };
+    let spawned = std::thread::Builder::new().name("engine".into()).spawn(body);
+    spawned.map_err(|error| PipelineError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))
+}
+
+async fn tick(queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = ticks.tick() => {
+                // A full queue has messages that wake the engine just as well.
+                let _ = queue.try_send(Input::Tick);
+            }
+        }
+    }
+}
+
+fn verify_config(config: &Config) -> VerifyConfig {
+    VerifyConfig {
+        threads: config.verify.threads,
+        singles: match config.verify.singles {
+            SinglesProof::Sums => verify::SinglesProof::Sums,
+            SinglesProof::RandomCombination => verify::SinglesProof::RandomCombination,
+        },
+        parking: ParkingLimits { messages: config.verify.parked_messages, ..ParkingLimits::default() },
+        ..VerifyConfig::default()
+    }
+}
+
+/// Sends a test message to a route; the answer says what happened.
+pub fn test_alert(config: &Config, route: &str) -> Result<String, PipelineError> {
+    let routes = alerts::routes(config)?;
+    runtime()?.block_on(alerts::test(&routes, route))
+}

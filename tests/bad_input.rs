@@ -1,0 +1,156 @@
+//! What comes from outside and is wrong: a clear message, the right exit code, everything before it kept.
+
+mod common;
+
+use common::{capture, findings, ids, replay, run, slashwatch, stderr};
+use std::path::Path;
+
+const UNREADABLE: i32 = 65;
+const USAGE: i32 = 64;
+
+fn replay_bytes(dir: &Path, bytes: &[u8]) -> (Option<i32>, String, Vec<serde_json::Value>) {
+    let file = dir.join("made.e2s");
+    std::fs::write(&file, bytes).expect("writable");
+    let out = dir.join("made.jsonl");
+    let _ = std::fs::remove_file(&out);
+    let output = run(slashwatch().arg("replay").arg(&file).arg("--findings").arg(&out));
+    let rows = if out.exists() { findings(&out) } else { Vec::new() };
+    (output.status.code(), stderr(&output), rows)
+}
+
+/// Offsets of all entries of an e2store file, and its end.
+fn entries(bytes: &[u8]) -> Vec<usize> {
+    let mut offsets = vec![0];
+    let mut at = 0;
+    while at + 8 <= bytes.len() {
+        at += 8 + u32::from_le_bytes(bytes[at + 2..at + 6].try_into().expect("4 bytes")) as usize;
+        offsets.push(at);
+    }
+    offsets
+}
+
+#[test]
+fn a_cut_capture_keeps_everything_before_the_cut_and_names_the_offset() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let whole = std::fs::read(capture("fulu_4")).expect("readable");
+    let offsets = entries(&whole);
+    let last = offsets[offsets.len() - 2];
+    let (code, told, kept) = replay_bytes(dir.path(), &whole[..last + 13]);
+    assert_eq!(code, Some(UNREADABLE), "{told}");
+    assert!(told.contains(&last.to_string()) && told.contains("made.e2s"), "{told}");
+    let (code, _, all_but_last) = replay_bytes(dir.path(), &whole[..last]);
+    assert_eq!(code, Some(0));
+    assert_eq!(ids(&kept), ids(&all_but_last));
+    assert!(!kept.is_empty());
+}
+
+#[test]
+fn an_empty_file_and_a_foreign_one_are_refused() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    for bytes in [&b""[..], b"PK\x03\x04 this is a zip file, surely", &[0xff; 64]] {
+        let (code, told, rows) = replay_bytes(dir.path(), bytes);
+        assert_eq!(code, Some(UNREADABLE), "{told}");
+        assert!(told.contains("made.e2s"), "{told}");
+        assert!(rows.is_empty());
+    }
+}
+
+#[test]
+fn flipped_bytes_never_crash_it_and_never_accuse_anybody_else() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let file = capture("fulu_4");
+    let honest = ids(&replay(&file, &dir.path().join("data"), &dir.path().join("honest.jsonl")));
+    let whole = std::fs::read(&file).expect("readable");
+    let seed = std::process::id();
+    println!("seed {seed}");
+    let mut random = u64::from(seed);
+    for _ in 0..12 {
+        let mut bytes = whole.clone();
+        for _ in 0..8 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (random >> 20) as usize % bytes.len();
+            bytes[at] ^= 1 << (random >> 60 & 7);
+        }
+        let (code, told, rows) = replay_bytes(dir.path(), &bytes);
+        assert!(matches!(code, Some(0 | 1 | UNREADABLE)), "seed {seed}: exit {code:?}: {told}");
+        assert!(!told.contains("panicked"), "seed {seed}: {told}");
+        if code != Some(0) {
+            assert!(told.contains("made.e2s"), "seed {seed}: {told}");
+        }
+        assert!(ids(&rows).is_subset(&honest), "seed {seed}: somebody was accused by damaged bytes");
+    }
+}
+
+#[test]
+fn a_message_that_lies_about_its_size_is_refused_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let file = capture("fulu_4");
+    let whole = std::fs::read(&file).expect("readable");
+    let offsets = entries(&whole);
+    // A gossip entry whose snappy header claims 10 MiB and more, put in the middle.
+    let gossip = *offsets.iter().find(|at| whole.get(**at..**at + 2) == Some(b"gs")).expect("a gossip entry");
+    let length = u32::from_le_bytes(whole[gossip + 2..gossip + 6].try_into().expect("4 bytes")) as usize;
+    let body = &whole[gossip + 8..gossip + 8 + length];
+    let peer = body[8] as usize;
+    let topic = u16::from_le_bytes([body[9 + peer], body[10 + peer]]) as usize;
+    let mut bomb = body[..11 + peer + topic].to_vec();
+    bomb.extend_from_slice(&[0xff, 0xff, 0xff, 0x7f, 0x00, 0x00]);
+    let mut made = whole[..gossip].to_vec();
+    made.extend_from_slice(b"gs");
+    made.extend_from_slice(&(bomb.len() as u32).to_le_bytes());
+    made.extend_from_slice(&[0, 0]);
+    made.extend_from_slice(&bomb);
+    made.extend_from_slice(&whole[gossip..]);
+    let (code, told, rows) = replay_bytes(dir.path(), &made);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("snappy"), "the refused message is not counted: {told}");
+    let honest = replay(&file, &dir.path().join("data"), &dir.path().join("honest.jsonl"));
+    assert_eq!(ids(&rows), ids(&honest));
+}
+
+#[test]
+fn a_data_directory_of_another_network_is_refused() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    replay(&capture("fulu_4"), &data, &dir.path().join("out.jsonl"));
+    let captures = common::captures();
+    let Some(other) = captures.iter().find(|path| common::stem(path).starts_with("phase0")) else { return };
+    let output = run(slashwatch().arg("replay").arg(other).arg("--data-dir").arg(&data));
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("another network") && told.contains("--data-dir"), "{told}");
+}
+
+#[test]
+fn two_processes_cannot_share_a_data_directory() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    replay(&capture("fulu_4"), &data, &dir.path().join("out.jsonl"));
+    let lock = pipeline::datadir::DataDir::open(&data).expect("free again");
+    let output = run(slashwatch().arg("replay").arg(capture("fulu_4")).arg("--data-dir").arg(&data));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("in use by another slashwatch"), "{}", stderr(&output));
+    drop(lock);
+}
+
+#[test]
+fn wrong_usage_and_config_are_64() {
+    for args in [&["replay"][..], &["no-such-command"], &["run"], &["config", "check", "/nonexistent.toml"]] {
+        let output = run(slashwatch().args(args));
+        assert_eq!(output.status.code(), Some(USAGE), "{args:?}: {}", stderr(&output));
+    }
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, "[nodes]\nurls = [\"ftp://x\"]\n[gossip]\nqueue_messages = 0\n").expect("writable");
+    let output = run(slashwatch().args(["config", "check"]).arg(&file));
+    assert_eq!(output.status.code(), Some(USAGE));
+    let told = stderr(&output);
+    assert!(told.contains("nodes.urls[0]") && told.contains("gossip.queue_messages"), "{told}");
+}
+
+#[test]
+fn missing_files_are_told_with_their_name() {
+    let output = run(slashwatch().args(["replay", "/nonexistent/capture.e2s"]));
+    assert_eq!(output.status.code(), Some(UNREADABLE));
+    assert!(stderr(&output).contains("/nonexistent/capture.e2s"), "{}", stderr(&output));
+}

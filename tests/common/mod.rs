@@ -1,0 +1,88 @@
+//! What the tests of the binary share: where data is, how to run it, how to read findings.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The captures made by others, or the one committed here when they are missing.
+pub fn captures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = root.join("../shared/captures");
+    let folder = if shared.is_dir() {
+        shared
+    } else {
+        eprintln!("../shared/captures is missing: only the small set in tests/data is used");
+        root.join("tests/data/captures")
+    };
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|ext| ext == "e2s"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no capture in {}", folder.display());
+    files
+}
+
+/// One capture by the beginning of its name; the first there is when it is missing.
+pub fn capture(name: &str) -> PathBuf {
+    let files = captures();
+    files.iter().find(|path| stem(path).starts_with(name)).unwrap_or(&files[0]).clone()
+}
+
+pub fn stem(path: &Path) -> String {
+    path.file_stem().expect("a file").to_string_lossy().into_owned()
+}
+
+pub type Pair = (String, u64);
+
+/// What `<capture>.expected.json` says must be found.
+pub fn expected(capture: &Path) -> BTreeSet<Pair> {
+    let text = std::fs::read_to_string(capture.with_extension("expected.json")).expect("expected.json lies beside it");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+    let rows = json["findings"].as_array().expect("a list");
+    rows.iter().map(|row| (row[0].as_str().expect("kind").to_owned(), row[1].as_u64().expect("index"))).collect()
+}
+
+pub fn slashwatch() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_slashwatch"));
+    command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+    command
+}
+
+pub fn run(command: &mut Command) -> Output {
+    command.output().expect("the binary starts")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The lines of a findings file.
+pub fn findings(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+}
+
+pub fn pairs(findings: &[serde_json::Value]) -> BTreeSet<Pair> {
+    findings
+        .iter()
+        .map(|finding| {
+            let index = finding["validator"]["index"].as_str().expect("a decimal string").parse().expect("a number");
+            (finding["kind"].as_str().expect("kind").to_owned(), index)
+        })
+        .collect()
+}
+
+pub fn ids(findings: &[serde_json::Value]) -> BTreeSet<String> {
+    findings.iter().map(|finding| finding["id"].as_str().expect("id").to_owned()).collect()
+}
+
+/// Replays a capture and returns its findings.
+pub fn replay(capture: &Path, data_dir: &Path, out: &Path) -> Vec<serde_json::Value> {
+    let output = run(slashwatch().arg("replay").arg(capture).arg("--data-dir").arg(data_dir).arg("--findings").arg(out));
+    assert!(output.status.success(), "{}: {}", capture.display(), stderr(&output));
+    findings(out)
+}

@@ -1,0 +1,243 @@
+//! `slashwatch run` as its users run it: a network of real libp2p nodes on loopback, a webhook's receiver that is down for
+//! a while, a killed process, a node that is away, a port that is taken, a disk that is full.
+
+mod common;
+
+use common::{capture, slashwatch, stderr};
+use simulator::{Scenario, SimNetwork};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Whatever is awaited and does not come by then will not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    child: Child,
+    log: Receiver<String>,
+}
+
+impl Running {
+    fn start(config: &Path) -> Self {
+        let mut child = slashwatch()
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, log) = sync_channel(100_000);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, log }
+    }
+
+    fn wait_for(&self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("{text:?} did not come; the log was:\n{}", seen.join("\n"));
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        self.child.wait().expect("it ends").code()
+    }
+
+    fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// One GET, one body.
+fn get(address: SocketAddr, path: &str) -> Option<serde_json::Value> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let body = text.split_once("\r\n\r\n")?.1;
+    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
+}
+
+/// Accepts webhook deliveries until dropped; gives `(finding id, idempotency key)` of each.
+fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
+    let listener = TcpListener::bind(address).expect("the port was free a moment ago");
+    let (sender, received) = sync_channel(10_000);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream);
+                loop {
+                    let mut headers = BTreeMap::new();
+                    let mut line = String::new();
+                    while reader.read_line(&mut line).is_ok_and(|n| n > 0) && line.trim() != "" {
+                        if let Some((name, value)) = line.split_once(": ") {
+                            headers.insert(name.to_lowercase(), value.trim().to_owned());
+                        }
+                        line.clear();
+                    }
+                    let Some(length) = headers.get("content-length").and_then(|text| text.parse().ok()) else { return };
+                    let mut body = vec![0u8; length];
+                    if reader.read_exact(&mut body).is_err() {
+                        return;
+                    }
+                    let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+                    let id = json["finding"]["id"].as_str().expect("an id").to_owned();
+                    let key = headers.get("idempotency-key").cloned().unwrap_or_default();
+                    assert!(headers.contains_key("x-slashwatch-signature"), "unsigned delivery");
+                    if sender.send((id, key)).is_err() || reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    received
+}
+
+struct Stage {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+    api: SocketAddr,
+}
+
+/// Writes a configuration for a simulated network.
+fn stage(network: &SimNetwork, more: &str) -> Stage {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let api = free_port();
+    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
+    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
+    let text = format!(
+        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
+        network.peers()
+    );
+    let config = dir.path().join("slashwatch.toml");
+    std::fs::write(&config, text).expect("writable");
+    Stage { dir, config, api }
+}
+
+#[test]
+fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_process_killed() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let scenario = Scenario { slots: 12, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    println!("seed {}", scenario.seed);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let hook = free_port();
+    let stage = stage(
+        &network,
+        &format!("[[alerts.routes]]\nname = \"ops\"\nurl = \"http://{hook}/\"\nsecret_env = \"SLASHWATCH_TEST_SECRET\"\n"),
+    );
+    // SAFETY-free way to give the child a secret: it inherits what its own command sets.
+    let running = start_with_secret(&stage.config);
+    running.wait_for("watching");
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    assert!(!committed.is_empty());
+    let until = Instant::now() + PATIENCE;
+    let mut found = BTreeSet::new();
+    while found.len() < committed.len() && Instant::now() < until {
+        let page = get(stage.api, "/v1/findings?limit=500").expect("the API answers");
+        found = page["findings"].as_array().expect("a list").iter().map(|f| f["id"].as_str().expect("id").to_owned()).collect();
+        std::thread::yield_now();
+    }
+    assert_eq!(found, committed);
+    // Nothing could be delivered so far. The process dies without a word; the next one has to make good.
+    running.kill();
+    let received = receiver(hook);
+    let running = start_with_secret(&stage.config);
+    running.wait_for("watching");
+    let mut told = BTreeSet::new();
+    while told.len() < committed.len() {
+        let (id, key) = received.recv_timeout(PATIENCE).expect("a delivery for every finding");
+        assert_eq!(id, key, "the same finding under another id");
+        told.insert(id);
+    }
+    assert_eq!(told, committed);
+    assert_eq!(running.terminate(), Some(0));
+    drop(stage.dir);
+}
+
+fn start_with_secret(config: &Path) -> Running {
+    // The child reads its secret from a file beside the configuration; the variable form is tested with the configuration.
+    let text = std::fs::read_to_string(config).expect("readable");
+    let secret = config.with_file_name("secret");
+    std::fs::write(&secret, "correct horse").expect("writable");
+    std::fs::write(config, text.replace("secret_env = \"SLASHWATCH_TEST_SECRET\"", "secret_file = \"secret\"")).expect("writable");
+    Running::start(config)
+}
+
+#[test]
+fn a_port_in_use_and_a_node_that_is_away_are_told_with_what_to_do() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let away = free_port();
+    let config = dir.path().join("slashwatch.toml");
+    let write = |api: SocketAddr| {
+        let text = format!(
+            "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://{away}\"]\ntimeout = \"1s\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+             [api]\nlisten = \"{api}\"\n"
+        );
+        std::fs::write(&config, text).expect("writable");
+    };
+    write(address);
+    let output = common::run(slashwatch().arg("run").arg("--config").arg(&config));
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains(&address.to_string()) && told.contains("api.listen"), "{told}");
+    write(free_port());
+    let output = common::run(slashwatch().arg("run").arg("--config").arg(&config));
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains(&away.to_string()), "{told}");
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_was_written_stays_good() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    let file = capture("fulu_4");
+    // A limit on file size stands in for the full disk: writes fail in the same place, and no mount is needed.
+    let script = "trap '' XFSZ; ulimit -f 16; exec \"$0\" replay \"$1\" --data-dir \"$2\"";
+    let output = Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_slashwatch")])
+        .arg(&file)
+        .arg(&data)
+        .output()
+        .expect("bash runs");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("data") && !told.contains("panicked"), "{told}");
+    let after = common::replay(&file, &data, &dir.path().join("after.jsonl"));
+    assert_eq!(common::pairs(&after), common::expected(&file));
+}
