@@ -131,6 +131,28 @@ pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl Fn
     Some(())
 }
 
+/// Whether `member` is present in a stretch of `len`; steps over it at the price of its bytes.
+pub(crate) fn stretch_has(reader: &mut Reader<'_>, len: u32, member: u32) -> Option<bool> {
+    let head = reader.varint()?;
+    let mut listed = false;
+    let inside = member < len;
+    Some(match (head & 3) as u8 {
+        FULL => inside,
+        MISSING => {
+            read_ascending(reader, head >> 2, |at| listed |= at == member)?;
+            inside && !listed
+        }
+        PRESENT => {
+            read_ascending(reader, head >> 2, |at| listed |= at == member)?;
+            inside && listed
+        }
+        _ => {
+            let bytes = reader.bytes(len.div_ceil(8) as usize)?;
+            inside && bytes[member as usize / 8] >> (member % 8) & 1 == 1
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +169,9 @@ mod tests {
             let mut reader = Reader(&out);
             prop_assert_eq!(read_stretch(&mut reader, len, |at| back.push(at)), Some(()));
             prop_assert!(reader.is_empty());
+            for member in 0..len + 3 {
+                prop_assert_eq!(stretch_has(&mut Reader(&out), len, member), Some(present.contains(&member)));
+            }
             prop_assert_eq!(back, present);
         }
 

@@ -130,7 +130,11 @@ impl Index {
         state.next_handle = self.data.next_handle;
         if !batch.is_empty() || state != self.state {
             batch.put(Cf::Meta, State::key(), &state.encode());
+            #[cfg(test)]
+            crate::crash_tests::abort_point("before the write", self.n_commits);
             batch.write()?;
+            #[cfg(test)]
+            crate::crash_tests::abort_point("after the write", self.n_commits);
         }
         self.committed(state, checkpoint, &done, sequence);
         Ok(())

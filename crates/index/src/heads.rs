@@ -8,7 +8,7 @@ use crate::codec::Reader;
 use crate::db::{Batch, Cf};
 
 /// Validators per page; pages are made for validators that voted, never for the numbers in between.
-const PAGE: usize = 4096;
+const PAGE: usize = 1 << 16;
 /// No vote.
 pub(crate) const NONE: u32 = u32::MAX;
 const FLAG: u32 = 1 << 31;
@@ -61,6 +61,31 @@ impl Head {
         self.second.handle & FLAG != 0
     }
 
+    #[inline]
+    fn quick(&self, vote: Remembered) -> Quick {
+        let (newest, second) = (self.newest(), self.second());
+        if !newest.exists() {
+            return Quick::Joins;
+        }
+        if vote.target >= newest.target {
+            return match vote.target == newest.target {
+                true if vote.handle == newest.handle => Quick::Same,
+                false if vote.source >= newest.source => Quick::Joins,
+                true | false => Quick::Ask,
+            };
+        }
+        if !second.exists() {
+            return if vote.source <= newest.source { Quick::Joins } else { Quick::Ask };
+        }
+        if vote.target == second.target && vote.handle == second.handle {
+            return Quick::Same;
+        }
+        if vote.target > second.target && second.source <= vote.source && vote.source <= newest.source {
+            return Quick::Joins;
+        }
+        Quick::Ask
+    }
+
     fn is_dirty(&self) -> bool {
         self.newest.handle & FLAG != 0
     }
@@ -90,9 +115,20 @@ impl Head {
     }
 }
 
+/// What the two newest votes say about a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quick {
+    /// It is one of them.
+    Same,
+    /// It fits the chain.
+    Joins,
+    /// It contradicts one, or is older than both, or the validator has votes outside its chain.
+    Ask,
+}
+
 #[derive(Default)]
 pub(crate) struct Heads {
-    pages: Vec<Option<Box<[Head; PAGE]>>>,
+    pages: Vec<Option<Box<[Head]>>>,
     /// Changed by votes before the tail since the last commit: those must be written with it.
     late: Vec<u32>,
     pub n_validators: u64,
@@ -105,6 +141,31 @@ impl Heads {
             Some(Some(page)) => page[validator as usize % PAGE],
             _ => Head::EMPTY,
         }
+    }
+
+    /// Reads the heads of a few validators for nothing but to have them in the cache together: each lies in a place of its
+    /// own, and waiting for them one by one is most of what a vote costs.
+    #[inline]
+    pub fn warm(&self, validators: &[u32]) {
+        std::hint::black_box(validators.iter().fold(0, |sum, validator| sum ^ self.get(*validator).newest.target));
+    }
+
+    /// Takes in a vote if the two newest alone allow it: what nearly every vote goes through. `late` as in [`Self::observe`].
+    #[inline]
+    pub fn join_quickly(&mut self, validator: u32, vote: Remembered, late: bool) -> Quick {
+        let head = self.entry(validator);
+        if head.has_exceptions() {
+            return Quick::Ask;
+        }
+        let first = !head.newest.exists();
+        let quick = head.quick(vote);
+        if quick == Quick::Joins && head.observe(vote) {
+            self.n_validators += u64::from(first);
+            if late {
+                self.late.push(validator);
+            }
+        }
+        quick
     }
 
     /// `late`: the vote's epoch is not read again when opening.
@@ -192,12 +253,12 @@ impl Heads {
         if at >= self.pages.len() {
             self.pages.resize_with(at + 1, || None);
         }
-        let page = self.pages[at].get_or_insert_with(|| Box::new([Head::EMPTY; PAGE]));
+        let page = self.pages[at].get_or_insert_with(|| vec![Head::EMPTY; PAGE].into_boxed_slice());
         &mut page[validator as usize % PAGE]
     }
 }
 
-fn all(pages: &mut [Option<Box<[Head; PAGE]>>]) -> impl Iterator<Item = (u32, &mut Head)> {
+fn all(pages: &mut [Option<Box<[Head]>>]) -> impl Iterator<Item = (u32, &mut Head)> {
     let pages = pages.iter_mut().enumerate().filter_map(|(at, page)| page.as_mut().map(|page| (at, page)));
     pages.flat_map(|(at, page)| page.iter_mut().enumerate().map(move |(within, head)| ((at * PAGE + within) as u32, head)))
 }

@@ -40,10 +40,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod active;
-//BENCH
-//BENCHMOD
+#[cfg(feature = "bench")]
+pub mod bench;
 mod codec;
 mod commit;
+#[cfg(test)]
+mod crash_tests;
 mod data;
 mod db;
 mod error;

@@ -112,6 +112,16 @@ impl Offenders {
         Ok(())
     }
 
+    /// Notes that a vote was left out.
+    pub fn cut(&mut self, db: &Db, validator: u32) -> Result<(), IndexError> {
+        let list = self.list(db, validator)?;
+        if !list.cut {
+            list.cut = true;
+            self.changed.insert(validator);
+        }
+        Ok(())
+    }
+
     pub fn add_kinds(&mut self, db: &Db, validator: u32, kinds: u8) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if list.kinds | kinds != list.kinds {

@@ -14,8 +14,8 @@ use crate::seating::{Seating, Table};
 use crate::summary::Summary;
 use crate::sums::{SumSet, read_record};
 use crate::IndexError;
-use consensus::{Preset, Root};
-use std::collections::BTreeMap;
+use consensus::{Preset, Root, ShufflingId};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,6 +79,9 @@ pub struct Index {
     pub(crate) n_commits: u64,
 }
 
+/// Whole committee orders, while one epoch is read.
+type Orders = HashMap<ShufflingId, Vec<u32>>;
+
 /// The small numbers that go with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -122,6 +125,8 @@ impl Index {
     pub fn open_with(dir: &Path, shape: Shape, durability: Durability) -> Result<Self, IndexError> {
         let preset = shape.preset()?;
         let db = Db::open(dir, durability == Durability::Synced)?;
+        #[cfg(test)]
+        crate::crash_tests::abort_point("in opening", 0);
         check_shape(&db, &shape)?;
         let state = match db.get(Cf::Meta, STATE_KEY)? {
             Some(value) => State::decode(&value).ok_or_else(|| db.corrupt("its state row does not parse"))?,
@@ -241,6 +246,7 @@ impl Index {
         if near == u32::MAX {
             return Ok(());
         }
+        let mut orders = Orders::new();
         let first = SetKey::listed(epoch, 0);
         let mut rows = Vec::new();
         self.db.scan(Cf::Votes, &first.to_bytes(), &last_of_epoch(epoch), |key, value| {
@@ -253,29 +259,29 @@ impl Index {
         let open: Vec<SetKey> = self.sets.range(first..).map(|(key, _)| *key).take_while(|key| key.epoch == epoch).collect();
         for key in open {
             let set = self.sets.get(&key).cloned().expect("its key was just listed");
-            self.observe_set(near, &key, &set)?;
+            self.observe_set(&mut orders, near, &key, &set)?;
         }
         for (key, value) in rows {
             let seating = self.seating_of(&key)?;
             let set = SumSet::decode(&value, &key, seating.as_ref().map(|seating| &seating.geometry));
             let set = set.ok_or_else(|| self.db.corrupt(format!("a vote row of epoch {epoch} does not parse")))?;
-            self.observe_set(near, &key, &set)?;
+            self.observe_set(&mut orders, near, &key, &set)?;
         }
         Ok(())
     }
 
-    fn observe_set(&mut self, epoch: u32, key: &SetKey, set: &SumSet) -> Result<(), IndexError> {
+    fn observe_set(&mut self, orders: &mut Orders, epoch: u32, key: &SetKey, set: &SumSet) -> Result<(), IndexError> {
         let Some(row) = self.data.row(&self.db, key.epoch, key.handle)? else {
             return Err(self.db.corrupt(format!("the data of a vote row of epoch {epoch} is missing")));
         };
         let seating = self.seating_of(key)?;
-        if let Some(seating) = &seating {
-            self.table.revive(&self.db, seating)?;
-        }
         let source = u32::try_from(row.source()).ok().filter(|source| *source < u32::MAX);
         for sum in &set.sums {
-            let validators = match (&sum.members, &seating) {
-                (Members::Seats(bits), Some(seating)) => seating.validators_at(key.slot, bits.iter()),
+            let validators: Vec<u32> = match (&sum.members, &seating) {
+                (Members::Seats(bits), Some(seating)) => {
+                    let order = orders.entry(seating.id).or_insert_with(|| seating.order());
+                    seating.members_in(order, key.slot, bits.iter()).collect()
+                }
                 (Members::Listed(list), _) => list.clone(),
                 (Members::Seats(_), None) => Vec::new(),
             };

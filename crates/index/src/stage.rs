@@ -1,7 +1,7 @@
 //! From proven votes to conflicts: each new member of each sum is judged, then the sum is taken in.
 
 use crate::data::DataRow;
-use crate::heads::{Head, NONE, Remembered};
+use crate::heads::{NONE, Quick, Remembered};
 use crate::judge::Kind;
 use crate::keys::SetKey;
 use crate::members::{Bits, Members};
@@ -17,46 +17,13 @@ use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
 /// Proofs built during one call are shared between the conflicts of one pair of rows; at most this many are kept at once.
 const MAX_SHARED_PROOFS: usize = 1024;
 
+/// Validators whose newest votes are fetched together.
+const AHEAD: usize = 32;
 /// Epochs whose votes are counted between two checkpoints; votes for more are not counted, which moves no tail.
 const MAX_EPOCHS_SEEN: usize = 4096;
 
 /// Proofs already built in this call, by set and signature.
 pub(crate) type Proofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
-
-/// What the two newest votes say about a new one.
-enum Quick {
-    /// It is one of them.
-    Same,
-    /// It fits the chain.
-    Joins,
-    /// It contradicts one, or is older than both, or the validator has votes outside its chain.
-    Ask,
-}
-
-#[inline]
-fn quick(head: &Head, vote: Remembered) -> Quick {
-    let (newest, second) = (head.newest(), head.second());
-    if !newest.exists() {
-        return Quick::Joins;
-    }
-    if vote.target >= newest.target {
-        return match vote.target == newest.target {
-            true if vote.handle == newest.handle => Quick::Same,
-            false if vote.source >= newest.source => Quick::Joins,
-            true | false => Quick::Ask,
-        };
-    }
-    if !second.exists() {
-        return if vote.source <= newest.source { Quick::Joins } else { Quick::Ask };
-    }
-    if vote.target == second.target && vote.handle == second.handle {
-        return Quick::Same;
-    }
-    if vote.target > second.target && second.source <= vote.source && vote.source <= newest.source {
-        return Quick::Joins;
-    }
-    Quick::Ask
-}
 
 impl Index {
     /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
@@ -105,19 +72,14 @@ impl Index {
         let mut joined = Vec::with_capacity(fresh.len());
         let mut n_dropped = 0;
         let mut this: Option<Arc<StoredVote>> = None;
-        for validator in &fresh {
-            let head = self.heads.get(*validator);
-            let answer = match near {
-                Some(near) if !head.has_exceptions() => quick(&head, near),
-                _ => Quick::Ask,
-            };
-            match (answer, near) {
-                (Quick::Same, _) => {}
-                (Quick::Joins, Some(near)) => {
-                    self.heads.observe(*validator, near, late);
-                    joined.push(*validator);
-                }
-                (Quick::Joins | Quick::Ask, _) => {
+        for (nth, validator) in fresh.iter().enumerate() {
+            if nth % AHEAD == 0 {
+                self.heads.warm(&fresh[nth..fresh.len().min(nth + AHEAD)]);
+            }
+            match near.map_or(Quick::Ask, |near| self.heads.join_quickly(*validator, near, late)) {
+                Quick::Same => {}
+                Quick::Joins => joined.push(*validator),
+                Quick::Ask => {
                     let this = this.get_or_insert_with(|| Arc::new(stored(vote)));
                     match self.ask(*validator, &row, near, late, this, proofs, conflicts)? {
                         Asked::Taken => joined.push(*validator),
@@ -131,8 +93,8 @@ impl Index {
         if n_dropped == fresh.len() {
             return Ok(());
         }
-        if near.is_some() {
-            self.summary.mark(&self.db, row.target() as u32, &joined, late)?;
+        if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
+            self.summary.mark(&self.db, epoch, &joined, late)?;
         }
         if self.epochs_seen.len() < MAX_EPOCHS_SEEN || self.epochs_seen.contains_key(&row.target()) {
             *self.epochs_seen.entry(row.target()).or_default() += joined.len() as u64;
@@ -164,7 +126,7 @@ impl Index {
         if joins.is_none() {
             let list = self.offenders.list(&self.db, validator)?;
             if list.is_full() && list.kinds | kinds == list.kinds {
-                list.cut = true;
+                self.offenders.cut(&self.db, validator)?;
                 self.counters.votes_over_cap += 1;
                 return Ok(Asked::Dropped);
             }
@@ -207,8 +169,9 @@ impl Index {
             let slot = slot.filter(|slot| *slot < seating.geometry.slots_per_epoch).map(|slot| slot as u16);
             if let Some(slot) = slot {
                 let mut positions = Vec::with_capacity(vote.indices.len());
+                let seats = seating.seats(shuffling);
                 for index in &vote.indices {
-                    match seating.locate_in(shuffling, index.as_u64() as u32) {
+                    match seats.get(index.as_u64() as u32) {
                         Some((at, position)) if at == slot => positions.push(position),
                         _ => break,
                     }

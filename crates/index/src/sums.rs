@@ -15,7 +15,7 @@
 //! Data with few votes (another head: 1 % of the votes touch nearly every committee) are summed over all committees at
 //! once: one signature and one list instead of 64 rows.
 
-use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch};
+use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has};
 use crate::keys::SetKey;
 use crate::members::{Bits, Members};
 use crate::seating::Geometry;
@@ -203,24 +203,25 @@ impl SumSet {
     }
 }
 
-/// Whether a stored row covers `member`, without taking the row apart.
+/// Whether a stored row covers `member`, without taking the row apart: other committees are stepped over.
 pub(crate) fn row_covers(value: &[u8], key: &SetKey, geometry: Option<&Geometry>, member: u32) -> Option<bool> {
     let (mut reader, numbers, _) = read_head(value)?;
-    let mut found = false;
     for number in numbers {
         let (start, len) = span(number.checked_sub(1), key, geometry)?;
-        match geometry {
-            Some(_) => read_stretch(&mut reader, len, |at| found |= start + at == member)?,
+        let found = match geometry {
+            Some(_) => stretch_has(&mut reader, len, member.wrapping_sub(start))?,
             None => {
                 let n = reader.varint()?;
+                let mut found = false;
                 read_ascending(&mut reader, n, |listed| found |= listed == member)?;
+                found
             }
-        }
+        };
         if found {
-            break;
+            return Some(true);
         }
     }
-    Some(found)
+    Some(false)
 }
 
 /// One sum as a record of the log.

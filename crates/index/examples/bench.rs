@@ -1,0 +1,27 @@
+//! The benchmark of `slashwatch bench index` by itself: `cargo run --release -p index --features bench --example bench -- epochs=40`.
+
+use index::bench::{Options, run};
+
+fn main() {
+    let mut options = Options::default();
+    for argument in std::env::args().skip(1) {
+        let (name, value) = argument.split_once('=').expect("arguments are name=value");
+        match name {
+            "validators" => options.validators = value.parse().expect("a number"),
+            "epochs" => options.epochs = value.parse().expect("a number"),
+            "batches" => options.batches_per_slot = value.parse().expect("a number"),
+            "participation" => options.participation = value.parse().expect("percent"),
+            "minority" => options.minority = value.parse().expect("percent"),
+            "shape" => options.shape = value.parse().expect("a shape"),
+            "distance" => options.source_distance = value.parse().expect("a number"),
+            "absent" => options.absent_epochs = value.parse().expect("a number"),
+            "bulk" => options.bulk = value.parse().expect("true or false"),
+            "dir" => options.data_dir = Some(value.into()),
+            _ => panic!("unknown argument {name}"),
+        }
+    }
+    match run(&options, &mut |_| ()) {
+        Ok(report) => println!("{report:#?}"),
+        Err(error) => eprintln!("{error}"),
+    }
+}

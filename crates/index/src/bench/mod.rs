@@ -1,0 +1,276 @@
+//! `slashwatch bench index`: what a machine can do, with the load the verifier would hand over.
+//!
+//! Committees are reshuffled every epoch; each slot comes in one or several batches, each batch is committed. Signatures
+//! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
+//! the sums they claim to be, which the index does not look at. Making the load is not counted: CPU time is that of the
+//! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
+//! flushed and settled tables; growth is what is then on disk.
+
+mod load;
+mod measure;
+
+use crate::{Conflict, Index, IndexError, Shape};
+use consensus::{Root, ValidatorIndex};
+use load::{Load, SLEEPER_SHARE};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use verify::{Signed, Vote};
+
+/// Late votes and offenders' votes that are timed, at most.
+const MAX_SAMPLES: u64 = 2000;
+/// Validators that are made to offend.
+const OFFENDERS: u64 = 256;
+
+/// In what form votes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoteShape {
+    /// Single votes, summed per data, committee and batch.
+    Singles,
+    /// One aggregate per data and committee; later batches bring larger ones.
+    Aggregates,
+    /// One aggregate per data over all committees, as in blocks.
+    Blocks,
+}
+
+impl std::str::FromStr for VoteShape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "singles" => Ok(Self::Singles),
+            "aggregates" => Ok(Self::Aggregates),
+            "blocks" => Ok(Self::Blocks),
+            _ => Err(format!("{text:?} is none of singles, aggregates, blocks")),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub validators: u32,
+    /// Epochs measured, after one that warms up.
+    pub epochs: u64,
+    pub batches_per_slot: u32,
+    /// Percent of validators that vote in an epoch.
+    pub participation: f64,
+    /// Percent of votes that are for another head.
+    pub minority: f64,
+    pub shape: VoteShape,
+    /// Epochs between source and target.
+    pub source_distance: u64,
+    /// Epochs without any vote between the warm-up and the rest.
+    pub absent_epochs: u64,
+    /// Whole epochs per commit, as when history is filled.
+    pub bulk: bool,
+    /// Where to put the index; must not exist or be empty. `None`: a temporary directory, removed afterwards.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            validators: 1_000_000,
+            epochs: 8,
+            batches_per_slot: 1,
+            participation: 99.5,
+            minority: 0.0,
+            shape: VoteShape::Singles,
+            source_distance: 1,
+            absent_epochs: 0,
+            bulk: false,
+            data_dir: None,
+        }
+    }
+}
+
+/// What was measured; field names are the JSON's.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Report {
+    pub validators: u32,
+    pub epochs: u64,
+    pub votes: u64,
+    pub cpu_seconds: f64,
+    pub cpu_seconds_per_epoch: f64,
+    pub votes_per_cpu_second: f64,
+    pub growth_bytes_per_epoch: u64,
+    pub written_bytes_per_epoch: u64,
+    pub peak_rss_bytes: u64,
+    pub disk_bytes: u64,
+    pub reopen_wall_seconds: f64,
+    pub reopen_cpu_seconds: f64,
+    pub late_vote_p50_us: f64,
+    pub late_vote_p99_us: f64,
+    pub offender_vote_p50_us: f64,
+    pub offender_vote_p99_us: f64,
+    /// Offenders named, offenders not named, and others named.
+    pub found: u64,
+    pub missed: u64,
+    #[serde(rename = "false")]
+    pub falsely: u64,
+}
+
+/// Runs the load. `progress` is told the epochs done.
+pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
+    let (path, temporary) = match &options.data_dir {
+        Some(path) => (path.clone(), false),
+        None => (std::env::temp_dir().join(format!("slashwatch-bench-{}", std::process::id())), true),
+    };
+    let report = run_in(&path, options, progress);
+    if temporary {
+        // A leftover in the temporary directory is no reason to lose the report.
+        let _ = std::fs::remove_dir_all(&path);
+    }
+    report
+}
+
+fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
+    let shape = Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 };
+    let mut index = Index::open(path, shape)?;
+    let mut load = Load::new(options);
+    let mut named = BTreeSet::new();
+    let mut votes = 0;
+
+    let mut clock = measure::Clock::default();
+    feed_epoch(&mut index, &mut load, 0, options, &mut clock, &mut named, &mut votes)?;
+    index.flush()?;
+    let before = measure::Usage::now(path);
+    let (mut clock, mut votes) = (measure::Clock::default(), 0);
+    let background = measure::other_threads_ns();
+    for epoch in 1..=options.epochs {
+        feed_epoch(&mut index, &mut load, epoch, options, &mut clock, &mut named, &mut votes)?;
+        progress(epoch);
+    }
+    clock.run(|| index.flush())?;
+    let after = measure::Usage::now(path);
+    let cpu_seconds = (clock.ns + measure::other_threads_ns().saturating_sub(background)) as f64 / 1e9;
+
+    let late = late_votes(&mut index, &mut load, options, &mut named)?;
+    let (offending, found, missed) = offences(&mut index, &mut load, options)?;
+    index.commit()?;
+    let peak_rss_bytes = measure::peak_rss_bytes();
+    drop(index);
+    let mut reopening = measure::Clock::default();
+    let started = Instant::now();
+    let index = reopening.run(|| Index::open(path, shape))?;
+    let reopen_wall_seconds = started.elapsed().as_secs_f64();
+    drop(index);
+
+    let epochs = options.epochs.max(1);
+    Ok(Report {
+        validators: options.validators,
+        epochs: options.epochs,
+        votes,
+        cpu_seconds,
+        cpu_seconds_per_epoch: cpu_seconds / epochs as f64,
+        votes_per_cpu_second: votes as f64 / cpu_seconds.max(1e-9),
+        growth_bytes_per_epoch: after.disk_bytes.saturating_sub(before.disk_bytes) / epochs,
+        written_bytes_per_epoch: after.written_bytes.saturating_sub(before.written_bytes) / epochs,
+        peak_rss_bytes,
+        disk_bytes: after.disk_bytes,
+        reopen_wall_seconds,
+        reopen_cpu_seconds: reopening.ns as f64 / 1e9,
+        late_vote_p50_us: measure::percentile_us(&late, 50),
+        late_vote_p99_us: measure::percentile_us(&late, 99),
+        offender_vote_p50_us: measure::percentile_us(&offending, 50),
+        offender_vote_p99_us: measure::percentile_us(&offending, 99),
+        found,
+        missed,
+        falsely: named.len() as u64,
+    })
+}
+
+fn feed_epoch(
+    index: &mut Index,
+    load: &mut Load,
+    epoch: u64,
+    options: &Options,
+    clock: &mut measure::Clock,
+    named: &mut BTreeSet<ValidatorIndex>,
+    votes: &mut u64,
+) -> Result<(), IndexError> {
+    load.begin_epoch(epoch);
+    for slot in 0..32 {
+        for batch in load.slot(slot) {
+            *votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
+            named.extend(validators(&clock.run(|| index.stage_votes(&batch))?));
+            if !options.bulk {
+                clock.run(|| index.commit())?;
+            }
+        }
+    }
+    clock.run(|| index.commit())
+}
+
+/// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.
+fn late_votes(
+    index: &mut Index,
+    load: &mut Load,
+    options: &Options,
+    named: &mut BTreeSet<ValidatorIndex>,
+) -> Result<Vec<u64>, IndexError> {
+    let sleepers = u64::from(options.validators) / SLEEPER_SHARE;
+    let mut times = Vec::new();
+    if options.epochs < 6 {
+        return Ok(times);
+    }
+    for n in 0..sleepers.min(MAX_SAMPLES) {
+        // Spread over all epochs of the gap, and not in order.
+        let epoch = 2 + (n * 7919) % (options.epochs - 5);
+        let vote = load.single(n * SLEEPER_SHARE, epoch, 0);
+        times.push(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
+        if n % 64 == 63 {
+            index.commit()?;
+        }
+    }
+    index.commit()?;
+    Ok(times)
+}
+
+/// Validators that vote twice for the last epoch, and go on voting, in and out of contradiction.
+fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
+    let n_offenders = OFFENDERS.min(u64::from(options.validators) / SLEEPER_SHARE);
+    let last = options.epochs;
+    let mut named = BTreeSet::new();
+    let mut times = Vec::new();
+    for n in 0..n_offenders {
+        let validator = n * SLEEPER_SHARE + 1;
+        // The first is known already, unless the validator happened to be away.
+        for head in [0, 1] {
+            let vote = load.single(validator, last, head);
+            timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?;
+        }
+    }
+    index.commit()?;
+    for n in 0..n_offenders {
+        let validator = n * SLEEPER_SHARE + 1;
+        for step in 1..=4 {
+            // A plain vote, and one for yet another head of a stored epoch.
+            let plain = load.single(validator, last + step, 0);
+            times.push(timed(index, &plain, |_| ())?);
+            let again = load.single(validator, last.saturating_sub(step), 2);
+            times.push(timed(index, &again, |_| ())?);
+        }
+        if n % 64 == 63 {
+            index.commit()?;
+        }
+    }
+    let expected: BTreeSet<ValidatorIndex> = (0..n_offenders).map(|n| ValidatorIndex::new(n * SLEEPER_SHARE + 1)).collect();
+    Ok((times, expected.intersection(&named).count() as u64, expected.difference(&named).count() as u64))
+}
+
+fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
+    let started = Instant::now();
+    let conflicts = index.stage_votes(std::slice::from_ref(vote))?;
+    let nanoseconds = started.elapsed().as_nanos() as u64;
+    found(&conflicts);
+    Ok(nanoseconds)
+}
+
+fn validators(conflicts: &[Conflict]) -> impl Iterator<Item = ValidatorIndex> + '_ {
+    conflicts.iter().map(|conflict| match conflict {
+        Conflict::DoubleVote { validator, .. }
+        | Conflict::Surround { validator, .. }
+        | Conflict::DoubleProposal { validator, .. } => *validator,
+    })
+}

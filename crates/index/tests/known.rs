@@ -1,0 +1,344 @@
+//! Named cases: what other slashers got wrong, boundary values, and cases the property tests found.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{data, heard, open, proposal, shape, shuffling, signature, told, vote, vote_in};
+use consensus::{CommitteeIndex, Epoch, Root, Slot, ValidatorIndex};
+use index::{Conflict, Index};
+use verify::{Signed, Vote};
+
+fn one(index: &mut Index, vote: &Signed<Vote>) -> Vec<String> {
+    told(&index.stage_votes(std::slice::from_ref(vote)).unwrap()).into_iter().collect()
+}
+
+fn span(source: u64, target: u64, validator: u64) -> Signed<Vote> {
+    vote(data(source, target, target * 8, 1), &[validator])
+}
+
+#[test]
+fn the_worked_example_of_the_documentation() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for (source, target) in [(2, 3), (3, 4), (4, 5), (5, 7)] {
+        assert_eq!(one(&mut index, &span(source, target, 9)), [""; 0]);
+    }
+    for (votes, expected) in [
+        (span(5, 8, 9), &[][..]),
+        (span(3, 9, 9), &["surround 9: 3->9 over 4->5", "surround 9: 3->9 over 5->7", "surround 9: 3->9 over 5->8"]),
+        // Within the chain it is surrounded by (5,7) and (5,8); the vote outside the chain surrounds it too.
+        (span(6, 6, 9), &["surround 9: 3->9 over 6->6", "surround 9: 5->7 over 6->6", "surround 9: 5->8 over 6->6"]),
+        (vote(data(4, 5, 41, 2), &[9]), &["double 9 at 5", "surround 9: 3->9 over 4->5"]),
+        (span(5, 6, 9), &["double 9 at 6", "surround 9: 3->9 over 5->6"]),
+    ] {
+        assert_eq!(one(&mut index, &votes), expected, "{:?}", votes.get().data);
+    }
+}
+
+#[test]
+fn a_double_vote_in_two_different_batches_is_found() {
+    // prysm#13590
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    assert_eq!(one(&mut index, &span(3, 4, 1)), [""; 0]);
+    index.commit().unwrap();
+    drop(index);
+    let mut index = open(dir.path());
+    assert_eq!(one(&mut index, &vote(data(3, 4, 33, 2), &[1])), ["double 1 at 4"]);
+}
+
+#[test]
+fn a_surrounded_vote_across_batches_is_found() {
+    // prysm#13591
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &span(2, 9, 1));
+    index.commit().unwrap();
+    assert_eq!(one(&mut index, &span(3, 8, 1)), ["surround 1: 2->9 over 3->8"]);
+    index.commit().unwrap();
+    assert_eq!(one(&mut index, &span(1, 10, 1)), ["surround 1: 1->10 over 2->9", "surround 1: 1->10 over 3->8"]);
+}
+
+#[test]
+fn more_than_ten_thousand_validators_in_one_vote() {
+    // prysm#13612
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let all: Vec<u64> = (0..25_000).collect();
+    assert!(index.stage_votes(&[vote(data(3, 4, 32, 1), &all)]).unwrap().is_empty());
+    index.commit().unwrap();
+    let found = index.stage_votes(&[vote(data(3, 4, 32, 2), &all)]).unwrap();
+    assert_eq!(found.len(), 25_000);
+    let Conflict::DoubleVote { first, .. } = &found[0] else { panic!("a double vote") };
+    let Conflict::DoubleVote { first: last, .. } = &found[24_999] else { panic!("a double vote") };
+    assert!(std::sync::Arc::ptr_eq(first, last), "one proof is shared by all offenders of a pair of sums");
+}
+
+#[test]
+fn a_huge_validator_index_costs_nothing() {
+    // lighthouse#9141
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for huge in [u64::MAX, u64::MAX - 1, 1 << 63, u64::from(u32::MAX)] {
+        assert_eq!(one(&mut index, &vote(data(3, 4, 32, 1), &[1, huge - 1])).len(), 0);
+    }
+    assert_eq!(index.stats().refused_index, 3, "the greatest that fits is stored");
+    index.commit().unwrap();
+    assert!(index.votes_of(ValidatorIndex::MAX).unwrap().votes.is_empty());
+}
+
+#[test]
+fn epochs_out_of_all_proportion_are_judged_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let far = [u64::from(u32::MAX) - 1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX - 1, u64::MAX];
+    let mut index = open(dir.path());
+    for (n, target) in far.iter().enumerate() {
+        assert_eq!(one(&mut index, &vote(data(n as u64, *target, 5, 1), &[1])), [""; 0]);
+    }
+    index.commit().unwrap();
+    drop(index);
+    let mut index = open(dir.path());
+    assert_eq!(one(&mut index, &vote(data(4, u64::MAX, 5, 2), &[1])), [format!("double 1 at {}", u64::MAX)]);
+    // Source after target: the lemma holds for these too.
+    assert_eq!(one(&mut index, &vote(data(u64::MAX, 3, 24, 1), &[2])), [""; 0]);
+    assert_eq!(one(&mut index, &vote(data(5, 4, 32, 1), &[2])), [format!("surround 2: 5->4 over {}->3", u64::MAX)]);
+    let known = index.votes_of(ValidatorIndex::new(1)).unwrap();
+    assert_eq!(known.votes.len(), 6);
+    assert_eq!(known.gaps.len(), 1, "no wrap-around at the ends: {:?}", known.gaps);
+}
+
+#[test]
+fn wrap_around_does_not_hide_a_surround() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &span(65_535, 65_536, 1));
+    one(&mut index, &span(65_536, 65_791, 1));
+    assert_eq!(one(&mut index, &span(65_534, 65_537, 1)), ["surround 1: 65534->65537 over 65535->65536"]);
+    // A source 65 536 epochs back would be zero in sixteen bits.
+    assert_eq!(
+        one(&mut index, &span(256, 65_792, 1)).len(),
+        3,
+        "all three stored votes are surrounded, whatever their distance"
+    );
+}
+
+#[test]
+fn a_forged_first_header_cannot_hide_a_double_proposal() {
+    // Only `Signed<Proposal>` enters, and a root is part of its key: nothing overwrites a stored header.
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    assert!(index.stage_proposals(&[proposal(8, 3, 1)]).unwrap().is_empty());
+    index.commit().unwrap();
+    assert!(index.stage_proposals(&[proposal(8, 3, 1)]).unwrap().is_empty(), "the same block again");
+    assert!(index.stage_proposals(&[proposal(8, 4, 2), proposal(9, 3, 2)]).unwrap().is_empty(), "others");
+    let found = index.stage_proposals(&[proposal(8, 3, 2), proposal(8, 3, 3)]).unwrap();
+    assert_eq!(found.len(), 3, "all pairs of three headers");
+    assert_eq!(told(&found).len(), 1);
+    index.commit().unwrap();
+    drop(index);
+    let index = open(dir.path());
+    assert_eq!(index.proposals_of(ValidatorIndex::new(3)).unwrap().len(), 4);
+}
+
+#[test]
+fn headers_of_one_slot_are_bounded_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let many: Vec<_> = (0..40).map(|body| proposal(8, 3, body)).collect();
+    assert_eq!(index.stage_proposals(&many).unwrap().len(), 16 * 15 / 2);
+    assert_eq!(index.stats().proposals_over_cap, 24);
+}
+
+#[test]
+fn the_same_vote_again_is_no_offence_however_it_comes() {
+    // sigp/lighthouse#10085: unsigned fields are not part of a vote; as single, in an aggregate, in a block, by list.
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let shuffling = shuffling(4, 0);
+    let members = shuffling.committee(Slot::new(33), CommitteeIndex::new(1)).unwrap();
+    let members: Vec<u64> = members.iter().map(|v| u64::from(*v)).collect();
+    let seen = data(3, 4, 33, 1);
+    let known = || Some(shuffling.clone());
+    for again in 0..3 {
+        let ways = [
+            vote_in(seen, &members[..1], known()),
+            vote_in(seen, &members[..2], known()),
+            vote_in(seen, &members, known()),
+            vote_in(seen, &members[1..], None),
+        ];
+        assert!(index.stage_votes(&ways).unwrap().is_empty(), "round {again}");
+        index.commit().unwrap();
+    }
+    assert_eq!(index.stats().new_votes, members.len() as u64);
+}
+
+#[test]
+fn what_is_stored_with_a_signature_is_exactly_who_signed() {
+    // Grandine overwrites evidence, slashoor cuts the list: `told` checks each proof's signature against its signers.
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let shuffling = shuffling(4, 0);
+    let members = shuffling.committee(Slot::new(33), CommitteeIndex::new(0)).unwrap();
+    let members: Vec<u64> = members.iter().map(|v| u64::from(*v)).collect();
+    let seen = data(3, 4, 33, 1);
+    for part in [&members[..2], &members[1..3], &members[..3]] {
+        assert_eq!(one(&mut index, &vote_in(seen, part, Some(shuffling.clone()))), [""; 0]);
+        index.commit().unwrap();
+    }
+    index.flush().unwrap();
+    let found = one(&mut index, &vote(data(2, 4, 33, 1), &[members[1], members[2]]));
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn an_offender_is_found_again_after_a_restart_in_every_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &span(3, 4, 1));
+    assert_eq!(one(&mut index, &vote(data(3, 4, 33, 2), &[1])), ["double 1 at 4"]);
+    index.commit().unwrap();
+    drop(index);
+    let mut index = open(dir.path());
+    assert!(index.votes_of(ValidatorIndex::new(1)).unwrap().offender);
+    assert_eq!(one(&mut index, &span(2, 5, 1)), ["surround 1: 2->5 over 3->4"]);
+    let both = index.stage_votes(&[vote(data(1, 9, 72, 1), &[1])]).unwrap();
+    assert_eq!(both.len(), 3, "both votes of epoch 4, and the one around them");
+}
+
+#[test]
+fn an_offenders_list_is_cut_at_its_bound_and_every_kind_is_still_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &vote(data(3, 4, 32, 0), &[1]));
+    for n in 0..300u64 {
+        let mut other = data(3, 4, 32, 1);
+        other.beacon_block_root = Root::from([(n >> 8) as u8 + 1; 32]);
+        other.source.root = Root::from([n as u8; 32]);
+        index.stage_votes(&[vote(other, &[1])]).unwrap();
+    }
+    let stats = index.stats();
+    assert_eq!(stats.votes_over_cap, 300 - 256);
+    assert!(stats.pairs_over_cap == 0 && stats.conflicts == (1..=256u64).sum::<u64>());
+    index.commit().unwrap();
+    drop(index);
+    let mut index = open(dir.path());
+    assert!(one(&mut index, &span(2, 5, 1)).contains(&"surround 1: 2->5 over 3->4".to_string()));
+}
+
+#[test]
+fn a_vote_that_surrounds_all_history_names_a_bounded_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for epoch in 1..400 {
+        one(&mut index, &span(epoch - 1, epoch, 1));
+        if epoch % 50 == 0 {
+            index.commit().unwrap();
+        }
+    }
+    let found = index.stage_votes(&[span(0, 1000, 1)]).unwrap();
+    assert_eq!(found.len(), 256);
+    assert_eq!(index.stats().pairs_over_cap, 1);
+}
+
+#[test]
+fn neighbours_are_found_across_long_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let far_apart = [10u64, 4_106, 58_106, 58_107, 58_108];
+    for target in far_apart {
+        assert_eq!(one(&mut index, &span(target - 1, target, 1)), [""; 0]);
+        index.flush().unwrap();
+    }
+    drop(index);
+    let mut index = open(dir.path());
+    assert_eq!(one(&mut index, &span(2_000, 2_001, 1)), [""; 0]);
+    assert_eq!(one(&mut index, &span(8, 2_000, 1)), ["surround 1: 8->2000 over 9->10"]);
+    assert_eq!(one(&mut index, &span(58_106, 58_105, 1)), ["surround 1: 58105->58106 over 58106->58105"]);
+    assert_eq!(one(&mut index, &span(4_104, 40_000, 1)), ["surround 1: 4104->40000 over 4105->4106"]);
+    let gaps = index.votes_of(ValidatorIndex::new(1)).unwrap().gaps;
+    assert_eq!(gaps[0], index::Gap { first: Epoch::new(11), last: Epoch::new(1_999) });
+}
+
+#[test]
+fn pruned_votes_contradict_nothing_and_may_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for target in [5u64, 20, 21, 22] {
+        one(&mut index, &span(target - 1, target, 1));
+    }
+    index.prune(Epoch::new(10)).unwrap();
+    assert_eq!(one(&mut index, &span(3, 6, 1)), [""; 0], "the vote it would surround is gone");
+    assert_eq!(one(&mut index, &span(4, 5, 1)), ["surround 1: 3->6 over 4->5"], "and judged again when it comes again");
+    index.prune(Epoch::new(30)).unwrap();
+    drop(index);
+    assert!(open(dir.path()).votes_of(ValidatorIndex::new(1)).unwrap().votes.is_empty());
+}
+
+#[test]
+fn the_earliest_time_is_kept_when_sums_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    let shuffling = shuffling(4, 0);
+    let members = shuffling.committee(Slot::new(33), CommitteeIndex::new(0)).unwrap();
+    for (n, at) in [(0, 5_000_000), (1, 3_000_123), (2, 9_000_000)] {
+        let seen = data(3, 4, 33, 1);
+        let signers = [u64::from(members[n])];
+        let inner = vote_in(seen, &signers, Some(shuffling.clone())).get().clone();
+        let signature = signature(inner.data_root, signers.iter().copied());
+        let vote = Signed::for_tests(Vote { heard: heard(at), signature, ..inner });
+        index.stage_votes(&[vote]).unwrap();
+    }
+    index.flush().unwrap();
+    let found = index.stage_votes(&[vote(data(2, 4, 33, 1), &[u64::from(members[2])])]).unwrap();
+    let Conflict::DoubleVote { first, .. } = &found[0] else { panic!("a double vote") };
+    assert_eq!(first.indices.len(), 3, "one merged sum");
+    assert_eq!((first.heard.at.0, &first.heard.peer), (3_000_123, &heard(3_000_123).peer));
+}
+
+#[test]
+fn a_far_source_with_a_near_target_is_remembered() {
+    // Found by the property test: the summary did not know of such a vote.
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &vote(data(u64::from(u32::MAX), 0, 0, 0), &[0]));
+    one(&mut index, &span(3, 4, 5));
+    index.flush().unwrap();
+    drop(index);
+    assert_eq!(open(dir.path()).votes_of(ValidatorIndex::new(0)).unwrap().votes.len(), 1);
+}
+
+#[test]
+fn history_is_a_plain_setting_and_the_network_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for history_epochs in [10, 100_000] {
+        drop(Index::open(dir.path(), index::Shape { history_epochs, ..shape() }).unwrap());
+    }
+    let refused = |shape| Index::open(dir.path(), shape).err().unwrap().to_string();
+    let foreign = refused(index::Shape { genesis_validators_root: Root::repeat_byte(8), ..shape() });
+    assert!(foreign.contains("another network") && foreign.contains("use another data directory"), "{foreign}");
+    let slots = refused(index::Shape { slots_per_epoch: 32, ..shape() });
+    assert!(slots.contains("8 slots per epoch"), "{slots}");
+    let unknown = refused(index::Shape { slots_per_epoch: 7, ..shape() });
+    assert!(unknown.contains("PRESET_BASE"), "{unknown}");
+    drop(open(dir.path()));
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    let error = Index::open(dir.path(), shape()).err().unwrap().to_string();
+    assert!(error.contains("another process has this index open"), "{error}");
+    drop(first);
+    drop(open(dir.path()));
+}
+
+#[test]
+fn a_directory_with_something_else_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.tex"), "precious").unwrap();
+    let error = Index::open(dir.path(), shape()).err().unwrap().to_string();
+    assert!(error.contains("thesis.tex") && error.contains("give a directory that is empty"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
