@@ -18,7 +18,7 @@ pub struct ParkingLimits {
     pub bytes: usize,
     /// Of `messages`, by one peer. Messages without a peer (captures, own node) are bound by the whole only.
     pub messages_per_peer: usize,
-    /// How long one waits, in epochs of the network's time since it arrived.
+    /// How long one waits, in epochs of the network's time since it was handed to the verifier.
     pub wait_epochs: u64,
     /// Under so many shufflings a message is tried at most.
     pub tries: usize,

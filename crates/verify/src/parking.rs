@@ -15,6 +15,8 @@ pub(crate) struct Job {
     pub(crate) ballot: Ballot,
     pub(crate) data_root: Root,
     pub(crate) n_bytes: usize,
+    /// When it came to us, by the time given to `process`: waiting counts from then, also for what a replay or backfill brings late.
+    pub(crate) since: UnixNs,
     /// Shufflings under which it was tried and failed.
     pub(crate) tried: Vec<ShufflingId>,
 }
@@ -85,9 +87,9 @@ impl Parking {
         Parked { evicted, refused: None }
     }
 
-    /// Those that arrived before `oldest`, and at the end of a replay all.
+    /// Those that wait since before `oldest`.
     pub(crate) fn expire(&mut self, oldest: UnixNs) -> Vec<Job> {
-        self.take_if(|job| job.heard.at < oldest)
+        self.take_if(|job| job.since < oldest)
     }
 
     /// Takes out those that `wanted` says are worth a try.
@@ -130,6 +132,7 @@ mod tests {
             ballot,
             data_root: Root::ZERO,
             n_bytes: 100,
+            since: UnixNs(number),
             tried: Vec::new(),
         }
     }

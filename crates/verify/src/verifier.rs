@@ -118,7 +118,7 @@ impl Verifier {
         let mut ledger = Ledger::default();
         self.votes.tick();
         let new_slot = self.turn_to(&network, now, &mut ledger);
-        let mut intake = self.read(&network, batch, &mut ledger);
+        let mut intake = self.read(&network, batch, now, &mut ledger);
         self.prove_blocks(chain, &mut intake, now, &mut ledger);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
@@ -165,7 +165,7 @@ impl Verifier {
         true
     }
 
-    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, ledger: &mut Ledger) -> Intake {
+    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut Ledger) -> Intake {
         let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
         let decoded: Vec<Result<Decoded, Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
             chunk.iter().map(|message| decode(network, message)).collect::<Vec<_>>()
@@ -189,7 +189,7 @@ impl Verifier {
                 Ok(Decoded::ProposerSlashing(slashing, fork)) => {
                     intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
                 }
-                Ok(Decoded::Vote(ballot)) => intake.take_vote(item, heard, ballot, n_bytes),
+                Ok(Decoded::Vote(ballot)) => intake.take_vote(item, heard, ballot, n_bytes, now),
             }
         }
         intake
@@ -214,9 +214,9 @@ impl Verifier {
 }
 
 impl Intake {
-    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, n_bytes: usize) {
+    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, n_bytes: usize, since: UnixNs) {
         let data_root = ballot.data().root();
-        let job = Job { item, heard, data_root, n_bytes, tried: Vec::new(), ballot };
+        let job = Job { item, heard, data_root, n_bytes, since, tried: Vec::new(), ballot };
         match &job.ballot {
             Ballot::Named(_) => self.named.push(job),
             Ballot::ByBits { .. } => self.by_bits.push(job),

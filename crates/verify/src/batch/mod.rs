@@ -21,7 +21,7 @@
 //!
 //! When the equation fails, the batch is split: between sending peers first, so that one forger does not make others wait
 //! for long, then in halves, until single claims are judged. If the left half holds, the right one is known to be bad without
-//! asking.
+//! asking; but nobody is called a forger without having been asked alone.
 //!
 //! # Price
 //! One pairing term per distinct message (about 0.5 ms with its hash to the curve) and one final exponentiation per batch;
@@ -30,7 +30,7 @@
 //!
 //! # Worked example
 //! Peer A sends good votes a1 a2 a3, peer B a good b1 and a forged b2. The batch {a1 a2 a3 b1 b2} fails; split by peer, {a1 a2
-//! a3} holds, so {b1 b2} is bad; {b1} holds, so {b2} is bad and, being alone, forged. Three equations.
+//! a3} holds, so {b1 b2} is bad; {b1} holds, {b2} alone does not. Four equations.
 
 mod claim;
 mod harvest;

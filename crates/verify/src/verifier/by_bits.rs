@@ -13,6 +13,8 @@ use chain::Chain;
 use consensus::{Attestation, Network, Root, sha256};
 use std::collections::VecDeque;
 
+/// Up to an epoch divided by this, slots without a block are taken for empty at once.
+const EMPTY_SLOTS_TAKEN: u64 = 4;
 const NO_ROOM: &str = "no room to wait for committees";
 
 /// A vote whose committees are certain, in the docket.
@@ -81,7 +83,7 @@ impl Verifier {
                 Resolution::Candidates(candidates) => {
                     if self.ballots.contains(&said(attestation, job.data_root)) {
                         ledger.settle(job.item, Outcome::Duplicate);
-                    } else if self.may_try(&job) {
+                    } else if !self.is_behind(chain, &job, now) && self.may_try(&job) {
                         open.push(Open { job, candidates: candidates.into() });
                     } else {
                         self.park(job, ledger);
@@ -137,6 +139,18 @@ impl Verifier {
                 }
             }
         }
+    }
+
+    /// The chain ends well before the block that decides this vote's committees, so candidates would be guesses about blocks
+    /// that are about to come. If none came for an epoch, guessing (that those slots are empty) is right.
+    fn is_behind(&self, chain: &Chain, job: &Job, now: UnixNs) -> bool {
+        let network = chain.network();
+        let preset = network.preset();
+        let decision = job.ballot.data().target.epoch.saturating_sub(1).start_slot(preset).min(self.slot);
+        let tolerance = preset.slots_per_epoch / EMPTY_SLOTS_TAKEN;
+        let waited_ns = now.0.saturating_sub(job.since.0);
+        let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * preset.slots_per_epoch;
+        chain.head_at(self.slot).slot.saturating_add(tolerance) < decision && waited_ns < epoch_ns
     }
 
     /// Within the peer's budget of this slot. What has no peer was chosen by ourselves.

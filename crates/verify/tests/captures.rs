@@ -1,0 +1,169 @@
+//! Streams made by the executable specification, end to end. The oracle for who contradicted themselves is the plain
+//! all-pairs loop over what was proven: if a vote were missed or a forgery believed, its findings would differ.
+
+mod common;
+
+use common::{Capture, captures};
+use consensus::{AttestationData, BeaconBlockHeader, Offence, is_double_proposal, is_double_vote, surrounds};
+use std::collections::{BTreeMap, BTreeSet};
+use verify::{MessageOutcome, Outcome, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
+
+/// All that a replay proved and settled.
+#[derive(Default)]
+struct Replay {
+    votes: BTreeMap<u64, BTreeSet<VoteKey>>,
+    proposals: BTreeMap<u64, Vec<BeaconBlockHeader>>,
+    outcomes: Vec<MessageOutcome>,
+    n_blocks: usize,
+    n_operations: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct VoteKey(consensus::Root);
+
+struct Run {
+    replay: Replay,
+    data: BTreeMap<consensus::Root, AttestationData>,
+}
+
+impl Run {
+    fn take(&mut self, verified: Verified) {
+        for vote in &verified.votes {
+            assert_eq!(vote.indices.len(), vote.arrivals.len());
+            assert!(vote.indices.windows(2).all(|pair| pair[0] < pair[1]) && !vote.indices.is_empty());
+            assert_eq!(vote.heard.at, *vote.arrivals.iter().min().unwrap());
+            assert_eq!(vote.data_root, vote.data.root());
+            if let Some(shuffling) = &vote.shuffling {
+                assert_eq!(shuffling.epoch(), vote.data.target.epoch);
+                assert!(vote.indices.iter().all(|index| shuffling.seat(*index).is_some_and(|seat| seat.slot == vote.data.slot)));
+            }
+            self.data.insert(vote.data_root, vote.data);
+            for index in &vote.indices {
+                self.replay.votes.entry(index.as_u64()).or_default().insert(VoteKey(vote.data_root));
+            }
+        }
+        for proposal in &verified.proposals {
+            self.replay.proposals.entry(proposal.header.proposer_index.as_u64()).or_default().push(proposal.header);
+        }
+        self.replay.n_blocks += verified.blocks.iter().filter(|block| block.randao_proven).count();
+        self.replay.n_operations += verified.slashings.len();
+        self.replay.outcomes.extend(verified.outcomes);
+    }
+
+    fn findings(&self) -> BTreeSet<(String, u64)> {
+        let mut found = BTreeSet::new();
+        for (validator, votes) in &self.replay.votes {
+            let votes: Vec<&AttestationData> = votes.iter().map(|key| &self.data[&key.0]).collect();
+            for a in &votes {
+                for b in &votes {
+                    if is_double_vote(a, b) {
+                        found.insert((Offence::DoubleVote.as_str().to_owned(), *validator));
+                    }
+                    if surrounds(a, b) {
+                        found.insert((Offence::SurroundVote.as_str().to_owned(), *validator));
+                    }
+                }
+            }
+        }
+        for (validator, headers) in &self.replay.proposals {
+            if headers.iter().any(|a| headers.iter().any(|b| is_double_proposal(a, b))) {
+                found.insert((Offence::DoubleProposal.as_str().to_owned(), *validator));
+            }
+        }
+        found
+    }
+
+    /// Final outcomes by label.
+    fn outcomes(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, _, _, outcome) in self.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()) {
+            *counts.entry(outcome.label()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
+    let mut chain = capture.chain();
+    let mut verifier = Verifier::seeded(config, 1);
+    let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
+    let mut received = 0;
+    for messages in capture.messages.chunks(batch) {
+        let now = messages.iter().map(|message| message.received_at).max().unwrap();
+        chain.tick(chain.network().slot_at(now.0));
+        received += messages.len();
+        run.take(verifier.process(&mut chain, messages.to_vec(), now));
+        let settled = run.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()).count();
+        assert_eq!(received, settled + verifier.parked(), "{}: received = final outcomes + parked", capture.name);
+    }
+    run.take(verifier.finish());
+    assert_eq!(verifier.parked(), 0);
+    // Exactly one final outcome each.
+    let mut tickets: Vec<u64> =
+        run.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()).map(|(ticket, ..)| ticket.unwrap().0).collect();
+    tickets.sort_unstable();
+    assert_eq!(tickets, (0..capture.messages.len() as u64).collect::<Vec<_>>(), "{}", capture.name);
+    run
+}
+
+fn check(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
+    let run = replay(capture, config, batch);
+    let expected: BTreeSet<(String, u64)> = capture.expected["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap()))
+        .collect();
+    assert!(!expected.is_empty());
+    let found = run.findings();
+    println!("{} in batches of {batch}, {:?}: {:?}", capture.name, config.singles, run.outcomes());
+    assert_eq!(found, expected, "{} in batches of {batch}, {:?}", capture.name, config.singles);
+    run
+}
+
+#[test]
+fn captures_replayed_in_sums() {
+    for capture in captures() {
+        check(&capture, VerifyConfig::replay(), 1 << 20);
+        check(&capture, VerifyConfig { threads: 1, ..VerifyConfig::replay() }, 37);
+    }
+}
+
+#[test]
+fn captures_as_if_live() {
+    for capture in captures() {
+        let run = check(&capture, VerifyConfig::default(), 20);
+        let forged = run.outcomes().get("bad_signature").copied().unwrap_or_default() as u64;
+        assert_eq!(forged, capture.expected["invalid_signatures"].as_u64().unwrap(), "{}: forged messages", capture.name);
+        let forwardable = run.replay.outcomes.iter().filter(|(.., o)| *o == Outcome::Proven { forwardable: true }).count();
+        assert!(forwardable * 2 > capture.messages.len(), "{}: only {forwardable} may be forwarded", capture.name);
+    }
+}
+
+#[test]
+fn captures_message_by_message() {
+    for capture in captures().iter().filter(|capture| capture.expected["preset"] == "minimal") {
+        check(capture, VerifyConfig { singles: SinglesProof::Sums, ..VerifyConfig::default() }, 1);
+    }
+}
+
+/// Backwards, so that everything comes before its context: what can be proven late is, and what cannot is counted.
+#[test]
+fn captures_backwards() {
+    for capture in captures().iter().filter(|capture| capture.expected["preset"] == "minimal") {
+        let mut backwards = capture.messages.clone();
+        backwards.reverse();
+        let mut chain = capture.chain();
+        let mut verifier = Verifier::seeded(VerifyConfig::replay(), 1);
+        let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
+        let now = capture.messages.iter().map(|message| message.received_at).max().unwrap();
+        for messages in backwards.chunks(29) {
+            run.take(verifier.process(&mut chain, messages.to_vec(), now));
+        }
+        run.take(verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 6_000_000_000)));
+        run.take(verifier.finish());
+        println!("{} backwards: {:?}, {} blocks", capture.name, run.outcomes(), run.replay.n_blocks);
+        let expected = replay(capture, VerifyConfig::replay(), 29);
+        assert_eq!(run.findings(), expected.findings(), "{}", capture.name);
+    }
+}

@@ -1,0 +1,123 @@
+//! The specification's own cases: slashing operations and gossip messages, phase0 to Gloas, minimal preset.
+
+mod common;
+
+use chain::{Chain, PubkeyCache};
+use common::{Case, cases, kind, minimal_spec};
+use consensus::ForkName;
+use std::collections::BTreeMap;
+use verify::{MessageKind, Origin, Outcome, RawMessage, SourceKind, Ticket, UnixNs, Verdict, Verified, Verifier, VerifyConfig};
+
+fn chain_of(fork: ForkName, state: &[u8]) -> Chain {
+    Chain::from_state(minimal_spec(fork), state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+}
+
+fn message(fork: ForkName, kind: MessageKind, bytes: &[u8], at: UnixNs) -> RawMessage {
+    let origin = Origin { source: SourceKind::Gossip, peer: None, fork: Some(fork) };
+    RawMessage { origin, kind, received_at: at, bytes: bytes.to_vec(), ticket: Some(Ticket(7)) }
+}
+
+fn only_outcome(verified: &Verified) -> &Outcome {
+    let [(Some(Ticket(7)), None, _, outcome)] = verified.outcomes.as_slice() else {
+        panic!("one outcome: {:?}", verified.outcomes)
+    };
+    outcome
+}
+
+fn count(counts: &mut BTreeMap<String, usize>, case: &Case, outcome: &Outcome) {
+    *counts.entry(format!("{} {}", case.handler, outcome.label())).or_default() += 1;
+}
+
+#[test]
+fn slashing_operations() {
+    let mut counts = BTreeMap::new();
+    let all = cases(&["operations/attester_slashing", "operations/proposer_slashing"]);
+    for case in &all {
+        let (stem, kind) = match case.handler.as_str() {
+            "operations/attester_slashing" => ("attester_slashing", MessageKind::AttesterSlashing),
+            _ => ("proposer_slashing", MessageKind::ProposerSlashing),
+        };
+        let mut chain = chain_of(case.fork, case.ssz("pre").unwrap());
+        let now = UnixNs(chain.network().slot_start_ns(chain.head().slot));
+        let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+        let verified = verifier.process(&mut chain, vec![message(case.fork, kind, case.ssz(stem).unwrap(), now)], now);
+        let outcome = only_outcome(&verified);
+        count(&mut counts, case, outcome);
+        let label = format!("{} {}: {outcome:?}", case.fork, case.name);
+        let valid = case.ssz("post").is_some();
+        // Of what the specification refuses, these are refused for what no signature shows: who can still be slashed.
+        let by_standing =
+            ["already_", "not_active", "_exited", "withdrawn", "slashed", "slots_of_different", "high_index", "no_overlap"];
+        if valid {
+            assert!(matches!(outcome, Outcome::Proven { .. }), "{label}");
+            assert_eq!(verified.slashings.len(), 1, "{label}");
+            assert_eq!(verified.votes.len() + verified.proposals.len(), 2, "{label}");
+        } else if case.name.contains("incorrect_sig") || case.name.contains("invalid_sig") || case.name.contains("bad_") {
+            assert!(verified.slashings.is_empty(), "{label}");
+            assert!(!matches!(outcome, Outcome::Proven { .. }), "{label}");
+        } else if !by_standing.iter().any(|word| case.name.contains(word)) {
+            println!("{label}");
+        }
+        if !valid {
+            assert_ne!(outcome.verdict(), Verdict::Accept, "{label}");
+        }
+    }
+    println!("{counts:?}");
+    if !all.is_empty() {
+        assert!(
+            counts["operations/attester_slashing bad_signature"] > 0 && counts["operations/proposer_slashing bad_signature"] > 0
+        );
+    }
+}
+
+#[test]
+fn gossip_messages() {
+    let handlers = [
+        "networking/gossip_beacon_block",
+        "networking/gossip_beacon_attestation",
+        "networking/gossip_beacon_aggregate_and_proof",
+        "networking/gossip_attester_slashing",
+        "networking/gossip_proposer_slashing",
+    ];
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for case in cases(&handlers) {
+        let meta = case.yaml("meta.yaml").unwrap();
+        let topic = case.handler.rsplit("gossip_").next().unwrap();
+        let mut chain = chain_of(case.fork, case.ssz("state").unwrap());
+        let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+        let base_ms = meta["current_time_ms"].as_u64().unwrap_or_default();
+        let at = |ms: u64| UnixNs((chain_genesis_ms(&case) + base_ms + ms) * 1_000_000);
+        for block in meta["blocks"].as_array().into_iter().flatten() {
+            let failed = block["failed"].as_bool().unwrap_or(false);
+            let bytes = case.ssz(block["block"].as_str().unwrap()).unwrap();
+            if !failed {
+                verifier.process(&mut chain, vec![message(case.fork, MessageKind::Block, bytes, at(0))], at(0));
+            }
+        }
+        for (i, step) in meta["messages"].as_array().unwrap().iter().enumerate() {
+            let now = at(step["offset_ms"].as_u64().unwrap_or_default());
+            let kind = match topic {
+                "beacon_attestation" => MessageKind::Attestation { subnet: step["subnet_id"].as_u64().unwrap_or_default() },
+                other => kind(other),
+            };
+            let bytes = case.ssz(step["message"].as_str().unwrap()).unwrap();
+            let verified = verifier.process(&mut chain, vec![message(case.fork, kind, bytes, now)], now);
+            let outcome = only_outcome(&verified);
+            let expected = step["expected"].as_str().unwrap();
+            *counts.entry(format!("{topic} {expected}: {} {:?}", outcome.label(), outcome.verdict())).or_default() += 1;
+            let label = format!("{} {} message {i}, expected {expected}: {outcome:?}", case.fork, case.name);
+            match expected {
+                "valid" => assert!(matches!(outcome, Outcome::Proven { .. }), "{label}"),
+                "reject" if outcome.verdict() == Verdict::Accept => println!("accepted: {label} {}", step["reason"]),
+                _ => {}
+            }
+        }
+    }
+    for (what, n) in &counts {
+        println!("{n:5} {what}");
+    }
+}
+
+fn chain_genesis_ms(case: &Case) -> u64 {
+    chain_of(case.fork, case.ssz("state").unwrap()).network().genesis_time * 1000
+}
