@@ -30,10 +30,13 @@ pub(crate) fn in_group(signature: &Signature) -> bool {
     signature.subgroup_check()
 }
 
-/// `None` if there are none or they cancel (a key and its negative, each with its own proof of possession).
+/// Of checked keys. `None` if there are none or they cancel (a key and its negative, each with its own proof of possession).
 pub(crate) fn sum_keys(keys: &[PublicKey]) -> Option<PublicKey> {
-    if keys.is_empty() {
-        return None;
+    match keys {
+        [] => return None,
+        // A checked key is never infinity.
+        [one] => return Some(*one),
+        _ => {}
     }
     let sum = keys.add().to_public_key();
     (sum.compress()[0] & INFINITY_FLAG == 0).then_some(sum)

@@ -84,6 +84,14 @@ pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, now: UnixNs) -> b
     header.slot <= early
         && header.slot > chain.finalized().epoch.start_slot(network.preset())
         && chain.block_slot(&header.parent_root).is_some_and(|parent| parent < header.slot)
+        && descends_from_finalized(chain, header)
+}
+
+/// As far as the finalized block is known.
+fn descends_from_finalized(chain: &Chain, header: &BeaconBlockHeader) -> bool {
+    let finalized = chain.finalized();
+    let slot = finalized.epoch.start_slot(chain.network().preset());
+    !chain.is_known_block(&finalized.root) || chain.ancestor_at(&header.parent_root, slot) == Some(finalized.root)
 }
 
 /// A slashing operation of at least one of `subjects` that can still be slashed.

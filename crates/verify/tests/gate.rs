@@ -1,0 +1,190 @@
+//! What must not pass the gate, what must not cost twice, and what must not be lost while it waits.
+
+mod common;
+
+use common::{Capture, captures};
+use consensus::{ForkName, SignedAggregate, SingleAttestation, ValidatorIndex};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use verify::{MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
+
+fn named(name: &str) -> Option<Capture> {
+    captures().into_iter().find(|capture| capture.name == name)
+}
+
+fn labels(verified: &Verified) -> Vec<&'static str> {
+    verified.outcomes.iter().map(|(.., outcome)| outcome.label()).collect()
+}
+
+fn singles(capture: &Capture) -> impl Iterator<Item = &RawMessage> {
+    capture.messages.iter().filter(|message| matches!(message.kind, MessageKind::Attestation { .. }))
+}
+
+/// The first single that is honestly signed, proven by a fresh verifier.
+fn good_single(capture: &Capture) -> (RawMessage, SingleAttestation) {
+    for message in singles(capture) {
+        let mut chain = capture.chain();
+        let verified =
+            Verifier::seeded(VerifyConfig::default(), 1).process(&mut chain, vec![message.clone()], message.received_at);
+        if labels(&verified) == ["proven"] {
+            return (message.clone(), SingleAttestation::from_ssz(&message.bytes).unwrap());
+        }
+    }
+    panic!("no honest single in {}", capture.name);
+}
+
+/// Flipped bits, cut ends and foreign kinds: an outcome each, and nothing proven that was not sent.
+#[test]
+fn no_bytes_make_it_panic() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    println!("SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let kinds = [
+        MessageKind::Block,
+        MessageKind::Aggregate,
+        MessageKind::Attestation { subnet: 3 },
+        MessageKind::AttestationByBits,
+        MessageKind::Header,
+        MessageKind::AttesterSlashing,
+        MessageKind::ProposerSlashing,
+        MessageKind::BlobSidecar { index: 0 },
+        MessageKind::DataColumnSidecar { index: 1 },
+    ];
+    for capture in captures() {
+        let mut chain = capture.chain();
+        let mut verifier = Verifier::seeded(VerifyConfig::replay(), seed);
+        for _ in 0..6 {
+            let mut batch = Vec::new();
+            for _ in 0..8 {
+                let mut message = capture.messages[rng.random_range(0..capture.messages.len())].clone();
+                for _ in 0..rng.random_range(0..4) {
+                    let at = rng.random_range(0..message.bytes.len());
+                    message.bytes[at] = rng.random();
+                }
+                if rng.random_bool(0.3) {
+                    message.bytes.truncate(rng.random_range(0..message.bytes.len()));
+                }
+                if rng.random_bool(0.3) {
+                    message.kind = kinds[rng.random_range(0..kinds.len())];
+                }
+                message.origin.fork = match rng.random_range(0..10) {
+                    0 => None,
+                    1 => Some(ForkName::ALL[rng.random_range(0..ForkName::ALL.len())]),
+                    _ => message.origin.fork,
+                };
+                batch.push(message);
+            }
+            let (n, now) = (batch.len(), batch[0].received_at);
+            let before = verifier.parked();
+            let verified = verifier.process(&mut chain, batch, now);
+            let settled = verified.outcomes.iter().filter(|(.., outcome)| outcome.is_final()).count();
+            assert_eq!(before + n, settled + verifier.parked());
+        }
+    }
+}
+
+#[test]
+fn a_huge_index_is_an_unknown_validator() {
+    let Some(capture) = named("electra_6") else { return };
+    let (message, single) = good_single(&capture);
+    let mut chain = capture.chain();
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    for index in [1 << 63, u64::MAX, 64, u64::from(u32::MAX) + 1] {
+        let huge = SingleAttestation { attester_index: ValidatorIndex::new(index), ..single };
+        let verified =
+            verifier.process(&mut chain, vec![RawMessage { bytes: huge.to_ssz(), ..message.clone() }], message.received_at);
+        assert_eq!(labels(&verified), ["unknown_validator"], "{index}");
+    }
+}
+
+/// Lighthouse's sigp/lighthouse#10085: a replay with another unsigned field made unbounded work.
+#[test]
+fn unsigned_fields_buy_no_second_verification() {
+    let Some(capture) = named("electra_6") else { return };
+    let (message, single) = good_single(&capture);
+    let mut chain = capture.chain();
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let now = message.received_at;
+    let moved = SingleAttestation { committee_index: consensus::CommitteeIndex::new(1 << 40), ..single };
+    let moved = RawMessage { bytes: moved.to_ssz(), ..message.clone() };
+    // In one batch, and in the next.
+    let verified = verifier.process(&mut chain, vec![message.clone(), moved.clone()], now);
+    assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven", "duplicate"], 1));
+    let verified = verifier.process(&mut chain, vec![moved.clone()], now);
+    assert_eq!((labels(&verified), verified.votes.len()), (vec!["duplicate"], 0));
+    // Alone it is proven like the other, and not passed on.
+    let verified = Verifier::seeded(VerifyConfig::default(), 1).process(&mut chain, vec![moved], now);
+    assert!(matches!(verified.outcomes[0].3, Outcome::Proven { forwardable: false }));
+
+    // An aggregate with another aggregator: its members are proven.
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let mut n_aggregates = 0;
+    for message in &capture.messages {
+        let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
+        if message.kind != MessageKind::Aggregate || labels(&verified) != ["proven"] {
+            continue;
+        }
+        let mut bytes = message.bytes.clone();
+        // `aggregator_index` stands after the offset, the outer signature and so at byte 100.
+        bytes[100] ^= 1;
+        let changed = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &bytes).unwrap();
+        let original = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &message.bytes).unwrap();
+        assert!(changed.aggregator_index != original.aggregator_index && changed.aggregate == original.aggregate);
+        let verified = verifier.process(&mut chain, vec![RawMessage { bytes, ..message.clone() }], message.received_at);
+        assert_eq!((labels(&verified), verified.votes.len()), (vec!["duplicate"], 0));
+        n_aggregates += 1;
+    }
+    assert!(n_aggregates > 0);
+}
+
+/// A forged copy before the good one, and a good one before the forged copy, in one batch and in two.
+#[test]
+fn a_forgery_hides_nothing() {
+    let Some(capture) = named("electra_6") else { return };
+    let (good, single) = good_single(&capture);
+    let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
+    let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
+    let forged = RawMessage { bytes: SingleAttestation { signature: foreign, ..single }.to_ssz(), ..good.clone() };
+    for singles in [SinglesProof::Sums, SinglesProof::RandomCombination] {
+        let config = VerifyConfig { singles, ..VerifyConfig::default() };
+        let mut chain = capture.chain();
+        let mut verifier = Verifier::seeded(config, 1);
+        let verified = verifier.process(&mut chain, vec![forged.clone(), good.clone()], good.received_at);
+        assert_eq!((labels(&verified), verified.votes.len()), (vec!["bad_signature", "proven"], 1), "{singles:?}");
+        let mut verifier = Verifier::seeded(config, 1);
+        let verified = verifier.process(&mut chain, vec![forged.clone()], good.received_at);
+        assert_eq!((labels(&verified), verified.votes.len()), (vec!["bad_signature"], 0), "{singles:?}");
+        let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
+        assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1), "{singles:?}");
+    }
+}
+
+/// A vote by bits for an epoch nobody knows: waits, is counted, expires; a full place refuses.
+#[test]
+fn waiting_is_bounded_and_ends() {
+    let Some(capture) = named("phase0_2") else { return };
+    let mut chain = capture.chain();
+    let parking = ParkingLimits { messages: 3, messages_per_peer: 2, ..ParkingLimits::default() };
+    let mut verifier = Verifier::seeded(VerifyConfig { parking, ..VerifyConfig::default() }, 1);
+    let template = singles(&capture).next().unwrap();
+    let now = template.received_at;
+    let strange = |target: u64, peer: u8| {
+        let mut message = template.clone();
+        // Attestation: offset 4, then data: slot 8, index 8, root 32, source 40, target epoch.
+        message.bytes[4..12].copy_from_slice(&(target * 8).to_le_bytes());
+        message.bytes[92..100].copy_from_slice(&target.to_le_bytes());
+        message.origin.peer = Some(verify::PeerBytes::from([peer]));
+        message
+    };
+    let batch = vec![strange(90_000, 1), strange(u64::MAX / 8, 1), strange(90_001, 1), strange(90_002, 2), strange(90_003, 3)];
+    let verified = verifier.process(&mut chain, batch, now);
+    // The third is above its peer's share; the fifth makes the first give way.
+    assert_eq!(labels(&verified), ["parked", "refused", "parked", "refused", "parked", "parked"]);
+    assert_eq!((verifier.parked(), verifier.stats().parked), (3, 3));
+    let epoch_ns = 8 * 6_000_000_000;
+    let verified = verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 3 * epoch_ns));
+    assert!(verified.outcomes.is_empty());
+    let verified = verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 5 * epoch_ns));
+    assert_eq!(labels(&verified), ["expired"; 3]);
+    assert_eq!((verifier.parked(), verifier.stats().parked_bytes), (0, 0));
+}
