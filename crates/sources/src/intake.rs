@@ -248,3 +248,119 @@ fn raw(
 ) -> RawMessage {
     RawMessage { origin: Origin { source, peer, fork }, kind, received_at, bytes, ticket: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{BlobParameters, Epoch, Fork, Preset, Spec};
+    use std::time::Duration;
+
+    /// Deneb, and Electra from epoch 10 on.
+    fn intake() -> Intake {
+        let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
+        let spec = Spec {
+            config_name: "test".into(),
+            preset: Preset::MINIMAL,
+            forks: vec![fork(ForkName::Deneb, 0), fork(ForkName::Electra, 10)],
+            slot_duration: Duration::from_secs(6),
+            blob_schedule: Vec::new(),
+            blob_default: BlobParameters { epoch: Epoch::new(10), max_blobs_per_block: 9 },
+        };
+        Intake::new(Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO }))
+    }
+
+    fn gossip(topic: String, payload: Vec<u8>) -> Result<RawMessage, Refusal> {
+        intake().gossip(&GossipEntry { received_at: UnixNs(1), peer: vec![1, 2], topic, payload })
+    }
+
+    fn topic(epoch: u64, name: &str) -> String {
+        format!("/eth2/{}/{name}/ssz_snappy", intake().network().fork_digest_at(Epoch::new(epoch)))
+    }
+
+    fn event(topic: &str, json: &str) -> Result<ApiContent, Refusal> {
+        let entry = ApiEventEntry { at: UnixNs(7), node: "http://node".into(), topic: topic.into(), json: json.into() };
+        intake().api_event(&entry)
+    }
+
+    #[test]
+    fn size_limits_are_those_of_the_forks_container() {
+        let payload = |n| limits::pack(&vec![3u8; n]).unwrap();
+        let single = gossip(topic(10, "beacon_attestation_3"), payload(240)).unwrap();
+        assert_eq!((single.origin.fork, single.kind), (Some(ForkName::Electra), MessageKind::Attestation { subnet: 3 }));
+        let refusal = gossip(topic(10, "beacon_attestation_3"), payload(241)).unwrap_err();
+        assert_eq!((refusal.label(), refusal.peer.as_deref()), ("too_long", Some(&[1u8, 2][..])));
+        assert!(gossip(topic(0, "beacon_attestation_3"), payload(485)).is_ok());
+        assert_eq!(gossip(topic(0, "beacon_attestation_3"), vec![9, 1]).unwrap_err().label(), "bad_snappy");
+        assert_eq!(gossip(topic(0, "voluntary_exit"), payload(1)).unwrap_err().label(), "topic_not_read");
+        assert_eq!(gossip("junk".into(), payload(1)).unwrap_err().label(), "topic_malformed");
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_fork_goes_on_with_its_peer() {
+        let message = gossip("/eth2/01020304/beacon_block/ssz_snappy".into(), limits::pack(&[0; 300]).unwrap()).unwrap();
+        assert_eq!((message.origin.fork, message.origin.peer.as_deref()), (None, Some(&[1u8, 2][..])));
+    }
+
+    #[test]
+    fn a_block_counts_as_arrived_when_its_slot_began() {
+        let mut ssz = vec![0u8; 400];
+        ssz[0] = 100;
+        ssz[100..108].copy_from_slice(&80u64.to_le_bytes());
+        let message = intake().block(ssz).unwrap();
+        assert_eq!(message.received_at, UnixNs((1_700_000_000 + 480) * 1_000_000_000));
+        assert_eq!((message.origin.fork, message.origin.source), (Some(ForkName::Electra), SourceKind::Block));
+        assert_eq!(intake().block(vec![0; 50]).unwrap_err().label(), "short_block");
+    }
+
+    #[test]
+    fn events_with_a_message_become_its_ssz() {
+        let root = format!("0x{}", "11".repeat(32));
+        let signature = format!("0x{}", "22".repeat(96));
+        let data = |slot: u64| {
+            serde_json::json!({"slot": slot.to_string(), "index": "0", "beacon_block_root": root,
+                "source": {"epoch": "1", "root": root}, "target": {"epoch": "2", "root": root}})
+        };
+        let message = |topic: &str, json: serde_json::Value| match event(topic, &json.to_string()) {
+            Ok(ApiContent::Message(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        let single =
+            serde_json::json!({"committee_index": "1", "attester_index": "77", "data": data(81), "signature": signature});
+        let single = message("single_attestation", single);
+        assert_eq!((single.bytes.len(), single.origin.fork), (240, Some(ForkName::Electra)));
+        assert_eq!(SingleAttestation::from_ssz(&single.bytes).unwrap().attester_index.as_u64(), 77);
+
+        let old = serde_json::json!({"aggregation_bits": "0x0103", "data": data(3), "signature": signature});
+        let old = message("attestation", old);
+        assert_eq!((old.kind, old.origin.fork, old.bytes.len()), (MessageKind::AttestationByBits, Some(ForkName::Deneb), 230));
+        let new = serde_json::json!({"version": "electra", "data": {"aggregation_bits": "0x0103", "data": data(81),
+            "signature": signature, "committee_bits": "0x01"}});
+        assert_eq!(message("attestation", new).bytes.len(), 231);
+
+        let indexed = serde_json::json!({"attesting_indices": ["3", "5"], "data": data(81), "signature": signature});
+        let slashing = message("attester_slashing", serde_json::json!({"attestation_1": indexed, "attestation_2": indexed}));
+        assert_eq!((slashing.kind, slashing.bytes.len()), (MessageKind::AttesterSlashing, 2 * (4 + 228 + 16)));
+        let header = serde_json::json!({"message": {"slot": "81", "proposer_index": "4", "parent_root": root, "state_root": root,
+            "body_root": root}, "signature": signature});
+        let slashing = message("proposer_slashing", serde_json::json!({"signed_header_1": header, "signed_header_2": header}));
+        assert_eq!((slashing.kind, slashing.bytes.len()), (MessageKind::ProposerSlashing, 416));
+        assert_eq!(slashing.received_at, UnixNs(7));
+    }
+
+    #[test]
+    fn other_events_are_announcements_or_refused() {
+        let root = format!("0x{}", "11".repeat(32));
+        let block = format!(r#"{{"slot":"9","block":"{root}","execution_optimistic":false}}"#);
+        let announced = ApiContent::BlockAnnounced { slot: Slot::new(9), root: Root::repeat_byte(0x11) };
+        assert_eq!(event("block", &block), Ok(announced.clone()));
+        assert_eq!(event("block_gossip", &block), Ok(announced));
+        assert_eq!(event("head", "{}").unwrap_err().label(), "event_not_read");
+        for topic in ["block", "attestation", "single_attestation", "attester_slashing", "proposer_slashing"] {
+            for json in ["", "{}", "[]", "null", r#"{"data":{"slot":7}}"#, "{\"attestation_1\":{\"data\":{\"slot\":\"5\"}}}"] {
+                let refusal = event(topic, json).unwrap_err();
+                assert_eq!(refusal.label(), "bad_event", "{topic} {json}");
+                assert!(refusal.to_string().ends_with("(from http://node)"), "{refusal}");
+            }
+        }
+    }
+}

@@ -16,7 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-//pub mod api_stream;
+pub mod api_stream;
 pub mod capture;
 pub mod gossip;
 pub mod intake;

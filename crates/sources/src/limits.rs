@@ -6,6 +6,7 @@
 //! Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`, "Encoding strategies").
 
 use consensus::{ForkName, SingleAttestation};
+use std::io::Read;
 use verify::MessageKind;
 
 /// `MAX_PAYLOAD_SIZE`: uncompressed, of anything in gossip or a request.
@@ -102,6 +103,17 @@ pub fn pack(ssz: &[u8]) -> Option<Vec<u8>> {
     snap::raw::Encoder::new().compress_vec(ssz).ok()
 }
 
+/// Unpacks *framed* snappy (a state file, an ERA file's entry) of at most `limit` bytes.
+pub fn unframe(framed: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
+    let mut ssz = Vec::new();
+    let unpacked = snap::read::FrameDecoder::new(framed).take(limit as u64 + 1).read_to_end(&mut ssz);
+    match unpacked {
+        Ok(_) if ssz.len() > limit => Err(PayloadError::TooLong { claimed: ssz.len(), limit }),
+        Ok(_) => Ok(ssz),
+        Err(error) => Err(PayloadError::NotSnappy(error.to_string())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,13 +132,26 @@ mod tests {
     #[test]
     fn a_bomb_is_refused_by_its_claim() {
         let bomb = pack(&vec![0u8; MAX_PAYLOAD_SIZE + 1]).unwrap();
-        assert_eq!(unpack(&bomb, MAX_PAYLOAD_SIZE), Err(PayloadError::TooLong { claimed: MAX_PAYLOAD_SIZE + 1, limit: MAX_PAYLOAD_SIZE }));
+        assert_eq!(
+            unpack(&bomb, MAX_PAYLOAD_SIZE),
+            Err(PayloadError::TooLong { claimed: MAX_PAYLOAD_SIZE + 1, limit: MAX_PAYLOAD_SIZE })
+        );
         let mut claim = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
         claim.push(0);
         assert!(matches!(unpack(&claim, MAX_PAYLOAD_SIZE), Err(PayloadError::TooLong { .. })));
         // Under the limit, but six bytes cannot hold 8 MiB.
         let lie = [0x80, 0x80, 0x80, 0x04, 0, 0];
         assert!(matches!(unpack(&lie, MAX_PAYLOAD_SIZE), Err(PayloadError::NotSnappy(_))));
+    }
+
+    #[test]
+    fn frames_are_bounded_too() {
+        let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+        std::io::Write::write_all(&mut encoder, &[5u8; 200_000]).unwrap();
+        let framed = encoder.into_inner().unwrap();
+        assert_eq!(unframe(&framed, 200_000).unwrap(), vec![5u8; 200_000]);
+        assert!(matches!(unframe(&framed, 199_999), Err(PayloadError::TooLong { .. })));
+        assert!(matches!(unframe(&framed[..framed.len() - 1], 200_000), Err(PayloadError::NotSnappy(_))));
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl SourceMetrics {
             received: counters("received_messages_total", "Messages handed on, by kind", &["kind"]),
             refused: counters("refused_inputs_total", "Inputs that never became a message, by reason", &["reason"]),
             shed: counters("shed_events_total", "Events dropped because the queue was full, by what they were", &["what"]),
-            verdicts: counters("verdicts_total", "Verdicts on gossip messages, by verdict and whether in time", &["verdict", "fate"]),
+            verdicts: counters(
+                "verdicts_total",
+                "Verdicts on gossip messages, by verdict and whether in time",
+                &["verdict", "fate"],
+            ),
             peer_events: counters("peer_events_total", "What happened with peers", &["event"]),
             requests: counters("requests_total", "Requests of peers, by protocol and answer", &["protocol", "answer"]),
             published: counters("published_messages_total", "Messages published, by result", &["result"]),

@@ -144,7 +144,8 @@ pub fn split(text: &str) -> Option<(ForkDigest, &str)> {
     }
     let rest = text.strip_prefix("/eth2/")?.strip_suffix("/ssz_snappy")?;
     let (digest, name) = rest.split_once('/')?;
-    let well_named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let well_named =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     let lower_hex = digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if !well_named || !lower_hex {
         return None;
@@ -192,7 +193,13 @@ mod tests {
 
     #[test]
     fn topics_of_others_are_told_apart_from_nonsense() {
-        for name in ["voluntary_exit", "sync_committee_3", "beacon_attestation_", "beacon_attestation_07", "beacon_attestation_99999999999999999999"] {
+        for name in [
+            "voluntary_exit",
+            "sync_committee_3",
+            "beacon_attestation_",
+            "beacon_attestation_07",
+            "beacon_attestation_99999999999999999999",
+        ] {
             let text = format!("/eth2/8c9f62fe/{name}/ssz_snappy");
             assert_eq!(Topic::parse(&text), Err(TopicError::NotRead(text.clone())), "{text}");
         }

@@ -29,7 +29,9 @@ pub enum Damage {
     CutEntry { entry_type: EntryType, wanted: u64, have: u64 },
     #[error("reserved bytes are {found:02x?}, not zero: a corrupt tail; everything before it was read")]
     Reserved { found: [u8; 2] },
-    #[error("entry {entry_type} claims {claimed} bytes, at most {limit} are allowed: a corrupt tail; everything before it was read")]
+    #[error(
+        "entry {entry_type} claims {claimed} bytes, at most {limit} are allowed: a corrupt tail; everything before it was read"
+    )]
     TooLong { entry_type: EntryType, claimed: u64, limit: u64 },
     #[error("entry {entry_type} is skipped: {reason}; the rest of the file is read")]
     BadEntry { entry_type: EntryType, reason: String },

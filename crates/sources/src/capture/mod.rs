@@ -93,7 +93,7 @@ pub const MAX_BLOCK_LEN: u64 = 16 << 20;
 /// The JSON of a peer event.
 pub const MAX_PEER_EVENT_LEN: usize = 64 << 10;
 /// The JSON of one API event: an attester slashing of 2 x 131 072 indices is 3 MB.
-pub const MAX_API_EVENT_LEN: usize = 16 << 20;
+pub const MAX_API_EVENT_LEN: usize = 8 << 20;
 /// A node's URL.
 pub const MAX_NODE_NAME_LEN: usize = 2048;
 

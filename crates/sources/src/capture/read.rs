@@ -80,7 +80,9 @@ impl<R: Read> CaptureReader<R> {
         if self.offset == 0 {
             match have {
                 0 => return Err(Damage::Empty),
-                _ if header[..have] != VERSION_ENTRY[..have] => return Err(Damage::NotE2store { found: header[..have].to_vec() }),
+                _ if header[..have] != VERSION_ENTRY[..have] => {
+                    return Err(Damage::NotE2store { found: header[..have].to_vec() });
+                }
                 _ => {}
             }
         }

@@ -1,10 +1,10 @@
 //! Writing: whole entries, appended; a tail torn by a crash is taken off before going on.
 
+use super::read::end_of_whole_entries;
 use super::{
     ApiEventEntry, CaptureError, Entry, EntryType, GossipEntry, HEADER_LEN, MAX_API_EVENT_LEN, MAX_BLOCK_LEN, MAX_CONFIG_LEN,
     MAX_NODE_NAME_LEN, MAX_PEER_EVENT_LEN, MAX_STATE_LEN, PeerEventEntry,
 };
-use super::read::end_of_whole_entries;
 use crate::topic::MAX_TOPIC_LEN;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

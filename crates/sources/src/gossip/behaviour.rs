@@ -87,12 +87,10 @@ fn node(
     for peer in config.peers.iter().filter_map(|target| target.peer.as_ref()) {
         limits.bypass_peer_id(peer);
     }
-    let identify = identify::Config::new("eth2/1.0.0".to_owned(), key.public())
-        .with_agent_version(config.agent.clone())
-        .with_cache_size(0);
+    let identify =
+        identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
-    let blocks =
-        [Protocol::BlocksByRangeV2, Protocol::BlocksByRangeV1, Protocol::BlocksByRootV2, Protocol::BlocksByRootV1];
+    let blocks = [Protocol::BlocksByRangeV2, Protocol::BlocksByRangeV1, Protocol::BlocksByRootV2, Protocol::BlocksByRootV1];
     Ok(Node {
         limits,
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,

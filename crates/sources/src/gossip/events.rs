@@ -146,8 +146,11 @@ mod tests {
     #[test]
     fn a_peer_event_is_one_flat_object() {
         let peer = PeerId::random();
-        let event =
-            PeerEvent { at: UnixNs(5), peer, what: PeerEventKind::Goodbye { sent: false, code: 129, reason: "too many peers".into() } };
+        let event = PeerEvent {
+            at: UnixNs(5),
+            peer,
+            what: PeerEventKind::Goodbye { sent: false, code: 129, reason: "too many peers".into() },
+        };
         let entry = event.capture_entry();
         assert_eq!(
             entry.json,

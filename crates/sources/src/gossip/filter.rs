@@ -30,6 +30,7 @@ pub(super) struct KnownTopics {
 
 impl TopicSubscriptionFilter for KnownTopics {
     fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        Topic::parse(topic.as_str()).is_ok_and(|topic| self.digests.fork(topic.digest).is_some() && topic.name.subnet() < MAX_SUBNET)
+        Topic::parse(topic.as_str())
+            .is_ok_and(|topic| self.digests.fork(topic.digest).is_some() && topic.name.subnet() < MAX_SUBNET)
     }
 }

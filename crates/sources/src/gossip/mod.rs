@@ -141,7 +141,9 @@ pub struct StatusView {
 pub enum GossipError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("cannot listen on {address}: {reason}; choose a TCP multiaddr of this machine with a free port, or none to dial only")]
+    #[error(
+        "cannot listen on {address}: {reason}; choose a TCP multiaddr of this machine with a free port, or none to dial only"
+    )]
     Listen { address: Multiaddr, reason: String },
     #[error("the network cannot be set up: {0}; check the system's name resolution (resolv.conf) and limits")]
     Setup(String),

@@ -201,7 +201,8 @@ impl Listener {
                     },
                 );
             }
-            Event::Message { .. } | Event::OutboundFailure { .. } | Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
+            Event::Message { .. } | Event::OutboundFailure { .. } | Event::InboundFailure { .. } | Event::ResponseSent { .. } => {
+            }
         }
     }
 
@@ -241,7 +242,8 @@ impl Listener {
 
     /// By range the specification wants an error from who has nothing; by root an empty list will do.
     pub(super) fn on_blocks(&mut self, event: RpcEvent) {
-        if let Event::Message { peer, message: Message::Request { request: Request::Blocks(protocol), channel, .. }, .. } = event {
+        if let Event::Message { peer, message: Message::Request { request: Request::Blocks(protocol), channel, .. }, .. } = event
+        {
             let answer = match protocol {
                 Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 => {
                     Response::Error { code: result_code::RESOURCE_UNAVAILABLE, message: "a listener, no blocks here".to_owned() }

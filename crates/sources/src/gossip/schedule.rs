@@ -29,7 +29,10 @@ pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<T
             digests.push(row);
         }
     }
-    digests.into_iter().flat_map(|(digest, fork)| names(fork, columns).into_iter().map(move |name| Topic { digest, name })).collect()
+    digests
+        .into_iter()
+        .flat_map(|(digest, fork)| names(fork, columns).into_iter().map(move |name| Topic { digest, name }))
+        .collect()
 }
 
 /// Names in use at a fork.

@@ -45,8 +45,9 @@ pub(super) fn params() -> PeerScoreParams {
         ip_colocation_factor_weight: -5.0,
         ip_colocation_factor_threshold: PEERS_PER_IP,
         ip_colocation_factor_whitelist: HashSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]),
-        behaviour_penalty_weight: -4.0,
-        behaviour_penalty_threshold: 6.0,
+        // A client that moves between subnets each slot grafts again before the pause is over, and means no harm.
+        behaviour_penalty_weight: -0.5,
+        behaviour_penalty_threshold: 20.0,
         behaviour_penalty_decay: decay(Duration::from_secs(600), interval),
         decay_interval: interval,
         decay_to_zero: DECAY_TO_ZERO,

@@ -72,6 +72,8 @@ pub(super) struct Listener {
     /// The epoch `topics` is right for.
     topics_epoch: Option<Epoch>,
     ticks: u32,
+    /// What the gauge of pending tickets holds of ours.
+    n_open_shown: i64,
 }
 
 impl Listener {
@@ -98,6 +100,7 @@ impl Listener {
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
+            n_open_shown: 0,
             swarm,
             config,
             network,
@@ -161,10 +164,10 @@ impl Listener {
             SwarmEvent::Behaviour(NodeEvent::Goodbye(event)) => self.on_goodbye(event),
             SwarmEvent::Behaviour(NodeEvent::Blocks(event)) => self.on_blocks(event),
             SwarmEvent::Behaviour(NodeEvent::Limits(never)) => match never {},
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
-                if num_established.get() == 1 {
-                    self.on_connected(peer_id, connection_id, &endpoint);
-                }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }
+                if num_established.get() == 1 =>
+            {
+                self.on_connected(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.on_disconnected(peer_id, cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string()));
@@ -240,7 +243,7 @@ impl Listener {
         let address = endpoint.get_remote_address().to_string();
         debug!(%peer, %address, "peer connected");
         self.peers.connected(peer, connection, address.clone(), Instant::now());
-        self.metrics.connected_peers.set(self.peers.connected.len() as i64);
+        self.metrics.connected_peers.inc();
         self.peer_event(peer, PeerEventKind::Connected { address, outbound: endpoint.is_dialer() });
         self.greet(peer);
     }
@@ -248,7 +251,7 @@ impl Listener {
     fn on_disconnected(&mut self, peer: PeerId, reason: String) {
         debug!(%peer, %reason, "peer disconnected");
         self.peers.disconnected(&peer, &reason, Instant::now());
-        self.metrics.connected_peers.set(self.peers.connected.len() as i64);
+        self.metrics.connected_peers.dec();
         self.peer_event(peer, PeerEventKind::Disconnected { reason });
     }
 
@@ -274,7 +277,10 @@ impl Listener {
         self.close_due(now);
         let expired = self.tickets.expire(now);
         self.metrics.verdicts.with_label_values(&["none", "expired"]).inc_by(expired as u64);
-        self.metrics.pending_tickets.set(self.tickets.n_open() as i64);
+        // Several listeners may share the gauge, so each adds what changed.
+        let n_open = self.tickets.n_open() as i64;
+        self.metrics.pending_tickets.add(n_open - self.n_open_shown);
+        self.n_open_shown = n_open;
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_LOOK) {
             self.look_at_peers();

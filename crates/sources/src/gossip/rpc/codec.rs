@@ -60,7 +60,9 @@ impl Codec for RpcCodec {
         match protocol {
             Protocol::StatusV1 | Protocol::StatusV2 => StatusMessage::from_ssz(&body).map(Response::Status),
             Protocol::Ping => number(&body).map(|seq_number| Response::Pong { seq_number }),
-            Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => Metadata::from_ssz(&body).map(Response::Metadata),
+            Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => {
+                Metadata::from_ssz(&body).map(Response::Metadata)
+            }
             Protocol::Goodbye
             | Protocol::BlocksByRangeV1
             | Protocol::BlocksByRangeV2
@@ -142,7 +144,7 @@ async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) ->
         let content = match (kind, frames.get(body_start + 4..)) {
             (0x00, Some(block)) => snap::raw::decompress_len(block).map_err(|error| invalid(&error.to_string()))?,
             (0x01, Some(plain)) => plain.len(),
-            (0xff | 0x80..=0xfe, _) => 0,
+            (0x80..=0xff, _) => 0,
             _ => return Err(invalid("unknown snappy frame")),
         };
         idle += usize::from(content == 0);

@@ -181,9 +181,13 @@ impl Metadata {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gossip) enum Request {
     Status(StatusMessage),
-    Ping { seq_number: u64 },
+    Ping {
+        seq_number: u64,
+    },
     Metadata,
-    Goodbye { code: u64 },
+    Goodbye {
+        code: u64,
+    },
     /// Blocks, of whatever range or roots: we have none.
     Blocks(Protocol),
 }
@@ -192,11 +196,16 @@ pub(in crate::gossip) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gossip) enum Response {
     Status(StatusMessage),
-    Pong { seq_number: u64 },
+    Pong {
+        seq_number: u64,
+    },
     Metadata(Metadata),
     /// The stream is closed without a chunk: right for goodbye, and for a list with nothing in it.
     Nothing,
-    Error { code: u8, message: String },
+    Error {
+        code: u8,
+        message: String,
+    },
 }
 
 /// Result codes other than 0, success.

@@ -31,7 +31,6 @@ const CONCURRENT_STREAMS: usize = 8;
 
 /// A behaviour for the versions of one protocol, the preferred first.
 pub(super) fn behaviour(versions: &[Protocol], support: ProtocolSupport) -> Behaviour<RpcCodec> {
-    let config =
-        Config::default().with_request_timeout(REQUEST_TIMEOUT).with_max_concurrent_streams(CONCURRENT_STREAMS);
+    let config = Config::default().with_request_timeout(REQUEST_TIMEOUT).with_max_concurrent_streams(CONCURRENT_STREAMS);
     Behaviour::with_codec(RpcCodec, versions.iter().map(|version| (*version, support.clone())), config)
 }

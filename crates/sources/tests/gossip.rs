@@ -1,0 +1,374 @@
+//! Listeners against each other on loopback: real sockets, real noise, real gossipsub. Nothing sleeps; what should happen
+//! is awaited, with a limit.
+
+#![allow(clippy::unwrap_used)]
+
+use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
+use libp2p::Multiaddr;
+use sources::gossip::{
+    Clock, GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipMessage, GossipService, Identity, PeerAddress,
+    PeerEventKind, PeerInfo, StatusView,
+};
+use sources::limits;
+use sources::metrics::SourceMetrics;
+use sources::topic::{Topic, TopicName};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use verify::{MessageKind, SourceKind, UnixNs, Verdict};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SLOT: u64 = 12;
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A network of mainnet's preset that began now.
+fn network(forks: &[(ForkName, u64)], genesis_validators_root: Root) -> Arc<Network> {
+    let spec = Spec {
+        config_name: "loopback".into(),
+        preset: Preset::MAINNET,
+        forks: forks
+            .iter()
+            .map(|(name, epoch)| Fork { name: *name, epoch: Epoch::new(*epoch), version: [*name as u8, 0, 0, 7] })
+            .collect(),
+        slot_duration: Duration::from_secs(SLOT),
+        blob_schedule: Vec::new(),
+        blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
+    };
+    Arc::new(Network { spec, genesis_time: unix_now(), genesis_validators_root })
+}
+
+fn fulu() -> Arc<Network> {
+    network(&[(ForkName::Fulu, 0)], Root::repeat_byte(1))
+}
+
+fn topic(network: &Network, name: TopicName) -> Topic {
+    Topic { digest: network.fork_digest_at(Epoch::new(0)), name }
+}
+
+struct Post {
+    handle: GossipHandle,
+    control: GossipControl,
+    metrics: SourceMetrics,
+    address: PeerAddress,
+    /// What peers are told; dropping it is no harm.
+    _status: watch::Sender<StatusView>,
+}
+
+fn config(peers: &[&Post]) -> GossipConfig {
+    GossipConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        peers: peers.iter().map(|post| post.address.clone()).collect(),
+        heartbeat: Duration::from_millis(100),
+        reconnect: (Duration::from_millis(50), Duration::from_millis(400)),
+        ..GossipConfig::default()
+    }
+}
+
+async fn post(config: GossipConfig, network: &Arc<Network>) -> Post {
+    let (status_in, status) = watch::channel(StatusView::default());
+    let metrics = SourceMetrics::unregistered();
+    let mut handle = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
+    let address = loop {
+        if let GossipEvent::ListeningOn(address) = next_event(&mut handle).await {
+            break address;
+        }
+    };
+    let address: PeerAddress = address.to_string().parse().unwrap();
+    assert_eq!(address.peer, Some(handle.peer_id));
+    let control = handle.control();
+    Post { handle, control, metrics, address, _status: status_in }
+}
+
+async fn next_event(handle: &mut GossipHandle) -> GossipEvent {
+    tokio::time::timeout(PATIENCE, handle.events.recv()).await.expect("an event comes").expect("the listener runs")
+}
+
+impl Post {
+    async fn next_message(&mut self) -> GossipMessage {
+        loop {
+            if let GossipEvent::Message(message) = next_event(&mut self.handle).await {
+                return *message;
+            }
+        }
+    }
+
+    async fn next_peer_event(&mut self, wanted: impl Fn(&PeerEventKind) -> bool) -> PeerEventKind {
+        loop {
+            if let GossipEvent::Peer(event) = next_event(&mut self.handle).await
+                && wanted(&event.what)
+            {
+                return event.what;
+            }
+        }
+    }
+
+    /// Waits until its view of `other` is as wanted.
+    async fn until(&self, other: &Post, wanted: impl Fn(&PeerInfo) -> bool) -> PeerInfo {
+        let peer = other.handle.peer_id.to_base58();
+        let mut views = self.control.watch_peers();
+        let found = async {
+            loop {
+                if let Some(info) = views.borrow_and_update().iter().find(|info| info.peer == peer && wanted(info)) {
+                    return info.clone();
+                }
+                views.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(info) => info,
+            Err(_) => panic!("never as wanted: {:?}", self.control.peers()),
+        }
+    }
+
+    /// Waits until both know each other's topics.
+    async fn meet(&self, other: &Post) {
+        self.until(other, |info| info.connected && info.topics > 0).await;
+        other.until(self, |info| info.connected && info.topics > 0).await;
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        self.metrics.refused.with_label_values(&[reason]).get()
+    }
+}
+
+fn ssz(n: usize, salt: u8) -> Vec<u8> {
+    (0..n).map(|i| (i as u8).wrapping_mul(31).wrapping_add(salt)).collect()
+}
+
+#[tokio::test]
+async fn messages_go_both_ways_and_arrive_whole() {
+    let network = fulu();
+    let mut a = post(config(&[]), &network).await;
+    let mut b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let names = [
+        (TopicName::BeaconBlock, 5000),
+        (TopicName::AggregateAndProof, 700),
+        (TopicName::Attestation(63), 240),
+        (TopicName::AttesterSlashing, 100_000),
+        (TopicName::ProposerSlashing, 416),
+    ];
+    for (nth, (name, len)) in names.into_iter().enumerate() {
+        let (from, to) = if nth % 2 == 0 { (&a, &mut b) } else { (&b, &mut a) };
+        let (topic, bytes) = (topic(&network, name), ssz(len, nth as u8));
+        from.control.publish(topic, &bytes).await.unwrap();
+        let sender = from.handle.peer_id;
+        let message = to.next_message().await;
+        assert_eq!((message.topic, message.raw.kind), (topic, name.kind()));
+        assert_eq!(message.raw.bytes, bytes);
+        assert_eq!(limits::unpack(&message.payload, len).unwrap(), bytes);
+        assert_eq!(message.raw.origin.fork, Some(ForkName::Fulu));
+        assert_eq!(message.raw.origin.source, SourceKind::Gossip);
+        assert_eq!(message.raw.origin.peer.as_deref(), Some(&sender.to_bytes()[..]));
+        assert!(message.raw.ticket.is_some());
+        let entry = message.capture_entry();
+        assert_eq!(sources::capture::gossip_to_raw(&entry, &network).unwrap().bytes, bytes, "a capture gives the same message");
+        to.handle.report(message.raw.ticket.unwrap(), Verdict::Accept);
+    }
+    let block = a.metrics.received.with_label_values(&[MessageKind::Block.label()]).get();
+    assert_eq!(block + b.metrics.received.with_label_values(&["block"]).get(), 1);
+    // The mesh does not echo, and the same message is not published twice.
+    assert!(a.control.publish(topic(&network, TopicName::BeaconBlock), &ssz(5000, 0)).await.is_err());
+    a.handle.shutdown().await;
+    let goodbye = b.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { .. })).await;
+    assert_eq!(goodbye, PeerEventKind::Goodbye { sent: false, code: 1, reason: "client shutdown".into() });
+}
+
+#[tokio::test]
+async fn peers_say_who_they_are() {
+    let network = fulu();
+    let mut a = post(config(&[]), &network).await;
+    let view = StatusView { head_root: Root::repeat_byte(7), head_slot: consensus::Slot::new(1 << 40), ..StatusView::default() };
+    let b = post(GossipConfig { agent: "test/1\u{7}".into(), ..config(&[&a]) }, &network).await;
+    b._status.send_replace(view);
+    let kinds = ["connected", "agent", "status", "metadata"];
+    let mut seen = Vec::new();
+    while seen.len() < kinds.len() {
+        if let GossipEvent::Peer(event) = next_event(&mut a.handle).await {
+            match &event.what {
+                PeerEventKind::Agent { agent } => assert_eq!(agent, "test/1", "control characters are dropped"),
+                PeerEventKind::Status { head_slot, fork_digest, .. } => {
+                    assert!(head_slot.parse::<u64>().unwrap() <= 10, "a head beyond the clock is never claimed: {head_slot}");
+                    assert_eq!(fork_digest, &format!("0x{}", network.fork_digest_at(Epoch::new(0))));
+                }
+                PeerEventKind::Metadata { attnets, custody_group_count, .. } => {
+                    assert_eq!((attnets.as_str(), custody_group_count.as_str()), ("0xffffffffffffffff", "4"));
+                }
+                _ => {}
+            }
+            let entry = event.capture_entry();
+            assert_eq!(entry.json["peer"], b.handle.peer_id.to_base58());
+            let label = kinds.iter().find(|kind| **kind == event.what.label());
+            if let Some(label) = label.filter(|label| !seen.contains(*label)) {
+                seen.push(label);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_unpack_is_counted_and_held_against_its_sender() {
+    let network = fulu();
+    let a = post(config(&[]), &network).await;
+    let b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let block = topic(&network, TopicName::BeaconBlock);
+    b.control.publish_payload(block, b"\x20not snappy at all").await.unwrap();
+    a.until(&b, |info| info.score < -5.0).await;
+    // More than once if `b`, no longer in the mesh, offers it again.
+    assert!(a.refused("bad_snappy") >= 1);
+    assert_eq!(a.refused("too_long"), 0);
+    let bomb = limits::pack(&vec![0u8; limits::MAX_PAYLOAD_SIZE + 1]).unwrap();
+    b.control.publish_payload(topic(&network, TopicName::AggregateAndProof), &bomb).await.unwrap();
+    a.until(&b, |_| a.refused("too_long") >= 1).await;
+}
+
+#[tokio::test]
+async fn a_vote_has_240_bytes_and_no_more() {
+    let network = fulu();
+    let mut a = post(config(&[]), &network).await;
+    let b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    b.control.publish(topic(&network, TopicName::Attestation(1)), &ssz(241, 0)).await.unwrap();
+    b.control.publish(topic(&network, TopicName::ProposerSlashing), &ssz(416, 0)).await.unwrap();
+    assert_eq!(a.next_message().await.raw.kind, MessageKind::ProposerSlashing);
+    assert_eq!(a.refused("too_long"), 1);
+}
+
+#[tokio::test]
+async fn a_liar_is_ignored_and_sent_away() {
+    let network = fulu();
+    let mut a = post(config(&[]), &network).await;
+    let mut b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let block = topic(&network, TopicName::BeaconBlock);
+    for n in 0..4 {
+        b.control.publish(block, &ssz(1000, n)).await.unwrap();
+        let ticket = a.next_message().await.raw.ticket.unwrap();
+        a.handle.report(ticket, Verdict::Reject);
+        let wanted = [-9.0, -38.0, -85.0, -120.0][usize::from(n)];
+        if n < 3 {
+            a.until(&b, |info| info.score < wanted).await;
+        }
+    }
+    let goodbye = b.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { .. })).await;
+    assert!(matches!(goodbye, PeerEventKind::Goodbye { sent: false, code: 250, .. }), "{goodbye:?}");
+    assert_eq!(a.metrics.verdicts.with_label_values(&["reject", "applied"]).get(), 4);
+}
+
+#[tokio::test]
+async fn only_what_is_accepted_is_forwarded() {
+    let network = fulu();
+    let a = post(config(&[]), &network).await;
+    let mut b = post(config(&[&a]), &network).await;
+    let mut c = post(config(&[&b]), &network).await;
+    a.meet(&b).await;
+    b.meet(&c).await;
+    let subnet = topic(&network, TopicName::Attestation(9));
+    for (salt, verdict) in [(1, Some(Verdict::Ignore)), (2, Some(Verdict::Reject)), (3, None), (4, Some(Verdict::Accept))] {
+        a.control.publish(subnet, &ssz(240, salt)).await.unwrap();
+        let message = b.next_message().await;
+        assert_eq!(message.raw.bytes, ssz(240, salt));
+        if let Some(verdict) = verdict {
+            b.handle.report(message.raw.ticket.unwrap(), verdict);
+        }
+    }
+    let arrived = c.next_message().await;
+    assert_eq!(arrived.raw.bytes, ssz(240, 4), "what came before on the same way was not forwarded");
+    assert_eq!(arrived.raw.origin.peer.as_deref(), Some(&b.handle.peer_id.to_bytes()[..]));
+}
+
+#[tokio::test]
+async fn a_peer_on_two_hundred_topics_is_heard_on_all_of_them() {
+    let network = fulu();
+    let mut a = post(config(&[]), &network).await;
+    let b = post(GossipConfig { data_column_subnets: 128, ..config(&[&a]) }, &network).await;
+    a.meet(&b).await;
+    assert_eq!(a.until(&b, |info| info.topics > 100).await.topics, 4 + 64 + 128);
+    assert_eq!(b.until(&a, |info| info.topics > 0).await.topics, 4 + 64 + 4);
+    b.control.publish(topic(&network, TopicName::Attestation(40)), &ssz(240, 0)).await.unwrap();
+    assert_eq!(a.next_message().await.raw.kind, MessageKind::Attestation { subnet: 40 });
+}
+
+#[tokio::test]
+async fn another_network_is_told_goodbye() {
+    let (ours, theirs) = (fulu(), network(&[(ForkName::Fulu, 0)], Root::repeat_byte(2)));
+    let mut a = post(config(&[]), &ours).await;
+    let mut b = post(config(&[&a]), &theirs).await;
+    let goodbye = |what: &PeerEventKind| matches!(what, PeerEventKind::Goodbye { code: 2, .. });
+    a.next_peer_event(goodbye).await;
+    b.next_peer_event(|what| matches!(what, PeerEventKind::Disconnected { .. })).await;
+    let info = b.until(&a, |info| info.failed_attempts > 1).await;
+    assert!(!info.last_problem.unwrap_or_default().is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_back_is_connected_again() {
+    let network = fulu();
+    let first = post(GossipConfig { identity: Identity::Secret([9; 32]), ..config(&[]) }, &network).await;
+    let mut b = post(config(&[&first]), &network).await;
+    b.meet(&first).await;
+    let (address, peer): (Multiaddr, _) = (first.address.address.clone(), first.handle.peer_id);
+    first.handle.shutdown().await;
+    b.next_peer_event(|what| matches!(what, PeerEventKind::Disconnected { .. })).await;
+    let again = post(GossipConfig { identity: Identity::Secret([9; 32]), listen: vec![address], ..config(&[]) }, &network).await;
+    assert_eq!(again.handle.peer_id, peer);
+    b.meet(&again).await;
+    again.control.publish(topic(&network, TopicName::BeaconBlock), &ssz(300, 1)).await.unwrap();
+    assert_eq!(b.next_message().await.raw.bytes, ssz(300, 1));
+}
+
+#[tokio::test]
+async fn topics_follow_the_clock_over_a_fork() {
+    let network = network(&[(ForkName::Electra, 0), (ForkName::Fulu, 10)], Root::repeat_byte(3));
+    let epoch = Arc::new(AtomicU64::new(5));
+    let (genesis, turned) = (network.genesis_time, epoch.clone());
+    let clock = Clock::new(move || UnixNs((genesis + turned.load(Ordering::Relaxed) * 32 * SLOT) * 1_000_000_000));
+    let a = post(GossipConfig { clock: clock.clone(), ..config(&[]) }, &network).await;
+    let mut b = post(GossipConfig { clock, ..config(&[&a]) }, &network).await;
+    a.until(&b, |info| info.topics == 4 + 64 + 9).await;
+    epoch.store(9, Ordering::Relaxed);
+    // Only four of the 128 columns are common names; all of them are known here.
+    a.until(&b, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
+    b.until(&a, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
+    let early = Topic { digest: network.fork_digest_at(Epoch::new(10)), name: TopicName::BeaconBlock };
+    a.control.publish(early, &ssz(500, 5)).await.unwrap();
+    assert_eq!(b.next_message().await.raw.origin.fork, Some(ForkName::Fulu));
+    epoch.store(12, Ordering::Relaxed);
+    a.until(&b, |info| info.topics == 4 + 64 + 4).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_sheds_messages_and_keeps_peer_events() {
+    let network = fulu();
+    let mut a = post(GossipConfig { queue_messages: 3, ..config(&[]) }, &network).await;
+    let b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let shed = a.metrics.shed.with_label_values(&["message"]);
+    for n in 0..40u8 {
+        b.control.publish(topic(&network, TopicName::Attestation(u64::from(n))), &ssz(240, n)).await.unwrap();
+    }
+    // A sentinel that is shed too, or comes: either way all before it were seen.
+    a.until(&b, |info| info.messages == 40).await;
+    assert!(shed.get() >= 30, "{}", shed.get());
+    let handed_on = a.metrics.received.with_label_values(&["attestation"]).get();
+    assert_eq!(handed_on + shed.get(), 40, "received is handed on and shed");
+    b.handle.shutdown().await;
+    a.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { sent: false, .. })).await;
+}
+
+#[tokio::test]
+async fn strangers_are_taken_up_to_a_limit() {
+    let network = fulu();
+    let a = post(GossipConfig { max_peers: 1, ..config(&[]) }, &network).await;
+    let b = post(config(&[&a]), &network).await;
+    a.meet(&b).await;
+    let c = post(config(&[&a]), &network).await;
+    let info = c.until(&a, |info| info.failed_attempts >= 2).await;
+    assert!(!info.connected);
+    assert_eq!(a.control.peers().iter().filter(|info| info.connected).count(), 1);
+}
