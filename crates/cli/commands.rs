@@ -33,7 +33,8 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             replay(files, data_dir, findings, incidents, evidence_dir, network, fail_on_finding)
         }
         Command::Demo { slots, slot_ms, validators, listen, seed, stay, data_dir } => {
-            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            // The simulated vandal repeats messages on purpose, and gossipsub says so each time.
+            log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
             demo::demo(demo::Options { slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),

@@ -181,7 +181,12 @@ impl Engine {
         }
         for one in recorded.iter().filter(|one| one.first_time) {
             self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
+            if let Some(seen) = one.finding.second_seen {
+                self.metrics.finding_latency.observe(one.finding.recorded_at.since(seen).as_secs_f64());
+            }
         }
         self.metrics.parked.set(self.n_parked() as i64);
+        self.metrics.head_slot.set(self.chain.head().slot.as_u64() as i64);
+        self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::clock;
 use crate::engine::{Engine, EngineError};
+use crate::gaps::Watchkeeper;
 use crate::status::Snapshot;
 use crate::listen;
 use consensus::{Checkpoint, Root};
@@ -37,7 +38,13 @@ pub struct Effects {
 }
 
 /// Runs until the queue is closed and empty; gives the engine back for its last words.
-pub fn run(mut engine: Engine, mut queue: mpsc::Receiver<Input>, effects: &Effects, batch_messages: usize) -> Result<Engine, EngineError> {
+pub fn run(
+    mut engine: Engine,
+    mut watch: Watchkeeper,
+    mut queue: mpsc::Receiver<Input>,
+    effects: &Effects,
+    batch_messages: usize,
+) -> Result<Engine, EngineError> {
     let mut waiting = Vec::with_capacity(batch_messages);
     loop {
         if queue.blocking_recv_many(&mut waiting, batch_messages) == 0 {
@@ -64,6 +71,7 @@ pub fn run(mut engine: Engine, mut queue: mpsc::Receiver<Input>, effects: &Effec
                 let _ = effects.verdicts.try_send((ticket, outcome.verdict()));
             }
         }
+        watch.watched(engine.chain().network().slot_at(now.0))?;
         tell(&engine, effects);
     }
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod datadir;
 pub mod engine;
 mod error;
+mod gaps;
 pub mod inspect;
 mod judge_thread;
 mod listen;

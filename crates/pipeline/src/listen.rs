@@ -45,6 +45,11 @@ pub fn status_of(head: HeadView, finalized: consensus::Checkpoint) -> StatusView
     StatusView { finalized, head_root: head.root, head_slot: head.slot }
 }
 
+/// Peers connected now.
+pub fn n_connected(gossip: &GossipControl) -> u64 {
+    gossip.peers().iter().filter(|peer| peer.connected).count() as u64
+}
+
 /// Leads gossip into the engine's queue until cancelled, then says goodbye to the peers.
 pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
     loop {

@@ -8,8 +8,6 @@ pub struct Metrics {
     pub registry: Registry,
     /// Messages by kind and final outcome; the sum over outcomes plus `parked` is everything that came in.
     pub messages: IntCounterVec,
-    /// Messages that could not become one: unreadable topic, bad snappy, unknown digest, shed.
-    pub refused: IntCounterVec,
     pub findings: IntCounterVec,
     /// Second message's arrival to finding on disk.
     pub finding_latency: Histogram,
@@ -38,7 +36,6 @@ impl Metrics {
             gauge
         };
         let messages = counters("slashwatch_messages_total", "Messages by kind and final outcome", &["kind", "outcome"]);
-        let refused = counters("slashwatch_refused_total", "Inputs that never became a message, by reason", &["reason"]);
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
         let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
             .expect("a constant, valid name");
@@ -56,7 +53,6 @@ impl Metrics {
         registry.register(Box::new(process)).expect("registered once");
         Self {
             messages,
-            refused,
             findings,
             finding_latency,
             unproven,

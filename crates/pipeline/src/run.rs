@@ -12,6 +12,7 @@ use crate::config::{Config, SinglesProof};
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineError, EngineParts};
 use crate::error::PipelineError;
+use crate::gaps::Watchkeeper;
 use crate::judge_thread::{self, Effects, Input};
 use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
@@ -20,8 +21,10 @@ use crate::status::{Snapshot, StatusPage};
 use crate::{alerts, clock};
 use alert::Dispatcher;
 use api::StatusSource as _;
+use consensus::Network;
 use evidence::Store;
 use sources::api_stream::StreamConfig;
+use sources::gossip::GossipControl;
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -94,6 +97,8 @@ impl Watcher {
         };
         let engine = Engine::open(&dir, parts)?;
         let store = engine.store().clone();
+        let watch_kept = Watchkeeper::start(store.clone(), network.slot_at(clock::now().0))?;
+        let gaps = watch_kept.gaps().to_vec();
 
         let cancel = CancellationToken::new();
         // Whatever fails from here on takes down what was started before it.
@@ -112,8 +117,8 @@ impl Watcher {
 
         let effects = Effects { verdicts, wanted_blocks, wants_state, peer_status, snapshot };
         let (fail, failed) = oneshot::channel();
-        let engine_thread = spawn_engine(engine, inputs, effects, config.verify.batch_messages, fail)?;
-        let mut tasks: Vec<NamedTask> = vec![("clock", tokio::spawn(tick(queue.clone(), cancel.clone())))];
+        let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, config.verify.batch_messages, fail)?;
+        let mut tasks: Vec<NamedTask> = vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
         if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
             tasks.push(("gossip", tokio::spawn(listen::pump(gossip, queue.clone(), cancel.clone()))));
             tasks.push(("verdicts", tokio::spawn(listen::report(control, verdicts_out))));
@@ -145,6 +150,7 @@ impl Watcher {
             node_away,
             has_nodes: nodes.is_some(),
             gossip: control,
+            gaps,
             metrics: metrics.clone(),
         });
         let mut api_address = None;
@@ -224,12 +230,13 @@ async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: Cancellati
 
 fn spawn_engine(
     engine: Engine,
+    watch_kept: Watchkeeper,
     inputs: mpsc::Receiver<Input>,
     effects: Effects,
     batch_messages: usize,
     fail: oneshot::Sender<EngineError>,
 ) -> Result<std::thread::JoinHandle<Option<Engine>>, PipelineError> {
-    let body = move || match judge_thread::run(engine, inputs, &effects, batch_messages) {
+    let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, batch_messages) {
         Ok(engine) => Some(engine),
         Err(error) => {
             let _ = fail.send(error);
@@ -240,7 +247,14 @@ fn spawn_engine(
     spawned.map_err(|error| PipelineError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))
 }
 
-async fn tick(queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+/// Wakes the engine, and keeps the gauges that nothing else changes.
+async fn tick(
+    queue: mpsc::Sender<Input>,
+    gossip: Option<GossipControl>,
+    network: Arc<Network>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -248,6 +262,9 @@ async fn tick(queue: mpsc::Sender<Input>, cancel: CancellationToken) {
             _ = ticks.tick() => {
                 // A full queue has messages that wake the engine just as well.
                 let _ = queue.try_send(Input::Tick);
+                metrics.queue.with_label_values(&["engine"]).set((queue.max_capacity() - queue.capacity()) as i64);
+                metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
+                metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
             }
         }
     }

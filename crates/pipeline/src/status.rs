@@ -2,8 +2,9 @@
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::listen;
 use crate::metrics::Metrics;
-use api::{Head, NodeState, Readiness, Status, StatusSource};
+use api::{Gap, Head, NodeState, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
 use index::Stats;
@@ -47,12 +48,14 @@ pub struct StatusPage {
     pub has_nodes: bool,
     pub gossip: Option<GossipControl>,
     pub metrics: Metrics,
+    /// Slots that were not watched, as of the start.
+    pub gaps: Vec<Gap>,
 }
 
 impl StatusPage {
     /// Peers connected now.
     pub fn n_peers(&self) -> u64 {
-        self.gossip.as_ref().map_or(0, |gossip| gossip.peers().iter().filter(|peer| peer.connected).count() as u64)
+        self.gossip.as_ref().map_or(0, listen::n_connected)
     }
 
     fn notices(&self, snapshot: &Snapshot) -> Vec<String> {
@@ -85,8 +88,6 @@ impl StatusSource for StatusPage {
             None => NodeState::Connected,
         };
         let clock_slot = self.network.slot_at(clock::now().0);
-        self.metrics.clock_slot.set(clock_slot.as_u64() as i64);
-        self.metrics.peers.set(self.n_peers() as i64);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             network: self.network.spec.config_name.clone(),
@@ -98,7 +99,7 @@ impl StatusSource for StatusPage {
             validators: snapshot.validators as u64,
             stages,
             index: numbers(&snapshot.index),
-            gaps: Vec::new(),
+            gaps: self.gaps.clone(),
             node,
             notices: self.notices(&snapshot),
         }

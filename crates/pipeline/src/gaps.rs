@@ -1,0 +1,111 @@
+//! When the watcher did not watch: slots between two runs, kept beside the findings.
+//!
+//! Live gossip cannot be asked for again, so what was missed must at least be known. While it runs, the watcher notes once a
+//! slot how far it has come; at its start, whatever lies between that note and now is a gap.
+
+use api::Gap;
+use consensus::Slot;
+use evidence::{Store, StoreError};
+
+const WATCHED_UNTIL: &str = "watched_until";
+const GAPS: &str = "gaps";
+/// Gaps remembered; the oldest are forgotten first.
+const MAX_GAPS: usize = 256;
+/// Slots that a restart may take without being called a gap: what is said in them still arrives, or comes in blocks.
+const TOLERATED: u64 = 1;
+
+/// The gaps known so far, and the note of how far we are.
+pub struct Watchkeeper {
+    store: Store,
+    noted: Slot,
+    gaps: Vec<Gap>,
+}
+
+impl Watchkeeper {
+    /// Adds the gap between the last run and `now`, if there is one.
+    pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
+        let mut gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
+        if let Some(until) = store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
+            && now.as_u64() > until.as_u64().saturating_add(1 + TOLERATED)
+        {
+            let gap = Gap { from_slot: until.saturating_add(1), to_slot: now.saturating_sub(1), reason: "slashwatch was not running".into() };
+            tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
+            gaps.push(gap);
+            let surplus = gaps.len().saturating_sub(MAX_GAPS);
+            gaps.drain(..surplus);
+            store.put_checkpoint(GAPS, &encode(&gaps))?;
+        }
+        let mut keeper = Self { store, noted: Slot::new(0), gaps };
+        keeper.watched(now)?;
+        Ok(keeper)
+    }
+
+    /// Everything up to and including `slot` was listened to.
+    pub fn watched(&mut self, slot: Slot) -> Result<(), StoreError> {
+        if slot > self.noted {
+            self.noted = slot;
+            self.store.put_checkpoint(WATCHED_UNTIL, &slot.as_u64().to_be_bytes())?;
+        }
+        Ok(())
+    }
+
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+}
+
+/// `from u64 BE | to u64 BE | length u16 BE | reason`, one after the other.
+fn encode(gaps: &[Gap]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for gap in gaps {
+        bytes.extend_from_slice(&gap.from_slot.as_u64().to_be_bytes());
+        bytes.extend_from_slice(&gap.to_slot.as_u64().to_be_bytes());
+        let reason = &gap.reason.as_bytes()[..gap.reason.len().min(usize::from(u16::MAX))];
+        bytes.extend_from_slice(&(reason.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(reason);
+    }
+    bytes
+}
+
+/// Reads as far as it can: a damaged note of a gap is no reason to stop.
+fn decode(mut bytes: &[u8]) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<18>() {
+        let number = |at: usize| Slot::new(u64::from_be_bytes(head[at..at + 8].try_into().expect("8 of 18 bytes")));
+        let length = usize::from(u16::from_be_bytes([head[16], head[17]]));
+        let Some((reason, rest)) = rest.split_at_checked(length) else { break };
+        gaps.push(Gap { from_slot: number(0), to_slot: number(8), reason: String::from_utf8_lossy(reason).into_owned() });
+        bytes = rest;
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::Root;
+
+    #[test]
+    fn what_lies_between_two_runs_is_a_gap_and_stays_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
+        keeper.watched(Slot::new(20)).unwrap();
+        let keeper = Watchkeeper::start(store.clone(), Slot::new(22)).unwrap();
+        assert!(keeper.gaps().is_empty(), "a quick restart is none");
+        let keeper = Watchkeeper::start(store.clone(), Slot::new(100)).unwrap();
+        assert_eq!(keeper.gaps().len(), 1);
+        assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
+        let keeper = Watchkeeper::start(store, Slot::new(101)).unwrap();
+        assert_eq!(keeper.gaps().len(), 1);
+    }
+
+    #[test]
+    fn damaged_notes_are_read_as_far_as_they_go() {
+        let gap = Gap { from_slot: Slot::new(1), to_slot: Slot::new(2), reason: "x".into() };
+        let bytes = encode(&[gap.clone(), gap.clone()]);
+        assert_eq!(decode(&bytes), vec![gap.clone(), gap.clone()]);
+        assert_eq!(decode(&bytes[..bytes.len() - 1]), vec![gap]);
+    }
+}
