@@ -86,6 +86,11 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
+    /// What this machine can do.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Proves that alerts arrive.
     Alert {
         #[command(subcommand)]
@@ -109,4 +114,45 @@ pub enum AlertAction {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// The vote index: CPU, growth, memory and latencies for a network of this size.
+    Index(BenchIndex),
+}
+
+#[derive(clap::Args)]
+pub struct BenchIndex {
+    #[arg(long, default_value_t = 1_000_000)]
+    pub validators: u32,
+    /// Epochs measured, after one that warms up.
+    #[arg(long, default_value_t = 8)]
+    pub epochs: u64,
+    #[arg(long, default_value_t = 1)]
+    pub batches_per_slot: u32,
+    /// Percent of validators that vote in an epoch.
+    #[arg(long, default_value_t = 99.5)]
+    pub participation: f64,
+    /// Percent of votes for another head.
+    #[arg(long, default_value_t = 0.0)]
+    pub minority: f64,
+    /// singles, aggregates or blocks.
+    #[arg(long, default_value = "singles")]
+    pub shape: index::bench::VoteShape,
+    /// Epochs between source and target.
+    #[arg(long, default_value_t = 1)]
+    pub source_distance: u64,
+    /// Epochs without any vote between the warm-up and the rest.
+    #[arg(long, default_value_t = 0)]
+    pub absent_epochs: u64,
+    /// Whole epochs per commit, as when history is filled.
+    #[arg(long)]
+    pub bulk: bool,
+    /// Where to put the index; a temporary folder if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// One JSON object on one line.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -1,9 +1,10 @@
 //! One function per command: arguments in, the pipeline called, what it says printed.
 
+mod bench;
 mod demo;
 mod inspect;
 
-use crate::args::{AlertAction, Args, Command, ConfigAction};
+use crate::args::{AlertAction, Args, Bench, Command, ConfigAction};
 use crate::exit::{FAILED, Usage};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,6 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             eprintln!("{} is valid", file.display());
             Ok(0)
         }
+        Command::Bench { what: Bench::Index(options) } => bench::index(options),
         Command::Alert { action: AlertAction::Test { route, config } } => {
             let config = Config::load(&config)?;
             let answer = pipeline::run::test_alert(&config, &route)?;

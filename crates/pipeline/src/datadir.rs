@@ -32,6 +32,8 @@ pub enum DataDirError {
          Give each network its own --data-dir"
     )]
     OtherNetwork { path: PathBuf, found: Root, wanted: Root },
+    #[error("the data directory {path} belongs to another network ({what} {found}, this one has {wanted}). Give each network its own --data-dir")]
+    OtherConfig { path: PathBuf, what: &'static str, found: String, wanted: String },
     #[error("the data directory {path} has format {found}, this program knows up to {FORMAT}. Use the newer slashwatch that wrote it")]
     Newer { path: PathBuf, found: u32 },
     #[error("{path} is damaged: {reason}. Restore the directory from a copy, or start with a new --data-dir")]
@@ -74,9 +76,19 @@ impl DataDir {
     /// Binds a new directory to a network, or checks that it is this one's.
     pub fn bind(&self, network: &Network) -> Result<(), DataDirError> {
         let wanted = network.genesis_validators_root;
-        if let Some(found) = read_network_file(&self.path)? {
+        if let Some(found) = self.network()? {
             if found.genesis_validators_root != wanted {
                 return Err(DataDirError::OtherNetwork { path: self.path.clone(), found: found.genesis_validators_root, wanted });
+            }
+            // Test networks are often made from the same keys, so that their roots agree; votes of two of them must not meet.
+            for (what, stored, given) in [
+                ("genesis time", found.genesis_time.to_string(), network.genesis_time.to_string()),
+                ("preset", found.preset().name.as_str().into(), network.preset().name.as_str().into()),
+                ("fork at genesis", genesis_fork(&found), genesis_fork(network)),
+            ] {
+                if stored != given {
+                    return Err(DataDirError::OtherConfig { path: self.path.clone(), what, found: stored, wanted: given });
+                }
             }
             return self.write("config.yaml", network.spec.to_yaml().as_bytes());
         }
@@ -122,6 +134,10 @@ impl DataDir {
     pub fn state_path(&self) -> PathBuf {
         self.path.join("state.ssz")
     }
+}
+
+fn genesis_fork(network: &Network) -> String {
+    network.spec.fork_name_at(consensus::Epoch::new(0)).to_string()
 }
 
 /// The network a directory belongs to, without taking its lock.

@@ -1,0 +1,30 @@
+//! `slashwatch bench`: what this machine can do.
+
+use crate::args::BenchIndex;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// One JSON object on stdout; progress on stderr where that is a terminal.
+pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
+    let options = index::bench::Options {
+        validators: args.validators,
+        epochs: args.epochs,
+        batches_per_slot: args.batches_per_slot,
+        participation: args.participation,
+        minority: args.minority,
+        shape: args.shape,
+        source_distance: args.source_distance,
+        absent_epochs: args.absent_epochs,
+        bulk: args.bulk,
+        data_dir: args.data_dir,
+    };
+    let style = ProgressStyle::with_template("{bar:40} epoch {pos}/{len} eta {eta}").expect("a constant template");
+    let bar = ProgressBar::new(options.epochs).with_style(style);
+    let report = index::bench::run(&options, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    }
+    Ok(0)
+}
