@@ -22,10 +22,10 @@ const MAX_LOG_ENTRIES: u64 = 256;
 const MAX_OPEN_SETS: usize = 1024;
 /// A set that covers this many eighths of its slot when it first comes is written as a row at once.
 const COMPLETE_EIGHTHS: u32 = 6;
-/// Epochs that opening reads again at least, at most twice as many.
-const TAIL_EPOCHS: u64 = 4;
-/// A checkpoint's epoch has at least one in this many of the votes since the last: single votes for far epochs do not
-/// move the tail.
+/// Epochs with many votes that opening reads again at least, at most twice as many.
+const TAIL_EPOCHS: usize = 4;
+/// Many votes: at least one in this many of those since the tail began, and one validator in four times as many. Single
+/// votes for far epochs do not move the tail.
 const CROWD: u64 = 64;
 
 /// What a commit will have done to a set.
@@ -169,20 +169,24 @@ impl Index {
         self.heads.committed_late();
         if let Some(tail_from) = checkpoint {
             self.heads.committed_dormant(tail_from);
-            self.epochs_seen.clear();
+            self.epochs_seen.retain(|epoch, _| *epoch >= u64::from(tail_from));
         }
         self.summary.committed(checkpoint.is_some());
         self.state = state;
         self.n_commits += 1;
     }
 
-    /// The first epoch of the new tail, if it is time to move it.
+    /// The first epoch of the new tail, if it is time to move it: the last epochs that many voted in, wherever they lie.
     fn due_checkpoint(&self, close_all: bool) -> Option<u32> {
         let total: u64 = self.epochs_seen.values().sum();
-        let crowded = self.epochs_seen.iter().rev().find(|(_, n)| **n * CROWD >= total && **n > 0);
-        let newest = u32::try_from(*crowded?.0).ok()?;
-        let tail_from = newest.saturating_sub(TAIL_EPOCHS as u32 - 1);
-        let every = if close_all { 1 } else { TAIL_EPOCHS };
-        (u64::from(tail_from) >= self.state.tail_from + every).then_some(tail_from)
+        let crowd = (total / CROWD).max(self.heads.n_validators / CROWD / 4).max(1);
+        let crowded = self.epochs_seen.iter().rev().filter(|(_, n)| **n >= crowd).map(|(epoch, _)| *epoch);
+        let crowded: Vec<u64> = crowded.take(2 * TAIL_EPOCHS).collect();
+        let due = if close_all { TAIL_EPOCHS } else { 2 * TAIL_EPOCHS };
+        if crowded.len() < due {
+            return None;
+        }
+        let tail_from = u32::try_from(*crowded.get(TAIL_EPOCHS - 1)?).ok()?;
+        (u64::from(tail_from) > self.state.tail_from).then_some(tail_from)
     }
 }

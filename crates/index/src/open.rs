@@ -74,7 +74,7 @@ pub struct Index {
     pub(crate) proposals: Proposals,
     pub(crate) counters: Counters,
     pub(crate) state: State,
-    /// New votes per target epoch since the last checkpoint: shows which epoch the network is in.
+    /// New votes per target epoch of the tail: shows which epochs the network is in.
     pub(crate) epochs_seen: BTreeMap<u64, u64>,
     pub(crate) n_commits: u64,
 }
@@ -294,6 +294,7 @@ impl Index {
                 }
             }
             self.summary.mark(&self.db, epoch, &validators, false)?;
+            self.count_epoch(key.epoch, validators.len() as u64);
         }
         Ok(())
     }

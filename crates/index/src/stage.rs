@@ -19,7 +19,7 @@ const MAX_SHARED_PROOFS: usize = 1024;
 
 /// Validators whose newest votes are fetched together.
 const AHEAD: usize = 32;
-/// Epochs whose votes are counted between two checkpoints; votes for more are not counted, which moves no tail.
+/// Epochs whose votes are counted to find the tail; past it those with few votes are forgotten.
 const MAX_EPOCHS_SEEN: usize = 4096;
 
 /// Proofs already built in this call, by set and signature.
@@ -96,11 +96,17 @@ impl Index {
         if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
             self.summary.mark(&self.db, epoch, &joined, late)?;
         }
-        if self.epochs_seen.len() < MAX_EPOCHS_SEEN || self.epochs_seen.contains_key(&row.target()) {
-            *self.epochs_seen.entry(row.target()).or_default() += joined.len() as u64;
-        }
+        self.count_epoch(row.target(), joined.len() as u64);
         self.take_in(vote, place);
         Ok(())
+    }
+
+    pub(crate) fn count_epoch(&mut self, epoch: u64, n_votes: u64) {
+        if self.epochs_seen.len() >= MAX_EPOCHS_SEEN && !self.epochs_seen.contains_key(&epoch) {
+            let most = self.epochs_seen.values().max().copied().unwrap_or(0);
+            self.epochs_seen.retain(|_, n| *n > most / 16);
+        }
+        *self.epochs_seen.entry(epoch).or_default() += n_votes;
     }
 
     /// The slow way: judges against everything stored of this validator.

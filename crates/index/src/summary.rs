@@ -8,7 +8,7 @@
 //! A set bit without a vote (after pruning) costs a look; a missing bit would hide a vote, so bits of epochs that opening
 //! does not read again are written in the commit that stores the vote.
 
-use crate::codec::{Reader, put_stretch, read_stretch};
+use crate::codec::{Reader, put_stretch, read_stretch, stretch_has};
 use crate::db::{Batch, Cf, Db};
 use crate::keys::summary_key;
 use crate::IndexError;
@@ -32,6 +32,7 @@ struct Chunk {
 
 #[derive(Default)]
 struct Block {
+    /// By number; `None`: not read yet.
     chunks: Vec<Option<Box<Chunk>>>,
     touched: u64,
 }
@@ -54,15 +55,18 @@ impl Summary {
             if newly.is_empty() {
                 break;
             }
-            let block = self.block(db, level, block_of(level, epoch))?;
+            let number = block_of(level, epoch);
+            let block = self.blocks.entry((level, number)).or_default();
+            block.touched = self.clock;
+            let mut failure = None;
             newly.retain(|validator| {
-                let at = (validator / CHUNK) as usize;
-                if at >= block.chunks.len() {
-                    block.chunks.resize_with(at + 1, || None);
-                }
-                let chunk = block.chunks[at].get_or_insert_with(|| {
-                    Box::new(Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false })
-                });
+                let chunk = match block.chunk(db, level, number, validator / CHUNK) {
+                    Ok(chunk) => chunk,
+                    Err(error) => {
+                        failure = Some(error);
+                        return false;
+                    }
+                };
                 let (word, bit) = ((validator % CHUNK / 64) as usize, 1u64 << (validator % 64));
                 let is_new = chunk.bits[word] & bit == 0;
                 if is_new {
@@ -73,6 +77,9 @@ impl Summary {
                 chunk.late |= late && chunk.changed;
                 is_new || (late && chunk.changed)
             });
+            if let Some(error) = failure {
+                return Err(error);
+            }
         }
         self.newly = newly;
         Ok(())
@@ -116,14 +123,12 @@ impl Summary {
 
     fn voted(&self, db: &Db, level: u8, block: u32, validator: u32) -> Result<bool, IndexError> {
         let (at, within) = (validator / CHUNK, validator % CHUNK);
-        if let Some(block) = self.blocks.get(&(level, block)) {
-            let chunk = block.chunks.get(at as usize).and_then(Option::as_ref);
-            return Ok(chunk.is_some_and(|chunk| chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1));
+        let held = self.blocks.get(&(level, block)).and_then(|block| block.chunks.get(at as usize)?.as_ref());
+        if let Some(chunk) = held {
+            return Ok(chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1);
         }
         let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), at))? else { return Ok(false) };
-        let mut found = false;
-        read_stretch(&mut Reader(&value), CHUNK, |bit| found |= bit == within).ok_or_else(|| unreadable(db))?;
-        Ok(found)
+        stretch_has(&mut Reader(&value), CHUNK, within).ok_or_else(|| unreadable(db))
     }
 
     /// Chunks to write: those of late votes, or at a checkpoint all that changed.
@@ -165,28 +170,24 @@ impl Summary {
         }
         self.blocks.retain(|(level, block), _| *block >= block_of(*level, before));
     }
+}
 
-    fn block(&mut self, db: &Db, level: u8, number: u32) -> Result<&mut Block, IndexError> {
-        if !self.blocks.contains_key(&(level, number)) {
-            let mut block = Block::default();
-            let (from, to) = (summary_key(level, u64::from(number), 0), summary_key(level, u64::from(number), u32::MAX));
-            db.scan(Cf::Summary, &from, &to, |key, value| {
-                let at = key.get(9..).and_then(|at| at.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| unreadable(db))?;
-                if at > u32::MAX / CHUNK {
-                    return Err(unreadable(db));
-                }
-                let mut chunk = Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false };
-                let read = read_stretch(&mut Reader(value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
-                read.ok_or_else(|| unreadable(db))?;
-                block.chunks.resize_with(block.chunks.len().max(at as usize + 1), || None);
-                block.chunks[at as usize] = Some(Box::new(chunk));
-                Ok(true)
-            })?;
-            self.blocks.insert((level, number), block);
+impl Block {
+    /// A chunk of this block, read from disk on first use.
+    fn chunk(&mut self, db: &Db, level: u8, block: u32, number: u32) -> Result<&mut Chunk, IndexError> {
+        let at = number as usize;
+        if at >= self.chunks.len() {
+            self.chunks.resize_with(at + 1, || None);
         }
-        let block = self.blocks.get_mut(&(level, number)).expect("inserted above");
-        block.touched = self.clock;
-        Ok(block)
+        if self.chunks[at].is_none() {
+            let mut chunk = Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false };
+            if let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), number))? {
+                let read = read_stretch(&mut Reader(&value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
+                read.ok_or_else(|| unreadable(db))?;
+            }
+            self.chunks[at] = Some(Box::new(chunk));
+        }
+        Ok(self.chunks[at].as_mut().expect("read above"))
     }
 }
 

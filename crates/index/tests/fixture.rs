@@ -36,7 +36,7 @@ fn write(dir: &Path) {
             index.flush().unwrap();
         }
     }
-    index.stage_votes(&[vote(data(9, 10, 80, 9), &[12]), vote(data(2, u64::MAX, 3, 1), &[13])]).unwrap();
+    index.stage_votes(&[vote(data(9, 10, 80, 9), &[16]), vote(data(2, u64::MAX, 3, 1), &[13])]).unwrap();
     index.stage_proposals(&[proposal(80, 4, 1), proposal(80, 4, 2)]).unwrap();
     index.commit().unwrap();
 }
@@ -63,9 +63,9 @@ fn format_1_is_read() {
         assert_eq!(sorted(&index), sorted(&expected));
     }
     assert_eq!(index.proposals_of(ValidatorIndex::new(4)).unwrap().len(), 2);
-    let found = index.stage_votes(&[vote(data(2, 11, 88, 7), &[12]), vote(data(4, 9, 72, 7), &[13])]).unwrap();
+    let found = index.stage_votes(&[vote(data(2, 11, 88, 7), &[16]), vote(data(4, 9, 72, 7), &[13])]).unwrap();
     let found = told(&found);
-    assert!(found.contains("surround 12: 2->11 over 9->10") && found.contains("double 12 at 11"), "{found:?}");
+    assert!(found.contains("surround 16: 2->11 over 9->10") && found.contains("double 16 at 11"), "{found:?}");
     assert!(found.contains("surround 13: 2->18446744073709551615 over 4->9"), "{found:?}");
 }
 

@@ -58,7 +58,8 @@ pub fn data(source: u64, target: u64, slot: u64, head: u8) -> AttestationData {
 }
 
 pub fn signature(root: Root, signers: impl Iterator<Item = u64>) -> SignatureBytes {
-    let key: u64 = signers.fold(0, |sum, v| sum.wrapping_add(v).wrapping_add(1));
+    // No key is zero: absurd indices wrap around.
+    let key: u64 = signers.fold(0u64, |sum, v| sum.wrapping_add(v).wrapping_add(1)).max(1);
     SIGNATURES.with_borrow_mut(|known| {
         *known.entry((root, key)).or_insert_with(|| {
             let mut bytes = [0; 32];
