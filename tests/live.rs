@@ -114,7 +114,8 @@ fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
                     let id = json["finding"]["id"].as_str().expect("an id").to_owned();
                     let key = headers.get("idempotency-key").cloned().unwrap_or_default();
                     assert!(headers.contains_key("x-slashwatch-signature"), "unsigned delivery");
-                    if sender.send((id, key)).is_err() || reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+                    if sender.send((id, key)).is_err() || reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err()
+                    {
                         return;
                     }
                 }
@@ -192,7 +193,8 @@ fn start_with_secret(config: &Path) -> Running {
     let text = std::fs::read_to_string(config).expect("readable");
     let secret = config.with_file_name("secret");
     std::fs::write(&secret, "correct horse").expect("writable");
-    std::fs::write(config, text.replace("secret_env = \"SLASHWATCH_TEST_SECRET\"", "secret_file = \"secret\"")).expect("writable");
+    std::fs::write(config, text.replace("secret_env = \"SLASHWATCH_TEST_SECRET\"", "secret_file = \"secret\""))
+        .expect("writable");
     Running::start(config)
 }
 

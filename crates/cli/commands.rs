@@ -66,7 +66,8 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
-    let filter = EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
+    let filter =
+        EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colours = std::io::stderr().is_terminal();
     match config.format {

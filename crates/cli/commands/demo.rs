@@ -28,7 +28,8 @@ pub struct Options {
 }
 
 pub fn demo(options: Options) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
     runtime.block_on(stage(options))
 }
 
@@ -86,10 +87,8 @@ async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Re
     };
     // What was sent last may still be on its way.
     let wanted = truth.crimes.len() as u64;
-    let _ = tokio::time::timeout(GRACE, async {
-        while watcher.store().count() < wanted && news.changed().await.is_ok() {}
-    })
-    .await;
+    let _ =
+        tokio::time::timeout(GRACE, async { while watcher.store().count() < wanted && news.changed().await.is_ok() {} }).await;
     tell(watcher, told)?;
     let found: Vec<Finding> = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding).collect();
     let complete = reckon(&truth.crimes, &found);
@@ -107,7 +106,12 @@ fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
         last = seq;
         let validator = finding.validator.as_ref().map_or_else(String::new, |subject| subject.index.to_string());
         let latency = finding.second_seen.map_or(Duration::ZERO, |seen| finding.recorded_at.since(seen));
-        println!("slot {:>4}  {:<15}  validator {validator:>5}  {:>4} ms after the second message", finding.slot, finding.kind, latency.as_millis());
+        println!(
+            "slot {:>4}  {:<15}  validator {validator:>5}  {:>4} ms after the second message",
+            finding.slot,
+            finding.kind,
+            latency.as_millis()
+        );
     }
     Ok(last)
 }

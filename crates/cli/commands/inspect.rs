@@ -23,7 +23,10 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
         Wanted::Validator(index) => validator(&inspection, index)?,
         Wanted::Finding(id) => {
             let Some((finding, evidence)) = inspection.finding(id)? else {
-                eprintln!("slashwatch: no finding {id} in {}; `slashwatch inspect --data-dir` lists what is there", data_dir.display());
+                eprintln!(
+                    "slashwatch: no finding {id} in {}; `slashwatch inspect --data-dir` lists what is there",
+                    data_dir.display()
+                );
                 return Ok(FAILED);
             };
             json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json) })

@@ -3,8 +3,8 @@
 use crate::punishable;
 use chain::Chain;
 use consensus::{
-    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root, SignedBeaconBlockHeader,
-    Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
+    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root,
+    SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
 };
 use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
 use index::{Conflict, StoredProposal, StoredVote};
@@ -112,7 +112,8 @@ fn judge_votes(
             return Err(Unproven::NotASigner(validator));
         }
     }
-    let later = if (two.data.slot, two.data.target.epoch) >= (one.data.slot, one.data.target.epoch) { &two.data } else { &one.data };
+    let later =
+        if (two.data.slot, two.data.target.epoch) >= (one.data.slot, one.data.target.epoch) { &two.data } else { &one.data };
     let (slot, epoch) = (later.slot, later.target.epoch);
     let fork = chain.network().spec.fork_name_at(epoch);
     let slashing = AttesterSlashing { attestation_1: indexed(one), attestation_2: indexed(two) };
@@ -137,7 +138,8 @@ fn judge_proposals(
     let epoch = slot.epoch(chain.network().preset());
     let fork = chain.network().spec.fork_name_at(epoch);
     let signed = |side: &StoredProposal| SignedBeaconBlockHeader { message: side.header, signature: side.signature };
-    let evidence = proofs.proposer(fork, ProposerSlashing { signed_header_1: signed(one), signed_header_2: signed(two) }, chain)?;
+    let evidence =
+        proofs.proposer(fork, ProposerSlashing { signed_header_1: signed(one), signed_header_2: signed(two) }, chain)?;
     let finding = Subject {
         offence: Offence::DoubleProposal,
         validator,

@@ -20,7 +20,9 @@ pub async fn test(routes: &Routes, name: &str) -> Result<String, PipelineError> 
     let report = routes.test(name, now()).await.map_err(|error| PipelineError::Usage(replay::error_chain(&error)))?;
     match report.result {
         Ok(answer) => Ok(format!("{} at {} took it in {:.0?}: {answer}", report.route.as_str(), report.place, report.took)),
-        Err(reason) => Err(PipelineError::Failed(format!("{} at {} did not take it: {reason}", report.route.as_str(), report.place))),
+        Err(reason) => {
+            Err(PipelineError::Failed(format!("{} at {} did not take it: {reason}", report.route.as_str(), report.place)))
+        }
     }
 }
 

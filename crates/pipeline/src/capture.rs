@@ -103,7 +103,7 @@ async fn record_gossip(
                     }
                 }
                 Some(GossipEvent::Peer(event)) => {
-                    tracing::info!(peer = %event.peer, what = ?event.what, "peer");
+                    listen::log_peer(&event);
                     writer.peer_event(&event.capture_entry()).map_err(failed)?;
                     summary.peer_events += 1;
                 }

@@ -179,12 +179,7 @@ impl Default for Config {
 
 impl Default for NodesConfig {
     fn default() -> Self {
-        Self {
-            urls: Vec::new(),
-            timeout: Duration::from_secs(10),
-            state_timeout: Duration::from_secs(300),
-            refresh_epochs: 64,
-        }
+        Self { urls: Vec::new(), timeout: Duration::from_secs(10), state_timeout: Duration::from_secs(300), refresh_epochs: 64 }
     }
 }
 
@@ -237,7 +232,9 @@ pub struct Problem {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}. Give the path of a TOML file; `slashwatch config show-defaults` prints one to start from")]
+    #[error(
+        "cannot read {path}: {source}. Give the path of a TOML file; `slashwatch config show-defaults` prints one to start from"
+    )]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a valid configuration: {text}")]
     NotToml { path: PathBuf, text: String },
@@ -303,7 +300,10 @@ impl Config {
 
         let network = &self.network;
         if network.name.is_none() && network.config.is_none() && self.nodes.urls.is_empty() {
-            wrong("network", "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into());
+            wrong(
+                "network",
+                "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
+            );
         }
         if let Some(name) = &network.name
             && consensus::Spec::builtin(name).is_none()
@@ -330,7 +330,10 @@ impl Config {
         }
         let gossip = &self.gossip;
         if gossip.enabled && gossip.peers.is_empty() && gossip.listen.is_empty() {
-            wrong("gossip.peers", "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into());
+            wrong(
+                "gossip.peers",
+                "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into(),
+            );
         }
         for (nth, peer) in gossip.peers.iter().enumerate() {
             if let Err(error) = peer.parse::<sources::gossip::PeerAddress>() {
@@ -371,7 +374,9 @@ impl Config {
                 wrong(&at("url"), "is not an http(s) address".into());
             }
             match (&route.secret_file, &route.secret_env) {
-                (None, None) => wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into()),
+                (None, None) => {
+                    wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
+                }
                 (Some(_), Some(_)) => wrong(&at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
                 (Some(file), None) if !file.is_file() => wrong(&at("secret_file"), format!("{} is not a file", file.display())),
                 (None, Some(name)) if std::env::var_os(name).is_none() => {
@@ -437,7 +442,9 @@ mod tests {
              [[alerts.routes]]\nname = \"ops\"\nurl = \"nope\"\n",
         )
         .unwrap_err();
-        for path in ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"] {
+        for path in
+            ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"]
+        {
             assert!(told.contains(path), "{path} is missing in: {told}");
         }
     }

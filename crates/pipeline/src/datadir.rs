@@ -23,7 +23,9 @@ pub const FORMAT: u32 = 1;
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error("cannot use the data directory {path}: {source}. Check that it exists, that you may write to it and that the disk has room")]
+    #[error(
+        "cannot use the data directory {path}: {source}. Check that it exists, that you may write to it and that the disk has room"
+    )]
     Io { path: PathBuf, source: io::Error },
     #[error("the data directory {0} is in use by another slashwatch process. Stop that one first, or give another --data-dir")]
     InUse(PathBuf),
@@ -32,9 +34,13 @@ pub enum DataDirError {
          Give each network its own --data-dir"
     )]
     OtherNetwork { path: PathBuf, found: Root, wanted: Root },
-    #[error("the data directory {path} belongs to another network ({what} {found}, this one has {wanted}). Give each network its own --data-dir")]
+    #[error(
+        "the data directory {path} belongs to another network ({what} {found}, this one has {wanted}). Give each network its own --data-dir"
+    )]
     OtherConfig { path: PathBuf, what: &'static str, found: String, wanted: String },
-    #[error("the data directory {path} has format {found}, this program knows up to {FORMAT}. Use the newer slashwatch that wrote it")]
+    #[error(
+        "the data directory {path} has format {found}, this program knows up to {FORMAT}. Use the newer slashwatch that wrote it"
+    )]
     Newer { path: PathBuf, found: u32 },
     #[error("{path} is damaged: {reason}. Restore the directory from a copy, or start with a new --data-dir")]
     Damaged { path: PathBuf, reason: String },

@@ -25,10 +25,15 @@ impl Watchkeeper {
     /// Adds the gap between the last run and `now`, if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
         let mut gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
-        if let Some(until) = store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
+        if let Some(until) =
+            store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
             && now.as_u64() > until.as_u64().saturating_add(1 + TOLERATED)
         {
-            let gap = Gap { from_slot: until.saturating_add(1), to_slot: now.saturating_sub(1), reason: "slashwatch was not running".into() };
+            let gap = Gap {
+                from_slot: until.saturating_add(1),
+                to_slot: now.saturating_sub(1),
+                reason: "slashwatch was not running".into(),
+            };
             tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
             gaps.push(gap);
             let surplus = gaps.len().saturating_sub(MAX_GAPS);

@@ -6,8 +6,8 @@
 use crate::clock;
 use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
-use crate::status::Snapshot;
 use crate::listen;
+use crate::status::Snapshot;
 use consensus::{Checkpoint, Root};
 use sources::gossip::StatusView;
 use std::sync::Arc;
@@ -20,7 +20,10 @@ pub enum Input {
     /// A state with newer validators.
     State(Vec<u8>),
     /// What a node says is justified and finalized.
-    Finality { justified: Checkpoint, finalized: Checkpoint },
+    Finality {
+        justified: Checkpoint,
+        finalized: Checkpoint,
+    },
     /// Time goes on.
     Tick,
 }

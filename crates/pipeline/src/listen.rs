@@ -6,7 +6,10 @@ use crate::judge_thread::Input;
 use chain::HeadView;
 use consensus::Network;
 use sources::api_stream::{StreamEvent, StreamHandle};
-use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, PeerAddress, StatusView};
+use sources::gossip::{
+    GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind,
+    StatusView,
+};
 use sources::metrics::SourceMetrics;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -64,12 +67,24 @@ pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: 
                     break;
                 }
             }
-            Some(GossipEvent::Peer(event)) => tracing::info!(peer = %event.peer, what = ?event.what, "peer"),
+            Some(GossipEvent::Peer(event)) => log_peer(&event),
             Some(GossipEvent::ListeningOn(address)) => tracing::info!(%address, "gossip listens"),
             None => break,
         }
     }
     gossip.shutdown().await;
+}
+
+/// Who comes and goes is worth a line; what peers say about themselves twice a minute is not.
+pub fn log_peer(event: &PeerEvent) {
+    match &event.what {
+        PeerEventKind::Connected { .. } | PeerEventKind::Disconnected { .. } | PeerEventKind::Goodbye { .. } => {
+            tracing::info!(peer = %event.peer, what = ?event.what, "peer");
+        }
+        PeerEventKind::Agent { .. } | PeerEventKind::Status { .. } | PeerEventKind::Metadata { .. } => {
+            tracing::debug!(peer = %event.peer, what = ?event.what, "peer");
+        }
+    }
 }
 
 /// Tells the mesh what became of its messages, as long as the engine has something to say.

@@ -42,7 +42,8 @@ impl Metrics {
         registry.register(Box::new(unproven.clone())).expect("registered once");
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let finding_latency = Histogram::with_opts(
-            HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk").buckets(buckets),
+            HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
+                .buckets(buckets),
         )
         .expect("constant, valid options");
         registry.register(Box::new(finding_latency.clone())).expect("registered once");

@@ -239,7 +239,9 @@ impl Replay {
             }
         };
         let state = capture.first_state().map_err(|error| input_error(path, &error))?;
-        let state = state.ok_or_else(|| input("holds no beacon state, so nobody's key is known; record one with `slashwatch capture`".into()))?;
+        let state = state.ok_or_else(|| {
+            input("holds no beacon state, so nobody's key is known; record one with `slashwatch capture`".into())
+        })?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
         let chain = bootstrap::load(spec, &state, &mut keys).map_err(|error| match error {
             PipelineError::Chain(error) => input(error_chain(&error)),

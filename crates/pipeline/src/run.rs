@@ -57,7 +57,8 @@ pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<()
 /// The async side's threads; BLS and disks work elsewhere.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, PipelineError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|error| PipelineError::Internal(format!("cannot start threads: {error}; check the process limits (ulimit -u)")))
+    runtime
+        .map_err(|error| PipelineError::Internal(format!("cannot start threads: {error}; check the process limits (ulimit -u)")))
 }
 
 /// A running watcher.
@@ -118,7 +119,8 @@ impl Watcher {
         let effects = Effects { verdicts, wanted_blocks, wants_state, peer_status, snapshot };
         let (fail, failed) = oneshot::channel();
         let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, config.verify.batch_messages, fail)?;
-        let mut tasks: Vec<NamedTask> = vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
+        let mut tasks: Vec<NamedTask> =
+            vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
         if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
             tasks.push(("gossip", tokio::spawn(listen::pump(gossip, queue.clone(), cancel.clone()))));
             tasks.push(("verdicts", tokio::spawn(listen::report(control, verdicts_out))));
@@ -137,7 +139,8 @@ impl Watcher {
             let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
             tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
             if config.event_stream.enabled {
-                let streams = sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
+                let streams =
+                    sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
@@ -192,7 +195,9 @@ impl Watcher {
     pub async fn failed(&mut self) -> PipelineError {
         match (&mut self.failed).await {
             Ok(error) => error.into(),
-            Err(_) => PipelineError::Internal("the engine thread ended unexpectedly; please report what the log says above".into()),
+            Err(_) => {
+                PipelineError::Internal("the engine thread ended unexpectedly; please report what the log says above".into())
+            }
         }
     }
 
@@ -217,7 +222,9 @@ impl Watcher {
             }
             // The reason was told through `failed`.
             Ok(Ok(None)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(PipelineError::Internal("the engine thread panicked; please report what the log says above".into())),
+            Ok(Err(_)) | Err(_) => {
+                Err(PipelineError::Internal("the engine thread panicked; please report what the log says above".into()))
+            }
         }
     }
 }

@@ -67,7 +67,8 @@ impl StatusPage {
             }
         }
         if snapshot.missing_blocks > 0 {
-            notices.push(format!("{} blocks are missing that others build on; nodes are asked for them", snapshot.missing_blocks));
+            notices
+                .push(format!("{} blocks are missing that others build on; nodes are asked for them", snapshot.missing_blocks));
         }
         if self.metrics.unproven.get() > 0 {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());

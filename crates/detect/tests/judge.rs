@@ -1,0 +1,166 @@
+//! The second proof: what the index could have got wrong accuses nobody.
+
+use chain::{Chain, PubkeyCache};
+use consensus::{
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
+    Spec, ValidatorIndex, signing_root,
+};
+use detect::{Judged, Proofs, Unproven, judge, judge_operation};
+use evidence::finding_id;
+use index::{Conflict, StoredProposal, StoredVote};
+use simulator::keys::Keyring;
+use simulator::{Scenario, record};
+use sources::capture::{CaptureReader, Entry};
+use std::sync::Arc;
+use verify::{Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
+
+struct Court {
+    chain: Chain,
+    keys: Keyring,
+}
+
+impl Court {
+    fn new() -> Self {
+        let scenario = Scenario { slots: 1, ..Scenario::quiet(64) };
+        let (bytes, _) = record::capture_bytes(&scenario).unwrap();
+        let (mut config, mut state) = (None, None);
+        for located in CaptureReader::new(bytes.as_slice()) {
+            match located.unwrap().entry {
+                Entry::Config(text) => config = Some(text),
+                Entry::State(ssz) => state = Some(ssz),
+                _ => {}
+            }
+        }
+        let spec = Spec::from_yaml(&config.unwrap()).unwrap();
+        let chain = Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        Self { chain, keys: Keyring::from_seed(scenario.seed) }
+    }
+
+    fn vote(&self, source: u64, target: u64, head: u8, signers: &[u64], at: u64) -> Arc<StoredVote> {
+        let checkpoint = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
+        let data = AttestationData {
+            slot: Slot::new(target * 8),
+            beacon_block_root: Root::repeat_byte(head),
+            source: checkpoint(source),
+            target: checkpoint(target),
+            ..AttestationData::default()
+        };
+        let indices: Vec<ValidatorIndex> = signers.iter().map(|index| ValidatorIndex::new(*index)).collect();
+        let domain = self.chain.network().domain(DomainType::BeaconAttester, data.target.epoch);
+        let signature = self.keys.sign_together(&indices, signing_root(data.root(), domain));
+        Arc::new(StoredVote { data, data_root: data.root(), indices, signature, heard: heard(at) })
+    }
+
+    fn proposal(&self, slot: u64, body: u8, proposer: u64) -> StoredProposal {
+        let header = BeaconBlockHeader {
+            slot: Slot::new(slot),
+            proposer_index: ValidatorIndex::new(proposer),
+            body_root: Root::repeat_byte(body),
+            ..BeaconBlockHeader::default()
+        };
+        let domain = self.chain.network().domain(DomainType::BeaconProposer, Epoch::new(slot / 8));
+        let signature = self.keys.sign(header.proposer_index, signing_root(header.root(), domain));
+        StoredProposal { header, root: header.root(), signature, heard: heard(slot) }
+    }
+
+    fn judge(&self, conflict: &Conflict) -> Result<Judged, Unproven> {
+        judge(conflict, &self.chain, &mut Proofs::default())
+    }
+}
+
+fn heard(at: u64) -> Heard {
+    Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+}
+
+fn double_vote(validator: u64, first: &Arc<StoredVote>, second: &Arc<StoredVote>) -> Conflict {
+    Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: first.clone(), second: second.clone() }
+}
+
+fn surround(validator: u64, surrounding: &Arc<StoredVote>, surrounded: &Arc<StoredVote>) -> Conflict {
+    Conflict::Surround {
+        validator: ValidatorIndex::new(validator),
+        surrounding: surrounding.clone(),
+        surrounded: surrounded.clone(),
+    }
+}
+
+#[test]
+fn a_double_vote_is_the_same_finding_in_either_order() {
+    let court = Court::new();
+    let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 20), court.vote(0, 1, 2, &[5], 10));
+    let one = court.judge(&double_vote(5, &a, &b)).unwrap();
+    let other = court.judge(&double_vote(5, &b, &a)).unwrap();
+    assert_eq!(one.finding, other.finding);
+    assert_eq!(one.evidence, other.evidence);
+    let root = court.chain.network().genesis_validators_root;
+    assert_eq!(one.finding.id, finding_id(root, Offence::DoubleVote, ValidatorIndex::new(5), a.data_root, b.data_root));
+    assert!(one.finding.first_seen < one.finding.second_seen.unwrap());
+}
+
+#[test]
+fn a_surround_names_the_surrounding_vote_first() {
+    let court = Court::new();
+    let (outer, inner) = (court.vote(0, 3, 1, &[7], 1), court.vote(1, 2, 2, &[7, 8], 2));
+    let judged = court.judge(&surround(7, &outer, &inner)).unwrap();
+    assert_eq!(judged.evidence.json["attestation_1"]["data"]["target"]["epoch"], "3");
+    assert_eq!((judged.finding.slot, judged.finding.epoch), (Slot::new(24), Epoch::new(3)));
+    assert_eq!(court.judge(&surround(7, &inner, &outer)).unwrap_err(), Unproven::Predicate(ValidatorIndex::new(7)));
+}
+
+#[test]
+fn what_does_not_contradict_or_was_not_signed_accuses_nobody() {
+    let court = Court::new();
+    let (a, b, later) = (court.vote(0, 1, 1, &[3, 5], 1), court.vote(0, 1, 2, &[5], 2), court.vote(1, 2, 2, &[5], 3));
+    let validator = ValidatorIndex::new;
+    assert_eq!(court.judge(&double_vote(5, &a, &a)).unwrap_err(), Unproven::Predicate(validator(5)));
+    assert_eq!(court.judge(&double_vote(5, &a, &later)).unwrap_err(), Unproven::Predicate(validator(5)));
+    assert_eq!(court.judge(&double_vote(3, &a, &b)).unwrap_err(), Unproven::NotASigner(validator(3)));
+    // A signer more, a signer less, another's signature: the sum no longer holds for exactly its signers.
+    for signers in [&[3u64, 5, 6][..], &[5]] {
+        let indices = signers.iter().map(|index| validator(*index)).collect();
+        let tampered = Arc::new(StoredVote { indices, ..(*a).clone() });
+        assert_eq!(court.judge(&double_vote(5, &tampered, &b)).unwrap_err(), Unproven::Signature(a.data_root));
+    }
+    let repeated = Arc::new(StoredVote { indices: vec![validator(5), validator(5)], ..(*a).clone() });
+    assert_eq!(court.judge(&double_vote(5, &repeated, &b)).unwrap_err(), Unproven::Indices(a.data_root));
+    let stranger = Arc::new(StoredVote { indices: vec![validator(5), validator(1 << 63)], ..(*a).clone() });
+    assert_eq!(court.judge(&double_vote(5, &stranger, &b)).unwrap_err(), Unproven::Signature(a.data_root));
+}
+
+#[test]
+fn a_double_proposal_needs_two_headers_of_one_proposer_and_slot() {
+    let court = Court::new();
+    let conflict = |first, second| Conflict::DoubleProposal { validator: ValidatorIndex::new(4), first, second };
+    let (a, b) = (court.proposal(9, 1, 4), court.proposal(9, 2, 4));
+    let judged = court.judge(&conflict(a.clone(), b.clone())).unwrap();
+    assert_eq!(judged.finding, court.judge(&conflict(b.clone(), a.clone())).unwrap().finding);
+    let refused = Err(Unproven::Predicate(ValidatorIndex::new(4)));
+    for other in [court.proposal(10, 2, 4), court.proposal(9, 2, 5), a.clone()] {
+        assert_eq!(court.judge(&conflict(a.clone(), other)).map(|_| ()), refused);
+    }
+    let forged = StoredProposal { signature: b.signature, ..a.clone() };
+    assert_eq!(court.judge(&conflict(forged, b)).unwrap_err(), Unproven::Signature(a.root));
+}
+
+#[test]
+fn an_operation_accuses_everyone_who_is_in_both_sides_and_carries_itself_as_evidence() {
+    let court = Court::new();
+    let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
+    let side = |vote: &StoredVote| consensus::IndexedAttestation {
+        attesting_indices: vote.indices.clone(),
+        data: vote.data,
+        signature: vote.signature,
+    };
+    let slashing = AttesterSlashing { attestation_1: side(&a), attestation_2: side(&b) };
+    let operation = |body| SlashingOp { body, fork: consensus::ForkName::Fulu, heard: heard(5), included_in: None };
+    let judged = judge_operation(&operation(SlashingBody::Attester(Box::new(slashing.clone()))), &court.chain).unwrap();
+    let accused: Vec<u64> = judged.iter().map(|one| one.finding.validator.as_ref().unwrap().index.as_u64()).collect();
+    assert_eq!(accused, [5, 9]);
+    assert!(judged.iter().all(|one| one.evidence.ssz == slashing.to_ssz()));
+
+    let (one, two) = (court.proposal(9, 1, 4), court.proposal(9, 2, 4));
+    let signed = |side: &StoredProposal| consensus::SignedBeaconBlockHeader { message: side.header, signature: side.signature };
+    let slashing = ProposerSlashing { signed_header_1: signed(&one), signed_header_2: signed(&two) };
+    let judged = judge_operation(&operation(SlashingBody::Proposer(Box::new(slashing))), &court.chain).unwrap();
+    assert_eq!(judged.len(), 1);
+}
