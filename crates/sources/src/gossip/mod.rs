@@ -16,7 +16,7 @@
 //!
 //! Configured peers are dialled for ever with growing pauses; others may connect up to a limit.
 //!
-//! Source: consensus-specs, `*/p2p-interface.md`; what a real client does: tests/README of the repository.
+//! Source: consensus-specs, `*/p2p-interface.md`.
 
 mod address;
 mod behaviour;

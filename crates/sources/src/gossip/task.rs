@@ -93,7 +93,8 @@ impl Listener {
                 .map_err(|error| GossipError::Listen { address: address.clone(), reason: error.to_string() })?;
         }
         let now = Instant::now();
-        let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32);
+        // A message leaves at the last heartbeat of its history, so up to one heartbeat early.
+        let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32 - 1);
         let mut listener = Self {
             peers: Peers::new(&config.peers, config.reconnect, now),
             tickets: Tickets::new(lifetime, MAX_PENDING),
