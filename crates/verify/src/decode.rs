@@ -20,11 +20,12 @@ pub(crate) enum Decoded {
 
 /// A vote as it was sent.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: 31 000 a slot, not worth an allocation each")]
 pub(crate) enum Ballot {
     /// Names its validator.
     Named(SingleAttestation),
     /// Names bits of committees.
-    ByBits { attestation: Attestation, aggregator: Option<Aggregator> },
+    ByBits { attestation: Box<Attestation>, aggregator: Option<Box<Aggregator>> },
 }
 
 /// What is around an aggregate. Matters for forwarding only.
@@ -57,20 +58,20 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
         MessageKind::Block => SignedBlock::from_ssz(fork, preset, bytes).map(|block| Decoded::Block(Box::new(block), fork)),
         MessageKind::Aggregate => SignedAggregate::from_ssz(fork, preset, bytes).map(|signed| {
             Decoded::Vote(Ballot::ByBits {
-                attestation: signed.aggregate,
-                aggregator: Some(Aggregator {
+                attestation: Box::new(signed.aggregate),
+                aggregator: Some(Box::new(Aggregator {
                     index: signed.aggregator_index,
                     selection_proof: signed.selection_proof,
                     signature: signed.signature,
                     message_root: signed.message_root,
-                }),
+                })),
             })
         }),
         MessageKind::Attestation { .. } if fork.has_single_attestations() => {
             SingleAttestation::from_ssz(bytes).map(|single| Decoded::Vote(Ballot::Named(single)))
         }
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Attestation::from_ssz(fork, preset, bytes)
-            .map(|attestation| Decoded::Vote(Ballot::ByBits { attestation, aggregator: None })),
+            .map(|attestation| Decoded::Vote(Ballot::ByBits { attestation: Box::new(attestation), aggregator: None })),
         MessageKind::Header => SignedBeaconBlockHeader::from_ssz(bytes).map(Decoded::Header),
         MessageKind::AttesterSlashing => {
             AttesterSlashing::from_ssz(fork, preset, bytes).map(|slashing| Decoded::AttesterSlashing(Box::new(slashing), fork))

@@ -1,5 +1,7 @@
 //! What must not pass the gate, what must not cost twice, and what must not be lost while it waits.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod common;
 
 use common::{Capture, captures};

@@ -1,5 +1,7 @@
 //! The specification's own cases: slashing operations and gossip messages, phase0 to Gloas, minimal preset.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod common;
 
 use chain::{Chain, PubkeyCache};

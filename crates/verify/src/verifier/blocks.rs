@@ -156,7 +156,7 @@ fn take_block(chain: &mut Chain, intake: &mut Intake, job: BlockJob, reveal: Jud
     let inside = |source| Heard { source, ..heard.clone() };
     for attestation in block.attestations.iter().cloned() {
         let n_bytes = attestation.aggregation_bits.as_slice().len() + consensus::SingleAttestation::SSZ_LEN;
-        let ballot = Ballot::ByBits { attestation, aggregator: None };
+        let ballot = Ballot::ByBits { attestation: Box::new(attestation), aggregator: None };
         intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, n_bytes, now);
     }
     for slashing in &block.attester_slashings {

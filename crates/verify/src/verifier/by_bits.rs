@@ -65,7 +65,7 @@ impl Verifier {
         let mut open: Vec<Open> = Vec::new();
         for mut job in jobs {
             let Ballot::ByBits { attestation, aggregator } = &job.ballot else { continue };
-            let aggregator = aggregator.filter(|_| self.config.check_aggregators);
+            let aggregator = aggregator.as_deref().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root);
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
                 Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
@@ -76,7 +76,7 @@ impl Verifier {
                         continue;
                     }
                     let outer =
-                        aggregator.map(|outer| outer_claims(&network, attestation, &outer, &job).map(|claim| docket.add(claim)));
+                        aggregator.map(|outer| outer_claims(&network, attestation, outer, &job).map(|claim| docket.add(claim)));
                     let vote = docket.add(vote_claim(&network, attestation, &job, only));
                     asked.push(Asked { job, vote, outer });
                 }
