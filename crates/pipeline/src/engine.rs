@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch};
 use detect::{Judged, Unproven};
-use evidence::{Addressee, Evidence, Finding, Recorded, Store, StoreError, Time};
+use evidence::{Addressee, Evidence, Finding, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::sync::Arc;
 use verify::{MessageOutcome, RawMessage, UnixNs, Verified, Verifier};
@@ -129,9 +129,15 @@ impl Engine {
 
     fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
         let mut judged = Vec::new();
+        let mut inclusions = Vec::new();
         // Operations first: a finding known only from one carries that very operation as its evidence.
         for operation in &verified.slashings {
+            let first = judged.len();
             self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
+            if let Some(inclusion) = operation.included_in {
+                let included = Included { slot: inclusion.slot, block_root: inclusion.block };
+                inclusions.extend(judged[first..].iter().map(|one| (one.finding.id, included)));
+            }
         }
         let mut conflicts = self.index.stage_votes(&verified.votes)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
@@ -151,7 +157,11 @@ impl Engine {
                 (finding, evidence)
             })
             .collect();
-        Ok(self.store.record(rows, &self.routes)?)
+        let recorded = self.store.record(rows, &self.routes)?;
+        for (id, included) in inclusions {
+            self.store.mark_included(id, included)?;
+        }
+        Ok(recorded)
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
