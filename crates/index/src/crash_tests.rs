@@ -4,7 +4,9 @@
 //! acknowledged. All conflicts named by all its lives together must be those of a run without a kill.
 
 use crate::{Conflict, Index, Shape};
-use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
+};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,11 +1,11 @@
 //! Attestation data and their handles. Other tables name a data by a 4-byte handle, given out in order of arrival; two
 //! votes are for the same data exactly if their handles are equal.
 
+use crate::IndexError;
 use crate::codec::Reader;
 use crate::db::{Batch, Cf, Db};
 use crate::heads::MAX_HANDLE;
 use crate::keys::data_key;
-use crate::IndexError;
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, Slot};
 use std::collections::HashMap;
 

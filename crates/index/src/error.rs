@@ -18,7 +18,9 @@ pub enum IndexError {
          use another data directory, or the network's own PRESET_BASE"
     )]
     ShapeDiffers { path: PathBuf, found: u64, wanted: u64 },
-    #[error("{slots_per_epoch} slots per epoch belong to no known preset (8 minimal, 16 gnosis, 32 mainnet); correct PRESET_BASE")]
+    #[error(
+        "{slots_per_epoch} slots per epoch belong to no known preset (8 minimal, 16 gnosis, 32 mainnet); correct PRESET_BASE"
+    )]
     UnknownPreset { slots_per_epoch: u64 },
     #[error("{path}: written in format {found}, this program knows formats up to {known}; install the newer slashwatch")]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
@@ -29,6 +31,8 @@ pub enum IndexError {
          proofs are kept elsewhere, and history is filled again from blocks"
     )]
     Corrupt { path: PathBuf, reason: String },
-    #[error("{path}: could not read or write ({reason}); free disk space or mend the disk, then start again: what was committed is intact")]
+    #[error(
+        "{path}: could not read or write ({reason}); free disk space or mend the disk, then start again: what was committed is intact"
+    )]
     Storage { path: PathBuf, reason: String },
 }

@@ -75,6 +75,7 @@ use verify::Heard;
 
 /// Two messages of one validator that contradict each other, with proof of both.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]
 pub enum Conflict {
     /// Different data for one target epoch. `first` was stored before.
     DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote> },

@@ -4,9 +4,9 @@
 //! votes cannot hold (2^32 - 1 and above), which may be innocent. Everything else of a validator is a chain, where looking
 //! at neighbours is enough. A new vote is compared with the whole list *and* with the chain, so every pair is found.
 
+use crate::IndexError;
 use crate::codec::{Reader, put_varint};
 use crate::db::{Batch, Cf, Db};
-use crate::IndexError;
 use std::collections::{HashMap, HashSet};
 
 /// Votes listed per validator. Past it a vote is listed only if it shows a kind of offence that is not known yet, in place

@@ -1,5 +1,6 @@
 //! Opening: what a directory must be, and how the state in memory is found again.
 
+use crate::IndexError;
 use crate::codec::Reader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
@@ -13,7 +14,6 @@ use crate::proposals::Proposals;
 use crate::seating::{Seating, Table};
 use crate::summary::Summary;
 use crate::sums::{SumSet, read_record};
-use crate::IndexError;
 use consensus::{Preset, Root, ShufflingId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -286,8 +286,8 @@ impl Index {
                 (Members::Seats(_), None) => Vec::new(),
             };
             for validator in &validators {
-                let outside = self.heads.get(*validator).has_exceptions()
-                    && self.offenders.list(&self.db, *validator)?.has(key.handle);
+                let outside =
+                    self.heads.get(*validator).has_exceptions() && self.offenders.list(&self.db, *validator)?.has(key.handle);
                 if let (Some(source), false) = (source, outside) {
                     let vote = Remembered { source, target: epoch, handle: key.handle };
                     self.heads.observe(*validator, vote, false);

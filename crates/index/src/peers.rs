@@ -1,7 +1,7 @@
 //! Peers by number, so that a row names who sent it in a byte or two.
 
-use crate::db::{Batch, Cf, Db};
 use crate::IndexError;
+use crate::db::{Batch, Cf, Db};
 use std::collections::HashMap;
 use std::sync::Arc;
 

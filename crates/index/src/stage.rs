@@ -270,11 +270,12 @@ impl Index {
     }
 
     /// Keys of all sets over one data that could hold a validator, with its name there.
-    fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<(SetKey, Option<Arc<Seating>>, u32)>, IndexError> {
+    fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<Home>, IndexError> {
         let mut places = vec![(SetKey::listed(row.target(), row.handle), None, validator)];
         for seating in self.table.of_epoch(&self.db, row.target())?.iter() {
             let Some((slot, position)) = seating.locate(validator) else { continue };
-            if row.data.slot.as_u64() == row.target().wrapping_mul(seating.geometry.slots_per_epoch).wrapping_add(u64::from(slot)) {
+            if row.data.slot.as_u64() == row.target().wrapping_mul(seating.geometry.slots_per_epoch).wrapping_add(u64::from(slot))
+            {
                 let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
                 places.push((key, Some(seating.clone()), position));
             }
@@ -287,6 +288,9 @@ impl Index {
         Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer) }
     }
 }
+
+/// A set that could hold a validator, and the validator's position there, or its index.
+type Home = (SetKey, Option<Arc<Seating>>, u32);
 
 /// Where a vote belongs.
 struct Place {

@@ -8,10 +8,10 @@
 //! A set bit without a vote (after pruning) costs a look; a missing bit would hide a vote, so bits of epochs that opening
 //! does not read again are written in the commit that stores the vote.
 
+use crate::IndexError;
 use crate::codec::{Reader, put_stretch, read_stretch, stretch_has};
 use crate::db::{Batch, Cf, Db};
 use crate::keys::summary_key;
-use crate::IndexError;
 use std::collections::HashMap;
 
 /// Epochs per block of a level are 8 to its power.
@@ -103,7 +103,9 @@ impl Summary {
         while let Some(at) = below.checked_sub(1) {
             match self.empty_level(db, validator, at)? {
                 None => return Ok(Some((at, at & !7))),
-                Some(level) => below = (u64::from(at) >> (RADIX_BITS * u32::from(level)) << (RADIX_BITS * u32::from(level))) as u32,
+                Some(level) => {
+                    below = (u64::from(at) >> (RADIX_BITS * u32::from(level)) << (RADIX_BITS * u32::from(level))) as u32
+                }
             }
         }
         Ok(None)
@@ -156,9 +158,7 @@ impl Summary {
             let mut ages: Vec<u64> = self.blocks.values().map(|block| block.touched).collect();
             ages.sort_unstable();
             let keep_from = ages[ages.len() - MAX_CACHED_BLOCKS / 2];
-            self.blocks.retain(|_, block| {
-                block.touched >= keep_from || block.chunks.iter().flatten().any(|chunk| chunk.changed)
-            });
+            self.blocks.retain(|_, block| block.touched >= keep_from || block.chunks.iter().flatten().any(|chunk| chunk.changed));
         }
     }
 

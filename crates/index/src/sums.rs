@@ -264,7 +264,9 @@ fn span(committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Op
     let Some(geometry) = geometry else { return Some((0, 0)) };
     match committee {
         None => Some((0, geometry.slot_len(key.slot))),
-        Some(committee) if u64::from(committee) < geometry.committees_per_slot => Some(geometry.committee_span(key.slot, committee)),
+        Some(committee) if u64::from(committee) < geometry.committees_per_slot => {
+            Some(geometry.committee_span(key.slot, committee))
+        }
         Some(_) => None,
     }
 }
@@ -302,9 +304,9 @@ fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
     let begin = out.len();
     let mut totals: Vec<Option<AggregateSignature>> = Vec::new();
     for sum in group {
-        let place = out[begin..].iter().position(|into| {
-            into.n_members.saturating_add(sum.n_members) <= bound && into.members.is_disjoint(&sum.members)
-        });
+        let place = out[begin..]
+            .iter()
+            .position(|into| into.n_members.saturating_add(sum.n_members) <= bound && into.members.is_disjoint(&sum.members));
         match place {
             Some(place) if add_signature(&mut totals[place], &out[begin + place].signature, &sum.signature) => {
                 let into = &mut out[begin + place];

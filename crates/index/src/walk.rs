@@ -1,9 +1,9 @@
 //! A validator's stored votes, found by seat: at one epoch, and walking away from it in both directions.
 
+use crate::db::Cf;
 use crate::heads::{NONE, Remembered};
 use crate::keys::SetKey;
 use crate::sums::row_covers;
-use crate::db::Cf;
 use crate::{Index, IndexError};
 
 /// A stored vote, as far as judging needs it.

@@ -17,7 +17,7 @@ fn epoch(target: u64) -> Vec<Signed<Vote>> {
             let at = Slot::new(target * 8 + slot);
             let members = shuffling.committee(at, CommitteeIndex::new(committee)).unwrap();
             let all: Vec<u64> = members.iter().map(|v| u64::from(*v)).collect();
-            let (odd, plain): (Vec<u64>, Vec<u64>) = all.into_iter().partition(|v| (v * 31 + target * 17) % 53 == 0);
+            let (odd, plain): (Vec<u64>, Vec<u64>) = all.into_iter().partition(|v| (v * 31 + target * 17).is_multiple_of(53));
             votes.push(vote_in(data(target - 1, target, at.as_u64(), 1), &plain, Some(shuffling.clone())));
             if !odd.is_empty() {
                 votes.push(vote_in(data(target.saturating_sub(6), target, at.as_u64(), 2), &odd, Some(shuffling.clone())));

@@ -115,11 +115,7 @@ fn wrap_around_does_not_hide_a_surround() {
     one(&mut index, &span(65_536, 65_791, 1));
     assert_eq!(one(&mut index, &span(65_534, 65_537, 1)), ["surround 1: 65534->65537 over 65535->65536"]);
     // A source 65 536 epochs back would be zero in sixteen bits.
-    assert_eq!(
-        one(&mut index, &span(256, 65_792, 1)).len(),
-        3,
-        "all three stored votes are surrounded, whatever their distance"
-    );
+    assert_eq!(one(&mut index, &span(256, 65_792, 1)).len(), 3, "all three stored votes are surrounded, whatever their distance");
 }
 
 #[test]

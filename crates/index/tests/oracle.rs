@@ -13,16 +13,34 @@ use verify::{Signed, Vote};
 #[derive(Clone, Debug)]
 enum Step {
     /// Members are a slice of a committee, a slot, or anybody, by `sort`.
-    Vote { sort: u8, branch: u8, target: u64, back: u8, slot: u64, committee: u64, head: u8, members: u32 },
-    Far { source: u64, target: u64, validator: u64, head: u8 },
+    Vote {
+        sort: u8,
+        branch: u8,
+        target: u64,
+        back: u8,
+        slot: u64,
+        committee: u64,
+        head: u8,
+        members: u32,
+    },
+    Far {
+        source: u64,
+        target: u64,
+        validator: u64,
+        head: u8,
+    },
     Commit,
     Flush,
     /// Close and open again, without losing anything.
     Reopen,
     /// Die with uncommitted votes, open, and be fed them again.
     Crash,
-    Prune { before: u64 },
-    Fold { before: u64 },
+    Prune {
+        before: u64,
+    },
+    Fold {
+        before: u64,
+    },
 }
 
 fn step(epochs: u64, offences: bool) -> impl Strategy<Value = Step> {
@@ -39,9 +57,14 @@ fn step(epochs: u64, offences: bool) -> impl Strategy<Value = Step> {
             members,
         },
     );
-    let edge = prop_oneof![0u64..14, Just(u64::from(u32::MAX) - 1), Just(u64::from(u32::MAX)), Just(u64::MAX - 1), Just(u64::MAX)];
-    let far = (edge.clone(), edge, 0..u64::from(N_VALIDATORS), 0u8..2)
-        .prop_map(|(source, target, validator, head)| Step::Far { source, target, validator, head });
+    let edge =
+        prop_oneof![0u64..14, Just(u64::from(u32::MAX) - 1), Just(u64::from(u32::MAX)), Just(u64::MAX - 1), Just(u64::MAX)];
+    let far = (edge.clone(), edge, 0..u64::from(N_VALIDATORS), 0u8..2).prop_map(|(source, target, validator, head)| Step::Far {
+        source,
+        target,
+        validator,
+        head,
+    });
     prop_oneof![
         40 => vote,
         2 => far,
@@ -85,7 +108,8 @@ fn built(step: &Step) -> Option<Signed<Vote>> {
             if signers.is_empty() {
                 signers.push(u64::from(candidates[chosen as usize % candidates.len()]));
             }
-            let source = (target + 6).saturating_sub(6 + u64::from(*back)).max(if *back > 6 { target + u64::from(*back) - 6 } else { 0 });
+            let source =
+                (target + 6).saturating_sub(6 + u64::from(*back)).max(if *back > 6 { target + u64::from(*back) - 6 } else { 0 });
             let head = head + 10 * branch;
             Some(vote_in(data(source, *target, at.as_u64(), head), &signers, shuffling))
         }

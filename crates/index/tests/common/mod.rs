@@ -4,8 +4,8 @@
 
 use blst::min_pk::SecretKey;
 use consensus::{
-    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, Offence, Preset, Root, Shuffling, SignatureBytes, Slot,
-    ValidatorIndex, is_double_proposal, is_double_vote, surrounds,
+    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, Offence, Preset, Root, Shuffling, SignatureBytes,
+    Slot, ValidatorIndex, is_double_proposal, is_double_vote, surrounds,
 };
 use index::{Conflict, Index, Shape, StoredVote};
 use std::cell::RefCell;
@@ -38,7 +38,7 @@ pub fn shuffling(epoch: u64, branch: u8) -> Arc<Shuffling> {
             .or_insert_with(|| {
                 let mut seed = [branch; 32];
                 seed[..8].copy_from_slice(&epoch.to_be_bytes());
-                let active = (0..N_VALIDATORS).filter(|v| branch != 2 || (u64::from(*v) + epoch) % 11 != 0).collect();
+                let active = (0..N_VALIDATORS).filter(|v| branch != 2 || !(u64::from(*v) + epoch).is_multiple_of(11)).collect();
                 let decision = Root::repeat_byte(branch + 100);
                 Arc::new(Shuffling::new(Epoch::new(epoch), decision, Root::from(seed), Arc::new(active), &Preset::MINIMAL))
             })
