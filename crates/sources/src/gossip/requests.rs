@@ -284,3 +284,86 @@ impl Listener {
         allowed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::behaviour::{self, NodeEvent};
+    use super::super::{GossipConfig, GossipEvent, GossipService, Identity, StatusView};
+    use super::*;
+    use crate::metrics::SourceMetrics;
+    use crate::topic::DigestTable;
+    use consensus::{BlobParameters, Epoch, Fork, Network, Preset, Spec};
+    use futures::StreamExt;
+    use libp2p::swarm::SwarmEvent;
+    use std::sync::Arc;
+    use tokio::sync::watch;
+
+    fn network() -> Arc<Network> {
+        let spec = Spec {
+            config_name: "test".into(),
+            preset: Preset::MAINNET,
+            forks: vec![Fork { name: ForkName::Deneb, epoch: Epoch::new(0), version: [4, 0, 0, 7] }],
+            slot_duration: Duration::from_secs(12),
+            blob_schedule: Vec::new(),
+            blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 6 },
+        };
+        Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO })
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_asks_too_often_is_told_so() {
+        let (network, metrics) = (network(), SourceMetrics::unregistered());
+        let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..GossipConfig::default() };
+        let (_status_in, status) = watch::channel(StatusView::default());
+        let mut asked = GossipService::start(config, network.clone(), status, metrics.clone()).unwrap();
+        let address = loop {
+            if let Some(GossipEvent::ListeningOn(address)) = asked.events.recv().await {
+                break address;
+            }
+        };
+        // A bare node, driven by hand: it asks and answers nothing.
+        let digests = Arc::new(DigestTable::new(&network));
+        let key = Identity::Ephemeral.load().unwrap();
+        let others = SourceMetrics::unregistered();
+        let mut asking = behaviour::swarm(&GossipConfig::default(), &network, key, digests, others).unwrap();
+        asking.dial(address).unwrap();
+        let (mut pongs, mut limited, mut metadata) = (0, 0, None);
+        let all = async {
+            while pongs + limited < 15 || metadata.is_none() {
+                let asks = match asking.select_next_some().await {
+                    SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                        asking.behaviour_mut().metadata.send_request(&peer_id, Request::Metadata);
+                        Some(peer_id)
+                    }
+                    SwarmEvent::Behaviour(NodeEvent::Ping(Event::Message {
+                        peer,
+                        message: Message::Response { response, .. },
+                        ..
+                    })) => {
+                        match response {
+                            Response::Pong { seq_number: METADATA_SEQ } => pongs += 1,
+                            Response::Error { code: result_code::RATE_LIMITED, .. } => limited += 1,
+                            other => panic!("{other:?}"),
+                        }
+                        Some(peer)
+                    }
+                    SwarmEvent::Behaviour(NodeEvent::Metadata(Event::Message {
+                        message: Message::Response { response: Response::Metadata(found), .. },
+                        ..
+                    })) => {
+                        metadata = Some(found);
+                        None
+                    }
+                    _ => None,
+                };
+                if let Some(peer) = asks {
+                    asking.behaviour_mut().ping.send_request(&peer, Request::Ping { seq_number: 7 });
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+        assert_eq!((pongs, limited), (10, 5));
+        assert_eq!(metadata.unwrap().attnets, [0xff; 8]);
+        assert_eq!(metrics.requests.with_label_values(&["ping", "rate_limited"]).get(), 5);
+    }
+}
