@@ -105,7 +105,7 @@ pub fn state(data: &[u8]) {
 pub fn capture(data: &[u8]) {
     let mut reader = CaptureReader::new(data);
     let mut last_offset = None;
-    while let Some(read) = reader.next() {
+    for read in reader.by_ref() {
         let Ok(located) = read else { continue };
         assert!(last_offset < Some(located.offset) && located.offset < data.len() as u64, "entries do not advance");
         last_offset = Some(located.offset);

@@ -1,5 +1,7 @@
 //! The second proof: what the index could have got wrong accuses nobody.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 use chain::{Chain, PubkeyCache};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
