@@ -23,7 +23,7 @@ impl Inspection {
         let shape = Shape {
             genesis_validators_root: network.genesis_validators_root,
             slots_per_epoch: network.preset().slots_per_epoch,
-            history_epochs: u64::MAX,
+            history_epochs: Shape::DEFAULT_HISTORY_EPOCHS,
         };
         // The index has one owner at a time. Findings can be read beside a running watcher, votes cannot.
         let (index, lock) = match DataDir::open(path) {
