@@ -131,7 +131,7 @@ pub struct BenchIndex {
     pub epochs: u64,
     #[arg(long, default_value_t = 1)]
     pub batches_per_slot: u32,
-    /// Percent of validators that vote in an epoch.
+    /// Percent of validators that vote in an epoch; up to 1 it is a share.
     #[arg(long, default_value_t = 99.5)]
     pub participation: f64,
     /// Percent of votes for another head.

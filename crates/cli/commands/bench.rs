@@ -9,7 +9,8 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
         validators: args.validators,
         epochs: args.epochs,
         batches_per_slot: args.batches_per_slot,
-        participation: args.participation,
+        // A share (0.995) is understood as well as a percentage (99.5).
+        participation: if args.participation <= 1.0 { args.participation * 100.0 } else { args.participation },
         minority: args.minority,
         shape: args.shape,
         source_distance: args.source_distance,
