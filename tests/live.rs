@@ -225,6 +225,44 @@ fn a_port_in_use_and_a_node_that_is_away_are_told_with_what_to_do() {
 }
 
 #[test]
+fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let scenario = Scenario { slots: 8, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 8) };
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    // What a run with a node leaves behind.
+    let left = pipeline::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
+    let spec = consensus::Spec::from_yaml(network.config_yaml()).expect("valid");
+    let (genesis_time, genesis_validators_root) = (network.genesis_time(), network.genesis_validators_root());
+    left.bind(&consensus::Network { spec, genesis_time, genesis_validators_root }).expect("new");
+    left.write("state.ssz", network.state_ssz()).expect("writable");
+    drop(left);
+    let (api, away) = (free_port(), free_port());
+    let config = dir.path().join("slashwatch.toml");
+    let text = format!(
+        "data_dir = \"data\"\n[nodes]\nurls = [\"http://{away}\"]\ntimeout = \"1s\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+         peers = {:?}\n[api]\nlisten = \"{api}\"\n",
+        network.peers()
+    );
+    std::fs::write(&config, text).expect("writable");
+    let running = Running::start(&config);
+    running.wait_for("going on from the state of the last run");
+    running.wait_for("watching");
+    let status = get(api, "/v1/status").expect("the API answers");
+    assert_eq!(status["node"]["state"], "away", "{status}");
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    assert!(!truth.crimes.is_empty());
+    let until = Instant::now() + PATIENCE;
+    let mut n_found = 0;
+    while n_found < truth.crimes.len() && Instant::now() < until {
+        n_found = get(api, "/v1/findings?limit=500").expect("the API answers")["findings"].as_array().expect("a list").len();
+        std::thread::yield_now();
+    }
+    assert_eq!(n_found, truth.crimes.len());
+    assert_eq!(running.terminate(), Some(0));
+}
+
+#[test]
 fn a_full_disk_is_told_and_what_was_written_stays_good() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = dir.path().join("data");
