@@ -23,10 +23,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
-//! | [`heads`] | the two newest votes per validator, 24 bytes each: decides nearly every vote |
+//! | [`heads`] | the two newest votes per validator, 8 bytes each: decides nearly every vote |
 //! | [`summary`] | who voted in which block of epochs: finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: sums over one data |
-//! | [`seating`], [`active`] | who sat where, also long ago and on other branches |
+//! | [`seating`], [`present`], [`active`] | who sat where, also long ago and on other branches |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`open`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
 //! | [`inspect`] | reading |
@@ -57,6 +57,7 @@ mod members;
 mod offenders;
 mod open;
 mod peers;
+mod present;
 mod proposals;
 mod prune;
 mod seating;

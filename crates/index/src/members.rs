@@ -56,6 +56,18 @@ impl Members {
         }
     }
 
+    /// Members that are not in `other`, ascending.
+    pub fn without(&self, other: &Self) -> Vec<u32> {
+        match (self, other) {
+            (Self::Seats(a), Self::Seats(b)) => {
+                let rest = a.numbered().map(|(at, word)| word & !b.word(at)).collect();
+                Bits { first_word: a.first_word, words: rest }.iter().collect()
+            }
+            (Self::Listed(list), _) => list.iter().copied().filter(|member| !other.contains(*member)).collect(),
+            (Self::Seats(bits), Self::Listed(_)) => bits.iter().collect(),
+        }
+    }
+
     /// `member` is a position in the slot, or a validator index, as the sort of set has it.
     pub fn contains(&self, member: u32) -> bool {
         match self {
@@ -105,6 +117,12 @@ impl Bits {
             self.words.resize(at + 1, 0);
         }
         self.words[at] |= 1 << (position % 64);
+    }
+
+    /// Adds a position of the stretch given at creation if `wanted`, without a branch.
+    #[inline]
+    pub fn insert_if(&mut self, position: u32, wanted: bool) {
+        self.words[(position / 64 - self.first_word) as usize] |= u64::from(wanted) << (position % 64);
     }
 
     pub fn contains(&self, position: u32) -> bool {
@@ -190,6 +208,8 @@ mod tests {
             let listed = |set: &BTreeSet<u16>| Members::Listed(set.iter().map(|x| u32::from(*x)).collect());
             for (x, y, all) in [(seats(&a), seats(&b), seats(&union)), (listed(&a), listed(&b), listed(&union))] {
                 prop_assert_eq!(x.is_disjoint(&y), a.is_disjoint(&b));
+                let rest: Vec<u32> = a.difference(&b).map(|m| u32::from(*m)).collect();
+                prop_assert_eq!(x.without(&y), rest);
                 prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
                 let mut both = x.clone();
                 both.union_with(&y);

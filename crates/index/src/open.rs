@@ -10,6 +10,7 @@ use crate::keys::SetKey;
 use crate::members::Members;
 use crate::offenders::Offenders;
 use crate::peers::Peers;
+use crate::present::Present;
 use crate::proposals::Proposals;
 use crate::seating::{Seating, Table};
 use crate::summary::Summary;
@@ -68,6 +69,7 @@ pub struct Index {
     pub(crate) table: Table,
     pub(crate) data: DataTable,
     pub(crate) heads: Heads,
+    pub(crate) present: Present,
     pub(crate) summary: Summary,
     pub(crate) offenders: Offenders,
     pub(crate) peers: Peers,
@@ -142,6 +144,7 @@ impl Index {
             sets: BTreeMap::new(),
             dirty: Vec::new(),
             heads: Heads::default(),
+            present: Present::default(),
             summary: Summary::default(),
             offenders: Offenders::default(),
             proposals: Proposals::default(),

@@ -9,7 +9,7 @@ use crate::offenders::Listed;
 use crate::seating::Seating;
 use crate::sums::{FirstHeard, Sum, put_record};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{SignatureBytes, ValidatorIndex};
+use consensus::{Shuffling, SignatureBytes, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
@@ -54,11 +54,10 @@ impl Index {
         let place = self.place(vote, &row)?;
         self.ensure_set(place.key)?;
         let set = self.sets.get(&place.key).expect("ensured above");
-        let fresh: Vec<u32> = if set.n_covered() == 0 {
+        let fresh: Vec<u32> = if set.covers_none(&place.members) {
             vote.indices.iter().map(|index| index.as_u64() as u32).collect()
         } else {
-            let members = place.positions.iter().zip(&vote.indices);
-            members.filter(|(position, _)| !set.covers(**position)).map(|(_, index)| index.as_u64() as u32).collect()
+            place.validators(set.without_covered(&place.members))
         };
         if fresh.is_empty() {
             return Ok(());
@@ -69,7 +68,9 @@ impl Index {
             _ => None,
         };
         let late = row.target() < self.state.tail_from;
-        let mut joined = Vec::with_capacity(fresh.len());
+        let mut n_joined = 0;
+        // Joined ones that the summary may not know in this block of epochs.
+        let mut to_mark = Vec::new();
         let mut n_dropped = 0;
         let mut this: Option<Arc<StoredVote>> = None;
         for (nth, validator) in fresh.iter().enumerate() {
@@ -78,25 +79,33 @@ impl Index {
             }
             match near.map_or(Quick::Ask, |near| self.heads.join_quickly(*validator, near, late)) {
                 Quick::Same => {}
-                Quick::Joins => joined.push(*validator),
+                Quick::Joins { first_of_block } => {
+                    n_joined += 1;
+                    if first_of_block || late {
+                        to_mark.push(*validator);
+                    }
+                }
                 Quick::Ask => {
                     let this = this.get_or_insert_with(|| Arc::new(stored(vote)));
                     match self.ask(*validator, &row, near, late, this, proofs, conflicts)? {
-                        Asked::Taken => joined.push(*validator),
+                        Asked::Taken => {
+                            n_joined += 1;
+                            to_mark.push(*validator);
+                        }
                         Asked::Known => {}
                         Asked::Dropped => n_dropped += 1,
                     }
                 }
             }
         }
-        self.counters.new_votes += joined.len() as u64;
+        self.counters.new_votes += n_joined;
         if n_dropped == fresh.len() {
             return Ok(());
         }
         if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
-            self.summary.mark(&self.db, epoch, &joined, late)?;
+            self.summary.mark(&self.db, epoch, &to_mark, late)?;
         }
-        self.count_epoch(row.target(), joined.len() as u64);
+        self.count_epoch(row.target(), n_joined);
         self.take_in(vote, place);
         Ok(())
     }
@@ -174,40 +183,20 @@ impl Index {
             let slot = first_slot.and_then(|first| vote.data.slot.as_u64().checked_sub(first));
             let slot = slot.filter(|slot| *slot < seating.geometry.slots_per_epoch).map(|slot| slot as u16);
             if let Some(slot) = slot {
-                let mut positions = Vec::with_capacity(vote.indices.len());
-                let seats = seating.seats(shuffling);
-                for index in &vote.indices {
-                    match seats.get(index.as_u64() as u32) {
-                        Some((at, position)) if at == slot => positions.push(position),
-                        _ => break,
-                    }
-                }
-                if positions.len() == vote.indices.len() {
+                let found = self.present.seats(shuffling, &seating.geometry, slot, vote);
+                if let Some((bits, committee)) = found.or_else(|| seats_one_by_one(&seating, shuffling, slot, vote)) {
                     let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
-                    return Ok(Place { key, seating: Some(seating), positions });
+                    return Ok(Place { key, seating: Some(seating), members: Members::Seats(bits), committee });
                 }
             }
         }
-        let positions = vote.indices.iter().map(|index| index.as_u64() as u32).collect();
-        Ok(Place { key: SetKey::listed(row.target(), row.handle), seating: None, positions })
+        let members = Members::Listed(vote.indices.iter().map(|index| index.as_u64() as u32).collect());
+        Ok(Place { key: SetKey::listed(row.target(), row.handle), seating: None, members, committee: None })
     }
 
     fn take_in(&mut self, vote: &Vote, place: Place) {
-        let Place { key, seating, positions } = place;
-        let n_members = positions.len() as u32;
-        let (members, committee) = match &seating {
-            Some(seating) => {
-                let least = positions.iter().copied().min().unwrap_or(0);
-                let greatest = positions.iter().copied().max().unwrap_or(0);
-                let committee = seating.geometry.committee_of(key.slot, least);
-                let (start, len) = seating.geometry.committee_span(key.slot, committee);
-                let whole = greatest < start + len;
-                let mut bits = Bits::with_span(least, greatest - least + 1);
-                positions.iter().for_each(|position| bits.insert(*position));
-                (Members::Seats(bits), whole.then_some(committee))
-            }
-            None => (Members::Listed(positions), None),
-        };
+        let Place { key, seating, members, committee } = place;
+        let n_members = vote.indices.len() as u32;
         let heard = FirstHeard {
             at_ns: vote.heard.at.0,
             source: source_number(vote.heard.source),
@@ -296,8 +285,36 @@ type Home = (SetKey, Option<Arc<Seating>>, u32);
 struct Place {
     key: SetKey,
     seating: Option<Arc<Seating>>,
-    /// Parallel to the vote's indices: position in the slot, or the index itself.
-    positions: Vec<u32>,
+    members: Members,
+    /// Set if all members sit in this committee.
+    committee: Option<u16>,
+}
+
+impl Place {
+    /// Who the members are that sit here, in the order of `members`.
+    fn validators(&self, members: Vec<u32>) -> Vec<u32> {
+        match &self.seating {
+            Some(seating) => seating.validators_at(self.key.slot, members.into_iter()),
+            None => members,
+        }
+    }
+}
+
+/// Positions of a vote's members in their slot, and their committee if it is one; `None` if one of them sits elsewhere.
+fn seats_one_by_one(seating: &Seating, shuffling: &Shuffling, slot: u16, vote: &Vote) -> Option<(Bits, Option<u16>)> {
+    let seats = seating.seats(shuffling);
+    let mut positions = Vec::with_capacity(vote.indices.len());
+    for index in &vote.indices {
+        let (_, position) = seats.get(index.as_u64() as u32).filter(|(at, _)| *at == slot)?;
+        positions.push(position);
+    }
+    let least = positions.iter().copied().min()?;
+    let greatest = positions.iter().copied().max()?;
+    let committee = seating.geometry.committee_of(slot, least);
+    let (start, len) = seating.geometry.committee_span(slot, committee);
+    let mut bits = Bits::with_span(least, greatest - least + 1);
+    positions.iter().for_each(|position| bits.insert(*position));
+    Some((bits, (greatest < start + len).then_some(committee)))
 }
 
 enum Asked {

@@ -191,6 +191,12 @@ impl Block {
     }
 }
 
+/// Two epochs share the smallest block: who voted in one needs no further bit for the other.
+#[inline]
+pub(crate) fn same_block(one: u32, other: u32) -> bool {
+    one >> RADIX_BITS == other >> RADIX_BITS
+}
+
 fn block_of(level: u8, epoch: u32) -> u32 {
     epoch.checked_shr(RADIX_BITS * u32::from(level)).unwrap_or(0)
 }

@@ -86,6 +86,19 @@ impl SumSet {
         self.covered.contains(member)
     }
 
+    /// Surely none of `members` is covered. Cheap for a committee, whatever else of its slot is; lists are not compared.
+    pub fn covers_none(&self, members: &Members) -> bool {
+        match members {
+            Members::Seats(_) => members.is_disjoint(&self.covered),
+            Members::Listed(_) => self.covered == Members::Listed(Vec::new()),
+        }
+    }
+
+    /// Those of `members` that no sum covers yet, ascending.
+    pub fn without_covered(&self, members: &Members) -> Vec<u32> {
+        members.without(&self.covered)
+    }
+
     pub fn covers_all(&self, members: &Members) -> bool {
         members.is_subset(&self.covered)
     }
