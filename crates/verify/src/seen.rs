@@ -1,15 +1,21 @@
 //! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
 //! comes after it. Bounded; forgetting costs a second proof and nothing else.
 
-use consensus::{Root, ValidatorIndex};
+use consensus::{Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
+
+/// Different data of one target that a vote is compared with before it is passed on. An honest epoch has one per slot, a
+/// split one a few.
+const MAX_COMPARED: usize = 1024;
 
 /// Proven (validator, attestation data) pairs. What the message carried unsigned (committee index, aggregator, selection
 /// proof) is no part of it, so changing that buys nobody a second verification.
 #[derive(Debug)]
 pub(crate) struct SeenVotes {
     by_data: HashMap<Root, Voters>,
+    /// Different data for one target: who is in two of them has voted twice.
+    by_target: HashMap<Epoch, Vec<Root>>,
     /// Least recently used first.
     by_use: BTreeSet<(u64, Root)>,
     now: u64,
@@ -22,13 +28,23 @@ pub(crate) struct SeenVotes {
 #[derive(Debug)]
 struct Voters {
     used: u64,
+    target: Epoch,
     /// Proven validators are in the registry, which has fewer than 2^32.
     members: HashSet<u32>,
 }
 
 impl SeenVotes {
     pub(crate) fn new(max_votes: usize, max_data: usize) -> Self {
-        Self { by_data: HashMap::new(), by_use: BTreeSet::new(), now: 0, n_votes: 0, max_votes, max_data, n_forgotten: 0 }
+        Self {
+            by_data: HashMap::new(),
+            by_target: HashMap::new(),
+            by_use: BTreeSet::new(),
+            now: 0,
+            n_votes: 0,
+            max_votes,
+            max_data,
+            n_forgotten: 0,
+        }
     }
 
     /// A new batch: what it uses is younger than what earlier ones used.
@@ -47,8 +63,22 @@ impl SeenVotes {
         all
     }
 
-    pub(crate) fn insert(&mut self, data_root: Root, members: &[ValidatorIndex]) {
-        let voters = self.by_data.entry(data_root).or_insert_with(|| Voters { used: self.now, members: HashSet::new() });
+    /// Whether one of these is known to have voted for other data with this target: a second vote, which is not passed on.
+    /// Beyond [`MAX_COMPARED`] different data nothing is certain any more, and the answer is yes.
+    pub(crate) fn votes_twice(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
+        let Some(roots) = self.by_target.get(&target) else { return false };
+        let others = roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
+        let mut voted =
+            others.map(|other| members.iter().any(|member| short(*member).is_some_and(|member| other.members.contains(&member))));
+        roots.len() > MAX_COMPARED || voted.any(|voted| voted)
+    }
+
+    pub(crate) fn insert(&mut self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) {
+        let by_target = &mut self.by_target;
+        let voters = self.by_data.entry(data_root).or_insert_with(|| {
+            by_target.entry(target).or_default().push(data_root);
+            Voters { used: self.now, target, members: HashSet::new() }
+        });
         let before = voters.members.len();
         voters.members.extend(members.iter().filter_map(|member| short(*member)));
         self.n_votes += voters.members.len() - before;
@@ -60,12 +90,22 @@ impl SeenVotes {
             if let Some(voters) = self.by_data.remove(&oldest) {
                 self.n_votes -= voters.members.len();
                 self.n_forgotten += voters.members.len() as u64;
+                self.forget_target(voters.target, oldest);
             }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.n_votes
+    }
+
+    fn forget_target(&mut self, target: Epoch, data_root: Root) {
+        if let Some(roots) = self.by_target.get_mut(&target) {
+            roots.retain(|root| *root != data_root);
+            if roots.is_empty() {
+                self.by_target.remove(&target);
+            }
+        }
     }
 }
 
@@ -119,12 +159,12 @@ mod tests {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         seen.tick();
-        seen.insert(a, &validators(0..10));
+        seen.insert(a, Epoch::new(1), &validators(0..10));
         seen.tick();
-        seen.insert(b, &validators(0..10));
+        seen.insert(b, Epoch::new(1), &validators(0..10));
         seen.tick();
         assert!(seen.covers(a, &validators(3..5)));
-        seen.insert(c, &validators(0..1));
+        seen.insert(c, Epoch::new(1), &validators(0..1));
         assert!(seen.covers(a, &validators(0..10)));
         assert!(!seen.covers(b, &validators(0..1)));
         assert!(!seen.covers(a, &validators(9..11)));
@@ -137,11 +177,29 @@ mod tests {
         let mut seen = SeenVotes::new(15, 100);
         for i in 0..20u8 {
             seen.tick();
-            seen.insert(Root::repeat_byte(i), &validators(0..4));
+            seen.insert(Root::repeat_byte(i), Epoch::new(u64::from(i)), &validators(0..4));
             assert!(seen.len() <= 15);
         }
         assert!(seen.covers(Root::repeat_byte(19), &validators(0..4)));
         assert!(!seen.covers(Root::repeat_byte(0), &validators(0..4)));
+    }
+
+    #[test]
+    fn a_second_vote_for_a_target_is_told_until_the_first_is_forgotten() {
+        let mut seen = SeenVotes::new(100, 2);
+        let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
+        let (target, other) = (Epoch::new(7), Epoch::new(8));
+        seen.tick();
+        seen.insert(a, target, &validators(0..10));
+        assert!(!seen.votes_twice(a, target, &validators(0..10)));
+        assert!(seen.votes_twice(b, target, &validators(9..12)));
+        assert!(!seen.votes_twice(b, target, &validators(10..12)));
+        assert!(!seen.votes_twice(b, other, &validators(0..10)));
+        seen.tick();
+        seen.insert(b, other, &validators(0..1));
+        seen.insert(c, other, &validators(1..2));
+        assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
+        assert_eq!(seen.by_target.len(), 1);
     }
 
     #[test]

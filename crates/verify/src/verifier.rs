@@ -21,7 +21,7 @@ use crate::seen::{Recent, SeenVotes};
 use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
 use blocks::{BlockJob, HeaderJob};
 use chain::Chain;
-use consensus::{Network, Root, SignatureBytes, Slot};
+use consensus::{Network, Root, SignatureBytes, Slot, ValidatorIndex};
 use named::SlashingJob;
 use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
@@ -41,6 +41,8 @@ pub struct Verifier {
     /// Proven headers by root, with the one signature that is valid.
     proposals: Recent<Root, SignatureBytes>,
     blocks: Recent<Root, ()>,
+    /// The first proven block of each slot and proposer: a second one is not passed on.
+    first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
     ballots: Recent<Root, ()>,
@@ -95,6 +97,7 @@ impl Verifier {
             votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
             proposals: Recent::new(config.remembered_roots),
             blocks: Recent::new(config.remembered_roots),
+            first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
             parking: Parking::new(config.parking),
@@ -199,8 +202,8 @@ impl Verifier {
     fn judge(&mut self, chain: &Chain, docket: Docket, ledger: &mut Ledger) -> Judged {
         let judged = prove(docket.claims, chain.registry(), self.method, &mut self.rng);
         for claim in judged.proven() {
-            if let Some(data_root) = claim.vote_root() {
-                self.votes.insert(data_root, claim.members());
+            if let Some((data_root, target)) = claim.vote_root() {
+                self.votes.insert(data_root, target, claim.members());
             }
             if let Some((root, signature)) = claim.proposal_root() {
                 self.proposals.insert(root, signature);

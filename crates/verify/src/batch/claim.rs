@@ -194,10 +194,10 @@ impl Claim {
         }
     }
 
-    /// The data's root, if it is a vote that is given out.
-    pub(crate) fn vote_root(&self) -> Option<Root> {
+    /// The data's root and its target, if it is a vote that is given out.
+    pub(crate) fn vote_root(&self) -> Option<(Root, Epoch)> {
         match &self.subject {
-            Subject::Vote { data_root, .. } => Some(*data_root),
+            Subject::Vote { data, data_root, .. } => Some((*data_root, data.target.epoch)),
             Subject::Proposal { .. } | Subject::Attribute => None,
         }
     }

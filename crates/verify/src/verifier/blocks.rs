@@ -10,7 +10,8 @@ use crate::verifier::named::SlashingJob;
 use crate::{Heard, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
 use chain::{BlockFacts, Chain};
 use consensus::{
-    BeaconBlockHeader, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
+    BeaconBlockHeader, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot,
+    ValidatorIndex,
 };
 
 pub(super) struct BlockJob {
@@ -56,6 +57,17 @@ impl Standing {
 }
 
 impl Verifier {
+    fn turn(&mut self, slot: Slot, proposer: ValidatorIndex, root: Root) -> Turn {
+        match self.first_blocks.get(&(slot, proposer)) {
+            Some(first) if *first != root => Turn::Second,
+            Some(_) => Turn::First,
+            None => {
+                self.first_blocks.insert((slot, proposer), root);
+                Turn::First
+            }
+        }
+    }
+
     pub(super) fn prove_blocks(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
         let network = chain.network().clone();
         let mut docket = Docket::default();
@@ -95,7 +107,9 @@ impl Verifier {
                 Judgement::Proven { .. } if self.blocks.contains(&job.block.root) => ledger.settle(job.item, Outcome::Duplicate),
                 Judgement::Proven { .. } => {
                     self.blocks.insert(job.block.root, ());
-                    take_block(chain, intake, job, judged.judgement(reveal.claim), now, ledger);
+                    let header = job.block.signed_header.message;
+                    let turn = self.turn(header.slot, header.proposer_index, job.block.root);
+                    take_block(chain, intake, job, judged.judgement(reveal.claim), turn, now, ledger);
                 }
                 Judgement::Forged => ledger.settle(job.item, Outcome::BadSignature),
                 Judgement::NoKey => ledger.settle(job.item, Outcome::UnknownValidator),
@@ -130,8 +144,23 @@ fn reveal_claim(network: &Network, job: &BlockJob) -> Claim {
     Claim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
+/// Whether a proposer had a block for this slot before: gossip passes on the first one only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
+}
+
 /// A block whose proposer signed it: extends the chain, and hands on what it carries.
-fn take_block(chain: &mut Chain, intake: &mut Intake, job: BlockJob, reveal: Judgement, now: UnixNs, ledger: &mut Ledger) {
+fn take_block(
+    chain: &mut Chain,
+    intake: &mut Intake,
+    job: BlockJob,
+    reveal: Judgement,
+    turn: Turn,
+    now: UnixNs,
+    ledger: &mut Ledger,
+) {
     let BlockJob { item, heard, block, fork, n_bytes } = job;
     let header = block.signed_header.message;
     let (randao_proven, reveal) = match reveal {
@@ -169,6 +198,7 @@ fn take_block(chain: &mut Chain, intake: &mut Intake, job: BlockJob, reveal: Jud
         let heard = inside(SourceKind::SlashingOp);
         intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    ledger.settle(item, Outcome::Proven { forwardable: randao_proven && forward::block(chain, &header, now) });
+    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, now);
+    ledger.settle(item, Outcome::Proven { forwardable: welcome });
     ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
 }

@@ -176,6 +176,10 @@ impl Verifier {
             return false;
         }
         let contexts = cache.of(chain, &attestation.data, job.data_root);
+        let Resolution::Certain(candidate) = resolve::by_bits(attestation, contexts, &mut Vec::new(), true) else { return false };
+        if self.votes.votes_twice(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
+            return false;
+        }
         match (aggregator, outer) {
             (Some(aggregator), Some(outer)) => {
                 let signed = |place: Place| matches!(judged.judgement(place.claim), Judgement::Proven { alone: true });
@@ -185,12 +189,7 @@ impl Verifier {
             (Some(_), None) => false,
             // A single vote before Electra: exactly one bit.
             (None, _) => {
-                let signer = match resolve::by_bits(attestation, contexts, &mut Vec::new(), true) {
-                    Resolution::Certain(Candidate { members: Members::One(signer), .. }) => signer,
-                    Resolution::Certain(_) | Resolution::Candidates(_) | Resolution::Later | Resolution::Misfit(_) => {
-                        return false;
-                    }
-                };
+                let Members::One(signer) = candidate.members else { return false };
                 forward::single(contexts, &attestation.data, signer, attestation.data.index, job.item.subnet())
             }
         }

@@ -92,6 +92,7 @@ impl Verifier {
                 Judgement::Proven { .. } if !place.first => Outcome::Duplicate,
                 Judgement::Proven { alone } => {
                     let welcome = alone
+                        && !self.votes.votes_twice(data_root, single.data.target.epoch, &[single.attester_index])
                         && forward::vote(chain, &single.data, now)
                         && forward::single(
                             cache.of(chain, &single.data, data_root),
