@@ -16,7 +16,6 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use verify::Verdict;
 
 /// A crash loses at most this much.
@@ -55,9 +54,7 @@ async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> R
     writer.config(&network.spec.to_yaml()).map_err(failed)?;
     writer.state(&start.state_ssz).map_err(failed)?;
     // Gossip first, so that nothing is missed while the blocks since the state are fetched; what comes waits in its queue.
-    let view = listen::status_of(start.chain.head(), start.chain.finalized());
-    let (status, status_seen) = watch::channel(view);
-    let Some(gossip) = listen::start_gossip(&config, &network, status_seen, SourceMetrics::unregistered())? else {
+    let Some(gossip) = listen::start_gossip(&config, &network, SourceMetrics::unregistered())? else {
         return Err(PipelineError::Usage("a capture records gossip: set `gossip.enabled = true`".into()));
     };
     if let Some(nodes) = &nodes {
@@ -69,7 +66,6 @@ async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> R
     writer.flush().map_err(failed)?;
     tracing::info!(out = %out.display(), "recording");
     let outcome = record_gossip(gossip, &network, &mut writer, &mut summary, out, stop).await;
-    drop(status);
     writer.sync().map_err(failed)?;
     summary.bytes = writer.n_bytes();
     outcome.map(|()| summary)

@@ -6,10 +6,8 @@
 use crate::clock;
 use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
-use crate::listen;
 use crate::status::Snapshot;
 use consensus::{Checkpoint, Root};
-use sources::gossip::StatusView;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use verify::{RawMessage, Ticket, Verdict};
@@ -35,8 +33,6 @@ pub struct Effects {
     /// Blocks that others build on and that nobody sent us.
     pub wanted_blocks: watch::Sender<Vec<Root>>,
     pub wants_state: watch::Sender<bool>,
-    /// What peers are told about our chain.
-    pub peer_status: watch::Sender<StatusView>,
     pub snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -83,8 +79,6 @@ fn tell(engine: &Engine, effects: &Effects) {
     let chain = engine.chain();
     effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
     effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
-    let status = listen::status_of(chain.head(), chain.finalized());
-    effects.peer_status.send_if_modified(|told| replace(told, status));
     effects.snapshot.send_replace(Arc::new(Snapshot::of(engine)));
 }
 

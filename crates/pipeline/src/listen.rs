@@ -3,7 +3,6 @@
 use crate::config::Config;
 use crate::error::PipelineError;
 use crate::judge_thread::Input;
-use chain::HeadView;
 use consensus::Network;
 use sources::api_stream::{StreamEvent, StreamHandle};
 use sources::gossip::{
@@ -21,10 +20,12 @@ use verify::{Ticket, Verdict};
 pub fn start_gossip(
     config: &Config,
     network: &Arc<Network>,
-    status: watch::Receiver<StatusView>,
     metrics: SourceMetrics,
 ) -> Result<Option<GossipHandle>, PipelineError> {
     let section = &config.gossip;
+    // We have no blocks to serve, so we claim none: genesis. A head of one branch told to the other half of a split would make
+    // it think that it must catch up, with us, and stop its validators until it gives up and bans us.
+    let (_, status) = watch::channel(StatusView::default());
     if !section.enabled {
         return Ok(None);
     }
@@ -41,11 +42,6 @@ pub fn start_gossip(
         ..GossipConfig::default()
     };
     Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
-}
-
-/// What peers are told about our chain follows the engine's head.
-pub fn status_of(head: HeadView, finalized: consensus::Checkpoint) -> StatusView {
-    StatusView { finalized, head_root: head.root, head_slot: head.slot }
 }
 
 /// Peers connected now.

@@ -108,15 +108,14 @@ impl Watcher {
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
         let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
         let (wants_state, state_wanted) = watch::channel(false);
-        let (peer_status, status_seen) = watch::channel(listen::status_of(engine.chain().head(), engine.chain().finalized()));
         let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine)));
 
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| PipelineError::Internal(format!("metrics of the sources: {error}")))?;
-        let gossip = listen::start_gossip(&config, &network, status_seen, source_metrics.clone())?;
+        let gossip = listen::start_gossip(&config, &network, source_metrics.clone())?;
         let control = gossip.as_ref().map(|gossip| gossip.control());
 
-        let effects = Effects { verdicts, wanted_blocks, wants_state, peer_status, snapshot };
+        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
         let (fail, failed) = oneshot::channel();
         let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, config.verify.batch_messages, fail)?;
         let mut tasks: Vec<NamedTask> =
