@@ -139,9 +139,12 @@ impl Slot {
     }
 }
 
+/// Source and target of `HANDLES` data.
+type Page = Box<[(u32, u32); HANDLES]>;
+
 /// Source and target of every data that a head names.
 #[derive(Default)]
-struct Epochs(Vec<Option<Box<[(u32, u32); HANDLES]>>>);
+struct Epochs(Vec<Option<Page>>);
 
 impl Epochs {
     #[inline]
