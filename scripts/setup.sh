@@ -20,9 +20,12 @@ command -v cargo > /dev/null || { say "no Rust here: install it from https://rus
 
 # -- what apt has to bring ---------------------------------------------------------------------------------------------
 wanted=()
-has_libclang() {
-  compgen -G "${LIBCLANG_PATH:-/nowhere}/libclang*.so*" > /dev/null || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' > /dev/null ||
-    compgen -G '/usr/lib/*/libclang*.so*' > /dev/null || compgen -G '/usr/lib64/libclang*.so*' > /dev/null
+has_libclang() { # libclang-cpp.so is another library, and some machines have only that one
+  local folder
+  for folder in "${LIBCLANG_PATH:-/nowhere}" /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64; do
+    compgen -G "$folder/libclang.so*" > /dev/null || compgen -G "$folder/libclang-[0-9]*.so*" > /dev/null && return
+  done
+  return 1
 }
 command -v "${CXX:-g++}" > /dev/null || wanted+=(g++)
 has_libclang || wanted+=(libclang-dev)
