@@ -70,6 +70,15 @@ fetch --locked --manifest-path Cargo.toml
 [ fuzz/Cargo.lock -nt Cargo.lock ] || cp Cargo.lock fuzz/Cargo.lock
 fetch --manifest-path fuzz/Cargo.toml || say "no libfuzzer-sys to be had: only the fuzz step needs it"
 
+# -- one target folder, several clones --------------------------------------------------------------------------------
+# Cargo tells crates of two clones apart by nothing but the times of their files, so what another clone built may pass for
+# ours. New times make our own crates (not the 500 others) be built again.
+mkdir -p "$CARGO_TARGET_DIR"
+if [ "$(cat "$CARGO_TARGET_DIR/.clone" 2> /dev/null)" != "$SLASHWATCH_ROOT" ]; then
+  find "$SLASHWATCH_ROOT/crates" "$SLASHWATCH_ROOT/tests" "$SLASHWATCH_ROOT/fuzz" -name '*.rs' -exec touch {} +
+  echo "$SLASHWATCH_ROOT" > "$CARGO_TARGET_DIR/.clone"
+fi
+
 # -- RocksDB, once -----------------------------------------------------------------------------------------------------
 if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
   say "compiling RocksDB once into $SLASHWATCH_ROCKSDB (about 3 minutes on two cores)"

@@ -8,6 +8,7 @@ mod common;
 use common::{ids, replay};
 use consensus::{ForkName, PresetName};
 use simulator::{Scenario, write_capture};
+use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use std::collections::BTreeSet;
 
 fn check(scenario: &Scenario) {
@@ -47,4 +48,58 @@ fn a_fork_in_the_middle_changes_nothing() {
 fn honest_validators_are_left_alone() {
     let noise = simulator::Noise { forged: 4, junk: 3, duplicates: 4, altered: 4 };
     check(&Scenario { noise, missed_blocks_percent: 20, slots: 48, ..Scenario::quiet(64) });
+}
+
+/// Votes by bits whose committees hang on a block that is missing are the hardest case: they wait, are rationed while live,
+/// and are tried under candidates.
+#[test]
+fn what_is_found_does_not_depend_on_the_size_of_batches() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    for fork in [ForkName::Phase0, ForkName::Capella] {
+        let dir = tempfile::tempdir().expect("a fresh directory");
+        let (whole, holed) = (dir.path().join("whole.e2s"), dir.path().join("holed.e2s"));
+        write_capture(&Scenario { seed, ..Scenario::every_crime(fork, PresetName::Minimal, 64) }, &whole).expect("played");
+        let n_blocks = without_block(&whole, &holed, 12);
+        assert!(n_blocks > 24, "{fork}: {n_blocks} blocks are too few for this test");
+        for file in [&whole, &holed] {
+            let by_size: Vec<_> = ["1", "64", "1024", "100000"]
+                .into_iter()
+                .map(|size| {
+                    let out = dir.path().join("found.jsonl");
+                    let mut command = common::slashwatch();
+                    command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(file).arg("--findings").arg(&out);
+                    let output = common::run(&mut command);
+                    assert!(output.status.success(), "{}", common::stderr(&output));
+                    (size, ids(&common::findings(&out)))
+                })
+                .collect();
+            assert!(!by_size[0].1.is_empty(), "{fork}: nothing found");
+            for (size, found) in &by_size[1..] {
+                assert_eq!(*found, by_size[0].1, "{fork}, {}, batches of {size}", file.display());
+            }
+        }
+    }
+}
+
+/// Copies a capture but for its `nth` block on gossip; how many blocks there were.
+fn without_block(from: &std::path::Path, to: &std::path::Path, nth: usize) -> usize {
+    let mut writer = CaptureWriter::create(to).expect("a new file");
+    let mut n_blocks = 0;
+    for entry in CaptureFile::open(from).expect("it opens").entries().expect("it reads") {
+        let entry = entry.expect("an undamaged entry").entry;
+        if let Entry::Gossip(message) = &entry
+            && message.topic.contains("/beacon_block/")
+        {
+            n_blocks += 1;
+            if n_blocks == nth {
+                continue;
+            }
+        }
+        if !matches!(entry, Entry::Version) {
+            writer.entry(&entry).expect("written");
+        }
+    }
+    writer.flush().expect("written");
+    n_blocks
 }

@@ -14,7 +14,7 @@ pub fn captures() -> Vec<PathBuf> {
         shared
     } else {
         eprintln!("../shared/captures is missing: only the small set in tests/data is used");
-        root.join("tests/data/captures")
+        root.join("tests/data")
     };
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

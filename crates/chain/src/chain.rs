@@ -123,6 +123,8 @@ pub struct Chain {
     registry_change: Option<Slot>,
     /// Blocks one proposer may have in the tree.
     share: usize,
+    /// Two branches grow side by side, as of the last change.
+    split: bool,
     epochs_refused: u64,
 }
 
@@ -150,6 +152,7 @@ impl Chain {
             generation: 0,
             registry_change: None,
             share: PROPOSER_ALLOWANCE,
+            split: false,
             epochs_refused: 0,
         };
         chain.take_state(&view, keys, progress)?;
@@ -183,6 +186,7 @@ impl Chain {
         self.reference.tick(slot);
         if self.now() != before {
             self.prune();
+            self.look_for_split();
             self.prepare_next_epoch(slot);
         }
     }
@@ -291,6 +295,12 @@ impl Chain {
         self.tree.last_before(*root, slot.saturating_add(1))
     }
 
+    /// Whether peers may not share the branch of a known block: two branches grow side by side, or its proposer made another
+    /// block for the same slot, or it is not known at all.
+    pub fn is_contested(&self, root: &Root) -> bool {
+        self.split || !self.is_known_block(root) || self.tree.has_twin(root)
+    }
+
     /// Parents that blocks wait for, latest first, at most 64: worth asking a node for.
     pub fn missing_blocks(&self) -> Vec<Root> {
         self.tree.missing()
@@ -389,6 +399,12 @@ impl Chain {
         self.generation += 1;
         self.candidates.clear();
         self.prune();
+        self.look_for_split();
+    }
+
+    fn look_for_split(&mut self) {
+        let now = self.now();
+        self.split = self.tree.is_split(now.saturating_sub(self.preset().slots_per_epoch), now);
     }
 
     fn prune(&mut self) {

@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chain;
+mod contest;
 mod error;
 pub mod node;
 mod pubkeys;

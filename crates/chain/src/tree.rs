@@ -283,6 +283,15 @@ impl Tree {
         self.nodes.get(root).and_then(|node| node.parent)
     }
 
+    /// Who made it; unknown of blocks that a state named.
+    pub(crate) fn proposer_of(&self, root: &Root) -> Option<ValidatorIndex> {
+        self.nodes.get(root).and_then(|node| node.proposer)
+    }
+
+    pub(crate) fn at_slot(&self, slot: Slot) -> impl Iterator<Item = &Root> {
+        self.by_slot.range((slot, Root::ZERO)..=(slot, Root::repeat_byte(0xff))).map(|(_, root)| root)
+    }
+
     /// The last block before `slot` on the branch of `root`, or the block at slot 0; `None` where the branch is not known so far back.
     pub(crate) fn last_before(&self, root: Root, slot: Slot) -> Option<Root> {
         let mut at = root;

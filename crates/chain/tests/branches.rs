@@ -298,3 +298,28 @@ fn committees_computed_ahead_are_those_that_are_asked_for() {
     // Whether they were ready, under way or not begun (30 slots pass in a moment here): none is computed twice.
     assert!(chain.stats().shufflings_computed <= 3, "epochs 2 and 3 are asked for, 4 is prepared: {:?}", chain.stats());
 }
+
+#[test]
+fn twins_and_branches_that_grow_side_by_side_are_contested() {
+    let (mut chain, genesis, _) = small_chain();
+    let add = |chain: &mut Chain, nth: usize, slot: u64, parent: Root, proposer: u64| {
+        chain.tick(Slot::new(slot));
+        assert_eq!(chain.extend(&facts(nth, slot, parent, proposer)), Extension::Attached);
+    };
+    add(&mut chain, 1, 1, genesis, 1);
+    assert!(!chain.is_contested(&root(1)));
+    assert!(chain.is_contested(&root(99)), "an unknown block");
+    // The same proposer again: half the network lacks either. What is built on top of one is everyday life again.
+    add(&mut chain, 2, 1, genesis, 1);
+    assert!(chain.is_contested(&root(1)) && chain.is_contested(&root(2)));
+    add(&mut chain, 3, 2, root(1), 2);
+    assert!(!chain.is_contested(&root(3)), "one block on the other side is no split");
+    // The other side grows to two blocks as well: now nothing is sure to be known to all.
+    add(&mut chain, 4, 3, root(2), 3);
+    assert!(chain.is_contested(&root(3)) && chain.is_contested(&root(4)) && chain.is_contested(&genesis));
+    // Only one of them goes on; an epoch later the other is history.
+    for slot in 4..13 {
+        add(&mut chain, slot as usize + 10, slot, if slot == 4 { root(3) } else { root(slot as usize + 9) }, slot);
+    }
+    assert!(!chain.is_contested(&root(22)));
+}

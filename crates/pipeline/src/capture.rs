@@ -1,14 +1,21 @@
 //! `slashwatch capture`: what the sources hear, into a file that `replay` reads.
 //!
-//! Nothing is judged, so nothing is forwarded and nobody is blamed: every message is reported back as `Ignore`.
+//! Blocks that recorded ones build on and that nobody sent are asked of the nodes, so that a replay knows every committee
+//! that the live run knew. Nothing is judged, so nothing is forwarded and nobody is blamed: every message is reported back as `Ignore`.
 
 use crate::config::Config;
 use crate::error::PipelineError;
+use crate::lineage::Lineage;
 use crate::{bootstrap, clock, listen, run};
-use consensus::Network;
-use sources::capture::CaptureWriter;
-use sources::gossip::{GossipEvent, GossipHandle};
+use chain::node::{BlockId, NodeSet};
+use consensus::{Network, Root};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use sources::api_stream::{StreamConfig, StreamEvent, StreamHandle};
+use sources::capture::{CaptureWriter, WriteError};
+use sources::gossip::{GossipEvent, GossipHandle, GossipMessage};
 use sources::metrics::SourceMetrics;
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
@@ -16,8 +23,10 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use verify::Verdict;
+use verify::{RawMessage, Verdict};
 
+/// Missing blocks asked for at a time.
+const MAX_FETCHES: usize = 4;
 /// A crash loses at most this much.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -33,11 +42,9 @@ pub struct CaptureSummary {
 impl fmt::Display for CaptureSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { blocks, messages, peer_events, bytes } = self;
-        write!(f, "{messages} messages, {blocks} earlier blocks and {peer_events} peer events in {bytes} bytes")
+        write!(f, "{messages} messages, {blocks} blocks from nodes and {peer_events} peer events in {bytes} bytes")
     }
 }
-
-type Writer = CaptureWriter<BufWriter<File>>;
 
 /// Records until `stop` resolves.
 pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() -> F) -> Result<CaptureSummary, PipelineError> {
@@ -45,69 +52,171 @@ pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() ->
 }
 
 async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> Result<CaptureSummary, PipelineError> {
-    let nodes = bootstrap::nodes(&config)?;
-    let start = bootstrap::start(&config, None, nodes.as_ref()).await?;
+    let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+    let start = bootstrap::start(&config, None, nodes.as_deref()).await?;
     let network = start.chain.network().clone();
-    let failed = |source: sources::capture::WriteError| PipelineError::Failed(format!("{}: {source}", out.display()));
-    let mut writer = CaptureWriter::create(out).map_err(failed)?;
-    let mut summary = CaptureSummary::default();
-    writer.config(&network.spec.to_yaml()).map_err(failed)?;
-    writer.state(&start.state_ssz).map_err(failed)?;
-    // Gossip first, so that nothing is missed while the blocks since the state are fetched; what comes waits in its queue.
-    let Some(gossip) = listen::start_gossip(&config, &network, SourceMetrics::unregistered())? else {
-        return Err(PipelineError::Usage("a capture records gossip: set `gossip.enabled = true`".into()));
+    let mut file = Recording {
+        writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
+        out: out.into(),
+        network: network.clone(),
+        lineage: Lineage::new(&start.chain),
+        summary: CaptureSummary::default(),
+    };
+    file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
+    file.writer.state(&start.state_ssz).map_err(|error| failed(out, error))?;
+    // Sources first, so that nothing is missed while the blocks since the state are fetched; what comes waits in their queues.
+    let metrics = SourceMetrics::unregistered();
+    let gossip = listen::start_gossip(&config, &network, metrics.clone())?;
+    let streams = match &nodes {
+        Some(nodes) if config.event_stream.enabled => {
+            Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
+        }
+        _ => None,
     };
     if let Some(nodes) = &nodes {
         for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
-            writer.block(&block.bytes).map_err(failed)?;
-            summary.blocks += 1;
+            file.block(&block)?;
         }
     }
-    writer.flush().map_err(failed)?;
+    file.flush()?;
     tracing::info!(out = %out.display(), "recording");
-    let outcome = record_gossip(gossip, &network, &mut writer, &mut summary, out, stop).await;
-    writer.sync().map_err(failed)?;
-    summary.bytes = writer.n_bytes();
-    outcome.map(|()| summary)
+    let outcome = file.follow(gossip, streams, nodes.as_ref(), stop).await;
+    file.writer.sync().map_err(|error| failed(out, error))?;
+    file.summary.bytes = file.writer.n_bytes();
+    outcome.map(|()| file.summary)
 }
 
-async fn record_gossip(
-    mut gossip: GossipHandle,
-    network: &Arc<Network>,
-    writer: &mut Writer,
-    summary: &mut CaptureSummary,
-    out: &Path,
-    stop: impl Future<Output = ()>,
-) -> Result<(), PipelineError> {
-    let path: PathBuf = out.into();
-    let failed = |source: sources::capture::WriteError| PipelineError::Failed(format!("{}: {source}", path.display()));
-    let mut flush = tokio::time::interval(FLUSH);
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            _ = flush.tick() => {
-                writer.flush().map_err(failed)?;
-                tracing::debug!(slot = %network.slot_at(clock::now().0), messages = summary.messages, "recording");
+fn failed(out: &Path, source: WriteError) -> PipelineError {
+    PipelineError::Failed(format!("{}: {source}", out.display()))
+}
+
+/// A capture being written.
+struct Recording {
+    writer: CaptureWriter<BufWriter<File>>,
+    out: PathBuf,
+    network: Arc<Network>,
+    lineage: Lineage,
+    summary: CaptureSummary,
+}
+
+impl Recording {
+    /// Until `stop` resolves or all sources have ended.
+    async fn follow(
+        &mut self,
+        mut gossip: Option<GossipHandle>,
+        mut streams: Option<StreamHandle>,
+        nodes: Option<&Arc<NodeSet>>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), PipelineError> {
+        let mut flush = tokio::time::interval(FLUSH);
+        let network = self.network.clone();
+        let fetch = |nodes: &Arc<NodeSet>, root| {
+            let (nodes, network) = (nodes.clone(), network.clone());
+            async move { (root, bootstrap::block_message(&nodes, &network, BlockId::Root(root), clock::now()).await) }
+        };
+        let mut wanted: VecDeque<Root> = VecDeque::new();
+        let mut fetches = FuturesUnordered::new();
+        tokio::pin!(stop);
+        loop {
+            while let Some(nodes) = nodes
+                && fetches.len() < MAX_FETCHES
+                && let Some(root) = wanted.pop_front()
+            {
+                fetches.push(fetch(nodes, root));
             }
-            event = gossip.events.recv() => match event {
-                Some(GossipEvent::Message(message)) => {
-                    writer.gossip(&message.capture_entry()).map_err(failed)?;
-                    summary.messages += 1;
-                    if let Some(ticket) = message.raw.ticket {
-                        gossip.report(ticket, Verdict::Ignore);
+            let missing = tokio::select! {
+                () = &mut stop => break,
+                _ = flush.tick() => {
+                    self.flush()?;
+                    None
+                }
+                Some((root, fetched)) = fetches.next() => match fetched {
+                    Ok(Some(block)) => self.block(&block)?,
+                    Ok(None) => {
+                        tracing::debug!(%root, "no node has a block that recorded ones build on");
+                        None
                     }
-                }
-                Some(GossipEvent::Peer(event)) => {
-                    listen::log_peer(&event);
-                    writer.peer_event(&event.capture_entry()).map_err(failed)?;
-                    summary.peer_events += 1;
-                }
-                Some(GossipEvent::ListeningOn(address)) => tracing::info!(%address, "gossip listens"),
-                None => break,
-            },
+                    Err(error) => {
+                        tracing::warn!(%root, %error, "a block that recorded ones build on is not recorded");
+                        None
+                    }
+                },
+                event = next_gossip(&mut gossip) => match event {
+                    Some(GossipEvent::Message(message)) => {
+                        let missing = self.gossip(&message)?;
+                        if let (Some(gossip), Some(ticket)) = (&gossip, message.raw.ticket) {
+                            gossip.report(ticket, Verdict::Ignore);
+                        }
+                        missing
+                    }
+                    Some(GossipEvent::Peer(event)) => {
+                        listen::log_peer(&event);
+                        self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                        self.summary.peer_events += 1;
+                        None
+                    }
+                    Some(GossipEvent::ListeningOn(address)) => {
+                        tracing::info!(%address, "gossip listens");
+                        None
+                    }
+                    None => break,
+                },
+                event = next_event(&mut streams) => match event {
+                    Some(StreamEvent::Message { raw, entry: Some(entry) }) => {
+                        self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
+                        self.summary.messages += 1;
+                        self.missing_parent(&raw)
+                    }
+                    Some(StreamEvent::Message { raw, entry: None }) => self.block(&raw)?,
+                    Some(StreamEvent::Connection { node, up, problem }) => {
+                        tracing::info!(node, up, problem, "event stream");
+                        None
+                    }
+                    None => break,
+                },
+            };
+            wanted.extend(missing);
         }
+        if let Some(gossip) = gossip {
+            gossip.shutdown().await;
+        }
+        Ok(())
     }
-    gossip.shutdown().await;
-    Ok(())
+
+    /// A block without an arrival of its own; gives the parent that is missing.
+    fn block(&mut self, block: &RawMessage) -> Result<Option<Root>, PipelineError> {
+        self.writer.block(&block.bytes).map_err(|error| failed(&self.out, error))?;
+        self.summary.blocks += 1;
+        Ok(self.missing_parent(block))
+    }
+
+    fn gossip(&mut self, message: &GossipMessage) -> Result<Option<Root>, PipelineError> {
+        self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
+        self.summary.messages += 1;
+        Ok(self.missing_parent(&message.raw))
+    }
+
+    fn missing_parent(&mut self, message: &RawMessage) -> Option<Root> {
+        self.lineage.recorded(&self.network, message, self.network.slot_at(clock::now().0))
+    }
+
+    fn flush(&mut self) -> Result<(), PipelineError> {
+        tracing::debug!(messages = self.summary.messages, blocks = self.summary.blocks, "recording");
+        self.writer.flush().map_err(|error| failed(&self.out, error))
+    }
+}
+
+/// The next event of a source that may not be there.
+async fn next_gossip(gossip: &mut Option<GossipHandle>) -> Option<GossipEvent> {
+    match gossip {
+        Some(gossip) => gossip.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_event(streams: &mut Option<StreamHandle>) -> Option<StreamEvent> {
+    match streams {
+        Some(streams) => streams.events.recv().await,
+        None => std::future::pending().await,
+    }
 }

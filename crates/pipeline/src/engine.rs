@@ -113,18 +113,23 @@ impl Engine {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
         let verified = self.verifier.process(&mut self.chain, batch, now);
-        let recorded = self.judge_and_record(&verified)?;
-        self.index.commit()?;
+        let processed = self.settle(verified)?;
         self.prune(now)?;
-        self.count(&verified.outcomes, &recorded);
-        Ok(Processed { reports: verified.outcomes, recorded })
+        Ok(processed)
     }
 
-    /// Ends the waiting of everything parked, for a source that has no more to say.
-    pub fn finish(&mut self) -> Vec<MessageOutcome> {
-        let reports = self.verifier.finish().outcomes;
-        self.count(&reports, &[]);
-        reports
+    /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.
+    pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
+        let verified = self.verifier.finish(&mut self.chain, now);
+        self.settle(verified)
+    }
+
+    /// What was verified, judged and written.
+    fn settle(&mut self, verified: Verified) -> Result<Processed, EngineError> {
+        let recorded = self.judge_and_record(&verified)?;
+        self.index.commit()?;
+        self.count(&verified.outcomes, &recorded);
+        Ok(Processed { reports: verified.outcomes, recorded })
     }
 
     fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {

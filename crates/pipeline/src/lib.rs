@@ -16,6 +16,7 @@ mod error;
 mod gaps;
 pub mod inspect;
 mod judge_thread;
+mod lineage;
 mod listen;
 pub mod metrics;
 mod node_task;

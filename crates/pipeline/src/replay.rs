@@ -16,7 +16,7 @@ use sources::intake::{ApiContent, Intake, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use verify::{MessageOutcome, RawMessage, UnixNs, Verifier, VerifyConfig};
+use verify::{RawMessage, UnixNs, Verifier, VerifyConfig};
 
 /// What to replay, and how.
 #[derive(Clone, Debug)]
@@ -103,9 +103,9 @@ impl Replay {
         }
         if let Some(session) = &mut self.session {
             let processed = session.flush()?;
-            note(&mut self.summary, &processed.reports, processed.recorded.iter().filter(|one| one.first_time).count());
-            let reports = session.engine.finish();
-            note(&mut self.summary, &reports, 0);
+            note_processed(&mut self.summary, &processed);
+            let processed = session.engine.finish(session.now)?;
+            note_processed(&mut self.summary, &processed);
         }
         self.count_findings()?;
         first_problem.map_or(Ok(()), Err)
@@ -288,14 +288,10 @@ fn spec_by_name(network: &str) -> Result<Spec, PipelineError> {
 }
 
 fn note_processed(summary: &mut Summary, processed: &Processed) {
-    note(summary, &processed.reports, processed.recorded.iter().filter(|one| one.first_time).count());
-}
-
-fn note(summary: &mut Summary, reports: &[MessageOutcome], new_findings: usize) {
-    for (_, _, _, outcome) in reports.iter().filter(|row| row.3.is_final()) {
+    for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
         *summary.outcomes.entry(outcome.label().into()).or_default() += 1;
     }
-    summary.new_findings += new_findings as u64;
+    summary.new_findings += processed.recorded.iter().filter(|one| one.first_time).count() as u64;
 }
 
 fn refused(summary: &mut Summary, refusal: &Refusal, path: &Path, offset: u64) {

@@ -215,7 +215,7 @@ impl Watcher {
         }
         match ended {
             Ok(Ok(Some(mut engine))) => {
-                engine.finish();
+                engine.finish(clock::now())?;
                 tracing::info!("stopped");
                 Ok(())
             }

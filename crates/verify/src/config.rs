@@ -69,8 +69,9 @@ impl Default for VerifyConfig {
 }
 
 impl VerifyConfig {
-    /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding.
+    /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding. Time is not short, and what is
+    /// found must not depend on how many messages make a batch, so tries are not rationed.
     pub fn replay() -> Self {
-        Self { singles: SinglesProof::Sums, check_aggregators: false, ..Self::default() }
+        Self { singles: SinglesProof::Sums, check_aggregators: false, uncertain_tries: usize::MAX, ..Self::default() }
     }
 }

@@ -2,6 +2,9 @@
 //! message that fails one is as good as evidence as any other, and not passed on. Source: `p2p-interface.md` of each fork, the
 //! [REJECT] conditions and the windows of the [IGNORE] ones.
 //!
+//! Nor is anything passed on of branches that compete: who is on the other one lacks the blocks it builds on, asks us for
+//! them, and holds it against us that we have none.
+//!
 //! Not told here: whether a block's proposer was the slot's (that wants the state), and whether blocks are valid.
 
 use crate::UnixNs;
@@ -45,6 +48,7 @@ pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
         && index_fits
         && data.slot.epoch(preset) == data.target.epoch
         && head_slot.is_some_and(|slot| slot <= data.slot)
+        && !chain.is_contested(&data.beacon_block_root)
         && chain.ancestor_at(&data.beacon_block_root, data.target.epoch.start_slot(preset)) == Some(data.target.root)
 }
 
@@ -84,6 +88,7 @@ pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, now: UnixNs) -> b
     header.slot <= early
         && header.slot > chain.finalized().epoch.start_slot(network.preset())
         && chain.block_slot(&header.parent_root).is_some_and(|parent| parent < header.slot)
+        && !chain.is_contested(&header.parent_root)
         && descends_from_finalized(chain, header)
 }
 

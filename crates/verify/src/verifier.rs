@@ -128,9 +128,12 @@ impl Verifier {
         ledger.close()
     }
 
-    /// Ends all waiting: at the end of a replay, or of the program.
-    pub fn finish(&mut self) -> Verified {
+    /// Ends all waiting: at the end of a replay, or of the program. Whatever can be tried is tried a last time, without the
+    /// budgets and the patience that only make sense while more may come; the rest expires. So what a replay finds does not
+    /// depend on where its batches were cut.
+    pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
         let mut ledger = Ledger::default();
+        self.prove_parked_at_last(chain, now, &mut ledger);
         for job in self.parking.take_if(|_| true) {
             ledger.settle(job.item, Outcome::Expired);
         }

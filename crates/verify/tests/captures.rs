@@ -90,15 +90,17 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     let mut verifier = Verifier::seeded(config, 1);
     let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
     let mut received = 0;
+    let mut last = UnixNs(0);
     for messages in capture.messages.chunks(batch) {
         let now = messages.iter().map(|message| message.received_at).max().unwrap();
+        last = now;
         chain.tick(chain.network().slot_at(now.0));
         received += messages.len();
         run.take(verifier.process(&mut chain, messages.to_vec(), now));
         let settled = run.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()).count();
         assert_eq!(received, settled + verifier.parked(), "{}: received = final outcomes + parked", capture.name);
     }
-    run.take(verifier.finish());
+    run.take(verifier.finish(&mut chain, last));
     assert_eq!(verifier.parked(), 0);
     // Exactly one final outcome each.
     let mut tickets: Vec<u64> =
@@ -164,7 +166,7 @@ fn captures_backwards() {
             run.take(verifier.process(&mut chain, messages.to_vec(), now));
         }
         run.take(verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 6_000_000_000)));
-        run.take(verifier.finish());
+        run.take(verifier.finish(&mut chain, now));
         println!("{} backwards: {:?}, {} blocks", capture.name, run.outcomes(), run.replay.n_blocks);
         let expected = replay(capture, VerifyConfig::replay(), 29);
         assert_eq!(run.findings(), expected.findings(), "{}", capture.name);

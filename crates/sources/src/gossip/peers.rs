@@ -10,12 +10,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verify::PeerBytes;
 
+/// Peers whose heads lie further apart than this, in slots, may be on different branches.
+const ABREAST: u64 = 1;
+/// A new peer has this long to say where it stands.
+const INTRODUCTION: Duration = Duration::from_secs(5);
+
 /// A connected peer. As many as the connection limits allow.
 pub(super) struct Peer {
     pub bytes: PeerBytes,
     pub address: String,
     pub agent: Option<String>,
     pub status: Option<StatusMessage>,
+    /// Slots that its head was behind the clock when it told its status.
+    pub behind: Option<u64>,
     pub metadata_seq: Option<u64>,
     pub messages: u64,
     pub quotas: Quotas,
@@ -75,6 +82,7 @@ impl Peers {
                 address,
                 agent: None,
                 status: None,
+                behind: None,
                 metadata_seq: None,
                 messages: 0,
                 quotas: Quotas::new(now),
@@ -113,6 +121,25 @@ impl Peers {
         for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
             one.problem = Some(problem.to_owned());
         }
+    }
+
+    /// Whether some of the `listening` peers lack what others have: half of a split network, or a node that syncs. What is
+    /// passed on then builds on blocks that they would ask us for, and we have none. A new peer counts as such until it has
+    /// said where it stands, or kept silent for too long.
+    pub fn are_at_odds(&self, listening: impl Fn(&PeerId) -> bool, now: Instant) -> bool {
+        let mut range: Option<(u64, u64)> = None;
+        for (_, peer) in self.connected.iter().filter(|(id, peer)| peer.closing.is_none() && listening(id)) {
+            let Some(behind) = peer.behind else {
+                if now.duration_since(peer.connected_at) < INTRODUCTION {
+                    return true;
+                }
+                continue;
+            };
+            let (least, most) = range.get_or_insert((behind, behind));
+            *least = behind.min(*least);
+            *most = behind.max(*most);
+        }
+        range.is_some_and(|(least, most)| most - least > ABREAST)
     }
 
     pub fn is_configured(&self, peer: &PeerId) -> bool {
@@ -217,6 +244,27 @@ mod tests {
         assert_eq!(peers.due(later + Duration::from_millis(1251)).len(), 1);
         let info = &peers.infos(|_| 0.0, &HashMap::new())[0];
         assert_eq!((info.failed_attempts, info.last_problem.as_deref(), info.connected), (1, Some("gone"), false));
+    }
+
+    #[test]
+    fn peers_are_at_odds_when_one_lacks_what_another_has() {
+        let now = Instant::now();
+        let mut peers = Peers::new(&[], (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let all = |_: &PeerId| true;
+        assert!(!peers.are_at_odds(all, now));
+        let ids = [PeerId::random(), PeerId::random()];
+        for (nth, id) in ids.iter().enumerate() {
+            peers.connected(*id, ConnectionId::new_unchecked(nth), String::new(), now);
+        }
+        assert!(peers.are_at_odds(all, now), "nobody has said yet where it stands");
+        assert!(!peers.are_at_odds(all, now + INTRODUCTION), "who never says counts as anybody");
+        let mut say = |nth: usize, behind| peers.connected.get_mut(&ids[nth]).unwrap().behind = Some(behind);
+        say(0, 3);
+        say(1, 4);
+        assert!(!peers.are_at_odds(all, now), "a block under way is everyday life, and so is a slot that all miss");
+        peers.connected.get_mut(&ids[1]).unwrap().behind = Some(5);
+        assert!(peers.are_at_odds(all, now));
+        assert!(!peers.are_at_odds(|id| *id == ids[0], now), "who does not listen gets nothing");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use tracing::debug;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// A peer that answers no ping is gone, whatever TCP says.
 const MAX_FAILED_PINGS: u32 = 3;
-/// Statuses are exchanged once an epoch, within these.
-const STATUS_EVERY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// Statuses are exchanged once an epoch, within these. Where peers' heads lie decides whether anything is passed on.
+const STATUS_EVERY: (Duration, Duration) = (Duration::from_secs(12), Duration::from_secs(300));
 /// How long a peer may take to hear our goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_millis(500);
 /// Ours changes never: all subnets from the start to the end.
@@ -112,7 +112,9 @@ impl Listener {
 
     fn hear_status(&mut self, peer: PeerId, status: StatusMessage) {
         let near = digests_near(&self.network, self.epoch_now());
+        let clock_slot = self.network.slot_at(self.config.clock.now().0);
         let Some(known) = self.peers.connected.get_mut(&peer) else { return };
+        known.behind = Some(clock_slot.as_u64().saturating_sub(status.head_slot.as_u64()));
         let changed = known.status != Some(status);
         known.status = Some(status);
         if changed {
@@ -127,6 +129,7 @@ impl Listener {
                 },
             );
         }
+        self.weigh_heads();
         // Heads, however odd, are what we came for; another network's digest is nothing to us.
         if !near.contains(&status.fork_digest) {
             let problem = format!("it is on another network or fork (digest 0x{})", status.fork_digest);

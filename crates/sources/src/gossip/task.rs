@@ -20,7 +20,7 @@ use libp2p::multiaddr::Protocol as AddressPart;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{PeerId, Swarm, identify};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +72,8 @@ pub(super) struct Listener {
     /// The epoch `topics` is right for.
     topics_epoch: Option<Epoch>,
     ticks: u32,
+    /// Nothing is passed on: some of the peers could not use it.
+    peers_at_odds: bool,
     /// What the gauge of pending tickets holds of ours.
     n_open_shown: i64,
 }
@@ -101,6 +103,7 @@ impl Listener {
             topics: HashMap::new(),
             topics_epoch: None,
             ticks: 0,
+            peers_at_odds: true,
             n_open_shown: 0,
             swarm,
             config,
@@ -214,6 +217,7 @@ impl Listener {
 
     fn apply_verdict(&mut self, ticket: Ticket, verdict: Verdict) {
         let (label, acceptance) = match verdict {
+            Verdict::Accept if self.peers_at_odds => ("withheld", MessageAcceptance::Ignore),
             Verdict::Accept => ("accept", MessageAcceptance::Accept),
             Verdict::Ignore => ("ignore", MessageAcceptance::Ignore),
             Verdict::Reject => ("reject", MessageAcceptance::Reject),
@@ -244,6 +248,7 @@ impl Listener {
         let address = endpoint.get_remote_address().to_string();
         debug!(%peer, %address, "peer connected");
         self.peers.connected(peer, connection, address.clone(), Instant::now());
+        self.peers_at_odds = true;
         self.metrics.connected_peers.inc();
         self.peer_event(peer, PeerEventKind::Connected { address, outbound: endpoint.is_dialer() });
         self.greet(peer);
@@ -373,6 +378,19 @@ impl Listener {
         let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
         let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics);
         self.channels.peers.send_replace(Arc::new(infos));
+        self.weigh_heads();
+    }
+
+    pub(super) fn weigh_heads(&mut self) {
+        let gossip = &self.swarm.behaviour().gossip;
+        let listening: HashSet<PeerId> =
+            gossip.all_peers().filter(|(_, topics)| !topics.is_empty()).map(|(peer, _)| *peer).collect();
+        let listens = |peer: &PeerId| listening.contains(peer);
+        let at_odds = self.peers.are_at_odds(listens, Instant::now());
+        if at_odds != self.peers_at_odds {
+            info!(at_odds, "peers' heads: nothing is passed on while they lie apart");
+            self.peers_at_odds = at_odds;
+        }
     }
 
     pub(super) fn epoch_now(&self) -> Epoch {

@@ -17,6 +17,25 @@ use std::collections::VecDeque;
 const EMPTY_SLOTS_TAKEN: u64 = 4;
 const NO_ROOM: &str = "no room to wait for committees";
 
+/// Whether a vote of uncertain committees may still wait for better news than the candidates at hand.
+#[derive(Clone, Copy)]
+enum Patience {
+    Waits(UnixNs),
+    Over(UnixNs),
+}
+
+impl Patience {
+    fn now(self) -> UnixNs {
+        match self {
+            Self::Waits(now) | Self::Over(now) => now,
+        }
+    }
+
+    fn is_over(self) -> bool {
+        matches!(self, Self::Over(_))
+    }
+}
+
 /// A vote whose committees are certain, in the docket.
 struct Asked {
     job: Job,
@@ -44,7 +63,15 @@ impl Verifier {
             });
         }
         jobs.extend(fresh);
-        let open = self.prove_certain(chain, &mut cache, jobs, now, ledger);
+        let open = self.prove_certain(chain, &mut cache, jobs, Patience::Waits(now), ledger);
+        self.prove_candidates(chain, open, ledger);
+    }
+
+    /// Everything that waits and has a shuffling it was not tried under.
+    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut Ledger) {
+        let mut cache = ContextCache::default();
+        let jobs = self.parking.take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root), &job.tried));
+        let open = self.prove_certain(chain, &mut cache, jobs, Patience::Over(now), ledger);
         self.prove_candidates(chain, open, ledger);
     }
 
@@ -54,9 +81,10 @@ impl Verifier {
         chain: &mut Chain,
         cache: &mut ContextCache,
         jobs: Vec<Job>,
-        now: UnixNs,
+        patience: Patience,
         ledger: &mut Ledger,
     ) -> Vec<Open> {
+        let now = patience.now();
         let network = chain.network().clone();
         // With an old registry what looks certain may be wrong, and honest peers would be blamed.
         let sure = !chain.needs_registry_refresh();
@@ -83,7 +111,7 @@ impl Verifier {
                 Resolution::Candidates(candidates) => {
                     if self.ballots.contains(&said(attestation, job.data_root)) {
                         ledger.settle(job.item, Outcome::Duplicate);
-                    } else if !self.is_behind(chain, &job, now) && self.may_try(&job) {
+                    } else if patience.is_over() || (!self.is_behind(chain, &job, now) && self.may_try(&job)) {
                         open.push(Open { job, candidates: candidates.into() });
                     } else {
                         self.park(job, ledger);

@@ -1,0 +1,54 @@
+//! Where branches compete: what a neighbour on one of them can do with a block or a vote of the other.
+//!
+//! A client that hears of a block whose parent it lacks asks the peer that sent it, and holds an empty answer against that
+//! peer. A listener has no blocks to give, so it must know when its peers may not share a branch:
+//!
+//! ```text
+//!            ┌─ A2 ── A3      both sides grew by two blocks: split, the tree is at odds with itself
+//! ── F ── X ─┤
+//!            └─ B1 ── B3
+//!
+//! ── F ── X ── Y              one late or doubled block is everyday life: no split, but
+//!         └─── Y'             Y and Y' by the same proposer for the same slot are twins: half the network lacks either
+//! ```
+
+use crate::tree::Tree;
+use consensus::{Root, Slot};
+use std::collections::HashMap;
+
+/// Blocks that each side must have grown by.
+const SPLIT_BLOCKS: usize = 2;
+/// How far the sides are walked back to where they part; further back they count as parted.
+const MAX_WALK: usize = 256;
+/// Tips looked at.
+const MAX_TIPS: usize = 16;
+
+impl Tree {
+    /// Whether two branches with a tip in `since..=now` have both grown since they parted.
+    pub(crate) fn is_split(&self, since: Slot, now: Slot) -> bool {
+        let tips = self.ranked_tips(now, MAX_TIPS);
+        let mut tips = tips.iter().filter(|root| self.slot_of(root).is_some_and(|slot| slot >= since));
+        let Some(best) = tips.next() else { return false };
+        let heights: HashMap<Root, usize> = self.walk(*best).enumerate().map(|(height, root)| (root, height)).collect();
+        tips.any(|tip| {
+            let mut grown = 0;
+            for root in self.walk(*tip) {
+                if let Some(height) = heights.get(&root) {
+                    return grown >= SPLIT_BLOCKS && *height >= SPLIT_BLOCKS;
+                }
+                grown += 1;
+            }
+            grown >= SPLIT_BLOCKS
+        })
+    }
+
+    /// Whether its proposer has another block for the same slot.
+    pub(crate) fn has_twin(&self, root: &Root) -> bool {
+        let (Some(slot), Some(proposer)) = (self.slot_of(root), self.proposer_of(root)) else { return false };
+        self.at_slot(slot).any(|other| other != root && self.proposer_of(other) == Some(proposer))
+    }
+
+    fn walk(&self, tip: Root) -> impl Iterator<Item = Root> {
+        std::iter::successors(Some(tip), |root| self.parent_of(root)).take(MAX_WALK)
+    }
+}
