@@ -149,6 +149,12 @@ pub struct BenchIndex {
     /// Whole epochs per commit, as when history is filled.
     #[arg(long)]
     pub bulk: bool,
+    /// Also run loads with these source distances side by side with a plain one, and print their CPU time against it.
+    #[arg(long, value_name = "D,...", value_delimiter = ',')]
+    pub compare_distance: Vec<u64>,
+    /// The same with everybody returning after so many absent epochs.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub compare_absent: Vec<u64>,
     /// Where to put the index; a temporary folder if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

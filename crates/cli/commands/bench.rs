@@ -1,6 +1,7 @@
 //! `slashwatch bench`: what this machine can do.
 
 use crate::args::BenchIndex;
+use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// One JSON object on stdout; progress on stderr where that is a terminal.
@@ -20,7 +21,12 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     };
     let style = ProgressStyle::with_template("{bar:40} epoch {pos}/{len} eta {eta}").expect("a constant template");
     let bar = ProgressBar::new(options.epochs).with_style(style);
-    let report = index::bench::run(&options, &mut |done| bar.set_position(done))?;
+    let mut report = index::bench::run(&options, &mut |done| bar.set_position(done))?;
+    let distances = args.compare_distance.into_iter().map(Variant::SourceDistance);
+    let variants: Vec<Variant> = distances.chain(args.compare_absent.into_iter().map(Variant::AbsentEpochs)).collect();
+    if !variants.is_empty() {
+        report.compared = index::bench::compare(&options, &variants)?;
+    }
     bar.finish_and_clear();
     if args.json {
         println!("{}", serde_json::to_string(&report)?);

@@ -63,7 +63,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
 
 fn validator(inspection: &Inspection, index: ValidatorIndex) -> anyhow::Result<serde_json::Value> {
     let Some(store) = inspection.index() else {
-        anyhow::bail!("a running slashwatch has the vote index open; ask its API, or stop it and try again");
+        anyhow::bail!("there is no vote index in this data directory: start the watcher or `replay` captures to make one anew");
     };
     let votes = store.votes_of(index)?;
     let proposals = store.proposals_of(index)?;

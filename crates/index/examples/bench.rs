@@ -1,9 +1,11 @@
 //! The benchmark of `slashwatch bench index` by itself: `cargo run --release -p index --features bench --example bench -- epochs=40`.
+//! `open=DIR` only opens the index in DIR, which an earlier run left or was killed in, and prints wall and CPU seconds.
 
-use index::bench::{Options, run};
+use index::bench::{Options, Variant, compare, reopen, run};
 
 fn main() {
     let mut options = Options::default();
+    let mut variants = Vec::new();
     for argument in std::env::args().skip(1) {
         let (name, value) = argument.split_once('=').expect("arguments are name=value");
         match name {
@@ -16,9 +18,15 @@ fn main() {
             "distance" => options.source_distance = value.parse().expect("a number"),
             "absent" => options.absent_epochs = value.parse().expect("a number"),
             "bulk" => options.bulk = value.parse().expect("true or false"),
+            "compare_distance" => variants.push(Variant::SourceDistance(value.parse().expect("a number"))),
+            "compare_absent" => variants.push(Variant::AbsentEpochs(value.parse().expect("a number"))),
+            "open" => return println!("{:?}", reopen(value.as_ref())),
             "dir" => options.data_dir = Some(value.into()),
             _ => panic!("unknown argument {name}"),
         }
+    }
+    if !variants.is_empty() {
+        return println!("{:#?}", compare(&options, &variants));
     }
     match run(&options, &mut |_| ()) {
         Ok(report) => println!("{report:#?}"),

@@ -74,25 +74,40 @@ const MISSING: u8 = 1;
 const PRESENT: u8 = 2;
 const RAW: u8 = 3;
 
-/// Writes which of the numbers `0..len` are present. `present` is ascending, within the stretch.
-pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, n_present: u32, present: impl Iterator<Item = u32> + Clone) {
+/// Writes which of the numbers `0..len` are present: number n is bit n of `words`, lowest first. There are just as many words
+/// as `len` needs, and no bit is set past it.
+pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, words: &[u64]) {
+    debug_assert_eq!(words.len(), len.div_ceil(64) as usize);
+    let n_present: u32 = words.iter().map(|word| word.count_ones()).sum();
     let n_missing = len - n_present;
     let raw_len = len.div_ceil(8);
     if n_missing == 0 {
         put_varint(out, u64::from(FULL));
     } else if n_missing.min(n_present) > raw_len {
         put_varint(out, u64::from(RAW));
-        let mut bytes = vec![0u8; raw_len as usize];
-        present.for_each(|at| bytes[at as usize / 8] |= 1 << (at % 8));
-        out.extend_from_slice(&bytes);
+        out.extend(words.iter().flat_map(|word| word.to_le_bytes()).take(raw_len as usize));
     } else if n_missing < n_present {
         put_varint(out, u64::from(n_missing) << 2 | u64::from(MISSING));
-        let mut present = present.peekable();
-        put_ascending(out, (0..len).filter(|at| present.next_if_eq(at).is_none()));
+        // Bits past the end come last, and are not taken.
+        put_ascending(out, ones(words.iter().map(|word| !word)).take(n_missing as usize));
     } else {
         put_varint(out, u64::from(n_present) << 2 | u64::from(PRESENT));
-        put_ascending(out, present);
+        put_ascending(out, ones(words.iter().copied()));
     }
+}
+
+/// Numbers of the bits that are set, ascending; word by word, lowest first.
+pub(crate) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
+    (0u32..).zip(words).flat_map(|(at, word)| {
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            (rest != 0).then(|| {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                at * 64 + bit
+            })
+        })
+    })
 }
 
 /// Visits the numbers present in a stretch of `len`, ascending.
@@ -163,8 +178,11 @@ mod tests {
         #[test]
         fn stretches_come_back(len in 0u32..600, seed: BTreeSet<u16>, invert: bool) {
             let present: Vec<u32> = (0..len).filter(|at| seed.contains(&(*at as u16)) != invert).collect();
+            let mut words = vec![0u64; len.div_ceil(64) as usize];
+            present.iter().for_each(|at| words[*at as usize / 64] |= 1 << (at % 64));
+            prop_assert_eq!(ones(words.iter().copied()).collect::<Vec<_>>(), present.clone());
             let mut out = Vec::new();
-            put_stretch(&mut out, len, present.len() as u32, present.iter().copied());
+            put_stretch(&mut out, len, &words);
             let mut back = Vec::new();
             let mut reader = Reader(&out);
             prop_assert_eq!(read_stretch(&mut reader, len, |at| back.push(at)), Some(()));

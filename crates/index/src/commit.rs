@@ -11,6 +11,7 @@ use crate::codec::put_varint;
 use crate::db::Cf;
 use crate::keys::SetKey;
 use crate::open::State;
+use crate::sums::put_record;
 use crate::{Index, IndexError};
 use std::collections::BTreeSet;
 
@@ -61,7 +62,7 @@ impl Index {
         let mut entry = Vec::new();
 
         for key in &self.dirty {
-            let Some(set) = self.sets.get(key).filter(|set| set.n_staged > 0) else { continue };
+            let Some(set) = self.sets.get(key).filter(|set| !set.staged.is_empty()) else { continue };
             let geometry = self.seating_of(key)?.map(|seating| seating.geometry);
             let slot_len = geometry.map_or(u32::MAX, |geometry| geometry.slot_len(key.slot));
             let complete = u64::from(set.n_covered()) * 8 >= u64::from(slot_len) * u64::from(COMPLETE_EIGHTHS);
@@ -72,8 +73,8 @@ impl Index {
                 done.push(Done { key: *key, how: How::Written });
             } else {
                 entry.extend_from_slice(&key.to_bytes());
-                put_varint(&mut entry, u64::from(set.n_staged));
-                entry.extend_from_slice(&set.staged);
+                put_varint(&mut entry, set.staged.len() as u64);
+                set.staged.iter().for_each(|sum| put_record(&mut entry, sum, key, geometry.as_ref()));
                 done.push(Done { key: *key, how: How::Logged });
             }
         }
@@ -83,18 +84,18 @@ impl Index {
             .sets
             .iter()
             .filter(|(_, set)| {
-                let quiet = set.n_staged == 0 && self.n_commits - set.touched >= QUIET_COMMITS;
+                let quiet = set.staged.is_empty() && self.n_commits - set.touched >= QUIET_COMMITS;
                 let old = set.logged_from.is_some_and(|from| from + MAX_LOG_ENTRIES <= state.log_next);
                 close_all || quiet || old
             })
             .map(|(key, _)| *key)
             .collect();
-        let excess = self.sets.iter().filter(|(_, set)| set.n_staged == 0).map(|(key, _)| *key).take(n_excess);
+        let excess = self.sets.iter().filter(|(_, set)| set.staged.is_empty()).map(|(key, _)| *key).take(n_excess);
         let closing: BTreeSet<SetKey> = quiet.into_iter().chain(excess).collect();
         for key in closing.iter().copied() {
             let geometry = self.seating_of(&key)?.map(|seating| seating.geometry);
             let set = self.sets.get_mut(&key).expect("its key was just listed");
-            if set.changed || set.n_staged > 0 {
+            if set.changed || !set.staged.is_empty() {
                 set.merge(geometry.map_or(0, |geometry| geometry.slot_len(key.slot)));
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(&key, geometry.as_ref()));
             }
@@ -154,8 +155,7 @@ impl Index {
                 }
                 How::Closed => {}
             }
-            set.staged.clear();
-            set.n_staged = 0;
+            set.staged = Vec::new();
             if matches!(how, How::Closed) {
                 self.sets.remove(key);
             }
@@ -168,7 +168,7 @@ impl Index {
         self.proposals.committed();
         self.heads.committed_late();
         if let Some(tail_from) = checkpoint {
-            self.heads.committed_dormant(tail_from);
+            self.heads.committed_dormant();
             self.epochs_seen.retain(|epoch, _| *epoch >= u64::from(tail_from));
         }
         self.summary.committed(checkpoint.is_some());

@@ -9,18 +9,23 @@ use consensus::{
 };
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
 
-/// Kills in the ordinary run, half at injected points and half at random moments. 200 and more were run by raising this.
-const KILLS: u64 = 20;
+/// Kills in the ordinary run: a third at injected points, a third at whatever moment, a third inside a write to a file.
+/// [`KILLS`] in the environment asks for more.
+const DEFAULT_KILLS: u64 = 24;
+const KILLS: &str = "SLASHWATCH_KILLS";
 const DIR: &str = "SLASHWATCH_INDEX_CRASH_DIR";
 const FROM: &str = "SLASHWATCH_INDEX_CRASH_FROM";
 const ABORT: &str = "SLASHWATCH_INDEX_CRASH_ABORT";
 const UNFLUSHED: &str = "SLASHWATCH_INDEX_CRASH_UNFLUSHED";
 const N_BATCHES: u64 = 60;
+/// The signal for passing the greatest size of a file, on Linux.
+const SIGXFSZ: i32 = 25;
 
 /// Called inside a commit, in tests only: ends the process as a kill would, at the point and commit it was told.
 pub(crate) fn abort_point(point: &str, n_commits: u64) {
@@ -121,13 +126,13 @@ fn feed(dir: &Path, from: u64, mut report: impl FnMut(String)) {
 fn a_full_disk_is_told_and_what_was_committed_is_intact() {
     let expected = uninterrupted(tempfile::tempdir().unwrap().path());
     let dir = tempfile::tempdir().unwrap();
-    let mut life = Life { found: BTreeSet::new(), next: 0, refused: None, file_blocks: Some(144) };
+    let mut life = Life { found: BTreeSet::new(), next: 0, refused: None, limit: Limit::Fails(144) };
     // No file may pass this many blocks: writing fails as on a full disk, the process goes on.
     life.live(dir.path(), "", None);
     let refused = life.refused.take().expect("the log did not fit");
     assert!(refused.contains("free disk space") && refused.contains(&dir.path().display().to_string()), "{refused}");
     assert!(life.next > 3 && life.next < N_BATCHES, "after {} batches", life.next);
-    life.file_blocks = None;
+    life.limit = Limit::None;
     life.live(dir.path(), "", None);
     assert_eq!(life.next, N_BATCHES);
     assert_eq!(life.found, expected);
@@ -158,22 +163,35 @@ struct Life {
     next: u64,
     /// What it said when a commit failed.
     refused: Option<String>,
-    /// The greatest size of a file, in blocks of the shell's `ulimit -f`.
-    file_blocks: Option<u64>,
+    limit: Limit,
+}
+
+/// The greatest size of a file, in blocks of the shell's `ulimit -f`.
+#[derive(Clone, Copy)]
+enum Limit {
+    None,
+    /// Writing past it fails, as on a full disk.
+    Fails(u64),
+    /// Writing past it writes what fits and kills.
+    Kills(u64),
 }
 
 impl Life {
     /// Runs the child until it ends, or is killed after `kill_after` lines.
-    fn live(&mut self, dir: &Path, abort: &str, kill_after: Option<u64>) {
-        let limit = self.file_blocks.map_or("unlimited".to_owned(), |blocks| blocks.to_string());
+    fn live(&mut self, dir: &Path, abort: &str, kill_after: Option<u64>) -> ExitStatus {
+        let (on_limit, limit) = match self.limit {
+            Limit::None => ("trap - XFSZ", "unlimited".to_owned()),
+            Limit::Fails(blocks) => ("trap '' XFSZ", blocks.to_string()),
+            Limit::Kills(blocks) => ("trap - XFSZ; ulimit -c 0", blocks.to_string()),
+        };
         let mut child = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh", &limit])
+            .args(["-c", &format!("{on_limit}; ulimit -f \"$1\"; shift; exec \"$@\""), "sh", &limit])
             .arg(std::env::current_exe().unwrap())
             .args(["crash_tests::child_of_the_kill_test", "--exact", "--nocapture", "--test-threads=1"])
             .env(DIR, dir)
             .env(FROM, self.next.to_string())
             .env(ABORT, abort)
-            .envs(self.file_blocks.map(|_| (UNFLUSHED, "1")))
+            .envs(matches!(self.limit, Limit::Fails(_)).then_some((UNFLUSHED, "1")))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -195,7 +213,7 @@ impl Life {
                 child.kill().unwrap();
             }
         }
-        child.wait().unwrap();
+        child.wait().unwrap()
     }
 }
 
@@ -203,24 +221,32 @@ impl Life {
 fn killed_anywhere_and_fed_the_tail_again_it_names_the_same() {
     let whole = tempfile::tempdir().unwrap();
     let expected = uninterrupted(whole.path());
-    let mut kills = 0;
-    let mut round = 0;
-    while kills < KILLS {
+    let wanted = std::env::var(KILLS).map_or(DEFAULT_KILLS, |text| text.parse().expect("a number of kills"));
+    let (mut kills, mut round) = (0, 0);
+    let mut by_limit = 0;
+    while kills < wanted {
         let dir = tempfile::tempdir().unwrap();
-        let mut life = Life { found: BTreeSet::new(), next: 0, refused: None, file_blocks: None };
-        while life.next < N_BATCHES {
-            let points = ["before the write", "after the write", "in opening"];
-            let (abort, kill_after) = match kills % 2 {
-                0 => (format!("{}:{}", points[(kills / 2 % 3) as usize], 1 + (kills + round) % 9), None),
-                _ => (String::new(), Some(1 + (kills * 13 + round * 5) % 23)),
-            };
-            let aborts_opening = abort.starts_with("in opening");
-            life.live(dir.path(), if aborts_opening { "in opening:0" } else { &abort }, kill_after);
-            kills += 1;
-            if kills >= KILLS {
-                break;
+        let mut life = Life { found: BTreeSet::new(), next: 0, refused: None, limit: Limit::None };
+        while life.next < N_BATCHES && kills < wanted {
+            let (mut abort, mut kill_after) = (String::new(), None);
+            life.limit = Limit::None;
+            match kills % 3 {
+                0 => {
+                    abort = match kills / 3 % 3 {
+                        0 => format!("before the write:{}", 1 + (kills + round) % 9),
+                        1 => format!("after the write:{}", 1 + (kills + round) % 9),
+                        _ => "in opening:0".to_owned(),
+                    };
+                }
+                1 => kill_after = Some(1 + (kills * 13 + round * 5) % 23),
+                // Half a megabyte in all is written by one life, to files of at most a few hundred blocks.
+                _ => life.limit = Limit::Kills(1 + (kills * 37 + round * 11) % 240),
             }
+            let status = life.live(dir.path(), &abort, kill_after);
+            by_limit += u64::from(status.signal() == Some(SIGXFSZ));
+            kills += 1;
         }
+        life.limit = Limit::None;
         life.live(dir.path(), "", None);
         assert_eq!(life.found, expected, "round {round}: lost or invented");
         let index = Index::open(dir.path(), shape()).unwrap();
@@ -234,6 +260,7 @@ fn killed_anywhere_and_fed_the_tail_again_it_names_the_same() {
         }
         round += 1;
     }
+    assert!(by_limit >= wanted / 6, "{by_limit} of {kills} lives ended inside a write");
 }
 
 fn copied(from: &Path) -> tempfile::TempDir {

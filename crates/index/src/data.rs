@@ -67,6 +67,19 @@ impl DataTable {
         Ok(Some(row))
     }
 
+    /// Takes back the row made last, if nothing came to name it: what nobody's stored vote is for is not stored.
+    pub fn take_back(&mut self, row: &DataRow) {
+        if self.staged.last() != Some(&(row.target(), row.handle)) {
+            return;
+        }
+        self.staged.pop();
+        self.next_handle = row.handle;
+        if let Some(held) = self.epochs.get_mut(&row.target()) {
+            held.by_root.remove(&row.root);
+            held.by_handle.remove(&row.handle);
+        }
+    }
+
     pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
         if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
             return Ok(Some(*row));

@@ -10,7 +10,7 @@
 use crate::IndexError;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    ErrorKind, InfoLogger, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,6 +99,23 @@ impl Db {
         let families = Cf::ALL.iter().map(|cf| ColumnFamilyDescriptor::new(cf.name(), family_options(*cf, &cache)));
         let db = DB::open_cf_descriptors(&database_options(), path, families).map_err(|error| classify(path, &error))?;
         Ok(Self { db, path: path.to_owned(), sync })
+    }
+
+    /// Opens for reading, beside another process or not. Files are held open, so what that process deletes stays readable.
+    pub fn open_read_only(path: &Path) -> Result<Self, IndexError> {
+        if !path.join("CURRENT").exists() {
+            return Err(IndexError::NotAnIndex { path: path.to_owned(), reason: "there is none".into() });
+        }
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        options.set_max_open_files(-1);
+        // RocksDB's own notes would be a file in the directory, in place of the owner's.
+        options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |_, note| tracing::debug!(note, "rocksdb")));
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let families = Cf::ALL.iter().map(|cf| ColumnFamilyDescriptor::new(cf.name(), family_options(*cf, &cache)));
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(|error| classify(path, &error))?;
+        Ok(Self { db, path: path.to_owned(), sync: false })
     }
 
     pub fn path(&self) -> &Path {

@@ -1,120 +1,34 @@
 //! The two newest votes of every validator, in memory: 8 bytes each. Nearly every vote is judged by them alone.
 //!
-//! A vote is remembered by the handle of its data; source and target of each handle stand once in a small table, of which
-//! an epoch uses some dozens of neighbouring entries. So eight validators share a cache line, and the line of the handle
-//! is at hand. We pay a second look-up; with source and target in place (24 bytes) waiting for memory was most of the time.
+//! A vote is remembered by the handle of its data; source and target of each handle stand once in a small table
+//! ([`crate::epochs`]), of which an epoch uses some dozens of neighbouring entries. So eight validators share a cache line,
+//! and the line of the handle is at hand. We pay a second look-up; with source and target in place (24 bytes) waiting for
+//! memory was most of the time.
 //!
 //! They are derived from the rows and so are not written for everybody: on disk are only the heads of validators whose
 //! two newest votes do not both lie in the *tail*, the last epochs, which opening reads again anyway. A validator that
 //! stops voting is written once.
+//!
+//! # Why a handle always finds its epochs
+//!
+//! A handle is given to one data for ever ([`crate::data`]), so what the table says of it never changes; it can only be
+//! missing. It is noted whenever a vote is taken in ([`Heads::join_all`], [`Heads::observe`]), before the head names it, and
+//! a page of the table is dropped only at a checkpoint and only if no head names any handle in it. A vote that becomes the
+//! second was the newest, and so was named.
 
 use crate::codec::Reader;
 use crate::db::{Batch, Cf};
+use crate::epochs::{Epochs, NO_HANDLE};
+pub(crate) use crate::newest::{Head, NONE, Quick, Remembered};
 use crate::summary::same_block;
 
 /// Validators per page; pages are made for validators that voted, never for the numbers in between.
 const PAGE: usize = 1 << 16;
-/// No vote.
-pub(crate) const NONE: u32 = u32::MAX;
 const FLAG: u32 = 1 << 31;
 /// Greatest handle of a data: the top bit of a remembered handle carries a flag, and one number means no vote.
-pub(crate) const MAX_HANDLE: u32 = FLAG - 2;
-const NO_HANDLE: u32 = FLAG - 1;
-/// Handles per page of the table of their epochs.
-const HANDLES: usize = 1 << 10;
-
-/// One remembered vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Remembered {
-    pub source: u32,
-    pub target: u32,
-    pub handle: u32,
-}
-
-impl Remembered {
-    pub const NONE: Self = Self { source: 0, target: NONE, handle: 0 };
-
-    pub fn exists(&self) -> bool {
-        self.target != NONE
-    }
-
-    pub fn get(self) -> Option<Self> {
-        self.exists().then_some(self)
-    }
-}
-
-/// The two newest votes of a validator's chain, `newest.target > second.target`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
-    newest: Remembered,
-    second: Remembered,
-    has_exceptions: bool,
-}
-
-impl Head {
-    #[inline]
-    pub fn newest(&self) -> Remembered {
-        self.newest
-    }
-
-    #[inline]
-    pub fn second(&self) -> Remembered {
-        self.second
-    }
-
-    /// The validator has an entry in `offenders`: votes outside its chain.
-    #[inline]
-    pub fn has_exceptions(&self) -> bool {
-        self.has_exceptions
-    }
-
-    #[inline]
-    fn quick(&self, vote: Remembered) -> Quick {
-        let (newest, second) = (self.newest(), self.second());
-        if !newest.exists() {
-            return self.joins(vote);
-        }
-        if vote.target >= newest.target {
-            return match vote.target == newest.target {
-                true if vote.handle == newest.handle => Quick::Same,
-                false if vote.source >= newest.source => self.joins(vote),
-                true | false => Quick::Ask,
-            };
-        }
-        if !second.exists() {
-            return if vote.source <= newest.source { self.joins(vote) } else { Quick::Ask };
-        }
-        if vote.target == second.target && vote.handle == second.handle {
-            return Quick::Same;
-        }
-        if vote.target > second.target && second.source <= vote.source && vote.source <= newest.source {
-            return self.joins(vote);
-        }
-        Quick::Ask
-    }
-
-    #[inline]
-    fn joins(&self, vote: Remembered) -> Quick {
-        Quick::Joins { first_of_block: !self.newest.exists() || !same_block(self.newest.target, vote.target) }
-    }
-
-    /// Reading the epochs from `tail_from` on gives this head.
-    fn is_told_by(&self, tail_from: u32) -> bool {
-        let told = |vote: Remembered| !vote.exists() || vote.target >= tail_from;
-        told(self.newest) && told(self.second)
-    }
-
-    /// The handles to remember once `vote` of the chain is taken in; `None` if it is not among the two newest.
-    #[inline]
-    fn with(&self, vote: Remembered) -> Option<[u32; 2]> {
-        let handle = |vote: Remembered| if vote.exists() { vote.handle } else { NO_HANDLE };
-        let is_newer = |than: Remembered| !than.exists() || vote.target > than.target;
-        if is_newer(self.newest) {
-            return Some([vote.handle, handle(self.newest)]);
-        }
-        (vote.target < self.newest.target && is_newer(self.second)).then_some([handle(self.newest), vote.handle])
-    }
-}
+pub(crate) const MAX_HANDLE: u32 = NO_HANDLE - 1;
+/// Validators whose newest votes are read together.
+const TOGETHER: usize = 32;
 
 /// What is held of a validator: handles of its newest and second vote. The top bit of the first says that the head changed
 /// since it was last written, that of the second that the validator has votes outside its chain.
@@ -123,6 +37,16 @@ struct Slot([u32; 2]);
 
 impl Slot {
     const EMPTY: Self = Self([NO_HANDLE; 2]);
+
+    #[inline]
+    fn newest(self) -> u32 {
+        self.0[0] & !FLAG
+    }
+
+    #[inline]
+    fn second(self) -> u32 {
+        self.0[1] & !FLAG
+    }
 
     fn is_dirty(self) -> bool {
         self.0[0] & FLAG != 0
@@ -134,57 +58,19 @@ impl Slot {
     }
 
     #[inline]
-    fn change(&mut self, [newest, second]: [u32; 2]) {
+    fn change(&mut self, newest: u32, second: u32) {
         self.0 = [newest | FLAG, second | self.0[1] & FLAG];
     }
 }
 
-/// Source and target of `HANDLES` data.
-type Page = Box<[(u32, u32); HANDLES]>;
-
-/// Source and target of every data that a head names.
+/// What the members of one vote did, see [`Heads::join_all`]. Kept by the caller for its memory.
 #[derive(Default)]
-struct Epochs(Vec<Option<Page>>);
-
-impl Epochs {
-    #[inline]
-    fn remembered(&self, handle: u32) -> Remembered {
-        let handle = handle & !FLAG;
-        match self.0.get(handle as usize / HANDLES) {
-            Some(Some(page)) if handle != NO_HANDLE => {
-                let (source, target) = page[handle as usize % HANDLES];
-                Remembered { source, target, handle }
-            }
-            _ => Remembered::NONE,
-        }
-    }
-
-    #[inline]
-    fn head(&self, slot: Slot) -> Head {
-        let Slot([newest, second]) = slot;
-        Head { newest: self.remembered(newest), second: self.remembered(second), has_exceptions: slot.has_exceptions() }
-    }
-
-    #[inline]
-    fn note(&mut self, vote: Remembered) {
-        let at = vote.handle as usize / HANDLES;
-        if at >= self.0.len() {
-            self.0.resize_with(at + 1, || None);
-        }
-        let page = self.0[at].get_or_insert_with(|| Box::new([(0, NONE); HANDLES]));
-        page[vote.handle as usize % HANDLES] = (vote.source, vote.target);
-    }
-}
-
-/// What the two newest votes say about a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Quick {
-    /// It is one of them.
-    Same,
-    /// It fits the chain. `first_of_block`: the newest vote so far is not of the same smallest block of the summary.
-    Joins { first_of_block: bool },
-    /// It contradicts one, or is older than both, or the validator has votes outside its chain.
-    Ask,
+pub(crate) struct Joined {
+    pub n_joined: u64,
+    /// Joined ones that the summary may not know in this vote's smallest block.
+    pub to_mark: Vec<u32>,
+    /// Those that must be judged against everything stored.
+    pub to_ask: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -193,53 +79,86 @@ pub(crate) struct Heads {
     epochs: Epochs,
     /// Changed by votes before the tail since the last commit: those must be written with it.
     late: Vec<u32>,
+    /// Written by the checkpoint that is under way.
+    dormant: Vec<u32>,
     pub n_validators: u64,
 }
 
 impl Heads {
     #[inline]
     pub fn get(&self, validator: u32) -> Head {
-        self.epochs.head(self.slot(validator))
+        head(&self.epochs, read(&self.pages, validator))
     }
 
-    /// Reads the heads of a few validators for nothing but to have them in the cache together: each lies in a place of its
-    /// own, and waiting for them one by one is most of what a vote costs.
-    #[inline]
-    pub fn warm(&self, validators: &[u32]) {
-        std::hint::black_box(validators.iter().fold(0, |sum, validator| sum ^ self.slot(*validator).0[0]));
-    }
-
-    /// Takes in a vote if the two newest alone allow it: what nearly every vote goes through. `late` as in [`Self::observe`].
-    #[inline]
-    pub fn join_quickly(&mut self, validator: u32, vote: Remembered, late: bool) -> Quick {
-        let slot = entry(&mut self.pages, validator);
-        let head = self.epochs.head(*slot);
-        if head.has_exceptions() {
-            return Quick::Ask;
-        }
-        let quick = head.quick(vote);
-        if let (Quick::Joins { .. }, Some(handles)) = (quick, head.with(vote)) {
-            slot.change(handles);
-            self.epochs.note(vote);
-            self.n_validators += u64::from(!head.newest.exists());
-            if late {
-                self.late.push(validator);
+    /// Takes in one vote for each of `validators` that its two newest alone allow it: what nearly every vote goes through.
+    /// `late`: the vote's epoch is not read again when opening. `joined` is emptied first.
+    ///
+    /// Each validator's head lies in a place of its own, and waiting for them one by one would be most of what a vote
+    /// costs; so a few are read together, and what decides nearly always, a vote newer than the newest, comes first.
+    pub fn join_all(&mut self, validators: &[u32], vote: Remembered, late: bool, joined: &mut Joined) {
+        joined.n_joined = 0;
+        joined.to_mark.clear();
+        joined.to_ask.clear();
+        self.epochs.note(vote);
+        for group in validators.chunks(TOGETHER) {
+            let mut slots = [Slot::EMPTY; TOGETHER];
+            for (slot, validator) in slots.iter_mut().zip(group) {
+                *slot = read(&self.pages, *validator);
+            }
+            for (slot, validator) in slots.iter().zip(group) {
+                let newest = self.epochs.remembered(slot.newest());
+                let (first_of_block, changed);
+                // No vote has the greatest target there is, so that is not less.
+                if newest.target < vote.target && newest.source <= vote.source && !slot.has_exceptions() {
+                    entry(&mut self.pages, *validator).change(vote.handle, newest.handle);
+                    (first_of_block, changed) = (!same_block(newest.target, vote.target), true);
+                } else {
+                    let head = head(&self.epochs, *slot);
+                    match if head.has_exceptions() { Quick::Ask } else { head.quick(vote) } {
+                        Quick::Same => continue,
+                        Quick::Ask => {
+                            joined.to_ask.push(*validator);
+                            continue;
+                        }
+                        Quick::Joins { first_of_block: first } => first_of_block = first,
+                    }
+                    changed = self.take(*validator, &head, vote);
+                }
+                joined.n_joined += 1;
+                if first_of_block || late {
+                    joined.to_mark.push(*validator);
+                }
+                if late && changed {
+                    self.late.push(*validator);
+                }
             }
         }
-        quick
     }
 
-    /// `late`: the vote's epoch is not read again when opening.
-    #[inline]
+    /// Takes in a vote that was judged to be of the chain. `late` as in [`Self::join_all`].
     pub fn observe(&mut self, validator: u32, vote: Remembered, late: bool) {
-        let slot = entry(&mut self.pages, validator);
-        let head = self.epochs.head(*slot);
-        if let Some(handles) = head.with(vote) {
-            slot.change(handles);
-            self.epochs.note(vote);
-            self.n_validators += u64::from(!head.newest.exists());
-            if late {
-                self.late.push(validator);
+        self.epochs.note(vote);
+        let head = self.get(validator);
+        if self.take(validator, &head, vote) && late {
+            self.late.push(validator);
+        }
+    }
+
+    /// [`Self::observe`] for many, as when opening; those that have votes outside their chain are put into `apart` instead.
+    pub fn observe_all(&mut self, validators: &[u32], vote: Remembered, apart: &mut Vec<u32>) {
+        self.epochs.note(vote);
+        for group in validators.chunks(TOGETHER) {
+            let mut slots = [Slot::EMPTY; TOGETHER];
+            for (slot, validator) in slots.iter_mut().zip(group) {
+                *slot = read(&self.pages, *validator);
+            }
+            for (slot, validator) in slots.iter().zip(group) {
+                match slot.has_exceptions() {
+                    true => apart.push(*validator),
+                    false => {
+                        self.take(*validator, &head(&self.epochs, *slot), vote);
+                    }
+                }
             }
         }
     }
@@ -250,23 +169,20 @@ impl Heads {
 
     /// Removes votes before `before`, which are being pruned.
     pub fn forget(&mut self, before: u32) {
-        let mut changed = Vec::new();
         for (validator, slot) in all(&mut self.pages) {
-            let head = self.epochs.head(*slot);
-            let mut touched = false;
-            if head.second.exists() && head.second.target < before {
+            let head = head(&self.epochs, *slot);
+            let is_gone = |vote: Remembered| vote.exists() && vote.target < before;
+            // The second is older: it goes with the newest.
+            if is_gone(head.second()) {
                 slot.0[1] = NO_HANDLE | slot.0[1] & FLAG;
-                touched = true;
+                self.late.push(validator);
             }
-            if head.newest.exists() && head.newest.target < before {
+            if is_gone(head.newest()) {
                 slot.0[0] = NO_HANDLE | slot.0[0] & FLAG;
-                touched = true;
-            }
-            if touched {
-                changed.push(validator);
+                self.late.push(validator);
+                self.n_validators -= 1;
             }
         }
-        self.late.extend(changed);
     }
 
     /// Rows of validators changed by late votes.
@@ -282,28 +198,28 @@ impl Heads {
 
     /// Rows of validators that a new tail, the epochs from `tail_from` on, no longer tells everything about.
     pub fn stage_dormant(&mut self, batch: &mut Batch<'_>, tail_from: u32) {
-        for (validator, slot) in all(&mut self.pages) {
-            let head = self.epochs.head(*slot);
-            if slot.is_dirty() && !head.is_told_by(tail_from) {
-                put(batch, validator, &head);
+        self.find_dormant(tail_from);
+        for validator in &self.dormant {
+            put(batch, *validator, &self.get(*validator));
+        }
+    }
+
+    fn find_dormant(&mut self, tail_from: u32) {
+        self.dormant.clear();
+        for (validator, slot) in all(&mut self.pages).filter(|(_, slot)| slot.is_dirty()) {
+            if !head(&self.epochs, *slot).is_told_by(tail_from) {
+                self.dormant.push(validator);
             }
         }
     }
 
     /// After [`Self::stage_dormant`] was written.
-    pub fn committed_dormant(&mut self, tail_from: u32) {
-        let mut named = vec![false; self.epochs.0.len()];
-        for (_, slot) in all(&mut self.pages) {
-            let head = self.epochs.head(*slot);
-            if !head.is_told_by(tail_from) {
-                slot.0[0] &= !FLAG;
-            }
-            for vote in [head.newest, head.second].into_iter().filter_map(Remembered::get) {
-                named[vote.handle as usize / HANDLES] = true;
-            }
+    pub fn committed_dormant(&mut self) {
+        for validator in std::mem::take(&mut self.dormant) {
+            entry(&mut self.pages, validator).0[0] &= !FLAG;
         }
-        // What no head names any more is not needed: without this a long-lived process would keep every handle it met.
-        self.epochs.0.iter_mut().zip(named).filter(|(_, named)| !named).for_each(|(page, _)| *page = None);
+        let named = all(&mut self.pages).flat_map(|(_, slot)| [slot.newest(), slot.second()]);
+        self.epochs.keep_named(named);
     }
 
     /// Takes in a stored row.
@@ -320,12 +236,31 @@ impl Heads {
         reader.is_empty().then_some(())
     }
 
+    /// `false` if the vote is older than both, and so is not remembered.
     #[inline]
-    fn slot(&self, validator: u32) -> Slot {
-        match self.pages.get(validator as usize / PAGE) {
-            Some(Some(page)) => page[validator as usize % PAGE],
-            _ => Slot::EMPTY,
-        }
+    fn take(&mut self, validator: u32, head: &Head, vote: Remembered) -> bool {
+        let Some([newest, second]) = head.with(vote) else { return false };
+        entry(&mut self.pages, validator).change(handle(newest), handle(second));
+        self.n_validators += u64::from(!head.newest().exists());
+        true
+    }
+}
+
+#[inline]
+fn head(epochs: &Epochs, slot: Slot) -> Head {
+    Head::new(epochs.remembered(slot.newest()), epochs.remembered(slot.second()), slot.has_exceptions())
+}
+
+#[inline]
+fn handle(vote: Remembered) -> u32 {
+    if vote.exists() { vote.handle } else { NO_HANDLE }
+}
+
+#[inline]
+fn read(pages: &[Option<Box<[Slot]>>], validator: u32) -> Slot {
+    match pages.get(validator as usize / PAGE) {
+        Some(Some(page)) => page[validator as usize % PAGE],
+        _ => Slot::EMPTY,
     }
 }
 
@@ -357,19 +292,151 @@ fn put(batch: &mut Batch<'_>, validator: u32, head: &Head) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epochs::HANDLES;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
-    fn the_two_newest_stay_in_whatever_order_they_come() {
-        let vote = |target| Remembered { source: 0, target, handle: target };
-        for order in [[3, 5, 9], [3, 9, 5], [5, 3, 9], [5, 9, 3], [9, 3, 5], [9, 5, 3]] {
-            let mut heads = Heads::default();
-            heads.mark_exceptional(7);
-            order.iter().for_each(|target| heads.observe(7, vote(*target), false));
-            let head = heads.get(7);
-            assert_eq!((head.newest(), head.second()), (vote(9), vote(5)));
-            assert!(head.has_exceptions());
-            assert!(!heads.get(8).has_exceptions());
-        }
+    fn eight_bytes_for_a_validator() {
         assert_eq!(size_of::<Slot>(), 8);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// All of `validators` vote for the data with this number.
+        Join {
+            data: usize,
+            validators: Vec<u32>,
+            late: bool,
+        },
+        Observe {
+            data: usize,
+            validators: Vec<u32>,
+        },
+        Except(u32),
+        Forget(u32),
+        Checkpoint(u32),
+    }
+
+    /// Epochs at which a narrower number wraps around, and the greatest that fits.
+    const EDGES: [u32; 12] = [0, 1, 7, 8, 255, 256, 65_535, 65_536, 1 << 31, (1 << 31) + 1, NONE - 2, NONE - 1];
+
+    /// Handles on the edges of pages, and the greatest.
+    fn known_data() -> Vec<Remembered> {
+        let page = HANDLES as u32;
+        let handles = [
+            0,
+            1,
+            page - 1,
+            page,
+            2 * page,
+            5 * page + 3,
+            1 << 20,
+            (1 << 20) + page,
+            MAX_HANDLE - page,
+            MAX_HANDLE - 1,
+            MAX_HANDLE,
+        ];
+        let spans = handles.iter().enumerate().flat_map(|(n, handle)| {
+            let target = EDGES[n % EDGES.len()];
+            // Two data for a target, a source behind it and one that is not.
+            [(target.saturating_sub(1), *handle), (EDGES[(n * 5 + 3) % EDGES.len()], handle.wrapping_sub(40) % (MAX_HANDLE + 1))]
+                .map(|(source, handle)| Remembered { source, target, handle })
+        });
+        spans.collect()
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let n = known_data().len();
+        let some = || prop::collection::btree_set(prop_oneof![0u32..70, Just(PAGE as u32), Just(NONE - 1)], 1..60);
+        prop_oneof![
+            8 => (0..n, some(), any::<bool>()).prop_map(|(data, validators, late)| Step::Join { data, validators: validators.into_iter().collect(), late }),
+            3 => (0..n, some()).prop_map(|(data, validators)| Step::Observe { data, validators: validators.into_iter().collect() }),
+            1 => (0u32..70).prop_map(Step::Except),
+            1 => prop::sample::select(&EDGES[..]).prop_map(Step::Forget),
+            3 => prop::sample::select(&EDGES[..]).prop_map(Step::Checkpoint),
+        ]
+    }
+
+    /// All votes of a chain by target, of which the heads must be the last two.
+    #[derive(Default)]
+    struct Model(BTreeMap<u32, BTreeMap<u32, Remembered>>);
+
+    impl Model {
+        fn newest(&self, validator: u32) -> [Remembered; 2] {
+            let mut votes = self.0.get(&validator).into_iter().flat_map(|votes| votes.values().rev().copied());
+            [votes.next().unwrap_or(Remembered::NONE), votes.next().unwrap_or(Remembered::NONE)]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn the_two_newest_of_all_votes_whatever_is_dropped_meanwhile(steps in prop::collection::vec(step(), 1..60)) {
+            let known = known_data();
+            let (mut heads, mut model, mut joined) = (Heads::default(), Model::default(), Joined::default());
+            let mut exceptional = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Join { data, validators, late } => {
+                        let vote = known[data];
+                        let expected: Vec<Quick> = validators.iter().map(|v| {
+                            let [newest, second] = model.newest(*v);
+                            if exceptional.contains(v) { Quick::Ask } else { Head::new(newest, second, false).quick(vote) }
+                        }).collect();
+                        heads.join_all(&validators, vote, late, &mut joined);
+                        let (mut n_joined, mut to_mark, mut to_ask) = (0, Vec::new(), Vec::new());
+                        for (validator, quick) in validators.iter().zip(expected) {
+                            match quick {
+                                Quick::Same => {}
+                                Quick::Ask => to_ask.push(*validator),
+                                Quick::Joins { first_of_block } => {
+                                    n_joined += 1;
+                                    if late || first_of_block {
+                                        to_mark.push(*validator);
+                                    }
+                                    model.0.entry(*validator).or_default().insert(vote.target, vote);
+                                }
+                            }
+                        }
+                        prop_assert_eq!((joined.n_joined, &joined.to_mark, &joined.to_ask), (n_joined, &to_mark, &to_ask));
+                    }
+                    Step::Observe { data, validators } => {
+                        // Of a chain: nobody has two votes with one target.
+                        let fits = |v: &u32| model.0.get(v).is_none_or(|votes| !votes.contains_key(&known[data].target));
+                        let validators: Vec<u32> = validators.into_iter().filter(fits).collect();
+                        let mut apart = Vec::new();
+                        heads.observe_all(&validators, known[data], &mut apart);
+                        let expected: Vec<u32> = validators.iter().copied().filter(|v| exceptional.contains(v)).collect();
+                        prop_assert_eq!(&apart, &expected);
+                        apart.iter().for_each(|v| heads.observe(*v, known[data], false));
+                        for validator in validators {
+                            model.0.entry(validator).or_default().insert(known[data].target, known[data]);
+                        }
+                    }
+                    Step::Except(validator) => {
+                        heads.mark_exceptional(validator);
+                        exceptional.push(validator);
+                    }
+                    Step::Forget(before) => {
+                        heads.forget(before);
+                        heads.committed_late();
+                        model.0.values_mut().for_each(|votes| votes.retain(|target, _| *target >= before));
+                    }
+                    Step::Checkpoint(tail_from) => {
+                        heads.find_dormant(tail_from);
+                        heads.committed_dormant();
+                    }
+                }
+                for validator in model.0.keys() {
+                    let head = heads.get(*validator);
+                    prop_assert_eq!([head.newest(), head.second()], model.newest(*validator), "validator {}", validator);
+                    prop_assert_eq!(head.has_exceptions(), exceptional.contains(validator));
+                }
+                let n_validators = model.0.values().filter(|votes| !votes.is_empty()).count() as u64;
+                prop_assert_eq!(heads.n_validators, n_validators);
+            }
+        }
     }
 }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub conflicts: u64,
     /// Votes with more contradicting pairs than are named.
     pub pairs_over_cap: u64,
+    /// Different attestation data met, in all the time of this index.
+    pub different_data: u64,
     /// Votes of offenders whose list is full, that showed no new kind of offence: not stored.
     pub votes_over_cap: u64,
     /// Headers past the bound of one proposer and slot: not stored.
@@ -138,6 +140,7 @@ impl Index {
             proposals: counters.proposals,
             conflicts: counters.conflicts,
             pairs_over_cap: counters.pairs_over_cap,
+            different_data: u64::from(self.data.next_handle),
             votes_over_cap: counters.votes_over_cap,
             proposals_over_cap: counters.proposals_over_cap,
             refused_index: counters.refused_index,

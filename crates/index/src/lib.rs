@@ -23,13 +23,13 @@
 //! | module | what |
 //! |---|---|
 //! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
-//! | [`heads`] | the two newest votes per validator, 8 bytes each: decides nearly every vote |
+//! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each: decides nearly every vote |
 //! | [`summary`] | who voted in which block of epochs: finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: sums over one data |
-//! | [`seating`], [`present`], [`active`] | who sat where, also long ago and on other branches |
+//! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
-//! | [`open`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
-//! | [`inspect`] | reading |
+//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
+//! | [`inspect`], [`view`] | reading, also beside the owner |
 //!
 //! # Durability
 //!
@@ -48,12 +48,15 @@ mod commit;
 mod crash_tests;
 mod data;
 mod db;
+mod epochs;
 mod error;
+mod geometry;
 mod heads;
 mod inspect;
 mod judge;
 mod keys;
 mod members;
+mod newest;
 mod offenders;
 mod open;
 mod peers;
@@ -61,14 +64,20 @@ mod present;
 mod proposals;
 mod prune;
 mod seating;
+mod shape;
+mod shufflings;
 mod stage;
 mod summary;
 mod sums;
+mod tail;
+mod view;
 mod walk;
 
 pub use error::IndexError;
 pub use inspect::{Gap, KnownProposal, KnownVote, Stats, VotesOf};
-pub use open::{Durability, Index, Shape};
+pub use open::{Durability, Index};
+pub use shape::Shape;
+pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};

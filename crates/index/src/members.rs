@@ -1,5 +1,7 @@
 //! Sets of signers: bits over the seats of a slot, or explicit validator indices.
 
+use crate::codec::ones;
+
 /// Signers of one sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Members {
@@ -160,16 +162,19 @@ impl Bits {
 
     /// Positions, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.numbered().flat_map(|(at, word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                if rest == 0 {
-                    return None;
-                }
-                let bit = rest.trailing_zeros();
-                rest &= rest - 1;
-                Some(at * 64 + bit)
-            })
+        let first = self.first_word * 64;
+        ones(self.words.iter().copied()).map(move |at| first + at)
+    }
+
+    /// The positions of `start..start + len` as words of their own, counted from `start`.
+    pub fn stretch(&self, start: u32, len: u32) -> impl Iterator<Item = u64> + '_ {
+        let (first, shift) = (start / 64, start % 64);
+        (0..len.div_ceil(64)).map(move |at| {
+            let low = self.word(first + at) >> shift;
+            // Shifted in two steps: by 64 at once is not allowed.
+            let high = self.word(first + at + 1) << (63 - shift) << 1;
+            let rest = len - at * 64;
+            (low | high) & if rest < 64 { (1 << rest) - 1 } else { u64::MAX }
         })
     }
 
@@ -217,7 +222,13 @@ mod tests {
                 prop_assert_eq!(both.len() as usize, union.len());
                 prop_assert!(a.iter().all(|m| both.contains(u32::from(*m))));
             }
-            if let Members::Seats(bits) = seats(&a) {
+            if let (Members::Seats(bits), Some(least), Some(greatest)) = (seats(&a), a.first(), a.last()) {
+                let (start, len) = (u32::from(*least), u32::from(*greatest - *least) + 1);
+                let again: Vec<u32> = ones(bits.stretch(start, len)).map(|at| start + at).collect();
+                prop_assert_eq!(again, a.iter().map(|x| u32::from(*x)).collect::<Vec<_>>());
+                let inner = ones(bits.stretch(start + 1, len - 1)).map(|at| start + 1 + at);
+                prop_assert!(inner.eq(a.iter().skip(1).map(|x| u32::from(*x))), "what lies before is left out");
+                prop_assert!(bits.stretch(start, len / 2).all(|word| word.count_ones() <= len / 2));
                 prop_assert_eq!(bits.iter().collect::<Vec<_>>(), a.iter().map(|x| u32::from(*x)).collect::<Vec<_>>());
             }
         }

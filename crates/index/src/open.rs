@@ -4,50 +4,23 @@ use crate::IndexError;
 use crate::codec::Reader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
-use crate::heads::{Heads, Remembered};
+use crate::heads::{Heads, Joined};
 use crate::inspect::Counters;
 use crate::keys::SetKey;
-use crate::members::Members;
 use crate::offenders::Offenders;
 use crate::peers::Peers;
 use crate::present::Present;
 use crate::proposals::Proposals;
-use crate::seating::{Seating, Table};
+use crate::seating::Seating;
+use crate::shape::{Shape, check_shape};
+use crate::shufflings::Table;
 use crate::summary::Summary;
 use crate::sums::{SumSet, read_record};
-use consensus::{Preset, Root, ShufflingId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The format this program writes. Raised with every change of a key or value; older ones are listed in docs/formats.md.
-pub(crate) const FORMAT: u32 = 1;
-
-const SHAPE_KEY: &[u8] = b"shape";
 const STATE_KEY: &[u8] = b"state";
-
-/// What shapes the data. The network's part is stored with it and must not change; history is a plain setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub genesis_validators_root: Root,
-    pub slots_per_epoch: u64,
-    /// Epochs to keep; what is older is deleted by [`Index::prune`]. May be raised and lowered at any time.
-    pub history_epochs: u64,
-}
-
-impl Shape {
-    /// 54 000 epochs, 240 days on mainnet.
-    pub const DEFAULT_HISTORY_EPOCHS: u64 = 54_000;
-
-    fn preset(&self) -> Result<Preset, IndexError> {
-        match self.slots_per_epoch {
-            8 => Ok(Preset::MINIMAL),
-            16 => Ok(Preset::GNOSIS),
-            32 => Ok(Preset::MAINNET),
-            slots_per_epoch => Err(IndexError::UnknownPreset { slots_per_epoch }),
-        }
-    }
-}
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +52,9 @@ pub struct Index {
     /// New votes per target epoch of the tail: shows which epochs the network is in.
     pub(crate) epochs_seen: BTreeMap<u64, u64>,
     pub(crate) n_commits: u64,
+    /// Kept between calls for its memory.
+    pub(crate) joined: Joined,
 }
-
-/// Whole committee orders, while one epoch is read.
-type Orders = HashMap<ShufflingId, Vec<u32>>;
 
 /// The small numbers that go with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,20 +97,25 @@ impl Index {
     }
 
     pub fn open_with(dir: &Path, shape: Shape, durability: Durability) -> Result<Self, IndexError> {
-        let preset = shape.preset()?;
+        // Refused before anything is made.
+        shape.preset()?;
         let db = Db::open(dir, durability == Durability::Synced)?;
         #[cfg(test)]
         crate::crash_tests::abort_point("in opening", 0);
         check_shape(&db, &shape)?;
+        Self::load(db, shape)
+    }
+
+    /// Finds the state in memory again. Writes nothing.
+    pub(crate) fn load(db: Db, shape: Shape) -> Result<Self, IndexError> {
         let state = match db.get(Cf::Meta, STATE_KEY)? {
             Some(value) => State::decode(&value).ok_or_else(|| db.corrupt("its state row does not parse"))?,
             None => State::default(),
         };
-        let peers = Peers::load(&db)?;
         let mut index = Self {
-            peers,
+            peers: Peers::load(&db)?,
             data: DataTable::new(state.next_handle),
-            table: Table::new(preset),
+            table: Table::new(shape.preset()?),
             db,
             shape,
             sets: BTreeMap::new(),
@@ -152,11 +129,13 @@ impl Index {
             state,
             epochs_seen: BTreeMap::new(),
             n_commits: 0,
+            joined: Joined::default(),
         };
         index.load_heads()?;
         index.replay_log()?;
         index.read_tail()?;
-        tracing::info!(path = %dir.display(), validators = index.heads.n_validators, tail_from = state.tail_from, "vote index open");
+        let path = index.db.path().display();
+        tracing::info!(%path, validators = index.heads.n_validators, tail_from = state.tail_from, "vote index open");
         Ok(index)
     }
 
@@ -214,99 +193,9 @@ impl Index {
         Ok(())
     }
 
-    /// Heads and summary of the last epochs.
-    fn read_tail(&mut self) -> Result<(), IndexError> {
-        let mut epoch = None;
-        loop {
-            // One epoch's keys at a time: an epoch's rows are about 0.3 MB.
-            let from = SetKey::listed(epoch.map_or(self.state.tail_from, |epoch: u64| epoch.saturating_add(1)), 0);
-            let Some(next) = self.first_epoch_from(from)? else { break };
-            self.read_tail_epoch(next)?;
-            epoch = Some(next);
-            if next == u64::MAX {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn first_epoch_from(&self, from: SetKey) -> Result<Option<u64>, IndexError> {
-        let in_memory = self.sets.range(from..).next().map(|(key, _)| key.epoch);
-        let mut on_disk = None;
-        self.db.scan(Cf::Votes, &from.to_bytes(), &[0xff; SetKey::LEN], |key, _| {
-            on_disk = SetKey::from_bytes(key).map(|key| key.epoch);
-            Ok(false)
-        })?;
-        Ok(match (in_memory, on_disk) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        })
-    }
-
-    fn read_tail_epoch(&mut self, epoch: u64) -> Result<(), IndexError> {
-        // Far epochs are found through their validators' lists.
-        let Ok(near) = u32::try_from(epoch) else { return Ok(()) };
-        if near == u32::MAX {
-            return Ok(());
-        }
-        let mut orders = Orders::new();
-        let first = SetKey::listed(epoch, 0);
-        let mut rows = Vec::new();
-        self.db.scan(Cf::Votes, &first.to_bytes(), &last_of_epoch(epoch), |key, value| {
-            let key = SetKey::from_bytes(key).ok_or_else(|| self.db.corrupt("a vote row's key does not parse"))?;
-            if !self.sets.contains_key(&key) {
-                rows.push((key, value.to_vec()));
-            }
-            Ok(true)
-        })?;
-        let open: Vec<SetKey> = self.sets.range(first..).map(|(key, _)| *key).take_while(|key| key.epoch == epoch).collect();
-        for key in open {
-            let set = self.sets.get(&key).cloned().expect("its key was just listed");
-            self.observe_set(&mut orders, near, &key, &set)?;
-        }
-        for (key, value) in rows {
-            let seating = self.seating_of(&key)?;
-            let set = SumSet::decode(&value, &key, seating.as_ref().map(|seating| &seating.geometry));
-            let set = set.ok_or_else(|| self.db.corrupt(format!("a vote row of epoch {epoch} does not parse")))?;
-            self.observe_set(&mut orders, near, &key, &set)?;
-        }
-        Ok(())
-    }
-
-    fn observe_set(&mut self, orders: &mut Orders, epoch: u32, key: &SetKey, set: &SumSet) -> Result<(), IndexError> {
-        let Some(row) = self.data.row(&self.db, key.epoch, key.handle)? else {
-            return Err(self.db.corrupt(format!("the data of a vote row of epoch {epoch} is missing")));
-        };
-        let seating = self.seating_of(key)?;
-        let source = u32::try_from(row.source()).ok().filter(|source| *source < u32::MAX);
-        for sum in &set.sums {
-            let validators: Vec<u32> = match (&sum.members, &seating) {
-                (Members::Seats(bits), Some(seating)) => {
-                    let order = orders.entry(seating.id).or_insert_with(|| seating.order());
-                    seating.members_in(order, key.slot, bits.iter()).collect()
-                }
-                (Members::Listed(list), _) => list.clone(),
-                (Members::Seats(_), None) => Vec::new(),
-            };
-            for validator in &validators {
-                let outside =
-                    self.heads.get(*validator).has_exceptions() && self.offenders.list(&self.db, *validator)?.has(key.handle);
-                if let (Some(source), false) = (source, outside) {
-                    let vote = Remembered { source, target: epoch, handle: key.handle };
-                    self.heads.observe(*validator, vote, false);
-                }
-            }
-            self.summary.mark(&self.db, epoch, &validators, false)?;
-            self.count_epoch(key.epoch, validators.len() as u64);
-        }
-        Ok(())
-    }
-
     /// The shuffling a set's members sit in.
     pub(crate) fn seating_of(&self, key: &SetKey) -> Result<Option<Arc<Seating>>, IndexError> {
-        let Some(id) = key.shuffling else { return Ok(None) };
-        let found = self.table.find(&self.db, key.epoch, id)?;
-        found.map(Some).ok_or_else(|| self.db.corrupt(format!("the shuffling of a vote row of epoch {} is missing", key.epoch)))
+        seating_of(&self.db, &self.table, key)
     }
 
     /// Brings a set into memory, from its row if it has one.
@@ -327,51 +216,14 @@ impl Index {
     }
 }
 
+pub(crate) fn seating_of(db: &Db, table: &Table, key: &SetKey) -> Result<Option<Arc<Seating>>, IndexError> {
+    let Some(id) = key.shuffling else { return Ok(None) };
+    let found = table.find(db, key.epoch, id)?;
+    found.map(Some).ok_or_else(|| db.corrupt(format!("the shuffling of a vote row of epoch {} is missing", key.epoch)))
+}
+
 pub(crate) fn last_of_epoch(epoch: u64) -> [u8; SetKey::LEN] {
     let mut key = [0xff; SetKey::LEN];
     key[..8].copy_from_slice(&epoch.to_be_bytes());
     key
-}
-
-/// Checks the stored shape, or stores it if the index is new.
-fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
-    let path = db.path().to_owned();
-    let stored = db.get(Cf::Meta, SHAPE_KEY)?.map(|value| value.to_vec());
-    let Some(stored) = stored else {
-        // The first thing written to a new index. A process killed before that leaves all tables empty.
-        if db.last_key(Cf::Votes)?.is_some() || db.last_key(Cf::Proposals)?.is_some() || db.get(Cf::Meta, STATE_KEY)?.is_some() {
-            return Err(db.corrupt("it has rows but no shape"));
-        }
-        let mut batch = db.batch();
-        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
-        return batch.write();
-    };
-    let mut reader = Reader(&stored);
-    let short = || db.corrupt("its shape row does not parse");
-    let found = u32::from_be_bytes(reader.array().ok_or_else(short)?);
-    if found > FORMAT {
-        return Err(IndexError::NewerVersion { path, found, known: FORMAT });
-    }
-    let root = Root::from(reader.array::<32>().ok_or_else(short)?);
-    if root != shape.genesis_validators_root {
-        return Err(IndexError::ForeignNetwork { path, found: root, wanted: shape.genesis_validators_root });
-    }
-    let slots = u64::from_be_bytes(reader.array().ok_or_else(short)?);
-    if slots != shape.slots_per_epoch {
-        return Err(IndexError::ShapeDiffers { path, found: slots, wanted: shape.slots_per_epoch });
-    }
-    if encode_shape(shape) != stored {
-        let mut batch = db.batch();
-        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
-        batch.write()?;
-    }
-    Ok(())
-}
-
-fn encode_shape(shape: &Shape) -> Vec<u8> {
-    let mut out = FORMAT.to_be_bytes().to_vec();
-    out.extend_from_slice(shape.genesis_validators_root.as_slice());
-    out.extend_from_slice(&shape.slots_per_epoch.to_be_bytes());
-    out.extend_from_slice(&shape.history_epochs.to_be_bytes());
-    out
 }

@@ -1,15 +1,15 @@
 //! From proven votes to conflicts: each new member of each sum is judged, then the sum is taken in.
 
 use crate::data::DataRow;
-use crate::heads::{NONE, Quick, Remembered};
+use crate::heads::{Joined, NONE, Remembered};
 use crate::judge::Kind;
 use crate::keys::SetKey;
-use crate::members::{Bits, Members};
+use crate::members::Members;
 use crate::offenders::Listed;
 use crate::seating::Seating;
-use crate::sums::{FirstHeard, Sum, put_record};
+use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{Shuffling, SignatureBytes, ValidatorIndex};
+use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
@@ -17,8 +17,6 @@ use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
 /// Proofs built during one call are shared between the conflicts of one pair of rows; at most this many are kept at once.
 const MAX_SHARED_PROOFS: usize = 1024;
 
-/// Validators whose newest votes are fetched together.
-const AHEAD: usize = 32;
 /// Epochs whose votes are counted to find the tail; past it those with few votes are forgotten.
 const MAX_EPOCHS_SEEN: usize = 4096;
 
@@ -31,13 +29,14 @@ impl Index {
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
         let mut conflicts = Vec::new();
         let mut proofs = Proofs::new();
-        for vote in votes {
-            self.stage_vote(vote.get(), &mut proofs, &mut conflicts)?;
+        let staged = votes.iter().try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
                 proofs.clear();
             }
-        }
-        Ok(conflicts)
+            self.stage_vote(vote.get(), &mut proofs, &mut conflicts)
+        });
+        self.summary.settle(&self.db)?;
+        staged.map(|()| conflicts)
     }
 
     fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, conflicts: &mut Vec<Conflict>) -> Result<(), IndexError> {
@@ -47,6 +46,7 @@ impl Index {
             self.counters.refused_index += 1;
             return Ok(());
         }
+        let n_data = self.data.next_handle;
         let Some(row) = self.data.intern(&self.db, &vote.data, vote.data_root)? else {
             self.counters.refused_data += 1;
             return Ok(());
@@ -68,44 +68,42 @@ impl Index {
             _ => None,
         };
         let late = row.target() < self.state.tail_from;
-        let mut n_joined = 0;
-        // Joined ones that the summary may not know in this block of epochs.
-        let mut to_mark = Vec::new();
+        let mut joined = std::mem::take(&mut self.joined);
+        match near {
+            Some(near) => self.heads.join_all(&fresh, near, late, &mut joined),
+            None => joined = Joined { to_ask: fresh.clone(), ..Joined::default() },
+        }
         let mut n_dropped = 0;
-        let mut this: Option<Arc<StoredVote>> = None;
-        for (nth, validator) in fresh.iter().enumerate() {
-            if nth % AHEAD == 0 {
-                self.heads.warm(&fresh[nth..fresh.len().min(nth + AHEAD)]);
-            }
-            match near.map_or(Quick::Ask, |near| self.heads.join_quickly(*validator, near, late)) {
-                Quick::Same => {}
-                Quick::Joins { first_of_block } => {
-                    n_joined += 1;
-                    if first_of_block || late {
-                        to_mark.push(*validator);
+        if !joined.to_ask.is_empty() {
+            // The walks look at it.
+            self.summary.settle(&self.db)?;
+            let this = Arc::new(stored(vote));
+            for validator in &joined.to_ask {
+                match self.ask(*validator, &row, near, late, &this, proofs, conflicts)? {
+                    Asked::Taken => {
+                        joined.n_joined += 1;
+                        joined.to_mark.push(*validator);
                     }
-                }
-                Quick::Ask => {
-                    let this = this.get_or_insert_with(|| Arc::new(stored(vote)));
-                    match self.ask(*validator, &row, near, late, this, proofs, conflicts)? {
-                        Asked::Taken => {
-                            n_joined += 1;
-                            to_mark.push(*validator);
-                        }
-                        Asked::Known => {}
-                        Asked::Dropped => n_dropped += 1,
-                    }
+                    Asked::Known => {}
+                    Asked::Dropped => n_dropped += 1,
                 }
             }
         }
-        self.counters.new_votes += n_joined;
+        self.counters.new_votes += joined.n_joined;
         if n_dropped == fresh.len() {
+            self.joined = joined;
+            // An offender may sign as many different data as it likes: those that are not kept leave nothing behind.
+            if self.data.next_handle != n_data {
+                self.data.take_back(&row);
+                self.sets.remove(&place.key);
+            }
             return Ok(());
         }
         if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
-            self.summary.mark(&self.db, epoch, &to_mark, late)?;
+            self.summary.mark(&self.db, epoch, &joined.to_mark, late)?;
         }
-        self.count_epoch(row.target(), n_joined);
+        self.count_epoch(row.target(), joined.n_joined);
+        self.joined = joined;
         self.take_in(vote, place);
         Ok(())
     }
@@ -182,12 +180,11 @@ impl Index {
             let first_slot = shuffling.epoch().as_u64().checked_mul(seating.geometry.slots_per_epoch);
             let slot = first_slot.and_then(|first| vote.data.slot.as_u64().checked_sub(first));
             let slot = slot.filter(|slot| *slot < seating.geometry.slots_per_epoch).map(|slot| slot as u16);
-            if let Some(slot) = slot {
-                let found = self.present.seats(shuffling, &seating.geometry, slot, vote);
-                if let Some((bits, committee)) = found.or_else(|| seats_one_by_one(&seating, shuffling, slot, vote)) {
-                    let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
-                    return Ok(Place { key, seating: Some(seating), members: Members::Seats(bits), committee });
-                }
+            if let Some(slot) = slot
+                && let Some((bits, committee)) = self.present.seats(shuffling, &seating.geometry, slot, vote)
+            {
+                let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
+                return Ok(Place { key, seating: Some(seating), members: Members::Seats(bits), committee });
             }
         }
         let members = Members::Listed(vote.indices.iter().map(|index| index.as_u64() as u32).collect());
@@ -204,13 +201,11 @@ impl Index {
         };
         let sum = Sum { members, n_members, committee, signature: vote.signature, heard };
         let set = self.sets.get_mut(&key).expect("ensured when the vote was placed");
-        if set.n_staged == 0 {
+        if set.staged.is_empty() {
             self.dirty.push(key);
         }
-        put_record(&mut set.staged, &sum, &key, seating.as_ref().map(|seating| &seating.geometry));
-        set.n_staged += 1;
         set.touched = self.n_commits;
-        set.add(sum);
+        set.stage(sum);
         if set.wants_merging() {
             set.merge(seating.map_or(0, |seating| seating.geometry.slot_len(key.slot)));
         }
@@ -298,23 +293,6 @@ impl Place {
             None => members,
         }
     }
-}
-
-/// Positions of a vote's members in their slot, and their committee if it is one; `None` if one of them sits elsewhere.
-fn seats_one_by_one(seating: &Seating, shuffling: &Shuffling, slot: u16, vote: &Vote) -> Option<(Bits, Option<u16>)> {
-    let seats = seating.seats(shuffling);
-    let mut positions = Vec::with_capacity(vote.indices.len());
-    for index in &vote.indices {
-        let (_, position) = seats.get(index.as_u64() as u32).filter(|(at, _)| *at == slot)?;
-        positions.push(position);
-    }
-    let least = positions.iter().copied().min()?;
-    let greatest = positions.iter().copied().max()?;
-    let committee = seating.geometry.committee_of(slot, least);
-    let (start, len) = seating.geometry.committee_span(slot, committee);
-    let mut bits = Bits::with_span(least, greatest - least + 1);
-    positions.iter().for_each(|position| bits.insert(*position));
-    Some((bits, (greatest < start + len).then_some(committee)))
 }
 
 enum Asked {

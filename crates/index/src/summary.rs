@@ -19,12 +19,13 @@ const RADIX_BITS: u32 = 3;
 /// 8^10 epochs per block: four blocks hold all 32-bit epochs.
 pub(crate) const LEVELS: u8 = 10;
 const CHUNK: u32 = 4096;
+const WORDS: usize = CHUNK as usize / 64;
 /// Blocks held, 125 KB each per million validators.
 const MAX_CACHED_BLOCKS: usize = 48;
 
 #[derive(Clone)]
 struct Chunk {
-    bits: [u64; CHUNK as usize / 64],
+    bits: [u64; WORDS],
     changed: bool,
     /// Changed by a vote that opening does not read again.
     late: bool,
@@ -41,47 +42,79 @@ struct Block {
 pub(crate) struct Summary {
     blocks: HashMap<(u8, u32), Block>,
     clock: u64,
-    newly: Vec<u32>,
+    /// Marked and not settled: for which epoch, and whether opening does not read that again.
+    pending_for: Option<(u32, bool)>,
+    /// By number of the chunk; emptied when settled, kept for their memory.
+    pending: Vec<Option<Box<Group>>>,
+    /// Numbers of those in use.
+    named: Vec<u32>,
+}
+
+/// Validators of one chunk that were marked.
+struct Group {
+    bits: [u64; WORDS],
+    is_named: bool,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { bits: [0; WORDS], is_named: false }
+    }
 }
 
 impl Summary {
-    /// Notes that `validators` voted in `epoch`.
+    /// Notes that `validators` voted in `epoch`; known to the other methods after [`Self::settle`]. Kept back until then,
+    /// because thousands are taken in at once, 64 in a step, for the price of one by one.
     pub fn mark(&mut self, db: &Db, epoch: u32, validators: &[u32], late: bool) -> Result<(), IndexError> {
-        self.clock += 1;
-        let mut newly = std::mem::take(&mut self.newly);
-        newly.clear();
-        newly.extend_from_slice(validators);
-        for level in 1..=LEVELS {
-            if newly.is_empty() {
-                break;
-            }
-            let number = block_of(level, epoch);
-            let block = self.blocks.entry((level, number)).or_default();
-            block.touched = self.clock;
-            let mut failure = None;
-            newly.retain(|validator| {
-                let chunk = match block.chunk(db, level, number, validator / CHUNK) {
-                    Ok(chunk) => chunk,
-                    Err(error) => {
-                        failure = Some(error);
-                        return false;
-                    }
-                };
-                let (word, bit) = ((validator % CHUNK / 64) as usize, 1u64 << (validator % 64));
-                let is_new = chunk.bits[word] & bit == 0;
-                if is_new {
-                    chunk.bits[word] |= bit;
-                    chunk.changed = true;
-                }
-                // A bit set by a vote of the tail is not on disk yet; a late vote relies on it all the same.
-                chunk.late |= late && chunk.changed;
-                is_new || (late && chunk.changed)
-            });
-            if let Some(error) = failure {
-                return Err(error);
-            }
+        if self.pending_for != Some((epoch, late)) {
+            self.settle(db)?;
+            self.pending_for = Some((epoch, late));
         }
-        self.newly = newly;
+        for validator in validators {
+            let at = (validator / CHUNK) as usize;
+            if at >= self.pending.len() {
+                self.pending.resize_with(at + 1, || None);
+            }
+            let group = self.pending[at].get_or_insert_with(Box::default);
+            if !std::mem::replace(&mut group.is_named, true) {
+                self.named.push(validator / CHUNK);
+            }
+            group.bits[(validator % CHUNK / 64) as usize] |= 1u64 << (validator % 64);
+        }
+        Ok(())
+    }
+
+    /// Takes in all that was marked.
+    pub fn settle(&mut self, db: &Db) -> Result<(), IndexError> {
+        let Some((epoch, late)) = self.pending_for.take() else { return Ok(()) };
+        self.clock += 1;
+        for number in std::mem::take(&mut self.named) {
+            let Some(group) = self.pending.get_mut(number as usize).and_then(Option::as_mut) else { continue };
+            for level in 1..=LEVELS {
+                let block_number = block_of(level, epoch);
+                let block = self.blocks.entry((level, block_number)).or_default();
+                block.touched = self.clock;
+                let chunk = block.chunk(db, level, block_number, number)?;
+                let mut newly = [0; WORDS];
+                for ((new, known), marked) in newly.iter_mut().zip(&mut chunk.bits).zip(&group.bits) {
+                    *new = marked & !*known;
+                    *known |= marked;
+                }
+                let any_new = newly.iter().any(|word| *word != 0);
+                chunk.changed |= any_new;
+                // A bit set by a vote of the tail is not on disk yet; a late vote relies on it all the same.
+                if late && chunk.changed {
+                    chunk.late = true;
+                } else {
+                    // Who is known here is known in all larger blocks.
+                    group.bits = newly;
+                    if !any_new {
+                        break;
+                    }
+                }
+            }
+            **group = Group::default();
+        }
         Ok(())
     }
 
@@ -138,10 +171,8 @@ impl Summary {
         for ((level, number), block) in &self.blocks {
             for (at, chunk) in block.chunks.iter().enumerate() {
                 let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.late || (checkpoint && chunk.changed)) else { continue };
-                let present = || (0..CHUNK).filter(|bit| chunk.bits[(bit / 64) as usize] >> (bit % 64) & 1 == 1);
                 let mut value = Vec::new();
-                let n_present = chunk.bits.iter().map(|word| word.count_ones()).sum();
-                put_stretch(&mut value, CHUNK, n_present, present());
+                put_stretch(&mut value, CHUNK, &chunk.bits);
                 batch.put(Cf::Summary, &summary_key(*level, u64::from(*number), at as u32), &value);
             }
         }
@@ -180,7 +211,7 @@ impl Block {
             self.chunks.resize_with(at + 1, || None);
         }
         if self.chunks[at].is_none() {
-            let mut chunk = Chunk { bits: [0; CHUNK as usize / 64], changed: false, late: false };
+            let mut chunk = Chunk { bits: [0; WORDS], changed: false, late: false };
             if let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), number))? {
                 let read = read_stretch(&mut Reader(&value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
                 read.ok_or_else(|| unreadable(db))?;

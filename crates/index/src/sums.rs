@@ -16,9 +16,9 @@
 //! once: one signature and one list instead of 64 rows.
 
 use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has};
+use crate::geometry::Geometry;
 use crate::keys::SetKey;
 use crate::members::{Bits, Members};
-use crate::seating::Geometry;
 use blst::min_pk::{AggregateSignature, Signature};
 use consensus::SignatureBytes;
 
@@ -57,9 +57,8 @@ pub(crate) struct SumSet {
     /// The row on disk differs from this, or there is none.
     pub changed: bool,
     pub on_disk: bool,
-    /// Log records staged since the last commit.
-    pub staged: Vec<u8>,
-    pub n_staged: u32,
+    /// Sums added since the last commit, as they came: what goes to the log, unless the row is written at once.
+    pub staged: Vec<Sum>,
     /// Sequence of the first log entry that holds a part of this set.
     pub logged_from: Option<u64>,
     /// Commit at which the set was last added to.
@@ -76,7 +75,6 @@ impl SumSet {
             changed: false,
             on_disk: false,
             staged: Vec::new(),
-            n_staged: 0,
             logged_from: None,
             touched: 0,
         }
@@ -113,7 +111,13 @@ impl SumSet {
         with.min_by_key(|(_, sum)| sum.n_members).map(|(at, _)| at)
     }
 
-    /// Adds a sum that covers somebody new.
+    /// Adds a sum that covers somebody new, and keeps it for the next commit.
+    pub fn stage(&mut self, sum: Sum) {
+        self.staged.push(sum.clone());
+        self.add(sum);
+    }
+
+    /// Adds a sum that covers somebody new and is on disk.
     pub fn add(&mut self, sum: Sum) {
         self.covered.union_with(&sum.members);
         let replaced = |old: &Sum| old.committee == sum.committee && old.members.is_subset(&sum.members);
@@ -288,9 +292,8 @@ fn put_members(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: Option<&Geo
     match &sum.members {
         Members::Seats(bits) => {
             let (start, len) = span(sum.committee, key, geometry).expect("seated members were placed by this geometry");
-            // Positions are collected once; they are written or left out by whichever list is shorter.
-            let positions: Vec<u32> = bits.iter().map(|at| at - start).collect();
-            put_stretch(out, len, sum.n_members, positions.iter().copied());
+            let words: Vec<u64> = bits.stretch(start, len).collect();
+            put_stretch(out, len, &words);
         }
         Members::Listed(list) => {
             put_varint(out, list.len() as u64);

@@ -5,7 +5,8 @@ mod common;
 
 use common::{data, heard, open, proposal, shape, shuffling, signature, told, vote, vote_in};
 use consensus::{CommitteeIndex, Epoch, Root, Slot, ValidatorIndex};
-use index::{Conflict, Index};
+use index::{Conflict, Index, IndexView};
+use std::collections::BTreeMap;
 use verify::{Signed, Vote};
 
 fn one(index: &mut Index, vote: &Signed<Vote>) -> Vec<String> {
@@ -214,6 +215,7 @@ fn an_offenders_list_is_cut_at_its_bound_and_every_kind_is_still_found() {
     }
     let stats = index.stats();
     assert_eq!(stats.votes_over_cap, 300 - 256);
+    assert_eq!(stats.different_data, 1 + 256, "what is not kept leaves no data behind either");
     assert!(stats.pairs_over_cap == 0 && stats.conflicts == (1..=256u64).sum::<u64>());
     index.commit().unwrap();
     drop(index);
@@ -328,6 +330,54 @@ fn a_second_process_is_refused() {
     assert!(error.contains("another process has this index open"), "{error}");
     drop(first);
     drop(open(dir.path()));
+}
+
+#[test]
+fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut owner = open(dir.path());
+    for target in 3..40 {
+        one(&mut owner, &span(target - 1, target, 5));
+        if target % 7 == 0 {
+            owner.flush().unwrap();
+        }
+    }
+    owner.commit().unwrap();
+    one(&mut owner, &span(40, 41, 5));
+    owner.stage_proposals(&[proposal(8, 5, 1)]).unwrap();
+    let files = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap().flatten();
+        entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
+    let view = IndexView::open(dir.path(), shape()).unwrap();
+    let five = ValidatorIndex::new(5);
+    assert_eq!(view.votes_of(five).unwrap().votes.len(), 37, "what is staged is not committed");
+    assert!(view.proposals_of(five).unwrap().is_empty());
+    assert_eq!(view.stats().validators, 1);
+    assert!(files() == before, "looking changed a file");
+    // The owner goes on, deleting what the view still has open.
+    for target in 42..90 {
+        one(&mut owner, &span(target - 1, target, 5));
+        owner.flush().unwrap();
+    }
+    owner.prune(Epoch::new(80)).unwrap();
+    owner.flush().unwrap();
+    assert_eq!(view.votes_of(five).unwrap().votes.len(), 37);
+    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().votes_of(five).unwrap().votes.len(), 10);
+    drop((view, owner));
+    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().proposals_of(five).unwrap(), [], "pruned");
+}
+
+#[test]
+fn a_view_of_what_is_no_index_is_refused_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |shape| IndexView::open(dir.path(), shape).err().unwrap().to_string();
+    assert!(refused(shape()).contains("not a vote index"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    drop(open(dir.path()));
+    let foreign = refused(index::Shape { genesis_validators_root: Root::repeat_byte(8), ..shape() });
+    assert!(foreign.contains("another network"), "{foreign}");
 }
 
 #[test]

@@ -1,19 +1,17 @@
 //! A read-only look at a data directory, for people.
 
-use crate::datadir::{self, DataDir, DataDirError};
+use crate::datadir::{self, DataDirError};
 use crate::error::PipelineError;
 use consensus::{Network, Root, ValidatorIndex};
 use evidence::{Evidence, Finding, Query, Store};
-use index::{Index, Shape};
+use index::{IndexView, Shape};
 use std::path::Path;
 
-/// An opened data directory. Nothing in it is changed.
+/// A data directory as it is now, also while a watcher is at work in it. Nothing in it is changed.
 pub struct Inspection {
     pub network: Network,
     store: Store,
-    index: Option<Index>,
-    // Held as long as the index is open.
-    _lock: Option<DataDir>,
+    index: Option<IndexView>,
 }
 
 impl Inspection {
@@ -25,21 +23,17 @@ impl Inspection {
             slots_per_epoch: network.preset().slots_per_epoch,
             history_epochs: Shape::DEFAULT_HISTORY_EPOCHS,
         };
-        // The index has one owner at a time. Findings can be read beside a running watcher, votes cannot.
-        let (index, lock) = match DataDir::open(path) {
-            Ok(lock) => (Some(Index::open(&lock.index_path(), shape)?), Some(lock)),
-            Err(DataDirError::InUse(_)) => (None, None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Self { network, store, index, _lock: lock })
+        let votes = path.join("index");
+        let index = votes.exists().then(|| IndexView::open(&votes, shape)).transpose()?;
+        Ok(Self { network, store, index })
     }
 
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// `None` while another process has it open.
-    pub fn index(&self) -> Option<&Index> {
+    /// `None` if it was moved away, which leaves the findings as they were.
+    pub fn index(&self) -> Option<&IndexView> {
         self.index.as_ref()
     }
 

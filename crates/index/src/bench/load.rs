@@ -65,7 +65,7 @@ impl Load {
                 if !self.votes(u64::from(*member), luck) {
                     continue;
                 }
-                let head = usize::from((luck >> 20) as f64 % 10_000.0 < self.options.minority * 100.0);
+                let head = usize::from(((luck >> 20) % 10_000) < (self.options.minority * 100.0) as u64);
                 let batch = (luck >> 40) as usize % n_batches as usize;
                 if self.options.shape == VoteShape::Blocks {
                     whole[head].push(*member);

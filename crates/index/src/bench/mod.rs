@@ -7,8 +7,11 @@
 //! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, without
 //! those during which another program was given the processor.
 
+mod compare;
 mod load;
 mod measure;
+
+pub use compare::{Comparison, Variant, compare};
 
 use crate::{Conflict, Index, IndexError, Shape};
 use consensus::{Root, ValidatorIndex};
@@ -20,6 +23,9 @@ use verify::{Signed, Vote};
 
 /// Late votes and offenders' votes that are timed, at most.
 const MAX_SAMPLES: u64 = 2000;
+const SLOTS: u64 = 32;
+/// Epochs fed between a flush and opening: one more would move the tail.
+const TAIL_GROWTH: u64 = 3;
 /// Validators that are made to offend.
 const OFFENDERS: u64 = 256;
 
@@ -100,6 +106,9 @@ pub struct Report {
     pub disk_bytes: u64,
     pub reopen_wall_seconds: f64,
     pub reopen_cpu_seconds: f64,
+    /// The same from the files as they are while it runs, which is what a kill leaves behind.
+    pub reopen_killed_wall_seconds: f64,
+    pub reopen_killed_cpu_seconds: f64,
     pub late_vote_p50_us: f64,
     pub late_vote_p99_us: f64,
     pub offender_vote_p50_us: f64,
@@ -109,39 +118,39 @@ pub struct Report {
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
+    /// Filled by [`compare`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<Comparison>,
 }
 
 /// Runs the load. `progress` is told the epochs done.
 pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
-    let (path, temporary) = match &options.data_dir {
-        Some(path) => (path.clone(), false),
-        None => (std::env::temp_dir().join(format!("slashwatch-bench-{}", std::process::id())), true),
-    };
-    let report = run_in(&path, options, progress);
-    if temporary {
-        // A leftover in the temporary directory is no reason to lose the report.
-        let _ = std::fs::remove_dir_all(&path);
+    match &options.data_dir {
+        Some(path) => run_in(path, options, progress),
+        None => in_temporary("", |path| run_in(path, options, progress)),
     }
-    report
+}
+
+fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
+    let path = std::env::temp_dir().join(format!("slashwatch-bench-{}{suffix}", std::process::id()));
+    let result = work(&path);
+    // A leftover in the temporary directory is no reason to lose the report.
+    let _ = std::fs::remove_dir_all(&path);
+    result
 }
 
 fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
-    let shape = Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 };
-    let mut index = Index::open(path, shape)?;
-    let mut load = Load::new(options);
-    let mut named = BTreeSet::new();
-    let mut votes = 0;
-
-    let mut clock = measure::Clock::default();
-    feed_epoch(&mut index, &mut load, 0, options, &mut clock, &mut named, &mut votes)?;
-    index.flush()?;
+    let mut feed = Feed::new(path, options)?;
+    feed.epoch(0)?;
+    feed.index.flush()?;
     let before = measure::Usage::now(path);
-    let (mut clock, mut votes) = (measure::Clock::default(), 0);
+    (feed.clock, feed.n_votes) = (measure::Clock::default(), 0);
     let background = measure::other_threads_ns();
     for epoch in 1..=options.epochs {
-        feed_epoch(&mut index, &mut load, epoch, options, &mut clock, &mut named, &mut votes)?;
+        feed.epoch(epoch)?;
         progress(epoch);
     }
+    let Feed { mut index, mut load, mut clock, mut named, n_votes: votes, .. } = feed;
     clock.run(|| index.flush())?;
     let after = measure::Usage::now(path);
     let cpu_seconds = (clock.ns + measure::other_threads_ns().saturating_sub(background)) as f64 / 1e9;
@@ -150,12 +159,12 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let (offending, found, missed) = offences(&mut index, &mut load, options)?;
     index.commit()?;
     let peak_rss_bytes = measure::peak_rss_bytes();
-    drop(index);
-    let mut reopening = measure::Clock::default();
-    let started = Instant::now();
-    let index = reopening.run(|| Index::open(path, shape))?;
-    let reopen_wall_seconds = started.elapsed().as_secs_f64();
-    drop(index);
+    let mut feed = Feed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
+    // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
+    (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(options.epochs + more))?;
+    let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
+    drop(feed);
+    let closed = reopen(path)?;
 
     let epochs = options.epochs.max(1);
     Ok(Report {
@@ -169,8 +178,10 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
         written_bytes_per_epoch: after.written_bytes.saturating_sub(before.written_bytes) / epochs,
         peak_rss_bytes,
         disk_bytes: after.disk_bytes,
-        reopen_wall_seconds,
-        reopen_cpu_seconds: reopening.ns as f64 / 1e9,
+        reopen_wall_seconds: closed.0,
+        reopen_cpu_seconds: closed.1,
+        reopen_killed_wall_seconds: killed.0,
+        reopen_killed_cpu_seconds: killed.1,
         late_vote_p50_us: measure::percentile_us(&late, 50),
         late_vote_p99_us: measure::percentile_us(&late, 99),
         offender_vote_p50_us: measure::percentile_us(&offending, 50),
@@ -178,29 +189,82 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
         found,
         missed,
         falsely: named.len() as u64,
+        compared: Vec::new(),
     })
 }
 
-fn feed_epoch(
-    index: &mut Index,
-    load: &mut Load,
-    epoch: u64,
-    options: &Options,
-    clock: &mut measure::Clock,
-    named: &mut BTreeSet<ValidatorIndex>,
-    votes: &mut u64,
-) -> Result<(), IndexError> {
-    load.begin_epoch(epoch);
-    for slot in 0..32 {
-        for batch in load.slot(slot) {
-            *votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
-            named.extend(validators(&clock.run(|| index.stage_votes(&batch))?));
-            if !options.bulk {
-                clock.run(|| index.commit())?;
+fn shape() -> Shape {
+    Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 }
+}
+
+/// Wall and CPU seconds of opening an index that this benchmark left.
+pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
+    let (started, cpu) = (Instant::now(), measure::process_seconds());
+    let index = Index::open(path, shape())?;
+    let taken = (started.elapsed().as_secs_f64(), measure::process_seconds() - cpu);
+    drop(index);
+    Ok(taken)
+}
+
+/// Copies the files of an index that nobody writes to just now.
+fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
+    let copy = || {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            // Tables never change: a second name will do.
+            let name = entry.file_name();
+            if !name.to_string_lossy().ends_with(".sst") || std::fs::hard_link(entry.path(), to.join(&name)).is_err() {
+                std::fs::copy(entry.path(), to.join(&name))?;
             }
         }
+        Ok(to.to_owned())
+    };
+    copy().map_err(|error: std::io::Error| IndexError::Storage { path: to.to_owned(), reason: error.to_string() })
+}
+
+/// A load and the index it is fed to, with the CPU time of the feeding.
+struct Feed {
+    index: Index,
+    load: Load,
+    bulk: bool,
+    clock: measure::Clock,
+    /// Validators named as offenders; the load has none.
+    named: BTreeSet<ValidatorIndex>,
+    n_votes: u64,
+}
+
+impl Feed {
+    fn new(path: &Path, options: &Options) -> Result<Self, IndexError> {
+        Ok(Self {
+            index: Index::open(path, shape())?,
+            load: Load::new(options),
+            bulk: options.bulk,
+            clock: measure::Clock::default(),
+            named: BTreeSet::new(),
+            n_votes: 0,
+        })
     }
-    clock.run(|| index.commit())
+
+    fn epoch(&mut self, epoch: u64) -> Result<(), IndexError> {
+        self.load.begin_epoch(epoch);
+        (0..SLOTS).try_for_each(|slot| self.slot(slot))
+    }
+
+    /// A slot of the epoch begun last; the last one commits a whole epoch that came in bulk.
+    fn slot(&mut self, slot: u64) -> Result<(), IndexError> {
+        for batch in self.load.slot(slot) {
+            self.n_votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
+            self.named.extend(validators(&self.clock.run(|| self.index.stage_votes(&batch))?));
+            if !self.bulk {
+                self.clock.run(|| self.index.commit())?;
+            }
+        }
+        if slot + 1 == SLOTS {
+            self.clock.run(|| self.index.commit())?;
+        }
+        Ok(())
+    }
 }
 
 /// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.

@@ -1,0 +1,92 @@
+//! What shapes the data: stored with it, and compared when it is opened.
+
+use crate::IndexError;
+use crate::codec::Reader;
+use crate::db::{Cf, Db};
+use crate::open::State;
+use consensus::{Preset, Root};
+
+/// The format this program writes. Raised with every change of a key or value; older ones are listed in docs/formats.md.
+pub(crate) const FORMAT: u32 = 1;
+
+const SHAPE_KEY: &[u8] = b"shape";
+
+/// What shapes the data. The network's part is stored with it and must not change; history is a plain setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub genesis_validators_root: Root,
+    pub slots_per_epoch: u64,
+    /// Epochs to keep; what is older is deleted by [`crate::Index::prune`]. May be raised and lowered at any time.
+    pub history_epochs: u64,
+}
+
+impl Shape {
+    /// 54 000 epochs, 240 days on mainnet.
+    pub const DEFAULT_HISTORY_EPOCHS: u64 = 54_000;
+
+    pub(crate) fn preset(&self) -> Result<Preset, IndexError> {
+        match self.slots_per_epoch {
+            8 => Ok(Preset::MINIMAL),
+            16 => Ok(Preset::GNOSIS),
+            32 => Ok(Preset::MAINNET),
+            slots_per_epoch => Err(IndexError::UnknownPreset { slots_per_epoch }),
+        }
+    }
+}
+
+/// Checks the stored shape, or stores it if the index is new.
+pub(crate) fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
+    let stored = db.get(Cf::Meta, SHAPE_KEY)?.map(|value| value.to_vec());
+    let Some(stored) = stored else {
+        // The first thing written to a new index. A process killed before that leaves all tables empty.
+        if db.last_key(Cf::Votes)?.is_some() || db.last_key(Cf::Proposals)?.is_some() || db.get(Cf::Meta, State::key())?.is_some()
+        {
+            return Err(db.corrupt("it has rows but no shape"));
+        }
+        let mut batch = db.batch();
+        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
+        return batch.write();
+    };
+    compare_shape(db, shape, &stored)?;
+    if encode_shape(shape) != stored {
+        let mut batch = db.batch();
+        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
+        batch.write()?;
+    }
+    Ok(())
+}
+
+/// Checks the stored shape of an index that is only looked at.
+pub(crate) fn check_shape_of_view(db: &Db, shape: &Shape) -> Result<(), IndexError> {
+    match db.get(Cf::Meta, SHAPE_KEY)? {
+        Some(stored) => compare_shape(db, shape, &stored),
+        None => Err(IndexError::NotAnIndex { path: db.path().to_owned(), reason: "it has no shape".into() }),
+    }
+}
+
+fn compare_shape(db: &Db, shape: &Shape, stored: &[u8]) -> Result<(), IndexError> {
+    let path = db.path().to_owned();
+    let mut reader = Reader(stored);
+    let short = || db.corrupt("its shape row does not parse");
+    let found = u32::from_be_bytes(reader.array().ok_or_else(short)?);
+    if found > FORMAT {
+        return Err(IndexError::NewerVersion { path, found, known: FORMAT });
+    }
+    let root = Root::from(reader.array::<32>().ok_or_else(short)?);
+    if root != shape.genesis_validators_root {
+        return Err(IndexError::ForeignNetwork { path, found: root, wanted: shape.genesis_validators_root });
+    }
+    let slots = u64::from_be_bytes(reader.array().ok_or_else(short)?);
+    if slots != shape.slots_per_epoch {
+        return Err(IndexError::ShapeDiffers { path, found: slots, wanted: shape.slots_per_epoch });
+    }
+    Ok(())
+}
+
+fn encode_shape(shape: &Shape) -> Vec<u8> {
+    let mut out = FORMAT.to_be_bytes().to_vec();
+    out.extend_from_slice(shape.genesis_validators_root.as_slice());
+    out.extend_from_slice(&shape.slots_per_epoch.to_be_bytes());
+    out.extend_from_slice(&shape.history_epochs.to_be_bytes());
+    out
+}

@@ -1,0 +1,48 @@
+//! A look at an index without owning it: beside the process that has it open, or at a copy. Nothing in it is changed.
+
+use crate::db::Db;
+use crate::shape::check_shape_of_view;
+use crate::{Index, IndexError, KnownProposal, Shape, Stats, VotesOf};
+use consensus::ValidatorIndex;
+use std::path::Path;
+
+/// How often opening is tried: the owner may delete a file between its being listed and its being opened.
+const ATTEMPTS: usize = 5;
+
+/// The index as it was when it was opened, committed votes only.
+pub struct IndexView(Index);
+
+impl IndexView {
+    /// `shape.history_epochs` does not matter here.
+    pub fn open(dir: &Path, shape: Shape) -> Result<Self, IndexError> {
+        let mut attempt = 1;
+        loop {
+            match Self::try_open(dir, shape) {
+                // Damage is found again; what looks like it because the owner was at work is not.
+                Err(IndexError::Corrupt { .. } | IndexError::Storage { .. }) if attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn try_open(dir: &Path, shape: Shape) -> Result<Self, IndexError> {
+        let db = Db::open_read_only(dir)?;
+        check_shape_of_view(&db, &shape)?;
+        Index::load(db, shape).map(Self)
+    }
+
+    /// See [`Index::votes_of`].
+    pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
+        self.0.votes_of(validator)
+    }
+
+    /// See [`Index::proposals_of`].
+    pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
+        self.0.proposals_of(validator)
+    }
+
+    /// See [`Index::stats`]; what is counted since opening is zero.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+}
