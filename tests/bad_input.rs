@@ -3,6 +3,7 @@
 mod common;
 
 use common::{capture, findings, ids, replay, run, slashwatch, stderr};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const UNREADABLE: i32 = 65;
@@ -61,23 +62,29 @@ fn flipped_bytes_never_crash_it_and_never_accuse_anybody_else() {
     let file = capture("fulu_4");
     let honest = ids(&replay(&file, &dir.path().join("data"), &dir.path().join("honest.jsonl")));
     let whole = std::fs::read(&file).expect("readable");
-    let seed = std::process::id();
-    println!("seed {seed}");
+    // The first damages blocks so that votes are tried under the wrong committees, where sums of related keys coincide.
+    for seed in [19_331, std::process::id()] {
+        println!("seed {seed}");
+        flip_and_replay(seed, &whole, &honest, dir.path());
+    }
+}
+
+fn flip_and_replay(seed: u32, whole: &[u8], honest: &BTreeSet<String>, dir: &Path) {
     let mut random = u64::from(seed);
-    for _ in 0..12 {
-        let mut bytes = whole.clone();
+    for _ in 0..10 {
+        let mut bytes = whole.to_vec();
         for _ in 0..8 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = (random >> 20) as usize % bytes.len();
             bytes[at] ^= 1 << (random >> 60 & 7);
         }
-        let (code, told, rows) = replay_bytes(dir.path(), &bytes);
+        let (code, told, rows) = replay_bytes(dir, &bytes);
         assert!(matches!(code, Some(0 | 1 | UNREADABLE)), "seed {seed}: exit {code:?}: {told}");
         assert!(!told.contains("panicked"), "seed {seed}: {told}");
         if code != Some(0) {
             assert!(told.contains("made.e2s"), "seed {seed}: {told}");
         }
-        assert!(ids(&rows).is_subset(&honest), "seed {seed}: somebody was accused by damaged bytes");
+        assert!(ids(&rows).is_subset(honest), "seed {seed}: somebody was accused by damaged bytes");
     }
 }
 

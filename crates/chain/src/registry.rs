@@ -7,7 +7,7 @@
 
 use crate::ChainError;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
-use blst::min_pk::PublicKey;
+use blst::min_pk::{AggregatePublicKey, PublicKey};
 use consensus::{Epoch, Gwei, PubkeyBytes, Slot, Validator, ValidatorIndex};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(crate) const MAX_VERSIONS: usize = 3;
 /// Entries in which a kept version may differ from the current one.
 const MAX_OVERLAY: usize = 262_144;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
+/// Places in the registry where neighbours' keys are compared.
+const RELATION_SAMPLES: usize = 64;
 /// Keys handed to the cache at a time: bounds the memory beside the registry itself.
 const KEY_BATCH: usize = 131_072;
 
@@ -65,6 +67,8 @@ pub struct Registry {
     id: RegistryId,
     /// Validators that are due to be activated and have no epoch for it yet.
     n_pending: usize,
+    /// [`Self::has_related_keys`], as of the last state.
+    related_keys: bool,
     versions: Vec<Version>,
     /// Later states that named another key for a known index; the first one stays.
     conflicting_keys: u64,
@@ -119,6 +123,26 @@ impl Registry {
             slashed: record.balance & SLASHED_BIT != 0,
             effective_balance: Gwei::new(u64::from(record.balance & !SLASHED_BIT) * GWEI_PER_ETH),
         })
+    }
+
+    /// Whether neighbours' keys lie at equal distances, as in test networks whose secret keys are 1, 2, 3, ... Sums of different
+    /// sets of such keys coincide, so that a good signature of one set verifies for another. Keys that were made independently
+    /// do not do that, and those on a real network are.
+    pub fn has_related_keys(&self) -> bool {
+        self.related_keys
+    }
+
+    fn looks_for_related_keys(&self) -> bool {
+        let step = (self.keys.len() / RELATION_SAMPLES).max(1);
+        let sum = |a: &PublicKey, b: &PublicKey| {
+            let sum = AggregatePublicKey::aggregate(&[a, b], false);
+            sum.map(|sum| sum.to_public_key())
+        };
+        let equally_far = |keys: &[PublicKey]| match keys {
+            [a, b, c] if a != b => matches!((sum(a, c), sum(b, b)), (Ok(outer), Ok(inner)) if outer == inner),
+            _ => false,
+        };
+        self.keys.windows(3).step_by(step).any(equally_far)
     }
 
     /// The indices of the given keys, in one pass over the registry (about 0.2 s per million); unknown ones are left out.
@@ -223,6 +247,7 @@ impl Registry {
             }
         }
         self.add_keys(&batch, n_validators, cache, progress);
+        self.related_keys = self.related_keys || self.looks_for_related_keys();
         if conflicts > 0 {
             self.conflicting_keys += conflicts;
             warn!(conflicts, %slot, "a state has other keys for known validators, the first ones stay; is it from a branch that will be given up?");
@@ -357,4 +382,32 @@ fn narrow(epoch: Epoch) -> u32 {
 
 fn wide(epoch: u32) -> Epoch {
     if epoch == u32::MAX { Epoch::FAR_FUTURE } else { Epoch::new(u64::from(epoch)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blst::min_pk::SecretKey;
+
+    fn registry(secrets: impl Iterator<Item = SecretKey>) -> Registry {
+        Registry { keys: secrets.map(|secret| secret.sk_to_pk()).collect(), ..Registry::default() }
+    }
+
+    fn number(n: u64) -> SecretKey {
+        let mut bytes = [0u8; 32];
+        bytes[24..].copy_from_slice(&n.to_be_bytes());
+        SecretKey::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn keys_in_series_are_told_from_independent_ones() {
+        assert!(registry((1..65).map(number)).looks_for_related_keys());
+        assert!(registry((0..3).map(|n| number(1_000_003 + 7 * n))).looks_for_related_keys());
+        let independent = |n: u8| SecretKey::key_gen(&[n; 32], &[]).unwrap();
+        assert!(!registry((0..100).map(independent)).looks_for_related_keys());
+        assert!(!registry((0..2).map(|n| number(n + 1))).looks_for_related_keys(), "two keys are always at some distance");
+        assert!(!registry(std::iter::empty()).looks_for_related_keys());
+        // The same key three times is a distance of nothing.
+        assert!(!registry((0..3).map(|_| number(9))).looks_for_related_keys());
+    }
 }

@@ -108,9 +108,15 @@ impl Verifier {
                     let vote = docket.add(vote_claim(&network, attestation, &job, only));
                     asked.push(Asked { job, vote, outer });
                 }
-                Resolution::Candidates(candidates) => {
+                Resolution::Candidates(mut candidates) => {
+                    if chain.registry().has_related_keys() {
+                        // Several such keys can add up to the same under a wrong shuffling: a guess would accuse the innocent.
+                        candidates.retain(|candidate| matches!(candidate.members, Members::One(_)));
+                    }
                     if self.ballots.contains(&said(attestation, job.data_root)) {
                         ledger.settle(job.item, Outcome::Duplicate);
+                    } else if candidates.is_empty() {
+                        self.park(job, ledger);
                     } else if patience.is_over() || (!self.is_behind(chain, &job, now) && self.may_try(&job)) {
                         open.push(Open { job, candidates: candidates.into() });
                     } else {
