@@ -120,6 +120,95 @@ pub enum AlertAction {
 pub enum Bench {
     /// The vote index: CPU, growth, memory and latencies for a network of this size.
     Index(BenchIndex),
+    /// Signature checking: CPU per vote, against the floor of the same run.
+    Verify(BenchVerify),
+    /// The whole pipeline under mainnet's load: unpaced from a capture, then in real time.
+    Pipeline(BenchPipeline),
+    /// One process of `bench pipeline`.
+    #[command(hide = true)]
+    Part {
+        /// What it is to do, as JSON.
+        options: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct BenchVerify {
+    /// Single votes, all of one slot.
+    #[arg(long, default_value_t = 31_250)]
+    pub votes: u64,
+    /// Different data among them.
+    #[arg(long, default_value_t = 1)]
+    pub distinct_data: u64,
+    /// One JSON object on one line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// By which way messages reach the watcher in real time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Over {
+    /// Handed over inside the watcher's process.
+    Memory,
+    /// Published over loopback by another process.
+    Libp2p,
+}
+
+/// Which of its two runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Runs {
+    Both,
+    /// As fast as it goes, from a capture.
+    Unpaced,
+    /// In real time.
+    Paced,
+}
+
+#[derive(clap::Args)]
+pub struct BenchPipeline {
+    /// Validators that vote.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub validators: usize,
+    /// Validators in the registry, those that have left included; as many as vote if not given.
+    #[arg(long)]
+    pub registered: Option<usize>,
+    /// Slots measured, after one that warms up.
+    #[arg(long, default_value_t = 8)]
+    pub slots: u64,
+    /// In how many copies each honest message arrives (memory); over libp2p each of two publishers sends everything.
+    #[arg(long, default_value_t = 2)]
+    pub copies: u32,
+    /// Forged votes for 100 honest ones.
+    #[arg(long, default_value_t = 0)]
+    pub forged: u32,
+    /// Peers that share the forging.
+    #[arg(long, default_value_t = 4)]
+    pub forgers: u32,
+    /// Junk for 100 honest votes.
+    #[arg(long, default_value_t = 0)]
+    pub junk: u32,
+    /// Validators that vote twice.
+    #[arg(long, default_value_t = 100)]
+    pub offenders: usize,
+    #[arg(long, value_enum, default_value_t = Over::Memory)]
+    pub over: Over,
+    #[arg(long, value_enum, default_value_t = Runs::Both)]
+    pub runs: Runs,
+    /// Share of single votes that are proven so that they may be forwarded, in real time.
+    #[arg(long, default_value_t = 100)]
+    pub forward_percent: u8,
+    /// Seconds from the start of the watcher in real time to genesis; must suffice for loading.
+    #[arg(long)]
+    pub lead_seconds: Option<u64>,
+    /// Makes the same load again.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Keeps load and data here; a temporary folder, removed afterwards, if not given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// One JSON object on one line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

@@ -49,6 +49,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
+        Command::Bench { what: Bench::Verify(options) } => bench::verify(&options),
+        Command::Bench { what: Bench::Pipeline(options) } => bench::pipeline(&options),
+        Command::Bench { what: Bench::Part { options } } => {
+            log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
+            bench::part(&options)
+        }
         Command::Alert { action: AlertAction::Test { route, config } } => {
             let config = Config::load(&config)?;
             let answer = pipeline::run::test_alert(&config, &route)?;

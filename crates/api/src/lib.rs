@@ -13,13 +13,15 @@
 //! ```no_run
 //! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts { store, status, registry: prometheus::Registry::new(), max_streams: 1024 };
+//! let parts = api::ApiParts { store, status, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
+//!     header_timeout: api::HEADER_TIMEOUT };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod connections;
 mod events;
 mod findings;
 pub mod metrics;
@@ -30,5 +32,6 @@ mod process;
 mod server;
 pub mod view;
 
+pub use connections::HEADER_TIMEOUT;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
 pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};

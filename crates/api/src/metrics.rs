@@ -11,6 +11,9 @@ pub const STREAMS_REFUSED: &str = "slashwatch_api_streams_refused_total";
 /// Findings sent on event streams, all streams together.
 pub const STREAM_EVENTS: &str = "slashwatch_api_stream_events_total";
 
+/// Connections closed at once because all were taken.
+pub const CONNECTIONS_REFUSED: &str = "slashwatch_api_connections_refused_total";
+
 /// The counters, registered.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -18,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) streams: IntGauge,
     pub(crate) streams_refused: IntCounter,
     pub(crate) stream_events: IntCounter,
+    pub(crate) connections_refused: IntCounter,
 }
 
 impl Metrics {
@@ -28,11 +32,13 @@ impl Metrics {
             streams: IntGauge::new(STREAMS, "Event streams open now")?,
             streams_refused: IntCounter::new(STREAMS_REFUSED, "Event streams refused because all were taken")?,
             stream_events: IntCounter::new(STREAM_EVENTS, "Findings sent on event streams")?,
+            connections_refused: IntCounter::new(CONNECTIONS_REFUSED, "Connections closed at once because all were taken")?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.streams.clone()))?;
         registry.register(Box::new(metrics.streams_refused.clone()))?;
         registry.register(Box::new(metrics.stream_events.clone()))?;
+        registry.register(Box::new(metrics.connections_refused.clone()))?;
         Ok(metrics)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::{StatusSource, events, findings, middleware, page, process};
+use crate::{StatusSource, connections, events, findings, middleware, page, process};
 use axum::Router;
 use axum::routing::get;
 use evidence::{Store, Subscription};
@@ -18,9 +18,6 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// How long a stop waits for answers under way. Event streams end at once.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
 /// Why the API does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -28,8 +25,6 @@ pub enum ApiError {
     PortInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}; set another `api.listen`")]
     Bind { address: SocketAddr, source: std::io::Error },
-    #[error("serving failed: {0}; restart, and report it if it happens again")]
-    Serve(std::io::Error),
     #[error("the registry already has the counters of an API ({0}); give each API its own registry")]
     Metrics(prometheus::Error),
 }
@@ -42,6 +37,11 @@ pub struct ApiParts {
     pub registry: Registry,
     /// Event streams open at once; one more is refused with 503.
     pub max_streams: usize,
+    /// Connections open at once, event streams included; one more is closed at once.
+    pub max_connections: usize,
+    /// For the head of a request to arrive whole, from the connection's start or the answer before; [`crate::HEADER_TIMEOUT`] unless there is a
+    /// reason.
+    pub header_timeout: Duration,
 }
 
 /// A bound address that is not served yet.
@@ -70,17 +70,10 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
 
 /// Serves until `stop` is cancelled: then event streams end, answers under way are finished within a grace, and it returns.
 pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
-    let app = app(parts, stop.clone())?;
-    let serving = axum::serve(listener.listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let cut_off = async {
-        stop.cancelled().await;
-        tokio::time::sleep(STOP_GRACE).await;
-    };
-    tokio::select! {
-        served = async { serving.await } => served.map_err(ApiError::Serve),
-        // A client that takes nothing must not keep the process alive.
-        () = cut_off => Ok(()),
-    }
+    let limits = connections::Limits { connections: parts.max_connections, header_timeout: parts.header_timeout };
+    let (app, metrics) = app(parts, stop.clone())?;
+    connections::serve(listener.listener, app, limits, metrics.connections_refused, stop).await;
+    Ok(())
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.
@@ -126,8 +119,8 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(events::stream))
 }
 
-fn app(parts: ApiParts, stop: CancellationToken) -> Result<Router, ApiError> {
-    let ApiParts { store, status, registry, max_streams } = parts;
+fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), ApiError> {
+    let ApiParts { store, status, registry, max_streams, max_connections: _, header_timeout: _ } = parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // Callbacks come from the recording thread, one at a time, so the number only grows.
@@ -138,7 +131,7 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<Router, ApiError> {
         store,
         status,
         registry,
-        metrics,
+        metrics: metrics.clone(),
         max_streams,
         free_streams: Arc::new(Semaphore::new(max_streams.min(Semaphore::MAX_PERMITS))),
         newest,
@@ -155,5 +148,5 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<Router, ApiError> {
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
         .with_state(shared);
-    Ok(router)
+    Ok((router, metrics))
 }

@@ -9,6 +9,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Longer than this would hold up every finding whose first message is still unproven.
+const MAX_GATHER: Duration = Duration::from_secs(1);
+
 /// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -95,6 +98,11 @@ pub struct VerifyConfig {
     pub parked_messages: usize,
     /// Messages verified together at most.
     pub batch_messages: usize,
+    /// How long ordinary votes are gathered before they are verified together.
+    #[serde(with = "humantime_serde")]
+    pub gather: Duration,
+    /// With `random_combination`: this share of single votes is proven so that it may be forwarded, the rest as with `sums`.
+    pub forward_percent: u8,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,6 +151,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// Event streams open at once.
     pub max_streams: usize,
+    /// Connections open at once, event streams included.
+    pub max_connections: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,7 +209,14 @@ impl Default for GossipConfig {
 
 impl Default for VerifyConfig {
     fn default() -> Self {
-        Self { singles: SinglesProof::RandomCombination, threads: 0, parked_messages: 65_536, batch_messages: 2048 }
+        Self {
+            singles: SinglesProof::RandomCombination,
+            threads: 0,
+            parked_messages: 65_536,
+            batch_messages: 1024,
+            gather: Duration::from_millis(20),
+            forward_percent: 100,
+        }
     }
 }
 
@@ -211,7 +228,7 @@ impl Default for IndexConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 5080)), max_streams: 1024 }
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 5080)), max_streams: 1024, max_connections: 2048 }
     }
 }
 
@@ -348,10 +365,17 @@ impl Config {
             ("gossip.max_peers", gossip.max_peers),
             ("verify.batch_messages", self.verify.batch_messages),
             ("api.max_streams", self.api.max_streams),
+            ("api.max_connections", self.api.max_connections),
         ] {
             if value == 0 {
                 wrong(key, "must be at least 1".into());
             }
+        }
+        if self.verify.forward_percent > 100 {
+            wrong("verify.forward_percent", format!("{} is more than all; use 0 to 100", self.verify.forward_percent));
+        }
+        if self.verify.gather > MAX_GATHER {
+            wrong("verify.gather", format!("{:?} would hold up findings; use at most {MAX_GATHER:?}", self.verify.gather));
         }
         if !gossip.enabled && !self.event_stream.enabled {
             wrong("gossip.enabled", "no source is left: enable gossip or `event_stream`".into());

@@ -11,6 +11,7 @@
 //! repeat changes nothing.
 
 use crate::datadir::{DataDir, DataDirError};
+use crate::lanes::Shed;
 use crate::metrics::Metrics;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch};
@@ -18,7 +19,7 @@ use detect::{Judged, Unproven};
 use evidence::{Addressee, Evidence, Finding, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::sync::Arc;
-use verify::{MessageOutcome, RawMessage, UnixNs, Verified, Verifier};
+use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, Triage, UnixNs, Verified, Verifier};
 
 /// Why the engine has to stop. Nothing a message contains leads here.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +117,31 @@ impl Engine {
         let processed = self.settle(verified)?;
         self.prune(now)?;
         Ok(processed)
+    }
+
+    /// What a message would be if it were true, for its place in the lanes.
+    pub fn triage(&mut self, message: &RawMessage) -> Triage {
+        let network = self.chain.network();
+        let (slot, slots_per_epoch) = (network.slot_at(message.received_at.0), network.preset().slots_per_epoch);
+        self.verifier.triage(message, slots_per_epoch, slot)
+    }
+
+    /// How this peer's messages are judged.
+    pub fn repute(&self, peer: Option<&PeerBytes>) -> Repute {
+        self.verifier.repute(peer)
+    }
+
+    /// A message that is not judged, with its outcome: it is counted like any other.
+    pub fn turn_away(&mut self, message: RawMessage, outcome: Outcome, why: Shed) -> MessageOutcome {
+        self.metrics.shed.with_label_values(&[why.label()]).inc();
+        let report = (message.ticket, message.origin.peer, message.kind, outcome);
+        self.metrics.messages.with_label_values(&[report.2.label(), report.3.label()]).inc();
+        report
+    }
+
+    /// Messages that wait for the engine.
+    pub fn show_waiting(&self, n: usize) {
+        self.metrics.queue.with_label_values(&["lanes"]).set(n as i64);
     }
 
     /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.

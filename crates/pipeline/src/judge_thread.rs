@@ -1,16 +1,29 @@
-//! The thread that owns the engine while the watcher runs: takes what has queued up, processes it, says what followed.
+//! The thread that owns the engine while the watcher runs: takes what has queued up, sorts it into [`Lanes`], judges what is due,
+//! says what followed.
 //!
-//! A batch is whatever waits, up to a bound: under light load a message is judged at once, under heavy load many share one
-//! pairing. Between two messages the thread wakes with the clock, so that what is parked is tried again or ends its waiting.
+//! Contradictions and blocks are judged as soon as the thread looks, other votes when some have gathered: under light load
+//! that is a moment later, under heavy load many share one equation. With the clock it wakes too, so that what is parked is
+//! tried again or ends its waiting.
 
 use crate::clock;
 use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
+use crate::lanes::{LaneLimits, Lanes, Shed};
 use crate::status::Snapshot;
 use consensus::{Checkpoint, Root};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
-use verify::{RawMessage, Ticket, Verdict};
+use verify::{MessageOutcome, Outcome, RawMessage, Ticket, Verdict};
+
+/// While messages gather, the thread looks this often for a contradiction among the new ones. A wake-up for each message would cost
+/// more than the messages do.
+const LOOK: Duration = Duration::from_millis(5);
+/// Inputs sorted before what is due gets its turn.
+const MAX_SORTED: usize = 8192;
+const OVERLOAD: &str = "shed: more votes than can be judged";
+const LIAR: &str = "shed: more from peers that forge than can be judged";
 
 /// What the thread is told.
 pub enum Input {
@@ -38,40 +51,100 @@ pub struct Effects {
 
 /// Runs until the queue is closed and empty; gives the engine back for its last words.
 pub fn run(
-    mut engine: Engine,
-    mut watch: Watchkeeper,
+    engine: Engine,
+    watch: Watchkeeper,
     mut queue: mpsc::Receiver<Input>,
     effects: &Effects,
-    batch_messages: usize,
+    limits: LaneLimits,
 ) -> Result<Engine, EngineError> {
-    let mut waiting = Vec::with_capacity(batch_messages);
-    loop {
-        if queue.blocking_recv_many(&mut waiting, batch_messages) == 0 {
-            return Ok(engine);
+    let mut judge = Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false };
+    let mut open = true;
+    while open || !judge.lanes.is_empty() {
+        let now = clock::now();
+        match judge.lanes.due_in(now) {
+            None if open => match queue.blocking_recv() {
+                Some(input) => judge.take_in(input),
+                None => open = false,
+            },
+            Some(wait) if open && !wait.is_zero() => std::thread::sleep(wait.min(LOOK)),
+            None | Some(_) => {}
         }
-        let mut batch = Vec::with_capacity(waiting.len());
-        for input in waiting.drain(..) {
-            match input {
-                Input::Message(message) => batch.push(message),
-                Input::Tick => {}
-                Input::Finality { justified, finalized } => engine.note_finality(justified, finalized),
-                Input::State(ssz) => match engine.add_state(&ssz) {
-                    Ok(()) => tracing::info!(validators = engine.chain().registry().len(), "newer state taken over"),
-                    // A node's bad answer is no reason to stop; what is known stays.
-                    Err(error) => tracing::warn!(%error, "a node's state is refused"),
-                },
+        for _ in 0..MAX_SORTED {
+            if !judge.lanes.has_room() {
+                break;
+            }
+            match queue.try_recv() {
+                Ok(input) => judge.take_in(input),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    open = false;
+                    break;
+                }
             }
         }
+        judge.judge(open)?;
+    }
+    Ok(judge.engine)
+}
+
+struct Judge<'a> {
+    engine: Engine,
+    watch: Watchkeeper,
+    lanes: Lanes,
+    effects: &'a Effects,
+    ticked: bool,
+}
+
+impl Judge<'_> {
+    fn take_in(&mut self, input: Input) {
+        match input {
+            Input::Message(message) => {
+                let triage = self.engine.triage(&message);
+                let repute = self.engine.repute(message.origin.peer.as_ref());
+                if let Some((message, why)) = self.lanes.push(message, triage, repute) {
+                    let outcome = match why {
+                        Shed::Known => Outcome::Duplicate,
+                        Shed::Overload => Outcome::Refused(OVERLOAD),
+                        Shed::Liar => Outcome::Refused(LIAR),
+                    };
+                    let report = self.engine.turn_away(message, outcome, why);
+                    self.report(&[report]);
+                }
+            }
+            Input::Tick => self.ticked = true,
+            Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
+            Input::State(ssz) => match self.engine.add_state(&ssz) {
+                Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),
+                // A node's bad answer is no reason to stop; what is known stays.
+                Err(error) => tracing::warn!(%error, "a node's state is refused"),
+            },
+        }
+    }
+
+    /// One batch, if one is due, or if time went on; at the end whatever is left.
+    fn judge(&mut self, open: bool) -> Result<(), EngineError> {
         let now = clock::now();
-        let processed = engine.process(batch, now)?;
-        for (ticket, _, _, outcome) in &processed.reports {
+        let until = if open { now } else { verify::UnixNs(u64::MAX) };
+        let engine = &self.engine;
+        let batch = self.lanes.take(until, |peer| engine.repute(peer));
+        if batch.is_empty() && !std::mem::take(&mut self.ticked) {
+            return Ok(());
+        }
+        let processed = self.engine.process(batch, now)?;
+        self.report(&processed.reports);
+        self.watch.watched(self.engine.chain().network().slot_at(now.0))?;
+        self.engine.show_waiting(self.lanes.len());
+        tell(&self.engine, self.effects);
+        Ok(())
+    }
+
+    fn report(&self, reports: &[MessageOutcome]) {
+        for (ticket, _, _, outcome) in reports {
             if let Some(ticket) = ticket.filter(|_| outcome.is_final()) {
                 // A full channel leaves the ticket to expire, which the source counts.
-                let _ = effects.verdicts.try_send((ticket, outcome.verdict()));
+                let _ = self.effects.verdicts.try_send((ticket, outcome.verdict()));
             }
         }
-        watch.watched(engine.chain().network().slot_at(now.0))?;
-        tell(&engine, effects);
     }
 }
 

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod alerts;
+pub mod bench;
 pub mod bootstrap;
 pub mod capture;
 pub mod clock;
@@ -16,6 +17,7 @@ mod error;
 mod gaps;
 pub mod inspect;
 mod judge_thread;
+pub mod lanes;
 mod lineage;
 mod listen;
 pub mod metrics;

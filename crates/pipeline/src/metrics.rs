@@ -8,6 +8,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Messages by kind and final outcome; the sum over outcomes plus `parked` is everything that came in.
     pub messages: IntCounterVec,
+    /// Of these, messages that were not judged, by reason: known already, or no capacity.
+    pub shed: IntCounterVec,
     pub findings: IntCounterVec,
     /// Second message's arrival to finding on disk.
     pub finding_latency: Histogram,
@@ -36,6 +38,14 @@ impl Metrics {
             gauge
         };
         let messages = counters("slashwatch_messages_total", "Messages by kind and final outcome", &["kind", "outcome"]);
+        let shed = counters(
+            "slashwatch_shed_messages_total",
+            "Messages not judged, by reason; part of slashwatch_messages_total",
+            &["reason"],
+        );
+        for reason in crate::lanes::Shed::ALL {
+            shed.with_label_values(&[reason.label()]).inc_by(0);
+        }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
         let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
             .expect("a constant, valid name");
@@ -54,6 +64,7 @@ impl Metrics {
         registry.register(Box::new(process)).expect("registered once");
         Self {
             messages,
+            shed,
             findings,
             finding_latency,
             unproven,

@@ -14,6 +14,7 @@ use crate::engine::{Engine, EngineError, EngineParts};
 use crate::error::PipelineError;
 use crate::gaps::Watchkeeper;
 use crate::judge_thread::{self, Effects, Input};
+use crate::lanes::LaneLimits;
 use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
 use crate::node_task::{NodeTask, Wishes};
@@ -71,6 +72,7 @@ pub struct Watcher {
     alerts: Option<Dispatcher>,
     engine_thread: std::thread::JoinHandle<Option<Engine>>,
     cancel: CancellationToken,
+    queue: mpsc::WeakSender<Input>,
     // Last: releases the directory when everything else is gone.
     _dir: DataDir,
 }
@@ -117,7 +119,7 @@ impl Watcher {
 
         let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
         let (fail, failed) = oneshot::channel();
-        let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, config.verify.batch_messages, fail)?;
+        let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, lane_limits(&config), fail)?;
         let mut tasks: Vec<NamedTask> =
             vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
         if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
@@ -143,6 +145,7 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
+        let feed = queue.downgrade();
         drop(queue);
 
         let alerts = (!routes.is_empty()).then(|| Dispatcher::start(store.clone(), routes, alerts::now));
@@ -163,12 +166,14 @@ impl Watcher {
                 status: page.clone(),
                 registry: metrics.registry.clone(),
                 max_streams: config.api.max_streams,
+                max_connections: config.api.max_connections,
+                header_timeout: api::HEADER_TIMEOUT,
             };
             tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
         }
         tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
         guard.disarm();
-        Ok(Self { store, api_address, page, failed, tasks, alerts, engine_thread, cancel, _dir: dir })
+        Ok(Self { store, api_address, page, failed, tasks, alerts, engine_thread, cancel, queue: feed, _dir: dir })
     }
 
     pub fn store(&self) -> &Store {
@@ -188,6 +193,20 @@ impl Watcher {
     /// Peers connected now.
     pub fn n_peers(&self) -> u64 {
         self.page.n_peers()
+    }
+
+    /// What is known of peers, as of the last second.
+    pub fn peers(&self) -> Arc<Vec<sources::gossip::PeerInfo>> {
+        self.page.gossip.as_ref().map(GossipControl::peers).unwrap_or_default()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.page.metrics
+    }
+
+    /// A door for messages that come from no source of the watcher's own. `None` once it stops.
+    pub fn feed(&self) -> Option<Feed> {
+        self.queue.upgrade().map(Feed)
     }
 
     /// Resolves when the engine cannot go on: a full disk, a damaged database, a defect of ours.
@@ -228,6 +247,16 @@ impl Watcher {
     }
 }
 
+/// Hands messages to a running watcher as its sources do. While one is held, the watcher does not end.
+pub struct Feed(mpsc::Sender<Input>);
+
+impl Feed {
+    /// Whether there was room: a source that cannot wait sheds what does not fit.
+    pub fn offer(&self, message: verify::RawMessage) -> bool {
+        self.0.try_send(Input::Message(message)).is_ok()
+    }
+}
+
 async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {
     if let Err(error) = api::serve(listener, parts, cancel).await {
         tracing::error!(%error, "the API stopped; findings are still recorded and alerts sent");
@@ -239,10 +268,10 @@ fn spawn_engine(
     watch_kept: Watchkeeper,
     inputs: mpsc::Receiver<Input>,
     effects: Effects,
-    batch_messages: usize,
+    limits: LaneLimits,
     fail: oneshot::Sender<EngineError>,
 ) -> Result<std::thread::JoinHandle<Option<Engine>>, PipelineError> {
-    let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, batch_messages) {
+    let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, limits) {
         Ok(engine) => Some(engine),
         Err(error) => {
             let _ = fail.send(error);
@@ -281,11 +310,18 @@ fn verify_config(config: &Config) -> VerifyConfig {
         threads: config.verify.threads,
         singles: match config.verify.singles {
             SinglesProof::Sums => verify::SinglesProof::Sums,
+            SinglesProof::RandomCombination if config.verify.forward_percent < 100 => {
+                verify::SinglesProof::Mixed { alone_percent: config.verify.forward_percent }
+            }
             SinglesProof::RandomCombination => verify::SinglesProof::RandomCombination,
         },
         parking: ParkingLimits { messages: config.verify.parked_messages, ..ParkingLimits::default() },
         ..VerifyConfig::default()
     }
+}
+
+fn lane_limits(config: &Config) -> LaneLimits {
+    LaneLimits { messages: config.gossip.queue_messages, batch: config.verify.batch_messages, gather: config.verify.gather }
 }
 
 /// Sends a test message to a route; the answer says what happened.

@@ -16,12 +16,12 @@ use consensus::{
 };
 use std::fmt::Write as _;
 
-const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
+pub(crate) const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
 const HISTORICAL_ROOTS_LIMIT: u64 = 1 << 24;
 const MAX_PENDING_ATTESTATIONS_PER_SLOT: u64 = 128;
 const PENDING_DEPOSITS_LIMIT: u64 = 1 << 27;
 /// 32 ETH in Gwei.
-const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
+pub(crate) const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
 
 /// The first state of a simulated network.
 #[derive(Clone, Debug)]
@@ -84,11 +84,22 @@ impl Genesis {
         let validators = Value::List { items: pubkeys.iter().map(validator).collect(), limit: VALIDATOR_REGISTRY_LIMIT };
         let validators_root = validators.root();
         let randao_mix = Root::from(scenario.dice().hash("eth1 block", &[]));
-        let first_header = BeaconBlockHeader {
-            body_root: Body::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
-            ..BeaconBlockHeader::default()
+        let first_header = first_header(fork, preset);
+        let active: Vec<u32> = (0..scenario.n_validators as u32).collect();
+        let parts = Parts {
+            fork,
+            preset,
+            keys,
+            time,
+            slot: Slot::new(0),
+            active: &active,
+            n_validators: pubkeys.len(),
+            validators,
+            validators_root,
+            randao_mix,
+            block_roots: Value::zeros(32 * preset.slots_per_historical_root),
+            latest_header: first_header,
         };
-        let parts = Parts { scenario, preset, keys, time, validators, validators_root, randao_mix, first_header };
         let state = parts.state();
         let state_root = state.root();
         Self {
@@ -103,37 +114,56 @@ impl Genesis {
     }
 }
 
-struct Parts<'a> {
-    scenario: &'a Scenario,
-    preset: &'a Preset,
-    keys: &'a Keyring,
-    time: u64,
-    validators: Value,
-    validators_root: Root,
-    randao_mix: Root,
-    first_header: BeaconBlockHeader,
+/// The header of the block at slot 0, without the state's root.
+pub(crate) fn first_header(fork: ForkName, preset: &Preset) -> BeaconBlockHeader {
+    BeaconBlockHeader {
+        body_root: Body::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
+        ..BeaconBlockHeader::default()
+    }
+}
+
+/// What an early state is made of: no history, no finality, everybody with 32 ETH.
+pub(crate) struct Parts<'a> {
+    pub(crate) fork: ForkName,
+    pub(crate) preset: &'a Preset,
+    pub(crate) keys: &'a Keyring,
+    /// Genesis, seconds since the Unix epoch.
+    pub(crate) time: u64,
+    pub(crate) slot: Slot,
+    /// Ascending.
+    pub(crate) active: &'a [u32],
+    pub(crate) n_validators: usize,
+    /// The registry, as a list or already written out.
+    pub(crate) validators: Value,
+    pub(crate) validators_root: Root,
+    pub(crate) randao_mix: Root,
+    /// `SLOTS_PER_HISTORICAL_ROOT` roots.
+    pub(crate) block_roots: Value,
+    pub(crate) latest_header: BeaconBlockHeader,
 }
 
 impl Parts<'_> {
     /// `BeaconState`.
-    fn state(self) -> Value {
-        let (preset, fork) = (self.preset, self.scenario.fork);
-        let n = self.scenario.n_validators as u64;
+    pub(crate) fn state(self) -> Value {
+        let (preset, fork) = (self.preset, self.fork);
+        let n = self.n_validators as u64;
         let version = Value::bytes(&fork_version(fork));
         let no_root = || root(Root::ZERO);
+        let committee = self.sync_committee(n);
+        let lookahead = self.proposer_lookahead();
         let mut fields = vec![
             Value::u64(self.time),
             root(self.validators_root),
-            Value::u64(0),
+            Value::u64(self.slot.as_u64()),
             Value::Container(vec![version.clone(), version, Value::u64(0)]),
-            header(&self.first_header),
-            Value::zeros(32 * preset.slots_per_historical_root),
+            header(&self.latest_header),
+            self.block_roots,
             Value::zeros(32 * preset.slots_per_historical_root),
             Value::Packed { bytes: Vec::new(), length: 0, limit_chunks: HISTORICAL_ROOTS_LIMIT },
             Value::Container(vec![no_root(), Value::u64(n), root(self.randao_mix)]),
             Value::empty(preset.epochs_per_eth1_voting_period * preset.slots_per_epoch),
             Value::u64(n),
-            self.validators.clone(),
+            self.validators,
             Value::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
             Value::Fixed(self.randao_mix.as_slice().repeat(preset.epochs_per_historical_vector as usize)),
             Value::zeros(8 * preset.epochs_per_slashings_vector),
@@ -149,7 +179,6 @@ impl Parts<'_> {
         fields.extend([Value::zeros(1), never.clone(), never.clone(), never]);
         if fork >= ForkName::Altair {
             fields.push(Value::u64_list((0..n).map(|_| 0), VALIDATOR_REGISTRY_LIMIT));
-            let committee = self.sync_committee(n);
             fields.extend([committee.clone(), committee]);
         }
         if fork >= ForkName::Bellatrix {
@@ -166,14 +195,14 @@ impl Parts<'_> {
             fields.push(Value::empty(preset.pending_consolidations_limit));
         }
         if fork >= ForkName::Fulu {
-            fields.push(self.proposer_lookahead());
+            fields.push(lookahead);
         }
         Value::Container(fields)
     }
 
     fn sync_committee(&self, n: u64) -> Value {
         let members: Vec<ValidatorIndex> = (0..self.preset.sync_committee_size).map(|i| ValidatorIndex::new(i % n)).collect();
-        let by_index = self.keys.pubkeys(self.scenario.n_validators.min(members.len()));
+        let by_index = self.keys.pubkeys(self.n_validators.min(members.len()));
         let pubkeys = members.iter().flat_map(|member| by_index[member.as_u64() as usize].to_vec()).collect::<Vec<u8>>();
         // A vector of composite byte vectors: its chunks are the roots of 48 bytes each, so not one packed value.
         let pubkeys = Value::Container(pubkeys.chunks_exact(48).map(Value::bytes).collect());
@@ -182,11 +211,10 @@ impl Parts<'_> {
 
     /// Fulu: proposers of epochs 0 and 1, as `initialize_proposer_lookahead` computes them.
     fn proposer_lookahead(&self) -> Value {
-        let active: Vec<u32> = (0..self.scenario.n_validators as u32).collect();
         let mut bytes = Vec::new();
         for slot in 0..2 * self.preset.slots_per_epoch {
             let slot = Slot::new(slot);
-            let proposer = crate::proposer::proposer(self.scenario.fork, self.preset, &active, self.randao_mix, slot);
+            let proposer = crate::proposer::proposer(self.fork, self.preset, self.active, self.randao_mix, slot);
             bytes.extend_from_slice(&proposer.as_u64().to_le_bytes());
         }
         Value::Fixed(bytes)

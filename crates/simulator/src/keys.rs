@@ -13,10 +13,15 @@
 //! Nothing about these keys is secret: anybody with the scenario's seed has them.
 
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature};
+use blst::{blst_p1, blst_p2, p1_affines, p2_affines};
 use consensus::{PubkeyBytes, Root, SignatureBytes, ValidatorIndex, sha256};
 
 /// Ciphersuite of the consensus layer (phase0/beacon-chain.md, "BLS signatures").
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+/// Points brought into affine form together: one inversion for all of them.
+const AFFINE_BATCH: usize = 8192;
+/// Multiples of `H(m)` kept ready in [`Keyring::sign_each`]: validators further apart than this cost more additions.
+const STEPS: usize = 512;
 
 /// All keys of a simulated network.
 #[derive(Clone, Debug)]
@@ -62,15 +67,52 @@ impl Keyring {
 
     /// Public keys of validators 0 to `n` - 1, compressed.
     pub fn pubkeys(&self, n: usize) -> Vec<PubkeyBytes> {
+        self.public_keys(n).iter().map(|key| PubkeyBytes::from(key.to_bytes())).collect()
+    }
+
+    /// Public keys of validators 0 to `n` - 1: one addition and a share of an inversion each.
+    pub fn public_keys(&self, n: usize) -> Vec<PublicKey> {
         let generator = small_secret(1).sk_to_pk();
         let mut sum = AggregatePublicKey::from_public_key(&self.secret(ValidatorIndex::new(0)).sk_to_pk());
         let mut keys = Vec::with_capacity(n);
-        for _ in 0..n {
-            keys.push(PubkeyBytes::from(sum.to_public_key().to_bytes()));
-            // Without a group check this has nothing to refuse: the generator is in the group.
-            let _ = sum.add_public_key(&generator, false);
+        let mut batch: Vec<blst_p1> = Vec::with_capacity(AFFINE_BATCH.min(n));
+        while keys.len() < n {
+            batch.clear();
+            for _ in 0..AFFINE_BATCH.min(n - keys.len()) {
+                batch.push(sum.into());
+                // Without a group check this has nothing to refuse: the generator is in the group.
+                let _ = sum.add_public_key(&generator, false);
+            }
+            keys.extend(p1_affines::from(&batch).as_slice().iter().map(|point| PublicKey::from(*point)));
         }
         keys
+    }
+
+    /// Each validator's own signature over one signing root. `validators` ascending: the step from one to the next is an
+    /// addition of a ready multiple of `H(m)`.
+    pub fn sign_each(&self, validators: &[ValidatorIndex], signing_root: Root) -> Vec<Signature> {
+        let Some(first) = validators.first() else { return Vec::new() };
+        let steps = multiples(&small_secret(1).sign(signing_root.as_slice(), DST, &[]), STEPS);
+        let start = self.secret(*first).sign(signing_root.as_slice(), DST, &[]);
+        let mut sum = AggregateSignature::from_signature(&start);
+        let mut at = first.as_u64();
+        let mut signatures = Vec::with_capacity(validators.len());
+        let mut batch: Vec<blst_p2> = Vec::with_capacity(AFFINE_BATCH.min(validators.len()));
+        for part in validators.chunks(AFFINE_BATCH) {
+            batch.clear();
+            for validator in part {
+                while at < validator.as_u64() {
+                    let step = (validator.as_u64() - at).min(STEPS as u64);
+                    // No group check: multiples of H(m) are in the group.
+                    let _ = sum.add_signature(&steps[step as usize - 1], false);
+                    at += step;
+                }
+                debug_assert_eq!(at, validator.as_u64(), "validators are in ascending order");
+                batch.push(sum.into());
+            }
+            signatures.extend(p2_affines::from(&batch).as_slice().iter().map(|point| Signature::from(*point)));
+        }
+        signatures
     }
 
     /// The sum of the public keys of `validators`.
@@ -102,6 +144,17 @@ impl Keyring {
         }
         SecretKey::from_bytes(&big_endian).expect("0 < n k + offset < group order: see the module's header")
     }
+}
+
+/// `point`, twice it, and so on, `n` of them.
+fn multiples(point: &Signature, n: usize) -> Vec<Signature> {
+    let mut sum = AggregateSignature::from_signature(point);
+    let mut points: Vec<blst_p2> = Vec::with_capacity(n);
+    for _ in 0..n {
+        points.push(sum.into());
+        let _ = sum.add_signature(point, false);
+    }
+    p2_affines::from(&points).as_slice().iter().map(|point| Signature::from(*point)).collect()
 }
 
 /// Endless signatures of one message by consecutive validators. For load generators: no scalar multiplication.
@@ -173,6 +226,19 @@ mod tests {
         for (i, signature) in keys.series(ValidatorIndex::new(5), root).take(10).enumerate() {
             assert_eq!(signature, keys.sign(ValidatorIndex::new(5 + i as u64), root));
         }
+    }
+
+    #[test]
+    fn signatures_of_many_at_once_are_those_of_each() {
+        let keys = Keyring::from_seed(5);
+        let root = Root::repeat_byte(8);
+        let members = indices(&[0, 1, 2, 700, 3000, 2_499_999]);
+        let each = keys.sign_each(&members, root);
+        assert_eq!(each.len(), members.len());
+        for (member, signature) in members.iter().zip(each) {
+            assert_eq!(compress(&signature), keys.sign(*member, root), "{member}");
+        }
+        assert!(keys.sign_each(&[], root).is_empty());
     }
 
     #[test]

@@ -162,7 +162,14 @@ impl Ledger {
     }
 }
 
-fn crime(gvr: Root, kind: Offence, validator: ValidatorIndex, slot: Slot, mut roots: [Root; 2], sent_at: [u64; 2]) -> Crime {
+pub(crate) fn crime(
+    gvr: Root,
+    kind: Offence,
+    validator: ValidatorIndex,
+    slot: Slot,
+    mut roots: [Root; 2],
+    sent_at: [u64; 2],
+) -> Crime {
     roots.sort();
     let mut preimage = gvr.to_vec();
     preimage.extend_from_slice(kind.as_str().as_bytes());

@@ -13,6 +13,7 @@
 //! | [`ledger`] | what happened, compared all pairs: the oracle |
 //! | [`record`] | into a capture file |
 //! | [`network`] | over sockets |
+//! | [`load`] | not a story but a quantity: mainnet's size and rate, into a capture or over sockets |
 //!
 //! The crate knows neither verifier, index nor detectors, and writes SSZ with code of its own (`ssz`): what it says is found
 //! or missed is not said by the code that is to find it.
@@ -27,6 +28,7 @@ mod error;
 pub mod genesis;
 pub mod keys;
 pub mod ledger;
+pub mod load;
 mod message;
 pub mod network;
 mod noise;

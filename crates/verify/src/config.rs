@@ -9,6 +9,9 @@ pub enum SinglesProof {
     /// Each single in a random 64-bit combination with its own group check, 107 microseconds a signature: each is proven by
     /// itself and may be forwarded. The default for a live node.
     RandomCombination,
+    /// So many percent of the singles (chosen by a byte of their signature) as in `RandomCombination`, the others as in `Sums`: what is
+    /// forwarded is a share of all, and so is its price.
+    Mixed { alone_percent: u8 },
 }
 
 /// Bounds of the place where messages wait for the committees of their epoch.
@@ -51,6 +54,10 @@ pub struct VerifyConfig {
     pub remembered_data: usize,
     /// Proven proposals, blocks and slashing operations that are remembered, each.
     pub remembered_roots: usize,
+    /// Peers of whom it is remembered what their messages turned out to be.
+    pub remembered_peers: usize,
+    /// Forged votes that are remembered, so that the same one again costs nothing: 40 bytes each.
+    pub remembered_forgeries: usize,
 }
 
 impl Default for VerifyConfig {
@@ -64,6 +71,8 @@ impl Default for VerifyConfig {
             remembered_votes: 8_000_000,
             remembered_data: 65_536,
             remembered_roots: 65_536,
+            remembered_peers: 4096,
+            remembered_forgeries: 65_536,
         }
     }
 }

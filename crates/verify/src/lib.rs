@@ -19,6 +19,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod bls;
 mod check;
 mod config;
@@ -30,10 +32,12 @@ mod message;
 mod outcome;
 mod parking;
 mod pool;
+mod repute;
 mod resolve;
 mod seen;
 #[cfg(test)]
 mod test_data;
+mod triage;
 mod verifier;
 
 pub use batch::Signed;
@@ -44,4 +48,6 @@ pub use message::{
     Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
+pub use repute::Repute;
+pub use triage::Triage;
 pub use verifier::{Verifier, VerifierStats};

@@ -1,13 +1,17 @@
 //! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
 //! comes after it. Bounded; forgetting costs a second proof and nothing else.
 
-use consensus::{Epoch, Root, ValidatorIndex};
+use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
 /// Different data of one target that a vote is compared with before it is passed on. An honest epoch has one per slot, a
 /// split one a few.
 const MAX_COMPARED: usize = 1024;
+/// So many votes for a target tell which source is the usual one.
+const USUAL_FROM: usize = 64;
+/// A source with less than one in so many votes is unusual.
+const USUAL_SHARE: usize = 16;
 
 /// Proven (validator, attestation data) pairs. What the message carried unsigned (committee index, aggregator, selection
 /// proof) is no part of it, so changing that buys nobody a second verification.
@@ -16,6 +20,8 @@ pub(crate) struct SeenVotes {
     by_data: HashMap<Root, Voters>,
     /// Different data for one target: who is in two of them has voted twice.
     by_target: HashMap<Epoch, Vec<Root>>,
+    /// Votes by source for one target, to tell what is usual.
+    by_source: HashMap<Epoch, HashMap<Epoch, usize>>,
     /// Least recently used first.
     by_use: BTreeSet<(u64, Root)>,
     now: u64,
@@ -38,6 +44,7 @@ impl SeenVotes {
         Self {
             by_data: HashMap::new(),
             by_target: HashMap::new(),
+            by_source: HashMap::new(),
             by_use: BTreeSet::new(),
             now: 0,
             n_votes: 0,
@@ -73,7 +80,23 @@ impl SeenVotes {
         roots.len() > MAX_COMPARED || voted.any(|voted| voted)
     }
 
-    pub(crate) fn insert(&mut self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) {
+    /// Whether this validator is known to have voted for other data with this target.
+    pub(crate) fn voted_otherwise(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
+        let (Some(roots), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
+        let mut others =
+            roots.iter().take(MAX_COMPARED).filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
+        others.any(|other| other.members.contains(&voter))
+    }
+
+    /// Whether nearly all votes for this target have another source: such a one surrounds others, or is surrounded, if any does.
+    pub(crate) fn is_unusual_source(&self, target: Epoch, source: Epoch) -> bool {
+        let Some(sources) = self.by_source.get(&target) else { return false };
+        let all: usize = sources.values().sum();
+        all >= USUAL_FROM && sources.get(&source).copied().unwrap_or(0) < all / USUAL_SHARE
+    }
+
+    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex]) {
+        let target = data.target.epoch;
         let by_target = &mut self.by_target;
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
             by_target.entry(target).or_default().push(data_root);
@@ -81,7 +104,9 @@ impl SeenVotes {
         });
         let before = voters.members.len();
         voters.members.extend(members.iter().filter_map(|member| short(*member)));
-        self.n_votes += voters.members.len() - before;
+        let n_new = voters.members.len() - before;
+        self.n_votes += n_new;
+        *self.by_source.entry(target).or_default().entry(data.source.epoch).or_default() += n_new;
         self.by_use.remove(&(voters.used, data_root));
         self.by_use.insert((self.now, data_root));
         voters.used = self.now;
@@ -104,6 +129,7 @@ impl SeenVotes {
             roots.retain(|root| *root != data_root);
             if roots.is_empty() {
                 self.by_target.remove(&target);
+                self.by_source.remove(&target);
             }
         }
     }
@@ -130,6 +156,10 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.entries.get(key)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.entries.contains_key(key)
     }
@@ -154,17 +184,41 @@ mod tests {
         range.map(ValidatorIndex::new).collect()
     }
 
+    fn data(target: Epoch) -> AttestationData {
+        let target = consensus::Checkpoint { epoch: target, root: Root::ZERO };
+        AttestationData { target, ..AttestationData::default() }
+    }
+
+    #[test]
+    fn a_source_that_hardly_anybody_has_is_unusual() {
+        let mut seen = SeenVotes::new(1000, 10);
+        let target = Epoch::new(7);
+        let with_source = |source: u64| {
+            let source = consensus::Checkpoint { epoch: Epoch::new(source), root: Root::ZERO };
+            AttestationData { source, ..data(target) }
+        };
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(0..63));
+        assert!(!seen.is_unusual_source(target, Epoch::new(5)), "too few to tell");
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(63..200));
+        seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220));
+        let unusual = [4, 5, 6].map(|source| seen.is_unusual_source(target, Epoch::new(source)));
+        assert_eq!(unusual, [true, false, false]);
+        assert!(seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::new(0)));
+        assert!(!seen.voted_otherwise(Root::repeat_byte(1), target, ValidatorIndex::new(0)));
+        assert!(!seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::MAX));
+    }
+
     #[test]
     fn forgets_what_was_not_used_for_longest() {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         seen.tick();
-        seen.insert(a, Epoch::new(1), &validators(0..10));
+        seen.insert(a, &data(Epoch::new(1)), &validators(0..10));
         seen.tick();
-        seen.insert(b, Epoch::new(1), &validators(0..10));
+        seen.insert(b, &data(Epoch::new(1)), &validators(0..10));
         seen.tick();
         assert!(seen.covers(a, &validators(3..5)));
-        seen.insert(c, Epoch::new(1), &validators(0..1));
+        seen.insert(c, &data(Epoch::new(1)), &validators(0..1));
         assert!(seen.covers(a, &validators(0..10)));
         assert!(!seen.covers(b, &validators(0..1)));
         assert!(!seen.covers(a, &validators(9..11)));
@@ -177,7 +231,7 @@ mod tests {
         let mut seen = SeenVotes::new(15, 100);
         for i in 0..20u8 {
             seen.tick();
-            seen.insert(Root::repeat_byte(i), Epoch::new(u64::from(i)), &validators(0..4));
+            seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4));
             assert!(seen.len() <= 15);
         }
         assert!(seen.covers(Root::repeat_byte(19), &validators(0..4)));
@@ -190,14 +244,14 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         let (target, other) = (Epoch::new(7), Epoch::new(8));
         seen.tick();
-        seen.insert(a, target, &validators(0..10));
+        seen.insert(a, &data(target), &validators(0..10));
         assert!(!seen.votes_twice(a, target, &validators(0..10)));
         assert!(seen.votes_twice(b, target, &validators(9..12)));
         assert!(!seen.votes_twice(b, target, &validators(10..12)));
         assert!(!seen.votes_twice(b, other, &validators(0..10)));
         seen.tick();
-        seen.insert(b, other, &validators(0..1));
-        seen.insert(c, other, &validators(1..2));
+        seen.insert(b, &data(other), &validators(0..1));
+        seen.insert(c, &data(other), &validators(1..2));
         assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
         assert_eq!(seen.by_target.len(), 1);
     }

@@ -11,13 +11,15 @@ mod blocks;
 mod by_bits;
 mod named;
 
-use crate::batch::{Judged, Method, prove};
+use crate::batch::{Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
 use crate::parking::{Job, Parking};
+use crate::repute::Reputes;
 use crate::resolve::ContextCache;
 use crate::seen::{Recent, SeenVotes};
+use crate::triage::DataRoots;
 use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
 use blocks::{BlockJob, HeaderJob};
 use chain::Chain;
@@ -37,7 +39,12 @@ pub struct Verifier {
     method: Method,
     /// Weights must be unpredictable for who sends signatures.
     rng: StdRng,
-    votes: SeenVotes,
+    pub(crate) votes: SeenVotes,
+    /// Votes that were judged forged, by hash of all that the judgement depends on.
+    forgeries: Recent<Root, ()>,
+    n_repeated_forgeries: u64,
+    pub(crate) reputes: Reputes,
+    pub(crate) roots: DataRoots,
     /// Proven headers by root, with the one signature that is valid.
     proposals: Recent<Root, SignatureBytes>,
     blocks: Recent<Root, ()>,
@@ -66,6 +73,16 @@ pub struct VerifierStats {
     pub remembered_votes: usize,
     /// Pairs that had to make room.
     pub forgotten_votes: u64,
+    /// Forged votes that came again and cost nothing.
+    pub repeated_forgeries: u64,
+}
+
+/// Where the claimed signers come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signers {
+    Certain,
+    /// One of several committees it could be.
+    Guessed,
 }
 
 /// A batch, sorted by what is done with it.
@@ -95,6 +112,10 @@ impl Verifier {
             method: Method { singles: config.singles, threads: pool::n_threads(config.threads) },
             rng,
             votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
+            forgeries: Recent::new(config.remembered_forgeries),
+            n_repeated_forgeries: 0,
+            reputes: Reputes::new(config.remembered_peers),
+            roots: DataRoots::default(),
             proposals: Recent::new(config.remembered_roots),
             blocks: Recent::new(config.remembered_roots),
             first_blocks: Recent::new(config.remembered_roots),
@@ -152,6 +173,7 @@ impl Verifier {
             parked_bytes: self.parking.bytes(),
             remembered_votes: self.votes.len(),
             forgotten_votes: self.votes.n_forgotten,
+            repeated_forgeries: self.n_repeated_forgeries,
         }
     }
 
@@ -160,6 +182,9 @@ impl Verifier {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
+        }
+        if slot.epoch(network.preset()) != self.slot.epoch(network.preset()) {
+            self.reputes.fade();
         }
         self.slot = slot;
         self.tries.clear();
@@ -201,12 +226,20 @@ impl Verifier {
         intake
     }
 
-    /// The equation over a docket. What it proves is given out and remembered.
-    fn judge(&mut self, chain: &Chain, docket: Docket, ledger: &mut Ledger) -> Judged {
-        let judged = prove(docket.claims, chain.registry(), self.method, &mut self.rng);
+    /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
+    /// signers were a guess.
+    fn judge(&mut self, chain: &Chain, docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
+        let judged = prove(docket.claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
+        for (claim, judgement) in judged.all() {
+            match (judgement, claim.answerable(), signers) {
+                (Judgement::Proven { .. }, Some(peer), _) => self.reputes.proven(peer),
+                (Judgement::Forged, Some(peer), Signers::Certain) => self.reputes.forged(peer),
+                (Judgement::Proven { .. } | Judgement::Forged | Judgement::NoKey, _, _) => {}
+            }
+        }
         for claim in judged.proven() {
-            if let Some((data_root, target)) = claim.vote_root() {
-                self.votes.insert(data_root, target, claim.members());
+            if let Some((data_root, data)) = claim.vote() {
+                self.votes.insert(data_root, data, claim.members());
             }
             if let Some((root, signature)) = claim.proposal_root() {
                 self.proposals.insert(root, signature);

@@ -8,7 +8,7 @@ use common::{Capture, captures};
 use consensus::{ForkName, SignedAggregate, SingleAttestation, ValidatorIndex};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use verify::{MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
+use verify::{MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verified, Verifier, VerifyConfig};
 
 fn named(name: &str) -> Option<Capture> {
     captures().into_iter().find(|capture| capture.name == name)
@@ -159,6 +159,59 @@ fn a_forgery_hides_nothing() {
         let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
         assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1), "{singles:?}");
     }
+}
+
+/// The same forgery again, or with an unsigned field changed, costs no second equation; the good vote is proven all the same.
+#[test]
+fn a_forgery_is_judged_once() {
+    let Some(capture) = named("electra_6") else { return };
+    let (good, single) = good_single(&capture);
+    let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
+    let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
+    let forged = |committee: u64| {
+        let committee_index = consensus::CommitteeIndex::new(committee);
+        let bytes = SingleAttestation { signature: foreign, committee_index, ..single }.to_ssz();
+        RawMessage { bytes, ..good.clone() }
+    };
+    let mut chain = capture.chain();
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    for (committee, repeated) in [(0, 0), (0, 1), (5, 2), (1 << 40, 3)] {
+        let verified = verifier.process(&mut chain, vec![forged(committee)], good.received_at);
+        assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated));
+    }
+    assert_eq!(verifier.repute(good.origin.peer.as_ref()), verify::Repute::Bad);
+    let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
+    assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1));
+}
+
+/// What a message would be if it were true: known once proven, a contradiction once another is.
+#[test]
+fn a_first_look_tells_what_matters() {
+    let Some(capture) = named("electra_6") else { return };
+    let (good, single) = good_single(&capture);
+    let mut chain = capture.chain();
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let slots_per_epoch = capture.spec.preset.slots_per_epoch;
+    let look = |verifier: &mut Verifier, message: &RawMessage| verifier.triage(message, slots_per_epoch, single.data.slot);
+    assert_eq!(look(&mut verifier, &good), Triage::Ordinary);
+    verifier.process(&mut chain, vec![good.clone()], good.received_at);
+    assert_eq!(look(&mut verifier, &good), Triage::Known);
+    let changed = |change: fn(&mut SingleAttestation)| {
+        let mut other = single;
+        change(&mut other);
+        RawMessage { bytes: other.to_ssz(), ..good.clone() }
+    };
+    let other_head = changed(|single| single.data.beacon_block_root = consensus::Root::repeat_byte(1));
+    assert_eq!(look(&mut verifier, &other_head), Triage::Contradiction);
+    let stranger = changed(|single| single.attester_index = ValidatorIndex::new(single.attester_index.as_u64() ^ 1));
+    assert_eq!(look(&mut verifier, &stranger), Triage::Ordinary);
+    let far = changed(|single| single.data.target.epoch = consensus::Epoch::new(1 << 40));
+    assert_eq!(look(&mut verifier, &far), Triage::Contradiction);
+    let huge = changed(|single| single.attester_index = ValidatorIndex::MAX);
+    assert_eq!(look(&mut verifier, &huge), Triage::Ordinary);
+    let block = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();
+    assert_eq!(look(&mut verifier, block), Triage::Context);
+    assert_eq!(look(&mut verifier, &RawMessage { bytes: vec![1; 7], ..good.clone() }), Triage::Ordinary);
 }
 
 /// A vote by bits for an epoch nobody knows: waits, is counted, expires; a full place refuses.

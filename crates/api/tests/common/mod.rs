@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub const NETWORK: Root = Root::repeat_byte(0x4e);
 /// Event streams that a test's API allows.
 pub const MAX_STREAMS: usize = 4;
+pub const MAX_CONNECTIONS: usize = 16;
 
 pub struct Api {
     pub store: Store,
@@ -27,12 +28,16 @@ pub struct Api {
     pub client: Client,
     pub stop: CancellationToken,
     pub serving: JoinHandle<Result<(), api::ApiError>>,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _dir: TempDir,
 }
 
 impl Api {
     pub async fn start() -> Self {
+        Self::start_with(api::HEADER_TIMEOUT).await
+    }
+
+    pub async fn start_with(header_timeout: std::time::Duration) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), NETWORK).unwrap();
@@ -44,7 +49,14 @@ impl Api {
         let listener = api::bind(anywhere()).await.unwrap();
         let address = listener.address();
         let stop = CancellationToken::new();
-        let parts = ApiParts { store: store.clone(), status: status.clone(), registry, max_streams: MAX_STREAMS };
+        let parts = ApiParts {
+            store: store.clone(),
+            status: status.clone(),
+            registry,
+            max_streams: MAX_STREAMS,
+            max_connections: MAX_CONNECTIONS,
+            header_timeout,
+        };
         let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
     }

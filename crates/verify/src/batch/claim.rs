@@ -1,9 +1,9 @@
 //! Who claims to have signed what. Signing roots are computed here, from the very thing that becomes [`crate::Signed`].
 
-use crate::Heard;
+use crate::{Heard, PeerBytes, SourceKind};
 use consensus::{
     AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId, SignatureBytes,
-    Slot, ValidatorIndex, signing_root,
+    Slot, ValidatorIndex, sha256, signing_root,
 };
 use std::sync::Arc;
 
@@ -184,6 +184,25 @@ impl Claim {
         (self.signing_root, self.signature)
     }
 
+    /// Who and what, in one hash: the same again has the same judgement.
+    pub(crate) fn fingerprint(&self) -> Root {
+        let mut bytes = self.signing_root.to_vec();
+        bytes.extend_from_slice(self.signature.as_slice());
+        for member in self.members() {
+            bytes.extend_from_slice(&member.as_u64().to_le_bytes());
+        }
+        Root::from(sha256(&bytes))
+    }
+
+    /// Whose merit or fault it is: the peer that sent a vote or block on its own topic. What is inside others' blocks, and what only
+    /// a full node checks before it forwards, says nothing about who forwarded it.
+    pub(crate) fn answerable(&self) -> Option<&PeerBytes> {
+        match (&self.subject, self.heard.source) {
+            (Subject::Vote { .. } | Subject::Proposal { .. }, SourceKind::Gossip) => self.heard.peer.as_ref(),
+            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Attribute, _) => None,
+        }
+    }
+
     /// An equal claim: what one of them gives out is given out, and the earlier time counts.
     pub(crate) fn absorb(&mut self, other: Self) {
         if other.heard.at < self.heard.at {
@@ -194,10 +213,10 @@ impl Claim {
         }
     }
 
-    /// The data's root and its target, if it is a vote that is given out.
-    pub(crate) fn vote_root(&self) -> Option<(Root, Epoch)> {
+    /// The data and its root, if it is a vote that is given out.
+    pub(crate) fn vote(&self) -> Option<(Root, &AttestationData)> {
         match &self.subject {
-            Subject::Vote { data, data_root, .. } => Some((*data_root, data.target.epoch)),
+            Subject::Vote { data, data_root, .. } => Some((*data_root, data)),
             Subject::Proposal { .. } | Subject::Attribute => None,
         }
     }

@@ -1,6 +1,7 @@
 //! The equation, and how a batch that fails it is taken apart. See the module above for the idea.
 
 use super::claim::{Claim, Subject};
+use crate::repute::{Repute, Reputes};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
 use consensus::{MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
@@ -30,6 +31,18 @@ impl KeySource for chain::Registry {
 pub(crate) struct Method {
     pub(crate) singles: SinglesProof,
     pub(crate) threads: usize,
+}
+
+impl Method {
+    /// Whether a single is proven by itself.
+    fn proves_alone(self, claim: &Claim) -> bool {
+        match self.singles {
+            SinglesProof::Sums => false,
+            SinglesProof::RandomCombination => true,
+            // A byte in the middle of a coordinate, evenly spread among honest signatures; nothing is won by choosing one's own.
+            SinglesProof::Mixed { alone_percent } => u32::from(claim.signature[40]) * 100 < u32::from(alone_percent) * 256,
+        }
+    }
 }
 
 /// What became of a claim.
@@ -62,6 +75,15 @@ impl Judged {
         self.judgements[claim]
     }
 
+    pub(crate) fn claim(&self, claim: usize) -> &Claim {
+        &self.claims[claim]
+    }
+
+    /// Every claim with what became of it.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Claim, Judgement)> {
+        self.claims.iter().zip(self.judgements.iter().copied())
+    }
+
     pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
         self.claims
             .iter()
@@ -72,7 +94,7 @@ impl Judged {
 }
 
 /// Judges every claim.
-pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, rng: &mut StdRng) -> Judged {
+pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, reputes: &Reputes, rng: &mut StdRng) -> Judged {
     let chunks: Vec<&[Claim]> = claims.chunks(CHUNK_CLAIMS / 4).collect();
     let points =
         pool::map(method.threads, &chunks, |chunk| chunk.iter().map(|claim| Points::of(claim, keys)).collect::<Vec<_>>());
@@ -87,7 +109,7 @@ pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, rn
         proofs: vec![0; claims.len()],
         n_proofs: 0,
     };
-    trial.run(rng);
+    trial.run(reputes, rng);
     let Trial { judgements, proofs, .. } = trial;
     let signatures = points.iter().map(|points| points.as_ref().ok().map(|points| points.signature)).collect();
     Judged { claims, judgements, units, proofs, signatures }
@@ -169,19 +191,31 @@ struct Partial {
 }
 
 impl Trial<'_> {
-    /// Level by level: every set on a level is known to hold a forgery; its halves are asked for on all threads at once.
-    fn run(&mut self, rng: &mut StdRng) {
+    /// Those of good repute together, those not known yet together, notorious liars' claims one by one. Then level by level: every set on a
+    /// level is known to hold a forgery; its halves are asked for on all threads at once.
+    fn run(&mut self, reputes: &Reputes, rng: &mut StdRng) {
         let mut all: Vec<usize> = (0..self.claims.len()).filter(|i| self.points[*i].is_ok()).collect();
         // By peer, so that splitting separates peers first. Stable: within a peer in order of arrival.
         all.sort_by(|a, b| self.peer(*a).cmp(&self.peer(*b)));
-        if all.is_empty() {
-            return;
+        let (mut good, mut unknown, mut sets) = (Vec::new(), Vec::new(), Vec::new());
+        for run in all.chunk_by(|a, b| self.peer(*a) == self.peer(*b)) {
+            match reputes.of(self.claims[run[0]].heard.peer.as_ref()) {
+                Repute::Good => good.extend_from_slice(run),
+                Repute::Unknown => unknown.extend_from_slice(run),
+                Repute::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
+            }
         }
-        if self.holds(&all, self.method.threads, &mut child(rng)) {
-            self.mark_proven(&all);
-            return;
+        // The longest first, so that the threads end together.
+        sets.splice(0..0, [good, unknown].into_iter().filter(|set| !set.is_empty()));
+        let held = self.each_holds(&sets, rng);
+        let mut bad = Vec::new();
+        for (set, held) in sets.into_iter().zip(held) {
+            if held {
+                self.mark_proven(&set);
+            } else {
+                bad.push(set);
+            }
         }
-        let mut bad = vec![all];
         while !bad.is_empty() {
             // A set of one that does not hold is a forgery, and that is what the judgements begin with.
             let halves: Vec<(Vec<usize>, Vec<usize>)> =
@@ -234,15 +268,17 @@ impl Trial<'_> {
                 self.n_proofs += 1;
                 (self.n_proofs, 0)
             };
-            let (proof, n_claims) = match self.method.singles {
-                SinglesProof::RandomCombination => &mut fresh(),
-                SinglesProof::Sums => by_unit.entry(self.units[*claim]).or_insert_with(fresh),
+            let (proof, n_claims) = if self.method.proves_alone(&self.claims[*claim]) {
+                &mut fresh()
+            } else {
+                by_unit.entry(self.units[*claim]).or_insert_with(fresh)
             };
             *n_claims += 1;
             self.proofs[*claim] = *proof;
         }
         for claim in set {
-            let alone = by_unit.get(&self.units[*claim]).is_none_or(|(_, n_claims)| *n_claims == 1);
+            let alone = self.method.proves_alone(&self.claims[*claim])
+                || by_unit.get(&self.units[*claim]).is_none_or(|(_, n_claims)| *n_claims == 1);
             self.judgements[*claim] = Judgement::Proven { alone };
         }
     }
@@ -293,14 +329,12 @@ impl Trial<'_> {
     /// In order of messages, so that equal ones are neighbours.
     fn terms(&self, set: &[usize], rng: &mut StdRng) -> Vec<Term> {
         let mut ordered: Vec<usize> = set.to_vec();
-        ordered.sort_by_key(|i| (self.claims[*i].signing_root, self.units[*i]));
+        let alone = |claim: usize| self.method.proves_alone(&self.claims[claim]);
+        ordered.sort_by_key(|i| (self.claims[*i].signing_root, alone(*i), self.units[*i]));
         let mut terms: Vec<Term> = Vec::with_capacity(ordered.len());
         for claim in ordered {
             let message = self.claims[claim].signing_root;
-            let joins = match self.method.singles {
-                SinglesProof::RandomCombination => false,
-                SinglesProof::Sums => terms.last().is_some_and(|term| self.units[term.claims[0]] == self.units[claim]),
-            };
+            let joins = !alone(claim) && terms.last().is_some_and(|term| self.units[term.claims[0]] == self.units[claim]);
             match terms.last_mut() {
                 Some(term) if joins => term.claims.push(claim),
                 Some(_) | None => terms.push(Term { message, claims: vec![claim], weight: rng.random_range(1..=u64::MAX) }),
@@ -340,8 +374,4 @@ impl Trial<'_> {
         let signature = bls::sum_signatures(&each.iter().map(|points| points.signature).collect::<Vec<_>>())?;
         bls::in_group(&signature).then_some((key, signature))
     }
-}
-
-fn child(rng: &mut StdRng) -> StdRng {
-    StdRng::from_seed(rng.random())
 }

@@ -3,6 +3,7 @@
 use super::claim::{Claim, Members, Subject};
 use super::prove::{Judged, Judgement, KeySource, Method, prove};
 use crate::bls::tests::{secret, sign};
+use crate::repute::Reputes;
 use crate::{Heard, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
 use consensus::{AttestationData, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
@@ -10,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
 
-const MODES: [SinglesProof; 2] = [SinglesProof::Sums, SinglesProof::RandomCombination];
+const MODES: [SinglesProof; 3] = [SinglesProof::Sums, SinglesProof::RandomCombination, SinglesProof::Mixed { alone_percent: 40 }];
 
 struct Keys(Vec<Option<PublicKey>>);
 
@@ -81,7 +82,7 @@ fn shift(claim: &mut Claim, by: &Signature, minus: bool) {
 }
 
 fn judge(claims: Vec<Claim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> Judged {
-    prove(claims, keys, Method { singles, threads }, &mut StdRng::seed_from_u64(seed))
+    prove(claims, keys, Method { singles, threads }, &Reputes::new(8), &mut StdRng::seed_from_u64(seed))
 }
 
 fn is_proven(judged: &Judged) -> Vec<bool> {
@@ -433,4 +434,24 @@ fn sepolia_signatures_verify() {
     assert!(is_proven(&judged).iter().all(|proven| *proven));
     let (votes, proposals) = judged.harvest();
     assert_eq!((votes.len(), proposals.len()), (n_attestations, n_headers));
+}
+
+/// Notorious liars' claims are judged one by one, those of others together: the judgements are the same.
+#[test]
+fn repute_changes_the_order_and_not_the_outcome() {
+    let (secrets, keys) = keys(12);
+    let mut claims: Vec<Claim> = (0..12).map(|v| single(&secrets, v % 2, v, (v % 3) as u8)).collect();
+    let foreign = [claims[4].signature, claims[7].signature];
+    claims[1].signature = foreign[0];
+    claims[2].signature = foreign[1];
+    let mut reputes = Reputes::new(8);
+    (0..100).for_each(|_| reputes.proven(&PeerBytes::from([0u8])));
+    reputes.forged(&PeerBytes::from([1u8]));
+    for singles in MODES {
+        let method = Method { singles, threads: 2 };
+        let judged = prove(claims.clone(), &keys, method, &reputes, &mut StdRng::seed_from_u64(1));
+        let proven: Vec<bool> = (0..12).map(|i| matches!(judged.judgement(i), Judgement::Proven { .. })).collect();
+        let expected: Vec<bool> = (0..12).map(|i| i != 1 && i != 2).collect();
+        assert_eq!(proven, expected, "{singles:?}");
+    }
 }

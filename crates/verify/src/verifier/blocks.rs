@@ -1,7 +1,7 @@
 //! Blocks and headers. A header is proven by its proposer's signature; the body belongs to it by the body root, so what a
 //! proven block carries is what the proposer put there. It extends the chain if its randao reveal is proven too.
 
-use super::{Intake, Verifier};
+use super::{Intake, Signers, Verifier};
 use crate::batch::{Claim, Judged, Judgement};
 use crate::decode::Ballot;
 use crate::docket::{Docket, Place};
@@ -89,7 +89,7 @@ impl Verifier {
         if docket.claims.is_empty() {
             return;
         }
-        let judged = self.judge(chain, docket, ledger);
+        let judged = self.judge(chain, docket, Signers::Certain, ledger);
         for (job, standing) in headers {
             let outcome = match standing.judgement(&judged) {
                 Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,

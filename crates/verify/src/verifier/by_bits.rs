@@ -1,7 +1,7 @@
 //! Votes by bits: who signed follows from committees, and those from the branch. A vote that fails under one shuffling is not
 //! called forged while another could be the right one: it waits, and nobody is blamed.
 
-use super::Verifier;
+use super::{Signers, Verifier};
 use crate::batch::{Claim, Judged, Judgement, Members};
 use crate::decode::{Aggregator, Ballot};
 use crate::docket::{Docket, Place};
@@ -103,6 +103,10 @@ impl Verifier {
                         ledger.settle(job.item, Outcome::Duplicate);
                         continue;
                     }
+                    if self.is_known_forgery(|| said(attestation, job.data_root)) {
+                        ledger.settle(job.item, Outcome::BadSignature);
+                        continue;
+                    }
                     let outer =
                         aggregator.map(|outer| outer_claims(&network, attestation, outer, &job).map(|claim| docket.add(claim)));
                     let vote = docket.add(vote_claim(&network, attestation, &job, only));
@@ -125,14 +129,19 @@ impl Verifier {
                 }
             }
         }
-        let judged = self.judge(chain, docket, ledger);
+        let judged = self.judge(chain, docket, Signers::Certain, ledger);
         for Asked { job, vote, outer } in asked {
             let outcome = match judged.judgement(vote.claim) {
                 Judgement::Proven { .. } if !vote.first => Outcome::Duplicate,
                 Judgement::Proven { alone } => {
                     Outcome::Proven { forwardable: alone && self.is_welcome(chain, cache, &job, outer, &judged, now) }
                 }
-                Judgement::Forged => Outcome::BadSignature,
+                Judgement::Forged => {
+                    if let Ballot::ByBits { attestation, .. } = &job.ballot {
+                        self.forgeries.insert(said(attestation, job.data_root), ());
+                    }
+                    Outcome::BadSignature
+                }
                 Judgement::NoKey => Outcome::UnknownValidator,
             };
             ledger.settle(job.item, outcome);
@@ -156,7 +165,7 @@ impl Verifier {
                     (None, _) | (Some(_), Ballot::Named(_)) => self.park(trial.job, ledger),
                 }
             }
-            let judged = self.judge(chain, docket, ledger);
+            let judged = self.judge(chain, docket, Signers::Guessed, ledger);
             for (mut trial, place, id) in asked {
                 match judged.judgement(place.claim) {
                     Judgement::Proven { .. } => {

@@ -2,7 +2,7 @@
 //! nothing else, so messages about branches nobody follows are proven like any other.
 
 use super::blocks::Standing;
-use super::{Intake, Verifier, contexts_near};
+use super::{Intake, Signers, Verifier, contexts_near};
 use crate::batch::{Claim, Judged, Judgement, Members};
 use crate::decode::Ballot;
 use crate::docket::{Docket, Place};
@@ -77,7 +77,12 @@ impl Verifier {
             } else if self.votes.covers(data_root, &[single.attester_index]) {
                 ledger.settle(item, Outcome::Duplicate);
             } else {
-                let place = docket.add(self.single_claim(chain, &mut cache, &single, data_root, heard));
+                let claim = self.single_claim(chain, &mut cache, &single, data_root, heard);
+                if self.is_known_forgery(|| claim.fingerprint()) {
+                    ledger.settle(item, Outcome::BadSignature);
+                    continue;
+                }
+                let place = docket.add(claim);
                 votes.push((item, single, data_root, place));
             }
         }
@@ -86,7 +91,7 @@ impl Verifier {
             let sides = self.ask_slashing(chain, &mut cache, &mut docket, &job);
             slashings.push((job, sides));
         }
-        let judged = self.judge(chain, docket, ledger);
+        let judged = self.judge(chain, docket, Signers::Certain, ledger);
         for (item, single, data_root, place) in votes {
             let outcome = match judged.judgement(place.claim) {
                 Judgement::Proven { .. } if !place.first => Outcome::Duplicate,
@@ -103,7 +108,10 @@ impl Verifier {
                         );
                     Outcome::Proven { forwardable: welcome }
                 }
-                Judgement::Forged => Outcome::BadSignature,
+                Judgement::Forged => {
+                    self.forgeries.insert(judged.claim(place.claim).fingerprint(), ());
+                    Outcome::BadSignature
+                }
                 Judgement::NoKey => Outcome::UnknownValidator,
             };
             ledger.settle(item, outcome);
@@ -111,6 +119,13 @@ impl Verifier {
         for (job, sides) in slashings {
             self.settle_slashing(chain, job, sides, &judged, now, ledger);
         }
+    }
+
+    /// Whether the very same was judged forged before. The hash is made only if there is anything to compare it with.
+    pub(super) fn is_known_forgery(&mut self, fingerprint: impl FnOnce() -> Root) -> bool {
+        let known = !self.forgeries.is_empty() && self.forgeries.contains(&fingerprint());
+        self.n_repeated_forgeries += u64::from(known);
+        known
     }
 
     fn single_claim(

@@ -1,5 +1,14 @@
 //! `slashwatch bench`: what this machine can do.
 
+mod load;
+mod parts;
+mod pipeline_run;
+mod verify_run;
+
+pub use parts::part;
+pub use pipeline_run::pipeline;
+pub use verify_run::verify;
+
 use crate::args::BenchIndex;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -28,10 +37,15 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
         report.compared = index::bench::compare(&options, &variants)?;
     }
     bar.finish_and_clear();
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    }
+    print_report(&report, args.json)?;
     Ok(0)
+}
+
+fn print_report(report: &impl serde::Serialize, on_one_line: bool) -> anyhow::Result<()> {
+    if on_one_line {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    }
+    Ok(())
 }

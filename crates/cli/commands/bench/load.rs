@@ -1,0 +1,49 @@
+//! Loads for the benchmarks: plans, keys that are known to be good, a place for it all.
+
+use anyhow::Context as _;
+use chain::PubkeyCache;
+use indicatif::{ProgressBar, ProgressStyle};
+use simulator::load::{Load, LoadPlan, LoadTruth, write_load};
+use std::path::{Path, PathBuf};
+
+/// A folder for a benchmark's files: the given one, or a temporary one that goes with this value.
+pub struct Place {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    pub fn new(wanted: Option<&Path>) -> anyhow::Result<Self> {
+        match wanted {
+            Some(path) => {
+                std::fs::create_dir_all(path)
+                    .with_context(|| format!("cannot make {}; give another --data-dir", path.display()))?;
+                Ok(Self { path: path.into(), _temporary: None })
+            }
+            None => {
+                let temporary = tempfile::tempdir().context("cannot make a temporary folder; give --data-dir")?;
+                Ok(Self { path: temporary.path().into(), _temporary: Some(temporary) })
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Writes the capture and what is in it.
+pub fn write(plan: LoadPlan, capture: &Path) -> anyhow::Result<LoadTruth> {
+    let style = ProgressStyle::with_template("{bar:40} making slot {pos}/{len} eta {eta}").expect("a constant template");
+    let bar = ProgressBar::new(plan.slots).with_style(style);
+    let truth = write_load(plan, capture, &mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok(truth)
+}
+
+/// A cache of the load's keys, which need no check: they were made here.
+pub fn write_keys(plan: LoadPlan, path: &Path) -> anyhow::Result<()> {
+    let load = Load::new(plan, 0)?;
+    PubkeyCache::write_known(path, &load.public_keys())?;
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! The processes of `bench pipeline`, so that each one's CPU and memory is its own: the program starts itself again.
+
+use pipeline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
+use serde::{Deserialize, Serialize};
+use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// Mainnet's.
+const SLOT: Duration = Duration::from_secs(12);
+/// How long publishers wait for the watcher to listen.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What one process does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Watches the capture, as fast as it goes.
+    Replay { files: Files, data_dir: PathBuf },
+    /// Watches in real time: these peers, or the capture read by itself.
+    Watch { files: Files, data_dir: PathBuf, genesis_time: u64, peers: Option<Vec<String>>, forward_percent: u8 },
+    /// Publishes; says the addresses of its nodes on the first line.
+    Publish { files: Files, genesis_time: u64, publishers: usize },
+}
+
+/// Where the load lies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Files {
+    pub capture: PathBuf,
+    pub truth: PathBuf,
+    pub work_dir: PathBuf,
+}
+
+/// Runs one part; its result is one JSON object on stdout.
+pub fn part(options: &str) -> anyhow::Result<u8> {
+    match serde_json::from_str(options)? {
+        Part::Replay { files, data_dir } => {
+            let measured = replayed(&files.capture, &data_dir, &expected(&files.truth)?, SLOT)?;
+            println!("{}", serde_json::to_string(&measured)?);
+        }
+        Part::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
+            let source = peers.map_or(Source::Memory, Source::Peers);
+            let options = PacedOptions {
+                capture: files.capture,
+                work_dir: files.work_dir,
+                data_dir,
+                genesis_time,
+                source,
+                forward_percent,
+            };
+            let measured = paced(&options, &expected(&files.truth)?)?;
+            println!("{}", serde_json::to_string(&measured)?);
+        }
+        Part::Publish { files, genesis_time, publishers } => {
+            let options = PublishOptions { capture: files.capture, genesis_time, publishers, patience: PATIENCE };
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let published = runtime.block_on(publish_load(options, |peers| {
+                // Whoever started this waits for the line; if it is gone, so is the reason to go on.
+                let _ = writeln!(std::io::stdout(), "{}", serde_json::json!(peers));
+            }))?;
+            println!("{}", serde_json::to_string(&published)?);
+        }
+    }
+    Ok(0)
+}
+
+fn expected(truth: &Path) -> anyhow::Result<Expected> {
+    let truth: LoadTruth = serde_json::from_slice(&std::fs::read(truth)?)?;
+    Ok(Expected {
+        findings: truth.crimes.iter().map(|crime| crime.finding_id).collect(),
+        messages: truth.messages,
+        messages_of_first_slot: truth.messages_of_first_slot,
+        slots: truth.slots,
+    })
+}
+
+/// A part in a process of its own. Ended when dropped.
+pub struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub fn start(part: &Part) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["bench", "part", &serde_json::to_string(part)?])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stdout.take().expect("piped above")).lines();
+        Ok(Self { child, lines })
+    }
+
+    /// The next thing it says.
+    pub fn line<T: for<'de> Deserialize<'de>>(&mut self) -> anyhow::Result<T> {
+        match self.lines.next() {
+            Some(line) => Ok(serde_json::from_str(&line?)?),
+            None => {
+                let status = self.child.wait()?;
+                anyhow::bail!("a part of the benchmark ended early ({status}); its reason is above")
+            }
+        }
+    }
+
+    pub fn measured(mut self) -> anyhow::Result<Measured> {
+        self.line()
+    }
+
+    pub fn published(mut self) -> anyhow::Result<Published> {
+        self.line()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,135 @@
+//! `slashwatch bench pipeline`: makes a load, has it watched twice, says what that took and what was found.
+//!
+//! Every watcher and the publishers are processes of their own; times and memory are the watcher's. The top of the report is
+//! what the contract names: times and outcomes of the unpaced run, latencies of the paced one, the worse of both for the rest.
+
+use super::load::{Place, write, write_keys};
+use super::parts::{Files, Part, Running};
+use super::print_report;
+use crate::args::{BenchPipeline, Over, Runs};
+use crate::exit::{FAILED, Usage};
+use anyhow::Context as _;
+use pipeline::bench::{Latency, Measured};
+use serde::Serialize;
+use simulator::load::{LoadPlan, Published};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Each of them sends everything.
+const PUBLISHERS: usize = 2;
+
+#[derive(Serialize)]
+struct Report {
+    slots: u64,
+    messages: u64,
+    wall_seconds: f64,
+    realtime_factor: f64,
+    cpu_seconds: f64,
+    latency_ms: Option<Latency>,
+    peak_rss_bytes: u64,
+    outcomes: BTreeMap<String, u64>,
+    shed: u64,
+    found: u64,
+    missed: u64,
+    #[serde(rename = "false")]
+    falsely: u64,
+    unpaced: Option<Measured>,
+    paced: Option<Measured>,
+    published: Option<Published>,
+}
+
+pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
+    if args.forward_percent > 100 {
+        return Err(Usage("--forward-percent goes from 0 to 100".into()).into());
+    }
+    let plan = LoadPlan {
+        seed: args.seed,
+        n_active: args.validators,
+        n_registered: args.registered.unwrap_or(args.validators),
+        slots: args.slots + 1,
+        copies: args.copies,
+        forged_percent: args.forged,
+        n_forgers: args.forgers,
+        junk_percent: args.junk,
+        offenders: args.offenders,
+    };
+    let place = Place::new(args.data_dir.as_deref())?;
+    let files = Files {
+        capture: place.path().join("load.e2s"),
+        truth: place.path().join("truth.json"),
+        work_dir: place.path().to_owned(),
+    };
+    eprintln!("making {} slots of {} validators' messages", plan.slots, plan.n_active);
+    let truth = write(plan, &files.capture)?;
+    std::fs::write(&files.truth, serde_json::to_vec(&truth)?).context("cannot write the load's truth; is the disk full?")?;
+    let keys = place.path().join("keys");
+    write_keys(plan, &keys)?;
+
+    let mut unpaced = None;
+    if args.runs != Runs::Paced {
+        eprintln!("watching {} messages as fast as it goes", truth.messages);
+        let data_dir = data_dir(place.path(), "unpaced", &keys)?;
+        unpaced = Some(Running::start(&Part::Replay { files: files.clone(), data_dir })?.measured()?);
+    }
+    let (mut paced, mut published) = (None, None);
+    if args.runs != Runs::Unpaced {
+        let lead = args.lead_seconds.unwrap_or(15 + plan.n_registered as u64 / 50_000);
+        let genesis_time = now().as_secs() + lead;
+        eprintln!("watching {} slots in real time, from {lead} s on", plan.slots);
+        let data_dir = data_dir(place.path(), "paced", &keys)?;
+        let (publisher, peers) = match args.over {
+            Over::Memory => (None, None),
+            Over::Libp2p => {
+                let mut publisher =
+                    Running::start(&Part::Publish { files: files.clone(), genesis_time, publishers: PUBLISHERS })?;
+                let peers: Vec<String> = publisher.line()?;
+                (Some(publisher), Some(peers))
+            }
+        };
+        let part = Part::Watch { files, data_dir, genesis_time, peers, forward_percent: args.forward_percent };
+        paced = Some(Running::start(&part)?.measured()?);
+        published = publisher.map(Running::published).transpose()?;
+    }
+    let report = report(unpaced, paced, published);
+    print_report(&report, args.json)?;
+    Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
+}
+
+fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> Report {
+    let runs: Vec<&Measured> = unpaced.iter().chain(&paced).collect();
+    let most = |of: fn(&Measured) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or(0);
+    let first = runs.first().copied().cloned().unwrap_or_default();
+    Report {
+        slots: first.slots,
+        messages: first.messages,
+        wall_seconds: first.wall_seconds,
+        realtime_factor: first.realtime_factor,
+        cpu_seconds: first.cpu_seconds,
+        latency_ms: paced.as_ref().and_then(|run| run.latency_ms),
+        peak_rss_bytes: most(|run| run.peak_rss_bytes),
+        outcomes: first.outcomes,
+        shed: most(|run| run.shed),
+        found: runs.iter().map(|run| run.found).min().unwrap_or(0),
+        missed: most(|run| run.missed),
+        falsely: most(|run| run.falsely),
+        unpaced,
+        paced,
+        published,
+    }
+}
+
+/// A new data directory in which the load's keys are known already: making the load is not what is measured.
+fn data_dir(place: &Path, name: &str, keys: &Path) -> anyhow::Result<PathBuf> {
+    let path = place.join(name);
+    if path.exists() {
+        std::fs::remove_dir_all(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    std::fs::copy(keys, path.join("pubkeys")).context("cannot copy the keys; is the disk full?")?;
+    Ok(path)
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

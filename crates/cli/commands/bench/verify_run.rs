@@ -1,0 +1,44 @@
+//! `slashwatch bench verify`.
+
+use super::load::{Place, write_keys};
+use super::print_report;
+use crate::args::BenchVerify;
+use crate::exit::Usage;
+use chain::{Chain, PubkeyCache};
+use pipeline::bench::cpu_seconds;
+use simulator::load::{Load, LoadMessage, LoadPlan};
+use sources::capture::GossipEntry;
+use sources::intake::Intake;
+use std::sync::Arc;
+use verify::{RawMessage, UnixNs};
+
+/// Slots of an epoch on mainnet: one of them votes.
+const SLOTS: u64 = 32;
+
+pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
+    if args.votes == 0 || args.distinct_data == 0 || args.distinct_data > args.votes {
+        return Err(Usage("give at least one vote, and as many different data as votes at most".into()).into());
+    }
+    let plan = LoadPlan::quiet((args.votes * SLOTS) as usize, 1);
+    let place = Place::new(None)?;
+    let keys = place.path().join("pubkeys");
+    write_keys(plan, &keys)?;
+    let load = Load::new(plan, 0)?;
+    let intake = Intake::new(Arc::new(load.network().clone()));
+    let votes: Vec<RawMessage> = load
+        .votes(args.distinct_data)
+        .into_iter()
+        .map(|vote| {
+            let LoadMessage { at_ns, topic, payload, .. } = vote;
+            intake.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload })
+        })
+        .collect::<Result<_, _>>()?;
+    let spec = load.network().spec.clone();
+    let state = load.state_ssz();
+    drop(load);
+    let mut chain = Chain::from_state(spec, &state, &mut PubkeyCache::open(&keys)?, &mut |_| ())?;
+    drop(state);
+    let report = verify::bench::run(&mut chain, &votes, args.distinct_data, &cpu_seconds).map_err(anyhow::Error::msg)?;
+    print_report(&report, args.json)?;
+    Ok(0)
+}

@@ -1,0 +1,325 @@
+//! Where messages wait for the engine: sorted by what they would be if they were true, so that an answer does not wait for a
+//! batch, a liar makes nobody else wait, and what has to be shed is what says least.
+//!
+//! | lane | who | judged | when full |
+//! |---|---|---|---|
+//! | none | what is known already | at once: a duplicate costs nothing | |
+//! | urgent | what would contradict something proven, and what others wait for (blocks, operations) | first, alone; of a peer that is not known yet a few at a time | nothing is shed: the queue before it fills up |
+//! | ordinary | single votes and aggregates, thousands a second | together, once gathered | the newest is shed, after everything doubtful |
+//! | doubtful | whatever comes from peers that mostly forge | a few between two ordinary batches | the newest of the peer that has most is shed |
+//!
+//! What is shed is an honest majority's vote, which comes again in aggregates and blocks, or a liar's: never a contradiction
+//! from anybody else. Nothing here reads a clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use verify::{PeerBytes, RawMessage, Repute, Triage, UnixNs};
+
+/// Contradictions and blocks judged at a time.
+const URGENT_BATCH: usize = 256;
+/// Of these, from one peer that is not known yet: what a stranger's forged contradictions can cost, until it is known for them.
+const URGENT_PER_STRANGER: usize = 16;
+/// Doubtful messages judged between two ordinary batches, each by itself: some 20 ms.
+const DOUBTFUL_BATCH: usize = 32;
+/// Of all places, one in so many is for what is doubtful.
+const DOUBTFUL_SHARE: usize = 4;
+
+/// How much may wait, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Messages in all lanes together.
+    pub messages: usize,
+    /// Ordinary messages judged together at most.
+    pub batch: usize,
+    /// For so long ordinary messages are gathered, so that many share the price of one equation.
+    pub gather: Duration,
+}
+
+/// Why a message is not judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shed {
+    /// It is proven already.
+    Known,
+    /// More votes than can be judged.
+    Overload,
+    /// More from peers that mostly forge than can be judged.
+    Liar,
+}
+
+impl Shed {
+    pub const ALL: [Self; 3] = [Self::Known, Self::Overload, Self::Liar];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Overload => "overload",
+            Self::Liar => "liar",
+        }
+    }
+}
+
+/// What waits. One owner, the engine's thread.
+#[derive(Debug)]
+pub struct Lanes {
+    limits: LaneLimits,
+    urgent: VecDeque<RawMessage>,
+    ordinary: VecDeque<RawMessage>,
+    doubtful: VecDeque<RawMessage>,
+    doubtful_by_peer: HashMap<Option<PeerBytes>, usize>,
+    /// The doubtful ones had their turn since the last ordinary batch.
+    doubtful_served: bool,
+}
+
+impl Lanes {
+    pub fn new(limits: LaneLimits) -> Self {
+        Self {
+            limits: LaneLimits { messages: limits.messages.max(1), batch: limits.batch.max(1), ..limits },
+            urgent: VecDeque::new(),
+            ordinary: VecDeque::new(),
+            doubtful: VecDeque::new(),
+            doubtful_by_peer: HashMap::new(),
+            doubtful_served: false,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.ordinary.len() + self.doubtful.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether more may be taken from the queue: what is urgent is never shed, so it must find a place.
+    pub fn has_room(&self) -> bool {
+        self.urgent.len() < self.limits.messages
+    }
+
+    /// Lets a message wait, or gives back the one that gives way, with the reason: this one or another.
+    pub fn push(&mut self, message: RawMessage, triage: Triage, repute: Repute) -> Option<(RawMessage, Shed)> {
+        match (triage, repute) {
+            (Triage::Known, _) => Some((message, Shed::Known)),
+            (_, Repute::Bad) => self.push_doubtful(message),
+            (Triage::Contradiction | Triage::Context, Repute::Good | Repute::Unknown) => {
+                self.urgent.push_back(message);
+                None
+            }
+            (Triage::Ordinary, Repute::Good | Repute::Unknown) => {
+                let mut shed = None;
+                if self.len() >= self.limits.messages {
+                    match self.pop_doubtful_back() {
+                        Some(doubtful) => shed = Some((doubtful, Shed::Liar)),
+                        None => return Some((message, Shed::Overload)),
+                    }
+                }
+                self.ordinary.push_back(message);
+                shed
+            }
+        }
+    }
+
+    /// How long until there is something to judge: zero if there is, `None` if nothing waits.
+    pub fn due_in(&self, now: UnixNs) -> Option<Duration> {
+        if !self.urgent.is_empty() || self.ordinary.len() >= self.limits.batch {
+            return Some(Duration::ZERO);
+        }
+        match self.ordinary.front() {
+            Some(oldest) => {
+                let waited = Duration::from_nanos(now.0.saturating_sub(oldest.received_at.0));
+                Some(self.limits.gather.saturating_sub(waited))
+            }
+            None => (!self.doubtful.is_empty()).then_some(Duration::ZERO),
+        }
+    }
+
+    /// What to judge together next; empty if nothing is due.
+    pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> Repute) -> Vec<RawMessage> {
+        let urgent = self.take_urgent(&repute);
+        if !urgent.is_empty() {
+            return urgent;
+        }
+        if !self.doubtful.is_empty() && (!self.doubtful_served || self.ordinary.is_empty()) {
+            self.doubtful_served = true;
+            let n = DOUBTFUL_BATCH.min(self.doubtful.len());
+            return (0..n).filter_map(|_| self.pop_doubtful_front()).collect();
+        }
+        if self.due_in(now) != Some(Duration::ZERO) {
+            return Vec::new();
+        }
+        self.doubtful_served = false;
+        let n = self.limits.batch.min(self.ordinary.len());
+        self.ordinary.drain(..n).collect()
+    }
+
+    /// Strangers have a share of each batch. Whoever has got a bad name meanwhile is judged with its like.
+    fn take_urgent(&mut self, repute: &impl Fn(Option<&PeerBytes>) -> Repute) -> Vec<RawMessage> {
+        let mut batch = Vec::new();
+        let mut by_stranger: HashMap<PeerBytes, usize> = HashMap::new();
+        for _ in 0..self.urgent.len() {
+            if batch.len() >= URGENT_BATCH {
+                break;
+            }
+            let Some(message) = self.urgent.pop_front() else { break };
+            match (repute(message.origin.peer.as_ref()), &message.origin.peer) {
+                (Repute::Bad, _) => self.keep_doubtful(message),
+                (Repute::Unknown, Some(peer)) => {
+                    let n = by_stranger.entry(peer.clone()).or_default();
+                    *n += 1;
+                    if *n > URGENT_PER_STRANGER {
+                        self.urgent.push_back(message);
+                    } else {
+                        batch.push(message);
+                    }
+                }
+                (Repute::Good, _) | (Repute::Unknown, None) => batch.push(message),
+            }
+        }
+        batch
+    }
+
+    fn push_doubtful(&mut self, message: RawMessage) -> Option<(RawMessage, Shed)> {
+        let limit = (self.limits.messages / DOUBTFUL_SHARE).max(1);
+        let peers = self.doubtful_by_peer.len().max(1);
+        let held = self.doubtful_by_peer.get(&message.origin.peer).copied().unwrap_or(0);
+        // A peer's share is what an even division leaves it, so one cannot keep another's messages out for good.
+        if self.doubtful.len() >= limit && held >= limit.div_ceil(peers) || self.doubtful.len() >= 2 * limit {
+            return Some((message, Shed::Liar));
+        }
+        self.keep_doubtful(message);
+        None
+    }
+
+    fn keep_doubtful(&mut self, message: RawMessage) {
+        *self.doubtful_by_peer.entry(message.origin.peer.clone()).or_default() += 1;
+        self.doubtful.push_back(message);
+    }
+
+    fn pop_doubtful_front(&mut self) -> Option<RawMessage> {
+        let message = self.doubtful.pop_front();
+        self.forget_doubtful(message)
+    }
+
+    fn pop_doubtful_back(&mut self) -> Option<RawMessage> {
+        let message = self.doubtful.pop_back();
+        self.forget_doubtful(message)
+    }
+
+    fn forget_doubtful(&mut self, message: Option<RawMessage>) -> Option<RawMessage> {
+        let message = message?;
+        if let Some(held) = self.doubtful_by_peer.get_mut(&message.origin.peer) {
+            *held -= 1;
+            if *held == 0 {
+                self.doubtful_by_peer.remove(&message.origin.peer);
+            }
+        }
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verify::{MessageKind, Origin, SourceKind};
+
+    fn message(number: u64, peer: u8) -> RawMessage {
+        RawMessage {
+            origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])), fork: None },
+            kind: MessageKind::Attestation { subnet: 0 },
+            received_at: UnixNs(number),
+            bytes: Vec::new(),
+            ticket: None,
+        }
+    }
+
+    fn lanes(messages: usize, batch: usize) -> Lanes {
+        Lanes::new(LaneLimits { messages, batch, gather: Duration::from_nanos(100) })
+    }
+
+    fn numbers(batch: &[RawMessage]) -> Vec<u64> {
+        batch.iter().map(|message| message.received_at.0).collect()
+    }
+
+    const GOOD: fn(Option<&PeerBytes>) -> Repute = |_| Repute::Good;
+
+    #[test]
+    fn a_contradiction_goes_first_and_alone() {
+        let mut lanes = lanes(100, 3);
+        for number in 0..4 {
+            assert!(lanes.push(message(number, 1), Triage::Ordinary, Repute::Good).is_none());
+        }
+        assert!(lanes.push(message(9, 1), Triage::Contradiction, Repute::Good).is_none());
+        assert_eq!(lanes.due_in(UnixNs(0)), Some(Duration::ZERO));
+        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [9]);
+        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
+        assert_eq!(lanes.due_in(UnixNs(50)), Some(Duration::from_nanos(53)));
+        assert!(lanes.take(UnixNs(50), GOOD).is_empty());
+        assert_eq!(numbers(&lanes.take(UnixNs(103), GOOD)), [3]);
+        assert_eq!(lanes.due_in(UnixNs(0)), None);
+    }
+
+    #[test]
+    fn what_is_known_waits_nowhere() {
+        let mut lanes = lanes(100, 3);
+        let shed = lanes.push(message(1, 1), Triage::Known, Repute::Bad);
+        assert_eq!(shed.map(|(message, why)| (message.received_at.0, why)), Some((1, Shed::Known)));
+        assert!(lanes.is_empty());
+    }
+
+    #[test]
+    fn overload_sheds_liars_then_ordinary_votes_and_never_contradictions() {
+        let mut lanes = lanes(10, 100);
+        let why = |shed: Option<(RawMessage, Shed)>| shed.map(|(message, why)| (message.received_at.0, why));
+        for number in 0..2 {
+            assert_eq!(why(lanes.push(message(number, 6), Triage::Contradiction, Repute::Bad)), None);
+        }
+        for number in 10..18 {
+            assert_eq!(why(lanes.push(message(number, 1), Triage::Ordinary, Repute::Unknown)), None);
+        }
+        assert_eq!(why(lanes.push(message(20, 1), Triage::Ordinary, Repute::Good)), Some((1, Shed::Liar)));
+        assert_eq!(why(lanes.push(message(21, 1), Triage::Ordinary, Repute::Good)), Some((0, Shed::Liar)));
+        assert_eq!(why(lanes.push(message(22, 1), Triage::Ordinary, Repute::Good)), Some((22, Shed::Overload)));
+        for number in 30..40 {
+            assert_eq!(why(lanes.push(message(number, 1), Triage::Contradiction, Repute::Good)), None);
+        }
+        assert!(!lanes.has_room(), "the queue before it fills up instead");
+        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), (30..40).collect::<Vec<_>>());
+        assert!(lanes.has_room());
+    }
+
+    #[test]
+    fn strangers_have_a_share_and_liars_wait() {
+        let mut lanes = lanes(1000, 100);
+        let stranger =
+            |peer: Option<&PeerBytes>| if peer.is_some_and(|peer| peer[0] == 7) { Repute::Unknown } else { Repute::Good };
+        for number in 0..20 {
+            lanes.push(message(number, 7), Triage::Contradiction, Repute::Unknown);
+        }
+        lanes.push(message(50, 1), Triage::Contradiction, Repute::Good);
+        let batch = numbers(&lanes.take(UnixNs(0), stranger));
+        assert_eq!((batch.len(), batch.last()), (URGENT_PER_STRANGER + 1, Some(&50)));
+        // All of it was forged.
+        let liar = |peer: Option<&PeerBytes>| if peer.is_some_and(|peer| peer[0] == 7) { Repute::Bad } else { Repute::Good };
+        lanes.push(message(60, 1), Triage::Ordinary, Repute::Good);
+        let batch = numbers(&lanes.take(UnixNs(60), liar));
+        assert_eq!(batch, (16..20).collect::<Vec<_>>(), "the rest, once with other doubtful ones");
+        for number in 70..170 {
+            lanes.push(message(number, 7), Triage::Ordinary, Repute::Bad);
+        }
+        assert_eq!(numbers(&lanes.take(UnixNs(1000), liar)), [60], "then it is the others' turn");
+        assert_eq!(lanes.take(UnixNs(1000), liar).len(), DOUBTFUL_BATCH);
+    }
+
+    #[test]
+    fn one_liar_does_not_take_all_places() {
+        let mut lanes = lanes(40, 100);
+        for number in 0..30 {
+            lanes.push(message(number, 7), Triage::Ordinary, Repute::Bad);
+        }
+        assert_eq!(lanes.len(), 10);
+        assert!(lanes.push(message(90, 8), Triage::Ordinary, Repute::Bad).is_none());
+        for number in 100..200 {
+            lanes.push(message(number, number as u8), Triage::Ordinary, Repute::Bad);
+        }
+        assert_eq!(lanes.len(), 20, "bounded whatever the number of peers");
+    }
+}

@@ -1,0 +1,132 @@
+//! Aggregates of a slot: sums that cost an addition a member, and one real signature around each.
+
+use super::Load;
+use super::slot::{Duty, LoadMessage, compressed, even};
+use crate::containers::{Bits, aggregate_and_proof, attestation, signed};
+use blst::min_pk::{AggregateSignature, Signature};
+use blst::{blst_p2, p2_affines};
+use consensus::{CommitteeIndex, DomainType, ForkName, Root, ValidatorIndex, sha256};
+use sources::topic::TopicName;
+
+const AGGREGATES_FROM: u64 = 8_000_000_000;
+const AGGREGATES_FOR: u64 = 1_500_000_000;
+/// `TARGET_AGGREGATORS_PER_COMMITTEE`.
+const AGGREGATORS: u64 = 16;
+/// Of a committee, one member in so many has not reached an aggregator in time.
+const LATE_SHARE: usize = 50;
+
+impl Load {
+    /// Up to 16 aggregates a committee. Gives each committee's whole sum.
+    pub(super) fn aggregate(&self, duty: &Duty, out: &mut Vec<LoadMessage>) -> Vec<Signature> {
+        let slot = duty.slot;
+        let mut slot_root = [0; 32];
+        slot_root[..8].copy_from_slice(&slot.as_u64().to_le_bytes());
+        let proof_root = self.signing_root(Root::from(slot_root), DomainType::SelectionProof, slot);
+        let validators: Vec<ValidatorIndex> = duty.voters.iter().map(|voter| voter.validator).collect();
+        let proofs = self.keys.sign_each(&validators, proof_root);
+        // An outer signature each, over a message of its own, is the one thing that no trick makes cheaper.
+        let half = duty.committees.len().div_ceil(2).max(1);
+        let made: Vec<(Vec<LoadMessage>, Option<Signature>)> = std::thread::scope(|scope| {
+            let workers: Vec<_> = duty
+                .committees
+                .chunks(half)
+                .enumerate()
+                .map(|(part, committees)| {
+                    let proofs = &proofs;
+                    scope.spawn(move || {
+                        let numbered = committees.iter().enumerate();
+                        numbered.map(|(i, members)| self.committee(duty, part * half + i, members, proofs)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            workers.into_iter().flat_map(|worker| worker.join().expect("making aggregates does not panic")).collect()
+        });
+        let mut totals = Vec::new();
+        for (messages, total) in made {
+            out.extend(messages);
+            totals.extend(total);
+        }
+        totals
+    }
+
+    /// One committee's aggregates, and its whole sum.
+    fn committee(
+        &self,
+        duty: &Duty,
+        number: usize,
+        members: &[usize],
+        proofs: &[Signature],
+    ) -> (Vec<LoadMessage>, Option<Signature>) {
+        let (slot, n) = (duty.slot, members.len());
+        let committee = CommitteeIndex::new(number as u64);
+        let one_in = (n as u64 / AGGREGATORS).max(1);
+        // from_start[i]: the first i members together; to_end[i]: those from i on. `None` is nobody.
+        let sum = |sums: &mut Vec<Option<AggregateSignature>>, at: usize| {
+            let next = &duty.signatures[at];
+            sums.push(Some(match sums.last().copied().flatten() {
+                Some(mut sum) => {
+                    // No group check: these are our own points.
+                    let _ = sum.add_signature(next, false);
+                    sum
+                }
+                None => AggregateSignature::from_signature(next),
+            }));
+        };
+        let (mut from_start, mut to_end) = (vec![None], vec![None]);
+        members.iter().for_each(|at| sum(&mut from_start, *at));
+        members.iter().rev().for_each(|at| sum(&mut to_end, *at));
+        to_end.reverse();
+        let late = n / LATE_SHARE;
+        let mut messages = Vec::new();
+        for at in members {
+            let proof = compressed(&proofs[*at]);
+            let hash = sha256(proof.as_slice());
+            let luck = u64::from_le_bytes(hash[..8].try_into().expect("a hash has 32 bytes"));
+            if !luck.is_multiple_of(one_in) || messages.len() as u64 == AGGREGATORS {
+                continue;
+            }
+            let gap = (luck >> 8) as usize % (n - late).max(1);
+            let signature = match (from_start[gap], to_end[gap + late]) {
+                (Some(mut left), Some(right)) => {
+                    left.add_aggregate(&right);
+                    left
+                }
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => continue,
+            };
+            let bits = (0..n).map(|position| position < gap || position >= gap + late).collect();
+            let votes = Bits {
+                data: duty.data,
+                committees: vec![committee],
+                bits,
+                signers: Vec::new(),
+                signature: compressed(&signature.to_signature()),
+            };
+            let aggregator = duty.voters[*at].validator;
+            let message = aggregate_and_proof(aggregator, attestation(ForkName::Fulu, &self.preset, &votes), &proof);
+            let over_it = self.keys.sign(aggregator, self.signing_root(message.root(), DomainType::AggregateAndProof, slot));
+            let when = AGGREGATES_FROM + even(number * AGGREGATORS as usize + messages.len(), AGGREGATES_FOR);
+            messages.push(self.message(slot, when, TopicName::AggregateAndProof, &signed(message, &over_it).to_ssz()));
+        }
+        (messages, from_start.last().copied().flatten().map(|total| total.to_signature()))
+    }
+
+    /// Everybody's vote in one attestation, as a block carries it.
+    pub(super) fn whole_slot(&self, duty: &Duty, totals: &[Signature]) -> Bits {
+        let sum = totals.split_first().map(|(first, others)| {
+            let mut sum = AggregateSignature::from_signature(first);
+            for other in others {
+                let _ = sum.add_signature(other, false);
+            }
+            let point: blst_p2 = sum.into();
+            compressed(&Signature::from(p2_affines::from(&[point]).as_slice()[0]))
+        });
+        Bits {
+            data: duty.data,
+            committees: (0..duty.committees.len() as u64).map(CommitteeIndex::new).collect(),
+            bits: vec![true; duty.voters.len()],
+            signers: Vec::new(),
+            signature: sum.unwrap_or_else(crate::keys::infinity_signature),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A load into a capture file, with what there is to find in it.
+
+use super::{Load, LoadMessage, LoadPlan};
+use crate::error::SimError;
+use crate::record::GENESIS_TIME;
+use consensus::{Root, Slot, ValidatorIndex};
+use serde::{Deserialize, Serialize};
+use sources::capture::{CaptureWriter, GossipEntry, WriteError};
+use std::path::Path;
+
+/// The first slot with offences: the one before warms up.
+pub const OFFENCES_FROM: u64 = 2;
+
+/// An offence that was planted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlantedCrime {
+    /// What a finding of it is called.
+    pub finding_id: Root,
+    pub validator: ValidatorIndex,
+    /// Number of the message that completes it, counted through the capture's gossip messages from 0.
+    pub message: u64,
+}
+
+/// What a load contains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadTruth {
+    /// Seconds since the Unix epoch.
+    pub genesis_time: u64,
+    pub slots: u64,
+    /// In order of arrival.
+    pub crimes: Vec<PlantedCrime>,
+    pub messages: u64,
+    /// Of these, in slot 1.
+    pub messages_of_first_slot: u64,
+}
+
+/// Writes a load into a new capture file that begins at [`GENESIS_TIME`]. `progress` is told the slots done.
+///
+/// # Errors
+/// The plan cannot be played, the file exists already, or the disk refuses.
+pub fn write_load(plan: LoadPlan, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<LoadTruth, SimError> {
+    let failed = |source: WriteError| SimError::Capture { path: path.to_owned(), source: Box::new(source) };
+    let mut load = Load::new(plan, GENESIS_TIME)?;
+    let mut writer = CaptureWriter::create(path).map_err(failed)?;
+    writer.config(&load.config_yaml()).map_err(failed)?;
+    writer.state(&load.state_ssz()).map_err(failed)?;
+    let mut truth = LoadTruth { genesis_time: GENESIS_TIME, slots: plan.slots, ..LoadTruth::default() };
+    for slot in 1..=plan.slots {
+        for message in load.play(Slot::new(slot)) {
+            writer.gossip(&entry(&message)).map_err(failed)?;
+            if let Some(crime) = message.crime {
+                let planted = PlantedCrime { finding_id: crime.finding_id, validator: crime.validator, message: truth.messages };
+                truth.crimes.push(planted);
+            }
+            truth.messages += 1;
+        }
+        if slot == 1 {
+            truth.messages_of_first_slot = truth.messages;
+        }
+        progress(slot);
+    }
+    writer.flush().map_err(failed)?;
+    Ok(truth)
+}
+
+fn entry(message: &LoadMessage) -> GossipEntry {
+    let mut entry = GossipEntry {
+        // Its type is not ours to name: it belongs to a crate that this one must not know.
+        received_at: Default::default(),
+        peer: message.sender.clone().into_bytes(),
+        topic: message.topic.clone(),
+        payload: message.payload.clone(),
+    };
+    entry.received_at.0 = GENESIS_TIME * 1_000_000_000 + message.at_ns;
+    entry
+}

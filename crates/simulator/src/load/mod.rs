@@ -1,0 +1,255 @@
+//! A network of mainnet's size, made in seconds: state, votes, aggregates, blocks; offenders, forgers and vandals among them.
+//!
+//! [`Scenario`] plays a story with every kind of crime in it; this plays quantity. A million validators' votes are real,
+//! because keys in arithmetic progression sign for the price of an addition each ([`Keyring::sign_each`]), committees are the
+//! real shuffling's, and every block carries the votes of the slot before.
+//!
+//! | in each slot | how many at a million | when |
+//! |---|---|---|
+//! | block with the slot before's votes in one aggregate | 1 | 0.3 s |
+//! | single votes, each on its subnet | 31 250 | 4 s to 8 s, evenly: the burst |
+//! | offenders' second votes, for the head's parent | as planned | after the first, up to 8.5 s |
+//! | aggregates, 16 a committee, each lacking a few members | 1 024 | 8 s to 9.5 s |
+//! | forged votes, junk | as planned | through the burst |
+//!
+//! A forged vote is the worst that is cheap to make: a signature in the group, over the right data, by somebody else; every
+//! second one is for other data, so that it looks like the second half of a double vote. The state claims a registry root that
+//! is no hash of its registry, and the registry is all that it says about the past: nothing that listens can tell.
+
+mod aggregates;
+mod capture;
+mod noise;
+mod publish;
+mod slot;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use capture::{LoadTruth, OFFENCES_FROM, PlantedCrime, write_load};
+pub use publish::{PublishOptions, Published, publish_load};
+pub use slot::LoadMessage;
+
+use crate::error::SimError;
+use crate::keys::Keyring;
+use crate::scenario::{Noise, Scenario};
+use blst::min_pk::PublicKey;
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, PresetName, Root, Shuffling, Slot,
+    Spec, ValidatorIndex, compute_seed, sha256, signing_root,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Mainnet's registry is below this.
+const MAX_REGISTERED: usize = 4_000_000;
+/// A day of mainnet.
+const MAX_SLOTS: u64 = 7200;
+/// Blocks before that are asked for by nobody.
+const KEPT_BLOCKS: usize = 256;
+
+/// How much of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadPlan {
+    /// Keys, randao and every choice follow from it.
+    pub seed: u64,
+    /// Validators that vote.
+    pub n_active: usize,
+    /// Validators with a key; those beyond the active ones have left long ago.
+    pub n_registered: usize,
+    /// Slots of messages, from slot 1 on.
+    pub slots: u64,
+    /// In how many copies each honest message arrives, each from another peer.
+    pub copies: u32,
+    /// Forged votes for 100 honest ones.
+    pub forged_percent: u32,
+    /// Peers that share the forging.
+    pub n_forgers: u32,
+    /// Junk for 100 honest votes.
+    pub junk_percent: u32,
+    /// Validators that vote twice, once each, beginning in [`OFFENCES_FROM`] and spread over the slots that follow.
+    pub offenders: usize,
+}
+
+impl LoadPlan {
+    /// Honest votes of so many validators, all of them active.
+    pub fn quiet(n_validators: usize, slots: u64) -> Self {
+        Self {
+            seed: 1,
+            n_active: n_validators,
+            n_registered: n_validators,
+            slots,
+            copies: 1,
+            forged_percent: 0,
+            n_forgers: 4,
+            junk_percent: 0,
+            offenders: 0,
+        }
+    }
+
+    fn check(&self) -> Result<(), SimError> {
+        let wrong = |what, found: String, possible: String| Err(SimError::Scenario { what, found, possible });
+        let least = Preset::MAINNET.slots_per_epoch as usize;
+        if self.n_active < least || self.n_active > self.n_registered || self.n_registered > MAX_REGISTERED {
+            let found = format!("{} of {}", self.n_active, self.n_registered);
+            return wrong("the number of validators", found, format!("{least} (one per slot) to {MAX_REGISTERED}"));
+        }
+        if self.slots == 0 || self.slots > MAX_SLOTS {
+            return wrong("slots", self.slots.to_string(), format!("1 to {MAX_SLOTS}"));
+        }
+        if self.copies == 0 || self.copies > 64 {
+            return wrong("copies", self.copies.to_string(), "1 to 64".into());
+        }
+        if self.forged_percent > 1000 || self.junk_percent > 1000 || self.n_forgers == 0 {
+            let found = format!("{} % forged by {}, {} % junk", self.forged_percent, self.n_forgers, self.junk_percent);
+            return wrong("forged and junk", found, "0 to 1000 %, by at least one forger".into());
+        }
+        let voters = self.n_active as u64 / Preset::MAINNET.slots_per_epoch * self.slots.saturating_sub(OFFENCES_FROM - 1);
+        if self.offenders as u64 > voters {
+            let possible = format!("0 to {voters}: those who vote in these slots from slot {OFFENCES_FROM} on");
+            return wrong("offenders", self.offenders.to_string(), possible);
+        }
+        Ok(())
+    }
+
+    /// The same network as a scenario, for its config.yaml and its dice.
+    fn scenario(&self) -> Scenario {
+        Scenario {
+            seed: self.seed,
+            preset: PresetName::Mainnet,
+            fork: ForkName::Fulu,
+            slot_duration: Duration::from_secs(12),
+            slots: self.slots,
+            n_validators: self.n_active,
+            noise: Noise::default(),
+            ..Scenario::quiet(self.n_active)
+        }
+    }
+}
+
+/// A network under load. [`Load::play`] moves it on by a slot.
+pub struct Load {
+    plan: LoadPlan,
+    preset: Preset,
+    network: Network,
+    keys: Keyring,
+    /// Indices of active validators, ascending.
+    active: Arc<Vec<u32>>,
+    genesis_mix: Root,
+    /// Ascending; the one at slot 0 first. The last [`KEPT_BLOCKS`].
+    blocks: Vec<(Slot, Root)>,
+    /// Randao mix by epoch, the last one still changing.
+    mixes: Vec<Root>,
+    /// Of the current epoch.
+    shuffling: Arc<Shuffling>,
+    /// What the next block carries.
+    votes_of_last_slot: Option<crate::containers::Bits>,
+    offenders_left: usize,
+}
+
+impl Load {
+    /// The network at `genesis_time`, seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The plan cannot be played.
+    pub fn new(plan: LoadPlan, genesis_time: u64) -> Result<Self, SimError> {
+        plan.check()?;
+        let scenario = plan.scenario();
+        let preset = scenario.preset();
+        let dice = scenario.dice();
+        let spec = Spec::from_yaml(&crate::genesis::config_yaml(&scenario)).map_err(SimError::Config)?;
+        let network = Network { spec, genesis_time, genesis_validators_root: Root::from(dice.hash("registry", &[])) };
+        let genesis_mix = Root::from(dice.hash("eth1 block", &[]));
+        let active = Arc::new(spread(plan.n_active, plan.n_registered));
+        let genesis_root = state::first_block(&preset, dice).root();
+        let seed = compute_seed(Epoch::new(0), genesis_mix);
+        Ok(Self {
+            shuffling: Arc::new(Shuffling::new(Epoch::new(0), genesis_root, seed, active.clone(), &preset)),
+            plan,
+            preset,
+            network,
+            keys: Keyring::from_seed(plan.seed),
+            active,
+            genesis_mix,
+            blocks: vec![(Slot::new(0), genesis_root)],
+            mixes: vec![genesis_mix],
+            votes_of_last_slot: None,
+            offenders_left: plan.offenders,
+        })
+    }
+
+    pub fn config_yaml(&self) -> String {
+        crate::genesis::config_yaml(&self.plan.scenario())
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Keys of all registered validators, in order: good by construction.
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.keys.public_keys(self.plan.n_registered)
+    }
+
+    /// Carries the randao mix into a new epoch and seats its committees.
+    fn enter(&mut self, epoch: Epoch) {
+        while (self.mixes.len() as u64) <= epoch.as_u64() {
+            self.mixes.push(self.mixes[self.mixes.len() - 1]);
+        }
+        if self.shuffling.epoch() != epoch {
+            let seed = compute_seed(epoch, self.seed_mix(epoch));
+            let decided_by = epoch.saturating_sub(1).start_slot(&self.preset);
+            let decision = self.blocks.iter().rev().find(|(slot, _)| *slot < decided_by).unwrap_or(&self.blocks[0]).1;
+            self.shuffling = Arc::new(Shuffling::new(epoch, decision, seed, self.active.clone(), &self.preset));
+        }
+    }
+
+    /// As it stood at the end of the epoch before the previous one; genesis's for the first two.
+    fn seed_mix(&self, epoch: Epoch) -> Root {
+        epoch.checked_sub(2).map_or(self.genesis_mix, |end| self.mixes[end.as_u64() as usize])
+    }
+
+    /// A block was made: it is the head, and its reveal goes into the mix.
+    fn extend(&mut self, slot: Slot, root: Root, randao_reveal: &[u8]) {
+        self.blocks.push((slot, root));
+        if self.blocks.len() > KEPT_BLOCKS {
+            self.blocks.remove(0);
+        }
+        let epoch = slot.epoch(&self.preset).as_u64() as usize;
+        for (byte, mask) in self.mixes[epoch].0.iter_mut().zip(sha256(randao_reveal)) {
+            *byte ^= mask;
+        }
+    }
+
+    /// What those say who see the chain up to the block `behind` before the newest.
+    fn data(&self, slot: Slot, behind: usize) -> AttestationData {
+        let head_at = self.blocks.len().saturating_sub(1 + behind);
+        let epoch = slot.epoch(&self.preset);
+        let justified = if epoch < Epoch::new(3) { Epoch::new(0) } else { epoch.saturating_sub(1) };
+        let boundary = |epoch: Epoch| {
+            let start = epoch.start_slot(&self.preset);
+            self.blocks[..=head_at].iter().rev().find(|(slot, _)| *slot <= start).unwrap_or(&self.blocks[0]).1
+        };
+        let justified_root = if justified == Epoch::new(0) { Root::ZERO } else { boundary(justified) };
+        AttestationData {
+            slot,
+            index: CommitteeIndex::new(0),
+            beacon_block_root: self.blocks[head_at].1,
+            source: Checkpoint { epoch: justified, root: justified_root },
+            target: Checkpoint { epoch, root: boundary(epoch) },
+        }
+    }
+
+    fn signing_root(&self, root: Root, kind: DomainType, slot: Slot) -> Root {
+        signing_root(root, self.network.domain(kind, slot.epoch(&self.preset)))
+    }
+
+    fn validator(index: u32) -> ValidatorIndex {
+        ValidatorIndex::new(u64::from(index))
+    }
+}
+
+/// `n` numbers below `of`, as evenly as it goes: exits are spread over the whole registry.
+fn spread(n: usize, of: usize) -> Vec<u32> {
+    let share = |i: usize| (i as u64 * n as u64 / of as u64) as u32;
+    (0..of).filter(|i| share(*i) != share(*i + 1)).map(|i| i as u32).collect()
+}

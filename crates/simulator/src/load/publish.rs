@@ -1,0 +1,287 @@
+//! A load out of its capture file onto loopback: publishers that each send everything, and forgers and vandals of their own.
+//!
+//! ```text
+//! capture -> reader thread -> one bounded channel a node -> at each message's moment: publish
+//! ```
+//!
+//! Forged votes and junk come from nodes of their own: watchers stop listening to who lies, and honest publishers are not to
+//! suffer for it. Topics that nobody subscribes to are heard by nobody, and counted.
+
+use crate::error::SimError;
+use consensus::{Network, Spec};
+use sources::capture::{CaptureFile, Entry};
+use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipService, Identity, PublishError, StatusView};
+use sources::metrics::SourceMetrics;
+use sources::topic::Topic;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+
+/// A socket on loopback is there at once or never.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Messages read ahead of their time, for each node.
+const READ_AHEAD: usize = 4096;
+/// Handed to a node at a time.
+const TOGETHER: usize = 64;
+/// How long a full send queue is waited for before a message counts as unheard.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often it is looked at.
+const RETRY: Duration = Duration::from_millis(5);
+/// Nodes that forge, at most; more forgers share them.
+const MAX_FORGER_NODES: u64 = 16;
+
+/// Where and when.
+#[derive(Clone, Debug)]
+pub struct PublishOptions {
+    pub capture: PathBuf,
+    /// Seconds since the Unix epoch: the network begins then, whatever the capture says.
+    pub genesis_time: u64,
+    /// Nodes that each send every honest message.
+    pub publishers: usize,
+    /// How long the first message waits for somebody to listen to each node.
+    pub patience: Duration,
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Published {
+    /// Handed to at least one listener, counted for each node.
+    pub heard: u64,
+    /// On topics that nobody listens to, or known already, or by a node that is no longer listened to.
+    pub unheard: u64,
+    /// Send queues stayed full for too long: the machine or the listener is too slow.
+    pub gave_up: u64,
+    /// How late the latest message left, in milliseconds.
+    pub greatest_delay_ms: u64,
+}
+
+impl std::ops::AddAssign for Published {
+    fn add_assign(&mut self, other: Self) {
+        self.heard += other.heard;
+        self.unheard += other.unheard;
+        self.gave_up += other.gave_up;
+        self.greatest_delay_ms = self.greatest_delay_ms.max(other.greatest_delay_ms);
+    }
+}
+
+/// One message for one node.
+struct Due {
+    at_unix_ns: u64,
+    topic: Topic,
+    payload: Arc<[u8]>,
+}
+
+/// Publishes a load. `ready` is told the nodes' addresses once all of them listen.
+///
+/// # Errors
+/// The capture cannot be read, or loopback sockets cannot be had.
+pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])) -> Result<Published, SimError> {
+    let capture = options.capture.clone();
+    let Survey { network, liars } = tokio::task::spawn_blocking(move || survey(&capture))
+        .await
+        .map_err(|error| SimError::Thread(std::io::Error::other(error)))??;
+    let genesis_of_capture = network.genesis_time;
+    let network = Arc::new(Network { genesis_time: options.genesis_time, ..network });
+    let (status, status_seen) = watch::channel(StatusView::default());
+    let mut nodes: Vec<Node> = Vec::new();
+    let n_liars = liars.values().max().map_or(0, |last| last + 1);
+    for number in 0..options.publishers + n_liars {
+        nodes.push(Node::start(number, network.clone(), status_seen.clone()).await?);
+    }
+    let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    ready(&addresses);
+    let listened = async {
+        for node in &nodes {
+            let mut peers = node.control.watch_peers();
+            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
+        }
+    };
+    if tokio::time::timeout(options.patience, listened).await.is_err() {
+        tracing::warn!("nobody listens to some of the publishers, going on");
+    }
+    let (mut queues, mut tasks) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let (queue, due) = mpsc::channel(READ_AHEAD);
+        queues.push(queue);
+        tasks.push(tokio::spawn(send(node.control.clone(), due)));
+    }
+    let shift = (options.genesis_time as i128 - genesis_of_capture as i128) * 1_000_000_000;
+    let reader = move || deal(&options.capture, shift, options.publishers, &liars, &queues);
+    let reader = std::thread::Builder::new().name("load-reader".to_owned()).spawn(reader).map_err(SimError::Thread)?;
+    let mut published = Published::default();
+    for task in tasks {
+        published += task.await.unwrap_or_default();
+    }
+    reader.join().map_err(|_| SimError::BrokenOff)??;
+    drop(status);
+    Ok(published)
+}
+
+fn unreadable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SimError {
+    SimError::Capture { path: path.to_owned(), source: error.into() }
+}
+
+/// What is to be known of a capture before it is played.
+struct Survey {
+    network: Network,
+    /// Which node plays each sender that lies.
+    liars: BTreeMap<Vec<u8>, usize>,
+}
+
+fn survey(path: &Path) -> Result<Survey, SimError> {
+    let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
+    let config = file.first_config().map_err(|error| unreadable(path, error))?;
+    let spec = Spec::from_yaml(&config.unwrap_or_default()).map_err(SimError::Config)?;
+    let state = file.first_state().map_err(|error| unreadable(path, error))?.unwrap_or_default();
+    // `genesis_time` and `genesis_validators_root` begin every BeaconState.
+    let head: [u8; 40] = state.get(..40).and_then(|head| head.try_into().ok()).unwrap_or([0; 40]);
+    let genesis_time = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
+    let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
+    drop(state);
+    let mut liars: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut nodes: BTreeMap<(bool, u64), usize> = BTreeMap::new();
+    for entry in file.entries().map_err(|error| unreadable(path, error))? {
+        let Ok(Entry::Gossip(gossip)) = entry.map(|located| located.entry) else { continue };
+        let name = String::from_utf8_lossy(&gossip.peer).into_owned();
+        let Some((kind, number)) = name.rsplit_once('-') else { continue };
+        if kind == "publisher" || liars.contains_key(&gossip.peer) {
+            continue;
+        }
+        let number = number.parse::<u64>().unwrap_or(0) % MAX_FORGER_NODES;
+        let next = nodes.len();
+        let node = *nodes.entry((kind == "forger", number)).or_insert(next);
+        liars.insert(gossip.peer, node);
+    }
+    Ok(Survey { network: Network { spec, genesis_time, genesis_validators_root }, liars })
+}
+
+/// Reads the capture and hands each message to the nodes that are to send it.
+fn deal(
+    path: &Path,
+    shift: i128,
+    publishers: usize,
+    liars: &BTreeMap<Vec<u8>, usize>,
+    queues: &[mpsc::Sender<Due>],
+) -> Result<(), SimError> {
+    let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
+    for entry in file.entries().map_err(|error| unreadable(path, error))? {
+        let Entry::Gossip(gossip) = entry.map_err(|error| unreadable(path, error))?.entry else { continue };
+        // What is on no topic that this program knows cannot be sent by it.
+        let Ok(topic) = Topic::parse(&gossip.topic) else { continue };
+        let payload: Arc<[u8]> = Arc::from(gossip.payload);
+        let at_unix_ns = u64::try_from(i128::from(gossip.received_at.0) + shift).unwrap_or(0);
+        let to: Vec<usize> = match liars.get(&gossip.peer) {
+            Some(liar) => vec![publishers + liar],
+            // Copies are what the publishers make by sending everything each.
+            None if gossip.peer == b"publisher-0" => (0..publishers).collect(),
+            None => Vec::new(),
+        };
+        for node in to {
+            let due = Due { at_unix_ns, topic, payload: payload.clone() };
+            if queues[node].blocking_send(due).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Publishes what falls due, in order, some at a time.
+async fn send(control: GossipControl, mut due: mpsc::Receiver<Due>) -> Published {
+    let mut published = Published::default();
+    let mut waiting = Vec::with_capacity(TOGETHER);
+    while due.recv_many(&mut waiting, TOGETHER).await > 0 {
+        let mut sending = tokio::task::JoinSet::new();
+        for message in waiting.drain(..) {
+            let now = unix_ns();
+            if message.at_unix_ns > now {
+                // Those before it are under way already.
+                tokio::time::sleep(Duration::from_nanos(message.at_unix_ns - now)).await;
+            }
+            let control = control.clone();
+            sending.spawn(async move { publish(&control, &message).await });
+        }
+        while let Some(one) = sending.join_next().await {
+            published += one.unwrap_or_default();
+        }
+    }
+    published
+}
+
+async fn publish(control: &GossipControl, message: &Due) -> Published {
+    let late = Duration::from_nanos(unix_ns().saturating_sub(message.at_unix_ns));
+    let mut published = Published { greatest_delay_ms: late.as_millis() as u64, ..Published::default() };
+    let mut waited = Duration::ZERO;
+    loop {
+        let result = control.publish_payload(message.topic, &message.payload).await;
+        let full = match &result {
+            Ok(()) => {
+                published.heard = 1;
+                return published;
+            }
+            Err(PublishError::Unavailable) => true,
+            Err(PublishError::Refused(reason)) => reason.to_lowercase().contains("queue"),
+            Err(PublishError::TooLong(_)) => false,
+        };
+        if !full {
+            published.unheard = 1;
+            return published;
+        }
+        if waited >= PATIENCE {
+            published.gave_up = 1;
+            return published;
+        }
+        tokio::time::sleep(RETRY).await;
+        waited += RETRY;
+    }
+}
+
+/// One node of the load. Dropping it ends it.
+struct Node {
+    address: String,
+    control: GossipControl,
+    // Drains what the node hears, which nobody wants.
+    _reader: tokio_util::sync::DropGuard,
+}
+
+impl Node {
+    async fn start(number: usize, network: Arc<Network>, status: watch::Receiver<StatusView>) -> Result<Self, SimError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node: number, source };
+        let config = GossipConfig {
+            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a constant multiaddr")],
+            identity: Identity::Secret(consensus::sha256(format!("load node {number}").as_bytes())),
+            agent: format!("slashwatch-load/{number}"),
+            ..GossipConfig::default()
+        };
+        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
+            .map_err(|error| failed(Box::new(error)))?;
+        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
+            while let Some(event) = handle.events.recv().await {
+                if let GossipEvent::ListeningOn(address) = event {
+                    return Some(address.to_string());
+                }
+            }
+            None
+        });
+        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
+        let control = handle.control();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    event = handle.events.recv() => if event.is_none() { break },
+                }
+            }
+            handle.shutdown().await;
+        });
+        Ok(Self { address, control, _reader: guard })
+    }
+}
+
+fn unix_ns() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}

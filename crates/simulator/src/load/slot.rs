@@ -1,0 +1,233 @@
+//! A slot of load: block, votes, second votes, each signed for real; aggregates are in a file beside.
+
+use super::Load;
+use super::capture::OFFENCES_FROM;
+use crate::block::Body;
+use crate::containers::single_attestation;
+use crate::ledger::{Crime, crime};
+use crate::proposer::proposer;
+use crate::proposing::graffiti;
+use blst::min_pk::Signature;
+use consensus::{
+    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, ForkName, Offence, Root, SignatureBytes,
+    SignedBeaconBlockHeader, Slot, ValidatorIndex,
+};
+use sources::topic::{Topic, TopicName};
+
+const SLOT_NS: u64 = 12_000_000_000;
+const BLOCK_AT: u64 = 300_000_000;
+/// The burst.
+pub(super) const VOTES_FROM: u64 = 4_000_000_000;
+pub(super) const VOTES_FOR: u64 = 4_000_000_000;
+/// A second vote comes at least so much after the first, and at most until [`SECOND_VOTES_END`].
+const SECOND_AFTER: u64 = 200_000_000;
+const SECOND_VOTES_END: u64 = 8_500_000_000;
+/// Copies of a message trickle in within this.
+const COPIES_WITHIN: u64 = 300_000_000;
+
+/// One gossip message on its way.
+#[derive(Clone, Debug)]
+pub struct LoadMessage {
+    /// Nanoseconds since genesis.
+    pub at_ns: u64,
+    /// Who sends it: `publisher-0` and so on for honest ones, `forger-` and `vandal-` for others.
+    pub sender: String,
+    pub topic: String,
+    /// As on the wire.
+    pub payload: Vec<u8>,
+    /// What it completes, if it is the second half of an offence.
+    pub crime: Option<Crime>,
+}
+
+/// A voter on duty.
+#[derive(Clone, Copy)]
+pub(super) struct Voter {
+    pub(super) validator: ValidatorIndex,
+    pub(super) committee: CommitteeIndex,
+    position: usize,
+}
+
+/// What a slot's voters sign.
+pub(super) struct Duty {
+    pub(super) slot: Slot,
+    pub(super) data: AttestationData,
+    /// What somebody says who has not seen the newest block; the same as `data` as long as there is only one.
+    pub(super) stale: AttestationData,
+    /// Ascending by validator.
+    pub(super) voters: Vec<Voter>,
+    /// Over `data`, in order of `voters`.
+    pub(super) signatures: Vec<Signature>,
+    /// Members of each committee in order of their bits: positions in `voters`.
+    pub(super) committees: Vec<Vec<usize>>,
+}
+
+impl Load {
+    /// All messages of a slot in order of time. Slots are played one after the other from 1 on.
+    pub fn play(&mut self, slot: Slot) -> Vec<LoadMessage> {
+        self.enter(slot.epoch(&self.preset));
+        let mut messages = vec![self.propose(slot)];
+        let duty = self.duty(slot);
+        self.vote(&duty, &mut messages);
+        self.offend(&duty, &mut messages);
+        let totals = self.aggregate(&duty, &mut messages);
+        self.votes_of_last_slot = Some(self.whole_slot(&duty, &totals));
+        let honest = messages.len();
+        for copy in 1..self.plan.copies {
+            for nth in 0..honest {
+                let original = &messages[nth];
+                let at_ns = original.at_ns + COPIES_WITHIN * u64::from(copy) / u64::from(self.plan.copies);
+                let message = LoadMessage { at_ns, sender: publisher(copy), crime: None, ..original.clone() };
+                messages.push(message);
+            }
+        }
+        self.forge(&duty, &mut messages);
+        self.scatter_junk(&duty, &mut messages);
+        messages.sort_by_key(|message| message.at_ns);
+        messages
+    }
+
+    /// Only the votes of slot 1, dealt out over so many different heads: for whoever wants to know what proving costs.
+    pub fn votes(&self, distinct_data: u64) -> Vec<LoadMessage> {
+        let duty = self.duty(Slot::new(1));
+        let mut messages = Vec::with_capacity(duty.voters.len());
+        for nth in 0..distinct_data.max(1) {
+            let head = Root::from(self.plan.scenario().dice().hash("some head", &[nth]));
+            let data = AttestationData { beacon_block_root: head, ..duty.data };
+            let voters: Vec<Voter> =
+                duty.voters.iter().skip(nth as usize).step_by(distinct_data.max(1) as usize).copied().collect();
+            let validators: Vec<ValidatorIndex> = voters.iter().map(|voter| voter.validator).collect();
+            for (voter, signature) in voters.iter().zip(self.keys.sign_each(&validators, self.vote_root(&data))) {
+                let ssz = single_attestation(voter.committee, voter.validator, &data, &compressed(&signature)).to_ssz();
+                messages.push(self.message(duty.slot, VOTES_FROM, self.subnet(duty.slot, voter.committee), &ssz));
+            }
+        }
+        messages
+    }
+
+    fn propose(&mut self, slot: Slot) -> LoadMessage {
+        let epoch = slot.epoch(&self.preset);
+        let by = proposer(ForkName::Fulu, &self.preset, &self.active, self.seed_mix(epoch), slot);
+        let mut epoch_root = [0; 32];
+        epoch_root[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
+        let body = Body {
+            randao_reveal: self.keys.sign(by, self.signing_root(Root::from(epoch_root), DomainType::Randao, slot)),
+            graffiti: graffiti("slashwatch load"),
+            attestations: self.votes_of_last_slot.take().into_iter().collect(),
+        };
+        let message = BeaconBlockHeader {
+            slot,
+            proposer_index: by,
+            parent_root: self.blocks[self.blocks.len() - 1].1,
+            state_root: Root::from(self.plan.scenario().dice().hash("state root", &[slot.as_u64()])),
+            body_root: body.root(ForkName::Fulu, &self.preset),
+        };
+        let root = message.root();
+        let signature = self.keys.sign(by, self.signing_root(root, DomainType::BeaconProposer, slot));
+        let block = body.signed_block(ForkName::Fulu, &self.preset, &SignedBeaconBlockHeader { message, signature });
+        self.extend(slot, root, body.randao_reveal.as_slice());
+        self.message(slot, BLOCK_AT, TopicName::BeaconBlock, &block.to_ssz())
+    }
+
+    fn duty(&self, slot: Slot) -> Duty {
+        let mut voters = Vec::new();
+        let n_committees = self.shuffling.committees_per_slot();
+        let mut committees = Vec::new();
+        for committee in (0..n_committees).map(CommitteeIndex::new) {
+            let members = self.shuffling.committee(slot, committee).unwrap_or_default();
+            committees.push(vec![0; members.len()]);
+            let seats = members.iter().enumerate();
+            voters.extend(seats.map(|(position, member)| Voter { validator: Self::validator(*member), committee, position }));
+        }
+        voters.sort_unstable_by_key(|voter| voter.validator);
+        for (at, voter) in voters.iter().enumerate() {
+            committees[voter.committee.as_u64() as usize][voter.position] = at;
+        }
+        let (data, stale) = (self.data(slot, 0), self.data(slot, 1));
+        let validators: Vec<ValidatorIndex> = voters.iter().map(|voter| voter.validator).collect();
+        let signatures = self.keys.sign_each(&validators, self.vote_root(&data));
+        Duty { slot, data, stale, voters, signatures, committees }
+    }
+
+    pub(super) fn vote_root(&self, data: &AttestationData) -> Root {
+        self.signing_root(data.root(), DomainType::BeaconAttester, data.slot)
+    }
+
+    fn vote(&self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+        for (nth, (voter, signature)) in duty.voters.iter().zip(&duty.signatures).enumerate() {
+            let ssz = single_attestation(voter.committee, voter.validator, &duty.data, &compressed(signature)).to_ssz();
+            out.push(self.message(duty.slot, vote_time(nth), self.subnet(duty.slot, voter.committee), &ssz));
+        }
+    }
+
+    /// Second votes of this slot's share of the offenders.
+    fn offend(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+        let slots_left = self.plan.slots.saturating_sub(duty.slot.as_u64()) as usize + 1;
+        if duty.slot.as_u64() < OFFENCES_FROM || self.offenders_left == 0 || duty.voters.is_empty() {
+            return;
+        }
+        let n = self.offenders_left.div_ceil(slots_left).min(duty.voters.len());
+        self.offenders_left -= n;
+        let offenders: Vec<usize> = (0..n).map(|i| i * duty.voters.len() / n).collect();
+        let validators: Vec<ValidatorIndex> = offenders.iter().map(|at| duty.voters[*at].validator).collect();
+        let signatures = self.keys.sign_each(&validators, self.vote_root(&duty.stale));
+        let roots = [duty.data.root(), duty.stale.root()];
+        for (nth, (at, signature)) in offenders.into_iter().zip(signatures).enumerate() {
+            let voter = duty.voters[at];
+            let first = vote_time(at);
+            let room = SECOND_VOTES_END - first - SECOND_AFTER;
+            let second = first + SECOND_AFTER + even(nth.wrapping_mul(7) + 3, room);
+            let ssz = single_attestation(voter.committee, voter.validator, &duty.stale, &compressed(&signature)).to_ssz();
+            let mut message = self.message(duty.slot, second, self.subnet(duty.slot, voter.committee), &ssz);
+            let sent = [first, second].map(|at| self.unix_ns(duty.slot, at));
+            let gvr = self.network.genesis_validators_root;
+            message.crime = Some(crime(gvr, Offence::DoubleVote, voter.validator, duty.slot, roots, sent));
+            out.push(message);
+        }
+    }
+
+    pub(super) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
+        let since_epoch = slot.as_u64() % self.preset.slots_per_epoch;
+        TopicName::Attestation((self.shuffling.committees_per_slot() * since_epoch + committee.as_u64()) % 64)
+    }
+
+    pub(super) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
+        Topic { digest: self.network.fork_digest_at(slot.epoch(&self.preset)), name }
+    }
+
+    fn unix_ns(&self, slot: Slot, within: u64) -> u64 {
+        self.network.genesis_time * 1_000_000_000 + slot.as_u64() * SLOT_NS + within
+    }
+
+    /// An honest message, `within` nanoseconds into its slot.
+    pub(super) fn message(&self, slot: Slot, within: u64, name: TopicName, ssz: &[u8]) -> LoadMessage {
+        LoadMessage {
+            at_ns: slot.as_u64() * SLOT_NS + within,
+            sender: publisher(0),
+            topic: self.topic(slot, name).to_string(),
+            payload: packed(ssz),
+            crime: None,
+        }
+    }
+}
+
+fn publisher(copy: u32) -> String {
+    format!("publisher-{copy}")
+}
+
+pub(super) fn packed(ssz: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(ssz).expect("far below 4 GiB")
+}
+
+pub(super) fn compressed(signature: &Signature) -> SignatureBytes {
+    SignatureBytes::from(signature.to_bytes())
+}
+
+fn vote_time(nth: usize) -> u64 {
+    VOTES_FROM + even(nth, VOTES_FOR)
+}
+
+/// The `nth` of a series that fills `0..span` evenly however long it is (multiples of the golden ratio).
+pub(super) fn even(nth: usize, span: u64) -> u64 {
+    let fraction = (nth as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    ((u128::from(span) * u128::from(fraction)) >> 32) as u64
+}
