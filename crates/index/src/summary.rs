@@ -90,6 +90,9 @@ impl Summary {
         self.clock += 1;
         for number in std::mem::take(&mut self.named) {
             let Some(group) = self.pending.get_mut(number as usize).and_then(Option::as_mut) else { continue };
+            // What the next commit writes of a level, it must write of all larger blocks too: opening takes who is known in a
+            // small block for known in the larger ones.
+            let mut is_written = late;
             for level in 1..=LEVELS {
                 let block_number = block_of(level, epoch);
                 let block = self.blocks.entry((level, block_number)).or_default();
@@ -103,14 +106,15 @@ impl Summary {
                 let any_new = newly.iter().any(|word| *word != 0);
                 chunk.changed |= any_new;
                 // A bit set by a vote of the tail is not on disk yet; a late vote relies on it all the same.
+                is_written |= chunk.late;
+                chunk.late = is_written && chunk.changed;
                 if late && chunk.changed {
-                    chunk.late = true;
-                } else {
-                    // Who is known here is known in all larger blocks.
-                    group.bits = newly;
-                    if !any_new {
-                        break;
-                    }
+                    continue;
+                }
+                // Who is known here is known in all larger blocks.
+                group.bits = newly;
+                if !any_new && !is_written {
+                    break;
                 }
             }
             **group = Group::default();

@@ -194,6 +194,26 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+/// A late vote has part of the summary written early, and a vote of the tail is in that part: opening must still find it.
+#[test]
+fn a_part_of_the_summary_that_is_written_early_hides_nobody() {
+    let vote =
+        |sort, branch, target, slot, members| Step::Vote { sort, branch, target, back: 1, slot, committee: 0, head: 0, members };
+    let far = |target| Step::Far { source: 0, target, validator: 0, head: 0 };
+    run(&[
+        vote(0, 0, 0, 0, 0),
+        vote(8, 0, 0, 0, 1_673_654_984),
+        vote(0, 0, 10, 0, 0),
+        far(u64::from(u32::MAX) - 1),
+        far(12),
+        vote(0, 0, 11, 0, 0),
+        vote(3, 2, 5, 6, 3_054_545_757),
+        Step::Prune { before: 1 },
+        vote(1, 2, 9, 7, 381_928_314),
+        vote(8, 2, 10, 1, 2_372_984_612),
+    ]);
+}
+
 proptest! {
     #![proptest_config(config(24))]
 
