@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-use verify::{PeerBytes, RawMessage, Repute, Triage, UnixNs};
+use verify::{MessageKind, PeerBytes, RawMessage, Repute, Triage, UnixNs};
 
 /// Contradictions and blocks judged at a time.
 const URGENT_BATCH: usize = 256;
@@ -24,12 +24,15 @@ const DOUBTFUL_BATCH: usize = 32;
 /// Of all places, one in so many is for what is doubtful.
 const DOUBTFUL_SHARE: usize = 4;
 
+/// What an aggregate with unproven members costs, in single votes: its own equation and two signatures around it.
+const AGGREGATE_WEIGHT: usize = 8;
+
 /// How much may wait, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneLimits {
     /// Messages in all lanes together.
     pub messages: usize,
-    /// Ordinary messages judged together at most.
+    /// Ordinary messages judged together at most; an aggregate counts for some.
     pub batch: usize,
     /// For so long ordinary messages are gathered, so that many share the price of one equation.
     pub gather: Duration,
@@ -147,8 +150,14 @@ impl Lanes {
             return Vec::new();
         }
         self.doubtful_served = false;
-        let n = self.limits.batch.min(self.ordinary.len());
-        self.ordinary.drain(..n).collect()
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        while weight < self.limits.batch
+            && let Some(message) = self.ordinary.pop_front()
+        {
+            weight += if message.kind == MessageKind::Aggregate { AGGREGATE_WEIGHT } else { 1 };
+            batch.push(message);
+        }
+        batch
     }
 
     /// Strangers have a share of each batch. Whoever has got a bad name meanwhile is judged with its like.
@@ -219,7 +228,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use verify::{MessageKind, Origin, SourceKind};
+    use verify::{Origin, SourceKind};
 
     fn message(number: u64, peer: u8) -> RawMessage {
         RawMessage {

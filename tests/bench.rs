@@ -1,0 +1,60 @@
+//! The benchmarks as commands: their JSON has the contract's fields, and what was planted is found.
+
+mod common;
+
+use common::{run, slashwatch, stderr};
+use serde_json::Value;
+
+fn report(args: &[&str]) -> Value {
+    let output = run(slashwatch().arg("bench").args(args).arg("--json"));
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    assert_eq!(text.trim_end().lines().count(), 1, "one object on one line");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn has_fields(report: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(report.get(field).is_some_and(|value| !value.is_null()), "no {field} in {report}");
+    }
+}
+
+const PIPELINE: [&str; 12] = [
+    "slots",
+    "messages",
+    "wall_seconds",
+    "realtime_factor",
+    "cpu_seconds",
+    "latency_ms",
+    "peak_rss_bytes",
+    "outcomes",
+    "shed",
+    "found",
+    "missed",
+    "false",
+];
+
+#[test]
+fn verify_names_its_floor() {
+    let report = report(&["verify", "--votes", "512", "--distinct-data", "2"]);
+    has_fields(&report, &["signatures", "cpu_us_per_signature", "decompress_us", "ratio"]);
+    assert_eq!(report["signatures"], 512);
+    assert!(report["ratio"].as_f64().expect("a number") >= 1.0, "nothing is cheaper than its own part: {report}");
+}
+
+/// Both runs, the second over real sockets, with liars among the peers.
+#[test]
+fn pipeline_finds_what_was_planted() {
+    let plan = ["--validators", "4096", "--slots", "1", "--offenders", "5", "--forged", "40", "--junk", "40"];
+    let report = report(&[&["pipeline", "--over", "libp2p", "--lead-seconds", "8"], plan.as_slice()].concat());
+    has_fields(&report, &PIPELINE);
+    has_fields(&report["latency_ms"], &["p50", "p99", "max"]);
+    assert_eq!((&report["found"], &report["missed"], &report["false"]), (&5.into(), &0.into(), &0.into()), "{report}");
+    assert_eq!(report["shed"], 0, "{report}");
+    let outcomes = report["outcomes"].as_object().expect("by outcome");
+    let first_slot = 128 + 128 * 80 / 100;
+    let all: u64 = outcomes.values().map(|n| n.as_u64().expect("a count")).sum();
+    assert!(all > report["messages"].as_u64().expect("a count") + first_slot / 2, "the warm-up is in the outcomes: {report}");
+    let scores = report["paced"]["scores"].as_array().expect("scores");
+    assert!(scores.iter().any(|score| score.as_f64().expect("a number") < -100.0), "forgers' scores sink: {scores:?}");
+}

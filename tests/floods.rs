@@ -1,0 +1,216 @@
+//! Floods: messages of every worthless kind, connections that say nothing, more peers than there is room for. Memory stays
+//! bounded, each message has its outcome, the sums add up, and what matters is found all the same.
+
+use consensus::Slot;
+use pipeline::bench::peak_rss_bytes;
+use pipeline::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use pipeline::run::Watcher;
+use simulator::load::{Load, LoadMessage, LoadPlan};
+use sources::capture::GossipEntry;
+use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, StatusView};
+use sources::intake::Intake;
+use sources::metrics::SourceMetrics;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+/// Whatever is awaited and does not come by then will not come.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at something that nobody announces.
+const LOOK: Duration = Duration::from_millis(20);
+/// What a flood may add to the memory of this process, which makes the flood as well.
+const MEMORY: u64 = 400 << 20;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// Every kind of junk as many as honest votes, half as many forgeries, three copies of everything, ten offenders.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let plan =
+        LoadPlan { copies: 3, forged_percent: 50, n_forgers: 40, junk_percent: 100, offenders: 10, ..LoadPlan::quiet(8192, 3) };
+    let mut load = Load::new(plan, now() - 5 * 12).expect("it can be played");
+    let (config, state) = (dir.path().join("config.yaml"), dir.path().join("state.ssz"));
+    std::fs::write(&config, load.config_yaml()).expect("writable");
+    std::fs::write(&state, load.state_ssz()).expect("writable");
+    let mut options = Config {
+        data_dir: dir.path().join("data"),
+        network: NetworkConfig { name: None, config: Some(config), state: Some(state) },
+        gossip: GossipSection { enabled: false, ..GossipSection::default() },
+        ..Config::default()
+    };
+    options.api.enabled = false;
+    let watcher = Watcher::start(options).await.expect("it starts");
+    let before = peak_rss_bytes();
+
+    let intake = Intake::new(Arc::new(load.network().clone()));
+    let mut wanted = BTreeSet::new();
+    let (mut offered, mut refused) = (0u64, BTreeMap::<&str, u64>::new());
+    let feed = watcher.feed().expect("it runs");
+    for slot in (1..=3).map(Slot::new) {
+        for LoadMessage { at_ns, sender, topic, payload, crime } in load.play(slot) {
+            wanted.extend(crime.map(|crime| crime.finding_id));
+            let received_at = verify::UnixNs(load.network().genesis_time * 1_000_000_000 + at_ns);
+            match intake.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
+                Ok(message) => {
+                    while !feed.offer(message.clone()) {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                    offered += 1;
+                }
+                Err(refusal) => *refused.entry(refusal.label()).or_default() += 1,
+            }
+        }
+    }
+    drop(feed);
+    let settled = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let stages = watcher.status().stages;
+            let outcomes = stages["messages"].clone();
+            let parked = watcher.metrics().parked.get() as u64;
+            if outcomes.values().sum::<u64>() + parked == offered {
+                return outcomes;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    let outcomes = settled.await.expect("every message has its outcome");
+    for label in ["proven", "duplicate", "bad_signature", "malformed", "unknown_fork", "unknown_validator"] {
+        assert!(outcomes.get(label).copied().unwrap_or(0) > 0, "no {label} in {outcomes:?}");
+    }
+    for label in ["bad_snappy", "too_long", "topic_not_read"] {
+        assert!(refused.get(label).copied().unwrap_or(0) > 0, "no {label} in {refused:?}");
+    }
+    let store = watcher.store().clone();
+    let found: BTreeSet<_> = store.all_findings().map(|row| row.expect("readable").1.id).collect();
+    assert_eq!((wanted.len(), found), (10, wanted));
+    let grown = peak_rss_bytes().saturating_sub(before);
+    assert!(grown < MEMORY, "{} MB more", grown >> 20);
+    drop(store);
+    watcher.stop().await.expect("a clean stop");
+}
+
+/// A node on loopback, and where it listens.
+async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut GossipConfig)) -> (GossipHandle, String) {
+    let mut config = GossipConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr")],
+        reconnect: (Duration::from_millis(100), Duration::from_secs(1)),
+        heartbeat: Duration::from_millis(200),
+        ..GossipConfig::default()
+    };
+    change(&mut config);
+    // Without a sender the status stays what it is.
+    let (_, status) = tokio::sync::watch::channel(StatusView::default());
+    let mut handle = GossipService::start(config, network.clone(), status, SourceMetrics::unregistered()).expect("it starts");
+    let address = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match handle.events.recv().await {
+                Some(GossipEvent::ListeningOn(address)) => return address.to_string(),
+                Some(GossipEvent::Message(_) | GossipEvent::Peer(_)) => {}
+                None => panic!("the node ended"),
+            }
+        }
+    });
+    let address = address.await.expect("it listens");
+    (handle, address)
+}
+
+fn port_of(address: &str) -> u16 {
+    address.split('/').nth(4).and_then(|port| port.parse().ok()).expect("/ip4/../tcp/PORT/..")
+}
+
+/// Sends a vote again and again, under new names, until one arrives.
+async fn is_heard(listener: &mut GossipHandle, speaker: &GossipHandle, topic: &str) {
+    let topic: sources::topic::Topic = sources::topic::Topic::parse(topic).expect("a topic");
+    let heard = tokio::time::timeout(PATIENCE, async {
+        for n in 0u64.. {
+            // Any 240 bytes are a vote for the wire; before the mesh stands nobody takes them.
+            let _ = speaker.control.publish(topic, &[n.to_le_bytes(); 30].concat()).await;
+            let wait = tokio::time::timeout(LOOK * 10, async {
+                loop {
+                    match listener.events.recv().await {
+                        Some(GossipEvent::Message(_)) => return,
+                        Some(GossipEvent::Peer(_) | GossipEvent::ListeningOn(_)) => {}
+                        None => panic!("the listener ended"),
+                    }
+                }
+            });
+            if wait.await.is_ok() {
+                return;
+            }
+        }
+    });
+    heard.await.expect("a message of an honest peer arrives");
+}
+
+fn quiet_network() -> (Arc<consensus::Network>, String) {
+    let mut load = Load::new(LoadPlan::quiet(64, 1), now() - 12).expect("it can be played");
+    let vote = load.play(Slot::new(1)).into_iter().find(|message| message.topic.contains("beacon_attestation_"));
+    (Arc::new(load.network().clone()), vote.expect("somebody votes").topic)
+}
+
+/// Sockets that say nothing, or nonsense, or begin properly and stop, four hundred of each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_stall_keep_nobody_out_for_long() {
+    let (network, topic) = quiet_network();
+    let (mut listener, address) = node(&network, |_| ()).await;
+    let before = peak_rss_bytes();
+    let mut stalled = Vec::new();
+    for nth in 0..1200 {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port_of(&address))).await else { continue };
+        let says: &[u8] = match nth % 3 {
+            0 => b"",
+            1 => b"GET / HTTP/1.1\r\n\r\n",
+            _ => b"\x13/multistream/1.0.0\n",
+        };
+        // It may have been closed already.
+        let _ = stream.write_all(says).await;
+        stalled.push(stream);
+    }
+    let peer = address.parse().expect("a peer's address");
+    let (speaker, _) = node(&network, |config| config.peers = vec![peer]).await;
+    is_heard(&mut listener, &speaker, &topic).await;
+    assert!(peak_rss_bytes().saturating_sub(before) < MEMORY);
+    drop(stalled);
+    speaker.shutdown().await;
+    listener.shutdown().await;
+}
+
+/// More peers than there is room for (more of them with SLASHWATCH_FLOOD_PEERS): some are let in, and the configured one is always.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_of_peers_is_bounded_and_the_configured_one_is_heard() {
+    let n_peers = std::env::var("SLASHWATCH_FLOOD_PEERS").ok().and_then(|text| text.parse().ok()).unwrap_or(60usize);
+    let room = n_peers / 3;
+    let (network, topic) = quiet_network();
+    let (speaker, speaker_address) = node(&network, |_| ()).await;
+    let configured = speaker_address.parse().expect("a peer's address");
+    let (mut listener, address) = node(&network, |config| {
+        config.peers = vec![configured];
+        config.max_peers = room;
+    })
+    .await;
+    let before = peak_rss_bytes();
+    let mut crowd = Vec::new();
+    for _ in 0..n_peers {
+        let peer = address.parse().expect("a peer's address");
+        crowd.push(node(&network, |config| config.peers = vec![peer]).await.0);
+    }
+    is_heard(&mut listener, &speaker, &topic).await;
+    let mut peers = listener.control.watch_peers();
+    for _ in 0..3 {
+        // A look a second, of which the last one counts.
+        let _ = tokio::time::timeout(PATIENCE, peers.changed()).await;
+        let connected = peers.borrow().iter().filter(|peer| peer.connected && !peer.configured).count();
+        assert!(connected <= room, "{connected} peers, {room} were allowed");
+    }
+    assert!(peers.borrow().iter().any(|peer| peer.configured && peer.connected));
+    // The crowd lives in this process too: some MB each.
+    assert!(peak_rss_bytes().saturating_sub(before) < MEMORY + (n_peers as u64) * (8 << 20));
+    drop(crowd);
+    listener.shutdown().await;
+    speaker.shutdown().await;
+}
