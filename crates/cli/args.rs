@@ -235,7 +235,7 @@ pub struct BenchIndex {
     /// Epochs without any vote between the warm-up and the rest.
     #[arg(long, default_value_t = 0)]
     pub absent_epochs: u64,
-    /// Whole epochs per commit, as when history is filled.
+    /// Fill history: whole epochs, one per commit, before those that are stored.
     #[arg(long)]
     pub bulk: bool,
     /// Also run loads with these source distances side by side with a plain one, and print their CPU time against it.

@@ -117,10 +117,15 @@ impl DataTable {
             held.touched = self.clock;
             return Ok(());
         }
+        let next_handle = self.next_handle;
         let mut held = EpochData { touched: self.clock, ..EpochData::default() };
         db.scan(Cf::Data, &data_key(epoch, 0), &data_key(epoch, u32::MAX), |key, value| {
             let handle = key.get(8..).and_then(|handle| handle.try_into().ok()).map(u32::from_be_bytes);
             let row = handle.and_then(|handle| decode(epoch, handle, value)).ok_or_else(|| unreadable(db))?;
+            // Or a handle would be given out twice.
+            if row.handle >= next_handle {
+                return Err(db.corrupt("attestation data are newer than the index's state"));
+            }
             held.by_root.insert(row.root, row.handle);
             held.by_handle.insert(row.handle, row);
             Ok(true)

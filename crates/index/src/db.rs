@@ -161,6 +161,18 @@ impl Db {
         last.transpose().map(|row| row.map(|(key, _)| key)).map_err(|error| self.error(&error))
     }
 
+    /// The last key before `before`.
+    pub fn last_before(&self, cf: Cf, before: &[u8]) -> Result<Option<Box<[u8]>>, IndexError> {
+        for row in self.db.iterator_cf(&self.cf(cf), IteratorMode::From(before, Direction::Reverse)) {
+            let (key, _) = row.map_err(|error| self.error(&error))?;
+            // The first may be `before` itself.
+            if *key < *before {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
     pub fn batch(&self) -> Batch<'_> {
         Batch { db: self, batch: WriteBatch::default() }
     }

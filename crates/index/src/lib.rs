@@ -24,6 +24,7 @@
 //! |---|---|
 //! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
 //! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each: decides nearly every vote |
+//! | [`beside`], [`shelf`] | whole epochs of old votes, as when history is filled |
 //! | [`summary`] | who voted in which block of epochs: finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: sums over one data |
 //! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
@@ -42,6 +43,7 @@
 mod active;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod beside;
 mod codec;
 mod commit;
 #[cfg(test)]
@@ -65,6 +67,7 @@ mod proposals;
 mod prune;
 mod seating;
 mod shape;
+mod shelf;
 mod shufflings;
 mod stage;
 mod summary;

@@ -1,6 +1,7 @@
 //! Opening: what a directory must be, and how the state in memory is found again.
 
 use crate::IndexError;
+use crate::beside::Beside;
 use crate::codec::Reader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
@@ -11,6 +12,7 @@ use crate::offenders::Offenders;
 use crate::peers::Peers;
 use crate::present::Present;
 use crate::proposals::Proposals;
+use crate::prune::folded_to;
 use crate::seating::Seating;
 use crate::shape::{Shape, check_shape};
 use crate::shufflings::Table;
@@ -43,6 +45,7 @@ pub struct Index {
     pub(crate) data: DataTable,
     pub(crate) heads: Heads,
     pub(crate) present: Present,
+    pub(crate) beside: Beside,
     pub(crate) summary: Summary,
     pub(crate) offenders: Offenders,
     pub(crate) peers: Peers,
@@ -52,6 +55,8 @@ pub struct Index {
     /// New votes per target epoch of the tail: shows which epochs the network is in.
     pub(crate) epochs_seen: BTreeMap<u64, u64>,
     pub(crate) n_commits: u64,
+    /// Epochs before it were folded.
+    pub(crate) folded_to: u64,
     /// Kept between calls for its memory.
     pub(crate) joined: Joined,
 }
@@ -114,6 +119,7 @@ impl Index {
         };
         let mut index = Self {
             peers: Peers::load(&db)?,
+            folded_to: folded_to(&db)?,
             data: DataTable::new(state.next_handle),
             table: Table::new(shape.preset()?),
             db,
@@ -122,6 +128,7 @@ impl Index {
             dirty: Vec::new(),
             heads: Heads::default(),
             present: Present::default(),
+            beside: Beside::default(),
             summary: Summary::default(),
             offenders: Offenders::default(),
             proposals: Proposals::default(),

@@ -10,6 +10,9 @@ use crate::lock;
 use consensus::{CommitteeIndex, Preset, Root, Shuffling, ShufflingId, Slot, ValidatorIndex, sha256, shuffle_list};
 use std::sync::{Arc, Mutex, OnceLock};
 
+/// Computing one seat takes as long as computing the whole order does for so many validators.
+const ORDERED_PER_WALK: u64 = 200;
+
 /// One shuffling, reduced to what computes it.
 #[derive(Debug)]
 pub(crate) struct Seating {
@@ -101,7 +104,12 @@ impl Seating {
             }
             None => {
                 let start = self.geometry.slot_start(slot);
-                positions.filter_map(|position| self.active.select(self.walk(u64::from(start + position), true) as u32)).collect()
+                let positions: Vec<u32> = positions.collect();
+                if positions.len() as u64 * ORDERED_PER_WALK > self.geometry.n_active {
+                    return self.members_in(&self.order(), slot, positions.into_iter()).collect();
+                }
+                let walk = |position| self.active.select(self.walk(u64::from(start + position), true) as u32);
+                positions.into_iter().filter_map(walk).collect()
             }
         }
     }
@@ -221,6 +229,13 @@ mod tests {
                 }
                 prop_assert_eq!(seating.geometry.slot_len(slot), position);
             }
+            // The same without the whole shuffling, one by one and all at once.
+            seating.set_live(None);
+            let slot_len = seating.geometry.slot_len(2);
+            let together = seating.validators_at(2, 0..slot_len);
+            let alone: Vec<u32> = (0..slot_len).flat_map(|at| seating.validators_at(2, std::iter::once(at))).collect();
+            prop_assert_eq!(together, alone);
+            seating.set_live(Some(whole.clone()));
             prop_assert_eq!(seating.locate(4), None);
             prop_assert!(whole.seat(ValidatorIndex::new(4)).is_none());
         }

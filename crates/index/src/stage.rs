@@ -1,5 +1,6 @@
 //! From proven votes to conflicts: each new member of each sum is judged, then the sum is taken in.
 
+use crate::beside;
 use crate::data::DataRow;
 use crate::heads::{Joined, NONE, Remembered};
 use crate::judge::Kind;
@@ -7,6 +8,7 @@ use crate::keys::SetKey;
 use crate::members::Members;
 use crate::offenders::Listed;
 use crate::seating::Seating;
+use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
 use consensus::{SignatureBytes, ValidatorIndex};
@@ -73,6 +75,9 @@ impl Index {
             Some(near) => self.heads.join_all(&fresh, near, late, &mut joined),
             None => joined = Joined { to_ask: fresh.clone(), ..Joined::default() },
         }
+        if let Some(near) = near.filter(|_| joined.to_ask.len() >= beside::AT_LEAST) {
+            self.judge_together(near, &mut joined)?;
+        }
         let mut n_dropped = 0;
         if !joined.to_ask.is_empty() {
             // The walks look at it.
@@ -101,10 +106,32 @@ impl Index {
         }
         if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
             self.summary.mark(&self.db, epoch, &joined.to_mark, late)?;
+            self.beside.note(epoch, near.map(|near| near.source), &fresh);
         }
         self.count_epoch(row.target(), joined.n_joined);
+        self.folded_to = self.folded_to.min(row.target());
         self.joined = joined;
         self.take_in(vote, place);
+        Ok(())
+    }
+
+    /// Finds those that surely join their chain among the votes older than both remembered ones.
+    fn judge_together(&mut self, vote: Remembered, joined: &mut Joined) -> Result<(), IndexError> {
+        let Self { db, table, data, sets, heads, beside, .. } = self;
+        let shelf = Shelf { db, table, data, sets };
+        let n_ask = joined.to_ask.len() as u64;
+        let Some(neighbours) = beside.of(&shelf, vote.target, n_ask, heads.n_validators)? else { return Ok(()) };
+        let Joined { n_joined, to_mark, to_ask } = joined;
+        to_ask.retain(|validator| {
+            let head = heads.get(*validator);
+            let is_older = head.second().get().is_some_and(|second| vote.target < second.target);
+            let joins = is_older && !head.has_exceptions() && neighbours.surely_joins(*validator, vote.source);
+            if joins {
+                *n_joined += 1;
+                to_mark.push(*validator);
+            }
+            !joins
+        });
         Ok(())
     }
 

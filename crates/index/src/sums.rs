@@ -80,6 +80,11 @@ impl SumSet {
         }
     }
 
+    /// It says what its row says, and nothing of it is in the log.
+    pub fn is_copy_of_row(&self) -> bool {
+        self.on_disk && !self.changed && self.staged.is_empty() && self.logged_from.is_none()
+    }
+
     pub fn covers(&self, member: u32) -> bool {
         self.covered.contains(member)
     }

@@ -166,8 +166,8 @@ fn run(steps: &[Step]) {
                 oracle.pairs.retain(|(_, _, a, b)| known.contains(a) && known.contains(b));
             }
             Step::Fold { before } => {
-                index.fold(Epoch::new(0), Epoch::new(*before)).unwrap();
-                uncommitted.clear();
+                // Commits nothing of what is staged.
+                while index.fold_next(Epoch::new(*before)).unwrap() {}
             }
             Step::Vote { .. } | Step::Far { .. } => {}
         }
@@ -189,7 +189,9 @@ fn run(steps: &[Step]) {
     assert_eq!(pairs(&index.stage_votes(&again).unwrap()), [], "known votes contradict nothing");
 }
 
+/// `PROPTEST_CASES` in the environment asks for more.
 fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |text| text.parse().expect("a number of cases"));
     // A failing case is printed with its steps; found ones are kept as named cases in known.rs.
     ProptestConfig { cases, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() }
 }

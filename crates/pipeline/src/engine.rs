@@ -54,6 +54,7 @@ pub struct Engine {
     metrics: Metrics,
     clock: fn() -> UnixNs,
     pruned_before: Epoch,
+    fold_after_epochs: u64,
 }
 
 /// What an [`Engine`] is built from besides the data directory.
@@ -62,6 +63,8 @@ pub struct EngineParts {
     pub keys: PubkeyCache,
     pub verifier: Verifier,
     pub history_epochs: u64,
+    /// Epochs after which history is folded; 0: never.
+    pub fold_after_epochs: u64,
     pub routes: Vec<Addressee>,
     pub metrics: Metrics,
     /// The wall clock, read only to stamp `recorded_at`.
@@ -79,8 +82,8 @@ impl Engine {
         };
         let index = Index::open(&dir.index_path(), shape)?;
         let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-        let EngineParts { chain, keys, verifier, routes, metrics, clock, .. } = parts;
-        Ok(Self { chain, keys, verifier, index, store, routes, metrics, clock, pruned_before: Epoch::new(0) })
+        let EngineParts { chain, keys, verifier, routes, metrics, clock, fold_after_epochs, .. } = parts;
+        Ok(Self { chain, keys, verifier, index, store, routes, metrics, clock, pruned_before: Epoch::new(0), fold_after_epochs })
     }
 
     pub fn chain(&self) -> &Chain {
@@ -212,6 +215,10 @@ impl Engine {
         if before > self.pruned_before {
             self.index.prune(before)?;
             self.pruned_before = before;
+        }
+        if self.fold_after_epochs > 0 {
+            // One epoch at a time, so that no batch waits for all that there is to fold.
+            self.index.fold_next(epoch.saturating_sub(self.fold_after_epochs))?;
         }
         Ok(())
     }

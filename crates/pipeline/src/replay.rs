@@ -256,6 +256,7 @@ impl Replay {
                 keys,
                 verifier: Verifier::new(VerifyConfig::replay()),
                 history_epochs: self.options.history_epochs,
+                fold_after_epochs: 0,
                 routes: Vec::new(),
                 metrics: Metrics::new(),
                 clock: crate::clock::now,

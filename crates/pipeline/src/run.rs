@@ -94,6 +94,7 @@ impl Watcher {
             keys: start.keys,
             verifier: Verifier::new(verify_config(&config)),
             history_epochs: config.index.history_epochs,
+            fold_after_epochs: config.index.fold_after_epochs,
             routes: routes.names(),
             metrics: metrics.clone(),
             clock: clock::now,

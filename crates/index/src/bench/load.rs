@@ -105,7 +105,13 @@ impl Load {
     }
 
     fn number(&self, epoch: u64) -> u64 {
-        FIRST_EPOCH + epoch + if epoch > 0 { self.options.absent_epochs } else { 0 }
+        match epoch {
+            0 => FIRST_EPOCH,
+            // History before the first epoch, in ascending order; what comes after lies after it.
+            filled if self.options.bulk && filled <= self.options.epochs => FIRST_EPOCH - 1 - self.options.epochs + filled,
+            later if self.options.bulk => FIRST_EPOCH + later - self.options.epochs,
+            later => FIRST_EPOCH + later + self.options.absent_epochs,
+        }
     }
 
     fn vote(&mut self, epoch: u64, slot: u64, head: u8, mut members: Vec<u32>, seated: bool) -> Signed<Vote> {

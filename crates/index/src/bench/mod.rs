@@ -24,6 +24,8 @@ use verify::{Signed, Vote};
 /// Late votes and offenders' votes that are timed, at most.
 const MAX_SAMPLES: u64 = 2000;
 const SLOTS: u64 = 32;
+/// Epochs that are stored before history is filled.
+const STORED_EPOCHS: u64 = 6;
 /// Epochs fed between a flush and opening: one more would move the tail.
 const TAIL_GROWTH: u64 = 3;
 /// Validators that are made to offend.
@@ -68,7 +70,7 @@ pub struct Options {
     pub source_distance: u64,
     /// Epochs without any vote between the warm-up and the rest.
     pub absent_epochs: u64,
-    /// Whole epochs per commit, as when history is filled.
+    /// History is filled: the epochs before those that are stored, one commit for each.
     pub bulk: bool,
     /// Where to put the index; must not exist or be empty. `None`: a temporary directory, removed afterwards.
     pub data_dir: Option<PathBuf>,
@@ -142,6 +144,10 @@ fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
 fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
     let mut feed = Feed::new(path, options)?;
     feed.epoch(0)?;
+    if options.bulk {
+        // What is stored already when history is filled.
+        (1..STORED_EPOCHS).try_for_each(|more| feed.epoch(options.epochs + more))?;
+    }
     feed.index.flush()?;
     let before = measure::Usage::now(path);
     (feed.clock, feed.n_votes) = (measure::Clock::default(), 0);
@@ -161,7 +167,8 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let peak_rss_bytes = measure::peak_rss_bytes();
     let mut feed = Feed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
     // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
-    (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(options.epochs + more))?;
+    let last = options.epochs + if options.bulk { STORED_EPOCHS } else { 0 };
+    (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(last + more))?;
     let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
     drop(feed);
     let closed = reopen(path)?;

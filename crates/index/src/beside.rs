@@ -1,0 +1,286 @@
+//! Whole epochs of old votes, judged together.
+//!
+//! A vote older than its validator's two newest is compared with its neighbours in the chain, and to find those in their
+//! rows takes 20 microseconds and more. When history is filled, a million such votes come for one epoch, and their
+//! neighbours all lie in the same few epochs. So these are held as *slices*, one byte per validator: did it vote for this
+//! target, and with which source. The nearest epochs that have any rows, on both sides, decide nearly every vote:
+//!
+//! ```text
+//! stored, target (source): 3 (2), 4 (3), 9 (8), 10 (9)         for target 6: below 4, 3; above 9, 10
+//! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8                 (2,6) asks: 2 < 3
+//! w voted in 3 and 10: (5,6) joins, 2 <= 5 <= 9                 x voted in 2 and 9: asks, if epoch 2 is not looked at
+//! ```
+//!
+//! "Asks" is the slow way, which names what contradicts; here it is only found that nothing does. Slices are complete: made
+//! from all rows of an epoch, and told of every vote that is stored later. Filled in any order, neighbours are mostly the
+//! epochs filled last, which are at hand. Making slices is paid for in advance: only when as much time went into asking.
+
+use crate::IndexError;
+use crate::heads::NONE;
+use crate::shelf::Shelf;
+use std::collections::HashMap;
+
+/// Votes to ask about in one sum from which on it is tried.
+pub(crate) const AT_LEAST: usize = 2;
+/// Epochs looked at on each side.
+const DEPTH: usize = 3;
+/// Slices held, 1 MB each per million validators.
+const MAX_SLICES: usize = 12;
+/// Targets whose neighbours are held.
+const MAX_TARGETS: usize = 64;
+/// Asking about one validator takes as long as making a slice does for so many.
+const SLICED_PER_ASKED: u64 = 256;
+/// Validators per page.
+const PAGE: usize = 1 << 16;
+
+const NOT: u8 = 0;
+/// With several sources, or with one past what can be told.
+const ASK: u8 = u8::MAX;
+
+/// Who voted for one target, with which source.
+#[derive(Default)]
+struct Slice {
+    /// 0, or one more than the place of the source, or [`ASK`]. Made for validators that voted, as [`crate::heads`] does.
+    pages: Vec<Option<Box<[u8]>>>,
+    sources: Vec<u32>,
+    used: u64,
+}
+
+impl Slice {
+    fn add(&mut self, source: Option<u32>, validators: &[u32]) {
+        let mark = source.map_or(ASK, |source| self.mark_of(source));
+        for validator in validators {
+            let at = *validator as usize / PAGE;
+            if at >= self.pages.len() {
+                self.pages.resize_with(at + 1, || None);
+            }
+            let page = self.pages[at].get_or_insert_with(|| vec![NOT; PAGE].into_boxed_slice());
+            let old = &mut page[*validator as usize % PAGE];
+            *old = if *old == NOT || *old == mark { mark } else { ASK };
+        }
+    }
+
+    fn mark_of(&mut self, source: u32) -> u8 {
+        let at = self.sources.iter().position(|known| *known == source).unwrap_or_else(|| {
+            self.sources.push(source);
+            self.sources.len() - 1
+        });
+        // Sources are few; whoever makes up hundreds of them has its voters asked.
+        self.sources.truncate(usize::from(ASK) - 1);
+        u8::try_from(at + 1).unwrap_or(ASK)
+    }
+
+    #[inline]
+    fn mark(&self, validator: u32) -> u8 {
+        match self.pages.get(validator as usize / PAGE) {
+            Some(Some(page)) => page[validator as usize % PAGE],
+            _ => NOT,
+        }
+    }
+
+    /// The source, if the validator voted with one that can be told. Not to be called for [`NOT`].
+    #[inline]
+    fn source(&self, mark: u8) -> Option<u32> {
+        self.sources.get(usize::from(mark) - 1).copied()
+    }
+}
+
+/// The nearest epochs with rows on one side of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Side {
+    nearest_first: Vec<u32>,
+    /// There are more, farther away.
+    goes_on: bool,
+}
+
+impl Side {
+    /// Whether this is still true once `epoch`, of the same side, has rows. `is_farther` than another epoch.
+    fn stands(&self, epoch: u32, is_farther: impl Fn(u32) -> bool) -> bool {
+        self.nearest_first.contains(&epoch) || (self.goes_on && self.nearest_first.last().is_some_and(|last| is_farther(*last)))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Sides {
+    below: Side,
+    above: Side,
+}
+
+#[derive(Default)]
+pub(crate) struct Beside {
+    slices: HashMap<u32, Slice>,
+    sides: HashMap<u32, Sides>,
+    /// Votes asked about, by target, since the slices were last made for it.
+    asked: HashMap<u32, u64>,
+    clock: u64,
+}
+
+/// The slices around one target.
+pub(crate) struct Neighbours<'a> {
+    at: &'a Slice,
+    below: Vec<&'a Slice>,
+    above: Vec<&'a Slice>,
+    below_goes_on: bool,
+}
+
+impl Neighbours<'_> {
+    /// Surely a validator's vote with this source joins its chain, given that the validator has a vote above, and none
+    /// outside its chain.
+    #[inline]
+    pub fn surely_joins(&self, validator: u32, source: u32) -> bool {
+        if self.at.mark(validator) != NOT {
+            return false;
+        }
+        let nearest = |side: &[&Slice]| {
+            side.iter()
+                .map(|slice| (*slice, slice.mark(validator)))
+                .find(|(_, mark)| *mark != NOT)
+                .map(|(slice, mark)| slice.source(mark))
+        };
+        let follows = match nearest(&self.below) {
+            Some(known) => known.is_some_and(|known| known <= source),
+            None => !self.below_goes_on,
+        };
+        follows && nearest(&self.above).flatten().is_some_and(|known| source <= known)
+    }
+}
+
+impl Beside {
+    /// The slices around `target`, if they are at hand or it is time to make them: `n_ask` votes for it are to be asked about.
+    pub fn of(
+        &mut self,
+        shelf: &Shelf<'_>,
+        target: u32,
+        n_ask: u64,
+        n_validators: u64,
+    ) -> Result<Option<Neighbours<'_>>, IndexError> {
+        self.clock += 1;
+        if !self.sides.contains_key(&target) {
+            if self.sides.len() >= MAX_TARGETS {
+                self.sides.clear();
+                self.asked.clear();
+            }
+            self.sides.insert(target, sides(shelf, target)?);
+        }
+        let Sides { below, above } = self.sides[&target].clone();
+        let needed: Vec<u32> =
+            [target].into_iter().chain(below.nearest_first.iter().chain(&above.nearest_first).copied()).collect();
+        let missing: Vec<u32> = needed.iter().copied().filter(|epoch| !self.slices.contains_key(epoch)).collect();
+        let asked = self.asked.entry(target).or_default();
+        *asked += n_ask;
+        // The target itself mostly has no rows yet.
+        let n_made = missing.iter().filter(|epoch| **epoch != target).count() as u64
+            + u64::from(missing.contains(&target) && shelf.has_rows(target)?);
+        if n_made * n_validators > *asked * SLICED_PER_ASKED {
+            return Ok(None);
+        }
+        self.asked.remove(&target);
+        for epoch in missing {
+            let mut slice = Slice::default();
+            for (row, validators) in shelf.votes_of_epoch(epoch)?.rows {
+                slice.add(u32::try_from(row.source()).ok(), &validators);
+            }
+            self.slices.insert(epoch, slice);
+        }
+        for epoch in &needed {
+            self.slices.get_mut(epoch).expect("made above").used = self.clock;
+        }
+        self.drop_old();
+        let slices = |side: &Side| side.nearest_first.iter().map(|epoch| &self.slices[epoch]).collect();
+        Ok(Some(Neighbours {
+            at: &self.slices[&target],
+            below: slices(&below),
+            above: slices(&above),
+            below_goes_on: below.goes_on,
+        }))
+    }
+
+    /// Must be told of every vote that is stored. `source`: `None` if it is past all that heads can name.
+    pub fn note(&mut self, target: u32, source: Option<u32>, validators: &[u32]) {
+        if let Some(slice) = self.slices.get_mut(&target) {
+            slice.add(source, validators);
+        }
+        // An epoch that had no rows until now may come between others.
+        self.sides.retain(|middle, sides| match target.cmp(middle) {
+            std::cmp::Ordering::Equal => true,
+            std::cmp::Ordering::Less => sides.below.stands(target, |last| target < last),
+            std::cmp::Ordering::Greater => sides.above.stands(target, |last| last < target),
+        });
+    }
+
+    /// What was deleted is no neighbour.
+    pub fn forget(&mut self, before: u32) {
+        self.slices.retain(|epoch, _| *epoch >= before);
+        self.sides.clear();
+        self.asked.clear();
+    }
+
+    /// Those needed now stay.
+    fn drop_old(&mut self) {
+        while self.slices.len() > MAX_SLICES {
+            let oldest = self.slices.iter().min_by_key(|(_, slice)| slice.used).map(|(epoch, _)| *epoch);
+            oldest.and_then(|epoch| self.slices.remove(&epoch));
+        }
+    }
+}
+
+fn sides(shelf: &Shelf<'_>, target: u32) -> Result<Sides, IndexError> {
+    let mut sides = Sides::default();
+    let mut below = target;
+    while let Some(epoch) = shelf.last_epoch_before(below)? {
+        if sides.below.nearest_first.len() == DEPTH {
+            sides.below.goes_on = true;
+            break;
+        }
+        sides.below.nearest_first.push(epoch);
+        below = epoch;
+    }
+    let mut above = u64::from(target) + 1;
+    // Epochs that no head can name are those of validators that are asked about in any case.
+    while let Some(epoch) =
+        shelf.first_epoch_from(above)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch < NONE)
+    {
+        if sides.above.nearest_first.len() == DEPTH {
+            sides.above.goes_on = true;
+            break;
+        }
+        sides.above.nearest_first.push(epoch);
+        above = u64::from(epoch) + 1;
+    }
+    Ok(sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_tells_one_source_or_says_ask() {
+        let mut slice = Slice::default();
+        slice.add(Some(7), &[1, 70_000, 5]);
+        slice.add(Some(7), &[1]);
+        slice.add(Some(8), &[5, 6]);
+        slice.add(None, &[9]);
+        let told = |slice: &Slice, validator| match slice.mark(validator) {
+            NOT => Err("not"),
+            mark => slice.source(mark).ok_or("ask"),
+        };
+        assert_eq!([1, 70_000, 6].map(|v| told(&slice, v)), [Ok(7), Ok(7), Ok(8)]);
+        assert_eq!([5, 9, 2, u32::MAX - 1].map(|v| told(&slice, v)), [Err("ask"), Err("ask"), Err("not"), Err("not")]);
+        (0..400).for_each(|source| slice.add(Some(1000 + source), &[100 + source]));
+        assert_eq!(
+            [told(&slice, 100), told(&slice, 351), told(&slice, 352), told(&slice, 499)],
+            [Ok(1000), Ok(1251), Err("ask"), Err("ask")]
+        );
+        assert_eq!(told(&slice, 1), Ok(7));
+    }
+
+    #[test]
+    fn a_side_falls_when_an_epoch_comes_between() {
+        let side = Side { nearest_first: vec![4, 3, 1], goes_on: true };
+        let stands = |epoch| side.stands(epoch, |last| epoch < last);
+        assert_eq!([5, 4, 3, 2, 1, 0].map(stands), [false, true, true, false, true, true]);
+        let all = Side { nearest_first: vec![4, 3], goes_on: false };
+        assert!(!all.stands(1, |last| 1 < last), "now there are more");
+    }
+}
