@@ -146,8 +146,9 @@ fn write_out(replay: &Replay, findings: Option<&Path>, incidents: Option<&Path>,
         out.flush().with_context(|| could_not_write(path))?;
     }
     if let Some(path) = incidents {
-        // No detector of incidents is there yet, so there is none to write; the file says so by being empty.
-        output(path)?.flush().with_context(|| could_not_write(path))?;
+        let mut out = output(path)?;
+        replay.write_incidents(&mut out)?;
+        out.flush().with_context(|| could_not_write(path))?;
     }
     if let Some(folder) = evidence {
         replay.write_evidence(folder).with_context(|| could_not_write(folder))?;

@@ -13,16 +13,19 @@
 //! | `deliveries` | seq, u64, then route name | the delivery's JSON | one finding's deliveries |
 //! | `due` | route name, 64 B, padded with zeros, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries by time of next attempt |
 //! | `checkpoints` | name | the source's own | nobody |
+//! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON | nobody |
+//! | `incident_revisions` (from format 2) | revision, u64 | incident id, 32 B | who follows their changes, the latest change last |
 //!
 //! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `due`, so that a receiver that
-//! is down, with 100 000 deliveries waiting, costs the others one seek.
+//! is down, with 100 000 deliveries waiting, costs the others one seek. Revisions grow and have gaps: an incident that changes
+//! gives up its old one. Format 1 had no incidents; opened for writing it becomes format 2, opened for reading it has none.
 
 use crate::outbox::{MAX_ROUTE_LEN, RouteName};
 use crate::{Time, finding::MAX_KIND_LEN};
 use consensus::ValidatorIndex;
 
 /// The number of the format above.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const FINDINGS: &str = "findings";
@@ -33,9 +36,14 @@ pub(crate) const EVIDENCE: &str = "evidence";
 pub(crate) const DELIVERIES: &str = "deliveries";
 pub(crate) const DUE: &str = "due";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const INCIDENTS: &str = "incidents";
+pub(crate) const INCIDENT_REVISIONS: &str = "incident_revisions";
 
-pub(crate) const FAMILIES: [&str; 9] =
+/// Those of format 1, which every database has.
+pub(crate) const FIRST_FAMILIES: [&str; 9] =
     [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS];
+pub(crate) const FAMILIES: [&str; 11] =
+    [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS, INCIDENTS, INCIDENT_REVISIONS];
 
 pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_ROOT: &[u8] = b"genesis_validators_root";

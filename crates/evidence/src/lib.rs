@@ -12,11 +12,14 @@
 //! - [`keys`]: the database's families and keys, which are a format
 //! - [`store`]: opening, recording, reading
 //! - [`outbox`]: deliveries and their three ends
+//! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod error;
 pub mod finding;
+pub mod incident;
+mod incidents;
 pub mod keys;
 mod notify;
 mod open;
@@ -27,6 +30,7 @@ mod time;
 
 pub use error::StoreError;
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
+pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
 pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};

@@ -1,7 +1,7 @@
 //! Opening the database, and refusing what is not ours to open.
 
 use crate::StoreError;
-use crate::keys::{FAMILIES, FORMAT, META, META_FORMAT, META_ROOT};
+use crate::keys::{FAMILIES, FIRST_FAMILIES, FORMAT, META, META_FORMAT, META_ROOT};
 use consensus::Root;
 use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions};
 use std::path::{Path, PathBuf};
@@ -28,13 +28,21 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     let db = DB::open_cf_descriptors(&options, path, descriptors(&on_disk)).map_err(|source| open_error(path, source))?;
-    if read_identity(&db, path)?.is_none() {
-        let mut batch = WriteBatch::default();
-        let meta = db.cf_handle(META).expect("opened with all families");
-        batch.put_cf(&meta, META_FORMAT, FORMAT.to_be_bytes());
-        batch.put_cf(&meta, META_ROOT, genesis_validators_root);
-        db.write_opt(batch, &synced()).map_err(|source| StoreError::Write { path: path.into(), source })?;
-    }
+    let written = match read_identity(&db, path)? {
+        None => {
+            let mut batch = WriteBatch::default();
+            let meta = db.cf_handle(META).expect("opened with all families");
+            batch.put_cf(&meta, META_FORMAT, FORMAT.to_be_bytes());
+            batch.put_cf(&meta, META_ROOT, genesis_validators_root);
+            db.write_opt(batch, &synced())
+        }
+        // Format 1: the families that it lacks were made empty by opening it.
+        Some(_) => {
+            let meta = db.cf_handle(META).expect("opened with all families");
+            db.put_cf_opt(&meta, META_FORMAT, FORMAT.to_be_bytes(), &synced())
+        }
+    };
+    written.map_err(|source| StoreError::Write { path: path.into(), source })?;
     check(Opened { db, genesis_validators_root }, path)
 }
 
@@ -46,10 +54,11 @@ pub(crate) fn for_reading(path: &Path) -> Result<Opened, StoreError> {
     let mut last = None;
     for _ in 0..READ_ONLY_ATTEMPTS {
         let on_disk = families_on_disk(path)?;
-        if FAMILIES.iter().any(|name| !on_disk.iter().any(|found| found == name)) {
+        if FIRST_FAMILIES.iter().any(|name| !on_disk.iter().any(|found| found == name)) {
             return Err(StoreError::Missing { path: path.into() });
         }
-        match DB::open_cf_descriptors_read_only(&options(), path, descriptors(&on_disk), false) {
+        let present = on_disk.iter().map(|name| ColumnFamilyDescriptor::new(name, options()));
+        match DB::open_cf_descriptors_read_only(&options(), path, present, false) {
             Ok(db) => {
                 let Some(genesis_validators_root) = read_identity(&db, path)? else {
                     return Err(StoreError::Missing { path: path.into() });

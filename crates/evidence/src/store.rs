@@ -38,6 +38,8 @@ pub(crate) struct Shared {
 pub(crate) struct Writer {
     pub(crate) last_seq: u64,
     pub(crate) counts: OutboxCounts,
+    /// Of incidents.
+    pub(crate) last_revision: u64,
 }
 
 /// What became of a finding that was handed in.
@@ -262,7 +264,7 @@ impl Store {
 
     /// Number of the newest finding, which is how many there are.
     pub fn last_seq(&self) -> u64 {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).last_seq
+        self.writer_now().last_seq
     }
 
     /// How many findings there are.
@@ -291,7 +293,7 @@ impl Store {
 
     fn from_opened(opened: open::Opened, path: &Path, writable: bool) -> Result<Self, StoreError> {
         let open::Opened { db, genesis_validators_root } = opened;
-        let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default() });
+        let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });
         let listeners = Arc::default();
         let shared = Shared { db, path: path.into(), genesis_validators_root, writable, writer, listeners };
         let store = Self { shared: Arc::new(shared) };
@@ -301,7 +303,8 @@ impl Store {
             None => 0,
         };
         let counts = store.stored_counts()?;
-        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer { last_seq, counts };
+        let last_revision = store.stored_last_revision()?;
+        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer { last_seq, counts, last_revision };
         Ok(store)
     }
 
@@ -361,7 +364,20 @@ impl Store {
     }
 
     pub(crate) fn counts_now(&self) -> OutboxCounts {
-        self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).counts
+        self.writer_now().counts
+    }
+
+    pub(crate) fn writer_now(&self) -> Writer {
+        *self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tell_listeners(&self, last_seq: u64) {
+        self.shared.listeners.tell(last_seq);
+    }
+
+    /// A family that databases of format 1 do not have.
+    pub(crate) fn family_if_there(&self, name: &str) -> Option<Arc<BoundColumnFamily<'_>>> {
+        self.shared.db.cf_handle(name)
     }
 
     pub(crate) fn family(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {

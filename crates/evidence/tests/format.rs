@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use evidence::{DeliveryId, DeliveryState, OutboxCounts, Query, Severity, Store};
+use consensus::{Root, Slot};
+use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, OutboxCounts, Query, Severity, Store, incident_id};
 use std::path::Path;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1");
@@ -59,10 +60,58 @@ fn format_1_is_read_and_written_on() {
     let store = open(dir.path());
     check_content(&store);
     assert_eq!(store.record(vec![double_vote(7, 100), double_vote(9, 9)], &[]).unwrap()[1].seq, 5);
+    // Format 1 had no incidents; from now on it is format 2.
+    assert_eq!((store.all_incidents().unwrap(), store.last_incident_revision()), (Vec::new(), 0));
+    store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
+    drop(store);
+    assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
+}
+
+fn incident(first_slot: u64, state: IncidentState) -> Incident {
+    let first_slot = Slot::new(first_slot);
+    Incident {
+        schema: 1,
+        id: incident_id(Root::ZERO, "slashing_wave", first_slot, ""),
+        kind: "slashing_wave".into(),
+        state,
+        severity: Severity::Critical,
+        first_slot,
+        last_slot: first_slot,
+        opened_at: at(5),
+        closed_at: None,
+        validators: None,
+        offences: None,
+        shared: Vec::new(),
+        penalty: None,
+        details: serde_json::Map::new(),
+    }
+}
+
+/// Who follows the changes gets each incident that changed, once, as it is now.
+#[test]
+fn incidents_are_followed_by_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (one, two) = (incident(1, IncidentState::Open), incident(2, IncidentState::Open));
+    store.put_incidents(&[one.clone(), two.clone()]).unwrap();
+    let states = |after| -> Vec<(u64, Incident)> { store.incidents_after(after, 9).unwrap() };
+    assert_eq!(states(0), [(1, one.clone()), (2, two.clone())]);
+    assert_eq!(states(2), []);
+    store.put_incidents(&[two.clone()]).unwrap();
+    assert_eq!(states(2), [], "nothing changed");
+    let growing = incident(1, IncidentState::Growing);
+    store.put_incidents(&[incident(1, IncidentState::Waning), growing.clone()]).unwrap();
+    assert_eq!(states(0), [(2, two.clone()), (3, growing.clone())]);
+    assert_eq!(states(2), [(3, growing.clone())]);
+    assert_eq!(store.incident(one.id).unwrap(), Some(growing.clone()));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.last_incident_revision(), 3);
+    assert_eq!(store.all_incidents().unwrap(), [growing, two]);
 }
 
 #[test]
-fn todays_format_is_still_format_1() {
+fn todays_format_can_be_read_again() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
     check_content(&open(dir.path()));

@@ -3,6 +3,7 @@
 //! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
 //! defaults here, so the two cannot drift apart.
 
+use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub struct Config {
     pub event_stream: EventStreamConfig,
     pub verify: VerifyConfig,
     pub index: IndexConfig,
+    pub detect: DetectConfig,
     pub alerts: AlertsConfig,
     pub api: ApiConfig,
     pub log: LogConfig,
@@ -186,6 +188,7 @@ impl Default for Config {
             event_stream: EventStreamConfig::default(),
             verify: VerifyConfig::default(),
             index: IndexConfig::default(),
+            detect: DetectConfig::default(),
             alerts: AlertsConfig::default(),
             api: ApiConfig::default(),
             log: LogConfig::default(),
@@ -396,6 +399,9 @@ impl Config {
             let least = format!("0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}: votes of younger epochs still come");
             wrong("index.fold_after_epochs", least);
         }
+        for (path, text) in self.detect.problems() {
+            wrong(&path, text);
+        }
         for (nth, route) in self.alerts.routes.iter().enumerate() {
             let at = |key: &str| format!("alerts.routes[{nth}].{key}");
             if route.name.is_empty() {
@@ -439,15 +445,22 @@ fn unknown_keys(text: &str) -> Result<Vec<Problem>, String> {
             continue;
         };
         if let (Some(given_table), Some(known_table)) = (value.as_table(), known_value.as_table()) {
-            for key in given_table.keys() {
-                let path = format!("{section}.{key}");
-                if !known_table.contains_key(key) && !optional.contains(&path.as_str()) {
-                    problems.push(Problem { path, text: "unknown; see `slashwatch config show-defaults`".into() });
-                }
-            }
+            unknown_in(section, given_table, known_table, &optional, &mut problems);
         }
     }
     Ok(problems)
+}
+
+fn unknown_in(path: &str, given: &toml::Table, known: &toml::Table, optional: &[&str], problems: &mut Vec<Problem>) {
+    for (key, value) in given {
+        let path = format!("{path}.{key}");
+        match (known.get(key), value.as_table()) {
+            (Some(toml::Value::Table(known)), Some(given)) => unknown_in(&path, given, known, optional, problems),
+            (Some(_), _) => {}
+            (None, _) if optional.contains(&path.as_str()) => {}
+            (None, _) => problems.push(Problem { path, text: "unknown; see `slashwatch config show-defaults`".into() }),
+        }
+    }
 }
 
 #[cfg(test)]

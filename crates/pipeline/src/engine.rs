@@ -8,15 +8,16 @@
 //! 3. whatever the source keeps as its checkpoint.
 //!
 //! A crash between two of them repeats work and skips none, and a finding's id depends on its content only, so the
-//! repeat changes nothing.
+//! repeat changes nothing. What the detectors say about a batch is written after its findings and follows from them and from the
+//! traffic; after a crash it is said again, under the same ids.
 
 use crate::datadir::{DataDir, DataDirError};
 use crate::lanes::Shed;
 use crate::metrics::Metrics;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch};
-use detect::{Judged, Unproven};
-use evidence::{Addressee, Evidence, Finding, Included, Recorded, Store, StoreError, Time};
+use detect::{DetectConfig, Judged, LabelSource, Monitor, NoLabels, Offender, PeerNews, Unproven};
+use evidence::{Addressee, Evidence, Finding, IncidentState, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::sync::Arc;
 use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, Triage, UnixNs, Verified, Verifier};
@@ -55,7 +56,18 @@ pub struct Engine {
     clock: fn() -> UnixNs,
     pruned_before: Epoch,
     fold_after_epochs: u64,
+    monitor: Monitor,
+    labels: Box<dyn LabelSource + Send>,
+    /// Heard since the last batch.
+    peer_news: Vec<PeerNews>,
+    /// Everything before this moment was given to [`Self::process`].
+    heard_until: UnixNs,
 }
+
+/// Peer news kept until the next batch; more than that in half a second is noise.
+const MAX_PEER_NEWS: usize = 8_192;
+/// Findings of an earlier run that the detectors are told of.
+const RESTORED_FINDINGS: u64 = 16_384;
 
 /// What an [`Engine`] is built from besides the data directory.
 pub struct EngineParts {
@@ -65,6 +77,7 @@ pub struct EngineParts {
     pub history_epochs: u64,
     /// Epochs after which history is folded; 0: never.
     pub fold_after_epochs: u64,
+    pub detect: DetectConfig,
     pub routes: Vec<Addressee>,
     pub metrics: Metrics,
     /// The wall clock, read only to stamp `recorded_at`.
@@ -82,8 +95,40 @@ impl Engine {
         };
         let index = Index::open(&dir.index_path(), shape)?;
         let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-        let EngineParts { chain, keys, verifier, routes, metrics, clock, fold_after_epochs, .. } = parts;
-        Ok(Self { chain, keys, verifier, index, store, routes, metrics, clock, pruned_before: Epoch::new(0), fold_after_epochs })
+        let EngineParts { chain, keys, verifier, routes, metrics, clock, detect, fold_after_epochs, .. } = parts;
+        let labels: Box<dyn LabelSource + Send> = Box::new(NoLabels);
+        let mut monitor = Monitor::new(&detect, &network);
+        let (open, offenders) = left_by_earlier_runs(&store)?;
+        let unsaid = monitor.restore(&open, &offenders, &chain, &*labels);
+        for incident in unsaid.incidents {
+            // One that is stored has gone on since.
+            if store.incident(incident.id)?.is_none() {
+                store.put_incidents(&[incident])?;
+            }
+        }
+        Ok(Self {
+            chain,
+            keys,
+            verifier,
+            index,
+            store,
+            routes,
+            metrics,
+            clock,
+            pruned_before: Epoch::new(0),
+            fold_after_epochs,
+            monitor,
+            labels,
+            peer_news: Vec::new(),
+            heard_until: UnixNs(0),
+        })
+    }
+
+    /// Something about a peer: for the detectors, with the next batch.
+    pub fn note_peer(&mut self, news: PeerNews) {
+        if self.peer_news.len() < MAX_PEER_NEWS {
+            self.peer_news.push(news);
+        }
     }
 
     pub fn chain(&self) -> &Chain {
@@ -116,6 +161,9 @@ impl Engine {
     pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
+        // While messages wait, time for the detectors is that of the messages: a backlog is not a silent network.
+        let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
+        self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         let processed = self.settle(verified)?;
         self.prune(now)?;
@@ -180,9 +228,6 @@ impl Engine {
             let verdict = detect::judge(conflict, &self.chain, &mut proofs);
             self.keep(verdict.map(|one| vec![one]), &mut judged);
         }
-        if judged.is_empty() {
-            return Ok(Vec::new());
-        }
         let recorded_at = Time::from_unix_ns((self.clock)().0);
         let rows: Vec<(Finding, Arc<Evidence>)> = judged
             .into_iter()
@@ -191,11 +236,60 @@ impl Engine {
                 (finding, evidence)
             })
             .collect();
-        let recorded = self.store.record(rows, &self.routes)?;
-        for (id, included) in inclusions {
-            self.store.mark_included(id, included)?;
+        let mut recorded = Vec::new();
+        let mut offenders = Vec::new();
+        if !rows.is_empty() {
+            let proofs: Vec<Arc<Evidence>> = rows.iter().map(|(_, evidence)| evidence.clone()).collect();
+            recorded = self.store.record(rows, &self.routes)?;
+            for (one, evidence) in recorded.iter().zip(proofs).filter(|(one, _)| one.first_time) {
+                offenders.push(Offender { finding: one.finding.clone(), evidence });
+            }
         }
+        let mut included = Vec::new();
+        for (id, inclusion) in inclusions {
+            if self.store.mark_included(id, inclusion)? {
+                included.push((id, inclusion));
+            }
+        }
+        recorded.extend(self.detect(verified, &offenders, &included, recorded_at)?);
         Ok(recorded)
+    }
+
+    /// What the detectors make of a batch, recorded.
+    fn detect(
+        &mut self,
+        verified: &Verified,
+        offenders: &[Offender],
+        included: &[(consensus::Root, Included)],
+        recorded_at: Time,
+    ) -> Result<Vec<Recorded>, EngineError> {
+        let peers = std::mem::take(&mut self.peer_news);
+        let mut heard = self.monitor.observe(&detect::Batch {
+            verified,
+            offenders,
+            included,
+            peers: &peers,
+            chain: &self.chain,
+            labels: &*self.labels,
+            heard_until: self.heard_until,
+        });
+        if !heard.incidents.is_empty() {
+            for incident in &heard.incidents {
+                tracing::info!(kind = incident.kind, state = incident.state.as_str(), id = %incident.id, "incident");
+            }
+            self.store.put_incidents(&heard.incidents)?;
+        }
+        // Incidents have a place of their own; as findings they are told where somebody is alerted by findings.
+        if !self.routes.is_empty() {
+            heard.anomalies.append(&mut heard.announcements);
+        }
+        if heard.anomalies.is_empty() {
+            return Ok(Vec::new());
+        }
+        for anomaly in &mut heard.anomalies {
+            anomaly.recorded_at = recorded_at;
+        }
+        Ok(self.store.record_anomalies(heard.anomalies, &self.routes)?)
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
@@ -229,7 +323,7 @@ impl Engine {
         }
         for one in recorded.iter().filter(|one| one.first_time) {
             self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
-            if let Some(seen) = one.finding.second_seen {
+            if let Some(seen) = one.finding.second_seen.filter(|_| one.finding.offence().is_some()) {
                 self.metrics.finding_latency.observe(one.finding.recorded_at.since(seen).as_secs_f64());
             }
         }
@@ -237,4 +331,19 @@ impl Engine {
         self.metrics.head_slot.set(self.chain.head().slot.as_u64() as i64);
         self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
     }
+}
+
+/// Incidents that were open, and the last offences with their proofs.
+fn left_by_earlier_runs(store: &Store) -> Result<(Vec<evidence::Incident>, Vec<Offender>), StoreError> {
+    let mut open = store.all_incidents()?;
+    open.retain(|incident| incident.state != IncidentState::Closed);
+    let mut offenders = Vec::new();
+    let after = store.last_seq().saturating_sub(RESTORED_FINDINGS);
+    for (_, finding) in store.findings_after(after, RESTORED_FINDINGS as usize)? {
+        let Some(reference) = finding.evidence.as_ref().filter(|_| finding.offence().is_some()) else { continue };
+        if let Some(evidence) = store.evidence(reference.id)? {
+            offenders.push(Offender { finding, evidence: Arc::new(evidence) });
+        }
+    }
+    Ok((open, offenders))
 }

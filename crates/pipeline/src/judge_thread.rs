@@ -35,6 +35,8 @@ pub enum Input {
         justified: Checkpoint,
         finalized: Checkpoint,
     },
+    /// Something about a peer.
+    Peer(detect::PeerNews),
     /// Time goes on.
     Tick,
 }
@@ -111,6 +113,7 @@ impl Judge<'_> {
                     self.report(&[report]);
                 }
             }
+            Input::Peer(news) => self.engine.note_peer(news),
             Input::Tick => self.ticked = true,
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {

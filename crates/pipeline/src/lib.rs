@@ -22,6 +22,7 @@ mod lineage;
 mod listen;
 pub mod metrics;
 mod node_task;
+mod peer_news;
 pub mod replay;
 pub mod run;
 mod status;

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::error::PipelineError;
 use crate::judge_thread::Input;
+use crate::peer_news::of_event;
 use consensus::Network;
 use sources::api_stream::{StreamEvent, StreamHandle};
 use sources::gossip::{
@@ -63,7 +64,13 @@ pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: 
                     break;
                 }
             }
-            Some(GossipEvent::Peer(event)) => log_peer(&event),
+            Some(GossipEvent::Peer(event)) => {
+                log_peer(&event);
+                // A full queue has no room for gossip about gossip.
+                if let Some(news) = of_event(&event) {
+                    let _ = queue.try_send(Input::Peer(news));
+                }
+            }
             Some(GossipEvent::ListeningOn(address)) => tracing::info!(%address, "gossip listens"),
             None => break,
         }

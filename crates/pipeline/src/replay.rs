@@ -8,14 +8,17 @@ use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineParts, Processed};
 use crate::error::PipelineError;
 use crate::metrics::Metrics;
+use crate::peer_news::peer_news;
 use chain::PubkeyCache;
-use consensus::Spec;
+use consensus::{Network, Spec};
+use detect::DetectConfig;
 use evidence::Store;
 use sources::capture::{CaptureError, CaptureFile, Entry, Located};
 use sources::intake::{ApiContent, Intake, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use verify::{RawMessage, UnixNs, Verifier, VerifyConfig};
 
 /// What to replay, and how.
@@ -28,6 +31,7 @@ pub struct ReplayOptions {
     /// Verified together at most; changes speed, never findings.
     pub batch_messages: usize,
     pub history_epochs: u64,
+    pub detect: DetectConfig,
 }
 
 impl Default for ReplayOptions {
@@ -38,6 +42,7 @@ impl Default for ReplayOptions {
             network: None,
             batch_messages: 1024,
             history_epochs: crate::config::IndexConfig::default().history_epochs,
+            detect: DetectConfig::default(),
         }
     }
 }
@@ -67,6 +72,7 @@ pub struct Replay {
 struct Session {
     engine: Engine,
     intake: Intake,
+    network: Arc<Network>,
     batch: Vec<RawMessage>,
     now: UnixNs,
 }
@@ -124,6 +130,18 @@ impl Replay {
                 .map_err(std::io::Error::from)
                 .and_then(|()| out.write_all(b"\n"))
                 .map_err(|source| PipelineError::Write { path: "the findings".into(), source })?;
+        }
+        Ok(())
+    }
+
+    /// All incidents of the data directory, one JSON object a line, by first slot.
+    pub fn write_incidents(&self, out: &mut dyn Write) -> Result<(), PipelineError> {
+        let Some(store) = self.store()? else { return Ok(()) };
+        for incident in store.all_incidents()? {
+            serde_json::to_writer(&mut *out, &incident)
+                .map_err(std::io::Error::from)
+                .and_then(|()| out.write_all(b"\n"))
+                .map_err(|source| PipelineError::Write { path: "the incidents".into(), source })?;
         }
         Ok(())
     }
@@ -208,11 +226,22 @@ impl Replay {
                 Ok(ApiContent::BlockAnnounced { .. }) => return Ok(()),
                 Err(refusal) => Err(refusal),
             },
-            Entry::Version | Entry::Config(_) | Entry::PeerEvent(_) | Entry::Skipped { .. } => return Ok(()),
+            Entry::PeerEvent(event) => {
+                if let Some(news) = peer_news(&event) {
+                    session.engine.note_peer(news);
+                }
+                return Ok(());
+            }
+            Entry::Version | Entry::Config(_) | Entry::Skipped { .. } => return Ok(()),
         };
         self.summary.messages += 1;
         match raw {
             Ok(message) => {
+                // No batch spans two slots: then what is known at the end of a slot does not depend on how large batches are.
+                if session.network.slot_at(message.received_at.0) > session.network.slot_at(session.now.0) {
+                    let processed = session.flush()?;
+                    note_processed(&mut self.summary, &processed);
+                }
                 session.now = session.now.max(message.received_at);
                 session.batch.push(message);
             }
@@ -257,12 +286,13 @@ impl Replay {
                 verifier: Verifier::new(VerifyConfig::replay()),
                 history_epochs: self.options.history_epochs,
                 fold_after_epochs: 0,
+                detect: self.options.detect.clone(),
                 routes: Vec::new(),
                 metrics: Metrics::new(),
                 clock: crate::clock::now,
             },
         )?;
-        self.session = Some(Session { engine, intake: Intake::new(network), batch: Vec::new(), now: UnixNs(0) });
+        self.session = Some(Session { engine, intake: Intake::new(network.clone()), network, batch: Vec::new(), now: UnixNs(0) });
         Ok(())
     }
 }

@@ -95,6 +95,7 @@ impl Watcher {
             verifier: Verifier::new(verify_config(&config)),
             history_epochs: config.index.history_epochs,
             fold_after_epochs: config.index.fold_after_epochs,
+            detect: config.detect.clone(),
             routes: routes.names(),
             metrics: metrics.clone(),
             clock: clock::now,

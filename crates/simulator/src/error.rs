@@ -8,6 +8,9 @@ pub enum SimError {
     /// The scenario asks for something this simulator cannot play.
     #[error("scenario: {what} is {found}, possible is {possible}; change it there")]
     Scenario { what: &'static str, found: String, possible: String },
+    /// Not a scenario file.
+    #[error("the scenario file cannot be read: {0}; scenarios/ has examples")]
+    File(String),
     /// The simulator's own configuration text was not understood by the watcher's reader.
     #[error("the simulated network's config.yaml was refused; this is a mistake of the program, please report it")]
     Config(#[source] consensus::SpecError),

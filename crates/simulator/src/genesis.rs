@@ -81,11 +81,18 @@ impl Genesis {
         let preset = &scenario.preset();
         let fork = scenario.fork;
         let pubkeys = keys.pubkeys(scenario.n_validators);
-        let validators = Value::List { items: pubkeys.iter().map(validator).collect(), limit: VALIDATOR_REGISTRY_LIMIT };
+        let validators = Value::List {
+            items: pubkeys
+                .iter()
+                .zip(0u64..)
+                .map(|(pubkey, index)| validator(scenario, ValidatorIndex::new(index), pubkey))
+                .collect(),
+            limit: VALIDATOR_REGISTRY_LIMIT,
+        };
         let validators_root = validators.root();
         let randao_mix = Root::from(scenario.dice().hash("eth1 block", &[]));
         let first_header = first_header(fork, preset);
-        let active: Vec<u32> = (0..scenario.n_validators as u32).collect();
+        let active = scenario.active(Epoch::new(0));
         let parts = Parts {
             fork,
             preset,
@@ -221,18 +228,19 @@ impl Parts<'_> {
     }
 }
 
-/// `Validator`, active since genesis.
-fn validator(pubkey: &PubkeyBytes) -> Value {
+/// `Validator`. An operator's have its withdrawal address, everybody else an own one.
+fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes) -> Value {
     let mut credentials = [0u8; 32];
     credentials[0] = 1;
-    credentials[12..].copy_from_slice(&consensus::sha256(pubkey.as_slice())[12..]);
+    let owner = if scenario.operator.contains(&index) { &b"the operator"[..] } else { pubkey.as_slice() };
+    credentials[12..].copy_from_slice(&consensus::sha256(owner)[12..]);
     Value::Container(vec![
         Value::bytes(pubkey.as_slice()),
         Value::bytes(&credentials),
         Value::u64(EFFECTIVE_BALANCE),
         Value::zeros(1),
         Value::u64(0),
-        Value::u64(0),
+        Value::u64(scenario.activation_of(index).as_u64()),
         Value::u64(Epoch::FAR_FUTURE.as_u64()),
         Value::u64(Epoch::FAR_FUTURE.as_u64()),
     ])

@@ -4,6 +4,7 @@
 //! Forged messages are not entered. Votes more than [`LEDGER_EPOCHS`] epochs older than the newest are forgotten; no deed
 //! reaches that far back.
 
+use crate::circumstances::Circumstance;
 use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, ValidatorIndex, sha256};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,8 @@ pub struct Crime {
 pub struct GroundTruth {
     /// In the order in which they became visible.
     pub crimes: Vec<Crime>,
+    /// What happened to whom for a while.
+    pub happened: Vec<Happened>,
     /// Messages that left, all kinds.
     pub messages: u64,
     /// Of these, with signatures that are not their claimed signer's.
@@ -48,6 +51,14 @@ pub struct GroundTruth {
     pub junk: u64,
     /// Messages that no one listened to: they count for nothing.
     pub unheard: u64,
+}
+
+/// A circumstance that was played.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Happened {
+    pub circumstance: Circumstance,
+    /// How many it happened to.
+    pub validators: u64,
 }
 
 impl GroundTruth {

@@ -2,11 +2,13 @@
 //!
 //! The watcher is tried against it: in tests by capture files that are the same for the same [`Scenario`], in `demo` over
 //! real libp2p on loopback. Signatures, committees, proposers, randao and block bodies are real for every fork from phase0
-//! to Fulu; execution is not, and finality is what full participation gives.
+//! to Fulu; execution is not. Checkpoints are justified by the votes that were cast.
 //!
 //! | module | subject |
 //! |---|---|
 //! | [`scenario`] | what is to happen |
+//! | [`circumstances`] | what happens to many for a while: clocks, outages, stale views, a wrong branch |
+//! | [`scenario_file`] | a scenario as a TOML file |
 //! | [`keys`] | a million BLS keys for the price of additions |
 //! | [`genesis`] | config.yaml and genesis state |
 //! | `world`, `voting`, `proposing`, `noise` | slot by slot, all messages that leave |
@@ -21,7 +23,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod block;
+mod branch;
 mod cast;
+pub mod circumstances;
 mod containers;
 mod dice;
 mod error;
@@ -32,17 +36,20 @@ pub mod load;
 mod message;
 pub mod network;
 mod noise;
+mod peers;
 mod pool;
 mod proposer;
 mod proposing;
 pub mod record;
 pub mod scenario;
+pub mod scenario_file;
 mod ssz;
 #[cfg(test)]
 mod tests;
 mod voting;
 mod world;
 
+pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};
 pub use error::SimError;
 pub use ledger::{Crime, GroundTruth};
 pub use network::{Progress, SimNetwork};

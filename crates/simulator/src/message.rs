@@ -30,6 +30,8 @@ pub(crate) enum Nature {
 pub(crate) mod moment {
     pub(crate) const BLOCK: u64 = 20;
     pub(crate) const SECOND_BLOCK: u64 = 120;
+    /// After the votes, which are then for its parent.
+    pub(crate) const LATE_BLOCK: u64 = 540;
     pub(crate) const VOTES: u64 = 333;
     pub(crate) const VOTES_END: u64 = 500;
     pub(crate) const SECOND_VOTES: u64 = 560;

@@ -5,7 +5,7 @@ use crate::keys::Keyring;
 use crate::message::{Nature, Sent, moment};
 use crate::pool::Place;
 use crate::proposing::graffiti;
-use crate::world::World;
+use crate::world::{MAIN, World};
 use consensus::{AttestationData, CommitteeIndex, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use sources::topic::TopicName;
 
@@ -74,7 +74,7 @@ impl World {
     }
 
     fn forged_block(&self, slot: Slot, keys: &Keyring) -> Vec<u8> {
-        let proposer = self.proposer(slot);
+        let proposer = self.proposer(slot, MAIN);
         let other = ValidatorIndex::new((proposer.as_u64() + 1) % self.scenario.n_validators as u64);
         let body =
             Body { graffiti: graffiti("not by the proposer"), randao_reveal: keys.sign(other, Root::ZERO), ..Body::empty() };

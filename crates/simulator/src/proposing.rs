@@ -1,45 +1,76 @@
 //! Blocks: the honest one, and the second ones.
 
 use crate::block::{Body, max_attestations};
+use crate::circumstances::Condition;
 use crate::containers::{data_column_sidecar, proposer_slashing};
 use crate::ledger::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::scenario::Deed;
-use crate::world::World;
+use crate::world::{MAIN, World};
 use consensus::{BeaconBlockHeader, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use sources::topic::TopicName;
 
 /// What clients write into blocks where the operator says nothing.
-const GRAFFITI: [&str; 6] =
-    ["Lighthouse/v8.0.0", "prysm-v7.0.0", "teku/v25.11.0", "Nimbus/v25.11.0", "Lodestar-v1.36.0", "Grandine/2.0.0"];
+const GRAFFITI: [(&str, &str); 6] = [
+    ("lighthouse", "Lighthouse/v8.0.0"),
+    ("prysm", "prysm-v7.0.0"),
+    ("teku", "teku/v25.11.0"),
+    ("nimbus", "Nimbus/v25.11.0"),
+    ("lodestar", "Lodestar-v1.36.0"),
+    ("grandine", "Grandine/2.0.0"),
+];
 /// The operator of the incident runs one client.
 const OPERATOR_GRAFFITI: &str = "prysm-v7.0.0 operator";
 /// Subnet of the columns that carry a hidden block's header.
 const COLUMN: u64 = 0;
 
 impl World {
-    pub(crate) fn propose(&mut self, slot: Slot, out: &mut Vec<Sent>) {
-        let proposer = self.proposer(slot);
-        if self.scenario.dice().percent(self.scenario.missed_blocks_percent, "missed block", &[slot.as_u64()]) {
+    pub(crate) fn propose(&mut self, slot: Slot, branch: usize, out: &mut Vec<Sent>) {
+        let proposer = self.proposer(slot, branch);
+        let dice = self.scenario.dice();
+        if branch == MAIN {
+            self.head_is_late = false;
+        }
+        let about = [slot.as_u64()];
+        if self.branch_of(slot, proposer) != branch || dice.percent(self.scenario.missed_blocks_percent, "missed block", &about) {
             return;
         }
+        let wear = self.scenario.wear;
+        let is_reorged = branch == MAIN && dice.percent(wear.reorged_blocks, "reorged block", &about);
+        let mut leaves = moment::BLOCK;
+        if is_reorged || branch == MAIN && dice.percent(wear.late_blocks, "late block", &about) {
+            leaves = moment::LATE_BLOCK;
+        }
+        for condition in self.conditions(slot, proposer) {
+            match condition {
+                Condition::Offline | Condition::NoBlocks | Condition::ClockAhead(_) => return,
+                Condition::LateBlocks(thousandths) => leaves = thousandths,
+                Condition::StaleView(_) | Condition::OtherBranch => {}
+            }
+        }
         let fork = self.fork(slot);
-        let deed = self
-            .cast
-            .deed(slot, proposer, |deed| deed.is_proposal() && (deed != Deed::DoubleProposalInColumn || fork == ForkName::Fulu));
-        let parent = self.head();
-        let body = self.body(slot, proposer);
+        let deed = self.cast.deed(slot, proposer, |deed| {
+            branch == MAIN && deed.is_proposal() && (deed != Deed::DoubleProposalInColumn || fork == ForkName::Fulu)
+        });
+        let parent = self.branches[branch].head();
+        let body = self.body(slot, branch, proposer);
         let block = self.sign_block(slot, proposer, parent, &body);
-        out.push(self.block_message(slot, &block, &body, moment::BLOCK, self.scenario.honest_node(proposer.as_u64())));
+        out.push(self.block_message(slot, &block, &body, leaves, self.scenario.honest_node(proposer.as_u64())));
         if let Some(deed) = deed {
             let second_body = Body { graffiti: graffiti("second machine"), ..body.clone() };
             let second = self.sign_block(slot, proposer, parent, &second_body);
             out.push(self.second_proposal(deed, slot, &block, &second, &second_body));
         }
-        self.extend(slot, block.message.root(), body.randao_reveal.as_slice());
+        if is_reorged {
+            return;
+        }
+        if branch == MAIN {
+            self.head_is_late = leaves >= moment::VOTES;
+        }
+        self.branches[branch].extend(slot, block.message.root(), body.randao_reveal.as_slice(), &self.preset);
     }
 
-    fn body(&mut self, slot: Slot, proposer: ValidatorIndex) -> Body {
+    fn body(&mut self, slot: Slot, branch: usize, proposer: ValidatorIndex) -> Body {
         let epoch = slot.epoch(&self.preset);
         let fork = self.fork(slot);
         let epoch_root = {
@@ -53,12 +84,12 @@ impl World {
             Some(electra) if fork.has_single_attestations() => electra.epoch.start_slot(&self.preset),
             _ => Slot::new(0),
         };
-        let mut pool = std::mem::take(&mut self.pool);
+        let mut pool = std::mem::take(&mut self.branches[branch].pool);
         let attestations =
             pool.pack(oldest.max(first_of_shape), max_attestations(fork) as usize, |data, signers| self.sum(data, signers));
-        self.pool = pool;
+        self.branches[branch].pool = pool;
         let of_operator = self.scenario.operator.contains(&proposer);
-        let text = if of_operator { OPERATOR_GRAFFITI } else { GRAFFITI[(proposer.as_u64() % 6) as usize] };
+        let text = if of_operator { OPERATOR_GRAFFITI } else { version_of(self.scenario.client_of(proposer)) };
         Body {
             randao_reveal: self.keys.sign(proposer, self.signing_root(epoch_root, DomainType::Randao, epoch)),
             graffiti: graffiti(text),
@@ -119,6 +150,11 @@ impl World {
             claims: sides.map(|block| Claim::Proposal(block.message)).collect(),
         }
     }
+}
+
+/// Name and version as a client states them, in a block or to a peer.
+pub(crate) fn version_of(client: &str) -> &str {
+    GRAFFITI.iter().find(|(name, _)| *name == client).map_or(client, |(_, version)| version)
 }
 
 pub(crate) fn graffiti(text: &str) -> [u8; 32] {

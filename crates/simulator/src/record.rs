@@ -2,11 +2,12 @@
 
 use crate::error::SimError;
 use crate::genesis::config_yaml;
-use crate::ledger::{GroundTruth, Ledger};
+use crate::ledger::{GroundTruth, Happened, Ledger};
 use crate::message::{Nature, Sent};
+use crate::peers;
 use crate::scenario::Scenario;
 use crate::world::World;
-use consensus::Slot;
+use consensus::{Slot, ValidatorIndex};
 use sources::capture::{CaptureWriter, GossipEntry, PeerEventEntry, WriteError};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -54,7 +55,18 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
     let mut ledger = Ledger::new(world.network.genesis_validators_root, world.preset.slots_per_epoch);
     let mut truth = GroundTruth::default();
     let mut packer = snap::raw::Encoder::new();
+    for circumstance in &world.scenario.circumstances {
+        let validators = (0..world.scenario.n_validators as u64).map(ValidatorIndex::new);
+        let concerned = validators.filter(|validator| circumstance.who.has(*validator, &world.scenario)).count() as u64;
+        truth.happened.push(Happened { circumstance: circumstance.clone(), validators: concerned });
+    }
+    for event in peers::at_start(&world.scenario, genesis_ns) {
+        writer.peer_event(&event)?;
+    }
     for slot in 1..=world.scenario.slots {
+        for event in peers::in_slot(&world.scenario, Slot::new(slot), genesis_ns) {
+            writer.peer_event(&event)?;
+        }
         for message in world.play(Slot::new(slot)) {
             let received_at = genesis_ns + message.at_ns;
             writer.gossip(&gossip_entry(&mut packer, &message, received_at)?)?;
@@ -89,10 +101,7 @@ fn gossip_entry(packer: &mut snap::raw::Encoder, message: &Sent, received_at: u6
 }
 
 fn connected(node: usize, at: u64) -> PeerEventEntry {
-    let json = serde_json::json!({"peer": peer(node), "event": "connected"});
-    let mut entry = PeerEventEntry { at: Default::default(), json };
-    entry.at.0 = at;
-    entry
+    peers::entry(serde_json::json!({"peer": peer(node), "event": "connected"}), at)
 }
 
 fn peer(node: usize) -> String {

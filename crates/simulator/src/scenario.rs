@@ -4,9 +4,11 @@
 //! sockets. What really happened is not read off the scenario but written down by the [ledger](crate::ledger) as messages
 //! leave, so an act that found no opportunity is no crime.
 
+use crate::circumstances::{Circumstance, Peers, Wear};
 use crate::dice::Dice;
 use crate::error::SimError;
 use consensus::{Epoch, ForkName, Preset, PresetName, Slot, ValidatorIndex};
+use serde::Deserialize;
 use std::time::Duration;
 
 /// More validators than mainnet's registry are not simulated.
@@ -19,7 +21,8 @@ const MAX_NODES: usize = 64;
 pub const STAKED_KEYS: usize = 75;
 
 /// One offence, done once by each of those who are to do it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Deed {
     /// A second machine with the same key votes for the previous head, on the same subnet, near another node.
     DoubleVote,
@@ -126,7 +129,17 @@ pub struct Scenario {
     pub operator: Vec<ValidatorIndex>,
     pub acts: Vec<Act>,
     pub noise: Noise,
+    /// Clients and their share in percent, by chance over the validators. Empty: six clients, one validator each in turn.
+    pub clients: Vec<(String, u8)>,
+    pub circumstances: Vec<Circumstance>,
+    pub wear: Wear,
+    /// The last so many validators become active in this epoch only.
+    pub fresh: Option<(u64, Epoch)>,
+    pub peers: Peers,
 }
+
+/// Who runs what where a scenario does not say.
+const CLIENTS: [&str; 6] = ["lighthouse", "prysm", "teku", "nimbus", "lodestar", "grandine"];
 
 impl Scenario {
     /// Honest validators, nothing else: Fulu, minimal preset, 2-second slots.
@@ -146,7 +159,43 @@ impl Scenario {
             operator: Vec::new(),
             acts: Vec::new(),
             noise: Noise::default(),
+            clients: Vec::new(),
+            circumstances: Vec::new(),
+            wear: Wear::default(),
+            fresh: None,
+            peers: Peers::default(),
         }
+    }
+
+    /// The client a validator runs.
+    pub fn client_of(&self, validator: ValidatorIndex) -> &str {
+        let index = validator.as_u64();
+        if self.clients.is_empty() {
+            return CLIENTS[(index % 6) as usize];
+        }
+        let lot = self.dice().below(100, "client", &[index]);
+        let mut sum = 0;
+        for (client, percent) in &self.clients {
+            sum += u64::from(*percent);
+            if lot < sum {
+                return client;
+            }
+        }
+        "another"
+    }
+
+    /// When a validator becomes active.
+    pub fn activation_of(&self, validator: ValidatorIndex) -> Epoch {
+        match self.fresh {
+            Some((n, epoch)) if validator.as_u64() + n >= self.n_validators as u64 => epoch,
+            _ => Epoch::new(0),
+        }
+    }
+
+    /// Indices active in an epoch, ascending.
+    pub(crate) fn active(&self, epoch: Epoch) -> Vec<u32> {
+        let fresh = self.fresh.filter(|(_, from)| epoch < *from).map_or(0, |(n, _)| n as usize);
+        (0..self.n_validators.saturating_sub(fresh) as u32).collect()
     }
 
     /// 2 February 2021: an operator's validator clients restart without their protection database, and one key after the
@@ -223,6 +272,17 @@ impl Scenario {
             && (next <= self.fork || next > ForkName::Fulu || epoch == Epoch::new(0))
         {
             return wrong("next_fork", format!("{next} at epoch {epoch}"), "a later one up to fulu, from epoch 1 on".to_owned());
+        }
+        for circumstance in &self.circumstances {
+            circumstance.check()?;
+        }
+        if self.clients.iter().map(|(_, percent)| u64::from(*percent)).sum::<u64>() > 100 {
+            return wrong("clients", "more than 100 percent".to_owned(), "shares that add up to 100 or less".to_owned());
+        }
+        if let Some((n, _)) = self.fresh
+            && n as usize + least > self.n_validators
+        {
+            return wrong("fresh", n.to_string(), format!("at most {}", self.n_validators - least));
         }
         let named = self.acts.iter().filter_map(|act| match &act.who {
             Who::Validators(validators) => Some(validators),

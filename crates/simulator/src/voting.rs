@@ -1,12 +1,14 @@
 //! Votes and aggregates: the honest ones, and those of a second machine.
 
+use crate::branch::members;
+use crate::circumstances::Condition;
 use crate::containers::{Bits, aggregate_and_proof, attestation, attester_slashing, signed, single_attestation};
 use crate::ledger::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::pool::{Place, one_committee};
 use crate::scenario::Deed;
-use crate::world::{Withheld, World};
-use consensus::{AttestationData, CommitteeIndex, DomainType, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
+use crate::world::{MAIN, Withheld, World};
+use consensus::{AttestationData, Checkpoint, CommitteeIndex, DomainType, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
 use sources::topic::TopicName;
 
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
@@ -15,33 +17,105 @@ const TARGET_AGGREGATORS: u64 = 16;
 const LATE_SLOTS: u64 = 2;
 
 impl World {
-    /// All votes of a slot, then its aggregates.
-    pub(crate) fn vote(&mut self, slot: Slot, out: &mut Vec<Sent>) {
+    /// All votes of a slot by those who follow a branch, then its aggregates.
+    pub(crate) fn vote(&mut self, slot: Slot, branch: usize, out: &mut Vec<Sent>) {
         for committee in self.committees() {
-            let members = self.committee(slot, committee);
+            let members = self.branches[branch].committee(slot, committee);
             let size = members.len();
-            let data = self.honest_data(slot, committee);
+            let data = self.data_of(slot, branch, committee);
             let mut honest = Vec::with_capacity(size);
             let mut second_aggregate = Vec::new();
             for (position, member) in members.into_iter().enumerate() {
                 let place = Place { committee, position, size };
-                let deed = self.vote_deed(slot, member);
-                if self.commit(deed, slot, place, member, &data, out) == Conduct::Replaced {
+                let said = match self.view(slot, branch, member, &data, committee) {
+                    Some(said) => said,
+                    None => continue,
+                };
+                let deed = if branch == MAIN { self.vote_deed(slot, member) } else { None };
+                if self.commit(deed, slot, place, member, &said, out) == Conduct::Replaced {
                     continue;
                 }
                 let at = self.vote_time(slot, place);
-                out.push(self.vote_message(&data, place, member, at, self.scenario.honest_node(member.as_u64())));
-                self.pool.add(&data, place, member);
-                honest.push((position, member));
+                out.push(self.vote_message(&said, place, member, at, self.scenario.honest_node(member.as_u64())));
+                self.branches[branch].pool.add(&said, place, member);
+                self.branches[branch].count(said.target, &self.preset);
+                if said == data {
+                    honest.push((position, member));
+                }
                 if deed == Some(Deed::DoubleVoteInAggregate) {
                     second_aggregate.push((position, member));
                 }
             }
             let node = self.scenario.honest_node(slot.as_u64().wrapping_add(committee.as_u64()));
             out.extend(self.aggregate(slot, &data, committee, size, &honest, moment::AGGREGATES, node));
-            if let Some(stale) = self.stale_data(slot, committee) {
+            if let Some(stale) = self.stale_data(slot, committee).filter(|_| branch == MAIN) {
                 let node = self.scenario.second_node();
                 out.extend(self.aggregate(slot, &stale, committee, size, &second_aggregate, moment::SECOND_AGGREGATES, node));
+            }
+        }
+    }
+
+    /// What somebody on duty says who follows this branch; `None` if it says nothing, or elsewhere or at another time.
+    fn view(
+        &self,
+        slot: Slot,
+        branch: usize,
+        member: ValidatorIndex,
+        honest: &AttestationData,
+        committee: CommitteeIndex,
+    ) -> Option<AttestationData> {
+        if self.branch_of(slot, member) != branch {
+            return None;
+        }
+        let epoch = slot.epoch(&self.preset).as_u64();
+        if self.scenario.dice().percent(self.scenario.wear.missed_votes, "missed vote", &[epoch, member.as_u64()]) {
+            return None;
+        }
+        let mut said = *honest;
+        for condition in self.conditions(slot, member) {
+            match condition {
+                Condition::Offline | Condition::ClockAhead(_) => return None,
+                Condition::StaleView(behind) => said = self.data_behind(slot, branch, committee, behind),
+                Condition::NoBlocks | Condition::LateBlocks(_) | Condition::OtherBranch => {}
+            }
+        }
+        Some(said)
+    }
+
+    /// Votes of those whose clocks are ahead: for a slot that has not begun, as seen from the head of now.
+    pub(crate) fn vote_ahead(&self, slot: Slot, out: &mut Vec<Sent>) {
+        let mut distances: Vec<u64> = Vec::new();
+        for one in self.scenario.circumstances.iter().filter(|one| (one.from..one.until).contains(&slot.as_u64())) {
+            if let Condition::ClockAhead(distance) = one.what
+                && !distances.contains(&distance)
+            {
+                distances.push(distance);
+            }
+        }
+        for distance in distances {
+            let later = slot.saturating_add(distance);
+            let epoch = later.epoch(&self.preset);
+            let main = &self.branches[MAIN];
+            let active = std::sync::Arc::new(self.scenario.active(epoch));
+            let shuffling = main.shuffling_ahead(epoch, active, &self.preset);
+            for committee in (0..shuffling.committees_per_slot()).map(CommitteeIndex::new) {
+                let seated = members(&shuffling, later, committee);
+                let size = seated.len();
+                let data = AttestationData {
+                    slot: later,
+                    index: if self.fork(later).has_single_attestations() { CommitteeIndex::new(0) } else { committee },
+                    beacon_block_root: main.head(),
+                    source: main.source(slot.epoch(&self.preset)),
+                    target: Checkpoint { epoch, root: main.head() },
+                };
+                for (position, member) in seated.into_iter().enumerate() {
+                    if !self.conditions(slot, member).any(|what| what == Condition::ClockAhead(distance)) {
+                        continue;
+                    }
+                    let place = Place { committee, position, size };
+                    let at = self.vote_time(slot, place);
+                    out.push(self.vote_message(&data, place, member, at, self.scenario.honest_node(member.as_u64())));
+                }
             }
         }
     }
@@ -52,8 +126,8 @@ impl World {
         }
         let epoch = slot.epoch(&self.preset);
         let has_stale_view = self.stale_data(slot, CommitteeIndex::new(0)).is_some();
-        let now = Self::justified_epoch(epoch).as_u64();
-        let before = Self::justified_epoch(epoch.saturating_sub(1)).as_u64();
+        let now = self.justified_epoch(epoch).as_u64();
+        let before = self.justified_epoch(epoch.saturating_sub(1)).as_u64();
         self.cast.deed(slot, member, |deed| match deed {
             Deed::DoubleVote | Deed::DoubleVoteInAggregate | Deed::DoubleVoteInBlock | Deed::DoubleVoteInOperation => {
                 has_stale_view
@@ -81,10 +155,10 @@ impl World {
                 let at = self.at(slot, moment::SECOND_VOTES) + self.vote_time(slot, place) - self.at(slot, moment::VOTES);
                 out.push(self.vote_message(&stale, place, member, at, second));
             }
-            (Some(Deed::DoubleVoteInBlock), Some(stale)) => self.pool.add(&stale, place, member),
+            (Some(Deed::DoubleVoteInBlock), Some(stale)) => self.branches[MAIN].pool.add(&stale, place, member),
             (Some(Deed::DoubleVoteInOperation), Some(stale)) => out.push(self.slashing_message(slot, honest, &stale, member)),
             (Some(Deed::Surround), _) => {
-                let source = Self::justified_epoch(slot.epoch(&self.preset).saturating_sub(1));
+                let source = self.justified_epoch(slot.epoch(&self.preset).saturating_sub(1));
                 if let Some(data) = self.surrounding_data(slot, place.committee, source) {
                     let at = self.vote_time(slot, place);
                     out.push(self.vote_message(&data, place, member, at, second));

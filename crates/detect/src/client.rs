@@ -1,0 +1,140 @@
+//! Which client a validator runs, as far as its blocks tell.
+//!
+//! Nothing in a vote names the software. A block's graffiti often does, by name (`Lighthouse/v8.0.0`) or by the two-letter codes
+//! that nodes put there by themselves (`GEabcdLHef01`: execution client, commit, consensus client, commit;
+//! execution-apis, engine/identification.md). A validator's own block counts for that validator; validators with the same
+//! withdrawal credentials mostly run in one place, so theirs counts for it where it proposed nothing itself.
+//!
+//! Limits: one byte per validator and 12 per credential seen; graffiti is what the operator wants it to be, so this is a hint
+//! and is told as one.
+
+use chain::Chain;
+use consensus::ValidatorIndex;
+use std::collections::HashMap;
+
+/// Known consensus clients and "not known", as positions in tables.
+pub const N_CLIENTS: usize = 9;
+/// Position of "not known".
+pub const UNKNOWN: usize = 0;
+const NAMES: [&str; N_CLIENTS] = ["unknown", "lighthouse", "prysm", "teku", "nimbus", "lodestar", "grandine", "caplin", "vouch"];
+const CODES: [(&str, usize); 7] = [("LH", 1), ("PM", 2), ("TK", 3), ("NB", 4), ("LS", 5), ("GR", 6), ("CN", 7)];
+const EXECUTION_CODES: [&str; 8] = ["GE", "NM", "BU", "EG", "RH", "EJ", "TE", "EX"];
+/// Credentials remembered at most.
+const MAX_CREDENTIALS: usize = 1 << 18;
+
+/// Votes, blocks or peers by client.
+pub type ByClient = [u64; N_CLIENTS];
+
+/// Name of a client by its position.
+pub fn client_name(client: usize) -> &'static str {
+    NAMES.get(client).copied().unwrap_or(NAMES[UNKNOWN])
+}
+
+/// Position of the client that a graffiti or a peer's agent string names.
+pub fn client_of_text(text: &[u8]) -> usize {
+    let lower: Vec<u8> = text.iter().map(u8::to_ascii_lowercase).collect();
+    for (client, name) in NAMES.iter().enumerate().skip(1) {
+        if lower.windows(name.len()).any(|window| window == name.as_bytes()) {
+            return client;
+        }
+    }
+    if lower.windows(6).any(|window| window == b"erigon") {
+        return 7;
+    }
+    by_code(text).unwrap_or(UNKNOWN)
+}
+
+/// `GEabcdLHef01` and its shorter forms down to `GELH`.
+fn by_code(text: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(text).ok()?;
+    let word = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() >= 4)?;
+    let execution = word.get(..2)?;
+    if !EXECUTION_CODES.contains(&execution) {
+        return None;
+    }
+    let rest = word.get(2..)?.trim_start_matches(|c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase());
+    let code = rest.get(..2)?;
+    CODES.iter().find(|(known, _)| *known == code).map(|(_, client)| *client)
+}
+
+/// Who runs what, as learnt so far.
+#[derive(Debug, Default)]
+pub struct Clients {
+    own: Vec<u8>,
+    by_credential: HashMap<u32, [u8; N_CLIENTS]>,
+    n_known: usize,
+}
+
+impl Clients {
+    /// A block of `proposer` bears this graffiti.
+    pub fn learn(&mut self, proposer: ValidatorIndex, graffiti: &[u8], chain: &Chain) -> usize {
+        let client = client_of_text(graffiti);
+        let Some(index) = usize::try_from(proposer.as_u64()).ok().filter(|index| *index < chain.registry().len()) else {
+            return client;
+        };
+        if client == UNKNOWN {
+            return self.of(proposer, chain);
+        }
+        if self.own.len() <= index {
+            self.own.resize(chain.registry().len(), UNKNOWN as u8);
+        }
+        self.n_known += usize::from(self.own[index] == UNKNOWN as u8);
+        self.own[index] = client as u8;
+        if let Some(credential) = chain.registry().credential_number(proposer)
+            && (self.by_credential.len() < MAX_CREDENTIALS || self.by_credential.contains_key(&credential))
+        {
+            let counts = self.by_credential.entry(credential).or_default();
+            counts[client] = counts[client].saturating_add(1);
+        }
+        client
+    }
+
+    /// What a validator runs: by its own blocks, else by most blocks of its credentials.
+    pub fn of(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
+        if self.n_known == 0 {
+            return UNKNOWN;
+        }
+        let own = usize::try_from(validator.as_u64()).ok().and_then(|index| self.own.get(index)).copied();
+        match own {
+            Some(client) if usize::from(client) != UNKNOWN => usize::from(client),
+            _ => self.by_credentials(validator, chain),
+        }
+    }
+
+    /// Validators whose own blocks told.
+    pub fn n_known(&self) -> usize {
+        self.n_known
+    }
+
+    fn by_credentials(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
+        let counts = chain.registry().credential_number(validator).and_then(|number| self.by_credential.get(&number));
+        let Some(counts) = counts else { return UNKNOWN };
+        let (client, most) = counts.iter().enumerate().max_by_key(|(_, n)| **n).unwrap_or((UNKNOWN, &0));
+        let all: u32 = counts.iter().map(|n| u32::from(*n)).sum();
+        // Most of them by far, or it is an operator of several clients.
+        if u32::from(*most) * 5 >= all * 4 { client } else { UNKNOWN }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_codes() {
+        for (graffiti, name) in [
+            ("Lighthouse/v8.0.0", "lighthouse"),
+            ("prysm-v7.0.0 operator", "prysm"),
+            ("GEabcdLHef01", "lighthouse"),
+            ("NM12TKab", "teku"),
+            ("BUPM hello", "prysm"),
+            ("gm", "unknown"),
+            ("", "unknown"),
+            ("GEabcd", "unknown"),
+            ("erigon/caplin v3", "caplin"),
+        ] {
+            assert_eq!(client_name(client_of_text(graffiti.as_bytes())), name, "{graffiti}");
+        }
+        assert_eq!(client_of_text(&[0xff; 32]), UNKNOWN);
+    }
+}

@@ -1,0 +1,131 @@
+//! Why they may have done it: a suspicion, from the contradicting messages themselves and from what their signers share.
+//!
+//! | cause | said when | seen in |
+//! |---|---|---|
+//! | `clocks` | half of the pairs have a vote for an epoch that had not begun when the pair was complete | Medalla |
+//! | `return_from_a_branch` | half are surrounds whose two votes stand on branches that exclude each other | Holesky 2025 |
+//! | `fresh_keys` | four fifths became active in one epoch, within the last 256 | 14 November 2023 |
+//! | `same_keys_in_two_places` | four fifths share an operator, cluster or withdrawal credential: the keys run twice, or their protection history was lost | Staked, RockLogic, Launchnodes, SSV |
+//! | `one_client` | four fifths run one client, for several owners | |
+//! | `unknown` | none of these | |
+
+use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
+use crate::monitor::{Offender, View};
+use chain::Record;
+use consensus::{AttesterSlashing, Epoch, Offence};
+use evidence::{EvidenceKind, SharedTrait};
+
+/// Keys that are active for less are fresh: a day of mainnet.
+const FRESH_EPOCHS: u64 = 256;
+
+/// What one pair of messages tells.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clues {
+    /// One of them is about an epoch that had not begun.
+    from_the_future: bool,
+    /// The two exclude each other's branch.
+    crosses_branches: bool,
+    /// The branches they are for: `0x0123abcd at epoch 7`.
+    pub(super) sides: Vec<String>,
+}
+
+impl Clues {
+    pub(super) fn of(offender: &Offender, seen_in: Epoch, view: &View<'_>) -> Self {
+        let evidence = &offender.evidence;
+        match evidence.kind {
+            EvidenceKind::ProposerSlashing => Self::default(),
+            EvidenceKind::AttesterSlashing => {
+                let preset = view.network().preset();
+                match AttesterSlashing::from_ssz(evidence.fork, preset, &evidence.ssz) {
+                    Ok(slashing) => Self::of_votes(&slashing, seen_in, view),
+                    Err(_) => Self::default(),
+                }
+            }
+        }
+    }
+
+    fn of_votes(slashing: &AttesterSlashing, seen_in: Epoch, view: &View<'_>) -> Self {
+        let preset = view.network().preset();
+        let (one, two) = (&slashing.attestation_1.data, &slashing.attestation_2.data);
+        let stands_on = |tip: &consensus::AttestationData, checkpoint: &consensus::Checkpoint| {
+            // Where a block is not known, nothing is said.
+            let slot = checkpoint.epoch.start_slot(preset);
+            view.chain.ancestor_at(&tip.beacon_block_root, slot).is_none_or(|at| at == checkpoint.root)
+        };
+        let same_sides = one.target.root == two.target.root;
+        let sides = if same_sides { [one.beacon_block_root, two.beacon_block_root] } else { [one.target.root, two.target.root] };
+        let name = |root: &consensus::Root, epoch: Epoch| format!("0x{} at epoch {epoch}", hex(&root.as_slice()[..4]));
+        let mut sides = vec![name(&sides[0], one.target.epoch), name(&sides[1], two.target.epoch)];
+        sides.dedup();
+        Self {
+            from_the_future: one.target.epoch.max(two.target.epoch) > seen_in.saturating_add(1),
+            crosses_branches: !stands_on(one, &two.source) || !stands_on(two, &one.target) && !stands_on(one, &two.target),
+            sides,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What all pairs tell.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    from_the_future: u64,
+    crossing_surrounds: u64,
+    fresh: u64,
+}
+
+/// A suspicion.
+pub(super) struct Cause {
+    pub(super) name: &'static str,
+    pub(super) evidence: Vec<String>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, clues: &Clues, offence: Offence, now: Epoch, record: Option<Record>) {
+        self.from_the_future += u64::from(clues.from_the_future);
+        self.crossing_surrounds += u64::from(clues.crosses_branches && offence == Offence::SurroundVote);
+        let age = record.map_or(u64::MAX, |record| now.as_u64().saturating_sub(record.activation_epoch.as_u64()));
+        self.fresh += u64::from(age < FRESH_EPOCHS);
+    }
+
+    pub(super) fn suspect(&self, n_members: u64, shared: &[SharedTrait]) -> Cause {
+        let n = n_members.max(1);
+        let most = |what: &str| shared.iter().filter(|one| one.what.starts_with(what)).max_by_key(|one| one.members.0);
+        let nearly_all = |count: u64| count * 5 >= n * 4;
+        if self.from_the_future * 2 >= n {
+            let mut evidence = vec![format!(
+                "{} of {n} signed a vote for an epoch that had not begun, and then contradicted it",
+                self.from_the_future
+            )];
+            evidence.extend(most(CLIENT).map(|one| format!("{} of {n} run {}", one.members.0, one.value)));
+            return Cause { name: "clocks", evidence };
+        }
+        if self.crossing_surrounds * 2 >= n {
+            let evidence = vec![format!(
+                "{} of {n} surrounded their own votes when they came back from a branch that had justified another checkpoint",
+                self.crossing_surrounds
+            )];
+            return Cause { name: "return_from_a_branch", evidence };
+        }
+        if let Some(one) = most(ACTIVATION).filter(|one| nearly_all(one.members.0))
+            && nearly_all(self.fresh)
+        {
+            let evidence = vec![format!("{} of {n} became active together in epoch {}", one.members.0, one.value)];
+            return Cause { name: "fresh_keys", evidence };
+        }
+        let owner = most("label:").filter(|one| nearly_all(one.members.0));
+        let owner = owner.or_else(|| most(CREDENTIAL).filter(|one| nearly_all(one.members.0)));
+        if let Some(one) = owner {
+            let mut evidence = vec![format!("{} of {n} share {} {}", one.members.0, one.what, one.value)];
+            evidence.push("their keys are used in two places, or their protection history was lost".into());
+            return Cause { name: "same_keys_in_two_places", evidence };
+        }
+        if let Some(one) = most(CLIENT).filter(|one| nearly_all(one.members.0)) {
+            return Cause { name: "one_client", evidence: vec![format!("{} of {n} run {}", one.members.0, one.value)] };
+        }
+        Cause { name: "unknown", evidence: Vec::new() }
+    }
+}

@@ -1,0 +1,217 @@
+//! What many messages mean together: detectors over everything that was proven, and the incidents they see.
+//!
+//! ```text
+//! Batch (votes, blocks, offences, peers) --> Facts (counts by slot, bounded)
+//!        |                                      |
+//!        +--> Detector::observe                 +--> Detector::slot_ended, once for each slot, in order
+//!                     |                                        |
+//!                     +--------------> Signal <----------------+
+//!                                        |
+//!              Anomaly -> a finding without proof        Sighting -> book -> Incident, and a finding that announces it
+//! ```
+//!
+//! **Time** is that of the messages. A slot is evaluated once a message (or, live, the clock when nothing waits) is from the
+//! slot after the next, in order and exactly once, however the batches were cut: so a replay says what the watcher said.
+//! What only becomes provable after its slot was evaluated counts where it still fits and changes no verdict.
+//!
+//! **Cost.** One pass over a batch's votes fills the [`Facts`]: per validator a bit, and a byte looked up; detectors then read
+//! a few numbers per slot. **Bounds** are in [`facts`]; incidents open at once: [`MAX_OPEN`].
+
+mod book;
+pub mod facts;
+mod signal;
+
+pub use book::MAX_OPEN;
+pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
+pub use signal::{Oddity, Sighting, Signal};
+
+use crate::config::DetectConfig;
+use crate::detectors;
+use book::IncidentBook;
+use chain::Chain;
+use consensus::{Network, Root, Slot, ValidatorIndex};
+use evidence::{Evidence, Finding, Incident, Included};
+use std::sync::Arc;
+use verify::{UnixNs, Verified};
+
+/// Slots evaluated one by one after a pause; what lies further back was not heard by us and is skipped.
+const MAX_CATCH_UP: u64 = 256;
+/// How long after its end a slot is evaluated, in slots: its aggregates and the block that carries its votes are in.
+pub const LAG: u64 = 1;
+
+/// What operators and public lists say about validators.
+pub trait LabelSource {
+    /// Key and value, as in `operator` and `acme`; few, mostly none.
+    fn labels(&self, validator: ValidatorIndex) -> Vec<(String, String)>;
+
+    /// How many validators have this label; `None` if that is not known.
+    fn n_labelled(&self, key: &str, value: &str) -> Option<u64>;
+}
+
+/// Nobody said anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLabels;
+
+impl LabelSource for NoLabels {
+    fn labels(&self, _: ValidatorIndex) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    fn n_labelled(&self, _: &str, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// A slashable finding that was recorded for the first time, with its proof.
+#[derive(Clone, Debug)]
+pub struct Offender {
+    pub finding: Finding,
+    pub evidence: Arc<Evidence>,
+}
+
+/// Something about a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerNews {
+    pub at: UnixNs,
+    /// However the source names it; only compared.
+    pub peer: String,
+    pub what: PeerFact,
+}
+
+/// What is known of a peer now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerFact {
+    Connected,
+    Disconnected,
+    /// Its name for its software.
+    Agent(String),
+    Status {
+        head_slot: Slot,
+    },
+    /// It left, saying so.
+    Goodbye {
+        code: u64,
+    },
+}
+
+/// What one call of the verifier proved, and what was recorded because of it.
+pub struct Batch<'a> {
+    pub verified: &'a Verified,
+    /// Those recorded for the first time, in the order of recording.
+    pub offenders: &'a [Offender],
+    /// Findings whose slashing a block was seen to carry, by id.
+    pub included: &'a [(Root, Included)],
+    pub peers: &'a [PeerNews],
+    pub chain: &'a Chain,
+    pub labels: &'a dyn LabelSource,
+    /// Everything that arrived before this moment is in this batch or an earlier one.
+    pub heard_until: UnixNs,
+}
+
+/// What a detector may look at.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub facts: &'a Facts,
+    pub chain: &'a Chain,
+    pub labels: &'a dyn LabelSource,
+}
+
+impl View<'_> {
+    pub fn network(&self) -> &Network {
+        self.chain.network()
+    }
+}
+
+/// Looks for one kind of trouble. No clock, no I/O; the same calls give the same signals.
+pub trait Detector: Send {
+    /// A batch as it comes. For what cannot wait for the end of a slot or is not in the facts; most need none of it.
+    fn observe(&mut self, _batch: &Batch<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+
+    /// A slot is over: called once for each, ascending.
+    fn slot_ended(&mut self, _slot: Slot, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+
+    /// What an earlier run left: its open incidents, and offences of its last epochs. Before the first batch.
+    /// Says again what may not have been stored; saying it twice is harmless.
+    fn restore(&mut self, _open: &[Incident], _offenders: &[Offender], _view: &View<'_>, _out: &mut Vec<Signal>) {}
+}
+
+/// What the detectors have to say about a batch.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Findings without proof; `recorded_at` is for whoever writes them down.
+    pub anomalies: Vec<Finding>,
+    /// Findings that say that an incident opened, each with its incident's id: for those who are alerted by findings.
+    pub announcements: Vec<Finding>,
+    /// Incidents that are new or changed.
+    pub incidents: Vec<Incident>,
+}
+
+/// All detectors and what they share. One owner, no threads.
+pub struct Monitor {
+    facts: Facts,
+    detectors: Vec<Box<dyn Detector>>,
+    book: IncidentBook,
+    /// The next slot to be evaluated; `None` before the first message.
+    next: Option<Slot>,
+}
+
+impl Monitor {
+    pub fn new(config: &DetectConfig, network: &Arc<Network>) -> Self {
+        Self {
+            facts: Facts::new(network.clone()),
+            detectors: detectors::all(config),
+            book: IncidentBook::new(network.clone()),
+            next: None,
+        }
+    }
+
+    /// One more detector.
+    pub fn add(&mut self, detector: Box<dyn Detector>) {
+        self.detectors.push(detector);
+    }
+
+    /// Takes over what an earlier run left, so that its incidents go on instead of opening again.
+    pub fn restore(&mut self, open: &[Incident], offenders: &[Offender], chain: &Chain, labels: &dyn LabelSource) -> Heard {
+        let view = View { facts: &self.facts, chain, labels };
+        let mut signals = Vec::new();
+        for detector in &mut self.detectors {
+            detector.restore(open, offenders, &view, &mut signals);
+        }
+        self.book.restore(open);
+        let mut heard = Heard::default();
+        self.book.take(signals.drain(..), &view, &mut heard);
+        heard
+    }
+
+    /// One batch, after it was recorded.
+    pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
+        let (chain, labels) = (batch.chain, batch.labels);
+        self.facts.take(batch);
+        let mut signals = Vec::new();
+        let view = View { facts: &self.facts, chain, labels };
+        for detector in &mut self.detectors {
+            detector.observe(batch, &view, &mut signals);
+        }
+        let mut heard = Heard::default();
+        self.book.take(signals.drain(..), &view, &mut heard);
+        for slot in self.slots_that_ended(chain.network().slot_at(batch.heard_until.0)) {
+            let view = View { facts: &self.facts, chain, labels };
+            for detector in &mut self.detectors {
+                detector.slot_ended(slot, &view, &mut signals);
+            }
+            self.book.take(signals.drain(..), &view, &mut heard);
+            self.book.slot_ended(slot, &mut heard);
+            self.facts.forget(slot);
+        }
+        heard
+    }
+
+    fn slots_that_ended(&mut self, now: Slot) -> impl Iterator<Item = Slot> + use<> {
+        let next = self.next.unwrap_or(now);
+        // After a pause in which nothing was heard there is nothing to say about most of it.
+        let next = next.max(now.saturating_sub(MAX_CATCH_UP));
+        let end = now.saturating_sub(LAG).max(next);
+        self.next = Some(end);
+        (next.as_u64()..end.as_u64()).map(Slot::new)
+    }
+}

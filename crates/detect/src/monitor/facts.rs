@@ -1,0 +1,508 @@
+//! What was heard, as numbers by slot: filled in one pass over each batch, read by all detectors.
+//!
+//! | by | what | kept |
+//! |---|---|---|
+//! | the slot a message is about | blocks; votes by head, source and target, by client | [`KEPT_EPOCHS`] behind the evaluated slot, two epochs ahead |
+//! | the slot a message came in | how early or late, how far ahead, on which subnets | the same |
+//! | target epoch | who voted: a bit per validator, one set for all sources and one for blocks | [`MAX_VOTER_SETS`] sets |
+//!
+//! A validator counts once per target epoch, with its first vote: the same vote comes as a single one, in aggregates and in
+//! blocks. Votes for epochs further ahead than two have sets of their own, so that a clock that is wrong by hours does not use
+//! up the place of the true vote.
+//!
+//! Bounds: [`MAX_TALLIES`] different votes and [`MAX_BLOCKS`] blocks told apart per slot, the rest is counted; sets of voters
+//! take a bit per validator of the registry. Nothing grows with a number that a message claims.
+
+use super::{Batch, PeerFact};
+use crate::client::{ByClient, Clients, N_CLIENTS};
+use chain::Chain;
+use consensus::{Checkpoint, Epoch, Network, Root, Slot, ValidatorIndex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use verify::{MessageKind, SourceKind, UnixNs, Vote};
+
+/// Epochs of slots kept.
+pub const KEPT_EPOCHS: u64 = 4;
+/// Different votes told apart in a slot.
+pub const MAX_TALLIES: usize = 64;
+/// Blocks told apart in a slot.
+pub const MAX_BLOCKS: usize = 16;
+/// Sets of voters: 125 kB each with a million validators.
+pub const MAX_VOTER_SETS: usize = 96;
+/// Distances into the future told apart in one slot.
+const MAX_AHEAD: usize = 32;
+/// Peers remembered.
+const MAX_PEERS: usize = 4096;
+/// `ATTESTATION_SUBNET_COUNT`.
+pub const N_SUBNETS: usize = 64;
+/// A vote's arrival is told in 24ths of a slot, from one slot before its own to two after.
+pub const OFFSETS_PER_SLOT: usize = 24;
+const N_OFFSETS: usize = 4 * OFFSETS_PER_SLOT;
+/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`: this much ahead is nobody's trouble.
+pub const DISPARITY_NS: u64 = 500_000_000;
+
+/// A proven block.
+#[derive(Clone, Debug)]
+pub struct BlockFact {
+    pub root: Root,
+    pub parent: Root,
+    pub proposer: ValidatorIndex,
+    /// Position of the client that its graffiti or its proposer's earlier ones name.
+    pub client: usize,
+    /// Nanoseconds after the start of its slot; negative before it.
+    pub offset_ns: i64,
+    pub source: SourceKind,
+    /// Attestations it carries.
+    pub n_attestations: usize,
+}
+
+/// Votes of one slot for the same head, source and target.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    pub head: Root,
+    pub source: Checkpoint,
+    pub target: Checkpoint,
+    pub voters: u64,
+    pub by_client: ByClient,
+    /// A few of them, ascending order not promised.
+    pub examples: Vec<ValidatorIndex>,
+}
+
+/// What is known about a slot.
+#[derive(Clone, Debug, Default)]
+pub struct SlotFacts {
+    /// In the order in which they came.
+    pub blocks: Vec<BlockFact>,
+    pub tallies: Vec<Tally>,
+    /// Voters that no tally had room for.
+    pub untallied: u64,
+    /// Validators whose vote for this slot was heard, each once.
+    pub voters: u64,
+    /// Of these, in blocks.
+    pub voters_in_blocks: u64,
+    pub by_client: ByClient,
+    /// Seats; 0 while no committee of the slot is known.
+    pub expected: u64,
+    /// Voters that do not sit there, or of whom it is not known.
+    pub unseated: u64,
+}
+
+/// What came in during a slot.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    /// Single votes on subnets, each once.
+    pub singles: u64,
+    /// By subnet, repeats included.
+    pub by_subnet: [u64; N_SUBNETS],
+    /// Gossip votes by how long after the start of their own slot they came, in 24ths of a slot; the first is one slot early
+    /// or more, the last three late or more.
+    pub offsets: [u64; N_OFFSETS],
+    /// Votes for slots that had not begun, by how many slots ahead.
+    pub ahead: BTreeMap<u64, Ahead>,
+    /// Blocks for slots that had not begun.
+    pub blocks_ahead: u64,
+    /// Votes on gossip for an epoch before the previous one.
+    pub old_targets: u64,
+}
+
+/// Votes from the future.
+#[derive(Clone, Debug, Default)]
+pub struct Ahead {
+    pub voters: u64,
+    pub by_client: ByClient,
+    pub examples: Vec<ValidatorIndex>,
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self {
+            singles: 0,
+            by_subnet: [0; N_SUBNETS],
+            offsets: [0; N_OFFSETS],
+            ahead: BTreeMap::new(),
+            blocks_ahead: 0,
+            old_targets: 0,
+        }
+    }
+}
+
+impl Arrivals {
+    /// Votes whose offset was noted.
+    pub fn votes(&self) -> u64 {
+        self.offsets.iter().sum()
+    }
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, Default)]
+pub struct PeerView {
+    pub client: usize,
+    /// What it last said, and when.
+    pub head: Option<(Slot, UnixNs)>,
+}
+
+/// A bit per validator.
+#[derive(Debug, Default)]
+struct VoterSet {
+    words: Vec<u64>,
+}
+
+impl VoterSet {
+    /// Whether it was not in. Indices past `limit` are never in.
+    fn insert(&mut self, validator: ValidatorIndex, limit: usize) -> bool {
+        let Some(index) = usize::try_from(validator.as_u64()).ok().filter(|index| *index < limit) else { return false };
+        let (word, bit) = (index / 64, 1u64 << (index % 64));
+        if self.words.len() <= word {
+            self.words.resize(limit.div_ceil(64), 0);
+        }
+        let fresh = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        fresh
+    }
+
+    fn contains(&self, validator: ValidatorIndex) -> bool {
+        let index = validator.as_u64() as usize;
+        self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+}
+
+/// Which votes a set is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SetKind {
+    Heard,
+    InBlocks,
+    /// Voted for an epoch far ahead.
+    Ahead,
+}
+
+/// Everything detectors share.
+#[derive(Debug)]
+pub struct Facts {
+    network: Arc<Network>,
+    slots: BTreeMap<Slot, SlotFacts>,
+    arrivals: BTreeMap<Slot, Arrivals>,
+    voted: BTreeMap<(Epoch, SetKind), VoterSet>,
+    clients: Clients,
+    peers: BTreeMap<String, PeerView>,
+    /// Goodbyes by the slot they came in.
+    goodbyes: BTreeMap<Slot, u64>,
+    /// Slot of the latest arrival.
+    now: Slot,
+}
+
+impl Facts {
+    pub(super) fn new(network: Arc<Network>) -> Self {
+        Self {
+            network,
+            slots: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            voted: BTreeMap::new(),
+            clients: Clients::default(),
+            peers: BTreeMap::new(),
+            goodbyes: BTreeMap::new(),
+            now: Slot::new(0),
+        }
+    }
+
+    /// What is known about a slot.
+    pub fn slot(&self, slot: Slot) -> Option<&SlotFacts> {
+        self.slots.get(&slot)
+    }
+
+    /// The `n` slots up to and including `slot`, oldest first, those that something is known about.
+    pub fn last_slots(&self, slot: Slot, n: u64) -> impl DoubleEndedIterator<Item = (Slot, &SlotFacts)> {
+        let first = slot.saturating_sub(n.saturating_sub(1));
+        self.slots.range(first..=slot).map(|(slot, facts)| (*slot, facts))
+    }
+
+    /// What came in during a slot.
+    pub fn arrivals(&self, slot: Slot) -> Option<&Arrivals> {
+        self.arrivals.get(&slot)
+    }
+
+    /// As [`Self::last_slots`], by arrival.
+    pub fn last_arrivals(&self, slot: Slot, n: u64) -> impl DoubleEndedIterator<Item = (Slot, &Arrivals)> {
+        let first = slot.saturating_sub(n.saturating_sub(1));
+        self.arrivals.range(first..=slot).map(|(slot, facts)| (*slot, facts))
+    }
+
+    /// Whether a validator's vote for a target epoch was heard; `None` when that is not remembered.
+    pub fn voted(&self, epoch: Epoch, validator: ValidatorIndex) -> Option<bool> {
+        Some(self.voted.get(&(epoch, SetKind::Heard))?.contains(validator))
+    }
+
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Connected peers.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerView> {
+        self.peers.values()
+    }
+
+    /// Goodbyes heard in the `n` slots up to `slot`.
+    pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
+        self.goodbyes.range(slot.saturating_sub(n.saturating_sub(1))..=slot).map(|(_, n)| n).sum()
+    }
+
+    /// Slot of the latest arrival.
+    pub fn now(&self) -> Slot {
+        self.now
+    }
+
+    pub(super) fn take(&mut self, batch: &Batch<'_>) {
+        self.now = self.now.max(self.network.slot_at(batch.heard_until.0));
+        for block in &batch.verified.blocks {
+            self.block(block, batch.chain);
+        }
+        for vote in &batch.verified.votes {
+            self.vote(vote.get(), batch.chain);
+        }
+        let now = self.now;
+        for (_, _, kind, outcome) in &batch.verified.outcomes {
+            if let MessageKind::Attestation { subnet } = kind
+                && outcome.is_final()
+                && let Some(count) = usize::try_from(*subnet).ok().filter(|subnet| *subnet < N_SUBNETS)
+            {
+                self.arrivals.entry(now).or_default().by_subnet[count] += 1;
+            }
+        }
+        for news in batch.peers {
+            self.peer(news);
+        }
+    }
+
+    /// A slot was evaluated: what no detector looks at any more goes.
+    pub(super) fn forget(&mut self, evaluated: Slot) {
+        let kept = KEPT_EPOCHS * self.network.preset().slots_per_epoch;
+        let oldest = evaluated.saturating_sub(kept);
+        self.slots = self.slots.split_off(&oldest);
+        self.arrivals = self.arrivals.split_off(&oldest);
+        self.goodbyes = self.goodbyes.split_off(&oldest);
+        let oldest = oldest.epoch(self.network.preset());
+        self.voted = self.voted.split_off(&(oldest, SetKind::Heard));
+    }
+
+    fn block(&mut self, proven: &verify::ProvenBlock, chain: &Chain) {
+        let header = &proven.block.signed_header.message;
+        let client = self.clients.learn(header.proposer_index, &proven.block.graffiti, chain);
+        let heard_in = self.network.slot_at(proven.heard.at.0.saturating_add(DISPARITY_NS));
+        if header.slot > heard_in {
+            self.arrivals.entry(self.network.slot_at(proven.heard.at.0)).or_default().blocks_ahead += 1;
+        }
+        let Some(facts) = self.about(header.slot) else { return };
+        if facts.blocks.len() >= MAX_BLOCKS || facts.blocks.iter().any(|known| known.root == proven.block.root) {
+            return;
+        }
+        let fact = BlockFact {
+            root: proven.block.root,
+            parent: header.parent_root,
+            proposer: header.proposer_index,
+            client,
+            offset_ns: self
+                .network
+                .slot_start_ns(header.slot)
+                .cast_signed()
+                .wrapping_neg()
+                .wrapping_add(proven.heard.at.0.cast_signed()),
+            source: proven.heard.source,
+            n_attestations: proven.block.attestations.len(),
+        };
+        if let Some(facts) = self.slots.get_mut(&header.slot) {
+            facts.blocks.push(fact);
+        }
+    }
+
+    fn vote(&mut self, vote: &Vote, chain: &Chain) {
+        let data = &vote.data;
+        let epoch = data.target.epoch;
+        let limit = chain.registry().len();
+        let far = self.is_far(data.slot);
+        let kind = if far { SetKind::Ahead } else { SetKind::Heard };
+        let in_block = vote.heard.source == SourceKind::Block;
+        // Slashing operations tell of others' votes, at another time than these were sent.
+        if vote.heard.source == SourceKind::SlashingOp {
+            return;
+        }
+        let mut set = self.take_set(epoch, kind);
+        let mut fresh: Vec<(ValidatorIndex, UnixNs)> = Vec::with_capacity(vote.indices.len());
+        for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
+            if set.as_mut().is_none_or(|set| set.insert(*validator, limit)) {
+                fresh.push((*validator, *at));
+            }
+        }
+        if let Some(set) = set {
+            self.voted.insert((epoch, kind), set);
+        }
+        let mut newly_in_blocks = 0;
+        if in_block && let Some(mut set) = self.take_set(epoch, SetKind::InBlocks) {
+            newly_in_blocks = vote.indices.iter().filter(|validator| set.insert(**validator, limit)).count() as u64;
+            self.voted.insert((epoch, SetKind::InBlocks), set);
+        }
+        if fresh.is_empty() && newly_in_blocks == 0 {
+            return;
+        }
+        let mut by_client = [0; N_CLIENTS];
+        if self.clients.n_known() > 0 {
+            for (validator, _) in &fresh {
+                by_client[self.clients.of(*validator, chain)] += 1;
+            }
+        }
+        if !in_block {
+            self.came(vote, &fresh, chain);
+        }
+        if far {
+            return;
+        }
+        let expected = self.seats(vote, chain);
+        let Some(facts) = self.about(data.slot) else { return };
+        facts.expected = facts.expected.max(expected);
+        facts.voters += fresh.len() as u64;
+        facts.voters_in_blocks += newly_in_blocks;
+        for (sum, n) in facts.by_client.iter_mut().zip(by_client) {
+            *sum += n;
+        }
+        if vote.shuffling.is_none() {
+            facts.unseated += fresh.len() as u64;
+        }
+        facts.tally(vote, &fresh, by_client);
+    }
+
+    /// Notes when a vote came, against when it was due.
+    fn came(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], chain: &Chain) {
+        let network = self.network.clone();
+        let slot_ns = network.spec.slot_duration.as_nanos() as i128;
+        let due = i128::from(network.slot_start_ns(vote.data.slot));
+        let data = &vote.data;
+        for (validator, at) in fresh {
+            let came_in = network.slot_at(at.0);
+            let arrivals = self.arrivals.entry(came_in).or_default();
+            let single = vote.heard.source == SourceKind::Gossip;
+            arrivals.singles += u64::from(single);
+            let offset = (i128::from(at.0) - due + slot_ns) * OFFSETS_PER_SLOT as i128 / slot_ns.max(1);
+            arrivals.offsets[offset.clamp(0, N_OFFSETS as i128 - 1) as usize] += 1;
+            if data.target.epoch.saturating_add(1) < came_in.epoch(network.preset()) {
+                arrivals.old_targets += 1;
+            }
+            let tolerant = network.slot_at(at.0.saturating_add(DISPARITY_NS));
+            if data.slot > tolerant {
+                let distance = data.slot.as_u64() - came_in.as_u64();
+                if arrivals.ahead.len() < MAX_AHEAD || arrivals.ahead.contains_key(&distance) {
+                    let ahead = arrivals.ahead.entry(distance).or_default();
+                    ahead.voters += 1;
+                    ahead.by_client[self.clients.of(*validator, chain)] += 1;
+                    if ahead.examples.len() < 8 {
+                        ahead.examples.push(*validator);
+                    }
+                }
+            }
+        }
+    }
+
+    fn peer(&mut self, news: &super::PeerNews) {
+        let slot = self.network.slot_at(news.at.0);
+        match &news.what {
+            PeerFact::Disconnected => {
+                self.peers.remove(&news.peer);
+                return;
+            }
+            PeerFact::Goodbye { .. } => {
+                *self.goodbyes.entry(slot).or_default() += 1;
+                return;
+            }
+            PeerFact::Connected | PeerFact::Agent(_) | PeerFact::Status { .. } => {}
+        }
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&news.peer) {
+            return;
+        }
+        let peer = self.peers.entry(news.peer.clone()).or_default();
+        match &news.what {
+            PeerFact::Agent(agent) => peer.client = crate::client::client_of_text(agent.as_bytes()),
+            PeerFact::Status { head_slot } => peer.head = Some((*head_slot, news.at)),
+            PeerFact::Connected | PeerFact::Disconnected | PeerFact::Goodbye { .. } => {}
+        }
+    }
+
+    fn is_far(&self, slot: Slot) -> bool {
+        slot > self.now.saturating_add(2 * self.network.preset().slots_per_epoch)
+    }
+
+    /// The facts about a slot, unless it is too old or too far ahead to keep any.
+    fn about(&mut self, slot: Slot) -> Option<&mut SlotFacts> {
+        let kept = KEPT_EPOCHS * self.network.preset().slots_per_epoch;
+        if slot.saturating_add(kept) < self.now || self.is_far(slot) {
+            return None;
+        }
+        Some(self.slots.entry(slot).or_default())
+    }
+
+    /// Taken out, to be put back. `None` if there is no room for one more: then nobody's repeats are told apart.
+    fn take_set(&mut self, epoch: Epoch, kind: SetKind) -> Option<VoterSet> {
+        if let Some(set) = self.voted.remove(&(epoch, kind)) {
+            return Some(set);
+        }
+        let now = self.now.epoch(self.network.preset());
+        let is_usual = epoch <= now.saturating_add(2) && epoch.saturating_add(KEPT_EPOCHS) >= now;
+        if !is_usual && kind != SetKind::Ahead {
+            return None;
+        }
+        if self.voted.len() >= MAX_VOTER_SETS {
+            let sacrificed: BTreeSet<_> = self.voted.keys().filter(|(_, kind)| *kind == SetKind::Ahead).copied().collect();
+            self.voted.remove(sacrificed.first()?);
+        }
+        Some(VoterSet::default())
+    }
+
+    fn seats(&self, vote: &Vote, chain: &Chain) -> u64 {
+        let per_epoch = self.network.preset().slots_per_epoch;
+        match &vote.shuffling {
+            Some(shuffling) => shuffling.active().len() as u64 / per_epoch,
+            // Once per slot at most: later votes find it set.
+            None if self.slots.get(&vote.data.slot).is_none_or(|facts| facts.expected == 0) => {
+                chain.registry().active_balance(vote.data.target.epoch).0 as u64 / per_epoch
+            }
+            None => 0,
+        }
+    }
+}
+
+impl SlotFacts {
+    /// Votes as a share of seats, in percent; `None` while the seats are not known.
+    pub fn participation_percent(&self) -> Option<u64> {
+        (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
+    }
+
+    fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], by_client: ByClient) {
+        if fresh.is_empty() {
+            return;
+        }
+        let data = &vote.data;
+        let same =
+            |tally: &Tally| tally.head == data.beacon_block_root && tally.source == data.source && tally.target == data.target;
+        let n = fresh.len() as u64;
+        let tally = match self.tallies.iter().position(same) {
+            Some(at) => &mut self.tallies[at],
+            None if self.tallies.len() < MAX_TALLIES => {
+                self.tallies.push(Tally {
+                    head: data.beacon_block_root,
+                    source: data.source,
+                    target: data.target,
+                    voters: 0,
+                    by_client: [0; N_CLIENTS],
+                    examples: Vec::new(),
+                });
+                self.tallies.last_mut().expect("pushed above")
+            }
+            None => {
+                self.untallied += n;
+                return;
+            }
+        };
+        tally.voters += n;
+        for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
+            *sum += n;
+        }
+        let room = 4usize.saturating_sub(tally.examples.len());
+        tally.examples.extend(fresh.iter().take(room).map(|(validator, _)| *validator));
+    }
+}

@@ -1,0 +1,165 @@
+//! Incidents: what many messages mean together, field for field as the contract ("Incidents") fixes it.
+//!
+//! A finding never changes once it is recorded, apart from its inclusion; an incident has a life, and only its last state is
+//! kept:
+//!
+//! ```text
+//! open -> growing <-> waning -> closed
+//! ```
+//!
+//! Its id is SHA-256(genesis validators root | kind in ASCII | first slot, u64 BE | key), where the key tells incidents of
+//! one kind and slot apart (a client's name, a subnet's number, mostly nothing): the same traffic gives the same incident in
+//! every replay, whatever the batches.
+
+use crate::{Severity, Time, anomaly_id};
+use consensus::{Root, Slot};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// The version of the JSON below. Another shape is another number.
+pub const INCIDENT_SCHEMA: u64 = 1;
+
+/// A number that may be greater than 2^53, written as a decimal string like the beacon API's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Count(pub u64);
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where an incident stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentState {
+    /// Noticed.
+    Open,
+    /// More than it was.
+    Growing,
+    /// Less than it was, or nothing new for a while.
+    Waning,
+    /// Over. It never opens again: the next one has another first slot.
+    Closed,
+}
+
+impl IncidentState {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Growing => "growing",
+            Self::Waning => "waning",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Offences by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffenceCounts {
+    pub double_vote: Count,
+    pub surround_vote: Count,
+    pub double_proposal: Count,
+}
+
+/// Something that several members have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedTrait {
+    /// `label:<key>`, `client`, `withdrawal_credential`, `activation_epoch` or `fork_side`.
+    pub what: String,
+    pub value: String,
+    /// How many have it.
+    pub members: Count,
+}
+
+/// What the members lose by the protocol's rules, all of them together unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Penalty {
+    /// At once.
+    pub initial_gwei: Count,
+    /// Half way to being withdrawable, for what is slashed within the same 8 192 epochs.
+    pub correlation_gwei_now: Count,
+    /// The same if twice the stake is slashed in the end.
+    pub correlation_gwei_if_doubled: Count,
+    /// Both, for one validator with 32 ETH.
+    pub per_32_eth_gwei: Count,
+}
+
+/// Something that goes on. The order of the fields is the order in the JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// [`INCIDENT_SCHEMA`].
+    pub schema: u64,
+    pub id: Root,
+    pub kind: String,
+    pub state: IncidentState,
+    pub severity: Severity,
+    /// Of the first message that belongs to it.
+    pub first_slot: Slot,
+    /// Of the latest.
+    pub last_slot: Slot,
+    /// By the time of the messages: when the one came that made it an incident.
+    pub opened_at: Time,
+    pub closed_at: Option<Time>,
+    /// How many are concerned; null where that means nothing.
+    pub validators: Option<Count>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offences: Option<OffenceCounts>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedTrait>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<Penalty>,
+    /// By kind: see docs/detection.md.
+    pub details: Map<String, Value>,
+}
+
+/// Names an incident; see the header.
+pub fn incident_id(genesis_validators_root: Root, kind: &str, first_slot: Slot, key: &str) -> Root {
+    let content = [&first_slot.as_u64().to_be_bytes(), key.as_bytes()].concat();
+    anomaly_id(genesis_validators_root, kind, &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_is_the_contracts() {
+        let incident = Incident {
+            schema: INCIDENT_SCHEMA,
+            id: incident_id(Root::ZERO, "slashing_wave", Slot::new(7), ""),
+            kind: "slashing_wave".into(),
+            state: IncidentState::Growing,
+            severity: Severity::Critical,
+            first_slot: Slot::new(7),
+            last_slot: Slot::new(9),
+            opened_at: Time::from_unix_ns(1),
+            closed_at: None,
+            validators: Some(Count(3)),
+            offences: Some(OffenceCounts { double_vote: Count(3), ..OffenceCounts::default() }),
+            shared: vec![SharedTrait { what: "client".into(), value: "prysm".into(), members: Count(2) }],
+            penalty: Some(Penalty { initial_gwei: Count(1 << 60), ..Penalty::default() }),
+            details: Map::new(),
+        };
+        let json = serde_json::to_string(&incident).unwrap();
+        let id = incident.id;
+        assert_eq!(
+            json,
+            format!(
+                "{{\"schema\":1,\"id\":\"{id}\",\"kind\":\"slashing_wave\",\"state\":\"growing\",\"severity\":\"critical\",\
+                 \"first_slot\":\"7\",\"last_slot\":\"9\",\"opened_at\":\"1970-01-01T00:00:00.000000001Z\",\"closed_at\":null,\
+                 \"validators\":\"3\",\"offences\":{{\"double_vote\":\"3\",\"surround_vote\":\"0\",\"double_proposal\":\"0\"}},\
+                 \"shared\":[{{\"what\":\"client\",\"value\":\"prysm\",\"members\":\"2\"}}],\
+                 \"penalty\":{{\"initial_gwei\":\"1152921504606846976\",\"correlation_gwei_now\":\"0\",\
+                 \"correlation_gwei_if_doubled\":\"0\",\"per_32_eth_gwei\":\"0\"}},\"details\":{{}}}}"
+            )
+        );
+        assert_eq!(serde_json::from_str::<Incident>(&json).unwrap(), incident);
+    }
+}
