@@ -66,6 +66,18 @@ pub enum Command {
         #[arg(long)]
         fail_on_finding: bool,
     },
+    /// Plays a scenario file into a capture: simulated validators, real signatures.
+    Simulate {
+        /// One of scenarios/*.toml, or your own.
+        #[arg(value_name = "SCENARIO.toml")]
+        scenario: PathBuf,
+        /// The capture to write; `replay` reads it.
+        #[arg(long, value_name = "FILE.e2s")]
+        out: PathBuf,
+        /// Writes what really happened: contradictions and circumstances, JSON.
+        #[arg(long, value_name = "FILE.json")]
+        truth: Option<PathBuf>,
+    },
     /// Records what the sources hear into a capture file, until SIGINT or SIGTERM.
     Capture {
         #[arg(long, value_name = "FILE")]

@@ -1,6 +1,17 @@
 //! `[detect]` of the configuration: a section per detector, each defined beside the code that it steers.
 
+use crate::detectors::blocks::BlocksConfig;
+use crate::detectors::checkpoint_split::CheckpointSplitConfig;
+use crate::detectors::clock_skew::ClockSkewConfig;
+use crate::detectors::finality_delay::FinalityDelayConfig;
+use crate::detectors::head_split::HeadSplitConfig;
+use crate::detectors::network::NetworkConfig;
+use crate::detectors::own_clock::OwnClockConfig;
+use crate::detectors::participation_drop::ParticipationDropConfig;
+use crate::detectors::proposals::ProposalsConfig;
+use crate::detectors::punishment::PunishmentConfig;
 use crate::detectors::slashing_wave::SlashingWaveConfig;
+use crate::detectors::stale_votes::StaleVotesConfig;
 use serde::{Deserialize, Serialize};
 
 /// Thresholds of all detectors.
@@ -8,13 +19,38 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct DetectConfig {
     pub slashing_wave: SlashingWaveConfig,
+    pub clock_skew: ClockSkewConfig,
+    pub own_clock: OwnClockConfig,
+    pub participation_drop: ParticipationDropConfig,
+    pub finality_delay: FinalityDelayConfig,
+    pub head_split: HeadSplitConfig,
+    pub checkpoint_split: CheckpointSplitConfig,
+    pub blocks: BlocksConfig,
+    pub stale_votes: StaleVotesConfig,
+    pub proposals: ProposalsConfig,
+    pub network: NetworkConfig,
+    pub punishment: PunishmentConfig,
 }
 
 impl DetectConfig {
     /// What is wrong with it: path in the file and text.
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        self.slashing_wave.problems(&mut Problems { section: "slashing_wave", found: &mut found });
+        let mut section = |section: &'static str, check: &dyn Fn(&mut Problems<'_>)| {
+            check(&mut Problems { section, found: &mut found });
+        };
+        section("slashing_wave", &|problems| self.slashing_wave.problems(problems));
+        section("clock_skew", &|problems| self.clock_skew.problems(problems));
+        section("own_clock", &|problems| self.own_clock.problems(problems));
+        section("participation_drop", &|problems| self.participation_drop.problems(problems));
+        section("finality_delay", &|problems| self.finality_delay.problems(problems));
+        section("head_split", &|problems| self.head_split.problems(problems));
+        section("checkpoint_split", &|problems| self.checkpoint_split.problems(problems));
+        section("blocks", &|problems| self.blocks.problems(problems));
+        section("stale_votes", &|problems| self.stale_votes.problems(problems));
+        section("proposals", &|problems| self.proposals.problems(problems));
+        section("network", &|problems| self.network.problems(problems));
+        section("punishment", &|problems| self.punishment.problems(problems));
         found
     }
 }

@@ -55,10 +55,3 @@ pub struct Sighting {
     pub closes_after: u64,
 }
 
-/// The object of a `json!`.
-pub(crate) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        other => Map::from_iter([("value".to_owned(), other)]),
-    }
-}

@@ -1,0 +1,26 @@
+//! `slashwatch simulate`: a scenario file played into a capture, with what really happened beside it.
+
+use anyhow::Context as _;
+use simulator::{Scenario, write_capture};
+use std::path::Path;
+
+pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow::Result<u8> {
+    let text = std::fs::read_to_string(scenario)
+        .with_context(|| format!("cannot read {}; the folder scenarios/ has some", scenario.display()))?;
+    let scenario = Scenario::from_toml(&text).with_context(|| format!("{}", scenario.display()))?;
+    let truth = write_capture(&scenario, out)?;
+    if let Some(path) = truth_out {
+        let json = serde_json::to_vec_pretty(&truth)?;
+        std::fs::write(path, json).with_context(|| super::could_not_write(path))?;
+    }
+    eprintln!(
+        "{}: {} messages in {} slots by {} validators; {} contradicting pairs by {} of them",
+        out.display(),
+        truth.messages,
+        scenario.slots,
+        scenario.n_validators,
+        truth.crimes.len(),
+        truth.pairs().len()
+    );
+    Ok(0)
+}

@@ -1,0 +1,122 @@
+//! `competing_blocks` and `deep_reorg`: what happens to single blocks. Told once each, as findings without proof.
+//!
+//! - *competing*: proposers of two branches had a block for one slot, so their registries or mixes differ: the branches parted more than
+//!   an epoch ago. Two blocks of *one* proposer are a `double_proposal`, which is told as that.
+//! - *reorg*: most votes of a slot are for a head that does not descend from the one of the slot before, and at least `reorg_slots` of
+//!   what had been voted for is given up.
+//!
+//! **False alarms considered.** A late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
+//! (a third of its seats are asked for); a split, in which the majority stays where it is.
+
+use super::head_split::{parted_at, sides};
+use crate::config::Problems;
+use crate::monitor::{Detector, Oddity, Signal, View};
+use consensus::{Root, Slot};
+use evidence::Severity;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use verify::UnixNs;
+
+pub const COMPETING: &str = "competing_blocks";
+pub const REORG: &str = "deep_reorg";
+
+/// `[detect.blocks]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BlocksConfig {
+    pub enabled: bool,
+    pub reorg_slots: u64,
+}
+
+impl Default for BlocksConfig {
+    fn default() -> Self {
+        Self { enabled: true, reorg_slots: 3 }
+    }
+}
+
+impl BlocksConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("reorg_slots", self.reorg_slots, 2);
+    }
+}
+
+pub(crate) struct Blocks {
+    config: BlocksConfig,
+    /// What most voted for last, and in which slot.
+    head: Option<Root>,
+    /// Competing blocks of a split come slot after slot: told once an epoch.
+    told_competing: Option<Slot>,
+}
+
+impl Blocks {
+    pub(crate) fn new(config: BlocksConfig) -> Self {
+        Self { config, head: None, told_competing: None }
+    }
+
+    fn competing(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
+        let facts = view.facts.slot(slot)?;
+        let first = facts.blocks.first()?;
+        let other = facts.blocks.iter().find(|block| block.proposer != first.proposer)?;
+        let per_epoch = view.network().preset().slots_per_epoch;
+        if self.told_competing.is_some_and(|told| told.saturating_add(per_epoch) > slot) {
+            return None;
+        }
+        self.told_competing = Some(slot);
+        let mut details = Map::new();
+        let blocks: Vec<_> = facts
+            .blocks
+            .iter()
+            .map(|block| {
+                json!({"root": block.root, "parent": block.parent, "proposer": block.proposer,
+                       "ms_after_slot_start": block.offset_ns / 1_000_000})
+            })
+            .collect();
+        details.insert("blocks".into(), blocks.into());
+        details.insert("parted_after_slot".into(), json!(parted_at(view, first.root, other.root)));
+        Some(oddity(COMPETING, slot, view, details))
+    }
+
+    fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
+        let facts = view.facts.slot(slot)?;
+        let first = sides(facts, view).into_iter().next()?;
+        if first.voters * 3 < facts.expected || view.chain.block_slot(&first.head).is_none() {
+            return None;
+        }
+        let before = self.head.replace(first.head)?;
+        let was_at = view.chain.block_slot(&before)?;
+        let common = parted_at(view, before, first.head)?;
+        let depth = was_at.as_u64() - common.as_u64();
+        // Going back to an ancestor gives up as much as going elsewhere.
+        if depth < self.config.reorg_slots {
+            return None;
+        }
+        let mut details = Map::new();
+        details.insert("depth_slots".into(), depth.into());
+        details.insert("given_up".into(), json!(before));
+        details.insert("given_up_slot".into(), json!(was_at));
+        details.insert("new_head".into(), json!(first.head));
+        details.insert("common_slot".into(), json!(common));
+        Some(oddity(REORG, slot, view, details))
+    }
+}
+
+impl Detector for Blocks {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        out.extend(self.competing(slot, view).map(Signal::Anomaly));
+        out.extend(self.reorg(slot, view).map(Signal::Anomaly));
+    }
+}
+
+fn oddity(kind: &'static str, slot: Slot, view: &View<'_>, details: Map<String, serde_json::Value>) -> Oddity {
+    Oddity {
+        kind,
+        key: String::new(),
+        severity: Severity::Warning,
+        slot,
+        validator: None,
+        first_seen: UnixNs(view.network().slot_start_ns(slot)),
+        second_seen: None,
+        sources: vec!["gossip".to_owned()],
+        details,
+    }
+}

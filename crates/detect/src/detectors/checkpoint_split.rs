@@ -1,0 +1,151 @@
+//! `checkpoint_split`: two checkpoints of one epoch, as target or as source, that exclude each other.
+//!
+//! At the end of every slot the votes of the running and the last epoch are gathered by target and by source. Two targets of an epoch, or
+//! two sources, of which neither's block is an ancestor of the other's, each with `min_percent` of the votes, are a split. Two *sources* mean
+//! that two branches have justified: who then goes over to the side with the older source surrounds its own votes (Holesky, 2025).
+//! So it is told how many votes name each source, and how many validators cannot go back without an offence.
+//!
+//! **False alarms considered.** The first block of an epoch is late and part of the votes take the one before as target (its ancestor:
+//! the same side); sources one epoch apart while justification arrives (an ancestor as well); stale views (ancestors, told by
+//! `stale_votes`); unknown blocks (nothing is said about a root we do not know unless two *sources* of the same epoch differ: that
+//! needs no tree).
+
+use crate::config::Problems;
+use crate::monitor::{Detector, Sighting, Signal, View};
+use consensus::{Checkpoint, Epoch, Slot};
+use evidence::{Count, Severity, SharedTrait};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+pub const KIND: &str = "checkpoint_split";
+const MIN_VOTES: u64 = 16;
+
+/// `[detect.checkpoint_split]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSplitConfig {
+    pub enabled: bool,
+    pub min_percent: u64,
+}
+
+impl Default for CheckpointSplitConfig {
+    fn default() -> Self {
+        Self { enabled: true, min_percent: 5 }
+    }
+}
+
+impl CheckpointSplitConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("min_percent", self.min_percent, 1);
+    }
+}
+
+pub(crate) struct CheckpointSplit {
+    config: CheckpointSplitConfig,
+    since: Option<(Slot, Slot)>,
+}
+
+impl CheckpointSplit {
+    pub(crate) fn new(config: CheckpointSplitConfig) -> Self {
+        Self { config, since: None }
+    }
+
+    /// Those with enough votes that exclude each other, most votes first; empty if all are of one branch.
+    fn sides(&self, votes: &BTreeMap<Checkpoint, u64>, view: &View<'_>) -> Vec<(Checkpoint, u64)> {
+        let all: u64 = votes.values().sum();
+        let mut sides: Vec<(Checkpoint, u64)> =
+            votes.iter().filter(|(_, n)| **n * 100 >= all * self.config.min_percent && **n >= 2).map(|(c, n)| (*c, *n)).collect();
+        sides.sort_by_key(|(checkpoint, n)| (std::cmp::Reverse(*n), *checkpoint));
+        let split = sides.iter().any(|(one, _)| sides.iter().any(|(other, _)| excludes(view, one, other)));
+        if split { sides } else { Vec::new() }
+    }
+}
+
+/// Neither can be an ancestor of the other.
+fn excludes(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
+    if one.root == other.root || one.root.is_zero() || other.root.is_zero() {
+        return false;
+    }
+    let chain = view.chain;
+    match (chain.block_slot(&one.root), chain.block_slot(&other.root)) {
+        (Some(a), Some(b)) => {
+            chain.ancestor_at(&one.root, b) != Some(other.root) && chain.ancestor_at(&other.root, a) != Some(one.root)
+        }
+        _ => false,
+    }
+}
+
+impl Detector for CheckpointSplit {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        let preset = view.network().preset();
+        let per_epoch = preset.slots_per_epoch;
+        let epoch = slot.epoch(preset);
+        // Half an epoch of votes at least.
+        let first = if slot.as_u64() % per_epoch >= per_epoch / 2 { epoch } else { epoch.saturating_sub(1) };
+        let n_slots = slot.as_u64() - first.start_slot(preset).as_u64() + 1;
+        let mut targets: BTreeMap<Epoch, BTreeMap<Checkpoint, u64>> = BTreeMap::new();
+        let mut sources: BTreeMap<Checkpoint, u64> = BTreeMap::new();
+        let mut all = 0;
+        for (_, facts) in view.facts.last_slots(slot, n_slots) {
+            for tally in &facts.tallies {
+                *targets.entry(tally.target.epoch).or_default().entry(tally.target).or_default() += tally.voters;
+                *sources.entry(tally.source).or_default() += tally.voters;
+                all += tally.voters;
+            }
+        }
+        if all < MIN_VOTES {
+            return;
+        }
+        let target_sides =
+            targets.values().map(|votes| self.sides(votes, view)).find(|sides| !sides.is_empty()).unwrap_or_default();
+        let source_sides = self.sides(&sources, view);
+        if target_sides.is_empty() && source_sides.is_empty() {
+            return;
+        }
+        let since = match self.since {
+            Some((since, last)) if last.saturating_add(2 * per_epoch) >= slot => since,
+            _ => slot,
+        };
+        self.since = Some((since, slot));
+        let oldest = source_sides.iter().map(|(source, _)| source.epoch).min();
+        // Their source is newer than the other side's: joining it surrounds what they have signed.
+        let cannot_return: u64 = source_sides.iter().filter(|(source, _)| Some(source.epoch) > oldest).map(|(_, n)| *n).sum();
+        let tell = |sides: &[(Checkpoint, u64)]| -> Value {
+            let whole: u64 = sides.iter().map(|(_, n)| n).sum();
+            sides
+                .iter()
+                .take(4)
+                .map(|(one, n)| json!({"epoch": one.epoch, "root": one.root, "votes": n, "percent": n * 100 / whole.max(1)}))
+                .collect()
+        };
+        let away = if source_sides.is_empty() { &target_sides } else { &source_sides };
+        let mut details = Map::new();
+        details.insert("targets".into(), tell(&target_sides));
+        details.insert("sources".into(), tell(&source_sides));
+        details.insert("two_justified_checkpoints".into(), json!(!source_sides.is_empty()));
+        details.insert("would_surround_by_joining_the_other_side".into(), cannot_return.into());
+        let shared = away
+            .iter()
+            .take(4)
+            .map(|(one, n)| SharedTrait {
+                what: "fork_side".into(),
+                value: format!("{} at epoch {}", one.root, one.epoch),
+                members: Count(*n),
+            })
+            .collect();
+        out.push(Signal::Sighting(Sighting {
+            kind: KIND,
+            key: String::new(),
+            slot,
+            since,
+            severity: if source_sides.is_empty() { Severity::Warning } else { Severity::Critical },
+            // Two justified branches are more than two targets, whatever the numbers.
+            measure: away.iter().skip(1).map(|(_, n)| n * 100 / all).sum::<u64>() + if source_sides.is_empty() { 0 } else { 100 },
+            validators: Some(away.iter().skip(1).map(|(_, n)| n).sum()),
+            shared,
+            details,
+            closes_after: 2 * per_epoch,
+        }));
+    }
+}

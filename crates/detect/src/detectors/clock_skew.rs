@@ -1,0 +1,110 @@
+//! `clock_skew`: votes for slots that have not begun, from some of the network; `own_clock` ([`super::own_clock`]) is its other side.
+//!
+//! A vote that arrives before its slot begins, more than the 500 ms that clocks may differ, was signed by a clock that is ahead.
+//! `min_voters` of them in one slot, or `min_percent` of all votes that came in it, open an incident; how far ahead most are tells one
+//! cause from another (Medalla: hours, all the same), and which clients they run tells whose clocks they are. They will contradict
+//! themselves when their clocks come back, which is why this is critical when it is many: stop them now.
+//!
+//! **False alarms considered.** Our own clock is behind: then everybody seems ahead by the same, and it is told as `own_clock`, not
+//! here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
+
+use super::common::{clients_json, one_client};
+use super::own_clock;
+use crate::client::{N_CLIENTS, client_name};
+use crate::config::Problems;
+use crate::monitor::{Detector, Sighting, Signal, View};
+use consensus::{Slot, ValidatorIndex};
+use evidence::{Count, Severity, SharedTrait};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+
+pub const KIND: &str = "clock_skew";
+
+/// `[detect.clock_skew]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockSkewConfig {
+    pub enabled: bool,
+    pub min_voters: u64,
+    pub min_percent: u64,
+    pub critical_percent: u64,
+}
+
+impl Default for ClockSkewConfig {
+    fn default() -> Self {
+        Self { enabled: true, min_voters: 4, min_percent: 1, critical_percent: 10 }
+    }
+}
+
+impl ClockSkewConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("min_voters", self.min_voters, 1);
+    }
+}
+
+pub(crate) struct ClockSkew {
+    config: ClockSkewConfig,
+    since: Option<(Slot, Slot)>,
+}
+
+impl ClockSkew {
+    pub(crate) fn new(config: ClockSkewConfig) -> Self {
+        Self { config, since: None }
+    }
+}
+
+impl Detector for ClockSkew {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        let Some(arrivals) = view.facts.arrivals(slot) else { return };
+        let voters: u64 = arrivals.ahead.values().map(|ahead| ahead.voters).sum();
+        let all = arrivals.votes();
+        let percent = voters * 100 / all.max(1);
+        if voters < self.config.min_voters || percent < self.config.min_percent || own_clock::is_behind(arrivals) {
+            return;
+        }
+        let per_epoch = view.network().preset().slots_per_epoch;
+        let since = match self.since {
+            Some((since, last)) if last.saturating_add(per_epoch) >= slot => since,
+            _ => slot,
+        };
+        self.since = Some((since, slot));
+        let mut by_client = [0; N_CLIENTS];
+        let mut examples: Vec<ValidatorIndex> = Vec::new();
+        for ahead in arrivals.ahead.values() {
+            for (sum, n) in by_client.iter_mut().zip(ahead.by_client) {
+                *sum += n;
+            }
+            examples.extend(ahead.examples.iter().take(8));
+        }
+        examples.truncate(16);
+        let (distance, most) =
+            arrivals.ahead.iter().max_by_key(|(_, ahead)| ahead.voters).map_or((0, 0), |(n, ahead)| (*n, ahead.voters));
+        let client = one_client(&by_client, 80);
+        let shared =
+            client.map(|(client, n)| SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(n) });
+        let slot_ms = view.network().spec.slot_duration.as_millis() as u64;
+        let mut details = Map::new();
+        details.insert("votes_from_the_future".into(), voters.into());
+        details.insert("percent_of_votes".into(), percent.into());
+        details.insert("slots_ahead".into(), distance.into());
+        details.insert("seconds_ahead".into(), (distance * slot_ms / 1000).into());
+        details.insert("by_this_much_percent".into(), (most * 100 / voters.max(1)).into());
+        details.insert("together".into(), json!(most * 10 >= voters * 9));
+        details.insert("blocks_from_the_future".into(), arrivals.blocks_ahead.into());
+        details.insert("by_client".into(), clients_json(&by_client));
+        details.insert("examples".into(), json!(examples));
+        out.push(Signal::Sighting(Sighting {
+            kind: KIND,
+            key: String::new(),
+            slot,
+            since,
+            severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
+            measure: voters,
+            // Everyone votes once an epoch: a slot shows so many of them.
+            validators: Some(voters * per_epoch),
+            shared: shared.into_iter().collect(),
+            details,
+            closes_after: per_epoch,
+        }));
+    }
+}

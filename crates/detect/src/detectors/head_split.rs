@@ -1,0 +1,193 @@
+//! `head_split`: the network votes for two branches at once, slot after slot.
+//!
+//! Per slot the votes' heads are gathered into sides: heads of which one is an ancestor of the other are one side (who votes for the
+//! parent of a late block is on its side), others exclude each other. Unknown heads are a side of their own. If the second side has
+//! `min_percent` in at least `min_slots` of `window_slots`, there is a split. Told are the sides with their share, where they parted, and who
+//! is on the smaller one, by client.
+//!
+//! **False alarms considered.** A block that is built on its grandparent (a fight over one slot is over in the next: `min_slots`); blocks
+//! that we lack (an unknown head counts only while nodes that we follow cannot give it, and in the same slots); few votes (below eight
+//! in a slot nothing is said).
+
+use super::common::{clients_json, one_client};
+use crate::client::{ByClient, N_CLIENTS, client_name};
+use crate::config::Problems;
+use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
+use consensus::{Root, Slot};
+use evidence::{Count, Severity, SharedTrait};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use std::collections::VecDeque;
+
+pub const KIND: &str = "head_split";
+/// Fewer votes say nothing about a slot.
+const MIN_VOTES: u64 = 8;
+/// How far back the fork point is looked for, in slots.
+const MAX_DEPTH: u64 = 2_048;
+
+/// `[detect.head_split]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadSplitConfig {
+    pub enabled: bool,
+    pub window_slots: u64,
+    pub min_slots: u64,
+    pub min_percent: u64,
+}
+
+impl Default for HeadSplitConfig {
+    fn default() -> Self {
+        Self { enabled: true, window_slots: 8, min_slots: 4, min_percent: 5 }
+    }
+}
+
+impl HeadSplitConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("min_slots", self.min_slots, 1);
+        problems.at_least("window_slots", self.window_slots, self.min_slots);
+        problems.at_least("min_percent", self.min_percent, 1);
+    }
+}
+
+/// One branch as a slot's votes show it.
+#[derive(Clone, Debug)]
+pub(super) struct Side {
+    /// The most advanced head voted for.
+    pub(super) head: Root,
+    pub(super) voters: u64,
+    pub(super) by_client: ByClient,
+}
+
+/// The sides of a slot's votes, greatest first.
+pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
+    let chain = view.chain;
+    let known = |root: &Root| chain.block_slot(root);
+    let mut heads: Vec<(Option<Slot>, Root, u64, ByClient)> = Vec::new();
+    for tally in &facts.tallies {
+        match heads.iter_mut().find(|head| head.1 == tally.head) {
+            Some(head) => {
+                head.2 += tally.voters;
+                for (sum, n) in head.3.iter_mut().zip(tally.by_client) {
+                    *sum += n;
+                }
+            }
+            None => heads.push((known(&tally.head), tally.head, tally.voters, tally.by_client)),
+        }
+    }
+    // The most advanced first: older heads are then asked whether they are its ancestors.
+    heads.sort_by_key(|(slot, root, ..)| (std::cmp::Reverse(*slot), *root));
+    let mut sides: Vec<Side> = Vec::new();
+    for (slot, root, voters, by_client) in heads {
+        let same = |side: &&mut Side| match (slot, known(&side.head)) {
+            (Some(slot), Some(_)) => chain.ancestor_at(&side.head, slot) == Some(root),
+            (None, None) => true,
+            _ => false,
+        };
+        match sides.iter_mut().find(same) {
+            Some(side) => {
+                side.voters += voters;
+                for (sum, n) in side.by_client.iter_mut().zip(by_client) {
+                    *sum += n;
+                }
+            }
+            None => sides.push(Side { head: root, voters, by_client }),
+        }
+    }
+    sides.sort_by_key(|side| (std::cmp::Reverse(side.voters), side.head));
+    sides
+}
+
+/// Slot of the last block that two known heads have in common.
+pub(super) fn parted_at(view: &View<'_>, one: Root, other: Root) -> Option<Slot> {
+    let chain = view.chain;
+    let mut root = one;
+    let lowest = chain.block_slot(&one)?.saturating_sub(MAX_DEPTH);
+    loop {
+        let slot = chain.block_slot(&root)?;
+        if chain.ancestor_at(&other, slot) == Some(root) {
+            return Some(slot);
+        }
+        if slot <= lowest {
+            return None;
+        }
+        root = chain.block_parent(&root)?;
+    }
+}
+
+pub(crate) struct HeadSplit {
+    config: HeadSplitConfig,
+    /// Slots in which the sides were far enough apart.
+    seen: VecDeque<Slot>,
+    since: Option<Slot>,
+}
+
+impl HeadSplit {
+    pub(crate) fn new(config: HeadSplitConfig) -> Self {
+        Self { config, seen: VecDeque::new(), since: None }
+    }
+}
+
+impl Detector for HeadSplit {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        while self.seen.front().is_some_and(|seen| seen.saturating_add(self.config.window_slots) <= slot) {
+            self.seen.pop_front();
+        }
+        let Some(facts) = view.facts.slot(slot) else { return };
+        let all: u64 = facts.tallies.iter().map(|tally| tally.voters).sum();
+        let sides = sides(facts, view);
+        let second = sides.get(1).map_or(0, |side| side.voters);
+        if all >= MIN_VOTES && second * 100 >= all * self.config.min_percent && second >= 2 {
+            self.seen.push_back(slot);
+        }
+        if (self.seen.len() as u64) < self.config.min_slots {
+            if self.seen.is_empty() {
+                self.since = None;
+            }
+            return;
+        }
+        let since = *self.since.get_or_insert(*self.seen.front().unwrap_or(&slot));
+        let (Some(first), Some(second)) = (sides.first(), sides.get(1)) else { return };
+        let mut small: ByClient = [0; N_CLIENTS];
+        for side in &sides[1..] {
+            for (sum, n) in small.iter_mut().zip(side.by_client) {
+                *sum += n;
+            }
+        }
+        let away: u64 = sides[1..].iter().map(|side| side.voters).sum();
+        let percent = away * 100 / all.max(1);
+        let shared = one_client(&small, 80).map(|(client, n)| SharedTrait {
+            what: "client".into(),
+            value: client_name(client).into(),
+            members: Count(n),
+        });
+        let told: Vec<_> = sides
+            .iter()
+            .take(4)
+            .map(|side| {
+                json!({
+                    "head": side.head,
+                    "head_slot": view.chain.block_slot(&side.head),
+                    "percent": side.voters * 100 / all.max(1),
+                    "by_client": clients_json(&side.by_client),
+                })
+            })
+            .collect();
+        let mut details = Map::new();
+        details.insert("sides".into(), told.into());
+        details.insert("parted_after_slot".into(), json!(parted_at(view, first.head, second.head)));
+        details.insert("smaller_sides_percent".into(), percent.into());
+        let per_epoch = view.network().preset().slots_per_epoch;
+        out.push(Signal::Sighting(Sighting {
+            kind: KIND,
+            key: String::new(),
+            slot,
+            since,
+            severity: if percent >= 33 { Severity::Critical } else { Severity::Warning },
+            measure: percent,
+            validators: Some(away * per_epoch),
+            shared: shared.into_iter().collect(),
+            details,
+            closes_after: per_epoch,
+        }));
+    }
+}

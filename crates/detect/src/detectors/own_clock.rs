@@ -1,0 +1,109 @@
+//! `own_clock`: our own clock against the network's, by when its messages arrive; never against a time server.
+//!
+//! Honest votes are sent a third of a slot after its start (a quarter from Gloas) and arrive within the next third. If nearly all of
+//! them, from everybody, arrive before their slot began, our clock is behind; if nearly all arrive more than `late_percent` of a slot
+//! after its start, our clock is ahead or our line is slow. What tells it from others' clocks is that it is *everybody*: in Medalla a
+//! good third of the network kept the right time.
+//!
+//! **False alarms considered.** A late block makes everybody vote late, by a third of a slot at most (the limit is a whole slot later);
+//! few votes (below `min_votes` in a window nothing is said); history that is filled in and captures of blocks only (votes in blocks are
+//! not counted).
+
+use crate::config::Problems;
+use crate::monitor::facts::OFFSETS_PER_SLOT;
+use crate::monitor::{Arrivals, Detector, Sighting, Signal, View};
+use consensus::Slot;
+use evidence::Severity;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+
+pub const KIND: &str = "own_clock";
+
+/// `[detect.own_clock]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnClockConfig {
+    pub enabled: bool,
+    pub window_slots: u64,
+    pub min_votes: u64,
+    pub late_percent: u64,
+}
+
+impl Default for OwnClockConfig {
+    fn default() -> Self {
+        Self { enabled: true, window_slots: 4, min_votes: 32, late_percent: 130 }
+    }
+}
+
+impl OwnClockConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("window_slots", self.window_slots, 1);
+        if !(100..=190).contains(&self.late_percent) {
+            problems.say("late_percent", format!("{} is not between 100 and 190 percent of a slot", self.late_percent));
+        }
+    }
+}
+
+/// Nine in ten votes of a slot came before theirs began.
+pub(super) fn is_behind(arrivals: &Arrivals) -> bool {
+    let early: u64 = arrivals.offsets[..OFFSETS_PER_SLOT].iter().sum();
+    let all = arrivals.votes();
+    all > 0 && early * 10 >= all * 9
+}
+
+pub(crate) struct OwnClock {
+    config: OwnClockConfig,
+    since: Option<Slot>,
+}
+
+impl OwnClock {
+    pub(crate) fn new(config: OwnClockConfig) -> Self {
+        Self { config, since: None }
+    }
+}
+
+impl Detector for OwnClock {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        let mut offsets = [0u64; 4 * OFFSETS_PER_SLOT];
+        for (_, arrivals) in view.facts.last_arrivals(slot, self.config.window_slots) {
+            for (sum, n) in offsets.iter_mut().zip(arrivals.offsets) {
+                *sum += n;
+            }
+        }
+        let all: u64 = offsets.iter().sum();
+        let early: u64 = offsets[..OFFSETS_PER_SLOT].iter().sum();
+        let limit = OFFSETS_PER_SLOT + OFFSETS_PER_SLOT * self.config.late_percent as usize / 100;
+        let late: u64 = offsets.iter().skip(limit).sum();
+        let wrong = all >= self.config.min_votes && (early * 10 >= all * 9 || late * 10 >= all * 9);
+        if !wrong {
+            self.since = None;
+            return;
+        }
+        let since = *self.since.get_or_insert(slot);
+        let mut below = 0;
+        let median = offsets.iter().position(|n| {
+            below += n;
+            below * 2 >= all
+        });
+        let slot_ms = view.network().spec.slot_duration.as_millis() as i64;
+        let median_ms = (median.unwrap_or(0) as i64 - OFFSETS_PER_SLOT as i64) * slot_ms / OFFSETS_PER_SLOT as i64;
+        let mut details = Map::new();
+        details.insert("our_clock_is".into(), json!(if early > late { "behind" } else { "ahead, or our line is slow" }));
+        details.insert("median_arrival_ms_after_slot_start".into(), median_ms.into());
+        details.insert("usual_ms".into(), (slot_ms / 3).into());
+        details.insert("votes".into(), all.into());
+        let per_epoch = view.network().preset().slots_per_epoch;
+        out.push(Signal::Sighting(Sighting {
+            kind: KIND,
+            key: String::new(),
+            slot,
+            since,
+            severity: Severity::Warning,
+            measure: median_ms.unsigned_abs(),
+            validators: None,
+            shared: Vec::new(),
+            details,
+            closes_after: per_epoch,
+        }));
+    }
+}

@@ -1,0 +1,201 @@
+//! `missed_proposals` and `late_blocks`: what proposers fail to do, and whether one client's do.
+//!
+//! *Missed*: slots of `window_slots` for which no block was heard, at least `min_missed` and `missed_percent` of them. Nobody says who should have
+//! proposed, but it shows: where one client used to make a share of the blocks (in the epochs before the window, `reference_blocks` at
+//! least) and now makes few, the missing ones are its. April 2021: one client's proposals for 18 epochs, while its votes were fine.
+//!
+//! *Late*: of the last `window_slots`, blocks that came after the votes of their slot were due; `late_percent` of them open an incident.
+//!
+//! **False alarms considered.** Single misses (one in a hundred slots is usual; eight in 32 by that chance never); slots in which we heard
+//! nothing at all (not counted: our connection, not the proposers); blocks from nodes and files (their arrival says nothing: only
+//! gossip counts for lateness); an own clock that is ahead (told by `own_clock`, and then everything is late).
+
+use super::common::{clients_json, one_client};
+use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
+use crate::config::Problems;
+use crate::monitor::{Detector, Sighting, Signal, View};
+use consensus::{ForkName, Slot};
+use evidence::{Count, Severity, SharedTrait};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use std::collections::VecDeque;
+use verify::SourceKind;
+
+pub const MISSED: &str = "missed_proposals";
+pub const LATE: &str = "late_blocks";
+/// Rows kept: window and reference.
+const MAX_ROWS: usize = 1_024;
+
+/// `[detect.proposals]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProposalsConfig {
+    pub enabled: bool,
+    pub window_slots: u64,
+    pub min_missed: u64,
+    pub missed_percent: u64,
+    pub late_percent: u64,
+    pub reference_blocks: u64,
+}
+
+impl Default for ProposalsConfig {
+    fn default() -> Self {
+        Self { enabled: true, window_slots: 32, min_missed: 8, missed_percent: 20, late_percent: 40, reference_blocks: 32 }
+    }
+}
+
+impl ProposalsConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("window_slots", self.window_slots, 4);
+        problems.at_least("missed_percent", self.missed_percent, 1);
+        problems.at_least("late_percent", self.late_percent, 1);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    slot: Slot,
+    /// Of the first block; `None` for an empty slot.
+    client: Option<usize>,
+    is_late: Option<bool>,
+}
+
+pub(crate) struct Proposals {
+    config: ProposalsConfig,
+    rows: VecDeque<Row>,
+    missed_since: Option<Slot>,
+    late_since: Option<Slot>,
+    /// Shares before it began, kept while it lasts.
+    reference: Option<ByClient>,
+}
+
+impl Proposals {
+    pub(crate) fn new(config: ProposalsConfig) -> Self {
+        Self { config, rows: VecDeque::new(), missed_since: None, late_since: None, reference: None }
+    }
+
+    fn missed(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
+        let first = slot.saturating_sub(self.config.window_slots - 1);
+        let window: Vec<Row> = self.rows.iter().filter(|row| row.slot >= first).copied().collect();
+        let n = window.len() as u64;
+        let missed = window.iter().filter(|row| row.client.is_none()).count() as u64;
+        // While it fills up, few slots must not look like many.
+        if missed < self.config.min_missed || missed * 100 < self.config.missed_percent * n.max(self.config.window_slots) {
+            self.missed_since = None;
+            self.reference = None;
+            return None;
+        }
+        let before = count(self.rows.iter().filter(|row| row.slot < first));
+        let enough = before.iter().sum::<u64>() >= self.config.reference_blocks;
+        if self.reference.is_none() && enough {
+            self.reference = Some(before);
+        }
+        let first_missed = window.iter().find(|row| row.client.is_none()).map_or(slot, |row| row.slot);
+        let since = *self.missed_since.get_or_insert(first_missed);
+        let now = count(window.iter());
+        let deficits = self.reference.map_or([0; N_CLIENTS], |reference| deficits(&reference, &now, n));
+        let shared = one_client(&deficits, 70).map(|(client, n)| SharedTrait {
+            what: "client".into(),
+            value: client_name(client).into(),
+            members: Count(n),
+        });
+        let participation = view.facts.slot(slot).and_then(|facts| facts.participation_percent());
+        let mut details = Map::new();
+        details.insert("missed".into(), missed.into());
+        details.insert("of_slots".into(), n.into());
+        details.insert("blocks_by_client".into(), clients_json(&now));
+        details.insert("blocks_missing_by_client".into(), clients_json(&deficits));
+        details.insert("participation_percent".into(), json!(participation));
+        Some(self.sighting(MISSED, slot, since, missed, shared, details, view))
+    }
+
+    fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
+        let first = slot.saturating_sub(self.config.window_slots - 1);
+        let timed: Vec<Row> = self.rows.iter().filter(|row| row.slot >= first && row.is_late.is_some()).copied().collect();
+        let late: Vec<Row> = timed.iter().filter(|row| row.is_late == Some(true)).copied().collect();
+        let (n, n_late) = (timed.len() as u64, late.len() as u64);
+        if n_late * 100 < self.config.late_percent * n.max(self.config.window_slots / 2) {
+            self.late_since = None;
+            return None;
+        }
+        let since = *self.late_since.get_or_insert(late.first().map_or(slot, |row| row.slot));
+        let by_client = count(late.iter());
+        let shared = one_client(&by_client, 70).map(|(client, n)| SharedTrait {
+            what: "client".into(),
+            value: client_name(client).into(),
+            members: Count(n),
+        });
+        let mut details = Map::new();
+        details.insert("late".into(), n_late.into());
+        details.insert("of_blocks".into(), n.into());
+        details.insert("late_by_client".into(), clients_json(&by_client));
+        Some(self.sighting(LATE, slot, since, n_late, shared, details, view))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "two kinds of one shape")]
+    fn sighting(
+        &self,
+        kind: &'static str,
+        slot: Slot,
+        since: Slot,
+        measure: u64,
+        shared: Option<SharedTrait>,
+        details: Map<String, serde_json::Value>,
+        view: &View<'_>,
+    ) -> Sighting {
+        Sighting {
+            kind,
+            key: String::new(),
+            slot,
+            since,
+            severity: Severity::Warning,
+            measure,
+            validators: None,
+            shared: shared.into_iter().collect(),
+            details,
+            closes_after: view.network().preset().slots_per_epoch,
+        }
+    }
+}
+
+fn count<'a>(rows: impl Iterator<Item = &'a Row>) -> ByClient {
+    let mut sums = [0; N_CLIENTS];
+    for row in rows {
+        if let Some(client) = row.client {
+            sums[client] += 1;
+        }
+    }
+    sums
+}
+
+/// Blocks that each client would have made of `n` slots, less what it made.
+fn deficits(reference: &ByClient, now: &ByClient, n: u64) -> ByClient {
+    let all: u64 = reference.iter().sum();
+    let mut deficits = [0; N_CLIENTS];
+    for (client, deficit) in deficits.iter_mut().enumerate().filter(|(client, _)| *client != UNKNOWN) {
+        *deficit = (reference[client] * n / all.max(1)).saturating_sub(now[client]);
+    }
+    deficits
+}
+
+impl Detector for Proposals {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        // Nothing heard at all: then nothing is known about its proposer either.
+        let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
+        let network = view.network();
+        let slot_ns = network.spec.slot_duration.as_nanos() as i64;
+        let fork = network.spec.fork_name_at(slot.epoch(network.preset()));
+        let due = if fork >= ForkName::Gloas { slot_ns / 4 } else { slot_ns / 3 };
+        let first = facts.blocks.first();
+        self.rows.push_back(Row {
+            slot,
+            client: first.map(|block| block.client),
+            is_late: first.filter(|block| block.source == SourceKind::Gossip).map(|block| block.offset_ns > due),
+        });
+        if self.rows.len() > MAX_ROWS {
+            self.rows.pop_front();
+        }
+        out.extend(self.missed(slot, view).map(Signal::Sighting));
+        out.extend(self.late(slot, view).map(Signal::Sighting));
+    }
+}

@@ -1,0 +1,172 @@
+//! `stale_votes`: votes for old heads or old targets, and votes that make no sense.
+//!
+//! In a slot's votes it counts, against the newest block that was there when the slot began:
+//!
+//! - *stale heads*: a known block at least `stale_slots` behind it;
+//! - *stale targets*: the target's block is not the epoch's on the head's branch, but an ancestor of it;
+//! - *backwards*: a source older than the one most votes of the epoch name, on a view that is not stale otherwise;
+//! - *old epochs*: heard on gossip, about an epoch before the previous one.
+//!
+//! `min_percent` of the votes of `window_slots` and at least `min_votes` open an incident, by client where it is known. This is what
+//! May 2023 and December 2025 began with: valid votes whose old state every receiver has to compute again.
+//!
+//! **False alarms considered.** Late blocks and one-block reorgs (a head one block old is not `stale_slots` behind); an empty stretch
+//! without blocks (measured in blocks' slots, not in time); the first slot of an epoch, whose block often comes late so that some
+//! still vote for the block before as target (`stale_slots` behind the epoch's start is asked for, too); a split (its other
+//! side is not an ancestor: told by `head_split`).
+
+use super::common::{clients_json, one_client};
+use crate::client::{N_CLIENTS, client_name};
+use crate::config::Problems;
+use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
+use consensus::{Checkpoint, Slot};
+use evidence::{Count, Severity, SharedTrait};
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+use std::collections::{BTreeMap, VecDeque};
+
+pub const KIND: &str = "stale_votes";
+
+/// `[detect.stale_votes]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StaleVotesConfig {
+    pub enabled: bool,
+    pub window_slots: u64,
+    pub stale_slots: u64,
+    pub min_percent: u64,
+    pub min_votes: u64,
+}
+
+impl Default for StaleVotesConfig {
+    fn default() -> Self {
+        Self { enabled: true, window_slots: 8, stale_slots: 6, min_percent: 5, min_votes: 6 }
+    }
+}
+
+impl StaleVotesConfig {
+    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+        problems.at_least("window_slots", self.window_slots, 1);
+        problems.at_least("stale_slots", self.stale_slots, 2);
+        problems.at_least("min_percent", self.min_percent, 1);
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Row {
+    slot: Slot,
+    votes: u64,
+    heads: u64,
+    targets: u64,
+    backwards: u64,
+    old_epochs: u64,
+    odd: u64,
+    unseated: u64,
+    by_client: [u64; N_CLIENTS],
+}
+
+pub(crate) struct StaleVotes {
+    config: StaleVotesConfig,
+    rows: VecDeque<Row>,
+    since: Option<Slot>,
+}
+
+impl StaleVotes {
+    pub(crate) fn new(config: StaleVotesConfig) -> Self {
+        Self { config, rows: VecDeque::new(), since: None }
+    }
+
+    fn row(&self, slot: Slot, facts: &SlotFacts, view: &View<'_>) -> Row {
+        let chain = view.chain;
+        let preset = view.network().preset();
+        let newest = chain.head_at(slot.saturating_sub(1));
+        let mut row = Row { slot, unseated: facts.unseated, ..Row::default() };
+        row.old_epochs = view.facts.arrivals(slot).map_or(0, |arrivals| arrivals.old_targets);
+        let mut by_source: BTreeMap<Checkpoint, u64> = BTreeMap::new();
+        for tally in &facts.tallies {
+            *by_source.entry(tally.source).or_default() += tally.voters;
+        }
+        let usual = by_source.iter().max_by_key(|(_, n)| **n).map_or(0, |(source, _)| source.epoch.as_u64());
+        for tally in &facts.tallies {
+            row.votes += tally.voters;
+            let head_slot = chain.block_slot(&tally.head);
+            let stale_head = head_slot.is_some_and(|at| {
+                at.saturating_add(self.config.stale_slots) <= newest.slot && is_ancestor(view, tally.head, at, newest.root)
+            });
+            let start = tally.target.epoch.start_slot(preset);
+            let stale_target = chain.block_slot(&tally.target.root).is_some_and(|at| {
+                at.saturating_add(self.config.stale_slots) <= start
+                    && chain
+                        .ancestor_at(&newest.root, start)
+                        .is_some_and(|right| right != tally.target.root && is_ancestor(view, tally.target.root, at, right))
+            });
+            let backwards = tally.source.epoch.as_u64() < usual && !stale_head;
+            row.heads += if stale_head { tally.voters } else { 0 };
+            row.targets += if stale_target { tally.voters } else { 0 };
+            row.backwards += if backwards { tally.voters } else { 0 };
+            if stale_head || stale_target || backwards {
+                row.odd += tally.voters;
+                for (sum, n) in row.by_client.iter_mut().zip(tally.by_client) {
+                    *sum += n;
+                }
+            }
+        }
+        row
+    }
+}
+
+fn is_ancestor(view: &View<'_>, root: consensus::Root, slot: Slot, of: consensus::Root) -> bool {
+    view.chain.ancestor_at(&of, slot) == Some(root)
+}
+
+impl Detector for StaleVotes {
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        let Some(facts) = view.facts.slot(slot) else { return };
+        let row = self.row(slot, facts, view);
+        self.rows.push_back(row);
+        while self.rows.front().is_some_and(|row| row.slot.saturating_add(self.config.window_slots) <= slot) {
+            self.rows.pop_front();
+        }
+        let sum = |of: &dyn Fn(&Row) -> u64| self.rows.iter().map(of).sum::<u64>();
+        let (votes, odd) = (sum(&|row| row.votes), sum(&|row| row.odd) + sum(&|row| row.old_epochs));
+        if odd < self.config.min_votes || odd * 100 < votes * self.config.min_percent {
+            self.since = None;
+            return;
+        }
+        let first = self.rows.iter().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
+        let since = *self.since.get_or_insert(first);
+        let mut by_client = [0; N_CLIENTS];
+        for row in &self.rows {
+            for (sum, n) in by_client.iter_mut().zip(row.by_client) {
+                *sum += n;
+            }
+        }
+        let shared = one_client(&by_client, 80).map(|(client, n)| SharedTrait {
+            what: "client".into(),
+            value: client_name(client).into(),
+            members: Count(n),
+        });
+        let percent = odd * 100 / votes.max(1);
+        let mut details = Map::new();
+        details.insert("percent_of_votes".into(), percent.into());
+        details.insert("stale_heads".into(), sum(&|row| row.heads).into());
+        details.insert("stale_targets".into(), sum(&|row| row.targets).into());
+        details.insert("sources_backwards".into(), sum(&|row| row.backwards).into());
+        details.insert("old_epochs".into(), sum(&|row| row.old_epochs).into());
+        details.insert("outside_their_committee_or_unknown".into(), sum(&|row| row.unseated).into());
+        details.insert("by_client".into(), clients_json(&by_client));
+        let per_epoch = view.network().preset().slots_per_epoch;
+        out.push(Signal::Sighting(Sighting {
+            kind: KIND,
+            key: String::new(),
+            slot,
+            since,
+            severity: Severity::Warning,
+            measure: percent,
+            validators: Some(odd),
+            shared: shared.into_iter().collect(),
+            details,
+            closes_after: per_epoch,
+        }));
+    }
+}
