@@ -54,4 +54,3 @@ pub struct Sighting {
     /// Slots without a sighting after which it is over.
     pub closes_after: u64,
 }
-
