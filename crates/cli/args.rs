@@ -93,6 +93,19 @@ pub enum Command {
         #[arg(value_name = "validator N or finding ID", num_args = 0..=2)]
         what: Vec<String>,
     },
+    /// A draft of a post-mortem: timeline, members, charts, evidence, penalties.
+    Report {
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// A slot, or a time like 2020-08-14T13:10:00Z; everything if not given.
+        #[arg(long, value_name = "T")]
+        from: Option<pipeline::report::Moment>,
+        #[arg(long, value_name = "T")]
+        to: Option<pipeline::report::Moment>,
+        /// A name that ends in .html or .md.
+        #[arg(long, value_name = "FILE.html or .md")]
+        out: PathBuf,
+    },
     /// Looks at configuration files.
     Config {
         #[command(subcommand)]

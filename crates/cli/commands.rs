@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod inspect;
+mod report;
 mod simulate;
 
 use crate::args::{AlertAction, Args, Bench, Command, ConfigAction};
@@ -39,6 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
             demo::demo(demo::Options { slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
+        Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
         Command::Config { action: ConfigAction::ShowDefaults } => {

@@ -7,6 +7,10 @@
 //! The event's id is the finding's number in the order of recording. A client that comes back says the last one it saw, in
 //! `Last-Event-ID` as browsers do by themselves or as `?after=`, and goes on behind it. A number that this store has not
 //! reached (it was of another database) starts from the beginning: findings have ids, so seeing one twice is harmless.
+//!
+//! Incidents come in the same stream as `event: incident`, with their new state, whenever they change. They carry no id of the
+//! stream, so the place among the findings stays what it is; who comes back gets the present state of the incidents that changed last
+//! ([`RESUMED_INCIDENTS`]), which replaces whatever was missed.
 
 use crate::findings::{number, read, understood};
 use crate::problem::Problem;
@@ -17,7 +21,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use evidence::Finding;
+use evidence::{Finding, Incident};
 use futures::Stream;
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -29,6 +33,8 @@ use utoipa::IntoParams;
 
 /// Findings that a stream holds at once.
 const PAGE: usize = 64;
+/// Incidents told again to who comes back.
+const RESUMED_INCIDENTS: u64 = 256;
 /// A comment is sent after this long without a finding, so that proxies keep the connection and a dead one shows.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What browsers are told to wait before they come back.
@@ -42,7 +48,8 @@ pub(crate) struct EventsQuery {
     after: Option<String>,
 }
 
-/// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding.
+/// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding. Incidents as they change:
+/// `event: incident`, `data:` the incident.
 #[utoipa::path(get, path = "/v1/events", tag = "findings", params(
     EventsQuery,
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
@@ -64,6 +71,8 @@ pub(crate) async fn stream(
         }
         None => number(&query.after, "after")?,
     };
+    let latest = shared.store.last_incident_revision();
+    let revision = if last_seen.is_some() { latest.saturating_sub(RESUMED_INCIDENTS) } else { latest };
     let position = match last_seen {
         Some(seq) if seq > newest => 0,
         Some(seq) => seq,
@@ -74,7 +83,16 @@ pub(crate) async fn stream(
         Problem::too_many_streams(shared.max_streams)
     })?;
     shared.metrics.streams.inc();
-    let reader = Reader { bell: shared.newest.clone(), position, page: VecDeque::new(), greeted: false, shared, _place: place };
+    let reader = Reader {
+        bell: shared.newest.clone(),
+        position,
+        revision,
+        page: VecDeque::new(),
+        incidents: VecDeque::new(),
+        greeted: false,
+        shared,
+        _place: place,
+    };
     let events = futures::stream::unfold(reader, |mut reader| async move {
         let event = reader.next().await?;
         Some((Ok(event), reader))
@@ -88,7 +106,10 @@ struct Reader {
     bell: watch::Receiver<u64>,
     /// Number of the last finding that was read.
     position: u64,
+    /// Of the last incident that was read.
+    revision: u64,
     page: VecDeque<(u64, Finding)>,
+    incidents: VecDeque<(u64, Incident)>,
     greeted: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -110,12 +131,23 @@ impl Reader {
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("finding").id(seq.to_string()).data(data));
             }
+            if let Some((_, incident)) = self.incidents.pop_front() {
+                let data = serde_json::to_string(&incident).expect("an incident has string keys only");
+                self.shared.metrics.stream_events.inc();
+                return Some(Event::default().event("incident").data(data));
+            }
             // Before reading: what is recorded after this line rings again.
             self.bell.mark_unchanged();
             let position = self.position;
             self.page = read(&self.shared, move |store| store.findings_after(position, PAGE)).await.ok()?.into();
             if let Some((seq, _)) = self.page.back() {
                 self.position = *seq;
+                continue;
+            }
+            let revision = self.revision;
+            self.incidents = read(&self.shared, move |store| store.incidents_after(revision, PAGE)).await.ok()?.into();
+            if let Some((revision, _)) = self.incidents.back() {
+                self.revision = *revision;
                 continue;
             }
             let stop = self.shared.stop.clone();

@@ -180,7 +180,7 @@ impl Format {
 }
 
 /// The part of the path that a route names; what is wrong with it comes back as a problem.
-pub(crate) struct Segment(String);
+pub(crate) struct Segment(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
     type Rejection = Problem;
@@ -232,7 +232,7 @@ pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, P
     text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
 }
 
-fn hash(text: &str) -> Result<Root, Problem> {
+pub(crate) fn hash(text: &str) -> Result<Root, Problem> {
     let wrong = || Problem::bad_request(format!("{text:?} is no id; one is 0x and 64 hex digits"));
     if !text.starts_with("0x") {
         return Err(wrong());

@@ -24,6 +24,7 @@
 mod connections;
 mod events;
 mod findings;
+mod incidents;
 pub mod metrics;
 mod middleware;
 mod page;

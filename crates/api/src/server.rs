@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::{StatusSource, connections, events, findings, middleware, page, process};
+use crate::{StatusSource, connections, events, findings, incidents, middleware, page, process};
 use axum::Router;
 use axum::routing::get;
 use evidence::{Store, Subscription};
@@ -116,6 +116,8 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(findings::evidence))
         .routes(routes!(findings::evidence_ssz))
         .routes(routes!(findings::evidence_by_id))
+        .routes(routes!(incidents::list))
+        .routes(routes!(incidents::one))
         .routes(routes!(events::stream))
 }
 

@@ -5,7 +5,7 @@
 //! `/openapi.json`, and a test holds the two together.
 
 use consensus::{Checkpoint, Epoch, Root, Slot};
-use evidence::{Finding, OutboxCounts};
+use evidence::{Finding, Incident, OutboxCounts};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -158,6 +158,61 @@ pub(crate) struct FindingSchema {
     /// Of anomalies: what was seen, by kind.
     #[schema(required = false, value_type = Object)]
     details: serde_json::Value,
+}
+
+/// A page of incidents, in the order of their last change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IncidentsView {
+    pub(crate) schema: u64,
+    #[schema(value_type = Vec<IncidentSchema>)]
+    pub(crate) incidents: Vec<Incident>,
+    /// Give it as `cursor` for the next page; null at the end.
+    pub(crate) next: Option<String>,
+}
+
+/// Describes [`evidence::Incident`].
+#[derive(Serialize, ToSchema)]
+#[schema(as = Incident)]
+#[allow(dead_code, reason = "documents another crate's type")]
+pub(crate) struct IncidentSchema {
+    schema: u64,
+    id: String,
+    /// `slashing_wave`, or an anomaly's name.
+    kind: String,
+    /// `open`, `growing`, `waning` or `closed`.
+    state: String,
+    /// `critical`, `warning` or `info`.
+    severity: String,
+    #[schema(value_type = String)]
+    first_slot: Slot,
+    #[schema(value_type = String)]
+    last_slot: Slot,
+    /// RFC 3339 with nanoseconds, by the time of the messages.
+    opened_at: String,
+    closed_at: Option<String>,
+    /// How many are concerned, a decimal string; null where that means nothing.
+    validators: Option<String>,
+    /// Numbers by kind, decimal strings.
+    #[schema(required = false, value_type = Object)]
+    offences: serde_json::Value,
+    /// What several members have in common.
+    #[schema(required = false)]
+    shared: Vec<SharedTraitSchema>,
+    /// What the members lose by the protocol's rules, Gwei as decimal strings.
+    #[schema(required = false, value_type = Object)]
+    penalty: serde_json::Value,
+    /// By kind.
+    #[schema(value_type = Object)]
+    details: serde_json::Value,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = SharedTrait)]
+pub(crate) struct SharedTraitSchema {
+    /// `label:<key>`, `client`, `withdrawal_credential`, `activation_epoch` or `fork_side`.
+    what: String,
+    value: String,
+    members: String,
 }
 
 #[derive(Serialize, ToSchema)]

@@ -5,6 +5,7 @@ mod common;
 
 use common::*;
 use eventsource_stream::{Event, Eventsource as _};
+use evidence::{Incident, IncidentState};
 use futures::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use std::pin::Pin;
@@ -114,4 +115,45 @@ async fn a_stop_ends_streams_and_the_server() {
     api.stop.cancel();
     assert!(events.next().await.is_none());
     tokio::time::timeout(Duration::from_secs(30), api.serving).await.expect("ends").unwrap().unwrap();
+}
+
+/// Incidents come when they change, and again to who comes back; the numbers of findings stay what they are.
+#[tokio::test]
+async fn incidents_come_in_the_same_stream() {
+    let api = Api::start().await;
+    let mut incident = wave();
+    let next = async |events: &mut Events| events.next().await.map(|event| (event.event, event.id, event.data)).unwrap();
+    let open = |path: &'static str| {
+        let request = api.client.get(api.url(path));
+        async move {
+            let events = request.send().await.unwrap().bytes_stream().eventsource();
+            Box::pin(events.filter_map(async |event| event.ok().filter(|event| !event.data.is_empty()))) as Events
+        }
+    };
+    let mut live = open("/v1/events").await;
+    api.store.put_incidents(std::slice::from_ref(&incident)).unwrap();
+    let (event, id, data) = next(&mut live).await;
+    assert_eq!((event.as_str(), id.as_str()), ("incident", ""));
+    assert_eq!(data, serde_json::to_string(&incident).unwrap());
+    api.store.record(vec![double_vote(1, 1)], &[]).unwrap();
+    assert_eq!(next(&mut live).await.1, "1");
+    incident.state = IncidentState::Growing;
+    api.store.put_incidents(std::slice::from_ref(&incident)).unwrap();
+    assert!(next(&mut live).await.2.contains("growing"));
+    let mut back = open("/v1/events?after=1").await;
+    assert_eq!(next(&mut back).await.2, serde_json::to_string(&incident).unwrap(), "its present state, once");
+    let listed = api.json("/v1/incidents").await;
+    assert_eq!(listed["incidents"], serde_json::json!([incident]));
+    assert_eq!(listed["next"], serde_json::Value::Null);
+    assert_eq!(api.json(&format!("/v1/incidents/{}", incident.id)).await, serde_json::to_value(&incident).unwrap());
+    assert_eq!(api.get("/v1/incidents/0x00").await.status(), StatusCode::BAD_REQUEST);
+}
+
+fn wave() -> Incident {
+    serde_json::from_value(serde_json::json!({
+        "schema": 1, "id": consensus::Root::repeat_byte(7), "kind": "slashing_wave", "state": "open", "severity": "critical",
+        "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null, "validators": "3",
+        "details": {},
+    }))
+    .unwrap()
 }

@@ -24,6 +24,7 @@ pub mod metrics;
 mod node_task;
 mod peer_news;
 pub mod replay;
+pub mod report;
 pub mod run;
 mod status;
 

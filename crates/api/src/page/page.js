@@ -106,6 +106,36 @@ function show(seq, finding) {
   }
 }
 
+const MAX_CARDS = 24;
+const cards = new Map();
+
+// One card for each incident, the latest change first; closed ones go last.
+function showIncident(incident) {
+  const card = element("article", undefined, `card ${incident.severity} ${incident.state}`);
+  const title = element("h3");
+  title.append(link("v1/incidents/" + incident.id, incident.kind.replaceAll("_", " "), `${incident.kind}, the incident`));
+  title.append(` \u00b7 ${incident.state}`);
+  card.append(title);
+  const line = (text) => card.append(element("p", text));
+  const who = incident.validators ? `, ${grouped(incident.validators)} validators` : "";
+  line(`slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}${who}`);
+  const details = incident.details;
+  if (details.suspected_cause) line(`suspected: ${details.suspected_cause.replaceAll("_", " ")}`);
+  for (const text of details.because ?? []) line(text);
+  for (const one of (incident.shared ?? []).slice(0, 3)) line(`${one.members} share ${one.what.replaceAll("_", " ")} ${one.value}`);
+  if (incident.penalty) {
+    const eth = (gwei) => (Number(gwei) / 1e9).toFixed(3) + " ETH";
+    const p = incident.penalty;
+    line(`cost: ${eth(p.initial_gwei)} at once, ${eth(p.correlation_gwei_now)} more later, ${eth(p.correlation_gwei_if_doubled)} if it doubles`);
+  }
+  cards.get(incident.id)?.card.remove();
+  cards.delete(incident.id);
+  cards.set(incident.id, { card, closed: incident.state === "closed" });
+  const order = [...cards.values()].reverse();
+  by("cards").replaceChildren(...[...order.filter((c) => !c.closed), ...order.filter((c) => c.closed)].slice(0, MAX_CARDS).map((c) => c.card));
+  by("incidents").hidden = false;
+}
+
 function wanted(row) {
   const kind = by("kind").value;
   const validator = by("validator").value.trim();
@@ -124,6 +154,7 @@ function listen(after) {
     const closed = events.readyState === EventSource.CLOSED;
     live(closed ? "bad" : "wait", closed ? "no stream, reload to try again" : "reconnecting");
   };
+  events.addEventListener("incident", (event) => showIncident(JSON.parse(event.data)));
   events.addEventListener("finding", (event) => show(Number(event.lastEventId), JSON.parse(event.data)));
 }
 

@@ -146,7 +146,8 @@ impl SlashingWave {
             id: finding.id,
             validator,
             offence: finding.offence()?,
-            slot: finding.slot,
+            // A vote from the future belongs to the slot in which it was cast.
+            slot: finding.slot.min(network.slot_at(at.as_unix_ns())),
             at,
             epoch,
             balance: record.map_or(Gwei::new(0), |record| record.effective_balance),

@@ -4,7 +4,7 @@
 //!
 //! - *stale heads*: a known block at least `stale_slots` behind it;
 //! - *stale targets*: the target's block is not the epoch's on the head's branch, but an ancestor of it;
-//! - *backwards*: a source older than the one most votes of the epoch name, on a view that is not stale otherwise;
+//! - *backwards*: for the head that most vote for, with an older source than most name;
 //! - *old epochs*: heard on gossip, about an epoch before the previous one.
 //!
 //! `min_percent` of the votes of `window_slots` and at least `min_votes` open an incident, by client where it is known. This is what
@@ -87,6 +87,7 @@ impl StaleVotes {
             *by_source.entry(tally.source).or_default() += tally.voters;
         }
         let usual = by_source.iter().max_by_key(|(_, n)| **n).map_or(0, |(source, _)| source.epoch.as_u64());
+        let usual_head = facts.tallies.iter().max_by_key(|tally| tally.voters).map(|tally| tally.head);
         for tally in &facts.tallies {
             row.votes += tally.voters;
             let head_slot = chain.block_slot(&tally.head);
@@ -100,7 +101,8 @@ impl StaleVotes {
                         .ancestor_at(&newest.root, start)
                         .is_some_and(|right| right != tally.target.root && is_ancestor(view, tally.target.root, at, right))
             });
-            let backwards = tally.source.epoch.as_u64() < usual && !stale_head;
+            let same_branch = usual_head == Some(tally.head);
+            let backwards = tally.source.epoch.as_u64() < usual && same_branch;
             row.heads += if stale_head { tally.voters } else { 0 };
             row.targets += if stale_target { tally.voters } else { 0 };
             row.backwards += if backwards { tally.voters } else { 0 };

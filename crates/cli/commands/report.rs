@@ -1,0 +1,18 @@
+//! `slashwatch report`: the draft of a post-mortem, by the file's name as HTML or Markdown.
+
+use crate::exit::Usage;
+use anyhow::Context as _;
+use pipeline::report::{Format, Moment, Report};
+use std::path::Path;
+
+pub fn report(data_dir: &Path, from: Option<Moment>, to: Option<Moment>, out: &Path) -> anyhow::Result<u8> {
+    let format = match out.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => Format::Html,
+        Some("md") => Format::Markdown,
+        _ => return Err(Usage(format!("--out {}: name it .html or .md", out.display())).into()),
+    };
+    let report = Report::gather(data_dir, from, to)?;
+    std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;
+    eprintln!("{}: {} incidents, {} validators", out.display(), report.n_incidents(), report.n_members());
+    Ok(0)
+}

@@ -1,0 +1,256 @@
+//! Ordinary days: misses, late blocks, reorgs and a slashing now and then are no incident, for ten thousand epochs.
+//!
+//! The detectors are given what the verifier would have proven, without signing it: five million votes with real signatures would take
+//! hours of CPU. A shorter run with real ones is `ordinary_days` of the program's own tests.
+
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use chain::{BlockFacts, Chain, Contexts, PubkeyCache};
+use consensus::{
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, ForkName, IndexedAttestation,
+    Offence, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, Spec, ValidatorIndex, sha256,
+};
+use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender};
+use evidence::{Evidence, EvidenceKind, Finding, Included, Punishable, Slashable, Time};
+use simulator::{Scenario, record};
+use sources::capture::{CaptureReader, Entry};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
+
+const N_VALIDATORS: usize = 512;
+/// One validator is slashed in so many epochs.
+const SLASHED_EVERY: u64 = 800;
+const CLIENTS: [&str; 4] = ["Lighthouse/v8", "prysm-v7", "teku/v25", "Nimbus/v25"];
+
+/// A network of minimal preset that is as it always is.
+struct Days {
+    chain: Chain,
+    monitor: Monitor,
+    seed: u64,
+    /// The last two blocks: root and slot.
+    blocks: Vec<(Slot, Root)>,
+    /// First block at or before the start of each of the last epochs.
+    boundaries: BTreeMap<Epoch, Root>,
+    waiting: Vec<(Slot, Root)>,
+    said: Vec<(Slot, String)>,
+    votes: u64,
+}
+
+impl Days {
+    fn new(seed: u64) -> Self {
+        let scenario = Scenario { slots: 1, slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(N_VALIDATORS) };
+        let (bytes, _) = record::capture_bytes(&scenario).unwrap();
+        let (mut config, mut state) = (None, None);
+        for located in CaptureReader::new(bytes.as_slice()) {
+            match located.unwrap().entry {
+                Entry::Config(text) => config = Some(text),
+                Entry::State(ssz) => state = Some(ssz),
+                _ => {}
+            }
+        }
+        let spec = Spec::from_yaml(&config.unwrap()).unwrap();
+        let chain = Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        let head = chain.head();
+        let monitor = Monitor::new(&DetectConfig::default(), chain.network());
+        Self {
+            monitor,
+            seed,
+            blocks: vec![(head.slot, head.root)],
+            boundaries: BTreeMap::from([(Epoch::new(0), head.root)]),
+            waiting: Vec::new(),
+            said: Vec::new(),
+            votes: 0,
+            chain,
+        }
+    }
+
+    fn lot(&self, question: &str, about: &[u64], below: u64) -> u64 {
+        let mut preimage = self.seed.to_le_bytes().to_vec();
+        preimage.extend_from_slice(question.as_bytes());
+        about.iter().for_each(|number| preimage.extend_from_slice(&number.to_le_bytes()));
+        u64::from_le_bytes(sha256(&preimage)[..8].try_into().unwrap()) % below
+    }
+
+    fn play(&mut self, slot: Slot) {
+        let network = self.chain.network().clone();
+        let preset = network.preset();
+        let epoch = slot.epoch(preset);
+        let start = network.slot_start_ns(slot);
+        let n = slot.as_u64();
+        self.chain.tick(slot);
+        let mut verified = Verified::default();
+        // Two blocks in a hundred are missing, three late, one is left out by the next.
+        let luck = self.lot("block", &[n], 100);
+        let (is_missed, is_late, is_left_out) = (luck < 2, (2..6).contains(&luck), luck == 5);
+        let seen_head = self.blocks.last().copied().unwrap();
+        if !is_missed {
+            let proposer = ValidatorIndex::new(self.lot("proposer", &[n], N_VALIDATORS as u64));
+            let header = BeaconBlockHeader {
+                slot,
+                proposer_index: proposer,
+                parent_root: seen_head.1,
+                state_root: Root::from(sha256(&n.to_le_bytes())),
+                body_root: Root::ZERO,
+            };
+            let root = header.root();
+            let reveal = SignatureBytes::repeat_byte(self.lot("reveal", &[n], 256) as u8);
+            self.chain.extend(&BlockFacts {
+                root,
+                slot,
+                parent_root: header.parent_root,
+                proposer_index: proposer,
+                randao_reveal: reveal,
+            });
+            let mut graffiti = [0; 32];
+            let text = CLIENTS[proposer.as_u64() as usize % CLIENTS.len()].as_bytes();
+            graffiti[..text.len()].copy_from_slice(text);
+            let late_by = if is_late { 6_000_000_000 } else { 1_000_000_000 + self.lot("block time", &[n], 1_000_000_000) };
+            verified.blocks.push(ProvenBlock {
+                block: SignedBlock {
+                    signed_header: SignedBeaconBlockHeader { message: header, signature: SignatureBytes::ZERO },
+                    root,
+                    randao_reveal: reveal,
+                    graffiti,
+                    attestations: Vec::new(),
+                    attester_slashings: Vec::new(),
+                    proposer_slashings: Vec::new(),
+                    registry_change: RegistryChange::None,
+                },
+                fork: ForkName::Fulu,
+                randao_proven: true,
+                heard: heard(start + late_by),
+                n_bytes: 1000,
+            });
+            if !is_left_out {
+                self.blocks.push((slot, root));
+            }
+        }
+        if self.blocks.len() > 64 {
+            self.blocks.remove(0);
+        }
+        // A late block is not voted for in its own slot.
+        let head = if is_late { seen_head } else { *self.blocks.last().unwrap() };
+        let boundary = *self.boundaries.entry(epoch).or_insert(head.1);
+        let source = epoch.saturating_sub(1);
+        let source_root = self.boundaries.get(&source).copied().unwrap_or(boundary);
+        let data = AttestationData {
+            slot,
+            index: CommitteeIndex::new(0),
+            beacon_block_root: head.1,
+            source: Checkpoint { epoch: source, root: source_root },
+            target: Checkpoint { epoch, root: boundary },
+        };
+        let Contexts::Certain(shufflings) = self.chain.contexts(&data) else { panic!("slot {slot}: no committees") };
+        let shuffling = shufflings[0].clone();
+        for committee in 0..shuffling.committees_per_slot() {
+            let members = shuffling.committee(slot, CommitteeIndex::new(committee)).unwrap();
+            let mut indices: Vec<ValidatorIndex> = members
+                .iter()
+                .filter(|member| self.lot("vote", &[epoch.as_u64(), u64::from(**member)], 100) >= 2)
+                .map(|member| ValidatorIndex::new(u64::from(*member)))
+                .collect();
+            indices.sort();
+            self.votes += indices.len() as u64;
+            let at = start + 4_000_000_000 + self.lot("vote time", &[n, committee], 3_000_000_000);
+            verified.votes.push(Signed::for_tests(Vote {
+                data,
+                data_root: data.root(),
+                arrivals: vec![UnixNs(at); indices.len()],
+                indices,
+                signature: SignatureBytes::ZERO,
+                shuffling: Some(shuffling.clone()),
+                heard: heard(at),
+            }));
+        }
+        let offenders: Vec<Offender> = (n % (SLASHED_EVERY * preset.slots_per_epoch) == 100)
+            .then(|| self.offender(slot, epoch, start + 8_000_000_000))
+            .into_iter()
+            .collect();
+        self.waiting.extend(offenders.iter().map(|offender| (slot, offender.finding.id)));
+        // A block takes it up within a few slots.
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(at, _)| at.as_u64() + 5 < n);
+        self.waiting = later;
+        let included: Vec<(Root, Included)> =
+            due.into_iter().map(|(_, id)| (id, Included { slot, block_root: head.1 })).collect();
+        let heard = self.monitor.observe(&Batch {
+            verified: &verified,
+            offenders: &offenders,
+            included: &included,
+            peers: &[],
+            chain: &self.chain,
+            labels: &NoLabels,
+            heard_until: UnixNs(network.slot_start_ns(slot.saturating_add(1)) - 1),
+        });
+        self.note(slot, heard);
+        let oldest = epoch.saturating_sub(4);
+        self.boundaries = self.boundaries.split_off(&oldest);
+    }
+
+    fn note(&mut self, slot: Slot, heard: Heard) {
+        for finding in heard.anomalies.iter().chain(&heard.announcements) {
+            self.said.push((slot, format!("{} {:?}", finding.kind, finding.details)));
+        }
+    }
+
+    fn offender(&self, slot: Slot, epoch: Epoch, at: u64) -> Offender {
+        let validator = ValidatorIndex::new(self.lot("offender", &[slot.as_u64()], N_VALIDATORS as u64));
+        let vote = |head: u8| IndexedAttestation {
+            attesting_indices: vec![validator],
+            data: AttestationData {
+                slot,
+                beacon_block_root: Root::repeat_byte(head),
+                target: Checkpoint { epoch, root: Root::ZERO },
+                ..AttestationData::default()
+            },
+            signature: SignatureBytes::ZERO,
+        };
+        let slashing = AttesterSlashing { attestation_1: vote(1), attestation_2: vote(2) };
+        let json = serde_json::to_value(&slashing).unwrap();
+        let evidence = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, slashing.to_ssz(), json));
+        let facts = Slashable {
+            genesis_validators_root: self.chain.network().genesis_validators_root,
+            offence: Offence::DoubleVote,
+            validator,
+            pubkey: Default::default(),
+            labels: Vec::new(),
+            roots: [slashing.attestation_1.data.root(), slashing.attestation_2.data.root()],
+            slot,
+            epoch,
+            seen: [Time::from_unix_ns(at), Time::from_unix_ns(at + 1)],
+            recorded_at: Time::from_unix_ns(at + 2),
+            sources: vec!["gossip".into()],
+            fork: ForkName::Fulu,
+            punishable: Punishable::Yes,
+        };
+        Offender { finding: Finding::slashable(facts, &evidence), evidence }
+    }
+}
+
+fn heard(at: u64) -> verify::Heard {
+    verify::Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+}
+
+#[test]
+fn ten_thousand_epochs_without_an_incident() {
+    const EPOCHS: u64 = 10_000;
+    let seed = 20;
+    println!("seed {seed}");
+    let mut days = Days::new(seed);
+    let per_epoch = days.chain.network().preset().slots_per_epoch;
+    for slot in 1..EPOCHS * per_epoch {
+        days.play(Slot::new(slot));
+    }
+    let per_day = 86_400 / 12;
+    let mut by_day: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for (slot, what) in &days.said {
+        by_day.entry(slot.as_u64() / per_day).or_default().push(what);
+    }
+    println!("{} votes in {} days: {} said", days.votes, EPOCHS * per_epoch / per_day, days.said.len());
+    for (day, said) in &by_day {
+        println!("day {day}: {said:?}");
+    }
+    assert!(days.said.iter().all(|(_, what)| !what.starts_with("slashing_wave")));
+    assert!(by_day.values().all(|said| said.len() <= 1), "at most one a day");
+}
