@@ -124,6 +124,11 @@ impl Engine {
         })
     }
 
+    /// Who is who, for what members of incidents share.
+    pub fn set_labels(&mut self, labels: Box<dyn LabelSource + Send>) {
+        self.labels = labels;
+    }
+
     /// Something about a peer: for the detectors, with the next batch.
     pub fn note_peer(&mut self, news: PeerNews) {
         if self.peer_news.len() < MAX_PEER_NEWS {

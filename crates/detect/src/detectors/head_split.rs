@@ -97,21 +97,20 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
     sides
 }
 
-/// Slot of the last block that two known heads have in common.
+/// Slot of the last block that two known heads have in common. Walks both branches down together, the longer one first.
 pub(super) fn parted_at(view: &View<'_>, one: Root, other: Root) -> Option<Slot> {
     let chain = view.chain;
-    let mut root = one;
-    let lowest = chain.block_slot(&one)?.saturating_sub(MAX_DEPTH);
-    loop {
-        let slot = chain.block_slot(&root)?;
-        if chain.ancestor_at(&other, slot) == Some(root) {
-            return Some(slot);
-        }
-        if slot <= lowest {
+    let (mut one, mut other) = ((chain.block_slot(&one)?, one), (chain.block_slot(&other)?, other));
+    let lowest = one.0.min(other.0).saturating_sub(MAX_DEPTH);
+    while one.1 != other.1 {
+        let higher = if one.0 >= other.0 { &mut one } else { &mut other };
+        if higher.0 <= lowest {
             return None;
         }
-        root = chain.block_parent(&root)?;
+        let parent = chain.block_parent(&higher.1)?;
+        *higher = (chain.block_slot(&parent)?, parent);
     }
+    Some(one.0)
 }
 
 pub(crate) struct HeadSplit {

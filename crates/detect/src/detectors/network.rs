@@ -57,11 +57,13 @@ pub(crate) struct Network {
     since: [Option<Slot>; 4],
     /// Silent in the epoch before.
     silent: Vec<usize>,
+    /// And in the one before that.
+    silent_twice: Vec<usize>,
 }
 
 impl Network {
     pub(crate) fn new(config: NetworkConfig) -> Self {
-        Self { config, blocks: VecDeque::new(), since: [None; 4], silent: Vec::new() }
+        Self { config, blocks: VecDeque::new(), since: [None; 4], silent: Vec::new(), silent_twice: Vec::new() }
     }
 
     /// `place`: which of the conditions, for its beginning.
@@ -191,16 +193,16 @@ impl Detector for Network {
         }
         if slot.as_u64() % per_epoch == per_epoch - 1 {
             let now = Self::silent_subnets(slot, view);
-            let twice: Vec<usize> = now.iter().filter(|subnet| self.silent.contains(subnet)).copied().collect();
+            self.silent_twice = now.iter().filter(|subnet| self.silent.contains(subnet)).copied().collect();
             self.silent = now;
-            if twice.is_empty() {
-                self.since[3] = None;
-            } else {
-                let mut details = Map::new();
-                details.insert("subnets".into(), json!(twice));
-                let seen = Seen { severity: Severity::Warning, measure: twice.len() as u64, details };
-                out.push(self.sighting(3, SILENT, "", slot, seen, per_epoch));
-            }
+        }
+        if self.silent_twice.is_empty() {
+            self.since[3] = None;
+        } else {
+            let mut details = Map::new();
+            details.insert("subnets".into(), json!(self.silent_twice));
+            let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, details };
+            out.push(self.sighting(3, SILENT, "", slot, seen, per_epoch));
         }
     }
 }

@@ -160,7 +160,7 @@ impl IncidentBook {
             validator: oddity.validator.map(|index| Subject {
                 index,
                 pubkey: registry.pubkey_bytes(index).unwrap_or_default(),
-                labels: view.labels.labels(index).into_iter().map(|(key, value)| format!("{key}:{value}")).collect(),
+                labels: view.labels.labels(index).into_iter().map(|(key, value)| format!("{key}={value}")).collect(),
             }),
             first_seen: Time::from_unix_ns(oddity.first_seen.0),
             second_seen: oddity.second_seen.map(|at| Time::from_unix_ns(at.0)),

@@ -188,6 +188,8 @@ pub struct Facts {
     goodbyes: BTreeMap<Slot, u64>,
     /// Slot of the latest arrival.
     now: Slot,
+    /// Active validators by epoch, of the last few asked for and by the registry's size: counting them takes a pass over it.
+    n_active: BTreeMap<(Epoch, usize), u64>,
 }
 
 impl Facts {
@@ -201,6 +203,7 @@ impl Facts {
             peers: BTreeMap::new(),
             goodbyes: BTreeMap::new(),
             now: Slot::new(0),
+            n_active: BTreeMap::new(),
         }
     }
 
@@ -453,16 +456,26 @@ impl Facts {
         Some(VoterSet::default())
     }
 
-    fn seats(&self, vote: &Vote, chain: &Chain) -> u64 {
+    fn seats(&mut self, vote: &Vote, chain: &Chain) -> u64 {
         let per_epoch = self.network.preset().slots_per_epoch;
         match &vote.shuffling {
             Some(shuffling) => shuffling.active().len() as u64 / per_epoch,
-            // Once per slot at most: later votes find it set.
-            None if self.slots.get(&vote.data.slot).is_none_or(|facts| facts.expected == 0) => {
-                chain.registry().active_balance(vote.data.target.epoch).0 as u64 / per_epoch
-            }
-            None => 0,
+            // The epoch of the slot, which is near, not that of the target, which may be anything.
+            None => self.active_in(vote.data.slot.epoch(self.network.preset()), chain) / per_epoch,
         }
+    }
+
+    fn active_in(&mut self, epoch: Epoch, chain: &Chain) -> u64 {
+        let key = (epoch, chain.registry().len());
+        if let Some(known) = self.n_active.get(&key) {
+            return *known;
+        }
+        if self.n_active.len() >= 2 * (KEPT_EPOCHS as usize + 2) {
+            self.n_active.pop_first();
+        }
+        let n = chain.registry().active_balance(epoch).0 as u64;
+        self.n_active.insert(key, n);
+        n
     }
 }
 
