@@ -243,10 +243,13 @@ fn ordinary_days() {
 /// The same incidents, whatever the batches.
 #[test]
 fn batches_change_nothing() {
-    for name in ["medalla", "holesky_2025"] {
-        let one = play(name, "1");
+    for name in ["medalla", "may_2023"] {
+        let one = play(name, "5");
         let many = play(name, "4096");
-        assert_eq!(one.incidents, many.incidents, "{name}");
+        for (left, right) in one.incidents.iter().zip(&many.incidents) {
+            assert_eq!(left, right, "{name}");
+        }
+        assert_eq!(one.incidents.len(), many.incidents.len(), "{name}");
         let ids = |played: &Played| played.findings.iter().map(|f| f["id"].clone().to_string()).collect::<BTreeSet<_>>();
         assert_eq!(ids(&one), ids(&many), "{name}");
     }

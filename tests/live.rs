@@ -168,21 +168,27 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     let mut found = BTreeSet::new();
     while found.len() < committed.len() && Instant::now() < until {
         let page = get(stage.api, "/v1/findings?limit=500").expect("the API answers");
-        found = page["findings"].as_array().expect("a list").iter().map(|f| f["id"].as_str().expect("id").to_owned()).collect();
+        let proven = page["findings"].as_array().expect("a list").iter().filter(|finding| !finding["evidence"].is_null());
+        found = proven.map(|f| f["id"].as_str().expect("id").to_owned()).collect();
         std::thread::yield_now();
     }
     assert_eq!(found, committed);
+    let incidents = get(stage.api, "/v1/incidents").expect("the API answers");
+    let wave = incidents["incidents"].as_array().expect("a list").iter().find(|incident| incident["kind"] == "slashing_wave");
+    let wave = wave.expect("twelve keys of one operator are a wave")["id"].as_str().expect("id").to_owned();
     // Nothing could be delivered so far. The process dies without a word; the next one has to make good.
     running.kill();
     let received = receiver(hook);
     let running = start_with_secret(&stage.config);
     running.wait_for("watching");
     let mut told = BTreeSet::new();
-    while told.len() < committed.len() {
+    // The wave is announced to who is alerted by findings, under its incident's id.
+    while told.len() < committed.len() + 1 {
         let (id, key) = received.recv_timeout(PATIENCE).expect("a delivery for every finding");
         assert_eq!(id, key, "the same finding under another id");
         told.insert(id);
     }
+    assert!(told.remove(&wave));
     assert_eq!(told, committed);
     assert_eq!(running.terminate(), Some(0));
     drop(stage.dir);

@@ -130,6 +130,9 @@ pub trait Detector: Send {
     /// A slot is over: called once for each, ascending.
     fn slot_ended(&mut self, _slot: Slot, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
+    /// No more batches come: what was not yet said for want of a slot's end.
+    fn finish(&mut self, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+
     /// What an earlier run left: its open incidents, and offences of its last epochs. Before the first batch.
     /// Says again what may not have been stored; saying it twice is harmless.
     fn restore(&mut self, _open: &[Incident], _offenders: &[Offender], _view: &View<'_>, _out: &mut Vec<Signal>) {}
@@ -203,6 +206,18 @@ impl Monitor {
             self.book.slot_ended(slot, &mut heard);
             self.facts.forget(slot);
         }
+        heard
+    }
+
+    /// No more batches come. Nothing more is evaluated; what had changed is told.
+    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> Heard {
+        let view = View { facts: &self.facts, chain, labels };
+        let mut signals = Vec::new();
+        for detector in &mut self.detectors {
+            detector.finish(&view, &mut signals);
+        }
+        let mut heard = Heard::default();
+        self.book.take(signals.drain(..), &view, &mut heard);
         heard
     }
 

@@ -203,7 +203,10 @@ impl Engine {
     /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
-        self.settle(verified)
+        let processed = self.settle(verified)?;
+        let last_words = self.monitor.finish(&self.chain, &*self.labels);
+        self.store.put_incidents(&last_words.incidents)?;
+        Ok(processed)
     }
 
     /// What was verified, judged and written.

@@ -74,8 +74,9 @@ impl Detector for ClockSkew {
             for (sum, n) in by_client.iter_mut().zip(ahead.by_client) {
                 *sum += n;
             }
-            examples.extend(ahead.examples.iter().take(8));
+            examples.extend(&ahead.examples);
         }
+        examples.sort();
         examples.truncate(16);
         let (distance, most) =
             arrivals.ahead.iter().max_by_key(|(_, ahead)| ahead.voters).map_or((0, 0), |(n, ahead)| (*n, ahead.voters));

@@ -254,6 +254,12 @@ impl Detector for SlashingWave {
         }
     }
 
+    fn finish(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+        if let Some(wave) = self.wave.as_mut().filter(|wave| wave.dirty) {
+            out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.history, view))));
+        }
+    }
+
     fn restore(&mut self, open: &[Incident], offenders: &[Offender], view: &View<'_>, out: &mut Vec<Signal>) {
         let mut cases: Vec<Case> = offenders.iter().filter_map(|offender| self.case(offender, view)).collect();
         cases.sort_by_key(|case| (case.at, case.id));
@@ -314,6 +320,10 @@ impl Wave {
     fn join(&mut self, case: Case, view: &View<'_>) {
         self.dirty = true;
         self.last_slot = self.last_slot.max(case.slot);
+        // One that waited for its committees may have come first.
+        if (case.at, case.id) < (self.first.at, self.first.id) {
+            self.first = case.clone();
+        }
         let count = match case.offence {
             Offence::DoubleVote => &mut self.offences.double_vote,
             Offence::SurroundVote => &mut self.offences.surround_vote,

@@ -31,6 +31,8 @@ pub const MAX_BLOCKS: usize = 16;
 pub const MAX_VOTER_SETS: usize = 96;
 /// Distances into the future told apart in one slot.
 const MAX_AHEAD: usize = 32;
+/// Validators named.
+const MAX_EXAMPLES: usize = 8;
 /// Peers remembered.
 const MAX_PEERS: usize = 4096;
 /// `ATTESTATION_SUBNET_COUNT`.
@@ -64,8 +66,6 @@ pub struct Tally {
     pub target: Checkpoint,
     pub voters: u64,
     pub by_client: ByClient,
-    /// A few of them, ascending order not promised.
-    pub examples: Vec<ValidatorIndex>,
 }
 
 /// What is known about a slot.
@@ -110,7 +110,8 @@ pub struct Arrivals {
 pub struct Ahead {
     pub voters: u64,
     pub by_client: ByClient,
-    pub examples: Vec<ValidatorIndex>,
+    /// The lowest of them.
+    pub examples: BTreeSet<ValidatorIndex>,
 }
 
 impl Default for Arrivals {
@@ -394,8 +395,9 @@ impl Facts {
                     let ahead = arrivals.ahead.entry(distance).or_default();
                     ahead.voters += 1;
                     ahead.by_client[self.clients.of(*validator, chain)] += 1;
-                    if ahead.examples.len() < 8 {
-                        ahead.examples.push(*validator);
+                    ahead.examples.insert(*validator);
+                    if ahead.examples.len() > MAX_EXAMPLES {
+                        ahead.examples.pop_last();
                     }
                 }
             }
@@ -502,7 +504,6 @@ impl SlotFacts {
                     target: data.target,
                     voters: 0,
                     by_client: [0; N_CLIENTS],
-                    examples: Vec::new(),
                 });
                 self.tallies.last_mut().expect("pushed above")
             }
@@ -515,7 +516,5 @@ impl SlotFacts {
         for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
             *sum += n;
         }
-        let room = 4usize.saturating_sub(tally.examples.len());
-        tally.examples.extend(fresh.iter().take(room).map(|(validator, _)| *validator));
     }
 }
