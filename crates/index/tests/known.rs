@@ -258,6 +258,41 @@ fn neighbours_are_found_across_long_gaps() {
 }
 
 #[test]
+fn old_votes_that_come_together_see_what_came_between_them_one_by_one() {
+    // Neighbouring epochs are held while an epoch is filled; votes that come meanwhile lie between them.
+    for commits in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = open(dir.path());
+        let all: Vec<u64> = (0..20).collect();
+        let span = |source, target, signers: &[u64]| vote(data(source, target, target * 8, 1), signers);
+        let mut feed = |vote: Signed<Vote>| {
+            let found = told(&index.stage_votes(&[vote]).unwrap());
+            if commits {
+                index.commit().unwrap();
+            }
+            Vec::from_iter(found)
+        };
+        for (source, target) in [(1, 2), (99, 100), (199, 200), (200, 201)] {
+            assert_eq!(feed(span(source, target, &all)), [""; 0]);
+        }
+        assert_eq!(feed(span(49, 50, &all[..4])), [""; 0]);
+        // Below, above, and at the epoch itself, each before anything else is new.
+        assert_eq!(feed(span(39, 40, &[4])), [""; 0]);
+        assert_eq!(feed(span(30, 50, &[4, 5])), ["surround 4: 30->50 over 39->40"]);
+        assert_eq!(feed(span(45, 70, &[6])), [""; 0]);
+        assert_eq!(feed(span(49, 50, &[6, 8])), ["surround 6: 45->70 over 49->50"]);
+        assert_eq!(feed(span(48, 50, &[7])), [""; 0]);
+        assert_eq!(feed(span(49, 50, &[7, 9])), ["double 7 at 50"]);
+        // Those that joined together are neighbours, too.
+        assert_eq!(feed(span(29, 60, &[5, 9])), ["surround 5: 29->60 over 30->50", "surround 9: 29->60 over 49->50"]);
+        assert_eq!(
+            feed(span(48, 52, &[0, 1, 2])),
+            ["surround 0: 48->52 over 49->50", "surround 1: 48->52 over 49->50", "surround 2: 48->52 over 49->50"]
+        );
+    }
+}
+
+#[test]
 fn pruned_votes_contradict_nothing_and_may_come_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
