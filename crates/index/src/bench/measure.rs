@@ -62,11 +62,10 @@ fn on_cpu_ns(path: &str) -> u64 {
     text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// How often the scheduler took the processor away from this thread.
-pub fn preemptions() -> u64 {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let count = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
-    count.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+/// How long this thread was ready to run and others ran, in all its life.
+pub fn waited_ns() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 pub fn peak_rss_bytes() -> u64 {

@@ -4,8 +4,8 @@
 //! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
 //! the sums they claim to be, which the index does not look at. Making the load is not counted: CPU time is that of the
 //! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
-//! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, without
-//! those during which another program was given the processor.
+//! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, less what
+//! was spent waiting for a processor that another program had.
 
 mod compare;
 mod load;
@@ -290,7 +290,7 @@ fn late_votes(
         // Spread over all epochs of the gap, and not in order.
         let epoch = 2 + (n * 7919) % (options.epochs - 5);
         let vote = load.single(n * SLEEPER_SHARE, epoch, 0);
-        times.extend(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
+        times.push(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
         if n % 64 == 63 {
             index.commit()?;
         }
@@ -319,9 +319,9 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
         for step in 1..=4 {
             // A plain vote, and one for yet another head of a stored epoch.
             let plain = load.single(validator, last + step, 0);
-            times.extend(timed(index, &plain, |_| ())?);
+            times.push(timed(index, &plain, |_| ())?);
             let again = load.single(validator, last.saturating_sub(step), 2);
-            times.extend(timed(index, &again, |_| ())?);
+            times.push(timed(index, &again, |_| ())?);
         }
         if n % 64 == 63 {
             index.commit()?;
@@ -331,14 +331,14 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     Ok((times, expected.intersection(&named).count() as u64, expected.difference(&named).count() as u64))
 }
 
-/// Wall time of one vote in nanoseconds; `None` if the scheduler gave the processor to somebody else meanwhile.
-fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<Option<u64>, IndexError> {
-    let preempted = measure::preemptions();
+/// Wall time of one vote in nanoseconds, less the time that its thread was ready and others had the processor.
+fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
+    let waited = measure::waited_ns();
     let started = Instant::now();
     let conflicts = index.stage_votes(std::slice::from_ref(vote))?;
     let nanoseconds = started.elapsed().as_nanos() as u64;
     found(&conflicts);
-    Ok((preempted == measure::preemptions()).then_some(nanoseconds))
+    Ok(nanoseconds.saturating_sub(measure::waited_ns() - waited))
 }
 
 fn validators(conflicts: &[Conflict]) -> impl Iterator<Item = ValidatorIndex> + '_ {
