@@ -62,6 +62,9 @@ pub enum Command {
         /// A built-in network's name, or a folder with config.yaml: for ERA files, which carry none.
         #[arg(long, value_name = "NAME or DIR")]
         network: Option<String>,
+        /// Groups and labels, a .csv or .toml as in `watch.files`.
+        #[arg(long, value_name = "FILE")]
+        watch: Vec<PathBuf>,
         /// Exit code 1 if the data directory holds any finding at the end.
         #[arg(long)]
         fail_on_finding: bool,
@@ -106,6 +109,22 @@ pub enum Command {
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,
     },
+    /// Writes what is known in forms that others read.
+    Export {
+        #[command(subcommand)]
+        what: Export,
+    },
+    /// Compares a validator client's record of what its keys signed (EIP-3076) with what was seen. Exit code 1 if it lacks something.
+    Audit {
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// The interchange file, exported by the validator client after it was stopped.
+        #[arg(long, value_name = "FILE")]
+        interchange: PathBuf,
+        /// The report as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks at configuration files.
     Config {
         #[command(subcommand)]
@@ -120,6 +139,26 @@ pub enum Command {
     Alert {
         #[command(subcommand)]
         action: AlertAction,
+    },
+    /// Proves that kill switches work, and makes them ready again.
+    Killswitch {
+        #[command(subcommand)]
+        action: KillswitchAction,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Export {
+    /// An EIP-3076 file of what the network saw these keys sign, to stdout.
+    Interchange {
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Indices, ranges (100-199), public keys and @FILE (the same, one or more a line), separated by commas.
+        #[arg(long, value_name = "LIST")]
+        validators: String,
+        /// Highest slot, source and target of each key only: smaller, and taken by every client also of keys that contradicted themselves.
+        #[arg(long)]
+        minimal: bool,
     },
 }
 
@@ -136,6 +175,22 @@ pub enum AlertAction {
     /// Sends a test message to one route.
     Test {
         route: String,
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum KillswitchAction {
+    /// Runs the group's program or calls its address, told that it is a test.
+    Test {
+        group: String,
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Lets a switch that fired fire again. The watcher must be stopped.
+    Rearm {
+        group: String,
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },

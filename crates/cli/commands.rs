@@ -2,15 +2,17 @@
 
 mod bench;
 mod demo;
+mod history;
 mod inspect;
 mod report;
 mod simulate;
 
-use crate::args::{AlertAction, Args, Bench, Command, ConfigAction};
+use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction};
 use crate::exit::{FAILED, Usage};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::config::{Config, LogConfig, LogFormat};
+use pipeline::history::Form;
 use pipeline::replay::{Replay, ReplayOptions, Summary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -31,9 +33,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             eprintln!("{}: {summary}", out.display());
             Ok(0)
         }
-        Command::Replay { files, data_dir, findings, incidents, evidence_dir, network, fail_on_finding } => {
+        Command::Replay { files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            replay(files, data_dir, findings, incidents, evidence_dir, network, fail_on_finding)
+            replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
         }
         Command::Demo { slots, slot_ms, validators, listen, seed, stay, data_dir } => {
             // The simulated vandal repeats messages on purpose, and gossipsub says so each time.
@@ -43,6 +45,14 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),
+        Command::Export { what: Export::Interchange { data_dir, validators, minimal } } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })
+        }
+        Command::Audit { data_dir, interchange, json } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            history::audit(&data_dir, &interchange, json)
+        }
         Command::Config { action: ConfigAction::ShowDefaults } => {
             print!("{}", Config::defaults_toml());
             Ok(0)
@@ -63,6 +73,16 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             let config = Config::load(&config)?;
             let answer = pipeline::run::test_alert(&config, &route)?;
             println!("{answer}");
+            Ok(0)
+        }
+        Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
+            let config = Config::load(&config)?;
+            println!("{}", pipeline::watch::test_switch(&config, &group)?);
+            Ok(0)
+        }
+        Command::Killswitch { action: KillswitchAction::Rearm { group, config } } => {
+            let config = Config::load(&config)?;
+            println!("{}", pipeline::watch::rearm_switch(&config, &group)?);
             Ok(0)
         }
     }
@@ -104,6 +124,7 @@ async fn stop_signal() {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the command's own arguments, one each")]
 fn replay(
     files: Vec<PathBuf>,
     data_dir: Option<PathBuf>,
@@ -111,6 +132,7 @@ fn replay(
     incidents: Option<PathBuf>,
     evidence_dir: Option<PathBuf>,
     network: Option<String>,
+    watch: Vec<PathBuf>,
     fail_on_finding: bool,
 ) -> anyhow::Result<u8> {
     let temporary = if data_dir.is_none() {
@@ -120,6 +142,7 @@ fn replay(
     };
     let data_dir = data_dir.or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned())).expect("one of the two is there");
     let mut options = ReplayOptions { files, data_dir, network, ..ReplayOptions::default() };
+    options.watch.files = watch;
     // Tests vary what must not matter.
     if let Some(batch) = std::env::var("SLASHWATCH_BATCH_MESSAGES").ok().and_then(|text| text.parse().ok()) {
         options.batch_messages = batch;

@@ -18,6 +18,8 @@ pub enum AlertError {
     SecretVariable { name: String },
     #[error("the secret from {from} is empty; put the secret that you share with the receiver there")]
     SecretEmpty { from: String },
+    #[error("the kill switch of group {group:?} has no program; give `command` or `url`")]
+    NoCommand { group: String },
     #[error("the HTTPS client cannot be set up: {0}; check that the system has root certificates (package ca-certificates)")]
     Client(String),
 }

@@ -14,6 +14,7 @@
 
 mod dispatch;
 mod error;
+pub mod killswitch;
 mod retry;
 mod route;
 mod secret;

@@ -13,6 +13,8 @@ pub struct RouteConfig {
     /// Names the route in the outbox: a renamed route is a new one.
     pub name: String,
     pub min_severity: Severity,
+    /// Only findings whose validator has one of these labels; empty: all findings.
+    pub labels: Vec<String>,
     pub sink: SinkConfig,
 }
 
@@ -124,7 +126,8 @@ impl Routes {
 
 impl Route {
     fn new(config: &RouteConfig, client: &reqwest::Client) -> Result<Self, AlertError> {
-        let addressee = Addressee { route: RouteName::new(&config.name)?, min_severity: config.min_severity };
+        let addressee =
+            Addressee { route: RouteName::new(&config.name)?, min_severity: config.min_severity, labels: config.labels.clone() };
         let sink = match &config.sink {
             SinkConfig::Webhook { url, secret } => {
                 Sink::Webhook(Webhook::new(&config.name, client.clone(), url, Secret::load(secret)?)?)

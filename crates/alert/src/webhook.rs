@@ -77,15 +77,20 @@ impl Webhook {
         let Message { delivery, idempotency_key, attempt, finding } = message;
         let body = Body { schema: SCHEMA, delivery, attempt: *attempt, test: finding.is_none(), finding: *finding };
         let body = serde_json::to_vec(&body).expect("a finding has string keys only");
+        self.post(&body, idempotency_key, now).await
+    }
+
+    /// Posts a signed body.
+    pub(crate) async fn post(&self, body: &[u8], idempotency_key: &str, now: Time) -> Result<StatusCode, Failure> {
         let timestamp = (now.as_unix_ns() / 1_000_000_000).to_string();
         let request = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("idempotency-key", idempotency_key)
-            .header("x-slashwatch-signature", signature(&self.secret, &timestamp, &body))
+            .header("x-slashwatch-signature", signature(&self.secret, &timestamp, body))
             .header("x-slashwatch-timestamp", timestamp)
-            .body(body);
+            .body(body.to_vec());
         let answer = request.send().await.map_err(|error| not_reached(error, &self.place()))?;
         let status = answer.status();
         if status.is_success() {

@@ -97,7 +97,7 @@ fn routes(dir: &Path, address: SocketAddr, policy: Policy) -> Routes {
     let secret = dir.join("secret");
     std::fs::write(&secret, SECRET).unwrap();
     let sink = SinkConfig::Webhook { url: format!("http://{address}/hook"), secret: SecretSource::File(secret) };
-    Routes::new(&[RouteConfig { name: "ops".into(), min_severity: Severity::Warning, sink }], policy).unwrap()
+    Routes::new(&[RouteConfig { name: "ops".into(), min_severity: Severity::Warning, labels: Vec::new(), sink }], policy).unwrap()
 }
 
 fn finding(nth: u64, severity: Severity) -> Finding {
@@ -307,7 +307,7 @@ async fn a_wrong_secret_shows_in_the_test_message() {
     let path = dir.path().join("wrong");
     std::fs::write(&path, "another secret").unwrap();
     let sink = SinkConfig::Webhook { url: format!("http://{}/hook", receiver.address), secret: SecretSource::File(path) };
-    let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, sink };
+    let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, labels: Vec::new(), sink };
     let routes = Routes::new(&[config], quick()).unwrap();
     let refused = routes.test("ops", now()).await.unwrap().result.unwrap_err();
     assert!(refused.contains("401 Unauthorized") && refused.contains("its secret"), "{refused}");
@@ -317,7 +317,12 @@ async fn a_wrong_secret_shows_in_the_test_message() {
 #[test]
 fn all_problems_of_the_routes_are_told_at_once() {
     let webhook = |url: &str| SinkConfig::Webhook { url: url.into(), secret: SecretSource::Variable("PATH".into()) };
-    let route = |name: &str, url: &str| RouteConfig { name: name.into(), min_severity: Severity::Info, sink: webhook(url) };
+    let route = |name: &str, url: &str| RouteConfig {
+        name: name.into(),
+        min_severity: Severity::Info,
+        labels: Vec::new(),
+        sink: webhook(url),
+    };
     let configs = [
         route("a", "https://example.org/x"),
         route("a", "https://example.org/x"),

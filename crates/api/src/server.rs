@@ -2,7 +2,7 @@
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::{StatusSource, connections, events, findings, incidents, middleware, page, process};
+use crate::{StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, watch as watched};
 use axum::Router;
 use axum::routing::get;
 use evidence::{Store, Subscription};
@@ -33,6 +33,7 @@ pub enum ApiError {
 pub struct ApiParts {
     pub store: Store,
     pub status: Arc<dyn StatusSource>,
+    pub watch: Arc<dyn WatchSource>,
     /// Everything on `/metrics`; the API adds its own counters to it.
     pub registry: Registry,
     /// Event streams open at once; one more is refused with 503.
@@ -86,6 +87,7 @@ pub fn openapi_json() -> String {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
+    pub(crate) watch: Arc<dyn WatchSource>,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
@@ -119,10 +121,12 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(incidents::list))
         .routes(routes!(incidents::one))
         .routes(routes!(events::stream))
+        .routes(routes!(watched::groups))
+        .routes(routes!(watched::validators))
 }
 
 fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), ApiError> {
-    let ApiParts { store, status, registry, max_streams, max_connections: _, header_timeout: _ } = parts;
+    let ApiParts { store, status, watch: watched_keys, registry, max_streams, max_connections: _, header_timeout: _ } = parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // Callbacks come from the recording thread, one at a time, so the number only grows.
@@ -132,6 +136,7 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     let shared = Arc::new(Shared {
         store,
         status,
+        watch: watched_keys,
         registry,
         metrics: metrics.clone(),
         max_streams,

@@ -239,3 +239,26 @@ fn the_dashboard_uses_names_that_exist() {
     }
     assert_eq!(used.len(), known.len(), "unused: {:?}", known.iter().filter(|name| !used.contains(*name)).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
+    let api = Api::start().await;
+    let groups = api.json("/v1/watch/groups").await;
+    assert_eq!((&groups["groups"][0]["name"], &groups["groups"][0]["kill_switch"]["state"]), (&"acme".into(), &"ready".into()));
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.json(&format!("/v1/watch/validators?limit=10{cursor}")).await;
+        seen.extend(page["validators"].as_array().unwrap().iter().map(|key| key["index"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (0..25).map(|index| index.to_string()).collect::<Vec<_>>());
+    let missing = api.json("/v1/watch/validators?missed_in_a_row=1").await;
+    assert_eq!(missing["validators"].as_array().unwrap().len(), 5);
+    for (query, word) in [("limit=0", "limit"), ("label=acme", "key=value"), ("cursor=x", "cursor"), ("nonsense=1", "nonsense")] {
+        let answer = api.get(&format!("/v1/watch/validators?{query}")).await;
+        assert_problem(answer, StatusCode::BAD_REQUEST, word).await;
+    }
+}

@@ -147,6 +147,36 @@ impl PubkeyCache {
         self.n_loaded
     }
 
+    /// The keys in a file, compressed, in order of validator index, without changing it: also beside a process that has it open. A
+    /// chunk that is damaged, or just being appended, ends them. About 0.5 s per million.
+    pub fn compressed_in(path: &Path) -> Result<Vec<PubkeyBytes>, ChainError> {
+        let failed = |source| ChainError::CacheOpen { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let mut found = [0u8; HEADER_LEN as usize];
+        let n = read_up_to(&mut file, &mut found).map_err(failed)?;
+        if found != header() {
+            return Err(ChainError::NotACache { path: path.to_owned(), found: hex::encode(&found[..n]) });
+        }
+        let mut keys = Vec::new();
+        loop {
+            let mut head = [0u8; CHUNK_HEADER_LEN as usize];
+            let n = match read_up_to(&mut file, &mut head).map_err(failed)? {
+                0 => return Ok(keys),
+                _ => u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize,
+            };
+            let mut bytes = vec![0u8; head.len() + n.min(CHUNK_KEYS) * KEY_LEN];
+            bytes[..head.len()].copy_from_slice(&head);
+            let n_read = read_up_to(&mut file, &mut bytes[head.len()..]).map_err(failed)?;
+            match compressed_chunk(&bytes[..head.len() + n_read]) {
+                Some(chunk) if chunk.len() == n => keys.extend(chunk),
+                _ => {
+                    warn!(path = %path.display(), keys = keys.len(), "key cache is damaged from here on, later keys are missing");
+                    return Ok(keys);
+                }
+            }
+        }
+    }
+
     /// The checked keys of validators `first..`, from the file where it has them, else by checking on all cores and appending.
     /// Trouble with the file costs time, not correctness: it is logged and the keys are checked.
     pub(crate) fn resolve(
@@ -323,6 +353,20 @@ fn chunk_sum(n: [u8; 4], payload: &[u8]) -> [u8; 8] {
         sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
     sum.to_be_bytes()
+}
+
+/// All keys of a chunk; `None` if it is damaged.
+fn compressed_chunk(bytes: &[u8]) -> Option<Vec<PubkeyBytes>> {
+    let (head, payload) = bytes.split_at_checked(CHUNK_HEADER_LEN as usize)?;
+    let n: [u8; 4] = head[..4].try_into().ok()?;
+    if head[4..] != chunk_sum(n, payload) {
+        return None;
+    }
+    let keys = payload.chunks_exact(KEY_LEN).map(|bytes| match bytes[48..] == INVALID_MARK {
+        true => Some(PubkeyBytes::from_slice(&bytes[..48])),
+        false => Some(PubkeyBytes::from(PublicKey::deserialize(bytes).ok()?.compress())),
+    });
+    keys.collect()
 }
 
 /// The part of a chunk that lies within `at..at + compressed.len()`; `None` if the chunk is damaged or has other keys.

@@ -184,6 +184,14 @@ impl Registry {
         found
     }
 
+    /// Validators with one of these withdrawal credentials, ascending by index, in one pass over the registry.
+    pub fn with_credentials(&self, wanted: &[Root]) -> Vec<(ValidatorIndex, Root)> {
+        let wanted: std::collections::HashSet<&Root> = wanted.iter().collect();
+        let is_wanted: Vec<bool> = self.credentials.iter().map(|credentials| wanted.contains(credentials)).collect();
+        let all = self.credential_numbers.iter().zip(0u64..).filter(|(number, _)| is_wanted[**number as usize]);
+        all.map(|(number, index)| (ValidatorIndex::new(index), self.credentials[*number as usize])).collect()
+    }
+
     /// Slot of the state it is from.
     pub fn slot(&self) -> Slot {
         self.slot

@@ -57,6 +57,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "genesis_validators_root": network.genesis_validators_root,
         "findings": by_kind,
         "outbox": inspection.store().outbox_counts(),
+        "kill_switches": pipeline::watch::switches::Ledger::read(inspection.store())?,
         "index": inspection.index().map(|index| index.stats()),
     }))
 }

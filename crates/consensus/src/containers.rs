@@ -11,6 +11,8 @@ use tree_hash_derive::TreeHash;
 
 /// A compressed BLS public key, unchecked.
 pub type PubkeyBytes = FixedBytes<48>;
+/// An address of the execution layer.
+pub type ExecutionAddress = FixedBytes<20>;
 /// A compressed BLS signature, unchecked.
 pub type SignatureBytes = FixedBytes<96>;
 /// Bits of an aggregate: one committee before Electra, up to a slot's committees after. The bound here is the greatest of
@@ -128,6 +130,8 @@ pub struct SignedBlock {
     pub root: Root,
     pub randao_reveal: SignatureBytes,
     pub graffiti: [u8; 32],
+    /// Who gets the fees: of the payload, from Gloas on of the bid. `None` before Bellatrix.
+    pub fee_recipient: Option<ExecutionAddress>,
     pub attestations: Vec<Attestation>,
     pub attester_slashings: Vec<AttesterSlashing>,
     pub proposer_slashings: Vec<ProposerSlashing>,

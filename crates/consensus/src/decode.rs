@@ -6,8 +6,8 @@
 use crate::ssz_schema::{Catalogue, View, json_to_ssz};
 use crate::{
     AggregationBits, Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DecodeError,
-    Epoch, ForkName, IndexedAttestation, Preset, ProposerSlashing, RegistryChange, Root, Shuffling, SignatureBytes,
-    SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
+    Epoch, ExecutionAddress, ForkName, IndexedAttestation, Preset, ProposerSlashing, RegistryChange, Root, Shuffling,
+    SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
 };
 use ssz::{Decode as _, Encode as _};
 
@@ -253,6 +253,7 @@ impl SignedBlock {
             root: header.root(),
             randao_reveal: signature(&body.need("randao_reveal")?),
             graffiti: body.need("graffiti")?.as_array(),
+            fee_recipient: fee_recipient(&body),
             attestations: body.need("attestations")?.elements().map(|a| Attestation::from_view(&a)).collect::<Result<_, _>>()?,
             attester_slashings: body
                 .need("attester_slashings")?
@@ -273,6 +274,13 @@ impl SignedBlock {
         let block = json.get("data").filter(|_| json.get("message").is_none()).unwrap_or(json);
         json_to_ssz(fork, preset, "SignedBeaconBlock", block)
     }
+}
+
+/// Where the body names one; zero before the merge's first payload, which nobody watches.
+fn fee_recipient(body: &View<'_, '_>) -> Option<ExecutionAddress> {
+    let payload = body.path("execution_payload.fee_recipient");
+    let named = payload.or_else(|| body.path("signed_execution_payload_bid.message.fee_recipient"))?;
+    Some(ExecutionAddress::from(named.as_array::<20>()))
 }
 
 /// Whether the body has an operation that adds a validator or sets an activation, exit or withdrawable epoch.

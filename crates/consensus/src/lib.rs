@@ -12,6 +12,7 @@ mod containers;
 mod decode;
 mod domain;
 mod error;
+pub mod interchange;
 mod networks;
 mod preset;
 mod quantities;

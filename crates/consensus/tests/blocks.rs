@@ -31,6 +31,9 @@ fn mainnet_blocks_have_the_roots_that_others_proved() {
             println!("{name}: {} kB decoded and hashed in {:?}", bytes.len() >> 10, started.elapsed() / 20);
             let json = ssz_to_json(fork, &Preset::MAINNET, "SignedBeaconBlock", &bytes).expect("json");
             assert_eq!(SignedBlock::ssz_from_json(fork, &Preset::MAINNET, &json).expect("back"), bytes);
+            let block = SignedBlock::from_ssz(fork, &Preset::MAINNET, &bytes).expect("a real signed block");
+            let paid = json["message"]["body"]["execution_payload"]["fee_recipient"].as_str().expect("from Bellatrix on");
+            assert_eq!(block.fee_recipient, Some(paid.parse().expect("an address")), "{name}");
             signed += 1;
         } else if name.ends_with(".block.ssz") {
             let fork = fork_of(&bytes[..8]);

@@ -12,6 +12,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod audit;
 pub mod client;
 mod config;
 pub mod detectors;
@@ -19,6 +20,7 @@ mod judge;
 pub mod monitor;
 mod penalty;
 mod punish;
+pub mod watch;
 
 pub use config::DetectConfig;
 pub use judge::{Judged, Proofs, Unproven, judge, judge_operation};

@@ -112,6 +112,7 @@ impl Days {
                     root,
                     randao_reveal: reveal,
                     graffiti,
+                    fee_recipient: None,
                     attestations: Vec::new(),
                     attester_slashings: Vec::new(),
                     proposer_slashings: Vec::new(),

@@ -47,11 +47,26 @@ impl fmt::Display for RouteName {
     }
 }
 
-/// A route as the store needs to know it: who, and from which severity on.
+/// A route as the store needs to know it: who, from which severity on, and about whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addressee {
     pub route: RouteName,
     pub min_severity: Severity,
+    /// Only findings whose validator has one of these labels (`operator=acme`); empty: all findings.
+    pub labels: Vec<String>,
+}
+
+impl Addressee {
+    /// Whether it is told of this finding.
+    pub fn wants(&self, finding: &Finding) -> bool {
+        // What concerns many validators names their labels in its details.
+        let of_many = finding.details.as_ref().and_then(|details| details.get("labels")?.as_array());
+        let has = |label: &String| {
+            finding.validator.as_ref().is_some_and(|subject| subject.labels.contains(label))
+                || of_many.is_some_and(|labels| labels.iter().any(|one| one == label))
+        };
+        finding.severity >= self.min_severity && (self.labels.is_empty() || self.labels.iter().any(has))
+    }
 }
 
 /// One finding for one route.

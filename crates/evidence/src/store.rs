@@ -136,7 +136,7 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            for addressee in routes.iter().filter(|addressee| finding.severity >= addressee.min_severity) {
+            for addressee in routes.iter().filter(|addressee| addressee.wants(&finding)) {
                 self.put_new_delivery(&mut batch, seq, &addressee.route, finding.recorded_at);
                 next.counts.pending += 1;
             }

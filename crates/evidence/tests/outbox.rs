@@ -17,7 +17,7 @@ fn each_route_gets_what_is_severe_enough() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let routes = [("all", Severity::Info), ("pager", Severity::Critical)];
-    let routes = routes.map(|(name, min_severity)| Addressee { route: route(name), min_severity });
+    let routes = routes.map(|(name, min_severity)| Addressee { route: route(name), min_severity, labels: Vec::new() });
     store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 1)], &routes).unwrap();
     store.record(vec![double_vote(1, 2)], &routes).unwrap();
     let due = store.due(at(10), 10).unwrap();
@@ -160,4 +160,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_route_with_labels_is_told_of_their_holders_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let labelled = |name: &str, labels: &[&str]| Addressee {
+        route: route(name),
+        min_severity: Severity::Info,
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+    };
+    let routes = [labelled("all", &[]), labelled("ours", &["x=y", "operator=acme"]), labelled("theirs", &["operator=other"])];
+    let (mut finding, evidence) = double_vote(7, 100);
+    finding.validator.as_mut().unwrap().labels = vec!["group=a".into(), "operator=acme".into()];
+    store.record(vec![(finding, evidence)], &routes).unwrap();
+    store.record_anomalies(vec![anomaly("clock_skew", Severity::Critical, 101)], &routes).unwrap();
+    let n_due = |name: &str| store.due_for(&route(name), at(u64::MAX), 10).unwrap().len();
+    assert_eq!((n_due("all"), n_due("ours"), n_due("theirs")), (2, 1, 0));
 }

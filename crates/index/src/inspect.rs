@@ -120,9 +120,14 @@ impl Index {
 
     /// Every stored proposal of a validator, by slot: reads the proposals of the whole history.
     pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
+        self.proposals_where(|proposer| proposer == validator)
+    }
+
+    /// Every stored proposal of the wanted validators, by slot: reads the proposals of the whole history once.
+    pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
         let mut found = Vec::new();
         self.proposals_between(Slot::new(0), Slot::MAX, |proposal| {
-            if proposal.header.proposer_index == validator {
+            if wanted(proposal.header.proposer_index) {
                 found.push(proposal);
             }
         })?;

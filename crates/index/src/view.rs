@@ -41,6 +41,11 @@ impl IndexView {
         self.0.proposals_of(validator)
     }
 
+    /// See [`Index::proposals_where`].
+    pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
+        self.0.proposals_where(wanted)
+    }
+
     /// See [`Index::stats`]; what is counted since opening is zero.
     pub fn stats(&self) -> Stats {
         self.0.stats()

@@ -45,6 +45,7 @@ fn route(config: &RouteConfig) -> Option<alert::RouteConfig> {
             MinSeverity::Warning => Severity::Warning,
             MinSeverity::Critical => Severity::Critical,
         },
+        labels: config.labels.clone(),
         sink: SinkConfig::Webhook { url: config.url.clone(), secret },
     })
 }

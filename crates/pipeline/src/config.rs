@@ -3,12 +3,16 @@
 //! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
 //! defaults here, so the two cannot drift apart.
 
+mod watch;
+
 use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use watch::{GroupConfig, KillSwitchConfig, TriggerConfig, WatchConfig};
 
 /// Longer than this would hold up every finding whose first message is still unproven.
 const MAX_GATHER: Duration = Duration::from_secs(1);
@@ -27,8 +31,12 @@ pub struct Config {
     pub index: IndexConfig,
     pub detect: DetectConfig,
     pub alerts: AlertsConfig,
+    pub watch: WatchConfig,
     pub api: ApiConfig,
     pub log: LogConfig,
+    /// The file it came from, to read lists again.
+    #[serde(skip)]
+    pub source: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -150,6 +158,9 @@ pub struct RouteConfig {
     pub secret_env: Option<String>,
     #[serde(default)]
     pub min_severity: MinSeverity,
+    /// Only findings about validators with one of these labels, as `operator=acme` or `group=acme-1`.
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -190,8 +201,10 @@ impl Default for Config {
             index: IndexConfig::default(),
             detect: DetectConfig::default(),
             alerts: AlertsConfig::default(),
+            watch: WatchConfig::default(),
             api: ApiConfig::default(),
             log: LogConfig::default(),
+            source: None,
         }
     }
 }
@@ -284,7 +297,7 @@ impl Config {
     /// Reads and checks a file. Relative paths in it are relative to the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        Self::parse(&text, path)
+        Ok(Self { source: Some(path.into()), ..Self::parse(&text, path)? })
     }
 
     /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
@@ -318,6 +331,7 @@ impl Config {
                 *path = folder.join(&path);
             }
         }
+        self.watch.anchor(folder);
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -413,6 +427,11 @@ impl Config {
             if !is_http(&route.url) {
                 wrong(&at("url"), "is not an http(s) address".into());
             }
+            for (nth, label) in route.labels.iter().enumerate() {
+                if let Err(error) = label.parse::<detect::watch::Label>() {
+                    wrong(&at(&format!("labels[{nth}]")), error.to_string());
+                }
+            }
             match (&route.secret_file, &route.secret_env) {
                 (None, None) => {
                     wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
@@ -425,6 +444,7 @@ impl Config {
                 _ => {}
             }
         }
+        self.watch.problems(&mut problems);
         problems
     }
 }

@@ -14,9 +14,11 @@
 use crate::datadir::{DataDir, DataDirError};
 use crate::lanes::Shed;
 use crate::metrics::Metrics;
+use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch};
-use detect::{DetectConfig, Judged, LabelSource, Monitor, NoLabels, Offender, PeerNews, Unproven};
+use detect::watch::{Desk, Keeper, KeeperConfig, Labels, WatchList};
+use detect::{DetectConfig, Judged, Monitor, Offender, PeerNews, Unproven};
 use evidence::{Addressee, Evidence, Finding, IncidentState, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::sync::Arc;
@@ -57,11 +59,13 @@ pub struct Engine {
     pruned_before: Epoch,
     fold_after_epochs: u64,
     monitor: Monitor,
-    labels: Box<dyn LabelSource + Send>,
     /// Heard since the last batch.
     peer_news: Vec<PeerNews>,
     /// Everything before this moment was given to [`Self::process`].
     heard_until: UnixNs,
+    roster: Roster,
+    /// Shared with the detector of watched keys, which is one of the monitor's.
+    desk: Desk,
 }
 
 /// Peer news kept until the next batch; more than that in half a second is noise.
@@ -78,10 +82,19 @@ pub struct EngineParts {
     /// Epochs after which history is folded; 0: never.
     pub fold_after_epochs: u64,
     pub detect: DetectConfig,
+    pub watch: WatchParts,
     pub routes: Vec<Addressee>,
     pub metrics: Metrics,
     /// The wall clock, read only to stamp `recorded_at`.
     pub clock: fn() -> UnixNs,
+}
+
+/// Watched keys, as configured.
+#[derive(Default)]
+pub struct WatchParts {
+    pub list: Arc<WatchList>,
+    pub keeper: KeeperConfig,
+    pub desk: Desk,
 }
 
 impl Engine {
@@ -95,11 +108,15 @@ impl Engine {
         };
         let index = Index::open(&dir.index_path(), shape)?;
         let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-        let EngineParts { chain, keys, verifier, routes, metrics, clock, detect, fold_after_epochs, .. } = parts;
-        let labels: Box<dyn LabelSource + Send> = Box::new(NoLabels);
+        let EngineParts { chain, keys, verifier, routes, metrics, clock, detect, fold_after_epochs, watch, .. } = parts;
+        let mut roster = Roster::new(store.clone())?;
+        roster.set(watch.list, chain.registry());
+        let desk = watch.desk;
+        desk.set_labels(roster.labels().clone());
         let mut monitor = Monitor::new(&detect, &network);
+        monitor.add(Box::new(Keeper::new(watch.keeper, desk.clone())));
         let (open, offenders) = left_by_earlier_runs(&store)?;
-        let unsaid = monitor.restore(&open, &offenders, &chain, &*labels);
+        let unsaid = monitor.restore(&open, &offenders, &chain, &**roster.labels());
         for incident in unsaid.incidents {
             // One that is stored has gone on since.
             if store.incident(incident.id)?.is_none() {
@@ -118,15 +135,11 @@ impl Engine {
             pruned_before: Epoch::new(0),
             fold_after_epochs,
             monitor,
-            labels,
+            roster,
+            desk,
             peer_news: Vec::new(),
             heard_until: UnixNs(0),
         })
-    }
-
-    /// Who is who, for what members of incidents share.
-    pub fn set_labels(&mut self, labels: Box<dyn LabelSource + Send>) {
-        self.labels = labels;
     }
 
     /// Something about a peer: for the detectors, with the next batch.
@@ -154,7 +167,21 @@ impl Engine {
 
     /// Adds what a later state knows: validators, exits, contexts.
     pub fn add_state(&mut self, ssz: &[u8]) -> Result<(), EngineError> {
-        Ok(self.chain.add_state(ssz, &mut self.keys)?)
+        self.chain.add_state(ssz, &mut self.keys)?;
+        self.roster.resolve(self.chain.registry());
+        self.desk.set_labels(self.roster.labels().clone());
+        Ok(())
+    }
+
+    /// Groups and labels as they are from now on.
+    pub fn set_watch(&mut self, list: Arc<WatchList>) {
+        self.roster.set(list, self.chain.registry());
+        self.desk.set_labels(self.roster.labels().clone());
+    }
+
+    /// Who is who.
+    pub fn labels(&self) -> &Arc<Labels> {
+        self.roster.labels()
     }
 
     /// What a node reports as justified and finalized.
@@ -170,6 +197,10 @@ impl Engine {
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
         self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
+        let epoch = network.slot_at(now.0).epoch(network.preset());
+        if self.roster.observe(&verified, &self.chain, epoch)? {
+            self.desk.set_labels(self.roster.labels().clone());
+        }
         let processed = self.settle(verified)?;
         self.prune(now)?;
         Ok(processed)
@@ -204,7 +235,7 @@ impl Engine {
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
         let processed = self.settle(verified)?;
-        let last_words = self.monitor.finish(&self.chain, &*self.labels);
+        let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
         self.store.put_incidents(&last_words.incidents)?;
         Ok(processed)
     }
@@ -241,6 +272,9 @@ impl Engine {
             .into_iter()
             .map(|Judged { mut finding, evidence }| {
                 finding.recorded_at = recorded_at;
+                if let Some(subject) = &mut finding.validator {
+                    subject.labels = self.roster.labels().strings(subject.index);
+                }
                 (finding, evidence)
             })
             .collect();
@@ -278,7 +312,7 @@ impl Engine {
             included,
             peers: &peers,
             chain: &self.chain,
-            labels: &*self.labels,
+            labels: &**self.roster.labels(),
             heard_until: self.heard_until,
         });
         if !heard.incidents.is_empty() {

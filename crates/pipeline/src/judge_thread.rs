@@ -11,6 +11,7 @@ use crate::gaps::Watchkeeper;
 use crate::lanes::{LaneLimits, Lanes, Shed};
 use crate::status::Snapshot;
 use consensus::{Checkpoint, Root};
+use detect::watch::WatchList;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -37,6 +38,8 @@ pub enum Input {
     },
     /// Something about a peer.
     Peer(detect::PeerNews),
+    /// Other groups and labels.
+    Watch(Arc<WatchList>),
     /// Time goes on.
     Tick,
 }
@@ -115,6 +118,7 @@ impl Judge<'_> {
             }
             Input::Peer(news) => self.engine.note_peer(news),
             Input::Tick => self.ticked = true,
+            Input::Watch(list) => self.engine.set_watch(list),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
                 Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),

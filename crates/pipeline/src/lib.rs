@@ -15,6 +15,7 @@ pub mod datadir;
 pub mod engine;
 mod error;
 mod gaps;
+pub mod history;
 pub mod inspect;
 mod judge_thread;
 pub mod lanes;
@@ -27,5 +28,6 @@ pub mod replay;
 pub mod report;
 pub mod run;
 mod status;
+pub mod watch;
 
 pub use error::PipelineError;

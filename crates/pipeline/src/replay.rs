@@ -12,6 +12,7 @@ use crate::peer_news::peer_news;
 use chain::PubkeyCache;
 use consensus::{Network, Spec};
 use detect::DetectConfig;
+use detect::watch::Desk;
 use evidence::Store;
 use sources::capture::{CaptureError, CaptureFile, Entry, Located};
 use sources::intake::{ApiContent, Intake, Refusal};
@@ -32,6 +33,8 @@ pub struct ReplayOptions {
     pub batch_messages: usize,
     pub history_epochs: u64,
     pub detect: DetectConfig,
+    /// Groups and labels, as in the configuration's `[watch]`.
+    pub watch: crate::config::WatchConfig,
 }
 
 impl Default for ReplayOptions {
@@ -43,6 +46,7 @@ impl Default for ReplayOptions {
             batch_messages: 1024,
             history_epochs: crate::config::IndexConfig::default().history_epochs,
             detect: DetectConfig::default(),
+            watch: crate::config::WatchConfig::default(),
         }
     }
 }
@@ -278,6 +282,7 @@ impl Replay {
         })?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
+        let in_force = crate::run::watch_lists(&self.options.watch)?;
         let engine = Engine::open(
             &self.dir,
             EngineParts {
@@ -290,6 +295,7 @@ impl Replay {
                 routes: Vec::new(),
                 metrics: Metrics::new(),
                 clock: crate::clock::now,
+                watch: in_force.parts(&Desk::default()),
             },
         )?;
         self.session = Some(Session { engine, intake: Intake::new(network.clone()), network, batch: Vec::new(), now: UnixNs(0) });

@@ -19,10 +19,14 @@ use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
 use crate::node_task::{NodeTask, Wishes};
 use crate::status::{Snapshot, StatusPage};
+use crate::watch::page::KeyPage;
+use crate::watch::reload::{self, InForce};
+use crate::watch::switches::Switches;
 use crate::{alerts, clock};
 use alert::Dispatcher;
 use api::StatusSource as _;
 use consensus::Network;
+use detect::watch::Desk;
 use evidence::Store;
 use sources::api_stream::StreamConfig;
 use sources::gossip::GossipControl;
@@ -89,6 +93,8 @@ impl Watcher {
         let metrics = Metrics::new();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
+        let hangups = reload::hangups();
+        let (in_force, desk) = (watch_lists(&config.watch)?, Desk::default());
         let parts = EngineParts {
             chain: start.chain,
             keys: start.keys,
@@ -99,6 +105,7 @@ impl Watcher {
             routes: routes.names(),
             metrics: metrics.clone(),
             clock: clock::now,
+            watch: in_force.parts(&desk),
         };
         let engine = Engine::open(&dir, parts)?;
         let store = engine.store().clone();
@@ -147,6 +154,14 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
+        let mut switches = Switches::new(store.clone(), alerts::now)?;
+        switches.arm(&in_force)?;
+        let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
+        let ledger = switches.ledger();
+        let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
+        tasks.push(("kill switches", tokio::spawn(switches.run(lists_changed.clone(), cancel.clone()))));
+        tasks.push(("lists", tokio::spawn(reload::follow(config.source.clone(), in_force, hangups, lists, cancel.clone()))));
+        tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
         let feed = queue.downgrade();
         drop(queue);
 
@@ -158,6 +173,7 @@ impl Watcher {
             has_nodes: nodes.is_some(),
             gossip: control,
             gaps,
+            switches: ledger,
             metrics: metrics.clone(),
         });
         let mut api_address = None;
@@ -166,6 +182,7 @@ impl Watcher {
             let parts = api::ApiParts {
                 store: store.clone(),
                 status: page.clone(),
+                watch: keys,
                 registry: metrics.registry.clone(),
                 max_streams: config.api.max_streams,
                 max_connections: config.api.max_connections,
@@ -303,6 +320,25 @@ async fn tick(
                 metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
                 metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
             }
+        }
+    }
+}
+
+/// The lists as configured. Checked with the configuration, so problems are those of one made by hand.
+pub(crate) fn watch_lists(config: &crate::config::WatchConfig) -> Result<InForce, PipelineError> {
+    reload::reread(None, config.clone()).map_err(PipelineError::Usage)
+}
+
+/// Changed lists into the engine's queue.
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = changed.changed() => if changed.is_err() { return },
+        }
+        let list = changed.borrow_and_update().list.clone();
+        if queue.send(Input::Watch(list)).await.is_err() {
+            return;
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::watch::switches::Ledger;
 use api::{Gap, Head, NodeState, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
@@ -50,6 +51,7 @@ pub struct StatusPage {
     pub metrics: Metrics,
     /// Slots that were not watched, as of the start.
     pub gaps: Vec<Gap>,
+    pub switches: watch::Receiver<Arc<Ledger>>,
 }
 
 impl StatusPage {
@@ -73,6 +75,7 @@ impl StatusPage {
         if self.metrics.unproven.get() > 0 {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
         }
+        notices.extend(self.switches.borrow().fired.iter().map(|(group, fired)| fired.notice(group)));
         notices
     }
 }

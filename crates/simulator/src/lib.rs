@@ -52,6 +52,6 @@ mod world;
 pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};
 pub use error::SimError;
 pub use ledger::{Crime, GroundTruth};
-pub use network::{Progress, SimNetwork};
+pub use network::{Progress, SecondMachine, SimNetwork};
 pub use record::write_capture;
 pub use scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};

@@ -13,13 +13,14 @@
 
 use crate::error::SimError;
 use crate::genesis::config_yaml;
-use crate::ledger::{Crime, GroundTruth, Ledger};
+use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
 use crate::message::Sent;
 use crate::scenario::Scenario;
 use crate::world::World;
 use consensus::{Root, Slot};
 use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -57,9 +58,25 @@ pub struct SimNetwork {
     peers: Vec<String>,
     truth: Arc<Mutex<GroundTruth>>,
     progress: watch::Receiver<Progress>,
+    second_machine: SecondMachine,
     nodes: Vec<Node>,
     crier: JoinHandle<()>,
     stop: DropGuard,
+}
+
+/// The machine that signs with keys that are in use elsewhere. Clones name the same one.
+#[derive(Clone, Debug, Default)]
+pub struct SecondMachine(Arc<AtomicBool>);
+
+impl SecondMachine {
+    /// Switches it off: what it would have sent from now on is never said, and is no crime.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl SimNetwork {
@@ -97,7 +114,10 @@ impl SimNetwork {
         let truth = Arc::new(Mutex::new(GroundTruth::default()));
         let (progress_in, progress) = watch::channel(Progress::default());
         let (state_ssz, genesis_validators_root) = (world.genesis.state_ssz.clone(), world.genesis.validators_root);
+        let second_machine = SecondMachine::default();
         let crier = Crier {
+            second_machine: (world.scenario.second_node(), second_machine.clone()),
+            unsaid: Vec::new(),
             genesis_ns: genesis_time.saturating_mul(1_000_000_000),
             ledger: Ledger::new(genesis_validators_root, world.preset.slots_per_epoch),
             controls: nodes.iter().map(|node| node.control.clone()).collect(),
@@ -116,6 +136,7 @@ impl SimNetwork {
             peers,
             truth,
             progress,
+            second_machine,
             nodes,
             crier,
             stop: guard,
@@ -143,6 +164,11 @@ impl SimNetwork {
     /// Multiaddrs with `/p2p/`, one per node: the watcher dials all of them.
     pub fn peers(&self) -> &[String] {
         &self.peers
+    }
+
+    /// What an operator's kill switch would stop.
+    pub fn second_machine(&self) -> SecondMachine {
+        self.second_machine.clone()
     }
 
     /// Everything there was to find up to now.
@@ -258,6 +284,10 @@ fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
 
 /// Sends messages at their time and writes the ledger.
 struct Crier {
+    /// Its node, and whether it still runs.
+    second_machine: (usize, SecondMachine),
+    /// What it would have said since it was stopped.
+    unsaid: Vec<Vec<Claim>>,
     genesis_ns: u64,
     ledger: Ledger,
     controls: Vec<GossipControl>,
@@ -302,6 +332,15 @@ impl Crier {
     }
 
     async fn send(&mut self, message: &Sent) {
+        let (node, second_machine) = &self.second_machine;
+        if message.node == *node && second_machine.is_stopped() {
+            self.unsaid.push(message.claims.clone());
+            return;
+        }
+        // Nobody can repeat what was never said.
+        if !message.claims.is_empty() && self.unsaid.contains(&message.claims) {
+            return;
+        }
         let sent_at = unix_ns();
         let published = self.controls[message.node].publish(message.topic, &message.ssz).await;
         let mut truth = lock(&self.truth);

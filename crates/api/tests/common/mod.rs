@@ -56,6 +56,7 @@ impl Api {
             max_streams: MAX_STREAMS,
             max_connections: MAX_CONNECTIONS,
             header_timeout,
+            watch: Arc::new(TestKeys),
         };
         let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
@@ -127,7 +128,8 @@ pub fn anywhere() -> SocketAddr {
 }
 
 pub fn everyone(names: &[&str]) -> Vec<Addressee> {
-    names.iter().map(|name| Addressee { route: RouteName::new(name).unwrap(), min_severity: Severity::Info }).collect()
+    let everything = |name| Addressee { route: RouteName::new(name).unwrap(), min_severity: Severity::Info, labels: Vec::new() };
+    names.iter().copied().map(everything).collect()
 }
 
 pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
@@ -167,4 +169,50 @@ pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
         fork: ForkName::Fulu,
         details: Map::from_iter([("ahead_slots".into(), json!("1200"))]),
     })
+}
+
+/// 25 keys of one group, every fifth of which misses its duties.
+pub struct TestKeys;
+
+impl api::WatchSource for TestKeys {
+    fn groups(&self) -> Vec<api::WatchGroup> {
+        let kill_switch = api::KillSwitchView {
+            state: "ready".into(),
+            finding: None,
+            kind: None,
+            ordered_at: None,
+            attempts: 0,
+            took_ms: None,
+            answer: None,
+        };
+        vec![api::WatchGroup {
+            name: "acme".into(),
+            validators: 25,
+            unknown_keys: 1,
+            missing: 5,
+            missed_in_a_row: 3,
+            effectiveness: Some(0.987),
+            kill_switch: Some(kill_switch),
+        }]
+    }
+
+    fn keys(&self, after: Option<ValidatorIndex>, wanted: &api::KeyFilter, limit: usize) -> api::WatchPage {
+        let key = |index: u64| api::WatchedKey {
+            index: ValidatorIndex::new(index),
+            pubkey: PubkeyBytes::repeat_byte(index as u8),
+            groups: vec!["acme".into()],
+            labels: vec!["group=acme".into()],
+            duty: "active".into(),
+            state: "active_ongoing".into(),
+            effective_balance: consensus::Gwei::new(32_000_000_000),
+            last_vote: Some(Slot::new(900 + index)),
+            missed_in_a_row: if index.is_multiple_of(5) { 3 } else { 0 },
+            duties: 64,
+            voted: 61,
+            effectiveness: Some(0.95),
+        };
+        let first = after.map_or(0, |after| after.as_u64() + 1);
+        let matching: Vec<_> = (first..25).map(key).filter(|key| key.missed_in_a_row >= wanted.missed_in_a_row).collect();
+        api::WatchPage { has_more: matching.len() > limit, keys: matching.into_iter().take(limit).collect() }
+    }
 }

@@ -23,7 +23,8 @@ pub fn route(name: &str) -> RouteName {
 }
 
 pub fn everyone(names: &[&str]) -> Vec<Addressee> {
-    names.iter().map(|name| Addressee { route: route(name), min_severity: Severity::Info }).collect()
+    let everything = |name| Addressee { route: route(name), min_severity: Severity::Info, labels: Vec::new() };
+    names.iter().copied().map(everything).collect()
 }
 
 pub fn proof(content: u8) -> Arc<Evidence> {

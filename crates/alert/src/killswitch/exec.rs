@@ -1,0 +1,82 @@
+//! Running a program: fixed words, no shell, the order on its standard input, what it says kept in part.
+//!
+//! Its environment is `PATH`, `HOME`, `USER` and `LANG` of ours, and what the order is about; our secrets are not in it.
+
+use super::{MAX_ANSWER_BYTES, Order};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+/// After its end, for what is still in the pipes.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
+
+/// Dropped before its end (a timeout), it kills the program.
+pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_clear();
+    command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.env("SLASHWATCH_GROUP", order.kill_switch);
+    command.env("SLASHWATCH_ATTEMPT", order.attempt.to_string());
+    command.env("SLASHWATCH_TEST", if order.test { "1" } else { "0" });
+    if let Some(finding) = order.finding {
+        command.env("SLASHWATCH_FINDING", finding.id.to_string()).env("SLASHWATCH_KIND", &finding.kind);
+        if let Some(subject) = &finding.validator {
+            command.env("SLASHWATCH_VALIDATOR", subject.index.to_string());
+            command.env("SLASHWATCH_PUBKEY", subject.pubkey.to_string());
+        }
+    }
+    let mut child = command.spawn().map_err(|error| format!("{program} cannot be run: {error}; check the path and chmod +x"))?;
+    let mut body = serde_json::to_vec(order).expect("a finding has string keys only");
+    body.push(b'\n');
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    let status = {
+        let hand_over = async {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read its input is within its rights.
+                let _ = stdin.write_all(&body).await;
+            }
+        };
+        let talking = async { tokio::join!(hand_over, beginning(stdout, &mut said), beginning(stderr, &mut complained)) };
+        tokio::pin!(talking);
+        let mut is_silent = false;
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status,
+                _ = &mut talking, if !is_silent => is_silent = true,
+            }
+        };
+        // What it leaves running in the background may hold its output open for ever.
+        if !is_silent {
+            let _ = tokio::time::timeout(LAST_WORDS, talking).await;
+        }
+        status
+    };
+    let status = status.map_err(|error| format!("{program}: {error}"))?;
+    let words = [one_line(&said), one_line(&complained)].into_iter().filter(|text| !text.is_empty());
+    let words = words.collect::<Vec<_>>().join(" | ");
+    let told = if words.is_empty() { format!("{program}: {status}") } else { format!("{program}: {status}: {words}") };
+    if status.success() { Ok(told) } else { Err(told) }
+}
+
+/// The beginning of a stream; the rest is read and dropped, so that the program never waits for us.
+async fn beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = [0u8; 1024];
+    while let Ok(n) = stream.read(&mut buffer).await
+        && n > 0
+    {
+        let room = MAX_ANSWER_BYTES.saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..n.min(room)]);
+    }
+}
+
+fn one_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}

@@ -1,0 +1,182 @@
+//! Watched keys: groups with their kill switches, and each key's duties.
+
+use crate::findings::{number, understood};
+use crate::problem::Problem;
+use crate::server::Shared;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use consensus::{Gwei, PubkeyBytes, Root, Slot, ValidatorIndex};
+use evidence::Time;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// Keys on a page unless asked otherwise.
+const DEFAULT_LIMIT: usize = 100;
+/// Keys on a page at most.
+const MAX_LIMIT: usize = 1000;
+
+/// Says what is known of the watched keys. Asked once per request: it should answer from what is at hand.
+pub trait WatchSource: Send + Sync + 'static {
+    /// By name.
+    fn groups(&self) -> Vec<WatchGroup>;
+
+    /// Keys after `after`, ascending, that match.
+    fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
+}
+
+/// Nothing is watched.
+pub struct NoKeys;
+
+impl WatchSource for NoKeys {
+    fn groups(&self) -> Vec<WatchGroup> {
+        Vec::new()
+    }
+
+    fn keys(&self, _: Option<ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
+        WatchPage::default()
+    }
+}
+
+/// Which keys to show; all that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFilter {
+    pub group: Option<String>,
+    /// As in `operator=acme`.
+    pub label: Option<String>,
+    /// Only keys whose last so many duties were missed.
+    pub missed_in_a_row: u64,
+}
+
+/// Some keys.
+#[derive(Clone, Debug, Default)]
+pub struct WatchPage {
+    pub keys: Vec<WatchedKey>,
+    pub has_more: bool,
+}
+
+/// A group.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct WatchGroup {
+    pub name: String,
+    /// Members in the registry.
+    pub validators: u64,
+    /// Public keys that the registry does not have yet.
+    pub unknown_keys: u64,
+    /// Members that missed their last duty.
+    pub missing: u64,
+    /// Most duties that a member missed in a row.
+    pub missed_in_a_row: u64,
+    /// Mean over the members; null before the first epoch was judged.
+    pub effectiveness: Option<f64>,
+    /// Null if it has none.
+    pub kill_switch: Option<KillSwitchView>,
+}
+
+/// A group's kill switch.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct KillSwitchView {
+    /// `ready`, `ordered`, `done` or `failed`.
+    pub state: String,
+    /// The finding that fired it.
+    #[schema(value_type = Option<String>)]
+    pub finding: Option<Root>,
+    pub kind: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub ordered_at: Option<Time>,
+    pub attempts: u32,
+    pub took_ms: Option<u64>,
+    /// What the program or receiver said, or why it was not done.
+    pub answer: Option<String>,
+}
+
+/// A watched key.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct WatchedKey {
+    #[schema(value_type = String)]
+    pub index: ValidatorIndex,
+    #[schema(value_type = String)]
+    pub pubkey: PubkeyBytes,
+    pub groups: Vec<String>,
+    pub labels: Vec<String>,
+    /// `active`, `migrating`, `exited` or `offline`, as configured.
+    pub duty: String,
+    /// Its status on chain, in the beacon API's words.
+    pub state: String,
+    #[schema(value_type = String)]
+    pub effective_balance: Gwei,
+    /// Slot of its newest vote heard since the start.
+    #[schema(value_type = Option<String>)]
+    pub last_vote: Option<Slot>,
+    pub missed_in_a_row: u64,
+    /// Of the last 64 epochs judged, those it was on duty in.
+    pub duties: u64,
+    /// Of these, those it voted in.
+    pub voted: u64,
+    /// Share of the weights for source, target and head that its votes could have earned, 0 to 1; null before its first duty.
+    pub effectiveness: Option<f64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GroupsView {
+    schema: u64,
+    groups: Vec<WatchGroup>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeysView {
+    schema: u64,
+    validators: Vec<WatchedKey>,
+    /// Give it as `cursor` for the next page; null at the end.
+    next: Option<String>,
+}
+
+/// A query as received.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct KeysQuery {
+    /// From the page before (`next`).
+    cursor: Option<String>,
+    /// Only members of this group.
+    group: Option<String>,
+    /// Only keys with this label, as in `operator=acme`.
+    label: Option<String>,
+    /// Only keys that missed so many duties in a row.
+    missed_in_a_row: Option<String>,
+    /// 1 to 1000; 100 if not given.
+    limit: Option<String>,
+}
+
+/// Groups of watched keys.
+#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses((status = 200, description = "all groups", body = GroupsView)))]
+pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Json<GroupsView> {
+    Json(GroupsView { schema: 1, groups: shared.watch.groups() })
+}
+
+/// Watched keys, by index.
+#[utoipa::path(get, path = "/v1/watch/validators", tag = "watch", params(KeysQuery), responses(
+    (status = 200, description = "a page", body = KeysView),
+    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn validators(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<KeysQuery>, QueryRejection>,
+) -> Result<Json<KeysView>, Problem> {
+    let query = understood(query)?;
+    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
+        None => DEFAULT_LIMIT,
+        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
+        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
+    };
+    if query.label.as_ref().is_some_and(|label| !label.contains('=')) {
+        return Err(Problem::bad_request("label must be written as key=value"));
+    }
+    let after = number(&query.cursor, "cursor")?.map(ValidatorIndex::new);
+    let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
+    let wanted = KeyFilter { group: query.group, label: query.label, missed_in_a_row };
+    let page = shared.watch.keys(after, &wanted, limit);
+    let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
+    Ok(Json(KeysView { schema: 1, validators: page.keys, next }))
+}

@@ -1,0 +1,121 @@
+//! `slashwatch export interchange` and `slashwatch audit`: EIP-3076 files, out and in.
+
+use crate::exit::FAILED;
+use consensus::interchange::{SignedEpochs, SignedSlot};
+use detect::audit::{Contradiction, Counted};
+use indicatif::{ProgressBar, ProgressStyle};
+use pipeline::history::{Audit, AuditedKey, Form, History};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Messages named per key and sort in the text report; `--json` has more.
+const NAMED: usize = 5;
+
+pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
+    let history = History::open(data_dir)?;
+    let validators = history.validators(validators)?;
+    let bar = progress_bar(validators.len());
+    let file = history.export(&validators, form, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    println!("{}", serde_json::to_string_pretty(&file)?);
+    let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
+    let votes: usize = file.data.iter().map(|key| key.signed_attestations.len()).sum();
+    eprintln!(
+        "{} keys, {votes} attestations, {blocks} blocks: what the network was heard to say, not all that was signed",
+        file.data.len()
+    );
+    Ok(0)
+}
+
+pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
+    let history = History::open(data_dir)?;
+    let bar = progress_bar(0);
+    let report = history.audit(interchange, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => print!("{}", text(&report)),
+    }
+    Ok(if report.lacks_something() { FAILED } else { 0 })
+}
+
+fn text(report: &Audit) -> String {
+    let mut out = String::new();
+    let totals = &report.totals;
+    for key in &report.validators {
+        describe(key, &mut out);
+    }
+    for key in &report.unknown_keys {
+        let _ = writeln!(out, "key {key}: no validator of this network that is known here");
+    }
+    let _ = writeln!(
+        out,
+        "{} keys on {}: {} messages agree, {} votes and {} blocks were seen and are not in the file, {} contradict it, {} contradict each other",
+        totals.keys,
+        report.network,
+        totals.agreeing,
+        totals.absent_votes,
+        totals.absent_blocks,
+        totals.contradictions,
+        totals.slashable
+    );
+    let _ = writeln!(
+        out,
+        "not judged: {} seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
+        totals.before_record, totals.unheard_votes, totals.unheard_blocks
+    );
+    let verdict = match report.lacks_something() {
+        true => format!(
+            "the file LACKS something for {} keys: somebody else may be signing with them. Do not start a validator client with this file; \
+             find the second signer, then use `slashwatch export interchange` to complete it",
+            totals.keys_lacking
+        ),
+        false => "the file knows everything that was seen".into(),
+    };
+    let _ = writeln!(out, "{verdict}");
+    out
+}
+
+fn describe(key: &AuditedKey, out: &mut String) {
+    let audit = &key.audit;
+    let name = format!("validator {} ({})", key.index, key.pubkey);
+    let mut tell = |what: &str, count: u64, listed: Vec<String>| {
+        if count > 0 {
+            let more = if count > listed.len() as u64 { ", .." } else { "" };
+            let _ = writeln!(out, "{name}: {count} {what}: {}{more}", listed.join(", "));
+        }
+    };
+    tell("votes seen, not in the file", audit.absent_votes.count, first(&audit.absent_votes, vote));
+    tell("blocks seen, not in the file", audit.absent_blocks.count, first(&audit.absent_blocks, block));
+    tell("seen that contradict the file", audit.contradictions.count, first(&audit.contradictions, contradiction));
+    tell("seen that contradict each other", audit.slashable.count, first(&audit.slashable, contradiction));
+    tell("stretches without a vote", audit.gaps.count, first(&audit.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)));
+}
+
+fn first<T>(list: &Counted<T>, show: impl Fn(&T) -> String) -> Vec<String> {
+    list.listed.iter().take(NAMED).map(show).collect()
+}
+
+fn vote(vote: &SignedEpochs) -> String {
+    format!("{}->{}", vote.source_epoch, vote.target_epoch)
+}
+
+fn block(block: &SignedSlot) -> String {
+    format!("slot {}", block.slot)
+}
+
+fn contradiction(pair: &Contradiction) -> String {
+    match pair {
+        Contradiction::DoubleVote { seen, other } => format!("{} against {} (double vote)", vote(seen), vote(other)),
+        Contradiction::SurroundVote { seen, other } => format!("{} against {} (surround vote)", vote(seen), vote(other)),
+        Contradiction::DoubleProposal { seen, .. } => format!("{} twice (double proposal)", block(seen)),
+    }
+}
+
+fn progress_bar(length: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} key {pos}/{len} eta {eta}").expect("a constant template");
+    ProgressBar::new(length as u64).with_style(style)
+}

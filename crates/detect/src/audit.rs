@@ -1,0 +1,369 @@
+//! An operator's record of what its keys signed (EIP-3076) against what the network saw them sign.
+//!
+//! | what | means |
+//! |---|---|
+//! | *absent*: seen, and not in the file | somebody else signs with the key, or the record was lost |
+//! | *contradiction*: seen, and slashable together with something in the file | the same, and the key is lost |
+//! | *slashable*: two seen messages that contradict each other | the key is lost, whatever the file says |
+//! | *unheard*: in the file, never seen | the message did not get far, or nobody of ours was near |
+//! | *gap*: epochs within the file's record without a vote in either | the key was silent |
+//!
+//! A file may be pruned or minimal: then it says "nothing at or below this" instead of listing messages. So what was seen
+//! below the lowest target of a key in the file is not judged, only counted; and an entry without a signing root stands for every
+//! message of its source and target (as the only one of its key, also for lower ones).
+//!
+//! Worked example: file `(3,4) (4,5)`, seen `(1,2) (3,4) (4,5)' (5,6)`, where `'` has another root: `(1,2)` is before the
+//! record, `(3,4)` agrees, `(4,5)'` contradicts, `(5,6)` is absent.
+
+use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
+use consensus::{Epoch, Root, Slot};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Messages listed of each sort and key; all are counted.
+pub const MAX_LISTED: usize = 100;
+
+/// What the network saw of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Every vote has its root.
+    pub votes: Vec<SignedEpochs>,
+    pub blocks: Vec<SignedSlot>,
+}
+
+/// Two messages that may not both be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Contradiction {
+    DoubleVote { seen: SignedEpochs, other: SignedEpochs },
+    SurroundVote { seen: SignedEpochs, other: SignedEpochs },
+    DoubleProposal { seen: SignedSlot, other: SignedSlot },
+}
+
+/// Epochs, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Epochs {
+    pub first: Epoch,
+    pub last: Epoch,
+}
+
+/// A list cut at [`MAX_LISTED`], with its full length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted<T> {
+    pub count: u64,
+    pub listed: Vec<T>,
+}
+
+impl<T> Default for Counted<T> {
+    fn default() -> Self {
+        Self { count: 0, listed: Vec::new() }
+    }
+}
+
+impl<T> Counted<T> {
+    fn push(&mut self, item: T) {
+        self.count += 1;
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(item);
+        }
+    }
+}
+
+/// What there is to say about one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KeyAudit {
+    /// Seen and in the file.
+    pub agreeing: u64,
+    pub absent_votes: Counted<SignedEpochs>,
+    pub absent_blocks: Counted<SignedSlot>,
+    /// With something in the file.
+    pub contradictions: Counted<Contradiction>,
+    /// Among what was seen.
+    pub slashable: Counted<Contradiction>,
+    /// Seen before the file's record of this key begins.
+    pub before_record: u64,
+    pub unheard_votes: u64,
+    pub unheard_blocks: u64,
+    pub gaps: Counted<Epochs>,
+}
+
+impl KeyAudit {
+    /// The file does not know everything that the network saw.
+    pub fn lacks_something(&self) -> bool {
+        self.absent_votes.count + self.absent_blocks.count + self.contradictions.count > 0
+    }
+}
+
+/// Compares one key's record with what was seen of it. `file`: all histories of that key.
+pub fn audit(file: &[&SigningHistory], seen: &Seen) -> KeyAudit {
+    let mut report = KeyAudit::default();
+    votes(file, seen, &mut report);
+    blocks(file, seen, &mut report);
+    report
+}
+
+fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
+    let recorded = Votes::new(file.iter().flat_map(|history| &history.signed_attestations).copied());
+    let heard = Votes::new(seen.votes.iter().copied());
+    let begins = recorded.all.first().map(|vote| vote.target_epoch);
+    let mut found: BTreeSet<SignedEpochs> = BTreeSet::new();
+    for vote in &heard.all {
+        for contradiction in recorded.contradicting(vote) {
+            report.contradictions.push(contradiction);
+        }
+        // Each pair once.
+        for contradiction in heard.contradicting(vote).filter(|pair| pair.votes().is_none_or(|(seen, other)| seen < other)) {
+            report.slashable.push(contradiction);
+        }
+        match recorded.entry_for(vote) {
+            Some(entry) => {
+                report.agreeing += 1;
+                found.insert(entry);
+            }
+            None if begins.is_some_and(|begins| vote.target_epoch < begins) => report.before_record += 1,
+            None => report.absent_votes.push(*vote),
+        }
+    }
+    report.unheard_votes = recorded.all.iter().filter(|entry| !found.contains(entry)).count() as u64;
+    let targets: BTreeSet<Epoch> = recorded.all.iter().chain(&heard.all).map(|vote| vote.target_epoch).collect();
+    let within = |target: &&Epoch| begins.is_some_and(|begins| begins <= **target);
+    let targets: Vec<Epoch> = targets.iter().filter(within).copied().collect();
+    for pair in targets.windows(2) {
+        let (first, last) = (pair[0].saturating_add(1), pair[1].saturating_sub(1));
+        if first <= last {
+            report.gaps.push(Epochs { first, last });
+        }
+    }
+}
+
+fn blocks(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
+    let mut recorded: BTreeMap<Slot, BTreeSet<Option<Root>>> = BTreeMap::new();
+    for block in file.iter().flat_map(|history| &history.signed_blocks) {
+        recorded.entry(block.slot).or_default().insert(block.signing_root);
+    }
+    let mut heard: BTreeMap<Slot, BTreeSet<Option<Root>>> = BTreeMap::new();
+    for block in &seen.blocks {
+        heard.entry(block.slot).or_default().insert(block.signing_root);
+    }
+    let begins = recorded.keys().next().copied();
+    for (slot, roots) in &heard {
+        let in_file = recorded.get(slot);
+        for (nth, root) in roots.iter().enumerate() {
+            let block = SignedSlot { slot: *slot, signing_root: *root };
+            for other in roots.iter().skip(nth + 1) {
+                let other = SignedSlot { slot: *slot, signing_root: *other };
+                report.slashable.push(Contradiction::DoubleProposal { seen: block, other });
+            }
+            match in_file {
+                Some(entries) if entries.contains(&None) || entries.contains(root) => report.agreeing += 1,
+                Some(entries) => {
+                    for other in entries {
+                        let other = SignedSlot { slot: *slot, signing_root: *other };
+                        report.contradictions.push(Contradiction::DoubleProposal { seen: block, other });
+                    }
+                    report.absent_blocks.push(block);
+                }
+                None if begins.is_some_and(|begins| *slot < begins) => report.before_record += 1,
+                None => report.absent_blocks.push(block),
+            }
+        }
+    }
+    let unheard = recorded.iter().filter(|(slot, _)| !heard.contains_key(slot));
+    report.unheard_blocks = unheard.map(|(_, roots)| roots.len() as u64).sum();
+}
+
+impl Contradiction {
+    fn votes(&self) -> Option<(SignedEpochs, SignedEpochs)> {
+        match self {
+            Self::DoubleVote { seen, other } | Self::SurroundVote { seen, other } => Some((*seen, *other)),
+            Self::DoubleProposal { .. } => None,
+        }
+    }
+}
+
+/// Votes by target, with what decides about surrounds without comparing all pairs.
+struct Votes {
+    /// By target, then source, then root; unique.
+    all: Vec<SignedEpochs>,
+    /// Of `all[..=n]`, the one with the greatest source.
+    greatest_source: Vec<usize>,
+    /// Of `all[n..]`, the one with the least source.
+    least_source: Vec<usize>,
+}
+
+impl Votes {
+    fn new(votes: impl Iterator<Item = SignedEpochs>) -> Self {
+        let mut all: Vec<SignedEpochs> = votes.collect();
+        all.sort_by_key(|vote| (vote.target_epoch, vote.source_epoch, vote.signing_root));
+        all.dedup();
+        let mut greatest_source: Vec<usize> = Vec::with_capacity(all.len());
+        for (n, vote) in all.iter().enumerate() {
+            let best = greatest_source.last().copied().filter(|best: &usize| all[*best].source_epoch >= vote.source_epoch);
+            greatest_source.push(best.unwrap_or(n));
+        }
+        let mut least_source: Vec<usize> = vec![0; all.len()];
+        for n in (0..all.len()).rev() {
+            let best = least_source.get(n + 1).copied().filter(|best| all[*best].source_epoch <= all[n].source_epoch);
+            least_source[n] = best.unwrap_or(n);
+        }
+        Self { all, greatest_source, least_source }
+    }
+
+    fn at_target(&self, target: Epoch) -> std::ops::Range<usize> {
+        let from = self.all.partition_point(|vote| vote.target_epoch < target);
+        let to = self.all.partition_point(|vote| vote.target_epoch <= target);
+        from..to
+    }
+
+    /// What a vote is slashable with: every double vote, and one surround each way, the widest.
+    fn contradicting(&self, vote: &SignedEpochs) -> impl Iterator<Item = Contradiction> {
+        let seen = *vote;
+        let at = self.at_target(vote.target_epoch);
+        let inner = at.start.checked_sub(1).map(|last| self.all[self.greatest_source[last]]);
+        let inner = inner.filter(|inner| inner.source_epoch > seen.source_epoch);
+        let outer = self.least_source.get(at.end).map(|least| self.all[*least]);
+        let outer = outer.filter(|outer| outer.source_epoch < seen.source_epoch);
+        let doubles = self.all[at].iter().filter(move |other| {
+            other.source_epoch != seen.source_epoch
+                || (other.signing_root.is_some() && seen.signing_root.is_some() && other.signing_root != seen.signing_root)
+        });
+        let doubles = doubles.map(move |other| Contradiction::DoubleVote { seen, other: *other });
+        let surrounds = inner.into_iter().chain(outer).map(move |other| Contradiction::SurroundVote { seen, other });
+        // The highest source and target of two different votes are no vote.
+        let is_mark = self.mark().is_some();
+        doubles.chain(surrounds).filter(move |_| !is_mark)
+    }
+
+    /// The one entry of a minimal record.
+    fn mark(&self) -> Option<SignedEpochs> {
+        match self.all.as_slice() {
+            [mark] if mark.signing_root.is_none() => Some(*mark),
+            _ => None,
+        }
+    }
+
+    /// The entry that knows of a seen vote.
+    fn entry_for(&self, vote: &SignedEpochs) -> Option<SignedEpochs> {
+        let is_covered = |mark: &SignedEpochs| vote.target_epoch <= mark.target_epoch && vote.source_epoch <= mark.source_epoch;
+        if let Some(mark) = self.mark().filter(is_covered) {
+            return Some(mark);
+        }
+        self.all[self.at_target(vote.target_epoch)].iter().copied().find(|entry| {
+            entry.source_epoch == vote.source_epoch && (entry.signing_root.is_none() || entry.signing_root == vote.signing_root)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::PubkeyBytes;
+
+    /// `root` 0: none.
+    fn vote(source: u64, target: u64, root: u8) -> SignedEpochs {
+        SignedEpochs {
+            source_epoch: Epoch::new(source),
+            target_epoch: Epoch::new(target),
+            signing_root: (root > 0).then(|| Root::repeat_byte(root)),
+        }
+    }
+
+    fn block(slot: u64, root: u8) -> SignedSlot {
+        SignedSlot { slot: Slot::new(slot), signing_root: (root > 0).then(|| Root::repeat_byte(root)) }
+    }
+
+    fn check(file: &[SignedEpochs], seen: &[SignedEpochs]) -> KeyAudit {
+        let history = SigningHistory { pubkey: PubkeyBytes::ZERO, signed_blocks: Vec::new(), signed_attestations: file.to_vec() };
+        audit(&[&history], &Seen { votes: seen.to_vec(), blocks: Vec::new() })
+    }
+
+    #[test]
+    fn the_worked_example() {
+        let report = check(&[vote(3, 4, 1), vote(4, 5, 1)], &[vote(1, 2, 1), vote(3, 4, 1), vote(4, 5, 2), vote(5, 6, 1)]);
+        assert_eq!((report.before_record, report.agreeing), (1, 1));
+        assert_eq!(report.contradictions.listed, [Contradiction::DoubleVote { seen: vote(4, 5, 2), other: vote(4, 5, 1) }]);
+        assert_eq!(report.absent_votes.listed, [vote(4, 5, 2), vote(5, 6, 1)]);
+        assert_eq!((report.unheard_votes, report.slashable.count), (1, 0));
+        assert!(report.lacks_something());
+    }
+
+    #[test]
+    fn a_full_record_lacks_nothing_with_or_without_roots() {
+        let seen = [vote(1, 2, 1), vote(2, 3, 1), vote(5, 6, 1)];
+        for file in [seen.to_vec(), seen.iter().map(|v| SignedEpochs { signing_root: None, ..*v }).collect()] {
+            let report = check(&file, &seen);
+            assert_eq!((report.agreeing, report.unheard_votes, report.lacks_something()), (3, 0, false));
+            assert_eq!(report.gaps.listed, [Epochs { first: Epoch::new(4), last: Epoch::new(5) }]);
+        }
+    }
+
+    #[test]
+    fn a_minimal_record_covers_what_is_at_or_below_it() {
+        let file = [vote(6, 9, 0)];
+        let report = check(&file, &[vote(1, 2, 1), vote(5, 9, 1), vote(6, 8, 1)]);
+        assert_eq!((report.agreeing, report.lacks_something()), (3, false));
+        let report = check(&file, &[vote(9, 10, 1), vote(7, 9, 1)]);
+        assert_eq!(report.absent_votes.listed, [vote(7, 9, 1), vote(9, 10, 1)]);
+        assert_eq!(report.contradictions.count, 0, "a mark is no message");
+    }
+
+    #[test]
+    fn surrounds_are_found_both_ways() {
+        let report = check(&[vote(3, 4, 1), vote(2, 9, 1)], &[vote(2, 5, 2), vote(4, 8, 2)]);
+        let pairs = [
+            Contradiction::SurroundVote { seen: vote(2, 5, 2), other: vote(3, 4, 1) },
+            Contradiction::SurroundVote { seen: vote(4, 8, 2), other: vote(2, 9, 1) },
+        ];
+        assert_eq!(report.contradictions.listed, pairs);
+        let report = check(&[], &[vote(1, 9, 1), vote(2, 5, 1), vote(5, 9, 2)]);
+        assert_eq!(report.slashable.count, 2, "{:?}", report.slashable.listed);
+        assert_eq!(report.absent_votes.count, 3);
+    }
+
+    #[test]
+    fn blocks_by_slot_and_root() {
+        let history = SigningHistory {
+            pubkey: PubkeyBytes::ZERO,
+            signed_blocks: vec![block(10, 1), block(11, 0), block(12, 1), block(13, 1)],
+            signed_attestations: Vec::new(),
+        };
+        let blocks = vec![block(9, 1), block(10, 1), block(11, 7), block(12, 2), block(12, 3), block(14, 1)];
+        let report = audit(&[&history], &Seen { votes: Vec::new(), blocks });
+        assert_eq!((report.agreeing, report.before_record, report.unheard_blocks), (2, 1, 1));
+        assert_eq!(report.absent_blocks.listed, [block(12, 2), block(12, 3), block(14, 1)]);
+        assert_eq!((report.contradictions.count, report.slashable.count), (2, 1));
+    }
+
+    #[test]
+    fn lists_are_cut_and_counted() {
+        let seen: Vec<SignedEpochs> = (0..500).map(|n| vote(n, n + 1, 1)).collect();
+        let report = check(&[vote(0, 1, 1)], &seen);
+        assert_eq!((report.absent_votes.count, report.absent_votes.listed.len()), (499, MAX_LISTED));
+    }
+
+    /// Against the rule on all pairs.
+    #[test]
+    fn nothing_that_contradicts_is_overlooked() {
+        let mut state = 7u64;
+        let mut next = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        for _ in 0..500 {
+            let mut some =
+                |n: usize| -> Vec<SignedEpochs> { (0..n).map(|_| vote(next(8), next(8), 1 + next(3) as u8)).collect() };
+            let (file, seen) = (some(6), some(4));
+            let report = check(&file, &seen);
+            let slashable = |a: &SignedEpochs, b: &SignedEpochs| {
+                let surrounds =
+                    |a: &SignedEpochs, b: &SignedEpochs| a.source_epoch < b.source_epoch && b.target_epoch < a.target_epoch;
+                (a != b && a.target_epoch == b.target_epoch) || surrounds(a, b) || surrounds(b, a)
+            };
+            let wanted: BTreeSet<SignedEpochs> =
+                seen.iter().filter(|vote| file.iter().any(|entry| slashable(vote, entry))).copied().collect();
+            let found: BTreeSet<SignedEpochs> =
+                report.contradictions.listed.iter().filter_map(|pair| pair.votes()).map(|(seen, _)| seen).collect();
+            assert_eq!(found, wanted, "file {file:?}, seen {seen:?}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What the detector of watched keys shares with the rest of the program: it reads who is watched, it leaves what it knows of
+//! them. Both are whole values behind a pointer; the lock is held to copy the pointer.
+
+use super::{KeyStatus, Labels};
+use consensus::Slot;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is known of all watched keys at the end of a slot.
+#[derive(Clone, Debug, Default)]
+pub struct WatchReport {
+    /// The slot that ended last.
+    pub slot: Slot,
+    pub labels: Arc<Labels>,
+    /// Ascending by validator; exactly those that `labels` watches, once the first slot has ended.
+    pub keys: Vec<KeyStatus>,
+}
+
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Desk {
+    labels: Arc<Mutex<Arc<Labels>>>,
+    report: Arc<Mutex<Arc<WatchReport>>>,
+}
+
+impl Desk {
+    /// Who is watched from now on.
+    pub fn set_labels(&self, labels: Arc<Labels>) {
+        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
+    }
+
+    pub fn labels(&self) -> Arc<Labels> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn publish(&self, report: WatchReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(report);
+    }
+
+    pub fn report(&self) -> Arc<WatchReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

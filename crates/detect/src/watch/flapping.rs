@@ -1,0 +1,96 @@
+//! `flapping_keys`: many keys of one label miss together and come back together. A validator client that restarts looks like
+//! this, and restarts are how keys were lost on 2 February 2021.
+//!
+//! **The idea.** Put the duties of a label's keys in order of their slots. A slot is *down* when nearly all on duty missed, *up*
+//! when nearly all voted; slots without a duty, and those in which the whole network did badly, say nothing. A stretch of down
+//! slots with at least `keys` misses that ends with an up slot is a flap.
+//!
+//! ```text
+//! slot     10  11  12  13  14  15
+//! on duty   2   3   0   2   2   3       keys = 5, percent = 80
+//! missed    0   3       2   2   0       a flap: 7 keys, slots 11 to 14
+//! ```
+//!
+//! **False alarms considered.** Single misses (one in 200 duties: five in a row are none by chance); a bad slot of the whole
+//! network; keys that stay away (an outage, told as `missed_duties`: a stretch of more than [`LONGEST_EPOCHS`] is no flap).
+
+use consensus::{Slot, ValidatorIndex};
+
+/// A longer stretch is an outage.
+pub(super) const LONGEST_EPOCHS: u64 = 16;
+/// Keys named.
+const EXAMPLES: usize = 16;
+
+/// A label's keys on duty in a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SlotDuties {
+    pub due: u64,
+    pub missed: Vec<ValidatorIndex>,
+}
+
+/// A restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Flap {
+    pub first: Slot,
+    /// The last slot of the stretch.
+    pub last: Slot,
+    pub n_missed: u64,
+    pub examples: Vec<ValidatorIndex>,
+}
+
+/// Where a label stands between two slots.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stretch(Option<Flap>);
+
+impl Stretch {
+    /// The next slot in which somebody was on duty. `longest`: in slots.
+    pub fn next(&mut self, slot: Slot, duties: &SlotDuties, keys: u64, percent: u64, longest: u64) -> Option<Flap> {
+        let missed = duties.missed.len() as u64;
+        if duties.due == 0 {
+            return None;
+        }
+        if missed * 100 >= percent * duties.due {
+            let flap = self.0.get_or_insert_with(|| Flap { first: slot, last: slot, n_missed: 0, examples: Vec::new() });
+            flap.last = slot;
+            flap.n_missed += missed;
+            let room = EXAMPLES.saturating_sub(flap.examples.len());
+            flap.examples.extend(duties.missed.iter().take(room));
+            return None;
+        }
+        if (duties.due - missed) * 100 < percent * duties.due {
+            // Neither up nor down: goes on as it was.
+            return None;
+        }
+        let flap = self.0.take()?;
+        let length = flap.last.as_u64().saturating_sub(flap.first.as_u64()) + 1;
+        (flap.n_missed >= keys && length <= longest).then_some(flap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of (slot, on duty, missed).
+    fn flaps(rows: &[(u64, u64, u64)]) -> Vec<(u64, u64, u64)> {
+        let mut stretch = Stretch::default();
+        let each = rows.iter().filter_map(|(slot, due, missed)| {
+            let duties = SlotDuties { due: *due, missed: (0..*missed).map(ValidatorIndex::new).collect() };
+            stretch.next(Slot::new(*slot), &duties, 5, 80, 16 * 32)
+        });
+        each.map(|flap| (flap.first.as_u64(), flap.last.as_u64(), flap.n_missed)).collect()
+    }
+
+    #[test]
+    fn the_worked_example() {
+        assert_eq!(flaps(&[(10, 2, 0), (11, 3, 3), (12, 0, 0), (13, 2, 2), (14, 2, 2), (15, 3, 0)]), [(11, 14, 7)]);
+    }
+
+    #[test]
+    fn few_misses_and_long_outages_are_none() {
+        assert_eq!(flaps(&[(1, 2, 2), (2, 2, 2), (3, 2, 0)]), [], "four keys");
+        assert_eq!(flaps(&[(1, 10, 5), (2, 10, 5), (3, 10, 0)]), [], "half of them");
+        assert_eq!(flaps(&[(1, 9, 9), (600, 9, 9), (601, 9, 0)]), [], "an outage");
+        assert_eq!(flaps(&[(1, 9, 9), (2, 9, 4), (3, 9, 0)]), [(1, 1, 9)], "a slot that says nothing in between");
+    }
+}

@@ -1,0 +1,437 @@
+//! The detector of watched keys: follows each key's duties, and says what is wrong with them.
+//!
+//! | kind | when | severity |
+//! |---|---|---|
+//! | `missed_duties` | keys of a group missed `missed_in_a_row` epochs in a row; an incident per group while it lasts | warning |
+//! | `flapping_keys` | see [`flapping`](super::flapping); an incident per label | warning |
+//! | `dormant_key_signed` | a key that should be silent, or has exited, signed something for a slot since it should be | critical |
+//! | `second_signer` | a watched key contradicted itself: two machines sign with it, or one without its memory | critical |
+//!
+//! An epoch is judged when a quarter of the next one is over: by then its last votes came single, in aggregates and in a
+//! block. A key counts as missing only if
+//!
+//! - the registry has it as active in that epoch, and its duty is `active`;
+//! - we listened for the whole epoch, without a pause;
+//! - the network as a whole voted, or was heard, to at least `network_percent`.
+//!
+//! **False alarms considered.** Our own outage or bad connection (the network's share falls with it); a finality incident; a key
+//! that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
+//! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count).
+//!
+//! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
+
+use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
+use super::record::{Done, KeyRecord};
+use super::sheet::{Bitmap, Cast, Sheet};
+use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
+use crate::monitor::{Batch, Detector, Oddity, Offender, Sighting, Signal, View};
+use consensus::{Epoch, Root, Slot, ValidatorIndex};
+use evidence::Severity;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use verify::{Heard, UnixNs, Vote};
+
+/// Epochs whose votes are entered: two behind, the current and the next.
+const KEPT_SHEETS: u64 = 4;
+/// Keys named in details.
+const EXAMPLES: usize = 32;
+/// A dormant key that goes on signing is told again after so many epochs.
+const TELL_AGAIN_EPOCHS: u64 = 225;
+/// Epochs without a further sighting after which an incident is over.
+const MISSED_CLOSES_EPOCHS: u64 = 2;
+const FLAPPING_CLOSES_EPOCHS: u64 = 32;
+
+/// Thresholds: `[watch]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeeperConfig {
+    pub missed_in_a_row: u32,
+    pub flapping_keys: u64,
+    pub flapping_percent: u64,
+    pub network_percent: u64,
+}
+
+impl Default for KeeperConfig {
+    fn default() -> Self {
+        Self { missed_in_a_row: 3, flapping_keys: 5, flapping_percent: 80, network_percent: 80 }
+    }
+}
+
+/// See the module.
+pub struct Keeper {
+    config: KeeperConfig,
+    desk: Desk,
+    labels: Arc<Labels>,
+    watched: Bitmap,
+    records: BTreeMap<ValidatorIndex, KeyRecord>,
+    sheets: BTreeMap<Epoch, Sheet>,
+    /// Since when each dormant key should be silent.
+    dormant_since: HashMap<ValidatorIndex, Slot>,
+    /// Slot of the signature that was told last.
+    dormant_told: HashMap<ValidatorIndex, Slot>,
+    stretches: HashMap<Label, Stretch>,
+    /// We listen without a pause since the beginning of this slot.
+    listening_since: Option<Slot>,
+    last_ended: Slot,
+    judged: Option<Epoch>,
+}
+
+impl Keeper {
+    pub fn new(config: KeeperConfig, desk: Desk) -> Self {
+        Self {
+            config,
+            desk,
+            labels: Arc::default(),
+            watched: Bitmap::default(),
+            records: BTreeMap::new(),
+            sheets: BTreeMap::new(),
+            dormant_since: HashMap::new(),
+            dormant_told: HashMap::new(),
+            stretches: HashMap::new(),
+            listening_since: None,
+            last_ended: Slot::new(0),
+            judged: None,
+        }
+    }
+
+    /// Takes over who is watched, if that changed. What is known of those who stay stays.
+    fn look_at_desk(&mut self, now: Slot, view: &View<'_>) {
+        let labels = self.desk.labels();
+        if Arc::ptr_eq(&labels, &self.labels) {
+            return;
+        }
+        let mut known = std::mem::take(&mut self.records);
+        let mut since = std::mem::take(&mut self.dormant_since);
+        for (validator, set) in labels.watched() {
+            let pubkey = || view.chain.registry().pubkey_bytes(validator).unwrap_or_default();
+            let record = known.remove(&validator).unwrap_or_else(|| KeyRecord::new(pubkey()));
+            self.records.insert(validator, record);
+            if set.duty.is_dormant() {
+                self.dormant_since.insert(validator, since.remove(&validator).unwrap_or(now));
+            }
+        }
+        self.watched = Bitmap::of(self.records.keys().copied());
+        self.dormant_told.retain(|validator, _| self.records.contains_key(validator));
+        self.labels = labels;
+    }
+
+    fn vote(&mut self, vote: &Vote, view: &View<'_>, out: &mut Vec<Signal>) {
+        let (epoch, now) = (vote.data.target.epoch, view.facts.now().epoch(view.network().preset()));
+        // Nearly every vote has none of them.
+        let ours: Vec<ValidatorIndex> = vote.indices.iter().copied().filter(|validator| self.watched.has(*validator)).collect();
+        for validator in &ours {
+            self.signed(*validator, vote.data.slot, epoch, &vote.heard, "vote", view, out);
+            if let Some(record) = self.records.get_mut(validator) {
+                record.last_vote = record.last_vote.max(Some(vote.data.slot));
+            }
+            // Votes for absurd epochs are facts about the vote, not about a duty.
+            if epoch > now.saturating_add(1) || epoch.saturating_add(KEPT_SHEETS - 1) < now {
+                continue;
+            }
+            let is_new = self.sheets.entry(epoch).or_default().enter(*validator, vote);
+            if is_new
+                && self.judged.is_some_and(|judged| epoch <= judged)
+                && let Some(record) = self.records.get_mut(validator)
+            {
+                record.alive();
+            }
+        }
+        if let (Some(shuffling), Some(sheet)) = (&vote.shuffling, self.sheets.get_mut(&epoch))
+            && sheet.shuffling.is_none()
+        {
+            sheet.shuffling = Some(shuffling.clone());
+        }
+    }
+
+    /// A signature of a watched key: an alarm if the key should be silent.
+    #[expect(clippy::too_many_arguments, reason = "what was signed, by whom, for when and where it was heard")]
+    fn signed(
+        &mut self,
+        validator: ValidatorIndex,
+        slot: Slot,
+        epoch: Epoch,
+        heard: &Heard,
+        what: &str,
+        view: &View<'_>,
+        out: &mut Vec<Signal>,
+    ) {
+        let has_exited = view.chain.registry().record(validator).is_some_and(|record| record.exit_epoch <= epoch);
+        let duty = self.labels.get(validator).map_or("", |set| set.duty.as_str());
+        let (silent_since, why) = match self.dormant_since.get(&validator) {
+            Some(since) => (*since, duty),
+            // What is heard late of the time before its exit has a smaller epoch.
+            None if has_exited => (epoch.start_slot(view.network().preset()), "exited on chain"),
+            None => return,
+        };
+        let again = TELL_AGAIN_EPOCHS * view.network().preset().slots_per_epoch;
+        let was_told = self.dormant_told.get(&validator).is_some_and(|told| slot.as_u64() < told.as_u64().saturating_add(again));
+        if slot < silent_since || was_told {
+            return;
+        }
+        self.dormant_told.insert(validator, slot);
+        out.push(Signal::Anomaly(Oddity {
+            kind: "dormant_key_signed",
+            key: validator.to_string(),
+            severity: Severity::Critical,
+            slot,
+            validator: Some(validator),
+            first_seen: heard.at,
+            second_seen: None,
+            sources: vec![heard.source.label().to_owned()],
+            details: object(json!({
+                "duty": why,
+                "signed": what,
+                "silent_since_slot": silent_since,
+                "groups": self.groups_of(validator),
+            })),
+        }));
+    }
+
+    fn second_signer(&self, offender: &Offender, out: &mut Vec<Signal>) {
+        let finding = &offender.finding;
+        let Some(subject) = finding.validator.as_ref().filter(|subject| self.watched.has(subject.index)) else { return };
+        let apart = finding.second_seen.map(|second| second.since(finding.first_seen).as_millis() as u64);
+        let kin: Map<String, Value> = self
+            .labels
+            .of(subject.index)
+            .iter()
+            .map(|label| (label.to_string(), json!(self.labels.watched().filter(|(_, set)| set.labels.contains(label)).count())))
+            .collect();
+        out.push(Signal::Anomaly(Oddity {
+            kind: "second_signer",
+            key: subject.index.to_string(),
+            severity: Severity::Critical,
+            slot: finding.slot,
+            validator: Some(subject.index),
+            first_seen: UnixNs(finding.first_seen.as_unix_ns()),
+            second_seen: finding.second_seen.map(|second| UnixNs(second.as_unix_ns())),
+            sources: finding.sources.clone(),
+            details: object(json!({
+                "offence": finding.kind,
+                "finding": finding.id,
+                "apart_ms": apart,
+                "groups": self.groups_of(subject.index),
+                "watched_keys_with_the_same_label": kin,
+            })),
+        }));
+    }
+
+    fn groups_of(&self, validator: ValidatorIndex) -> Vec<String> {
+        let groups = self.labels.get(validator).map_or(&[][..], |set| &set.groups);
+        groups.iter().filter_map(|group| self.labels.group(*group)).map(|group| group.name.to_string()).collect()
+    }
+
+    fn judge(&mut self, epoch: Epoch, view: &View<'_>, out: &mut Vec<Signal>) {
+        let preset = view.network().preset();
+        let first = epoch.start_slot(preset);
+        let slots: Vec<Slot> = (first.as_u64()..first.as_u64().saturating_add(preset.slots_per_epoch)).map(Slot::new).collect();
+        let sheet = self.sheets.get(&epoch).cloned().unwrap_or_default();
+        self.judged = Some(epoch);
+        self.sheets = self.sheets.split_off(&epoch.saturating_sub(1));
+        if self.listening_since.is_none_or(|since| since > first) || network_percent(view, &slots) < self.config.network_percent {
+            return;
+        }
+        let truth = Truth::new(view, &slots);
+        let mut duties: BTreeMap<Slot, Vec<(ValidatorIndex, bool)>> = BTreeMap::new();
+        for (validator, record) in &mut self.records {
+            let is_active = view.chain.registry().record(*validator).is_some_and(|record| record.is_active(epoch));
+            let is_on_duty = self.labels.get(*validator).is_some_and(|set| !set.duty.is_dormant());
+            if !is_active || !is_on_duty {
+                continue;
+            }
+            let cast = sheet.cast.get(validator);
+            record.judged(cast.map_or(Done::Missed, |cast| truth.judge(cast)));
+            if let Some(seat) = sheet.shuffling.as_ref().and_then(|shuffling| shuffling.seat(*validator)) {
+                duties.entry(seat.slot).or_default().push((*validator, cast.is_some()));
+            }
+        }
+        self.missed(epoch, view, out);
+        self.flaps(&slots, &duties, view, out);
+    }
+
+    /// Groups with keys that are missing for long enough.
+    fn missed(&self, epoch: Epoch, view: &View<'_>, out: &mut Vec<Signal>) {
+        let per_epoch = view.network().preset().slots_per_epoch;
+        let slot = epoch.start_slot(view.network().preset()).saturating_add(per_epoch - 1);
+        for group in self.labels.groups() {
+            let records = group.validators.iter().filter_map(|v| Some((*v, self.records.get(v)?)));
+            let missing: Vec<(ValidatorIndex, u32)> = records
+                .filter(|(_, record)| record.missed_in_a_row >= self.config.missed_in_a_row)
+                .map(|(validator, record)| (validator, record.missed_in_a_row))
+                .collect();
+            let Some(longest) = missing.iter().map(|(_, missed)| *missed).max() else { continue };
+            let examples: Vec<ValidatorIndex> = missing.iter().take(EXAMPLES).map(|(validator, _)| *validator).collect();
+            out.push(Signal::Sighting(Sighting {
+                kind: "missed_duties",
+                key: group.name.to_string(),
+                slot,
+                since: epoch.saturating_sub(u64::from(longest) - 1).start_slot(view.network().preset()),
+                severity: Severity::Warning,
+                measure: missing.len() as u64,
+                validators: Some(missing.len() as u64),
+                shared: Vec::new(),
+                details: object(json!({
+                    "group": &*group.name,
+                    "labels": [format!("{}={}", Label::GROUP, group.name)],
+                    "keys_missing": missing.len(),
+                    "keys_in_group": group.validators.len(),
+                    "missed_in_a_row": longest,
+                    "validators": examples,
+                })),
+                closes_after: MISSED_CLOSES_EPOCHS * per_epoch,
+            }));
+        }
+    }
+
+    fn flaps(
+        &mut self,
+        slots: &[Slot],
+        duties: &BTreeMap<Slot, Vec<(ValidatorIndex, bool)>>,
+        view: &View<'_>,
+        out: &mut Vec<Signal>,
+    ) {
+        let per_epoch = view.network().preset().slots_per_epoch;
+        let mut by_label: HashMap<&Label, BTreeMap<Slot, SlotDuties>> = HashMap::new();
+        let nothing = LabelSet::default();
+        for slot in slots {
+            let did_well = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
+            if did_well.is_some_and(|percent| percent < self.config.network_percent) {
+                continue;
+            }
+            for (validator, voted) in duties.get(slot).into_iter().flatten() {
+                for label in &self.labels.get(*validator).unwrap_or(&nothing).labels {
+                    let duties = by_label.entry(label).or_default().entry(*slot).or_default();
+                    duties.due += 1;
+                    if !voted {
+                        duties.missed.push(*validator);
+                    }
+                }
+            }
+        }
+        let mut labels: Vec<_> = by_label.into_iter().collect();
+        labels.sort_by_key(|(label, _)| *label);
+        for (label, by_slot) in labels {
+            let stretch = self.stretches.entry(label.clone()).or_default();
+            for (slot, duties) in by_slot {
+                let (keys, percent) = (self.config.flapping_keys, self.config.flapping_percent);
+                let Some(flap) = stretch.next(slot, &duties, keys, percent, LONGEST_EPOCHS * per_epoch) else { continue };
+                out.push(Signal::Sighting(Sighting {
+                    kind: "flapping_keys",
+                    key: label.to_string(),
+                    slot,
+                    since: flap.first,
+                    severity: Severity::Warning,
+                    measure: flap.n_missed,
+                    validators: Some(flap.n_missed),
+                    shared: Vec::new(),
+                    details: object(json!({
+                        "labels": [label.to_string()],
+                        "down_from_slot": flap.first,
+                        "down_to_slot": flap.last,
+                        "duties_missed": flap.n_missed,
+                        "validators": flap.examples,
+                    })),
+                    closes_after: FLAPPING_CLOSES_EPOCHS * per_epoch,
+                }));
+            }
+        }
+        let still_used: std::collections::HashSet<&Label> =
+            self.labels.watched().flat_map(|(_, set)| set.labels.iter()).collect();
+        self.stretches.retain(|label, _| still_used.contains(label));
+    }
+
+    fn publish(&self, slot: Slot, view: &View<'_>) {
+        let now = slot.epoch(view.network().preset());
+        let status = |(validator, record): (&ValidatorIndex, &KeyRecord)| {
+            let on_chain = view.chain.registry().record(*validator);
+            KeyStatus {
+                validator: *validator,
+                pubkey: record.pubkey,
+                state: ChainState::of(on_chain.as_ref(), now),
+                effective_balance: on_chain.map_or_else(Default::default, |record| record.effective_balance),
+                last_vote: record.last_vote,
+                missed_in_a_row: record.missed_in_a_row,
+                due: record.due(),
+                voted: record.voted(),
+                effectiveness_permille: record.effectiveness_permille(),
+            }
+        };
+        let keys = self.records.iter().map(status).collect();
+        self.desk.publish(WatchReport { slot, labels: self.labels.clone(), keys });
+    }
+}
+
+impl Detector for Keeper {
+    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
+        self.look_at_desk(view.network().slot_at(batch.heard_until.0), view);
+        if self.records.is_empty() {
+            return;
+        }
+        for vote in &batch.verified.votes {
+            self.vote(vote.get(), view, out);
+        }
+        for proposal in &batch.verified.proposals {
+            let proposal = proposal.get();
+            let (proposer, slot) = (proposal.header.proposer_index, proposal.header.slot);
+            if self.watched.has(proposer) {
+                self.signed(proposer, slot, slot.epoch(view.network().preset()), &proposal.heard, "block", view, out);
+            }
+        }
+        for offender in batch.offenders {
+            self.second_signer(offender, out);
+        }
+    }
+
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+        if slot.as_u64() != self.last_ended.as_u64().saturating_add(1) || self.listening_since.is_none() {
+            self.listening_since = Some(slot);
+        }
+        self.last_ended = slot;
+        if self.records.is_empty() {
+            return;
+        }
+        let preset = view.network().preset();
+        let epoch = slot.epoch(preset);
+        let is_time = slot.as_u64() % preset.slots_per_epoch == preset.slots_per_epoch / 4;
+        if let Some(over) = epoch.checked_sub(1).filter(|_| is_time) {
+            self.judge(over, view, out);
+        }
+        self.publish(slot, view);
+    }
+}
+
+/// What the network settled on, as far as is known, for one epoch.
+struct Truth {
+    target: Option<Root>,
+    heads: BTreeMap<Slot, Option<Root>>,
+}
+
+impl Truth {
+    fn new(view: &View<'_>, slots: &[Slot]) -> Self {
+        let head = view.chain.head().root;
+        let heads: BTreeMap<Slot, Option<Root>> =
+            slots.iter().map(|slot| (*slot, view.chain.ancestor_at(&head, *slot))).collect();
+        Self { target: heads.values().next().copied().flatten(), heads }
+    }
+
+    fn judge(&self, cast: &Cast) -> Done {
+        Done::Voted {
+            right_target: self.target == Some(cast.target.root),
+            right_head: self.heads.get(&cast.slot).copied().flatten() == Some(cast.head),
+        }
+    }
+}
+
+/// Votes heard as a share of seats over these slots; 100 where no seat is known.
+fn network_percent(view: &View<'_>, slots: &[Slot]) -> u64 {
+    let facts = slots.iter().filter_map(|slot| view.facts.slot(*slot));
+    let (voters, seats) = facts.fold((0, 0), |(voters, seats), slot| (voters + slot.voters, seats + slot.expected));
+    (voters * 100).checked_div(seats).unwrap_or(100)
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

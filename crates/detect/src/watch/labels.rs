@@ -1,0 +1,322 @@
+//! Who is who: validator index -> labels and groups, resolved against the registry.
+//!
+//! Made new, as a whole, when the lists change, when a state brings validators, and when a block shows who pays fees to a
+//! watched address; shared by `Arc` between those who look things up. An entry that names a key the registry does not know yet
+//! is kept and counted ([`Members::unknown`]).
+//!
+//! Of several entries for one validator all labels count, but for one label's name what a group says goes before what a list of
+//! other people's keys says: an operator knows its own keys better. Of several duties the dormant one counts: a key that is
+//! moving is in two lists for a while.
+//!
+//! ```text
+//! group acme-1: 100-199, operator=acme         entity list: 150-999, operator=acme-staking, pool=acme
+//! 150 -> group=acme-1, operator=acme, pool=acme
+//! 500 -> operator=acme-staking, pool=acme
+//! ```
+//!
+//! Limits: [`MAX_WATCHED`] keys in groups; what is over is counted and only labelled. 8 bytes per labelled validator.
+
+use super::{Duty, FeePayers, Label, Selector, WatchList};
+use crate::LabelSource;
+use chain::Registry;
+use consensus::{PubkeyBytes, Root, ValidatorIndex};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Keys watched at most, in all groups together.
+pub const MAX_WATCHED: usize = 262_144;
+
+/// Names a group within one [`Labels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u16);
+
+/// A group with its members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    pub name: Arc<str>,
+    /// Ascending.
+    pub validators: Vec<ValidatorIndex>,
+    /// Keys that the registry does not have (yet).
+    pub unknown: Vec<PubkeyBytes>,
+}
+
+/// Labels and groups by validator. The default knows nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// Index and position in `sets`; ascending by index.
+    of: Vec<(u32, u32)>,
+    sets: Vec<LabelSet>,
+    /// By position in `sets`: of how many validators it is said.
+    counts: Vec<u64>,
+    groups: Vec<Members>,
+    n_watched: usize,
+    n_refused: usize,
+}
+
+/// What is said about a validator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LabelSet {
+    /// Ascending, `group=NAME` among them.
+    pub labels: Vec<Label>,
+    /// Ascending; empty for validators that are not watched.
+    pub groups: Vec<GroupId>,
+    pub duty: Duty,
+}
+
+impl Labels {
+    /// Who the lists mean.
+    pub fn resolve(list: &WatchList, registry: &Registry, payers: &FeePayers) -> Self {
+        Resolver::new(list, registry, payers).finish(list)
+    }
+
+    /// Labels of everybody, given directly; nobody is watched.
+    pub fn of_everybody(labels: impl IntoIterator<Item = (ValidatorIndex, Vec<Label>)>) -> Self {
+        let mut resolved = Self::default();
+        let sorted: BTreeMap<u32, Vec<Label>> =
+            labels.into_iter().filter_map(|(index, labels)| Some((u32::try_from(index.as_u64()).ok()?, labels))).collect();
+        for (index, mut labels) in sorted {
+            labels.sort();
+            resolved.of.push((index, resolved.sets.len() as u32));
+            resolved.sets.push(LabelSet { labels, ..LabelSet::default() });
+            resolved.counts.push(1);
+        }
+        resolved
+    }
+
+    /// What is said about a validator; `None` if nothing is.
+    pub fn get(&self, validator: ValidatorIndex) -> Option<&LabelSet> {
+        let index = u32::try_from(validator.as_u64()).ok()?;
+        let at = self.of.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        self.sets.get(self.of[at].1 as usize)
+    }
+
+    /// Labels of a validator, ascending; empty if it has none.
+    pub fn of(&self, validator: ValidatorIndex) -> &[Label] {
+        self.get(validator).map_or(&[], |set| &set.labels)
+    }
+
+    /// As findings carry them: `key=value`.
+    pub fn strings(&self, validator: ValidatorIndex) -> Vec<String> {
+        self.of(validator).iter().map(ToString::to_string).collect()
+    }
+
+    /// The value of a label by its name, as in `operator`.
+    pub fn value(&self, validator: ValidatorIndex, key: &str) -> Option<&str> {
+        self.of(validator).iter().find(|label| label.key == key).map(|label| label.value.as_str())
+    }
+
+    /// Whether a validator has this label; of some names, `group` among them, it may have several.
+    pub fn value_is(&self, validator: ValidatorIndex, key: &str, value: &str) -> bool {
+        self.of(validator).iter().any(|label| label.key == key && label.value == value)
+    }
+
+    /// In some group.
+    pub fn is_watched(&self, validator: ValidatorIndex) -> bool {
+        self.get(validator).is_some_and(|set| !set.groups.is_empty())
+    }
+
+    /// By [`GroupId`].
+    pub fn groups(&self) -> &[Members] {
+        &self.groups
+    }
+
+    pub fn group(&self, id: GroupId) -> Option<&Members> {
+        self.groups.get(usize::from(id.0))
+    }
+
+    pub fn group_by_name(&self, name: &str) -> Option<&Members> {
+        self.groups.iter().find(|group| &*group.name == name)
+    }
+
+    /// Watched validators with what is said about them, ascending.
+    pub fn watched(&self) -> impl Iterator<Item = (ValidatorIndex, &LabelSet)> {
+        let all = self.of.iter().filter_map(|(index, set)| Some((*index, self.sets.get(*set as usize)?)));
+        all.filter(|(_, set)| !set.groups.is_empty()).map(|(index, set)| (ValidatorIndex::new(u64::from(index)), set))
+    }
+
+    /// Keys in groups.
+    pub fn n_watched(&self) -> usize {
+        self.n_watched
+    }
+
+    /// Validators that something is said about.
+    pub fn n_validators(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Keys that would have been watched beyond [`MAX_WATCHED`].
+    pub fn n_refused(&self) -> usize {
+        self.n_refused
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty() && self.groups.is_empty()
+    }
+}
+
+impl LabelSource for Labels {
+    fn labels(&self, validator: ValidatorIndex) -> Vec<(String, String)> {
+        self.of(validator).iter().map(|label| (label.key.clone(), label.value.clone())).collect()
+    }
+
+    fn n_labelled(&self, key: &str, value: &str) -> Option<u64> {
+        let has = |set: &LabelSet| set.labels.iter().any(|label| label.key == key && label.value == value);
+        Some(self.sets.iter().zip(&self.counts).filter(|(set, _)| has(set)).map(|(_, count)| count).sum())
+    }
+}
+
+/// From entries to validators.
+struct Resolver<'a> {
+    pubkeys: HashMap<PubkeyBytes, ValidatorIndex>,
+    by_credentials: HashMap<Root, Vec<ValidatorIndex>>,
+    payers: &'a FeePayers,
+    /// Validators in the registry.
+    n_validators: u64,
+    /// Positions in the list's entries, by validator.
+    entries_of: BTreeMap<u32, Vec<u32>>,
+    unknown: BTreeMap<Arc<str>, Vec<PubkeyBytes>>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(list: &WatchList, registry: &Registry, payers: &'a FeePayers) -> Self {
+        let (mut pubkeys, mut credentials) = (Vec::new(), BTreeSet::new());
+        for entry in list.entries() {
+            match &entry.selector {
+                Selector::Pubkey(pubkey) => pubkeys.push(*pubkey),
+                Selector::WithdrawalCredentials(wanted) => {
+                    credentials.insert(*wanted);
+                }
+                Selector::Index(_) | Selector::Range { .. } | Selector::FeeRecipient(_) => {}
+            }
+        }
+        let credentials: Vec<Root> = credentials.into_iter().collect();
+        let mut by_credentials: HashMap<Root, Vec<ValidatorIndex>> = HashMap::new();
+        // Neither pass is free with a million validators.
+        if !credentials.is_empty() {
+            for (index, credentials) in registry.with_credentials(&credentials) {
+                by_credentials.entry(credentials).or_default().push(index);
+            }
+        }
+        let pubkeys = registry.indices_of(&pubkeys);
+        let n_validators = registry.len() as u64;
+        Self { pubkeys, by_credentials, payers, n_validators, entries_of: BTreeMap::new(), unknown: BTreeMap::new() }
+    }
+
+    fn finish(mut self, list: &WatchList) -> Labels {
+        for (position, entry) in (0u32..).zip(list.entries()) {
+            match &entry.selector {
+                Selector::Index(index) => self.put(*index, position),
+                // What the registry lacks is not there yet; the number in the list allocates nothing.
+                Selector::Range { first, last } => {
+                    for index in first.as_u64()..self.n_validators.min(last.as_u64().saturating_add(1)) {
+                        self.put(ValidatorIndex::new(index), position);
+                    }
+                }
+                Selector::Pubkey(pubkey) => match self.pubkeys.get(pubkey) {
+                    Some(index) => self.put(*index, position),
+                    None => {
+                        if let Some(group) = &entry.group {
+                            self.unknown.entry(group.clone()).or_default().push(*pubkey);
+                        }
+                    }
+                },
+                Selector::WithdrawalCredentials(credentials) => {
+                    for index in self.by_credentials.get(credentials).cloned().unwrap_or_default() {
+                        self.put(index, position);
+                    }
+                }
+                Selector::FeeRecipient(address) => {
+                    for index in self.payers.of(address) {
+                        self.put(index, position);
+                    }
+                }
+            }
+        }
+        self.assemble(list)
+    }
+
+    fn put(&mut self, index: ValidatorIndex, position: u32) {
+        if let Ok(small) = u32::try_from(index.as_u64())
+            && index.as_u64() < self.n_validators
+        {
+            let entries = self.entries_of.entry(small).or_default();
+            if entries.last() != Some(&position) {
+                entries.push(position);
+            }
+        }
+    }
+
+    fn assemble(self, list: &WatchList) -> Labels {
+        let mut unknown = self.unknown;
+        let groups: Vec<Members> = list
+            .groups()
+            .map(|name| Members { name: name.clone(), validators: Vec::new(), unknown: unknown.remove(name).unwrap_or_default() })
+            .collect();
+        let ids: HashMap<Arc<str>, GroupId> =
+            groups.iter().zip(0u16..).map(|(group, id)| (group.name.clone(), GroupId(id))).collect();
+        let mut labels = Labels { groups, ..Labels::default() };
+        // Validators that the same entries speak about share what is said.
+        let mut by_entries: HashMap<Vec<u32>, u32> = HashMap::new();
+        let mut by_set: HashMap<LabelSet, u32> = HashMap::new();
+        for (index, entries) in self.entries_of {
+            let mut number = match by_entries.get(&entries) {
+                Some(number) => *number,
+                None => {
+                    let set = said(list, &entries, &ids);
+                    let number = intern(&mut labels.sets, &mut by_set, set);
+                    by_entries.insert(entries, number);
+                    number
+                }
+            };
+            if !labels.sets[number as usize].groups.is_empty() {
+                if labels.n_watched >= MAX_WATCHED {
+                    labels.n_refused += 1;
+                    let unwatched = LabelSet { groups: Vec::new(), ..labels.sets[number as usize].clone() };
+                    number = intern(&mut labels.sets, &mut by_set, unwatched);
+                } else {
+                    labels.n_watched += 1;
+                }
+            }
+            for group in &labels.sets[number as usize].groups {
+                labels.groups[usize::from(group.0)].validators.push(ValidatorIndex::new(u64::from(index)));
+            }
+            labels.of.push((index, number));
+        }
+        labels.counts = vec![0; labels.sets.len()];
+        for (_, number) in &labels.of {
+            labels.counts[*number as usize] += 1;
+        }
+        labels
+    }
+}
+
+fn intern(sets: &mut Vec<LabelSet>, known: &mut HashMap<LabelSet, u32>, set: LabelSet) -> u32 {
+    *known.entry(set).or_insert_with_key(|set| {
+        sets.push(set.clone());
+        (sets.len() - 1) as u32
+    })
+}
+
+/// What several entries say together.
+fn said(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> LabelSet {
+    let mut set = LabelSet::default();
+    let mut own: BTreeSet<Label> = BTreeSet::new();
+    let mut others: BTreeSet<Label> = BTreeSet::new();
+    for entry in entries.iter().filter_map(|position| list.entries().get(*position as usize)) {
+        set.duty = set.duty.max(entry.duty);
+        match &entry.group {
+            Some(name) => {
+                set.groups.extend(ids.get(name));
+                own.insert(Label { key: Label::GROUP.into(), value: name.to_string() });
+                own.extend(entry.labels.iter().cloned());
+            }
+            None => others.extend(entry.labels.iter().cloned()),
+        }
+    }
+    others.retain(|label| own.iter().all(|own| own.key != label.key));
+    own.extend(others);
+    set.labels = own.into_iter().collect();
+    set.groups.sort();
+    set.groups.dedup();
+    set
+}

@@ -1,0 +1,26 @@
+//! Watched keys: groups and labels, and what is done with them.
+//!
+//! - [`Selector`], [`WatchList`]: what an operator writes down
+//! - [`Labels`]: the same, resolved to validator indices
+//! - [`FeePayers`]: who proposes for which fee recipient, learned from blocks
+//! - [`Keeper`]: the detector that follows their duties; [`Desk`]: what it shares with the rest of the program
+
+mod desk;
+mod fee_payers;
+mod flapping;
+mod keeper;
+mod labels;
+mod list;
+mod record;
+mod selector;
+mod sheet;
+#[cfg(test)]
+mod tests;
+
+pub use desk::{Desk, WatchReport};
+pub use fee_payers::FeePayers;
+pub use keeper::{Keeper, KeeperConfig};
+pub use labels::{GroupId, LabelSet, Labels, MAX_WATCHED, Members};
+pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
+pub use record::{ChainState, KeyStatus};
+pub use selector::{Selector, SelectorError};

@@ -1,0 +1,187 @@
+//! What is known of one watched key: when it last voted, how many duties it missed, how good its votes were.
+//!
+//! Counted over the last 64 epochs that were judged, as bits. Nothing is remembered over a restart: the vote index has the
+//! votes, but not what the network looked like then.
+
+use chain::Record;
+use consensus::{Epoch, Gwei, PubkeyBytes, Slot, ValidatorIndex};
+
+/// `TIMELY_SOURCE_WEIGHT`, `TIMELY_TARGET_WEIGHT`, `TIMELY_HEAD_WEIGHT`: altair/beacon-chain.md.
+const SOURCE_WEIGHT: u32 = 14;
+const TARGET_WEIGHT: u32 = 26;
+const HEAD_WEIGHT: u32 = 14;
+
+/// How a duty was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// No vote for that epoch was heard.
+    Missed,
+    Voted {
+        right_target: bool,
+        right_head: bool,
+    },
+}
+
+/// One key's duties. The lowest bit is the latest judged epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeyRecord {
+    pub pubkey: PubkeyBytes,
+    pub last_vote: Option<Slot>,
+    pub missed_in_a_row: u32,
+    due: u64,
+    voted: u64,
+    right_target: u64,
+    right_head: u64,
+}
+
+impl KeyRecord {
+    pub fn new(pubkey: PubkeyBytes) -> Self {
+        Self { pubkey, ..Self::default() }
+    }
+
+    /// An epoch in which it was on duty.
+    pub fn judged(&mut self, done: Done) {
+        let (voted, right_target, right_head) = match done {
+            Done::Missed => (false, false, false),
+            Done::Voted { right_target, right_head } => (true, right_target, right_head),
+        };
+        self.missed_in_a_row = if voted { 0 } else { self.missed_in_a_row.saturating_add(1) };
+        for (bits, is) in [
+            (&mut self.due, true),
+            (&mut self.voted, voted),
+            (&mut self.right_target, right_target),
+            (&mut self.right_head, right_head),
+        ] {
+            *bits = *bits << 1 | u64::from(is);
+        }
+    }
+
+    /// A vote for an epoch that was judged as missed came after all: it was late, but the key is alive.
+    pub fn alive(&mut self) {
+        self.missed_in_a_row = 0;
+    }
+
+    pub fn due(&self) -> u32 {
+        self.due.count_ones()
+    }
+
+    pub fn voted(&self) -> u32 {
+        self.voted.count_ones()
+    }
+
+    /// The share of the weights for source, target and head that its votes could have earned, in thousandths.
+    pub fn effectiveness_permille(&self) -> Option<u32> {
+        let possible = self.due() * (SOURCE_WEIGHT + TARGET_WEIGHT + HEAD_WEIGHT);
+        let earned = self.voted() * SOURCE_WEIGHT
+            + self.right_target.count_ones() * TARGET_WEIGHT
+            + self.right_head.count_ones() * HEAD_WEIGHT;
+        (earned * 1000).checked_div(possible)
+    }
+}
+
+/// Where a validator stands on chain, in the beacon API's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainState {
+    Pending,
+    ActiveOngoing,
+    ActiveExiting,
+    ActiveSlashed,
+    ExitedUnslashed,
+    ExitedSlashed,
+    WithdrawalPossible,
+    /// Not in the registry that we have.
+    Unknown,
+}
+
+impl ChainState {
+    pub fn of(record: Option<&Record>, now: Epoch) -> Self {
+        let Some(record) = record else { return Self::Unknown };
+        if now < record.activation_epoch {
+            Self::Pending
+        } else if now >= record.withdrawable_epoch {
+            Self::WithdrawalPossible
+        } else {
+            match (record.slashed, now >= record.exit_epoch) {
+                (true, false) => Self::ActiveSlashed,
+                (true, true) => Self::ExitedSlashed,
+                (false, true) => Self::ExitedUnslashed,
+                (false, false) if record.exit_epoch == Epoch::FAR_FUTURE => Self::ActiveOngoing,
+                (false, false) => Self::ActiveExiting,
+            }
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::ActiveOngoing => "active_ongoing",
+            Self::ActiveExiting => "active_exiting",
+            Self::ActiveSlashed => "active_slashed",
+            Self::ExitedUnslashed => "exited_unslashed",
+            Self::ExitedSlashed => "exited_slashed",
+            Self::WithdrawalPossible => "withdrawal_possible",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is told of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyStatus {
+    pub validator: ValidatorIndex,
+    pub pubkey: PubkeyBytes,
+    pub state: ChainState,
+    pub effective_balance: Gwei,
+    /// Slot of its newest vote heard since the start.
+    pub last_vote: Option<Slot>,
+    pub missed_in_a_row: u32,
+    /// Of the last 64 epochs judged, those it was on duty in.
+    pub due: u32,
+    /// Of these, those it voted in.
+    pub voted: u32,
+    pub effectiveness_permille: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effectiveness_is_what_the_weights_say() {
+        let mut record = KeyRecord::default();
+        assert_eq!(record.effectiveness_permille(), None);
+        record.judged(Done::Voted { right_target: true, right_head: true });
+        assert_eq!(record.effectiveness_permille(), Some(1000));
+        record.judged(Done::Missed);
+        record.judged(Done::Missed);
+        assert_eq!((record.missed_in_a_row, record.due(), record.voted()), (2, 3, 1));
+        record.judged(Done::Voted { right_target: false, right_head: false });
+        // (54 + 0 + 0 + 14) of 4 * 54.
+        assert_eq!((record.missed_in_a_row, record.effectiveness_permille()), (0, Some(314)));
+        for _ in 0..64 {
+            record.judged(Done::Voted { right_target: true, right_head: true });
+        }
+        assert_eq!((record.due(), record.effectiveness_permille()), (64, Some(1000)), "what is older is forgotten");
+    }
+
+    #[test]
+    fn states_are_the_beacon_apis() {
+        let epoch = Epoch::new;
+        let never = Epoch::FAR_FUTURE;
+        let record = |exit, withdrawable, slashed| Record {
+            activation_epoch: epoch(5),
+            exit_epoch: exit,
+            withdrawable_epoch: withdrawable,
+            slashed,
+            effective_balance: Gwei::new(0),
+        };
+        let at = |record: Record, now| ChainState::of(Some(&record), epoch(now)).as_str();
+        assert_eq!(at(record(never, never, false), 4), "pending");
+        assert_eq!(at(record(never, never, false), 5), "active_ongoing");
+        assert_eq!(at(record(epoch(9), epoch(20), false), 8), "active_exiting");
+        assert_eq!(at(record(epoch(9), epoch(20), true), 8), "active_slashed");
+        assert_eq!(at(record(epoch(9), epoch(20), false), 9), "exited_unslashed");
+        assert_eq!(at(record(epoch(9), epoch(20), true), 19), "exited_slashed");
+        assert_eq!(at(record(epoch(9), epoch(20), true), 20), "withdrawal_possible");
+    }
+}

@@ -1,0 +1,58 @@
+//! One epoch of watched keys: who voted for what, and who should have voted when.
+
+use consensus::{Checkpoint, Root, Shuffling, Slot, ValidatorIndex};
+use std::collections::HashMap;
+use std::sync::Arc;
+use verify::Vote;
+
+/// The first vote heard of a key for this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cast {
+    pub slot: Slot,
+    pub head: Root,
+    pub target: Checkpoint,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sheet {
+    pub cast: HashMap<ValidatorIndex, Cast>,
+    /// Of the branch that most of the first votes named; duties are the same on all that share the decision block.
+    pub shuffling: Option<Arc<Shuffling>>,
+}
+
+impl Sheet {
+    /// Enters a key's vote. `false` if it had one already.
+    pub fn enter(&mut self, validator: ValidatorIndex, vote: &Vote) -> bool {
+        let cast = Cast { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
+        let mut is_new = false;
+        self.cast.entry(validator).or_insert_with(|| {
+            is_new = true;
+            cast
+        });
+        is_new
+    }
+}
+
+/// A bit per validator: asked for every member of every vote.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bitmap(Vec<u64>);
+
+impl Bitmap {
+    /// `members` are in the registry, so their number bounds it.
+    pub fn of(members: impl Iterator<Item = ValidatorIndex>) -> Self {
+        let mut words: Vec<u64> = Vec::new();
+        for member in members {
+            let (word, bit) = (member.as_u64() as usize / 64, member.as_u64() % 64);
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            words[word] |= 1 << bit;
+        }
+        Self(words)
+    }
+
+    pub fn has(&self, validator: ValidatorIndex) -> bool {
+        let index = validator.as_u64();
+        usize::try_from(index / 64).ok().and_then(|word| self.0.get(word)).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+}

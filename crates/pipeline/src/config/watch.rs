@@ -1,0 +1,199 @@
+//! `[watch]`: groups of keys, lists in files, what is worth an alarm, and kill switches.
+
+use super::Problem;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest time a kill switch may take.
+const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchConfig {
+    /// Files with groups, CSV or TOML.
+    pub files: Vec<PathBuf>,
+    /// Files that label validators without watching them, CSV or TOML.
+    pub entities: Vec<PathBuf>,
+    /// How often the configuration and these files are looked at for changes; 0: only on SIGHUP.
+    #[serde(with = "humantime_serde")]
+    pub reload: Duration,
+    /// Epochs missed in a row from which on a key is reported.
+    pub missed_in_a_row: u64,
+    /// Keys of one label that must miss together, and come back together, to be called flapping.
+    pub flapping_keys: u64,
+    /// Percent of the keys on duty that must miss for a slot to count as down; the same share must vote for it to be up.
+    pub flapping_percent: u64,
+    /// Below this participation of the whole network, in percent, nobody's misses are reported.
+    pub network_percent: u64,
+    /// Names of labels whose holders' offences concern everybody who has the same value.
+    pub kin_labels: Vec<String>,
+    pub groups: Vec<GroupConfig>,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            entities: Vec::new(),
+            reload: Duration::from_secs(10),
+            missed_in_a_row: 3,
+            flapping_keys: 5,
+            flapping_percent: 80,
+            network_percent: 80,
+            kin_labels: vec!["operator".into(), "cluster".into()],
+            groups: Vec::new(),
+        }
+    }
+}
+
+/// A group. Several with one name, here and in files, add up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    pub name: String,
+    /// Indices, ranges, public keys, withdrawal credentials, fee recipients.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `active`, `migrating`, `exited` or `offline`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duty: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kill_switch: Option<KillSwitchConfig>,
+}
+
+/// What stops a group's validator clients. Only here, never in the files of `files`: those may come from elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KillSwitchConfig {
+    /// Program and arguments, handed over as they are, without a shell.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Address to POST to, instead of a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+    #[serde(with = "humantime_serde", default = "default_timeout")]
+    pub timeout: Duration,
+    /// What fires it: `offence`, `kin_offence`, `dormant_key_signed`.
+    #[serde(default = "default_triggers")]
+    pub on: Vec<TriggerConfig>,
+}
+
+/// What fires a kill switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerConfig {
+    /// A slashable message of a key of the group.
+    Offence,
+    /// A slashable message of anybody with the same value of one of `kin_labels`.
+    KinOffence,
+    /// A key of the group that should be silent has signed.
+    DormantKeySigned,
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_triggers() -> Vec<TriggerConfig> {
+    vec![TriggerConfig::Offence]
+}
+
+impl WatchConfig {
+    pub(super) fn anchor(&mut self, folder: &Path) {
+        let secrets = self.groups.iter_mut().filter_map(|group| group.kill_switch.as_mut()?.secret_file.as_mut());
+        for path in self.files.iter_mut().chain(&mut self.entities).chain(secrets) {
+            if path.is_relative() {
+                *path = folder.join(&path);
+            }
+        }
+    }
+
+    pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
+        let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
+        for (key, value) in [("missed_in_a_row", self.missed_in_a_row), ("flapping_keys", self.flapping_keys)] {
+            if value == 0 {
+                wrong(format!("watch.{key}"), "must be at least 1".into());
+            }
+        }
+        for (key, value, least) in [("flapping_percent", self.flapping_percent, 51), ("network_percent", self.network_percent, 0)]
+        {
+            if value > 100 || value < least {
+                wrong(format!("watch.{key}"), format!("{value} is not a percentage from {least} to 100"));
+            }
+        }
+        let mut switches: Vec<&str> = Vec::new();
+        for (nth, group) in self.groups.iter().enumerate() {
+            let Some(switch) = &group.kill_switch else { continue };
+            let at = |key: &str| format!("watch.groups[{nth}].kill_switch{key}");
+            if switches.contains(&group.name.as_str()) {
+                wrong(at(""), format!("group {:?} has a second kill switch; keep one", group.name));
+            }
+            switches.push(&group.name);
+            switch.problems(&at, &mut wrong);
+        }
+        let loaded = crate::watch::load(self);
+        problems.extend(loaded.problems);
+    }
+}
+
+impl KillSwitchConfig {
+    fn problems(&self, at: &dyn Fn(&str) -> String, wrong: &mut dyn FnMut(String, String)) {
+        match (self.command.first(), &self.url) {
+            (None, None) => wrong(at(""), "does nothing; give `command` or `url`".into()),
+            (Some(_), Some(_)) => {
+                wrong(at(".url"), "both `command` and `url`; keep one, a program may call an address too".into())
+            }
+            (Some(program), None) => {
+                let path = Path::new(program);
+                if !path.is_absolute() {
+                    wrong(
+                        at(".command[0]"),
+                        format!("{program:?} is not an absolute path; it must not depend on PATH or folder"),
+                    );
+                } else if !is_executable(path) {
+                    wrong(at(".command[0]"), format!("{program:?} is not an executable file; check the path and chmod +x"));
+                }
+                if self.secret_file.is_some() || self.secret_env.is_some() {
+                    wrong(at(".secret_file"), "a program gets no secret; leave it out".into());
+                }
+            }
+            (None, Some(url)) => {
+                if !super::is_http(url) {
+                    wrong(at(".url"), "is not an http(s) address".into());
+                }
+                match (&self.secret_file, &self.secret_env) {
+                    (None, None) => {
+                        wrong(at(".secret_file"), "no secret: give `secret_file` or `secret_env`; calls are signed".into())
+                    }
+                    (Some(_), Some(_)) => wrong(at(".secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
+                    (Some(file), None) if !file.is_file() => {
+                        wrong(at(".secret_file"), format!("{} is not a file", file.display()));
+                    }
+                    (None, Some(name)) if std::env::var_os(name).is_none() => {
+                        wrong(at(".secret_env"), format!("the environment has no {name}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if self.timeout.is_zero() || self.timeout > MAX_KILL_SWITCH_TIMEOUT {
+            wrong(at(".timeout"), "must be more than 0 and at most 10m".into());
+        }
+        if self.on.is_empty() {
+            wrong(at(".on"), "nothing fires it; leave `on` out for [\"offence\"]".into());
+        }
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,271 @@
+//! What the network saw of some keys, as an EIP-3076 file or compared with one.
+
+use crate::error::PipelineError;
+use crate::inspect::Inspection;
+use chain::PubkeyCache;
+use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
+use consensus::{DomainType, PubkeyBytes, ValidatorIndex, signing_root};
+use detect::audit::{KeyAudit, Seen, audit};
+use detect::watch::Selector;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Largest file read: a complete history of ten thousand keys over a year has some 7 GB, and no client exports that.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+
+/// Which form of interchange file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Every message.
+    Complete,
+    /// The highest slot, source and target of each key.
+    Minimal,
+}
+
+/// A data directory opened for questions about what keys signed.
+pub struct History {
+    inspection: Inspection,
+    /// By validator index.
+    keys: Vec<PubkeyBytes>,
+}
+
+impl History {
+    /// The directory as it is now, also while a watcher is at work in it.
+    pub fn open(data_dir: &Path) -> Result<Self, PipelineError> {
+        let inspection = Inspection::open(data_dir)?;
+        if inspection.index().is_none() {
+            return Err(PipelineError::Failed(format!(
+                "{} has no vote index: nothing is known of what keys signed. Replay captures into it, or let a watcher run on it",
+                data_dir.display()
+            )));
+        }
+        let keys = PubkeyCache::compressed_in(&data_dir.join("pubkeys"))?;
+        Ok(Self { inspection, keys })
+    }
+
+    /// The validators that a list names, as in `1,5-9,0xab..,@more.txt`, ascending.
+    pub fn validators(&self, list: &str) -> Result<BTreeSet<ValidatorIndex>, PipelineError> {
+        let mut selectors = Vec::new();
+        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.strip_prefix('@') {
+                Some(path) => read_list(Path::new(path), &mut selectors)?,
+                None => selectors.push(word.parse().map_err(|error| PipelineError::Usage(format!("--validators: {error}")))?),
+            }
+        }
+        if selectors.is_empty() {
+            return Err(PipelineError::Usage(
+                "--validators names nobody: give indices, ranges, public keys or @FILE, separated by commas".into(),
+            ));
+        }
+        let by_key = self.by_key(selectors.iter().filter_map(|selector| match selector {
+            Selector::Pubkey(pubkey) => Some(*pubkey),
+            _ => None,
+        }));
+        let mut wanted = BTreeSet::new();
+        for selector in &selectors {
+            match selector {
+                Selector::Index(index) => {
+                    self.key(*index)?;
+                    wanted.insert(*index);
+                }
+                Selector::Range { first, last } => {
+                    self.key(*last)?;
+                    wanted.extend((first.as_u64()..=last.as_u64()).map(ValidatorIndex::new));
+                }
+                Selector::Pubkey(pubkey) => {
+                    let index = by_key.get(pubkey).ok_or_else(|| {
+                        PipelineError::Usage(format!(
+                            "no validator with public key {pubkey} is known in this data directory; check the key and the network"
+                        ))
+                    })?;
+                    wanted.insert(*index);
+                }
+                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => {
+                    return Err(PipelineError::Usage(format!(
+                        "--validators: {selector} is no single key; a data directory has indices and public keys only, give those"
+                    )));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// An EIP-3076 file of what was seen. `tell` hears after each key how many are done.
+    pub fn export(
+        &self,
+        validators: &BTreeSet<ValidatorIndex>,
+        form: Form,
+        tell: &mut dyn FnMut(usize),
+    ) -> Result<Interchange, PipelineError> {
+        let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
+        let mut blocks = self.blocks(validators)?;
+        for (done, index) in validators.iter().enumerate() {
+            let history = SigningHistory {
+                pubkey: self.key(*index)?,
+                signed_blocks: blocks.remove(index).unwrap_or_default(),
+                signed_attestations: self.votes(*index)?,
+            };
+            file.data.push(match form {
+                Form::Complete => history,
+                Form::Minimal => history.minimal(),
+            });
+            tell(done + 1);
+        }
+        Ok(file)
+    }
+
+    /// Compares a file with what was seen of its keys.
+    pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(usize, usize)) -> Result<Audit, PipelineError> {
+        let input = |reason: String| PipelineError::Input { path: path.into(), reason };
+        let bytes = read_bounded(path)?;
+        let network = &self.inspection.network;
+        let file = Interchange::parse(&bytes, network.genesis_validators_root).map_err(|error| input(error.to_string()))?;
+        let mut by_key: BTreeMap<PubkeyBytes, Vec<&SigningHistory>> = BTreeMap::new();
+        for history in &file.data {
+            by_key.entry(history.pubkey).or_default().push(history);
+        }
+        let indices = self.by_key(by_key.keys().copied());
+        let mut blocks = self.blocks(&indices.values().copied().collect())?;
+        let mut report = Audit { schema: 1, network: network.spec.config_name.clone(), ..Audit::default() };
+        let total = by_key.len();
+        for (done, (pubkey, histories)) in by_key.into_iter().enumerate() {
+            match indices.get(&pubkey) {
+                Some(index) => {
+                    let seen = Seen { votes: self.votes(*index)?, blocks: blocks.remove(index).unwrap_or_default() };
+                    report.add(*index, pubkey, audit(&histories, &seen));
+                }
+                None => report.unknown_keys.push(pubkey),
+            }
+            tell(done + 1, total);
+        }
+        report.validators.sort_by_key(|key| key.index);
+        Ok(report)
+    }
+
+    fn votes(&self, index: ValidatorIndex) -> Result<Vec<SignedEpochs>, PipelineError> {
+        let network = &self.inspection.network;
+        let Some(store) = self.inspection.index() else { return Ok(Vec::new()) };
+        let votes = store.votes_of(index)?.votes;
+        let signed = votes.iter().map(|vote| SignedEpochs {
+            source_epoch: vote.data.source.epoch,
+            target_epoch: vote.data.target.epoch,
+            signing_root: Some(signing_root(vote.data_root, network.domain(DomainType::BeaconAttester, vote.data.target.epoch))),
+        });
+        Ok(signed.collect())
+    }
+
+    /// One pass over all proposals, however many keys are asked about.
+    fn blocks(&self, of: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, Vec<SignedSlot>>, PipelineError> {
+        let network = &self.inspection.network;
+        let mut blocks: BTreeMap<ValidatorIndex, Vec<SignedSlot>> = BTreeMap::new();
+        let Some(store) = self.inspection.index() else { return Ok(blocks) };
+        for proposal in store.proposals_where(|proposer| of.contains(&proposer))? {
+            let slot = proposal.header.slot;
+            let domain = network.domain(DomainType::BeaconProposer, slot.epoch(network.preset()));
+            let signed = SignedSlot { slot, signing_root: Some(signing_root(proposal.root, domain)) };
+            blocks.entry(proposal.header.proposer_index).or_default().push(signed);
+        }
+        Ok(blocks)
+    }
+
+    fn key(&self, index: ValidatorIndex) -> Result<PubkeyBytes, PipelineError> {
+        let known = usize::try_from(index.as_u64()).ok().and_then(|index| self.keys.get(index)).copied();
+        known.ok_or_else(|| {
+            PipelineError::Usage(format!(
+                "validator {index} is not known in this data directory, which has the keys of {}; check the index and the network",
+                self.keys.len()
+            ))
+        })
+    }
+
+    fn by_key(&self, wanted: impl Iterator<Item = PubkeyBytes>) -> BTreeMap<PubkeyBytes, ValidatorIndex> {
+        let wanted: BTreeSet<PubkeyBytes> = wanted.collect();
+        let mut found = BTreeMap::new();
+        for (pubkey, index) in self.keys.iter().zip(0u64..).filter(|(pubkey, _)| wanted.contains(*pubkey)) {
+            found.entry(*pubkey).or_insert(ValidatorIndex::new(index));
+        }
+        found
+    }
+}
+
+/// Selectors from a file: one or more a line, separated by commas or white space; `#` begins a comment.
+fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), PipelineError> {
+    let bytes = read_bounded(path)?;
+    for (nth, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
+        for word in line.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()) {
+            let selector = word
+                .parse()
+                .map_err(|error| PipelineError::Input { path: path.into(), reason: format!("line {}: {error}", nth + 1) })?;
+            into.push(selector);
+        }
+    }
+    Ok(())
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, PipelineError> {
+    let input = |reason: String| PipelineError::Input { path: path.into(), reason };
+    let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(input(format!("it has {length} bytes; more than {MAX_FILE_BYTES} are not read, split it")));
+    }
+    std::fs::read(path).map_err(|error| input(error.to_string()))
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Audit {
+    pub schema: u64,
+    pub network: String,
+    pub totals: Totals,
+    /// Keys of the file that no validator of this network has.
+    pub unknown_keys: Vec<PubkeyBytes>,
+    /// Every key of the file that is known, ascending.
+    pub validators: Vec<AuditedKey>,
+}
+
+/// Over all keys.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Totals {
+    pub keys: u64,
+    /// Keys of which the file lacks something.
+    pub keys_lacking: u64,
+    pub agreeing: u64,
+    pub absent_votes: u64,
+    pub absent_blocks: u64,
+    pub contradictions: u64,
+    pub slashable: u64,
+    pub before_record: u64,
+    pub unheard_votes: u64,
+    pub unheard_blocks: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditedKey {
+    pub index: ValidatorIndex,
+    pub pubkey: PubkeyBytes,
+    #[serde(flatten)]
+    pub audit: KeyAudit,
+}
+
+impl Audit {
+    pub fn lacks_something(&self) -> bool {
+        self.totals.keys_lacking > 0
+    }
+
+    fn add(&mut self, index: ValidatorIndex, pubkey: PubkeyBytes, audit: KeyAudit) {
+        let totals = &mut self.totals;
+        totals.keys += 1;
+        totals.keys_lacking += u64::from(audit.lacks_something());
+        totals.agreeing += audit.agreeing;
+        totals.absent_votes += audit.absent_votes.count;
+        totals.absent_blocks += audit.absent_blocks.count;
+        totals.contradictions += audit.contradictions.count;
+        totals.slashable += audit.slashable.count;
+        totals.before_record += audit.before_record;
+        totals.unheard_votes += audit.unheard_votes;
+        totals.unheard_blocks += audit.unheard_blocks;
+        self.validators.push(AuditedKey { index, pubkey, audit });
+    }
+}

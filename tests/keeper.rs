@@ -1,0 +1,134 @@
+//! Watched keys over simulated networks: what is said about outages, restarts, sleepers that sign and second machines, and what is not.
+
+mod common;
+
+use common::{run, slashwatch, stderr};
+use serde_json::Value;
+use simulator::{Circumstance, Condition, Group, Scenario, Wear, write_capture};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+struct Said {
+    findings: Vec<Value>,
+    incidents: Vec<Value>,
+}
+
+impl Said {
+    fn validators(&self, kind: &str) -> BTreeSet<u64> {
+        let of_kind = self.findings.iter().filter(|finding| finding["kind"] == kind);
+        of_kind.map(|finding| finding["validator"]["index"].as_str().expect("one").parse().expect("a number")).collect()
+    }
+
+    fn incidents(&self, kind: &str) -> Vec<&Value> {
+        self.incidents.iter().filter(|incident| incident["kind"] == kind).collect()
+    }
+
+    /// Of the kinds that only watched keys have.
+    fn n_about_keys(&self) -> BTreeMap<String, usize> {
+        let ours = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
+        let mut counts = BTreeMap::new();
+        for said in self.findings.iter().chain(&self.incidents) {
+            let kind = said["kind"].as_str().expect("text");
+            if ours.contains(&kind) {
+                *counts.entry(kind.to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+}
+
+fn replay(scenario: &Scenario, list: &str) -> Said {
+    println!("seed {}", scenario.seed);
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let at = |name: &str| dir.path().join(name);
+    write_capture(scenario, &at("simulated.e2s")).expect("the scenario can be played");
+    std::fs::write(at("keys.csv"), list).expect("writable");
+    let mut command = slashwatch();
+    command.arg("replay").arg(at("simulated.e2s")).arg("--watch").arg(at("keys.csv"));
+    command.arg("--findings").arg(at("findings.jsonl")).arg("--incidents").arg(at("incidents.jsonl"));
+    // Batches shorter than a slot, so that time goes on in small steps as it does live.
+    let output = run(command.env("SLASHWATCH_BATCH_MESSAGES", "16"));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines = |path: &Path| common::findings(path);
+    Said { findings: lines(&at("findings.jsonl")), incidents: lines(&at("incidents.jsonl")) }
+}
+
+/// Two groups on two clusters of one operator, and strangers.
+const LIST: &str = "group,key,operator,cluster\nred,0-15,acme,r\nblue,16-31,acme,b\n";
+
+fn offline(first: u64, n: u64, from: u64, until: u64) -> Circumstance {
+    Circumstance { what: Condition::Offline, who: Group::Range(first, n), from, until }
+}
+
+fn quiet(slots: u64) -> Scenario {
+    Scenario { slots, ..Scenario::quiet(128) }
+}
+
+#[test]
+fn nothing_is_said_of_keys_that_do_their_duty_or_miss_one_now_and_then() {
+    let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 5 };
+    let said = replay(&Scenario { wear, missed_blocks_percent: 5, ..quiet(160) }, LIST);
+    assert_eq!(said.n_about_keys(), BTreeMap::new());
+}
+
+#[test]
+fn an_outage_of_a_group_is_one_incident_with_its_keys_and_its_end() {
+    let said = replay(&Scenario { circumstances: vec![offline(0, 16, 24, 64)], ..quiet(120) }, LIST);
+    let missed = said.incidents("missed_duties");
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    let details = &missed[0]["details"];
+    assert_eq!((&details["group"], &details["keys_missing"]), (&"red".into(), &16.into()), "{missed:?}");
+    assert_eq!(missed[0]["first_slot"], "24", "the first slot of the first epoch that they missed");
+    assert_eq!(missed[0]["state"], "closed");
+    assert_eq!(said.validators("dormant_key_signed"), BTreeSet::new());
+}
+
+#[test]
+fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
+    let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(60), from: 24, until: 64 };
+    let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
+    assert_eq!(said.incidents("missed_duties").len(), 0, "{:?}", said.incidents);
+}
+
+#[test]
+fn a_restart_is_seen_although_it_is_shorter_than_an_epoch() {
+    let said = replay(&Scenario { circumstances: vec![offline(0, 16, 42, 46)], ..quiet(96) }, LIST);
+    let flapping = said.incidents("flapping_keys");
+    let labels: BTreeSet<&str> =
+        flapping.iter().map(|incident| incident["details"]["labels"][0].as_str().expect("text")).collect();
+    // Half of the operator's keys stayed: only the group and its cluster went down as a whole.
+    assert_eq!(labels, BTreeSet::from(["cluster=r", "group=red"]), "{flapping:?}");
+    for incident in flapping {
+        let slot = |name: &str| incident["details"][name].as_str().expect("text").parse::<u64>().expect("a number");
+        assert!(slot("down_from_slot") >= 42 && slot("down_to_slot") < 46, "{incident}");
+    }
+    assert_eq!(said.incidents("missed_duties").len(), 0);
+}
+
+#[test]
+fn keys_that_should_sleep_and_sign_are_told_once_each() {
+    let list = "group,key,duty\nred,0-15,\nmoving,40-44,migrating\n";
+    let said = replay(&quiet(64), list);
+    assert_eq!(said.validators("dormant_key_signed"), (40..45).collect());
+    let told: Vec<&Value> = said.findings.iter().filter(|finding| finding["kind"] == "dormant_key_signed").collect();
+    assert_eq!(told.len(), 5, "once each, though they signed in eight epochs");
+    for finding in told {
+        assert_eq!((&finding["severity"], &finding["details"]["duty"]), (&"critical".into(), &"migrating".into()));
+        assert_eq!(finding["validator"]["labels"], serde_json::json!(["group=moving"]));
+        assert!(finding["evidence"].is_null());
+    }
+    // Sleepers that sleep are no news.
+    let said = replay(&Scenario { circumstances: vec![offline(40, 5, 0, 100)], ..quiet(64) }, list);
+    assert_eq!(said.n_about_keys(), BTreeMap::new());
+}
+
+#[test]
+fn a_watched_key_that_contradicts_itself_has_a_second_signer() {
+    let scenario = Scenario { slots: 24, ..Scenario::staked(64, 12) };
+    let first = scenario.operator[0].as_u64();
+    let said = replay(&scenario, &format!("group,key,operator\nstaked,{first}-{},staked\n", first + 5));
+    assert_eq!(said.validators("second_signer"), (first..first + 6).collect(), "the watched half of the operator");
+    let finding = said.findings.iter().find(|finding| finding["kind"] == "second_signer").expect("there");
+    assert_eq!((&finding["severity"], &finding["details"]["offence"]), (&"critical".into(), &"double_vote".into()));
+    assert_eq!(finding["details"]["watched_keys_with_the_same_label"]["operator=staked"], 6);
+}

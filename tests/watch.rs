@@ -1,0 +1,321 @@
+//! Watched keys through the binary: labels on findings, kill switches that stop a second machine, lists read again while it runs.
+
+mod common;
+
+use common::{run, slashwatch, stderr};
+use consensus::{ForkName, PresetName};
+use serde_json::Value;
+use simulator::{STAKED_KEYS, Scenario, SecondMachine, SimNetwork, write_capture};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Whatever is awaited and does not come by then will not come.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+struct Running {
+    child: Child,
+    log: Receiver<String>,
+}
+
+impl Running {
+    fn start(config: &Path) -> Self {
+        let mut command = slashwatch();
+        command.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, log) = sync_channel(100_000);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, log }
+    }
+
+    fn wait_for(&self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("{text:?} did not come; the log was:\n{}", seen.join("\n"));
+    }
+
+    fn signal(&self, name: &str) {
+        let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// One GET, one body.
+fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let body = text.split_once("\r\n\r\n")?.1;
+    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
+}
+
+/// Asks again until the answer is as wanted.
+fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + PATIENCE;
+    let mut last = Value::Null;
+    while Instant::now() < until {
+        if let Some(answer) = get(address, path) {
+            if wanted(&answer) {
+                return answer;
+            }
+            last = answer;
+        }
+        std::thread::yield_now();
+    }
+    let n = last["findings"].as_array().map_or(0, Vec::len);
+    panic!("{path} never was as wanted; last, with {n} findings: {last}");
+}
+
+struct Stage {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+    api: SocketAddr,
+}
+
+fn stage(network: &SimNetwork, more: &str) -> Stage {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let api = free_port();
+    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
+    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
+    std::fs::write(dir.path().join("secret"), "hunter2").expect("writable");
+    let text = format!(
+        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
+        network.peers()
+    );
+    let config = dir.path().join("slashwatch.toml");
+    std::fs::write(&config, text).expect("writable");
+    Stage { dir, config, api }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
+}
+
+/// Stops the second machine when called, as a remote signer's own switch would. Gives the bodies it was sent.
+fn signer(second_machine: SecondMachine) -> (SocketAddr, Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (sender, received) = sync_channel(64);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|n| n > 0) && line.trim() != "" {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().expect("a number");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            second_machine.stop();
+            let _ = reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+            if sender.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
+                return;
+            }
+        }
+    });
+    (address, received)
+}
+
+/// Staked's case of 2 February 2021, played live; keys that contradicted themselves.
+fn staked(with_kill_switch: bool) -> usize {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 16, slot_duration: Duration::from_millis(1500), ..Scenario::staked(256, STAKED_KEYS) };
+    let (first, last) = (scenario.operator[0], scenario.operator[STAKED_KEYS - 1]);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let (signer, called) = signer(network.second_machine());
+    let kill_switch = format!("kill_switch = {{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}\n");
+    let group =
+        format!("[[watch.groups]]\nname = \"staked\"\nkeys = [\"{first}-{last}\"]\nlabels = {{ operator = \"staked\" }}\n");
+    let stage = stage(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    let lost: BTreeSet<u64> = truth.crimes.iter().map(|crime| crime.validator.as_u64()).collect();
+    println!("with a kill switch: {with_kill_switch}; {} keys lost, {} messages unheard", lost.len(), truth.unheard);
+    let found = wait_until(stage.api, "/v1/findings?kind=double_vote&limit=500", |page| {
+        page["findings"].as_array().is_some_and(|found| found.len() >= lost.len())
+    });
+    for finding in found["findings"].as_array().expect("a list") {
+        assert_eq!(finding["validator"]["labels"], serde_json::json!(["group=staked", "operator=staked"]));
+    }
+    if with_kill_switch {
+        running.wait_for("kill switch done");
+    }
+    let orders: Vec<Value> = called.try_iter().collect();
+    if with_kill_switch {
+        assert_eq!(orders.len(), 1, "once, whatever follows: {orders:?}");
+        let finding = &orders[0]["finding"];
+        assert_eq!((&orders[0]["kill_switch"], &orders[0]["test"]), (&"staked".into(), &false.into()));
+        assert_eq!(finding["id"], found["findings"][0]["id"], "the first one");
+        let inspected = run(slashwatch().arg("inspect").arg("--data-dir").arg(stage.dir.path().join("data")));
+        let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+        let fired = &inspected["kill_switches"]["fired"]["staked"];
+        assert_eq!((&fired["attempts"], &fired["result"]["done"]), (&1.into(), &true.into()), "{inspected}");
+        let time = |value: &Value| value.as_str().expect("text").parse::<evidence::Time>().expect("a time");
+        let second_seen = time(&found["findings"][0]["second_seen"]);
+        let to_order = time(&fired["ordered_at"]).since(second_seen);
+        println!("ordered {to_order:?} after the second message came");
+        assert!(to_order < Duration::from_secs(1));
+        println!("ordered {}, done after {} ms", fired["ordered_at"], fired["result"]["took_ms"]);
+        assert!(fired["result"]["took_ms"].as_u64() < Some(1000), "{fired}");
+    } else {
+        assert!(orders.is_empty());
+    }
+    assert_eq!(running.terminate(), Some(0));
+    lost.len()
+}
+
+#[test]
+fn a_kill_switch_saves_most_of_an_operators_keys() {
+    let without = staked(false);
+    let with = staked(true);
+    println!("keys lost without a kill switch: {without}, with one: {with}");
+    assert_eq!(without, STAKED_KEYS);
+    assert!(with >= 1 && with * 3 <= without, "{with} of {without}");
+}
+
+/// A script that writes a line into `fired` each time it runs.
+fn script(dir: &Path, more: &str) -> PathBuf {
+    let path = dir.join("stop.sh");
+    let text = format!(
+        "#!/bin/sh\necho \"$SLASHWATCH_GROUP $SLASHWATCH_TEST $SLASHWATCH_ATTEMPT $1\" >> {}/fired\n{more}\n",
+        dir.display()
+    );
+    std::fs::write(&path, text).expect("writable");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("ours");
+    path
+}
+
+#[test]
+fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_be_proven() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 10, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    let (first, last) = (scenario.operator[0], scenario.operator[11]);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "");
+    let stop = script(stage.dir.path(), "echo stopped");
+    let fired = || std::fs::read_to_string(stage.dir.path().join("fired")).unwrap_or_default();
+    let group = format!(
+        "[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\nkill_switch = {{ command = [{:?}, \"a b; exit\"] }}\n",
+        stop.display().to_string()
+    );
+    let text = std::fs::read_to_string(&stage.config).expect("there");
+    std::fs::write(&stage.config, text + &group).expect("writable");
+
+    let proven = run(slashwatch().args(["killswitch", "test", "acme", "--config"]).arg(&stage.config));
+    assert!(proven.status.success(), "{}", stderr(&proven));
+    assert!(String::from_utf8_lossy(&proven.stdout).contains("stopped"), "{proven:?}");
+    assert_eq!(fired(), "acme 1 1 a b; exit\n");
+    let other = run(slashwatch().args(["killswitch", "test", "acmee", "--config"]).arg(&stage.config));
+    assert_eq!(other.status.code(), Some(64));
+    assert!(stderr(&other).contains("there are: acme"), "{}", stderr(&other));
+
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    runtime.block_on(network.run()).expect("the simulation runs to its end");
+    running.wait_for("kill switch done");
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(fired(), "acme 1 1 a b; exit\nacme 0 1 a b; exit\n", "once for many offences");
+
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    let busy = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(stderr(&busy).contains("in use"), "{}", stderr(&busy));
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(fired().lines().count(), 2, "not again after a restart");
+
+    let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
+    assert!(rearmed.status.success(), "{}", stderr(&rearmed));
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(fired().lines().count(), 2, "what was found before is no reason to fire again");
+    std::fs::write(&stop, "#!/bin/sh\necho broken >&2\nexit 7\n").expect("writable");
+    let failing = run(slashwatch().args(["killswitch", "test", "acme", "--config"]).arg(&stage.config));
+    assert_eq!(failing.status.code(), Some(1));
+    assert!(stderr(&failing).contains("exit status: 7: broken"), "{}", stderr(&failing));
+}
+
+#[test]
+fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 60, slot_duration: Duration::from_millis(1000), ..Scenario::quiet(64) };
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
+    let keys = stage.dir.path().join("keys.csv");
+    std::fs::write(&keys, "group,key\nacme,1-3\n").expect("writable");
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    std::fs::write(&keys, "group,key\nacme,zebra\n").expect("writable");
+    running.signal("HUP");
+    let told = running.wait_for("what was in force stays");
+    assert!(told.contains("keys.csv") && told.contains("line 2"), "{told}");
+    std::fs::write(&keys, "group,key\nacme,1-9\nblue,20\n").expect("writable");
+    running.signal("HUP");
+    running.wait_for("lists of watched keys are read again");
+    assert_eq!(running.terminate(), Some(0));
+}
+
+#[test]
+fn replayed_findings_carry_the_labels_of_the_lists() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let capture = dir.path().join("simulated.e2s");
+    let truth = write_capture(&Scenario::every_crime(ForkName::Fulu, PresetName::Minimal, 64), &capture).expect("played");
+    let list = dir.path().join("keys.csv");
+    std::fs::write(&list, "group,key,operator\nall,0-63,acme\n").expect("writable");
+    let out = dir.path().join("found.jsonl");
+    let mut command = slashwatch();
+    command.arg("replay").arg(&capture).arg("--watch").arg(&list).arg("--findings").arg(&out);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = common::findings(&out);
+    let slashable: Vec<&Value> = found.iter().filter(|finding| !finding["evidence"].is_null()).collect();
+    assert_eq!(slashable.len(), truth.crimes.len());
+    for finding in slashable {
+        assert_eq!(finding["validator"]["labels"], serde_json::json!(["group=all", "operator=acme"]));
+    }
+    std::fs::write(&list, "group,key\nall,x\n").expect("writable");
+    let mut command = slashwatch();
+    command.arg("replay").arg(&capture).arg("--watch").arg(&list);
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
+}
