@@ -150,7 +150,12 @@ fn replay(
     let bar = progress_bar();
     let started = Instant::now();
     let mut replay = Replay::open(options)?;
+    let mut calls = 0u32;
     let outcome = replay.run(&mut |done, total, messages| {
+        calls = calls.wrapping_add(1);
+        if !calls.is_multiple_of(1024) {
+            return;
+        }
         bar.set_length(total);
         bar.set_position(done);
         let rate = messages as f64 / started.elapsed().as_secs_f64().max(1e-3);

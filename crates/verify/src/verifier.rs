@@ -198,8 +198,9 @@ impl Verifier {
 
     fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut Ledger) -> Intake {
         let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
-        let decoded: Vec<Result<Decoded, Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
-            chunk.iter().map(|message| decode(network, message)).collect::<Vec<_>>()
+        let decoded: Vec<Result<(Decoded, Root), Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
+            let decoded = chunk.iter().map(|message| decode(network, message));
+            decoded.map(|decoded| decoded.map(with_data_root)).collect::<Vec<_>>()
         })
         .into_iter()
         .flatten()
@@ -212,15 +213,15 @@ impl Verifier {
             let n_bytes = message.bytes.len();
             match decoded {
                 Err(outcome) => ledger.settle(item, outcome),
-                Ok(Decoded::Block(block, fork)) => intake.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
-                Ok(Decoded::Header(header)) => intake.headers.push(HeaderJob { item, heard, header }),
-                Ok(Decoded::AttesterSlashing(slashing, fork)) => {
+                Ok((Decoded::Block(block, fork), _)) => intake.blocks.push(BlockJob { item, heard, block, fork, n_bytes }),
+                Ok((Decoded::Header(header), _)) => intake.headers.push(HeaderJob { item, heard, header }),
+                Ok((Decoded::AttesterSlashing(slashing, fork), _)) => {
                     intake.slashings.push(SlashingJob::attester(item, heard, slashing, fork, None));
                 }
-                Ok(Decoded::ProposerSlashing(slashing, fork)) => {
+                Ok((Decoded::ProposerSlashing(slashing, fork), _)) => {
                     intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
                 }
-                Ok(Decoded::Vote(ballot)) => intake.take_vote(item, heard, ballot, n_bytes, now),
+                Ok((Decoded::Vote(ballot), data_root)) => intake.take_vote(item, heard, ballot, data_root, n_bytes, now),
             }
         }
         intake
@@ -252,9 +253,18 @@ impl Verifier {
     }
 }
 
+/// A vote with the root of its data: seven hashes, so they are made where the decoding is, on all threads.
+fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
+    let root = match &decoded {
+        Decoded::Vote(ballot) => ballot.data().root(),
+        Decoded::Block(..) | Decoded::Header(_) | Decoded::AttesterSlashing(..) | Decoded::ProposerSlashing(..) => Root::ZERO,
+    };
+    (decoded, root)
+}
+
 impl Intake {
-    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, n_bytes: usize, since: UnixNs) {
-        let data_root = ballot.data().root();
+    /// `data_root`: of the ballot's data.
+    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, data_root: Root, n_bytes: usize, since: UnixNs) {
         let job = Job { item, heard, data_root, n_bytes, since, tried: Vec::new(), ballot };
         match &job.ballot {
             Ballot::Named(_) => self.named.push(job),

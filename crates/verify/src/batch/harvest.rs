@@ -2,7 +2,7 @@
 
 use super::claim::Subject;
 use super::{Judged, Judgement, Signed};
-use crate::{Proposal, UnixNs, Vote, bls};
+use crate::{Proposal, UnixNs, Vote, bls, pool};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
@@ -29,8 +29,10 @@ impl Judged {
                 Subject::Attribute => {}
             }
         }
-        for unit in sums.into_values() {
-            match self.vote(&unit) {
+        let sums: Vec<Vec<usize>> = sums.into_values().collect();
+        let summed = pool::map(self.threads, &sums, |unit| self.vote(unit));
+        for (unit, vote) in sums.into_iter().zip(summed) {
+            match vote {
                 Some(vote) => votes.push(vote),
                 // Owners of opposite keys: together their signatures prove nothing, as they were proven they do.
                 None => {

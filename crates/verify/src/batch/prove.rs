@@ -67,6 +67,7 @@ pub(crate) struct Judged {
     pub(super) proofs: Vec<u32>,
     /// `None` for what is no point.
     pub(super) signatures: Vec<Option<Signature>>,
+    pub(super) threads: usize,
 }
 
 impl Judged {
@@ -112,7 +113,7 @@ pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, re
     trial.run(reputes, rng);
     let Trial { judgements, proofs, .. } = trial;
     let signatures = points.iter().map(|points| points.as_ref().ok().map(|points| points.signature)).collect();
-    Judged { claims, judgements, units, proofs, signatures }
+    Judged { claims, judgements, units, proofs, signatures, threads: method.threads }
 }
 
 /// Numbers the units. Singles with the same data and seat share one, up to the bound of a pre-Electra evidence container; a

@@ -186,7 +186,8 @@ fn take_block(
     for attestation in block.attestations.iter().cloned() {
         let n_bytes = attestation.aggregation_bits.as_slice().len() + consensus::SingleAttestation::SSZ_LEN;
         let ballot = Ballot::ByBits { attestation: Box::new(attestation), aggregator: None };
-        intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, n_bytes, now);
+        let data_root = ballot.data().root();
+        intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, data_root, n_bytes, now);
     }
     for slashing in &block.attester_slashings {
         let item = item.inside(InnerKind::AttesterSlashing);
