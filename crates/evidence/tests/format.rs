@@ -97,7 +97,7 @@ fn incidents_are_followed_by_revision() {
     let states = |after| -> Vec<(u64, Incident)> { store.incidents_after(after, 9).unwrap() };
     assert_eq!(states(0), [(1, one.clone()), (2, two.clone())]);
     assert_eq!(states(2), []);
-    store.put_incidents(&[two.clone()]).unwrap();
+    store.put_incidents(std::slice::from_ref(&two)).unwrap();
     assert_eq!(states(2), [], "nothing changed");
     let growing = incident(1, IncidentState::Growing);
     store.put_incidents(&[incident(1, IncidentState::Waning), growing.clone()]).unwrap();

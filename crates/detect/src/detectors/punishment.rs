@@ -132,7 +132,7 @@ impl Detector for Punishment {
             }));
         }
         // Who is slashed or gone meanwhile need not be waited for; asked once an epoch.
-        if slot.as_u64() % per_epoch == 0 {
+        if slot.as_u64().is_multiple_of(per_epoch) {
             self.waiting.retain(|_, waiting| {
                 punishable(view.chain, waiting.validator, [waiting.epoch, waiting.epoch]) == Punishable::Yes
             });

@@ -99,8 +99,10 @@ struct Case {
     validator: ValidatorIndex,
     offence: Offence,
     slot: Slot,
-    /// When it could be known.
+    /// When it could be known. Within its slot this is the arrival of whatever it was proven together with.
     at: Time,
+    /// The slot of that moment: the same however messages were batched.
+    known_in: Slot,
     epoch: Epoch,
     balance: Gwei,
     clues: Clues,
@@ -140,15 +142,17 @@ impl SlashingWave {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
         let network = view.network();
-        let epoch = network.slot_at(at.as_unix_ns()).epoch(network.preset());
+        let known_in = network.slot_at(at.as_unix_ns());
+        let epoch = known_in.epoch(network.preset());
         let record = view.chain.registry().record(validator);
         Some(Case {
             id: finding.id,
             validator,
             offence: finding.offence()?,
             // A vote from the future belongs to the slot in which it was cast.
-            slot: finding.slot.min(network.slot_at(at.as_unix_ns())),
+            slot: finding.slot.min(known_in),
             at,
+            known_in,
             epoch,
             balance: record.map_or(Gwei::new(0), |record| record.effective_balance),
             clues: Clues::of(offender, epoch, view),
@@ -321,7 +325,7 @@ impl Wave {
         self.dirty = true;
         self.last_slot = self.last_slot.max(case.slot);
         // One that waited for its committees may have come first.
-        if (case.at, case.id) < (self.first.at, self.first.id) {
+        if (case.known_in, case.id) < (self.first.known_in, self.first.id) {
             self.first = case.clone();
         }
         let count = match case.offence {
@@ -372,7 +376,7 @@ impl Wave {
                 "kind": first.offence.as_str(),
                 "validator": first.validator,
                 "slot": first.slot,
-                "seen": first.at,
+                "known_in_slot": first.known_in,
             },
             "joined_by_epoch": self.joined.iter().rev().take(64).map(|(epoch, n)| (epoch.to_string(), *n))
                 .collect::<BTreeMap<String, u64>>(),
