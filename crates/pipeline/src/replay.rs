@@ -260,6 +260,12 @@ impl Replay {
             },
             Entry::PeerEvent(event) => {
                 if let Some(news) = peer_news(&event) {
+                    // What a peer says in a slot is not known in the one before it.
+                    if session.network.slot_at(event.at.0) > session.network.slot_at(session.now.0) {
+                        let processed = session.flush()?;
+                        note_processed(&mut self.summary, &processed);
+                        session.now = session.now.max(event.at);
+                    }
                     session.engine.note_peer(news);
                 }
                 return Ok(());
