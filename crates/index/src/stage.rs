@@ -260,7 +260,9 @@ impl Index {
         }
         let Some((key, at, _, seating)) = best else { return Ok(None) };
         let sum = &self.sets[&key].sums[at];
-        if let Some(known) = proofs.get(&(key, sum.signature)) {
+        // One who holds several keys can make sums of different signers with the same signature.
+        let signer = ValidatorIndex::new(u64::from(validator));
+        if let Some(known) = proofs.get(&(key, sum.signature)).filter(|known| known.indices.binary_search(&signer).is_ok()) {
             return Ok(Some(known.clone()));
         }
         let mut indices = match (&sum.members, seating) {

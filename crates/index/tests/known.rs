@@ -48,6 +48,26 @@ fn a_double_vote_in_two_different_batches_is_found() {
     assert_eq!(one(&mut index, &vote(data(3, 4, 33, 2), &[1])), ["double 1 at 4"]);
 }
 
+/// Whoever holds several keys can have the sums of two pairs of them coincide, and would hide behind the other pair's proof.
+#[test]
+fn sums_with_one_signature_prove_their_own_signers_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    // Keys are index + 1: 2 + 5 = 3 + 4.
+    let pairs = [vote(data(3, 4, 33, 1), &[1, 4]), vote(data(3, 4, 33, 1), &[2, 3])];
+    assert_eq!(pairs[0].get().signature, pairs[1].get().signature);
+    assert!(index.stage_votes(&pairs).unwrap().is_empty());
+    index.commit().unwrap();
+    let conflicts = index.stage_votes(&[vote(data(3, 4, 33, 2), &[1, 2, 3, 4])]).unwrap();
+    assert_eq!(conflicts.len(), 4);
+    for conflict in conflicts {
+        let Conflict::DoubleVote { validator, first, second } = conflict else { panic!("{conflict:?}") };
+        for side in [first, second] {
+            assert!(side.indices.contains(&validator), "{validator} is not among {:?}", side.indices);
+        }
+    }
+}
+
 #[test]
 fn a_surrounded_vote_across_batches_is_found() {
     // prysm#13591
