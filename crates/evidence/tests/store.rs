@@ -201,11 +201,11 @@ fn a_newer_format_is_refused_even_with_families_we_do_not_know() {
         let mut families = rocksdb::DB::list_cf(&options, dir.path()).unwrap();
         families.push("from_the_future".into());
         let db = rocksdb::DB::open_cf(&options, dir.path(), families).unwrap();
-        db.put_cf(&db.cf_handle("meta").unwrap(), "format", 2u32.to_be_bytes()).unwrap();
+        db.put_cf(&db.cf_handle("meta").unwrap(), "format", 3u32.to_be_bytes()).unwrap();
     }
     for newer in [Store::open(dir.path(), NETWORK), Store::open_read_only(dir.path())] {
         let newer = newer.map(|_| ()).unwrap_err();
-        assert!(matches!(newer, StoreError::NewerFormat { found: 2, known: 1, .. }), "{newer}");
+        assert!(matches!(newer, StoreError::NewerFormat { found: 3, known: 2, .. }), "{newer}");
     }
 }
 
