@@ -188,7 +188,7 @@ def check_replay(report, binary, folder, live, since_slot):
         print(done.stderr[-2000:])
         return
     # Before that slot one of the two may have been connected and the other not yet.
-    by_id = lambda findings: {f["id"]: f for f in findings if int(f["slot"]) >= since_slot}
+    by_id = lambda findings: {f["id"]: f for f in findings if f["evidence"] and int(f["slot"]) >= since_slot}
     replayed, known = by_id(map(json.loads, out.read_text().splitlines())), by_id(live)
     describe = lambda f: f"{f['kind']} of {f['validator']['index']} at slot {f['slot']}"
     lost = [describe(f) for i, f in known.items() if i not in replayed]

@@ -77,13 +77,13 @@ class Api:
         return False
 
     def findings(self):
-        """All pages of /v1/findings."""
+        """All slashable findings, page by page. Anomalies, which have no proof, are not what is checked here."""
         found, cursor = [], None
         while True:
             page = self.get("/v1/findings?limit=1000" + (f"&cursor={cursor}" if cursor else ""))
             if page is None:
                 return None
-            found += page["findings"]
+            found += [finding for finding in page["findings"] if finding["evidence"]]
             cursor = page["next"]
             if not cursor:
                 return found
