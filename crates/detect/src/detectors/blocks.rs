@@ -6,7 +6,8 @@
 //!   what had been voted for is given up.
 //!
 //! **False alarms considered.** A late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
-//! (a third of its seats are asked for); a split, in which the majority stays where it is.
+//! (a third of its seats are asked for); a split, in which the majority stays where it is, or moves to and fro while a quarter still
+//! votes for what it left: that is told as a split.
 
 use super::head_split::{parted_at, sides};
 use crate::config::Problems;
@@ -78,9 +79,20 @@ impl Blocks {
 
     fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
         let facts = view.facts.slot(slot)?;
-        let first = sides(facts, view).into_iter().next()?;
+        let sides = sides(facts, view);
+        let first = sides.first()?;
         if first.voters * 3 < facts.expected || view.chain.block_slot(&first.head).is_none() {
             return None;
+        }
+        // Given up is what is no longer voted for: while two branches live side by side, that is a split and no reorg.
+        if let Some(before) = self.head
+            && let Some(was_at) = view.chain.block_slot(&before)
+        {
+            let goes_on = |head: &Root| view.chain.ancestor_at(head, was_at) == Some(before);
+            let lives = sides.iter().skip(1).any(|side| side.voters * 4 >= facts.expected && goes_on(&side.head));
+            if lives && !goes_on(&first.head) {
+                return None;
+            }
         }
         let before = self.head.replace(first.head)?;
         let was_at = view.chain.block_slot(&before)?;
