@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::running::{PATIENCE, Running, free_port};
 use common::{run, slashwatch, stderr};
 use consensus::{ForkName, PresetName};
 use serde_json::Value;
@@ -11,67 +12,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
-
-/// Whatever is awaited and does not come by then will not come.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-struct Running {
-    child: Child,
-    log: Receiver<String>,
-}
-
-impl Running {
-    fn start(config: &Path) -> Self {
-        let mut command = slashwatch();
-        command.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
-        let lines = BufReader::new(child.stderr.take().expect("piped"));
-        let (sender, log) = sync_channel(100_000);
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, log }
-    }
-
-    fn wait_for(&self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
-        let mut seen = Vec::new();
-        while let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            if line.contains(text) {
-                return line;
-            }
-            seen.push(line);
-        }
-        panic!("{text:?} did not come; the log was:\n{}", seen.join("\n"));
-    }
-
-    fn signal(&self, name: &str) {
-        let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-    }
-
-    fn terminate(mut self) -> Option<i32> {
-        self.signal("TERM");
-        self.child.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
-}
 
 /// One GET, one body.
 fn get(address: SocketAddr, path: &str) -> Option<Value> {
