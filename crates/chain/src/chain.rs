@@ -349,7 +349,8 @@ impl Chain {
         &self.network.spec.preset
     }
 
-    fn now(&self) -> Slot {
+    /// The slot that is now: by the caller's clock, or by the latest state if that is later. Never goes back.
+    pub fn now(&self) -> Slot {
         self.reference.slot()
     }
 

@@ -129,6 +129,7 @@ impl Index {
         }
         self.summary.stage(&mut batch, checkpoint.is_some());
         state.next_handle = self.data.next_handle;
+        state.reach = self.reach;
         if !batch.is_empty() || state != self.state {
             batch.put(Cf::Meta, State::key(), &state.encode());
             #[cfg(test)]
@@ -176,11 +177,13 @@ impl Index {
         self.n_commits += 1;
     }
 
-    /// The first epoch of the new tail, if it is time to move it: the last epochs that many voted in, wherever they lie.
+    /// The first epoch of the new tail, if it is time to move it: the last epochs that many voted in, up to the one after the
+    /// network's own. While the owner does not tell that, wherever they lie.
     fn due_checkpoint(&self, close_all: bool) -> Option<u32> {
+        let last = self.allowance.now().map_or(u64::MAX, |now| now.saturating_add(1));
         let total: u64 = self.epochs_seen.values().sum();
         let crowd = (total / CROWD).max(self.heads.n_validators / CROWD / 4).max(1);
-        let crowded = self.epochs_seen.iter().rev().filter(|(_, n)| **n >= crowd).map(|(epoch, _)| *epoch);
+        let crowded = self.epochs_seen.range(..=last).rev().filter(|(_, n)| **n >= crowd).map(|(epoch, _)| *epoch);
         let crowded: Vec<u64> = crowded.take(2 * TAIL_EPOCHS).collect();
         let due = if close_all { TAIL_EPOCHS } else { 2 * TAIL_EPOCHS };
         if crowded.len() < due {

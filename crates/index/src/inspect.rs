@@ -1,8 +1,8 @@
 //! Reading: what the index knows of one validator, and what it did.
 
-use crate::heads::NONE;
 use crate::{Index, IndexError, StoredProposal};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
+use std::collections::HashSet;
 
 /// Counted since the index was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct Stats {
     pub pairs_over_cap: u64,
     /// Different attestation data met, in all the time of this index.
     pub different_data: u64,
-    /// Votes of offenders whose list is full, that showed no new kind of offence: not stored.
+    /// Votes of offenders whose list is full and whose share of the epoch is used up: not stored.
     pub votes_over_cap: u64,
-    /// Headers past the bound of one proposer and slot: not stored.
+    /// Headers past the bound of one proposer and slot, or of far slots in one epoch: not stored.
     pub proposals_over_cap: u64,
     /// Sums that name a validator index of 2^32 - 1 or more.
     pub refused_index: u64,
@@ -60,7 +60,7 @@ pub struct KnownVote {
     pub data: AttestationData,
     /// Hash-tree-root of `data`.
     pub data_root: Root,
-    /// It contradicted another when it came, or has an epoch of 2^32 - 1 or more.
+    /// It contradicted another when it came, or is for a far future, or has an epoch of 2^32 - 1 or more.
     pub outside_chain: bool,
 }
 
@@ -85,7 +85,8 @@ pub struct VotesOf {
 }
 
 impl Index {
-    /// Every stored vote of a validator. Takes some 20 microseconds per epoch in which it voted.
+    /// Every stored vote of a validator, of those for a far future the 256 that are listed. Takes some 20 microseconds per epoch
+    /// in which it voted.
     pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
         let Ok(validator) = u32::try_from(validator.as_u64()) else { return Ok(VotesOf::default()) };
         let list = if self.heads.get(validator).has_exceptions() {
@@ -103,11 +104,16 @@ impl Index {
             }
             from = end;
         }
-        let mut far: Vec<_> = list.votes.iter().filter(|vote| vote.target >= u64::from(NONE)).collect();
-        far.sort_by_key(|vote| (vote.target, vote.handle));
-        for vote in far {
-            self.push_known(&mut all, vote.target, vote.handle, true)?;
+        let listed: HashSet<Root> = all.votes.iter().filter(|vote| vote.outside_chain).map(|vote| vote.data_root).collect();
+        let mut far = list.votes.clone();
+        far.sort_by_key(|vote| vote.handle);
+        for vote in &far {
+            if let Some(row) = self.data.row(&self.db, vote.target, vote.handle)?.filter(|row| !listed.contains(&row.root)) {
+                all.votes.push(KnownVote { data: row.data, data_root: row.root, outside_chain: true });
+            }
         }
+        // What is far was found last. The sort is stable: votes for one target stay in the order of their data's arrival.
+        all.votes.sort_by_key(|vote| vote.data.target.epoch);
         let targets = all.votes.iter().map(|vote| vote.data.target.epoch);
         for (one, next) in targets.clone().zip(targets.skip(1)) {
             let (first, last) = (one.saturating_add(1), next.saturating_sub(1));

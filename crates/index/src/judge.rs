@@ -8,7 +8,7 @@
 //! So the walk goes on from each neighbour while the comparison still contradicts, and every pair is named.
 
 use crate::data::DataRow;
-use crate::heads::Remembered;
+use crate::heads::{NONE, Remembered};
 use crate::walk::Known;
 use crate::{Index, IndexError};
 
@@ -48,6 +48,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rival {
     pub kind: Kind,
+    pub source: u64,
     pub target: u64,
     pub handle: u32,
 }
@@ -64,6 +65,18 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// Kinds of offence it shows, if there is proof of the rivals.
+    pub fn kinds(&self) -> u8 {
+        self.rivals.iter().fold(0, |kinds, rival| kinds | rival.kind.offence_bit())
+    }
+
+    /// Stored votes for the same target have sources on both sides of this one, so whatever it surrounds or is surrounded by
+    /// surrounds or is surrounded by one of them, too.
+    pub fn is_spanned(&self, source: u64) -> bool {
+        let same_target = || self.rivals.iter().filter(|rival| rival.kind == Kind::Double);
+        same_target().any(|rival| rival.source <= source) && same_target().any(|rival| rival.source >= source)
+    }
+
     /// Says whether `old` contradicts; takes it in if so.
     fn compare(&mut self, new: &DataRow, old: &Known) -> bool {
         let Some(kind) = Kind::of(new, old) else { return false };
@@ -75,7 +88,7 @@ impl Judged {
             // No more of this kind: the walk ends here.
             return false;
         }
-        self.rivals.push(Rival { kind, target: old.target, handle: old.handle });
+        self.rivals.push(Rival { kind, source: old.source, target: old.target, handle: old.handle });
         true
     }
 }
@@ -99,17 +112,22 @@ impl Index {
             return Ok(judged);
         }
         let n_listed = judged.rivals.len();
+        if cut {
+            self.compare_with_rows(validator, new, &outside, &mut judged)?;
+            judged.joins = judged.rivals.len() == n_listed && !judged.more_pairs;
+            return Ok(judged);
+        }
         let (newest, second) = (head.newest().get(), head.second().get());
         let target = new.target();
         let is_late = second.is_some_and(|second| target < u64::from(second.target));
 
-        // The same target. The two newest know theirs; older ones are looked up, and all if the list does not tell.
+        // The same target. The two newest know theirs; older ones are looked up.
         for known in [newest, second].into_iter().flatten().map(Known::from).filter(|known| known.target == target) {
             judged.duplicate |= known.handle == new.handle;
             judged.compare(new, &known);
         }
         let clashes = judged.rivals.len() > n_listed;
-        if is_late || cut || clashes {
+        if is_late || clashes {
             for known in self.votes_at(validator, target)? {
                 judged.duplicate |= known.handle == new.handle;
                 judged.compare(new, &known);
@@ -135,6 +153,20 @@ impl Index {
         }
         judged.joins = judged.rivals.len() == n_listed && !judged.more_pairs;
         Ok(judged)
+    }
+
+    /// With all that is stored and not listed: where there are votes outside the chain among it, the two newest do not tell.
+    fn compare_with_rows(&self, validator: u32, new: &DataRow, outside: &[u32], judged: &mut Judged) -> Result<(), IndexError> {
+        for known in self.votes_at(validator, new.target())? {
+            judged.duplicate |= known.handle == new.handle;
+            judged.compare(new, &known);
+        }
+        if judged.duplicate {
+            *judged = Judged { duplicate: true, ..Judged::default() };
+            return Ok(());
+        }
+        self.chain_before(validator, new.target(), outside, &mut |known| judged.compare(new, known))?;
+        self.chain_after(validator, new.target(), u64::from(NONE), outside, &mut |known| judged.compare(new, known))
     }
 
     fn compare_before(

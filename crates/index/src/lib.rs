@@ -29,6 +29,7 @@
 //! | [`sums`], [`members`], [`codec`] | one row: sums over one data |
 //! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
+//! | [`allowance`] | how much is taken of what a validator may sign without end |
 //! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
 //! | [`inspect`], [`view`] | reading, also beside the owner |
 //!
@@ -41,6 +42,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod active;
+mod allowance;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod beside;

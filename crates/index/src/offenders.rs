@@ -1,16 +1,27 @@
 //! Votes outside their validator's chain: the durable mark of an offender, and its list.
 //!
-//! Votes that contradicted something when they came are listed here, and so are votes with epochs that the two newest
-//! votes cannot hold (2^32 - 1 and above), which may be innocent. Everything else of a validator is a chain, where looking
-//! at neighbours is enough. A new vote is compared with the whole list *and* with the chain, so every pair is found.
+//! Votes that contradicted something when they came are listed here, and so are *far* votes, which may be innocent: their
+//! target is in a far future ([`crate::allowance`]), or they have an epoch that the two newest votes cannot hold (2^32 - 1 and
+//! above). Everything else of a validator is a chain, where looking at neighbours is enough. A new vote is compared with the
+//! whole list *and* with the chain, so every pair is found.
+//!
+//! # Full lists
+//!
+//! Past [`MAX_LISTED`] votes one makes way for each that comes, and the list is *cut*: from then on the rows, which hold
+//! what was ever taken in, are asked too.
+//!
+//! - First those go that are not far: rows and summary know them, and as long as no surround is known, looking at the
+//!   neighbours among *all* stored votes is enough to find the first one (sorted by target their sources do not fall).
+//! - Of far votes the four stay that have the least and the greatest source and target. Their targets lie past that of any
+//!   vote that is not far, so if one of them surrounds it, that with the least source does. What goes is still found at its
+//!   own target; far votes that it alone surrounds, or is surrounded by, are not.
 
 use crate::IndexError;
 use crate::codec::{Reader, put_varint};
 use crate::db::{Batch, Cf, Db};
 use std::collections::{HashMap, HashSet};
 
-/// Votes listed per validator. Past it a vote is listed only if it shows a kind of offence that is not known yet, in place
-/// of one that is neither the least nor the greatest by source or target.
+/// Votes listed per validator. [`crate::allowance`] says what is taken past it.
 pub(crate) const MAX_LISTED: usize = 256;
 /// Lists held in memory, at most about 5 KB each, mostly 100 bytes.
 const MAX_CACHED: usize = 1 << 16;
@@ -28,9 +39,12 @@ pub(crate) struct List {
     pub votes: Vec<Listed>,
     /// Kinds of offence shown, as bits of [`crate::judge::Kind`].
     pub kinds: u8,
-    /// Votes were left out.
+    /// There are stored votes outside the chain that are not listed.
     pub cut: bool,
 }
+
+/// All kinds of offence.
+pub(crate) const ALL_KINDS: u8 = 3;
 
 impl List {
     pub fn is_full(&self) -> bool {
@@ -41,20 +55,26 @@ impl List {
         self.votes.iter().any(|vote| vote.handle == handle)
     }
 
-    fn add(&mut self, vote: Listed) {
-        if self.is_full() {
-            self.cut = true;
-            let extremes = |by: fn(&Listed) -> u64| {
-                let least = self.votes.iter().map(by).min();
-                let greatest = self.votes.iter().map(by).max();
-                move |vote: &Listed| Some(by(vote)) == least || Some(by(vote)) == greatest
-            };
-            let (by_source, by_target) = (extremes(|vote| vote.source), extremes(|vote| vote.target));
-            // With 256 votes and four extremes there is nearly always one to spare; else the oldest but one goes.
-            let spare = self.votes.iter().rposition(|vote| !by_source(vote) && !by_target(vote)).unwrap_or(1);
-            self.votes.remove(spare);
-        }
+    /// Lists a vote. Past the bound one is no longer listed, which is returned; it may be the new one.
+    fn add(&mut self, vote: Listed, is_far: impl Fn(&Listed) -> bool) -> Option<Listed> {
         self.votes.push(vote);
+        if self.votes.len() <= MAX_LISTED {
+            return None;
+        }
+        self.cut = true;
+        let all = || self.votes.iter().enumerate();
+        let oldest = all().filter(|(_, vote)| !is_far(vote)).min_by_key(|(_, vote)| vote.target);
+        let spare = oldest.map(|(at, _)| at).or_else(|| {
+            let extremes = [
+                all().min_by_key(|(_, vote)| (vote.source, u64::MAX - vote.target)),
+                all().max_by_key(|(_, vote)| (vote.source, u64::MAX - vote.target)),
+                all().min_by_key(|(_, vote)| vote.target),
+                all().max_by_key(|(_, vote)| vote.target),
+            ]
+            .map(|extreme| extreme.map(|(at, _)| at));
+            (0..self.votes.len()).rev().find(|at| !extremes.contains(&Some(*at)))
+        });
+        spare.map(|at| self.votes.remove(at))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -85,6 +105,8 @@ impl List {
 pub(crate) struct Offenders {
     cached: HashMap<u32, List>,
     changed: HashSet<u32>,
+    /// Votes with targets before it were pruned: they are no proof, and take up no room.
+    pruned_before: u64,
 }
 
 impl Offenders {
@@ -103,16 +125,32 @@ impl Offenders {
             return Ok(list.clone());
         }
         let Some(value) = db.get(Cf::Offenders, &validator.to_be_bytes())? else { return Ok(List::default()) };
-        List::decode(&value).ok_or_else(|| db.corrupt(format!("the list of validator {validator} does not parse")))
+        let list = List::decode(&value);
+        let mut list = list.ok_or_else(|| db.corrupt(format!("the list of validator {validator} does not parse")))?;
+        list.votes.retain(|vote| vote.target >= self.pruned_before);
+        Ok(list)
     }
 
-    pub fn add(&mut self, db: &Db, validator: u32, vote: Listed) -> Result<(), IndexError> {
-        self.list(db, validator)?.add(vote);
+    /// Lists a vote. Returns one that is no longer listed, if the list was full.
+    pub fn add(
+        &mut self,
+        db: &Db,
+        validator: u32,
+        vote: Listed,
+        is_far: impl Fn(&Listed) -> bool,
+    ) -> Result<Option<Listed>, IndexError> {
+        let unlisted = self.list(db, validator)?.add(vote, is_far);
         self.changed.insert(validator);
-        Ok(())
+        Ok(unlisted)
     }
 
-    /// Notes that a vote was left out.
+    /// Forgets votes with targets before `before`, which are being pruned.
+    pub fn forget(&mut self, before: u64) {
+        self.pruned_before = self.pruned_before.max(before);
+        self.cached.values_mut().for_each(|list| list.votes.retain(|vote| vote.target >= before));
+    }
+
+    /// Notes that a vote was left out, though the rest of its sum may be stored.
     pub fn cut(&mut self, db: &Db, validator: u32) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if !list.cut {

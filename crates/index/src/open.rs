@@ -1,11 +1,12 @@
 //! Opening: what a directory must be, and how the state in memory is found again.
 
 use crate::IndexError;
+use crate::allowance::Allowance;
 use crate::beside::Beside;
 use crate::codec::Reader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
-use crate::heads::{Heads, Joined};
+use crate::heads::{Heads, Joined, NONE};
 use crate::inspect::Counters;
 use crate::keys::SetKey;
 use crate::offenders::Offenders;
@@ -51,7 +52,10 @@ pub struct Index {
     pub(crate) peers: Peers,
     pub(crate) proposals: Proposals,
     pub(crate) counters: Counters,
+    pub(crate) allowance: Allowance,
     pub(crate) state: State,
+    /// [`State::reach`] with what is staged.
+    pub(crate) reach: u32,
     /// New votes per target epoch of the tail: shows which epochs the network is in.
     pub(crate) epochs_seen: BTreeMap<u64, u64>,
     pub(crate) n_commits: u64,
@@ -70,6 +74,8 @@ pub(crate) struct State {
     /// Log entries before this are folded into rows.
     pub log_floor: u64,
     pub log_next: u64,
+    /// The greatest target that heads or summary may know of.
+    pub reach: u32,
 }
 
 impl State {
@@ -82,6 +88,7 @@ impl State {
         out.extend_from_slice(&self.next_handle.to_be_bytes());
         out.extend_from_slice(&self.log_floor.to_be_bytes());
         out.extend_from_slice(&self.log_next.to_be_bytes());
+        out.extend_from_slice(&self.reach.to_be_bytes());
         out
     }
 
@@ -91,7 +98,9 @@ impl State {
         let next_handle = u32::from_be_bytes(reader.array()?);
         let log_floor = u64::from_be_bytes(reader.array()?);
         let log_next = u64::from_be_bytes(reader.array()?);
-        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next })
+        // Format 1 ends here: there any target that fits may be known.
+        let reach = if reader.is_empty() { NONE - 1 } else { u32::from_be_bytes(reader.array()?) };
+        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach })
     }
 }
 
@@ -133,7 +142,9 @@ impl Index {
             offenders: Offenders::default(),
             proposals: Proposals::default(),
             counters: Counters::default(),
+            allowance: Allowance::default(),
             state,
+            reach: state.reach,
             epochs_seen: BTreeMap::new(),
             n_commits: 0,
             joined: Joined::default(),

@@ -41,7 +41,8 @@ impl Index {
             if stored.iter().any(|other| other.root == proposal.root) {
                 continue;
             }
-            if stored.len() >= MAX_PER_SLOT {
+            let epoch = slot.as_u64() / self.shape.slots_per_epoch;
+            if stored.len() >= MAX_PER_SLOT || !self.allowance.spend_proposal(epoch) {
                 self.counters.proposals_over_cap += 1;
                 continue;
             }

@@ -31,6 +31,7 @@ impl Index {
         batch.write()?;
         self.heads.committed_late();
         self.data.forget(before);
+        self.offenders.forget(before);
         self.table.forget(before);
         self.beside.forget(near);
         self.sets.retain(|key, _| key.epoch >= before);

@@ -2,11 +2,11 @@
 
 use crate::beside;
 use crate::data::DataRow;
-use crate::heads::{Joined, NONE, Remembered};
-use crate::judge::Kind;
+use crate::heads::{Joined, NONE, Quick, Remembered};
+use crate::judge::{Judged, Kind};
 use crate::keys::SetKey;
 use crate::members::Members;
-use crate::offenders::Listed;
+use crate::offenders::{ALL_KINDS, Listed};
 use crate::seating::Seating;
 use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
@@ -65,8 +65,9 @@ impl Index {
             return Ok(());
         }
 
-        let near = match (u32::try_from(row.source()), u32::try_from(row.target())) {
-            (Ok(source), Ok(target)) if source < NONE && target < NONE => Some(Remembered { source, target, handle: row.handle }),
+        let near_target = u32::try_from(row.target()).ok().filter(|_| self.allowance.is_near(row.target()));
+        let near = match (u32::try_from(row.source()), near_target) {
+            (Ok(source), Some(target)) if source < NONE => Some(Remembered { source, target, handle: row.handle }),
             _ => None,
         };
         let late = row.target() < self.state.tail_from;
@@ -104,11 +105,14 @@ impl Index {
             }
             return Ok(());
         }
-        if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
+        if let Some(epoch) = near_target {
+            self.reach = self.reach.max(epoch);
             self.summary.mark(&self.db, epoch, &joined.to_mark, late)?;
+            self.count_epoch(row.target(), joined.n_joined);
+        }
+        if let Some(epoch) = u32::try_from(row.target()).ok().filter(|epoch| *epoch < NONE) {
             self.beside.note(epoch, near.map(|near| near.source), &fresh);
         }
-        self.count_epoch(row.target(), joined.n_joined);
         self.folded_to = self.folded_to.min(row.target());
         self.joined = joined;
         self.take_in(vote, place);
@@ -156,22 +160,19 @@ impl Index {
         conflicts: &mut Vec<Conflict>,
     ) -> Result<Asked, IndexError> {
         self.counters.slow_votes += 1;
+        if let Some(asked) = self.ask_list_only(validator, row, near)? {
+            return Ok(asked);
+        }
         let judged = self.judge(validator, row)?;
         if judged.duplicate {
             return Ok(Asked::Known);
         }
-        let vote = Listed { source: row.source(), target: row.target(), handle: row.handle };
-        let kinds = judged.rivals.iter().fold(0, |kinds, rival| kinds | rival.kind.offence_bit());
         let joins = near.filter(|_| judged.joins);
-        if joins.is_none() {
-            let list = self.offenders.list(&self.db, validator)?;
-            if list.is_full() && list.kinds | kinds == list.kinds {
-                self.offenders.cut(&self.db, validator)?;
-                self.counters.votes_over_cap += 1;
-                return Ok(Asked::Dropped);
-            }
+        if joins.is_none() && !self.has_room(validator, row, &judged)? {
+            return self.drop_vote(validator);
         }
         self.counters.pairs_over_cap += u64::from(judged.more_pairs);
+        let mut kinds = 0;
         for rival in &judged.rivals {
             let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
                 // Its row was pruned; the list may name it still.
@@ -184,11 +185,12 @@ impl Index {
                 Kind::IsSurrounded => Conflict::Surround { validator: index, surrounding: other, surrounded: this },
                 Kind::Surrounds => Conflict::Surround { validator: index, surrounding: this, surrounded: other },
             });
+            kinds |= rival.kind.offence_bit();
             self.counters.conflicts += 1;
         }
         match joins {
             Some(near) => self.heads.observe(validator, near, late),
-            None => self.offenders.add(&self.db, validator, vote)?,
+            None => self.put_on_list(validator, Listed { source: row.source(), target: row.target(), handle: row.handle })?,
         }
         if joins.is_none() || kinds != 0 {
             // Who contradicts itself once is marked for good, whichever of its votes stayed in the chain.
@@ -196,6 +198,59 @@ impl Index {
             self.heads.mark_exceptional(validator);
         }
         Ok(Asked::Taken)
+    }
+
+    /// What needs no look at rows: votes of one that was found in every kind of offence, whose list is full and who has had its
+    /// share of this epoch, unless they plainly go on its chain. Looking would cost milliseconds, and the vote is not taken.
+    fn ask_list_only(&mut self, validator: u32, row: &DataRow, near: Option<Remembered>) -> Result<Option<Asked>, IndexError> {
+        let head = self.heads.get(validator);
+        if !head.has_exceptions() || self.allowance.has_left(validator) {
+            return Ok(None);
+        }
+        let list = self.offenders.list(&self.db, validator)?;
+        if !list.is_full() || list.kinds != ALL_KINDS {
+            return Ok(None);
+        }
+        if list.has(row.handle) {
+            return Ok(Some(Asked::Known));
+        }
+        match near.map(|near| head.quick(near)) {
+            Some(Quick::Same) => Ok(Some(Asked::Known)),
+            Some(Quick::Joins { .. }) => Ok(None),
+            Some(Quick::Ask) | None => self.drop_vote(validator).map(Some),
+        }
+    }
+
+    /// A vote outside the chain may be taken: its list is not full, or it shows what nothing stored does, or this epoch has
+    /// room for it.
+    fn has_room(&mut self, validator: u32, row: &DataRow, judged: &Judged) -> Result<bool, IndexError> {
+        let list = self.offenders.list(&self.db, validator)?;
+        if !list.is_full() || list.kinds | judged.kinds() != list.kinds {
+            return Ok(true);
+        }
+        let shows_more = list.kinds != ALL_KINDS && !judged.is_spanned(row.source());
+        Ok(self.allowance.spend(validator, shows_more))
+    }
+
+    fn drop_vote(&mut self, validator: u32) -> Result<Asked, IndexError> {
+        self.offenders.cut(&self.db, validator)?;
+        self.counters.votes_over_cap += 1;
+        Ok(Asked::Dropped)
+    }
+
+    fn put_on_list(&mut self, validator: u32, vote: Listed) -> Result<(), IndexError> {
+        let Self { allowance, offenders, db, .. } = self;
+        let unlisted = offenders.add(db, validator, vote, |vote| !allowance.is_near(vote.target))?;
+        if let Some(vote) = unlisted
+            && allowance.is_near(vote.target)
+            && let Ok(epoch) = u32::try_from(vote.target)
+        {
+            // Only the row names it from now on. It may have been far when it was listed, so that the summary does not know of it.
+            self.reach = self.reach.max(epoch);
+            self.summary.mark(db, epoch, &[validator], vote.target < self.state.tail_from)?;
+            self.summary.settle(db)?;
+        }
+        Ok(())
     }
 
     /// By seats where all members sit at the data's slot in a shuffling that can be computed again, else by list.
@@ -327,7 +382,7 @@ impl Place {
 enum Asked {
     Taken,
     Known,
-    /// The validator's list is full and the vote shows nothing new.
+    /// The validator's list is full, the vote shows nothing new, and its share of this epoch is used up.
     Dropped,
 }
 

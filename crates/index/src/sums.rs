@@ -19,6 +19,7 @@ use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascendin
 use crate::geometry::Geometry;
 use crate::keys::SetKey;
 use crate::members::{Bits, Members};
+use blst::blst_p2;
 use blst::min_pk::{AggregateSignature, Signature};
 use consensus::SignatureBytes;
 
@@ -218,8 +219,10 @@ impl SumSet {
         }
         for sum in &mut set.sums {
             sum.signature = SignatureBytes::from(reader.array::<96>()?);
-            set.covered.union_with(&sum.members);
         }
+        // Earlier builds added opposite keys up. That proves nobody's vote; heard again, a vote is kept with its proof.
+        set.sums.retain(|sum| !is_infinity(&sum.signature));
+        set.sums.iter().for_each(|sum| set.covered.union_with(&sum.members));
         set.on_disk = true;
         reader.is_empty().then_some(set)
     }
@@ -352,14 +355,26 @@ fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
     }
 }
 
-/// Adds a proven signature to a total that begins with `first`. `false`, and nothing changed, if the bytes are no point:
-/// then they were not proven by our verifier, and the sums stay apart. Both were group-checked by whoever proved them.
+/// Adds a proven signature to a total that begins with `first`. `false`, and nothing changed, if the sums must stay apart:
+/// - their sum is the point at infinity, as of opposite keys. Each proves its signers, together they prove nothing;
+/// - the bytes are no point: then they were not proven by our verifier.
+///
+/// Both were group-checked by whoever proved them.
 fn add_signature(total: &mut Option<AggregateSignature>, first: &SignatureBytes, more: &SignatureBytes) -> bool {
     let Ok(more) = Signature::from_bytes(more.as_slice()) else { return false };
-    if total.is_none() {
-        *total = Signature::from_bytes(first.as_slice()).ok().map(|first| AggregateSignature::from_signature(&first));
+    let before =
+        total.or_else(|| Signature::from_bytes(first.as_slice()).ok().map(|first| AggregateSignature::from_signature(&first)));
+    let Some(mut sum) = before else { return false };
+    if sum.add_signature(&more, false).is_err() || blst_p2::from(sum) == blst_p2::default() {
+        return false;
     }
-    total.as_mut().is_some_and(|total| total.add_signature(&more, false).is_ok())
+    *total = Some(sum);
+    true
+}
+
+/// The compressed point at infinity: nobody's signature.
+fn is_infinity(signature: &SignatureBytes) -> bool {
+    matches!(signature.as_slice(), [0xc0, rest @ ..] if rest.iter().all(|byte| *byte == 0))
 }
 
 /// Drops sums over several committees whose members all have a sum of their own committee.

@@ -18,7 +18,7 @@ impl Index {
     pub(crate) fn read_tail(&mut self) -> Result<(), IndexError> {
         let Self { db, table, data, sets, heads, summary, offenders, state, .. } = self;
         let shelf = Shelf { db, table, data, sets };
-        let epochs = epochs_from(&shelf, state.tail_from)?;
+        let epochs = epochs_between(&shelf, state.tail_from, state.reach)?;
         let n_readers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_READERS).min(epochs.len());
         let next = AtomicUsize::new(0);
         let mut counts = Vec::new();
@@ -63,13 +63,13 @@ impl Index {
     }
 }
 
-/// Epochs with rows, on disk or still growing, that heads can name; ascending. Far ones are found through their
-/// validators' lists.
-fn epochs_from(shelf: &Shelf<'_>, tail_from: u64) -> Result<Vec<u32>, IndexError> {
+/// Epochs with rows, on disk or still growing, that heads can name; ascending. Those past `reach` hold far votes only, which
+/// are found through their validators' lists.
+fn epochs_between(shelf: &Shelf<'_>, tail_from: u64, reach: u32) -> Result<Vec<u32>, IndexError> {
     let mut epochs = Vec::new();
     let mut from = tail_from;
     while let Some(epoch) =
-        shelf.first_epoch_from(from)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch < NONE)
+        shelf.first_epoch_from(from)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch <= reach.min(NONE - 1))
     {
         epochs.push(epoch);
         from = u64::from(epoch) + 1;

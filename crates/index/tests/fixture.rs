@@ -1,5 +1,5 @@
-//! An index written in format 1 by an earlier build is opened and says what it said. Run with `WRITE_FIXTURE=1` on a new
-//! format to make its fixture beside the old ones; never change an old one.
+//! An index written in this format or an earlier one, by the build of its day, is opened and says what it said. Run with
+//! `WRITE_FIXTURE=1` on a new format to make its fixture beside the old ones; never change an old one.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,8 +8,10 @@ use common::{data, open, proposal, shuffling, told, vote, vote_in};
 use consensus::{CommitteeIndex, Slot, ValidatorIndex};
 use std::path::{Path, PathBuf};
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+const NEWEST: u32 = 2;
+
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{format}"))
 }
 
 /// Rows by seat and by list, a log with a row still growing, an offender, a far epoch, two branches, proposals.
@@ -42,15 +44,28 @@ fn write(dir: &Path) {
 }
 
 #[test]
-fn format_1_is_read() {
+fn format_1_is_read_and_becomes_the_newest() {
+    let dir = read(1);
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), dir.path()).unwrap();
+    let db = rocksdb::DB::open_cf_for_read_only(&rocksdb::Options::default(), dir.path(), names, false).unwrap();
+    assert_eq!(db.get(b"shape").unwrap().unwrap()[..4], NEWEST.to_be_bytes());
+}
+
+#[test]
+fn format_2_is_read() {
     if std::env::var_os("WRITE_FIXTURE").is_some() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path());
-        std::fs::create_dir_all(fixture()).unwrap();
-        copy(dir.path(), &fixture());
+        std::fs::create_dir_all(fixture(NEWEST)).unwrap();
+        copy(dir.path(), &fixture(NEWEST));
     }
+    read(2);
+}
+
+/// Opens a fixture's copy, and looks whether it says what it said.
+fn read(format: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    copy(&fixture(), dir.path());
+    copy(&fixture(format), dir.path());
     let fresh = tempfile::tempdir().unwrap();
     write(fresh.path());
     let (mut index, expected) = (open(dir.path()), open(fresh.path()));
@@ -67,6 +82,11 @@ fn format_1_is_read() {
     let found = told(&found);
     assert!(found.contains("surround 16: 2->11 over 9->10") && found.contains("double 16 at 11"), "{found:?}");
     assert!(found.contains("surround 13: 2->18446744073709551615 over 4->9"), "{found:?}");
+    // Written in this format and opened again.
+    index.commit().unwrap();
+    drop(index);
+    assert!(open(dir.path()).votes_of(ValidatorIndex::new(16)).unwrap().offender);
+    dir
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{N_VALIDATORS, Oracle, SLOTS, data, open, pairs, shuffling, vote_in};
+use common::{N_VALIDATORS, Oracle, SLOTS, cancel_out, data, open, pairs, shuffling, vote_in};
 use consensus::{CommitteeIndex, Epoch, Slot, ValidatorIndex};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -29,6 +29,13 @@ enum Step {
         validator: u64,
         head: u8,
     },
+    /// One of two validators with opposite keys, alone.
+    Opposite {
+        target: u64,
+        pair: u64,
+        second: bool,
+        head: u8,
+    },
     Commit,
     Flush,
     /// Close and open again, without losing anything.
@@ -40,6 +47,10 @@ enum Step {
     },
     Fold {
         before: u64,
+    },
+    /// The owner tells the network's epoch: later targets may be far.
+    Now {
+        epoch: u64,
     },
 }
 
@@ -65,15 +76,19 @@ fn step(epochs: u64, offences: bool) -> impl Strategy<Value = Step> {
         validator,
         head,
     });
+    let opposite = (0..epochs.min(4), 0u64..2, any::<bool>(), prop_oneof![6 => Just(100u8), 1 => Just(101)])
+        .prop_map(|(target, pair, second, head)| Step::Opposite { target, pair, second, head });
     prop_oneof![
         40 => vote,
         2 => far,
+        3 => opposite,
         12 => Just(Step::Commit),
         1 => Just(Step::Flush),
         2 => Just(Step::Reopen),
         2 => Just(Step::Crash),
         1 => (0..epochs).prop_map(|before| Step::Prune { before: before / 3 }),
         1 => (0..epochs).prop_map(|before| Step::Fold { before }),
+        1 => (0..epochs).prop_map(|epoch| Step::Now { epoch: epoch / 4 }),
     ]
 }
 
@@ -108,13 +123,22 @@ fn built(step: &Step) -> Option<Signed<Vote>> {
             if signers.is_empty() {
                 signers.push(u64::from(candidates[chosen as usize % candidates.len()]));
             }
+            if cancel_out(signers.iter().copied()) {
+                signers.pop();
+            }
             let source =
                 (target + 6).saturating_sub(6 + u64::from(*back)).max(if *back > 6 { target + u64::from(*back) - 6 } else { 0 });
             let head = head + 10 * branch;
             Some(vote_in(data(source, *target, at.as_u64(), head), &signers, shuffling))
         }
         Step::Far { source, target, validator, head } => Some(vote_in(data(*source, *target, 5, *head), &[*validator], None)),
-        Step::Commit | Step::Flush | Step::Reopen | Step::Crash | Step::Prune { .. } | Step::Fold { .. } => None,
+        Step::Opposite { target, pair, second, head } => {
+            let seen = data(target.saturating_sub(1), *target, target * SLOTS, *head);
+            Some(vote_in(seen, &[4 + 7 * pair + u64::from(*second)], None))
+        }
+        Step::Commit | Step::Flush | Step::Reopen | Step::Crash | Step::Prune { .. } | Step::Fold { .. } | Step::Now { .. } => {
+            None
+        }
     }
 }
 
@@ -169,7 +193,8 @@ fn run(steps: &[Step]) {
                 // Commits nothing of what is staged.
                 while index.fold_next(Epoch::new(*before)).unwrap() {}
             }
-            Step::Vote { .. } | Step::Far { .. } => {}
+            Step::Now { epoch } => index.set_now(Epoch::new(*epoch)),
+            Step::Vote { .. } | Step::Far { .. } | Step::Opposite { .. } => {}
         }
     }
     index.commit().unwrap();

@@ -198,6 +198,7 @@ impl Engine {
         self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
+        self.index.set_now(self.chain.now().epoch(network.preset()));
         if self.roster.observe(&verified, &self.chain, epoch)? {
             self.desk.set_labels(self.roster.labels().clone());
         }

@@ -1,5 +1,6 @@
-//! A small network with votes that can be checked: validator v has secret key v + 1, so the sum over a set of signers is
-//! the message's point times the sum of their keys, and a wrong list of signers is a wrong signature.
+//! A small network with votes that can be checked: validator v has secret key v + 1 (or, one in seven, the opposite of the
+//! key before it), so the sum over a set of signers is the message's point times the sum of their keys, and a wrong list of
+//! signers is a wrong signature.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use blst::min_pk::SecretKey;
@@ -27,7 +28,7 @@ pub fn open(dir: &Path) -> Index {
 
 thread_local! {
     static SHUFFLINGS: RefCell<HashMap<(u64, u8), Arc<Shuffling>>> = RefCell::default();
-    static SIGNATURES: RefCell<HashMap<(Root, u64), SignatureBytes>> = RefCell::default();
+    static SIGNATURES: RefCell<HashMap<(Root, i128), SignatureBytes>> = RefCell::default();
 }
 
 /// The shuffling of an epoch on a branch. Two branches differ in their seed, a third also in who is active.
@@ -57,15 +58,31 @@ pub fn data(source: u64, target: u64, slot: u64, head: u8) -> AttestationData {
     }
 }
 
+/// A validator's secret key. 5 has the opposite of 4's, 12 of 11's, and so on: one operator may register both.
+fn key(validator: u64) -> i128 {
+    let number = i128::from(validator) + 1;
+    if validator < u64::from(N_VALIDATORS) && validator % 7 == 5 { 1 - number } else { number }
+}
+
+/// Signers whose keys sum to nothing, and so no signature proves that they signed: no verifier hands over such a sum.
+pub fn cancel_out(signers: impl Iterator<Item = u64>) -> bool {
+    signers.map(key).sum::<i128>() == 0
+}
+
 pub fn signature(root: Root, signers: impl Iterator<Item = u64>) -> SignatureBytes {
-    // No key is zero: absurd indices wrap around.
-    let key: u64 = signers.fold(0u64, |sum, v| sum.wrapping_add(v).wrapping_add(1)).max(1);
+    let key: i128 = signers.map(key).sum();
+    assert!(key != 0, "a sum over opposite keys proves nothing");
     SIGNATURES.with_borrow_mut(|known| {
         *known.entry((root, key)).or_insert_with(|| {
             let mut bytes = [0; 32];
-            bytes[24..].copy_from_slice(&key.to_be_bytes());
+            bytes[16..].copy_from_slice(&key.unsigned_abs().to_be_bytes());
             let secret = SecretKey::from_bytes(&bytes).unwrap();
-            SignatureBytes::from(secret.sign(root.as_slice(), b"TEST", &[]).to_bytes())
+            let mut signature = secret.sign(root.as_slice(), b"TEST", &[]).to_bytes();
+            if key < 0 {
+                // The sign of a compressed point.
+                signature[0] ^= 0x20;
+            }
+            SignatureBytes::from(signature)
         })
     })
 }
