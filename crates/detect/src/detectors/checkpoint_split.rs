@@ -52,14 +52,24 @@ impl CheckpointSplit {
     }
 
     /// Those with enough votes that exclude each other, most votes first; empty if all are of one branch.
-    fn sides(&self, votes: &BTreeMap<Checkpoint, u64>, view: &View<'_>) -> Vec<(Checkpoint, u64)> {
+    fn sides(
+        &self,
+        votes: &BTreeMap<Checkpoint, u64>,
+        excludes: impl Fn(&Checkpoint, &Checkpoint) -> bool,
+    ) -> Vec<(Checkpoint, u64)> {
         let all: u64 = votes.values().sum();
         let mut sides: Vec<(Checkpoint, u64)> =
             votes.iter().filter(|(_, n)| **n * 100 >= all * self.config.min_percent && **n >= 2).map(|(c, n)| (*c, *n)).collect();
         sides.sort_by_key(|(checkpoint, n)| (std::cmp::Reverse(*n), *checkpoint));
-        let split = sides.iter().any(|(one, _)| sides.iter().any(|(other, _)| excludes(view, one, other)));
+        let split = sides.iter().any(|(one, _)| sides.iter().any(|(other, _)| excludes(one, other)));
         if split { sides } else { Vec::new() }
     }
+}
+
+/// Two sources: a branch justifies one root per epoch, so two of one epoch need no tree to exclude each other.
+fn sources_exclude(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
+    let is_genesis = one.root.is_zero() || other.root.is_zero();
+    excludes(view, one, other) || !is_genesis && one.epoch == other.epoch && one.root != other.root
 }
 
 /// Neither can be an ancestor of the other.
@@ -97,9 +107,10 @@ impl Detector for CheckpointSplit {
         if all < MIN_VOTES {
             return;
         }
+        let by_tree = |one: &Checkpoint, other: &Checkpoint| excludes(view, one, other);
         let target_sides =
-            targets.values().map(|votes| self.sides(votes, view)).find(|sides| !sides.is_empty()).unwrap_or_default();
-        let source_sides = self.sides(&sources, view);
+            targets.values().map(|votes| self.sides(votes, by_tree)).find(|sides| !sides.is_empty()).unwrap_or_default();
+        let source_sides = self.sides(&sources, |one, other| sources_exclude(view, one, other));
         if target_sides.is_empty() && source_sides.is_empty() {
             return;
         }

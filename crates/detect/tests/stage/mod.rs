@@ -1,0 +1,218 @@
+//! A network for the detectors: what the verifier would have proven, made up without signing it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use chain::{BlockFacts, Chain, PubkeyCache};
+use consensus::{
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, Offence,
+    RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, Spec, ValidatorIndex, sha256,
+};
+use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender, PeerNews};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Punishable, Slashable, Time};
+use simulator::{Scenario, record};
+use sources::capture::{CaptureReader, Entry};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
+
+/// The chain at genesis: minimal preset, slots of 12 s, everybody active.
+pub fn genesis(n_validators: usize) -> Chain {
+    let scenario = Scenario { slots: 1, slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) };
+    let (bytes, _) = record::capture_bytes(&scenario).unwrap();
+    let (mut config, mut state) = (None, None);
+    for located in CaptureReader::new(bytes.as_slice()) {
+        match located.unwrap().entry {
+            Entry::Config(text) => config = Some(text),
+            Entry::State(ssz) => state = Some(ssz),
+            _ => {}
+        }
+    }
+    let spec = Spec::from_yaml(&config.unwrap()).unwrap();
+    Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+}
+
+pub fn heard(at: u64) -> verify::Heard {
+    verify::Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+}
+
+/// An empty block that came at `at`, in Unix nanoseconds; `word` tells blocks of one slot and proposer apart.
+pub fn block(slot: Slot, proposer: ValidatorIndex, parent_root: Root, word: &[u8], graffiti: &[u8], at: u64) -> ProvenBlock {
+    let state_root = Root::from(sha256(&[&slot.as_u64().to_le_bytes()[..], word].concat()));
+    let header = BeaconBlockHeader { slot, proposer_index: proposer, parent_root, state_root, body_root: Root::ZERO };
+    let mut padded = [0; 32];
+    padded[..graffiti.len()].copy_from_slice(graffiti);
+    ProvenBlock {
+        block: SignedBlock {
+            signed_header: SignedBeaconBlockHeader { message: header, signature: SignatureBytes::ZERO },
+            root: header.root(),
+            randao_reveal: SignatureBytes::repeat_byte(sha256(word)[0]),
+            graffiti: padded,
+            fee_recipient: None,
+            attestations: Vec::new(),
+            attester_slashings: Vec::new(),
+            proposer_slashings: Vec::new(),
+            registry_change: RegistryChange::None,
+        },
+        fork: ForkName::Fulu,
+        randao_proven: true,
+        heard: heard(at),
+        n_bytes: 1000,
+    }
+}
+
+pub fn extend(chain: &mut Chain, block: &ProvenBlock) {
+    let header = &block.block.signed_header.message;
+    chain.extend(&BlockFacts {
+        root: block.block.root,
+        slot: header.slot,
+        parent_root: header.parent_root,
+        proposer_index: header.proposer_index,
+        randao_reveal: block.block.randao_reveal,
+    });
+}
+
+/// A double vote of `validators` in `slot`, the `nth` of its kind, complete at `at`.
+pub fn offenders(
+    chain: &Chain,
+    validators: &[ValidatorIndex],
+    slot: Slot,
+    nth: u8,
+    at: u64,
+    punishable: Punishable,
+) -> Vec<Offender> {
+    let network = chain.network();
+    let epoch = slot.epoch(network.preset());
+    let vote = |head: u8| IndexedAttestation {
+        attesting_indices: validators.to_vec(),
+        data: AttestationData {
+            slot,
+            beacon_block_root: Root::from(sha256(&[nth, head])),
+            target: Checkpoint { epoch, root: Root::ZERO },
+            ..AttestationData::default()
+        },
+        signature: SignatureBytes::ZERO,
+    };
+    let slashing = AttesterSlashing { attestation_1: vote(1), attestation_2: vote(2) };
+    let json = serde_json::to_value(&slashing).unwrap();
+    let evidence = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, slashing.to_ssz(), json));
+    let offender = |validator: &ValidatorIndex| {
+        let facts = Slashable {
+            genesis_validators_root: network.genesis_validators_root,
+            offence: Offence::DoubleVote,
+            validator: *validator,
+            pubkey: Default::default(),
+            labels: Vec::new(),
+            roots: [slashing.attestation_1.data.root(), slashing.attestation_2.data.root()],
+            slot,
+            epoch,
+            seen: [Time::from_unix_ns(at), Time::from_unix_ns(at + 1)],
+            recorded_at: Time::from_unix_ns(at + 2),
+            sources: vec!["gossip".into()],
+            fork: ForkName::Fulu,
+            punishable,
+        };
+        Offender { finding: Finding::slashable(facts, &evidence), evidence: evidence.clone() }
+    };
+    validators.iter().map(offender).collect()
+}
+
+/// What is proven during one slot.
+#[derive(Default)]
+pub struct Said {
+    pub votes: Vec<Vote>,
+    pub blocks: Vec<ProvenBlock>,
+    pub offenders: Vec<Offender>,
+    pub included: Vec<(Root, Included)>,
+    pub peers: Vec<PeerNews>,
+}
+
+/// A monitor and what it said.
+pub struct Stage {
+    pub chain: Chain,
+    pub monitor: Monitor,
+    pub anomalies: Vec<Finding>,
+    pub announcements: Vec<Finding>,
+    /// The last state of each.
+    pub incidents: BTreeMap<Root, Incident>,
+}
+
+impl Stage {
+    pub fn new(n_validators: usize, config: &DetectConfig) -> Self {
+        let chain = genesis(n_validators);
+        let monitor = Monitor::new(config, chain.network());
+        Self { chain, monitor, anomalies: Vec::new(), announcements: Vec::new(), incidents: BTreeMap::new() }
+    }
+
+    pub fn per_epoch(&self) -> u64 {
+        self.chain.network().preset().slots_per_epoch
+    }
+
+    /// Unix nanoseconds, `ms` after the start of a slot.
+    pub fn at(&self, slot: u64, ms: u64) -> u64 {
+        self.chain.network().slot_start_ns(Slot::new(slot)) + ms * 1_000_000
+    }
+
+    /// An ordinary vote of `slot` for `head`, with these checkpoints, by single votes in time.
+    pub fn vote(&self, slot: u64, head: Root, source: Checkpoint, target: Checkpoint, members: &[u64]) -> Vote {
+        let data =
+            AttestationData { slot: Slot::new(slot), beacon_block_root: head, source, target, ..AttestationData::default() };
+        let at = self.at(slot, 4_500);
+        let mut indices: Vec<ValidatorIndex> = members.iter().copied().map(ValidatorIndex::new).collect();
+        indices.sort();
+        Vote {
+            data,
+            data_root: data.root(),
+            arrivals: vec![UnixNs(at); indices.len()],
+            indices,
+            signature: SignatureBytes::ZERO,
+            shuffling: None,
+            heard: heard(at),
+        }
+    }
+
+    /// As [`Self::vote`], with the target of its epoch and the source before it, both at `head`.
+    pub fn plain_vote(&self, slot: u64, head: Root, members: &[u64]) -> Vote {
+        let epoch = Epoch::new(slot / self.per_epoch());
+        let at = |epoch| Checkpoint { epoch, root: head };
+        self.vote(slot, head, at(epoch.saturating_sub(1)), at(epoch), members)
+    }
+
+    /// Everything of a slot in one batch, at its end.
+    pub fn play(&mut self, slot: u64, said: Said) {
+        let until = self.at(slot + 1, 0) - 1;
+        self.play_until(slot, said, until);
+    }
+
+    pub fn play_until(&mut self, slot: u64, said: Said, until: u64) {
+        self.chain.tick(Slot::new(slot));
+        for block in &said.blocks {
+            extend(&mut self.chain, block);
+        }
+        let mut verified = Verified::default();
+        verified.votes = said.votes.into_iter().map(Signed::for_tests).collect();
+        verified.blocks = said.blocks;
+        let heard = self.monitor.observe(&Batch {
+            verified: &verified,
+            offenders: &said.offenders,
+            included: &said.included,
+            peers: &said.peers,
+            chain: &self.chain,
+            labels: &NoLabels,
+            heard_until: UnixNs(until),
+        });
+        self.note(heard);
+    }
+
+    pub fn note(&mut self, heard: Heard) {
+        self.anomalies.extend(heard.anomalies);
+        self.announcements.extend(heard.announcements);
+        self.incidents.extend(heard.incidents.into_iter().map(|incident| (incident.id, incident)));
+    }
+
+    /// Incidents of a kind, by first slot.
+    pub fn of(&self, kind: &str) -> Vec<&Incident> {
+        let mut found: Vec<&Incident> = self.incidents.values().filter(|incident| incident.kind == kind).collect();
+        found.sort_by_key(|incident| incident.first_slot);
+        found
+    }
+}
