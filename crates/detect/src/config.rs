@@ -68,6 +68,12 @@ impl Problems<'_> {
         }
     }
 
+    pub(crate) fn between(&mut self, key: &str, value: u64, least: u64, most: u64) {
+        if !(least..=most).contains(&value) {
+            self.say(key, format!("{value} is not between {least} and {most}"));
+        }
+    }
+
     pub(crate) fn say(&mut self, key: &str, text: String) {
         self.found.push((format!("detect.{}.{key}", self.section), text));
     }

@@ -24,6 +24,8 @@ pub mod watch;
 
 pub use config::DetectConfig;
 pub use judge::{Judged, Proofs, Unproven, judge, judge_operation};
-pub use monitor::{Batch, Detector, Heard, LabelSource, Monitor, NoLabels, Offender, PeerFact, PeerNews, Signal};
+pub use monitor::{
+    Batch, Detector, EvidenceSource, Heard, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews, Signal,
+};
 pub use penalty::PenaltyRules;
 pub use punish::punishable;

@@ -14,8 +14,11 @@
 //! slot after the next, in order and exactly once, however the batches were cut: so a replay says what the watcher said.
 //! What only becomes provable after its slot was evaluated counts where it still fits and changes no verdict.
 //!
+//! A clock that was set back by more than [`MAX_STEP_BACK`] begins anew: windows and facts of the wrong time are dropped, or nothing would
+//! be evaluated until that time comes.
+//!
 //! **Cost.** One pass over a batch's votes fills the [`Facts`]: per validator a bit, and a byte looked up; detectors then read
-//! a few numbers per slot. **Bounds** are in [`facts`]; incidents open at once: [`MAX_OPEN`].
+//! a few numbers per slot. **Bounds** are in [`facts`]; incidents of a kind open at once: [`MAX_OPEN`].
 
 mod book;
 pub mod facts;
@@ -23,7 +26,7 @@ mod signal;
 
 pub use book::MAX_OPEN;
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
-pub use signal::{Oddity, Sighting, Signal};
+pub use signal::{News, Oddity, Sighting, Signal};
 
 use crate::config::DetectConfig;
 use crate::detectors;
@@ -31,9 +34,14 @@ use book::IncidentBook;
 use chain::Chain;
 use consensus::{Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Included};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use verify::{UnixNs, Verified};
 
+/// Notes that detectors keep with the store, by name: see [`Heard::notes`].
+pub const NOTES: [&str; 1] = [detectors::slashing_wave::NOTE];
+/// Slots that time may go back without beginning anew: within them messages and clock are merely out of step.
+pub const MAX_STEP_BACK: u64 = 8;
 /// Slots evaluated one by one after a pause; what lies further back was not heard by us and is skipped.
 const MAX_CATCH_UP: u64 = 256;
 /// How long after its end a slot is evaluated, in slots: its aggregates and the block that carries its votes are in.
@@ -99,8 +107,10 @@ pub struct Batch<'a> {
     pub verified: &'a Verified,
     /// Those recorded for the first time, in the order of recording.
     pub offenders: &'a [Offender],
-    /// Findings whose slashing a block was seen to carry, by id.
+    /// Findings whose slashing is in a block of the chain, as is known now, by id.
     pub included: &'a [(Root, Included)],
+    /// Findings that were included until now: the chain has left the block.
+    pub reopened: &'a [Finding],
     pub peers: &'a [PeerNews],
     pub chain: &'a Chain,
     pub labels: &'a dyn LabelSource,
@@ -133,9 +143,34 @@ pub trait Detector: Send {
     /// No more batches come: what was not yet said for want of a slot's end.
     fn finish(&mut self, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// What an earlier run left: its open incidents, and offences of its last epochs. Before the first batch.
-    /// Says again what may not have been stored; saying it twice is harmless.
-    fn restore(&mut self, _open: &[Incident], _offenders: &[Offender], _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    /// What an earlier run left. Before the first batch, and before the first [`Self::recall`].
+    fn restore(&mut self, _left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+
+    /// An offence that an earlier run recorded; called for each of its last epochs, in the order of recording. Says again what may
+    /// not have been stored; saying it twice is harmless.
+    fn recall(&mut self, _finding: &Finding, _proofs: &dyn EvidenceSource, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+
+    /// Whether this detector goes on telling an incident that an earlier run left open.
+    fn tells(&self, _incident: &Incident, _view: &View<'_>) -> bool {
+        false
+    }
+
+    /// Time went back: whatever is remembered by slot is of a time that was none.
+    fn time_went_back(&mut self) {}
+}
+
+/// What an earlier run left, besides its findings.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// Every incident that is stored.
+    pub incidents: &'a [Incident],
+    /// [`Heard::notes`], as they were written last.
+    pub notes: &'a BTreeMap<String, Vec<u8>>,
+}
+
+/// Where the proofs of recorded findings are. One proof may be asked for many times in a row.
+pub trait EvidenceSource {
+    fn evidence(&self, id: Root) -> Option<Arc<Evidence>>;
 }
 
 /// What the detectors have to say about a batch.
@@ -143,10 +178,15 @@ pub trait Detector: Send {
 pub struct Heard {
     /// Findings without proof; `recorded_at` is for whoever writes them down.
     pub anomalies: Vec<Finding>,
-    /// Findings that say that an incident opened, each with its incident's id: for those who are alerted by findings.
+    /// Findings that say that an incident opened (with its incident's id), got worse or is over: for those who are alerted by findings.
     pub announcements: Vec<Finding>,
     /// Incidents that are new or changed.
     pub incidents: Vec<Incident>,
+    /// What detectors want to find again after a restart, by name, instead of what stood there: to be written together with the
+    /// rest, in one piece.
+    pub notes: BTreeMap<&'static str, Vec<u8>>,
+    /// Sightings of conditions that became no incident because too many of their kind are open, by kind.
+    pub refused: BTreeMap<&'static str, u64>,
 }
 
 /// All detectors and what they share. One owner, no threads.
@@ -173,22 +213,51 @@ impl Monitor {
         self.detectors.push(detector);
     }
 
-    /// Takes over what an earlier run left, so that its incidents go on instead of opening again.
-    pub fn restore(&mut self, open: &[Incident], offenders: &[Offender], chain: &Chain, labels: &dyn LabelSource) -> Heard {
+    /// Takes over what an earlier run left, so that its incidents go on instead of opening again. `findings`: its last ones, in the
+    /// order of recording. An incident that nobody goes on telling (its detector is switched off, its offences are gone) is closed.
+    pub fn restore(
+        &mut self,
+        left: &Left<'_>,
+        findings: &mut dyn Iterator<Item = Finding>,
+        proofs: &dyn EvidenceSource,
+        chain: &Chain,
+        labels: &dyn LabelSource,
+    ) -> Heard {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
-            detector.restore(open, offenders, &view, &mut signals);
+            detector.restore(left, &view, &mut signals);
         }
-        self.book.restore(open);
+        for finding in findings.filter(|finding| finding.offence().is_some()) {
+            for detector in &mut self.detectors {
+                detector.recall(&finding, proofs, &view, &mut signals);
+            }
+        }
+        self.book.restore(left.incidents);
         let mut heard = Heard::default();
         self.book.take(signals.drain(..), &view, &mut heard);
+        let told_now: HashSet<Root> = heard.incidents.iter().map(|incident| incident.id).collect();
+        for incident in left.incidents.iter().filter(|incident| incident.state != evidence::IncidentState::Closed) {
+            let goes_on = self.book.tells(incident) || self.detectors.iter().any(|detector| detector.tells(incident, &view));
+            if !goes_on && !told_now.contains(&incident.id) {
+                self.book.close_orphan(incident, &mut heard);
+            }
+        }
         heard
+    }
+
+    /// Everything detectors share.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// One batch, after it was recorded.
     pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
         let (chain, labels) = (batch.chain, batch.labels);
+        let now = chain.network().slot_at(batch.heard_until.0);
+        if self.next.is_some_and(|next| now.saturating_add(MAX_STEP_BACK) < next) {
+            self.go_back(now);
+        }
         self.facts.take(batch);
         let mut signals = Vec::new();
         let view = View { facts: &self.facts, chain, labels };
@@ -197,7 +266,7 @@ impl Monitor {
         }
         let mut heard = Heard::default();
         self.book.take(signals.drain(..), &view, &mut heard);
-        for slot in self.slots_that_ended(chain.network().slot_at(batch.heard_until.0)) {
+        for slot in self.slots_that_ended(now) {
             let view = View { facts: &self.facts, chain, labels };
             for detector in &mut self.detectors {
                 detector.slot_ended(slot, &view, &mut signals);
@@ -219,6 +288,15 @@ impl Monitor {
         let mut heard = Heard::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         heard
+    }
+
+    fn go_back(&mut self, now: Slot) {
+        self.next = Some(now);
+        self.facts.go_back(now);
+        self.book.go_back(now);
+        for detector in &mut self.detectors {
+            detector.time_went_back();
+        }
     }
 
     fn slots_that_ended(&mut self, now: Slot) -> impl Iterator<Item = Slot> + use<> {

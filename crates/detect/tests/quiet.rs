@@ -133,6 +133,7 @@ impl Days {
             verified: &verified,
             offenders: &offenders,
             included: &included,
+            reopened: &[],
             peers: &[],
             chain: &self.chain,
             labels: &NoLabels,

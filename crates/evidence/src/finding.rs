@@ -150,10 +150,10 @@ pub struct Slashable {
 
 /// What [`Finding::anomaly`] needs to know.
 #[derive(Clone, Debug)]
-pub struct Anomaly {
+pub struct Anomaly<'a> {
     /// From [`anomaly_id`].
     pub id: Root,
-    pub kind: &'static str,
+    pub kind: &'a str,
     pub severity: Severity,
     pub slot: Slot,
     pub epoch: Epoch,
@@ -192,7 +192,7 @@ impl Finding {
     }
 
     /// Something odd that no protocol rule punishes.
-    pub fn anomaly(facts: Anomaly) -> Self {
+    pub fn anomaly(facts: Anomaly<'_>) -> Self {
         Self {
             schema: SCHEMA,
             id: facts.id,

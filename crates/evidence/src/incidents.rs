@@ -5,16 +5,23 @@
 
 use crate::incident::Incident;
 use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
-use crate::{Store, StoreError};
+use crate::store::Writer;
+use crate::{Changes, Store, StoreError};
 use consensus::Root;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
 impl Store {
     /// Stores the new state of incidents, in one atomic, synced write. Those that did not change get no new revision.
     pub fn put_incidents(&self, incidents: &[Incident]) -> Result<(), StoreError> {
-        let mut writer = self.lock_writer()?;
-        let mut next = *writer;
-        let mut batch = WriteBatch::default();
+        self.apply(Changes { incidents: incidents.to_vec(), ..Changes::default() }, &[]).map(|_| ())
+    }
+
+    pub(crate) fn stage_incidents(
+        &self,
+        incidents: &[Incident],
+        batch: &mut WriteBatch,
+        next: &mut Writer,
+    ) -> Result<(), StoreError> {
         for (nth, incident) in incidents.iter().enumerate() {
             // Of several states of one incident in a call, the last.
             if incidents[nth + 1..].iter().any(|later| later.id == incident.id) {
@@ -30,12 +37,6 @@ impl Store {
             let value = [&Key::seq(next.last_revision)[..], &json].concat();
             batch.put_cf(&self.family(INCIDENTS), incident.id, value);
             batch.put_cf(&self.family(INCIDENT_REVISIONS), Key::seq(next.last_revision), incident.id);
-        }
-        if next.last_revision > writer.last_revision {
-            self.commit(&mut writer, next, batch)?;
-            let newest = writer.last_seq;
-            drop(writer);
-            self.tell_listeners(newest);
         }
         Ok(())
     }

@@ -11,11 +11,13 @@
 //! - [`proof`]: the slashing object that a beacon node accepts
 //! - [`keys`]: the database's families and keys, which are a format
 //! - [`store`]: opening, recording, reading
+//! - [`Changes`]: what one step leaves behind, in one write
 //! - [`outbox`]: deliveries and their three ends
 //! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod changes;
 pub mod error;
 pub mod finding;
 pub mod incident;
@@ -28,6 +30,7 @@ pub mod proof;
 pub mod store;
 mod time;
 
+pub use changes::Changes;
 pub use error::StoreError;
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};

@@ -6,10 +6,9 @@
 use crate::keys::{BY_KIND, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
 use crate::outbox::{Addressee, OutboxCounts};
-use crate::{Evidence, Finding, Included, StoreError, Subscription, open};
+use crate::{Changes, Evidence, Finding, StoreError, Subscription, open};
 use consensus::{Root, Slot, ValidatorIndex};
 use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -98,73 +97,19 @@ impl Store {
     ///
     /// A finding whose id is known, from before or from this very batch, changes nothing. On an error nothing is stored.
     pub fn record(&self, findings: Vec<(Finding, Arc<Evidence>)>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        self.record_rows(findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect(), routes)
+        let findings = findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect();
+        self.apply(Changes { findings, ..Changes::default() }, routes)
     }
 
     /// As [`Self::record`], for findings that have no evidence.
     pub fn record_anomalies(&self, findings: Vec<Finding>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        self.record_rows(findings.into_iter().map(|finding| (finding, None)).collect(), routes)
+        let findings = findings.into_iter().map(|finding| (finding, None)).collect();
+        self.apply(Changes { findings, ..Changes::default() }, routes)
     }
 
-    fn record_rows(
-        &self,
-        rows: Vec<(Finding, Option<Arc<Evidence>>)>,
-        routes: &[Addressee],
-    ) -> Result<Vec<Recorded>, StoreError> {
-        let mut writer = self.lock_writer()?;
-        let mut next = *writer;
-        let mut batch = WriteBatch::default();
-        let mut in_batch: HashMap<Root, usize> = HashMap::new();
-        let mut evidence_in_batch: HashSet<Root> = HashSet::new();
-        let mut recorded: Vec<Recorded> = Vec::with_capacity(rows.len());
-        for (finding, evidence) in rows {
-            if let Some(nth) = in_batch.get(&finding.id) {
-                recorded.push(Recorded { first_time: false, ..recorded[*nth].clone() });
-                continue;
-            }
-            if let Some((seq, finding)) = self.finding(finding.id)? {
-                recorded.push(Recorded { finding, seq, first_time: false });
-                continue;
-            }
-            next.last_seq += 1;
-            let seq = next.last_seq;
-            self.put_finding(&mut batch, seq, &finding)?;
-            // One piece may accuse thousands of validators of this batch: it is written once.
-            if let Some(evidence) = evidence
-                && evidence_in_batch.insert(evidence.id)
-                && self.get(EVIDENCE, evidence.id.as_slice())?.is_none()
-            {
-                batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
-            }
-            for addressee in routes.iter().filter(|addressee| addressee.wants(&finding)) {
-                self.put_new_delivery(&mut batch, seq, &addressee.route, finding.recorded_at);
-                next.counts.pending += 1;
-            }
-            in_batch.insert(finding.id, recorded.len());
-            recorded.push(Recorded { finding, seq, first_time: true });
-        }
-        if next.last_seq > writer.last_seq {
-            self.commit(&mut writer, next, batch)?;
-            drop(writer);
-            self.shared.listeners.tell(next.last_seq);
-        }
-        Ok(recorded)
-    }
-
-    /// Notes the block that included a finding's slashing. The first one counts; `false` when nothing changed.
-    pub fn mark_included(&self, id: Root, included: Included) -> Result<bool, StoreError> {
-        let mut writer = self.lock_writer()?;
-        match self.finding(id)? {
-            Some((seq, mut finding)) if finding.included.is_none() => {
-                finding.included = Some(included);
-                let mut batch = WriteBatch::default();
-                batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(&finding));
-                let unchanged = *writer;
-                self.commit(&mut writer, unchanged, batch)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+    /// Whether a finding with this id is stored.
+    pub fn is_known(&self, id: Root) -> Result<bool, StoreError> {
+        Ok(self.get(FINDING_IDS, id.as_slice())?.is_some())
     }
 
     /// Findings recorded after `seq`, oldest first, `limit` at most.
@@ -280,11 +225,8 @@ impl Store {
 
     /// Keeps a source's place, synced. To be called after the index has committed.
     pub fn put_checkpoint(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut writer = self.lock_writer()?;
-        let mut batch = WriteBatch::default();
-        batch.put_cf(&self.family(CHECKPOINTS), name, bytes);
-        let unchanged = *writer;
-        self.commit(&mut writer, unchanged, batch)
+        let checkpoints = vec![(name.to_owned(), bytes.to_vec())];
+        self.apply(Changes { checkpoints, ..Changes::default() }, &[]).map(|_| ())
     }
 
     pub fn checkpoint(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -308,7 +250,7 @@ impl Store {
         Ok(store)
     }
 
-    fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) -> Result<(), StoreError> {
+    pub(crate) fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) -> Result<(), StoreError> {
         let bad_kind = || StoreError::BadKind { kind: finding.kind.clone() };
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if finding.kind.is_empty() || !finding.kind.bytes().all(is_word) {
@@ -410,6 +352,6 @@ impl Query {
     }
 }
 
-fn to_json(finding: &Finding) -> Vec<u8> {
+pub(crate) fn to_json(finding: &Finding) -> Vec<u8> {
     serde_json::to_vec(finding).expect("a finding has string keys only")
 }

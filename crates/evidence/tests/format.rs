@@ -4,8 +4,8 @@
 mod common;
 
 use common::*;
-use consensus::{Root, Slot};
-use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, OutboxCounts, Query, Severity, Store, incident_id};
+use consensus::Slot;
+use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, OutboxCounts, Query, Severity, Store};
 use std::path::Path;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1");
@@ -65,26 +65,6 @@ fn format_1_is_read_and_written_on() {
     store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
     drop(store);
     assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
-}
-
-fn incident(first_slot: u64, state: IncidentState) -> Incident {
-    let first_slot = Slot::new(first_slot);
-    Incident {
-        schema: 1,
-        id: incident_id(Root::ZERO, "slashing_wave", first_slot, ""),
-        kind: "slashing_wave".into(),
-        state,
-        severity: Severity::Critical,
-        first_slot,
-        last_slot: first_slot,
-        opened_at: at(5),
-        closed_at: None,
-        validators: None,
-        offences: None,
-        shared: Vec::new(),
-        penalty: None,
-        details: serde_json::Map::new(),
-    }
 }
 
 /// Who follows the changes gets each incident that changed, once, as it is now.

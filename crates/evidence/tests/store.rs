@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use consensus::{Offence, Root, Slot, ValidatorIndex};
-use evidence::{Included, Query, Severity, Store, StoreError};
+use evidence::{Changes, Finding, IncidentState, Included, Query, Severity, Store, StoreError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -124,18 +124,39 @@ fn pages_put_together_are_the_whole() {
 }
 
 #[test]
-fn the_first_inclusion_counts_and_nothing_else_moves() {
+fn an_inclusion_can_be_taken_back_and_nothing_else_moves() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let (finding, evidence) = double_vote(7, 100);
     store.record(vec![(finding.clone(), evidence)], &everyone(&["ops"])).unwrap();
     let included = Included { slot: Slot::new(105), block_root: Root::repeat_byte(5) };
-    assert!(store.mark_included(finding.id, included).unwrap());
-    assert!(!store.mark_included(finding.id, Included { slot: Slot::new(106), ..included }).unwrap());
-    assert!(!store.mark_included(Root::ZERO, included).unwrap());
-    let (seq, stored) = store.finding(finding.id).unwrap().unwrap();
-    assert_eq!((seq, stored.included), (1, Some(included)));
-    assert_eq!((store.count(), store.outbox_counts().pending), (1, 1));
+    for now in [Some(included), None, Some(Included { slot: Slot::new(106), ..included })] {
+        let inclusions = [(finding.id, now), (Root::ZERO, now)].into();
+        store.apply(Changes { inclusions, ..Changes::default() }, &everyone(&["ops"])).unwrap();
+        let (seq, stored) = store.finding(finding.id).unwrap().unwrap();
+        assert_eq!((seq, stored), (1, Finding { included: now, ..finding.clone() }));
+        assert_eq!((store.count(), store.outbox_counts().pending), (1, 1));
+    }
+}
+
+/// A step is written whole or not at all: what cannot be stored takes everything else of its step with it.
+#[test]
+fn a_step_is_one_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (finding, evidence) = double_vote(7, 100);
+    let step = |anomaly: Finding| Changes {
+        findings: vec![(finding.clone(), Some(evidence.clone())), (anomaly, None)],
+        inclusions: [(finding.id, Some(Included { slot: Slot::new(105), block_root: Root::ZERO }))].into(),
+        incidents: vec![incident(1, IncidentState::Open)],
+        checkpoints: vec![("note".into(), vec![1])],
+    };
+    assert!(store.apply(step(anomaly("no kind", Severity::Info, 1)), &everyone(&["ops"])).is_err());
+    assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (0, 0, None));
+    let recorded = store.apply(step(anomaly("clock_skew", Severity::Info, 1)), &everyone(&["ops"])).unwrap();
+    assert_eq!(recorded.iter().map(|one| one.first_time).collect::<Vec<_>>(), [true, true]);
+    assert!(store.finding(finding.id).unwrap().unwrap().1.included.is_some(), "new and included in one step");
+    assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (2, 1, Some(vec![1])));
 }
 
 #[test]

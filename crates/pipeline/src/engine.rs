@@ -3,24 +3,26 @@
 //! One thread owns it and everything in it, so there is no lock, and a replay takes exactly the path that live traffic
 //! takes. The order of commits is what makes a crash harmless:
 //!
-//! 1. findings, their evidence and their deliveries, in one atomic write;
+//! 1. findings, their evidence, what the detectors say about them, and all their deliveries, in one atomic write;
 //! 2. the index;
 //! 3. whatever the source keeps as its checkpoint.
 //!
 //! A crash between two of them repeats work and skips none, and a finding's id depends on its content only, so the
-//! repeat changes nothing. What the detectors say about a batch is written after its findings and follows from them and from the
-//! traffic; after a crash it is said again, under the same ids.
+//! repeat changes nothing.
 
 use crate::datadir::{DataDir, DataDirError};
+use crate::earlier_runs::EarlierRuns;
+use crate::inclusions::{self, Inclusions, Verdicts};
 use crate::lanes::Shed;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OpenIncidents};
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
-use consensus::{Checkpoint, Epoch};
+use consensus::{Checkpoint, Epoch, Root};
 use detect::watch::{Desk, Keeper, KeeperConfig, Labels, WatchList};
-use detect::{DetectConfig, Judged, Monitor, Offender, PeerNews, Unproven};
-use evidence::{Addressee, Evidence, Finding, IncidentState, Included, Recorded, Store, StoreError, Time};
+use detect::{DetectConfig, Heard, Judged, Monitor, Offender, PeerNews, Unproven};
+use evidence::{Addressee, Changes, Evidence, Finding, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, Triage, UnixNs, Verified, Verifier};
 
@@ -66,12 +68,14 @@ pub struct Engine {
     roster: Roster,
     /// Shared with the detector of watched keys, which is one of the monitor's.
     desk: Desk,
+    inclusions: Inclusions,
+    open: OpenIncidents,
+    /// Of the monitor's facts, as counted by the metric.
+    n_untallied: u64,
 }
 
 /// Peer news kept until the next batch; more than that in half a second is noise.
 const MAX_PEER_NEWS: usize = 8_192;
-/// Findings of an earlier run that the detectors are told of.
-const RESTORED_FINDINGS: u64 = 16_384;
 
 /// What an [`Engine`] is built from besides the data directory.
 pub struct EngineParts {
@@ -115,15 +119,12 @@ impl Engine {
         desk.set_labels(roster.labels().clone());
         let mut monitor = Monitor::new(&detect, &network);
         monitor.add(Box::new(Keeper::new(watch.keeper, desk.clone())));
-        let (open, offenders) = left_by_earlier_runs(&store)?;
-        let unsaid = monitor.restore(&open, &offenders, &chain, &**roster.labels());
-        for incident in unsaid.incidents {
-            // One that is stored has gone on since.
-            if store.incident(incident.id)?.is_none() {
-                store.put_incidents(&[incident])?;
-            }
-        }
-        Ok(Self {
+        let earlier = EarlierRuns::read(&store)?;
+        let unsaid = earlier.hand_to(&mut monitor, &store, &chain, &**roster.labels())?;
+        let inclusions = store.checkpoint(inclusions::NOTE)?.map(|bytes| Inclusions::read(&bytes)).unwrap_or_default();
+        let mut open = OpenIncidents::new(&metrics);
+        open.restore(&earlier.incidents);
+        let mut engine = Self {
             chain,
             keys,
             verifier,
@@ -139,7 +140,12 @@ impl Engine {
             desk,
             peer_news: Vec::new(),
             heard_until: UnixNs(0),
-        })
+            inclusions,
+            open,
+            n_untallied: 0,
+        };
+        engine.record(Vec::new(), HashMap::new(), unsaid, Time::from_unix_ns(clock().0))?;
+        Ok(engine)
     }
 
     /// Something about a peer: for the detectors, with the next batch.
@@ -195,7 +201,13 @@ impl Engine {
         self.chain.tick(network.slot_at(now.0));
         // While messages wait, time for the detectors is that of the messages: a backlog is not a silent network.
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
-        self.heard_until = self.heard_until.max(latest.min(now));
+        let until = latest.min(now);
+        let went_back =
+            network.slot_at(until.0).saturating_add(detect::monitor::MAX_STEP_BACK) < network.slot_at(self.heard_until.0);
+        if went_back {
+            tracing::warn!(from = %network.slot_at(self.heard_until.0), to = %network.slot_at(until.0), "the clock was set back; detectors begin anew");
+        }
+        self.heard_until = if went_back { until } else { self.heard_until.max(until) };
         let verified = self.verifier.process(&mut self.chain, batch, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
@@ -236,8 +248,10 @@ impl Engine {
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
         let processed = self.settle(verified)?;
+        let inclusions = self.inclusions.settle(&self.chain, true).included;
+        let inclusions = inclusions.into_iter().map(|(id, included)| (id, Some(included))).collect();
         let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
-        self.store.put_incidents(&last_words.incidents)?;
+        self.record(Vec::new(), inclusions, last_words, Time::from_unix_ns((self.clock)().0))?;
         Ok(processed)
     }
 
@@ -251,14 +265,13 @@ impl Engine {
 
     fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
         let mut judged = Vec::new();
-        let mut inclusions = Vec::new();
         // Operations first: a finding known only from one carries that very operation as its evidence.
         for operation in &verified.slashings {
             let first = judged.len();
             self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                inclusions.extend(judged[first..].iter().map(|one| (one.finding.id, included)));
+                judged[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included));
             }
         }
         let mut conflicts = self.index.stage_votes(&verified.votes)?;
@@ -279,60 +292,66 @@ impl Engine {
                 (finding, evidence)
             })
             .collect();
-        let mut recorded = Vec::new();
-        let mut offenders = Vec::new();
-        if !rows.is_empty() {
-            let proofs: Vec<Arc<Evidence>> = rows.iter().map(|(_, evidence)| evidence.clone()).collect();
-            recorded = self.store.record(rows, &self.routes)?;
-            for (one, evidence) in recorded.iter().zip(proofs).filter(|(one, _)| one.first_time) {
-                offenders.push(Offender { finding: one.finding.clone(), evidence });
+        let mut offenders: Vec<Offender> = Vec::new();
+        let mut seen = HashSet::new();
+        for (finding, evidence) in &rows {
+            if seen.insert(finding.id) && !self.store.is_known(finding.id)? {
+                offenders.push(Offender { finding: finding.clone(), evidence: evidence.clone() });
             }
         }
-        let mut included = Vec::new();
-        for (id, inclusion) in inclusions {
-            if self.store.mark_included(id, inclusion)? {
-                included.push((id, inclusion));
-            }
-        }
-        recorded.extend(self.detect(verified, &offenders, &included, recorded_at)?);
-        Ok(recorded)
-    }
-
-    /// What the detectors make of a batch, recorded.
-    fn detect(
-        &mut self,
-        verified: &Verified,
-        offenders: &[Offender],
-        included: &[(consensus::Root, Included)],
-        recorded_at: Time,
-    ) -> Result<Vec<Recorded>, EngineError> {
+        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, false);
+        let reopened = self.reopened(&reopened)?;
         let peers = std::mem::take(&mut self.peer_news);
-        let mut heard = self.monitor.observe(&detect::Batch {
+        let heard = self.monitor.observe(&detect::Batch {
             verified,
-            offenders,
-            included,
+            offenders: &offenders,
+            included: &included,
+            reopened: &reopened,
             peers: &peers,
             chain: &self.chain,
             labels: &**self.roster.labels(),
             heard_until: self.heard_until,
         });
-        if !heard.incidents.is_empty() {
-            for incident in &heard.incidents {
-                tracing::info!(kind = incident.kind, state = incident.state.as_str(), id = %incident.id, "incident");
-            }
-            self.store.put_incidents(&heard.incidents)?;
+        let mut inclusions: HashMap<_, _> = reopened.iter().map(|finding| (finding.id, None)).collect();
+        inclusions.extend(included.iter().map(|(id, included)| (*id, Some(*included))));
+        self.record(rows, inclusions, heard, recorded_at)
+    }
+
+    /// As they are once the chain has left the block that included them.
+    fn reopened(&self, ids: &[Root]) -> Result<Vec<Finding>, StoreError> {
+        let mut findings = Vec::new();
+        for id in ids {
+            findings.extend(self.store.finding(*id)?.map(|(_, finding)| Finding { included: None, ..finding }));
+        }
+        Ok(findings)
+    }
+
+    /// Everything that follows from a batch, in one write.
+    fn record(
+        &mut self,
+        rows: Vec<(Finding, Arc<Evidence>)>,
+        inclusions: HashMap<Root, Option<Included>>,
+        mut heard: Heard,
+        recorded_at: Time,
+    ) -> Result<Vec<Recorded>, EngineError> {
+        for incident in &heard.incidents {
+            tracing::info!(kind = incident.kind, state = incident.state.as_str(), id = %incident.id, "incident");
         }
         // Incidents have a place of their own; as findings they are told where somebody is alerted by findings.
         if !self.routes.is_empty() {
             heard.anomalies.append(&mut heard.announcements);
         }
-        if heard.anomalies.is_empty() {
-            return Ok(Vec::new());
+        let mut findings: Vec<(Finding, Option<Arc<Evidence>>)> =
+            rows.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect();
+        findings.extend(heard.anomalies.into_iter().map(|anomaly| (Finding { recorded_at, ..anomaly }, None)));
+        let mut checkpoints: Vec<(String, Vec<u8>)> =
+            heard.notes.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+        checkpoints.extend(self.inclusions.note().map(|bytes| (inclusions::NOTE.to_owned(), bytes)));
+        self.open.count(&heard.incidents);
+        for (kind, n) in heard.refused {
+            self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
-        for anomaly in &mut heard.anomalies {
-            anomaly.recorded_at = recorded_at;
-        }
-        Ok(self.store.record_anomalies(heard.anomalies, &self.routes)?)
+        Ok(self.store.apply(Changes { findings, inclusions, incidents: heard.incidents, checkpoints }, &self.routes)?)
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
@@ -347,7 +366,9 @@ impl Engine {
 
     fn prune(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let network = self.chain.network();
-        let epoch = network.slot_at(now.0).epoch(network.preset());
+        // A clock that is wrong by a year must not cost the history: what goes must be old by the chain, too.
+        let slot = network.slot_at(now.0).min(self.chain.head().slot);
+        let epoch = slot.epoch(network.preset());
         let before = epoch.saturating_sub(self.index.shape().history_epochs);
         if before > self.pruned_before {
             self.index.prune(before)?;
@@ -360,7 +381,7 @@ impl Engine {
         Ok(())
     }
 
-    fn count(&self, reports: &[MessageOutcome], recorded: &[Recorded]) {
+    fn count(&mut self, reports: &[MessageOutcome], recorded: &[Recorded]) {
         for (_, _, kind, outcome) in reports.iter().filter(|row| row.3.is_final()) {
             self.metrics.messages.with_label_values(&[kind.label(), outcome.label()]).inc();
         }
@@ -370,23 +391,14 @@ impl Engine {
                 self.metrics.finding_latency.observe(one.finding.recorded_at.since(seen).as_secs_f64());
             }
         }
+        let untallied = self.monitor.facts().untallied();
+        self.metrics.untallied.inc_by(untallied.saturating_sub(self.n_untallied));
+        self.n_untallied = untallied;
         self.metrics.parked.set(self.n_parked() as i64);
         self.metrics.head_slot.set(self.chain.head().slot.as_u64() as i64);
         self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
     }
 }
 
-/// Incidents that were open, and the last offences with their proofs.
-fn left_by_earlier_runs(store: &Store) -> Result<(Vec<evidence::Incident>, Vec<Offender>), StoreError> {
-    let mut open = store.all_incidents()?;
-    open.retain(|incident| incident.state != IncidentState::Closed);
-    let mut offenders = Vec::new();
-    let after = store.last_seq().saturating_sub(RESTORED_FINDINGS);
-    for (_, finding) in store.findings_after(after, RESTORED_FINDINGS as usize)? {
-        let Some(reference) = finding.evidence.as_ref().filter(|_| finding.offence().is_some()) else { continue };
-        if let Some(evidence) = store.evidence(reference.id)? {
-            offenders.push(Offender { finding, evidence: Arc::new(evidence) });
-        }
-    }
-    Ok((open, offenders))
-}
+#[cfg(test)]
+mod tests;

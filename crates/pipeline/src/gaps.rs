@@ -24,7 +24,8 @@ pub struct Watchkeeper {
 impl Watchkeeper {
     /// Adds the gap between the last run and `now`, if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
-        let mut gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
+        let gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
+        let mut missed = None;
         if let Some(until) =
             store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
             && now.as_u64() > until.as_u64().saturating_add(1 + TOLERATED)
@@ -35,18 +36,29 @@ impl Watchkeeper {
                 reason: "slashwatch was not running".into(),
             };
             tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
-            gaps.push(gap);
-            let surplus = gaps.len().saturating_sub(MAX_GAPS);
-            gaps.drain(..surplus);
-            store.put_checkpoint(GAPS, &encode(&gaps))?;
+            missed = Some(gap);
         }
         let mut keeper = Self { store, noted: Slot::new(0), gaps };
+        missed.map_or(Ok(()), |gap| keeper.add(gap))?;
         keeper.watched(now)?;
         Ok(keeper)
     }
 
-    /// Everything up to and including `slot` was listened to.
+    fn add(&mut self, gap: Gap) -> Result<(), StoreError> {
+        self.gaps.push(gap);
+        let surplus = self.gaps.len().saturating_sub(MAX_GAPS);
+        self.gaps.drain(..surplus);
+        self.store.put_checkpoint(GAPS, &encode(&self.gaps))
+    }
+
+    /// Everything up to and including `slot` was listened to. A clock that was set back leaves a note where it was found out: what
+    /// was judged before it went by a wrong time.
     pub fn watched(&mut self, slot: Slot) -> Result<(), StoreError> {
+        if slot.saturating_add(detect::monitor::MAX_STEP_BACK) < self.noted {
+            let ahead = self.noted.as_u64() - slot.as_u64();
+            self.add(Gap { from_slot: slot, to_slot: slot, reason: format!("our clock was {ahead} slots ahead until now") })?;
+            self.noted = Slot::new(0);
+        }
         if slot > self.noted {
             self.noted = slot;
             self.store.put_checkpoint(WATCHED_UNTIL, &slot.as_u64().to_be_bytes())?;
@@ -104,6 +116,19 @@ mod tests {
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
         let keeper = Watchkeeper::start(store, Slot::new(101)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_noted_and_watching_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        keeper.watched(Slot::new(1_210)).unwrap();
+        keeper.watched(Slot::new(11)).unwrap();
+        keeper.watched(Slot::new(12)).unwrap();
+        assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
+        let keeper = Watchkeeper::start(store, Slot::new(30)).unwrap();
+        assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
     }
 
     #[test]

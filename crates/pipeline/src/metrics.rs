@@ -1,6 +1,9 @@
 //! Every metric the pipeline exports, in one place. Labels come from enums; never a peer or a validator.
 
+use consensus::Root;
+use evidence::{Incident, IncidentState};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::collections::HashMap;
 
 /// Counters and gauges of one process, registered with `registry`.
 #[derive(Clone)]
@@ -11,6 +14,12 @@ pub struct Metrics {
     /// Of these, messages that were not judged, by reason: known already, or no capacity.
     pub shed: IntCounterVec,
     pub findings: IntCounterVec,
+    /// Incidents by kind: those that go on, all since the start, and sightings for which there was no room.
+    pub incidents_open: IntGaugeVec,
+    pub incidents: IntCounterVec,
+    pub incidents_refused: IntCounterVec,
+    /// Voters whose vote was one of too many different ones in its slot.
+    pub untallied: IntCounter,
     /// Second message's arrival to finding on disk.
     pub finding_latency: Histogram,
     /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
@@ -47,6 +56,22 @@ impl Metrics {
             shed.with_label_values(&[reason.label()]).inc_by(0);
         }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
+        let incidents = counters("slashwatch_incidents_total", "Incidents that opened, by kind", &["kind"]);
+        let incidents_refused = counters(
+            "slashwatch_incident_sightings_refused_total",
+            "Sightings that opened no incident because too many of their kind are open",
+            &["kind"],
+        );
+        let incidents_open =
+            IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
+                .expect("a constant, valid name");
+        registry.register(Box::new(incidents_open.clone())).expect("registered once");
+        let untallied = IntCounter::new(
+            "slashwatch_votes_untallied_total",
+            "Voters whose vote was one of too many different ones in its slot to be told apart",
+        )
+        .expect("a constant, valid name");
+        registry.register(Box::new(untallied.clone())).expect("registered once");
         let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
             .expect("a constant, valid name");
         registry.register(Box::new(unproven.clone())).expect("registered once");
@@ -66,6 +91,10 @@ impl Metrics {
             messages,
             shed,
             findings,
+            incidents_open,
+            incidents,
+            incidents_refused,
+            untallied,
             finding_latency,
             unproven,
             peers: gauge("slashwatch_peers", "Connected peers"),
@@ -77,6 +106,45 @@ impl Metrics {
             node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
             registry,
         }
+    }
+}
+
+/// Keeps the metrics of incidents.
+pub struct OpenIncidents {
+    metrics: Metrics,
+    kinds: HashMap<Root, String>,
+}
+
+impl OpenIncidents {
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), kinds: HashMap::new() }
+    }
+
+    /// Those of earlier runs: open, but not opened now.
+    pub fn restore(&mut self, incidents: &[Incident]) {
+        for incident in incidents.iter().filter(|incident| incident.state != IncidentState::Closed) {
+            self.opened(incident);
+        }
+    }
+
+    /// New states of incidents.
+    pub fn count(&mut self, incidents: &[Incident]) {
+        for incident in incidents {
+            let is_open = self.kinds.contains_key(&incident.id);
+            if incident.state == IncidentState::Closed {
+                if let Some(kind) = self.kinds.remove(&incident.id) {
+                    self.metrics.incidents_open.with_label_values(&[kind]).dec();
+                }
+            } else if !is_open {
+                self.opened(incident);
+                self.metrics.incidents.with_label_values(&[&incident.kind]).inc();
+            }
+        }
+    }
+
+    fn opened(&mut self, incident: &Incident) {
+        self.kinds.insert(incident.id, incident.kind.clone());
+        self.metrics.incidents_open.with_label_values(&[&incident.kind]).inc();
     }
 }
 

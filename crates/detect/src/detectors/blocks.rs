@@ -5,7 +5,7 @@
 //! - *reorg*: most votes of a slot are for a head that does not descend from the one of the slot before, and at least `reorg_slots` of
 //!   what had been voted for is given up.
 //!
-//! **False alarms considered.** A late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
+//! **False alarms considered.** A stranger's block for a slot that is not his (nobody votes for it or builds on it); a late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
 //! (a third of its seats are asked for); a split, in which the majority stays where it is, or moves to and fro while a quarter still
 //! votes for what it left: that is told as a split.
 
@@ -37,7 +37,7 @@ impl Default for BlocksConfig {
 
 impl BlocksConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("reorg_slots", self.reorg_slots, 2);
+        problems.between("reorg_slots", self.reorg_slots, 2, 1_024);
     }
 }
 
@@ -56,17 +56,16 @@ impl Blocks {
 
     fn competing(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
         let facts = view.facts.slot(slot)?;
-        let first = facts.blocks.first()?;
-        let other = facts.blocks.iter().find(|block| block.proposer != first.proposer)?;
+        let backed = || facts.blocks.iter().filter(|block| view.facts.is_backed(slot, block));
+        let first = backed().next()?;
+        let other = backed().find(|block| block.proposer != first.proposer)?;
         let per_epoch = view.network().preset().slots_per_epoch;
         if self.told_competing.is_some_and(|told| told.saturating_add(per_epoch) > slot) {
             return None;
         }
         self.told_competing = Some(slot);
         let mut details = Map::new();
-        let blocks: Vec<_> = facts
-            .blocks
-            .iter()
+        let blocks: Vec<_> = backed()
             .map(|block| {
                 json!({"root": block.root, "parent": block.parent, "proposer": block.proposer,
                        "ms_after_slot_start": block.offset_ns / 1_000_000})
@@ -116,6 +115,10 @@ impl Detector for Blocks {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         out.extend(self.competing(slot, view).map(Signal::Anomaly));
         out.extend(self.reorg(slot, view).map(Signal::Anomaly));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }
 

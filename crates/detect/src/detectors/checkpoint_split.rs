@@ -19,7 +19,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 pub const KIND: &str = "checkpoint_split";
-const MIN_VOTES: u64 = 16;
 
 /// `[detect.checkpoint_split]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,17 +26,20 @@ const MIN_VOTES: u64 = 16;
 pub struct CheckpointSplitConfig {
     pub enabled: bool,
     pub min_percent: u64,
+    pub min_votes: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for CheckpointSplitConfig {
     fn default() -> Self {
-        Self { enabled: true, min_percent: 5 }
+        Self { enabled: true, min_percent: 5, min_votes: 16, closes_after_epochs: 2 }
     }
 }
 
 impl CheckpointSplitConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("min_percent", self.min_percent, 1);
+        problems.between("min_percent", self.min_percent, 1, 50);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -104,7 +106,7 @@ impl Detector for CheckpointSplit {
                 all += tally.voters;
             }
         }
-        if all < MIN_VOTES {
+        if all < self.config.min_votes {
             return;
         }
         let by_tree = |one: &Checkpoint, other: &Checkpoint| excludes(view, one, other);
@@ -156,7 +158,11 @@ impl Detector for CheckpointSplit {
             validators: Some(away.iter().skip(1).map(|(_, n)| n).sum()),
             shared,
             details,
-            closes_after: 2 * per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

@@ -1,14 +1,15 @@
 //! `clock_skew`: votes for slots that have not begun, from some of the network; `own_clock` ([`super::own_clock`]) is its other side.
 //!
 //! A vote that arrives before its slot begins, more than the 500 ms that clocks may differ, was signed by a clock that is ahead.
-//! `min_voters` of them in one slot, or `min_percent` of all votes that came in it, open an incident; how far ahead most are tells one
-//! cause from another (Medalla: hours, all the same), and which clients they run tells whose clocks they are. They will contradict
+//! `min_voters` of them in one slot, and `min_percent` of all votes that came in it, open an incident; how far ahead most are tells one
+//! cause from another (Medalla: hours, all the same), and which clients they run, and which labels or withdrawal
+//! credentials a sample of them shares, tells whose clocks they are. They will contradict
 //! themselves when their clocks come back, which is why this is critical when it is many: stop them now.
 //!
 //! **False alarms considered.** Our own clock is behind: then everybody seems ahead by the same, and it is told as `own_clock`, not
 //! here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
 
-use super::common::{clients_json, one_client};
+use super::common::{add, clients_json, one_client};
 use super::own_clock;
 use crate::client::{N_CLIENTS, client_name};
 use crate::config::Problems;
@@ -17,8 +18,11 @@ use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
+use std::collections::BTreeMap;
 
 pub const KIND: &str = "clock_skew";
+/// Named in the details.
+const EXAMPLES: usize = 16;
 
 /// `[detect.clock_skew]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,17 +32,23 @@ pub struct ClockSkewConfig {
     pub min_voters: u64,
     pub min_percent: u64,
     pub critical_percent: u64,
+    pub client_percent: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for ClockSkewConfig {
     fn default() -> Self {
-        Self { enabled: true, min_voters: 4, min_percent: 1, critical_percent: 10 }
+        Self { enabled: true, min_voters: 4, min_percent: 1, critical_percent: 10, client_percent: 80, closes_after_epochs: 1 }
     }
 }
 
 impl ClockSkewConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_voters", self.min_voters, 1);
+        problems.between("min_percent", self.min_percent, 0, 100);
+        problems.between("critical_percent", self.critical_percent, 1, 100);
+        problems.between("client_percent", self.client_percent, 1, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -51,6 +61,20 @@ impl ClockSkew {
     pub(crate) fn new(config: ClockSkewConfig) -> Self {
         Self { config, since: None }
     }
+}
+
+/// Labels and withdrawal credentials that `percent` of these have: whose machines they are. Members are those of the sample.
+fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
+    let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for validator in sample {
+        let labels = view.labels.labels(*validator).into_iter().map(|(key, value)| (format!("label:{key}"), value));
+        let credential = view.chain.registry().withdrawal_credentials(*validator);
+        let credential = credential.map(|credential| ("withdrawal_credential".to_owned(), credential.to_string()));
+        labels.chain(credential).for_each(|one| *counts.entry(one).or_default() += 1);
+    }
+    let most = |n: u64| n >= 2 && n * 100 >= sample.len() as u64 * percent;
+    let found = counts.into_iter().filter(|(_, n)| most(*n));
+    found.map(|((what, value), n)| SharedTrait { what, value, members: Count(n) }).collect()
 }
 
 impl Detector for ClockSkew {
@@ -71,16 +95,16 @@ impl Detector for ClockSkew {
         let mut by_client = [0; N_CLIENTS];
         let mut examples: Vec<ValidatorIndex> = Vec::new();
         for ahead in arrivals.ahead.values() {
-            for (sum, n) in by_client.iter_mut().zip(ahead.by_client) {
-                *sum += n;
-            }
+            add(&mut by_client, &ahead.by_client);
             examples.extend(&ahead.examples);
         }
         examples.sort();
-        examples.truncate(16);
+        examples.dedup();
+        let cohorts = cohorts(&examples, self.config.client_percent, view);
+        examples.truncate(EXAMPLES);
         let (distance, most) =
             arrivals.ahead.iter().max_by_key(|(_, ahead)| ahead.voters).map_or((0, 0), |(n, ahead)| (*n, ahead.voters));
-        let client = one_client(&by_client, 80);
+        let client = one_client(&by_client, self.config.client_percent);
         let shared =
             client.map(|(client, n)| SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(n) });
         let slot_ms = view.network().spec.slot_duration.as_millis() as u64;
@@ -103,9 +127,13 @@ impl Detector for ClockSkew {
             measure: voters,
             // Everyone votes once an epoch: a slot shows so many of them.
             validators: Some(voters * per_epoch),
-            shared: shared.into_iter().collect(),
+            shared: shared.into_iter().chain(cohorts).collect(),
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

@@ -21,6 +21,18 @@ impl Mean {
     }
 }
 
+/// Adds up by client.
+pub(super) fn add(sums: &mut ByClient, more: &ByClient) {
+    for (sum, n) in sums.iter_mut().zip(more) {
+        *sum += n;
+    }
+}
+
+/// What [`clients_json`] wrote.
+pub(super) fn clients_of_json(json: &Value) -> ByClient {
+    std::array::from_fn(|client| json.get(client_name(client)).and_then(Value::as_u64).unwrap_or(0))
+}
+
 /// The clients that have any, by name.
 pub(super) fn clients_json(by_client: &ByClient) -> Value {
     let rows = by_client.iter().enumerate().filter(|(_, n)| **n > 0);

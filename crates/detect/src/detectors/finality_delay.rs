@@ -26,17 +26,19 @@ const LEAK_AFTER: u64 = 4;
 pub struct FinalityDelayConfig {
     pub enabled: bool,
     pub min_epochs: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for FinalityDelayConfig {
     fn default() -> Self {
-        Self { enabled: true, min_epochs: 3 }
+        Self { enabled: true, min_epochs: 3, closes_after_epochs: 1 }
     }
 }
 
 impl FinalityDelayConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_epochs", self.min_epochs, 2);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -89,7 +91,7 @@ impl Detector for FinalityDelay {
             validators: None,
             shared: Vec::new(),
             details,
-            closes_after: preset.slots_per_epoch / 2,
+            closes_after: self.config.closes_after_epochs * preset.slots_per_epoch,
         }));
     }
 }

@@ -6,10 +6,10 @@
 //! is on the smaller one, by client.
 //!
 //! **False alarms considered.** A block that is built on its grandparent (a fight over one slot is over in the next: `min_slots`); blocks
-//! that we lack (an unknown head counts only while nodes that we follow cannot give it, and in the same slots); few votes (below eight
+//! that we lack (an unknown head counts only while nodes that we follow cannot give it, and in the same slots); few votes (below `min_votes`
 //! in a slot nothing is said).
 
-use super::common::{clients_json, one_client};
+use super::common::{add, clients_json, one_client};
 use crate::client::{ByClient, N_CLIENTS, client_name};
 use crate::config::Problems;
 use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
@@ -20,8 +20,6 @@ use serde_json::{Map, json};
 use std::collections::VecDeque;
 
 pub const KIND: &str = "head_split";
-/// Fewer votes say nothing about a slot.
-const MIN_VOTES: u64 = 8;
 /// How far back the fork point is looked for, in slots.
 const MAX_DEPTH: u64 = 2_048;
 
@@ -33,19 +31,35 @@ pub struct HeadSplitConfig {
     pub window_slots: u64,
     pub min_slots: u64,
     pub min_percent: u64,
+    pub critical_percent: u64,
+    pub min_votes: u64,
+    pub client_percent: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for HeadSplitConfig {
     fn default() -> Self {
-        Self { enabled: true, window_slots: 8, min_slots: 4, min_percent: 5 }
+        Self {
+            enabled: true,
+            window_slots: 8,
+            min_slots: 4,
+            min_percent: 5,
+            critical_percent: 33,
+            min_votes: 8,
+            client_percent: 80,
+            closes_after_epochs: 1,
+        }
     }
 }
 
 impl HeadSplitConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_slots", self.min_slots, 1);
-        problems.at_least("window_slots", self.window_slots, self.min_slots);
-        problems.at_least("min_percent", self.min_percent, 1);
+        problems.between("window_slots", self.window_slots, self.min_slots, 1_024);
+        problems.between("min_percent", self.min_percent, 1, 50);
+        problems.between("critical_percent", self.critical_percent, 1, 100);
+        problems.between("client_percent", self.client_percent, 1, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -67,9 +81,7 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
         match heads.iter_mut().find(|head| head.1 == tally.head) {
             Some(head) => {
                 head.2 += tally.voters;
-                for (sum, n) in head.3.iter_mut().zip(tally.by_client) {
-                    *sum += n;
-                }
+                add(&mut head.3, &tally.by_client);
             }
             None => heads.push((known(&tally.head), tally.head, tally.voters, tally.by_client)),
         }
@@ -86,9 +98,7 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
         match sides.iter_mut().find(same) {
             Some(side) => {
                 side.voters += voters;
-                for (sum, n) in side.by_client.iter_mut().zip(by_client) {
-                    *sum += n;
-                }
+                add(&mut side.by_client, &by_client);
             }
             None => sides.push(Side { head: root, voters, by_client }),
         }
@@ -135,7 +145,7 @@ impl Detector for HeadSplit {
         let all: u64 = facts.tallies.iter().map(|tally| tally.voters).sum();
         let sides = sides(facts, view);
         let second = sides.get(1).map_or(0, |side| side.voters);
-        if all >= MIN_VOTES && second * 100 >= all * self.config.min_percent && second >= 2 {
+        if all >= self.config.min_votes && second * 100 >= all * self.config.min_percent && second >= 2 {
             self.seen.push_back(slot);
         }
         if (self.seen.len() as u64) < self.config.min_slots {
@@ -148,13 +158,11 @@ impl Detector for HeadSplit {
         let (Some(first), Some(second)) = (sides.first(), sides.get(1)) else { return };
         let mut small: ByClient = [0; N_CLIENTS];
         for side in &sides[1..] {
-            for (sum, n) in small.iter_mut().zip(side.by_client) {
-                *sum += n;
-            }
+            add(&mut small, &side.by_client);
         }
         let away: u64 = sides[1..].iter().map(|side| side.voters).sum();
         let percent = away * 100 / all.max(1);
-        let shared = one_client(&small, 80).map(|(client, n)| SharedTrait {
+        let shared = one_client(&small, self.config.client_percent).map(|(client, n)| SharedTrait {
             what: "client".into(),
             value: client_name(client).into(),
             members: Count(n),
@@ -181,12 +189,16 @@ impl Detector for HeadSplit {
             key: String::new(),
             slot,
             since,
-            severity: if percent >= 33 { Severity::Critical } else { Severity::Warning },
+            severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: percent,
             validators: Some(away * per_epoch),
             shared: shared.into_iter().collect(),
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * view.network().preset().slots_per_epoch,
         }));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

@@ -3,7 +3,7 @@
 //! - *dominance*: one client makes a third, a half, two thirds of the last `window_blocks` blocks, or of our peers. A defect of a client
 //!   with a third can stop finality; of one with two thirds it can finalize a wrong chain.
 //! - *storm*: `behind_percent` of at least `min_peers` connected peers say in their Status that they are `behind_slots` back, or as many say
-//!   goodbye within an epoch: they sync all at once, or cannot keep up (Medalla, after the clocks).
+//!   goodbye within an epoch because of a fault or a shutdown of theirs: they sync all at once, or cannot keep up (Medalla, after the clocks).
 //! - *silent*: subnets on which committees vote, and of which we heard no single vote for two epochs, while we hear others: our own deaf
 //!   spots. A second message there would not reach us.
 //!
@@ -36,25 +36,42 @@ pub struct NetworkConfig {
     pub min_peers: u64,
     pub behind_slots: u64,
     pub behind_percent: u64,
+    pub dominance_percent: u64,
+    pub dominance_slack: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { enabled: true, window_blocks: 1024, min_peers: 16, behind_slots: 32, behind_percent: 25 }
+        Self {
+            enabled: true,
+            window_blocks: 1024,
+            min_peers: 16,
+            behind_slots: 32,
+            behind_percent: 25,
+            dominance_percent: 33,
+            dominance_slack: 3,
+            closes_after_epochs: 2,
+        }
     }
 }
 
 impl NetworkConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_blocks", self.window_blocks, 32);
-        problems.at_least("behind_percent", self.behind_percent, 1);
+        problems.between("window_blocks", self.window_blocks, 32, 65_536);
+        problems.at_least("min_peers", self.min_peers, 1);
+        problems.at_least("behind_slots", self.behind_slots, 1);
+        problems.between("behind_percent", self.behind_percent, 1, 100);
+        problems.between("dominance_percent", self.dominance_percent, 1, 50);
+        problems.between("dominance_slack", self.dominance_slack, 0, self.dominance_percent.saturating_sub(1));
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
 pub(crate) struct Network {
     config: NetworkConfig,
     blocks: VecDeque<usize>,
-    since: [Option<Slot>; 4],
+    since: [Option<Slot>; Condition::COUNT],
     /// Silent in the epoch before.
     silent: Vec<usize>,
     /// And in the one before that.
@@ -63,12 +80,12 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(config: NetworkConfig) -> Self {
-        Self { config, blocks: VecDeque::new(), since: [None; 4], silent: Vec::new(), silent_twice: Vec::new() }
+        Self { config, blocks: VecDeque::new(), since: [None; Condition::COUNT], silent: Vec::new(), silent_twice: Vec::new() }
     }
 
-    /// `place`: which of the conditions, for its beginning.
-    fn sighting(&mut self, place: usize, kind: &'static str, key: &str, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
-        let since = *self.since[place].get_or_insert(slot);
+    fn sighting(&mut self, condition: Condition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
+        let since = *self.since[condition as usize].get_or_insert(slot);
+        let (kind, key) = condition.name();
         Signal::Sighting(Sighting {
             kind,
             key: key.to_owned(),
@@ -79,16 +96,17 @@ impl Network {
             validators: None,
             shared: Vec::new(),
             details: seen.details,
-            closes_after: 2 * per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         })
     }
 
-    /// `place`: as for [`Self::sighting`]. What is said stays said until it is three points below a third: shares vary.
-    fn dominance(&self, place: usize, by_client: &ByClient, least: u64) -> Option<Seen> {
+    /// What is said stays said until it is `dominance_slack` points lower: shares vary.
+    fn dominance(&self, condition: Condition, by_client: &ByClient, least: u64) -> Option<Seen> {
         let known: u64 = by_client.iter().skip(1).sum();
         let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;
-        let is_said = self.since[place].is_some();
-        if known < least || most * 3 < known && !(is_said && most * 10 >= known * 3) {
+        let is_said = self.since[condition as usize].is_some();
+        let from = self.config.dominance_percent - if is_said { self.config.dominance_slack } else { 0 };
+        if known < least || most * 100 < known * from {
             return None;
         }
         let (share, severity) = match (most * 3 >= known * 2, most * 2 >= known) {
@@ -161,6 +179,29 @@ impl Network {
     }
 }
 
+/// What is followed apart, each with its beginning.
+#[derive(Clone, Copy)]
+enum Condition {
+    Proposals,
+    Nodes,
+    Storm,
+    Silent,
+}
+
+impl Condition {
+    const COUNT: usize = Self::Silent as usize + 1;
+
+    /// Kind and key.
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Proposals => (DOMINANCE, "proposals"),
+            Self::Nodes => (DOMINANCE, "nodes"),
+            Self::Storm => (STORM, ""),
+            Self::Silent => (SILENT, ""),
+        }
+    }
+}
+
 struct Seen {
     severity: Severity,
     measure: u64,
@@ -170,7 +211,9 @@ struct Seen {
 impl Detector for Network {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
-        if let Some(block) = view.facts.slot(slot).and_then(|facts| facts.blocks.first()) {
+        if let Some(block) =
+            view.facts.slot(slot).and_then(|facts| facts.blocks.iter().find(|block| view.facts.is_backed(slot, block)))
+        {
             self.blocks.push_back(block.client);
             if self.blocks.len() as u64 > self.config.window_blocks {
                 self.blocks.pop_front();
@@ -181,14 +224,14 @@ impl Detector for Network {
         let mut by_peers = [0; N_CLIENTS];
         view.facts.peers().for_each(|peer| by_peers[peer.client] += 1);
         let seen = [
-            (DOMINANCE, "proposals", self.dominance(0, &by_blocks, self.config.window_blocks / 2)),
-            (DOMINANCE, "nodes", self.dominance(1, &by_peers, 4 * self.config.min_peers)),
-            (STORM, "", self.storm(slot, view)),
+            (Condition::Proposals, self.dominance(Condition::Proposals, &by_blocks, self.config.window_blocks / 2)),
+            (Condition::Nodes, self.dominance(Condition::Nodes, &by_peers, self.config.min_peers.saturating_mul(4))),
+            (Condition::Storm, self.storm(slot, view)),
         ];
-        for (place, (kind, key, seen)) in seen.into_iter().enumerate() {
+        for (condition, seen) in seen {
             match seen {
-                Some(seen) => out.push(self.sighting(place, kind, key, slot, seen, per_epoch)),
-                None => self.since[place] = None,
+                Some(seen) => out.push(self.sighting(condition, slot, seen, per_epoch)),
+                None => self.since[condition as usize] = None,
             }
         }
         if slot.as_u64() % per_epoch == per_epoch - 1 {
@@ -197,12 +240,16 @@ impl Detector for Network {
             self.silent = now;
         }
         if self.silent_twice.is_empty() {
-            self.since[3] = None;
+            self.since[Condition::Silent as usize] = None;
         } else {
             let mut details = Map::new();
             details.insert("subnets".into(), json!(self.silent_twice));
             let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, details };
-            out.push(self.sighting(3, SILENT, "", slot, seen, per_epoch));
+            out.push(self.sighting(Condition::Silent, slot, seen, per_epoch));
         }
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

@@ -27,17 +27,21 @@ pub struct OwnClockConfig {
     pub window_slots: u64,
     pub min_votes: u64,
     pub late_percent: u64,
+    pub nearly_all_percent: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for OwnClockConfig {
     fn default() -> Self {
-        Self { enabled: true, window_slots: 4, min_votes: 32, late_percent: 130 }
+        Self { enabled: true, window_slots: 4, min_votes: 32, late_percent: 130, nearly_all_percent: 90, closes_after_epochs: 1 }
     }
 }
 
 impl OwnClockConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_slots", self.window_slots, 1);
+        problems.between("window_slots", self.window_slots, 1, 128);
+        problems.between("nearly_all_percent", self.nearly_all_percent, 51, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         if !(100..=190).contains(&self.late_percent) {
             problems.say("late_percent", format!("{} is not between 100 and 190 percent of a slot", self.late_percent));
         }
@@ -74,7 +78,8 @@ impl Detector for OwnClock {
         let early: u64 = offsets[..OFFSETS_PER_SLOT].iter().sum();
         let limit = OFFSETS_PER_SLOT + OFFSETS_PER_SLOT * self.config.late_percent as usize / 100;
         let late: u64 = offsets.iter().skip(limit).sum();
-        let wrong = all >= self.config.min_votes && (early * 10 >= all * 9 || late * 10 >= all * 9);
+        let nearly_all = |n: u64| n * 100 >= all * self.config.nearly_all_percent;
+        let wrong = all >= self.config.min_votes && (nearly_all(early) || nearly_all(late));
         if !wrong {
             self.since = None;
             return;
@@ -103,7 +108,11 @@ impl Detector for OwnClock {
             validators: None,
             shared: Vec::new(),
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

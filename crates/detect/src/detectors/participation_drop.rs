@@ -2,27 +2,29 @@
 //!
 //! Votes heard for a slot, each validator once, against its seats; the mean over `window_slots` against the mean of the epoch that
 //! ended `gap_epochs` earlier. A drop of `drop_percent` points opens an incident; where clients are known, by how much each fell.
-//! From [`CRITICAL_PERCENT`] down nothing can be finalized any more.
+//! Below `critical_percent` nothing can be finalized any more. While it lasts it is measured against what was before it, also by a watcher
+//! that was restarted meanwhile; what has lasted for `usual_after_epochs` is the new usual, and the drop is over.
 //!
 //! **False alarms considered.** One slot with a lost aggregate (mean over a window); a slow decline (the reference moves along: that
 //! is not sudden); a watcher that hears little (nothing is said while fewer than half of the seats were heard in the reference, or
 //! while blocks carry the votes that gossip did not bring: then it is our connection, see `subnet_silent`); seats not known (skipped).
 
-use super::common::{Mean, clients_json};
+use super::common::{Mean, add, clients_json, clients_of_json};
 use crate::client::{N_CLIENTS, UNKNOWN, client_name};
 use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Detector, Left, Sighting, Signal, SlotFacts, View};
 use consensus::Slot;
-use evidence::{Count, Severity, SharedTrait};
+use evidence::{Count, Incident, IncidentState, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use std::collections::VecDeque;
 
 pub const KIND: &str = "participation_drop";
-/// Below two thirds no checkpoint is justified.
-const CRITICAL_PERCENT: u64 = 67;
-/// Slots remembered: reference and window of any sensible configuration.
-const MAX_SLOTS: usize = 1_024;
+/// Details that a restarted watcher goes on with.
+const BEFORE: &str = "before_percent";
+const BEFORE_BY_CLIENT: &str = "votes_per_1000_seats_before";
+/// Slots remembered: the longest window and gap that the configuration may ask for, at 32 slots per epoch.
+const MAX_SLOTS: usize = 4_096;
 
 /// `[detect.participation_drop]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,18 +34,33 @@ pub struct ParticipationDropConfig {
     pub window_slots: u64,
     pub gap_epochs: u64,
     pub drop_percent: u64,
+    pub critical_percent: u64,
+    pub usual_after_epochs: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for ParticipationDropConfig {
     fn default() -> Self {
-        Self { enabled: true, window_slots: 4, gap_epochs: 1, drop_percent: 10 }
+        Self {
+            enabled: true,
+            window_slots: 4,
+            gap_epochs: 1,
+            drop_percent: 10,
+            critical_percent: 67,
+            usual_after_epochs: 225,
+            closes_after_epochs: 1,
+        }
     }
 }
 
 impl ParticipationDropConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_slots", self.window_slots, 1);
-        problems.at_least("drop_percent", self.drop_percent, 1);
+        problems.between("window_slots", self.window_slots, 1, 1_024);
+        problems.between("gap_epochs", self.gap_epochs, 0, 64);
+        problems.between("drop_percent", self.drop_percent, 1, 100);
+        problems.between("critical_percent", self.critical_percent, 1, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+        problems.at_least("usual_after_epochs", self.usual_after_epochs, self.gap_epochs.saturating_add(2));
     }
 }
 
@@ -87,9 +104,7 @@ impl ParticipationDrop {
         let seats: u64 = self.rows(first, last).map(|row| row.expected).sum();
         let mut sums = [0; N_CLIENTS];
         for row in self.rows(first, last) {
-            for (sum, n) in sums.iter_mut().zip(row.by_client) {
-                *sum += n;
-            }
+            add(&mut sums, &row.by_client);
         }
         sums.map(|sum| (sum * 1000).checked_div(seats).unwrap_or(0))
     }
@@ -130,7 +145,8 @@ impl Detector for ParticipationDrop {
             self.low = Some(Low { since, reference, reference_by_client: self.by_client(start, end) });
         }
         let Some(low) = &self.low else { return };
-        if now + self.config.drop_percent / 2 > low.reference {
+        let is_usual = low.since.saturating_add(self.config.usual_after_epochs.saturating_mul(per_epoch)) <= slot;
+        if is_usual || now + self.config.drop_percent / 2 > low.reference {
             self.low = None;
             return;
         }
@@ -147,22 +163,35 @@ impl Detector for ParticipationDrop {
         }
         let mut details = Map::new();
         details.insert("participation_percent".into(), now.into());
-        details.insert("before_percent".into(), low.reference.into());
+        details.insert(BEFORE.into(), low.reference.into());
         details.insert("voters_in_blocks".into(), facts.voters_in_blocks.into());
-        details.insert("votes_per_1000_seats_before".into(), clients_json(&low.reference_by_client));
+        details.insert(BEFORE_BY_CLIENT.into(), clients_json(&low.reference_by_client));
         details.insert("votes_per_1000_seats_now".into(), clients_json(&now_by_client));
-        details.insert("finality_possible".into(), json!(now >= CRITICAL_PERCENT));
+        details.insert("finality_possible".into(), json!(now >= self.config.critical_percent));
         out.push(Signal::Sighting(Sighting {
             kind: KIND,
             key: String::new(),
             slot,
             since: low.since,
-            severity: if now < CRITICAL_PERCENT { Severity::Critical } else { Severity::Warning },
+            severity: if now < self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: low.reference - now,
             validators: Some(lost),
             shared,
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn restore(&mut self, left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {
+        let open = |incident: &&Incident| incident.kind == KIND && incident.state != IncidentState::Closed;
+        self.low = left.incidents.iter().find(open).and_then(|incident| {
+            let reference = incident.details.get(BEFORE)?.as_u64()?;
+            let by_client = incident.details.get(BEFORE_BY_CLIENT).map(clients_of_json).unwrap_or_default();
+            Some(Low { since: incident.first_slot, reference, reference_by_client: by_client })
+        });
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

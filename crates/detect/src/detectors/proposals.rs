@@ -1,6 +1,6 @@
 //! `missed_proposals` and `late_blocks`: what proposers fail to do, and whether one client's do.
 //!
-//! *Missed*: slots of `window_slots` for which no block was heard, at least `min_missed` and `missed_percent` of them. Nobody says who should have
+//! *Missed*: slots of `window_slots` for which no block was heard that anyone voted for or built on, at least `min_missed` and `missed_percent` of them. Nobody says who should have
 //! proposed, but it shows: where one client used to make a share of the blocks (in the epochs before the window, `reference_blocks` at
 //! least) and now makes few, the missing ones are its. April 2021: one client's proposals for 18 epochs, while its votes were fine.
 //!
@@ -36,19 +36,34 @@ pub struct ProposalsConfig {
     pub missed_percent: u64,
     pub late_percent: u64,
     pub reference_blocks: u64,
+    pub client_percent: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for ProposalsConfig {
     fn default() -> Self {
-        Self { enabled: true, window_slots: 32, min_missed: 8, missed_percent: 20, late_percent: 40, reference_blocks: 32 }
+        Self {
+            enabled: true,
+            window_slots: 32,
+            min_missed: 8,
+            missed_percent: 20,
+            late_percent: 40,
+            reference_blocks: 32,
+            client_percent: 70,
+            closes_after_epochs: 1,
+        }
     }
 }
 
 impl ProposalsConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_slots", self.window_slots, 4);
-        problems.at_least("missed_percent", self.missed_percent, 1);
-        problems.at_least("late_percent", self.late_percent, 1);
+        // The rows that are kept hold window and reference.
+        problems.between("window_slots", self.window_slots, 4, MAX_ROWS as u64 / 2);
+        problems.between("reference_blocks", self.reference_blocks, 1, MAX_ROWS as u64 / 2);
+        problems.between("missed_percent", self.missed_percent, 1, 100);
+        problems.between("late_percent", self.late_percent, 1, 100);
+        problems.between("client_percent", self.client_percent, 1, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -94,7 +109,7 @@ impl Proposals {
         let since = *self.missed_since.get_or_insert(first_missed);
         let now = count(window.iter());
         let deficits = self.reference.map_or([0; N_CLIENTS], |reference| deficits(&reference, &now, n));
-        let shared = one_client(&deficits, 70).map(|(client, n)| SharedTrait {
+        let shared = one_client(&deficits, self.config.client_percent).map(|(client, n)| SharedTrait {
             what: "client".into(),
             value: client_name(client).into(),
             members: Count(n),
@@ -120,7 +135,7 @@ impl Proposals {
         }
         let since = *self.late_since.get_or_insert(late.first().map_or(slot, |row| row.slot));
         let by_client = count(late.iter());
-        let shared = one_client(&by_client, 70).map(|(client, n)| SharedTrait {
+        let shared = one_client(&by_client, self.config.client_percent).map(|(client, n)| SharedTrait {
             what: "client".into(),
             value: client_name(client).into(),
             members: Count(n),
@@ -153,7 +168,7 @@ impl Proposals {
             validators: None,
             shared: shared.into_iter().collect(),
             details,
-            closes_after: view.network().preset().slots_per_epoch,
+            closes_after: self.config.closes_after_epochs * view.network().preset().slots_per_epoch,
         }
     }
 }
@@ -186,7 +201,7 @@ impl Detector for Proposals {
         let slot_ns = network.spec.slot_duration.as_nanos() as i64;
         let fork = network.spec.fork_name_at(slot.epoch(network.preset()));
         let due = if fork >= ForkName::Gloas { slot_ns / 4 } else { slot_ns / 3 };
-        let first = facts.blocks.first();
+        let first = facts.blocks.iter().find(|block| view.facts.is_backed(slot, block));
         self.rows.push_back(Row {
             slot,
             client: first.map(|block| block.client),
@@ -197,5 +212,9 @@ impl Detector for Proposals {
         }
         out.extend(self.missed(slot, view).map(Signal::Sighting));
         out.extend(self.late(slot, view).map(Signal::Sighting));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

@@ -13,18 +13,20 @@
 //! **Bounds.** [`MAX_OPEN`] offences waited for; further ones are only counted.
 
 use crate::config::Problems;
-use crate::monitor::{Batch, Detector, Offender, Sighting, Signal, View};
+use crate::monitor::{Batch, Detector, EvidenceSource, Sighting, Signal, View};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
-use evidence::{Incident, Punishable, Severity};
+use evidence::{Finding, Punishable, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const UNPUNISHED: &str = "unpunished_offence";
 pub const BLIND_SPOT: &str = "blind_spot";
 /// Offences waited for.
 pub const MAX_OPEN: usize = 65_536;
+/// Blind spots within so many epochs are one.
+const BLIND_SPOT_CLOSES_EPOCHS: u64 = 8;
 /// Named in the details.
 const EXAMPLES: usize = 8;
 
@@ -34,17 +36,19 @@ const EXAMPLES: usize = 8;
 pub struct PunishmentConfig {
     pub enabled: bool,
     pub after_slots: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for PunishmentConfig {
     fn default() -> Self {
-        Self { enabled: true, after_slots: 96 }
+        Self { enabled: true, after_slots: 96, closes_after_epochs: 1 }
     }
 }
 
 impl PunishmentConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("after_slots", self.after_slots, 1);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -59,17 +63,18 @@ pub(crate) struct Punishment {
     config: PunishmentConfig,
     waiting: BTreeMap<Root, Waiting>,
     not_kept: u64,
+    /// Known only from slashing operations, and not yet known to be in the chain: whose, and why we had not found it ourselves.
+    unheard: BTreeMap<Root, (ValidatorIndex, &'static str)>,
     /// In the slots that were not yet evaluated.
     blind: Vec<(Slot, ValidatorIndex, Root, &'static str)>,
 }
 
 impl Punishment {
     pub(crate) fn new(config: PunishmentConfig) -> Self {
-        Self { config, waiting: BTreeMap::new(), not_kept: 0, blind: Vec::new() }
+        Self { config, waiting: BTreeMap::new(), not_kept: 0, unheard: BTreeMap::new(), blind: Vec::new() }
     }
 
-    fn wait_for(&mut self, offender: &Offender, view: &View<'_>) {
-        let finding = &offender.finding;
+    fn wait_for(&mut self, finding: &Finding, view: &View<'_>) {
         let Some(subject) = &finding.validator else { return };
         if finding.included.is_some() || finding.punishable != Some(Punishable::Yes) {
             return;
@@ -84,26 +89,48 @@ impl Punishment {
     }
 }
 
+/// The first epoch in which no block can punish it: its validator is withdrawable, or a state knows the version that its later message
+/// was signed with no more, which is from the second fork after it on.
+fn punishable_until(waiting: &Waiting, view: &View<'_>) -> Epoch {
+    let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
+    let later_forks = view.network().spec.forks.iter().map(|fork| fork.epoch).filter(|epoch| *epoch > waiting.epoch);
+    let forgotten = later_forks.clone().filter(|epoch| Some(*epoch) > later_forks.clone().min()).min();
+    withdrawable.unwrap_or(Epoch::FAR_FUTURE).min(forgotten.unwrap_or(Epoch::FAR_FUTURE))
+}
+
+impl Punishment {
+    fn note_unheard(&mut self, finding: &Finding, view: &View<'_>) {
+        let only_from_operations = finding.sources.iter().all(|source| source == "slashing_op");
+        let Some(subject) = finding.validator.as_ref().filter(|_| only_from_operations && self.unheard.len() < MAX_OPEN) else {
+            return;
+        };
+        let why = match view.facts.voted(finding.epoch, subject.index) {
+            Some(true) => "one of the two messages was heard, the other was not",
+            Some(false) => "neither message was heard",
+            None => "it was not listened for then, or it is too long ago",
+        };
+        self.unheard.insert(finding.id, (subject.index, why));
+    }
+}
+
 impl Detector for Punishment {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, _out: &mut Vec<Signal>) {
-        let included: Vec<Root> = batch.included.iter().map(|(id, _)| *id).collect();
         for offender in batch.offenders {
-            let finding = &offender.finding;
-            self.wait_for(offender, view);
-            let only_from_operations = finding.sources.iter().all(|source| source == "slashing_op");
-            if let Some(subject) = finding.validator.as_ref().filter(|_| only_from_operations && included.contains(&finding.id)) {
-                let why = match view.facts.voted(finding.epoch, subject.index) {
-                    Some(true) => "one of the two messages was heard, the other was not",
-                    Some(false) => "neither message was heard",
-                    None => "it was not listened for then, or it is too long ago",
-                };
-                if self.blind.len() < MAX_OPEN {
-                    self.blind.push((view.facts.now(), subject.index, finding.id, why));
-                }
+            self.wait_for(&offender.finding, view);
+            self.note_unheard(&offender.finding, view);
+        }
+        for finding in batch.reopened {
+            self.wait_for(finding, view);
+        }
+        let mut punished = BTreeSet::new();
+        for (id, _) in batch.included {
+            punished.extend(self.waiting.get(id).map(|waiting| waiting.validator));
+            if let Some((validator, why)) = self.unheard.remove(id)
+                && self.blind.len() < MAX_OPEN
+            {
+                self.blind.push((view.facts.now(), validator, *id, why));
             }
         }
-        let punished: Vec<ValidatorIndex> =
-            included.iter().filter_map(|id| self.waiting.get(id)).map(|waiting| waiting.validator).collect();
         if !punished.is_empty() {
             self.waiting.retain(|_, waiting| !punished.contains(&waiting.validator));
         }
@@ -128,7 +155,7 @@ impl Detector for Punishment {
                 validators: Some(seen.len() as u64),
                 shared: Vec::new(),
                 details,
-                closes_after: 8 * per_epoch,
+                closes_after: BLIND_SPOT_CLOSES_EPOCHS * per_epoch,
             }));
         }
         // Who is slashed or gone meanwhile need not be waited for; asked once an epoch.
@@ -143,8 +170,8 @@ impl Detector for Punishment {
         else {
             return;
         };
-        let until = self.waiting.values().filter_map(|waiting| view.chain.registry().record(waiting.validator));
-        let until = until.map(|record| record.withdrawable_epoch).min().filter(|epoch| *epoch != Epoch::FAR_FUTURE);
+        let until = self.waiting.values().map(|waiting| punishable_until(waiting, view)).min();
+        let until = until.filter(|epoch| *epoch != Epoch::FAR_FUTURE);
         let mut details = Map::new();
         details.insert("offences".into(), n.into());
         details.insert("not_kept".into(), self.not_kept.into());
@@ -152,8 +179,7 @@ impl Detector for Punishment {
             "oldest".into(),
             json!({"finding": id, "validator": oldest.validator, "age_slots": slot.as_u64() - oldest.since.as_u64()}),
         );
-        details.insert("first_of_them_withdrawable_at_epoch".into(), json!(until));
-        details.insert("punishable_while".into(), "the state's current or previous fork is that of the messages".into());
+        details.insert("first_of_them_punishable_before_epoch".into(), json!(until));
         out.push(Signal::Sighting(Sighting {
             kind: UNPUNISHED,
             key: String::new(),
@@ -164,13 +190,14 @@ impl Detector for Punishment {
             validators: Some(n),
             shared: Vec::new(),
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }
 
-    fn restore(&mut self, _open: &[Incident], offenders: &[Offender], view: &View<'_>, _out: &mut Vec<Signal>) {
-        for offender in offenders {
-            self.wait_for(offender, view);
+    fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {
+        self.wait_for(finding, view);
+        if finding.included.is_none() {
+            self.note_unheard(finding, view);
         }
     }
 }

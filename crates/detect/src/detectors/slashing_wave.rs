@@ -18,33 +18,37 @@
 //!
 //! **False alarms considered.** Several offences of one validator (counted once); offences known only from a block or seen again in a
 //! replay (a finding comes once); two unrelated single slashings in a night (below `min_validators`); history that is filled in
-//! (time is that of the messages, so old offences do not pile up on today).
+//! (time is that of the messages, so old offences do not pile up on today); keys that cannot be slashed (withdrawn, not active, signed
+//! two forks ago: they cost nobody anything, so anyone may hold them; counted beside a wave, never towards one).
 //!
-//! **Bounds.** [`MAX_MEMBERS`] are told apart, further ones counted; 4 096 different traits.
+//! **A restart** goes on where the last run was ([`saved`]); a wave that is over is told no second time.
+//!
+//! **Bounds.** [`MAX_MEMBERS`] are told apart, further ones counted; 4 096 different traits; [`past`] has its own.
 
 mod cause;
+mod past;
+mod recent;
+mod saved;
 mod traits;
+mod wave;
 
-use crate::PenaltyRules;
 use crate::config::Problems;
-use crate::monitor::{Batch, Detector, LAG, Oddity, Offender, Signal, View};
+use crate::monitor::{Batch, Detector, EvidenceSource, LAG, Left, News, Signal, View};
 use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
-use evidence::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, Severity, Time, incident_id};
+use evidence::{Evidence, Finding, Incident, IncidentState, Punishable, Time};
+use past::Past;
+use recent::{Recent, Suspect};
+pub use saved::NOTE;
+use saved::Saved;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use traits::Traits;
+use wave::Wave;
 
 pub const KIND: &str = "slashing_wave";
 /// Members told apart.
 pub const MAX_MEMBERS: usize = 131_072;
-/// Offenders outside of waves that the base rate is taken from.
-const MAX_HISTORY: usize = 4_096;
-/// Over so many epochs.
+/// Epochs over which the base rate is taken.
 const HISTORY_EPOCHS: u64 = 8_192;
-/// Members named in the details.
-const EXAMPLES: usize = 16;
 
 /// `[detect.slashing_wave]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,7 +80,7 @@ impl Default for SlashingWaveConfig {
 
 impl SlashingWaveConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_epochs", self.window_epochs, 1);
+        problems.between("window_epochs", self.window_epochs, 1, HISTORY_EPOCHS);
         problems.at_least("min_validators", self.min_validators, 2);
         problems.at_least("base_rate_epochs", self.base_rate_epochs, 1);
         problems.at_least("closes_after_epochs", self.closes_after_epochs, self.waning_after_epochs.saturating_add(1));
@@ -85,15 +89,29 @@ impl SlashingWaveConfig {
 
 pub(crate) struct SlashingWave {
     config: SlashingWaveConfig,
-    /// Offenders of the window while there is no wave, in order of arrival.
-    recent: VecDeque<Case>,
-    /// Epochs of offenders outside of waves, for the base rate and for what is slashed within the vector.
-    history: VecDeque<(Epoch, Gwei)>,
+    recent: Recent,
+    past: Past,
     wave: Option<Wave>,
+    /// `recorded_at` of the latest finding that is counted in all this.
+    until: Time,
+    /// Something of it is not in the note yet.
+    is_unsaved: bool,
+    left: LeftOver,
+}
+
+/// What an earlier run left, while its findings are told.
+#[derive(Default)]
+struct LeftOver {
+    /// Findings recorded up to then are counted in the note.
+    until: Option<Time>,
+    /// First and last slot of waves that are over, and are told as they are.
+    closed: Vec<(Slot, Slot)>,
+    /// An open one of which there is no note.
+    open: Option<Incident>,
 }
 
 /// One offence of one validator.
-#[derive(Clone)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Case {
     id: Root,
     validator: ValidatorIndex,
@@ -108,44 +126,34 @@ struct Case {
     clues: Clues,
 }
 
-struct Wave {
-    first: Case,
-    opened_at: Time,
-    state: IncidentState,
-    opened_with: u64,
-    members: BTreeSet<ValidatorIndex>,
-    /// Past [`MAX_MEMBERS`].
-    further: u64,
-    offences: OffenceCounts,
-    /// Effective balance -> members with it.
-    balances: BTreeMap<u64, u64>,
-    first_slot: Slot,
-    last_slot: Slot,
-    /// Epoch in which the latest member joined.
-    last_joined: Epoch,
-    /// Members by the epoch in which they joined.
-    joined: BTreeMap<Epoch, u64>,
-    traits: Traits,
-    clues: cause::Tally,
-    chance: f64,
-    included: u64,
-    dirty: bool,
-}
-
 impl SlashingWave {
     pub(crate) fn new(config: SlashingWaveConfig) -> Self {
-        Self { config, recent: VecDeque::new(), history: VecDeque::new(), wave: None }
+        Self {
+            config,
+            recent: Recent::default(),
+            past: Past::default(),
+            wave: None,
+            until: Time::default(),
+            is_unsaved: false,
+            left: LeftOver::default(),
+        }
     }
 
-    fn case(&self, offender: &Offender, view: &View<'_>) -> Option<Case> {
-        let finding = &offender.finding;
+    /// `None` for what is no offence, or costs its validator nothing: whoever holds withdrawn keys can sign what he likes with them.
+    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<Case> {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
         let network = view.network();
         let known_in = network.slot_at(at.as_unix_ns());
         let epoch = known_in.epoch(network.preset());
         let record = view.chain.registry().record(validator);
-        Some(Case {
+        let is_at_stake = match finding.punishable {
+            // Unknown: signed with the version of a fork that is still to come.
+            Some(Punishable::Yes | Punishable::Unknown) | None => true,
+            Some(Punishable::AlreadySlashed) => record.is_some_and(|record| epoch < record.withdrawable_epoch),
+            Some(Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => false,
+        };
+        is_at_stake.then_some(Case {
             id: finding.id,
             validator,
             offence: finding.offence()?,
@@ -155,75 +163,105 @@ impl SlashingWave {
             known_in,
             epoch,
             balance: record.map_or(Gwei::new(0), |record| record.effective_balance),
-            clues: Clues::of(offender, epoch, view),
+            clues: Clues::of(validator, evidence, epoch, view),
         })
     }
 
     fn take(&mut self, case: Case, view: &View<'_>, out: &mut Vec<Signal>) {
+        self.is_unsaved = true;
         if let Some(wave) = &mut self.wave {
             if case.epoch >= wave.last_joined.saturating_add(self.config.closes_after_epochs) {
-                self.close(view, case.at, out);
+                self.close(view, out);
             } else {
-                wave.join(case, view);
+                wave.join(Suspect::new(case), &self.past, view);
                 return;
             }
         }
-        let oldest = case.epoch.saturating_sub(self.config.window_epochs.saturating_sub(1));
-        while self.recent.front().is_some_and(|first| first.epoch < oldest) || self.recent.len() >= MAX_MEMBERS {
-            if let Some(gone) = self.recent.pop_front() {
-                self.remember(&gone);
-            }
-        }
-        self.recent.push_back(case);
-        self.open_if_due(view, out);
+        let (epoch, at) = (case.epoch, case.at);
+        self.leave(epoch, view);
+        self.recent.add(Suspect::new(case));
+        self.open_if_due(epoch, at, view, out);
     }
 
-    fn open_if_due(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
-        let different: BTreeSet<ValidatorIndex> = self.recent.iter().map(|case| case.validator).collect();
-        let n = different.len() as u64;
-        let Some(latest) = self.recent.back() else { return };
+    /// Those whose last offence was before the window that ends with `now`.
+    fn leave(&mut self, now: Epoch, view: &View<'_>) {
+        for Suspect { case, .. } in self.recent.leave(now.saturating_sub(self.config.window_epochs.saturating_sub(1))) {
+            self.past.add_alone(case.validator, case.epoch, case.balance.as_u64());
+        }
+        let vector = view.network().preset().epochs_per_slashings_vector;
+        self.past.forget_before(now.saturating_sub(HISTORY_EPOCHS.max(vector)));
+    }
+
+    fn open_if_due(&mut self, now: Epoch, at: Time, view: &View<'_>, out: &mut Vec<Signal>) {
+        let n = self.recent.len() as u64;
         if n < self.config.min_validators {
             return;
         }
-        let expected = self.config.window_epochs as f64 * self.base_rate(latest.epoch);
+        let expected = self.config.window_epochs as f64 * self.base_rate(now);
         let chance = poisson_tail(n, expected);
         if chance * self.config.chance_one_in as f64 > 1.0 {
             return;
         }
-        let opened_at = latest.at;
-        let mut wave = Wave::of(self.recent.drain(..), opened_at, chance, view);
-        let incident = wave.tell(&self.config, &self.history, view);
-        out.push(Signal::Announcement(announcement(&incident)));
+        let mut suspects = self.recent.drain().into_iter();
+        let Some(first) = suspects.next() else { return };
+        let mut wave = Wave::of(first, at, chance, &self.past, view);
+        suspects.for_each(|suspect| wave.join(suspect, &self.past, view));
+        wave.opens();
+        let incident = wave.tell(&self.config, &self.past, view);
+        out.push(Signal::Announcement(Box::new(incident.clone()), News::Opened));
         out.push(Signal::Incident(Box::new(incident)));
         self.wave = Some(wave);
+        self.save(out);
     }
 
     /// Offenders per epoch: the configured rate or what was seen outside of waves.
     fn base_rate(&self, now: Epoch) -> f64 {
-        let oldest = now.saturating_sub(HISTORY_EPOCHS);
-        let seen = self.history.iter().filter(|(epoch, _)| *epoch >= oldest).count() as f64;
+        let seen = self.past.alone_since(now.saturating_sub(HISTORY_EPOCHS)) as f64;
         (1.0 / self.config.base_rate_epochs as f64).max(seen / HISTORY_EPOCHS as f64)
     }
 
-    fn remember(&mut self, case: &Case) {
-        self.history.push_back((case.epoch, case.balance));
-        if self.history.len() > MAX_HISTORY {
-            self.history.pop_front();
-        }
-    }
-
-    fn close(&mut self, view: &View<'_>, at: Time, out: &mut Vec<Signal>) {
+    /// With the slot in which it ended, however late that is noticed.
+    fn close(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
         let Some(mut wave) = self.wave.take() else { return };
         wave.state = IncidentState::Closed;
-        let mut incident = wave.tell(&self.config, &self.history, view);
-        incident.closed_at = Some(at);
+        let mut incident = wave.tell(&self.config, &self.past, view);
+        let network = view.network();
+        let end = wave.last_joined.saturating_add(self.config.closes_after_epochs).start_slot(network.preset());
+        incident.closed_at = Some(Time::from_unix_ns(network.slot_start_ns(end.saturating_add(1 + LAG))));
+        out.push(Signal::Announcement(Box::new(incident.clone()), News::Over));
         out.push(Signal::Incident(Box::new(incident)));
+        self.past.add_wave(wave.members.iter().copied(), wave.last_joined, wave.gwei());
+        self.save(out);
+    }
+
+    fn save(&mut self, out: &mut Vec<Signal>) {
+        self.is_unsaved = false;
+        let bytes = saved::write(self.until, &self.past, self.recent.iter(), self.wave.as_ref());
+        out.push(Signal::Note { name: NOTE, bytes });
+    }
+
+    fn tell(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+        if let Some(wave) = &mut self.wave {
+            out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.past, view))));
+        }
+        self.save(out);
     }
 }
 
 impl Detector for SlashingWave {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
-        let mut cases: Vec<Case> = batch.offenders.iter().filter_map(|offender| self.case(offender, view)).collect();
+        let mut cases: Vec<Case> = Vec::new();
+        for offender in batch.offenders {
+            self.until = self.until.max(offender.finding.recorded_at);
+            match Self::case(&offender.finding, Some(&offender.evidence), view) {
+                Some(case) => cases.push(case),
+                None => {
+                    if let Some(wave) = &mut self.wave {
+                        wave.note_harmless();
+                    }
+                }
+            }
+        }
         // The order of messages, not that of the batch.
         cases.sort_by_key(|case| (case.at, case.id));
         for case in cases {
@@ -238,13 +276,15 @@ impl Detector for SlashingWave {
     }
 
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
-        let Some(wave) = &mut self.wave else { return };
-        let network = view.network();
-        let now = network.slot_at(network.slot_start_ns(slot)).epoch(network.preset());
-        let quiet = now.as_u64().saturating_sub(wave.last_joined.as_u64());
+        let Some(wave) = &mut self.wave else {
+            if self.is_unsaved {
+                self.save(out);
+            }
+            return;
+        };
+        let quiet = slot.epoch(view.network().preset()).as_u64().saturating_sub(wave.last_joined.as_u64());
         let state = if quiet >= self.config.closes_after_epochs {
-            let at = Time::from_unix_ns(network.slot_start_ns(slot.saturating_add(1 + LAG)));
-            return self.close(view, at, out);
+            return self.close(view, out);
         } else if quiet > self.config.waning_after_epochs {
             IncidentState::Waning
         } else if wave.has_grown() {
@@ -254,195 +294,56 @@ impl Detector for SlashingWave {
         };
         if state != wave.state || wave.dirty {
             wave.state = state;
-            out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.history, view))));
+            self.tell(view, out);
         }
     }
 
     fn finish(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
-        if let Some(wave) = self.wave.as_mut().filter(|wave| wave.dirty) {
-            out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.history, view))));
+        if self.is_unsaved || self.wave.as_ref().is_some_and(|wave| wave.dirty) {
+            self.tell(view, out);
         }
     }
 
-    fn restore(&mut self, open: &[Incident], offenders: &[Offender], view: &View<'_>, out: &mut Vec<Signal>) {
-        let mut cases: Vec<Case> = offenders.iter().filter_map(|offender| self.case(offender, view)).collect();
-        cases.sort_by_key(|case| (case.at, case.id));
-        let known = open.iter().find(|incident| incident.kind == KIND && incident.state != IncidentState::Closed);
-        let Some(known) = known else {
-            // A wave of theirs was told and closed, or a crash came before it was told.
-            for case in cases {
-                self.take(case, view, out);
-            }
-            return;
-        };
-        let (before, members): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|case| case.slot < known.first_slot);
-        for case in &before {
-            self.remember(case);
-        }
-        if !members.is_empty() {
-            let mut wave = Wave::of(members.into_iter(), known.opened_at, 0.0, view);
-            wave.first_slot = known.first_slot;
-            wave.state = known.state;
-            wave.chance = known.details.get("chance_of_so_many").and_then(serde_json::Value::as_f64).unwrap_or_default();
-            wave.dirty = false;
-            self.wave = Some(wave);
+    fn restore(&mut self, left: &Left<'_>, view: &View<'_>, _out: &mut Vec<Signal>) {
+        let waves = left.incidents.iter().filter(|incident| incident.kind == KIND);
+        let (closed, open): (Vec<_>, Vec<_>) = waves.partition(|incident| incident.state == IncidentState::Closed);
+        self.left.closed = closed.iter().map(|incident| (incident.first_slot, incident.last_slot)).collect();
+        let saved = left.notes.get(NOTE).and_then(|bytes| Saved::read(bytes));
+        let root = view.network().genesis_validators_root;
+        if let Some(saved) = saved {
+            (self.until, self.left.until) = (saved.until, Some(saved.until));
+            self.past = saved.past;
+            saved.recent.into_iter().for_each(|suspect| self.recent.add(suspect));
+            self.wave = saved.wave.filter(|wave| open.iter().any(|incident| incident.id == wave.id(root)));
+        } else {
+            self.left.open = open.last().map(|incident| (*incident).clone());
         }
     }
-}
 
-impl Wave {
-    /// At least one case.
-    fn of(cases: impl Iterator<Item = Case>, opened_at: Time, chance: f64, view: &View<'_>) -> Self {
-        let mut cases = cases.peekable();
-        let first = cases.peek().cloned().expect("a wave opens with its members");
-        let mut wave = Self {
-            opened_at,
-            state: IncidentState::Open,
-            opened_with: 0,
-            members: BTreeSet::new(),
-            further: 0,
-            offences: OffenceCounts::default(),
-            balances: BTreeMap::new(),
-            first_slot: first.slot,
-            last_slot: first.slot,
-            last_joined: first.epoch,
-            joined: BTreeMap::new(),
-            traits: Traits::default(),
-            clues: cause::Tally::default(),
-            chance,
-            included: 0,
-            dirty: true,
-            first,
-        };
-        for case in cases {
-            wave.join(case, view);
-        }
-        wave.opened_with = wave.n_members();
-        wave
-    }
-
-    fn join(&mut self, case: Case, view: &View<'_>) {
-        self.dirty = true;
-        self.last_slot = self.last_slot.max(case.slot);
-        // One that waited for its committees may have come first.
-        if (case.known_in, case.id) < (self.first.known_in, self.first.id) {
-            self.first = case.clone();
-        }
-        let count = match case.offence {
-            Offence::DoubleVote => &mut self.offences.double_vote,
-            Offence::SurroundVote => &mut self.offences.surround_vote,
-            Offence::DoubleProposal => &mut self.offences.double_proposal,
-        };
-        count.0 += 1;
-        if self.members.len() >= MAX_MEMBERS && !self.members.contains(&case.validator) {
-            self.further += 1;
-            self.last_joined = self.last_joined.max(case.epoch);
+    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &View<'_>, out: &mut Vec<Signal>) {
+        if self.left.until.is_some_and(|until| finding.recorded_at <= until) {
             return;
         }
-        if self.members.insert(case.validator) {
-            self.last_joined = self.last_joined.max(case.epoch);
-            *self.joined.entry(case.epoch).or_default() += 1;
-            *self.balances.entry(case.balance.as_u64()).or_default() += 1;
-            self.traits.add(case.validator, &case.clues, view);
-            self.clues.add(&case.clues, case.offence, case.epoch, view.chain.registry().record(case.validator));
+        self.until = self.until.max(finding.recorded_at);
+        let evidence = finding.evidence.as_ref().and_then(|reference| proofs.evidence(reference.id));
+        let Some(case) = Self::case(finding, evidence.as_deref(), view) else { return };
+        if self.left.closed.iter().any(|(first, last)| (*first..=*last).contains(&case.slot)) {
+            let gwei = if self.past.knows(case.validator) { 0 } else { case.balance.as_u64() };
+            self.past.add_wave(std::iter::once(case.validator), case.epoch, gwei);
+            return;
         }
-    }
-
-    fn n_members(&self) -> u64 {
-        self.members.len() as u64 + self.further
-    }
-
-    fn has_grown(&self) -> bool {
-        self.n_members() > self.opened_with
-    }
-
-    /// The incident as it is now.
-    fn tell(&mut self, config: &SlashingWaveConfig, history: &VecDeque<(Epoch, Gwei)>, view: &View<'_>) -> Incident {
-        self.dirty = false;
-        let network = view.network();
-        let n = self.n_members();
-        let shared = self.traits.shared(n, view);
-        let epochs = self.last_joined.as_u64().saturating_sub(self.first.epoch.as_u64()) + 1;
-        let cause = self.clues.suspect(n, &shared);
-        let first = &self.first;
-        let details = json!({
-            "suspected_cause": cause.name,
-            "because": cause.evidence,
-            "validators_per_epoch": (n as f64 / epochs as f64 * 100.0).round() / 100.0,
-            "usual_validators_per_epoch": 1.0 / config.base_rate_epochs as f64,
-            "chance_of_so_many": self.chance,
-            "first_message": {
-                "finding": first.id,
-                "kind": first.offence.as_str(),
-                "validator": first.validator,
-                "slot": first.slot,
-                "known_in_slot": first.known_in,
-            },
-            "joined_by_epoch": self.joined.iter().rev().take(64).map(|(epoch, n)| (epoch.to_string(), *n))
-                .collect::<BTreeMap<String, u64>>(),
-            "slashings_in_blocks": self.included,
-            "examples": self.members.iter().take(EXAMPLES).collect::<Vec<_>>(),
-        });
-        Incident {
-            schema: INCIDENT_SCHEMA,
-            id: incident_id(network.genesis_validators_root, KIND, self.first_slot, ""),
-            kind: KIND.into(),
-            state: self.state,
-            severity: Severity::Critical,
-            first_slot: self.first_slot,
-            last_slot: self.last_slot,
-            opened_at: self.opened_at,
-            closed_at: None,
-            validators: Some(Count(n)),
-            offences: Some(self.offences),
-            shared,
-            penalty: Some(self.penalty(history, view)),
-            details: match details {
-                serde_json::Value::Object(map) => map,
-                _ => Map::new(),
-            },
+        let is_of_the_open_one = self.left.open.as_ref().is_some_and(|open| case.known_in >= open.first_slot);
+        if let Some(open) = self.left.open.take_if(|_| is_of_the_open_one) {
+            let wave = Wave::of(Suspect::new(case), open.opened_at, 0.0, &self.past, view);
+            self.wave = Some(wave.adopt(&open));
+            self.is_unsaved = true;
+            return;
         }
+        self.take(case, view, out);
     }
 
-    /// By the rules of the fork in which the latest member joined, with the stake that is active then.
-    fn penalty(&self, history: &VecDeque<(Epoch, Gwei)>, view: &View<'_>) -> Penalty {
-        let network = view.network();
-        let now = self.last_joined;
-        let rules = PenaltyRules::of(network.spec.fork_name_at(now), network.preset());
-        let oldest = now.saturating_sub(network.preset().epochs_per_slashings_vector);
-        let earlier: u64 = history.iter().filter(|(epoch, _)| *epoch >= oldest).map(|(_, balance)| balance.as_u64()).sum();
-        let slashed = self.balances.iter().fold(earlier, |sum, (balance, n)| sum.saturating_add(balance.saturating_mul(*n)));
-        let (_, total) = view.chain.registry().active_balance(now);
-        let sum = |each: &dyn Fn(Gwei) -> Gwei| {
-            let all = self.balances.iter().map(|(balance, n)| each(Gwei::new(*balance)).as_u64().saturating_mul(*n));
-            Count(all.fold(0, u64::saturating_add))
-        };
-        let slashed_now = Gwei::new(slashed);
-        let doubled = Gwei::new(slashed.saturating_mul(2));
-        let usual = Gwei::new(32_000_000_000);
-        Penalty {
-            initial_gwei: sum(&|balance| rules.initial(balance)),
-            correlation_gwei_now: sum(&|balance| rules.correlation(balance, slashed_now, total)),
-            correlation_gwei_if_doubled: sum(&|balance| rules.correlation(balance, doubled, total)),
-            per_32_eth_gwei: Count(
-                rules.initial(usual).as_u64().saturating_add(rules.correlation(usual, slashed_now, total).as_u64()),
-            ),
-        }
-    }
-}
-
-/// What alert routes deliver: the slashings themselves are critical, that they are many is said once.
-fn announcement(incident: &Incident) -> Oddity {
-    Oddity {
-        kind: KIND,
-        key: String::new(),
-        severity: Severity::Warning,
-        slot: incident.first_slot,
-        validator: None,
-        first_seen: verify::UnixNs(incident.opened_at.as_unix_ns()),
-        second_seen: Some(verify::UnixNs(incident.opened_at.as_unix_ns())),
-        sources: Vec::new(),
-        details: incident.details.clone(),
+    fn tells(&self, incident: &Incident, view: &View<'_>) -> bool {
+        self.wave.as_ref().is_some_and(|wave| wave.id(view.network().genesis_validators_root) == incident.id)
     }
 }
 

@@ -15,7 +15,7 @@
 //! still vote for the block before as target (`stale_slots` behind the epoch's start is asked for, too); a split (its other
 //! side is not an ancestor: told by `head_split`).
 
-use super::common::{clients_json, one_client};
+use super::common::{add, clients_json, one_client};
 use crate::client::{N_CLIENTS, client_name};
 use crate::config::Problems;
 use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
@@ -36,19 +36,31 @@ pub struct StaleVotesConfig {
     pub stale_slots: u64,
     pub min_percent: u64,
     pub min_votes: u64,
+    pub client_percent: u64,
+    pub closes_after_epochs: u64,
 }
 
 impl Default for StaleVotesConfig {
     fn default() -> Self {
-        Self { enabled: true, window_slots: 8, stale_slots: 6, min_percent: 5, min_votes: 6 }
+        Self {
+            enabled: true,
+            window_slots: 8,
+            stale_slots: 6,
+            min_percent: 5,
+            min_votes: 6,
+            client_percent: 80,
+            closes_after_epochs: 1,
+        }
     }
 }
 
 impl StaleVotesConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.at_least("window_slots", self.window_slots, 1);
+        problems.between("window_slots", self.window_slots, 1, 1_024);
         problems.at_least("stale_slots", self.stale_slots, 2);
-        problems.at_least("min_percent", self.min_percent, 1);
+        problems.between("min_percent", self.min_percent, 1, 100);
+        problems.between("client_percent", self.client_percent, 1, 100);
+        problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -108,9 +120,7 @@ impl StaleVotes {
             row.backwards += if backwards { tally.voters } else { 0 };
             if stale_head || stale_target || backwards {
                 row.odd += tally.voters;
-                for (sum, n) in row.by_client.iter_mut().zip(tally.by_client) {
-                    *sum += n;
-                }
+                add(&mut row.by_client, &tally.by_client);
             }
         }
         row
@@ -139,11 +149,9 @@ impl Detector for StaleVotes {
         let since = *self.since.get_or_insert(first);
         let mut by_client = [0; N_CLIENTS];
         for row in &self.rows {
-            for (sum, n) in by_client.iter_mut().zip(row.by_client) {
-                *sum += n;
-            }
+            add(&mut by_client, &row.by_client);
         }
-        let shared = one_client(&by_client, 80).map(|(client, n)| SharedTrait {
+        let shared = one_client(&by_client, self.config.client_percent).map(|(client, n)| SharedTrait {
             what: "client".into(),
             value: client_name(client).into(),
             members: Count(n),
@@ -168,7 +176,11 @@ impl Detector for StaleVotes {
             validators: Some(odd),
             shared: shared.into_iter().collect(),
             details,
-            closes_after: per_epoch,
+            closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn time_went_back(&mut self) {
+        *self = Self::new(self.config.clone());
     }
 }

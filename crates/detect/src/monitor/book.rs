@@ -2,25 +2,33 @@
 //!
 //! A [`Sighting`] opens one or keeps it open. It grows while its measure is a quarter above what it was when it last counted as
 //! growing; it wanes when the measure is below half of its peak or it was not seen for a quarter of the time after which it
-//! closes: `closes_after` slots without a sighting, as the last sighting said. Opening one also makes a finding without proof, which has
-//! the incident's id, for alert routes. Between two changes of state details are stored once an epoch.
+//! closes: `closes_after` slots without a sighting, as the last sighting said. It never opens again: what comes after it begins after its
+//! last slot, and so has another id. Between two changes of state details are stored once an epoch.
+//!
+//! For alert routes there are findings without proof, each of the incident's severity: one with the incident's id when it opens, one when
+//! its severity rises, one when it is over.
 
-use super::signal::{Oddity, Sighting, Signal};
+use super::signal::{News, Oddity, Sighting, Signal};
 use super::{Heard, LAG, View};
 use consensus::{Network, Slot};
-use evidence::{
-    Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Severity, Subject, Time, anomaly_id, incident_id,
-};
+use evidence::{Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Subject, Time, anomaly_id, incident_id};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Incidents open at once at most; further ones wait until one closes.
+/// Incidents of one kind open at once at most; further ones wait until one closes, and are counted.
 pub const MAX_OPEN: usize = 256;
+/// Incidents that are over and whose last slot is remembered: the latest of each kind and key.
+const MAX_CLOSED: usize = 8_192;
+
+/// Kind and key: at most one incident of each is open.
+type Place = (String, String);
 
 pub(super) struct IncidentBook {
     network: Arc<Network>,
-    open: BTreeMap<(String, String), Open>,
+    open: BTreeMap<Place, Open>,
+    /// Last slot of those that are over.
+    closed: BTreeMap<Place, Slot>,
 }
 
 struct Open {
@@ -40,14 +48,21 @@ const PEAK: &str = "peak";
 
 impl IncidentBook {
     pub(super) fn new(network: Arc<Network>) -> Self {
-        Self { network, open: BTreeMap::new() }
+        Self { network, open: BTreeMap::new(), closed: BTreeMap::new() }
     }
 
     /// Those whose life is told here have a peak among their details.
-    pub(super) fn restore(&mut self, open: &[Incident]) {
-        for incident in open.iter().filter(|incident| incident.state != IncidentState::Closed).take(MAX_OPEN) {
+    pub(super) fn restore(&mut self, incidents: &[Incident]) {
+        for incident in incidents {
             let Some(peak) = incident.details.get(PEAK).and_then(Value::as_u64) else { continue };
-            let key = incident.details.get(KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let place = place_of(incident);
+            if incident.state == IncidentState::Closed {
+                self.note_closed(place, incident.last_slot);
+                continue;
+            }
+            if self.n_open(&place.0) >= MAX_OPEN {
+                continue;
+            }
             let open = Open {
                 incident: incident.clone(),
                 peak,
@@ -57,19 +72,42 @@ impl IncidentBook {
                 dirty: false,
                 stored_at: incident.last_slot,
             };
-            self.open.insert((incident.kind.clone(), key), open);
+            self.open.insert(place, open);
         }
+    }
+
+    pub(super) fn tells(&self, incident: &Incident) -> bool {
+        self.open.get(&place_of(incident)).is_some_and(|open| open.incident.id == incident.id)
+    }
+
+    /// Ends an incident that nobody tells any more, with what was last known of it.
+    pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut Heard) {
+        let closed =
+            Incident { state: IncidentState::Closed, closed_at: Some(self.said_at(incident.last_slot)), ..incident.clone() };
+        self.over(closed, heard);
+    }
+
+    /// Time went back: nothing was sighted later than now.
+    pub(super) fn go_back(&mut self, now: Slot) {
+        for open in self.open.values_mut() {
+            open.incident.last_slot = open.incident.last_slot.min(now).max(open.incident.first_slot);
+            open.stored_at = open.stored_at.min(now);
+        }
+        self.closed.values_mut().for_each(|last| *last = (*last).min(now));
     }
 
     pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut Heard) {
         for signal in signals {
             match signal {
                 Signal::Anomaly(oddity) => heard.anomalies.push(self.anomaly(oddity, view)),
-                Signal::Announcement(oddity) => heard.announcements.push(self.anomaly(oddity, view)),
-                Signal::Sighting(sighting) => self.sighted(sighting, view, heard),
+                Signal::Announcement(incident, news) => heard.announcements.push(self.announcement(&incident, news)),
+                Signal::Sighting(sighting) => self.sighted(sighting, heard),
                 Signal::Incident(incident) => {
                     heard.incidents.retain(|known| known.id != incident.id);
                     heard.incidents.push(*incident);
+                }
+                Signal::Note { name, bytes } => {
+                    heard.notes.insert(name, bytes);
                 }
             }
         }
@@ -79,12 +117,12 @@ impl IncidentBook {
     pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut Heard) {
         let said_at = self.said_at(slot);
         let per_epoch = self.network.preset().slots_per_epoch;
+        let mut over = Vec::new();
         self.open.retain(|_, open| {
             let silent = slot.as_u64().saturating_sub(open.incident.last_slot.as_u64());
             if silent > open.closes_after {
-                open.incident.state = IncidentState::Closed;
-                open.incident.closed_at = Some(said_at);
-                heard.incidents.push(open.incident.clone());
+                let state = IncidentState::Closed;
+                over.push(Incident { state, closed_at: Some(said_at), ..open.incident.clone() });
                 return false;
             }
             if silent > 0 && silent * 4 >= open.closes_after && open.incident.state != IncidentState::Waning {
@@ -100,39 +138,57 @@ impl IncidentBook {
             }
             true
         });
+        for incident in over {
+            self.over(incident, heard);
+        }
     }
 
-    fn sighted(&mut self, sighting: Sighting, view: &View<'_>, heard: &mut Heard) {
+    fn over(&mut self, incident: Incident, heard: &mut Heard) {
+        self.note_closed(place_of(&incident), incident.last_slot);
+        heard.announcements.push(self.announcement(&incident, News::Over));
+        heard.incidents.push(incident);
+    }
+
+    fn note_closed(&mut self, place: Place, last: Slot) {
+        if self.closed.len() >= MAX_CLOSED && !self.closed.contains_key(&place) {
+            let oldest = self.closed.iter().min_by_key(|(_, last)| **last).map(|(place, _)| place.clone());
+            oldest.and_then(|oldest| self.closed.remove(&oldest));
+        }
+        let known = self.closed.entry(place).or_insert(last);
+        *known = (*known).max(last);
+    }
+
+    fn n_open(&self, kind: &str) -> usize {
+        let first = (kind.to_owned(), String::new());
+        self.open.range(first..).take_while(|((open, _), _)| open == kind).count()
+    }
+
+    fn sighted(&mut self, sighting: Sighting, heard: &mut Heard) {
         let place = (sighting.kind.to_owned(), sighting.key.clone());
         if let Some(open) = self.open.get_mut(&place) {
+            let before = open.incident.severity;
             open.sighted(sighting);
+            if open.incident.severity > before {
+                let incident = open.incident.clone();
+                heard.announcements.push(self.announcement(&incident, News::Worse));
+            }
             return;
         }
-        if self.open.len() >= MAX_OPEN {
+        if self.n_open(sighting.kind) >= MAX_OPEN {
+            *heard.refused.entry(sighting.kind).or_default() += 1;
             return;
         }
-        let opened_at = self.said_at(sighting.slot);
-        let announcement = Oddity {
-            kind: sighting.kind,
-            key: sighting.key.clone(),
-            severity: sighting.severity.min(Severity::Warning),
-            slot: sighting.since,
-            validator: None,
-            first_seen: verify::UnixNs(self.network.slot_start_ns(sighting.since)),
-            second_seen: Some(verify::UnixNs(opened_at.as_unix_ns())),
-            sources: vec!["gossip".to_owned()],
-            details: sighting.details.clone(),
-        };
-        heard.announcements.push(self.anomaly(announcement, view));
+        let after_the_last = self.closed.get(&place).map_or(Slot::new(0), |last| last.saturating_add(1));
+        let since = sighting.since.max(after_the_last);
         let incident = Incident {
             schema: INCIDENT_SCHEMA,
-            id: incident_id(self.network.genesis_validators_root, sighting.kind, sighting.since, &sighting.key),
+            id: incident_id(self.network.genesis_validators_root, sighting.kind, since, &sighting.key),
             kind: sighting.kind.to_owned(),
             state: IncidentState::Open,
             severity: sighting.severity,
-            first_slot: sighting.since,
-            last_slot: sighting.slot,
-            opened_at,
+            first_slot: since,
+            last_slot: sighting.slot.max(since),
+            opened_at: self.said_at(sighting.slot),
             closed_at: None,
             validators: None,
             offences: None,
@@ -144,7 +200,43 @@ impl IncidentBook {
         let stored_at = sighting.slot;
         let mut open = Open { incident, peak: 0, mark, closes_after: sighting.closes_after, dirty: true, stored_at };
         open.update(sighting);
+        heard.announcements.push(self.announcement(&open.incident, News::Opened));
         self.open.insert(place, open);
+    }
+
+    /// The finding for alert routes. Of an opening it has the incident's own id.
+    fn announcement(&self, incident: &Incident, news: News) -> Finding {
+        let (_, key) = place_of(incident);
+        let mut details = incident.details.clone();
+        details.remove(PEAK);
+        details.remove(KEY);
+        details.insert("incident".into(), serde_json::json!(incident.id));
+        let key = match news {
+            News::Opened => key,
+            News::Worse => {
+                details.insert("news".into(), "worse".into());
+                format!("{key}/{}", incident.severity)
+            }
+            News::Over => {
+                details.insert("news".into(), "over".into());
+                format!("{key}/over")
+            }
+        };
+        let epoch = incident.first_slot.epoch(self.network.preset());
+        Finding::anomaly(Anomaly {
+            id: incident_id(self.network.genesis_validators_root, &incident.kind, incident.first_slot, &key),
+            kind: &incident.kind,
+            severity: incident.severity,
+            slot: incident.first_slot,
+            epoch,
+            validator: None,
+            first_seen: incident.opened_at,
+            second_seen: Some(incident.closed_at.unwrap_or(incident.opened_at)),
+            recorded_at: Time::default(),
+            sources: vec!["gossip".to_owned()],
+            fork: self.network.spec.fork_name_at(epoch),
+            details,
+        })
     }
 
     fn anomaly(&self, oddity: Oddity, view: &View<'_>) -> Finding {
@@ -175,6 +267,12 @@ impl IncidentBook {
     fn said_at(&self, slot: Slot) -> Time {
         Time::from_unix_ns(self.network.slot_start_ns(slot.saturating_add(1 + LAG)))
     }
+}
+
+/// Tells incidents of one kind apart, as their details say.
+fn place_of(incident: &Incident) -> Place {
+    let key = incident.details.get(KEY).and_then(Value::as_str).unwrap_or_default();
+    (incident.kind.clone(), key.to_owned())
 }
 
 impl Open {

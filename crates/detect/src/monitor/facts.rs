@@ -4,14 +4,16 @@
 //! |---|---|---|
 //! | the slot a message is about | blocks; votes by head, source and target, by client | [`KEPT_EPOCHS`] behind the evaluated slot, two epochs ahead |
 //! | the slot a message came in | how early or late, how far ahead, on which subnets | the same |
-//! | target epoch | who voted: a bit per validator, one set for all sources and one for blocks | [`MAX_VOTER_SETS`] sets |
+//! | epoch of the vote's slot | who voted: a bit per validator, one set for all sources and one for blocks | the same |
+//! | epoch of arrival | who voted for slots to come | the same |
 //!
-//! A validator counts once per target epoch, with its first vote: the same vote comes as a single one, in aggregates and in
-//! blocks. Votes for epochs further ahead than two have sets of their own, so that a clock that is wrong by hours does not use
-//! up the place of the true vote.
+//! An active validator counts once per epoch, with its first vote: the same vote comes as a single one, in aggregates and in
+//! blocks, and who signs a vote for every epoch there ever was (which is no offence) counts once, too. A vote for a slot that has not
+//! begun counts once per epoch of arrival, so that a clock that is wrong by hours does not use up the place of the true vote.
 //!
-//! Bounds: [`MAX_TALLIES`] different votes and [`MAX_BLOCKS`] blocks told apart per slot, the rest is counted; sets of voters
-//! take a bit per validator of the registry. Nothing grows with a number that a message claims.
+//! Bounds: [`MAX_TALLIES`] different votes of a slot are told apart; one more takes the place of the smallest, whose voters are only
+//! counted: what many vote for stays. [`MAX_BLOCKS`] blocks; sets of voters take a bit per validator of the registry. Nothing grows with
+//! a number that a message claims.
 
 use super::{Batch, PeerFact};
 use crate::client::{ByClient, Clients, N_CLIENTS};
@@ -27,12 +29,15 @@ pub const KEPT_EPOCHS: u64 = 4;
 pub const MAX_TALLIES: usize = 64;
 /// Blocks told apart in a slot.
 pub const MAX_BLOCKS: usize = 16;
-/// Sets of voters: 125 kB each with a million validators.
-pub const MAX_VOTER_SETS: usize = 96;
+/// Votes that back a block, at least, and as a share of a slot's seats: one in so many.
+const BACKING_VOTES: u64 = 2;
+const BACKING_SHARE: u64 = 50;
 /// Distances into the future told apart in one slot.
 const MAX_AHEAD: usize = 32;
-/// Validators named.
-const MAX_EXAMPLES: usize = 8;
+/// Validators named of one distance.
+const MAX_EXAMPLES: usize = 64;
+/// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
+const OWN_TROUBLE: [u64; 2] = [1, 3];
 /// Peers remembered.
 const MAX_PEERS: usize = 4096;
 /// `ATTESTATION_SUBNET_COUNT`.
@@ -172,7 +177,7 @@ impl VoterSet {
 enum SetKind {
     Heard,
     InBlocks,
-    /// Voted for an epoch far ahead.
+    /// For slots to come, by epoch of arrival.
     Ahead,
 }
 
@@ -185,12 +190,13 @@ pub struct Facts {
     voted: BTreeMap<(Epoch, SetKind), VoterSet>,
     clients: Clients,
     peers: BTreeMap<String, PeerView>,
-    /// Goodbyes by the slot they came in.
-    goodbyes: BTreeMap<Slot, u64>,
+    /// Who said goodbye for a fault or a shutdown of its own, by the slot in which it did.
+    goodbyes: BTreeMap<Slot, BTreeSet<String>>,
     /// Slot of the latest arrival.
     now: Slot,
     /// Active validators by epoch, of the last few asked for and by the registry's size: counting them takes a pass over it.
     n_active: BTreeMap<(Epoch, usize), u64>,
+    untallied: u64,
 }
 
 impl Facts {
@@ -205,7 +211,13 @@ impl Facts {
             goodbyes: BTreeMap::new(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),
+            untallied: 0,
         }
+    }
+
+    /// Voters whose vote was one of too many different ones in its slot, since the start.
+    pub fn untallied(&self) -> u64 {
+        self.untallied
     }
 
     /// What is known about a slot.
@@ -219,6 +231,16 @@ impl Facts {
         self.slots.range(first..=slot).map(|(slot, facts)| (*slot, facts))
     }
 
+    /// Whether others than its proposer take a block for one of the chain: it is voted for in its slot or the next, or another proposer built
+    /// on it there. Anyone with a key can sign a block for any slot.
+    pub fn is_backed(&self, slot: Slot, block: &BlockFact) -> bool {
+        let near = || self.slots.range(slot..=slot.saturating_add(1)).map(|(_, facts)| facts);
+        let votes = near().flat_map(|facts| &facts.tallies).filter(|tally| tally.head == block.root).map(|tally| tally.voters);
+        let seats = near().map(|facts| facts.expected).max().unwrap_or(0);
+        let is_child = |other: &BlockFact| other.parent == block.root && other.proposer != block.proposer;
+        votes.sum::<u64>() >= BACKING_VOTES.max(seats / BACKING_SHARE) || near().any(|facts| facts.blocks.iter().any(is_child))
+    }
+
     /// What came in during a slot.
     pub fn arrivals(&self, slot: Slot) -> Option<&Arrivals> {
         self.arrivals.get(&slot)
@@ -230,7 +252,7 @@ impl Facts {
         self.arrivals.range(first..=slot).map(|(slot, facts)| (*slot, facts))
     }
 
-    /// Whether a validator's vote for a target epoch was heard; `None` when that is not remembered.
+    /// Whether a validator's vote for a slot of this epoch was heard; `None` when that is not remembered.
     pub fn voted(&self, epoch: Epoch, validator: ValidatorIndex) -> Option<bool> {
         Some(self.voted.get(&(epoch, SetKind::Heard))?.contains(validator))
     }
@@ -244,9 +266,10 @@ impl Facts {
         self.peers.values()
     }
 
-    /// Goodbyes heard in the `n` slots up to `slot`.
+    /// Peers that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
     pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
-        self.goodbyes.range(slot.saturating_sub(n.saturating_sub(1))..=slot).map(|(_, n)| n).sum()
+        let near = self.goodbyes.range(slot.saturating_sub(n.saturating_sub(1))..=slot);
+        near.flat_map(|(_, peers)| peers).collect::<BTreeSet<_>>().len() as u64
     }
 
     /// Slot of the latest arrival.
@@ -287,6 +310,16 @@ impl Facts {
         self.voted = self.voted.split_off(&(oldest, SetKind::Heard));
     }
 
+    /// The clock was set back: nothing has arrived later than now, and nothing further ahead is known.
+    pub(super) fn go_back(&mut self, now: Slot) {
+        self.now = now;
+        let next = now.saturating_add(1);
+        drop(self.arrivals.split_off(&next));
+        drop(self.goodbyes.split_off(&next));
+        drop(self.slots.split_off(&next.saturating_add(2 * self.network.preset().slots_per_epoch)));
+        drop(self.voted.split_off(&(now.epoch(self.network.preset()).saturating_add(3), SetKind::Heard)));
+    }
+
     fn block(&mut self, proven: &verify::ProvenBlock, chain: &Chain) {
         let header = &proven.block.signed_header.message;
         let client = self.clients.learn(header.proposer_index, &proven.block.graffiti, chain);
@@ -319,30 +352,17 @@ impl Facts {
 
     fn vote(&mut self, vote: &Vote, chain: &Chain) {
         let data = &vote.data;
-        let epoch = data.target.epoch;
-        let limit = chain.registry().len();
-        let far = self.is_far(data.slot);
-        let kind = if far { SetKind::Ahead } else { SetKind::Heard };
-        let in_block = vote.heard.source == SourceKind::Block;
         // Slashing operations tell of others' votes, at another time than these were sent.
         if vote.heard.source == SourceKind::SlashingOp {
             return;
         }
-        let mut set = self.take_set(epoch, kind);
-        let mut fresh: Vec<(ValidatorIndex, UnixNs)> = Vec::with_capacity(vote.indices.len());
-        for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
-            if set.as_mut().is_none_or(|set| set.insert(*validator, limit)) {
-                fresh.push((*validator, *at));
-            }
-        }
-        if let Some(set) = set {
-            self.voted.insert((epoch, kind), set);
-        }
-        let mut newly_in_blocks = 0;
-        if in_block && let Some(mut set) = self.take_set(epoch, SetKind::InBlocks) {
-            newly_in_blocks = vote.indices.iter().filter(|validator| set.insert(**validator, limit)).count() as u64;
-            self.voted.insert((epoch, SetKind::InBlocks), set);
-        }
+        let far = self.is_far(data.slot);
+        let in_block = vote.heard.source == SourceKind::Block;
+        let epoch = data.slot.epoch(self.network.preset());
+        let fresh =
+            if far { self.ahead_for_the_first_time(vote, chain) } else { self.first_of(epoch, SetKind::Heard, vote, chain) };
+        let newly_in_blocks =
+            if in_block && !far { self.first_of(epoch, SetKind::InBlocks, vote, chain).len() as u64 } else { 0 };
         if fresh.is_empty() && newly_in_blocks == 0 {
             return;
         }
@@ -369,7 +389,33 @@ impl Facts {
         if vote.shuffling.is_none() {
             facts.unseated += fresh.len() as u64;
         }
+        let before = facts.untallied;
         facts.tally(vote, &fresh, by_client);
+        self.untallied += facts.untallied - before;
+    }
+
+    /// The active members that had not voted for a slot of this epoch, with their arrival; nobody if the epoch is not remembered.
+    fn first_of(&mut self, epoch: Epoch, kind: SetKind, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
+        let now = self.now.epoch(self.network.preset());
+        if epoch.saturating_add(KEPT_EPOCHS) < now {
+            return Vec::new();
+        }
+        let registry = chain.registry();
+        let set = self.voted.entry((epoch, kind)).or_default();
+        let mut first = Vec::with_capacity(vote.indices.len());
+        for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
+            // Who sits in a committee is active, however old our registry is.
+            let is_active = vote.shuffling.is_some() || registry.record(*validator).is_some_and(|record| record.is_active(epoch));
+            if is_active && set.insert(*validator, registry.len()) {
+                first.push((*validator, *at));
+            }
+        }
+        first
+    }
+
+    /// As [`Self::first_of`], for slots to come: once per epoch of arrival.
+    fn ahead_for_the_first_time(&mut self, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
+        self.first_of(self.now.epoch(self.network.preset()), SetKind::Ahead, vote, chain)
     }
 
     /// Notes when a vote came, against when it was due.
@@ -389,7 +435,13 @@ impl Facts {
                 arrivals.old_targets += 1;
             }
             let tolerant = network.slot_at(at.0.saturating_add(DISPARITY_NS));
-            if data.slot > tolerant {
+            // Near ones were counted for their own epoch: once per epoch of arrival is asked of all.
+            let is_near = !self.is_far(data.slot);
+            let ahead_set = (self.now.epoch(network.preset()), SetKind::Ahead);
+            if data.slot > tolerant
+                && (!is_near || self.voted.entry(ahead_set).or_default().insert(*validator, chain.registry().len()))
+            {
+                let arrivals = self.arrivals.entry(came_in).or_default();
                 let distance = data.slot.as_u64() - came_in.as_u64();
                 if arrivals.ahead.len() < MAX_AHEAD || arrivals.ahead.contains_key(&distance) {
                     let ahead = arrivals.ahead.entry(distance).or_default();
@@ -411,8 +463,11 @@ impl Facts {
                 self.peers.remove(&news.peer);
                 return;
             }
-            PeerFact::Goodbye { .. } => {
-                *self.goodbyes.entry(slot).or_default() += 1;
+            PeerFact::Goodbye { code } => {
+                let peers = self.goodbyes.entry(slot).or_default();
+                if OWN_TROUBLE.contains(code) && peers.len() < MAX_PEERS {
+                    peers.insert(news.peer.clone());
+                }
                 return;
             }
             PeerFact::Connected | PeerFact::Agent(_) | PeerFact::Status { .. } => {}
@@ -439,23 +494,6 @@ impl Facts {
             return None;
         }
         Some(self.slots.entry(slot).or_default())
-    }
-
-    /// Taken out, to be put back. `None` if there is no room for one more: then nobody's repeats are told apart.
-    fn take_set(&mut self, epoch: Epoch, kind: SetKind) -> Option<VoterSet> {
-        if let Some(set) = self.voted.remove(&(epoch, kind)) {
-            return Some(set);
-        }
-        let now = self.now.epoch(self.network.preset());
-        let is_usual = epoch <= now.saturating_add(2) && epoch.saturating_add(KEPT_EPOCHS) >= now;
-        if !is_usual && kind != SetKind::Ahead {
-            return None;
-        }
-        if self.voted.len() >= MAX_VOTER_SETS {
-            let sacrificed: BTreeSet<_> = self.voted.keys().filter(|(_, kind)| *kind == SetKind::Ahead).copied().collect();
-            self.voted.remove(sacrificed.first()?);
-        }
-        Some(VoterSet::default())
     }
 
     fn seats(&mut self, vote: &Vote, chain: &Chain) -> u64 {
@@ -495,23 +533,27 @@ impl SlotFacts {
         let same =
             |tally: &Tally| tally.head == data.beacon_block_root && tally.source == data.source && tally.target == data.target;
         let n = fresh.len() as u64;
-        let tally = match self.tallies.iter().position(same) {
-            Some(at) => &mut self.tallies[at],
-            None if self.tallies.len() < MAX_TALLIES => {
-                self.tallies.push(Tally {
-                    head: data.beacon_block_root,
-                    source: data.source,
-                    target: data.target,
-                    voters: 0,
-                    by_client: [0; N_CLIENTS],
-                });
-                self.tallies.last_mut().expect("pushed above")
+        let at = self.tallies.iter().position(same).unwrap_or_else(|| {
+            let empty = Tally {
+                head: data.beacon_block_root,
+                source: data.source,
+                target: data.target,
+                voters: 0,
+                by_client: [0; N_CLIENTS],
+            };
+            let smallest = self.tallies.iter().enumerate().min_by_key(|(_, tally)| tally.voters).map(|(at, _)| at);
+            match smallest.filter(|_| self.tallies.len() >= MAX_TALLIES) {
+                Some(at) => {
+                    self.untallied += std::mem::replace(&mut self.tallies[at], empty).voters;
+                    at
+                }
+                None => {
+                    self.tallies.push(empty);
+                    self.tallies.len() - 1
+                }
             }
-            None => {
-                self.untallied += n;
-                return;
-            }
-        };
+        });
+        let tally = &mut self.tallies[at];
         tally.voters += n;
         for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
             *sum += n;

@@ -14,8 +14,19 @@ pub enum Signal {
     Sighting(Sighting),
     /// An incident whose life the detector itself tells.
     Incident(Box<Incident>),
-    /// Its opening, for those who are alerted by findings.
-    Announcement(Oddity),
+    /// What became of one, for those who are alerted by findings. Of those that the book tells, it says so itself.
+    Announcement(Box<Incident>, News),
+    /// What to find again after a restart: see [`Heard::notes`](super::Heard::notes).
+    Note { name: &'static str, bytes: Vec<u8> },
+}
+
+/// What alert routes are told of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Opened,
+    /// It is severer than it was.
+    Worse,
+    Over,
 }
 
 /// Something odd that no rule punishes.

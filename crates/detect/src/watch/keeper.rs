@@ -24,9 +24,9 @@ use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
-use crate::monitor::{Batch, Detector, Oddity, Offender, Sighting, Signal, View};
+use crate::monitor::{Batch, Detector, Oddity, Sighting, Signal, View};
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
-use evidence::Severity;
+use evidence::{Finding, Severity};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -187,8 +187,7 @@ impl Keeper {
         }));
     }
 
-    fn second_signer(&self, offender: &Offender, out: &mut Vec<Signal>) {
-        let finding = &offender.finding;
+    fn second_signer(&self, finding: &Finding, out: &mut Vec<Signal>) {
         let Some(subject) = finding.validator.as_ref().filter(|subject| self.watched.has(subject.index)) else { return };
         let apart = finding.second_seen.map(|second| second.since(finding.first_seen).as_millis() as u64);
         let kin: Map<String, Value> = self
@@ -378,8 +377,15 @@ impl Detector for Keeper {
             }
         }
         for offender in batch.offenders {
-            self.second_signer(offender, out);
+            self.second_signer(&offender.finding, out);
         }
+    }
+
+    fn time_went_back(&mut self) {
+        self.listening_since = None;
+        self.judged = None;
+        self.sheets.clear();
+        self.stretches.clear();
     }
 
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {

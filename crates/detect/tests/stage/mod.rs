@@ -123,6 +123,7 @@ pub struct Said {
     pub blocks: Vec<ProvenBlock>,
     pub offenders: Vec<Offender>,
     pub included: Vec<(Root, Included)>,
+    pub reopened: Vec<Finding>,
     pub peers: Vec<PeerNews>,
 }
 
@@ -134,13 +135,23 @@ pub struct Stage {
     pub announcements: Vec<Finding>,
     /// The last state of each.
     pub incidents: BTreeMap<Root, Incident>,
+    pub notes: BTreeMap<&'static str, Vec<u8>>,
+    pub refused: u64,
 }
 
 impl Stage {
     pub fn new(n_validators: usize, config: &DetectConfig) -> Self {
         let chain = genesis(n_validators);
         let monitor = Monitor::new(config, chain.network());
-        Self { chain, monitor, anomalies: Vec::new(), announcements: Vec::new(), incidents: BTreeMap::new() }
+        Self {
+            chain,
+            monitor,
+            anomalies: Vec::new(),
+            announcements: Vec::new(),
+            incidents: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            refused: 0,
+        }
     }
 
     pub fn per_epoch(&self) -> u64 {
@@ -195,6 +206,7 @@ impl Stage {
             verified: &verified,
             offenders: &said.offenders,
             included: &said.included,
+            reopened: &said.reopened,
             peers: &said.peers,
             chain: &self.chain,
             labels: &NoLabels,
@@ -206,6 +218,8 @@ impl Stage {
     pub fn note(&mut self, heard: Heard) {
         self.anomalies.extend(heard.anomalies);
         self.announcements.extend(heard.announcements);
+        self.notes.extend(heard.notes);
+        self.refused += heard.refused.values().sum::<u64>();
         self.incidents.extend(heard.incidents.into_iter().map(|incident| (incident.id, incident)));
     }
 

@@ -3,7 +3,8 @@
 
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Punishable, RouteName, Severity, Slashable, Store, Time, anomaly_id,
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, Punishable, RouteName, Severity, Slashable,
+    Store, Time, anomaly_id, incident_id,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -77,4 +78,24 @@ fn slot_bytes(slot: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&slot.to_le_bytes());
     bytes
+}
+
+pub fn incident(first_slot: u64, state: IncidentState) -> Incident {
+    let first_slot = Slot::new(first_slot);
+    Incident {
+        schema: 1,
+        id: incident_id(Root::ZERO, "slashing_wave", first_slot, ""),
+        kind: "slashing_wave".into(),
+        state,
+        severity: Severity::Critical,
+        first_slot,
+        last_slot: first_slot,
+        opened_at: at(5),
+        closed_at: None,
+        validators: None,
+        offences: None,
+        shared: Vec::new(),
+        penalty: None,
+        details: serde_json::Map::new(),
+    }
 }

@@ -10,16 +10,18 @@
 //! | `unknown` | none of these | |
 
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
-use crate::monitor::{Offender, View};
+use crate::client::{UNKNOWN, client_name};
+use crate::monitor::View;
 use chain::Record;
-use consensus::{AttesterSlashing, Epoch, Offence};
-use evidence::{EvidenceKind, SharedTrait};
+use consensus::{AttesterSlashing, Epoch, Offence, ValidatorIndex};
+use evidence::{Evidence, EvidenceKind, SharedTrait};
+use serde::{Deserialize, Serialize};
 
 /// Keys that are active for less are fresh: a day of mainnet.
 const FRESH_EPOCHS: u64 = 256;
 
-/// What one pair of messages tells.
-#[derive(Clone, Debug, Default)]
+/// What one pair of messages tells, and what is known of its signer when it comes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Clues {
     /// One of them is about an epoch that had not begun.
     from_the_future: bool,
@@ -27,11 +29,18 @@ pub(super) struct Clues {
     crosses_branches: bool,
     /// The branches they are for: `0x0123abcd at epoch 7`.
     pub(super) sides: Vec<String>,
+    /// What it runs, where that is known.
+    pub(super) client: Option<String>,
 }
 
 impl Clues {
-    pub(super) fn of(offender: &Offender, seen_in: Epoch, view: &View<'_>) -> Self {
-        let evidence = &offender.evidence;
+    pub(super) fn of(validator: ValidatorIndex, evidence: Option<&Evidence>, seen_in: Epoch, view: &View<'_>) -> Self {
+        let client = view.facts.clients().of(validator, view.chain);
+        let client = (client != UNKNOWN).then(|| client_name(client).to_owned());
+        Self { client, ..evidence.map(|evidence| Self::of_pair(evidence, seen_in, view)).unwrap_or_default() }
+    }
+
+    fn of_pair(evidence: &Evidence, seen_in: Epoch, view: &View<'_>) -> Self {
         match evidence.kind {
             EvidenceKind::ProposerSlashing => Self::default(),
             EvidenceKind::AttesterSlashing => {
@@ -54,23 +63,25 @@ impl Clues {
         };
         let same_sides = one.target.root == two.target.root;
         let sides = if same_sides { [one.beacon_block_root, two.beacon_block_root] } else { [one.target.root, two.target.root] };
-        let name = |root: &consensus::Root, epoch: Epoch| format!("0x{} at epoch {epoch}", hex(&root.as_slice()[..4]));
+        let name = |root: &consensus::Root, epoch: Epoch| format!("{} at epoch {epoch}", shortened(root));
         let mut sides = vec![name(&sides[0], one.target.epoch), name(&sides[1], two.target.epoch)];
         sides.dedup();
         Self {
             from_the_future: one.target.epoch.max(two.target.epoch) > seen_in.saturating_add(1),
             crosses_branches: !stands_on(one, &two.source) || !stands_on(two, &one.target) && !stands_on(one, &two.target),
             sides,
+            client: None,
         }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// `0x` and the first four bytes.
+fn shortened(root: &consensus::Root) -> String {
+    root.to_string().chars().take(10).collect()
 }
 
 /// What all pairs tell.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     from_the_future: u64,
     crossing_surrounds: u64,

@@ -1,10 +1,10 @@
 //! What the members of a wave have in common, against how common that is among all validators.
 
 use super::cause::Clues;
-use crate::client::{UNKNOWN, client_name};
 use crate::monitor::View;
 use consensus::{Epoch, ValidatorIndex};
 use evidence::{Count, SharedTrait};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
 /// Different traits counted at most.
@@ -16,16 +16,18 @@ pub(super) const ACTIVATION: &str = "activation_epoch";
 pub(super) const CLIENT: &str = "client";
 pub(super) const FORK_SIDE: &str = "fork_side";
 
-/// (what, value) -> members.
-#[derive(Default)]
+/// What -> value -> members.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Traits {
-    counts: BTreeMap<(String, String), u64>,
-    /// Credential number by value, for the share among all.
-    credentials: HashMap<String, u32>,
+    counts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Somebody who has it, by credential: for the share among all.
+    credentials: BTreeMap<String, ValidatorIndex>,
     /// Among all validators; made when first needed.
+    #[serde(skip)]
     among_all: Option<AmongAll>,
 }
 
+#[derive(Debug)]
 struct AmongAll {
     by_credential: Vec<u32>,
     by_activation: HashMap<Epoch, u64>,
@@ -38,20 +40,17 @@ impl Traits {
         for (key, value) in view.labels.labels(validator) {
             self.count(format!("label:{key}"), value);
         }
-        if let (Some(credential), Some(number)) =
-            (registry.withdrawal_credentials(validator), registry.credential_number(validator))
-        {
+        if let Some(credential) = registry.withdrawal_credentials(validator) {
             let value = credential.to_string();
             if self.count(CREDENTIAL.into(), value.clone()) {
-                self.credentials.insert(value, number);
+                self.credentials.insert(value, validator);
             }
         }
         if let Some(record) = registry.record(validator) {
             self.count(ACTIVATION.into(), record.activation_epoch.to_string());
         }
-        let client = view.facts.clients().of(validator, view.chain);
-        if client != UNKNOWN {
-            self.count(CLIENT.into(), client_name(client).into());
+        if let Some(client) = &clues.client {
+            self.count(CLIENT.into(), client.clone());
         }
         for side in &clues.sides {
             self.count(FORK_SIDE.into(), side.clone());
@@ -60,16 +59,22 @@ impl Traits {
 
     /// Whether there was room.
     fn count(&mut self, what: String, value: String) -> bool {
-        let has_room = self.counts.len() < MAX_TRAITS;
-        let place = (what, value);
-        match self.counts.get_mut(&place) {
+        let has_room = self.counts.values().map(BTreeMap::len).sum::<usize>() < MAX_TRAITS;
+        let values = self.counts.entry(what).or_default();
+        match values.get_mut(&value) {
             Some(count) => *count += 1,
             None if has_room => {
-                self.counts.insert(place, 1);
+                values.insert(value, 1);
             }
             None => return false,
         }
         true
+    }
+
+    /// Labels that any member has, as `key=value`, `most` of them.
+    pub(super) fn labels(&self, most: usize) -> Vec<String> {
+        let of_key = self.counts.iter().filter_map(|(what, values)| Some((what.strip_prefix("label:")?, values)));
+        of_key.flat_map(|(key, values)| values.keys().map(move |value| format!("{key}={value}"))).take(most).collect()
     }
 
     /// Traits of at least two and a tenth of the members that are twice as frequent among them as among all, most members
@@ -77,13 +82,16 @@ impl Traits {
     pub(super) fn shared(&mut self, n_members: u64, view: &View<'_>) -> Vec<SharedTrait> {
         let among_all = self.among_all.get_or_insert_with(|| AmongAll::of(view));
         let mut told: Vec<SharedTrait> = Vec::new();
-        for ((what, value), members) in &self.counts {
+        let each =
+            self.counts.iter().flat_map(|(what, values)| values.iter().map(move |(value, members)| (what, value, members)));
+        for (what, value, members) in each {
             if *members < 2 || members * 10 < n_members {
                 continue;
             }
             let all = match what.as_str() {
                 CREDENTIAL => {
-                    self.credentials.get(value).and_then(|n| among_all.by_credential.get(*n as usize)).map(|n| u64::from(*n))
+                    let number = self.credentials.get(value).and_then(|member| view.chain.registry().credential_number(*member));
+                    number.and_then(|number| among_all.by_credential.get(number as usize)).map(|n| u64::from(*n))
                 }
                 ACTIVATION => value.parse().ok().and_then(|epoch| among_all.by_activation.get(&epoch).copied()),
                 CLIENT | FORK_SIDE => None,

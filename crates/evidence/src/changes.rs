@@ -1,0 +1,101 @@
+//! What one step of the watcher leaves behind, written whole or not at all: after a crash there is either no trace of a batch of messages
+//! or everything that followed from it, down to who is to be told.
+
+use crate::keys::{CHECKPOINTS, EVIDENCE, FINDINGS, Key};
+use crate::outbox::Addressee;
+use crate::store::{Recorded, Writer, to_json};
+use crate::{Evidence, Finding, Incident, Included, Store, StoreError};
+use consensus::Root;
+use rocksdb::WriteBatch;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The default is nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// With their evidence, which anomalies have none of. A finding whose id is known, from before or from this very list, changes
+    /// nothing.
+    pub findings: Vec<(Finding, Option<Arc<Evidence>>)>,
+    /// Where findings are included from now on, by id; ids that are not known are passed over.
+    pub inclusions: HashMap<Root, Option<Included>>,
+    /// Of several states of one incident, the last.
+    pub incidents: Vec<Incident>,
+    /// By name.
+    pub checkpoints: Vec<(String, Vec<u8>)>,
+}
+
+impl Store {
+    /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
+    /// answer has a row for each finding, in order. On an error nothing is stored.
+    pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
+        let Changes { findings, mut inclusions, incidents, checkpoints } = changes;
+        let mut writer = self.lock_writer()?;
+        let mut next = *writer;
+        let mut batch = WriteBatch::default();
+        let recorded = self.stage_findings(findings, &mut inclusions, routes, &mut batch, &mut next)?;
+        for (id, included) in inclusions {
+            if let Some((seq, mut finding)) = self.finding(id)?.filter(|(_, finding)| finding.included != included) {
+                finding.included = included;
+                batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(&finding));
+            }
+        }
+        self.stage_incidents(&incidents, &mut batch, &mut next)?;
+        for (name, bytes) in checkpoints {
+            batch.put_cf(&self.family(CHECKPOINTS), name, bytes);
+        }
+        if batch.is_empty() {
+            return Ok(recorded);
+        }
+        let has_news = next.last_seq > writer.last_seq || next.last_revision > writer.last_revision;
+        self.commit(&mut writer, next, batch)?;
+        drop(writer);
+        if has_news {
+            self.tell_listeners(next.last_seq);
+        }
+        Ok(recorded)
+    }
+
+    /// Takes those that it stores out of `inclusions`.
+    fn stage_findings(
+        &self,
+        rows: Vec<(Finding, Option<Arc<Evidence>>)>,
+        inclusions: &mut HashMap<Root, Option<Included>>,
+        routes: &[Addressee],
+        batch: &mut WriteBatch,
+        next: &mut Writer,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let mut in_batch: HashMap<Root, usize> = HashMap::new();
+        let mut evidence_in_batch: HashSet<Root> = HashSet::new();
+        let mut recorded: Vec<Recorded> = Vec::with_capacity(rows.len());
+        for (mut finding, evidence) in rows {
+            if let Some(nth) = in_batch.get(&finding.id) {
+                recorded.push(Recorded { first_time: false, ..recorded[*nth].clone() });
+                continue;
+            }
+            if let Some((seq, finding)) = self.finding(finding.id)? {
+                recorded.push(Recorded { finding, seq, first_time: false });
+                continue;
+            }
+            if let Some(included) = inclusions.remove(&finding.id) {
+                finding.included = included;
+            }
+            next.last_seq += 1;
+            let seq = next.last_seq;
+            self.put_finding(batch, seq, &finding)?;
+            // One piece may accuse thousands of validators of this batch: it is written once.
+            if let Some(evidence) = evidence
+                && evidence_in_batch.insert(evidence.id)
+                && self.get(EVIDENCE, evidence.id.as_slice())?.is_none()
+            {
+                batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
+            }
+            for addressee in routes.iter().filter(|addressee| addressee.wants(&finding)) {
+                self.put_new_delivery(batch, seq, &addressee.route, finding.recorded_at);
+                next.counts.pending += 1;
+            }
+            in_batch.insert(finding.id, recorded.len());
+            recorded.push(Recorded { finding, seq, first_time: true });
+        }
+        Ok(recorded)
+    }
+}

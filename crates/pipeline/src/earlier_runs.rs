@@ -1,0 +1,123 @@
+//! What earlier runs left in the store, handed to the detectors without holding all of it at once.
+
+use consensus::Root;
+use detect::{EvidenceSource, Left, Monitor, NOTES};
+use evidence::{Evidence, Finding, Incident, IncidentState, Store, StoreError};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Findings that the detectors are told of, the newest.
+const MAX_FINDINGS: u64 = 262_144;
+/// Of them those of so many epochs: what was slashed longer ago costs nobody more.
+const MAX_AGE_EPOCHS: u64 = 8_192;
+/// Read at once.
+const PAGE: usize = 1_024;
+/// Proofs kept for the next that asks: findings of one proof are recorded one after the other.
+const CACHED_PROOFS: usize = 8;
+
+/// Everything but the findings.
+pub struct EarlierRuns {
+    pub incidents: Vec<Incident>,
+    notes: BTreeMap<String, Vec<u8>>,
+}
+
+impl EarlierRuns {
+    pub fn read(store: &Store) -> Result<Self, StoreError> {
+        let mut notes = BTreeMap::new();
+        for name in NOTES {
+            if let Some(bytes) = store.checkpoint(name)? {
+                notes.insert(name.to_owned(), bytes);
+            }
+        }
+        Ok(Self { incidents: store.all_incidents()?, notes })
+    }
+
+    pub fn is_closed(&self, incident: &Incident) -> bool {
+        self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
+    }
+
+    /// Lets the monitor go on where it was. What it says is to be stored.
+    pub fn hand_to(
+        &self,
+        monitor: &mut Monitor,
+        store: &Store,
+        chain: &chain::Chain,
+        labels: &dyn detect::LabelSource,
+    ) -> Result<detect::Heard, StoreError> {
+        let left = Left { incidents: &self.incidents, notes: &self.notes };
+        let mut findings = LastFindings::of(store, chain)?;
+        let proofs = CachedProofs { store, kept: RefCell::default() };
+        let mut heard = monitor.restore(&left, &mut findings, &proofs, chain, labels);
+        if let Some(error) = findings.failed {
+            return Err(error);
+        }
+        // One that is over stays as it was told.
+        heard.incidents.retain(|incident| !self.is_closed(incident));
+        Ok(heard)
+    }
+}
+
+/// The newest findings, oldest first, a page at a time.
+struct LastFindings<'a> {
+    store: &'a Store,
+    last: u64,
+    page: VecDeque<(u64, Finding)>,
+    failed: Option<StoreError>,
+}
+
+impl<'a> LastFindings<'a> {
+    fn of(store: &'a Store, chain: &chain::Chain) -> Result<Self, StoreError> {
+        let network = chain.network();
+        let epoch_of = |finding: &Finding| {
+            let seen = finding.second_seen.unwrap_or(finding.first_seen);
+            network.slot_at(seen.as_unix_ns()).epoch(network.preset())
+        };
+        let newest = store.last_seq();
+        let latest = store.finding_at(newest)?.map(|finding| epoch_of(&finding)).unwrap_or_default();
+        // Found by halves: recorded in the order of time but for what was filled in, which may be told too much.
+        let (mut old, mut young) = (newest.saturating_sub(MAX_FINDINGS), newest);
+        while old < young {
+            let middle = old + (young - old) / 2;
+            let is_old =
+                store.finding_at(middle + 1)?.is_some_and(|finding| epoch_of(&finding).saturating_add(MAX_AGE_EPOCHS) < latest);
+            (old, young) = if is_old { (middle + 1, young) } else { (old, middle) };
+        }
+        Ok(Self { store, last: old, page: VecDeque::new(), failed: None })
+    }
+}
+
+impl Iterator for LastFindings<'_> {
+    type Item = Finding;
+
+    fn next(&mut self) -> Option<Finding> {
+        if self.page.is_empty() {
+            match self.store.findings_after(self.last, PAGE) {
+                Ok(rows) => self.page = rows.into(),
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        let (seq, finding) = self.page.pop_front()?;
+        self.last = seq;
+        Some(finding)
+    }
+}
+
+struct CachedProofs<'a> {
+    store: &'a Store,
+    kept: RefCell<VecDeque<Arc<Evidence>>>,
+}
+
+impl EvidenceSource for CachedProofs<'_> {
+    fn evidence(&self, id: Root) -> Option<Arc<Evidence>> {
+        let mut kept = self.kept.borrow_mut();
+        if let Some(known) = kept.iter().find(|evidence| evidence.id == id) {
+            return Some(known.clone());
+        }
+        // One that cannot be read tells the detectors nothing; the store says so to whoever exports it.
+        let evidence = Arc::new(self.store.evidence(id).ok().flatten()?);
+        kept.truncate(CACHED_PROOFS - 1);
+        kept.push_front(evidence.clone());
+        Some(evidence)
+    }
+}

@@ -1,0 +1,69 @@
+use super::*;
+use chain::BlockFacts;
+use consensus::{SignatureBytes, ValidatorIndex};
+use sources::capture::CaptureFile;
+use std::path::Path;
+
+fn genesis() -> Chain {
+    let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+    let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+    let state = file.first_state().unwrap().unwrap();
+    Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+}
+
+fn root(slot: u64, branch: u8) -> Root {
+    let mut bytes = [branch; 32];
+    bytes[..8].copy_from_slice(&slot.to_le_bytes());
+    Root::from(bytes)
+}
+
+/// Blocks of a branch in `slots`, each by another proposer.
+fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_root: Root) {
+    for slot in slots {
+        let root = root(slot, branch);
+        chain.tick(Slot::new(slot));
+        chain.extend(&BlockFacts {
+            root,
+            slot: Slot::new(slot),
+            parent_root,
+            proposer_index: ValidatorIndex::new(slot % 16),
+            randao_reveal: SignatureBytes::ZERO,
+        });
+        parent_root = root;
+    }
+}
+
+/// A slashing in a block that nobody builds on punishes nobody; one that the chain keeps does, until the chain leaves it.
+#[test]
+fn a_claim_counts_when_the_chain_has_built_on_it() {
+    let mut chain = genesis();
+    let per_epoch = chain.network().preset().slots_per_epoch;
+    let start = chain.head().root;
+    grow(&mut chain, 1, 1..5, start);
+    // An orphan beside the chain, and a block of the chain.
+    let (orphan, good) = (root(4, 9), root(4, 1));
+    let facts = BlockFacts {
+        root: orphan,
+        slot: Slot::new(4),
+        parent_root: root(3, 1),
+        proposer_index: ValidatorIndex::new(3),
+        randao_reveal: SignatureBytes::ZERO,
+    };
+    chain.extend(&facts);
+    let (finding, other) = (Root::repeat_byte(1), Root::repeat_byte(2));
+    let included = |block_root| Included { slot: Slot::new(4), block_root };
+    let mut inclusions = Inclusions::default();
+    inclusions.claim(finding, included(good));
+    inclusions.claim(other, included(orphan));
+    assert_eq!(inclusions.settle(&chain, false), Verdicts::default(), "it is too early");
+    let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
+    grow(&mut chain, 1, 5..end, good);
+    let verdicts = inclusions.settle(&chain, false);
+    assert_eq!(verdicts, Verdicts { included: vec![(finding, included(good))], reopened: Vec::new() });
+    assert_eq!(inclusions.settle(&chain, false), Verdicts::default(), "said once");
+    // A restart in between, then a longer branch from before it.
+    let mut inclusions = Inclusions::read(&inclusions.note().unwrap());
+    grow(&mut chain, 2, 4..end + 20, root(3, 1));
+    assert_eq!(chain.head().root, root(end + 19, 2));
+    assert_eq!(inclusions.settle(&chain, false), Verdicts { included: Vec::new(), reopened: vec![finding] });
+}
