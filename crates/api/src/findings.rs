@@ -15,9 +15,9 @@ use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
-/// Findings on a page unless asked otherwise.
+/// Rows on a page of any list unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;
-/// Findings on a page at most.
+/// Rows on a page at most.
 const MAX_LIMIT: usize = 1000;
 
 /// A query as received. Values come as text, so that what is wrong with them can be told by name.
@@ -57,11 +57,7 @@ pub(crate) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<FindingsView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     let wanted = evidence::Query {
         after: number(&query.cursor, "cursor")?.unwrap_or(0),
         kind: query.kind,
@@ -230,6 +226,15 @@ pub(crate) fn understood<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
 pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = text else { return Ok(None) };
     text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
+}
+
+/// `limit` of any list.
+pub(crate) fn page_limit(text: &Option<String>) -> Result<usize, Problem> {
+    match number(text, "limit")?.map(usize::try_from) {
+        None => Ok(DEFAULT_LIMIT),
+        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        Some(_) => Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
+    }
 }
 
 pub(crate) fn hash(text: &str) -> Result<Root, Problem> {

@@ -1,6 +1,6 @@
 //! Incidents: what many findings and messages mean together, each as it is now.
 
-use crate::findings::{Segment, hash, number, read, understood};
+use crate::findings::{Segment, hash, number, page_limit, read, understood};
 use crate::problem::Problem;
 use crate::server::Shared;
 use crate::view::{IncidentSchema, IncidentsView};
@@ -11,11 +11,6 @@ use evidence::Incident;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
-
-/// Incidents on a page unless asked otherwise.
-const DEFAULT_LIMIT: usize = 100;
-/// Incidents on a page at most.
-const MAX_LIMIT: usize = 1000;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -37,11 +32,7 @@ pub(crate) async fn list(
     query: Result<Query<IncidentsQuery>, QueryRejection>,
 ) -> Result<Json<IncidentsView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);
     let rows = read(&shared, move |store| store.incidents_after(after, limit)).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|(revision, _)| revision.to_string())).flatten();

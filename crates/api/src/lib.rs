@@ -6,9 +6,9 @@
 //!
 //! - [`view`]: the JSON that outside readers may rely on
 //! - [`problem`]: errors, RFC 9457
-//! - `findings`, `events`, `process`: the handlers
+//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers
 //! - [`metrics`]: what the API counts of itself
-//! - `page`: the web page, three files compiled in, nothing from elsewhere
+//! - `page`: the web page, some files compiled in, nothing from elsewhere
 //!
 //! ```no_run
 //! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
@@ -31,6 +31,7 @@ mod page;
 pub mod problem;
 mod process;
 mod server;
+mod submissions;
 pub mod view;
 mod watch;
 

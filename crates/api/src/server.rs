@@ -2,7 +2,9 @@
 
 use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::{StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, watch as watched};
+use crate::{
+    StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
+};
 use axum::Router;
 use axum::routing::get;
 use evidence::{Store, Subscription};
@@ -120,6 +122,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(findings::evidence_by_id))
         .routes(routes!(incidents::list))
         .routes(routes!(incidents::one))
+        .routes(routes!(submissions::list))
         .routes(routes!(events::stream))
         .routes(routes!(watched::groups))
         .routes(routes!(watched::validators))

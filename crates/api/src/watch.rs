@@ -1,6 +1,6 @@
 //! Watched keys: groups with their kill switches, and each key's duties.
 
-use crate::findings::{number, understood};
+use crate::findings::{number, page_limit, understood};
 use crate::problem::Problem;
 use crate::server::Shared;
 use axum::Json;
@@ -11,11 +11,6 @@ use evidence::Time;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
-
-/// Keys on a page unless asked otherwise.
-const DEFAULT_LIMIT: usize = 100;
-/// Keys on a page at most.
-const MAX_LIMIT: usize = 1000;
 
 /// Says what is known of the watched keys. Asked once per request: it should answer from what is at hand.
 pub trait WatchSource: Send + Sync + 'static {
@@ -165,11 +160,7 @@ pub(crate) async fn validators(
     query: Result<Query<KeysQuery>, QueryRejection>,
 ) -> Result<Json<KeysView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     if query.label.as_ref().is_some_and(|label| !label.contains('=')) {
         return Err(Problem::bad_request("label must be written as key=value"));
     }

@@ -26,7 +26,9 @@ pub use containers::*;
 pub use decode::{BlockPrefix, SidecarKind, block_prefix, sidecar_header};
 pub use domain::{DomainType, ForkDigest, compute_domain, signing_root};
 pub use error::DecodeError;
-pub use preset::{MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName};
+pub use preset::{
+    MAX_PROPOSER_SLASHINGS, MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName,
+};
 pub use quantities::{CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
 pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index, shuffle_list};
 pub use slashing::{Offence, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};

@@ -12,6 +12,7 @@
 //! - [`keys`]: the database's families and keys, which are a format
 //! - [`store`]: opening, recording, reading
 //! - [`outbox`]: deliveries and their three ends
+//! - [`submission`]: proofs handed to beacon nodes
 //! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -26,6 +27,7 @@ mod open;
 pub mod outbox;
 pub mod proof;
 pub mod store;
+pub mod submission;
 mod time;
 
 pub use error::StoreError;
@@ -35,4 +37,5 @@ pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Page, Query, Recorded, Store};
+pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};
 pub use time::Time;

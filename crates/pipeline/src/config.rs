@@ -3,6 +3,7 @@
 //! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
 //! defaults here, so the two cannot drift apart.
 
+mod alerts;
 mod watch;
 
 use detect::DetectConfig;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
 pub use watch::{GroupConfig, KillSwitchConfig, TriggerConfig, WatchConfig};
 
 /// Longer than this would hold up every finding whose first message is still unproven.
@@ -31,6 +33,7 @@ pub struct Config {
     pub index: IndexConfig,
     pub detect: DetectConfig,
     pub alerts: AlertsConfig,
+    pub submission: SubmissionConfig,
     pub watch: WatchConfig,
     pub api: ApiConfig,
     pub log: LogConfig,
@@ -128,39 +131,12 @@ pub struct IndexConfig {
     pub fold_after_epochs: u64,
 }
 
+/// Proofs handed to the beacon nodes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AlertsConfig {
-    pub routes: Vec<RouteConfig>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MinSeverity {
-    #[default]
-    Info,
-    Warning,
-    Critical,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// Names the route in the outbox: renaming it makes a new one.
-    pub name: String,
-    /// The webhook's address.
-    pub url: String,
-    /// File with the secret that signs each delivery.
-    #[serde(default)]
-    pub secret_file: Option<PathBuf>,
-    /// Environment variable with the secret, instead of a file.
-    #[serde(default)]
-    pub secret_env: Option<String>,
-    #[serde(default)]
-    pub min_severity: MinSeverity,
-    /// Only findings about validators with one of these labels, as `operator=acme` or `group=acme-1`.
-    #[serde(default)]
-    pub labels: Vec<String>,
+pub struct SubmissionConfig {
+    /// Submit proofs that a block could still include, to all of `nodes.urls`.
+    pub enabled: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,6 +177,7 @@ impl Default for Config {
             index: IndexConfig::default(),
             detect: DetectConfig::default(),
             alerts: AlertsConfig::default(),
+            submission: SubmissionConfig::default(),
             watch: WatchConfig::default(),
             api: ApiConfig::default(),
             log: LogConfig::default(),
@@ -416,34 +393,10 @@ impl Config {
         for (path, text) in self.detect.problems() {
             wrong(&path, text);
         }
-        for (nth, route) in self.alerts.routes.iter().enumerate() {
-            let at = |key: &str| format!("alerts.routes[{nth}].{key}");
-            if route.name.is_empty() {
-                wrong(&at("name"), "is empty".into());
-            }
-            if self.alerts.routes[..nth].iter().any(|other| other.name == route.name) {
-                wrong(&at("name"), format!("{:?} is used twice", route.name));
-            }
-            if !is_http(&route.url) {
-                wrong(&at("url"), "is not an http(s) address".into());
-            }
-            for (nth, label) in route.labels.iter().enumerate() {
-                if let Err(error) = label.parse::<detect::watch::Label>() {
-                    wrong(&at(&format!("labels[{nth}]")), error.to_string());
-                }
-            }
-            match (&route.secret_file, &route.secret_env) {
-                (None, None) => {
-                    wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
-                }
-                (Some(_), Some(_)) => wrong(&at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
-                (Some(file), None) if !file.is_file() => wrong(&at("secret_file"), format!("{} is not a file", file.display())),
-                (None, Some(name)) if std::env::var_os(name).is_none() => {
-                    wrong(&at("secret_env"), format!("the environment has no {name}"));
-                }
-                _ => {}
-            }
+        if self.submission.enabled && self.nodes.urls.is_empty() {
+            wrong("submission.enabled", "proofs go to the nodes of `nodes.urls`, and there is none: give one".into());
         }
+        self.alerts.problems(&mut problems);
         self.watch.problems(&mut problems);
         problems
     }

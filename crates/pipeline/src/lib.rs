@@ -28,6 +28,7 @@ pub mod replay;
 pub mod report;
 pub mod run;
 mod status;
+mod submission;
 pub mod watch;
 
 pub use error::PipelineError;

@@ -1,5 +1,6 @@
 //! Every metric the pipeline exports, in one place. Labels come from enums; never a peer or a validator.
 
+use evidence::SubmissionState;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters and gauges of one process, registered with `registry`.
@@ -22,6 +23,11 @@ pub struct Metrics {
     pub clock_slot: IntGauge,
     pub queue: IntGaugeVec,
     pub node_up: IntGauge,
+    /// Proofs with which submission is over, by how it ended.
+    pub submissions: IntCounterVec,
+    /// Attempts that are to be repeated.
+    pub submission_retries: IntCounter,
+    pub submissions_waiting: IntGauge,
 }
 
 impl Metrics {
@@ -47,9 +53,19 @@ impl Metrics {
             shed.with_label_values(&[reason.label()]).inc_by(0);
         }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
-        let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
-            .expect("a constant, valid name");
-        registry.register(Box::new(unproven.clone())).expect("registered once");
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("a constant, valid name");
+            registry.register(Box::new(counter.clone())).expect("registered once");
+            counter
+        };
+        let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
+        let submissions =
+            counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
+        for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {
+            submissions.with_label_values(&[state.as_str()]).inc_by(0);
+        }
+        let submission_retries =
+            counter("slashwatch_submission_retries_total", "Attempts to submit a proof that are to be repeated");
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let finding_latency = Histogram::with_opts(
             HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
@@ -68,6 +84,9 @@ impl Metrics {
             findings,
             finding_latency,
             unproven,
+            submissions,
+            submission_retries,
+            submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
             peers: gauge("slashwatch_peers", "Connected peers"),
             parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),

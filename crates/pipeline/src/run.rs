@@ -19,6 +19,7 @@ use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
 use crate::node_task::{NodeTask, Wishes};
 use crate::status::{Snapshot, StatusPage};
+use crate::submission::Submitter;
 use crate::watch::page::KeyPage;
 use crate::watch::reload::{self, InForce};
 use crate::watch::switches::Switches;
@@ -148,6 +149,10 @@ impl Watcher {
             };
             let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
             tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
+            if config.submission.enabled {
+                let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), alerts::now)?;
+                tasks.push(("submissions", tokio::spawn(submitter.run(cancel.clone()))));
+            }
             if config.event_stream.enabled {
                 let streams =
                     sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
