@@ -6,7 +6,7 @@
 use crate::exit::FAILED;
 use anyhow::Context as _;
 use evidence::Finding;
-use pipeline::config::Config;
+use pipeline::config::{Config, GroupConfig, KillSwitchConfig, TriggerConfig};
 use pipeline::run::Watcher;
 use simulator::{Crime, STAKED_KEYS, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,8 +46,11 @@ async fn stage(options: Options) -> anyhow::Result<u8> {
         "a network of {} validators, {} nodes on loopback, {} slots of {} ms; an operator of {operator_keys} keys starts a second machine",
         scenario.n_validators, scenario.n_nodes, scenario.slots, options.slot_ms
     );
+    let (first, last) = (scenario.operator.first().copied(), scenario.operator.last().copied());
+    let operator = first.zip(last).map(|(first, last)| format!("{first}-{last}"));
     let network = SimNetwork::start(scenario).await?;
-    let config = config(&network, folder.path(), &options)?;
+    let mut config = config(&network, folder.path(), &options)?;
+    config.watch.groups.extend(operator.map(watched));
     let watcher = Watcher::start(config).await?;
     if let Some(address) = watcher.api_address() {
         println!("page and API: http://{address}");
@@ -71,26 +74,50 @@ fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Res
     Ok(config)
 }
 
+/// The operator's keys as a group of watched keys. Its kill switch only speaks, so that the incident takes its course.
+fn watched(keys: String) -> GroupConfig {
+    GroupConfig {
+        name: "staked".into(),
+        keys: vec![keys],
+        labels: BTreeMap::from([("operator".into(), "staked".into())]),
+        duty: None,
+        kill_switch: Some(KillSwitchConfig {
+            command: vec!["/bin/echo".into(), "here the validator clients would be stopped; the demo lets them go on".into()],
+            url: None,
+            secret_file: None,
+            secret_env: None,
+            timeout: Duration::from_secs(5),
+            on: vec![TriggerConfig::Offence],
+        }),
+    }
+}
+
 async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Result<u8> {
     let (new, mut news) = tokio::sync::watch::channel(0);
     let _subscription = watcher.store().subscribe(move |seq| {
         new.send_replace(seq);
     });
-    let mut told = 0;
+    let (mut told, mut n_offences) = (0, 0);
     let run = network.run();
     tokio::pin!(run);
     let truth = loop {
         tokio::select! {
             truth = &mut run => break truth?,
-            _ = news.changed() => told = tell(watcher, told)?,
+            _ = news.changed() => n_offences += tell(watcher, &mut told)?,
         }
     };
     // What was sent last may still be on its way.
-    let wanted = truth.crimes.len() as u64;
-    let _ =
-        tokio::time::timeout(GRACE, async { while watcher.store().count() < wanted && news.changed().await.is_ok() {} }).await;
-    tell(watcher, told)?;
-    let found: Vec<Finding> = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding).collect();
+    let late = async {
+        while n_offences < truth.crimes.len() && news.changed().await.is_ok() {
+            n_offences += tell(watcher, &mut told)?;
+        }
+        anyhow::Ok(())
+    };
+    if let Ok(told) = tokio::time::timeout(GRACE, late).await {
+        told?;
+    }
+    let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
+    let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
     let complete = reckon(&truth.crimes, &found);
     if stay {
         eprintln!("the page stays up; Ctrl-C ends it");
@@ -99,11 +126,15 @@ async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Re
     Ok(if complete { 0 } else { FAILED })
 }
 
-/// Prints findings after `told`; gives the last one's number.
-fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
-    let mut last = told;
-    for (seq, finding) in watcher.store().findings_after(told, 1000)? {
-        last = seq;
+/// Prints offences after the finding `told`, which becomes the last one's number; how many there were. What detectors make of them is on the page.
+fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
+    let mut n_offences = 0;
+    for (seq, finding) in watcher.store().findings_after(*told, usize::MAX)? {
+        *told = seq;
+        if finding.offence().is_none() {
+            continue;
+        }
+        n_offences += 1;
         let validator = finding.validator.as_ref().map_or_else(String::new, |subject| subject.index.to_string());
         let latency = finding.second_seen.map_or(Duration::ZERO, |seen| finding.recorded_at.since(seen));
         println!(
@@ -113,7 +144,7 @@ fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
             latency.as_millis()
         );
     }
-    Ok(last)
+    Ok(n_offences)
 }
 
 /// Crimes against findings; true if they are the same.
