@@ -4,8 +4,9 @@ use crate::exit::FAILED;
 use consensus::interchange::{SignedEpochs, SignedSlot};
 use detect::audit::{Contradiction, Counted};
 use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::history::{Audit, AuditedKey, Form, History};
+use pipeline::history::{Audit, AuditedKey, Form, History, Walked};
 use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 /// Messages named per key and sort in the text report; `--json` has more.
@@ -14,10 +15,10 @@ const NAMED: usize = 5;
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
     let history = History::open(data_dir)?;
     let validators = history.validators(validators)?;
-    let bar = progress_bar(validators.len());
-    let file = history.export(&validators, form, &mut |done| bar.set_position(done as u64))?;
+    let bar = progress_bar();
+    let file = history.export(&validators, form, &mut |walked| show(&bar, walked))?;
     bar.finish_and_clear();
-    println!("{}", serde_json::to_string_pretty(&file)?);
+    print_json(&file)?;
     let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
     let votes: usize = file.data.iter().map(|key| key.signed_attestations.len()).sum();
     eprintln!(
@@ -29,14 +30,11 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
 
 pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
     let history = History::open(data_dir)?;
-    let bar = progress_bar(0);
-    let report = history.audit(interchange, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
+    let bar = progress_bar();
+    let report = history.audit(interchange, &mut |walked| show(&bar, walked))?;
     bar.finish_and_clear();
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        true => print_json(&report)?,
         false => print!("{}", text(&report)),
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
@@ -115,7 +113,20 @@ fn contradiction(pair: &Contradiction) -> String {
     }
 }
 
-fn progress_bar(length: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} key {pos}/{len} eta {eta}").expect("a constant template");
-    ProgressBar::new(length as u64).with_style(style)
+/// Piece by piece: a complete file has gigabytes.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("history {bar:40} {percent} % eta {eta}").expect("a constant template");
+    ProgressBar::new(0).with_style(style)
+}
+
+fn show(bar: &ProgressBar, walked: Walked) {
+    bar.set_length(walked.total);
+    bar.set_position(walked.done);
 }

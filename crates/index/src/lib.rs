@@ -31,7 +31,7 @@
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`allowance`] | how much is taken of what a validator may sign without end |
 //! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
-//! | [`inspect`], [`view`] | reading, also beside the owner |
+//! | [`inspect`], [`several`], [`view`] | reading, also beside the owner |
 //!
 //! # Durability
 //!
@@ -68,6 +68,7 @@ mod present;
 mod proposals;
 mod prune;
 mod seating;
+mod several;
 mod shape;
 mod shelf;
 mod shufflings;
@@ -81,6 +82,7 @@ mod walk;
 pub use error::IndexError;
 pub use inspect::{Gap, KnownProposal, KnownVote, Stats, VotesOf};
 pub use open::{Durability, Index};
+pub use several::Walked;
 pub use shape::Shape;
 pub use view::IndexView;
 

@@ -2,8 +2,9 @@
 
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
-use crate::{Index, IndexError, KnownProposal, Shape, Stats, VotesOf};
+use crate::{Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
 use consensus::ValidatorIndex;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// How often opening is tried: the owner may delete a file between its being listed and its being opened.
@@ -34,6 +35,16 @@ impl IndexView {
     /// See [`Index::votes_of`].
     pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
         self.0.votes_of(validator)
+    }
+
+    /// See [`Index::votes_of_several`].
+    pub fn votes_of_several(
+        &self,
+        validators: &BTreeSet<ValidatorIndex>,
+        visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<(), IndexError> {
+        self.0.votes_of_several(validators, visit, tell)
     }
 
     /// See [`Index::proposals_of`].
