@@ -91,6 +91,15 @@ fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
 }
 
 #[test]
+fn of_slots_in_which_nothing_is_heard_nothing_is_told_however_few_they_are() {
+    for (from, until) in [(24, 64), (42, 46)] {
+        let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(100), from, until };
+        let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
+        assert_eq!(said.n_about_keys(), BTreeMap::new(), "silence from {from} to {until}");
+    }
+}
+
+#[test]
 fn a_restart_is_seen_although_it_is_shorter_than_an_epoch() {
     let said = replay(&Scenario { circumstances: vec![offline(0, 16, 42, 46)], ..quiet(96) }, LIST);
     let flapping = said.incidents("flapping_keys");

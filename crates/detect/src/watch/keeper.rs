@@ -14,7 +14,7 @@
 //! - we listened for the whole epoch, without a pause;
 //! - the network as a whole voted, or was heard, to at least `network_percent`.
 //!
-//! **False alarms considered.** Our own outage or bad connection (the network's share falls with it); a finality incident; a key
+//! **False alarms considered.** Our own outage or bad connection (the network's share falls with it, to nothing if nothing is heard); a finality incident; a key
 //! that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
 //! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count).
 //!
@@ -74,6 +74,8 @@ pub struct Keeper {
     listening_since: Option<Slot>,
     last_ended: Slot,
     judged: Option<Epoch>,
+    /// Of a slot, as last known; 0 before.
+    seats: u64,
 }
 
 impl Keeper {
@@ -91,6 +93,7 @@ impl Keeper {
             listening_since: None,
             last_ended: Slot::new(0),
             judged: None,
+            seats: 0,
         }
     }
 
@@ -228,7 +231,9 @@ impl Keeper {
         let sheet = self.sheets.get(&epoch).cloned().unwrap_or_default();
         self.judged = Some(epoch);
         self.sheets = self.sheets.split_off(&epoch.saturating_sub(1));
-        if self.listening_since.is_none_or(|since| since > first) || network_percent(view, &slots) < self.config.network_percent {
+        let seats = slots.iter().filter_map(|slot| view.facts.slot(*slot)).map(|facts| facts.expected).max();
+        self.seats = seats.filter(|seats| *seats > 0).unwrap_or(self.seats);
+        if self.listening_since.is_none_or(|since| since > first) || !self.network_did_well(&slots, view) {
             return;
         }
         let truth = Truth::new(view, &slots);
@@ -294,8 +299,7 @@ impl Keeper {
         let mut by_label: HashMap<&Label, BTreeMap<Slot, SlotDuties>> = HashMap::new();
         let nothing = LabelSet::default();
         for slot in slots {
-            let did_well = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
-            if did_well.is_some_and(|percent| percent < self.config.network_percent) {
+            if !self.network_did_well(&[*slot], view) {
                 continue;
             }
             for (validator, voted) in duties.get(slot).into_iter().flatten() {
@@ -338,6 +342,16 @@ impl Keeper {
         let still_used: std::collections::HashSet<&Label> =
             self.labels.watched().flat_map(|(_, set)| set.labels.iter()).collect();
         self.stretches.retain(|label, _| still_used.contains(label));
+    }
+
+    /// Whether enough of all votes for these slots were heard. A slot of which nothing was heard has as many seats as usual.
+    fn network_did_well(&self, slots: &[Slot], view: &View<'_>) -> bool {
+        let heard = slots.iter().map(|slot| view.facts.slot(*slot).map_or((0, 0), |facts| (facts.voters, facts.expected)));
+        let (voters, seats) = heard.fold((0, 0), |(voters, seats), (heard, expected)| {
+            (voters + heard, seats + if expected == 0 { self.seats } else { expected })
+        });
+        // Where seats are not known at all, what was heard is all that can be known.
+        voters > 0 && (voters * 100).checked_div(seats).unwrap_or(100) >= self.config.network_percent
     }
 
     fn publish(&self, slot: Slot, view: &View<'_>) {
@@ -420,13 +434,6 @@ impl Truth {
             right_head: self.heads.get(&cast.slot).copied().flatten() == Some(cast.head),
         }
     }
-}
-
-/// Votes heard as a share of seats over these slots; 100 where no seat is known.
-fn network_percent(view: &View<'_>, slots: &[Slot]) -> u64 {
-    let facts = slots.iter().filter_map(|slot| view.facts.slot(*slot));
-    let (voters, seats) = facts.fold((0, 0), |(voters, seats), slot| (voters + slot.voters, seats + slot.expected));
-    (voters * 100).checked_div(seats).unwrap_or(100)
 }
 
 fn object(value: Value) -> Map<String, Value> {
