@@ -242,7 +242,7 @@ mod tests {
             "watch.files[3] (d.toml):",
             "watch.files[4] (e.json): is neither .csv nor .toml",
             "watch.files[5] (missing.csv):",
-            "watch.files[6] (f.csv) line 2: \"asleep\" is none of",
+            "watch.files[6] (f.csv) line 2: \"asleep\" is no duty",
             "watch.files[6] (f.csv) line 3:",
         ] {
             assert!(told.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {told:#?}");

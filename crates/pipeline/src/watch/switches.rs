@@ -326,7 +326,10 @@ pub fn test(in_force: &InForce, group: &str) -> Result<String, PipelineError> {
     let report = crate::run::runtime()?.block_on(armed.switch.test(crate::alerts::now()));
     match report.result {
         Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
-        Err(reason) => Err(PipelineError::Failed(format!("kill switch of {group} failed after {:.0?}: {reason}", report.took))),
+        Err(reason) => Err(PipelineError::Failed(format!(
+            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would stop nothing: correct it and test again",
+            report.took
+        ))),
     }
 }
 
