@@ -68,7 +68,7 @@ pub(crate) async fn list(
     let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
     Ok(Json(FindingsView {
         schema: 1,
-        findings: page.findings.into_iter().map(|(_, finding)| finding).collect(),
+        findings: page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect(),
         next: page.next.map(|seq| seq.to_string()),
     }))
 }
@@ -192,7 +192,7 @@ async fn finding(shared: &Arc<Shared>, id: &str) -> Result<Finding, Problem> {
     let id = hash(id)?;
     let found = read(shared, move |store| store.finding(id)).await?;
     found
-        .map(|(_, finding)| finding)
+        .and_then(|(_, finding)| shared.privacy.finding(finding))
         .ok_or_else(|| Problem::not_found(format!("there is no finding {id}; /v1/findings lists them")))
 }
 

@@ -36,7 +36,11 @@ pub(crate) async fn list(
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);
     let rows = read(&shared, move |store| store.incidents_after(after, limit)).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|(revision, _)| revision.to_string())).flatten();
-    Ok(Json(IncidentsView { schema: 1, incidents: rows.into_iter().map(|(_, incident)| incident).collect(), next }))
+    Ok(Json(IncidentsView {
+        schema: 1,
+        incidents: rows.into_iter().filter_map(|(_, incident)| shared.privacy.incident(incident)).collect(),
+        next,
+    }))
 }
 
 /// One incident.
@@ -47,5 +51,8 @@ pub(crate) async fn list(
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Incident>, Problem> {
     let id = hash(&id)?;
     let found = read(&shared, move |store| store.incident(id)).await?;
-    found.map(Json).ok_or_else(|| Problem::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
+    found
+        .and_then(|incident| shared.privacy.incident(incident))
+        .map(Json)
+        .ok_or_else(|| Problem::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
 }

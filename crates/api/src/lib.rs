@@ -13,7 +13,8 @@
 //! ```no_run
 //! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys), registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
+//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys),
+//!     own_keys: api::OwnKeys::Shown, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
 //!     header_timeout: api::HEADER_TIMEOUT };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
@@ -28,6 +29,8 @@ mod incidents;
 pub mod metrics;
 mod middleware;
 mod page;
+mod patience;
+mod privacy;
 pub mod problem;
 mod process;
 mod server;
@@ -36,6 +39,7 @@ pub mod view;
 mod watch;
 
 pub use connections::HEADER_TIMEOUT;
+pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
 pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};
 pub use watch::{KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

@@ -1,6 +1,7 @@
 //! Binding, routing and serving until told to stop.
 
 use crate::metrics::Metrics;
+use crate::privacy::{OwnKeys, Privacy};
 use crate::problem::Problem;
 use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
@@ -36,6 +37,8 @@ pub struct ApiParts {
     pub store: Store,
     pub status: Arc<dyn StatusSource>,
     pub watch: Arc<dyn WatchSource>,
+    /// Whether that is told to those who ask, and labels of the operator's groups with it.
+    pub own_keys: OwnKeys,
     /// Everything on `/metrics`; the API adds its own counters to it.
     pub registry: Registry,
     /// Event streams open at once; one more is refused with 503.
@@ -89,7 +92,7 @@ pub fn openapi_json() -> String {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
-    pub(crate) watch: Arc<dyn WatchSource>,
+    pub(crate) privacy: Privacy,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
@@ -129,7 +132,8 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
 }
 
 fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), ApiError> {
-    let ApiParts { store, status, watch: watched_keys, registry, max_streams, max_connections: _, header_timeout: _ } = parts;
+    let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, max_connections: _, header_timeout: _ } =
+        parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // Callbacks come from the recording thread, one at a time, so the number only grows.
@@ -139,7 +143,7 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     let shared = Arc::new(Shared {
         store,
         status,
-        watch: watched_keys,
+        privacy: Privacy { own_keys, watch: watched_keys },
         registry,
         metrics: metrics.clone(),
         max_streams,

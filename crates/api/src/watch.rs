@@ -19,6 +19,9 @@ pub trait WatchSource: Send + Sync + 'static {
 
     /// Keys after `after`, ascending, that match.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
+
+    /// Whether a label, as `operator=acme`, says whose key somebody's is and no public list says so.
+    fn is_private(&self, label: &str) -> bool;
 }
 
 /// Nothing is watched.
@@ -31,6 +34,10 @@ impl WatchSource for NoKeys {
 
     fn keys(&self, _: Option<ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
         WatchPage::default()
+    }
+
+    fn is_private(&self, _: &str) -> bool {
+        false
     }
 }
 
@@ -82,7 +89,7 @@ pub struct KillSwitchView {
     pub ordered_at: Option<Time>,
     pub attempts: u32,
     pub took_ms: Option<u64>,
-    /// What the program or receiver said, or why it was not done.
+    /// How it ended, in our words: what a program said may be nobody else's business.
     pub answer: Option<String>,
 }
 
@@ -127,6 +134,11 @@ pub(crate) struct KeysView {
     next: Option<String>,
 }
 
+/// A quarter of a million keys are looked through where nobody else waits.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+}
+
 /// A query as received.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -145,15 +157,21 @@ pub(crate) struct KeysQuery {
 }
 
 /// Groups of watched keys.
-#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses((status = 200, description = "all groups", body = GroupsView)))]
-pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Json<GroupsView> {
-    Json(GroupsView { schema: 1, groups: shared.watch.groups() })
+#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses(
+    (status = 200, description = "all groups", body = GroupsView),
+    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, Problem> {
+    let watch = shared.privacy.watch()?;
+    let groups = off_thread(move || watch.groups()).await?;
+    Ok(Json(GroupsView { schema: 1, groups }))
 }
 
 /// Watched keys, by index.
 #[utoipa::path(get, path = "/v1/watch/validators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn validators(
     State(shared): State<Arc<Shared>>,
@@ -167,7 +185,8 @@ pub(crate) async fn validators(
     let after = number(&query.cursor, "cursor")?.map(ValidatorIndex::new);
     let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
     let wanted = KeyFilter { group: query.group, label: query.label, missed_in_a_row };
-    let page = shared.watch.keys(after, &wanted, limit);
+    let watch = shared.privacy.watch()?;
+    let page = off_thread(move || watch.keys(after, &wanted, limit)).await?;
     let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
     Ok(Json(KeysView { schema: 1, validators: page.keys, next }))
 }

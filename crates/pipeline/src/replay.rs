@@ -316,7 +316,7 @@ impl Replay {
         })?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
-        let in_force = crate::run::watch_lists(&self.options.watch)?;
+        let in_force = crate::run::watch_lists(&self.options.watch, None)?;
         let engine = Engine::open(
             &self.dir,
             EngineParts {

@@ -11,11 +11,15 @@
 //! block. A key counts as missing only if
 //!
 //! - the registry has it as active in that epoch, and its duty is `active`;
-//! - we listened for the whole epoch, without a pause;
-//! - the network as a whole voted, or was heard, to at least `network_percent`.
+//! - we ran for the whole epoch, without a pause;
+//! - the network as a whole voted, and was heard, to at least `network_percent`, where slots of which nothing was heard count as
+//!   silent;
+//! - half of its slot's seats or more were heard; where its slot is not known, this must hold for all slots of the epoch.
 //!
-//! **False alarms considered.** Our own outage or bad connection (the network's share falls with it, to nothing if nothing is heard); a finality incident; a key
-//! that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
+//! What was not heard is not judged: it neither begins a row of misses nor ends one.
+//!
+//! **False alarms considered.** Our own outage or bad connection, a whole one or for some slots (nobody else is heard then
+//! either); a finality incident; a key that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
 //! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count).
 //!
 //! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
@@ -24,16 +28,18 @@ use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
-use crate::monitor::{Batch, Detector, Oddity, Offender, Sighting, Signal, View};
+use crate::monitor::{Batch, Detector, Oddity, Offender, Sighting, Signal, SlotFacts, View};
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::Severity;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use verify::{Heard, UnixNs, Vote};
 
 /// Epochs whose votes are entered: two behind, the current and the next.
 const KEPT_SHEETS: u64 = 4;
+/// A slot of whose seats fewer were heard, in percent, says nothing about those who sit in it.
+const SLOT_HEARD_PERCENT: u64 = 50;
 /// Keys named in details.
 const EXAMPLES: usize = 32;
 /// A dormant key that goes on signing is told again after so many epochs.
@@ -74,8 +80,6 @@ pub struct Keeper {
     listening_since: Option<Slot>,
     last_ended: Slot,
     judged: Option<Epoch>,
-    /// Of a slot, as last known; 0 before.
-    seats: u64,
 }
 
 impl Keeper {
@@ -93,7 +97,6 @@ impl Keeper {
             listening_since: None,
             last_ended: Slot::new(0),
             judged: None,
-            seats: 0,
         }
     }
 
@@ -231,9 +234,8 @@ impl Keeper {
         let sheet = self.sheets.get(&epoch).cloned().unwrap_or_default();
         self.judged = Some(epoch);
         self.sheets = self.sheets.split_off(&epoch.saturating_sub(1));
-        let seats = slots.iter().filter_map(|slot| view.facts.slot(*slot)).map(|facts| facts.expected).max();
-        self.seats = seats.filter(|seats| *seats > 0).unwrap_or(self.seats);
-        if self.listening_since.is_none_or(|since| since > first) || !self.network_did_well(&slots, view) {
+        let heard = Hearing::of(view, &slots);
+        if self.listening_since.is_none_or(|since| since > first) || heard.percent < self.config.network_percent {
             return;
         }
         let truth = Truth::new(view, &slots);
@@ -245,9 +247,14 @@ impl Keeper {
                 continue;
             }
             let cast = sheet.cast.get(validator);
-            record.judged(cast.map_or(Done::Missed, |cast| truth.judge(cast)));
-            if let Some(seat) = sheet.shuffling.as_ref().and_then(|shuffling| shuffling.seat(*validator)) {
-                duties.entry(seat.slot).or_default().push((*validator, cast.is_some()));
+            let seat = sheet.shuffling.as_ref().and_then(|shuffling| shuffling.seat(*validator)).map(|seat| seat.slot);
+            match cast {
+                Some(cast) => record.judged(truth.judge(cast)),
+                None if heard.would_have_heard(seat) => record.judged(Done::Missed),
+                None => continue,
+            }
+            if let Some(slot) = seat {
+                duties.entry(slot).or_default().push((*validator, cast.is_some()));
             }
         }
         self.missed(epoch, view, out);
@@ -299,7 +306,8 @@ impl Keeper {
         let mut by_label: HashMap<&Label, BTreeMap<Slot, SlotDuties>> = HashMap::new();
         let nothing = LabelSet::default();
         for slot in slots {
-            if !self.network_did_well(&[*slot], view) {
+            let heard = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
+            if heard.is_none_or(|percent| percent < self.config.network_percent) {
                 continue;
             }
             for (validator, voted) in duties.get(slot).into_iter().flatten() {
@@ -342,16 +350,6 @@ impl Keeper {
         let still_used: std::collections::HashSet<&Label> =
             self.labels.watched().flat_map(|(_, set)| set.labels.iter()).collect();
         self.stretches.retain(|label, _| still_used.contains(label));
-    }
-
-    /// Whether enough of all votes for these slots were heard. A slot of which nothing was heard has as many seats as usual.
-    fn network_did_well(&self, slots: &[Slot], view: &View<'_>) -> bool {
-        let heard = slots.iter().map(|slot| view.facts.slot(*slot).map_or((0, 0), |facts| (facts.voters, facts.expected)));
-        let (voters, seats) = heard.fold((0, 0), |(voters, seats), (heard, expected)| {
-            (voters + heard, seats + if expected == 0 { self.seats } else { expected })
-        });
-        // Where seats are not known at all, what was heard is all that can be known.
-        voters > 0 && (voters * 100).checked_div(seats).unwrap_or(100) >= self.config.network_percent
     }
 
     fn publish(&self, slot: Slot, view: &View<'_>) {
@@ -433,6 +431,33 @@ impl Truth {
             right_target: self.target == Some(cast.target.root),
             right_head: self.heads.get(&cast.slot).copied().flatten() == Some(cast.head),
         }
+    }
+}
+
+/// How much of an epoch was heard.
+struct Hearing {
+    /// Votes as a share of the epoch's seats; 0 where no seat is known.
+    percent: u64,
+    /// Slots of which enough was heard to miss somebody.
+    good: BTreeSet<Slot>,
+    n_slots: usize,
+}
+
+impl Hearing {
+    fn of(view: &View<'_>, slots: &[Slot]) -> Self {
+        let known =
+            || slots.iter().filter_map(|slot| Some((*slot, view.facts.slot(*slot)?))).filter(|(_, facts)| facts.expected > 0);
+        let (voters, seats) = known().fold((0, 0), |(voters, seats), (_, slot)| (voters + slot.voters, seats + slot.expected));
+        // A slot of which no vote was heard has as many seats as the others.
+        let all_seats = seats * slots.len() as u64 / (known().count() as u64).max(1);
+        let is_good = |facts: &SlotFacts| facts.participation_percent().is_some_and(|percent| percent >= SLOT_HEARD_PERCENT);
+        let good = known().filter(|(_, facts)| is_good(facts)).map(|(slot, _)| slot).collect();
+        Self { percent: (voters * 100).checked_div(all_seats).unwrap_or(0), good, n_slots: slots.len() }
+    }
+
+    /// Whether the vote of somebody who sits in this slot would have been heard.
+    fn would_have_heard(&self, seat: Option<Slot>) -> bool {
+        seat.map_or(self.good.len() == self.n_slots, |slot| self.good.contains(&slot))
     }
 }
 
