@@ -169,6 +169,31 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     assert!(stderr(&failing).contains("exit status: 7: broken"), "{}", stderr(&failing));
 }
 
+/// Its program takes longer than anything else is waited for.
+#[test]
+fn a_stop_waits_for_a_kill_switch_under_way() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 10, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    let (first, last) = (scenario.operator[0], scenario.operator[11]);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "");
+    let stop = script(stage.dir.path(), "sleep 12; echo stopped at last");
+    let switch = format!("{{ command = [{:?}, \"x\"], timeout = \"5m\" }}", stop.display().to_string());
+    let group = format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\nkill_switch = {switch}\n");
+    let text = std::fs::read_to_string(&stage.config).expect("there");
+    std::fs::write(&stage.config, text + &group).expect("writable");
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    runtime.spawn(async move { network.run().await });
+    running.wait_for("kill switch fires");
+    assert_eq!(running.terminate(), Some(0));
+    let inspected = run(slashwatch().arg("inspect").arg("--data-dir").arg(stage.dir.path().join("data")));
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+    let result = &inspected["kill_switches"]["fired"]["acme"]["result"];
+    assert_eq!(result["done"], true, "{inspected}");
+    assert!(result["answer"].as_str().expect("text").contains("stopped at last"), "{result}");
+}
+
 #[test]
 fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     let runtime = runtime();

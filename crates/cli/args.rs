@@ -65,7 +65,7 @@ pub enum Command {
         /// Groups and labels, a .csv or .toml as in `watch.files`.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
-        /// Exit code 1 if the data directory holds any finding at the end.
+        /// Exit code 1 if the data directory holds any finding at the end, an offence or a single anomaly; incidents alone do not count.
         #[arg(long)]
         fail_on_finding: bool,
     },
