@@ -56,7 +56,7 @@ function switchStory(view) {
   const made = element("p", "Kill switch ordered " + view.ordered_at.slice(0, 10) + " " + view.ordered_at.slice(11, 23) + " because of ");
   made.append(link("v1/findings/" + view.finding, view.kind, `${view.kind}, the finding that fired the kill switch`));
   if (view.attempts > 1) made.append(`, ${view.attempts} attempts`);
-  if (view.took_ms !== null) made.append(`; ${view.state} after ${grouped(view.took_ms)} ms: ${view.answer}`);
+  if (view.took_ms !== null) made.append(`; ${view.state} after ${grouped(view.took_ms)} ms`);
   if (view.state === "failed") made.append(" \u2014 stop the validator clients by hand.");
   if (view.state === "failed") made.className = "critical";
   return made;
@@ -170,6 +170,8 @@ async function showKeys(group) {
 
 async function watched() {
   const answer = await fetch("v1/watch/groups");
+  // They are the operator's own business, and this page is shown to everybody.
+  if (answer.status === 403) return;
   if (!answer.ok) throw new Error("groups " + answer.status);
   const views = (await answer.json()).groups;
   by("watched").hidden = !views.length;
