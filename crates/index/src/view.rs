@@ -3,7 +3,7 @@
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
 use crate::{Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
-use consensus::ValidatorIndex;
+use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -55,6 +55,11 @@ impl IndexView {
     /// See [`Index::proposals_where`].
     pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
         self.0.proposals_where(wanted)
+    }
+
+    /// See [`Index::epochs_held`].
+    pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
+        self.0.epochs_held()
     }
 
     /// See [`Index::stats`]; what is counted since opening is zero.

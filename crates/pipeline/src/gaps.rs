@@ -24,7 +24,7 @@ pub struct Watchkeeper {
 impl Watchkeeper {
     /// Adds the gap between the last run and `now`, if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
-        let mut gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
+        let mut gaps = known(&store)?;
         if let Some(until) =
             store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
             && now.as_u64() > until.as_u64().saturating_add(1 + TOLERATED)
@@ -57,6 +57,11 @@ impl Watchkeeper {
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
+}
+
+/// The gaps of all runs up to now, as far as they are remembered, oldest first.
+pub fn known(store: &Store) -> Result<Vec<Gap>, StoreError> {
+    Ok(store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default())
 }
 
 /// `from u64 BE | to u64 BE | length u16 BE | reason`, one after the other.

@@ -2,10 +2,11 @@
 
 use crate::error::PipelineError;
 use crate::inspect::Inspection;
+use api::Gap;
 use chain::PubkeyCache;
 use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
 use consensus::{DomainType, PubkeyBytes, ValidatorIndex, signing_root};
-use detect::audit::{KeyAudit, Seen, audit};
+use detect::audit::{Epochs, KeyAudit, Seen, audit};
 use detect::watch::Selector;
 use index::KnownVote;
 use serde::Serialize;
@@ -96,6 +97,13 @@ impl History {
         Ok(wanted)
     }
 
+    /// What there is to know from. It is the same for all keys.
+    pub fn coverage(&self) -> Result<Coverage, PipelineError> {
+        let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
+        let epochs = held.map(|(first, last)| Epochs { first, last });
+        Ok(Coverage { epochs, gaps: crate::gaps::known(self.inspection.store())? })
+    }
+
     /// An EIP-3076 file of what was seen. `tell` hears how far it is.
     pub fn export(
         &self,
@@ -134,12 +142,15 @@ impl History {
         let indices = self.by_key(by_key.keys().copied());
         let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
         let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, tell)?);
-        let mut report = Audit { schema: 1, network: network.spec.config_name.clone(), ..Audit::default() };
+        let mut report =
+            Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
         for (pubkey, histories) in by_key {
             match indices.get(&pubkey) {
                 Some(index) => {
                     let (votes, blocks) = (votes.remove(index).unwrap_or_default(), blocks.remove(index).unwrap_or_default());
-                    report.add(*index, pubkey, audit(&histories, &Seen { votes, blocks }));
+                    let seen = Seen { votes, blocks };
+                    report.totals.keys_never_heard += u64::from(seen == Seen::default());
+                    report.add(*index, pubkey, audit(&histories, &seen));
                 }
                 None => report.unknown_keys.push(pubkey),
             }
@@ -247,11 +258,21 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, PipelineError> {
     std::fs::read(path).map_err(|error| input(error.to_string()))
 }
 
+/// What is known at all: nothing is said about other times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Of which votes are stored; null while there are none. What is older was pruned or never heard.
+    pub epochs: Option<Epochs>,
+    /// Slots in which no watcher ran.
+    pub gaps: Vec<Gap>,
+}
+
 /// What an audit found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Audit {
     pub schema: u64,
     pub network: String,
+    pub coverage: Coverage,
     pub totals: Totals,
     /// Keys of the file that no validator of this network has.
     pub unknown_keys: Vec<PubkeyBytes>,
@@ -263,6 +284,8 @@ pub struct Audit {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     pub keys: u64,
+    /// Keys of which no message was ever heard.
+    pub keys_never_heard: u64,
     /// Keys of which the file lacks something.
     pub keys_lacking: u64,
     pub agreeing: u64,
