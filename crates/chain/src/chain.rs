@@ -15,7 +15,7 @@ use crate::ChainError;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
-use crate::shufflings::Shufflings;
+use crate::shufflings::{Effort, Shufflings};
 use crate::snapshot::{PAST_EPOCHS, Snapshot};
 use crate::tree::{Decision, Insert, MAX_NODES, Tree};
 use consensus::state::{StateView, fork_of_state};
@@ -96,7 +96,7 @@ pub struct ChainStats {
     pub shuffling_bytes: usize,
     pub shufflings_computed: u64,
     pub shufflings_evicted: u64,
-    /// Shufflings not computed because the budget for odd epochs was used up.
+    /// Shufflings not computed (yet) because a budget was used up.
     pub shufflings_refused: u64,
     /// Votes for epochs out of all proportion.
     pub epochs_refused: u64,
@@ -202,7 +202,10 @@ impl Chain {
         match result {
             Insert::Attached => {
                 self.reference.block_seen(block.slot, block.proposer_index);
-                self.shufflings.refund();
+                // With a clock, time refills the budget: with blocks one key could.
+                if !self.reference.has_clock() {
+                    self.shufflings.refund();
+                }
                 let waiting = self.tree.take_waiting(&block.root);
                 self.attach_all(waiting);
                 self.changed();
@@ -221,8 +224,19 @@ impl Chain {
         }
     }
 
-    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each.
+    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each, and those that are not of branches
+    /// being built on about now within a budget; what that leaves out is there when asked for in later slots.
     pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
+        self.contexts_for(data, Effort::Odd)
+    }
+
+    /// [`Self::contexts`] for whom a seat is welcome but not needed: takes nothing from the budget, and leaves out what would.
+    pub fn contexts_at_hand(&mut self, data: &AttestationData) -> Contexts {
+        self.contexts_for(data, Effort::AtHand)
+    }
+
+    /// `odd`: what shufflings may cost that are not near.
+    fn contexts_for(&mut self, data: &AttestationData, odd: Effort) -> Contexts {
         let epoch = data.target.epoch;
         let now = self.now().epoch(self.preset());
         if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
@@ -230,12 +244,12 @@ impl Chain {
             return Contexts::Unknown;
         }
         if let Some(decision) = self.certain_decision(data.target) {
-            let shufflings = self.shufflings_of(epoch, decision, now);
+            let shufflings = self.shufflings_of(epoch, decision, odd);
             return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for decision in self.candidate_decisions(data) {
-            for shuffling in self.shufflings_of(epoch, decision, now) {
+            for shuffling in self.shufflings_of(epoch, decision, odd) {
                 if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
                     found.push(shuffling);
                 }
@@ -363,6 +377,7 @@ impl Chain {
         let network = self.network.clone();
         let preset = network.preset();
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
+        self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
         let snapshot = Snapshot::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {
@@ -483,9 +498,18 @@ impl Chain {
         })
     }
 
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, now: Epoch) -> Vec<Arc<Shuffling>> {
-        let unusual = epoch > now.saturating_add(1) || epoch.saturating_add(2) < now;
-        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, unusual, now)
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort) -> Vec<Arc<Shuffling>> {
+        let effort = if self.is_near(epoch, decision) { Effort::Near } else { odd };
+        let now = self.now();
+        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, now)
+    }
+
+    /// About now, and decided as on a branch that is being built on. Any other known block can be named as target by anyone.
+    fn is_near(&mut self, epoch: Epoch, decision: Decision) -> bool {
+        let now = self.now().epoch(self.preset());
+        let about_now = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(2);
+        let before = decision_slot(epoch, self.preset());
+        about_now && self.candidates_of_epoch(epoch, before).iter().any(|candidate| candidate.mix == decision.mix)
     }
 }
 

@@ -20,6 +20,7 @@ mod chain;
 mod contest;
 mod error;
 pub mod node;
+mod orphans;
 mod pubkeys;
 mod reference;
 mod registry;

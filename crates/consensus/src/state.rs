@@ -147,6 +147,11 @@ impl<'a> StateView<'a> {
         self.validators.get(start..start.checked_add(Validator::SSZ_LEN)?).map(validator)
     }
 
+    /// Deposits that wait to be applied (Electra on). Each may add a validator or fill one up, and no block will say so.
+    pub fn n_pending_deposits(&self) -> usize {
+        View::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
+    }
+
     pub fn current_justified_checkpoint(&self) -> Checkpoint {
         self.current_justified
     }

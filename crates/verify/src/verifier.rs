@@ -10,6 +10,7 @@
 mod blocks;
 mod by_bits;
 mod named;
+mod strangers;
 
 use crate::batch::{Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
@@ -23,12 +24,15 @@ use crate::triage::DataRoots;
 use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
 use blocks::{BlockJob, HeaderJob};
 use chain::Chain;
-use consensus::{Network, Root, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{Network, Root, ShufflingId, SignatureBytes, Slot, ValidatorIndex};
 use named::SlashingJob;
 use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
 use std::collections::HashMap;
+use strangers::Strangers;
 
+/// Shufflings remembered as confirmed: more than the chain keeps.
+const CONFIRMED: usize = 256;
 /// Messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -53,7 +57,12 @@ pub struct Verifier {
     slashings: Recent<Root, ()>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
     ballots: Recent<Root, ()>,
+    /// Shufflings in which most of some committees were proven to have signed: such a one is right, however old the registry behind it.
+    confirmed: Recent<ShufflingId, ()>,
     parking: Parking,
+    /// Slashing operations of blocks that name validators the registry lacks.
+    strangers: Strangers,
+    registry_version: u64,
     /// Tries of uncertain votes in this slot, by peer.
     tries: HashMap<PeerBytes, usize>,
     slot: Slot,
@@ -121,7 +130,10 @@ impl Verifier {
             first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
+            confirmed: Recent::new(CONFIRMED),
             parking: Parking::new(config.parking),
+            strangers: Strangers::default(),
+            registry_version: 0,
             tries: HashMap::new(),
             slot: Slot::new(0),
             generation: 0,
@@ -143,6 +155,12 @@ impl Verifier {
         self.votes.tick();
         let new_slot = self.turn_to(&network, now, &mut ledger);
         let mut intake = self.read(&network, batch, now, &mut ledger);
+        if chain.registry().version() != self.registry_version {
+            self.registry_version = chain.registry().version();
+            // Who signed by bits may be others than it was taken for.
+            self.forgeries.clear();
+            intake.slashings.extend(self.strangers.take());
+        }
         self.prove_blocks(chain, &mut intake, now, &mut ledger);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
@@ -157,6 +175,9 @@ impl Verifier {
         self.prove_parked_at_last(chain, now, &mut ledger);
         for job in self.parking.take_if(|_| true) {
             ledger.settle(job.item, Outcome::Expired);
+        }
+        for job in self.strangers.take() {
+            ledger.settle(job.item, Outcome::UnknownValidator);
         }
         ledger.close()
     }
