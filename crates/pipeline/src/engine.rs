@@ -165,6 +165,11 @@ impl Engine {
         self.verifier.parked()
     }
 
+    /// When the message that waits longest for its committees came. What waits is in memory only.
+    pub fn parked_since(&self) -> Option<UnixNs> {
+        self.verifier.parked_since()
+    }
+
     /// Adds what a later state knows: validators, exits, contexts.
     pub fn add_state(&mut self, ssz: &[u8]) -> Result<(), EngineError> {
         self.chain.add_state(ssz, &mut self.keys)?;

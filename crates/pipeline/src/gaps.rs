@@ -1,7 +1,8 @@
 //! When the watcher did not watch: slots between two runs, kept beside the findings.
 //!
 //! Live gossip cannot be asked for again, so what was missed must at least be known. While it runs, the watcher notes once a
-//! slot how far it has come; at its start, whatever lies between that note and now is a gap.
+//! slot how far it has come; at its start, whatever lies between that note and now is a gap. What was heard and waits in memory for
+//! its committees is not judged yet, so the note goes only as far as the oldest of it came: a crash loses it.
 
 use api::Gap;
 use consensus::Slot;
@@ -32,7 +33,7 @@ impl Watchkeeper {
             let gap = Gap {
                 from_slot: until.saturating_add(1),
                 to_slot: now.saturating_sub(1),
-                reason: "slashwatch was not running".into(),
+                reason: "slashwatch was not running, or ended before it could judge what it heard".into(),
             };
             tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
             gaps.push(gap);
@@ -41,12 +42,13 @@ impl Watchkeeper {
             store.put_checkpoint(GAPS, &encode(&gaps))?;
         }
         let mut keeper = Self { store, noted: Slot::new(0), gaps };
-        keeper.watched(now)?;
+        keeper.watched(now, None)?;
         Ok(keeper)
     }
 
-    /// Everything up to and including `slot` was listened to.
-    pub fn watched(&mut self, slot: Slot) -> Result<(), StoreError> {
+    /// Everything up to and including `slot` was listened to. `waiting`: the slot in which the oldest came of what is not judged yet.
+    pub fn watched(&mut self, slot: Slot, waiting: Option<Slot>) -> Result<(), StoreError> {
+        let slot = waiting.map_or(slot, |waiting| slot.min(waiting.saturating_sub(1)));
         if slot > self.noted {
             self.noted = slot;
             self.store.put_checkpoint(WATCHED_UNTIL, &slot.as_u64().to_be_bytes())?;
@@ -101,7 +103,7 @@ mod tests {
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
         let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
         assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
-        keeper.watched(Slot::new(20)).unwrap();
+        keeper.watched(Slot::new(20), None).unwrap();
         let keeper = Watchkeeper::start(store.clone(), Slot::new(22)).unwrap();
         assert!(keeper.gaps().is_empty(), "a quick restart is none");
         let keeper = Watchkeeper::start(store.clone(), Slot::new(100)).unwrap();
@@ -109,6 +111,18 @@ mod tests {
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
         let keeper = Watchkeeper::start(store, Slot::new(101)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
+    }
+
+    #[test]
+    fn what_waited_for_its_committees_is_in_the_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        keeper.watched(Slot::new(20), None).unwrap();
+        keeper.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
+        let keeper = Watchkeeper::start(store, Slot::new(61)).unwrap();
+        assert_eq!(keeper.gaps().len(), 1, "however quick the restart");
+        assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct Watcher {
     tasks: Vec<NamedTask>,
     switches: StoppedLast,
     alerts: Option<Dispatcher>,
-    engine_thread: std::thread::JoinHandle<Option<Engine>>,
+    engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
     cancel: CancellationToken,
     queue: mpsc::WeakSender<Input>,
     // Last: releases the directory when everything else is gone.
@@ -262,8 +262,11 @@ impl Watcher {
             alerts.stop().await;
         }
         match ended {
-            Ok(Ok(Some(mut engine))) => {
-                engine.finish(clock::now())?;
+            Ok(Ok(Some((mut engine, mut watch)))) => {
+                let now = clock::now();
+                engine.finish(now)?;
+                // Nothing waits any more.
+                watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
                 tracing::info!("stopped");
                 Ok(())
             }
@@ -320,9 +323,9 @@ fn spawn_engine(
     effects: Effects,
     limits: LaneLimits,
     fail: oneshot::Sender<EngineError>,
-) -> Result<std::thread::JoinHandle<Option<Engine>>, PipelineError> {
+) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, PipelineError> {
     let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, limits) {
-        Ok(engine) => Some(engine),
+        Ok(ended) => Some(ended),
         Err(error) => {
             let _ = fail.send(error);
             None

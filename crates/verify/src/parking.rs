@@ -65,6 +65,12 @@ impl Parking {
         self.n_messages
     }
 
+    /// When the one that waits longest came.
+    pub(crate) fn waits_since(&self) -> Option<UnixNs> {
+        // One that was tried in between is behind others that came later.
+        self.jobs.values().map(|job| job.since).min()
+    }
+
     /// Lets a job wait, if there is room or can be made.
     pub(crate) fn park(&mut self, job: Job) -> Parked {
         let peer = job.holder();
@@ -166,8 +172,11 @@ mod tests {
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes()), (10, 10, 1000));
         // The largest holder evicts nobody.
         assert!(parking.park(job(Some(1), 12)).refused.is_some());
+        assert_eq!(parking.waits_since(), Some(UnixNs(1)));
         assert_eq!(parking.expire(UnixNs(9)).len(), 7);
+        assert_eq!(parking.waits_since(), Some(UnixNs(9)));
         assert_eq!(parking.take_if(|_| true).len(), 3);
+        assert_eq!(parking.waits_since(), None);
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes(), parking.by_peer.len()), (0, 0, 0, 0));
     }
 

@@ -187,6 +187,11 @@ impl Verifier {
         self.parking.n_messages()
     }
 
+    /// When the message or part of one that waits longest came; a crash loses what waits. Looks at everything parked.
+    pub fn parked_since(&self) -> Option<UnixNs> {
+        self.parking.waits_since()
+    }
+
     pub fn stats(&self) -> VerifierStats {
         VerifierStats {
             parked_messages: self.parking.n_messages(),
