@@ -150,13 +150,13 @@ pub(crate) struct KeysQuery {
 }
 
 /// Groups of watched keys.
-#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses((status = 200, description = "all groups", body = GroupsView)))]
+#[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses((status = 200, description = "all groups", body = GroupsView)))]
 pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Json<GroupsView> {
     Json(GroupsView { schema: 1, groups: shared.watch.groups() })
 }
 
 /// Watched keys, by index.
-#[utoipa::path(get, path = "/v1/watch/validators", tag = "watch", params(KeysQuery), responses(
+#[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]

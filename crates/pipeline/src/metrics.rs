@@ -15,6 +15,8 @@ pub struct Metrics {
     pub finding_latency: Histogram,
     /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
     pub unproven: IntCounter,
+    /// Contradicting pairs of a validator beyond those that are listed of it.
+    pub not_listed: IntCounter,
     pub peers: IntGauge,
     pub parked: IntGauge,
     pub outbox_pending: IntGauge,
@@ -50,6 +52,12 @@ impl Metrics {
         let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
             .expect("a constant, valid name");
         registry.register(Box::new(unproven.clone())).expect("registered once");
+        let not_listed = IntCounter::new(
+            "slashwatch_pairs_not_listed_total",
+            "Contradicting pairs beyond those listed per validator, epoch and kind",
+        )
+        .expect("a constant, valid name");
+        registry.register(Box::new(not_listed.clone())).expect("registered once");
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let finding_latency = Histogram::with_opts(
             HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
@@ -68,6 +76,7 @@ impl Metrics {
             findings,
             finding_latency,
             unproven,
+            not_listed,
             peers: gauge("slashwatch_peers", "Connected peers"),
             parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),
