@@ -9,24 +9,24 @@ mod strangers;
 
 use crate::bootstrap;
 use crate::datadir::DataDir;
-use crate::engine::{Engine, EngineError, EngineParts, Processed};
+use crate::engine::{Engine, EngineParts, Processed};
 use crate::error::PipelineError;
 use crate::metrics::Metrics;
 use crate::peer_news::peer_news;
-use chain::{ChainError, Progress, PubkeyCache};
-use clock::{Clock, Turn};
-use consensus::{Network, Spec};
+use chain::{Progress, PubkeyCache};
+use clock::Clock;
+use consensus::Spec;
 use detect::DetectConfig;
 use detect::watch::Desk;
 use evidence::Store;
+use session::Session;
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::intake::{ApiContent, Intake, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use strangers::Strangers;
-use verify::{RawMessage, UnixNs, Verifier, VerifyConfig, slot_claimed};
+use verify::{Verifier, VerifyConfig};
 
 /// Entries read together, and how many such lots lie ready.
 const READ_TOGETHER: usize = 256;
