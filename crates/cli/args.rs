@@ -220,9 +220,12 @@ pub struct BenchVerify {
     /// Different data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
 }
 
 /// By which way messages reach the watcher in real time.
@@ -246,14 +249,14 @@ pub enum Runs {
 
 #[derive(clap::Args)]
 pub struct BenchPipeline {
-    /// Validators that vote.
-    #[arg(long, default_value_t = 1_000_000)]
+    /// Validators that vote; at least one per slot of an epoch.
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least::<32>)]
     pub validators: usize,
     /// Validators in the registry, those that have left included; as many as vote if not given.
     #[arg(long)]
     pub registered: Option<usize>,
     /// Slots measured, after one that warms up.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub slots: u64,
     /// In how many copies each honest message arrives (memory); over libp2p each of two publishers sends everything.
     #[arg(long, default_value_t = 2)]
@@ -286,25 +289,28 @@ pub struct BenchPipeline {
     /// Keeps load and data here; a temporary folder, removed afterwards, if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
 }
 
 #[derive(clap::Args)]
 pub struct BenchIndex {
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub validators: u32,
     /// Epochs measured, after one that warms up.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub batches_per_slot: u32,
     /// Percent of validators that vote in an epoch; up to 1 it is a share.
-    #[arg(long, default_value_t = 99.5)]
+    #[arg(long, default_value_t = 99.5, value_parser = percent)]
     pub participation: f64,
     /// Percent of votes for another head.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percent)]
     pub minority: f64,
     /// singles, aggregates or blocks.
     #[arg(long, default_value = "singles")]
@@ -327,7 +333,20 @@ pub struct BenchIndex {
     /// Where to put the index; a temporary folder if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "a number from 0 to 100 is wanted".to_owned())?;
+    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("it goes from 0 to 100".into()) }
+}
+
+fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
+    let value: usize = text.parse().map_err(|_| "a whole number is wanted".to_owned())?;
+    if value >= LEAST { Ok(value) } else { Err(format!("it must be at least {LEAST}")) }
 }

@@ -50,11 +50,12 @@ pub(crate) struct EventsQuery {
 
 /// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding. Incidents as they change:
 /// `event: incident`, `data:` the incident.
-#[utoipa::path(get, path = "/v1/events", tag = "findings", params(
+#[utoipa::path(get, path = "/v1/events", operation_id = "streamEvents", tag = "findings", params(
     EventsQuery,
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
 ), responses(
     (status = 200, description = "a stream that does not end", body = FindingSchema, content_type = "text/event-stream"),
+    (status = 400, description = "after or Last-Event-ID is no number", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "all streams are taken", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stream(

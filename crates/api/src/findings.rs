@@ -48,7 +48,7 @@ pub(crate) struct FormatQuery {
 }
 
 /// Findings in the order of recording.
-#[utoipa::path(get, path = "/v1/findings", tag = "findings", params(ListQuery), responses(
+#[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -74,8 +74,9 @@ pub(crate) async fn list(
 }
 
 /// One finding.
-#[utoipa::path(get, path = "/v1/findings/{id}", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
+#[utoipa::path(get, path = "/v1/findings/{id}", operation_id = "getFinding", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the finding", body = FindingSchema),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Finding>, Problem> {
@@ -85,11 +86,13 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment)
 /// The proof of a finding: the object that a beacon node's pool accepts as it is.
 ///
 /// JSON, or SSZ with `Accept: application/octet-stream` or `?format=ssz`. `Eth-Consensus-Version` names the fork.
-#[utoipa::path(get, path = "/v1/findings/{id}/evidence", tag = "findings",
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence", operation_id = "getFindingEvidence", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence(
     State(shared): State<Arc<Shared>>,
@@ -102,9 +105,10 @@ pub(crate) async fn evidence(
 }
 
 /// The proof of a finding as SSZ.
-#[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", tag = "findings",
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", operation_id = "getFindingEvidenceSsz", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex")), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, Problem> {
@@ -112,11 +116,13 @@ pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id):
 }
 
 /// A proof by its own id, with `.ssz` or `.json` behind it or as `Accept` asks.
-#[utoipa::path(get, path = "/v1/evidence/{id}", tag = "findings",
+#[utoipa::path(get, path = "/v1/evidence/{id}", operation_id = "getEvidence", tag = "findings",
     params(("id" = String, Path, description = "the evidence's id, 0x-hex, or a file name from a finding"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_by_id(
     State(shared): State<Arc<Shared>>,

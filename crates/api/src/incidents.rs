@@ -23,7 +23,7 @@ pub(crate) struct IncidentsQuery {
 }
 
 /// Incidents in the order of their last change: what changes meanwhile comes again at the end.
-#[utoipa::path(get, path = "/v1/incidents", tag = "incidents", params(IncidentsQuery), responses(
+#[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(IncidentsQuery), responses(
     (status = 200, description = "a page", body = IncidentsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -44,8 +44,9 @@ pub(crate) async fn list(
 }
 
 /// One incident.
-#[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
+#[utoipa::path(get, path = "/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the incident", body = IncidentSchema),
+    (status = 400, description = "no id", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Incident>, Problem> {

@@ -7,7 +7,6 @@ use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
 };
 use axum::Router;
-use axum::routing::get;
 use evidence::{Store, Subscription};
 use prometheus::Registry;
 use std::net::SocketAddr;
@@ -118,6 +117,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(process::readyz))
         .routes(routes!(process::metrics))
         .routes(routes!(process::status))
+        .routes(routes!(process::openapi))
         .routes(routes!(findings::list))
         .routes(routes!(findings::one))
         .routes(routes!(findings::evidence))
@@ -155,7 +155,6 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     });
     let (documented, _) = documented_routes().split_for_parts();
     let router = documented
-        .route("/openapi.json", get(process::openapi))
         .merge(page::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this address; /openapi.json lists what there is") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -157,7 +157,7 @@ pub(crate) struct KeysQuery {
 }
 
 /// Groups of watched keys.
-#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses(
+#[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses(
     (status = 200, description = "all groups", body = GroupsView),
     (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -168,7 +168,7 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
 }
 
 /// Watched keys, by index.
-#[utoipa::path(get, path = "/v1/watch/validators", tag = "watch", params(KeysQuery), responses(
+#[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
     (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),

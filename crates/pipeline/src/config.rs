@@ -5,6 +5,7 @@
 
 mod alerts;
 mod http;
+mod raw;
 mod watch;
 
 use detect::DetectConfig;
@@ -263,14 +264,12 @@ impl Config {
 
     /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let unknown = unknown_keys(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
-        if !unknown.is_empty() {
-            return Err(ConfigError::Invalid { path: path.into(), problems: unknown });
-        }
-        let mut config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::NotToml { path: path.into(), text: error.to_string() })?;
+        let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
+        let (mut config, mut problems) = read;
         config.anchor(path.parent().unwrap_or(Path::new("")));
-        let problems = config.problems();
+        let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+        // What could not be read is told once; that it is missing now follows from it.
+        problems.extend(config.problems().into_iter().filter(|problem| !misread.contains(&problem.path)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
     }
 
@@ -390,36 +389,6 @@ fn is_http(url: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }
 
-/// Compares the file's keys with those the reference has, so that all misspellings are reported at once.
-fn unknown_keys(text: &str) -> Result<Vec<Problem>, String> {
-    let given: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let known: toml::Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let optional = ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes"];
-    let mut problems = Vec::new();
-    for (section, value) in &given {
-        let Some(known_value) = known.get(section) else {
-            problems.push(Problem { path: section.clone(), text: "unknown; see `slashwatch config show-defaults`".into() });
-            continue;
-        };
-        if let (Some(given_table), Some(known_table)) = (value.as_table(), known_value.as_table()) {
-            unknown_in(section, given_table, known_table, &optional, &mut problems);
-        }
-    }
-    Ok(problems)
-}
-
-fn unknown_in(path: &str, given: &toml::Table, known: &toml::Table, optional: &[&str], problems: &mut Vec<Problem>) {
-    for (key, value) in given {
-        let path = format!("{path}.{key}");
-        match (known.get(key), value.as_table()) {
-            (Some(toml::Value::Table(known)), Some(given)) => unknown_in(&path, given, known, optional, problems),
-            (Some(_), _) => {}
-            (None, _) if optional.contains(&path.as_str()) => {}
-            (None, _) => problems.push(Problem { path, text: "unknown; see `slashwatch config show-defaults`".into() }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,6 +420,32 @@ mod tests {
         {
             assert!(told.contains(path), "{path} is missing in: {told}");
         }
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_told_together() {
+        let told = check(
+            "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"http://x\", 7]\ntimeout = 3\nurl = 1\n[gosip]\n[gossip]\nmax_peers = \"many\"\n\
+             [detect.clock_skew]\nmin_voters = -1\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[[alerts.routes]]\nname = \"a\"\n",
+        )
+        .unwrap_err();
+        for path in [
+            "network.name",
+            "nodes.urls[1]",
+            "nodes.timeout",
+            "nodes.url",
+            "gosip",
+            "gossip.max_peers",
+            "detect.clock_skew.min_voters",
+            "api.listen",
+            "log.format",
+            "alerts.routes[0]",
+        ] {
+            assert!(told.contains(&format!("  {path}: ")), "{path} is missing in: {told}");
+        }
+        assert_eq!(told.lines().count(), 11, "one line each: {told}");
+        assert!(check("network = 3\n").unwrap_err().contains("  network: "));
+        assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
     }
 
     #[test]

@@ -11,9 +11,11 @@
 //! repeat changes nothing. What the detectors say about a batch is written after its findings and follows from them and from the
 //! traffic; after a crash it is said again, under the same ids.
 
+use crate::arrivals::Arrivals;
 use crate::datadir::{DataDir, DataDirError};
 use crate::lanes::Shed;
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch};
@@ -52,6 +54,8 @@ pub struct Engine {
     keys: PubkeyCache,
     verifier: Verifier,
     index: Index,
+    arrivals: Arrivals,
+    quota: Quota,
     store: Store,
     routes: Vec<Addressee>,
     metrics: Metrics,
@@ -123,11 +127,14 @@ impl Engine {
                 store.put_incidents(&[incident])?;
             }
         }
+        let arrivals = Arrivals::new(chain.registry().len());
         Ok(Self {
             chain,
             keys,
             verifier,
             index,
+            arrivals,
+            quota: Quota::default(),
             store,
             routes,
             metrics,
@@ -159,6 +166,11 @@ impl Engine {
 
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Contradicting pairs that were counted and not listed, since the start.
+    pub fn n_not_listed(&self) -> u64 {
+        self.metrics.not_listed.get()
     }
 
     pub fn n_parked(&self) -> usize {
@@ -257,7 +269,6 @@ impl Engine {
     fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
         let mut judged = Vec::new();
         let mut inclusions = Vec::new();
-        // Operations first: a finding known only from one carries that very operation as its evidence.
         for operation in &verified.slashings {
             let first = judged.len();
             self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
@@ -266,13 +277,24 @@ impl Engine {
                 inclusions.extend(judged[first..].iter().map(|one| (one.finding.id, included)));
             }
         }
+        self.arrivals.note(&verified.votes);
         let mut conflicts = self.index.stage_votes(&verified.votes)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
         let mut proofs = detect::Proofs::default();
         for conflict in &conflicts {
-            let verdict = detect::judge(conflict, &self.chain, &mut proofs);
-            self.keep(verdict.map(|one| vec![one]), &mut judged);
+            if !self.quota.admits(conflict, self.chain.network().preset(), &self.store)? {
+                self.metrics.not_listed.inc();
+                continue;
+            }
+            let verdict = detect::judge(conflict, &self.chain, &mut proofs).map(|mut one| {
+                self.arrivals.correct(conflict, &mut one.finding);
+                vec![one]
+            });
+            self.keep(verdict, &mut judged);
         }
+        // As one message after the other would have shown it. Of the same moment the operation is first: a finding known only from
+        // one carries that very operation as its evidence.
+        judged.sort_by_key(|one| one.finding.second_seen);
         let recorded_at = Time::from_unix_ns((self.clock)().0);
         let rows: Vec<(Finding, Arc<Evidence>)> = judged
             .into_iter()

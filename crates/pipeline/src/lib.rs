@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod alerts;
+mod arrivals;
 pub mod bench;
 pub mod bootstrap;
 pub mod capture;
@@ -24,6 +25,7 @@ mod listen;
 pub mod metrics;
 mod node_task;
 mod peer_news;
+mod quota;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -16,6 +16,8 @@ pub struct Metrics {
     pub finding_latency: Histogram,
     /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
     pub unproven: IntCounter,
+    /// Contradicting pairs of a validator beyond those that are listed of it.
+    pub not_listed: IntCounter,
     pub peers: IntGauge,
     pub parked: IntGauge,
     pub outbox_pending: IntGauge,
@@ -59,6 +61,10 @@ impl Metrics {
             counter
         };
         let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
+        let not_listed = counter(
+            "slashwatch_pairs_not_listed_total",
+            "Contradicting pairs beyond those listed per validator, epoch and kind",
+        );
         let submissions =
             counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
         for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {
@@ -87,6 +93,7 @@ impl Metrics {
             submissions,
             submission_retries,
             submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
+            not_listed,
             peers: gauge("slashwatch_peers", "Connected peers"),
             parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),

@@ -14,6 +14,16 @@ const DATA_LEN: usize = 128;
 const SINGLE_DATA: usize = 16;
 /// In a `SignedAggregateAndProof`: offset 4, signature 96, index 8, offset 4, selection proof 96, offset 4.
 const AGGREGATE_DATA: usize = 212;
+/// In an `Attestation` by bits: offset 4.
+const BITS_DATA: usize = 4;
+/// In an `AttesterSlashing`: two offsets of 4, then the first side's own.
+const ACCUSED_DATA: usize = 12;
+/// In a `SignedBeaconBlock`: offset 4, signature 96, slot 8.
+const BLOCK_PROPOSER: usize = 108;
+/// In a `BlobSidecar`: index 8, blob, commitment and proof 48 each, then the header's slot 8.
+const BLOB_SIDECAR_PROPOSER: usize = 8 + 131_072 + 96 + 8;
+/// In a `DataColumnSidecar`: index 8, three offsets of 4, then the header's slot 8.
+const COLUMN_SIDECAR_PROPOSER: usize = 28;
 /// Roots of data kept at hand: a slot has a few, and floods are not to grow it.
 const MAX_ROOTS: usize = 4096;
 
@@ -107,6 +117,52 @@ impl Verifier {
     }
 }
 
+/// The greatest validator index that a message names in the clear; `None` for votes by bits and for what is too short.
+/// Nothing is checked here.
+pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
+    let at = match message.kind {
+        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => 8,
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
+        MessageKind::AttesterSlashing => return greatest_accused(&message.bytes),
+        // The slot, then the proposer.
+        MessageKind::Header | MessageKind::ProposerSlashing => 8,
+        MessageKind::Block => BLOCK_PROPOSER,
+        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER,
+        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER,
+    };
+    u64_at(&message.bytes, at)
+}
+
+/// The slot that a message says it is about; of a slashing operation its first side's. `None` if it is too short to say.
+/// Nothing is checked here.
+pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
+    let at = match message.kind {
+        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => SINGLE_DATA,
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => BITS_DATA,
+        MessageKind::Aggregate => AGGREGATE_DATA,
+        MessageKind::AttesterSlashing => ACCUSED_DATA,
+        MessageKind::Header | MessageKind::ProposerSlashing => 0,
+        MessageKind::Block => BLOCK_PROPOSER - 8,
+        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
+        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
+    };
+    u64_at(&message.bytes, at).map(Slot::new)
+}
+
+/// Of both sides of an attester slashing: lists of 8 bytes each behind data and signature.
+fn greatest_accused(bytes: &[u8]) -> Option<u64> {
+    const INDICES: usize = 4 + DATA_LEN + 96;
+    let offset = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
+    let (first, second) = (offset(0)?, offset(4)?);
+    let sides = [bytes.get(first..second)?, bytes.get(second..)?];
+    let indices = sides.into_iter().filter_map(|side| side.get(INDICES..)).flat_map(|list| list.as_chunks::<8>().0);
+    indices.map(|index| u64::from_le_bytes(*index)).max()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
+}
+
 fn data_bytes(bytes: &[u8], at: usize) -> Option<[u8; DATA_LEN]> {
     bytes.get(at..at + DATA_LEN)?.try_into().ok()
 }
@@ -134,6 +190,50 @@ fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
 mod tests {
     use super::*;
     use consensus::{Checkpoint, CommitteeIndex, Epoch, SignatureBytes};
+
+    fn message(kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
+        let origin = crate::Origin { source: crate::SourceKind::Gossip, peer: None, fork: None };
+        RawMessage { origin, kind, received_at: crate::UnixNs(0), bytes, ticket: None }
+    }
+
+    #[test]
+    fn who_is_named_is_read_where_it_stands() {
+        use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
+        let named = |kind, bytes: &[u8]| greatest_index_named(&message(kind, bytes.to_vec()));
+        let side = |indices: &[u64]| IndexedAttestation {
+            attesting_indices: indices.iter().copied().map(ValidatorIndex::new).collect(),
+            data: AttestationData::default(),
+            signature: SignatureBytes::ZERO,
+        };
+        let slashing = AttesterSlashing { attestation_1: side(&[3, 900]), attestation_2: side(&[3, 5]) }.to_ssz();
+        assert_eq!(named(MessageKind::AttesterSlashing, &slashing), Some(900));
+        let header = BeaconBlockHeader { proposer_index: ValidatorIndex::new(77), ..BeaconBlockHeader::default() };
+        let signed = SignedBeaconBlockHeader { message: header, signature: SignatureBytes::ZERO };
+        let operation = ProposerSlashing { signed_header_1: signed, signed_header_2: signed }.to_ssz();
+        assert_eq!(named(MessageKind::ProposerSlashing, &operation), Some(77));
+        assert_eq!(named(MessageKind::Header, &signed.to_ssz()), Some(77));
+        let mut block = vec![0u8; 400];
+        block[108] = 9;
+        block[100] = 8;
+        assert_eq!(named(MessageKind::Block, &block), Some(9));
+        let about = |kind, bytes: &[u8]| slot_claimed(&message(kind, bytes.to_vec())).map(Slot::as_u64);
+        assert_eq!(about(MessageKind::Block, &block), Some(8));
+        let data = AttestationData { slot: Slot::new(6), ..AttestationData::default() };
+        let side = IndexedAttestation { data, ..side(&[3]) };
+        let slashing = AttesterSlashing { attestation_1: side.clone(), attestation_2: side }.to_ssz();
+        assert_eq!(about(MessageKind::AttesterSlashing, &slashing), Some(6));
+        assert_eq!(about(MessageKind::Header, &signed.to_ssz()), Some(0));
+        // Nothing is read beyond the end, whatever the offsets say.
+        let kinds = [MessageKind::AttesterSlashing, MessageKind::Block, MessageKind::Header, MessageKind::Aggregate];
+        for kind in kinds.into_iter().chain([MessageKind::BlobSidecar { index: 0 }, MessageKind::DataColumnSidecar { index: 0 }])
+        {
+            for length in [0, 7, 15] {
+                assert_eq!(named(kind, &vec![0xff; length]), None);
+                assert!(length > 8 || about(kind, &vec![0xff; length]).is_none());
+            }
+        }
+        assert_eq!(named(MessageKind::AttesterSlashing, &[0xff; 500]), None);
+    }
 
     #[test]
     fn data_is_read_where_it_stands() {

@@ -13,7 +13,7 @@ pub use paced::{PacedOptions, Source, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
 
 use crate::error::PipelineError;
-use crate::replay::{Replay, ReplayOptions};
+use crate::replay::{Replay, ReplayOptions, Step};
 use consensus::Root;
 use evidence::Store;
 use serde::{Deserialize, Serialize};
@@ -99,8 +99,8 @@ pub fn replayed(capture: &Path, data_dir: &Path, expected: &Expected, slot: Dura
     let options = ReplayOptions { files: vec![capture.into()], data_dir: data_dir.into(), ..ReplayOptions::default() };
     let mut replay = Replay::open(options)?;
     let mut warm: Option<(Instant, f64)> = None;
-    replay.run(&mut |_, _, messages| {
-        if messages >= expected.messages_of_first_slot && warm.is_none() {
+    replay.run(&mut |step| {
+        if matches!(step, Step::Files { messages, .. } if messages >= expected.messages_of_first_slot) && warm.is_none() {
             warm = Some((Instant::now(), cpu_seconds()));
         }
     })?;
