@@ -49,5 +49,5 @@ pub use message::{
 };
 pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
 pub use repute::Repute;
-pub use triage::Triage;
+pub use triage::{Glance, Triage};
 pub use verifier::{Verifier, VerifierStats};
