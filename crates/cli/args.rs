@@ -273,6 +273,9 @@ pub struct BenchPipeline {
     /// Validators that vote twice.
     #[arg(long, default_value_t = 100)]
     pub offenders: usize,
+    /// Validators that sign a vote which another of theirs surrounds; only with fewer than 31 slots.
+    #[arg(long, default_value_t = 0)]
+    pub surrounders: usize,
     #[arg(long, value_enum, default_value_t = Over::Memory)]
     pub over: Over,
     #[arg(long, value_enum, default_value_t = Runs::Both)]

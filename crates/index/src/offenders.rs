@@ -127,6 +127,11 @@ impl Offenders {
         Ok(self.cached.get_mut(&validator).expect("inserted above"))
     }
 
+    /// The same if it is in memory.
+    pub fn at_hand(&self, validator: u32) -> Option<&List> {
+        self.cached.get(&validator)
+    }
+
     /// The same without remembering it.
     pub fn read(&self, db: &Db, validator: u32) -> Result<List, IndexError> {
         if let Some(list) = self.cached.get(&validator) {

@@ -11,7 +11,6 @@
 //! repeat changes nothing. What the detectors say about a batch is written after its findings and follows from them and from the
 //! traffic; after a crash it is said again, under the same ids.
 
-use crate::arrivals::Arrivals;
 use crate::datadir::{DataDir, DataDirError};
 use crate::lanes::Shed;
 use crate::metrics::Metrics;
@@ -54,7 +53,6 @@ pub struct Engine {
     keys: PubkeyCache,
     verifier: Verifier,
     index: Index,
-    arrivals: Arrivals,
     quota: Quota,
     store: Store,
     routes: Vec<Addressee>,
@@ -127,13 +125,11 @@ impl Engine {
                 store.put_incidents(&[incident])?;
             }
         }
-        let arrivals = Arrivals::new(chain.registry().len());
         Ok(Self {
             chain,
             keys,
             verifier,
             index,
-            arrivals,
             quota: Quota::default(),
             store,
             routes,
@@ -228,7 +224,8 @@ impl Engine {
     pub fn triage(&mut self, message: &RawMessage) -> Triage {
         let network = self.chain.network();
         let (slot, slots_per_epoch) = (network.slot_at(message.received_at.0), network.preset().slots_per_epoch);
-        self.verifier.triage(message, slots_per_epoch, slot)
+        let index = &self.index;
+        self.verifier.triage(message, slots_per_epoch, slot, |validator, data, root| index.glance(validator, data, root))
     }
 
     /// How this peer's messages are judged.
@@ -242,6 +239,11 @@ impl Engine {
         let report = (message.ticket, message.origin.peer, message.kind, outcome);
         self.metrics.messages.with_label_values(&[report.2.label(), report.3.label()]).inc();
         report
+    }
+
+    /// Whether more waits than one batch takes: then what is proven is not proven for forwarding.
+    pub fn set_pressed(&mut self, pressed: bool) {
+        self.verifier.set_pressed(pressed);
     }
 
     /// Messages that wait for the engine.
@@ -267,17 +269,16 @@ impl Engine {
     }
 
     fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
-        let mut judged = Vec::new();
+        let (mut of_operations, mut of_index) = (Vec::new(), Vec::new());
         let mut inclusions = Vec::new();
         for operation in &verified.slashings {
-            let first = judged.len();
-            self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
+            let first = of_operations.len();
+            self.keep(detect::judge_operation(operation, &self.chain), &mut of_operations);
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                inclusions.extend(judged[first..].iter().map(|one| (one.finding.id, included)));
+                inclusions.extend(of_operations[first..].iter().map(|one| (one.finding.id, included)));
             }
         }
-        self.arrivals.note(&verified.votes);
         let mut conflicts = self.index.stage_votes(&verified.votes)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
         let mut proofs = detect::Proofs::default();
@@ -286,17 +287,11 @@ impl Engine {
                 self.metrics.not_listed.inc();
                 continue;
             }
-            let verdict = detect::judge(conflict, &self.chain, &mut proofs).map(|mut one| {
-                self.arrivals.correct(conflict, &mut one.finding);
-                vec![one]
-            });
-            self.keep(verdict, &mut judged);
+            let verdict = detect::judge(conflict, &self.chain, &mut proofs);
+            self.keep(verdict.map(|one| vec![one]), &mut of_index);
         }
-        // As one message after the other would have shown it. Of the same moment the operation is first: a finding known only from
-        // one carries that very operation as its evidence.
-        judged.sort_by_key(|one| one.finding.second_seen);
         let recorded_at = Time::from_unix_ns((self.clock)().0);
-        let rows: Vec<(Finding, Arc<Evidence>)> = judged
+        let rows: Vec<(Finding, Arc<Evidence>)> = detect::merge(of_operations, of_index)
             .into_iter()
             .map(|Judged { mut finding, evidence }| {
                 finding.recorded_at = recorded_at;

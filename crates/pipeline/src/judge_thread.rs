@@ -139,6 +139,7 @@ impl Judge<'_> {
         if batch.is_empty() && !std::mem::take(&mut self.ticked) {
             return Ok(());
         }
+        self.engine.set_pressed(self.lanes.is_pressed());
         let processed = self.engine.process(batch, now)?;
         self.report(&processed.reports);
         self.note(now)?;

@@ -6,7 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod alerts;
-mod arrivals;
 pub mod bench;
 pub mod bootstrap;
 pub mod capture;

@@ -232,6 +232,11 @@ impl Watcher {
         &self.page.metrics
     }
 
+    /// Changes with every batch that was judged, and with the clock.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.page.snapshot.clone()
+    }
+
     /// A door for messages that come from no source of the watcher's own. `None` once it stops.
     pub fn feed(&self) -> Option<Feed> {
         self.queue.upgrade().map(Feed)
@@ -307,6 +312,11 @@ impl Feed {
     /// Whether there was room: a source that cannot wait sheds what does not fit.
     pub fn offer(&self, message: verify::RawMessage) -> bool {
         self.0.try_send(Input::Message(message)).is_ok()
+    }
+
+    /// Waits for room; `false` once the watcher has ended. For a source that can wait.
+    pub async fn send(&self, message: verify::RawMessage) -> bool {
+        self.0.send(Input::Message(message)).await.is_ok()
     }
 }
 

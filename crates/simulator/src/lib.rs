@@ -35,6 +35,7 @@ pub mod ledger;
 pub mod load;
 mod message;
 pub mod network;
+mod node;
 mod noise;
 mod peers;
 mod pool;
@@ -47,6 +48,7 @@ mod ssz;
 #[cfg(test)]
 mod tests;
 mod voting;
+mod wire;
 mod world;
 
 pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};

@@ -15,11 +15,11 @@ use crate::error::SimError;
 use crate::genesis::config_yaml;
 use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
 use crate::message::Sent;
+use crate::node::{self, Node, unix_ns};
 use crate::scenario::Scenario;
 use crate::world::World;
 use consensus::{Root, Slot};
-use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
-use sources::metrics::SourceMetrics;
+use sources::gossip::{GossipControl, StatusView};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,13 +29,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Slots that are computed before they are due.
 const SLOTS_AHEAD: usize = 2;
-/// A socket on loopback is there at once or never.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Places in a simulated node's event queue; what comes is thrown away.
-const EVENT_QUEUE: usize = 4096;
-/// `GossipConfig` takes a whole address; port 0 is any free one.
-const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
-
 /// How far a live simulation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -109,7 +102,10 @@ impl SimNetwork {
         let (status, status_seen) = watch::channel(head);
         let mut nodes = Vec::new();
         for number in 0..world.scenario.n_nodes {
-            nodes.push(Node::start(number, &world, status_seen.clone(), stop.clone()).await?);
+            let secret = world.scenario.dice().hash("node key", &[number as u64]);
+            let agent = format!("slashwatch-simulator/{number}");
+            let network = Arc::new(world.network.clone());
+            nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), stop.clone()).await?);
         }
         let truth = Arc::new(Mutex::new(GroundTruth::default()));
         let (progress_in, progress) = watch::channel(Progress::default());
@@ -209,57 +205,6 @@ impl SimNetwork {
     }
 }
 
-/// One simulated node.
-#[derive(Debug)]
-struct Node {
-    address: String,
-    control: GossipControl,
-    task: JoinHandle<()>,
-}
-
-impl Node {
-    async fn start(
-        number: usize,
-        world: &World,
-        status: watch::Receiver<StatusView>,
-        stop: CancellationToken,
-    ) -> Result<Self, SimError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node: number, source };
-        let config = GossipConfig {
-            listen: vec![LOOPBACK.parse().expect("a constant multiaddr")],
-            identity: Identity::Secret(world.scenario.dice().hash("node key", &[number as u64])),
-            queue_messages: EVENT_QUEUE,
-            agent: format!("slashwatch-simulator/{number}"),
-            ..GossipConfig::default()
-        };
-        let network = Arc::new(world.network.clone());
-        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
-            .map_err(|error| failed(Box::new(error)))?;
-        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
-            while let Some(event) = handle.events.recv().await {
-                if let GossipEvent::ListeningOn(address) = event {
-                    return Some(address.to_string());
-                }
-            }
-            None
-        });
-        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
-        let control = handle.control();
-        Ok(Self { address, control, task: tokio::spawn(ignore_all(handle, stop)) })
-    }
-}
-
-/// A simulated node believes nothing it hears: without a verdict, messages end with it.
-async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            event = handle.events.recv() => if event.is_none() { break },
-        }
-    }
-    handle.shutdown().await;
-}
-
 /// A slot's messages, and the head after it.
 struct Batch {
     slot: Slot,
@@ -306,7 +251,7 @@ impl Crier {
     }
 
     async fn cry(&mut self, batches: &mut mpsc::Receiver<Batch>, patience: Duration) {
-        if tokio::time::timeout(patience, self.somebody_listens()).await.is_err() {
+        if tokio::time::timeout(patience, node::somebody_listens(&self.controls)).await.is_err() {
             tracing::warn!("nobody listens to some of the simulated nodes, going on");
         }
         while let Some(batch) = batches.recv().await {
@@ -319,15 +264,6 @@ impl Crier {
                 status.head_root = batch.head;
             });
             self.progress.send_modify(|progress| progress.slots = batch.slot.as_u64());
-        }
-    }
-
-    /// Until each node has a peer that subscribed to topics.
-    async fn somebody_listens(&self) {
-        for control in &self.controls {
-            let mut peers = control.watch_peers();
-            // An error means that the node is gone; publishing will say so.
-            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
         }
     }
 
@@ -362,11 +298,6 @@ impl Crier {
 
 fn lock(truth: &Mutex<GroundTruth>) -> std::sync::MutexGuard<'_, GroundTruth> {
     truth.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The system's time, nanoseconds since the Unix epoch.
-fn unix_ns() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How long until then; nothing if it is past.

@@ -13,9 +13,9 @@ use crate::keys::Keyring;
 use crate::message::Sent;
 use crate::proposer::proposer;
 use crate::scenario::Scenario;
+use crate::wire;
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, Root, Slot, ValidatorIndex,
-    signing_root,
 };
 use sources::topic::{Topic, TopicName};
 use std::collections::BTreeMap;
@@ -144,14 +144,11 @@ impl World {
 
     /// A topic under the digest that is current in `slot`.
     pub(crate) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
-        Topic { digest: self.network.fork_digest_at(slot.epoch(&self.preset)), name }
+        wire::topic(&self.network, slot, name)
     }
 
-    /// `compute_subnet_for_attestation`.
     pub(crate) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
-        let since_epoch = slot.as_u64() % self.preset.slots_per_epoch;
-        let per_slot = self.branches[MAIN].shuffling().committees_per_slot();
-        TopicName::Attestation((per_slot * since_epoch + committee.as_u64()) % 64)
+        wire::subnet(&self.network, self.branches[MAIN].shuffling().committees_per_slot(), slot, committee)
     }
 
     /// Nanoseconds since genesis, `thousandths` of a slot into it.
@@ -161,7 +158,7 @@ impl World {
     }
 
     pub(crate) fn signing_root(&self, root: Root, kind: DomainType, epoch: Epoch) -> Root {
-        signing_root(root, self.network.domain(kind, epoch))
+        wire::root_to_sign(&self.network, root, kind, epoch)
     }
 
     /// The newest block of the first branch.

@@ -1,6 +1,7 @@
 //! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
 //! comes after it. Bounded; forgetting costs a second proof and nothing else.
 
+use crate::UnixNs;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -25,6 +26,8 @@ pub(crate) struct SeenVotes {
     by_target: HashMap<Epoch, Target>,
     /// Least recently used first.
     by_use: BTreeSet<(u64, Root)>,
+    /// Those new in this batch, with the arrival of the message that proved it.
+    of_batch: HashMap<Root, HashMap<u32, UnixNs>>,
     now: u64,
     n_votes: usize,
     max_votes: usize,
@@ -71,6 +74,7 @@ impl SeenVotes {
             by_data: HashMap::new(),
             by_target: HashMap::new(),
             by_use: BTreeSet::new(),
+            of_batch: HashMap::new(),
             now: 0,
             n_votes: 0,
             max_votes,
@@ -82,6 +86,7 @@ impl SeenVotes {
     /// A new batch: what it uses is younger than what earlier ones used.
     pub(crate) fn tick(&mut self) {
         self.now += 1;
+        self.of_batch.clear();
     }
 
     pub(crate) fn covers(&mut self, data_root: Root, members: &[ValidatorIndex]) -> bool {
@@ -93,6 +98,13 @@ impl SeenVotes {
             voters.used = self.now;
         }
         all
+    }
+
+    /// Whether a message that arrived at `at` was, for one of these, earlier than what proved the same in this batch. Then it has
+    /// something to say even though [`Self::covers`] all of it: when the vote was first heard, whatever the batches.
+    pub(crate) fn came_first(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
+        let Some(new) = self.of_batch.get(&data_root) else { return false };
+        members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))
     }
 
     /// Whether one of these is known to have voted for other data with this target: a second vote, which is not passed on.
@@ -119,7 +131,8 @@ impl SeenVotes {
         known.n_votes >= USUAL_FROM && known.sources.get(&source).copied().unwrap_or(0) < known.n_votes / USUAL_SHARE
     }
 
-    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex]) {
+    /// `at`: arrival of the message that proves it.
+    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex], at: UnixNs) {
         let target = data.target.epoch;
         let known = self.by_target.entry(target).or_default();
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
@@ -127,9 +140,16 @@ impl SeenVotes {
             known.n_live += 1;
             Voters { used: self.now, target, members: HashSet::new() }
         });
-        let before = voters.members.len();
-        voters.members.extend(members.iter().filter_map(|member| short(*member)));
-        let n_new = voters.members.len() - before;
+        let new = self.of_batch.entry(data_root).or_default();
+        let mut n_new = 0;
+        for member in members.iter().filter_map(|member| short(*member)) {
+            if voters.members.insert(member) {
+                n_new += 1;
+                new.insert(member, at);
+            } else if let Some(proven_by) = new.get_mut(&member) {
+                *proven_by = at.min(*proven_by);
+            }
+        }
         self.n_votes += n_new;
         known.count(data.source.epoch, n_new);
         self.by_use.remove(&(voters.used, data_root));
@@ -213,6 +233,8 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
 mod tests {
     use super::*;
 
+    const AT: UnixNs = UnixNs(5);
+
     fn validators(range: std::ops::Range<u64>) -> Vec<ValidatorIndex> {
         range.map(ValidatorIndex::new).collect()
     }
@@ -268,10 +290,10 @@ mod tests {
             let source = consensus::Checkpoint { epoch: Epoch::new(source), root: Root::ZERO };
             AttestationData { source, ..data(target) }
         };
-        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(0..63));
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(0..63), AT);
         assert!(!seen.is_unusual_source(target, Epoch::new(5)), "too few to tell");
-        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(63..200));
-        seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220));
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(63..200), AT);
+        seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220), AT);
         let unusual = [4, 5, 6].map(|source| seen.is_unusual_source(target, Epoch::new(source)));
         assert_eq!(unusual, [true, false, false]);
         assert!(seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::new(0)));
@@ -284,12 +306,12 @@ mod tests {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         seen.tick();
-        seen.insert(a, &data(Epoch::new(1)), &validators(0..10));
+        seen.insert(a, &data(Epoch::new(1)), &validators(0..10), AT);
         seen.tick();
-        seen.insert(b, &data(Epoch::new(1)), &validators(0..10));
+        seen.insert(b, &data(Epoch::new(1)), &validators(0..10), AT);
         seen.tick();
         assert!(seen.covers(a, &validators(3..5)));
-        seen.insert(c, &data(Epoch::new(1)), &validators(0..1));
+        seen.insert(c, &data(Epoch::new(1)), &validators(0..1), AT);
         assert!(seen.covers(a, &validators(0..10)));
         assert!(!seen.covers(b, &validators(0..1)));
         assert!(!seen.covers(a, &validators(9..11)));
@@ -298,11 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn of_two_messages_of_a_batch_the_earlier_one_came_first() {
+        let mut seen = SeenVotes::new(100, 2);
+        let (root, target) = (Root::repeat_byte(1), Epoch::new(1));
+        seen.tick();
+        seen.insert(root, &data(target), &validators(0..4), UnixNs(10));
+        seen.insert(root, &data(target), &validators(3..5), UnixNs(8));
+        let first = |seen: &SeenVotes, range, at| seen.came_first(root, &validators(range), UnixNs(at));
+        assert!(first(&seen, 0..5, 9) && first(&seen, 4..9, 7) && !first(&seen, 0..5, 10));
+        assert!(!first(&seen, 3..5, 8) && !first(&seen, 6..9, 1), "not earlier; nobody's");
+        seen.tick();
+        seen.insert(root, &data(target), &validators(0..6), UnixNs(20));
+        assert!(!first(&seen, 0..5, 1), "proven in an earlier batch");
+        assert!(first(&seen, 0..6, 19));
+    }
+
+    #[test]
     fn votes_are_bounded_as_well() {
         let mut seen = SeenVotes::new(15, 100);
         for i in 0..20u8 {
             seen.tick();
-            seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4));
+            seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4), AT);
             assert!(seen.len() <= 15);
         }
         assert!(seen.covers(Root::repeat_byte(19), &validators(0..4)));
@@ -315,14 +353,14 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         let (target, other) = (Epoch::new(7), Epoch::new(8));
         seen.tick();
-        seen.insert(a, &data(target), &validators(0..10));
+        seen.insert(a, &data(target), &validators(0..10), AT);
         assert!(!seen.votes_twice(a, target, &validators(0..10)));
         assert!(seen.votes_twice(b, target, &validators(9..12)));
         assert!(!seen.votes_twice(b, target, &validators(10..12)));
         assert!(!seen.votes_twice(b, other, &validators(0..10)));
         seen.tick();
-        seen.insert(b, &data(other), &validators(0..1));
-        seen.insert(c, &data(other), &validators(1..2));
+        seen.insert(b, &data(other), &validators(0..1), AT);
+        seen.insert(c, &data(other), &validators(1..2), AT);
         assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
         assert_eq!(seen.by_target.len(), 1);
     }

@@ -6,7 +6,7 @@
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
-use consensus::{AttestationData, Root, SingleAttestation, Slot, ValidatorIndex};
+use consensus::{AttestationData, Epoch, Root, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
@@ -32,12 +32,25 @@ const MAX_ROOTS: usize = 4096;
 pub enum Triage {
     /// All it says is proven: nothing to do, whoever sent it.
     Known,
-    /// Contradicts something proven, or could: another source than the others of its target, a target that is not about now.
+    /// Contradicts something proven, or could. Of a single vote its validator's history decides ([`Glance`]); where that says nothing,
+    /// and of aggregates, whose members are not known yet: a source that hardly any other vote for its target has, a target that is not
+    /// about now.
     Contradiction,
     /// A block, a header, a slashing operation: few, and others wait for them.
     Context,
     /// One of thousands.
     Ordinary,
+}
+
+/// What a validator's history says at a glance about a vote in its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Glance {
+    /// It is known, or contradicts nothing, or nothing is known of the validator.
+    Fits,
+    /// It contradicts a stored vote.
+    Contradicts,
+    /// Older than what can be looked at in no time.
+    Unclear,
 }
 
 /// Hash-tree-roots of data met lately, by their bytes.
@@ -60,8 +73,16 @@ impl DataRoots {
 }
 
 impl Verifier {
-    /// What this message would be. `now`: by the clock that messages are told early and late by.
-    pub fn triage(&mut self, message: &RawMessage, slots_per_epoch: u64, now: Slot) -> Triage {
+    /// What this message would be. `now`: by the clock that messages are told early and late by. `history`: what is stored of a
+    /// validator, asked about a vote in its name for data with this root.
+    pub fn triage(
+        &mut self,
+        message: &RawMessage,
+        slots_per_epoch: u64,
+        now: Slot,
+        history: impl Fn(ValidatorIndex, &AttestationData, Root) -> Glance,
+    ) -> Triage {
+        let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
         match message.kind {
             MessageKind::Block
             | MessageKind::Header
@@ -73,12 +94,22 @@ impl Verifier {
                 let Some(data) = data_bytes(&message.bytes, SINGLE_DATA) else { return Triage::Ordinary };
                 let (root, data) = self.roots.of(data);
                 let voter = ValidatorIndex::new(number(&message.bytes, 8));
-                self.triage_vote(root, &data, Some(voter), slots_per_epoch, now)
+                if self.votes.covers(root, &[voter]) {
+                    return Triage::Known;
+                }
+                if self.votes.voted_otherwise(root, data.target.epoch, voter) {
+                    return Triage::Contradiction;
+                }
+                match history(voter, &data, root) {
+                    Glance::Fits => Triage::Ordinary,
+                    Glance::Contradicts => Triage::Contradiction,
+                    Glance::Unclear => self.triage_data(&data, epoch),
+                }
             }
             MessageKind::Aggregate => match data_bytes(&message.bytes, AGGREGATE_DATA) {
                 Some(data) => {
-                    let (root, data) = self.roots.of(data);
-                    self.triage_vote(root, &data, None, slots_per_epoch, now)
+                    let (_, data) = self.roots.of(data);
+                    self.triage_data(&data, epoch)
                 }
                 None => Triage::Ordinary,
             },
@@ -91,25 +122,10 @@ impl Verifier {
         self.reputes.of(peer)
     }
 
-    fn triage_vote(
-        &mut self,
-        root: Root,
-        data: &AttestationData,
-        voter: Option<ValidatorIndex>,
-        slots_per_epoch: u64,
-        now: Slot,
-    ) -> Triage {
+    /// Of votes by nobody in particular.
+    fn triage_data(&self, data: &AttestationData, now: Epoch) -> Triage {
         let target = data.target.epoch;
-        if let Some(voter) = voter {
-            if self.votes.covers(root, &[voter]) {
-                return Triage::Known;
-            }
-            if self.votes.voted_otherwise(root, target, voter) {
-                return Triage::Contradiction;
-            }
-        }
-        let epoch = now.as_u64() / slots_per_epoch.max(1);
-        let about_now = target.as_u64() <= epoch.saturating_add(1) && epoch <= target.as_u64().saturating_add(1);
+        let about_now = target <= now.saturating_add(1) && now <= target.saturating_add(1);
         if !about_now || self.votes.is_unusual_source(target, data.source.epoch) {
             return Triage::Contradiction;
         }
@@ -176,7 +192,7 @@ fn root_at(bytes: &[u8], at: usize) -> Root {
 }
 
 fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
-    let checkpoint = |at| consensus::Checkpoint { epoch: consensus::Epoch::new(number(bytes, at)), root: root_at(bytes, at + 8) };
+    let checkpoint = |at| consensus::Checkpoint { epoch: Epoch::new(number(bytes, at)), root: root_at(bytes, at + 8) };
     AttestationData {
         slot: Slot::new(number(bytes, 0)),
         index: consensus::CommitteeIndex::new(number(bytes, 8)),
@@ -189,7 +205,7 @@ fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{Checkpoint, CommitteeIndex, Epoch, SignatureBytes};
+    use consensus::{Checkpoint, CommitteeIndex, SignatureBytes};
 
     fn message(kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
         let origin = crate::Origin { source: crate::SourceKind::Gossip, peer: None, fork: None };

@@ -141,9 +141,9 @@ impl Verifier {
         }
     }
 
-    /// Changes how singles are proven: sums when more comes in than can be proven one by one.
-    pub fn set_singles(&mut self, singles: crate::SinglesProof) {
-        self.method.singles = singles;
+    /// While more comes in than can be proven for forwarding, singles are proven in sums, at a third of the price.
+    pub fn set_pressed(&mut self, pressed: bool) {
+        self.method.singles = if pressed { crate::SinglesProof::Sums } else { self.config.singles };
     }
 
     /// Judges a batch. `now`: the time by which messages expire and by which "early" and "late" are told for forwarding; in a
@@ -266,7 +266,7 @@ impl Verifier {
         }
         for claim in judged.proven() {
             if let Some((data_root, data)) = claim.vote() {
-                self.votes.insert(data_root, data, claim.members());
+                self.votes.insert(data_root, data, claim.members(), claim.arrival());
             }
             if let Some((root, signature)) = claim.proposal_root() {
                 self.proposals.insert(root, signature);

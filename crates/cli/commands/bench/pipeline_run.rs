@@ -69,6 +69,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         n_forgers: args.forgers,
         junk_percent: args.junk,
         offenders: args.offenders,
+        surrounders: args.surrounders,
     };
     let place = Place::new(args.data_dir.as_deref())?;
     let files = Files {

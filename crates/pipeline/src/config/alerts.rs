@@ -50,7 +50,7 @@ impl AlertsConfig {
             if self.routes[..nth].iter().any(|other| other.name == route.name) {
                 wrong(at("name"), format!("{:?} is used twice", route.name));
             }
-            if !super::is_http(&route.url) {
+            if !super::check::is_http(&route.url) {
                 wrong(at("url"), "is not an http(s) address".into());
             }
             for (nth, label) in route.labels.iter().enumerate() {

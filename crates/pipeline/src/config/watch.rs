@@ -184,7 +184,7 @@ impl KillSwitchConfig {
                 }
             }
             (None, Some(url)) => {
-                if !super::is_http(url) {
+                if !super::check::is_http(url) {
                     wrong(at(".url"), "is not an http(s) address".into());
                 }
                 match (&self.secret_file, &self.secret_env) {

@@ -1,6 +1,6 @@
 //! Who claims to have signed what. Signing roots are computed here, from the very thing that becomes [`crate::Signed`].
 
-use crate::{Heard, PeerBytes, SourceKind};
+use crate::{Heard, PeerBytes, SourceKind, UnixNs};
 use consensus::{
     AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId, SignatureBytes,
     Slot, ValidatorIndex, sha256, signing_root,
@@ -231,6 +231,11 @@ impl Claim {
 
     pub(crate) fn members(&self) -> &[ValidatorIndex] {
         self.members.as_slice()
+    }
+
+    /// Of the earliest message that made it.
+    pub(crate) fn arrival(&self) -> UnixNs {
+        self.heard.at
     }
 }
 

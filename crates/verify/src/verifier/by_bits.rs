@@ -101,7 +101,8 @@ impl Verifier {
                 Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
                 Resolution::Later => self.park(job, ledger),
                 Resolution::Certain(only) => {
-                    if self.votes.covers(job.data_root, only.members.as_slice()) {
+                    let members = only.members.as_slice();
+                    if self.votes.covers(job.data_root, members) && !self.votes.came_first(job.data_root, members, job.heard.at) {
                         ledger.settle(job.item, Outcome::Duplicate);
                         continue;
                     }
