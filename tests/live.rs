@@ -4,25 +4,16 @@
 mod common;
 
 use common::running::{PATIENCE, Running, free_port};
+use common::staged::{Stage, get, runtime};
 use common::{capture, slashwatch, stderr};
 use simulator::{Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
-
-/// One GET, one body.
-fn get(address: SocketAddr, path: &str) -> Option<serde_json::Value> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let body = text.split_once("\r\n\r\n")?.1;
-    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
-}
 
 /// Accepts webhook deliveries until dropped; gives `(finding id, idempotency key)` of each.
 fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
@@ -62,36 +53,14 @@ fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
     received
 }
 
-struct Stage {
-    dir: tempfile::TempDir,
-    config: PathBuf,
-    api: SocketAddr,
-}
-
-/// Writes a configuration for a simulated network.
-fn stage(network: &SimNetwork, more: &str) -> Stage {
-    let dir = tempfile::tempdir().expect("a fresh directory");
-    let api = free_port();
-    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
-    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
-    let text = format!(
-        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
-         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
-        network.peers()
-    );
-    let config = dir.path().join("slashwatch.toml");
-    std::fs::write(&config, text).expect("writable");
-    Stage { dir, config, api }
-}
-
 #[test]
 fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_process_killed() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let runtime = runtime();
     let scenario = Scenario { slots: 12, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
     println!("seed {}", scenario.seed);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let hook = free_port();
-    let stage = stage(
+    let stage = Stage::new(
         &network,
         &format!("[[alerts.routes]]\nname = \"ops\"\nurl = \"http://{hook}/\"\nsecret_env = \"SLASHWATCH_TEST_SECRET\"\n"),
     );
@@ -169,7 +138,7 @@ fn a_port_in_use_and_a_node_that_is_away_are_told_with_what_to_do() {
 
 #[test]
 fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let runtime = runtime();
     let scenario = Scenario { slots: 8, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 8) };
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let dir = tempfile::tempdir().expect("a fresh directory");

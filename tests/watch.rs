@@ -2,71 +2,19 @@
 
 mod common;
 
-use common::running::{PATIENCE, Running, free_port};
+use common::running::Running;
+use common::staged::{Stage, runtime, wait_until};
 use common::{run, slashwatch, stderr};
 use consensus::{ForkName, PresetName};
 use serde_json::Value;
 use simulator::{STAKED_KEYS, Scenario, SecondMachine, SimNetwork, write_capture};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
-
-/// One GET, one body.
-fn get(address: SocketAddr, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let body = text.split_once("\r\n\r\n")?.1;
-    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
-}
-
-/// Asks again until the answer is as wanted.
-fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    let mut last = Value::Null;
-    while Instant::now() < until {
-        if let Some(answer) = get(address, path) {
-            if wanted(&answer) {
-                return answer;
-            }
-            last = answer;
-        }
-        std::thread::yield_now();
-    }
-    let n = last["findings"].as_array().map_or(0, Vec::len);
-    panic!("{path} never was as wanted; last, with {n} findings: {last}");
-}
-
-struct Stage {
-    dir: tempfile::TempDir,
-    config: PathBuf,
-    api: SocketAddr,
-}
-
-fn stage(network: &SimNetwork, more: &str) -> Stage {
-    let dir = tempfile::tempdir().expect("a fresh directory");
-    let api = free_port();
-    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
-    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
-    std::fs::write(dir.path().join("secret"), "hunter2").expect("writable");
-    let text = format!(
-        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
-         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
-        network.peers()
-    );
-    let config = dir.path().join("slashwatch.toml");
-    std::fs::write(&config, text).expect("writable");
-    Stage { dir, config, api }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
-}
+use std::time::Duration;
 
 /// Stops the second machine when called, as a remote signer's own switch would. Gives the bodies it was sent.
 fn signer(second_machine: SecondMachine) -> (SocketAddr, Receiver<Value>) {
@@ -105,7 +53,8 @@ fn staked(with_kill_switch: bool) -> usize {
     let kill_switch = format!("kill_switch = {{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}\n");
     let group =
         format!("[[watch.groups]]\nname = \"staked\"\nkeys = [\"{first}-{last}\"]\nlabels = {{ operator = \"staked\" }}\n");
-    let stage = stage(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
+    let stage = Stage::new(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
+    std::fs::write(stage.dir.path().join("secret"), "hunter2").expect("writable");
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
@@ -171,7 +120,7 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let scenario = Scenario { slots: 10, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
     let (first, last) = (scenario.operator[0], scenario.operator[11]);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
-    let stage = stage(&network, "");
+    let stage = Stage::new(&network, "");
     let stop = script(stage.dir.path(), "echo stopped");
     let fired = || std::fs::read_to_string(stage.dir.path().join("fired")).unwrap_or_default();
     let group = format!(
@@ -221,7 +170,7 @@ fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     let runtime = runtime();
     let scenario = Scenario { slots: 60, slot_duration: Duration::from_millis(1000), ..Scenario::quiet(64) };
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
-    let stage = stage(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
+    let stage = Stage::new(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
     let keys = stage.dir.path().join("keys.csv");
     std::fs::write(&keys, "group,key\nacme,1-3\n").expect("writable");
     let running = Running::start(&stage.config);

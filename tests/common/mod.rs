@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod running;
+pub mod said;
+pub mod staged;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

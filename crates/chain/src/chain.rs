@@ -12,6 +12,7 @@
 //! refused. Nothing is allocated in proportion to a number in a vote.
 
 use crate::ChainError;
+use crate::builders::MAX_BUILDERS;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
@@ -363,6 +364,7 @@ impl Chain {
         let network = self.network.clone();
         let preset = network.preset();
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
+        self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         let snapshot = Snapshot::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {

@@ -72,7 +72,10 @@ impl Verifier {
                 }
                 None => Triage::Ordinary,
             },
-            MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Triage::Ordinary,
+            MessageKind::Attestation { .. }
+            | MessageKind::AttestationByBits
+            | MessageKind::PayloadAttestation
+            | MessageKind::PayloadBid => Triage::Ordinary,
         }
     }
 

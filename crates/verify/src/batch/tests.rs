@@ -6,7 +6,7 @@ use crate::bls::tests::{secret, sign};
 use crate::repute::Reputes;
 use crate::{Heard, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
-use consensus::{AttestationData, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
@@ -18,6 +18,10 @@ struct Keys(Vec<Option<PublicKey>>);
 impl KeySource for Keys {
     fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey> {
         self.0.get(usize::try_from(validator.as_u64()).ok()?)?.as_ref()
+    }
+
+    fn builder_key(&self, _: BuilderIndex) -> Option<&PublicKey> {
+        None
     }
 }
 
