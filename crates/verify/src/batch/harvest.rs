@@ -7,6 +7,7 @@ use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
 /// What a batch proved, in order of claims; of the votes first the aggregates, then the singles, summed per unit.
+#[derive(Debug)]
 pub(crate) struct Harvest {
     pub(crate) votes: Vec<Signed<Vote>>,
     pub(crate) proposals: Vec<Signed<Proposal>>,
