@@ -19,8 +19,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021.
+    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021, or any scenario.
     Demo {
+        /// One of scenarios/*.toml, or your own, played live; it says how many slots, which validators, and the seed.
+        #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
+        scenario: Option<PathBuf>,
         /// Slots to run; the incident is over well before the default ends.
         #[arg(long, default_value_t = 24)]
         slots: u64,

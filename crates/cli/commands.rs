@@ -37,10 +37,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
         }
-        Command::Demo { slots, slot_ms, validators, listen, seed, stay, data_dir } => {
+        Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir } => {
             // The simulated vandal repeats messages on purpose, and gossipsub says so each time.
             log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
-            demo::demo(demo::Options { slots, slot_ms, validators, listen, seed, stay, data_dir })
+            demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),

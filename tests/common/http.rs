@@ -108,6 +108,21 @@ pub struct Stage {
     pub api: SocketAddr,
 }
 
+impl Stage {
+    /// All rows of a list of the API (`findings`, `incidents`), page by page.
+    pub fn all(&self, list: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(self.api, &format!("/v1/{list}?limit=500{cursor}")).expect("the API answers");
+            rows.extend(page[list].as_array().expect("a list").iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+}
+
 /// `more` is added to the configuration. The file `secret` lies beside it.
 pub fn stage(network: &SimNetwork, more: &str) -> Stage {
     let dir = tempfile::tempdir().expect("a fresh directory");

@@ -4,6 +4,7 @@
 
 pub mod http;
 pub mod running;
+pub mod said;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@ mod contexts;
 pub use contexts::{Contexts, MAX_CANDIDATES};
 
 use crate::ChainError;
+use crate::builders::MAX_BUILDERS;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
@@ -326,6 +327,7 @@ impl Chain {
         let preset = network.preset();
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
         self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
+        self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         let snapshot = Snapshot::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {

@@ -16,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod builders;
 mod chain;
 mod contest;
 mod error;

@@ -6,9 +6,10 @@
 //! Limits: [`MAX_VALIDATORS`]; [`MAX_VERSIONS`] versions of at most [`MAX_OVERLAY`] differing entries.
 
 use crate::ChainError;
+use crate::builders::Builders;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use blst::min_pk::{AggregatePublicKey, PublicKey};
-use consensus::{Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
+use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tracing::warn;
@@ -81,6 +82,7 @@ pub struct Registry {
     /// Later states that named another key for a known index; the first one stays.
     conflicting_keys: u64,
     dropped_versions: u64,
+    builders: Builders,
 }
 
 /// How another state's registry differs from the current one.
@@ -131,6 +133,18 @@ impl Registry {
             slashed: record.balance & SLASHED_BIT != 0,
             effective_balance: Gwei::new(u64::from(record.balance & !SLASHED_BIT) * GWEI_PER_ETH),
         })
+    }
+
+    /// The checked key of a builder, as the latest state had it; `None` for an unknown index or a key that is no valid point.
+    pub fn builder_key(&self, builder: BuilderIndex) -> Option<&PublicKey> {
+        self.builders.key(builder)
+    }
+
+    /// A state's builders: the latest state's count, since an index can go to another builder.
+    pub(crate) fn take_builders(&mut self, slot: Slot, keys: Vec<PubkeyBytes>) {
+        if slot >= self.slot {
+            self.builders.take(keys);
+        }
     }
 
     /// Whether sums of different keys coincide, as in test networks whose secret keys are 1, 2, 3, ..., in whatever order. There a good

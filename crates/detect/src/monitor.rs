@@ -11,7 +11,8 @@
 //! ```
 //!
 //! **Time** is that of the messages. A slot is evaluated once a message (or, live, the clock when nothing waits) is from the
-//! slot after the next, in order and exactly once, however the batches were cut: so a replay says what the watcher said.
+//! slot after the next, before that message is looked at ([`Monitor::turn_to`]), in order and exactly once, however the batches were
+//! cut: so a replay says what the watcher said.
 //! What only becomes provable after its slot was evaluated counts where it still fits and changes no verdict.
 //!
 //! **Cost.** One pass over a batch's votes fills the [`Facts`]: per validator a bit, and a byte looked up; detectors then read
@@ -186,6 +187,22 @@ impl Monitor {
         heard
     }
 
+    /// Messages that arrived at `until` are about to be looked at, and none from before waits: evaluates the slots that are over by then.
+    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> Heard {
+        let mut heard = Heard::default();
+        let mut signals = Vec::new();
+        for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
+            let view = View { facts: &self.facts, chain, labels };
+            for detector in &mut self.detectors {
+                detector.slot_ended(slot, &view, &mut signals);
+            }
+            self.book.take(signals.drain(..), &view, &mut heard);
+            self.book.slot_ended(slot, &mut heard);
+            self.facts.forget(slot);
+        }
+        heard
+    }
+
     /// One batch, after it was recorded.
     pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
         let (chain, labels) = (batch.chain, batch.labels);
@@ -197,15 +214,6 @@ impl Monitor {
         }
         let mut heard = Heard::default();
         self.book.take(signals.drain(..), &view, &mut heard);
-        for slot in self.slots_that_ended(chain.network().slot_at(batch.heard_until.0)) {
-            let view = View { facts: &self.facts, chain, labels };
-            for detector in &mut self.detectors {
-                detector.slot_ended(slot, &view, &mut signals);
-            }
-            self.book.take(signals.drain(..), &view, &mut heard);
-            self.book.slot_ended(slot, &mut heard);
-            self.facts.forget(slot);
-        }
         heard
     }
 

@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use chain::{Chain, PubkeyCache};
+mod common;
+
+use chain::Chain;
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
-    Spec, ValidatorIndex, signing_root,
+    ValidatorIndex, signing_root,
 };
 use detect::{Judged, Proofs, Unproven, judge, judge_operation};
 use evidence::finding_id;
 use index::{Conflict, StoredProposal, StoredVote};
+use simulator::Scenario;
 use simulator::keys::Keyring;
-use simulator::{Scenario, record};
-use sources::capture::{CaptureReader, Entry};
 use std::sync::Arc;
 use verify::{Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
 
@@ -23,19 +24,8 @@ struct Court {
 
 impl Court {
     fn new() -> Self {
-        let scenario = Scenario { slots: 1, ..Scenario::quiet(64) };
-        let (bytes, _) = record::capture_bytes(&scenario).unwrap();
-        let (mut config, mut state) = (None, None);
-        for located in CaptureReader::new(bytes.as_slice()) {
-            match located.unwrap().entry {
-                Entry::Config(text) => config = Some(text),
-                Entry::State(ssz) => state = Some(ssz),
-                _ => {}
-            }
-        }
-        let spec = Spec::from_yaml(&config.unwrap()).unwrap();
-        let chain = Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        Self { chain, keys: Keyring::from_seed(scenario.seed) }
+        let scenario = Scenario::quiet(64);
+        Self { chain: common::quiet_chain(&scenario), keys: Keyring::from_seed(scenario.seed) }
     }
 
     fn vote(&self, source: u64, target: u64, head: u8, signers: &[u64], at: u64) -> Arc<StoredVote> {

@@ -5,15 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use chain::{BlockFacts, Chain, Contexts, PubkeyCache};
+mod common;
+
+use chain::{BlockFacts, Chain, Contexts};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, ForkName, IndexedAttestation,
-    Offence, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, Spec, ValidatorIndex, sha256,
+    Offence, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender};
 use evidence::{Evidence, EvidenceKind, Finding, Included, Punishable, Slashable, Time};
-use simulator::{Scenario, record};
-use sources::capture::{CaptureReader, Entry};
+use simulator::Scenario;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
@@ -39,18 +40,8 @@ struct Days {
 
 impl Days {
     fn new(seed: u64) -> Self {
-        let scenario = Scenario { slots: 1, slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(N_VALIDATORS) };
-        let (bytes, _) = record::capture_bytes(&scenario).unwrap();
-        let (mut config, mut state) = (None, None);
-        for located in CaptureReader::new(bytes.as_slice()) {
-            match located.unwrap().entry {
-                Entry::Config(text) => config = Some(text),
-                Entry::State(ssz) => state = Some(ssz),
-                _ => {}
-            }
-        }
-        let spec = Spec::from_yaml(&config.unwrap()).unwrap();
-        let chain = Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        let scenario = Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(N_VALIDATORS) };
+        let chain = common::quiet_chain(&scenario);
         let head = chain.head();
         let monitor = Monitor::new(&DetectConfig::default(), chain.network());
         Self {
@@ -175,6 +166,8 @@ impl Days {
         self.waiting = later;
         let included: Vec<(Root, Included)> =
             due.into_iter().map(|(_, id)| (id, Included { slot, block_root: head.1 })).collect();
+        let over = self.monitor.turn_to(UnixNs(start), &self.chain, &NoLabels);
+        self.note(slot, over);
         let heard = self.monitor.observe(&Batch {
             verified: &verified,
             offenders: &offenders,

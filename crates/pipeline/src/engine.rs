@@ -207,6 +207,9 @@ impl Engine {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
         // While messages wait, time for the detectors is that of the messages: a backlog is not a silent network.
+        let earliest = batch.iter().map(|message| message.received_at).min().unwrap_or(now);
+        let over = self.monitor.turn_to(earliest.min(now), &self.chain, &**self.roster.labels());
+        let said = self.write_down(over)?;
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
         self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
@@ -215,7 +218,7 @@ impl Engine {
         if self.roster.observe(&verified, &self.chain, epoch)? {
             self.desk.set_labels(self.roster.labels().clone());
         }
-        let processed = self.settle(verified)?;
+        let processed = self.settle(verified, said)?;
         self.prune(now)?;
         Ok(processed)
     }
@@ -254,15 +257,16 @@ impl Engine {
     /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
-        let processed = self.settle(verified)?;
+        let processed = self.settle(verified, Vec::new())?;
         let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
         self.store.put_incidents(&last_words.incidents)?;
         Ok(processed)
     }
 
-    /// What was verified, judged and written.
-    fn settle(&mut self, verified: Verified) -> Result<Processed, EngineError> {
-        let recorded = self.judge_and_record(&verified)?;
+    /// What was verified, judged and written. `said`: recorded before, in the same call.
+    fn settle(&mut self, verified: Verified, said: Vec<Recorded>) -> Result<Processed, EngineError> {
+        let mut recorded = said;
+        recorded.extend(self.judge_and_record(&verified)?);
         self.index.commit()?;
         self.count(&verified.outcomes, &recorded);
         Ok(Processed { reports: verified.outcomes, recorded })
@@ -316,7 +320,7 @@ impl Engine {
                 included.push((id, inclusion));
             }
         }
-        recorded.extend(self.detect(verified, &offenders, &included, recorded_at)?);
+        recorded.extend(self.detect(verified, &offenders, &included)?);
         Ok(recorded)
     }
 
@@ -326,10 +330,9 @@ impl Engine {
         verified: &Verified,
         offenders: &[Offender],
         included: &[(consensus::Root, Included)],
-        recorded_at: Time,
     ) -> Result<Vec<Recorded>, EngineError> {
         let peers = std::mem::take(&mut self.peer_news);
-        let mut heard = self.monitor.observe(&detect::Batch {
+        let heard = self.monitor.observe(&detect::Batch {
             verified,
             offenders,
             included,
@@ -338,6 +341,11 @@ impl Engine {
             labels: &**self.roster.labels(),
             heard_until: self.heard_until,
         });
+        self.write_down(heard)
+    }
+
+    /// What the detectors said, stored.
+    fn write_down(&mut self, mut heard: detect::Heard) -> Result<Vec<Recorded>, EngineError> {
         if !heard.incidents.is_empty() {
             for incident in &heard.incidents {
                 tracing::info!(kind = incident.kind, state = incident.state.as_str(), id = %incident.id, "incident");
@@ -351,6 +359,7 @@ impl Engine {
         if heard.anomalies.is_empty() {
             return Ok(Vec::new());
         }
+        let recorded_at = Time::from_unix_ns((self.clock)().0);
         for anomaly in &mut heard.anomalies {
             anomaly.recorded_at = recorded_at;
         }

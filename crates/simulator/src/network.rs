@@ -12,14 +12,16 @@
 //! Only what was handed to at least one listener is entered into the ledger: a crime that nobody could hear is none.
 
 use crate::error::SimError;
+use crate::expected::Seen;
 use crate::genesis::config_yaml;
 use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
 use crate::message::Sent;
 use crate::node::{self, Node, unix_ns};
 use crate::scenario::Scenario;
 use crate::world::World;
-use consensus::{Root, Slot};
+use consensus::{Root, Slot, ValidatorIndex};
 use sources::gossip::{GossipControl, StatusView};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -98,7 +100,7 @@ impl SimNetwork {
         // Dropped on any way out before the end, it takes the nodes down that are up already.
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        let head = StatusView { head_root: world.genesis.block_root, ..StatusView::default() };
+        let head = StatusView { head_root: world.head(), ..StatusView::default() };
         let (status, status_seen) = watch::channel(head);
         let mut nodes = Vec::new();
         for number in 0..world.scenario.n_nodes {
@@ -107,7 +109,8 @@ impl SimNetwork {
             let network = Arc::new(world.network.clone());
             nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), stop.clone()).await?);
         }
-        let truth = Arc::new(Mutex::new(GroundTruth::default()));
+        let truth = GroundTruth::of(&world.scenario, |expected| expected.seen == Seen::Everywhere);
+        let truth = Arc::new(Mutex::new(truth));
         let (progress_in, progress) = watch::channel(Progress::default());
         let (state_ssz, genesis_validators_root) = (world.genesis.state_ssz.clone(), world.genesis.validators_root);
         let second_machine = SecondMachine::default();
@@ -210,6 +213,7 @@ struct Batch {
     slot: Slot,
     messages: Vec<Sent>,
     head: Root,
+    slashed: BTreeMap<ValidatorIndex, Slot>,
 }
 
 /// Signing takes time that the async threads do not have: a thread plays ahead of the clock. It ends with its channel.
@@ -218,7 +222,7 @@ fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
     let play = move || {
         for slot in (1..=world.scenario.slots).map(Slot::new) {
             let messages = world.play(slot);
-            if batches.blocking_send(Batch { slot, messages, head: world.head() }).is_err() {
+            if batches.blocking_send(Batch { slot, messages, head: world.head(), slashed: world.slashed() }).is_err() {
                 return;
             }
         }
@@ -259,6 +263,7 @@ impl Crier {
                 tokio::time::sleep(until(self.genesis_ns.saturating_add(message.at_ns))).await;
                 self.send(&message).await;
             }
+            lock(&self.truth).slashed = batch.slashed;
             self.status.send_modify(|status| {
                 status.head_slot = batch.slot;
                 status.head_root = batch.head;

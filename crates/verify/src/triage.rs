@@ -113,7 +113,10 @@ impl Verifier {
                 }
                 None => Triage::Ordinary,
             },
-            MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Triage::Ordinary,
+            MessageKind::Attestation { .. }
+            | MessageKind::AttestationByBits
+            | MessageKind::PayloadAttestation
+            | MessageKind::PayloadBid => Triage::Ordinary,
         }
     }
 

@@ -5,14 +5,15 @@
 //! 3. votes by bits: aggregates, attestations inside blocks, single votes before Electra, and those parked that the chain's news may help.
 //!    First those whose committees are certain; then the others, candidate by candidate.
 //!
-//! Each in a file of its own beside this one.
+//! Then what no rule punishes (Gloas). Each in a file of its own beside this one.
 
 mod blocks;
 mod by_bits;
 mod named;
+mod statements;
 mod strangers;
 
-use crate::batch::{Judged, Judgement, Method, prove};
+use crate::batch::{Harvest, Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
@@ -28,6 +29,7 @@ use consensus::{Network, Root, ShufflingId, SignatureBytes, Slot, ValidatorIndex
 use named::SlashingJob;
 use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
+use statements::StatementJob;
 use std::collections::HashMap;
 use strangers::Strangers;
 
@@ -55,6 +57,8 @@ pub struct Verifier {
     /// The first proven block of each slot and proposer: a second one is not passed on.
     first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
+    /// Proven statements by who says what, with the one signature that is valid.
+    statements: Recent<Root, SignatureBytes>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
     ballots: Recent<Root, ()>,
     /// Shufflings in which most of some committees were proven to have signed: such a one is right, however old the registry behind it.
@@ -102,6 +106,7 @@ struct Intake {
     slashings: Vec<SlashingJob>,
     named: Vec<Job>,
     by_bits: Vec<Job>,
+    statements: Vec<StatementJob>,
 }
 
 impl Verifier {
@@ -129,6 +134,7 @@ impl Verifier {
             blocks: Recent::new(config.remembered_roots),
             first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
+            statements: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
             confirmed: Recent::new(CONFIRMED),
             parking: Parking::new(config.parking),
@@ -164,6 +170,7 @@ impl Verifier {
         self.prove_blocks(chain, &mut intake, now, &mut ledger);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
+        self.prove_statements(chain, intake.statements, &mut ledger);
         ledger.close()
     }
 
@@ -247,6 +254,9 @@ impl Verifier {
                 Ok((Decoded::ProposerSlashing(slashing, fork), _)) => {
                     intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
                 }
+                Ok((Decoded::Statement(statement, signature), _)) => {
+                    intake.statements.push(StatementJob { item, heard, statement, signature });
+                }
                 Ok((Decoded::Vote(ballot), data_root)) => intake.take_vote(item, heard, ballot, data_root, n_bytes, now),
             }
         }
@@ -272,9 +282,10 @@ impl Verifier {
                 self.proposals.insert(root, signature);
             }
         }
-        let (votes, proposals) = judged.harvest();
+        let Harvest { votes, proposals, statements } = judged.harvest();
         ledger.verified.votes.extend(votes);
         ledger.verified.proposals.extend(proposals);
+        ledger.verified.statements.extend(statements);
         judged
     }
 }
@@ -283,7 +294,11 @@ impl Verifier {
 fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
     let root = match &decoded {
         Decoded::Vote(ballot) => ballot.data().root(),
-        Decoded::Block(..) | Decoded::Header(_) | Decoded::AttesterSlashing(..) | Decoded::ProposerSlashing(..) => Root::ZERO,
+        Decoded::Block(..)
+        | Decoded::Header(_)
+        | Decoded::AttesterSlashing(..)
+        | Decoded::ProposerSlashing(..)
+        | Decoded::Statement(..) => Root::ZERO,
     };
     (decoded, root)
 }

@@ -53,6 +53,8 @@ fn no_bytes_make_it_panic() {
         MessageKind::ProposerSlashing,
         MessageKind::BlobSidecar { index: 0 },
         MessageKind::DataColumnSidecar { index: 1 },
+        MessageKind::PayloadAttestation,
+        MessageKind::PayloadBid,
     ];
     for capture in captures() {
         let mut chain = capture.chain();

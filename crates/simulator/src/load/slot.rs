@@ -111,6 +111,7 @@ impl Load {
             randao_reveal: self.keys.sign(by, self.signing_root(Root::from(epoch_root), DomainType::Randao, slot)),
             graffiti: graffiti("slashwatch load"),
             attestations: self.votes_of_last_slot.take().into_iter().collect(),
+            slashings: crate::slasher::Operations::default(),
         };
         let message = BeaconBlockHeader {
             slot,
