@@ -6,7 +6,7 @@
 use crate::exit::FAILED;
 use anyhow::Context as _;
 use evidence::Finding;
-use pipeline::config::{Config, GroupConfig, KillSwitchConfig, TriggerConfig};
+use pipeline::config::{Config, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use pipeline::run::Watcher;
 use simulator::{Crime, STAKED_KEYS, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +88,7 @@ fn watched(keys: String) -> GroupConfig {
             secret_env: None,
             timeout: Duration::from_secs(5),
             on: vec![TriggerConfig::Offence],
+            members: MembersConfig::Named,
         }),
     }
 }
