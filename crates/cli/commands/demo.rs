@@ -8,7 +8,7 @@ use crate::exit::FAILED;
 use anyhow::Context as _;
 use consensus::Network;
 use evidence::{Finding, Incident};
-use pipeline::config::{Config, GroupConfig, KillSwitchConfig, TriggerConfig};
+use pipeline::config::{Config, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use pipeline::run::Watcher;
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +106,7 @@ fn watched(keys: String) -> GroupConfig {
             secret_env: None,
             timeout: Duration::from_secs(5),
             on: vec![TriggerConfig::Offence],
+            members: MembersConfig::Named,
         }),
     }
 }
