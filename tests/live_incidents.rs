@@ -5,9 +5,9 @@
 
 mod common;
 
+use common::http::{Stage, runtime, stage};
 use common::running::{PATIENCE, Running};
 use common::said::{proven, said};
-use common::http::{runtime, stage};
 use simulator::{GroundTruth, Reckoning, Scenario, SimNetwork};
 use std::collections::BTreeSet;
 use std::path::Path;

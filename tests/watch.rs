@@ -36,7 +36,7 @@ fn staked(with_kill_switch: bool) -> usize {
     let kill_switch = format!("kill_switch = {{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}\n");
     let group =
         format!("[[watch.groups]]\nname = \"staked\"\nkeys = [\"{first}-{last}\"]\nlabels = {{ operator = \"staked\" }}\n");
-    let stage = Stage::new(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
+    let stage = stage(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
     std::fs::write(stage.dir.path().join("secret"), "hunter2").expect("writable");
     let running = Running::start(&stage.config);
     running.wait_for("watching");
@@ -200,7 +200,7 @@ fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     let runtime = runtime();
     let scenario = Scenario { slots: 60, slot_duration: Duration::from_millis(1000), ..Scenario::quiet(64) };
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
-    let stage = Stage::new(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
+    let stage = stage(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
     let keys = stage.dir.path().join("keys.csv");
     std::fs::write(&keys, "group,key\nacme,1-3\n").expect("writable");
     let running = Running::start(&stage.config);

@@ -61,10 +61,8 @@ impl Metrics {
             counter
         };
         let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
-        let not_listed = counter(
-            "slashwatch_pairs_not_listed_total",
-            "Contradicting pairs beyond those listed per validator, epoch and kind",
-        );
+        let not_listed =
+            counter("slashwatch_pairs_not_listed_total", "Contradicting pairs beyond those listed per validator, epoch and kind");
         let submissions =
             counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
         for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {

@@ -66,13 +66,13 @@ fn stored(store: &Store, validator: ValidatorIndex, epoch: Epoch, offence: Offen
 impl Case {
     fn of(conflict: &Conflict, preset: &Preset) -> Self {
         match conflict {
-            Conflict::DoubleVote { validator, first, second } => Self {
+            Conflict::DoubleVote { validator, first, second, .. } => Self {
                 offence: Offence::DoubleVote,
                 validator: *validator,
                 epoch: first.data.target.epoch,
                 roots: [first.data_root, second.data_root],
             },
-            Conflict::Surround { validator, surrounding, surrounded } => {
+            Conflict::Surround { validator, surrounding, surrounded, .. } => {
                 let later = [surrounding, surrounded].into_iter().max_by_key(|side| (side.data.slot, side.data.target.epoch));
                 Self {
                     offence: Offence::SurroundVote,
@@ -115,7 +115,12 @@ mod tests {
     }
 
     fn double(validator: u64, epoch: u64, nth: u8) -> Conflict {
-        Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: vote(epoch, 0), second: vote(epoch, nth) }
+        Conflict::DoubleVote {
+            validator: ValidatorIndex::new(validator),
+            first: vote(epoch, 0),
+            second: vote(epoch, nth),
+            arrivals: [UnixNs(0); 2],
+        }
     }
 
     fn record(store: &Store, epoch: u64, nth: u8) {
@@ -148,7 +153,12 @@ mod tests {
         };
         let mut quota = Quota::default();
         assert_eq!([(5, 3), (5, 4), (6, 3)].map(|(validator, epoch)| admitted(&mut quota, validator, epoch)), [MAX_LISTED; 3]);
-        let surround = Conflict::Surround { validator: ValidatorIndex::new(5), surrounding: vote(3, 1), surrounded: vote(2, 1) };
+        let surround = Conflict::Surround {
+            validator: ValidatorIndex::new(5),
+            surrounding: vote(3, 1),
+            surrounded: vote(2, 1),
+            arrivals: [UnixNs(0); 2],
+        };
         assert!(quota.admits(&surround, &Preset::MINIMAL, &store).unwrap(), "another kind has room of its own");
         // Sixty are stored, of them one in another epoch: five more of this one, and those again that are there.
         (41..=99).for_each(|nth| record(&store, 3, nth));

@@ -256,10 +256,10 @@ mod tests {
         let root = |n: u64| Root::from(consensus::sha256(&n.to_be_bytes()));
         for source in 0..5000 {
             seen.tick();
-            seen.insert(root(source), &with_source(source), &validators(7..8));
+            seen.insert(root(source), &with_source(source), &validators(7..8), UnixNs(0));
             if source % 100 == 0 {
                 let start = 10 + source;
-                seen.insert(Root::ZERO, &with_source((1 << 20) - 1), &validators(start..start + 100));
+                seen.insert(Root::ZERO, &with_source((1 << 20) - 1), &validators(start..start + 100), UnixNs(0));
             }
         }
         let known = &seen.by_target[&target];
@@ -276,6 +276,7 @@ mod tests {
                 root(source),
                 &AttestationData { source: with_source(source).source, ..data(Epoch::new(5)) },
                 &validators(8..9),
+                UnixNs(0),
             );
         }
         assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_live < 2);

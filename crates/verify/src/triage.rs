@@ -24,6 +24,10 @@ const BLOCK_PROPOSER: usize = 108;
 const BLOB_SIDECAR_PROPOSER: usize = 8 + 131_072 + 96 + 8;
 /// In a `DataColumnSidecar`: index 8, three offsets of 4, then the header's slot 8.
 const COLUMN_SIDECAR_PROPOSER: usize = 28;
+/// In a `PayloadAttestationMessage`: index 8, block root 32.
+const PAYLOAD_VOTE_SLOT: usize = 40;
+/// In a `SignedExecutionPayloadBid`: offset 4, signature 96, four roots, fee recipient 20, gas limit 8, builder 8.
+const PAYLOAD_BID_SLOT: usize = 4 + 96 + 4 * 32 + 36;
 /// Roots of data kept at hand: a slot has a few, and floods are not to grow it.
 const MAX_ROOTS: usize = 4096;
 
@@ -148,6 +152,9 @@ pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
         MessageKind::Block => BLOCK_PROPOSER,
         MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER,
         MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER,
+        MessageKind::PayloadAttestation => 0,
+        // Signed by a builder, whose index counts elsewhere.
+        MessageKind::PayloadBid => return None,
     };
     u64_at(&message.bytes, at)
 }
@@ -164,6 +171,8 @@ pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
         MessageKind::Block => BLOCK_PROPOSER - 8,
         MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
         MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
+        MessageKind::PayloadAttestation => PAYLOAD_VOTE_SLOT,
+        MessageKind::PayloadBid => PAYLOAD_BID_SLOT,
     };
     u64_at(&message.bytes, at).map(Slot::new)
 }
