@@ -142,7 +142,20 @@ fn two_processes_cannot_share_a_data_directory() {
 
 #[test]
 fn wrong_usage_and_config_are_64() {
-    for args in [&["replay"][..], &["no-such-command"], &["run"], &["config", "check", "/nonexistent.toml"]] {
+    let cases = [
+        &["replay"][..],
+        &["no-such-command"],
+        &["run"],
+        &["config", "check", "/nonexistent.toml"],
+        &["bench", "index", "--validators", "0"],
+        &["bench", "index", "--epochs", "0"],
+        &["bench", "index", "--batches-per-slot", "0"],
+        &["bench", "index", "--participation", "101"],
+        &["bench", "index", "--minority", "-1"],
+        &["bench", "pipeline", "--validators", "5"],
+        &["bench", "pipeline", "--slots", "0"],
+    ];
+    for args in cases {
         let output = run(slashwatch().args(args));
         assert_eq!(output.status.code(), Some(USAGE), "{args:?}: {}", stderr(&output));
     }

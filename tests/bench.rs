@@ -19,6 +19,14 @@ fn has_fields(report: &Value, fields: &[&str]) {
     }
 }
 
+/// These and no others.
+fn has_only_fields(report: &Value, fields: &[&str]) {
+    has_fields(report, fields);
+    let unnamed: Vec<&String> =
+        report.as_object().expect("an object").keys().filter(|key| !fields.contains(&key.as_str())).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?} in {report}");
+}
+
 const PIPELINE: [&str; 12] = [
     "slots",
     "messages",
@@ -37,16 +45,43 @@ const PIPELINE: [&str; 12] = [
 #[test]
 fn verify_names_its_floor() {
     let report = report(&["verify", "--votes", "512", "--distinct-data", "2"]);
-    has_fields(&report, &["signatures", "cpu_us_per_signature", "decompress_us", "ratio"]);
+    has_only_fields(&report, &["signatures", "cpu_us_per_signature", "decompress_us", "ratio"]);
     assert_eq!(report["signatures"], 512);
     assert!(report["ratio"].as_f64().expect("a number") >= 1.0, "nothing is cheaper than its own part: {report}");
+}
+
+#[test]
+fn index_prints_the_contracts_fields_and_more_if_asked() {
+    let small = ["index", "--validators", "1000", "--epochs", "2", "--minority", "1", "--shape", "aggregates"];
+    let fields = [
+        "validators",
+        "epochs",
+        "votes",
+        "cpu_seconds",
+        "cpu_seconds_per_epoch",
+        "votes_per_cpu_second",
+        "growth_bytes_per_epoch",
+        "written_bytes_per_epoch",
+        "peak_rss_bytes",
+        "reopen_wall_seconds",
+        "late_vote_p99_us",
+        "offender_vote_p99_us",
+        "found",
+        "missed",
+        "false",
+    ];
+    let plain = report(&small);
+    has_only_fields(&plain, &fields);
+    assert_eq!((&plain["missed"], &plain["false"]), (&0.into(), &0.into()), "{plain}");
+    assert!(plain["found"].as_u64().expect("a count") > 0, "{plain}");
+    has_fields(&report(&[small.as_slice(), &["--details"]].concat()), &["late_vote_p50_us", "reopen_killed_wall_seconds"]);
 }
 
 /// Both runs, the second over real sockets, with liars among the peers.
 #[test]
 fn pipeline_finds_what_was_planted() {
     let plan = ["--validators", "4096", "--slots", "1", "--offenders", "5", "--forged", "40", "--junk", "40"];
-    let report = report(&[&["pipeline", "--over", "libp2p", "--lead-seconds", "8"], plan.as_slice()].concat());
+    let report = report(&[&["pipeline", "--over", "libp2p", "--lead-seconds", "8", "--details"], plan.as_slice()].concat());
     has_fields(&report, &PIPELINE);
     has_fields(&report["latency_ms"], &["p50", "p99", "max"]);
     assert_eq!((&report["found"], &report["missed"], &report["false"]), (&5.into(), &0.into(), &0.into()), "{report}");

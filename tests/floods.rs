@@ -18,8 +18,6 @@ use tokio::net::TcpStream;
 
 /// Whatever is awaited and does not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at something that nobody announces.
-const LOOK: Duration = Duration::from_millis(20);
 /// What a flood may add to the memory of this process, which makes the flood as well.
 const MEMORY: u64 = 400 << 20;
 
@@ -57,9 +55,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
             let received_at = verify::UnixNs(load.network().genesis_time * 1_000_000_000 + at_ns);
             match intake.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
                 Ok(message) => {
-                    while !feed.offer(message.clone()) {
-                        tokio::time::sleep(LOOK).await;
-                    }
+                    assert!(feed.send(message).await, "the watcher ended");
                     offered += 1;
                 }
                 Err(refusal) => *refused.entry(refusal.label()).or_default() += 1,
@@ -67,6 +63,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
         }
     }
     drop(feed);
+    let mut judged = watcher.snapshots();
     let settled = tokio::time::timeout(PATIENCE, async {
         loop {
             let stages = watcher.status().stages;
@@ -75,7 +72,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
             if outcomes.values().sum::<u64>() + parked == offered {
                 return outcomes;
             }
-            tokio::time::sleep(LOOK).await;
+            judged.changed().await.expect("the watcher runs");
         }
     });
     let outcomes = settled.await.expect("every message has its outcome");
@@ -123,26 +120,18 @@ fn port_of(address: &str) -> u16 {
     address.split('/').nth(4).and_then(|port| port.parse().ok()).expect("/ip4/../tcp/PORT/..")
 }
 
-/// Sends a vote again and again, under new names, until one arrives.
+/// Sends a vote as soon as somebody listens, and waits until it arrives.
 async fn is_heard(listener: &mut GossipHandle, speaker: &GossipHandle, topic: &str) {
     let topic: sources::topic::Topic = sources::topic::Topic::parse(topic).expect("a topic");
+    let mut peers = speaker.control.watch_peers();
     let heard = tokio::time::timeout(PATIENCE, async {
-        for n in 0u64.. {
-            // Any 240 bytes are a vote for the wire; before the mesh stands nobody takes them.
-            let _ = speaker.control.publish(topic, &[n.to_le_bytes(); 30].concat()).await;
-            let wait = tokio::time::timeout(LOOK * 10, async {
-                loop {
-                    match listener.events.recv().await {
-                        Some(GossipEvent::Message(_)) => return,
-                        Some(GossipEvent::Peer(_) | GossipEvent::ListeningOn(_)) => {}
-                        None => panic!("the listener ended"),
-                    }
-                }
-            });
-            if wait.await.is_ok() {
-                return;
-            }
+        // Any 240 bytes are a vote for the wire; before somebody has subscribed nobody takes them.
+        let mut n = 0u64;
+        while speaker.control.publish(topic, &[n.to_le_bytes(); 30].concat()).await.is_err() {
+            peers.changed().await.expect("the speaker runs");
+            n += 1;
         }
+        while !matches!(listener.events.recv().await.expect("the listener runs"), GossipEvent::Message(_)) {}
     });
     heard.await.expect("a message of an honest peer arrives");
 }

@@ -9,7 +9,7 @@ use common::{replay, run, slashwatch, stderr};
 use consensus::interchange::Interchange;
 use consensus::{ForkName, PresetName, Root};
 use serde_json::Value;
-use simulator::{Scenario, write_capture};
+use simulator::{Circumstance, Condition, Group, Scenario, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -247,6 +247,29 @@ fn an_audit_is_content_with_the_whole_file_and_names_what_is_missing() {
     let (code, report) = stage.audit(other.to_string().as_bytes());
     assert_eq!((code, &report["totals"]["contradictions"]), (Some(1), &1.into()), "{report}");
     assert_eq!(report["validators"][1]["contradictions"]["listed"][0]["kind"], "double_vote");
+}
+
+/// What was never listened to is no all-clear.
+#[test]
+fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
+    let silent = Circumstance { what: Condition::Offline, who: Group::Range(10, 2), from: 0, until: 1000 };
+    let stage = stage(&Scenario { slots: 48, circumstances: vec![silent], ..Scenario::quiet(64) });
+    let mut command = slashwatch();
+    command.args(["export", "interchange", "--data-dir"]).arg(stage.data()).args(["--validators", "3,10-11"]);
+    let output = run(&mut command);
+    let told = stderr(&output);
+    let file: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(told.contains("votes of epochs 0 to 5"), "{told}");
+    assert!(
+        told.contains("WARNING: 2 keys were never heard") && !told.contains(file["data"][0]["pubkey"].as_str().expect("text")),
+        "{told}"
+    );
+    for key in 1..3 {
+        assert!(told.contains(file["data"][key]["pubkey"].as_str().expect("text")), "{told}");
+    }
+    let (code, report) = stage.audit(&output.stdout);
+    assert_eq!((code, &report["totals"]["keys_never_heard"]), (Some(0), &2.into()), "{report}");
+    assert_eq!(report["coverage"], serde_json::json!({"epochs": {"first": "0", "last": "5"}, "gaps": []}));
 }
 
 #[test]

@@ -4,8 +4,11 @@ mod common;
 
 use common::{run, slashwatch, stderr};
 use serde_json::Value;
+use simulator::record::GENESIS_TIME;
 use simulator::{Circumstance, Condition, Group, Scenario, Wear, write_capture};
+use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 struct Said {
@@ -38,10 +41,29 @@ impl Said {
 }
 
 fn replay(scenario: &Scenario, list: &str) -> Said {
+    replay_with_gap(scenario, list, 0..0)
+}
+
+/// `deaf`: slots during which nothing was recorded.
+fn replay_with_gap(scenario: &Scenario, list: &str, deaf: Range<u64>) -> Said {
     println!("seed {}", scenario.seed);
     let dir = tempfile::tempdir().expect("a fresh directory");
     let at = |name: &str| dir.path().join(name);
-    write_capture(scenario, &at("simulated.e2s")).expect("the scenario can be played");
+    write_capture(scenario, &at("played.e2s")).expect("the scenario can be played");
+    let slot_ns = scenario.slot_duration.as_nanos() as u64;
+    let time = |slot: u64| GENESIS_TIME * 1_000_000_000 + slot * slot_ns;
+    let gap = time(deaf.start)..time(deaf.end);
+    let mut heard = CaptureWriter::create(&at("simulated.e2s")).expect("writable");
+    let mut n_unheard = 0;
+    for located in CaptureFile::open(&at("played.e2s")).expect("written above").entries().expect("readable") {
+        match located.expect("whole").entry {
+            Entry::Version => {}
+            Entry::Gossip(message) if gap.contains(&message.received_at.0) => n_unheard += 1,
+            entry => heard.entry(&entry).expect("writable"),
+        }
+    }
+    heard.sync().expect("writable");
+    assert_eq!(n_unheard > 0, !deaf.is_empty());
     std::fs::write(at("keys.csv"), list).expect("writable");
     let mut command = slashwatch();
     command.arg("replay").arg(at("simulated.e2s")).arg("--watch").arg(at("keys.csv"));
@@ -88,6 +110,35 @@ fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
     let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(60), from: 24, until: 64 };
     let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
     assert_eq!(said.incidents("missed_duties").len(), 0, "{:?}", said.incidents);
+}
+
+/// Everybody votes all the time; only nobody listens, for whole epochs or for parts of them.
+#[test]
+fn while_we_are_deaf_nobodys_misses_are_told() {
+    for deaf in [24..72, 28..72, 24..68, 30..33] {
+        let said = replay_with_gap(&quiet(136), LIST, deaf.clone());
+        assert_eq!(said.n_about_keys(), BTreeMap::new(), "{deaf:?}");
+    }
+}
+
+/// An outage that began before the gap and goes on after it is told all the same.
+#[test]
+fn what_is_missing_before_and_after_we_are_deaf_is_told() {
+    let said = replay_with_gap(&Scenario { circumstances: vec![offline(0, 16, 24, 104)], ..quiet(136) }, LIST, 48..72);
+    let missed = said.incidents("missed_duties");
+    assert!(!missed.is_empty(), "{:?}", said.incidents);
+    for incident in missed {
+        assert_eq!((&incident["details"]["group"], &incident["details"]["keys_missing"]), (&"red".into(), &16.into()));
+    }
+}
+
+#[test]
+fn of_slots_in_which_nothing_is_heard_nothing_is_told_however_few_they_are() {
+    for (from, until) in [(24, 64), (42, 46)] {
+        let everybody = Circumstance { what: Condition::Offline, who: Group::Percent(100), from, until };
+        let said = replay(&Scenario { circumstances: vec![everybody], ..quiet(120) }, LIST);
+        assert_eq!(said.n_about_keys(), BTreeMap::new(), "silence from {from} to {until}");
+    }
 }
 
 #[test]

@@ -7,21 +7,39 @@ mod common;
 
 use common::{ids, replay};
 use consensus::{ForkName, PresetName};
-use simulator::{Scenario, write_capture};
+use evidence::Time;
+use simulator::{GroundTruth, Scenario, write_capture};
 use sources::capture::{CaptureFile, CaptureWriter, Entry};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 fn check(scenario: &Scenario) {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let capture = dir.path().join("simulated.e2s");
     let truth = write_capture(scenario, &capture).expect("the scenario can be played");
-    let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
-    let found = ids(&replay(&capture, &dir.path().join("data"), &dir.path().join("found.jsonl")));
     let what = format!("{} {:?}, seed {}", scenario.fork, scenario.preset, scenario.seed);
+    compare(&truth, &replay(&capture, &dir.path().join("data"), &dir.path().join("found.jsonl")), &what);
+}
+
+/// Exactly the crimes that were committed, and of each one when either of its messages was first heard.
+fn compare(truth: &GroundTruth, findings: &[serde_json::Value], what: &str) {
+    let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    let found = ids(findings);
     let missed: Vec<_> = truth.crimes.iter().filter(|crime| !found.contains(&crime.finding_id.to_string())).collect();
     assert!(missed.is_empty(), "{what}: missed {missed:?}");
     let invented: Vec<_> = found.difference(&committed).collect();
     assert!(invented.is_empty(), "{what}: invented {invented:?}");
+    let times: BTreeMap<&str, [u64; 2]> = findings
+        .iter()
+        .map(|finding| {
+            let time = |name: &str| serde_json::from_value::<Time>(finding[name].clone()).expect("a time").as_unix_ns();
+            (finding["id"].as_str().expect("an id"), [time("first_seen"), time("second_seen")])
+        })
+        .collect();
+    for crime in &truth.crimes {
+        let sent = [crime.first_message_sent_at, crime.second_message_sent_at];
+        assert_eq!(times[crime.finding_id.to_string().as_str()], sent, "{what}: {crime:?}");
+    }
 }
 
 #[test]
@@ -42,6 +60,32 @@ fn the_same_on_the_mainnet_preset() {
 fn a_fork_in_the_middle_changes_nothing() {
     let scenario = Scenario::every_crime(ForkName::Deneb, PresetName::Minimal, 64);
     check(&Scenario { next_fork: Some((ForkName::Electra, consensus::Epoch::new(4))), ..scenario });
+}
+
+/// However many messages make a batch, and so a sum: a finding's times are those of the validator's own messages.
+#[test]
+fn times_do_not_depend_on_the_size_of_batches() {
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    for fork in [ForkName::Altair, ForkName::Electra, ForkName::Fulu] {
+        let dir = tempfile::tempdir().expect("a fresh directory");
+        let capture = dir.path().join("simulated.e2s");
+        let noise = simulator::Noise { forged: 2, junk: 1, duplicates: 6, altered: 4 };
+        let scenario = Scenario { seed, noise, ..Scenario::every_crime(fork, PresetName::Minimal, 64) };
+        let truth = write_capture(&scenario, &capture).expect("the scenario can be played");
+        for size in ["1", "100000"] {
+            compare(&truth, &replay_in_batches(&capture, size, dir.path()), &format!("{fork}, batches of {size}, seed {seed}"));
+        }
+    }
+}
+
+fn replay_in_batches(capture: &Path, size: &str, dir: &Path) -> Vec<serde_json::Value> {
+    let out = dir.join("found.jsonl");
+    let mut command = common::slashwatch();
+    command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(capture).arg("--findings").arg(&out);
+    let output = common::run(&mut command);
+    assert!(output.status.success(), "{}", common::stderr(&output));
+    common::findings(&out)
 }
 
 #[test]
@@ -65,14 +109,7 @@ fn what_is_found_does_not_depend_on_the_size_of_batches() {
         for file in [&whole, &holed] {
             let by_size: Vec<_> = ["1", "64", "1024", "100000"]
                 .into_iter()
-                .map(|size| {
-                    let out = dir.path().join("found.jsonl");
-                    let mut command = common::slashwatch();
-                    command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(file).arg("--findings").arg(&out);
-                    let output = common::run(&mut command);
-                    assert!(output.status.success(), "{}", common::stderr(&output));
-                    (size, ids(&common::findings(&out)))
-                })
+                .map(|size| (size, ids(&replay_in_batches(file, size, dir.path()))))
                 .collect();
             assert!(!by_size[0].1.is_empty(), "{fork}: nothing found");
             for (size, found) in &by_size[1..] {
@@ -83,7 +120,7 @@ fn what_is_found_does_not_depend_on_the_size_of_batches() {
 }
 
 /// Copies a capture but for its `nth` block on gossip; how many blocks there were.
-fn without_block(from: &std::path::Path, to: &std::path::Path, nth: usize) -> usize {
+fn without_block(from: &Path, to: &Path, nth: usize) -> usize {
     let mut writer = CaptureWriter::create(to).expect("a new file");
     let mut n_blocks = 0;
     for entry in CaptureFile::open(from).expect("it opens").entries().expect("it reads") {

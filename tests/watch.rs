@@ -2,95 +2,26 @@
 
 mod common;
 
-use common::running::{PATIENCE, Running, free_port};
+use common::http::{anywhere, runtime, serve, stage, wait_until};
+use common::running::{PATIENCE, Running};
 use common::{run, slashwatch, stderr};
 use consensus::{ForkName, PresetName};
 use serde_json::Value;
 use simulator::{STAKED_KEYS, Scenario, SecondMachine, SimNetwork, write_capture};
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-/// One GET, one body.
-fn get(address: SocketAddr, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let body = text.split_once("\r\n\r\n")?.1;
-    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
-}
-
-/// Asks again until the answer is as wanted.
-fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    let mut last = Value::Null;
-    while Instant::now() < until {
-        if let Some(answer) = get(address, path) {
-            if wanted(&answer) {
-                return answer;
-            }
-            last = answer;
-        }
-        std::thread::yield_now();
-    }
-    let n = last["findings"].as_array().map_or(0, Vec::len);
-    panic!("{path} never was as wanted; last, with {n} findings: {last}");
-}
-
-struct Stage {
-    dir: tempfile::TempDir,
-    config: PathBuf,
-    api: SocketAddr,
-}
-
-fn stage(network: &SimNetwork, more: &str) -> Stage {
-    let dir = tempfile::tempdir().expect("a fresh directory");
-    let api = free_port();
-    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
-    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
-    std::fs::write(dir.path().join("secret"), "hunter2").expect("writable");
-    let text = format!(
-        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
-         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
-        network.peers()
-    );
-    let config = dir.path().join("slashwatch.toml");
-    std::fs::write(&config, text).expect("writable");
-    Stage { dir, config, api }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
-}
-
 /// Stops the second machine when called, as a remote signer's own switch would. Gives the bodies it was sent.
 fn signer(second_machine: SecondMachine) -> (SocketAddr, Receiver<Value>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound");
     let (sender, received) = sync_channel(64);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut reader = BufReader::new(stream);
-            let (mut line, mut length) = (String::new(), 0);
-            while reader.read_line(&mut line).is_ok_and(|n| n > 0) && line.trim() != "" {
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
-                    length = value.trim().parse().expect("a number");
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("a body");
-            second_machine.stop();
-            let _ = reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
-            if sender.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
-                return;
-            }
-        }
+    let address = serve(anywhere(), move |request| {
+        second_machine.stop();
+        sender.send(request.json()).expect("the test listens to its end");
+        "204 No Content"
     });
     (address, received)
 }
@@ -106,6 +37,7 @@ fn staked(with_kill_switch: bool) -> usize {
     let group =
         format!("[[watch.groups]]\nname = \"staked\"\nkeys = [\"{first}-{last}\"]\nlabels = {{ operator = \"staked\" }}\n");
     let stage = stage(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
+    std::fs::write(stage.dir.path().join("secret"), "hunter2").expect("writable");
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
@@ -153,6 +85,14 @@ fn a_kill_switch_saves_most_of_an_operators_keys() {
     assert!(with >= 1 && with * 3 <= without, "{with} of {without}");
 }
 
+fn wait_for(condition: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "it never came to be");
+        std::thread::yield_now();
+    }
+}
+
 /// A script that writes a line into `fired` each time it runs.
 fn script(dir: &Path, more: &str) -> PathBuf {
     let path = dir.join("stop.sh");
@@ -172,7 +112,8 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let (first, last) = (scenario.operator[0], scenario.operator[11]);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
-    let stop = script(stage.dir.path(), "echo stopped");
+    // The first order is never answered, so that the process can be killed while it is under way.
+    let stop = script(stage.dir.path(), "[ $SLASHWATCH_TEST$SLASHWATCH_ATTEMPT = 01 ] && exec sleep 60; echo stopped");
     let fired = || std::fs::read_to_string(stage.dir.path().join("fired")).unwrap_or_default();
     let group = format!(
         "[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\nkill_switch = {{ command = [{:?}, \"a b; exit\"] }}\n",
@@ -192,28 +133,66 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     runtime.block_on(network.run()).expect("the simulation runs to its end");
+    running.wait_for("kill switch fires");
+    wait_for(|| fired().lines().count() == 2);
+    running.kill();
+    // Nobody knows how far it came: it is ordered once more, and says so.
+    let running = Running::start(&stage.config);
+    running.wait_for("kill switch fires again");
     running.wait_for("kill switch done");
     assert_eq!(running.terminate(), Some(0));
-    assert_eq!(fired(), "acme 1 1 a b; exit\nacme 0 1 a b; exit\n", "once for many offences");
+    assert_eq!(
+        fired(),
+        "acme 1 1 a b; exit\nacme 0 1 a b; exit\nacme 0 2 a b; exit\n",
+        "once for many offences, and once for the crash"
+    );
 
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    running.kill();
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     let busy = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
     assert_eq!(busy.status.code(), Some(1));
     assert!(stderr(&busy).contains("in use"), "{}", stderr(&busy));
     assert_eq!(running.terminate(), Some(0));
-    assert_eq!(fired().lines().count(), 2, "not again after a restart");
+    assert_eq!(fired().lines().count(), 3, "not again, whether it was stopped or killed");
 
     let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
     assert!(rearmed.status.success(), "{}", stderr(&rearmed));
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     assert_eq!(running.terminate(), Some(0));
-    assert_eq!(fired().lines().count(), 2, "what was found before is no reason to fire again");
+    assert_eq!(fired().lines().count(), 3, "what was found before is no reason to fire again");
     std::fs::write(&stop, "#!/bin/sh\necho broken >&2\nexit 7\n").expect("writable");
     let failing = run(slashwatch().args(["killswitch", "test", "acme", "--config"]).arg(&stage.config));
     assert_eq!(failing.status.code(), Some(1));
     assert!(stderr(&failing).contains("exit status: 7: broken"), "{}", stderr(&failing));
+}
+
+/// Its program takes longer than anything else is waited for.
+#[test]
+fn a_stop_waits_for_a_kill_switch_under_way() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 10, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    let (first, last) = (scenario.operator[0], scenario.operator[11]);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "");
+    let stop = script(stage.dir.path(), "sleep 12; echo stopped at last");
+    let switch = format!("{{ command = [{:?}, \"x\"], timeout = \"5m\" }}", stop.display().to_string());
+    let group = format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\nkill_switch = {switch}\n");
+    let text = std::fs::read_to_string(&stage.config).expect("there");
+    std::fs::write(&stage.config, text + &group).expect("writable");
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    runtime.spawn(async move { network.run().await });
+    running.wait_for("kill switch fires");
+    assert_eq!(running.terminate(), Some(0));
+    let inspected = run(slashwatch().arg("inspect").arg("--data-dir").arg(stage.dir.path().join("data")));
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+    let result = &inspected["kill_switches"]["fired"]["acme"]["result"];
+    assert_eq!(result["done"], true, "{inspected}");
+    assert!(result["answer"].as_str().expect("text").contains("stopped at last"), "{result}");
 }
 
 #[test]

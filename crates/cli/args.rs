@@ -19,8 +19,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021.
+    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021, or any scenario.
     Demo {
+        /// One of scenarios/*.toml, or your own, played live; it says how many slots, which validators, and the seed.
+        #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
+        scenario: Option<PathBuf>,
         /// Slots to run; the incident is over well before the default ends.
         #[arg(long, default_value_t = 24)]
         slots: u64,
@@ -65,7 +68,7 @@ pub enum Command {
         /// Groups and labels, a .csv or .toml as in `watch.files`.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
-        /// Exit code 1 if the data directory holds any finding at the end.
+        /// Exit code 1 if the data directory holds any finding at the end, an offence or a single anomaly; incidents alone do not count.
         #[arg(long)]
         fail_on_finding: bool,
     },
@@ -220,9 +223,12 @@ pub struct BenchVerify {
     /// Different data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
 }
 
 /// By which way messages reach the watcher in real time.
@@ -246,14 +252,14 @@ pub enum Runs {
 
 #[derive(clap::Args)]
 pub struct BenchPipeline {
-    /// Validators that vote.
-    #[arg(long, default_value_t = 1_000_000)]
+    /// Validators that vote; at least one per slot of an epoch.
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least::<32>)]
     pub validators: usize,
     /// Validators in the registry, those that have left included; as many as vote if not given.
     #[arg(long)]
     pub registered: Option<usize>,
     /// Slots measured, after one that warms up.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub slots: u64,
     /// In how many copies each honest message arrives (memory); over libp2p each of two publishers sends everything.
     #[arg(long, default_value_t = 2)]
@@ -270,6 +276,9 @@ pub struct BenchPipeline {
     /// Validators that vote twice.
     #[arg(long, default_value_t = 100)]
     pub offenders: usize,
+    /// Validators that sign a vote which another of theirs surrounds; only with fewer than 31 slots.
+    #[arg(long, default_value_t = 0)]
+    pub surrounders: usize,
     #[arg(long, value_enum, default_value_t = Over::Memory)]
     pub over: Over,
     #[arg(long, value_enum, default_value_t = Runs::Both)]
@@ -286,25 +295,28 @@ pub struct BenchPipeline {
     /// Keeps load and data here; a temporary folder, removed afterwards, if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
 }
 
 #[derive(clap::Args)]
 pub struct BenchIndex {
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub validators: u32,
     /// Epochs measured, after one that warms up.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub batches_per_slot: u32,
     /// Percent of validators that vote in an epoch; up to 1 it is a share.
-    #[arg(long, default_value_t = 99.5)]
+    #[arg(long, default_value_t = 99.5, value_parser = percent)]
     pub participation: f64,
     /// Percent of votes for another head.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percent)]
     pub minority: f64,
     /// singles, aggregates or blocks.
     #[arg(long, default_value = "singles")]
@@ -327,7 +339,20 @@ pub struct BenchIndex {
     /// Where to put the index; a temporary folder if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line.
+    /// One JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "a number from 0 to 100 is wanted".to_owned())?;
+    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("it goes from 0 to 100".into()) }
+}
+
+fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
+    let value: usize = text.parse().map_err(|_| "a whole number is wanted".to_owned())?;
+    if value >= LEAST { Ok(value) } else { Err(format!("it must be at least {LEAST}")) }
 }

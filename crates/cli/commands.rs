@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::config::{Config, LogConfig, LogFormat};
 use pipeline::history::Form;
-use pipeline::replay::{Replay, ReplayOptions, Summary};
+use pipeline::replay::{Replay, ReplayOptions, Step, Summary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -37,10 +37,10 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
         }
-        Command::Demo { slots, slot_ms, validators, listen, seed, stay, data_dir } => {
+        Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir } => {
             // The simulated vandal repeats messages on purpose, and gossipsub says so each time.
             log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
-            demo::demo(demo::Options { slots, slot_ms, validators, listen, seed, stay, data_dir })
+            demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
@@ -151,15 +151,22 @@ fn replay(
     let started = Instant::now();
     let mut replay = Replay::open(options)?;
     let mut calls = 0u32;
-    let outcome = replay.run(&mut |done, total, messages| {
-        calls = calls.wrapping_add(1);
-        if !calls.is_multiple_of(1024) {
-            return;
+    let outcome = replay.run(&mut |step| match step {
+        Step::Keys(keys) => {
+            bar.set_length(keys.total as u64);
+            bar.set_position(keys.done as u64);
+            bar.set_message(format!("{}: {} of {}", keys.stage.as_str(), keys.done, keys.total));
         }
-        bar.set_length(total);
-        bar.set_position(done);
-        let rate = messages as f64 / started.elapsed().as_secs_f64().max(1e-3);
-        bar.set_message(format!("{messages} messages, {rate:.0}/s"));
+        Step::Files { done, total, messages } => {
+            calls = calls.wrapping_add(1);
+            if !calls.is_multiple_of(1024) {
+                return;
+            }
+            bar.set_length(total);
+            bar.set_position(done);
+            let rate = messages as f64 / started.elapsed().as_secs_f64().max(1e-3);
+            bar.set_message(format!("{messages} messages, {rate:.0}/s"));
+        }
     });
     bar.finish_and_clear();
     // What was read before the problem is processed, kept and written out like everything else.
@@ -201,7 +208,7 @@ fn output(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
 }
 
 fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {msg} eta {eta}").expect("a constant template");
+    let style = ProgressStyle::with_template("{bar:40} {percent}% {msg} eta {eta}").expect("a constant template");
     // Hidden by itself where stderr is no terminal.
     ProgressBar::new(0).with_style(style)
 }
@@ -214,5 +221,8 @@ fn print_summary(summary: &Summary, seconds: f64) {
     eprintln!("{} findings ({} new)", summary.findings, summary.new_findings);
     for (kind, count) in &summary.by_kind {
         eprintln!("  {count:>8}  {kind}");
+    }
+    if summary.not_listed > 0 {
+        eprintln!("  {:>8}  further contradicting pairs of the same validators and epochs, not listed", summary.not_listed);
     }
 }

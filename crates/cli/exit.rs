@@ -1,6 +1,7 @@
 //! Exit codes, by what went wrong.
 
 use pipeline::PipelineError;
+use simulator::SimError;
 
 /// Wrong usage or configuration.
 pub const USAGE: u8 = 64;
@@ -24,6 +25,9 @@ impl std::error::Error for Usage {}
 /// The exit code an error stands for.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() || error.is::<pipeline::config::ConfigError>() {
+        return USAGE;
+    }
+    if matches!(error.downcast_ref::<SimError>(), Some(SimError::Scenario { .. } | SimError::File(_))) {
         return USAGE;
     }
     match error.downcast_ref::<PipelineError>() {

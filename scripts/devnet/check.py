@@ -9,7 +9,8 @@ In each, `slashwatch run` and `slashwatch capture` listen to both nodes, and it 
   2. every double proposal and double vote the nodes' REST APIs show (truth.py) is found, by the right name;
   3. nobody is accused who was not signing twice;
   4. each finding is on disk within a second of the second message's arrival;
-  5. exported proofs, posted to a node, get exactly their validators slashed;
+  5. exported proofs, posted to a node, get exactly their validators slashed; in the first scene the watcher, told to submit, then hands
+     over the others by itself: no more in a slot than a block takes, and the node slashes whom they accuse;
   6. both programs stop cleanly, and the capture, replayed, gives the same findings with the same ids.
 """
 
@@ -35,9 +36,12 @@ from watcher import Api, Watcher, write_config
 DEVNET_PORTS = (8551, 9000, 9001, 9596, 9597)
 MAX_LATENCY_S = 1.0
 SLASHED_WITHIN_S = 60
+SUBMITTED_WITHIN_S = 120
 # Two are what a block may carry (MAX_ATTESTER_SLASHINGS). This client packs as many attester slashings as its pool has, so that a
 # third one stops its block production ("Invalid list length 3 over limit 2").
-N_PROOFS = {"proposer_slashing": 3, "attester_slashing": 2}
+ATTESTER_SLASHINGS_PER_BLOCK = 2
+# Posted by hand.
+N_PROOFS = {"proposer_slashing": 1, "attester_slashing": ATTESTER_SLASHINGS_PER_BLOCK}
 
 
 class Scene:
@@ -180,6 +184,38 @@ def check_proofs(report, api, node, findings):
     report.check(not spared, f"{text} after {time.monotonic() - started:.0f} s, spared: {spared or 'none'}")
 
 
+def check_submissions(report, api, node, findings, slot_seconds):
+    """The watcher, started again on the same data with submission switched on, hands over what is not yet punished."""
+    accused = {}
+    for finding in findings:
+        accused.setdefault(finding["evidence"]["id"], set()).add(int(finding["validator"]["index"]))
+    wanted = {f["evidence"]["id"] for f in findings if f["punishable"] == "yes" and not f["included"]}
+    def listed():
+        page = api.get("/v1/submissions?limit=1000")
+        return page["submissions"] if page else []
+    wait_for(lambda: wanted <= {one["evidence"] for one in listed() if one["state"] != "pending"}, SUBMITTED_WITHIN_S)
+    by_state, all_of_them = {}, listed()
+    for one in all_of_them:
+        by_state.setdefault(one["state"], []).append(one)
+    text = ", ".join(f"{len(some)} {state}" for state, some in sorted(by_state.items())) or "none"
+    accepted = by_state.get("accepted", [])
+    report.check(bool(accepted) and set(by_state) <= {"accepted", "not_needed"}, f"submitted by itself, {len(wanted)} wanted: {text}")
+    for one in by_state.get("refused", [])[:3]:
+        print(f"    refused: {one['answer']}")
+    genesis = int(node.get("/eth/v1/beacon/genesis")["data"]["genesis_time"])
+    in_slot = {}
+    for one in accepted:
+        seconds = datetime.fromisoformat(one["last_attempt"][:19] + "+00:00").timestamp() - genesis
+        key = (one["type"], int(seconds // slot_seconds))
+        in_slot[key] = in_slot.get(key, 0) + 1
+    most = max((n for (kind, _), n in in_slot.items() if kind == "attester_slashing"), default=0)
+    report.check(most <= ATTESTER_SLASHINGS_PER_BLOCK, f"attester slashings in one slot: {most} at most")
+    convicted = {validator for one in accepted for validator in accused.get(one["evidence"], ())}
+    wait_for(lambda: all(node.is_slashed(v) for v in convicted), SLASHED_WITHIN_S)
+    spared = sorted(v for v in convicted if not node.is_slashed(v))
+    report.check(not spared, f"{len(convicted)} validators accused by them are slashed on chain, spared: {spared or 'none'}")
+
+
 def check_replay(report, binary, folder, live, since_slot):
     out = folder / "replayed.jsonl"
     command = [binary, "replay", folder / "capture.e2s", "--data-dir", folder / "replay-data", "--findings", out]
@@ -247,6 +283,13 @@ def play(scene, binary, folder, report):
             check_findings(report, scene, findings, truth)
             check_proofs(report, api, nodes[0], findings)
             findings = api.findings() or findings  # the posted operations were heard too
+            if scene.name == "connected":
+                report.check(watcher.stop() == 0, "stopped, to be started with submission switched on")
+                write_config(folder / "run.toml", folder / "run-data", nodes, api_port, submits=True)
+                watcher = Watcher(binary, ["run", "--config", folder / "run.toml"], folder / "run-submitting.log")
+                if report.check(api.wait_ready(watcher, 60), "ready again"):
+                    check_submissions(report, api, nodes[0], findings, scene.slot_seconds)
+                    findings = api.findings() or findings
         stopped = {"run": watcher.stop(), "capture": recorder.stop()}
         report.check(set(stopped.values()) == {0}, f"stopped cleanly: exit codes {stopped}")
         check_replay(report, binary, folder, findings or [], truth.since_slot)

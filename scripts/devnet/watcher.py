@@ -11,7 +11,7 @@ from rest import UNREACHABLE
 STOP_SECONDS = 60
 
 
-def write_config(path, data_dir, nodes, api_port):
+def write_config(path, data_dir, nodes, api_port, submits=False):
     """Both nodes as peers and as REST nodes. No listening: these are all the peers there are."""
     urls = ", ".join(f'"{node.url}"' for node in nodes)
     peers = ", ".join(f'"{node.multiaddr()}"' for node in nodes)
@@ -21,6 +21,7 @@ def write_config(path, data_dir, nodes, api_port):
         f"[nodes]\nurls = [{urls}]\nrefresh_epochs = 8\n"
         f"[gossip]\nlisten = []\npeers = [{peers}]\n"
         f"[api]\n{api}\n"
+        f"[submission]\nenabled = {str(submits).lower()}\n"
         '[log]\nlevel = "info"\n'
     )
 

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod http;
 pub mod running;
+pub mod said;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

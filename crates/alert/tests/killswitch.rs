@@ -5,12 +5,15 @@ use alert::killswitch::{ActionConfig, KillSwitch, Report};
 use alert::{SecretSource, webhook};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use consensus::{Epoch, ForkName, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Anomaly, Finding, Severity, Subject, Time};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 fn finding() -> Finding {
@@ -88,14 +91,19 @@ async fn noise_and_children_left_behind_do_not_hold_it_up() {
     assert!(report.took < LONG, "{report:?}");
 }
 
-#[tokio::test]
-async fn a_call_is_signed_and_a_refusal_reported() {
-    let (sender, mut received) = mpsc::channel(16);
+/// A receiver on loopback, and a switch that calls it. `answer` is given how often it was called before.
+async fn receiver(
+    timeout: Duration,
+    answer: impl Fn(usize, &str) -> Response + Clone + Send + Sync + 'static,
+) -> (KillSwitch, mpsc::Receiver<(HeaderMap, String)>) {
+    let (sender, received) = mpsc::channel(16);
+    let n_calls = Arc::new(AtomicUsize::new(0));
     let handler = move |headers: HeaderMap, body: String| {
-        let sender = sender.clone();
+        let (sender, nth, answer) = (sender.clone(), n_calls.fetch_add(1, Ordering::SeqCst), answer.clone());
         async move {
-            sender.send((headers, body.clone())).await.unwrap();
-            if body.contains("\"test\":true") { StatusCode::NO_CONTENT } else { StatusCode::FORBIDDEN }
+            let answer = answer(nth, &body);
+            sender.send((headers, body)).await.unwrap();
+            answer
         }
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -105,7 +113,53 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     let file = dir.path().join("secret");
     std::fs::write(&file, "hunter2").unwrap();
     let action = ActionConfig::Call { url, secret: SecretSource::File(file) };
-    let switch = KillSwitch::new("acme", &action, LONG).unwrap();
+    (KillSwitch::new("acme", &action, timeout).unwrap(), received)
+}
+
+#[tokio::test]
+async fn a_busy_receiver_is_called_again_when_it_said_with_the_time_of_that_call() {
+    let (switch, mut received) = receiver(LONG, |nth, _| match nth {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")]).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
+    .await;
+    let began = Instant::now();
+    switch.fire(&finding(), 1, Time::from_unix_ns(1_700_000_000_000_000_000)).await.result.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "it waited as it was asked to");
+    for wanted in 0..2u64 {
+        let (headers, body) = received.recv().await.unwrap();
+        let stamp: u64 = headers["x-slashwatch-timestamp"].to_str().unwrap().parse().unwrap();
+        assert!(stamp >= 1_700_000_000 + wanted, "{stamp}");
+        let signed = webhook::signature(&alert::Secret::new("hunter2"), &stamp.to_string(), body.as_bytes());
+        assert_eq!(headers["x-slashwatch-signature"], signed.as_str());
+    }
+}
+
+#[tokio::test]
+async fn what_ended_the_last_attempt_is_told_when_time_is_up() {
+    let timeout = Duration::from_millis(400);
+    let busy = |_, _: &str| (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "3600")], "in maintenance").into_response();
+    let (switch, mut received) = receiver(timeout, busy).await;
+    let told = switch.fire(&finding(), 1, Time::from_unix_ns(3)).await.result.unwrap_err();
+    assert!(told.contains("broken off") && told.contains("503") && told.contains("in maintenance"), "{told}");
+    received.close();
+    let mut n_calls = 0;
+    while received.recv().await.is_some() {
+        n_calls += 1;
+    }
+    assert!(n_calls >= 2, "an hour is longer than it has: it asked again");
+}
+
+#[tokio::test]
+async fn a_call_is_signed_and_a_refusal_reported() {
+    let (switch, mut received) = receiver(LONG, |_, body| {
+        if body.contains("\"test\":true") {
+            StatusCode::NO_CONTENT.into_response()
+        } else {
+            StatusCode::FORBIDDEN.into_response()
+        }
+    })
+    .await;
     let now = Time::from_unix_ns(1_700_000_000_000_000_000);
     switch.test(now).await.result.unwrap();
     let (headers, body) = received.recv().await.unwrap();

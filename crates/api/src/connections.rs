@@ -1,6 +1,7 @@
-//! Accepting connections, so many at a time, each with a time limit for the head of a request: who opens thousands, or sends a
-//! byte a minute, costs a bounded amount and keeps nobody out for long.
+//! Accepting connections, so many at a time, each with a time limit for the head of a request and for taking the answer: who opens thousands,
+//! sends a byte a minute or does not read what was asked for costs a bounded amount and keeps nobody out for long.
 
+use crate::patience::Patience;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 /// For the head of a request to arrive whole, from the connection's start or the answer before. A kept connection on which nothing
 /// is asked is closed by it as well.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For 64 kB of an answer to be taken, while there is more to write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Head of a request at most, bytes; hyper's least is 8 kB.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// How long a stop waits for answers under way. Event streams end at once.
@@ -71,7 +74,7 @@ async fn answer(stream: TcpStream, app: Router, header_timeout: Duration, stop: 
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(Patience::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(app));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -9,8 +9,8 @@
 //! reached (it was of another database) starts from the beginning: findings have ids, so seeing one twice is harmless.
 //!
 //! Incidents come in the same stream as `event: incident`, with their new state, whenever they change. They carry no id of the
-//! stream, so the place among the findings stays what it is; who comes back gets the present state of the incidents that changed last
-//! ([`RESUMED_INCIDENTS`]), which replaces whatever was missed.
+//! stream, so the place among the findings stays what it is. Who comes back gets the present state of the [`RESUMED_INCIDENTS`] that
+//! changed last, whatever number of changes that were, and who begins at 0 that of all.
 
 use crate::findings::{number, read, understood};
 use crate::problem::Problem;
@@ -34,7 +34,7 @@ use utoipa::IntoParams;
 /// Findings that a stream holds at once.
 const PAGE: usize = 64;
 /// Incidents told again to who comes back.
-const RESUMED_INCIDENTS: u64 = 256;
+const RESUMED_INCIDENTS: usize = 256;
 /// A comment is sent after this long without a finding, so that proxies keep the connection and a dead one shows.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What browsers are told to wait before they come back.
@@ -50,11 +50,12 @@ pub(crate) struct EventsQuery {
 
 /// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding. Incidents as they change:
 /// `event: incident`, `data:` the incident.
-#[utoipa::path(get, path = "/v1/events", tag = "findings", params(
+#[utoipa::path(get, path = "/v1/events", operation_id = "streamEvents", tag = "findings", params(
     EventsQuery,
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
 ), responses(
     (status = 200, description = "a stream that does not end", body = FindingSchema, content_type = "text/event-stream"),
+    (status = 400, description = "after or Last-Event-ID is no number", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "all streams are taken", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stream(
@@ -71,8 +72,11 @@ pub(crate) async fn stream(
         }
         None => number(&query.after, "after")?,
     };
-    let latest = shared.store.last_incident_revision();
-    let revision = if last_seen.is_some() { latest.saturating_sub(RESUMED_INCIDENTS) } else { latest };
+    let revision = match last_seen {
+        None => shared.store.last_incident_revision(),
+        Some(0) => 0,
+        Some(_) => read(&shared, |store| store.revision_before_last(RESUMED_INCIDENTS)).await?,
+    };
     let position = match last_seen {
         Some(seq) if seq > newest => 0,
         Some(seq) => seq,
@@ -127,11 +131,13 @@ impl Reader {
         }
         loop {
             if let Some((seq, finding)) = self.page.pop_front() {
+                let Some(finding) = self.shared.privacy.finding(finding) else { continue };
                 let data = serde_json::to_string(&finding).expect("a finding has string keys only");
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("finding").id(seq.to_string()).data(data));
             }
             if let Some((_, incident)) = self.incidents.pop_front() {
+                let Some(incident) = self.shared.privacy.incident(incident) else { continue };
                 let data = serde_json::to_string(&incident).expect("an incident has string keys only");
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("incident").data(data));

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
-/// Findings on a page unless asked otherwise.
+/// Rows on a page of any list unless asked otherwise.
 const DEFAULT_LIMIT: usize = 100;
-/// Findings on a page at most.
+/// Rows on a page at most.
 const MAX_LIMIT: usize = 1000;
 
 /// A query as received. Values come as text, so that what is wrong with them can be told by name.
@@ -48,7 +48,7 @@ pub(crate) struct FormatQuery {
 }
 
 /// Findings in the order of recording.
-#[utoipa::path(get, path = "/v1/findings", tag = "findings", params(ListQuery), responses(
+#[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -57,11 +57,7 @@ pub(crate) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<FindingsView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     let wanted = evidence::Query {
         after: number(&query.cursor, "cursor")?.unwrap_or(0),
         kind: query.kind,
@@ -72,14 +68,15 @@ pub(crate) async fn list(
     let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
     Ok(Json(FindingsView {
         schema: 1,
-        findings: page.findings.into_iter().map(|(_, finding)| finding).collect(),
+        findings: page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect(),
         next: page.next.map(|seq| seq.to_string()),
     }))
 }
 
 /// One finding.
-#[utoipa::path(get, path = "/v1/findings/{id}", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
+#[utoipa::path(get, path = "/v1/findings/{id}", operation_id = "getFinding", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the finding", body = FindingSchema),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Finding>, Problem> {
@@ -89,11 +86,13 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment)
 /// The proof of a finding: the object that a beacon node's pool accepts as it is.
 ///
 /// JSON, or SSZ with `Accept: application/octet-stream` or `?format=ssz`. `Eth-Consensus-Version` names the fork.
-#[utoipa::path(get, path = "/v1/findings/{id}/evidence", tag = "findings",
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence", operation_id = "getFindingEvidence", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence(
     State(shared): State<Arc<Shared>>,
@@ -106,9 +105,10 @@ pub(crate) async fn evidence(
 }
 
 /// The proof of a finding as SSZ.
-#[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", tag = "findings",
+#[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", operation_id = "getFindingEvidenceSsz", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex")), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, Problem> {
@@ -116,11 +116,13 @@ pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id):
 }
 
 /// A proof by its own id, with `.ssz` or `.json` behind it or as `Accept` asks.
-#[utoipa::path(get, path = "/v1/evidence/{id}", tag = "findings",
+#[utoipa::path(get, path = "/v1/evidence/{id}", operation_id = "getEvidence", tag = "findings",
     params(("id" = String, Path, description = "the evidence's id, 0x-hex, or a file name from a finding"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_by_id(
     State(shared): State<Arc<Shared>>,
@@ -196,7 +198,7 @@ async fn finding(shared: &Arc<Shared>, id: &str) -> Result<Finding, Problem> {
     let id = hash(id)?;
     let found = read(shared, move |store| store.finding(id)).await?;
     found
-        .map(|(_, finding)| finding)
+        .and_then(|(_, finding)| shared.privacy.finding(finding))
         .ok_or_else(|| Problem::not_found(format!("there is no finding {id}; /v1/findings lists them")))
 }
 
@@ -230,6 +232,15 @@ pub(crate) fn understood<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
 pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, Problem> {
     let Some(text) = text else { return Ok(None) };
     text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
+}
+
+/// `limit` of any list.
+pub(crate) fn page_limit(text: &Option<String>) -> Result<usize, Problem> {
+    match number(text, "limit")?.map(usize::try_from) {
+        None => Ok(DEFAULT_LIMIT),
+        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
+        Some(_) => Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
+    }
 }
 
 pub(crate) fn hash(text: &str) -> Result<Root, Problem> {

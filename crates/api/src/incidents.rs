@@ -1,6 +1,6 @@
 //! Incidents: what many findings and messages mean together, each as it is now.
 
-use crate::findings::{Segment, hash, number, read, understood};
+use crate::findings::{Segment, hash, number, page_limit, read, understood};
 use crate::problem::Problem;
 use crate::server::Shared;
 use crate::view::{IncidentSchema, IncidentsView};
@@ -11,11 +11,6 @@ use evidence::Incident;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
-
-/// Incidents on a page unless asked otherwise.
-const DEFAULT_LIMIT: usize = 100;
-/// Incidents on a page at most.
-const MAX_LIMIT: usize = 1000;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +23,7 @@ pub(crate) struct IncidentsQuery {
 }
 
 /// Incidents in the order of their last change: what changes meanwhile comes again at the end.
-#[utoipa::path(get, path = "/v1/incidents", tag = "incidents", params(IncidentsQuery), responses(
+#[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(IncidentsQuery), responses(
     (status = 200, description = "a page", body = IncidentsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -37,24 +32,28 @@ pub(crate) async fn list(
     query: Result<Query<IncidentsQuery>, QueryRejection>,
 ) -> Result<Json<IncidentsView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);
     let rows = read(&shared, move |store| store.incidents_after(after, limit)).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|(revision, _)| revision.to_string())).flatten();
-    Ok(Json(IncidentsView { schema: 1, incidents: rows.into_iter().map(|(_, incident)| incident).collect(), next }))
+    Ok(Json(IncidentsView {
+        schema: 1,
+        incidents: rows.into_iter().filter_map(|(_, incident)| shared.privacy.incident(incident)).collect(),
+        next,
+    }))
 }
 
 /// One incident.
-#[utoipa::path(get, path = "/v1/incidents/{id}", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
+#[utoipa::path(get, path = "/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the incident", body = IncidentSchema),
+    (status = 400, description = "no id", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Incident>, Problem> {
     let id = hash(&id)?;
     let found = read(&shared, move |store| store.incident(id)).await?;
-    found.map(Json).ok_or_else(|| Problem::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
+    found
+        .and_then(|incident| shared.privacy.incident(incident))
+        .map(Json)
+        .ok_or_else(|| Problem::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
 }

@@ -6,14 +6,15 @@
 //!
 //! - [`view`]: the JSON that outside readers may rely on
 //! - [`problem`]: errors, RFC 9457
-//! - `findings`, `events`, `process`: the handlers
+//! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers
 //! - [`metrics`]: what the API counts of itself
-//! - `page`: the web page, three files compiled in, nothing from elsewhere
+//! - `page`: the web page, some files compiled in, nothing from elsewhere
 //!
 //! ```no_run
 //! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys), registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
+//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys),
+//!     own_keys: api::OwnKeys::Shown, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
 //!     header_timeout: api::HEADER_TIMEOUT };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
@@ -28,13 +29,17 @@ mod incidents;
 pub mod metrics;
 mod middleware;
 mod page;
+mod patience;
+mod privacy;
 pub mod problem;
 mod process;
 mod server;
+mod submissions;
 pub mod view;
 mod watch;
 
 pub use connections::HEADER_TIMEOUT;
+pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
 pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};
 pub use watch::{KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

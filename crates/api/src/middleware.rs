@@ -13,7 +13,7 @@ const MAX_URI_BYTES: usize = 2048;
 /// Bytes of a body, which no request here needs.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// The page is three files of our own and talks to us only; nobody frames it, nobody guesses content types.
+/// The page is some files of our own and talks to us only; nobody frames it, nobody guesses content types.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),

@@ -1,4 +1,4 @@
-//! The web page: three files, compiled in. No scripts, fonts or styles from elsewhere, and a policy that says so.
+//! The web page: a few files, compiled in. No scripts, fonts or styles from elsewhere, and a policy that says so.
 
 use axum::Router;
 use axum::http::header;
@@ -8,12 +8,14 @@ use axum::routing::get;
 const HTML: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
+const WATCH_SCRIPT: &str = include_str!("page/watch.js");
 
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(|| file("text/html; charset=utf-8", HTML)))
         .route("/page.css", get(|| file("text/css; charset=utf-8", STYLE)))
         .route("/page.js", get(|| file("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/watch.js", get(|| file("text/javascript; charset=utf-8", WATCH_SCRIPT)))
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {

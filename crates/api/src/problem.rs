@@ -32,6 +32,12 @@ impl Problem {
         Self::new("not-found", "There is no such thing", StatusCode::NOT_FOUND, detail)
     }
 
+    pub(crate) fn not_shown() -> Self {
+        let detail = "watched keys are the operator's own business and not shown here; ask on the watcher's own machine, or set \
+                      `api.show_watched`";
+        Self::new("not-shown", "This is not shown to everybody", StatusCode::FORBIDDEN, detail)
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         let detail = "this API only reads; use GET or HEAD";
         Self::new("method-not-allowed", "This method is not allowed here", StatusCode::METHOD_NOT_ALLOWED, detail)

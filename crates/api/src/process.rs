@@ -11,13 +11,13 @@ use prometheus::{Encoder as _, TextEncoder};
 use std::sync::Arc;
 
 /// The process is up.
-#[utoipa::path(get, path = "/healthz", tag = "process", responses((status = 200, description = "up", body = String)))]
+#[utoipa::path(get, path = "/healthz", operation_id = "healthz", tag = "process", responses((status = 200, description = "up", body = String)))]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Listening, context loaded, index open.
-#[utoipa::path(get, path = "/readyz", tag = "process", responses(
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "process", responses(
     (status = 200, description = "ready", body = Readiness),
     (status = 503, description = "not yet; the detail says what is missing", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -36,7 +36,7 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Rea
 }
 
 /// Counters in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", tag = "process", responses((status = 200, description = "counters", body = String)))]
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "process", responses((status = 200, description = "counters", body = String)))]
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&shared.registry.gather(), &mut text).map_err(|error| Problem::internal(&error))?;
@@ -44,7 +44,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
 }
 
 /// What is watched, how far, and what came of it.
-#[utoipa::path(get, path = "/v1/status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
+#[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView> {
     Json(StatusView {
         schema: 1,
@@ -56,6 +56,7 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView
 }
 
 /// This API, described.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "process", responses((status = 200, description = "this document", body = Object)))]
 pub(crate) async fn openapi(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], shared.openapi.clone())
 }

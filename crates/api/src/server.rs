@@ -1,10 +1,12 @@
 //! Binding, routing and serving until told to stop.
 
 use crate::metrics::Metrics;
+use crate::privacy::{OwnKeys, Privacy};
 use crate::problem::Problem;
-use crate::{StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, watch as watched};
+use crate::{
+    StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
+};
 use axum::Router;
-use axum::routing::get;
 use evidence::{Store, Subscription};
 use prometheus::Registry;
 use std::net::SocketAddr;
@@ -34,6 +36,8 @@ pub struct ApiParts {
     pub store: Store,
     pub status: Arc<dyn StatusSource>,
     pub watch: Arc<dyn WatchSource>,
+    /// Whether that is told to those who ask, and labels of the operator's groups with it.
+    pub own_keys: OwnKeys,
     /// Everything on `/metrics`; the API adds its own counters to it.
     pub registry: Registry,
     /// Event streams open at once; one more is refused with 503.
@@ -87,7 +91,7 @@ pub fn openapi_json() -> String {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
-    pub(crate) watch: Arc<dyn WatchSource>,
+    pub(crate) privacy: Privacy,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
@@ -113,6 +117,7 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(process::readyz))
         .routes(routes!(process::metrics))
         .routes(routes!(process::status))
+        .routes(routes!(process::openapi))
         .routes(routes!(findings::list))
         .routes(routes!(findings::one))
         .routes(routes!(findings::evidence))
@@ -120,13 +125,15 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(findings::evidence_by_id))
         .routes(routes!(incidents::list))
         .routes(routes!(incidents::one))
+        .routes(routes!(submissions::list))
         .routes(routes!(events::stream))
         .routes(routes!(watched::groups))
         .routes(routes!(watched::validators))
 }
 
 fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), ApiError> {
-    let ApiParts { store, status, watch: watched_keys, registry, max_streams, max_connections: _, header_timeout: _ } = parts;
+    let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, max_connections: _, header_timeout: _ } =
+        parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // Callbacks come from the recording thread, one at a time, so the number only grows.
@@ -136,7 +143,7 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     let shared = Arc::new(Shared {
         store,
         status,
-        watch: watched_keys,
+        privacy: Privacy { own_keys, watch: watched_keys },
         registry,
         metrics: metrics.clone(),
         max_streams,
@@ -148,7 +155,6 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     });
     let (documented, _) = documented_routes().split_for_parts();
     let router = documented
-        .route("/openapi.json", get(process::openapi))
         .merge(page::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this address; /openapi.json lists what there is") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

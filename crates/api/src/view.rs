@@ -5,7 +5,7 @@
 //! `/openapi.json`, and a test holds the two together.
 
 use consensus::{Checkpoint, Epoch, Root, Slot};
-use evidence::{Finding, Incident, OutboxCounts};
+use evidence::{Finding, Incident, OutboxCounts, Submission};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -204,6 +204,43 @@ pub(crate) struct IncidentSchema {
     /// By kind.
     #[schema(value_type = Object)]
     details: serde_json::Value,
+}
+
+/// A page of submissions, in the order of their first attempt.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SubmissionsView {
+    pub(crate) schema: u64,
+    #[schema(value_type = Vec<SubmissionSchema>)]
+    pub(crate) submissions: Vec<Submission>,
+    /// Give it as `cursor` for the next page; null at the end.
+    pub(crate) next: Option<String>,
+}
+
+/// Describes [`evidence::Submission`].
+#[derive(Serialize, ToSchema)]
+#[schema(as = Submission)]
+#[allow(dead_code, reason = "documents another crate's type")]
+pub(crate) struct SubmissionSchema {
+    schema: u64,
+    /// From 1, in the order of the first attempt.
+    number: u64,
+    /// Id of the proof.
+    evidence: String,
+    /// `attester_slashing` or `proposer_slashing`.
+    r#type: String,
+    fork: String,
+    /// Id of the first finding that it proves.
+    finding: String,
+    /// `pending`, `accepted`, `refused` or `not_needed`.
+    state: String,
+    /// Attempts begun so far.
+    attempts: u32,
+    first_attempt: String,
+    last_attempt: String,
+    /// Base addresses of the nodes that took it.
+    nodes: Vec<String>,
+    /// A refusing node's words, why it was not needed, or what the last attempt met.
+    answer: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]

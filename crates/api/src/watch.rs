@@ -1,6 +1,6 @@
 //! Watched keys: groups with their kill switches, and each key's duties.
 
-use crate::findings::{number, understood};
+use crate::findings::{number, page_limit, understood};
 use crate::problem::Problem;
 use crate::server::Shared;
 use axum::Json;
@@ -12,11 +12,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// Keys on a page unless asked otherwise.
-const DEFAULT_LIMIT: usize = 100;
-/// Keys on a page at most.
-const MAX_LIMIT: usize = 1000;
-
 /// Says what is known of the watched keys. Asked once per request: it should answer from what is at hand.
 pub trait WatchSource: Send + Sync + 'static {
     /// By name.
@@ -24,6 +19,9 @@ pub trait WatchSource: Send + Sync + 'static {
 
     /// Keys after `after`, ascending, that match.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
+
+    /// Whether a label, as `operator=acme`, says whose key somebody's is and no public list says so.
+    fn is_private(&self, label: &str) -> bool;
 }
 
 /// Nothing is watched.
@@ -36,6 +34,10 @@ impl WatchSource for NoKeys {
 
     fn keys(&self, _: Option<ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
         WatchPage::default()
+    }
+
+    fn is_private(&self, _: &str) -> bool {
+        false
     }
 }
 
@@ -87,7 +89,7 @@ pub struct KillSwitchView {
     pub ordered_at: Option<Time>,
     pub attempts: u32,
     pub took_ms: Option<u64>,
-    /// What the program or receiver said, or why it was not done.
+    /// How it ended, in our words: what a program said may be nobody else's business.
     pub answer: Option<String>,
 }
 
@@ -132,6 +134,11 @@ pub(crate) struct KeysView {
     next: Option<String>,
 }
 
+/// A quarter of a million keys are looked through where nobody else waits.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+}
+
 /// A query as received.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -150,33 +157,36 @@ pub(crate) struct KeysQuery {
 }
 
 /// Groups of watched keys.
-#[utoipa::path(get, path = "/v1/watch/groups", tag = "watch", responses((status = 200, description = "all groups", body = GroupsView)))]
-pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Json<GroupsView> {
-    Json(GroupsView { schema: 1, groups: shared.watch.groups() })
+#[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses(
+    (status = 200, description = "all groups", body = GroupsView),
+    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, Problem> {
+    let watch = shared.privacy.watch()?;
+    let groups = off_thread(move || watch.groups()).await?;
+    Ok(Json(GroupsView { schema: 1, groups }))
 }
 
 /// Watched keys, by index.
-#[utoipa::path(get, path = "/v1/watch/validators", tag = "watch", params(KeysQuery), responses(
+#[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn validators(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<KeysQuery>, QueryRejection>,
 ) -> Result<Json<KeysView>, Problem> {
     let query = understood(query)?;
-    let limit = match number(&query.limit, "limit")?.map(usize::try_from) {
-        None => DEFAULT_LIMIT,
-        Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        Some(_) => return Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
-    };
+    let limit = page_limit(&query.limit)?;
     if query.label.as_ref().is_some_and(|label| !label.contains('=')) {
         return Err(Problem::bad_request("label must be written as key=value"));
     }
     let after = number(&query.cursor, "cursor")?.map(ValidatorIndex::new);
     let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
     let wanted = KeyFilter { group: query.group, label: query.label, missed_in_a_row };
-    let page = shared.watch.keys(after, &wanted, limit);
+    let watch = shared.privacy.watch()?;
+    let page = off_thread(move || watch.keys(after, &wanted, limit)).await?;
     let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
     Ok(Json(KeysView { schema: 1, validators: page.keys, next }))
 }

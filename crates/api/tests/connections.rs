@@ -51,7 +51,7 @@ async fn one_connection_too_many_is_closed_and_counted() {
 /// A request that comes a byte at a time and never ends.
 #[tokio::test]
 async fn a_head_that_never_ends_is_waited_for_in_vain_only_so_long() {
-    let api = Api::start_with(std::time::Duration::from_millis(50)).await;
+    let api = Api::start_with(std::time::Duration::from_millis(50), api::OwnKeys::Shown).await;
     let mut stream = connect(&api).await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nX-Slow: ").await.unwrap();
     let told = last_words(stream).await;

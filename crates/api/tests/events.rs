@@ -149,6 +149,26 @@ async fn incidents_come_in_the_same_stream() {
     assert_eq!(api.get("/v1/incidents/0x00").await.status(), StatusCode::BAD_REQUEST);
 }
 
+/// One incident that changes all the time does not push the others out of what a client that comes back is told.
+#[tokio::test]
+async fn who_comes_back_is_told_of_incidents_that_changed_long_before_the_busiest_one() {
+    let api = Api::start().await;
+    let quiet = Incident { id: consensus::Root::repeat_byte(8), ..wave() };
+    api.store.put_incidents(std::slice::from_ref(&quiet)).unwrap();
+    let mut busy = wave();
+    for nth in 0..300 {
+        busy.last_slot = consensus::Slot::new(10 + nth);
+        api.store.put_incidents(std::slice::from_ref(&busy)).unwrap();
+    }
+    api.store.record(vec![double_vote(1, 1)], &[]).unwrap();
+    for path in ["/v1/events?after=1", "/v1/events?after=0"] {
+        let events = api.get(path).await.bytes_stream().eventsource();
+        let incidents = events.filter_map(async |event| event.ok().filter(|event| event.event == "incident"));
+        let told: Vec<String> = incidents.take(2).map(|event| event.data).collect().await;
+        assert_eq!(told, [&quiet, &busy].map(|incident| serde_json::to_string(incident).unwrap()), "{path}");
+    }
+}
+
 fn wave() -> Incident {
     serde_json::from_value(serde_json::json!({
         "schema": 1, "id": consensus::Root::repeat_byte(7), "kind": "slashing_wave", "state": "open", "severity": "critical",

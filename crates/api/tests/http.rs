@@ -185,9 +185,16 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
     let document = api.json("/openapi.json").await;
     assert_eq!(document, serde_json::from_str::<Value>(&api::openapi_json()).unwrap());
     let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    for path in ["/healthz", "/readyz", "/metrics", "/v1/status", "/v1/findings", "/v1/findings/{id}", "/v1/events"] {
+    for path in
+        ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/status", "/v1/findings", "/v1/findings/{id}", "/v1/events"]
+    {
         assert!(paths.contains(&path), "{path} in {paths:?}");
     }
+    // Programs made from the document have a function per operation.
+    let operations: Vec<&str> =
+        document["paths"].as_object().unwrap().values().map(|path| path["get"]["operationId"].as_str().unwrap()).collect();
+    let different: std::collections::BTreeSet<&&str> = operations.iter().collect();
+    assert_eq!(different.len(), operations.len(), "{operations:?}");
 
     let schemas = &document["components"]["schemas"];
     let mut slashable = serde_json::to_value(double_vote(7, 100).0).unwrap();

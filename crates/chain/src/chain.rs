@@ -1,17 +1,16 @@
 //! [`Chain`]: the block tree, the registry and the committees behind one face. One thread owns it; there are no locks.
 //!
-//! Which committees can a vote mean? Those of its target's epoch on its target's branch:
-//!
-//! 1. its target root is a block we know, at or before the first slot of the target's epoch: **certain**;
-//! 2. the target is unknown or contradicts what we know: **candidates**, one per branch on which the epoch would have other committees,
-//!    that of the vote's own head first if we know it. An epoch in the future is taken as if all slots till then stayed empty: that is what a
-//!    clock that is hours ahead computes (Medalla: 37 epochs);
-//! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
+//! Which committees a vote can mean is in [`contexts`].
 //!
 //! Bounds: [`MAX_CANDIDATES`], [`FUTURE_EPOCHS`], [`KEPT_EPOCHS`], and those of the tree and of the shufflings; [`ChainStats`] counts what they
 //! refused. Nothing is allocated in proportion to a number in a vote.
 
+mod contexts;
+
+pub use contexts::{Contexts, MAX_CANDIDATES};
+
 use crate::ChainError;
+use crate::builders::MAX_BUILDERS;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
@@ -20,20 +19,15 @@ use crate::snapshot::{PAST_EPOCHS, Snapshot};
 use crate::tree::{Decision, Insert, MAX_NODES, Tree};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{
-    AttestationData, Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignatureBytes, Slot, Spec,
-    ValidatorIndex, sha256,
+    Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex, sha256,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Committees tried at most for a vote whose target is not known.
-pub const MAX_CANDIDATES: usize = 4;
 /// How many epochs ahead of now a vote's committees are computed. Medalla's clocks needed 37.
 pub const FUTURE_EPOCHS: u64 = 64;
 /// How many epochs of blocks are kept behind now: as many as a state of mainnet names, so that an ERA file's votes find their targets.
 pub const KEPT_EPOCHS: u64 = 256;
-/// Branches looked at for candidates.
-const MAX_TIPS: usize = 16;
 /// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
 const PROPOSER_ALLOWANCE: usize = 256;
 /// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
@@ -66,17 +60,6 @@ pub enum Extension {
     Refused(&'static str),
 }
 
-/// Who could have sat where.
-#[derive(Clone, Debug)]
-pub enum Contexts {
-    /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
-    Certain(Vec<Arc<Shuffling>>),
-    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`].
-    Candidates(Vec<Arc<Shuffling>>),
-    /// Nothing known for that epoch yet, or it is out of all proportion.
-    Unknown,
-}
-
 /// The latest attached block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadView {
@@ -96,7 +79,7 @@ pub struct ChainStats {
     pub shuffling_bytes: usize,
     pub shufflings_computed: u64,
     pub shufflings_evicted: u64,
-    /// Shufflings not computed because the budget for odd epochs was used up.
+    /// Shufflings not computed (yet) because a budget was used up.
     pub shufflings_refused: u64,
     /// Votes for epochs out of all proportion.
     pub epochs_refused: u64,
@@ -202,7 +185,10 @@ impl Chain {
         match result {
             Insert::Attached => {
                 self.reference.block_seen(block.slot, block.proposer_index);
-                self.shufflings.refund();
+                // With a clock, time refills the budget: with blocks one key could.
+                if !self.reference.has_clock() {
+                    self.shufflings.refund();
+                }
                 let waiting = self.tree.take_waiting(&block.root);
                 self.attach_all(waiting);
                 self.changed();
@@ -219,29 +205,6 @@ impl Chain {
             Insert::TooOld => Extension::TooOld,
             Insert::Refused(reason) => Extension::Refused(reason),
         }
-    }
-
-    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each.
-    pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
-        let epoch = data.target.epoch;
-        let now = self.now().epoch(self.preset());
-        if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
-            self.epochs_refused += 1;
-            return Contexts::Unknown;
-        }
-        if let Some(decision) = self.certain_decision(data.target) {
-            let shufflings = self.shufflings_of(epoch, decision, now);
-            return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
-        }
-        let mut found: Vec<Arc<Shuffling>> = Vec::new();
-        for decision in self.candidate_decisions(data) {
-            for shuffling in self.shufflings_of(epoch, decision, now) {
-                if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
-                    found.push(shuffling);
-                }
-            }
-        }
-        if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
     }
 
     /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, not more than an
@@ -363,6 +326,8 @@ impl Chain {
         let network = self.network.clone();
         let preset = network.preset();
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
+        self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
+        self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         let snapshot = Snapshot::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {
@@ -419,84 +384,11 @@ impl Chain {
             self.mixes.pop_first();
         }
     }
-
-    /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.
-    fn prepare_next_epoch(&mut self, now: Slot) {
-        let slots_per_epoch = self.preset().slots_per_epoch;
-        if now.as_u64() % slots_per_epoch < slots_per_epoch / 4 {
-            return;
-        }
-        let next = now.epoch(self.preset()).saturating_add(1);
-        if let Some(decision) = self.tree.decision(self.head().root, decision_slot(next, self.preset())) {
-            self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision);
-        }
-    }
-
-    /// Decided by the vote's own target: a known block that can be the checkpoint of its epoch.
-    fn certain_decision(&self, target: Checkpoint) -> Option<Decision> {
-        let slot = self.tree.slot_of(&target.root)?;
-        if slot > target.epoch.start_slot(self.preset()) {
-            return None;
-        }
-        self.tree.decision(target.root, decision_slot(target.epoch, self.preset()))
-    }
-
-    fn candidate_decisions(&mut self, data: &AttestationData) -> Vec<Decision> {
-        let epoch = data.target.epoch;
-        let before = decision_slot(epoch, self.preset());
-        let mut decisions: Vec<Decision> = Vec::new();
-        // The voter names its head: that branch is the likeliest. (Only where slot and target agree, which bounds the walk.)
-        if data.slot.epoch(self.preset()) == epoch
-            && self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot)
-        {
-            decisions.extend(self.tree.decision(data.beacon_block_root, before));
-        }
-        for decision in self.candidates_of_epoch(epoch, before) {
-            if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
-                decisions.push(*decision);
-            }
-        }
-        decisions
-    }
-
-    fn candidates_of_epoch(&mut self, epoch: Epoch, before: Slot) -> &[Decision] {
-        let now = self.now();
-        self.candidates.entry(epoch).or_insert_with(|| {
-            let mut decisions: Vec<Decision> = Vec::new();
-            let mut add = |decision: Decision| {
-                if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
-                    decisions.push(decision);
-                }
-            };
-            for tip in self.tree.ranked_tips(now, MAX_TIPS) {
-                if let Some(decision) = self.tree.decision(tip, before) {
-                    add(decision);
-                }
-            }
-            // Before the blocks we have: the mix alone is enough for the committees, only the block that decided them has no name.
-            if let Some(past) = epoch.checked_sub(2) {
-                for mix in self.mixes.get(&past).into_iter().flatten() {
-                    add(Decision { root: Root::ZERO, mix: *mix });
-                }
-            }
-            decisions
-        })
-    }
-
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, now: Epoch) -> Vec<Arc<Shuffling>> {
-        let unusual = epoch > now.saturating_add(1) || epoch.saturating_add(2) < now;
-        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, unusual, now)
-    }
 }
 
 fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
     let fork = fork_of_state(spec, state_ssz).map_err(ChainError::State)?;
     StateView::parse(fork, &spec.preset, state_ssz).map_err(ChainError::State)
-}
-
-/// The committees of `epoch` are decided by the last block before this slot: the start of the epoch before. Epochs 0 and 1 are decided at genesis.
-fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
-    epoch.saturating_sub(1).start_slot(preset)
 }
 
 fn reveal_hash(block: &BlockFacts) -> Root {

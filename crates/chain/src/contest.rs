@@ -4,20 +4,22 @@
 //! peer. A listener has no blocks to give, so it must know when its peers may not share a branch:
 //!
 //! ```text
-//!            ┌─ A2 ── A3      both sides grew by two blocks: split, the tree is at odds with itself
+//!            ┌─ A2 ── A3      both sides grew by blocks of two proposers: split, the tree is at odds with itself
 //! ── F ── X ─┤
 //!            └─ B1 ── B3
 //!
 //! ── F ── X ── Y              one late or doubled block is everyday life: no split, but
 //!         └─── Y'             Y and Y' by the same proposer for the same slot are twins: half the network lacks either
 //! ```
+//!
+//! Proposers are counted and not blocks: one key can build a branch of any length, and nobody need follow it.
 
 use crate::tree::Tree;
-use consensus::{Root, Slot};
-use std::collections::HashMap;
+use consensus::{Root, Slot, ValidatorIndex};
+use std::collections::{HashMap, HashSet};
 
-/// Blocks that each side must have grown by.
-const SPLIT_BLOCKS: usize = 2;
+/// Different proposers that each side must have grown by.
+const SPLIT_PROPOSERS: usize = 2;
 /// How far the sides are walked back to where they part; further back they count as parted.
 const MAX_WALK: usize = 256;
 /// Tips looked at.
@@ -29,16 +31,21 @@ impl Tree {
         let tips = self.ranked_tips(now, MAX_TIPS);
         let mut tips = tips.iter().filter(|root| self.slot_of(root).is_some_and(|slot| slot >= since));
         let Some(best) = tips.next() else { return false };
-        let heights: HashMap<Root, usize> = self.walk(*best).enumerate().map(|(height, root)| (root, height)).collect();
+        let mut above = Builders::default();
+        let mut grown: HashMap<Root, usize> = HashMap::new();
+        for root in self.walk(*best) {
+            grown.insert(root, above.n());
+            above.add(self.proposer_of(&root));
+        }
         tips.any(|tip| {
-            let mut grown = 0;
+            let mut other = Builders::default();
             for root in self.walk(*tip) {
-                if let Some(height) = heights.get(&root) {
-                    return grown >= SPLIT_BLOCKS && *height >= SPLIT_BLOCKS;
+                if let Some(best) = grown.get(&root) {
+                    return other.n() >= SPLIT_PROPOSERS && *best >= SPLIT_PROPOSERS;
                 }
-                grown += 1;
+                other.add(self.proposer_of(&root));
             }
-            grown >= SPLIT_BLOCKS
+            other.n() >= SPLIT_PROPOSERS
         })
     }
 
@@ -50,5 +57,28 @@ impl Tree {
 
     fn walk(&self, tip: Root) -> impl Iterator<Item = Root> {
         std::iter::successors(Some(tip), |root| self.parent_of(root)).take(MAX_WALK)
+    }
+}
+
+/// Who built a part of a branch.
+#[derive(Default)]
+struct Builders {
+    proposers: HashSet<ValidatorIndex>,
+    /// Blocks that came with a state: of whom is not known, but a node has followed them.
+    from_state: usize,
+}
+
+impl Builders {
+    fn add(&mut self, proposer: Option<ValidatorIndex>) {
+        match proposer {
+            Some(proposer) => {
+                self.proposers.insert(proposer);
+            }
+            None => self.from_state += 1,
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.proposers.len() + self.from_state
     }
 }

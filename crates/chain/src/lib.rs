@@ -16,10 +16,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod builders;
 mod chain;
 mod contest;
 mod error;
 pub mod node;
+mod orphans;
 mod pubkeys;
 mod reference;
 mod registry;

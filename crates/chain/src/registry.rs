@@ -6,10 +6,11 @@
 //! Limits: [`MAX_VALIDATORS`]; [`MAX_VERSIONS`] versions of at most [`MAX_OVERLAY`] differing entries.
 
 use crate::ChainError;
+use crate::builders::Builders;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use blst::min_pk::{AggregatePublicKey, PublicKey};
-use consensus::{Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
-use std::collections::{BTreeMap, HashMap};
+use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -20,8 +21,12 @@ pub(crate) const MAX_VERSIONS: usize = 3;
 /// Entries in which a kept version may differ from the current one.
 const MAX_OVERLAY: usize = 262_144;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
-/// Places in the registry where neighbours' keys are compared.
-const RELATION_SAMPLES: usize = 64;
+/// `MIN_ACTIVATION_BALANCE`, ETH.
+const ACTIVATION_ETH: u64 = 32;
+/// `EJECTION_BALANCE`, ETH, and one more: what an inactive validator loses in the two days between two states at most.
+const NEAR_EJECTION_ETH: u64 = 16 + 1;
+/// Keys from all over the registry whose sums are compared.
+const RELATION_SAMPLES: usize = 128;
 /// Keys handed to the cache at a time: bounds the memory beside the registry itself.
 const KEY_BATCH: usize = 131_072;
 
@@ -69,7 +74,7 @@ pub struct Registry {
     /// Slot of the state it is from.
     slot: Slot,
     id: RegistryId,
-    /// Validators that are due to be activated and have no epoch for it yet.
+    /// Who may become active or cease to be without a block that says so.
     n_pending: usize,
     /// [`Self::has_related_keys`], as of the last state.
     related_keys: bool,
@@ -77,6 +82,7 @@ pub struct Registry {
     /// Later states that named another key for a known index; the first one stays.
     conflicting_keys: u64,
     dropped_versions: u64,
+    builders: Builders,
 }
 
 /// How another state's registry differs from the current one.
@@ -129,24 +135,38 @@ impl Registry {
         })
     }
 
-    /// Whether neighbours' keys lie at equal distances, as in test networks whose secret keys are 1, 2, 3, ... Sums of different
-    /// sets of such keys coincide, so that a good signature of one set verifies for another. Keys that were made independently
-    /// do not do that, and those on a real network are.
+    /// The checked key of a builder, as the latest state had it; `None` for an unknown index or a key that is no valid point.
+    pub fn builder_key(&self, builder: BuilderIndex) -> Option<&PublicKey> {
+        self.builders.key(builder)
+    }
+
+    /// A state's builders: the latest state's count, since an index can go to another builder.
+    pub(crate) fn take_builders(&mut self, slot: Slot, keys: Vec<PubkeyBytes>) {
+        if slot >= self.slot {
+            self.builders.take(keys);
+        }
+    }
+
+    /// Whether sums of different keys coincide, as in test networks whose secret keys are 1, 2, 3, ..., in whatever order. There a good
+    /// signature of one set of validators verifies for another. Keys that were made independently do not do that, and those on a real
+    /// network are.
     pub fn has_related_keys(&self) -> bool {
         self.related_keys
     }
 
+    /// Among the sums of any two of the samples (8 256 of 128 keys) two are equal if the secret keys are numbers up to some ten millions: there
+    /// are more pairs of sums than different sums. About 0.2 s.
     fn looks_for_related_keys(&self) -> bool {
         let step = (self.keys.len() / RELATION_SAMPLES).max(1);
-        let sum = |a: &PublicKey, b: &PublicKey| {
-            let sum = AggregatePublicKey::aggregate(&[a, b], false);
-            sum.map(|sum| sum.to_public_key())
-        };
-        let equally_far = |keys: &[PublicKey]| match keys {
-            [a, b, c] if a != b => matches!((sum(a, c), sum(b, b)), (Ok(outer), Ok(inner)) if outer == inner),
-            _ => false,
-        };
-        self.keys.windows(3).step_by(step).any(equally_far)
+        // An operator may use one key twice; equal keys relate nobody else's.
+        let mut met = HashSet::new();
+        let mut samples: Vec<&PublicKey> = self.keys.iter().step_by(step).take(RELATION_SAMPLES).collect();
+        samples.retain(|key| met.insert(key.compress()));
+        let mut sums = HashSet::new();
+        let pairs = samples.iter().enumerate().flat_map(|(nth, a)| samples.iter().skip(nth).map(move |b| (*a, *b)));
+        pairs
+            .filter_map(|(a, b)| AggregatePublicKey::aggregate(&[a, b], false).ok())
+            .any(|sum| !sums.insert(sum.to_public_key().compress()))
     }
 
     /// Withdrawal credentials, as the latest state had them.
@@ -224,9 +244,22 @@ impl Registry {
         (n, Gwei::new(eth.saturating_mul(GWEI_PER_ETH)))
     }
 
-    /// Validators that wait for an activation epoch: a later state will have one for them.
+    /// Who may become active or cease to be active after the latest state without a block that says so: validators that wait for an
+    /// activation epoch, deposits that wait to be applied, active validators whose balance is near ejection.
     pub(crate) fn n_pending(&self) -> usize {
         self.n_pending
+    }
+
+    /// Deposits of a state that wait to be applied.
+    pub(crate) fn take_pending_deposits(&mut self, slot: Slot, n_deposits: usize) {
+        if slot >= self.slot {
+            self.n_pending += n_deposits;
+        }
+    }
+
+    /// Grows whenever a state changes who is active when, or adds validators.
+    pub fn version(&self) -> u64 {
+        self.id.0
     }
 
     /// Takes a state's validators: the first state's, a later one's (what it changes becomes a version), or an older one's (a version only).
@@ -266,8 +299,7 @@ impl Registry {
                     None => self.credential_numbers.push(number),
                 }
             }
-            let is_eligible = validator.activation_eligibility_epoch != Epoch::FAR_FUTURE;
-            n_pending += usize::from(is_eligible && validator.activation_epoch == Epoch::FAR_FUTURE);
+            n_pending += usize::from(is_pending(&validator));
             if let Some(known) = self.records.get_mut(index).filter(|_| index < had) {
                 if (known.activation, known.exit) != (compact.activation, compact.exit) {
                     let theirs = if newer { (known.activation, known.exit) } else { (compact.activation, compact.exit) };
@@ -291,7 +323,9 @@ impl Registry {
             }
         }
         self.add_keys(&batch, n_validators, cache, progress);
-        self.related_keys = self.related_keys || self.looks_for_related_keys();
+        if self.len() > had {
+            self.related_keys = self.related_keys || self.looks_for_related_keys();
+        }
         if conflicts > 0 {
             self.conflicting_keys += conflicts;
             warn!(conflicts, %slot, "a state has other keys for known validators, the first ones stay; is it from a branch that will be given up?");
@@ -420,6 +454,15 @@ impl From<&Validator> for Compact {
     }
 }
 
+/// Whether it may get an activation or exit epoch without a block that says so.
+fn is_pending(validator: &Validator) -> bool {
+    let eth = validator.effective_balance.as_u64() / GWEI_PER_ETH;
+    if validator.activation_epoch == Epoch::FAR_FUTURE {
+        return validator.activation_eligibility_epoch != Epoch::FAR_FUTURE || eth >= ACTIVATION_ETH;
+    }
+    validator.exit_epoch == Epoch::FAR_FUTURE && eth <= NEAR_EJECTION_ETH
+}
+
 fn narrow(epoch: Epoch) -> u32 {
     u32::try_from(epoch.as_u64()).unwrap_or(u32::MAX)
 }
@@ -447,6 +490,13 @@ mod tests {
     fn keys_in_series_are_told_from_independent_ones() {
         assert!(registry((1..65).map(number)).looks_for_related_keys());
         assert!(registry((0..3).map(|n| number(1_000_003 + 7 * n))).looks_for_related_keys());
+        // Neighbours at ever other distances: dealt out to operators in turn, and in an order of which nothing is known.
+        assert!(registry((0..64).map(|n| number(1 + n / 4 + n % 4 * 16))).looks_for_related_keys());
+        let shuffled = |seed: u64| move |n: u64| number(1 + (n * 40_503 + seed) % 65_536);
+        assert!(registry((0..4096).map(shuffled(7)).collect::<Vec<_>>().into_iter()).looks_for_related_keys());
+        let scattered =
+            |n: u64| number(1 + u64::from_be_bytes(consensus::sha256(&n.to_be_bytes())[..8].try_into().unwrap()) % 1_000_000);
+        assert!(registry((0..300).map(scattered)).looks_for_related_keys(), "numbers up to a million");
         let independent = |n: u8| SecretKey::key_gen(&[n; 32], &[]).unwrap();
         assert!(!registry((0..100).map(independent)).looks_for_related_keys());
         assert!(!registry((0..2).map(|n| number(n + 1))).looks_for_related_keys(), "two keys are always at some distance");

@@ -8,12 +8,13 @@
 //! all messages would wait for it at every epoch's start. Who asks before it is ready waits for the rest of it; the answer is the same.
 //!
 //! Price: one of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB with its seat table. So both are bounded: the
-//! cache by [`MAX_SHUFFLINGS`] and [`MAX_BYTES`], least recently used out first, and computing by a budget for epochs that are not about now, because
-//! anyone can name any epoch in a vote before its signature is looked at.
+//! cache by [`MAX_SHUFFLINGS`] and [`MAX_BYTES`], least recently used out first, and computing by budgets ([`Effort`]), because anyone can name
+//! any epoch and any block of it in a vote before its signature is looked at: each block before an epoch's decision slot gives other committees.
+//! The budgets of a slot also bound what a batch of votes holds beyond the cache: 12 bytes a seat.
 
 use crate::registry::{MAX_VERSIONS, Registry, RegistryId};
 use crate::tree::Decision;
-use consensus::{Epoch, Preset, Root, Shuffling, compute_seed};
+use consensus::{Epoch, Preset, Root, Shuffling, Slot, compute_seed};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -22,8 +23,23 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 pub const MAX_SHUFFLINGS: usize = 64;
 /// Their memory together at most, bytes: 12 per active validator.
 pub const MAX_BYTES: usize = 288 << 20;
-/// Shufflings of epochs that are not about now, computed at most per epoch that passes.
-pub const MAX_UNUSUAL_PER_EPOCH: u32 = 96;
+/// Odd shufflings ([`Effort::Odd`]) computed at most per epoch that passes.
+pub const MAX_ODD_PER_EPOCH: u32 = 96;
+/// Seats in the odd shufflings computed in a slot; the last one may go beyond. Two seconds of work.
+pub const MAX_ODD_SEATS_PER_SLOT: usize = 4_000_000;
+/// Seats in the near shufflings ([`Effort::Near`]) computed in a slot; the last one may go beyond. An ordinary epoch asks for one shuffling.
+pub const MAX_NEAR_SEATS_PER_SLOT: usize = 8_000_000;
+
+/// What a shuffling may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Of an epoch about now, decided on a branch that is being built on.
+    Near,
+    /// Of a far epoch, or decided by a block that nobody builds on any more.
+    Odd,
+    /// Nothing: only what is there already.
+    AtHand,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Shufflings {
@@ -33,11 +49,59 @@ pub(crate) struct Shufflings {
     /// The last active sets, so that epochs and branches with equal ones share the list.
     recent_active: Vec<Arc<Vec<u32>>>,
     ahead: Option<Ahead>,
-    budget_epoch: Epoch,
-    budget_used: u32,
+    budget: Budget,
     pub(crate) computed: u64,
     pub(crate) evicted: u64,
     pub(crate) refused: u64,
+}
+
+/// What was computed lately.
+#[derive(Debug, Default)]
+struct Budget {
+    slot: Slot,
+    epoch: Epoch,
+    odd: u32,
+    odd_seats: usize,
+    near_seats: usize,
+    /// Seats of the last odd one.
+    last_odd: usize,
+}
+
+impl Budget {
+    fn turn_to(&mut self, slot: Slot, preset: &Preset) {
+        if slot != self.slot {
+            (self.slot, self.odd_seats, self.near_seats) = (slot, 0, 0);
+        }
+        let epoch = slot.epoch(preset);
+        if epoch != self.epoch {
+            (self.epoch, self.odd) = (epoch, 0);
+        }
+    }
+
+    fn allows(&self, effort: Effort) -> bool {
+        match effort {
+            Effort::Near => self.near_seats < MAX_NEAR_SEATS_PER_SLOT,
+            Effort::Odd => self.odd < MAX_ODD_PER_EPOCH && self.odd_seats < MAX_ODD_SEATS_PER_SLOT,
+            Effort::AtHand => false,
+        }
+    }
+
+    fn spend(&mut self, effort: Effort, seats: usize) {
+        match effort {
+            Effort::Near => self.near_seats += seats,
+            Effort::Odd => {
+                self.odd += 1;
+                self.odd_seats += seats;
+                self.last_odd = seats;
+            }
+            Effort::AtHand => {}
+        }
+    }
+
+    fn refund(&mut self) {
+        self.odd = self.odd.saturating_sub(1);
+        self.odd_seats = self.odd_seats.saturating_sub(self.last_odd);
+    }
 }
 
 #[derive(Debug)]
@@ -100,18 +164,19 @@ impl Shufflings {
         Some(Arc::new(shuffling))
     }
 
-    /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. Empty when
-    /// `unusual` and the budget of this epoch (`now`) is used up: ask again later.
+    /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. What
+    /// `effort` does not allow at the slot `now` is missing: ask again later.
     pub(crate) fn get(
         &mut self,
         registry: &Registry,
         preset: &Preset,
         epoch: Epoch,
         decision: Decision,
-        unusual: bool,
-        now: Epoch,
+        effort: Effort,
+        now: Slot,
     ) -> Vec<Arc<Shuffling>> {
         let seed = compute_seed(epoch, decision.mix);
+        self.budget.turn_to(now, preset);
         self.clock += 1;
         let mut earlier = match self.cache.get_mut(&(epoch, seed)) {
             Some(entry) => {
@@ -124,6 +189,10 @@ impl Shufflings {
             None => Vec::new(),
         };
         earlier.extend(self.wait_for((epoch, seed)));
+        // Listing who is active takes milliseconds, so it is not done in vain either.
+        if earlier.is_empty() && !self.may_compute(effort) {
+            return earlier;
+        }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for version in registry.versions_at(epoch) {
             let active = self.shared(registry.active_at(epoch, version));
@@ -132,13 +201,13 @@ impl Shufflings {
             }
             if let Some(known) = earlier.iter().find(|known| *known.active() == active) {
                 found.push(known.clone());
-            } else if unusual && !self.spend(now) {
-                // Not kept, so that the next vote asks again.
-                self.refused += 1;
-                return if found.is_empty() { earlier } else { found };
-            } else {
+            } else if self.may_compute(effort) {
+                self.budget.spend(effort, active.len());
                 found.push(Arc::new(Shuffling::new(epoch, decision.root, seed, active, preset)));
                 self.computed += 1;
+            } else {
+                // Not kept, so that the next vote asks again.
+                return if found.is_empty() { earlier } else { found };
             }
         }
         // What has been handed out once stays, even if the registry's version behind it is forgotten.
@@ -151,6 +220,12 @@ impl Shufflings {
         found
     }
 
+    fn may_compute(&mut self, effort: Effort) -> bool {
+        let allowed = self.budget.allows(effort);
+        self.refused += u64::from(!allowed && effort != Effort::AtHand);
+        allowed
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.cache.len()
     }
@@ -159,22 +234,10 @@ impl Shufflings {
         self.bytes
     }
 
-    /// A block has come that was news: what it brings may ask for odd epochs once more. So a replay of old blocks, in which no time
-    /// passes, is not held up, and an attacker would need a proven block for each.
+    /// A past block's reveal has become known: what it brings may ask for odd epochs once more. So a replay of old blocks, in which no time
+    /// passes, is not held up.
     pub(crate) fn refund(&mut self) {
-        self.budget_used = self.budget_used.saturating_sub(1);
-    }
-
-    fn spend(&mut self, now: Epoch) -> bool {
-        if now != self.budget_epoch {
-            self.budget_epoch = now;
-            self.budget_used = 0;
-        }
-        if self.budget_used >= MAX_UNUSUAL_PER_EPOCH {
-            return false;
-        }
-        self.budget_used += 1;
-        true
+        self.budget.refund();
     }
 
     fn keep(&mut self, key: (Epoch, Root), registry: RegistryId, shufflings: Vec<Arc<Shuffling>>) {

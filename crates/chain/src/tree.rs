@@ -13,21 +13,17 @@
 //! epoch the committees of epoch 3 on C's branch are decided by the last block before slot 8 (the start of epoch 2): B.
 //!
 //! Invariants: a child's slot is greater than its parent's; every node kept by pruning has its decision block kept with it.
-//! Bounds: [`MAX_NODES`] nodes, [`MAX_ORPHANS`] orphans; per proposer a share of either, since anyone with one key can sign blocks for
-//! any slot and nobody is punished for that.
+//! Bounds: [`MAX_NODES`] nodes, [`crate::orphans::MAX_ORPHANS`] orphans; per proposer a share of either, since anyone with one key can sign blocks for
+//! any slot and nobody is punished for that. In a full tree whoever has more blocks than the newcomer's proposer loses a leaf, so many keys
+//! together cannot keep the others out either.
 
 use crate::chain::BlockFacts;
+use crate::orphans::Orphans;
 use consensus::{Root, Slot, ValidatorIndex};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Blocks kept at most, about 150 bytes each.
 pub(crate) const MAX_NODES: usize = 32_768;
-/// Blocks without a known parent kept at most.
-pub(crate) const MAX_ORPHANS: usize = 1_024;
-/// Orphans of one proposer kept at most.
-const MAX_ORPHANS_PER_PROPOSER: usize = 32;
-/// Missing parents named at most.
-const MAX_MISSING: usize = 64;
 /// How far back a tip's proposers are counted.
 const DIVERSITY_DEPTH: usize = 32;
 
@@ -153,11 +149,11 @@ impl Tree {
             self.refused += 1;
             return Insert::Refused("its slot is not after its parent's");
         }
-        if self.nodes.len() >= MAX_NODES || self.per_proposer.get(&block.proposer_index).copied().unwrap_or(0) >= share {
+        let parent_mix = parent.mix;
+        if self.n_of(block.proposer_index) >= share || !self.make_room(block) {
             self.refused += 1;
             return Insert::Refused("the block tree is full, or this proposer's share of it");
         }
-        let parent_mix = parent.mix;
         let node = Node {
             slot: block.slot,
             exact_slot: true,
@@ -176,6 +172,33 @@ impl Tree {
             self.settle(block.root, mix ^ reveal_hash);
         }
         Insert::Attached
+    }
+
+    /// Blocks of a proposer.
+    fn n_of(&self, proposer: ValidatorIndex) -> usize {
+        self.per_proposer.get(&proposer).copied().unwrap_or(0)
+    }
+
+    /// In a full tree a leaf of whoever has most blocks gives way, the earliest of them, unless that is the newcomer's proposer itself. What
+    /// is built on is no leaf, and blocks that came with a state are nobody's. Whether there is room.
+    fn make_room(&mut self, newcomer: &BlockFacts) -> bool {
+        if self.nodes.len() < MAX_NODES {
+            return true;
+        }
+        let mut victim: Option<(usize, Slot, Root)> = None;
+        for (slot, root) in self.tips.iter().filter(|(_, root)| *root != newcomer.parent_root) {
+            let held = self.proposer_of(root).map_or(0, |proposer| self.n_of(proposer));
+            if victim.is_none_or(|(most, ..)| held > most) {
+                victim = Some((held, *slot, *root));
+            }
+        }
+        match victim {
+            Some((held, slot, root)) if held > self.n_of(newcomer.proposer_index) => {
+                self.remove(slot, root);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// The orphans that waited for `root`, removed from the pool.
@@ -312,12 +335,16 @@ impl Tree {
     }
 
     /// Blocks without children, best first: those on which most different proposers built lately, then the latest. Counting
-    /// proposers rather than blocks keeps one key from drowning the others. Bounded by `limit`.
+    /// proposers rather than blocks keeps one key from drowning the others, and so does counting one tip of each proposer and slot.
+    /// Bounded by `limit`.
     pub(crate) fn ranked_tips(&self, not_after: Slot, limit: usize) -> Vec<Root> {
         let mut ranked: Vec<(usize, Slot, Root)> = Vec::new();
         // Both the tips of now and those of the future are looked at, each within the limit, so that neither hides the other.
-        let now = self.tips.range(..=(not_after, Root::repeat_byte(0xff))).rev().take(limit);
-        let future = self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).take(limit);
+        let mut now = OneEach { tree: self, met: HashSet::new() };
+        let now = self.tips.range(..=(not_after, Root::repeat_byte(0xff))).rev().filter(|tip| now.is_first(tip)).take(limit);
+        let mut future = OneEach { tree: self, met: HashSet::new() };
+        let future =
+            self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
         for (slot, root) in now.chain(future) {
             ranked.push((self.diversity(*root), *slot, *root));
         }
@@ -419,81 +446,14 @@ impl Tree {
     }
 }
 
-/// Blocks that wait for their parents, in order of arrival.
-#[derive(Debug, Default)]
-struct Orphans {
-    blocks: HashMap<Root, BlockFacts>,
-    by_parent: HashMap<Root, Vec<Root>>,
-    order: VecDeque<Root>,
-    dropped: u64,
+/// Of each proposer and slot one block.
+struct OneEach<'a> {
+    tree: &'a Tree,
+    met: HashSet<(Slot, ValidatorIndex)>,
 }
 
-impl Orphans {
-    fn len(&self) -> usize {
-        self.blocks.len()
-    }
-
-    fn contains(&self, root: &Root) -> bool {
-        self.blocks.contains_key(root)
-    }
-
-    fn push(&mut self, block: &BlockFacts) -> bool {
-        let of_proposer = self.blocks.values().filter(|other| other.proposer_index == block.proposer_index).count();
-        if of_proposer >= MAX_ORPHANS_PER_PROPOSER {
-            self.dropped += 1;
-            return false;
-        }
-        while self.blocks.len() >= MAX_ORPHANS {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if self.take(&oldest).is_some() {
-                self.dropped += 1;
-            }
-        }
-        self.blocks.insert(block.root, block.clone());
-        self.by_parent.entry(block.parent_root).or_default().push(block.root);
-        self.order.push_back(block.root);
-        if self.order.len() > 2 * MAX_ORPHANS {
-            self.order.retain(|root| self.blocks.contains_key(root));
-        }
-        true
-    }
-
-    fn take(&mut self, root: &Root) -> Option<BlockFacts> {
-        let block = self.blocks.remove(root)?;
-        if let Some(siblings) = self.by_parent.get_mut(&block.parent_root) {
-            siblings.retain(|sibling| sibling != root);
-            if siblings.is_empty() {
-                self.by_parent.remove(&block.parent_root);
-            }
-        }
-        Some(block)
-    }
-
-    fn take_children(&mut self, parent: &Root) -> Vec<BlockFacts> {
-        let roots = self.by_parent.remove(parent).unwrap_or_default();
-        roots.iter().filter_map(|root| self.blocks.remove(root)).collect()
-    }
-
-    fn missing(&self) -> Vec<Root> {
-        let mut missing: Vec<(Slot, Root)> = self
-            .by_parent
-            .iter()
-            .filter(|(parent, _)| !self.blocks.contains_key(*parent))
-            .filter_map(|(parent, waiting)| {
-                let latest = waiting.iter().filter_map(|root| self.blocks.get(root)).map(|block| block.slot).max()?;
-                Some((latest, *parent))
-            })
-            .collect();
-        missing.sort_by(|a, b| b.cmp(a));
-        missing.truncate(MAX_MISSING);
-        missing.into_iter().map(|(_, root)| root).collect()
-    }
-
-    fn drop_before(&mut self, floor: Slot) {
-        let old: Vec<Root> = self.blocks.values().filter(|block| block.slot < floor).map(|block| block.root).collect();
-        for root in old {
-            self.take(&root);
-            self.dropped += 1;
-        }
+impl OneEach<'_> {
+    fn is_first(&mut self, (slot, root): &(Slot, Root)) -> bool {
+        self.tree.proposer_of(root).is_none_or(|proposer| self.met.insert((*slot, proposer)))
     }
 }

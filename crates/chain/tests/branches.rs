@@ -197,6 +197,41 @@ fn odd_epochs_are_computed_within_a_budget() {
     assert!(matches!(chain.contexts(&vote(SLOTS_PER_EPOCH, 1, root(8), genesis)), Contexts::Certain(_)));
 }
 
+/// Each known block before an epoch's decision slot gives other committees, and anyone can name it as target.
+#[test]
+fn odd_targets_of_this_epoch_are_computed_within_a_budget() {
+    let (mut chain, genesis, mix) = small_chain();
+    let mut parent = genesis;
+    let mut all = HashMap::new();
+    for nth in 0..400 {
+        let block = facts(nth, 1 + nth as u64, parent, nth as u64 % 64);
+        chain.tick(block.slot);
+        chain.extend(&block);
+        parent = block.root;
+        all.insert(block.root, block);
+    }
+    let now = 400 / SLOTS_PER_EPOCH;
+    let before = chain.stats().shufflings_computed;
+    // Who needs no seat buys none, whatever it names.
+    for target in 0..400 {
+        chain.contexts_at_hand(&vote(400, now, root(target), root(target)));
+        chain.contexts_at_hand(&vote(400, now, Root::repeat_byte(1), root(target)));
+    }
+    let at_hand = chain.stats().shufflings_computed - before;
+    assert!(at_hand <= 2, "this epoch's, on the branch that is built on: {at_hand}");
+    let mut answered = 0;
+    for target in 0..400 {
+        answered += usize::from(matches!(chain.contexts(&vote(400, now, root(target), root(target))), Contexts::Certain(_)));
+        chain.contexts(&vote(400, now, Root::repeat_byte(1), root(target)));
+    }
+    let computed = chain.stats().shufflings_computed - before;
+    assert!((90..110).contains(&computed) && answered < 150, "{computed} computed, {answered} answered");
+    // The honest vote is answered all the same.
+    let target = root(400 - 8 - 1 + 7);
+    let Contexts::Certain(shufflings) = chain.contexts_at_hand(&vote(400, now, target, target)) else { panic!("at hand") };
+    assert_eq!(shufflings[0].seed(), model_seed(&all, target, now, mix));
+}
+
 #[test]
 fn one_key_fills_neither_the_tree_nor_the_candidates() {
     let (mut chain, genesis, _) = small_chain();
@@ -226,6 +261,67 @@ fn one_key_fills_neither_the_tree_nor_the_candidates() {
     assert_eq!(candidates[0].decision_root(), root(14), "the honest branch comes first");
     assert!(chain.is_known_block(&honest));
     assert!(chain.missing_blocks().len() <= 64);
+}
+
+/// Each of many keys within its share, all together more than the tree holds.
+#[test]
+fn many_keys_fill_the_tree_and_honest_blocks_are_taken_all_the_same() {
+    let (mut chain, genesis, mix) = small_chain();
+    let first = facts(0, 1, genesis, 0);
+    chain.extend(&first);
+    let mut all = HashMap::from([(first.root, first.clone())]);
+    // 200 keys sign for every slot there is.
+    'full: for slot in 2u64.. {
+        for proposer in 1..=200u64 {
+            let mut block = facts(1, slot, first.root, proposer);
+            block.root = Root::from(sha256(&[slot.to_be_bytes(), proposer.to_be_bytes()].concat()));
+            if matches!(chain.extend(&block), Extension::Refused(_)) {
+                break 'full;
+            }
+        }
+    }
+    let filled = chain.stats().blocks;
+    assert!(filled > 32_000, "{filled} fill it");
+    let mut parent = first;
+    for nth in 2..100 {
+        let block = facts(nth, nth as u64, parent.root, 0);
+        assert_eq!(chain.extend(&block), Extension::Attached, "block {nth} of the honest branch");
+        all.insert(block.root, block.clone());
+        parent = block;
+    }
+    assert_eq!(chain.stats().blocks, filled);
+    let target = root(88);
+    let Contexts::Certain(shufflings) = chain.contexts(&vote(88, 11, target, target)) else { panic!("known") };
+    assert_eq!(shufflings[0].seed(), model_seed(&all, target, 11, mix));
+}
+
+#[test]
+fn one_key_neither_hides_the_head_nor_feigns_a_split() {
+    let (mut chain, genesis, _) = small_chain();
+    let mut parent = genesis;
+    for nth in 1..=24 {
+        chain.tick(Slot::new(nth));
+        let block = facts(nth as usize, nth, parent, nth);
+        assert_eq!(chain.extend(&block), Extension::Attached);
+        parent = block.root;
+    }
+    let (honest, now) = (parent, 25);
+    chain.tick(Slot::new(now));
+    // A branch of its own beside the last three blocks, and as many versions of a block for this slot as it may sign.
+    let mut side = root(21);
+    for nth in 100..103 {
+        chain.extend(&facts(nth, nth as u64 - 78, side, 60));
+        side = root(nth);
+    }
+    assert!(!chain.is_contested(&honest), "one key's branch is no split");
+    for nth in 200..300 {
+        chain.extend(&facts(nth, now, root(1 + nth % 3), 61));
+    }
+    let Contexts::Candidates(candidates) = chain.contexts(&vote(now, 3, Root::repeat_byte(1), Root::repeat_byte(1))) else {
+        panic!("there are tips")
+    };
+    let decided_by: Vec<Root> = candidates.iter().map(|shuffling| shuffling.decision_root()).collect();
+    assert!(decided_by.contains(&root(15)), "the honest branch is among {decided_by:?}");
 }
 
 #[test]

@@ -7,7 +7,8 @@ mod crafted;
 
 use chain::{BlockFacts, Chain, Contexts, Extension, PubkeyCache};
 use common::{Capture, facts, small_capture};
-use consensus::{BeaconBlockHeader, Epoch, Root, ShufflingId, SignedBlock, Slot, ValidatorIndex};
+use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
+use consensus::{BeaconBlockHeader, Epoch, ForkName, Root, ShufflingId, SignedBlock, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
 struct Story {
@@ -184,6 +185,44 @@ fn a_refresh_is_asked_for_when_somebody_may_come_or_go() {
     let n = story.trunk.len();
     chain.add_state(&story.state_after(n, story.slot(n - 1).max(40)), &mut PubkeyCache::in_memory()).unwrap();
     assert!(!chain.needs_registry_refresh());
+}
+
+/// A deposit that waits, a validator with a full balance, one that will be ejected: no block will say when they come or go.
+#[test]
+fn who_comes_or_goes_without_a_block_makes_an_old_registry_uncertain() {
+    let story = story();
+    let preset = story.capture.spec.preset.clone();
+    let fork = ForkName::Fulu;
+    let certain = serde_json::json!({
+        "pubkey": format!("0x{}", "ab".repeat(48)), "withdrawal_credentials": format!("0x{}", "00".repeat(32)),
+        "amount": "32000000000", "signature": format!("0x{}", "cd".repeat(96)), "slot": "1",
+    });
+    let never = u64::MAX.to_string();
+    type Change<'a> = Box<dyn Fn(&mut serde_json::Value) + 'a>;
+    let changes: [(&str, bool, Change<'_>); 5] = [
+        ("nothing", false, Box::new(|_| ())),
+        ("a deposit", true, Box::new(|state| state["pending_deposits"] = serde_json::json!([certain]))),
+        ("a full balance", true, Box::new(|state| state["validators"][5]["activation_epoch"] = never.as_str().into())),
+        (
+            "too little to be activated",
+            false,
+            Box::new(|state| {
+                state["validators"][5]["activation_epoch"] = never.as_str().into();
+                state["validators"][5]["activation_eligibility_epoch"] = never.as_str().into();
+                state["validators"][5]["effective_balance"] = "31000000000".into();
+            }),
+        ),
+        ("an ejection", true, Box::new(|state| state["validators"][5]["effective_balance"] = "17000000000".into())),
+    ];
+    for (what, pending, change) in changes {
+        let mut state = ssz_to_json(fork, &preset, "BeaconState", &story.capture.state).unwrap();
+        change(&mut state);
+        let mut chain = story.chain(&json_to_ssz(fork, &preset, "BeaconState", &state).unwrap());
+        chain.tick(Epoch::new(3).start_slot(&preset));
+        assert!(!chain.needs_registry_refresh(), "{what}: the next epochs are certain");
+        chain.tick(Epoch::new(4).start_slot(&preset));
+        assert_eq!(chain.needs_registry_refresh(), pending, "{what}");
+    }
 }
 
 #[test]

@@ -1,23 +1,29 @@
-//! `slashwatch demo`: a simulated network on loopback with the incident of February 2021 in it, watched live.
+//! `slashwatch demo`: a simulated network on loopback with the incident of February 2021 in it, or with that of any scenario
+//! file, watched live.
 //!
 //! The network is real libp2p between nodes of this process; the watcher is the same as in `run`. At the end what was found
-//! is compared with what the simulator says was done: the two share no code.
+//! is compared with what the simulator says was done, and with what the scenario says there was to say: the two share no code.
 
 use crate::exit::FAILED;
 use anyhow::Context as _;
-use evidence::Finding;
-use pipeline::config::Config;
+use consensus::Network;
+use evidence::{Finding, Incident};
+use pipeline::config::{Config, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use pipeline::run::Watcher;
-use simulator::{Crime, STAKED_KEYS, Scenario, SimNetwork};
+use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Slots after the last one in which something may still be said about it.
+const LAST_SLOTS: u32 = 4;
 /// What the last messages may take to be judged after the last slot.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub struct Options {
+    /// Instead of February 2021; then the file says how many slots, which validators, and the seed.
+    pub scenario: Option<PathBuf>,
     pub slots: u64,
     pub slot_ms: u64,
     pub validators: u64,
@@ -34,27 +40,42 @@ pub fn demo(options: Options) -> anyhow::Result<u8> {
 }
 
 async fn stage(options: Options) -> anyhow::Result<u8> {
-    let operator_keys = STAKED_KEYS.min(options.validators as usize / 2);
-    let scenario = Scenario {
-        seed: options.seed,
-        slots: options.slots,
-        slot_duration: Duration::from_millis(options.slot_ms),
-        ..Scenario::staked(options.validators as usize, operator_keys)
-    };
+    let (scenario, story) = scenario(&options)?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     eprintln!(
-        "a network of {} validators, {} nodes on loopback, {} slots of {} ms; an operator of {operator_keys} keys starts a second machine",
+        "a network of {} validators, {} nodes on loopback, {} slots of {} ms; {story}",
         scenario.n_validators, scenario.n_nodes, scenario.slots, options.slot_ms
     );
+    let (first, last) = (scenario.operator.first().copied(), scenario.operator.last().copied());
+    let operator = first.zip(last).map(|(first, last)| format!("{first}-{last}"));
     let network = SimNetwork::start(scenario).await?;
-    let config = config(&network, folder.path(), &options)?;
+    let spec = consensus::Spec::from_yaml(network.config_yaml()).context("the simulator's config.yaml")?;
+    let clock =
+        Network { spec, genesis_time: network.genesis_time(), genesis_validators_root: network.genesis_validators_root() };
+    let mut config = config(&network, folder.path(), &options)?;
+    config.watch.groups.extend(operator.map(watched));
     let watcher = Watcher::start(config).await?;
     if let Some(address) = watcher.api_address() {
         println!("page and API: http://{address}");
     }
-    let outcome = watch(&watcher, network, options.stay).await;
+    let outcome = watch(&watcher, network, &clock, options.stay).await;
     watcher.stop().await?;
     outcome
+}
+
+/// What is played, and in a few words what happens.
+fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
+    let slot_duration = Duration::from_millis(options.slot_ms);
+    if let Some(path) = &options.scenario {
+        let scenario = super::simulate::read_scenario(path)?;
+        let n = scenario.incidents.len();
+        let story = format!("{}: {n} incidents are to be seen in it", path.display());
+        return Ok((Scenario { slot_duration, ..scenario }, story));
+    }
+    let operator_keys = STAKED_KEYS.min(options.validators as usize / 2);
+    let staked = Scenario::staked(options.validators as usize, operator_keys);
+    let scenario = Scenario { seed: options.seed, slots: options.slots, slot_duration, ..staked };
+    Ok((scenario, format!("an operator of {operator_keys} keys starts a second machine")))
 }
 
 /// The watcher's configuration: the network's own files, all its nodes as peers, no alerts.
@@ -71,27 +92,60 @@ fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Res
     Ok(config)
 }
 
-async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Result<u8> {
+/// The operator's keys as a group of watched keys. Its kill switch only speaks, so that the incident takes its course.
+fn watched(keys: String) -> GroupConfig {
+    GroupConfig {
+        name: "staked".into(),
+        keys: vec![keys],
+        labels: BTreeMap::from([("operator".into(), "staked".into())]),
+        duty: None,
+        kill_switch: Some(KillSwitchConfig {
+            command: vec!["/bin/echo".into(), "here the validator clients would be stopped; the demo lets them go on".into()],
+            url: None,
+            secret_file: None,
+            secret_env: None,
+            timeout: Duration::from_secs(5),
+            on: vec![TriggerConfig::Offence],
+            members: MembersConfig::Named,
+        }),
+    }
+}
+
+async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bool) -> anyhow::Result<u8> {
     let (new, mut news) = tokio::sync::watch::channel(0);
     let _subscription = watcher.store().subscribe(move |seq| {
         new.send_replace(seq);
     });
-    let mut told = 0;
+    let (mut told, mut n_offences) = (0, 0);
     let run = network.run();
     tokio::pin!(run);
     let truth = loop {
         tokio::select! {
             truth = &mut run => break truth?,
-            _ = news.changed() => told = tell(watcher, told)?,
+            _ = news.changed() => n_offences += tell(watcher, &mut told)?,
         }
     };
     // What was sent last may still be on its way.
-    let wanted = truth.crimes.len() as u64;
-    let _ =
-        tokio::time::timeout(GRACE, async { while watcher.store().count() < wanted && news.changed().await.is_ok() {} }).await;
-    tell(watcher, told)?;
-    let found: Vec<Finding> = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding).collect();
-    let complete = reckon(&truth.crimes, &found);
+    let all = async {
+        loop {
+            n_offences += tell(watcher, &mut told)?;
+            if n_offences >= truth.crimes.len() && said(watcher, &truth, clock)?.missed.is_empty() {
+                break;
+            }
+            news.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    let grace = GRACE.max(LAST_SLOTS * clock.spec.slot_duration);
+    // What is still missing then is told below.
+    let _ = tokio::time::timeout(grace, all).await;
+    let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
+    let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
+    let reckoning = said(watcher, &truth, clock)?;
+    let complete = reckon(&truth.crimes, &found) && (truth.incidents.is_empty() || reckoning.is_complete());
+    if !truth.incidents.is_empty() {
+        println!("{reckoning}");
+    }
     if stay {
         eprintln!("the page stays up; Ctrl-C ends it");
         super::stop_signal().await;
@@ -99,11 +153,25 @@ async fn watch(watcher: &Watcher, network: SimNetwork, stay: bool) -> anyhow::Re
     Ok(if complete { 0 } else { FAILED })
 }
 
-/// Prints findings after `told`; gives the last one's number.
-fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
-    let mut last = told;
-    for (seq, finding) in watcher.store().findings_after(told, 1000)? {
-        last = seq;
+/// What the watcher has said of incidents so far, against what there is to say.
+fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<Reckoning> {
+    let opened = |incident: &Incident| Said { kind: incident.kind.clone(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
+    let mut said: Vec<Said> = watcher.store().all_incidents()?.iter().map(opened).collect();
+    let findings = watcher.store().findings_after(0, usize::MAX)?;
+    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none());
+    said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind, slot: finding.slot }));
+    Ok(truth.reckon(&said))
+}
+
+/// Prints offences after the finding `told`, which becomes the last one's number; how many there were. What detectors make of them is on the page.
+fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
+    let mut n_offences = 0;
+    for (seq, finding) in watcher.store().findings_after(*told, usize::MAX)? {
+        *told = seq;
+        if finding.offence().is_none() {
+            continue;
+        }
+        n_offences += 1;
         let validator = finding.validator.as_ref().map_or_else(String::new, |subject| subject.index.to_string());
         let latency = finding.second_seen.map_or(Duration::ZERO, |seen| finding.recorded_at.since(seen));
         println!(
@@ -113,13 +181,14 @@ fn tell(watcher: &Watcher, told: u64) -> anyhow::Result<u64> {
             latency.as_millis()
         );
     }
-    Ok(last)
+    Ok(n_offences)
 }
 
 /// Crimes against findings; true if they are the same.
 fn reckon(crimes: &[Crime], found: &[Finding]) -> bool {
     let committed: BTreeMap<_, _> = crimes.iter().map(|crime| (crime.finding_id, crime)).collect();
-    let ids: BTreeSet<_> = found.iter().map(|finding| finding.id).collect();
+    // Anomalies accuse nobody; they are held against the scenario's incidents.
+    let ids: BTreeSet<_> = found.iter().filter(|finding| finding.evidence.is_some()).map(|finding| finding.id).collect();
     let missed = committed.keys().filter(|id| !ids.contains(*id)).count();
     let invented = ids.iter().filter(|id| !committed.contains_key(*id)).count();
     let mut latencies: Vec<Duration> = found

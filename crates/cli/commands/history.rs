@@ -1,11 +1,12 @@
 //! `slashwatch export interchange` and `slashwatch audit`: EIP-3076 files, out and in.
 
 use crate::exit::FAILED;
-use consensus::interchange::{SignedEpochs, SignedSlot};
+use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
 use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::history::{Audit, AuditedKey, Form, History};
+use pipeline::history::{Audit, AuditedKey, Coverage, Form, History, Walked};
 use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 /// Messages named per key and sort in the text report; `--json` has more.
@@ -14,29 +15,37 @@ const NAMED: usize = 5;
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
     let history = History::open(data_dir)?;
     let validators = history.validators(validators)?;
-    let bar = progress_bar(validators.len());
-    let file = history.export(&validators, form, &mut |done| bar.set_position(done as u64))?;
+    let bar = progress_bar();
+    let file = history.export(&validators, form, &mut |walked| show(&bar, walked))?;
     bar.finish_and_clear();
-    println!("{}", serde_json::to_string_pretty(&file)?);
+    print_json(&file)?;
     let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
     let votes: usize = file.data.iter().map(|key| key.signed_attestations.len()).sum();
     eprintln!(
         "{} keys, {votes} attestations, {blocks} blocks: what the network was heard to say, not all that was signed",
         file.data.len()
     );
+    eprintln!("{}", covered(&history.coverage()?));
+    let empty = |key: &&SigningHistory| key.signed_blocks.is_empty() && key.signed_attestations.is_empty();
+    let unheard: Vec<String> = file.data.iter().filter(empty).map(|key| key.pubkey.to_string()).collect();
+    if !unheard.is_empty() {
+        let more = if unheard.len() > NAMED { ", .." } else { "" };
+        eprintln!(
+            "WARNING: {} keys were never heard; their entries are empty and keep a client from nothing: {}{more}",
+            unheard.len(),
+            unheard[..unheard.len().min(NAMED)].join(", ")
+        );
+    }
     Ok(0)
 }
 
 pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
     let history = History::open(data_dir)?;
-    let bar = progress_bar(0);
-    let report = history.audit(interchange, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
+    let bar = progress_bar();
+    let report = history.audit(interchange, &mut |walked| show(&bar, walked))?;
     bar.finish_and_clear();
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        true => print_json(&report)?,
         false => print!("{}", text(&report)),
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
@@ -67,15 +76,38 @@ fn text(report: &Audit) -> String {
         "not judged: {} seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
         totals.before_record, totals.unheard_votes, totals.unheard_blocks
     );
+    let _ = writeln!(out, "{}", covered(&report.coverage));
+    if totals.keys_never_heard > 0 {
+        let _ = writeln!(
+            out,
+            "{} keys were never heard: that the file lacks nothing of theirs means nothing",
+            totals.keys_never_heard
+        );
+    }
     let verdict = match report.lacks_something() {
         true => format!(
             "the file LACKS something for {} keys: somebody else may be signing with them. Do not start a validator client with this file; \
              find the second signer, then use `slashwatch export interchange` to complete it",
             totals.keys_lacking
         ),
-        false => "the file knows everything that was seen".into(),
+        false => "the file knows everything that was seen in these epochs; of other times nothing is known here".into(),
     };
     let _ = writeln!(out, "{verdict}");
+    out
+}
+
+/// What was listened to.
+fn covered(coverage: &Coverage) -> String {
+    let mut out = match &coverage.epochs {
+        Some(epochs) => format!("what is known: votes of epochs {} to {}", epochs.first, epochs.last),
+        None => "what is known: no vote at all".into(),
+    };
+    if !coverage.gaps.is_empty() {
+        let named = coverage.gaps.iter().rev().take(NAMED).map(|gap| format!("{}-{}", gap.from_slot, gap.to_slot));
+        let more = if coverage.gaps.len() > NAMED { ", and earlier ones" } else { "" };
+        let named = named.collect::<Vec<_>>().join(", ");
+        let _ = write!(out, "; no watcher ran in slots {named}{more}, of which only blocks may tell");
+    }
     out
 }
 
@@ -115,7 +147,20 @@ fn contradiction(pair: &Contradiction) -> String {
     }
 }
 
-fn progress_bar(length: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} key {pos}/{len} eta {eta}").expect("a constant template");
-    ProgressBar::new(length as u64).with_style(style)
+/// Piece by piece: a complete file has gigabytes.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("history {bar:40} {percent} % eta {eta}").expect("a constant template");
+    ProgressBar::new(0).with_style(style)
+}
+
+fn show(bar: &ProgressBar, walked: Walked) {
+    bar.set_length(walked.total);
+    bar.set_position(walked.done);
 }

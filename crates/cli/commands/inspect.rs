@@ -29,7 +29,11 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
                 );
                 return Ok(FAILED);
             };
-            json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json) })
+            let submission = match &evidence {
+                Some(evidence) => inspection.submission_of(evidence.id)?,
+                None => None,
+            };
+            json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json), "submission": submission })
         }
     };
     println!("{}", serde_json::to_string_pretty(&shown)?);
@@ -57,6 +61,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "genesis_validators_root": network.genesis_validators_root,
         "findings": by_kind,
         "outbox": inspection.store().outbox_counts(),
+        "submissions": inspection.submission_counts()?,
         "kill_switches": pipeline::watch::switches::Ledger::read(inspection.store())?,
         "index": inspection.index().map(|index| index.stats()),
     }))

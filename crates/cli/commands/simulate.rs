@@ -5,9 +5,7 @@ use simulator::{Scenario, write_capture};
 use std::path::Path;
 
 pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow::Result<u8> {
-    let text = std::fs::read_to_string(scenario)
-        .with_context(|| format!("cannot read {}; the folder scenarios/ has some", scenario.display()))?;
-    let scenario = Scenario::from_toml(&text).with_context(|| format!("{}", scenario.display()))?;
+    let scenario = read_scenario(scenario)?;
     let truth = write_capture(&scenario, out)?;
     if let Some(path) = truth_out {
         let json = serde_json::to_vec_pretty(&truth)?;
@@ -23,4 +21,11 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
         truth.pairs().len()
     );
     Ok(0)
+}
+
+/// A scenario file.
+pub fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; the folder scenarios/ has some", path.display()))?;
+    Scenario::from_toml(&text).with_context(|| format!("{}", path.display()))
 }

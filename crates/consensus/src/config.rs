@@ -15,8 +15,10 @@ use std::time::Duration;
 impl Spec {
     /// Reads a network's `config.yaml`.
     pub fn from_yaml(text: &str) -> Result<Self, SpecError> {
+        // Files put together from several say some keys twice; clients take the last.
+        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
         let keys: BTreeMap<String, Value> =
-            serde_saphyr::from_str(text).map_err(|error| SpecError::NotYaml(error.to_string()))?;
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| SpecError::NotYaml(error.to_string()))?;
         Keys(keys).into_spec()
     }
 

@@ -12,6 +12,10 @@ pub enum DomainType {
     Randao,
     SelectionProof,
     AggregateAndProof,
+    /// Gloas.
+    BeaconBuilder,
+    /// Gloas.
+    PtcAttester,
 }
 
 impl DomainType {
@@ -22,6 +26,8 @@ impl DomainType {
             Self::Randao => 2,
             Self::SelectionProof => 5,
             Self::AggregateAndProof => 6,
+            Self::BeaconBuilder => 0x0b,
+            Self::PtcAttester => 0x0c,
         };
         [first, 0, 0, 0]
     }

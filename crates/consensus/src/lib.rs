@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod builders;
 mod config;
 mod containers;
 mod decode;
@@ -22,12 +23,15 @@ mod spec;
 pub mod ssz_schema;
 pub mod state;
 
+pub use builders::{PayloadAttestationData, PayloadAttestationMessage, PayloadBid, SignedPayloadBid};
 pub use containers::*;
 pub use decode::{BlockPrefix, SidecarKind, block_prefix, sidecar_header};
 pub use domain::{DomainType, ForkDigest, compute_domain, signing_root};
 pub use error::DecodeError;
-pub use preset::{MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName};
-pub use quantities::{CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
+pub use preset::{
+    MAX_PROPOSER_SLASHINGS, MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName,
+};
+pub use quantities::{BuilderIndex, CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
 pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index, shuffle_list};
 pub use slashing::{Offence, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};
 pub use spec::{BlobParameters, Fork, ForkDigests, ForkName, Network, Spec, SpecError};

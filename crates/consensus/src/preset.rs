@@ -45,6 +45,8 @@ pub const MIN_SEED_LOOKAHEAD: u64 = 1;
 pub const MAX_SEED_LOOKAHEAD: u64 = 4;
 /// `MAX_VALIDATORS_PER_COMMITTEE`, the same in every preset.
 pub const MAX_VALIDATORS_PER_COMMITTEE: u64 = 2048;
+/// `MAX_PROPOSER_SLASHINGS`, the same in every preset and fork: so many fit into a block.
+pub const MAX_PROPOSER_SLASHINGS: u64 = 16;
 
 impl Preset {
     pub const MAINNET: Self = Self {

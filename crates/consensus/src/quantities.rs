@@ -123,6 +123,10 @@ quantity!(
     ValidatorIndex
 );
 quantity!(
+    /// A builder's position in the state's list of builders (Gloas). As claimed by a message it may be any 64-bit number.
+    BuilderIndex
+);
+quantity!(
     /// A committee's position within its slot.
     CommitteeIndex
 );

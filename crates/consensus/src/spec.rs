@@ -40,6 +40,11 @@ impl ForkName {
         }
     }
 
+    /// `MAX_ATTESTER_SLASHINGS`, `MAX_ATTESTER_SLASHINGS_ELECTRA`: so many fit into a block.
+    pub fn max_attester_slashings(self) -> u64 {
+        if self >= Self::Electra { 1 } else { 2 }
+    }
+
     /// EIP-7549: aggregates over committees, single attestations that name their validator.
     pub fn has_single_attestations(self) -> bool {
         self >= Self::Electra

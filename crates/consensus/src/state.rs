@@ -147,6 +147,22 @@ impl<'a> StateView<'a> {
         self.validators.get(start..start.checked_add(Validator::SSZ_LEN)?).map(validator)
     }
 
+    /// Deposits that wait to be applied (Electra on). Each may add a validator or fill one up, and no block will say so.
+    pub fn n_pending_deposits(&self) -> usize {
+        View::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
+    }
+
+    /// Keys of the builders in order of their index, at most `most` of them; none before Gloas. An index is given to another
+    /// builder when its owner has left.
+    pub fn builder_pubkeys(&self, most: usize) -> Vec<PubkeyBytes> {
+        let state = View::checked(&self.catalogue.state, self.bytes);
+        let builders = state.field("builders").into_iter().flat_map(|list| list.elements());
+        builders
+            .take(most)
+            .map(|builder| PubkeyBytes::from(builder.field("pubkey").map_or([0; 48], |key| key.as_array())))
+            .collect()
+    }
+
     pub fn current_justified_checkpoint(&self) -> Checkpoint {
         self.current_justified
     }

@@ -35,6 +35,11 @@ fn forks_never_happen_at_the_end_of_time_and_the_last_of_an_epoch_counts() {
 }
 
 #[test]
+fn of_a_key_given_twice_the_last_counts() {
+    assert_eq!(read("SECONDS_PER_SLOT: 12\nCONFIG_NAME: a\nSECONDS_PER_SLOT: 6\n").slot_duration, Duration::from_secs(6));
+}
+
+#[test]
 fn milliseconds_go_before_seconds() {
     assert_eq!(read("SECONDS_PER_SLOT: 12\nSLOT_DURATION_MS: 6500").slot_duration, Duration::from_millis(6500));
     assert_eq!(read("SECONDS_PER_SLOT: 3").slot_duration, Duration::from_secs(3));

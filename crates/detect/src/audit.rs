@@ -10,7 +10,9 @@
 //!
 //! A file may be pruned or minimal: then it says "nothing at or below this" instead of listing messages. So what was seen
 //! below the lowest target of a key in the file is not judged, only counted; and an entry without a signing root stands for every
-//! message of its source and target (as the only one of its key, also for lower ones).
+//! message of its source and target. As the only one of its history it is the *mark* of a minimal record, and stands for all at or
+//! below it. A file made of several exports has several histories of one key; their marks are one, with the highest source and the
+//! highest target, as a client that imports them takes it.
 //!
 //! Worked example: file `(3,4) (4,5)`, seen `(1,2) (3,4) (4,5)' (5,6)`, where `'` has another root: `(1,2)` is before the
 //! record, `(3,4)` agrees, `(4,5)'` contradicts, `(5,6)` is absent.
@@ -103,9 +105,13 @@ pub fn audit(file: &[&SigningHistory], seen: &Seen) -> KeyAudit {
 }
 
 fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
-    let recorded = Votes::new(file.iter().flat_map(|history| &history.signed_attestations).copied());
+    let (recorded, mark) = records(file);
+    let recorded = Votes::new(recorded.into_iter());
     let heard = Votes::new(seen.votes.iter().copied());
-    let begins = recorded.all.first().map(|vote| vote.target_epoch);
+    let begins = recorded.all.first().into_iter().chain(&mark).map(|vote| vote.target_epoch).min();
+    let is_marked = |vote: &SignedEpochs| {
+        mark.is_some_and(|mark| vote.target_epoch <= mark.target_epoch && vote.source_epoch <= mark.source_epoch)
+    };
     let mut found: BTreeSet<SignedEpochs> = BTreeSet::new();
     for vote in &heard.all {
         for contradiction in recorded.contradicting(vote) {
@@ -120,12 +126,13 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
                 report.agreeing += 1;
                 found.insert(entry);
             }
+            None if is_marked(vote) => report.agreeing += 1,
             None if begins.is_some_and(|begins| vote.target_epoch < begins) => report.before_record += 1,
             None => report.absent_votes.push(*vote),
         }
     }
     report.unheard_votes = recorded.all.iter().filter(|entry| !found.contains(entry)).count() as u64;
-    let targets: BTreeSet<Epoch> = recorded.all.iter().chain(&heard.all).map(|vote| vote.target_epoch).collect();
+    let targets: BTreeSet<Epoch> = recorded.all.iter().chain(&mark).chain(&heard.all).map(|vote| vote.target_epoch).collect();
     let within = |target: &&Epoch| begins.is_some_and(|begins| begins <= **target);
     let targets: Vec<Epoch> = targets.iter().filter(within).copied().collect();
     for pair in targets.windows(2) {
@@ -134,6 +141,22 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
             report.gaps.push(Epochs { first, last });
         }
     }
+}
+
+/// The messages that are listed, and what the histories that are minimal say together.
+fn records(file: &[&SigningHistory]) -> (Vec<SignedEpochs>, Option<SignedEpochs>) {
+    let (mut listed, mut mark) = (Vec::new(), None::<SignedEpochs>);
+    for history in file {
+        match history.signed_attestations.as_slice() {
+            [only] if only.signing_root.is_none() => {
+                let both = mark.get_or_insert(*only);
+                both.source_epoch = both.source_epoch.max(only.source_epoch);
+                both.target_epoch = both.target_epoch.max(only.target_epoch);
+            }
+            messages => listed.extend_from_slice(messages),
+        }
+    }
+    (listed, mark)
 }
 
 fn blocks(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
@@ -229,25 +252,11 @@ impl Votes {
         });
         let doubles = doubles.map(move |other| Contradiction::DoubleVote { seen, other: *other });
         let surrounds = inner.into_iter().chain(outer).map(move |other| Contradiction::SurroundVote { seen, other });
-        // The highest source and target of two different votes are no vote.
-        let is_mark = self.mark().is_some();
-        doubles.chain(surrounds).filter(move |_| !is_mark)
-    }
-
-    /// The one entry of a minimal record.
-    fn mark(&self) -> Option<SignedEpochs> {
-        match self.all.as_slice() {
-            [mark] if mark.signing_root.is_none() => Some(*mark),
-            _ => None,
-        }
+        doubles.chain(surrounds)
     }
 
     /// The entry that knows of a seen vote.
     fn entry_for(&self, vote: &SignedEpochs) -> Option<SignedEpochs> {
-        let is_covered = |mark: &SignedEpochs| vote.target_epoch <= mark.target_epoch && vote.source_epoch <= mark.source_epoch;
-        if let Some(mark) = self.mark().filter(is_covered) {
-            return Some(mark);
-        }
         self.all[self.at_target(vote.target_epoch)].iter().copied().find(|entry| {
             entry.source_epoch == vote.source_epoch && (entry.signing_root.is_none() || entry.signing_root == vote.signing_root)
         })
@@ -305,6 +314,28 @@ mod tests {
         let report = check(&file, &[vote(9, 10, 1), vote(7, 9, 1)]);
         assert_eq!(report.absent_votes.listed, [vote(7, 9, 1), vote(9, 10, 1)]);
         assert_eq!(report.contradictions.count, 0, "a mark is no message");
+    }
+
+    /// Two exports of one client, merged into one file by hand or by a tool.
+    #[test]
+    fn several_minimal_records_of_a_key_are_one_mark() {
+        let minimal = |mark: SignedEpochs| SigningHistory {
+            pubkey: PubkeyBytes::ZERO,
+            signed_blocks: Vec::new(),
+            signed_attestations: vec![mark],
+        };
+        let listed = SigningHistory { signed_attestations: vec![vote(11, 12, 1), vote(12, 13, 1)], ..minimal(vote(0, 0, 0)) };
+        let (one, other) = (minimal(vote(6, 7, 0)), minimal(vote(5, 9, 0)));
+        let seen = |votes: &[SignedEpochs]| Seen { votes: votes.to_vec(), blocks: Vec::new() };
+        let covered = [vote(1, 2, 1), vote(6, 7, 1), vote(6, 8, 1), vote(5, 9, 1)];
+        let report = audit(&[&one, &other], &seen(&covered));
+        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something()), (4, 0, false));
+        let report = audit(&[&one, &other], &seen(&[vote(7, 8, 1), vote(9, 10, 1)]));
+        assert_eq!((report.before_record, report.absent_votes.count, report.contradictions.count), (1, 1, 0));
+        // A mark hides nothing that contradicts a message that is listed.
+        let report = audit(&[&one, &listed], &seen(&[vote(6, 7, 1), vote(11, 12, 1), vote(11, 13, 2)]));
+        assert_eq!((report.agreeing, report.absent_votes.listed.as_slice()), (2, [vote(11, 13, 2)].as_slice()));
+        assert_eq!(report.contradictions.listed, [Contradiction::DoubleVote { seen: vote(11, 13, 2), other: vote(12, 13, 1) }]);
     }
 
     #[test]

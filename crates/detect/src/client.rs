@@ -3,13 +3,17 @@
 //! Nothing in a vote names the software. A block's graffiti often does, by name (`Lighthouse/v8.0.0`) or by the two-letter codes
 //! that nodes put there by themselves (`GEabcdLHef01`: execution client, commit, consensus client, commit;
 //! execution-apis, engine/identification.md). A validator's own block counts for that validator; validators with the same
-//! withdrawal credentials mostly run in one place, so theirs counts for it where it proposed nothing itself.
+//! withdrawal credentials mostly run in one place, so theirs counts for it where it proposed nothing itself. Where graffiti says
+//! nothing, the block's own shape may ([`fingerprint`]): a name always goes before a shape.
 //!
-//! Limits: one byte per validator and 12 per credential seen; graffiti is what the operator wants it to be, so this is a hint
+//! Limits: two bytes per validator and 12 per credential seen; graffiti is what the operator wants it to be, so this is a hint
 //! and is told as one.
 
+pub mod fingerprint;
+
 use chain::Chain;
-use consensus::ValidatorIndex;
+use consensus::{SignedBlock, ValidatorIndex};
+use fingerprint::{Fingerprints, Shape};
 use std::collections::HashMap;
 
 /// Known consensus clients and "not known", as positions in tables.
@@ -60,50 +64,62 @@ fn by_code(text: &[u8]) -> Option<usize> {
 /// Who runs what, as learnt so far.
 #[derive(Debug, Default)]
 pub struct Clients {
+    /// By the graffiti of a validator's own blocks.
     own: Vec<u8>,
+    /// By the shape of its last block, where that tells.
+    by_shape: Vec<u8>,
+    fingerprints: Fingerprints,
     by_credential: HashMap<u32, [u8; N_CLIENTS]>,
     n_known: usize,
 }
 
 impl Clients {
-    /// A block of `proposer` bears this graffiti.
-    pub fn learn(&mut self, proposer: ValidatorIndex, graffiti: &[u8], chain: &Chain) -> usize {
-        let client = client_of_text(graffiti);
-        let Some(index) = usize::try_from(proposer.as_u64()).ok().filter(|index| *index < chain.registry().len()) else {
-            return client;
-        };
-        if client == UNKNOWN {
-            return self.of(proposer, chain);
+    /// A proven block: what its graffiti, or else its shape, or else what was learnt before says of its client.
+    pub fn learn(&mut self, block: &SignedBlock, chain: &Chain) -> usize {
+        let proposer = block.signed_header.message.proposer_index;
+        let shape = Shape::of(block);
+        let named = client_of_text(&block.graffiti);
+        let limit = chain.registry().len();
+        self.fingerprints.learn(shape, named);
+        if named != UNKNOWN {
+            self.n_known += usize::from(put(&mut self.own, proposer, named, limit) == UNKNOWN);
+            self.learn_credential(proposer, named, chain);
+            return named;
         }
-        if self.own.len() <= index {
-            self.own.resize(chain.registry().len(), UNKNOWN as u8);
+        let shaped = self.fingerprints.client_of(&shape);
+        if shaped != UNKNOWN {
+            self.n_known += usize::from(put(&mut self.by_shape, proposer, shaped, limit) == UNKNOWN);
         }
-        self.n_known += usize::from(self.own[index] == UNKNOWN as u8);
-        self.own[index] = client as u8;
+        self.of(proposer, chain)
+    }
+
+    /// What a validator runs: by its own blocks' graffiti, else by most blocks of its credentials, else by its last block's shape.
+    pub fn of(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
+        if self.n_known == 0 {
+            return UNKNOWN;
+        }
+        let own = at(&self.own, validator);
+        if own != UNKNOWN {
+            return own;
+        }
+        match self.by_credentials(validator, chain) {
+            UNKNOWN => at(&self.by_shape, validator),
+            client => client,
+        }
+    }
+
+    /// Validators whose own blocks told, those that told by name and by shape twice.
+    pub fn n_known(&self) -> usize {
+        self.n_known
+    }
+
+    fn learn_credential(&mut self, proposer: ValidatorIndex, client: usize, chain: &Chain) {
         if let Some(credential) = chain.registry().credential_number(proposer)
             && (self.by_credential.len() < MAX_CREDENTIALS || self.by_credential.contains_key(&credential))
         {
             let counts = self.by_credential.entry(credential).or_default();
             counts[client] = counts[client].saturating_add(1);
         }
-        client
-    }
-
-    /// What a validator runs: by its own blocks, else by most blocks of its credentials.
-    pub fn of(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
-        if self.n_known == 0 {
-            return UNKNOWN;
-        }
-        let own = usize::try_from(validator.as_u64()).ok().and_then(|index| self.own.get(index)).copied();
-        match own {
-            Some(client) if usize::from(client) != UNKNOWN => usize::from(client),
-            _ => self.by_credentials(validator, chain),
-        }
-    }
-
-    /// Validators whose own blocks told.
-    pub fn n_known(&self) -> usize {
-        self.n_known
     }
 
     fn by_credentials(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
@@ -114,6 +130,20 @@ impl Clients {
         // Most of them by far, or it is an operator of several clients.
         if u32::from(*most) * 5 >= all * 4 { client } else { UNKNOWN }
     }
+}
+
+fn at(table: &[u8], validator: ValidatorIndex) -> usize {
+    let known = usize::try_from(validator.as_u64()).ok().and_then(|index| table.get(index));
+    known.map_or(UNKNOWN, |client| usize::from(*client))
+}
+
+/// Sets an entry of a table of `limit` validators; gives what was there. Others than these are not in it.
+fn put(table: &mut Vec<u8>, validator: ValidatorIndex, client: usize, limit: usize) -> usize {
+    let Some(index) = usize::try_from(validator.as_u64()).ok().filter(|index| *index < limit) else { return client };
+    if table.len() <= index {
+        table.resize(limit, UNKNOWN as u8);
+    }
+    usize::from(std::mem::replace(&mut table[index], client as u8))
 }
 
 #[cfg(test)]

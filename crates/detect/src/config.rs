@@ -3,6 +3,7 @@
 use crate::detectors::blocks::BlocksConfig;
 use crate::detectors::checkpoint_split::CheckpointSplitConfig;
 use crate::detectors::clock_skew::ClockSkewConfig;
+use crate::detectors::equivocation::EquivocationConfig;
 use crate::detectors::finality_delay::FinalityDelayConfig;
 use crate::detectors::head_split::HeadSplitConfig;
 use crate::detectors::network::NetworkConfig;
@@ -30,6 +31,7 @@ pub struct DetectConfig {
     pub proposals: ProposalsConfig,
     pub network: NetworkConfig,
     pub punishment: PunishmentConfig,
+    pub equivocation: EquivocationConfig,
 }
 
 impl DetectConfig {

@@ -12,14 +12,13 @@
 //! | [`proposals`] | `missed_proposals`, `late_blocks` |
 //! | [`network`] | `client_dominance`, `sync_storm`, `subnet_silent` |
 //! | [`punishment`] | `unpunished_offence`, `blind_spot` |
-//!
-//! Not here: `equivocation_not_slashable`. What it is about (payload-timeliness votes, builder bids, inclusion lists) is on topics that
-//! this program does not listen to.
+//! | [`equivocation`] | `equivocation_not_slashable` |
 
 pub mod blocks;
 pub mod checkpoint_split;
 pub mod clock_skew;
 mod common;
+pub mod equivocation;
 pub mod finality_delay;
 pub mod head_split;
 pub mod network;
@@ -54,5 +53,6 @@ pub(crate) fn all(config: &DetectConfig) -> Vec<Box<dyn Detector>> {
     add(config.proposals.enabled, Box::new(proposals::Proposals::new(config.proposals)));
     add(config.network.enabled, Box::new(network::Network::new(config.network)));
     add(config.punishment.enabled, Box::new(punishment::Punishment::new(config.punishment)));
+    add(config.equivocation.enabled, Box::<equivocation::Equivocation>::default());
     all
 }

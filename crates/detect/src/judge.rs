@@ -3,7 +3,7 @@
 use crate::punishable;
 use chain::Chain;
 use consensus::{
-    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root,
+    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root, SignatureBytes,
     SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
 };
 use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
@@ -11,7 +11,7 @@ use index::{Conflict, StoredProposal, StoredVote};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-use verify::{Heard, SlashingBody, SlashingOp};
+use verify::{SlashingBody, SlashingOp, SourceKind, UnixNs};
 
 /// A proven offence: what is told, and what proves it.
 #[derive(Clone, Debug)]
@@ -33,20 +33,27 @@ pub enum Unproven {
     Signature(Root),
 }
 
-/// Slashings whose signatures were already checked, by evidence id: conflicts of many validators share one.
+/// What was already checked of a batch: conflicts of many validators share slashings, and more of them share a side.
 #[derive(Default)]
-pub struct Proofs(HashMap<Root, Result<Arc<Evidence>, Unproven>>);
+pub struct Proofs {
+    /// By evidence id.
+    slashings: HashMap<Root, Result<Arc<Evidence>, Unproven>>,
+    sides: HashMap<Side, Result<(), Unproven>>,
+}
+
+/// Data, signature, signers: all that a check depends on.
+type Side = (Root, SignatureBytes, Vec<ValidatorIndex>);
 
 /// Proves a conflict from the index a second time and makes the finding.
 pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<Judged, Unproven> {
     match conflict {
-        Conflict::DoubleVote { validator, first, second } => {
+        Conflict::DoubleVote { validator, first, second, arrivals } => {
             // Either order is a double vote: the one that does not depend on which came first.
             let (one, two) = if first.data_root <= second.data_root { (first, second) } else { (second, first) };
-            judge_votes(Offence::DoubleVote, *validator, one, two, chain, proofs)
+            judge_votes(Offence::DoubleVote, *validator, one, two, *arrivals, chain, proofs)
         }
-        Conflict::Surround { validator, surrounding, surrounded } => {
-            judge_votes(Offence::SurroundVote, *validator, surrounding, surrounded, chain, proofs)
+        Conflict::Surround { validator, surrounding, surrounded, arrivals } => {
+            judge_votes(Offence::SurroundVote, *validator, surrounding, surrounded, *arrivals, chain, proofs)
         }
         Conflict::DoubleProposal { validator, first, second } => judge_proposals(*validator, first, second, chain, proofs),
     }
@@ -68,7 +75,7 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
             let (one, two) = (stored(&slashing.attestation_1), stored(&slashing.attestation_2));
             let Some(offence) = offence_of(&one.data, &two.data) else { return Ok(Vec::new()) };
             let both = one.indices.iter().filter(|index| two.indices.binary_search(index).is_ok());
-            both.map(|index| judge_votes(offence, *index, &one, &two, chain, &mut proofs)).collect()
+            both.map(|index| judge_votes(offence, *index, &one, &two, [heard.at; 2], chain, &mut proofs)).collect()
         }
         SlashingBody::Proposer(slashing) => {
             let stored = |side: &SignedBeaconBlockHeader| StoredProposal {
@@ -86,6 +93,35 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
     }
 }
 
+/// Findings of one batch, each once. What an operation shows and the index shows as well has the times and sources of the index, which
+/// knows when either message came first. Its evidence is the operation only if it is known from nothing else: if the index had both
+/// sides before the operation came, the index's proof stays.
+pub fn merge(from_operations: Vec<Judged>, from_index: Vec<Judged>) -> Vec<Judged> {
+    let mut indexed: HashMap<Root, Judged> = HashMap::new();
+    let mut order = Vec::new();
+    for judged in from_index {
+        order.push(judged.finding.id);
+        indexed.entry(judged.finding.id).or_insert(judged);
+    }
+    let mut merged = Vec::new();
+    for mut judged in from_operations {
+        let Some(known) = indexed.remove(&judged.finding.id) else {
+            merged.push(judged);
+            continue;
+        };
+        let before_operation = known.finding.second_seen < Some(judged.finding.first_seen);
+        if before_operation {
+            merged.push(known);
+        } else {
+            let Finding { first_seen, second_seen, sources, .. } = known.finding;
+            judged.finding = Finding { first_seen, second_seen, sources, ..judged.finding };
+            merged.push(judged);
+        }
+    }
+    merged.extend(order.iter().filter_map(|id| indexed.remove(id)));
+    merged
+}
+
 fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offence> {
     if consensus::is_double_vote(data_1, data_2) {
         Some(Offence::DoubleVote)
@@ -96,11 +132,13 @@ fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offe
     }
 }
 
+/// `seen`: arrival of this validator's two messages, in any order.
 fn judge_votes(
     offence: Offence,
     validator: ValidatorIndex,
     one: &StoredVote,
     two: &StoredVote,
+    seen: [UnixNs; 2],
     chain: &Chain,
     proofs: &mut Proofs,
 ) -> Result<Judged, Unproven> {
@@ -119,8 +157,9 @@ fn judge_votes(
     let slashing = AttesterSlashing { attestation_1: indexed(one), attestation_2: indexed(two) };
     let evidence = proofs.attester(fork, slashing, chain)?;
     let epochs = [one.data.target.epoch, two.data.target.epoch];
-    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots: [one.data_root, two.data_root] };
-    Ok(finding.judged(chain, [&one.heard, &two.heard], evidence))
+    let sources = [one.heard.source, two.heard.source];
+    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots: [one.data_root, two.data_root], seen, sources };
+    Ok(finding.judged(chain, evidence))
 }
 
 fn judge_proposals(
@@ -148,8 +187,10 @@ fn judge_proposals(
         fork,
         epochs: [epoch, epoch],
         roots: [one.root, two.root],
+        seen: [one.heard.at, two.heard.at],
+        sources: [one.heard.source, two.heard.source],
     };
-    Ok(finding.judged(chain, [&one.heard, &two.heard], evidence))
+    Ok(finding.judged(chain, evidence))
 }
 
 fn indexed(vote: &StoredVote) -> IndexedAttestation {
@@ -159,33 +200,44 @@ fn indexed(vote: &StoredVote) -> IndexedAttestation {
 impl Proofs {
     fn attester(&mut self, fork: ForkName, slashing: AttesterSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
         let evidence = proof(EvidenceKind::AttesterSlashing, fork, slashing.to_ssz(), &slashing);
-        self.checked(evidence, || {
-            for side in [&slashing.attestation_1, &slashing.attestation_2] {
-                if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
-                    return Err(Unproven::Indices(side.data.root()));
-                }
-                if !verify::is_valid_indexed_attestation(chain, side) {
-                    return Err(Unproven::Signature(side.data.root()));
-                }
+        if let Some(known) = self.slashings.get(&evidence.id) {
+            return known.clone();
+        }
+        let checked = [&slashing.attestation_1, &slashing.attestation_2].into_iter().try_for_each(|side| self.side(side, chain));
+        self.checked(evidence, checked)
+    }
+
+    /// About 1 ms, the first time.
+    fn side(&mut self, side: &IndexedAttestation, chain: &Chain) -> Result<(), Unproven> {
+        let root = side.data.root();
+        let key = (root, side.signature, side.attesting_indices.clone());
+        let check = || {
+            if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
+                return Err(Unproven::Indices(root));
+            }
+            if !verify::is_valid_indexed_attestation(chain, side) {
+                return Err(Unproven::Signature(root));
             }
             Ok(())
-        })
+        };
+        self.sides.entry(key).or_insert_with(check).clone()
     }
 
     fn proposer(&mut self, fork: ForkName, slashing: ProposerSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
         let evidence = proof(EvidenceKind::ProposerSlashing, fork, slashing.to_ssz(), &slashing);
-        self.checked(evidence, || {
-            for side in [&slashing.signed_header_1, &slashing.signed_header_2] {
-                if !verify::is_valid_signed_header(chain, side) {
-                    return Err(Unproven::Signature(side.message.root()));
-                }
-            }
-            Ok(())
-        })
+        if let Some(known) = self.slashings.get(&evidence.id) {
+            return known.clone();
+        }
+        let check = |side: &SignedBeaconBlockHeader| match verify::is_valid_signed_header(chain, side) {
+            true => Ok(()),
+            false => Err(Unproven::Signature(side.message.root())),
+        };
+        let checked = [&slashing.signed_header_1, &slashing.signed_header_2].into_iter().try_for_each(check);
+        self.checked(evidence, checked)
     }
 
-    fn checked(&mut self, evidence: Evidence, check: impl FnOnce() -> Result<(), Unproven>) -> Result<Arc<Evidence>, Unproven> {
-        self.0.entry(evidence.id).or_insert_with(|| check().map(|()| Arc::new(evidence))).clone()
+    fn checked(&mut self, evidence: Evidence, checked: Result<(), Unproven>) -> Result<Arc<Evidence>, Unproven> {
+        self.slashings.entry(evidence.id).or_insert_with(|| checked.map(|()| Arc::new(evidence))).clone()
     }
 }
 
@@ -198,10 +250,13 @@ struct Subject {
     fork: ForkName,
     epochs: [Epoch; 2],
     roots: [Root; 2],
+    /// Arrival of its two messages, in any order.
+    seen: [UnixNs; 2],
+    sources: [SourceKind; 2],
 }
 
 impl Subject {
-    fn judged(self, chain: &Chain, heard: [&Heard; 2], evidence: Arc<Evidence>) -> Judged {
+    fn judged(self, chain: &Chain, evidence: Arc<Evidence>) -> Judged {
         let facts = Slashable {
             genesis_validators_root: chain.network().genesis_validators_root,
             offence: self.offence,
@@ -211,10 +266,10 @@ impl Subject {
             roots: self.roots,
             slot: self.slot,
             epoch: self.epoch,
-            seen: heard.map(|one| Time::from_unix_ns(one.at.0)),
+            seen: self.seen.map(|at| Time::from_unix_ns(at.0)),
             // Stamped by whoever writes it down: nothing here reads a clock.
             recorded_at: Time::default(),
-            sources: heard.iter().map(|one| one.source.label().to_owned()).collect(),
+            sources: self.sources.iter().map(|source| source.label().to_owned()).collect(),
             fork: self.fork,
             punishable: punishable(chain, self.validator, self.epochs),
         };

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! **Time** is that of the messages. A slot is evaluated once a message (or, live, the clock when nothing waits) is from the
-//! slot after the next, in order and exactly once, however the batches were cut: so a replay says what the watcher said.
+//! slot after the next, before that message is looked at ([`Monitor::turn_to`]), in order and exactly once, however the batches were
+//! cut: so a replay says what the watcher said.
 //! What only becomes provable after its slot was evaluated counts where it still fits and changes no verdict.
 //!
 //! A clock that was set back by more than [`MAX_STEP_BACK`] begins anew: windows and facts of the wrong time are dropped, or nothing would
@@ -251,22 +252,21 @@ impl Monitor {
         &self.facts
     }
 
-    /// One batch, after it was recorded.
-    pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
-        let (chain, labels) = (batch.chain, batch.labels);
-        let now = chain.network().slot_at(batch.heard_until.0);
-        if self.next.is_some_and(|next| now.saturating_add(MAX_STEP_BACK) < next) {
-            self.go_back(now);
-        }
-        self.facts.take(batch);
-        let mut signals = Vec::new();
-        let view = View { facts: &self.facts, chain, labels };
+    /// The clock was set back by more than [`MAX_STEP_BACK`], to this slot.
+    pub fn go_back(&mut self, now: Slot) {
+        self.next = Some(now);
+        self.facts.go_back(now);
+        self.book.go_back(now);
         for detector in &mut self.detectors {
-            detector.observe(batch, &view, &mut signals);
+            detector.time_went_back();
         }
+    }
+
+    /// Messages that arrived at `until` are about to be looked at, and none from before waits: evaluates the slots that are over by then.
+    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> Heard {
         let mut heard = Heard::default();
-        self.book.take(signals.drain(..), &view, &mut heard);
-        for slot in self.slots_that_ended(now) {
+        let mut signals = Vec::new();
+        for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
             let view = View { facts: &self.facts, chain, labels };
             for detector in &mut self.detectors {
                 detector.slot_ended(slot, &view, &mut signals);
@@ -275,6 +275,20 @@ impl Monitor {
             self.book.slot_ended(slot, &mut heard);
             self.facts.forget(slot);
         }
+        heard
+    }
+
+    /// One batch, after it was recorded.
+    pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
+        let (chain, labels) = (batch.chain, batch.labels);
+        self.facts.take(batch);
+        let mut signals = Vec::new();
+        let view = View { facts: &self.facts, chain, labels };
+        for detector in &mut self.detectors {
+            detector.observe(batch, &view, &mut signals);
+        }
+        let mut heard = Heard::default();
+        self.book.take(signals.drain(..), &view, &mut heard);
         heard
     }
 
@@ -287,16 +301,8 @@ impl Monitor {
         }
         let mut heard = Heard::default();
         self.book.take(signals.drain(..), &view, &mut heard);
+        self.book.finish(&mut heard);
         heard
-    }
-
-    fn go_back(&mut self, now: Slot) {
-        self.next = Some(now);
-        self.facts.go_back(now);
-        self.book.go_back(now);
-        for detector in &mut self.detectors {
-            detector.time_went_back();
-        }
     }
 
     fn slots_that_ended(&mut self, now: Slot) -> impl Iterator<Item = Slot> + use<> {

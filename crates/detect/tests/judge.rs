@@ -2,17 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use chain::{Chain, PubkeyCache};
+mod common;
+
+use chain::Chain;
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
-    Spec, ValidatorIndex, signing_root,
+    ValidatorIndex, signing_root,
 };
 use detect::{Judged, Proofs, Unproven, judge, judge_operation};
 use evidence::finding_id;
 use index::{Conflict, StoredProposal, StoredVote};
+use simulator::Scenario;
 use simulator::keys::Keyring;
-use simulator::{Scenario, record};
-use sources::capture::{CaptureReader, Entry};
 use std::sync::Arc;
 use verify::{Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
 
@@ -23,19 +24,8 @@ struct Court {
 
 impl Court {
     fn new() -> Self {
-        let scenario = Scenario { slots: 1, ..Scenario::quiet(64) };
-        let (bytes, _) = record::capture_bytes(&scenario).unwrap();
-        let (mut config, mut state) = (None, None);
-        for located in CaptureReader::new(bytes.as_slice()) {
-            match located.unwrap().entry {
-                Entry::Config(text) => config = Some(text),
-                Entry::State(ssz) => state = Some(ssz),
-                _ => {}
-            }
-        }
-        let spec = Spec::from_yaml(&config.unwrap()).unwrap();
-        let chain = Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        Self { chain, keys: Keyring::from_seed(scenario.seed) }
+        let scenario = Scenario::quiet(64);
+        Self { chain: common::quiet_chain(&scenario), keys: Keyring::from_seed(scenario.seed) }
     }
 
     fn vote(&self, source: u64, target: u64, head: u8, signers: &[u64], at: u64) -> Arc<StoredVote> {
@@ -75,7 +65,8 @@ fn heard(at: u64) -> Heard {
 }
 
 fn double_vote(validator: u64, first: &Arc<StoredVote>, second: &Arc<StoredVote>) -> Conflict {
-    Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: first.clone(), second: second.clone() }
+    let arrivals = [first.heard.at, second.heard.at];
+    Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: first.clone(), second: second.clone(), arrivals }
 }
 
 fn surround(validator: u64, surrounding: &Arc<StoredVote>, surrounded: &Arc<StoredVote>) -> Conflict {
@@ -83,6 +74,7 @@ fn surround(validator: u64, surrounding: &Arc<StoredVote>, surrounded: &Arc<Stor
         validator: ValidatorIndex::new(validator),
         surrounding: surrounding.clone(),
         surrounded: surrounded.clone(),
+        arrivals: [surrounding.heard.at, surrounded.heard.at],
     }
 }
 
@@ -97,6 +89,55 @@ fn a_double_vote_is_the_same_finding_in_either_order() {
     let root = court.chain.network().genesis_validators_root;
     assert_eq!(one.finding.id, finding_id(root, Offence::DoubleVote, ValidatorIndex::new(5), a.data_root, b.data_root));
     assert!(one.finding.first_seen < one.finding.second_seen.unwrap());
+}
+
+#[test]
+fn a_findings_times_are_those_of_the_validators_own_messages() {
+    let court = Court::new();
+    let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 10), court.vote(0, 1, 2, &[5, 9], 20));
+    let Conflict::DoubleVote { validator, first, second, .. } = double_vote(5, &a, &b) else { unreachable!() };
+    for arrivals in [[400, 300], [300, 400]] {
+        let (first, second) = (first.clone(), second.clone());
+        let conflict = Conflict::DoubleVote { validator, first, second, arrivals: arrivals.map(UnixNs) };
+        let finding = court.judge(&conflict).unwrap().finding;
+        assert_eq!((finding.first_seen.as_unix_ns(), finding.second_seen.map(|at| at.as_unix_ns())), (300, Some(400)));
+    }
+}
+
+#[test]
+fn what_the_index_knows_goes_before_what_an_operation_tells() {
+    let court = Court::new();
+    let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
+    let side = |vote: &StoredVote| consensus::IndexedAttestation {
+        attesting_indices: vote.indices.clone(),
+        data: vote.data,
+        signature: vote.signature,
+    };
+    let body = AttesterSlashing { attestation_1: side(&a), attestation_2: side(&b) };
+    let heard = Heard { at: UnixNs(50), source: SourceKind::SlashingOp, peer: None };
+    let operation = SlashingOp {
+        body: SlashingBody::Attester(Box::new(body)),
+        fork: consensus::ForkName::Fulu,
+        heard: heard.clone(),
+        included_in: None,
+    };
+    let told = || judge_operation(&operation, &court.chain).unwrap();
+    // 5's second vote is known from the operation only, 9's came before it.
+    let alone = |validator: u64, heard: Heard| Arc::new(StoredVote { heard, ..(*court.vote(0, 1, 2, &[validator], 0)).clone() });
+    let gossip = |at| Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
+    let known = [double_vote(5, &a, &alone(5, heard)), double_vote(9, &a, &alone(9, gossip(49)))];
+    let known = || known.iter().map(|conflict| court.judge(conflict).unwrap()).collect::<Vec<_>>();
+    let merged = detect::merge(told(), known());
+    let times = |one: &Judged| (one.finding.first_seen.as_unix_ns(), one.finding.second_seen.map(|at| at.as_unix_ns()));
+    assert_eq!(merged.iter().map(times).collect::<Vec<_>>(), [(1, Some(50)), (1, Some(49))]);
+    assert_eq!((&merged[0].evidence, &merged[1].evidence), (&told()[0].evidence, &known()[1].evidence));
+    assert_eq!(
+        (merged[0].finding.sources.join(" "), merged[1].finding.sources.join(" ")),
+        ("gossip slashing_op".into(), "gossip".into())
+    );
+    assert_eq!(merged[0].finding.evidence.as_ref().map(|evidence| evidence.id), Some(merged[0].evidence.id));
+    assert_eq!(detect::merge(told(), Vec::new()).len(), 2);
+    assert_eq!(detect::merge(Vec::new(), [known(), known()].concat()).len(), 2, "each once");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
 use crate::store::Writer;
 use crate::{Changes, Store, StoreError};
 use consensus::Root;
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 
 impl Store {
     /// Stores the new state of incidents, in one atomic, synced write. Those that did not change get no new revision.
@@ -46,25 +46,36 @@ impl Store {
         Ok(self.stored_incident(id)?.map(|(_, incident)| incident))
     }
 
-    /// Incidents that changed after `revision`, in the order of their last change, `limit` at most, with its revision.
+    /// Incidents that changed after `revision`, in the order of their last change, `limit` at most, with its revision. All as
+    /// of one moment: fewer than `limit` means that there were no more.
     pub fn incidents_after(&self, revision: u64, limit: usize) -> Result<Vec<(u64, Incident)>, StoreError> {
+        self.incidents_of(&self.shared.db.snapshot(), revision, limit)
+    }
+
+    fn incidents_of(&self, moment: &Snapshot<'_>, revision: u64, limit: usize) -> Result<Vec<(u64, Incident)>, StoreError> {
         let (Some(first), Some(family)) = (revision.checked_add(1), self.family_if_there(INCIDENT_REVISIONS)) else {
             return Ok(Vec::new());
         };
         let mut rows = Vec::new();
         let mode = IteratorMode::From(&Key::seq(first), Direction::Forward);
-        for row in self.shared.db.iterator_cf(&family, mode).take(limit) {
+        for row in moment.iterator_cf(&family, mode).take(limit) {
             let (key, id) = row.map_err(|source| self.read_error(source))?;
-            let revision = Key::trailing_seq(&key).ok_or_else(|| self.damaged("the revision of an incident"))?;
+            let revision = self.revision(&key)?;
             let id = Root::try_from(&id[..]).map_err(|_| self.damaged("the id of an incident"))?;
-            // One that changes between the two reads comes again under its newer revision.
-            if let Some((found, incident)) = self.stored_incident(id)?
-                && found == revision
-            {
-                rows.push((revision, incident));
-            }
+            let value = moment.get_cf(&self.family(INCIDENTS), id).map_err(|source| self.read_error(source))?;
+            let value = value.ok_or_else(|| self.damaged("an incident that is listed but has no content"))?;
+            rows.push((revision, self.incident_from(id, &value)?.1));
         }
         Ok(rows)
+    }
+
+    /// The revision after which `n` incidents changed, or fewer if there are fewer.
+    pub fn revision_before_last(&self, n: usize) -> Result<u64, StoreError> {
+        let Some(family) = self.family_if_there(INCIDENT_REVISIONS) else { return Ok(0) };
+        match self.shared.db.iterator_cf(&family, IteratorMode::End).nth(n) {
+            Some(row) => self.revision(&row.map_err(|source| self.read_error(source))?.0),
+            None => Ok(0),
+        }
     }
 
     /// All incidents, by first slot and kind.
@@ -83,21 +94,75 @@ impl Store {
     pub(crate) fn stored_last_revision(&self) -> Result<u64, StoreError> {
         let Some(family) = self.family_if_there(INCIDENT_REVISIONS) else { return Ok(0) };
         match self.shared.db.iterator_cf(&family, IteratorMode::End).next() {
-            Some(row) => {
-                let (key, _) = row.map_err(|source| self.read_error(source))?;
-                Key::trailing_seq(&key).ok_or_else(|| self.damaged("the revision of an incident"))
-            }
+            Some(row) => self.revision(&row.map_err(|source| self.read_error(source))?.0),
             None => Ok(0),
         }
+    }
+
+    fn revision(&self, key: &[u8]) -> Result<u64, StoreError> {
+        Key::trailing_seq(key).ok_or_else(|| self.damaged("the revision of an incident"))
     }
 
     fn stored_incident(&self, id: Root) -> Result<Option<(u64, Incident)>, StoreError> {
         let Some(family) = self.family_if_there(INCIDENTS) else { return Ok(None) };
         let value = self.shared.db.get_cf(&family, id).map_err(|source| self.read_error(source))?;
-        let Some(value) = value else { return Ok(None) };
+        value.map(|value| self.incident_from(id, &value)).transpose()
+    }
+
+    fn incident_from(&self, id: Root, value: &[u8]) -> Result<(u64, Incident), StoreError> {
         let damaged = |what: &str| self.damaged(&format!("incident {id}: {what}"));
         let (revision, json) = value.split_first_chunk::<8>().ok_or_else(|| damaged("it is cut"))?;
         let incident = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
-        Ok(Some((u64::from_be_bytes(*revision), incident)))
+        Ok((u64::from_be_bytes(*revision), incident))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::IncidentState;
+
+    fn incident(byte: u8, state: IncidentState) -> Incident {
+        let value = serde_json::json!({
+            "schema": 1, "id": Root::repeat_byte(byte), "kind": "head_split", "state": state, "severity": "warning",
+            "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null,
+            "validators": null, "details": {},
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn one_that_changes_while_a_page_is_read_does_not_end_the_list_early() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        store.put_incidents(&[1, 2, 3].map(|byte| incident(byte, IncidentState::Open))).unwrap();
+        let moment = store.shared.db.snapshot();
+        store.put_incidents(&[incident(1, IncidentState::Growing)]).unwrap();
+        let page: Vec<u64> = store.incidents_of(&moment, 0, 2).unwrap().into_iter().map(|(revision, _)| revision).collect();
+        assert_eq!(page, [1, 2], "whole, as of its moment");
+        let next: Vec<_> = store.incidents_after(2, 2).unwrap();
+        assert_eq!(next.iter().map(|(revision, _)| *revision).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(next[1].1.state, IncidentState::Growing, "and what changed comes again");
+    }
+
+    #[test]
+    fn the_last_ones_are_counted_by_incidents_not_by_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        assert_eq!(store.revision_before_last(2).unwrap(), 0);
+        store.put_incidents(&[1, 2, 3].map(|byte| incident(byte, IncidentState::Open))).unwrap();
+        for _ in 0..50 {
+            for state in [IncidentState::Growing, IncidentState::Waning] {
+                store.put_incidents(&[incident(1, state)]).unwrap();
+            }
+        }
+        let last = |n| {
+            let after = store.revision_before_last(n).unwrap();
+            store.incidents_after(after, 10).unwrap().into_iter().map(|(_, incident)| incident.id).collect::<Vec<_>>()
+        };
+        assert_eq!(last(2), [3, 1].map(Root::repeat_byte));
+        assert_eq!(last(3).len(), 3);
+        assert_eq!(last(100).len(), 3);
+        assert!(last(0).is_empty());
     }
 }

@@ -13,6 +13,7 @@
 //! - [`store`]: opening, recording, reading
 //! - [`Changes`]: what one step leaves behind, in one write
 //! - [`outbox`]: deliveries and their three ends
+//! - [`submission`]: proofs handed to beacon nodes
 //! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -28,6 +29,7 @@ mod open;
 pub mod outbox;
 pub mod proof;
 pub mod store;
+pub mod submission;
 mod time;
 
 pub use changes::Changes;
@@ -38,4 +40,5 @@ pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Page, Query, Recorded, Store};
+pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};
 pub use time::Time;

@@ -341,7 +341,7 @@ fn delivery_to_json(delivery: &Delivery) -> Vec<u8> {
 }
 
 /// Cut at a character's edge.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let mut end = text.len().min(MAX_REASON_LEN);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -4,9 +4,11 @@
 //! everyone who is in both.
 
 use crate::{EvidenceRef, StoreError};
-use consensus::{ForkName, Root};
+use consensus::{ForkName, Root, ValidatorIndex};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -38,12 +40,27 @@ pub struct Evidence {
     pub fork: ForkName,
     pub ssz: Vec<u8>,
     /// The same object as the beacon API writes it.
-    pub json: serde_json::Value,
+    pub json: Value,
 }
 
 impl Evidence {
-    pub fn new(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, json: serde_json::Value) -> Self {
+    pub fn new(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, json: Value) -> Self {
         Self { id: Root::from_slice(&Sha256::digest(&ssz)), kind, fork, ssz, json }
+    }
+
+    /// Whom it accuses, ascending: who signed both votes, or the proposer. Empty when its JSON is not what its kind says.
+    pub fn accused(&self) -> Vec<ValidatorIndex> {
+        let index = |value: &Value| value.as_str().and_then(|text| text.parse::<ValidatorIndex>().ok());
+        let signers = |vote: &str| -> BTreeSet<ValidatorIndex> {
+            let listed = self.json.pointer(&format!("/{vote}/attesting_indices")).and_then(Value::as_array);
+            listed.into_iter().flatten().filter_map(index).collect()
+        };
+        match self.kind {
+            EvidenceKind::AttesterSlashing => signers("attestation_1").intersection(&signers("attestation_2")).copied().collect(),
+            EvidenceKind::ProposerSlashing => {
+                self.json.pointer("/signed_header_1/message/proposer_index").and_then(index).into_iter().collect()
+            }
+        }
     }
 
     /// How a finding refers to it.
@@ -136,6 +153,17 @@ mod tests {
         let mut flipped = stored;
         flipped[50] ^= 1;
         assert_eq!(Evidence::from_stored(proof().id, &flipped), None);
+    }
+
+    #[test]
+    fn the_accused_signed_both() {
+        let accused = |kind, json| Evidence::new(kind, ForkName::Fulu, vec![1], json).accused();
+        let votes = |one: &[&str], other: &[&str]| json!({"attestation_1": {"attesting_indices": one}, "attestation_2": {"attesting_indices": other}});
+        let both = accused(EvidenceKind::AttesterSlashing, votes(&["2", "10", "7"], &["10", "3", "2"]));
+        assert_eq!(both, [2, 10].map(ValidatorIndex::new));
+        let header = json!({"signed_header_1": {"message": {"proposer_index": "5"}}});
+        assert_eq!(accused(EvidenceKind::ProposerSlashing, header.clone()), [ValidatorIndex::new(5)]);
+        assert_eq!(accused(EvidenceKind::AttesterSlashing, header), []);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 mod common;
 
 use common::*;
-use consensus::Slot;
 use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, OutboxCounts, Query, Severity, Store};
 use std::path::Path;
 

@@ -97,11 +97,11 @@ fn single(target: u64, source: u64, slot: u64, head: u8, validator: u32, shuffli
 
 fn name(conflict: &Conflict) -> String {
     match conflict {
-        Conflict::DoubleVote { validator, first, second } => {
+        Conflict::DoubleVote { validator, first, second, .. } => {
             let (a, b) = (first.data_root.min(second.data_root), first.data_root.max(second.data_root));
             format!("double {validator} {a} {b}")
         }
-        Conflict::Surround { validator, surrounding, surrounded } => {
+        Conflict::Surround { validator, surrounding, surrounded, .. } => {
             format!("surround {validator} {} {}", surrounding.data_root, surrounded.data_root)
         }
         Conflict::DoubleProposal { validator, .. } => format!("proposal {validator}"),

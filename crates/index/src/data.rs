@@ -80,6 +80,11 @@ impl DataTable {
         }
     }
 
+    /// Whether a handle is of the data with this root; `None` if its epoch is not in memory.
+    pub fn is_of(&self, epoch: u64, handle: u32, root: Root) -> Option<bool> {
+        self.epochs.get(&epoch)?.by_handle.get(&handle).map(|row| row.root == root)
+    }
+
     pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
         if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
             return Ok(Some(*row));

@@ -90,6 +90,12 @@ impl Heads {
         head(&self.epochs, read(&self.pages, validator))
     }
 
+    /// As [`Head::has_exceptions`], for less.
+    #[inline]
+    pub fn has_exceptions(&self, validator: u32) -> bool {
+        read(&self.pages, validator).has_exceptions()
+    }
+
     /// Takes in one vote for each of `validators` that its two newest alone allow it: what nearly every vote goes through.
     /// `late`: the vote's epoch is not read again when opening. `joined` is emptied first.
     ///

@@ -1,5 +1,7 @@
 //! Reading: what the index knows of one validator, and what it did.
 
+use crate::heads::NONE;
+use crate::shelf::Shelf;
 use crate::{Index, IndexError, StoredProposal};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
@@ -139,6 +141,15 @@ impl Index {
         })?;
         found.sort_by_key(|proposal| (proposal.header.slot, proposal.root));
         Ok(found)
+    }
+
+    /// The first and the last target epoch of which votes are stored, whoever cast them; epochs of 2^32 - 1 or more do not count. `None`
+    /// while there are none.
+    pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
+        let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
+        let first = shelf.first_epoch_from(0)?.filter(|first| *first < u64::from(NONE));
+        let last = shelf.last_epoch_before(NONE)?;
+        Ok(first.zip(last).map(|(first, last)| (Epoch::new(first), Epoch::new(u64::from(last)))))
     }
 
     pub fn stats(&self) -> Stats {

@@ -9,8 +9,11 @@
 
 use crate::data::DataRow;
 use crate::heads::{NONE, Remembered};
+use crate::offenders::Listed;
 use crate::walk::Known;
 use crate::{Index, IndexError};
+use consensus::{AttestationData, Root, ValidatorIndex};
+use verify::Glance;
 
 /// Pairs named per new vote and kind; more are counted, not named. A vote from epoch 0 to now surrounds all history.
 pub(crate) const MAX_PAIRS_PER_KIND: usize = 256;
@@ -94,6 +97,22 @@ impl Judged {
 }
 
 impl Index {
+    /// What a validator's history says at a glance about a vote in its name, for data with this root: by its two newest votes
+    /// and the list of those outside its chain, as far as they are in memory. Reads no disk.
+    pub fn glance(&self, validator: ValidatorIndex, data: &AttestationData, data_root: Root) -> Glance {
+        let Some(validator) = u32::try_from(validator.as_u64()).ok() else { return Glance::Fits };
+        let (source, target) = (data.source.epoch.as_u64(), data.target.epoch.as_u64());
+        let head = self.heads.get(validator);
+        let by_chain = head.glance(source, target, |handle| self.data.is_of(target, handle, data_root));
+        if !head.has_exceptions() || by_chain == Glance::Contradicts {
+            return by_chain;
+        }
+        let Some(list) = self.offenders.at_hand(validator) else { return Glance::Unclear };
+        let surrounds =
+            |vote: &Listed| source < vote.source && vote.target < target || vote.source < source && target < vote.target;
+        if list.votes.iter().any(surrounds) { Glance::Contradicts } else { by_chain }
+    }
+
     pub(crate) fn judge(&mut self, validator: u32, new: &DataRow) -> Result<Judged, IndexError> {
         let head = self.heads.get(validator);
         let mut judged = Judged::default();

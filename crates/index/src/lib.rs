@@ -30,8 +30,9 @@
 //! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`allowance`] | how much is taken of what a validator may sign without end |
+//! | [`arrivals`] | when each validator's own vote came, in memory only |
 //! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
-//! | [`inspect`], [`view`] | reading, also beside the owner |
+//! | [`inspect`], [`several`], [`view`] | reading, also beside the owner |
 //!
 //! # Durability
 //!
@@ -43,6 +44,7 @@
 
 mod active;
 mod allowance;
+mod arrivals;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod beside;
@@ -68,6 +70,7 @@ mod present;
 mod proposals;
 mod prune;
 mod seating;
+mod several;
 mod shape;
 mod shelf;
 mod shufflings;
@@ -81,21 +84,25 @@ mod walk;
 pub use error::IndexError;
 pub use inspect::{Gap, KnownProposal, KnownVote, Stats, VotesOf};
 pub use open::{Durability, Index};
+pub use several::Walked;
 pub use shape::Shape;
 pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
-use verify::Heard;
+use verify::{Heard, UnixNs};
 
 /// Two messages of one validator that contradict each other, with proof of both.
+///
+/// `arrivals`: of the earliest message that carried this validator's vote, for either side in the order of the fields, as far as
+/// messages were proven by the end of the call. Where that is no longer known ([`arrivals`]), of the sum that proves it.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]
 pub enum Conflict {
     /// Different data for one target epoch. `first` was stored before.
-    DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote> },
+    DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [UnixNs; 2] },
     /// One vote's source and target enclose the other's.
-    Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote> },
+    Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [UnixNs; 2] },
     /// Different headers for one slot. `first` was stored before.
     DoubleProposal { validator: ValidatorIndex, first: StoredProposal, second: StoredProposal },
 }

@@ -9,6 +9,7 @@
 //! ```
 
 use crate::summary::same_block;
+use verify::Glance;
 
 /// No vote.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -87,6 +88,33 @@ impl Head {
         Quick::Ask
     }
 
+    /// What the two newest alone say of a vote, which costs nothing and may leave it open. `is_same`: whether the vote is for the
+    /// data with this handle, if that is at hand.
+    pub fn glance(&self, source: u64, target: u64, is_same: impl Fn(u32) -> Option<bool>) -> Glance {
+        let contradicts = |yes: bool| if yes { Glance::Contradicts } else { Glance::Fits };
+        let span = |vote: Remembered| (u64::from(vote.source), u64::from(vote.target));
+        let (Some(newest), second) = (self.newest.get(), self.second.get()) else { return Glance::Fits };
+        if let Some(same) = [Some(newest), second].into_iter().flatten().find(|vote| u64::from(vote.target) == target) {
+            return is_same(same.handle).map_or(Glance::Unclear, |same| contradicts(!same));
+        }
+        let ((newest_source, newest_target), second) = (span(newest), second.map(span));
+        if target > newest_target {
+            // The newest has the greatest source there is.
+            return contradicts(source < newest_source);
+        }
+        match second {
+            Some((second_source, second_target)) if target < second_target => {
+                if second_source < source {
+                    Glance::Contradicts
+                } else {
+                    Glance::Unclear
+                }
+            }
+            Some((second_source, _)) => contradicts(source < second_source || newest_source < source),
+            None => contradicts(newest_source < source),
+        }
+    }
+
     #[inline]
     fn joins(&self, vote: Remembered) -> Quick {
         Quick::Joins { first_of_block: !self.newest.exists() || !same_block(self.newest.target, vote.target) }
@@ -118,4 +146,67 @@ pub(crate) enum Quick {
     Joins { first_of_block: bool },
     /// It contradicts one, or is older than both, or the validator has votes outside its chain.
     Ask,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(votes: &[(u32, u32)]) -> Head {
+        let vote = |at: usize| {
+            votes.get(at).map_or(Remembered::NONE, |(source, target)| Remembered {
+                source: *source,
+                target: *target,
+                handle: at as u32,
+            })
+        };
+        Head::new(vote(0), vote(1), false)
+    }
+
+    #[test]
+    fn a_glance_tells_what_the_two_newest_tell() {
+        use Glance::{Contradicts, Fits, Unclear};
+        let (none, one, two) = (head(&[]), head(&[(7, 8)]), head(&[(7, 8), (5, 6)]));
+        let other = |_| Some(false);
+        for (head, vote, expected) in [
+            (none, (0, 9), Fits),
+            (one, (8, 9), Fits),
+            (one, (7, 9), Fits),
+            (one, (6, 9), Contradicts),
+            (one, (5, 6), Fits),
+            (one, (u64::MAX, 6), Contradicts),
+            (two, (6, 7), Fits),
+            (two, (4, 7), Contradicts),
+            (two, (8, 7), Contradicts),
+            (two, (4, 5), Unclear),
+            (two, (6, 5), Contradicts),
+            (two, (7, 8), Contradicts),
+            (two, (5, 6), Contradicts),
+            (two, (0, u64::MAX), Contradicts),
+        ] {
+            assert_eq!(head.glance(vote.0, vote.1, other), expected, "{vote:?} after {head:?}");
+        }
+        assert_eq!((two.glance(7, 8, |_| Some(true)), two.glance(7, 8, |_| None)), (Fits, Unclear));
+    }
+
+    proptest! {
+        /// No finality, heads apart, late votes: whatever an honest validator's next votes are, nobody's attention is called.
+        #[test]
+        fn honest_votes_are_never_taken_for_contradictions(steps in prop::collection::vec((0u32..3, 0u32..3), 1..40)) {
+            let (mut chain, mut source, mut target) = (Vec::<(u32, u32)>::new(), 10, 20);
+            for (justified, passed) in steps {
+                source = (source + justified).min(target);
+                target += 1 + passed;
+                chain.push((source, target));
+            }
+            for known in 0..chain.len() {
+                let newest: Vec<(u32, u32)> = chain[..known].iter().rev().take(2).copied().collect();
+                for (source, target) in &chain {
+                    let glance = head(&newest).glance(u64::from(*source), u64::from(*target), |_| Some(true));
+                    prop_assert_ne!(glance, Glance::Contradicts);
+                }
+            }
+        }
+    }
 }

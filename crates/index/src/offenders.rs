@@ -19,6 +19,7 @@
 use crate::IndexError;
 use crate::codec::{Reader, put_varint};
 use crate::db::{Batch, Cf, Db};
+use crate::heads::NONE;
 use std::collections::{HashMap, HashSet};
 
 /// Votes listed per validator. [`crate::allowance`] says what is taken past it.
@@ -53,6 +54,13 @@ impl List {
 
     pub fn has(&self, handle: u32) -> bool {
         self.votes.iter().any(|vote| vote.handle == handle)
+    }
+
+    /// Those with a target that no head can name, by target.
+    pub fn named_by_no_head(&self) -> Vec<Listed> {
+        let mut far: Vec<Listed> = self.votes.iter().filter(|vote| vote.target >= u64::from(NONE)).copied().collect();
+        far.sort_by_key(|vote| (vote.target, vote.handle));
+        far
     }
 
     /// Lists a vote. Past the bound one is no longer listed, which is returned; it may be the new one.
@@ -117,6 +125,11 @@ impl Offenders {
             self.cached.insert(validator, list);
         }
         Ok(self.cached.get_mut(&validator).expect("inserted above"))
+    }
+
+    /// The same if it is in memory.
+    pub fn at_hand(&self, validator: u32) -> Option<&List> {
+        self.cached.get(&validator)
     }
 
     /// The same without remembering it.

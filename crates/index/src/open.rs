@@ -2,6 +2,7 @@
 
 use crate::IndexError;
 use crate::allowance::Allowance;
+use crate::arrivals::Arrivals;
 use crate::beside::Beside;
 use crate::codec::Reader;
 use crate::data::DataTable;
@@ -49,6 +50,7 @@ pub struct Index {
     pub(crate) beside: Beside,
     pub(crate) summary: Summary,
     pub(crate) offenders: Offenders,
+    pub(crate) arrivals: Arrivals,
     pub(crate) peers: Peers,
     pub(crate) proposals: Proposals,
     pub(crate) counters: Counters,
@@ -140,6 +142,7 @@ impl Index {
             beside: Beside::default(),
             summary: Summary::default(),
             offenders: Offenders::default(),
+            arrivals: Arrivals::default(),
             proposals: Proposals::default(),
             counters: Counters::default(),
             allowance: Allowance::default(),

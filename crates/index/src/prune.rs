@@ -34,6 +34,7 @@ impl Index {
         self.offenders.forget(before);
         self.table.forget(before);
         self.beside.forget(near);
+        self.arrivals.forget(near);
         self.sets.retain(|key, _| key.epoch >= before);
         self.epochs_seen.retain(|epoch, _| *epoch >= before);
         Ok(())

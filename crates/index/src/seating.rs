@@ -77,10 +77,36 @@ impl Seating {
         Some((slot, start + seat.position))
     }
 
+    /// Slot within the epoch, position within the slot, and validator, of those of `wanted` (ascending) that are active.
+    pub fn locate_all(&self, wanted: &[u32]) -> Vec<(u16, u32, u32)> {
+        let few = wanted.len() as u64 * ORDERED_PER_WALK <= self.geometry.n_active;
+        if few || self.live().is_some() {
+            let seat = |validator: &u32| self.locate(*validator).map(|(slot, position)| (slot, position, *validator));
+            return wanted.iter().filter_map(seat).collect();
+        }
+        let order = self.order();
+        let greatest = order.iter().max().map_or(0, |greatest| *greatest as usize);
+        let mut is_wanted = vec![false; greatest + 1];
+        for validator in wanted.iter().take_while(|validator| **validator as usize <= greatest) {
+            is_wanted[*validator as usize] = true;
+        }
+        let found = order.iter().zip(0u32..).filter(|(validator, _)| is_wanted[**validator as usize]);
+        found
+            .map(|(validator, at)| {
+                let (slot, position) = self.seat_at(at);
+                (slot, position, *validator)
+            })
+            .collect()
+    }
+
     fn compute(&self, validator: u32) -> Option<(u16, u32)> {
-        let at = self.walk(u64::from(self.active.rank_of(validator)?), false) as u32;
+        Some(self.seat_at(self.walk(u64::from(self.active.rank_of(validator)?), false) as u32))
+    }
+
+    /// Slot and position of a place in the epoch's order.
+    fn seat_at(&self, at: u32) -> (u16, u32) {
         let slot = (self.geometry.nth_of(at) / self.geometry.committees_per_slot) as u16;
-        Some((slot, at - self.geometry.slot_start(slot)))
+        (slot, at - self.geometry.slot_start(slot))
     }
 
     /// Who sits at positions of a slot, in the order asked.
@@ -229,12 +255,21 @@ mod tests {
                 }
                 prop_assert_eq!(seating.geometry.slot_len(slot), position);
             }
+            let everybody: Vec<u32> = (0..n * step + 9).collect();
+            let seats = |seating: &Seating| {
+                let mut seats = seating.locate_all(&everybody);
+                seats.sort_unstable_by_key(|seat| seat.2);
+                seats
+            };
+            let looked_up = seats(&seating);
+            prop_assert_eq!(looked_up.len() as u32, n);
             // The same without the whole shuffling, one by one and all at once.
             seating.set_live(None);
             let slot_len = seating.geometry.slot_len(2);
             let together = seating.validators_at(2, 0..slot_len);
             let alone: Vec<u32> = (0..slot_len).flat_map(|at| seating.validators_at(2, std::iter::once(at))).collect();
             prop_assert_eq!(together, alone);
+            prop_assert_eq!(seats(&seating), looked_up);
             seating.set_live(Some(whole.clone()));
             prop_assert_eq!(seating.locate(4), None);
             prop_assert!(whole.seat(ValidatorIndex::new(4)).is_none());

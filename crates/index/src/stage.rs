@@ -29,19 +29,21 @@ impl Index {
     /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
     /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
-        let mut conflicts = Vec::new();
+        let mut pairs = Vec::new();
         let mut proofs = Proofs::new();
         let staged = votes.iter().try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
                 proofs.clear();
             }
-            self.stage_vote(vote.get(), &mut proofs, &mut conflicts)
+            self.stage_vote(vote.get(), &mut proofs, &mut pairs)
         });
         self.summary.settle(&self.db)?;
-        staged.map(|()| conflicts)
+        staged?;
+        // Only now: the same vote may have come later in the call, in a message that was earlier.
+        pairs.into_iter().map(|pair| self.conflict(pair)).collect()
     }
 
-    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, conflicts: &mut Vec<Conflict>) -> Result<(), IndexError> {
+    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Vec<Pair>) -> Result<(), IndexError> {
         self.counters.votes += vote.indices.len() as u64;
         // The registry bounds what a proven index can be; an index that no registry has is nothing to store.
         if vote.indices.last().is_none_or(|last| last.as_u64() >= u64::from(NONE)) {
@@ -62,7 +64,7 @@ impl Index {
             place.validators(set.without_covered(&place.members))
         };
         if fresh.is_empty() {
-            return Ok(());
+            return self.hear(vote, &row, &[]);
         }
 
         let near_target = u32::try_from(row.target()).ok().filter(|_| self.allowance.is_near(row.target()));
@@ -79,24 +81,24 @@ impl Index {
         if let Some(near) = near.filter(|_| joined.to_ask.len() >= beside::AT_LEAST) {
             self.judge_together(near, &mut joined)?;
         }
-        let mut n_dropped = 0;
+        let mut dropped = Vec::new();
         if !joined.to_ask.is_empty() {
             // The walks look at it.
             self.summary.settle(&self.db)?;
             let this = Arc::new(stored(vote));
             for validator in &joined.to_ask {
-                match self.ask(*validator, &row, near, late, &this, proofs, conflicts)? {
+                match self.ask(*validator, &row, near, late, &this, proofs, pairs)? {
                     Asked::Taken => {
                         joined.n_joined += 1;
                         joined.to_mark.push(*validator);
                     }
                     Asked::Known => {}
-                    Asked::Dropped => n_dropped += 1,
+                    Asked::Dropped => dropped.push(*validator),
                 }
             }
         }
         self.counters.new_votes += joined.n_joined;
-        if n_dropped == fresh.len() {
+        if dropped.len() == fresh.len() {
             self.joined = joined;
             // An offender may sign as many different data as it likes: those that are not kept leave nothing behind.
             if self.data.next_handle != n_data {
@@ -105,6 +107,8 @@ impl Index {
             }
             return Ok(());
         }
+        dropped.sort_unstable();
+        self.hear(vote, &row, &dropped)?;
         if let Some(epoch) = near_target {
             self.reach = self.reach.max(epoch);
             self.summary.mark(&self.db, epoch, &joined.to_mark, late)?;
@@ -157,7 +161,7 @@ impl Index {
         late: bool,
         this: &Arc<StoredVote>,
         proofs: &mut Proofs,
-        conflicts: &mut Vec<Conflict>,
+        pairs: &mut Vec<Pair>,
     ) -> Result<Asked, IndexError> {
         self.counters.slow_votes += 1;
         if let Some(asked) = self.ask_list_only(validator, row, near)? {
@@ -179,12 +183,8 @@ impl Index {
                 self.offenders.remove(&self.db, validator, rival.handle)?;
                 continue;
             };
-            let (index, this) = (ValidatorIndex::new(u64::from(validator)), this.clone());
-            conflicts.push(match rival.kind {
-                Kind::Double => Conflict::DoubleVote { validator: index, first: other, second: this },
-                Kind::IsSurrounded => Conflict::Surround { validator: index, surrounding: other, surrounded: this },
-                Kind::Surrounds => Conflict::Surround { validator: index, surrounding: this, surrounded: other },
-            });
+            let [this, other] = [(row.handle, this.clone()), (rival.handle, other)].map(|(handle, vote)| Side { handle, vote });
+            pairs.push(Pair { kind: rival.kind, validator, this, other });
             kinds |= rival.kind.offence_bit();
             self.counters.conflicts += 1;
         }
@@ -251,6 +251,51 @@ impl Index {
             self.summary.settle(db)?;
         }
         Ok(())
+    }
+
+    /// When the members of a vote were heard to say so. `dropped`, ascending: those of whom it was not taken in.
+    fn hear(&mut self, vote: &Vote, row: &DataRow, dropped: &[u32]) -> Result<(), IndexError> {
+        let Self { db, heads, offenders, arrivals, .. } = self;
+        let members = vote.indices.iter().zip(&vote.arrivals).map(|(index, at)| (index.as_u64() as u32, at.0));
+        let near = u32::try_from(row.target()).ok().filter(|target| *target < NONE);
+        let is_chain = |validator: u32| near.is_some() && !heads.has_exceptions(validator);
+        if let Some(target) = near {
+            arrivals.hear(target, members.clone().filter(|(validator, _)| is_chain(*validator)));
+        }
+        for (validator, at_ns) in members.filter(|(validator, _)| !is_chain(*validator)) {
+            let list = offenders.list(db, validator)?;
+            match near {
+                _ if dropped.binary_search(&validator).is_ok() => {}
+                Some(target) if !list.cut && !list.has(row.handle) => arrivals.hear(target, [(validator, at_ns)].into_iter()),
+                Some(_) | None => arrivals.hear_outside(validator, row.handle, at_ns),
+            }
+        }
+        Ok(())
+    }
+
+    /// With the arrival of either side's own message.
+    fn conflict(&mut self, pair: Pair) -> Result<Conflict, IndexError> {
+        let Pair { kind, validator, this, other } = pair;
+        let list = self.offenders.list(&self.db, validator)?;
+        let arrivals = &self.arrivals;
+        let arrived = |side: &Side| {
+            let of_chain = || arrivals.of_chain(validator, side.vote.data.target.epoch.as_u64());
+            // A list that was cut does not tell which votes are in the chain.
+            let is_chain = !list.cut && !list.has(side.handle);
+            let own = arrivals.of_outside(validator, side.handle).or_else(|| is_chain.then(of_chain).flatten());
+            own.map_or(side.vote.heard.at, UnixNs)
+        };
+        let (this_at, other_at) = (arrived(&this), arrived(&other));
+        let (validator, this, other) = (ValidatorIndex::new(u64::from(validator)), this.vote, other.vote);
+        Ok(match kind {
+            Kind::Double => Conflict::DoubleVote { validator, first: other, second: this, arrivals: [other_at, this_at] },
+            Kind::IsSurrounded => {
+                Conflict::Surround { validator, surrounding: other, surrounded: this, arrivals: [other_at, this_at] }
+            }
+            Kind::Surrounds => {
+                Conflict::Surround { validator, surrounding: this, surrounded: other, arrivals: [this_at, other_at] }
+            }
+        })
     }
 
     /// By seats where all members sit at the data's slot in a shuffling that can be computed again, else by list.
@@ -355,6 +400,19 @@ impl Index {
         let source = SourceKind::ALL[usize::from(heard.source & 3)];
         Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer) }
     }
+}
+
+/// Two votes of one validator that contradict each other; `kind` is what the new one does to the other.
+struct Pair {
+    kind: Kind,
+    validator: u32,
+    this: Side,
+    other: Side,
+}
+
+struct Side {
+    handle: u32,
+    vote: Arc<StoredVote>,
 }
 
 /// A set that could hold a validator, and the validator's position there, or its index.

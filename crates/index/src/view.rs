@@ -2,8 +2,9 @@
 
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
-use crate::{Index, IndexError, KnownProposal, Shape, Stats, VotesOf};
-use consensus::ValidatorIndex;
+use crate::{Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
+use consensus::{Epoch, ValidatorIndex};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// How often opening is tried: the owner may delete a file between its being listed and its being opened.
@@ -36,6 +37,16 @@ impl IndexView {
         self.0.votes_of(validator)
     }
 
+    /// See [`Index::votes_of_several`].
+    pub fn votes_of_several(
+        &self,
+        validators: &BTreeSet<ValidatorIndex>,
+        visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<(), IndexError> {
+        self.0.votes_of_several(validators, visit, tell)
+    }
+
     /// See [`Index::proposals_of`].
     pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
         self.0.proposals_of(validator)
@@ -44,6 +55,11 @@ impl IndexView {
     /// See [`Index::proposals_where`].
     pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
         self.0.proposals_where(wanted)
+    }
+
+    /// See [`Index::epochs_held`].
+    pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
+        self.0.epochs_held()
     }
 
     /// See [`Index::stats`]; what is counted since opening is zero.

@@ -61,7 +61,7 @@ fn sums_with_one_signature_prove_their_own_signers_only() {
     let conflicts = index.stage_votes(&[vote(data(3, 4, 33, 2), &[1, 2, 3, 4])]).unwrap();
     assert_eq!(conflicts.len(), 4);
     for conflict in conflicts {
-        let Conflict::DoubleVote { validator, first, second } = conflict else { panic!("{conflict:?}") };
+        let Conflict::DoubleVote { validator, first, second, .. } = conflict else { panic!("{conflict:?}") };
         for side in [first, second] {
             assert!(side.indices.contains(&validator), "{validator} is not among {:?}", side.indices);
         }

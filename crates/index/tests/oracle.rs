@@ -6,8 +6,9 @@ mod common;
 
 use common::{N_VALIDATORS, Oracle, SLOTS, cancel_out, data, open, pairs, shuffling, vote_in};
 use consensus::{CommitteeIndex, Epoch, Slot, ValidatorIndex};
+use index::KnownVote;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use verify::{Signed, Vote};
 
 #[derive(Clone, Debug)]
@@ -205,6 +206,14 @@ fn run(steps: &[Step]) {
         let roots: BTreeSet<_> = known.votes.iter().map(|vote| vote.data_root).collect();
         let expected: BTreeSet<_> = oracle.votes.get(&validator).into_iter().flat_map(|votes| votes.keys().copied()).collect();
         assert_eq!(roots, expected, "votes of {validator}");
+    }
+    let everybody: BTreeSet<ValidatorIndex> = (0..u64::from(N_VALIDATORS)).map(ValidatorIndex::new).collect();
+    let mut together = BTreeMap::<ValidatorIndex, Vec<KnownVote>>::new();
+    let mut visit = |validator, vote: &KnownVote| together.entry(validator).or_default().push(*vote);
+    index.votes_of_several(&everybody, &mut visit, &mut |walked| assert!(walked.done <= walked.total, "{walked:?}")).unwrap();
+    for validator in everybody {
+        let alone = index.votes_of(validator).unwrap().votes;
+        assert_eq!(together.remove(&validator).unwrap_or_default(), alone, "votes of {validator}, asked for with the others");
     }
     let again = steps.iter().filter_map(built).filter(|vote| {
         let known = |v: &ValidatorIndex| oracle.votes.get(&v.as_u64()).is_some_and(|votes| votes.contains_key(&vote.data_root));

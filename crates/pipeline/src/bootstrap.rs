@@ -60,7 +60,7 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
         Some(dir) => PubkeyCache::open(&dir.pubkeys_path())?,
         None => PubkeyCache::in_memory(),
     };
-    let chain = load(spec, &state_ssz, &mut keys)?;
+    let chain = load(spec, &state_ssz, &mut keys, &mut |_| ())?;
     if let Some(dir) = dir {
         dir.bind(chain.network())?;
         if !node_away {
@@ -70,11 +70,17 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
     Ok(Start { chain, keys, state_ssz, node_away })
 }
 
-/// A chain from a state, with progress on the log for the long ones.
-pub fn load(spec: Spec, state_ssz: &[u8], keys: &mut PubkeyCache) -> Result<Chain, PipelineError> {
+/// A chain from a state, with progress on the log for the long ones, and to `heard`.
+pub fn load(
+    spec: Spec,
+    state_ssz: &[u8],
+    keys: &mut PubkeyCache,
+    heard: &mut dyn FnMut(Progress),
+) -> Result<Chain, PipelineError> {
     let started = Instant::now();
     let mut last_told = started;
     let mut tell = |progress: Progress| {
+        heard(progress);
         if last_told.elapsed().as_secs() >= 2 {
             last_told = Instant::now();
             let rate = progress.done as f64 / started.elapsed().as_secs_f64();

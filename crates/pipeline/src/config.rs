@@ -3,19 +3,21 @@
 //! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
 //! defaults here, so the two cannot drift apart.
 
+mod alerts;
+mod check;
+mod http;
+mod raw;
 mod watch;
 
 use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use watch::{GroupConfig, KillSwitchConfig, TriggerConfig, WatchConfig};
-
-/// Longer than this would hold up every finding whose first message is still unproven.
-const MAX_GATHER: Duration = Duration::from_secs(1);
+pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
+pub use http::{ApiConfig, ShowWatched};
+pub use watch::{GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
 
 /// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +33,7 @@ pub struct Config {
     pub index: IndexConfig,
     pub detect: DetectConfig,
     pub alerts: AlertsConfig,
+    pub submission: SubmissionConfig,
     pub watch: WatchConfig,
     pub api: ApiConfig,
     pub log: LogConfig,
@@ -115,9 +118,6 @@ pub struct VerifyConfig {
     pub forward_percent: u8,
 }
 
-/// Inclusion takes up to two epochs; what a fork brings later is folded unmerged.
-const MIN_FOLD_AFTER_EPOCHS: u64 = 64;
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
@@ -128,50 +128,12 @@ pub struct IndexConfig {
     pub fold_after_epochs: u64,
 }
 
+/// Proofs handed to the beacon nodes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AlertsConfig {
-    pub routes: Vec<RouteConfig>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MinSeverity {
-    #[default]
-    Info,
-    Warning,
-    Critical,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// Names the route in the outbox: renaming it makes a new one.
-    pub name: String,
-    /// The webhook's address.
-    pub url: String,
-    /// File with the secret that signs each delivery.
-    #[serde(default)]
-    pub secret_file: Option<PathBuf>,
-    /// Environment variable with the secret, instead of a file.
-    #[serde(default)]
-    pub secret_env: Option<String>,
-    #[serde(default)]
-    pub min_severity: MinSeverity,
-    /// Only findings about validators with one of these labels, as `operator=acme` or `group=acme-1`.
-    #[serde(default)]
-    pub labels: Vec<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ApiConfig {
+pub struct SubmissionConfig {
+    /// Submit proofs that a block could still include, to all of `nodes.urls`.
     pub enabled: bool,
-    pub listen: SocketAddr,
-    /// Event streams open at once.
-    pub max_streams: usize,
-    /// Connections open at once, event streams included.
-    pub max_connections: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +163,7 @@ impl Default for Config {
             index: IndexConfig::default(),
             detect: DetectConfig::default(),
             alerts: AlertsConfig::default(),
+            submission: SubmissionConfig::default(),
             watch: WatchConfig::default(),
             api: ApiConfig::default(),
             log: LogConfig::default(),
@@ -245,12 +208,6 @@ impl Default for VerifyConfig {
 impl Default for IndexConfig {
     fn default() -> Self {
         Self { history_epochs: 54_000, fold_after_epochs: 0 }
-    }
-}
-
-impl Default for ApiConfig {
-    fn default() -> Self {
-        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 5080)), max_streams: 1024, max_connections: 2048 }
     }
 }
 
@@ -302,14 +259,12 @@ impl Config {
 
     /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let unknown = unknown_keys(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
-        if !unknown.is_empty() {
-            return Err(ConfigError::Invalid { path: path.into(), problems: unknown });
-        }
-        let mut config: Self =
-            toml::from_str(text).map_err(|error| ConfigError::NotToml { path: path.into(), text: error.to_string() })?;
+        let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
+        let (mut config, mut problems) = read;
         config.anchor(path.parent().unwrap_or(Path::new("")));
-        let problems = config.problems();
+        let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+        // What could not be read is told once; that it is missing now follows from it.
+        problems.extend(config.problems().into_iter().filter(|problem| !misread.contains(&problem.path)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
     }
 
@@ -332,154 +287,6 @@ impl Config {
             }
         }
         self.watch.anchor(folder);
-    }
-
-    fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |path: &str, text: String| problems.push(Problem { path: path.into(), text });
-
-        let network = &self.network;
-        if network.name.is_none() && network.config.is_none() && self.nodes.urls.is_empty() {
-            wrong(
-                "network",
-                "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
-            );
-        }
-        if let Some(name) = &network.name
-            && consensus::Spec::builtin(name).is_none()
-        {
-            wrong("network.name", format!("{name:?} is not built in; use `config` with the network's config.yaml"));
-        }
-        for (key, path) in [("network.config", &network.config), ("network.state", &network.state)] {
-            if let Some(path) = path
-                && !path.is_file()
-            {
-                wrong(key, format!("{} is not a file", path.display()));
-            }
-        }
-        if network.state.is_none() && self.nodes.urls.is_empty() {
-            wrong("nodes.urls", "no node and no `network.state`: give one of them, committees and keys come from there".into());
-        }
-        for (nth, url) in self.nodes.urls.iter().enumerate() {
-            if !is_http(url) {
-                wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http(s) address"));
-            }
-        }
-        if self.nodes.refresh_epochs == 0 {
-            wrong("nodes.refresh_epochs", "0 would fetch a state all the time; use 1 or more".into());
-        }
-        let gossip = &self.gossip;
-        if gossip.enabled && gossip.peers.is_empty() && gossip.listen.is_empty() {
-            wrong(
-                "gossip.peers",
-                "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into(),
-            );
-        }
-        for (nth, peer) in gossip.peers.iter().enumerate() {
-            if let Err(error) = peer.parse::<sources::gossip::PeerAddress>() {
-                wrong(&format!("gossip.peers[{nth}]"), error.to_string());
-            }
-        }
-        if gossip.data_column_subnets > 128 {
-            wrong("gossip.data_column_subnets", format!("{} is more than the 128 there are", gossip.data_column_subnets));
-        }
-        for (key, value) in [
-            ("gossip.queue_messages", gossip.queue_messages),
-            ("gossip.max_peers", gossip.max_peers),
-            ("verify.batch_messages", self.verify.batch_messages),
-            ("api.max_streams", self.api.max_streams),
-            ("api.max_connections", self.api.max_connections),
-        ] {
-            if value == 0 {
-                wrong(key, "must be at least 1".into());
-            }
-        }
-        if self.verify.forward_percent > 100 {
-            wrong("verify.forward_percent", format!("{} is more than all; use 0 to 100", self.verify.forward_percent));
-        }
-        if self.verify.gather > MAX_GATHER {
-            wrong("verify.gather", format!("{:?} would hold up findings; use at most {MAX_GATHER:?}", self.verify.gather));
-        }
-        if !gossip.enabled && !self.event_stream.enabled {
-            wrong("gossip.enabled", "no source is left: enable gossip or `event_stream`".into());
-        }
-        if self.event_stream.enabled && self.nodes.urls.is_empty() {
-            wrong("event_stream.enabled", "the event stream comes from a node: give `nodes.urls`".into());
-        }
-        if self.index.history_epochs < 2 {
-            wrong("index.history_epochs", "at least 2, or no contradiction can be seen".into());
-        }
-        if (1..MIN_FOLD_AFTER_EPOCHS).contains(&self.index.fold_after_epochs) {
-            let least = format!("0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}: votes of younger epochs still come");
-            wrong("index.fold_after_epochs", least);
-        }
-        for (path, text) in self.detect.problems() {
-            wrong(&path, text);
-        }
-        for (nth, route) in self.alerts.routes.iter().enumerate() {
-            let at = |key: &str| format!("alerts.routes[{nth}].{key}");
-            if route.name.is_empty() {
-                wrong(&at("name"), "is empty".into());
-            }
-            if self.alerts.routes[..nth].iter().any(|other| other.name == route.name) {
-                wrong(&at("name"), format!("{:?} is used twice", route.name));
-            }
-            if !is_http(&route.url) {
-                wrong(&at("url"), "is not an http(s) address".into());
-            }
-            for (nth, label) in route.labels.iter().enumerate() {
-                if let Err(error) = label.parse::<detect::watch::Label>() {
-                    wrong(&at(&format!("labels[{nth}]")), error.to_string());
-                }
-            }
-            match (&route.secret_file, &route.secret_env) {
-                (None, None) => {
-                    wrong(&at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
-                }
-                (Some(_), Some(_)) => wrong(&at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
-                (Some(file), None) if !file.is_file() => wrong(&at("secret_file"), format!("{} is not a file", file.display())),
-                (None, Some(name)) if std::env::var_os(name).is_none() => {
-                    wrong(&at("secret_env"), format!("the environment has no {name}"));
-                }
-                _ => {}
-            }
-        }
-        self.watch.problems(&mut problems);
-        problems
-    }
-}
-
-fn is_http(url: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-}
-
-/// Compares the file's keys with those the reference has, so that all misspellings are reported at once.
-fn unknown_keys(text: &str) -> Result<Vec<Problem>, String> {
-    let given: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let known: toml::Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let optional = ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes"];
-    let mut problems = Vec::new();
-    for (section, value) in &given {
-        let Some(known_value) = known.get(section) else {
-            problems.push(Problem { path: section.clone(), text: "unknown; see `slashwatch config show-defaults`".into() });
-            continue;
-        };
-        if let (Some(given_table), Some(known_table)) = (value.as_table(), known_value.as_table()) {
-            unknown_in(section, given_table, known_table, &optional, &mut problems);
-        }
-    }
-    Ok(problems)
-}
-
-fn unknown_in(path: &str, given: &toml::Table, known: &toml::Table, optional: &[&str], problems: &mut Vec<Problem>) {
-    for (key, value) in given {
-        let path = format!("{path}.{key}");
-        match (known.get(key), value.as_table()) {
-            (Some(toml::Value::Table(known)), Some(given)) => unknown_in(&path, given, known, optional, problems),
-            (Some(_), _) => {}
-            (None, _) if optional.contains(&path.as_str()) => {}
-            (None, _) => problems.push(Problem { path, text: "unknown; see `slashwatch config show-defaults`".into() }),
-        }
     }
 }
 
@@ -514,6 +321,32 @@ mod tests {
         {
             assert!(told.contains(path), "{path} is missing in: {told}");
         }
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_told_together() {
+        let told = check(
+            "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"http://x\", 7]\ntimeout = 3\nurl = 1\n[gosip]\n[gossip]\nmax_peers = \"many\"\n\
+             [detect.clock_skew]\nmin_voters = -1\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[[alerts.routes]]\nname = \"a\"\n",
+        )
+        .unwrap_err();
+        for path in [
+            "network.name",
+            "nodes.urls[1]",
+            "nodes.timeout",
+            "nodes.url",
+            "gosip",
+            "gossip.max_peers",
+            "detect.clock_skew.min_voters",
+            "api.listen",
+            "log.format",
+            "alerts.routes[0]",
+        ] {
+            assert!(told.contains(&format!("  {path}: ")), "{path} is missing in: {told}");
+        }
+        assert_eq!(told.lines().count(), 11, "one line each: {told}");
+        assert!(check("network = 3\n").unwrap_err().contains("  network: "));
+        assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
     }
 
     #[test]

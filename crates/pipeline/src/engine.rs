@@ -12,9 +12,10 @@
 
 use crate::datadir::{DataDir, DataDirError};
 use crate::earlier_runs::EarlierRuns;
-use crate::inclusions::{self, Inclusions, Verdicts};
+use crate::inclusions::{self, Inclusions, Moment, Verdicts};
 use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
+use crate::quota::Quota;
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch, Root};
@@ -54,6 +55,7 @@ pub struct Engine {
     keys: PubkeyCache,
     verifier: Verifier,
     index: Index,
+    quota: Quota,
     store: Store,
     routes: Vec<Addressee>,
     metrics: Metrics,
@@ -65,6 +67,8 @@ pub struct Engine {
     peer_news: Vec<PeerNews>,
     /// Everything before this moment was given to [`Self::process`].
     heard_until: UnixNs,
+    /// The latest moment by the source's clock.
+    latest_now: UnixNs,
     roster: Roster,
     /// Shared with the detector of watched keys, which is one of the monitor's.
     desk: Desk,
@@ -129,6 +133,7 @@ impl Engine {
             keys,
             verifier,
             index,
+            quota: Quota::default(),
             store,
             routes,
             metrics,
@@ -140,6 +145,7 @@ impl Engine {
             desk,
             peer_news: Vec::new(),
             heard_until: UnixNs(0),
+            latest_now: UnixNs(0),
             inclusions,
             open,
             n_untallied: 0,
@@ -167,8 +173,18 @@ impl Engine {
         &self.index
     }
 
+    /// Contradicting pairs that were counted and not listed, since the start.
+    pub fn n_not_listed(&self) -> u64 {
+        self.metrics.not_listed.get()
+    }
+
     pub fn n_parked(&self) -> usize {
         self.verifier.parked()
+    }
+
+    /// When the message that waits longest for its committees came. What waits is in memory only.
+    pub fn parked_since(&self) -> Option<UnixNs> {
+        self.verifier.parked_since()
     }
 
     /// Adds what a later state knows: validators, exits, contexts.
@@ -200,30 +216,41 @@ impl Engine {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
         // While messages wait, time for the detectors is that of the messages: a backlog is not a silent network.
+        self.look_at_clock(now);
+        let earliest = batch.iter().map(|message| message.received_at).min().unwrap_or(now);
+        let over = self.monitor.turn_to(earliest.min(now), &self.chain, &**self.roster.labels());
+        let said = self.record(Vec::new(), HashMap::new(), over, Time::from_unix_ns((self.clock)().0))?;
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
-        let until = latest.min(now);
-        let went_back =
-            network.slot_at(until.0).saturating_add(detect::monitor::MAX_STEP_BACK) < network.slot_at(self.heard_until.0);
-        if went_back {
-            tracing::warn!(from = %network.slot_at(self.heard_until.0), to = %network.slot_at(until.0), "the clock was set back; detectors begin anew");
-        }
-        self.heard_until = if went_back { until } else { self.heard_until.max(until) };
+        self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
         if self.roster.observe(&verified, &self.chain, epoch)? {
             self.desk.set_labels(self.roster.labels().clone());
         }
-        let processed = self.settle(verified)?;
+        let processed = self.settle(verified, said, Moment::Between)?;
         self.prune(now)?;
         Ok(processed)
+    }
+
+    /// Detectors go by a time that only grows; a clock that was set back by more than a little begins a new one.
+    fn look_at_clock(&mut self, now: UnixNs) {
+        let network = self.chain.network();
+        let (from, to) = (network.slot_at(self.latest_now.0), network.slot_at(now.0));
+        if to.saturating_add(detect::monitor::MAX_STEP_BACK) < from {
+            tracing::warn!(%from, %to, "the clock was set back: detectors begin anew; check the clock's synchronisation");
+            self.monitor.go_back(to);
+            (self.heard_until, self.latest_now) = (now, now);
+        }
+        self.latest_now = self.latest_now.max(now);
     }
 
     /// What a message would be if it were true, for its place in the lanes.
     pub fn triage(&mut self, message: &RawMessage) -> Triage {
         let network = self.chain.network();
         let (slot, slots_per_epoch) = (network.slot_at(message.received_at.0), network.preset().slots_per_epoch);
-        self.verifier.triage(message, slots_per_epoch, slot)
+        let index = &self.index;
+        self.verifier.triage(message, slots_per_epoch, slot, |validator, data, root| index.glance(validator, data, root))
     }
 
     /// How this peer's messages are judged.
@@ -239,6 +266,11 @@ impl Engine {
         report
     }
 
+    /// Whether more waits than one batch takes: then what is proven is not proven for forwarding.
+    pub fn set_pressed(&mut self, pressed: bool) {
+        self.verifier.set_pressed(pressed);
+    }
+
     /// Messages that wait for the engine.
     pub fn show_waiting(&self, n: usize) {
         self.metrics.queue.with_label_values(&["lanes"]).set(n as i64);
@@ -247,42 +279,44 @@ impl Engine {
     /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
-        let processed = self.settle(verified)?;
-        let inclusions = self.inclusions.settle(&self.chain, true).included;
-        let inclusions = inclusions.into_iter().map(|(id, included)| (id, Some(included))).collect();
+        let processed = self.settle(verified, Vec::new(), Moment::TheEnd)?;
         let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
-        self.record(Vec::new(), inclusions, last_words, Time::from_unix_ns((self.clock)().0))?;
+        self.record(Vec::new(), HashMap::new(), last_words, Time::from_unix_ns((self.clock)().0))?;
         Ok(processed)
     }
 
-    /// What was verified, judged and written.
-    fn settle(&mut self, verified: Verified) -> Result<Processed, EngineError> {
-        let recorded = self.judge_and_record(&verified)?;
+    /// What was verified, judged and written. `said`: recorded before, in the same call.
+    fn settle(&mut self, verified: Verified, said: Vec<Recorded>, moment: Moment) -> Result<Processed, EngineError> {
+        let mut recorded = said;
+        recorded.extend(self.judge_and_record(&verified, moment)?);
         self.index.commit()?;
         self.count(&verified.outcomes, &recorded);
         Ok(Processed { reports: verified.outcomes, recorded })
     }
 
-    fn judge_and_record(&mut self, verified: &Verified) -> Result<Vec<Recorded>, EngineError> {
-        let mut judged = Vec::new();
-        // Operations first: a finding known only from one carries that very operation as its evidence.
+    fn judge_and_record(&mut self, verified: &Verified, moment: Moment) -> Result<Vec<Recorded>, EngineError> {
+        let (mut of_operations, mut of_index) = (Vec::new(), Vec::new());
         for operation in &verified.slashings {
-            let first = judged.len();
-            self.keep(detect::judge_operation(operation, &self.chain), &mut judged);
+            let first = of_operations.len();
+            self.keep(detect::judge_operation(operation, &self.chain), &mut of_operations);
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                judged[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included));
+                of_operations[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included));
             }
         }
         let mut conflicts = self.index.stage_votes(&verified.votes)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
         let mut proofs = detect::Proofs::default();
         for conflict in &conflicts {
+            if !self.quota.admits(conflict, self.chain.network().preset(), &self.store)? {
+                self.metrics.not_listed.inc();
+                continue;
+            }
             let verdict = detect::judge(conflict, &self.chain, &mut proofs);
-            self.keep(verdict.map(|one| vec![one]), &mut judged);
+            self.keep(verdict.map(|one| vec![one]), &mut of_index);
         }
         let recorded_at = Time::from_unix_ns((self.clock)().0);
-        let rows: Vec<(Finding, Arc<Evidence>)> = judged
+        let rows: Vec<(Finding, Arc<Evidence>)> = detect::merge(of_operations, of_index)
             .into_iter()
             .map(|Judged { mut finding, evidence }| {
                 finding.recorded_at = recorded_at;
@@ -299,7 +333,7 @@ impl Engine {
                 offenders.push(Offender { finding: finding.clone(), evidence: evidence.clone() });
             }
         }
-        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, false);
+        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, moment);
         let reopened = self.reopened(&reopened)?;
         let peers = std::mem::take(&mut self.peer_news);
         let heard = self.monitor.observe(&detect::Batch {

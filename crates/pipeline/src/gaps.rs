@@ -1,7 +1,8 @@
 //! When the watcher did not watch: slots between two runs, kept beside the findings.
 //!
 //! Live gossip cannot be asked for again, so what was missed must at least be known. While it runs, the watcher notes once a
-//! slot how far it has come; at its start, whatever lies between that note and now is a gap.
+//! slot how far it has come; at its start, whatever lies between that note and now is a gap. What was heard and waits in memory for
+//! its committees is not judged yet, so the note goes only as far as the oldest of it came: a crash loses it.
 
 use api::Gap;
 use consensus::Slot;
@@ -24,7 +25,7 @@ pub struct Watchkeeper {
 impl Watchkeeper {
     /// Adds the gap between the last run and `now`, if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
-        let gaps = store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default();
+        let gaps = known(&store)?;
         let mut missed = None;
         if let Some(until) =
             store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
@@ -33,14 +34,14 @@ impl Watchkeeper {
             let gap = Gap {
                 from_slot: until.saturating_add(1),
                 to_slot: now.saturating_sub(1),
-                reason: "slashwatch was not running".into(),
+                reason: "slashwatch was not running, or ended before it could judge what it heard".into(),
             };
             tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
             missed = Some(gap);
         }
         let mut keeper = Self { store, noted: Slot::new(0), gaps };
         missed.map_or(Ok(()), |gap| keeper.add(gap))?;
-        keeper.watched(now)?;
+        keeper.watched(now, None)?;
         Ok(keeper)
     }
 
@@ -51,14 +52,15 @@ impl Watchkeeper {
         self.store.put_checkpoint(GAPS, &encode(&self.gaps))
     }
 
-    /// Everything up to and including `slot` was listened to. A clock that was set back leaves a note where it was found out: what
-    /// was judged before it went by a wrong time.
-    pub fn watched(&mut self, slot: Slot) -> Result<(), StoreError> {
+    /// Everything up to and including `slot` was listened to. `waiting`: the slot in which the oldest came of what is not judged yet.
+    /// A clock that was set back leaves a note where it was found out: what was judged before it went by a wrong time.
+    pub fn watched(&mut self, slot: Slot, waiting: Option<Slot>) -> Result<(), StoreError> {
         if slot.saturating_add(detect::monitor::MAX_STEP_BACK) < self.noted {
             let ahead = self.noted.as_u64() - slot.as_u64();
             self.add(Gap { from_slot: slot, to_slot: slot, reason: format!("our clock was {ahead} slots ahead until now") })?;
             self.noted = Slot::new(0);
         }
+        let slot = waiting.map_or(slot, |waiting| slot.min(waiting.saturating_sub(1)));
         if slot > self.noted {
             self.noted = slot;
             self.store.put_checkpoint(WATCHED_UNTIL, &slot.as_u64().to_be_bytes())?;
@@ -69,6 +71,11 @@ impl Watchkeeper {
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
+}
+
+/// The gaps of all runs up to now, as far as they are remembered, oldest first.
+pub fn known(store: &Store) -> Result<Vec<Gap>, StoreError> {
+    Ok(store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default())
 }
 
 /// `from u64 BE | to u64 BE | length u16 BE | reason`, one after the other.
@@ -108,7 +115,7 @@ mod tests {
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
         let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
         assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
-        keeper.watched(Slot::new(20)).unwrap();
+        keeper.watched(Slot::new(20), None).unwrap();
         let keeper = Watchkeeper::start(store.clone(), Slot::new(22)).unwrap();
         assert!(keeper.gaps().is_empty(), "a quick restart is none");
         let keeper = Watchkeeper::start(store.clone(), Slot::new(100)).unwrap();
@@ -123,12 +130,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
         let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
-        keeper.watched(Slot::new(1_210)).unwrap();
-        keeper.watched(Slot::new(11)).unwrap();
-        keeper.watched(Slot::new(12)).unwrap();
+        keeper.watched(Slot::new(1_210), None).unwrap();
+        keeper.watched(Slot::new(11), None).unwrap();
+        keeper.watched(Slot::new(12), None).unwrap();
         assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
         let keeper = Watchkeeper::start(store, Slot::new(30)).unwrap();
         assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
+    }
+
+    #[test]
+    fn what_waited_for_its_committees_is_in_the_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        keeper.watched(Slot::new(20), None).unwrap();
+        keeper.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
+        let keeper = Watchkeeper::start(store, Slot::new(61)).unwrap();
+        assert_eq!(keeper.gaps().len(), 1, "however quick the restart");
+        assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
     }
 
     #[test]

@@ -2,17 +2,23 @@
 
 use crate::error::PipelineError;
 use crate::inspect::Inspection;
+use api::Gap;
 use chain::PubkeyCache;
 use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
 use consensus::{DomainType, PubkeyBytes, ValidatorIndex, signing_root};
-use detect::audit::{KeyAudit, Seen, audit};
+use detect::audit::{Epochs, KeyAudit, Seen, audit};
 use detect::watch::Selector;
+use index::KnownVote;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub use index::Walked;
+
 /// Largest file read: a complete history of ten thousand keys over a year has some 7 GB, and no client exports that.
 const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Votes held at once, in 1.5 GB: a complete file of them has some 5 GB, more than clients take.
+const MAX_VOTES: usize = 25_000_000;
 
 /// Which form of interchange file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,68 +97,107 @@ impl History {
         Ok(wanted)
     }
 
-    /// An EIP-3076 file of what was seen. `tell` hears after each key how many are done.
+    /// What there is to know from. It is the same for all keys.
+    pub fn coverage(&self) -> Result<Coverage, PipelineError> {
+        let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
+        let epochs = held.map(|(first, last)| Epochs { first, last });
+        Ok(Coverage { epochs, gaps: crate::gaps::known(self.inspection.store())? })
+    }
+
+    /// An EIP-3076 file of what was seen. `tell` hears how far it is.
     pub fn export(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         form: Form,
-        tell: &mut dyn FnMut(usize),
+        tell: &mut dyn FnMut(Walked),
     ) -> Result<Interchange, PipelineError> {
         let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
         let mut blocks = self.blocks(validators)?;
-        for (done, index) in validators.iter().enumerate() {
+        let mut votes = self.votes(validators, form, tell)?;
+        for index in validators {
             let history = SigningHistory {
                 pubkey: self.key(*index)?,
                 signed_blocks: blocks.remove(index).unwrap_or_default(),
-                signed_attestations: self.votes(*index)?,
+                signed_attestations: votes.remove(index).unwrap_or_default(),
             };
             file.data.push(match form {
                 Form::Complete => history,
                 Form::Minimal => history.minimal(),
             });
-            tell(done + 1);
         }
         Ok(file)
     }
 
     /// Compares a file with what was seen of its keys.
-    pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(usize, usize)) -> Result<Audit, PipelineError> {
+    pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(Walked)) -> Result<Audit, PipelineError> {
         let input = |reason: String| PipelineError::Input { path: path.into(), reason };
         let bytes = read_bounded(path)?;
         let network = &self.inspection.network;
         let file = Interchange::parse(&bytes, network.genesis_validators_root).map_err(|error| input(error.to_string()))?;
+        drop(bytes);
         let mut by_key: BTreeMap<PubkeyBytes, Vec<&SigningHistory>> = BTreeMap::new();
         for history in &file.data {
             by_key.entry(history.pubkey).or_default().push(history);
         }
         let indices = self.by_key(by_key.keys().copied());
-        let mut blocks = self.blocks(&indices.values().copied().collect())?;
-        let mut report = Audit { schema: 1, network: network.spec.config_name.clone(), ..Audit::default() };
-        let total = by_key.len();
-        for (done, (pubkey, histories)) in by_key.into_iter().enumerate() {
+        let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
+        let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, tell)?);
+        let mut report =
+            Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
+        for (pubkey, histories) in by_key {
             match indices.get(&pubkey) {
                 Some(index) => {
-                    let seen = Seen { votes: self.votes(*index)?, blocks: blocks.remove(index).unwrap_or_default() };
+                    let (votes, blocks) = (votes.remove(index).unwrap_or_default(), blocks.remove(index).unwrap_or_default());
+                    let seen = Seen { votes, blocks };
+                    report.totals.keys_never_heard += u64::from(seen == Seen::default());
                     report.add(*index, pubkey, audit(&histories, &seen));
                 }
                 None => report.unknown_keys.push(pubkey),
             }
-            tell(done + 1, total);
         }
         report.validators.sort_by_key(|key| key.index);
         Ok(report)
     }
 
-    fn votes(&self, index: ValidatorIndex) -> Result<Vec<SignedEpochs>, PipelineError> {
+    /// Votes by validator, ascending by target. For the minimal form only what can matter to it is kept: the highest source and the highest
+    /// target.
+    fn votes(
+        &self,
+        of: &BTreeSet<ValidatorIndex>,
+        form: Form,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<BTreeMap<ValidatorIndex, Vec<SignedEpochs>>, PipelineError> {
         let network = &self.inspection.network;
-        let Some(store) = self.inspection.index() else { return Ok(Vec::new()) };
-        let votes = store.votes_of(index)?.votes;
-        let signed = votes.iter().map(|vote| SignedEpochs {
-            source_epoch: vote.data.source.epoch,
-            target_epoch: vote.data.target.epoch,
-            signing_root: Some(signing_root(vote.data_root, network.domain(DomainType::BeaconAttester, vote.data.target.epoch))),
-        });
-        Ok(signed.collect())
+        let mut votes: BTreeMap<ValidatorIndex, Vec<SignedEpochs>> = BTreeMap::new();
+        let Some(store) = self.inspection.index() else { return Ok(votes) };
+        let mut n_kept = 0usize;
+        let mut keep = |validator: ValidatorIndex, vote: &KnownVote| {
+            let (source_epoch, target_epoch) = (vote.data.source.epoch, vote.data.target.epoch);
+            let kept = votes.entry(validator).or_default();
+            match (form, kept.first_mut()) {
+                (Form::Minimal, Some(highest)) => {
+                    highest.source_epoch = highest.source_epoch.max(source_epoch);
+                    highest.target_epoch = highest.target_epoch.max(target_epoch);
+                }
+                (Form::Minimal, None) => kept.push(SignedEpochs { source_epoch, target_epoch, signing_root: None }),
+                (Form::Complete, _) => {
+                    n_kept += 1;
+                    if n_kept <= MAX_VOTES {
+                        let domain = network.domain(DomainType::BeaconAttester, target_epoch);
+                        let signing_root = Some(signing_root(vote.data_root, domain));
+                        kept.push(SignedEpochs { source_epoch, target_epoch, signing_root });
+                    }
+                }
+            }
+        };
+        store.votes_of_several(of, &mut keep, tell)?;
+        if n_kept > MAX_VOTES {
+            return Err(PipelineError::Failed(format!(
+                "these {} keys have {n_kept} votes; {MAX_VOTES} are kept in memory. Name fewer keys at a time, or use --minimal",
+                of.len()
+            )));
+        }
+        Ok(votes)
     }
 
     /// One pass over all proposals, however many keys are asked about.
@@ -213,11 +258,21 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, PipelineError> {
     std::fs::read(path).map_err(|error| input(error.to_string()))
 }
 
+/// What is known at all: nothing is said about other times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Of which votes are stored; null while there are none. What is older was pruned or never heard.
+    pub epochs: Option<Epochs>,
+    /// Slots in which no watcher ran.
+    pub gaps: Vec<Gap>,
+}
+
 /// What an audit found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Audit {
     pub schema: u64,
     pub network: String,
+    pub coverage: Coverage,
     pub totals: Totals,
     /// Keys of the file that no validator of this network has.
     pub unknown_keys: Vec<PubkeyBytes>,
@@ -229,6 +284,8 @@ pub struct Audit {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     pub keys: u64,
+    /// Keys of which no message was ever heard.
+    pub keys_never_heard: u64,
     /// Keys of which the file lacks something.
     pub keys_lacking: u64,
     pub agreeing: u64,

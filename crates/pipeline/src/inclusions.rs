@@ -37,6 +37,15 @@ struct Claim {
     holds: bool,
 }
 
+/// When the chain is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// More will be built.
+    Between,
+    /// The source has no more to say: a block is not asked for its age.
+    TheEnd,
+}
+
 /// What is different now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
@@ -74,10 +83,11 @@ impl Inclusions {
         }
     }
 
-    /// Asks the chain, once for each slot of its head. `at_the_end`: nothing more will be built, so age is not asked for.
-    pub fn settle(&mut self, chain: &Chain, at_the_end: bool) -> Verdicts {
+    /// Asks the chain, once for each slot of its head.
+    pub fn settle(&mut self, chain: &Chain, moment: Moment) -> Verdicts {
         let mut verdicts = Verdicts::default();
         let head = chain.head();
+        let at_the_end = moment == Moment::TheEnd;
         if self.claims.is_empty() || (!at_the_end && self.looked_at == Some(head.slot) && !self.changed) {
             return verdicts;
         }

@@ -3,9 +3,13 @@
 use crate::datadir::{self, DataDirError};
 use crate::error::PipelineError;
 use consensus::{Network, Root, ValidatorIndex};
-use evidence::{Evidence, Finding, Query, Store};
+use evidence::{Evidence, Finding, Query, Store, Submission, SubmissionState};
 use index::{IndexView, Shape};
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Submissions read in one go.
+const PAGE: usize = 1024;
 
 /// A data directory as it is now, also while a watcher is at work in it. Nothing in it is changed.
 pub struct Inspection {
@@ -45,6 +49,34 @@ impl Inspection {
             None => None,
         };
         Ok(Some((finding, evidence)))
+    }
+
+    /// How often the submission of a proof ended how; all states, none left out.
+    pub fn submission_counts(&self) -> Result<BTreeMap<&'static str, u64>, PipelineError> {
+        let mut counts: BTreeMap<&'static str, u64> = SubmissionState::ALL.map(|state| (state.as_str(), 0)).into();
+        self.each_submission(|one| *counts.entry(one.state.as_str()).or_default() += 1)?;
+        Ok(counts)
+    }
+
+    /// What became of handing this proof to the beacon nodes; `None` if it was never tried.
+    pub fn submission_of(&self, evidence: Root) -> Result<Option<Submission>, PipelineError> {
+        let mut found = None;
+        self.each_submission(|one| {
+            if one.evidence == evidence {
+                found = Some(one);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn each_submission(&self, mut look: impl FnMut(Submission)) -> Result<(), PipelineError> {
+        let mut after = 0;
+        loop {
+            let page = self.store.submissions_after(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.number;
+            page.into_iter().for_each(&mut look);
+        }
     }
 
     /// Findings about one validator, up to `limit`.

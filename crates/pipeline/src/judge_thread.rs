@@ -10,13 +10,13 @@ use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
 use crate::lanes::{LaneLimits, Lanes, Shed};
 use crate::status::Snapshot;
-use consensus::{Checkpoint, Root};
+use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
-use verify::{MessageOutcome, Outcome, RawMessage, Ticket, Verdict};
+use verify::{MessageOutcome, Outcome, RawMessage, Ticket, UnixNs, Verdict};
 
 /// While messages gather, the thread looks this often for a contradiction among the new ones. A wake-up for each message would cost
 /// more than the messages do.
@@ -54,15 +54,15 @@ pub struct Effects {
     pub snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
-/// Runs until the queue is closed and empty; gives the engine back for its last words.
+/// Runs until the queue is closed and empty; gives the engine back for its last words, and who notes them.
 pub fn run(
     engine: Engine,
     watch: Watchkeeper,
     mut queue: mpsc::Receiver<Input>,
     effects: &Effects,
     limits: LaneLimits,
-) -> Result<Engine, EngineError> {
-    let mut judge = Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false };
+) -> Result<(Engine, Watchkeeper), EngineError> {
+    let mut judge = Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false, noted: Slot::new(0) };
     let mut open = true;
     while open || !judge.lanes.is_empty() {
         let now = clock::now();
@@ -89,7 +89,7 @@ pub fn run(
         }
         judge.judge(open)?;
     }
-    Ok(judge.engine)
+    Ok((judge.engine, judge.watch))
 }
 
 struct Judge<'a> {
@@ -98,6 +98,8 @@ struct Judge<'a> {
     lanes: Lanes,
     effects: &'a Effects,
     ticked: bool,
+    /// The slot in which it was last noted how far we are.
+    noted: Slot,
 }
 
 impl Judge<'_> {
@@ -131,17 +133,30 @@ impl Judge<'_> {
     /// One batch, if one is due, or if time went on; at the end whatever is left.
     fn judge(&mut self, open: bool) -> Result<(), EngineError> {
         let now = clock::now();
-        let until = if open { now } else { verify::UnixNs(u64::MAX) };
+        let until = if open { now } else { UnixNs(u64::MAX) };
         let engine = &self.engine;
         let batch = self.lanes.take(until, |peer| engine.repute(peer));
         if batch.is_empty() && !std::mem::take(&mut self.ticked) {
             return Ok(());
         }
+        self.engine.set_pressed(self.lanes.is_pressed());
         let processed = self.engine.process(batch, now)?;
         self.report(&processed.reports);
-        self.watch.watched(self.engine.chain().network().slot_at(now.0))?;
+        self.note(now)?;
         self.engine.show_waiting(self.lanes.len());
         tell(&self.engine, self.effects);
+        Ok(())
+    }
+
+    /// Once a slot: how far we are. What waits for its committees is lost in a crash, so that is as far as it came.
+    fn note(&mut self, now: UnixNs) -> Result<(), EngineError> {
+        let network = self.engine.chain().network();
+        let slot = network.slot_at(now.0);
+        if slot > self.noted {
+            let waiting = self.engine.parked_since().map(|since| network.slot_at(since.0));
+            self.watch.watched(slot, waiting)?;
+            self.noted = slot;
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! | lane | who | judged | when full |
 //! |---|---|---|---|
 //! | none | what is known already | at once: a duplicate costs nothing | |
-//! | urgent | what would contradict something proven, and what others wait for (blocks, operations) | first, alone; of a peer that is not known yet a few at a time | nothing is shed: the queue before it fills up |
+//! | urgent | what would contradict something proven or stored, and what others wait for (blocks, operations) | first, alone; of a peer that is not known yet a few at a time | nothing is shed: the queue before it fills up |
 //! | ordinary | single votes and aggregates, thousands a second | together, once gathered | the newest is shed, after everything doubtful |
 //! | doubtful | whatever comes from peers that mostly forge | a few between two ordinary batches | the newest of the peer that has most is shed |
 //!
@@ -91,6 +91,11 @@ impl Lanes {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether another whole batch of ordinary votes waits: they come faster than they are judged.
+    pub fn is_pressed(&self) -> bool {
+        self.ordinary.len() >= self.limits.batch
     }
 
     /// Whether more may be taken from the queue: what is urgent is never shed, so it must find a place.
@@ -259,7 +264,9 @@ mod tests {
         assert!(lanes.push(message(9, 1), Triage::Contradiction, Repute::Good).is_none());
         assert_eq!(lanes.due_in(UnixNs(0)), Some(Duration::ZERO));
         assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [9]);
+        assert!(lanes.is_pressed());
         assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
+        assert!(!lanes.is_pressed());
         assert_eq!(lanes.due_in(UnixNs(50)), Some(Duration::from_nanos(53)));
         assert!(lanes.take(UnixNs(50), GOOD).is_empty());
         assert_eq!(numbers(&lanes.take(UnixNs(103), GOOD)), [3]);

@@ -26,10 +26,12 @@ mod listen;
 pub mod metrics;
 mod node_task;
 mod peer_news;
+mod quota;
 pub mod replay;
 pub mod report;
 pub mod run;
 mod status;
+mod submission;
 pub mod watch;
 
 pub use error::PipelineError;

@@ -1,7 +1,7 @@
 //! Every metric the pipeline exports, in one place. Labels come from enums; never a peer or a validator.
 
 use consensus::Root;
-use evidence::{Incident, IncidentState};
+use evidence::{Incident, IncidentState, SubmissionState};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
 
@@ -24,6 +24,8 @@ pub struct Metrics {
     pub finding_latency: Histogram,
     /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
     pub unproven: IntCounter,
+    /// Contradicting pairs of a validator beyond those that are listed of it.
+    pub not_listed: IntCounter,
     pub peers: IntGauge,
     pub parked: IntGauge,
     pub outbox_pending: IntGauge,
@@ -31,6 +33,11 @@ pub struct Metrics {
     pub clock_slot: IntGauge,
     pub queue: IntGaugeVec,
     pub node_up: IntGauge,
+    /// Proofs with which submission is over, by how it ended.
+    pub submissions: IntCounterVec,
+    /// Attempts that are to be repeated.
+    pub submission_retries: IntCounter,
+    pub submissions_waiting: IntGauge,
 }
 
 impl Metrics {
@@ -66,15 +73,25 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
                 .expect("a constant, valid name");
         registry.register(Box::new(incidents_open.clone())).expect("registered once");
-        let untallied = IntCounter::new(
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("a constant, valid name");
+            registry.register(Box::new(counter.clone())).expect("registered once");
+            counter
+        };
+        let untallied = counter(
             "slashwatch_votes_untallied_total",
             "Voters whose vote was one of too many different ones in its slot to be told apart",
-        )
-        .expect("a constant, valid name");
-        registry.register(Box::new(untallied.clone())).expect("registered once");
-        let unproven = IntCounter::new("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm")
-            .expect("a constant, valid name");
-        registry.register(Box::new(unproven.clone())).expect("registered once");
+        );
+        let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
+        let not_listed =
+            counter("slashwatch_pairs_not_listed_total", "Contradicting pairs beyond those listed per validator, epoch and kind");
+        let submissions =
+            counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
+        for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {
+            submissions.with_label_values(&[state.as_str()]).inc_by(0);
+        }
+        let submission_retries =
+            counter("slashwatch_submission_retries_total", "Attempts to submit a proof that are to be repeated");
         let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
         let finding_latency = Histogram::with_opts(
             HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
@@ -97,6 +114,10 @@ impl Metrics {
             untallied,
             finding_latency,
             unproven,
+            submissions,
+            submission_retries,
+            submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
+            not_listed,
             peers: gauge("slashwatch_peers", "Connected peers"),
             parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),

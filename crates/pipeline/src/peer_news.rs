@@ -8,14 +8,16 @@ use sources::gossip::PeerEventKind;
 /// An event of a capture. `None` for what the detectors do not look at, and for what cannot be read: a capture may be anybody's.
 pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
     let text = |key: &str| entry.json.get(key).and_then(|value| value.as_str());
+    // As a decimal string or as a number: both are found in captures.
+    let number = |key: &str| entry.json.get(key).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
     let peer = text("peer")?.to_owned();
     let what = match text("event")? {
         "connected" => PeerFact::Connected,
         "disconnected" => PeerFact::Disconnected,
         "agent" => PeerFact::Agent(text("agent")?.to_owned()),
-        "status" => PeerFact::Status { head_slot: Slot::new(text("head_slot")?.parse().ok()?) },
+        "status" => PeerFact::Status { head_slot: Slot::new(number("head_slot")?) },
         "goodbye" if entry.json.get("sent").and_then(|sent| sent.as_bool()) != Some(true) => {
-            PeerFact::Goodbye { code: entry.json.get("code").and_then(|code| code.as_u64()).unwrap_or_default() }
+            PeerFact::Goodbye { code: number("code").unwrap_or_default() }
         }
         _ => return None,
     };

@@ -3,24 +3,30 @@
 //! Damage ends a file (or costs one entry, where its end is known); what was read before it is processed and kept, and
 //! the first problem of all files is what the command ends with.
 
+mod clock;
+mod session;
+mod strangers;
+
 use crate::bootstrap;
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineParts, Processed};
 use crate::error::PipelineError;
 use crate::metrics::Metrics;
 use crate::peer_news::peer_news;
-use chain::PubkeyCache;
-use consensus::{Network, Spec};
+use chain::{Progress, PubkeyCache};
+use clock::Clock;
+use consensus::Spec;
 use detect::DetectConfig;
 use detect::watch::Desk;
 use evidence::Store;
-use sources::capture::{CaptureError, CaptureFile, Entry, Located};
+use session::Session;
+use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::intake::{ApiContent, Intake, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use verify::{RawMessage, UnixNs, Verifier, VerifyConfig};
+use strangers::Strangers;
+use verify::{Verifier, VerifyConfig};
 
 /// Entries read together, and how many such lots lie ready.
 const READ_TOGETHER: usize = 256;
@@ -67,6 +73,8 @@ pub struct Summary {
     pub findings: u64,
     pub new_findings: u64,
     pub by_kind: BTreeMap<String, u64>,
+    /// Contradicting pairs beyond those listed per validator, epoch and kind.
+    pub not_listed: u64,
 }
 
 /// A replay: [`Self::open`], [`Self::run`], then what it found.
@@ -77,13 +85,13 @@ pub struct Replay {
     summary: Summary,
 }
 
-/// What exists once the network is known.
-struct Session {
-    engine: Engine,
-    intake: Intake,
-    network: Arc<Network>,
-    batch: Vec<RawMessage>,
-    now: UnixNs,
+/// How far a replay has come.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Public keys of the state it begins with.
+    Keys(Progress),
+    /// Bytes done, bytes in all, and messages.
+    Files { done: u64, total: u64, messages: u64 },
 }
 
 impl Replay {
@@ -93,20 +101,25 @@ impl Replay {
         Ok(Self { options, dir, session: None, summary: Summary::default() })
     }
 
-    /// Reads all files. `progress` hears bytes done, bytes in all, and messages. The first damage is returned after
-    /// everything that could be read was processed.
-    pub fn run(&mut self, progress: &mut dyn FnMut(u64, u64, u64)) -> Result<(), PipelineError> {
+    /// Reads all files. The first damage is returned after everything that could be read was processed.
+    pub fn run(&mut self, progress: &mut dyn FnMut(Step)) -> Result<(), PipelineError> {
         let files = self.options.files.clone();
         let total = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
         let mut done = 0;
+        let begun_with = self.begin_with_any(&files, &mut |keys| progress(Step::Keys(keys)))?;
         let mut first_problem = None;
-        for path in &files {
-            let mut tell = |offset, messages| progress(done + offset, total, messages);
-            match self.file(path, &mut tell) {
+        for (nth, path) in files.iter().enumerate() {
+            let mut tell = |step| {
+                progress(match step {
+                    Step::Files { done: offset, messages, .. } => Step::Files { done: done + offset, total, messages },
+                    keys @ Step::Keys(_) => keys,
+                })
+            };
+            match self.file(path, nth == begun_with, &mut tell) {
                 Ok(None) => {}
                 Ok(Some(problem)) => {
                     tracing::warn!(%problem, "capture is damaged");
-                    first_problem.get_or_insert(input_error(path, &problem));
+                    first_problem.get_or_insert(problem);
                 }
                 // Another file may still be readable; an engine that fails is the end.
                 Err(error @ PipelineError::Input { .. }) => {
@@ -117,10 +130,14 @@ impl Replay {
             done += std::fs::metadata(path).map_or(0, |file| file.len());
         }
         if let Some(session) = &mut self.session {
-            let processed = session.flush()?;
+            // No more will come that these could wait for.
+            for message in session.clock.rest().into_iter().chain(session.strangers.take()) {
+                session.put(message, &mut self.summary)?;
+            }
+            session.flush(&mut self.summary)?;
+            let processed = session.engine.finish(session.clock.now())?;
             note_processed(&mut self.summary, &processed);
-            let processed = session.engine.finish(session.now)?;
-            note_processed(&mut self.summary, &processed);
+            self.summary.not_listed = session.engine.n_not_listed();
         }
         self.count_findings()?;
         first_problem.map_or(Ok(()), Err)
@@ -183,13 +200,35 @@ impl Replay {
         Ok(())
     }
 
-    /// One file to its end or its damage, which is returned.
-    fn file(&mut self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<CaptureError>, PipelineError> {
+    /// Begins with the first file that has all that is needed: parts of a capture may come in any order. Which one it was.
+    fn begin_with_any(&mut self, files: &[PathBuf], progress: &mut dyn FnMut(Progress)) -> Result<usize, PipelineError> {
+        let mut first_problem = None;
+        for (nth, path) in files.iter().enumerate() {
+            let opened = CaptureFile::open(path).map_err(|error| input_error(path, &error));
+            match opened.and_then(|capture| self.begin(path, &capture, progress)) {
+                Ok(()) => return Ok(nth),
+                Err(error @ (PipelineError::Input { .. } | PipelineError::Usage(_))) => {
+                    first_problem.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // What earlier runs found is shown all the same.
+        self.count_findings()?;
+        Err(first_problem.unwrap_or_else(|| PipelineError::Usage("name a capture or an ERA file".into())))
+    }
+
+    /// One file to its end or its damage; the first problem is returned. `is_begun_with`: its first state is known already.
+    fn file(
+        &mut self,
+        path: &Path,
+        is_begun_with: bool,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Option<PipelineError>, PipelineError> {
         let capture = CaptureFile::open(path).map_err(|error| input_error(path, &error))?;
-        let mut loaded_state = false;
-        if self.session.is_none() {
-            self.begin(path, &capture)?;
-            loaded_state = true;
+        let mut loaded_state = is_begun_with;
+        if let Some(session) = self.session.as_mut().filter(|_| !is_begun_with) {
+            loaded_state = session.look_ahead(path, &capture, &mut self.summary)?;
         }
         let entries = capture.entries().map_err(|error| input_error(path, &error))?;
         std::thread::scope(|scope| {
@@ -213,110 +252,103 @@ impl Replay {
         path: &Path,
         entries: impl Iterator<Item = Result<Located, CaptureError>>,
         loaded_state: &mut bool,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Option<CaptureError>, PipelineError> {
-        let mut damage = None;
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Option<PipelineError>, PipelineError> {
+        let mut first_problem = None;
         for entry in entries {
             match entry {
                 Ok(located) => {
                     self.summary.entries += 1;
                     let offset = located.offset;
-                    self.entry(path, located, loaded_state)?;
-                    progress(offset, self.summary.messages);
+                    if let Some(problem) = self.entry(path, located, loaded_state)? {
+                        self.summary.count("refused: unusable state");
+                        first_problem.get_or_insert(problem);
+                    }
+                    progress(Step::Files { done: offset, total: 0, messages: self.summary.messages });
                 }
                 Err(error) => {
-                    let label = if error.is_recoverable() { "refused: damaged entry" } else { "refused: damaged tail" };
-                    *self.summary.outcomes.entry(label.into()).or_default() += 1;
-                    damage.get_or_insert(error);
+                    self.summary.count(match error.is_recoverable() {
+                        true => "refused: damaged entry",
+                        false => "refused: damaged tail",
+                    });
+                    first_problem.get_or_insert(input_error(path, &error));
                 }
             }
         }
-        Ok(damage)
+        Ok(first_problem)
     }
 
-    /// `loaded_state`: the file's first state is the one the chain was made from.
-    fn entry(&mut self, path: &Path, located: Located, loaded_state: &mut bool) -> Result<(), PipelineError> {
+    /// `loaded_state`: the file's first state is known already. A state that cannot be used is returned as a problem; what
+    /// comes behind it is judged with what is known.
+    fn entry(&mut self, path: &Path, located: Located, loaded_state: &mut bool) -> Result<Option<PipelineError>, PipelineError> {
         let session = self.session.as_mut().expect("a file begins with it");
         let raw = match located.entry {
             Entry::State(_) if *loaded_state => {
                 *loaded_state = false;
-                return Ok(());
+                return Ok(None);
             }
             Entry::State(ssz) => {
-                let processed = session.flush()?;
-                note_processed(&mut self.summary, &processed);
-                return session.engine.add_state(&ssz).map_err(|error| PipelineError::Input {
-                    path: path.into(),
-                    reason: format!("offset {}: {error}", located.offset),
-                });
+                let added = session.add_state(path, &ssz, &mut self.summary)?;
+                return Ok(added.err().map(|reason| at_offset(path, located.offset, reason)));
             }
             Entry::Gossip(entry) => session.intake.gossip(&entry),
             Entry::Block(ssz) => session.intake.block(ssz),
             Entry::ApiEvent(event) => match session.intake.api_event(&event) {
                 Ok(ApiContent::Message(message)) => Ok(message),
                 // The block itself is elsewhere in the capture, or nowhere.
-                Ok(ApiContent::BlockAnnounced { .. }) => return Ok(()),
+                Ok(ApiContent::BlockAnnounced { .. }) => return Ok(None),
                 Err(refusal) => Err(refusal),
             },
             Entry::PeerEvent(event) => {
                 if let Some(news) = peer_news(&event) {
                     // What a peer says in a slot is not known in the one before it.
-                    if session.network.slot_at(event.at.0) > session.network.slot_at(session.now.0) {
-                        let processed = session.flush()?;
-                        note_processed(&mut self.summary, &processed);
-                        session.now = session.now.max(event.at);
-                    }
+                    session.go_on_to(event.at, &mut self.summary)?;
                     session.engine.note_peer(news);
                 }
-                return Ok(());
+                return Ok(None);
             }
-            Entry::Version | Entry::Config(_) | Entry::Skipped { .. } => return Ok(()),
+            Entry::Skipped { entry_type, .. } if !is_known(entry_type) => {
+                self.summary.count("skipped: unknown entry type");
+                return Ok(None);
+            }
+            Entry::Version | Entry::Config(_) | Entry::Skipped { .. } => return Ok(None),
         };
         self.summary.messages += 1;
         match raw {
-            Ok(message) => {
-                // No batch spans two slots: then what is known at the end of a slot does not depend on how large batches are.
-                if session.network.slot_at(message.received_at.0) > session.network.slot_at(session.now.0) {
-                    let processed = session.flush()?;
-                    note_processed(&mut self.summary, &processed);
-                }
-                session.now = session.now.max(message.received_at);
-                session.batch.push(message);
-            }
+            Ok(message) => session.take(message, &mut self.summary)?,
             Err(refusal) => refused(&mut self.summary, &refusal, path, located.offset),
         }
-        if session.batch.len() >= self.options.batch_messages {
-            let processed = session.flush()?;
-            note_processed(&mut self.summary, &processed);
-        }
-        Ok(())
+        Ok(None)
     }
 
-    fn begin(&mut self, path: &Path, capture: &CaptureFile) -> Result<(), PipelineError> {
+    fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<(), PipelineError> {
         let input = |reason: String| PipelineError::Input { path: path.into(), reason };
+        // What is missing may lie behind a cut: then that is what is wrong.
+        let damage = || capture.entries().ok()?.find_map(Result::err).map(|error| input_error(path, &error));
         let config = capture.first_config().map_err(|error| input_error(path, &error))?;
         let spec = match (config, &self.options.network) {
             (Some(text), _) => Spec::from_yaml(&text).map_err(|error| input(error.to_string()))?,
             (None, Some(network)) => spec_by_name(network)?,
             (None, None) => {
-                return Err(PipelineError::Usage(format!(
+                return Err(damage().unwrap_or_else(|| PipelineError::Usage(format!(
                     "{} carries no network configuration (ERA files do not): give --network with a built-in name or a folder with config.yaml",
                     path.display()
-                )));
+                ))));
             }
         };
         let state = capture.first_state().map_err(|error| input_error(path, &error))?;
         let state = state.ok_or_else(|| {
-            input("holds no beacon state, so nobody's key is known; record one with `slashwatch capture`".into())
+            let none = "holds no beacon state, so nobody's key is known; record one with `slashwatch capture`";
+            damage().unwrap_or_else(|| input(none.into()))
         })?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
-        let chain = bootstrap::load(spec, &state, &mut keys).map_err(|error| match error {
+        let chain = bootstrap::load(spec, &state, &mut keys, progress).map_err(|error| match error {
             PipelineError::Chain(error) => input(error_chain(&error)),
             other => other,
         })?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
-        let in_force = crate::run::watch_lists(&self.options.watch)?;
+        let in_force = crate::run::watch_lists(&self.options.watch, None)?;
         let engine = Engine::open(
             &self.dir,
             EngineParts {
@@ -332,19 +364,31 @@ impl Replay {
                 watch: in_force.parts(&Desk::default()),
             },
         )?;
-        self.session = Some(Session { engine, intake: Intake::new(network.clone()), network, batch: Vec::new(), now: UnixNs(0) });
+        let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
+        let mut session = Session {
+            engine,
+            intake: Intake::new(network.clone()),
+            network,
+            clock: Clock::new(epoch_ns),
+            strangers: Strangers::default(),
+            batch: Vec::new(),
+            batch_messages: self.options.batch_messages,
+        };
+        session.note_state();
+        self.session = Some(session);
         Ok(())
     }
 }
 
-impl Session {
-    fn flush(&mut self) -> Result<Processed, PipelineError> {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
-            return Ok(Processed::default());
-        }
-        Ok(self.engine.process(batch, self.now)?)
+impl Summary {
+    fn count(&mut self, what: &str) {
+        *self.outcomes.entry(what.into()).or_default() += 1;
     }
+}
+
+/// Types that the format has, whether they are of use here or not.
+fn is_known(entry_type: EntryType) -> bool {
+    [EntryType::EMPTY, EntryType::SLOT_INDEX].contains(&entry_type)
 }
 
 fn spec_by_name(network: &str) -> Result<Spec, PipelineError> {
@@ -360,18 +404,22 @@ fn spec_by_name(network: &str) -> Result<Spec, PipelineError> {
 
 fn note_processed(summary: &mut Summary, processed: &Processed) {
     for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
-        *summary.outcomes.entry(outcome.label().into()).or_default() += 1;
+        summary.count(outcome.label());
     }
     summary.new_findings += processed.recorded.iter().filter(|one| one.first_time).count() as u64;
 }
 
 fn refused(summary: &mut Summary, refusal: &Refusal, path: &Path, offset: u64) {
-    *summary.outcomes.entry(format!("refused: {}", refusal.label())).or_default() += 1;
+    summary.count(&format!("refused: {}", refusal.label()));
     tracing::debug!(path = %path.display(), offset, reason = %refusal, "message refused");
 }
 
 fn input_error(path: &Path, error: &CaptureError) -> PipelineError {
-    PipelineError::Input { path: path.into(), reason: format!("offset {}: {}", error.offset, error.damage) }
+    at_offset(path, error.offset, error.damage.to_string())
+}
+
+fn at_offset(path: &Path, offset: u64, reason: String) -> PipelineError {
+    PipelineError::Input { path: path.into(), reason: format!("offset {offset}: {reason}") }
 }
 
 /// An error with its causes, for messages that are printed in one line.

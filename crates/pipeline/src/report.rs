@@ -1,6 +1,6 @@
 //! `slashwatch report`: a draft of a post-mortem from a data directory: timeline, members, charts, evidence, penalties.
 //!
-//! Read only, also beside a running watcher. [`Report`] gathers, [`html`] and [`markdown`] write. Whatever came from the network
+//! Read only, also beside a running watcher. [`Report`] gathers, [`sections`] says what comes when, [`html`] and [`markdown`] write it. Whatever came from the network
 //! (graffiti, labels, agent strings) goes out escaped.
 //!
 //! Limits: [`MAX_FINDINGS`] findings are read; tables are cut at [`MAX_ROWS`] rows and say so.
@@ -8,6 +8,7 @@
 mod chart;
 mod html;
 mod markdown;
+mod sections;
 
 use crate::datadir::{self, DataDirError};
 use crate::error::PipelineError;
@@ -151,8 +152,16 @@ impl Report {
     /// The report as text.
     pub fn write(&self, format: Format) -> String {
         match format {
-            Format::Html => html::page(self),
-            Format::Markdown => markdown::page(self),
+            Format::Html => {
+                let mut out = html::Html::default();
+                sections::write(self, &mut out);
+                out.end()
+            }
+            Format::Markdown => {
+                let mut out = markdown::Markdown::default();
+                sections::write(self, &mut out);
+                out.end()
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::bootstrap;
-use crate::config::{Config, SinglesProof};
+use crate::config::{Config, SinglesProof, WatchConfig};
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineError, EngineParts};
 use crate::error::PipelineError;
@@ -19,6 +19,7 @@ use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
 use crate::node_task::{NodeTask, Wishes};
 use crate::status::{Snapshot, StatusPage};
+use crate::submission::Submitter;
 use crate::watch::page::KeyPage;
 use crate::watch::reload::{self, InForce};
 use crate::watch::switches::Switches;
@@ -33,6 +34,7 @@ use sources::gossip::GossipControl;
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -73,8 +75,9 @@ pub struct Watcher {
     page: Arc<StatusPage>,
     failed: oneshot::Receiver<EngineError>,
     tasks: Vec<NamedTask>,
+    switches: StoppedLast,
     alerts: Option<Dispatcher>,
-    engine_thread: std::thread::JoinHandle<Option<Engine>>,
+    engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
     cancel: CancellationToken,
     queue: mpsc::WeakSender<Input>,
     // Last: releases the directory when everything else is gone.
@@ -94,7 +97,7 @@ impl Watcher {
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
         let hangups = reload::hangups();
-        let (in_force, desk) = (watch_lists(&config.watch)?, Desk::default());
+        let (in_force, desk) = (watch_lists(&config.watch, config.source.as_deref())?, Desk::default());
         let parts = EngineParts {
             chain: start.chain,
             keys: start.keys,
@@ -148,6 +151,10 @@ impl Watcher {
             };
             let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
             tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
+            if config.submission.enabled {
+                let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), alerts::now)?;
+                tasks.push(("submissions", tokio::spawn(submitter.run(cancel.clone()))));
+            }
             if config.event_stream.enabled {
                 let streams =
                     sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
@@ -158,8 +165,9 @@ impl Watcher {
         switches.arm(&in_force)?;
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
         let ledger = switches.ledger();
+        let own_keys = config.api.own_keys();
         let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
-        tasks.push(("kill switches", tokio::spawn(switches.run(lists_changed.clone(), cancel.clone()))));
+        let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), stop));
         tasks.push(("lists", tokio::spawn(reload::follow(config.source.clone(), in_force, hangups, lists, cancel.clone()))));
         tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
         let feed = queue.downgrade();
@@ -173,7 +181,7 @@ impl Watcher {
             has_nodes: nodes.is_some(),
             gossip: control,
             gaps,
-            switches: ledger,
+            switches: (own_keys == api::OwnKeys::Shown).then_some(ledger),
             metrics: metrics.clone(),
         });
         let mut api_address = None;
@@ -183,6 +191,7 @@ impl Watcher {
                 store: store.clone(),
                 status: page.clone(),
                 watch: keys,
+                own_keys,
                 registry: metrics.registry.clone(),
                 max_streams: config.api.max_streams,
                 max_connections: config.api.max_connections,
@@ -192,7 +201,7 @@ impl Watcher {
         }
         tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
         guard.disarm();
-        Ok(Self { store, api_address, page, failed, tasks, alerts, engine_thread, cancel, queue: feed, _dir: dir })
+        Ok(Self { store, api_address, page, failed, tasks, switches, alerts, engine_thread, cancel, queue: feed, _dir: dir })
     }
 
     pub fn store(&self) -> &Store {
@@ -223,6 +232,11 @@ impl Watcher {
         &self.page.metrics
     }
 
+    /// Changes with every batch that was judged, and with the clock.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.page.snapshot.clone()
+    }
+
     /// A door for messages that come from no source of the watcher's own. `None` once it stops.
     pub fn feed(&self) -> Option<Feed> {
         self.queue.upgrade().map(Feed)
@@ -247,13 +261,17 @@ impl Watcher {
             }
         }
         let ended = tokio::task::spawn_blocking(move || self.engine_thread.join()).await;
-        // After the engine: what it recorded last should still be tried once.
+        // After the engine: an offence that it recorded last still fires, what it recorded last should still be tried once.
+        self.switches.stop().await;
         if let Some(alerts) = self.alerts {
             alerts.stop().await;
         }
         match ended {
-            Ok(Ok(Some(mut engine))) => {
-                engine.finish(clock::now())?;
+            Ok(Ok(Some((mut engine, mut watch)))) => {
+                let now = clock::now();
+                engine.finish(now)?;
+                // Nothing waits any more.
+                watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
                 tracing::info!("stopped");
                 Ok(())
             }
@@ -266,6 +284,27 @@ impl Watcher {
     }
 }
 
+/// A task that goes on until all that it follows has ended. Dropped, it is told to stop and not waited for.
+struct StoppedLast {
+    task: tokio::task::JoinHandle<()>,
+    guard: tokio_util::sync::DropGuard,
+}
+
+impl StoppedLast {
+    fn start<F: Future<Output = ()> + Send + 'static>(body: impl FnOnce(CancellationToken) -> F) -> Self {
+        let stop = CancellationToken::new();
+        Self { task: tokio::spawn(body(stop.clone())), guard: stop.drop_guard() }
+    }
+
+    /// Tells it to stop and waits: orders of kill switches end by their own timeouts, and cutting one off might save no key.
+    async fn stop(self) {
+        drop(self.guard);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "kill switches broke off");
+        }
+    }
+}
+
 /// Hands messages to a running watcher as its sources do. While one is held, the watcher does not end.
 pub struct Feed(mpsc::Sender<Input>);
 
@@ -273,6 +312,11 @@ impl Feed {
     /// Whether there was room: a source that cannot wait sheds what does not fit.
     pub fn offer(&self, message: verify::RawMessage) -> bool {
         self.0.try_send(Input::Message(message)).is_ok()
+    }
+
+    /// Waits for room; `false` once the watcher has ended. For a source that can wait.
+    pub async fn send(&self, message: verify::RawMessage) -> bool {
+        self.0.send(Input::Message(message)).await.is_ok()
     }
 }
 
@@ -289,9 +333,9 @@ fn spawn_engine(
     effects: Effects,
     limits: LaneLimits,
     fail: oneshot::Sender<EngineError>,
-) -> Result<std::thread::JoinHandle<Option<Engine>>, PipelineError> {
+) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, PipelineError> {
     let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, limits) {
-        Ok(engine) => Some(engine),
+        Ok(ended) => Some(ended),
         Err(error) => {
             let _ = fail.send(error);
             None
@@ -325,8 +369,8 @@ async fn tick(
 }
 
 /// The lists as configured. Checked with the configuration, so problems are those of one made by hand.
-pub(crate) fn watch_lists(config: &crate::config::WatchConfig) -> Result<InForce, PipelineError> {
-    reload::reread(None, config.clone()).map_err(PipelineError::Usage)
+pub(crate) fn watch_lists(config: &WatchConfig, source: Option<&Path>) -> Result<InForce, PipelineError> {
+    reload::read(config, source).map_err(PipelineError::Usage)
 }
 
 /// Changed lists into the engine's queue.

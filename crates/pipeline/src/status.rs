@@ -51,7 +51,8 @@ pub struct StatusPage {
     pub metrics: Metrics,
     /// Slots that were not watched, as of the start.
     pub gaps: Vec<Gap>,
-    pub switches: watch::Receiver<Arc<Ledger>>,
+    /// `None` if they are nobody else's business.
+    pub switches: Option<watch::Receiver<Arc<Ledger>>>,
 }
 
 impl StatusPage {
@@ -75,7 +76,9 @@ impl StatusPage {
         if self.metrics.unproven.get() > 0 {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
         }
-        notices.extend(self.switches.borrow().fired.iter().map(|(group, fired)| fired.notice(group)));
+        if let Some(switches) = &self.switches {
+            notices.extend(switches.borrow().fired.iter().map(|(group, fired)| fired.notice(group)));
+        }
         notices
     }
 }

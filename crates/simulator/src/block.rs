@@ -1,16 +1,15 @@
 //! Blocks of every fork from phase0 to Fulu: valid SSZ with the few fields filled in that a watcher looks at.
 //!
-//! Payloads, deposits, slashings and sync committees stay empty (a slashing that is carried out would move committees), and
-//! the state root is any hash: nobody here executes anything. Randao reveals, signatures, parent links and attestations are
-//! real.
+//! Payloads, deposits and sync committees stay empty, and the state root is any hash: nobody here executes anything. Randao
+//! reveals, signatures, parent links, attestations and slashings are real.
 
-use crate::containers::{Bits, attestation, root, signature};
+use crate::containers::{Bits, attestation, attester_slashing, proposer_slashing, root, signature};
 use crate::keys::infinity_signature;
+use crate::slasher::{MAX_PROPOSER_SLASHINGS, Operations, max_attester_slashings};
 use crate::ssz::Value;
 use consensus::{ForkName, Preset, Root, SignatureBytes, SignedBeaconBlockHeader};
 
 pub(crate) const MAX_BLOB_COMMITMENTS_PER_BLOCK: u64 = 4096;
-const MAX_PROPOSER_SLASHINGS: u64 = 16;
 const MAX_DEPOSITS: u64 = 16;
 const MAX_VOLUNTARY_EXITS: u64 = 16;
 const MAX_BLS_TO_EXECUTION_CHANGES: u64 = 16;
@@ -26,12 +25,18 @@ pub(crate) struct Body {
     pub(crate) randao_reveal: SignatureBytes,
     pub(crate) graffiti: [u8; 32],
     pub(crate) attestations: Vec<Bits>,
+    pub(crate) slashings: Operations,
 }
 
 impl Body {
     /// The default body, which a genesis state's header names.
     pub(crate) fn empty() -> Self {
-        Self { randao_reveal: SignatureBytes::ZERO, graffiti: [0; 32], attestations: Vec::new() }
+        Self {
+            randao_reveal: SignatureBytes::ZERO,
+            graffiti: [0; 32],
+            attestations: Vec::new(),
+            slashings: Operations::default(),
+        }
     }
 
     /// `BeaconBlockBody`. `sync_signature` is the point at infinity in blocks and zero in the default body.
@@ -40,8 +45,19 @@ impl Body {
             signature(&self.randao_reveal),
             Value::Container(vec![root(Root::ZERO), Value::u64(0), root(Root::ZERO)]),
             Value::bytes(&self.graffiti),
-            Value::empty(MAX_PROPOSER_SLASHINGS),
-            Value::empty(max_attester_slashings(fork)),
+            Value::List {
+                items: self.slashings.proposer.iter().map(|[first, second]| proposer_slashing(first, second)).collect(),
+                limit: MAX_PROPOSER_SLASHINGS as u64,
+            },
+            Value::List {
+                items: self
+                    .slashings
+                    .attester
+                    .iter()
+                    .map(|[first, second]| attester_slashing(fork, preset, first, second))
+                    .collect(),
+                limit: max_attester_slashings(fork) as u64,
+            },
             Value::List {
                 items: self.attestations.iter().map(|votes| attestation(fork, preset, votes)).collect(),
                 limit: max_attestations(fork),
@@ -95,10 +111,6 @@ impl Body {
 /// `MAX_ATTESTATIONS`, or `_ELECTRA`.
 pub(crate) fn max_attestations(fork: ForkName) -> u64 {
     if fork.has_single_attestations() { 8 } else { 128 }
-}
-
-fn max_attester_slashings(fork: ForkName) -> u64 {
-    if fork.has_single_attestations() { 1 } else { 2 }
 }
 
 fn empty_payload(fork: ForkName, preset: &Preset) -> Value {

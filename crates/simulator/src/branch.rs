@@ -4,7 +4,9 @@
 //! epoch 2 on; the rule about four epochs and late votes is left out, it only matters to finality.
 
 use crate::pool::Pool;
-use consensus::{Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_seed};
+use consensus::{
+    BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_seed,
+};
 use std::sync::Arc;
 
 /// Blocks older than that are asked for by nobody: two epochs of the greatest preset are 64.
@@ -15,6 +17,8 @@ pub(crate) struct Branch {
     pub(crate) pool: Pool,
     /// Ascending; genesis first. Of earlier epochs only what is needed: [`KEPT_BLOCKS`].
     pub(crate) blocks: Vec<(Slot, Root)>,
+    /// Of the newest block.
+    pub(crate) head_header: BeaconBlockHeader,
     genesis_mix: Root,
     /// Randao mix by epoch, the last one still changing.
     mixes: Vec<Root>,
@@ -27,9 +31,11 @@ pub(crate) struct Branch {
 }
 
 impl Branch {
-    pub(crate) fn new(genesis_root: Root, genesis_mix: Root, active: Arc<Vec<u32>>, preset: &Preset) -> Self {
+    pub(crate) fn new(genesis: BeaconBlockHeader, genesis_mix: Root, active: Arc<Vec<u32>>, preset: &Preset) -> Self {
         let seed = compute_seed(Epoch::new(0), genesis_mix);
+        let genesis_root = genesis.root();
         Self {
+            head_header: genesis,
             pool: Pool::default(),
             blocks: vec![(Slot::new(0), genesis_root)],
             genesis_mix,
@@ -77,6 +83,11 @@ impl Branch {
         epoch.checked_sub(2).map_or(self.genesis_mix, |end| self.mixes[end.as_u64() as usize])
     }
 
+    /// The mix after the last block of each epoch up to the current one.
+    pub(crate) fn mixes(&self) -> &[Root] {
+        &self.mixes
+    }
+
     pub(crate) fn shuffling(&self) -> &Shuffling {
         &self.shuffling
     }
@@ -97,8 +108,10 @@ impl Branch {
     }
 
     /// A block was made: it is the head, and its reveal goes into the mix.
-    pub(crate) fn extend(&mut self, slot: Slot, root: Root, randao_reveal: &[u8], preset: &Preset) {
-        self.blocks.push((slot, root));
+    pub(crate) fn extend(&mut self, header: BeaconBlockHeader, randao_reveal: &[u8], preset: &Preset) {
+        let slot = header.slot;
+        self.head_header = header;
+        self.blocks.push((slot, header.root()));
         if self.blocks.len() > KEPT_BLOCKS {
             self.blocks.remove(0);
         }

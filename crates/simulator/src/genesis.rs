@@ -20,6 +20,8 @@ pub(crate) const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
 const HISTORICAL_ROOTS_LIMIT: u64 = 1 << 24;
 const MAX_PENDING_ATTESTATIONS_PER_SLOT: u64 = 128;
 const PENDING_DEPOSITS_LIMIT: u64 = 1 << 27;
+/// Epochs.
+const MIN_VALIDATOR_WITHDRAWABILITY_DELAY: u64 = 256;
 /// 32 ETH in Gwei.
 pub(crate) const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
 
@@ -32,8 +34,8 @@ pub struct Genesis {
     /// The state, SSZ.
     pub state_ssz: Vec<u8>,
     pub state_root: Root,
-    /// Root of the block at slot 0, the parent of the first one.
-    pub block_root: Root,
+    /// Header of the block at slot 0, the parent of the first one.
+    pub header: BeaconBlockHeader,
     /// Public keys by validator index.
     pub pubkeys: Vec<PubkeyBytes>,
     /// Every entry of the randao mixes.
@@ -85,7 +87,7 @@ impl Genesis {
             items: pubkeys
                 .iter()
                 .zip(0u64..)
-                .map(|(pubkey, index)| validator(scenario, ValidatorIndex::new(index), pubkey))
+                .map(|(pubkey, index)| validator(scenario, ValidatorIndex::new(index), pubkey, Standing::Free))
                 .collect(),
             limit: VALIDATOR_REGISTRY_LIMIT,
         };
@@ -104,6 +106,7 @@ impl Genesis {
             validators,
             validators_root,
             randao_mix,
+            mixes: &[],
             block_roots: Value::zeros(32 * preset.slots_per_historical_root),
             latest_header: first_header,
         };
@@ -114,7 +117,7 @@ impl Genesis {
             validators_root,
             state_ssz: state.to_ssz(),
             state_root,
-            block_root: BeaconBlockHeader { state_root, ..first_header }.root(),
+            header: BeaconBlockHeader { state_root, ..first_header },
             pubkeys,
             randao_mix,
         }
@@ -143,7 +146,10 @@ pub(crate) struct Parts<'a> {
     /// The registry, as a list or already written out.
     pub(crate) validators: Value,
     pub(crate) validators_root: Root,
+    /// The one at genesis, in all entries that no epoch has written since.
     pub(crate) randao_mix: Root,
+    /// By epoch, from 0 on.
+    pub(crate) mixes: &'a [Root],
     /// `SLOTS_PER_HISTORICAL_ROOT` roots.
     pub(crate) block_roots: Value,
     pub(crate) latest_header: BeaconBlockHeader,
@@ -158,6 +164,7 @@ impl Parts<'_> {
         let no_root = || root(Root::ZERO);
         let committee = self.sync_committee(n);
         let lookahead = self.proposer_lookahead();
+        let randao_mixes = self.randao_mixes();
         let mut fields = vec![
             Value::u64(self.time),
             root(self.validators_root),
@@ -172,7 +179,7 @@ impl Parts<'_> {
             Value::u64(n),
             self.validators,
             Value::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
-            Value::Fixed(self.randao_mix.as_slice().repeat(preset.epochs_per_historical_vector as usize)),
+            randao_mixes,
             Value::zeros(8 * preset.epochs_per_slashings_vector),
         ];
         if fork == ForkName::Phase0 {
@@ -207,6 +214,15 @@ impl Parts<'_> {
         Value::Container(fields)
     }
 
+    fn randao_mixes(&self) -> Value {
+        let n = self.preset.epochs_per_historical_vector as usize;
+        let mut vector = self.randao_mix.as_slice().repeat(n);
+        for (epoch, mix) in self.mixes.iter().enumerate() {
+            vector[epoch % n * 32..][..32].copy_from_slice(mix.as_slice());
+        }
+        Value::Fixed(vector)
+    }
+
     fn sync_committee(&self, n: u64) -> Value {
         let members: Vec<ValidatorIndex> = (0..self.preset.sync_committee_size).map(|i| ValidatorIndex::new(i % n)).collect();
         let by_index = self.keys.pubkeys(self.n_validators.min(members.len()));
@@ -228,20 +244,39 @@ impl Parts<'_> {
     }
 }
 
+/// Whether a validator has been slashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Free,
+    /// With the epoch of its exit, and of the slashing.
+    Slashed {
+        exit: Epoch,
+        at: Epoch,
+    },
+}
+
 /// `Validator`. An operator's have its withdrawal address, everybody else an own one.
-fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes) -> Value {
+pub(crate) fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes, standing: Standing) -> Value {
     let mut credentials = [0u8; 32];
     credentials[0] = 1;
     let owner = if scenario.operator.contains(&index) { &b"the operator"[..] } else { pubkey.as_slice() };
     credentials[12..].copy_from_slice(&consensus::sha256(owner)[12..]);
+    let preset = scenario.preset();
+    let (slashed, exit, withdrawable) = match standing {
+        Standing::Free => (0, Epoch::FAR_FUTURE, Epoch::FAR_FUTURE),
+        Standing::Slashed { exit, at } => {
+            let least = at.saturating_add(preset.epochs_per_slashings_vector);
+            (1, exit, exit.saturating_add(MIN_VALIDATOR_WITHDRAWABILITY_DELAY).max(least))
+        }
+    };
     Value::Container(vec![
         Value::bytes(pubkey.as_slice()),
         Value::bytes(&credentials),
         Value::u64(EFFECTIVE_BALANCE),
-        Value::zeros(1),
+        Value::bytes(&[slashed]),
         Value::u64(0),
         Value::u64(scenario.activation_of(index).as_u64()),
-        Value::u64(Epoch::FAR_FUTURE.as_u64()),
-        Value::u64(Epoch::FAR_FUTURE.as_u64()),
+        Value::u64(exit.as_u64()),
+        Value::u64(withdrawable.as_u64()),
     ])
 }

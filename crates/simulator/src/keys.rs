@@ -46,6 +46,11 @@ impl Keyring {
         Self { base }
     }
 
+    /// 1, 2, 3 and so on: those of the states and messages that the executable specification makes.
+    pub fn of_the_specification() -> Self {
+        Self { base: [1, 0, 0, 0] }
+    }
+
     /// The secret key of one validator.
     pub fn secret(&self, validator: ValidatorIndex) -> SecretKey {
         self.sum_of(1, u128::from(validator.as_u64()))

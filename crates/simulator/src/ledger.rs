@@ -5,6 +5,8 @@
 //! reaches that far back.
 
 use crate::circumstances::Circumstance;
+use crate::expected::Expected;
+use crate::scenario::Scenario;
 use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, ValidatorIndex, sha256};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,8 +43,14 @@ pub struct Crime {
 pub struct GroundTruth {
     /// In the order in which they became visible.
     pub crimes: Vec<Crime>,
+    /// Whose slashing is in a block of the first branch, and that block's slot.
+    pub slashed: BTreeMap<ValidatorIndex, Slot>,
     /// What happened to whom for a while.
     pub happened: Vec<Happened>,
+    /// What is to be said about it.
+    pub incidents: Vec<Expected>,
+    /// Kinds that may be said besides.
+    pub may_follow: Vec<String>,
     /// Messages that left, all kinds.
     pub messages: u64,
     /// Of these, with signatures that are not their claimed signer's.
@@ -62,6 +70,15 @@ pub struct Happened {
 }
 
 impl GroundTruth {
+    /// Before anything has happened. `sees`: whether an incident can be seen where the scenario is played.
+    pub(crate) fn of(scenario: &Scenario, sees: impl Fn(&Expected) -> bool) -> Self {
+        Self {
+            incidents: scenario.incidents.iter().filter(|expected| sees(expected)).cloned().collect(),
+            may_follow: scenario.may_follow.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What has to be found, and nothing else may be.
     pub fn pairs(&self) -> BTreeSet<(Offence, ValidatorIndex)> {
         self.crimes.iter().map(|crime| (crime.kind, crime.validator)).collect()

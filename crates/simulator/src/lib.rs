@@ -12,7 +12,9 @@
 //! | [`keys`] | a million BLS keys for the price of additions |
 //! | [`genesis`] | config.yaml and genesis state |
 //! | `world`, `voting`, `proposing`, `noise` | slot by slot, all messages that leave |
+//! | `slasher` | what was signed twice, included in blocks |
 //! | [`ledger`] | what happened, compared all pairs: the oracle |
+//! | `expected` | what is to be said about it |
 //! | [`record`] | into a capture file |
 //! | [`network`] | over sockets |
 //! | [`load`] | not a story but a quantity: mainnet's size and rate, into a capture or over sockets |
@@ -29,12 +31,14 @@ pub mod circumstances;
 mod containers;
 mod dice;
 mod error;
+mod expected;
 pub mod genesis;
 pub mod keys;
 pub mod ledger;
 pub mod load;
 mod message;
 pub mod network;
+mod node;
 mod noise;
 mod peers;
 mod pool;
@@ -43,14 +47,17 @@ mod proposing;
 pub mod record;
 pub mod scenario;
 pub mod scenario_file;
+mod slasher;
 mod ssz;
 #[cfg(test)]
 mod tests;
 mod voting;
+mod wire;
 mod world;
 
 pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};
 pub use error::SimError;
+pub use expected::{Expected, Reckoning, Said, Seen};
 pub use ledger::{Crime, GroundTruth};
 pub use network::{Progress, SecondMachine, SimNetwork};
 pub use record::write_capture;

@@ -12,14 +12,16 @@
 //! Only what was handed to at least one listener is entered into the ledger: a crime that nobody could hear is none.
 
 use crate::error::SimError;
+use crate::expected::Seen;
 use crate::genesis::config_yaml;
 use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
 use crate::message::Sent;
+use crate::node::{self, Node, unix_ns};
 use crate::scenario::Scenario;
 use crate::world::World;
-use consensus::{Root, Slot};
-use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
-use sources::metrics::SourceMetrics;
+use consensus::{Root, Slot, ValidatorIndex};
+use sources::gossip::{GossipControl, StatusView};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,13 +31,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Slots that are computed before they are due.
 const SLOTS_AHEAD: usize = 2;
-/// A socket on loopback is there at once or never.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Places in a simulated node's event queue; what comes is thrown away.
-const EVENT_QUEUE: usize = 4096;
-/// `GossipConfig` takes a whole address; port 0 is any free one.
-const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
-
 /// How far a live simulation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -105,13 +100,17 @@ impl SimNetwork {
         // Dropped on any way out before the end, it takes the nodes down that are up already.
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        let head = StatusView { head_root: world.genesis.block_root, ..StatusView::default() };
+        let head = StatusView { head_root: world.head(), ..StatusView::default() };
         let (status, status_seen) = watch::channel(head);
         let mut nodes = Vec::new();
         for number in 0..world.scenario.n_nodes {
-            nodes.push(Node::start(number, &world, status_seen.clone(), stop.clone()).await?);
+            let secret = world.scenario.dice().hash("node key", &[number as u64]);
+            let agent = format!("slashwatch-simulator/{number}");
+            let network = Arc::new(world.network.clone());
+            nodes.push(Node::start((number, secret, agent), network, status_seen.clone(), stop.clone()).await?);
         }
-        let truth = Arc::new(Mutex::new(GroundTruth::default()));
+        let truth = GroundTruth::of(&world.scenario, |expected| expected.seen == Seen::Everywhere);
+        let truth = Arc::new(Mutex::new(truth));
         let (progress_in, progress) = watch::channel(Progress::default());
         let (state_ssz, genesis_validators_root) = (world.genesis.state_ssz.clone(), world.genesis.validators_root);
         let second_machine = SecondMachine::default();
@@ -209,62 +208,12 @@ impl SimNetwork {
     }
 }
 
-/// One simulated node.
-#[derive(Debug)]
-struct Node {
-    address: String,
-    control: GossipControl,
-    task: JoinHandle<()>,
-}
-
-impl Node {
-    async fn start(
-        number: usize,
-        world: &World,
-        status: watch::Receiver<StatusView>,
-        stop: CancellationToken,
-    ) -> Result<Self, SimError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node: number, source };
-        let config = GossipConfig {
-            listen: vec![LOOPBACK.parse().expect("a constant multiaddr")],
-            identity: Identity::Secret(world.scenario.dice().hash("node key", &[number as u64])),
-            queue_messages: EVENT_QUEUE,
-            agent: format!("slashwatch-simulator/{number}"),
-            ..GossipConfig::default()
-        };
-        let network = Arc::new(world.network.clone());
-        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
-            .map_err(|error| failed(Box::new(error)))?;
-        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
-            while let Some(event) = handle.events.recv().await {
-                if let GossipEvent::ListeningOn(address) = event {
-                    return Some(address.to_string());
-                }
-            }
-            None
-        });
-        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
-        let control = handle.control();
-        Ok(Self { address, control, task: tokio::spawn(ignore_all(handle, stop)) })
-    }
-}
-
-/// A simulated node believes nothing it hears: without a verdict, messages end with it.
-async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            event = handle.events.recv() => if event.is_none() { break },
-        }
-    }
-    handle.shutdown().await;
-}
-
 /// A slot's messages, and the head after it.
 struct Batch {
     slot: Slot,
     messages: Vec<Sent>,
     head: Root,
+    slashed: BTreeMap<ValidatorIndex, Slot>,
 }
 
 /// Signing takes time that the async threads do not have: a thread plays ahead of the clock. It ends with its channel.
@@ -273,7 +222,7 @@ fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
     let play = move || {
         for slot in (1..=world.scenario.slots).map(Slot::new) {
             let messages = world.play(slot);
-            if batches.blocking_send(Batch { slot, messages, head: world.head() }).is_err() {
+            if batches.blocking_send(Batch { slot, messages, head: world.head(), slashed: world.slashed() }).is_err() {
                 return;
             }
         }
@@ -306,7 +255,7 @@ impl Crier {
     }
 
     async fn cry(&mut self, batches: &mut mpsc::Receiver<Batch>, patience: Duration) {
-        if tokio::time::timeout(patience, self.somebody_listens()).await.is_err() {
+        if tokio::time::timeout(patience, node::somebody_listens(&self.controls)).await.is_err() {
             tracing::warn!("nobody listens to some of the simulated nodes, going on");
         }
         while let Some(batch) = batches.recv().await {
@@ -314,20 +263,12 @@ impl Crier {
                 tokio::time::sleep(until(self.genesis_ns.saturating_add(message.at_ns))).await;
                 self.send(&message).await;
             }
+            lock(&self.truth).slashed = batch.slashed;
             self.status.send_modify(|status| {
                 status.head_slot = batch.slot;
                 status.head_root = batch.head;
             });
             self.progress.send_modify(|progress| progress.slots = batch.slot.as_u64());
-        }
-    }
-
-    /// Until each node has a peer that subscribed to topics.
-    async fn somebody_listens(&self) {
-        for control in &self.controls {
-            let mut peers = control.watch_peers();
-            // An error means that the node is gone; publishing will say so.
-            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
         }
     }
 
@@ -362,11 +303,6 @@ impl Crier {
 
 fn lock(truth: &Mutex<GroundTruth>) -> std::sync::MutexGuard<'_, GroundTruth> {
     truth.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The system's time, nanoseconds since the Unix epoch.
-fn unix_ns() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How long until then; nothing if it is past.

@@ -2,10 +2,11 @@
 
 use crate::block::{Body, max_attestations};
 use crate::circumstances::Condition;
-use crate::containers::{data_column_sidecar, proposer_slashing};
+use crate::containers::{Bits, data_column_sidecar, proposer_slashing};
 use crate::ledger::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::scenario::Deed;
+use crate::slasher::{Charge, Operations};
 use crate::world::{MAIN, World};
 use consensus::{BeaconBlockHeader, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use sources::topic::TopicName;
@@ -20,6 +21,7 @@ const GRAFFITI: [(&str, &str); 6] = [
     ("grandine", "Grandine/2.0.0"),
 ];
 /// The operator of the incident runs one client.
+const OPERATOR_CLIENT: &str = "prysm";
 const OPERATOR_GRAFFITI: &str = "prysm-v7.0.0 operator";
 /// Subnet of the columns that carry a hidden block's header.
 const COLUMN: u64 = 0;
@@ -32,6 +34,10 @@ impl World {
             self.head_is_late = false;
         }
         let about = [slot.as_u64()];
+        // Blocks of the slashed are invalid.
+        if branch == MAIN && self.slashed_in(proposer).is_some() {
+            return;
+        }
         if self.branch_of(slot, proposer) != branch || dice.percent(self.scenario.missed_blocks_percent, "missed block", &about) {
             return;
         }
@@ -53,7 +59,10 @@ impl World {
             branch == MAIN && deed.is_proposal() && (deed != Deed::DoubleProposalInColumn || fork == ForkName::Fulu)
         });
         let parent = self.branches[branch].head();
-        let body = self.body(slot, branch, proposer);
+        let mut body = self.body(slot, branch, proposer);
+        if branch == MAIN && !is_reorged {
+            body.slashings = self.slashings_for_block(slot);
+        }
         let block = self.sign_block(slot, proposer, parent, &body);
         out.push(self.block_message(slot, &block, &body, leaves, self.scenario.honest_node(proposer.as_u64())));
         if let Some(deed) = deed {
@@ -67,7 +76,7 @@ impl World {
         if branch == MAIN {
             self.head_is_late = leaves >= moment::VOTES;
         }
-        self.branches[branch].extend(slot, block.message.root(), body.randao_reveal.as_slice(), &self.preset);
+        self.branches[branch].extend(block.message, body.randao_reveal.as_slice(), &self.preset);
     }
 
     fn body(&mut self, slot: Slot, branch: usize, proposer: ValidatorIndex) -> Body {
@@ -85,16 +94,40 @@ impl World {
             _ => Slot::new(0),
         };
         let mut pool = std::mem::take(&mut self.branches[branch].pool);
-        let attestations =
+        let mut attestations =
             pool.pack(oldest.max(first_of_shape), max_attestations(fork) as usize, |data, signers| self.sum(data, signers));
         self.branches[branch].pool = pool;
         let of_operator = self.scenario.operator.contains(&proposer);
-        let text = if of_operator { OPERATOR_GRAFFITI } else { version_of(self.scenario.client_of(proposer)) };
+        let client = if of_operator { OPERATOR_CLIENT } else { self.scenario.client_of(proposer) };
+        let is_custom = self.scenario.dice().percent(self.scenario.custom_graffiti, "custom graffiti", &[proposer.as_u64()]);
+        let text = match (is_custom, of_operator) {
+            (true, _) => "gm",
+            (false, true) => OPERATOR_GRAFFITI,
+            (false, false) => version_of(client),
+        };
+        arrange(client, &mut attestations);
         Body {
             randao_reveal: self.keys.sign(proposer, self.signing_root(epoch_root, DomainType::Randao, epoch)),
             graffiti: graffiti(text),
             attestations,
+            slashings: Operations::default(),
         }
+    }
+
+    fn slashings_for_block(&mut self, slot: Slot) -> Operations {
+        let fork = self.fork(slot);
+        let charges = self.slasher.as_mut().map(|slasher| slasher.include(slot, fork)).unwrap_or_default();
+        let mut operations = Operations::default();
+        for charge in charges {
+            match charge {
+                Charge::Votes(validator, sides) => operations.attester.push(sides.map(|data| self.sum(&data, &[validator]))),
+                Charge::Headers(headers) => operations.proposer.push(headers.map(|message| SignedBeaconBlockHeader {
+                    message,
+                    signature: self.sign_header(&message, message.proposer_index),
+                })),
+            }
+        }
+        operations
     }
 
     /// Header of a block with this body, signed. The state root is any hash: nobody executes anything.
@@ -122,7 +155,7 @@ impl World {
             topic: self.topic(slot, TopicName::BeaconBlock),
             ssz: body.signed_block(self.fork(slot), &self.preset, block).to_ssz(),
             nature: Nature::Signed,
-            claims: std::iter::once(Claim::Proposal(block.message)).chain(votes).collect(),
+            claims: std::iter::once(Claim::Proposal(block.message)).chain(votes).chain(body.slashings.claims()).collect(),
         }
     }
 
@@ -149,6 +182,17 @@ impl World {
             nature: Nature::Signed,
             claims: sides.map(|block| Claim::Proposal(block.message)).collect(),
         }
+    }
+}
+
+/// Clients order a block's attestations each in its own way. Which way is whose is made up here; that there are several is not.
+fn arrange(client: &str, attestations: &mut [Bits]) {
+    let place = |votes: &Bits| (votes.data.slot, votes.committees.first().copied());
+    match client {
+        "prysm" => attestations.sort_by_key(|votes| std::cmp::Reverse((votes.signers.len(), place(votes)))),
+        "lighthouse" => attestations.sort_by_key(place),
+        "teku" => attestations.sort_by_key(|votes| std::cmp::Reverse(place(votes))),
+        _ => {}
     }
 }
 

@@ -53,7 +53,7 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
         writer.peer_event(&connected(node, genesis_ns))?;
     }
     let mut ledger = Ledger::new(world.network.genesis_validators_root, world.preset.slots_per_epoch);
-    let mut truth = GroundTruth::default();
+    let mut truth = GroundTruth::of(&world.scenario, |_| true);
     let mut packer = snap::raw::Encoder::new();
     for circumstance in &world.scenario.circumstances {
         let validators = (0..world.scenario.n_validators as u64).map(ValidatorIndex::new);
@@ -63,7 +63,14 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
     for event in peers::at_start(&world.scenario, genesis_ns) {
         writer.peer_event(&event)?;
     }
+    let mut told_slashed = 0;
     for slot in 1..=world.scenario.slots {
+        let is_first = slot % world.preset.slots_per_epoch == 0;
+        // What a node's state would say, where the registry has changed.
+        if is_first && world.slashed().len() > told_slashed {
+            told_slashed = world.slashed().len();
+            writer.state(&world.state_ssz(Slot::new(slot)))?;
+        }
         for event in peers::in_slot(&world.scenario, Slot::new(slot), genesis_ns) {
             writer.peer_event(&event)?;
         }
@@ -74,6 +81,7 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
             truth.crimes.extend(ledger.enter(&message.claims, received_at));
         }
     }
+    truth.slashed = world.slashed();
     Ok(truth)
 }
 

@@ -7,6 +7,7 @@
 use crate::circumstances::{Circumstance, Peers, Wear};
 use crate::dice::Dice;
 use crate::error::SimError;
+use crate::expected::Expected;
 use consensus::{Epoch, ForkName, Preset, PresetName, Slot, ValidatorIndex};
 use serde::Deserialize;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub enum Deed {
     DoubleVoteInBlock,
     /// As before, but the second vote is heard only in an attester slashing on its topic.
     DoubleVoteInOperation,
+    /// As before, but only somebody's slasher hears the second vote: the public learns of it from a block's slashing. Needs
+    /// [`Scenario::slashings_after`].
+    DoubleVoteUnheard,
     /// In place of an honest vote, one whose source is older than that of the vote before, and so surrounds it.
     Surround,
     /// As before, but the surrounded vote is held back and arrives after the surrounding one, more than an epoch late.
@@ -45,11 +49,12 @@ pub enum Deed {
 }
 
 impl Deed {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::DoubleVote,
         Self::DoubleVoteInAggregate,
         Self::DoubleVoteInBlock,
         Self::DoubleVoteInOperation,
+        Self::DoubleVoteUnheard,
         Self::Surround,
         Self::LateSurround,
         Self::DoubleProposal,
@@ -65,6 +70,7 @@ impl Deed {
             | Self::DoubleVoteInAggregate
             | Self::DoubleVoteInBlock
             | Self::DoubleVoteInOperation
+            | Self::DoubleVoteUnheard
             | Self::Surround
             | Self::LateSurround => false,
         }
@@ -131,11 +137,20 @@ pub struct Scenario {
     pub noise: Noise,
     /// Clients and their share in percent, by chance over the validators. Empty: six clients, one validator each in turn.
     pub clients: Vec<(String, u8)>,
+    /// Percent of validators whose blocks bear a text of their own, which names no client.
+    pub custom_graffiti: u8,
     pub circumstances: Vec<Circumstance>,
     pub wear: Wear,
     /// The last so many validators become active in this epoch only.
     pub fresh: Option<(u64, Epoch)>,
     pub peers: Peers,
+    /// So many slots after the second message blocks begin to include slashings; `None`: never.
+    pub slashings_after: Option<u64>,
+    /// What is to be said of it.
+    pub incidents: Vec<Expected>,
+    /// What may be said besides, from the first of these on: its consequences, too small or too much a matter of chance to be
+    /// asked for.
+    pub may_follow: Vec<String>,
 }
 
 /// Who runs what where a scenario does not say.
@@ -160,10 +175,14 @@ impl Scenario {
             acts: Vec::new(),
             noise: Noise::default(),
             clients: Vec::new(),
+            custom_graffiti: 0,
             circumstances: Vec::new(),
             wear: Wear::default(),
             fresh: None,
             peers: Peers::default(),
+            slashings_after: None,
+            incidents: Vec::new(),
+            may_follow: Vec::new(),
         }
     }
 
@@ -228,6 +247,7 @@ impl Scenario {
             preset,
             fork,
             slots: 7 * slots_per_epoch,
+            slashings_after: Some(2),
             missed_blocks_percent: 6,
             acts,
             noise: Noise { forged: 2, junk: 1, duplicates: 1, altered: 1 },

@@ -16,12 +16,20 @@
 //! first = 10
 //! n = 5
 //! from = 20
+//! # What is to be said of it, from which slot on, and at most so many slots later.
+//! [[incidents]]
+//! kind = "clock_skew"
+//! onset = 32
+//! within = 2
 //! ```
 //!
-//! Everything has a default ([`Scenario::quiet`]); unknown keys are refused.
+//! Before the first `[[...]]`: `slashings_after = 4` has blocks include slashings from four slots after the second message on;
+//! `may_follow = ["missed_proposals"]` names what may be said besides. Everything has a default ([`Scenario::quiet`]); unknown keys
+//! are refused.
 
 use crate::circumstances::{Circumstance, Peers, Wear};
 use crate::error::SimError;
+use crate::expected::Expected;
 use crate::scenario::{Act, Deed, Noise, Scenario, Who};
 use consensus::{Epoch, ForkName, PresetName, Slot, ValidatorIndex};
 use serde::Deserialize;
@@ -39,6 +47,7 @@ struct ScenarioFile {
     validators: usize,
     missed_blocks_percent: u8,
     clients: Vec<(String, u8)>,
+    custom_graffiti: u8,
     /// First and number of one operator's validators.
     operator: Option<(u64, u64)>,
     /// The last so many validators become active in an epoch: number and epoch.
@@ -48,6 +57,10 @@ struct ScenarioFile {
     wear: Wear,
     peers: Peers,
     noise: NoiseLine,
+    /// Slots until blocks begin to include slashings.
+    slashings_after: Option<u64>,
+    incidents: Vec<Expected>,
+    may_follow: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +94,7 @@ impl Default for ScenarioFile {
             validators: quiet.n_validators,
             missed_blocks_percent: 0,
             clients: Vec::new(),
+            custom_graffiti: 0,
             operator: None,
             fresh: None,
             acts: Vec::new(),
@@ -88,6 +102,9 @@ impl Default for ScenarioFile {
             wear: Wear::default(),
             peers: Peers::default(),
             noise: NoiseLine::default(),
+            slashings_after: None,
+            incidents: Vec::new(),
+            may_follow: Vec::new(),
         }
     }
 }
@@ -127,10 +144,14 @@ impl Scenario {
                 altered: file.noise.altered,
             },
             clients: file.clients,
+            custom_graffiti: file.custom_graffiti,
             circumstances: file.circumstances,
             wear: file.wear,
             fresh: file.fresh.map(|(n, epoch)| (n, Epoch::new(epoch))),
             peers: file.peers,
+            slashings_after: file.slashings_after,
+            incidents: file.incidents,
+            may_follow: file.may_follow,
             ..Self::quiet(file.validators)
         };
         scenario.check()?;

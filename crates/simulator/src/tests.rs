@@ -9,7 +9,8 @@ use consensus::state::{StateView, fork_of_state};
 use consensus::{
     Attestation, AttesterSlashing, DomainType, Epoch, ForkName, IndexedAttestation, Network, Offence, Preset, PresetName,
     ProposerSlashing, PubkeyBytes, Root, Shuffling, SidecarKind, SignedAggregate, SignedBeaconBlockHeader, SignedBlock,
-    SingleAttestation, Slot, Spec, ValidatorIndex, compute_seed, sha256, sidecar_header, signing_root,
+    SingleAttestation, Slot, Spec, ValidatorIndex, compute_seed, is_slashable_attestation_data, sha256, sidecar_header,
+    signing_root,
 };
 use sources::topic::TopicName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,7 @@ fn a_chain_starts_from_the_state() {
     let chain = chain::Chain::from_state(world.network.spec.clone(), &world.genesis.state_ssz, &mut keys, &mut |_| {}).unwrap();
     assert_eq!(**chain.network(), world.network);
     assert_eq!(chain.registry().len(), 64);
-    assert_eq!(chain.head().root, world.genesis.block_root);
+    assert_eq!(chain.head().root, world.genesis.header.root());
 }
 
 /// A listener that dials every node hears every crime, and what it hears is exactly the ledger's.
@@ -102,7 +103,7 @@ fn genesis_states_are_read_back() {
             assert_eq!(state.genesis_time(), 1_700_000_000);
             assert_eq!(state.genesis_validators_root(), genesis.validators_root);
             assert_eq!(state.root(), genesis.state_root, "{fork} {preset:?}");
-            assert_eq!(state.latest_block_root(), genesis.block_root);
+            assert_eq!(state.latest_block_root(), genesis.header.root());
             assert_eq!(state.randao_mix(Epoch::new(0)), genesis.randao_mix);
             assert_eq!(state.n_validators(), 100);
             for (validator, pubkey) in state.validators().zip(&genesis.pubkeys) {
@@ -130,7 +131,7 @@ impl Outsider {
             pubkeys: world.genesis.pubkeys.clone(),
             genesis_mix: world.genesis.randao_mix,
             mixes: vec![world.genesis.randao_mix],
-            blocks: BTreeMap::from([(world.genesis.block_root, Slot::new(0))]),
+            blocks: BTreeMap::from([(world.genesis.header.root(), Slot::new(0))]),
             shufflings: BTreeMap::new(),
         }
     }
@@ -210,6 +211,17 @@ impl Outsider {
                 for attestation in &block.attestations {
                     claims.push(self.vote(attestation).expect("honest proposers pack only good votes"));
                 }
+                for slashing in &block.attester_slashings {
+                    for side in [&slashing.attestation_1, &slashing.attestation_2] {
+                        claims.push(self.indexed(side).expect("honest proposers include only good slashings"));
+                    }
+                    assert!(is_slashable_attestation_data(&slashing.attestation_1.data, &slashing.attestation_2.data));
+                }
+                for slashing in &block.proposer_slashings {
+                    for side in [&slashing.signed_header_1, &slashing.signed_header_2] {
+                        claims.push(self.header(side).expect("honest proposers include only good slashings"));
+                    }
+                }
                 let first_of_slot = !self.blocks.values().any(|slot| *slot == header.slot);
                 self.blocks.insert(block.root, header.slot);
                 if first_of_slot {
@@ -257,7 +269,7 @@ impl Outsider {
             TopicName::DataColumnSidecar(_) => {
                 vec![self.header(&sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).ok()?)?]
             }
-            TopicName::BlobSidecar(_) => return None,
+            TopicName::BlobSidecar(_) | TopicName::PayloadAttestation | TopicName::PayloadBid => return None,
         })
     }
 }
@@ -320,7 +332,7 @@ fn every_deed_is_done_and_found_by_comparing_all_pairs() {
         let scenario = Scenario::every_crime(fork, PresetName::Minimal, 64);
         let (_, truth) = record::capture_bytes(&scenario).unwrap();
         let count = |kind| truth.crimes.iter().filter(|crime| crime.kind == kind).count();
-        assert_eq!(count(Offence::DoubleVote), 8, "{fork}");
+        assert_eq!(count(Offence::DoubleVote), 10, "{fork}");
         assert_eq!(count(Offence::SurroundVote), 4, "{fork}");
         assert_eq!(count(Offence::DoubleProposal), if fork == ForkName::Fulu { 3 } else { 2 }, "{fork}");
         assert_eq!(truth.pairs().len(), truth.crimes.len(), "one pair of messages each");
@@ -385,6 +397,49 @@ fn captures_are_read_by_the_watchers_reader() {
         }
     }
     assert_eq!((n_gossip, expected.next()), (truth.messages, None));
+}
+
+/// Blocks include what was signed twice, one attester slashing at a time from Electra on, and a later state says so.
+#[test]
+fn slashings_are_included_and_a_later_state_knows() {
+    for fork in [ForkName::Phase0, ForkName::Deneb, ForkName::Fulu] {
+        let acts = vec![
+            Act { deed: Deed::DoubleVote, who: Who::OnDuty(5), from: Slot::new(4) },
+            Act { deed: Deed::DoubleProposal, who: Who::OnDuty(2), from: Slot::new(4) },
+        ];
+        let scenario = Scenario { fork, acts, slots: 24, slashings_after: Some(3), ..Scenario::quiet(64) };
+        let (world, messages) = play_all(&scenario);
+        let mut included = Vec::new();
+        for message in messages.iter().filter(|message| message.topic.name == TopicName::BeaconBlock) {
+            let block = SignedBlock::from_ssz(fork, &world.preset, &message.ssz).unwrap();
+            let limit = if fork.has_single_attestations() { 1 } else { 2 };
+            assert!(block.attester_slashings.len() <= limit);
+            let slot = block.signed_header.message.slot;
+            assert!(block.attester_slashings.is_empty() || slot >= Slot::new(7), "{fork}: not before three slots later");
+            let attesters = block.attester_slashings.iter().map(|slashing| slashing.attestation_1.attesting_indices[0]);
+            included.extend(attesters);
+            included.extend(block.proposer_slashings.iter().map(|slashing| slashing.signed_header_1.message.proposer_index));
+            let proposer = block.signed_header.message.proposer_index;
+            assert!(world.slashed_in(proposer).is_none_or(|at| slot <= at), "{fork}: the slashed make no blocks");
+        }
+        included.sort();
+        assert_eq!(included.len(), 7, "{fork}: each once");
+        let ssz = world.state_ssz(Slot::new(25));
+        let spec = &world.network.spec;
+        assert_eq!(fork_of_state(spec, &ssz).unwrap(), fork);
+        let state = StateView::parse(fork, &spec.preset, &ssz).unwrap();
+        assert_eq!(state.latest_block_root(), world.head());
+        assert_eq!(state.block_root_at(Slot::new(0)), Some(world.genesis.header.root()));
+        let slashed: Vec<_> =
+            state.validators().zip(0u64..).filter(|(v, _)| v.slashed).map(|(_, i)| ValidatorIndex::new(i)).collect();
+        assert_eq!(slashed, included);
+        let first = state.validator(slashed[0]).unwrap();
+        assert!(first.exit_epoch > Epoch::new(3) && first.withdrawable_epoch > first.exit_epoch);
+        // A watcher that reads it goes on with the same committees.
+        let mut keys = chain::PubkeyCache::in_memory();
+        let chain = chain::Chain::from_state(spec.clone(), &ssz, &mut keys, &mut |_| {}).unwrap();
+        assert_eq!(chain.head().root, world.head());
+    }
 }
 
 #[test]

@@ -126,12 +126,14 @@ impl World {
         }
         let epoch = slot.epoch(&self.preset);
         let has_stale_view = self.stale_data(slot, CommitteeIndex::new(0)).is_some();
+        let has_slasher = self.slasher.is_some();
         let now = self.justified_epoch(epoch).as_u64();
         let before = self.justified_epoch(epoch.saturating_sub(1)).as_u64();
         self.cast.deed(slot, member, |deed| match deed {
             Deed::DoubleVote | Deed::DoubleVoteInAggregate | Deed::DoubleVoteInBlock | Deed::DoubleVoteInOperation => {
                 has_stale_view
             }
+            Deed::DoubleVoteUnheard => has_stale_view && has_slasher,
             Deed::Surround => before >= 1,
             Deed::LateSurround => now >= 1,
             Deed::DoubleProposal | Deed::DoubleProposalInColumn | Deed::DoubleProposalInOperation => false,
@@ -157,6 +159,9 @@ impl World {
             }
             (Some(Deed::DoubleVoteInBlock), Some(stale)) => self.branches[MAIN].pool.add(&stale, place, member),
             (Some(Deed::DoubleVoteInOperation), Some(stale)) => out.push(self.slashing_message(slot, honest, &stale, member)),
+            (Some(Deed::DoubleVoteUnheard), Some(stale)) => {
+                self.overheard.push(Claim::Vote { data: stale, signers: vec![member] });
+            }
             (Some(Deed::Surround), _) => {
                 let source = self.justified_epoch(slot.epoch(&self.preset).saturating_sub(1));
                 if let Some(data) = self.surrounding_data(slot, place.committee, source) {

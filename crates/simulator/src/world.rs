@@ -8,14 +8,17 @@ use crate::branch::Branch;
 use crate::cast::Cast;
 use crate::circumstances::Condition;
 use crate::error::SimError;
-use crate::genesis::{self, Genesis};
+use crate::genesis::{self, Genesis, Parts, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
 use crate::keys::Keyring;
+use crate::ledger::{Claim, LEDGER_EPOCHS, Ledger};
 use crate::message::Sent;
 use crate::proposer::proposer;
 use crate::scenario::Scenario;
+use crate::slasher::{EXIT_QUEUE_EPOCHS, Slasher};
+use crate::ssz::Value;
+use crate::wire;
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, Root, Slot, ValidatorIndex,
-    signing_root,
 };
 use sources::topic::{Topic, TopicName};
 use std::collections::BTreeMap;
@@ -35,6 +38,10 @@ pub(crate) struct World {
     pub(crate) withheld: BTreeMap<ValidatorIndex, Withheld>,
     /// Messages of earlier slots that leave in later ones.
     pub(crate) delayed: BTreeMap<Slot, Vec<Sent>>,
+    /// Whoever gets slashings into blocks, where somebody does.
+    pub(crate) slasher: Option<Slasher>,
+    /// What only the slasher hears of this slot.
+    pub(crate) overheard: Vec<Claim>,
     /// The newest block of the first branch came after the votes of its slot.
     pub(crate) head_is_late: bool,
 }
@@ -59,12 +66,15 @@ impl World {
         let genesis = Genesis::new(&scenario, &keys, genesis_time);
         let network = genesis::network(&scenario, &genesis)?;
         let active = Arc::new(scenario.active(Epoch::new(0)));
-        let main = Branch::new(genesis.block_root, genesis.randao_mix, active, &preset);
+        let main = Branch::new(genesis.header, genesis.randao_mix, active, &preset);
+        let ledger = Ledger::new(genesis.validators_root, preset.slots_per_epoch);
         Ok(Self {
             cast: Cast::new(&scenario.acts),
             branches: vec![main],
             withheld: BTreeMap::new(),
             delayed: BTreeMap::new(),
+            slasher: scenario.slashings_after.map(|after| Slasher::new(after, ledger)),
+            overheard: Vec::new(),
             head_is_late: false,
             scenario,
             preset,
@@ -90,9 +100,66 @@ impl World {
             self.vote(slot, branch, &mut messages);
         }
         self.vote_ahead(slot, &mut messages);
+        self.tell_slasher(slot, &messages);
         self.disturb(slot, &mut messages);
         messages.sort_by_key(|message| message.at_ns);
         messages
+    }
+
+    fn tell_slasher(&mut self, slot: Slot, messages: &[Sent]) {
+        let overheard = std::mem::take(&mut self.overheard);
+        if let Some(slasher) = &mut self.slasher {
+            slasher.hear(slot, messages.iter().map(|message| message.claims.as_slice()).chain([overheard.as_slice()]));
+            let oldest = slot.epoch(&self.preset).saturating_sub(LEDGER_EPOCHS);
+            slasher.forget(oldest, oldest.start_slot(&self.preset));
+        }
+    }
+
+    /// Since when a validator is slashed on the first branch.
+    pub(crate) fn slashed_in(&self, validator: ValidatorIndex) -> Option<Slot> {
+        self.slasher.as_ref()?.slashed_in(validator)
+    }
+
+    /// The first branch's state at the start of a slot that was not played yet, SSZ.
+    pub(crate) fn state_ssz(&self, slot: Slot) -> Vec<u8> {
+        let (preset, scenario) = (&self.preset, &self.scenario);
+        let main = &self.branches[MAIN];
+        let per_root = preset.slots_per_historical_root;
+        let mut block_roots = vec![0; 32 * per_root as usize];
+        let known_from = main.blocks[0].0.as_u64();
+        for past in slot.as_u64().saturating_sub(per_root).max(known_from)..slot.as_u64() {
+            let (_, root) = main.blocks[main.head_at(Slot::new(past))];
+            block_roots[(past % per_root) as usize * 32..][..32].copy_from_slice(root.as_slice());
+        }
+        let exit = Slot::new(scenario.slots).epoch(preset).saturating_add(EXIT_QUEUE_EPOCHS);
+        let standing =
+            |validator| self.slashed_in(validator).map_or(Standing::Free, |at| Standing::Slashed { exit, at: at.epoch(preset) });
+        let registry = self.genesis.pubkeys.iter().zip(0u64..).map(|(pubkey, index)| {
+            let index = ValidatorIndex::new(index);
+            validator(scenario, index, pubkey, standing(index))
+        });
+        let active = scenario.active(slot.epoch(preset));
+        let parts = Parts {
+            fork: self.fork(slot),
+            preset,
+            keys: &self.keys,
+            time: self.genesis.time,
+            slot,
+            active: &active,
+            n_validators: self.genesis.pubkeys.len(),
+            validators: Value::List { items: registry.collect(), limit: VALIDATOR_REGISTRY_LIMIT },
+            validators_root: self.genesis.validators_root,
+            randao_mix: self.genesis.randao_mix,
+            mixes: main.mixes(),
+            block_roots: Value::Fixed(block_roots),
+            latest_header: main.head_header,
+        };
+        parts.state().to_ssz()
+    }
+
+    /// Who is slashed on the first branch, and since when.
+    pub(crate) fn slashed(&self) -> BTreeMap<ValidatorIndex, Slot> {
+        self.slasher.as_ref().map(|slasher| slasher.slashed().clone()).unwrap_or_default()
     }
 
     /// The other branch is there while somebody follows it.
@@ -144,14 +211,11 @@ impl World {
 
     /// A topic under the digest that is current in `slot`.
     pub(crate) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
-        Topic { digest: self.network.fork_digest_at(slot.epoch(&self.preset)), name }
+        wire::topic(&self.network, slot, name)
     }
 
-    /// `compute_subnet_for_attestation`.
     pub(crate) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
-        let since_epoch = slot.as_u64() % self.preset.slots_per_epoch;
-        let per_slot = self.branches[MAIN].shuffling().committees_per_slot();
-        TopicName::Attestation((per_slot * since_epoch + committee.as_u64()) % 64)
+        wire::subnet(&self.network, self.branches[MAIN].shuffling().committees_per_slot(), slot, committee)
     }
 
     /// Nanoseconds since genesis, `thousandths` of a slot into it.
@@ -161,7 +225,7 @@ impl World {
     }
 
     pub(crate) fn signing_root(&self, root: Root, kind: DomainType, epoch: Epoch) -> Root {
-        signing_root(root, self.network.domain(kind, epoch))
+        wire::root_to_sign(&self.network, root, kind, epoch)
     }
 
     /// The newest block of the first branch.

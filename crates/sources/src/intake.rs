@@ -144,7 +144,14 @@ impl Intake {
     }
 
     fn single_attestation(&self, json: &str) -> Result<(MessageKind, ForkName, Vec<u8>), String> {
-        let single: SingleAttestation = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        #[derive(serde::Deserialize)]
+        struct Wrapped {
+            data: SingleAttestation,
+        }
+        let plain = serde_json::from_str(json).map_err(|error| error.to_string());
+        // Some nodes wrap it in `{version, data}` as the REST answers are.
+        let single: SingleAttestation =
+            plain.or_else(|reason| serde_json::from_str(json).map(|wrapped: Wrapped| wrapped.data).map_err(|_| reason))?;
         // The subnet is not in the event and nothing depends on it. A vote by index is of Electra at least.
         let fork = self.fork_at(single.data.slot).max(ForkName::Electra);
         Ok((MessageKind::Attestation { subnet: 0 }, fork, single.to_ssz()))
@@ -329,6 +336,9 @@ mod tests {
         let single = message("single_attestation", single);
         assert_eq!((single.bytes.len(), single.origin.fork), (240, Some(ForkName::Electra)));
         assert_eq!(SingleAttestation::from_ssz(&single.bytes).unwrap().attester_index.as_u64(), 77);
+        let wrapped = serde_json::json!({"version": "electra", "data": {"committee_index": "1", "attester_index": "77",
+            "data": data(81), "signature": signature}});
+        assert_eq!(message("single_attestation", wrapped).bytes, single.bytes);
 
         let old = serde_json::json!({"aggregation_bits": "0x0103", "data": data(3), "signature": signature});
         let old = message("attestation", old);

@@ -5,7 +5,7 @@
 //! from the containers: a `SingleAttestation` is 240 bytes and nothing else; what has lists gets their greatest length.
 //! Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`, "Encoding strategies").
 
-use consensus::{ForkName, SingleAttestation};
+use consensus::{ForkName, PayloadAttestationMessage, SingleAttestation};
 use std::io::Read;
 use verify::MessageKind;
 
@@ -29,6 +29,9 @@ const MAX_BLOB_SIDECAR: usize = (128 << 10) + 4096;
 /// `DataColumnSidecar`: 2 144 bytes for each blob; this fits 480 blobs in a block, the schedule is at 21.
 const MAX_COLUMN_SIDECAR: usize = 1 << 20;
 
+/// `SignedExecutionPayloadBid`: 48 bytes for each blob, 4 096 of which no block will ever have; the rest is under 500.
+const MAX_PAYLOAD_BID: usize = 500 + 48 * 4096;
+
 /// Most bytes of SSZ that a message of this kind has. `fork` is `None` where it is not known.
 pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
     match kind {
@@ -45,6 +48,8 @@ pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
         MessageKind::ProposerSlashing => PROPOSER_SLASHING,
         MessageKind::BlobSidecar { .. } => MAX_BLOB_SIDECAR,
         MessageKind::DataColumnSidecar { .. } => MAX_COLUMN_SIDECAR,
+        MessageKind::PayloadAttestation => PayloadAttestationMessage::SSZ_LEN,
+        MessageKind::PayloadBid => MAX_PAYLOAD_BID,
     }
 }
 

@@ -21,6 +21,8 @@ pub enum TopicName {
     ProposerSlashing,
     BlobSidecar(u64),
     DataColumnSidecar(u64),
+    PayloadAttestation,
+    PayloadBid,
 }
 
 /// A topic that is read.
@@ -61,6 +63,8 @@ impl TopicName {
             "beacon_aggregate_and_proof" => Some(Self::AggregateAndProof),
             "attester_slashing" => Some(Self::AttesterSlashing),
             "proposer_slashing" => Some(Self::ProposerSlashing),
+            "payload_attestation_message" => Some(Self::PayloadAttestation),
+            "execution_payload_bid" => Some(Self::PayloadBid),
             _ => numbered(text, "beacon_attestation_")
                 .map(Self::Attestation)
                 .or_else(|| numbered(text, "blob_sidecar_").map(Self::BlobSidecar))
@@ -77,13 +81,20 @@ impl TopicName {
             Self::ProposerSlashing => MessageKind::ProposerSlashing,
             Self::BlobSidecar(index) => MessageKind::BlobSidecar { index },
             Self::DataColumnSidecar(index) => MessageKind::DataColumnSidecar { index },
+            Self::PayloadAttestation => MessageKind::PayloadAttestation,
+            Self::PayloadBid => MessageKind::PayloadBid,
         }
     }
 
     /// Its subnet or index; 0 where there is none.
     pub const fn subnet(self) -> u64 {
         match self {
-            Self::BeaconBlock | Self::AggregateAndProof | Self::AttesterSlashing | Self::ProposerSlashing => 0,
+            Self::BeaconBlock
+            | Self::AggregateAndProof
+            | Self::AttesterSlashing
+            | Self::ProposerSlashing
+            | Self::PayloadAttestation
+            | Self::PayloadBid => 0,
             Self::Attestation(subnet) | Self::BlobSidecar(subnet) | Self::DataColumnSidecar(subnet) => subnet,
         }
     }
@@ -98,6 +109,8 @@ impl TopicName {
             MessageKind::ProposerSlashing => Some(Self::ProposerSlashing),
             MessageKind::BlobSidecar { index } => Some(Self::BlobSidecar(index)),
             MessageKind::DataColumnSidecar { index } => Some(Self::DataColumnSidecar(index)),
+            MessageKind::PayloadAttestation => Some(Self::PayloadAttestation),
+            MessageKind::PayloadBid => Some(Self::PayloadBid),
             MessageKind::AttestationByBits | MessageKind::Header => None,
         }
     }
@@ -113,6 +126,8 @@ impl fmt::Display for TopicName {
             Self::ProposerSlashing => f.write_str("proposer_slashing"),
             Self::BlobSidecar(index) => write!(f, "blob_sidecar_{index}"),
             Self::DataColumnSidecar(index) => write!(f, "data_column_sidecar_{index}"),
+            Self::PayloadAttestation => f.write_str("payload_attestation_message"),
+            Self::PayloadBid => f.write_str("execution_payload_bid"),
         }
     }
 }
@@ -181,6 +196,8 @@ mod tests {
             "proposer_slashing",
             "blob_sidecar_5",
             "data_column_sidecar_127",
+            "payload_attestation_message",
+            "execution_payload_bid",
         ];
         for name in names {
             let text = format!("/eth2/8c9f62fe/{name}/ssz_snappy");

@@ -79,8 +79,10 @@ impl Default for VerifyConfig {
 
 impl VerifyConfig {
     /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding. Time is not short, and what is
-    /// found must not depend on how many messages make a batch, so tries are not rationed.
+    /// found must not depend on how many messages make a batch, so tries are not rationed. Blocks and states may come long after
+    /// the votes that need them.
     pub fn replay() -> Self {
-        Self { singles: SinglesProof::Sums, check_aggregators: false, uncertain_tries: usize::MAX, ..Self::default() }
+        let parking = ParkingLimits { wait_epochs: 64, ..ParkingLimits::default() };
+        Self { singles: SinglesProof::Sums, check_aggregators: false, uncertain_tries: usize::MAX, parking, ..Self::default() }
     }
 }

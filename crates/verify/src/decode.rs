@@ -1,11 +1,11 @@
 //! Bytes to containers, by kind and fork. Which fork: the topic's digest says it; the REST API's messages may leave it to
 //! the slot they name, which stands at a fixed offset in every kind.
 
-use crate::{MessageKind, Outcome, RawMessage, SourceKind};
+use crate::{MessageKind, Outcome, RawMessage, SourceKind, Statement};
 use consensus::{
-    Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, ProposerSlashing, SidecarKind,
-    SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Slot, ValidatorIndex,
-    sidecar_header,
+    Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, PayloadAttestationMessage, ProposerSlashing,
+    SidecarKind, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SignedPayloadBid, SingleAttestation,
+    Slot, ValidatorIndex, sidecar_header,
 };
 
 /// A well-formed message.
@@ -16,6 +16,7 @@ pub(crate) enum Decoded {
     Vote(Ballot),
     AttesterSlashing(Box<AttesterSlashing>, ForkName),
     ProposerSlashing(Box<ProposerSlashing>, ForkName),
+    Statement(Statement, SignatureBytes),
 }
 
 /// A vote as it was sent.
@@ -87,6 +88,12 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
         MessageKind::DataColumnSidecar { .. } => {
             sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).map(Decoded::Header)
         }
+        MessageKind::PayloadAttestation => PayloadAttestationMessage::from_ssz(fork, preset, bytes).map(|message| {
+            let PayloadAttestationMessage { validator_index: validator, data, data_root: root, signature } = message;
+            Decoded::Statement(Statement::PayloadVote { validator, data, root }, signature)
+        }),
+        MessageKind::PayloadBid => SignedPayloadBid::from_ssz(fork, preset, bytes)
+            .map(|bid| Decoded::Statement(Statement::Bid { bid: bid.message, root: bid.root }, bid.signature)),
     }
     .map_err(malformed)
 }
@@ -116,7 +123,10 @@ fn fork_by_slot(network: &Network, message: &RawMessage) -> Result<ForkName, Out
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits => by_bits(),
         MessageKind::Header | MessageKind::ProposerSlashing => fork_at(0),
         MessageKind::AttesterSlashing => fork_at(12),
-        MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } => return Err(Outcome::UnknownFork),
+        MessageKind::BlobSidecar { .. }
+        | MessageKind::DataColumnSidecar { .. }
+        | MessageKind::PayloadAttestation
+        | MessageKind::PayloadBid => return Err(Outcome::UnknownFork),
     }
     .ok_or_else(|| Outcome::Malformed("too short to name its slot; ask its sender for all of it".into()))
 }

@@ -7,7 +7,7 @@
 //!
 //! Not told here: whether a block's proposer was the slot's (that wants the state), and whether blocks are valid.
 
-use crate::UnixNs;
+use crate::{UnixNs, resolve};
 use chain::{Chain, Contexts};
 use consensus::{
     Attestation, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, Seat, Shuffling, SignatureBytes, ValidatorIndex,
@@ -109,11 +109,6 @@ pub(crate) fn slashing(chain: &Chain, mut subjects: impl Iterator<Item = Validat
 }
 
 fn certain_seat(contexts: &Contexts, validator: ValidatorIndex) -> Option<(&Arc<Shuffling>, Seat)> {
-    match contexts {
-        Contexts::Certain(shufflings) => match shufflings.as_slice() {
-            [only] => only.seat(validator).map(|seat| (only, seat)),
-            _ => None,
-        },
-        Contexts::Candidates(_) | Contexts::Unknown => None,
-    }
+    let only = resolve::only(contexts)?;
+    only.seat(validator).map(|seat| (only, seat))
 }

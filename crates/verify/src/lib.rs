@@ -45,9 +45,9 @@ pub use check::{is_valid_indexed_attestation, is_valid_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use message::{
     Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp, SourceKind,
-    Ticket, UnixNs, Vote,
+    Stated, Statement, Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
 pub use repute::Repute;
-pub use triage::Triage;
+pub use triage::{Glance, Triage, greatest_index_named, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

@@ -1,8 +1,8 @@
 //! What comes in and what comes out: messages as bytes with their origin, and the proven things made of them.
 
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, ProposerSlashing, Root, Shuffling, SignatureBytes,
-    SignedBlock, Slot, ValidatorIndex,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, PayloadAttestationData, PayloadBid, ProposerSlashing, Root,
+    Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
 
@@ -76,6 +76,10 @@ pub enum MessageKind {
     DataColumnSidecar {
         index: u64,
     },
+    /// `PayloadAttestationMessage`, Gloas.
+    PayloadAttestation,
+    /// `SignedExecutionPayloadBid`, Gloas.
+    PayloadBid,
 }
 
 impl MessageKind {
@@ -91,11 +95,13 @@ impl MessageKind {
             Self::ProposerSlashing => "proposer_slashing",
             Self::BlobSidecar { .. } => "blob_sidecar",
             Self::DataColumnSidecar { .. } => "data_column_sidecar",
+            Self::PayloadAttestation => "payload_attestation",
+            Self::PayloadBid => "payload_bid",
         }
     }
 
     /// All labels, for metrics that exist before their first message.
-    pub const LABELS: [&str; 9] = [
+    pub const LABELS: [&str; 11] = [
         "block",
         "aggregate",
         "attestation",
@@ -105,6 +111,8 @@ impl MessageKind {
         "proposer_slashing",
         "blob_sidecar",
         "data_column_sidecar",
+        "payload_attestation",
+        "payload_bid",
     ];
 }
 
@@ -159,6 +167,37 @@ pub struct Proposal {
     pub root: Root,
     pub signature: SignatureBytes,
     pub heard: Heard,
+}
+
+/// Something signed that no rule of slashing is about, and that an honest signer says once: [`Statement`] and when it was heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stated {
+    pub statement: Statement,
+    pub signature: SignatureBytes,
+    pub heard: Heard,
+}
+
+/// What is said, by whom, and its hash-tree-root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statement {
+    PayloadVote { validator: ValidatorIndex, data: PayloadAttestationData, root: Root },
+    Bid { bid: PayloadBid, root: Root },
+}
+
+impl Statement {
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::PayloadVote { data, .. } => data.slot,
+            Self::Bid { bid, .. } => bid.slot,
+        }
+    }
+
+    /// What is signed, before the domain.
+    pub fn root(&self) -> Root {
+        match self {
+            Self::PayloadVote { root, .. } | Self::Bid { root, .. } => *root,
+        }
+    }
 }
 
 /// A block whose proposer signature is proven; its body belongs to the header by the body root.

@@ -1,6 +1,6 @@
 //! What became of a message, whose fault it is, and what gossip is told.
 
-use crate::{MessageKind, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Ticket, Vote};
+use crate::{MessageKind, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
 
 /// What became of one message. No `_` arms where it is matched: a new case must be thought through everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +126,7 @@ pub struct Verified {
     pub proposals: Vec<Signed<Proposal>>,
     pub blocks: Vec<ProvenBlock>,
     pub slashings: Vec<SlashingOp>,
+    pub statements: Vec<Signed<Stated>>,
     /// Of this batch's messages, and of parked ones whose waiting ended.
     pub outcomes: Vec<MessageOutcome>,
     /// Of what blocks carry. Not messages, so not part of the sum of `outcomes`.

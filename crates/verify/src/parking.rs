@@ -21,6 +21,13 @@ pub(crate) struct Job {
     pub(crate) tried: Vec<ShufflingId>,
 }
 
+impl Job {
+    /// Whose share of the room it takes. A part of a proven block is nobody's: it came but once, whoever passed the block on.
+    fn holder(&self) -> Option<PeerBytes> {
+        self.heard.peer.clone().filter(|_| self.item.is_message())
+    }
+}
+
 /// What parking a job led to.
 pub(crate) struct Parked {
     /// Made room for it.
@@ -58,9 +65,15 @@ impl Parking {
         self.n_messages
     }
 
+    /// When the one that waits longest came.
+    pub(crate) fn waits_since(&self) -> Option<UnixNs> {
+        // One that was tried in between is behind others that came later.
+        self.jobs.values().map(|job| job.since).min()
+    }
+
     /// Lets a job wait, if there is room or can be made.
     pub(crate) fn park(&mut self, job: Job) -> Parked {
-        let peer = job.heard.peer.clone();
+        let peer = job.holder();
         let held = self.by_peer.get(&peer).map_or(0, BTreeSet::len);
         let mut evicted = Vec::new();
         if peer.is_some() && held >= self.limits.messages_per_peer {
@@ -102,10 +115,11 @@ impl Parking {
         let job = self.jobs.remove(&id)?;
         self.n_bytes -= job.n_bytes;
         self.n_messages -= usize::from(job.item.is_message());
-        if let Some(ids) = self.by_peer.get_mut(&job.heard.peer) {
+        let holder = job.holder();
+        if let Some(ids) = self.by_peer.get_mut(&holder) {
             ids.remove(&id);
             if ids.is_empty() {
-                self.by_peer.remove(&job.heard.peer);
+                self.by_peer.remove(&holder);
             }
         }
         Some(job)
@@ -158,9 +172,27 @@ mod tests {
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes()), (10, 10, 1000));
         // The largest holder evicts nobody.
         assert!(parking.park(job(Some(1), 12)).refused.is_some());
+        assert_eq!(parking.waits_since(), Some(UnixNs(1)));
         assert_eq!(parking.expire(UnixNs(9)).len(), 7);
+        assert_eq!(parking.waits_since(), Some(UnixNs(9)));
         assert_eq!(parking.take_if(|_| true).len(), 3);
+        assert_eq!(parking.waits_since(), None);
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes(), parking.by_peer.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn parts_of_blocks_take_nobodys_share() {
+        let mut parking = Parking::new(limits());
+        for number in 0..10 {
+            let mut part = job(Some(1), number);
+            part.item = part.item.inside(crate::InnerKind::Attestation);
+            assert!(parking.park(part).refused.is_none(), "part {number}");
+        }
+        // And give way like anybody's.
+        let parked = parking.park(job(Some(1), 10));
+        assert_eq!((parked.refused.is_none(), parked.evicted.len()), (true, 1));
+        assert_eq!(parking.take_if(|_| true).len(), 10);
+        assert_eq!((parking.n_messages(), parking.by_peer.len()), (0, 0));
     }
 
     #[test]

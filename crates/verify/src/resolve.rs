@@ -27,18 +27,38 @@ pub(crate) struct Candidate {
     pub(crate) shuffling: Arc<Shuffling>,
 }
 
-/// The chain's answers, asked once per data. Dropped when the chain changes.
-#[derive(Default)]
-pub(crate) struct ContextCache(HashMap<Root, Contexts>);
+/// The chain's answers, asked once per data. Dropped when the chain changes. What they hold is bounded by the chain's budget of a slot.
+pub(crate) struct ContextCache {
+    answers: HashMap<Root, Contexts>,
+    need: Need,
+}
+
+/// What the chain's answers are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Without committees nobody knows who signed.
+    Signers,
+    /// The signers are named; where they sit is welcome if it costs nothing.
+    Seats,
+}
 
 impl ContextCache {
+    pub(crate) fn new(need: Need) -> Self {
+        Self { answers: HashMap::new(), need }
+    }
+
     /// For a vote whose slot lies outside its target's epoch, the committees are those of the slot (`get_beacon_committee` takes
     /// the slot's epoch); no honest client makes one, so they are never certain.
     pub(crate) fn of<'a>(&'a mut self, chain: &mut Chain, data: &AttestationData, data_root: Root) -> &'a Contexts {
-        self.0.entry(data_root).or_insert_with(|| {
+        let need = self.need;
+        self.answers.entry(data_root).or_insert_with(|| {
             let slot_epoch = data.slot.epoch(chain.network().preset());
-            if slot_epoch == data.target.epoch {
-                return chain.contexts(data);
+            match need {
+                Need::Seats if slot_epoch == data.target.epoch => return chain.contexts_at_hand(data),
+                // Nobody sits there.
+                Need::Seats => return Contexts::Unknown,
+                Need::Signers if slot_epoch == data.target.epoch => return chain.contexts(data),
+                Need::Signers => {}
             }
             let target = Checkpoint { epoch: slot_epoch, root: data.beacon_block_root };
             match chain.contexts(&AttestationData { target, ..*data }) {
@@ -61,7 +81,7 @@ pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[Val
 }
 
 /// The signers of a vote by bits. `tried`: shufflings under which it failed before; those it cannot be of are added.
-/// `sure`: whether what the chain calls certain may be taken for that (its registry is not too old).
+/// `sure`: whether what the chain calls certain may be taken for that (its registry is not too old, or others signed by it).
 pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mut Vec<ShufflingId>, sure: bool) -> Resolution {
     if attestation.aggregation_bits.is_zero() {
         return Resolution::Misfit("no bit is set; ask its sender for the signed one");
@@ -84,6 +104,17 @@ pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mu
         (true, true) => Resolution::Misfit("its bits fit no committees of its slot; ask its sender for the signed one"),
         (false, false) => Resolution::Candidates(candidates),
         (false, true) => Resolution::Later,
+    }
+}
+
+/// The one certain shuffling.
+pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
+    match contexts {
+        Contexts::Certain(shufflings) => match shufflings.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        },
+        Contexts::Candidates(_) | Contexts::Unknown => None,
     }
 }
 

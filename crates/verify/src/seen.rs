@@ -1,6 +1,7 @@
 //! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
 //! comes after it. Bounded; forgetting costs a second proof and nothing else.
 
+use crate::UnixNs;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -12,23 +13,51 @@ const MAX_COMPARED: usize = 1024;
 const USUAL_FROM: usize = 64;
 /// A source with less than one in so many votes is unusual.
 const USUAL_SHARE: usize = 16;
+/// Sources counted for one target; when another one comes the rarest is forgotten.
+const MAX_SOURCES: usize = 64;
+/// So many forgotten roots, and one in so many, are left in a target's list before it is tidied.
+const UNTIDY: usize = 32;
 
 /// Proven (validator, attestation data) pairs. What the message carried unsigned (committee index, aggregator, selection
 /// proof) is no part of it, so changing that buys nobody a second verification.
 #[derive(Debug)]
 pub(crate) struct SeenVotes {
     by_data: HashMap<Root, Voters>,
-    /// Different data for one target: who is in two of them has voted twice.
-    by_target: HashMap<Epoch, Vec<Root>>,
-    /// Votes by source for one target, to tell what is usual.
-    by_source: HashMap<Epoch, HashMap<Epoch, usize>>,
+    by_target: HashMap<Epoch, Target>,
     /// Least recently used first.
     by_use: BTreeSet<(u64, Root)>,
+    /// Those new in this batch, with the arrival of the message that proved it.
+    of_batch: HashMap<Root, HashMap<u32, UnixNs>>,
     now: u64,
     n_votes: usize,
     max_votes: usize,
     max_data: usize,
     pub(crate) n_forgotten: u64,
+}
+
+/// What was voted for one target.
+#[derive(Debug, Default)]
+struct Target {
+    /// Different data: who is in two of them has voted twice. Some of them may be forgotten already.
+    roots: Vec<Root>,
+    /// Of `roots`, those that are not.
+    n_live: usize,
+    /// Votes by source, to tell what is usual.
+    sources: HashMap<Epoch, usize>,
+    n_votes: usize,
+}
+
+impl Target {
+    fn count(&mut self, source: Epoch, n_votes: usize) {
+        self.n_votes += n_votes;
+        if self.sources.len() >= MAX_SOURCES
+            && !self.sources.contains_key(&source)
+            && let Some(rarest) = self.sources.iter().min_by_key(|(source, n)| (**n, **source)).map(|(source, _)| *source)
+        {
+            self.sources.remove(&rarest);
+        }
+        *self.sources.entry(source).or_default() += n_votes;
+    }
 }
 
 #[derive(Debug)]
@@ -44,8 +73,8 @@ impl SeenVotes {
         Self {
             by_data: HashMap::new(),
             by_target: HashMap::new(),
-            by_source: HashMap::new(),
             by_use: BTreeSet::new(),
+            of_batch: HashMap::new(),
             now: 0,
             n_votes: 0,
             max_votes,
@@ -57,6 +86,7 @@ impl SeenVotes {
     /// A new batch: what it uses is younger than what earlier ones used.
     pub(crate) fn tick(&mut self) {
         self.now += 1;
+        self.of_batch.clear();
     }
 
     pub(crate) fn covers(&mut self, data_root: Root, members: &[ValidatorIndex]) -> bool {
@@ -70,43 +100,58 @@ impl SeenVotes {
         all
     }
 
+    /// Whether a message that arrived at `at` was, for one of these, earlier than what proved the same in this batch. Then it has
+    /// something to say even though [`Self::covers`] all of it: when the vote was first heard, whatever the batches.
+    pub(crate) fn came_first(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
+        let Some(new) = self.of_batch.get(&data_root) else { return false };
+        members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))
+    }
+
     /// Whether one of these is known to have voted for other data with this target: a second vote, which is not passed on.
     /// Beyond [`MAX_COMPARED`] different data nothing is certain any more, and the answer is yes.
     pub(crate) fn votes_twice(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
-        let Some(roots) = self.by_target.get(&target) else { return false };
-        let others = roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
+        let Some(known) = self.by_target.get(&target) else { return false };
+        let others = known.roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
         let mut voted =
             others.map(|other| members.iter().any(|member| short(*member).is_some_and(|member| other.members.contains(&member))));
-        roots.len() > MAX_COMPARED || voted.any(|voted| voted)
+        known.n_live > MAX_COMPARED || voted.any(|voted| voted)
     }
 
     /// Whether this validator is known to have voted for other data with this target.
     pub(crate) fn voted_otherwise(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
-        let (Some(roots), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
+        let (Some(known), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
         let mut others =
-            roots.iter().take(MAX_COMPARED).filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
+            known.roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root)).take(MAX_COMPARED);
         others.any(|other| other.members.contains(&voter))
     }
 
     /// Whether nearly all votes for this target have another source: such a one surrounds others, or is surrounded, if any does.
     pub(crate) fn is_unusual_source(&self, target: Epoch, source: Epoch) -> bool {
-        let Some(sources) = self.by_source.get(&target) else { return false };
-        let all: usize = sources.values().sum();
-        all >= USUAL_FROM && sources.get(&source).copied().unwrap_or(0) < all / USUAL_SHARE
+        let Some(known) = self.by_target.get(&target) else { return false };
+        known.n_votes >= USUAL_FROM && known.sources.get(&source).copied().unwrap_or(0) < known.n_votes / USUAL_SHARE
     }
 
-    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex]) {
+    /// `at`: arrival of the message that proves it.
+    pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex], at: UnixNs) {
         let target = data.target.epoch;
-        let by_target = &mut self.by_target;
+        let known = self.by_target.entry(target).or_default();
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
-            by_target.entry(target).or_default().push(data_root);
+            known.roots.push(data_root);
+            known.n_live += 1;
             Voters { used: self.now, target, members: HashSet::new() }
         });
-        let before = voters.members.len();
-        voters.members.extend(members.iter().filter_map(|member| short(*member)));
-        let n_new = voters.members.len() - before;
+        let new = self.of_batch.entry(data_root).or_default();
+        let mut n_new = 0;
+        for member in members.iter().filter_map(|member| short(*member)) {
+            if voters.members.insert(member) {
+                n_new += 1;
+                new.insert(member, at);
+            } else if let Some(proven_by) = new.get_mut(&member) {
+                *proven_by = at.min(*proven_by);
+            }
+        }
         self.n_votes += n_new;
-        *self.by_source.entry(target).or_default().entry(data.source.epoch).or_default() += n_new;
+        known.count(data.source.epoch, n_new);
         self.by_use.remove(&(voters.used, data_root));
         self.by_use.insert((self.now, data_root));
         voters.used = self.now;
@@ -115,7 +160,7 @@ impl SeenVotes {
             if let Some(voters) = self.by_data.remove(&oldest) {
                 self.n_votes -= voters.members.len();
                 self.n_forgotten += voters.members.len() as u64;
-                self.forget_target(voters.target, oldest);
+                self.forget_data_of(voters.target);
             }
         }
     }
@@ -124,13 +169,16 @@ impl SeenVotes {
         self.n_votes
     }
 
-    fn forget_target(&mut self, target: Epoch, data_root: Root) {
-        if let Some(roots) = self.by_target.get_mut(&target) {
-            roots.retain(|root| *root != data_root);
-            if roots.is_empty() {
-                self.by_target.remove(&target);
-                self.by_source.remove(&target);
-            }
+    /// One of the target's data is no longer in `by_data`. Its root leaves the list with many others, so that forgetting a flood of data takes
+    /// no longer than it took to come.
+    fn forget_data_of(&mut self, target: Epoch) {
+        let Some(known) = self.by_target.get_mut(&target) else { return };
+        known.n_live -= 1;
+        if known.n_live == 0 {
+            self.by_target.remove(&target);
+        } else if known.roots.len() > known.n_live + known.n_live / UNTIDY + UNTIDY {
+            let mut met = HashSet::new();
+            known.roots.retain(|root| self.by_data.contains_key(root) && met.insert(*root));
         }
     }
 }
@@ -164,6 +212,11 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.entries.contains_key(key)
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.order.clear();
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.entries.insert(key, value).is_none() {
             self.order.push_back(key);
@@ -180,6 +233,8 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
 mod tests {
     use super::*;
 
+    const AT: UnixNs = UnixNs(5);
+
     fn validators(range: std::ops::Range<u64>) -> Vec<ValidatorIndex> {
         range.map(ValidatorIndex::new).collect()
     }
@@ -187,6 +242,45 @@ mod tests {
     fn data(target: Epoch) -> AttestationData {
         let target = consensus::Checkpoint { epoch: target, root: Root::ZERO };
         AttestationData { target, ..AttestationData::default() }
+    }
+
+    /// One key signs for the current target with source after source: neither memory nor time grows with it, and what is usual stays so.
+    #[test]
+    fn many_sources_of_one_target_are_bounded_and_forgetting_keeps_up() {
+        let mut seen = SeenVotes::new(1_000_000, 1000);
+        let target = Epoch::new(1 << 20);
+        let with_source = |source: u64| {
+            let source = consensus::Checkpoint { epoch: Epoch::new(source), root: Root::ZERO };
+            AttestationData { source, ..data(target) }
+        };
+        let root = |n: u64| Root::from(consensus::sha256(&n.to_be_bytes()));
+        for source in 0..5000 {
+            seen.tick();
+            seen.insert(root(source), &with_source(source), &validators(7..8), UnixNs(0));
+            if source % 100 == 0 {
+                let start = 10 + source;
+                seen.insert(Root::ZERO, &with_source((1 << 20) - 1), &validators(start..start + 100), UnixNs(0));
+            }
+        }
+        let known = &seen.by_target[&target];
+        assert!(known.sources.len() <= MAX_SOURCES, "{} sources", known.sources.len());
+        assert!(known.n_live == 1000 && known.roots.len() <= 1000 + 1000 / UNTIDY + UNTIDY + 1, "{} roots", known.roots.len());
+        assert!(!seen.is_unusual_source(target, Epoch::new((1 << 20) - 1)));
+        assert!(seen.is_unusual_source(target, Epoch::new(4999)) && seen.is_unusual_source(target, Epoch::new(0)));
+        // What is remembered is compared with, what was forgotten is not.
+        assert!(seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
+        assert!(!seen.covers(root(0), &validators(7..8)) && seen.covers(root(4999), &validators(7..8)));
+        for source in 0..2000 {
+            seen.tick();
+            seen.insert(
+                root(source),
+                &AttestationData { source: with_source(source).source, ..data(Epoch::new(5)) },
+                &validators(8..9),
+                UnixNs(0),
+            );
+        }
+        assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_live < 2);
+        assert!(!seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
     }
 
     #[test]
@@ -197,10 +291,10 @@ mod tests {
             let source = consensus::Checkpoint { epoch: Epoch::new(source), root: Root::ZERO };
             AttestationData { source, ..data(target) }
         };
-        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(0..63));
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(0..63), AT);
         assert!(!seen.is_unusual_source(target, Epoch::new(5)), "too few to tell");
-        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(63..200));
-        seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220));
+        seen.insert(Root::repeat_byte(1), &with_source(6), &validators(63..200), AT);
+        seen.insert(Root::repeat_byte(2), &with_source(5), &validators(200..220), AT);
         let unusual = [4, 5, 6].map(|source| seen.is_unusual_source(target, Epoch::new(source)));
         assert_eq!(unusual, [true, false, false]);
         assert!(seen.voted_otherwise(Root::repeat_byte(2), target, ValidatorIndex::new(0)));
@@ -213,12 +307,12 @@ mod tests {
         let mut seen = SeenVotes::new(100, 2);
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         seen.tick();
-        seen.insert(a, &data(Epoch::new(1)), &validators(0..10));
+        seen.insert(a, &data(Epoch::new(1)), &validators(0..10), AT);
         seen.tick();
-        seen.insert(b, &data(Epoch::new(1)), &validators(0..10));
+        seen.insert(b, &data(Epoch::new(1)), &validators(0..10), AT);
         seen.tick();
         assert!(seen.covers(a, &validators(3..5)));
-        seen.insert(c, &data(Epoch::new(1)), &validators(0..1));
+        seen.insert(c, &data(Epoch::new(1)), &validators(0..1), AT);
         assert!(seen.covers(a, &validators(0..10)));
         assert!(!seen.covers(b, &validators(0..1)));
         assert!(!seen.covers(a, &validators(9..11)));
@@ -227,11 +321,27 @@ mod tests {
     }
 
     #[test]
+    fn of_two_messages_of_a_batch_the_earlier_one_came_first() {
+        let mut seen = SeenVotes::new(100, 2);
+        let (root, target) = (Root::repeat_byte(1), Epoch::new(1));
+        seen.tick();
+        seen.insert(root, &data(target), &validators(0..4), UnixNs(10));
+        seen.insert(root, &data(target), &validators(3..5), UnixNs(8));
+        let first = |seen: &SeenVotes, range, at| seen.came_first(root, &validators(range), UnixNs(at));
+        assert!(first(&seen, 0..5, 9) && first(&seen, 4..9, 7) && !first(&seen, 0..5, 10));
+        assert!(!first(&seen, 3..5, 8) && !first(&seen, 6..9, 1), "not earlier; nobody's");
+        seen.tick();
+        seen.insert(root, &data(target), &validators(0..6), UnixNs(20));
+        assert!(!first(&seen, 0..5, 1), "proven in an earlier batch");
+        assert!(first(&seen, 0..6, 19));
+    }
+
+    #[test]
     fn votes_are_bounded_as_well() {
         let mut seen = SeenVotes::new(15, 100);
         for i in 0..20u8 {
             seen.tick();
-            seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4));
+            seen.insert(Root::repeat_byte(i), &data(Epoch::new(u64::from(i))), &validators(0..4), AT);
             assert!(seen.len() <= 15);
         }
         assert!(seen.covers(Root::repeat_byte(19), &validators(0..4)));
@@ -244,14 +354,14 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(Root::repeat_byte);
         let (target, other) = (Epoch::new(7), Epoch::new(8));
         seen.tick();
-        seen.insert(a, &data(target), &validators(0..10));
+        seen.insert(a, &data(target), &validators(0..10), AT);
         assert!(!seen.votes_twice(a, target, &validators(0..10)));
         assert!(seen.votes_twice(b, target, &validators(9..12)));
         assert!(!seen.votes_twice(b, target, &validators(10..12)));
         assert!(!seen.votes_twice(b, other, &validators(0..10)));
         seen.tick();
-        seen.insert(b, &data(other), &validators(0..1));
-        seen.insert(c, &data(other), &validators(1..2));
+        seen.insert(b, &data(other), &validators(0..1), AT);
+        seen.insert(c, &data(other), &validators(1..2), AT);
         assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
         assert_eq!(seen.by_target.len(), 1);
     }

@@ -6,7 +6,7 @@
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
-use consensus::{AttestationData, Root, SingleAttestation, Slot, ValidatorIndex};
+use consensus::{AttestationData, Epoch, Root, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
@@ -14,6 +14,20 @@ const DATA_LEN: usize = 128;
 const SINGLE_DATA: usize = 16;
 /// In a `SignedAggregateAndProof`: offset 4, signature 96, index 8, offset 4, selection proof 96, offset 4.
 const AGGREGATE_DATA: usize = 212;
+/// In an `Attestation` by bits: offset 4.
+const BITS_DATA: usize = 4;
+/// In an `AttesterSlashing`: two offsets of 4, then the first side's own.
+const ACCUSED_DATA: usize = 12;
+/// In a `SignedBeaconBlock`: offset 4, signature 96, slot 8.
+const BLOCK_PROPOSER: usize = 108;
+/// In a `BlobSidecar`: index 8, blob, commitment and proof 48 each, then the header's slot 8.
+const BLOB_SIDECAR_PROPOSER: usize = 8 + 131_072 + 96 + 8;
+/// In a `DataColumnSidecar`: index 8, three offsets of 4, then the header's slot 8.
+const COLUMN_SIDECAR_PROPOSER: usize = 28;
+/// In a `PayloadAttestationMessage`: index 8, block root 32.
+const PAYLOAD_VOTE_SLOT: usize = 40;
+/// In a `SignedExecutionPayloadBid`: offset 4, signature 96, four roots, fee recipient 20, gas limit 8, builder 8.
+const PAYLOAD_BID_SLOT: usize = 4 + 96 + 4 * 32 + 36;
 /// Roots of data kept at hand: a slot has a few, and floods are not to grow it.
 const MAX_ROOTS: usize = 4096;
 
@@ -22,12 +36,25 @@ const MAX_ROOTS: usize = 4096;
 pub enum Triage {
     /// All it says is proven: nothing to do, whoever sent it.
     Known,
-    /// Contradicts something proven, or could: another source than the others of its target, a target that is not about now.
+    /// Contradicts something proven, or could. Of a single vote its validator's history decides ([`Glance`]); where that says nothing,
+    /// and of aggregates, whose members are not known yet: a source that hardly any other vote for its target has, a target that is not
+    /// about now.
     Contradiction,
     /// A block, a header, a slashing operation: few, and others wait for them.
     Context,
     /// One of thousands.
     Ordinary,
+}
+
+/// What a validator's history says at a glance about a vote in its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Glance {
+    /// It is known, or contradicts nothing, or nothing is known of the validator.
+    Fits,
+    /// It contradicts a stored vote.
+    Contradicts,
+    /// Older than what can be looked at in no time.
+    Unclear,
 }
 
 /// Hash-tree-roots of data met lately, by their bytes.
@@ -50,8 +77,16 @@ impl DataRoots {
 }
 
 impl Verifier {
-    /// What this message would be. `now`: by the clock that messages are told early and late by.
-    pub fn triage(&mut self, message: &RawMessage, slots_per_epoch: u64, now: Slot) -> Triage {
+    /// What this message would be. `now`: by the clock that messages are told early and late by. `history`: what is stored of a
+    /// validator, asked about a vote in its name for data with this root.
+    pub fn triage(
+        &mut self,
+        message: &RawMessage,
+        slots_per_epoch: u64,
+        now: Slot,
+        history: impl Fn(ValidatorIndex, &AttestationData, Root) -> Glance,
+    ) -> Triage {
+        let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
         match message.kind {
             MessageKind::Block
             | MessageKind::Header
@@ -63,16 +98,29 @@ impl Verifier {
                 let Some(data) = data_bytes(&message.bytes, SINGLE_DATA) else { return Triage::Ordinary };
                 let (root, data) = self.roots.of(data);
                 let voter = ValidatorIndex::new(number(&message.bytes, 8));
-                self.triage_vote(root, &data, Some(voter), slots_per_epoch, now)
+                if self.votes.covers(root, &[voter]) {
+                    return Triage::Known;
+                }
+                if self.votes.voted_otherwise(root, data.target.epoch, voter) {
+                    return Triage::Contradiction;
+                }
+                match history(voter, &data, root) {
+                    Glance::Fits => Triage::Ordinary,
+                    Glance::Contradicts => Triage::Contradiction,
+                    Glance::Unclear => self.triage_data(&data, epoch),
+                }
             }
             MessageKind::Aggregate => match data_bytes(&message.bytes, AGGREGATE_DATA) {
                 Some(data) => {
-                    let (root, data) = self.roots.of(data);
-                    self.triage_vote(root, &data, None, slots_per_epoch, now)
+                    let (_, data) = self.roots.of(data);
+                    self.triage_data(&data, epoch)
                 }
                 None => Triage::Ordinary,
             },
-            MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Triage::Ordinary,
+            MessageKind::Attestation { .. }
+            | MessageKind::AttestationByBits
+            | MessageKind::PayloadAttestation
+            | MessageKind::PayloadBid => Triage::Ordinary,
         }
     }
 
@@ -81,30 +129,66 @@ impl Verifier {
         self.reputes.of(peer)
     }
 
-    fn triage_vote(
-        &mut self,
-        root: Root,
-        data: &AttestationData,
-        voter: Option<ValidatorIndex>,
-        slots_per_epoch: u64,
-        now: Slot,
-    ) -> Triage {
+    /// Of votes by nobody in particular.
+    fn triage_data(&self, data: &AttestationData, now: Epoch) -> Triage {
         let target = data.target.epoch;
-        if let Some(voter) = voter {
-            if self.votes.covers(root, &[voter]) {
-                return Triage::Known;
-            }
-            if self.votes.voted_otherwise(root, target, voter) {
-                return Triage::Contradiction;
-            }
-        }
-        let epoch = now.as_u64() / slots_per_epoch.max(1);
-        let about_now = target.as_u64() <= epoch.saturating_add(1) && epoch <= target.as_u64().saturating_add(1);
+        let about_now = target <= now.saturating_add(1) && now <= target.saturating_add(1);
         if !about_now || self.votes.is_unusual_source(target, data.source.epoch) {
             return Triage::Contradiction;
         }
         Triage::Ordinary
     }
+}
+
+/// The greatest validator index that a message names in the clear; `None` for votes by bits and for what is too short.
+/// Nothing is checked here.
+pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
+    let at = match message.kind {
+        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => 8,
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
+        MessageKind::AttesterSlashing => return greatest_accused(&message.bytes),
+        // The slot, then the proposer.
+        MessageKind::Header | MessageKind::ProposerSlashing => 8,
+        MessageKind::Block => BLOCK_PROPOSER,
+        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER,
+        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER,
+        MessageKind::PayloadAttestation => 0,
+        // Signed by a builder, whose index counts elsewhere.
+        MessageKind::PayloadBid => return None,
+    };
+    u64_at(&message.bytes, at)
+}
+
+/// The slot that a message says it is about; of a slashing operation its first side's. `None` if it is too short to say.
+/// Nothing is checked here.
+pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
+    let at = match message.kind {
+        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => SINGLE_DATA,
+        MessageKind::Attestation { .. } | MessageKind::AttestationByBits => BITS_DATA,
+        MessageKind::Aggregate => AGGREGATE_DATA,
+        MessageKind::AttesterSlashing => ACCUSED_DATA,
+        MessageKind::Header | MessageKind::ProposerSlashing => 0,
+        MessageKind::Block => BLOCK_PROPOSER - 8,
+        MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
+        MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
+        MessageKind::PayloadAttestation => PAYLOAD_VOTE_SLOT,
+        MessageKind::PayloadBid => PAYLOAD_BID_SLOT,
+    };
+    u64_at(&message.bytes, at).map(Slot::new)
+}
+
+/// Of both sides of an attester slashing: lists of 8 bytes each behind data and signature.
+fn greatest_accused(bytes: &[u8]) -> Option<u64> {
+    const INDICES: usize = 4 + DATA_LEN + 96;
+    let offset = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
+    let (first, second) = (offset(0)?, offset(4)?);
+    let sides = [bytes.get(first..second)?, bytes.get(second..)?];
+    let indices = sides.into_iter().filter_map(|side| side.get(INDICES..)).flat_map(|list| list.as_chunks::<8>().0);
+    indices.map(|index| u64::from_le_bytes(*index)).max()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
 fn data_bytes(bytes: &[u8], at: usize) -> Option<[u8; DATA_LEN]> {
@@ -120,7 +204,7 @@ fn root_at(bytes: &[u8], at: usize) -> Root {
 }
 
 fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
-    let checkpoint = |at| consensus::Checkpoint { epoch: consensus::Epoch::new(number(bytes, at)), root: root_at(bytes, at + 8) };
+    let checkpoint = |at| consensus::Checkpoint { epoch: Epoch::new(number(bytes, at)), root: root_at(bytes, at + 8) };
     AttestationData {
         slot: Slot::new(number(bytes, 0)),
         index: consensus::CommitteeIndex::new(number(bytes, 8)),
@@ -133,7 +217,51 @@ fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{Checkpoint, CommitteeIndex, Epoch, SignatureBytes};
+    use consensus::{Checkpoint, CommitteeIndex, SignatureBytes};
+
+    fn message(kind: MessageKind, bytes: Vec<u8>) -> RawMessage {
+        let origin = crate::Origin { source: crate::SourceKind::Gossip, peer: None, fork: None };
+        RawMessage { origin, kind, received_at: crate::UnixNs(0), bytes, ticket: None }
+    }
+
+    #[test]
+    fn who_is_named_is_read_where_it_stands() {
+        use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
+        let named = |kind, bytes: &[u8]| greatest_index_named(&message(kind, bytes.to_vec()));
+        let side = |indices: &[u64]| IndexedAttestation {
+            attesting_indices: indices.iter().copied().map(ValidatorIndex::new).collect(),
+            data: AttestationData::default(),
+            signature: SignatureBytes::ZERO,
+        };
+        let slashing = AttesterSlashing { attestation_1: side(&[3, 900]), attestation_2: side(&[3, 5]) }.to_ssz();
+        assert_eq!(named(MessageKind::AttesterSlashing, &slashing), Some(900));
+        let header = BeaconBlockHeader { proposer_index: ValidatorIndex::new(77), ..BeaconBlockHeader::default() };
+        let signed = SignedBeaconBlockHeader { message: header, signature: SignatureBytes::ZERO };
+        let operation = ProposerSlashing { signed_header_1: signed, signed_header_2: signed }.to_ssz();
+        assert_eq!(named(MessageKind::ProposerSlashing, &operation), Some(77));
+        assert_eq!(named(MessageKind::Header, &signed.to_ssz()), Some(77));
+        let mut block = vec![0u8; 400];
+        block[108] = 9;
+        block[100] = 8;
+        assert_eq!(named(MessageKind::Block, &block), Some(9));
+        let about = |kind, bytes: &[u8]| slot_claimed(&message(kind, bytes.to_vec())).map(Slot::as_u64);
+        assert_eq!(about(MessageKind::Block, &block), Some(8));
+        let data = AttestationData { slot: Slot::new(6), ..AttestationData::default() };
+        let side = IndexedAttestation { data, ..side(&[3]) };
+        let slashing = AttesterSlashing { attestation_1: side.clone(), attestation_2: side }.to_ssz();
+        assert_eq!(about(MessageKind::AttesterSlashing, &slashing), Some(6));
+        assert_eq!(about(MessageKind::Header, &signed.to_ssz()), Some(0));
+        // Nothing is read beyond the end, whatever the offsets say.
+        let kinds = [MessageKind::AttesterSlashing, MessageKind::Block, MessageKind::Header, MessageKind::Aggregate];
+        for kind in kinds.into_iter().chain([MessageKind::BlobSidecar { index: 0 }, MessageKind::DataColumnSidecar { index: 0 }])
+        {
+            for length in [0, 7, 15] {
+                assert_eq!(named(kind, &vec![0xff; length]), None);
+                assert!(length > 8 || about(kind, &vec![0xff; length]).is_none());
+            }
+        }
+        assert_eq!(named(MessageKind::AttesterSlashing, &[0xff; 500]), None);
+    }
 
     #[test]
     fn data_is_read_where_it_stands() {

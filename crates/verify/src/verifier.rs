@@ -5,13 +5,15 @@
 //! 3. votes by bits: aggregates, attestations inside blocks, single votes before Electra, and those parked that the chain's news may help.
 //!    First those whose committees are certain; then the others, candidate by candidate.
 //!
-//! Each in a file of its own beside this one.
+//! Then what no rule punishes (Gloas). Each in a file of its own beside this one.
 
 mod blocks;
 mod by_bits;
 mod named;
+mod statements;
+mod strangers;
 
-use crate::batch::{Judged, Judgement, Method, prove};
+use crate::batch::{Harvest, Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
@@ -23,12 +25,16 @@ use crate::triage::DataRoots;
 use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
 use blocks::{BlockJob, HeaderJob};
 use chain::Chain;
-use consensus::{Network, Root, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{Network, Root, ShufflingId, SignatureBytes, Slot, ValidatorIndex};
 use named::SlashingJob;
 use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
+use statements::StatementJob;
 use std::collections::HashMap;
+use strangers::Strangers;
 
+/// Shufflings remembered as confirmed: more than the chain keeps.
+const CONFIRMED: usize = 256;
 /// Messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -51,9 +57,16 @@ pub struct Verifier {
     /// The first proven block of each slot and proposer: a second one is not passed on.
     first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
+    /// Proven statements by who says what, with the one signature that is valid.
+    statements: Recent<Root, SignatureBytes>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
     ballots: Recent<Root, ()>,
+    /// Shufflings in which most of some committees were proven to have signed: such a one is right, however old the registry behind it.
+    confirmed: Recent<ShufflingId, ()>,
     parking: Parking,
+    /// Slashing operations of blocks that name validators the registry lacks.
+    strangers: Strangers,
+    registry_version: u64,
     /// Tries of uncertain votes in this slot, by peer.
     tries: HashMap<PeerBytes, usize>,
     slot: Slot,
@@ -93,6 +106,7 @@ struct Intake {
     slashings: Vec<SlashingJob>,
     named: Vec<Job>,
     by_bits: Vec<Job>,
+    statements: Vec<StatementJob>,
 }
 
 impl Verifier {
@@ -120,8 +134,12 @@ impl Verifier {
             blocks: Recent::new(config.remembered_roots),
             first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
+            statements: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
+            confirmed: Recent::new(CONFIRMED),
             parking: Parking::new(config.parking),
+            strangers: Strangers::default(),
+            registry_version: 0,
             tries: HashMap::new(),
             slot: Slot::new(0),
             generation: 0,
@@ -129,9 +147,9 @@ impl Verifier {
         }
     }
 
-    /// Changes how singles are proven: sums when more comes in than can be proven one by one.
-    pub fn set_singles(&mut self, singles: crate::SinglesProof) {
-        self.method.singles = singles;
+    /// While more comes in than can be proven for forwarding, singles are proven in sums, at a third of the price.
+    pub fn set_pressed(&mut self, pressed: bool) {
+        self.method.singles = if pressed { crate::SinglesProof::Sums } else { self.config.singles };
     }
 
     /// Judges a batch. `now`: the time by which messages expire and by which "early" and "late" are told for forwarding; in a
@@ -143,9 +161,16 @@ impl Verifier {
         self.votes.tick();
         let new_slot = self.turn_to(&network, now, &mut ledger);
         let mut intake = self.read(&network, batch, now, &mut ledger);
+        if chain.registry().version() != self.registry_version {
+            self.registry_version = chain.registry().version();
+            // Who signed by bits may be others than it was taken for.
+            self.forgeries.clear();
+            intake.slashings.extend(self.strangers.take());
+        }
         self.prove_blocks(chain, &mut intake, now, &mut ledger);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
+        self.prove_statements(chain, intake.statements, &mut ledger);
         ledger.close()
     }
 
@@ -158,12 +183,20 @@ impl Verifier {
         for job in self.parking.take_if(|_| true) {
             ledger.settle(job.item, Outcome::Expired);
         }
+        for job in self.strangers.take() {
+            ledger.settle(job.item, Outcome::UnknownValidator);
+        }
         ledger.close()
     }
 
     /// Messages that wait: `received = final outcomes + parked`.
     pub fn parked(&self) -> usize {
         self.parking.n_messages()
+    }
+
+    /// When the message or part of one that waits longest came; a crash loses what waits. Looks at everything parked.
+    pub fn parked_since(&self) -> Option<UnixNs> {
+        self.parking.waits_since()
     }
 
     pub fn stats(&self) -> VerifierStats {
@@ -221,6 +254,9 @@ impl Verifier {
                 Ok((Decoded::ProposerSlashing(slashing, fork), _)) => {
                     intake.slashings.push(SlashingJob::proposer(item, heard, slashing, fork, None));
                 }
+                Ok((Decoded::Statement(statement, signature), _)) => {
+                    intake.statements.push(StatementJob { item, heard, statement, signature });
+                }
                 Ok((Decoded::Vote(ballot), data_root)) => intake.take_vote(item, heard, ballot, data_root, n_bytes, now),
             }
         }
@@ -240,15 +276,16 @@ impl Verifier {
         }
         for claim in judged.proven() {
             if let Some((data_root, data)) = claim.vote() {
-                self.votes.insert(data_root, data, claim.members());
+                self.votes.insert(data_root, data, claim.members(), claim.arrival());
             }
             if let Some((root, signature)) = claim.proposal_root() {
                 self.proposals.insert(root, signature);
             }
         }
-        let (votes, proposals) = judged.harvest();
+        let Harvest { votes, proposals, statements } = judged.harvest();
         ledger.verified.votes.extend(votes);
         ledger.verified.proposals.extend(proposals);
+        ledger.verified.statements.extend(statements);
         judged
     }
 }
@@ -257,7 +294,11 @@ impl Verifier {
 fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
     let root = match &decoded {
         Decoded::Vote(ballot) => ballot.data().root(),
-        Decoded::Block(..) | Decoded::Header(_) | Decoded::AttesterSlashing(..) | Decoded::ProposerSlashing(..) => Root::ZERO,
+        Decoded::Block(..)
+        | Decoded::Header(_)
+        | Decoded::AttesterSlashing(..)
+        | Decoded::ProposerSlashing(..)
+        | Decoded::Statement(..) => Root::ZERO,
     };
     (decoded, root)
 }

@@ -8,7 +8,9 @@ use common::{Capture, captures};
 use consensus::{ForkName, SignedAggregate, SingleAttestation, ValidatorIndex};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use verify::{MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verified, Verifier, VerifyConfig};
+use verify::{
+    Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verified, Verifier, VerifyConfig,
+};
 
 fn named(name: &str) -> Option<Capture> {
     captures().into_iter().find(|capture| capture.name == name)
@@ -51,6 +53,8 @@ fn no_bytes_make_it_panic() {
         MessageKind::ProposerSlashing,
         MessageKind::BlobSidecar { index: 0 },
         MessageKind::DataColumnSidecar { index: 1 },
+        MessageKind::PayloadAttestation,
+        MessageKind::PayloadBid,
     ];
     for capture in captures() {
         let mut chain = capture.chain();
@@ -192,7 +196,10 @@ fn a_first_look_tells_what_matters() {
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let slots_per_epoch = capture.spec.preset.slots_per_epoch;
-    let look = |verifier: &mut Verifier, message: &RawMessage| verifier.triage(message, slots_per_epoch, single.data.slot);
+    let ask = |verifier: &mut Verifier, message: &RawMessage, history: Glance| {
+        verifier.triage(message, slots_per_epoch, single.data.slot, |_, _, _| history)
+    };
+    let look = |verifier: &mut Verifier, message: &RawMessage| ask(verifier, message, Glance::Fits);
     assert_eq!(look(&mut verifier, &good), Triage::Ordinary);
     verifier.process(&mut chain, vec![good.clone()], good.received_at);
     assert_eq!(look(&mut verifier, &good), Triage::Known);
@@ -205,8 +212,11 @@ fn a_first_look_tells_what_matters() {
     assert_eq!(look(&mut verifier, &other_head), Triage::Contradiction);
     let stranger = changed(|single| single.attester_index = ValidatorIndex::new(single.attester_index.as_u64() ^ 1));
     assert_eq!(look(&mut verifier, &stranger), Triage::Ordinary);
+    let by_history = [Glance::Fits, Glance::Contradicts, Glance::Unclear].map(|glance| ask(&mut verifier, &stranger, glance));
+    assert_eq!(by_history, [Triage::Ordinary, Triage::Contradiction, Triage::Ordinary]);
     let far = changed(|single| single.data.target.epoch = consensus::Epoch::new(1 << 40));
-    assert_eq!(look(&mut verifier, &far), Triage::Contradiction);
+    let by_history = [Glance::Fits, Glance::Unclear].map(|glance| ask(&mut verifier, &far, glance));
+    assert_eq!(by_history, [Triage::Ordinary, Triage::Contradiction]);
     let huge = changed(|single| single.attester_index = ValidatorIndex::MAX);
     assert_eq!(look(&mut verifier, &huge), Triage::Ordinary);
     let block = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();

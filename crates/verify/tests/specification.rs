@@ -75,6 +75,7 @@ fn gossip_messages() {
         "networking/gossip_beacon_aggregate_and_proof",
         "networking/gossip_attester_slashing",
         "networking/gossip_proposer_slashing",
+        "networking/gossip_payload_attestation_message",
     ];
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for case in cases(&handlers) {
@@ -120,7 +121,9 @@ fn gossip_messages() {
         println!("{n:5} {what}");
     }
     let accepted = |topic: &str| counts.get(&format!("{topic} valid: proven Accept")).copied().unwrap_or_default();
-    for topic in handlers.iter().filter_map(|handler| handler.rsplit("gossip_").next()) {
+    // Who sits in the payload-timeliness committee is not known, so of these nothing is passed on.
+    let others = handlers.iter().filter(|handler| !handler.ends_with("payload_attestation_message"));
+    for topic in others.filter_map(|handler| handler.rsplit("gossip_").next()) {
         assert!(counts.is_empty() || accepted(topic) > 0, "{topic}: nothing valid may be forwarded");
     }
 }

@@ -107,16 +107,18 @@ impl KillSwitch {
 
     async fn order(&self, order: Order<'_>, now: Time) -> Report {
         let started = Instant::now();
+        let mut last_failure = None;
         let acting = async {
             match &self.action {
                 Action::Command { program, arguments } => exec::run(program, arguments, &order).await,
-                Action::Call(webhook) => call::call(webhook, &order, now).await,
+                Action::Call(webhook) => call::call(webhook, &order, now, self.timeout / 4, &mut last_failure).await,
             }
         };
-        let result = match tokio::time::timeout(self.timeout, acting).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("{} was not done within {:?} and was broken off", self.place(), self.timeout)),
-        };
+        let ended = tokio::time::timeout(self.timeout, acting).await;
+        let result = ended.unwrap_or_else(|_| {
+            let why = last_failure.map_or(String::new(), |reason| format!("; last: {reason}"));
+            Err(format!("{} was not done within {:?} and was broken off{why}", self.place(), self.timeout))
+        });
         Report { took: started.elapsed(), result }
     }
 }

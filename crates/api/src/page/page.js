@@ -73,6 +73,7 @@ function link(href, text, label) {
 }
 
 function show(seq, finding) {
+  noteFinding(finding);
   const row = element("tr");
   row.dataset.kind = finding.kind;
   row.dataset.validator = finding.validator ? finding.validator.index : "";
@@ -86,6 +87,7 @@ function show(seq, finding) {
   cell(element("span", finding.severity, finding.severity));
   cell(grouped(finding.slot));
   const labels = finding.validator ? finding.validator.labels : [];
+  row.dataset.labels = "\n" + labels.join("\n") + "\n";
   cell(finding.validator ? finding.validator.index + (labels.length ? ` (${labels.join(", ")})` : "") : "–");
   cell(finding.sources.join(", "));
   cell(finding.included ? `included in ${finding.included.slot}` : (finding.punishable ?? "–").replaceAll("_", " "));
@@ -111,6 +113,7 @@ const cards = new Map();
 
 // One card for each incident, the latest change first; closed ones go last.
 function showIncident(incident) {
+  noteIncident(incident);
   const card = element("article", undefined, `card ${incident.severity} ${incident.state}`);
   const title = element("h3");
   title.append(link("v1/incidents/" + incident.id, incident.kind.replaceAll("_", " "), `${incident.kind}, the incident`));
@@ -139,7 +142,10 @@ function showIncident(incident) {
 function wanted(row) {
   const kind = by("kind").value;
   const validator = by("validator").value.trim();
-  return (!kind || row.dataset.kind === kind) && (!validator || row.dataset.validator === validator);
+  const label = by("label").value.trim();
+  return (!kind || row.dataset.kind === kind)
+    && (!validator || row.dataset.validator === validator)
+    && (!label || row.dataset.labels.includes("\n" + label + "\n"));
 }
 
 function filter() {
@@ -163,7 +169,9 @@ async function begin() {
     const now = await status();
     loadedAt = now.findings;
     listen(Math.max(0, now.findings - SHOWN_AT_START));
-    setInterval(() => status().catch(() => live("wait", "reconnecting")), STATUS_EVERY_MS);
+    const look = () => Promise.all([status(), watched()]).catch(() => live("wait", "reconnecting"));
+    setInterval(look, STATUS_EVERY_MS);
+    await watched();
   } catch {
     live("bad", "not reached, trying again");
     setTimeout(begin, STATUS_EVERY_MS);
@@ -172,4 +180,5 @@ async function begin() {
 
 by("kind").addEventListener("change", filter);
 by("validator").addEventListener("input", filter);
+by("label").addEventListener("input", filter);
 begin();

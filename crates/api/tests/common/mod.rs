@@ -34,10 +34,10 @@ pub struct Api {
 
 impl Api {
     pub async fn start() -> Self {
-        Self::start_with(api::HEADER_TIMEOUT).await
+        Self::start_with(api::HEADER_TIMEOUT, api::OwnKeys::Shown).await
     }
 
-    pub async fn start_with(header_timeout: std::time::Duration) -> Self {
+    pub async fn start_with(header_timeout: std::time::Duration, own_keys: api::OwnKeys) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), NETWORK).unwrap();
@@ -57,6 +57,7 @@ impl Api {
             max_connections: MAX_CONNECTIONS,
             header_timeout,
             watch: Arc::new(TestKeys),
+            own_keys,
         };
         let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
@@ -214,5 +215,9 @@ impl api::WatchSource for TestKeys {
         let first = after.map_or(0, |after| after.as_u64() + 1);
         let matching: Vec<_> = (first..25).map(key).filter(|key| key.missed_in_a_row >= wanted.missed_in_a_row).collect();
         api::WatchPage { has_more: matching.len() > limit, keys: matching.into_iter().take(limit).collect() }
+    }
+
+    fn is_private(&self, label: &str) -> bool {
+        label.starts_with("group=")
     }
 }

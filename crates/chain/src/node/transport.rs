@@ -119,6 +119,25 @@ impl NodeError {
         }
     }
 
+    /// A node has looked at what it was handed and does not want it: repeating changes nothing. Wrong credentials and missing endpoints
+    /// are the node's affair, not the content's.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 400 | 409 | 413 | 422),
+            Self::AllFailed { last, errors, .. } => last.is_refusal() || errors.iter().any(Self::is_refusal),
+            _ => false,
+        }
+    }
+
+    /// A node failed over what it was handed; that may be its own trouble, or the content's.
+    pub fn is_breakdown(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status >= 500 && *status != 503,
+            Self::AllFailed { last, errors, .. } => last.is_breakdown() || errors.iter().any(Self::is_breakdown),
+            _ => false,
+        }
+    }
+
     /// The node does not know this path, method or media type.
     pub(super) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Status { status: 404 | 405 | 406 | 415 | 501, .. })

@@ -13,6 +13,25 @@ use crate::args::BenchIndex;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// What programs rely on.
+const INDEX_FIELDS: [&str; 15] = [
+    "validators",
+    "epochs",
+    "votes",
+    "cpu_seconds",
+    "cpu_seconds_per_epoch",
+    "votes_per_cpu_second",
+    "growth_bytes_per_epoch",
+    "written_bytes_per_epoch",
+    "peak_rss_bytes",
+    "reopen_wall_seconds",
+    "late_vote_p99_us",
+    "offender_vote_p99_us",
+    "found",
+    "missed",
+    "false",
+];
+
 /// One JSON object on stdout; progress on stderr where that is a terminal.
 pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     let options = index::bench::Options {
@@ -37,15 +56,31 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
         report.compared = index::bench::compare(&options, &variants)?;
     }
     bar.finish_and_clear();
-    print_report(&report, args.json)?;
+    // What is compared was asked for.
+    let details = args.details || !report.compared.is_empty();
+    print_report(&report, &INDEX_FIELDS, Form { json: args.json, details })?;
     Ok(0)
 }
 
-fn print_report(report: &impl serde::Serialize, on_one_line: bool) -> anyhow::Result<()> {
-    if on_one_line {
-        println!("{}", serde_json::to_string(report)?);
-    } else {
+/// How a report is printed.
+#[derive(Clone, Copy)]
+struct Form {
+    /// On one line, for programs: the fields that they rely on.
+    json: bool,
+    /// With everything else that was measured.
+    details: bool,
+}
+
+/// For people all fields, one a line; with `--json` one line with those of `contract`, unless more is asked for.
+fn print_report(report: &impl serde::Serialize, contract: &[&str], form: Form) -> anyhow::Result<()> {
+    let mut fields = serde_json::to_value(report)?;
+    if !form.json {
         println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
     }
+    if let Some(fields) = fields.as_object_mut().filter(|_| !form.details) {
+        fields.retain(|field, _| contract.contains(&field.as_str()));
+    }
+    println!("{fields}");
     Ok(())
 }

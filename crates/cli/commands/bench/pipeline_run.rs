@@ -5,7 +5,7 @@
 
 use super::load::{Place, write, write_keys};
 use super::parts::{Files, Part, Running};
-use super::print_report;
+use super::{Form, print_report};
 use crate::args::{BenchPipeline, Over, Runs};
 use crate::exit::{FAILED, Usage};
 use anyhow::Context as _;
@@ -18,6 +18,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Each of them sends everything.
 const PUBLISHERS: usize = 2;
+
+/// What programs rely on.
+const FIELDS: [&str; 12] = [
+    "slots",
+    "messages",
+    "wall_seconds",
+    "realtime_factor",
+    "cpu_seconds",
+    "latency_ms",
+    "peak_rss_bytes",
+    "outcomes",
+    "shed",
+    "found",
+    "missed",
+    "false",
+];
 
 #[derive(Serialize)]
 struct Report {
@@ -53,6 +69,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         n_forgers: args.forgers,
         junk_percent: args.junk,
         offenders: args.offenders,
+        surrounders: args.surrounders,
     };
     let place = Place::new(args.data_dir.as_deref())?;
     let files = Files {
@@ -92,7 +109,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         published = publisher.map(Running::published).transpose()?;
     }
     let report = report(unpaced, paced, published);
-    print_report(&report, args.json)?;
+    print_report(&report, &FIELDS, Form { json: args.json, details: args.details })?;
     Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
 }
 

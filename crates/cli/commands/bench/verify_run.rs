@@ -1,7 +1,7 @@
 //! `slashwatch bench verify`.
 
 use super::load::{Place, write_keys};
-use super::print_report;
+use super::{Form, print_report};
 use crate::args::BenchVerify;
 use crate::exit::Usage;
 use chain::{Chain, PubkeyCache};
@@ -12,6 +12,8 @@ use sources::intake::Intake;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
+/// What programs rely on.
+const FIELDS: [&str; 4] = ["signatures", "cpu_us_per_signature", "decompress_us", "ratio"];
 /// Slots of an epoch on mainnet: one of them votes.
 const SLOTS: u64 = 32;
 
@@ -39,6 +41,6 @@ pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     let mut chain = Chain::from_state(spec, &state, &mut PubkeyCache::open(&keys)?, &mut |_| ())?;
     drop(state);
     let report = verify::bench::run(&mut chain, &votes, args.distinct_data, &cpu_seconds).map_err(anyhow::Error::msg)?;
-    print_report(&report, args.json)?;
+    print_report(&report, &FIELDS, Form { json: args.json, details: args.details })?;
     Ok(0)
 }

@@ -4,9 +4,8 @@
 use super::catalogue::Draft;
 use super::*;
 use crate::ForkName::{Altair, Bellatrix, Capella, Deneb, Electra, Fulu, Gloas};
-use crate::MAX_VALIDATORS_PER_COMMITTEE;
+use crate::{MAX_PROPOSER_SLASHINGS, MAX_VALIDATORS_PER_COMMITTEE};
 
-const MAX_PROPOSER_SLASHINGS: u64 = 16;
 const MAX_DEPOSITS: u64 = 16;
 const MAX_VOLUNTARY_EXITS: u64 = 16;
 const MAX_BLS_TO_EXECUTION_CHANGES: u64 = 16;
@@ -295,13 +294,13 @@ fn add_builder_messages(d: &mut Draft<'_>) {
 }
 
 fn add_blocks(d: &mut Draft<'_>) {
-    let (attester_slashings, attestations) = if d.since(Electra) { (1, 8) } else { (2, 128) };
+    let attestations = if d.since(Electra) { 8 } else { 128 };
     let mut body = vec![
         ("randao_reveal", signature()),
         ("eth1_data", d.get("Eth1Data")),
         ("graffiti", bytes32()),
         ("proposer_slashings", list(d.get("ProposerSlashing"), d.limit(MAX_PROPOSER_SLASHINGS))),
-        ("attester_slashings", list(d.get("AttesterSlashing"), d.limit(attester_slashings))),
+        ("attester_slashings", list(d.get("AttesterSlashing"), d.limit(d.fork.max_attester_slashings()))),
         ("attestations", list(d.get("Attestation"), d.limit(attestations))),
         ("deposits", list(d.get("Deposit"), d.limit(MAX_DEPOSITS))),
         ("voluntary_exits", list(d.get("SignedVoluntaryExit"), d.limit(MAX_VOLUNTARY_EXITS))),

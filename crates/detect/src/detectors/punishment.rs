@@ -99,6 +99,30 @@ fn punishable_until(waiting: &Waiting, view: &View<'_>) -> Epoch {
 }
 
 impl Punishment {
+    /// Those known of by the end of `slot`.
+    fn tell_blind_spots(&mut self, slot: Slot, per_epoch: u64, out: &mut Vec<Signal>) {
+        let (seen, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.blind).into_iter().partition(|(at, ..)| *at <= slot);
+        self.blind = later;
+        if let Some((_, _, _, why)) = seen.first() {
+            let mut details = Map::new();
+            details.insert("validators".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.1).collect::<Vec<_>>()));
+            details.insert("findings".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.2).collect::<Vec<_>>()));
+            details.insert("why".into(), (*why).into());
+            out.push(Signal::Sighting(Sighting {
+                kind: BLIND_SPOT,
+                key: String::new(),
+                slot,
+                since: slot,
+                severity: Severity::Warning,
+                measure: seen.len() as u64,
+                validators: Some(seen.len() as u64),
+                shared: Vec::new(),
+                details,
+                closes_after: BLIND_SPOT_CLOSES_EPOCHS * per_epoch,
+            }));
+        }
+    }
+
     fn note_unheard(&mut self, finding: &Finding, view: &View<'_>) {
         let only_from_operations = finding.sources.iter().all(|source| source == "slashing_op");
         let Some(subject) = finding.validator.as_ref().filter(|_| only_from_operations && self.unheard.len() < MAX_OPEN) else {
@@ -138,26 +162,7 @@ impl Detector for Punishment {
 
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
-        let (seen, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.blind).into_iter().partition(|(at, ..)| *at <= slot);
-        self.blind = later;
-        if let Some((_, _, _, why)) = seen.first() {
-            let mut details = Map::new();
-            details.insert("validators".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.1).collect::<Vec<_>>()));
-            details.insert("findings".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.2).collect::<Vec<_>>()));
-            details.insert("why".into(), (*why).into());
-            out.push(Signal::Sighting(Sighting {
-                kind: BLIND_SPOT,
-                key: String::new(),
-                slot,
-                since: slot,
-                severity: Severity::Warning,
-                measure: seen.len() as u64,
-                validators: Some(seen.len() as u64),
-                shared: Vec::new(),
-                details,
-                closes_after: BLIND_SPOT_CLOSES_EPOCHS * per_epoch,
-            }));
-        }
+        self.tell_blind_spots(slot, per_epoch, out);
         // Who is slashed or gone meanwhile need not be waited for; asked once an epoch.
         if slot.as_u64().is_multiple_of(per_epoch) {
             self.waiting.retain(|_, waiting| {
@@ -192,6 +197,10 @@ impl Detector for Punishment {
             details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
+    }
+
+    fn finish(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+        self.tell_blind_spots(view.facts.now(), view.network().preset().slots_per_epoch, out);
     }
 
     fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {

@@ -143,6 +143,14 @@ impl IncidentBook {
         }
     }
 
+    /// No slot ends any more: what has changed since the last one did.
+    pub(super) fn finish(&mut self, heard: &mut Heard) {
+        for open in self.open.values_mut().filter(|open| open.dirty) {
+            heard.incidents.push(open.incident.clone());
+            open.dirty = false;
+        }
+    }
+
     fn over(&mut self, incident: Incident, heard: &mut Heard) {
         self.note_closed(place_of(&incident), incident.last_slot);
         heard.announcements.push(self.announcement(&incident, News::Over));

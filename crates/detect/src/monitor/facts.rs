@@ -15,20 +15,28 @@
 //! counted: what many vote for stays. [`MAX_BLOCKS`] blocks; sets of voters take a bit per validator of the registry. Nothing grows with
 //! a number that a message claims.
 
-use super::{Batch, PeerFact};
-use crate::client::{ByClient, Clients, N_CLIENTS};
+mod arrivals;
+mod peers;
+mod slot;
+mod voters;
+
+pub use arrivals::{Ahead, Arrivals, OFFSETS_PER_SLOT};
+pub use peers::PeerView;
+pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
+
+use super::Batch;
+use crate::client::{Clients, N_CLIENTS};
+use arrivals::N_OFFSETS;
 use chain::Chain;
-use consensus::{Checkpoint, Epoch, Network, Root, Slot, ValidatorIndex};
-use std::collections::{BTreeMap, BTreeSet};
+use consensus::{Epoch, Network, Slot, ValidatorIndex};
+use peers::Peers;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use verify::{MessageKind, SourceKind, UnixNs, Vote};
+use voters::{SetKind, Voters};
 
 /// Epochs of slots kept.
 pub const KEPT_EPOCHS: u64 = 4;
-/// Different votes told apart in a slot.
-pub const MAX_TALLIES: usize = 64;
-/// Blocks told apart in a slot.
-pub const MAX_BLOCKS: usize = 16;
 /// Votes that back a block, at least, and as a share of a slot's seats: one in so many.
 const BACKING_VOTES: u64 = 2;
 const BACKING_SHARE: u64 = 50;
@@ -36,150 +44,10 @@ const BACKING_SHARE: u64 = 50;
 const MAX_AHEAD: usize = 32;
 /// Validators named of one distance.
 const MAX_EXAMPLES: usize = 64;
-/// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
-const OWN_TROUBLE: [u64; 2] = [1, 3];
-/// Peers remembered.
-const MAX_PEERS: usize = 4096;
 /// `ATTESTATION_SUBNET_COUNT`.
 pub const N_SUBNETS: usize = 64;
-/// A vote's arrival is told in 24ths of a slot, from one slot before its own to two after.
-pub const OFFSETS_PER_SLOT: usize = 24;
-const N_OFFSETS: usize = 4 * OFFSETS_PER_SLOT;
 /// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`: this much ahead is nobody's trouble.
 pub const DISPARITY_NS: u64 = 500_000_000;
-
-/// A proven block.
-#[derive(Clone, Debug)]
-pub struct BlockFact {
-    pub root: Root,
-    pub parent: Root,
-    pub proposer: ValidatorIndex,
-    /// Position of the client that its graffiti or its proposer's earlier ones name.
-    pub client: usize,
-    /// Nanoseconds after the start of its slot; negative before it.
-    pub offset_ns: i64,
-    pub source: SourceKind,
-    /// Attestations it carries.
-    pub n_attestations: usize,
-}
-
-/// Votes of one slot for the same head, source and target.
-#[derive(Clone, Debug)]
-pub struct Tally {
-    pub head: Root,
-    pub source: Checkpoint,
-    pub target: Checkpoint,
-    pub voters: u64,
-    pub by_client: ByClient,
-}
-
-/// What is known about a slot.
-#[derive(Clone, Debug, Default)]
-pub struct SlotFacts {
-    /// In the order in which they came.
-    pub blocks: Vec<BlockFact>,
-    pub tallies: Vec<Tally>,
-    /// Voters that no tally had room for.
-    pub untallied: u64,
-    /// Validators whose vote for this slot was heard, each once.
-    pub voters: u64,
-    /// Of these, in blocks.
-    pub voters_in_blocks: u64,
-    pub by_client: ByClient,
-    /// Seats; 0 while no committee of the slot is known.
-    pub expected: u64,
-    /// Voters that do not sit there, or of whom it is not known.
-    pub unseated: u64,
-}
-
-/// What came in during a slot.
-#[derive(Clone, Debug)]
-pub struct Arrivals {
-    /// Single votes on subnets, each once.
-    pub singles: u64,
-    /// By subnet, repeats included.
-    pub by_subnet: [u64; N_SUBNETS],
-    /// Gossip votes by how long after the start of their own slot they came, in 24ths of a slot; the first is one slot early
-    /// or more, the last three late or more.
-    pub offsets: [u64; N_OFFSETS],
-    /// Votes for slots that had not begun, by how many slots ahead.
-    pub ahead: BTreeMap<u64, Ahead>,
-    /// Blocks for slots that had not begun.
-    pub blocks_ahead: u64,
-    /// Votes on gossip for an epoch before the previous one.
-    pub old_targets: u64,
-}
-
-/// Votes from the future.
-#[derive(Clone, Debug, Default)]
-pub struct Ahead {
-    pub voters: u64,
-    pub by_client: ByClient,
-    /// The lowest of them.
-    pub examples: BTreeSet<ValidatorIndex>,
-}
-
-impl Default for Arrivals {
-    fn default() -> Self {
-        Self {
-            singles: 0,
-            by_subnet: [0; N_SUBNETS],
-            offsets: [0; N_OFFSETS],
-            ahead: BTreeMap::new(),
-            blocks_ahead: 0,
-            old_targets: 0,
-        }
-    }
-}
-
-impl Arrivals {
-    /// Votes whose offset was noted.
-    pub fn votes(&self) -> u64 {
-        self.offsets.iter().sum()
-    }
-}
-
-/// A connected peer.
-#[derive(Clone, Debug, Default)]
-pub struct PeerView {
-    pub client: usize,
-    /// What it last said, and when.
-    pub head: Option<(Slot, UnixNs)>,
-}
-
-/// A bit per validator.
-#[derive(Debug, Default)]
-struct VoterSet {
-    words: Vec<u64>,
-}
-
-impl VoterSet {
-    /// Whether it was not in. Indices past `limit` are never in.
-    fn insert(&mut self, validator: ValidatorIndex, limit: usize) -> bool {
-        let Some(index) = usize::try_from(validator.as_u64()).ok().filter(|index| *index < limit) else { return false };
-        let (word, bit) = (index / 64, 1u64 << (index % 64));
-        if self.words.len() <= word {
-            self.words.resize(limit.div_ceil(64), 0);
-        }
-        let fresh = self.words[word] & bit == 0;
-        self.words[word] |= bit;
-        fresh
-    }
-
-    fn contains(&self, validator: ValidatorIndex) -> bool {
-        let index = validator.as_u64() as usize;
-        self.words.get(index / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
-    }
-}
-
-/// Which votes a set is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum SetKind {
-    Heard,
-    InBlocks,
-    /// For slots to come, by epoch of arrival.
-    Ahead,
-}
 
 /// Everything detectors share.
 #[derive(Debug)]
@@ -187,11 +55,9 @@ pub struct Facts {
     network: Arc<Network>,
     slots: BTreeMap<Slot, SlotFacts>,
     arrivals: BTreeMap<Slot, Arrivals>,
-    voted: BTreeMap<(Epoch, SetKind), VoterSet>,
+    voted: Voters,
     clients: Clients,
-    peers: BTreeMap<String, PeerView>,
-    /// Who said goodbye for a fault or a shutdown of its own, by the slot in which it did.
-    goodbyes: BTreeMap<Slot, BTreeSet<String>>,
+    peers: Peers,
     /// Slot of the latest arrival.
     now: Slot,
     /// Active validators by epoch, of the last few asked for and by the registry's size: counting them takes a pass over it.
@@ -205,10 +71,9 @@ impl Facts {
             network,
             slots: BTreeMap::new(),
             arrivals: BTreeMap::new(),
-            voted: BTreeMap::new(),
+            voted: Voters::default(),
             clients: Clients::default(),
-            peers: BTreeMap::new(),
-            goodbyes: BTreeMap::new(),
+            peers: Peers::default(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),
             untallied: 0,
@@ -254,7 +119,7 @@ impl Facts {
 
     /// Whether a validator's vote for a slot of this epoch was heard; `None` when that is not remembered.
     pub fn voted(&self, epoch: Epoch, validator: ValidatorIndex) -> Option<bool> {
-        Some(self.voted.get(&(epoch, SetKind::Heard))?.contains(validator))
+        self.voted.contains(epoch, SetKind::Heard, validator)
     }
 
     pub fn clients(&self) -> &Clients {
@@ -263,13 +128,12 @@ impl Facts {
 
     /// Connected peers.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = &PeerView> {
-        self.peers.values()
+        self.peers.connected()
     }
 
     /// Peers that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
     pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
-        let near = self.goodbyes.range(slot.saturating_sub(n.saturating_sub(1))..=slot);
-        near.flat_map(|(_, peers)| peers).collect::<BTreeSet<_>>().len() as u64
+        self.peers.goodbyes(slot.saturating_sub(n.saturating_sub(1)), slot)
     }
 
     /// Slot of the latest arrival.
@@ -295,7 +159,7 @@ impl Facts {
             }
         }
         for news in batch.peers {
-            self.peer(news);
+            self.peers.hear(news, self.network.slot_at(news.at.0));
         }
     }
 
@@ -305,9 +169,8 @@ impl Facts {
         let oldest = evaluated.saturating_sub(kept);
         self.slots = self.slots.split_off(&oldest);
         self.arrivals = self.arrivals.split_off(&oldest);
-        self.goodbyes = self.goodbyes.split_off(&oldest);
-        let oldest = oldest.epoch(self.network.preset());
-        self.voted = self.voted.split_off(&(oldest, SetKind::Heard));
+        self.peers.forget_before(oldest);
+        self.voted.forget_before(oldest.epoch(self.network.preset()));
     }
 
     /// The clock was set back: nothing has arrived later than now, and nothing further ahead is known.
@@ -315,14 +178,14 @@ impl Facts {
         self.now = now;
         let next = now.saturating_add(1);
         drop(self.arrivals.split_off(&next));
-        drop(self.goodbyes.split_off(&next));
+        self.peers.forget_after(now);
         drop(self.slots.split_off(&next.saturating_add(2 * self.network.preset().slots_per_epoch)));
-        drop(self.voted.split_off(&(now.epoch(self.network.preset()).saturating_add(3), SetKind::Heard)));
+        self.voted.forget_after(now.epoch(self.network.preset()).saturating_add(2));
     }
 
     fn block(&mut self, proven: &verify::ProvenBlock, chain: &Chain) {
         let header = &proven.block.signed_header.message;
-        let client = self.clients.learn(header.proposer_index, &proven.block.graffiti, chain);
+        let client = self.clients.learn(&proven.block, chain);
         let heard_in = self.network.slot_at(proven.heard.at.0.saturating_add(DISPARITY_NS));
         if header.slot > heard_in {
             self.arrivals.entry(self.network.slot_at(proven.heard.at.0)).or_default().blocks_ahead += 1;
@@ -401,7 +264,7 @@ impl Facts {
             return Vec::new();
         }
         let registry = chain.registry();
-        let set = self.voted.entry((epoch, kind)).or_default();
+        let set = self.voted.of(epoch, kind);
         let mut first = Vec::with_capacity(vote.indices.len());
         for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
             // Who sits in a committee is active, however old our registry is.
@@ -439,7 +302,7 @@ impl Facts {
             let is_near = !self.is_far(data.slot);
             let ahead_set = (self.now.epoch(network.preset()), SetKind::Ahead);
             if data.slot > tolerant
-                && (!is_near || self.voted.entry(ahead_set).or_default().insert(*validator, chain.registry().len()))
+                && (!is_near || self.voted.of(ahead_set.0, ahead_set.1).insert(*validator, chain.registry().len()))
             {
                 let arrivals = self.arrivals.entry(came_in).or_default();
                 let distance = data.slot.as_u64() - came_in.as_u64();
@@ -453,33 +316,6 @@ impl Facts {
                     }
                 }
             }
-        }
-    }
-
-    fn peer(&mut self, news: &super::PeerNews) {
-        let slot = self.network.slot_at(news.at.0);
-        match &news.what {
-            PeerFact::Disconnected => {
-                self.peers.remove(&news.peer);
-                return;
-            }
-            PeerFact::Goodbye { code } => {
-                let peers = self.goodbyes.entry(slot).or_default();
-                if OWN_TROUBLE.contains(code) && peers.len() < MAX_PEERS {
-                    peers.insert(news.peer.clone());
-                }
-                return;
-            }
-            PeerFact::Connected | PeerFact::Agent(_) | PeerFact::Status { .. } => {}
-        }
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&news.peer) {
-            return;
-        }
-        let peer = self.peers.entry(news.peer.clone()).or_default();
-        match &news.what {
-            PeerFact::Agent(agent) => peer.client = crate::client::client_of_text(agent.as_bytes()),
-            PeerFact::Status { head_slot } => peer.head = Some((*head_slot, news.at)),
-            PeerFact::Connected | PeerFact::Disconnected | PeerFact::Goodbye { .. } => {}
         }
     }
 
@@ -516,47 +352,5 @@ impl Facts {
         let n = chain.registry().active_balance(epoch).0 as u64;
         self.n_active.insert(key, n);
         n
-    }
-}
-
-impl SlotFacts {
-    /// Votes as a share of seats, in percent; `None` while the seats are not known.
-    pub fn participation_percent(&self) -> Option<u64> {
-        (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
-    }
-
-    fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], by_client: ByClient) {
-        if fresh.is_empty() {
-            return;
-        }
-        let data = &vote.data;
-        let same =
-            |tally: &Tally| tally.head == data.beacon_block_root && tally.source == data.source && tally.target == data.target;
-        let n = fresh.len() as u64;
-        let at = self.tallies.iter().position(same).unwrap_or_else(|| {
-            let empty = Tally {
-                head: data.beacon_block_root,
-                source: data.source,
-                target: data.target,
-                voters: 0,
-                by_client: [0; N_CLIENTS],
-            };
-            let smallest = self.tallies.iter().enumerate().min_by_key(|(_, tally)| tally.voters).map(|(at, _)| at);
-            match smallest.filter(|_| self.tallies.len() >= MAX_TALLIES) {
-                Some(at) => {
-                    self.untallied += std::mem::replace(&mut self.tallies[at], empty).voters;
-                    at
-                }
-                None => {
-                    self.tallies.push(empty);
-                    self.tallies.len() - 1
-                }
-            }
-        });
-        let tally = &mut self.tallies[at];
-        tally.voters += n;
-        for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
-            *sum += n;
-        }
     }
 }

@@ -1,5 +1,9 @@
 //! What the detector of watched keys shares with the rest of the program: it reads who is watched, it leaves what it knows of
-//! them. Both are whole values behind a pointer; the lock is held to copy the pointer.
+//! them. Both are snapshots, made whole and then only read.
+//!
+//! **Why two locks.** The page reads the report on its own threads while the engine's thread goes on, and the engine tells a detector that it
+//! owns as a trait object who is watched. A channel that keeps the last value would do, but it belongs to an async runtime, which this
+//! crate must not know. A lock here is held for as long as it takes to copy a pointer, a few times a slot; nothing is ever done under it.
 
 use super::{KeyStatus, Labels};
 use consensus::Slot;

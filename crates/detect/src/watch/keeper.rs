@@ -11,11 +11,15 @@
 //! block. A key counts as missing only if
 //!
 //! - the registry has it as active in that epoch, and its duty is `active`;
-//! - we listened for the whole epoch, without a pause;
-//! - the network as a whole voted, or was heard, to at least `network_percent`.
+//! - we ran for the whole epoch, without a pause;
+//! - the network as a whole voted, and was heard, to at least `network_percent`, where slots of which nothing was heard count as
+//!   silent;
+//! - half of its slot's seats or more were heard; where its slot is not known, this must hold for all slots of the epoch.
 //!
-//! **False alarms considered.** Our own outage or bad connection (the network's share falls with it); a finality incident; a key
-//! that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
+//! What was not heard is not judged: it neither begins a row of misses nor ends one.
+//!
+//! **False alarms considered.** Our own outage or bad connection, a whole one or for some slots (nobody else is heard then
+//! either); a finality incident; a key that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
 //! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count).
 //!
 //! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
@@ -24,16 +28,18 @@ use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
-use crate::monitor::{Batch, Detector, Oddity, Sighting, Signal, View};
+use crate::monitor::{Batch, Detector, Oddity, Sighting, Signal, SlotFacts, View};
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Severity};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use verify::{Heard, UnixNs, Vote};
 
 /// Epochs whose votes are entered: two behind, the current and the next.
 const KEPT_SHEETS: u64 = 4;
+/// A slot of whose seats fewer were heard, in percent, says nothing about those who sit in it.
+const SLOT_HEARD_PERCENT: u64 = 50;
 /// Keys named in details.
 const EXAMPLES: usize = 32;
 /// A dormant key that goes on signing is told again after so many epochs.
@@ -227,7 +233,8 @@ impl Keeper {
         let sheet = self.sheets.get(&epoch).cloned().unwrap_or_default();
         self.judged = Some(epoch);
         self.sheets = self.sheets.split_off(&epoch.saturating_sub(1));
-        if self.listening_since.is_none_or(|since| since > first) || network_percent(view, &slots) < self.config.network_percent {
+        let heard = Hearing::of(view, &slots);
+        if self.listening_since.is_none_or(|since| since > first) || heard.percent < self.config.network_percent {
             return;
         }
         let truth = Truth::new(view, &slots);
@@ -239,9 +246,14 @@ impl Keeper {
                 continue;
             }
             let cast = sheet.cast.get(validator);
-            record.judged(cast.map_or(Done::Missed, |cast| truth.judge(cast)));
-            if let Some(seat) = sheet.shuffling.as_ref().and_then(|shuffling| shuffling.seat(*validator)) {
-                duties.entry(seat.slot).or_default().push((*validator, cast.is_some()));
+            let seat = sheet.shuffling.as_ref().and_then(|shuffling| shuffling.seat(*validator)).map(|seat| seat.slot);
+            match cast {
+                Some(cast) => record.judged(truth.judge(cast)),
+                None if heard.would_have_heard(seat) => record.judged(Done::Missed),
+                None => continue,
+            }
+            if let Some(slot) = seat {
+                duties.entry(slot).or_default().push((*validator, cast.is_some()));
             }
         }
         self.missed(epoch, view, out);
@@ -293,8 +305,8 @@ impl Keeper {
         let mut by_label: HashMap<&Label, BTreeMap<Slot, SlotDuties>> = HashMap::new();
         let nothing = LabelSet::default();
         for slot in slots {
-            let did_well = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
-            if did_well.is_some_and(|percent| percent < self.config.network_percent) {
+            let heard = view.facts.slot(*slot).and_then(|facts| facts.participation_percent());
+            if heard.is_none_or(|percent| percent < self.config.network_percent) {
                 continue;
             }
             for (validator, voted) in duties.get(slot).into_iter().flatten() {
@@ -428,11 +440,31 @@ impl Truth {
     }
 }
 
-/// Votes heard as a share of seats over these slots; 100 where no seat is known.
-fn network_percent(view: &View<'_>, slots: &[Slot]) -> u64 {
-    let facts = slots.iter().filter_map(|slot| view.facts.slot(*slot));
-    let (voters, seats) = facts.fold((0, 0), |(voters, seats), slot| (voters + slot.voters, seats + slot.expected));
-    (voters * 100).checked_div(seats).unwrap_or(100)
+/// How much of an epoch was heard.
+struct Hearing {
+    /// Votes as a share of the epoch's seats; 0 where no seat is known.
+    percent: u64,
+    /// Slots of which enough was heard to miss somebody.
+    good: BTreeSet<Slot>,
+    n_slots: usize,
+}
+
+impl Hearing {
+    fn of(view: &View<'_>, slots: &[Slot]) -> Self {
+        let known =
+            || slots.iter().filter_map(|slot| Some((*slot, view.facts.slot(*slot)?))).filter(|(_, facts)| facts.expected > 0);
+        let (voters, seats) = known().fold((0, 0), |(voters, seats), (_, slot)| (voters + slot.voters, seats + slot.expected));
+        // A slot of which no vote was heard has as many seats as the others.
+        let all_seats = seats * slots.len() as u64 / (known().count() as u64).max(1);
+        let is_good = |facts: &SlotFacts| facts.participation_percent().is_some_and(|percent| percent >= SLOT_HEARD_PERCENT);
+        let good = known().filter(|(_, facts)| is_good(facts)).map(|(slot, _)| slot).collect();
+        Self { percent: (voters * 100).checked_div(all_seats).unwrap_or(0), good, n_slots: slots.len() }
+    }
+
+    /// Whether the vote of somebody who sits in this slot would have been heard.
+    fn would_have_heard(&self, seat: Option<Slot>) -> bool {
+        seat.map_or(self.good.len() == self.n_slots, |slot| self.good.contains(&slot))
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -133,7 +133,10 @@ impl FromStr for Duty {
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = text.trim();
         let known = || Self::ALL.map(Self::as_str).join(", ");
-        Self::ALL.into_iter().find(|duty| duty.as_str() == wanted).ok_or_else(|| format!("{wanted:?} is none of {}", known()))
+        Self::ALL
+            .into_iter()
+            .find(|duty| duty.as_str() == wanted)
+            .ok_or_else(|| format!("{wanted:?} is no duty: write one of {}, or nothing for active", known()))
     }
 }
 

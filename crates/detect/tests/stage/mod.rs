@@ -2,33 +2,23 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use chain::{BlockFacts, Chain, PubkeyCache};
+use chain::{BlockFacts, Chain};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, Offence,
-    RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, Spec, ValidatorIndex, sha256,
+    RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
+use detect::monitor::MAX_STEP_BACK;
 use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender, PeerNews};
 use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Punishable, Slashable, Time};
-use simulator::{Scenario, record};
-use sources::capture::{CaptureReader, Entry};
+use simulator::Scenario;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
 
 /// The chain at genesis: minimal preset, slots of 12 s, everybody active.
 pub fn genesis(n_validators: usize) -> Chain {
-    let scenario = Scenario { slots: 1, slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) };
-    let (bytes, _) = record::capture_bytes(&scenario).unwrap();
-    let (mut config, mut state) = (None, None);
-    for located in CaptureReader::new(bytes.as_slice()) {
-        match located.unwrap().entry {
-            Entry::Config(text) => config = Some(text),
-            Entry::State(ssz) => state = Some(ssz),
-            _ => {}
-        }
-    }
-    let spec = Spec::from_yaml(&config.unwrap()).unwrap();
-    Chain::from_state(spec, &state.unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+    let scenario = Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) };
+    crate::common::quiet_chain(&scenario)
 }
 
 pub fn heard(at: u64) -> verify::Heard {
@@ -137,6 +127,7 @@ pub struct Stage {
     pub incidents: BTreeMap<Root, Incident>,
     pub notes: BTreeMap<&'static str, Vec<u8>>,
     pub refused: u64,
+    until: u64,
 }
 
 impl Stage {
@@ -151,6 +142,7 @@ impl Stage {
             incidents: BTreeMap::new(),
             notes: BTreeMap::new(),
             refused: 0,
+            until: 0,
         }
     }
 
@@ -196,6 +188,12 @@ impl Stage {
 
     pub fn play_until(&mut self, slot: u64, said: Said, until: u64) {
         self.chain.tick(Slot::new(slot));
+        if self.chain.network().slot_at(until).saturating_add(MAX_STEP_BACK) < self.chain.network().slot_at(self.until) {
+            self.monitor.go_back(Slot::new(slot));
+        }
+        self.until = until;
+        let over = self.monitor.turn_to(UnixNs(until), &self.chain, &NoLabels);
+        self.note(over);
         for block in &said.blocks {
             extend(&mut self.chain, block);
         }

@@ -28,6 +28,8 @@ const SLOTS: u64 = 32;
 const STORED_EPOCHS: u64 = 6;
 /// Epochs fed between a flush and opening: one more would move the tail.
 const TAIL_GROWTH: u64 = 3;
+/// Keys whose whole history is read at once, as an export does.
+const HISTORY_KEYS: u32 = 10_000;
 /// Validators that are made to offend.
 const OFFENDERS: u64 = 256;
 
@@ -115,6 +117,9 @@ pub struct Report {
     pub late_vote_p99_us: f64,
     pub offender_vote_p50_us: f64,
     pub offender_vote_p99_us: f64,
+    /// Reading all votes of so many validators: CPU time per epoch of history.
+    pub history_keys: u32,
+    pub history_cpu_ms_per_epoch: f64,
     /// Offenders named, offenders not named, and others named.
     pub found: u64,
     pub missed: u64,
@@ -172,6 +177,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
     drop(feed);
     let closed = reopen(path)?;
+    let (history_keys, history_cpu_ms_per_epoch) = read_history(path, options)?;
 
     let epochs = options.epochs.max(1);
     Ok(Report {
@@ -193,6 +199,8 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
         late_vote_p99_us: measure::percentile_us(&late, 99),
         offender_vote_p50_us: measure::percentile_us(&offending, 50),
         offender_vote_p99_us: measure::percentile_us(&offending, 99),
+        history_keys,
+        history_cpu_ms_per_epoch,
         found,
         missed,
         falsely: named.len() as u64,
@@ -211,6 +219,19 @@ pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     let taken = (started.elapsed().as_secs_f64(), measure::process_seconds() - cpu);
     drop(index);
     Ok(taken)
+}
+
+/// Keys asked for, and CPU milliseconds per epoch for all their votes.
+fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError> {
+    let index = Index::open(path, shape())?;
+    let n_keys = HISTORY_KEYS.min(options.validators);
+    let keys = (0..u64::from(n_keys)).map(ValidatorIndex::new).collect();
+    let (mut n_votes, mut epochs) = (0u64, 0);
+    let cpu = measure::process_seconds();
+    index.votes_of_several(&keys, &mut |_, _| n_votes += 1, &mut |walked| epochs = walked.total)?;
+    let seconds = measure::process_seconds() - cpu;
+    std::hint::black_box(n_votes);
+    Ok((n_keys, seconds * 1000.0 / epochs.max(1) as f64))
 }
 
 /// Copies the files of an index that nobody writes to just now.

@@ -135,14 +135,14 @@ pub fn pair(conflict: &Conflict) -> Pair {
         assert_eq!(vote.signature, expected, "the signature is by exactly the listed signers");
     };
     match conflict {
-        Conflict::DoubleVote { validator, first, second } => {
+        Conflict::DoubleVote { validator, first, second, .. } => {
             check(first, *validator);
             check(second, *validator);
             assert!(is_double_vote(&first.data, &second.data));
             let (a, b) = (first.data_root.min(second.data_root), first.data_root.max(second.data_root));
             (Offence::DoubleVote, validator.as_u64(), a, b)
         }
-        Conflict::Surround { validator, surrounding, surrounded } => {
+        Conflict::Surround { validator, surrounding, surrounded, .. } => {
             check(surrounding, *validator);
             check(surrounded, *validator);
             assert!(surrounds(&surrounding.data, &surrounded.data));
@@ -168,7 +168,7 @@ pub fn told(conflicts: &[Conflict]) -> BTreeSet<String> {
         pair(conflict);
         match conflict {
             Conflict::DoubleVote { validator, first, .. } => format!("double {validator} at {}", first.data.target.epoch),
-            Conflict::Surround { validator, surrounding, surrounded } => {
+            Conflict::Surround { validator, surrounding, surrounded, .. } => {
                 format!("surround {validator}: {} over {}", span(surrounding), span(surrounded))
             }
             Conflict::DoubleProposal { validator, first, .. } => format!("proposal {validator} at {}", first.header.slot),

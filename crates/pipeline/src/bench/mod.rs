@@ -13,7 +13,7 @@ pub use paced::{PacedOptions, Source, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
 
 use crate::error::PipelineError;
-use crate::replay::{Replay, ReplayOptions};
+use crate::replay::{Replay, ReplayOptions, Step};
 use consensus::Root;
 use evidence::Store;
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,21 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// A run of it, without the slot that warms up. `slot`: its length.
+    fn measured(&self, slot: Duration, wall_seconds: f64, cpu_seconds: f64) -> Measured {
+        let slots = self.slots.saturating_sub(1);
+        Measured {
+            slots,
+            messages: self.messages - self.messages_of_first_slot,
+            wall_seconds,
+            realtime_factor: slots as f64 * slot.as_secs_f64() / wall_seconds.max(1e-9),
+            cpu_seconds,
+            cores: cpu_seconds / wall_seconds.max(1e-9),
+            peak_rss_bytes: peak_rss_bytes(),
+            ..Measured::default()
+        }
+    }
+
     fn compare(&self, store: &Store, into: &mut Measured) -> Result<(), PipelineError> {
         let mut found = BTreeSet::new();
         for row in store.all_findings() {
@@ -99,25 +114,15 @@ pub fn replayed(capture: &Path, data_dir: &Path, expected: &Expected, slot: Dura
     let options = ReplayOptions { files: vec![capture.into()], data_dir: data_dir.into(), ..ReplayOptions::default() };
     let mut replay = Replay::open(options)?;
     let mut warm: Option<(Instant, f64)> = None;
-    replay.run(&mut |_, _, messages| {
-        if messages >= expected.messages_of_first_slot && warm.is_none() {
+    replay.run(&mut |step| {
+        if matches!(step, Step::Files { messages, .. } if messages >= expected.messages_of_first_slot) && warm.is_none() {
             warm = Some((Instant::now(), cpu_seconds()));
         }
     })?;
     let (since, cpu_before) = warm.unwrap_or_else(|| (Instant::now(), cpu_seconds()));
     let (wall_seconds, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
-    let slots = expected.slots.saturating_sub(1);
-    let mut measured = Measured {
-        slots,
-        messages: expected.messages - expected.messages_of_first_slot,
-        wall_seconds,
-        realtime_factor: slots as f64 * slot.as_secs_f64() / wall_seconds.max(1e-9),
-        cpu_seconds: cpu,
-        cores: cpu / wall_seconds.max(1e-9),
-        outcomes: replay.summary().outcomes,
-        peak_rss_bytes: peak_rss_bytes(),
-        ..Measured::default()
-    };
+    let mut measured = expected.measured(slot, wall_seconds, cpu);
+    measured.outcomes = replay.summary().outcomes;
     drop(replay);
     let store = Store::open_read_only(&data_dir.join("evidence"))?;
     expected.compare(&store, &mut measured)?;

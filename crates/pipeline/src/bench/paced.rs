@@ -1,6 +1,6 @@
 //! The whole watcher under a load in real time.
 
-use super::{Expected, Latency, Measured, cpu_seconds, peak_rss_bytes};
+use super::{Expected, Latency, Measured, cpu_seconds};
 use crate::clock;
 use crate::config::{Config, GossipConfig, NetworkConfig};
 use crate::error::PipelineError;
@@ -73,19 +73,11 @@ pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, Pi
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let wall_seconds = (ended.0 - began.0) as f64 / 1e9;
-        let slots = expected.slots.saturating_sub(1);
         let mut measured = Measured {
-            slots,
-            messages: expected.messages - expected.messages_of_first_slot,
-            wall_seconds,
-            realtime_factor: slots as f64 * slot.as_secs_f64() / wall_seconds.max(1e-9),
-            cpu_seconds: cpu,
-            cores: cpu / wall_seconds.max(1e-9),
-            peak_rss_bytes: peak_rss_bytes(),
             outcomes: outcomes(&watcher),
             shed: shed_at_door.load(Ordering::Relaxed) + shed(&watcher),
             scores: watcher.peers().iter().map(|peer| peer.score).collect(),
-            ..Measured::default()
+            ..expected.measured(slot, wall_seconds, cpu)
         };
         measured.scores.sort_by(|a, b| b.total_cmp(a));
         let store = watcher.store().clone();

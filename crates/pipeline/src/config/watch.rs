@@ -84,6 +84,20 @@ pub struct KillSwitchConfig {
     /// What fires it: `offence`, `kin_offence`, `dormant_key_signed`.
     #[serde(default = "default_triggers")]
     pub on: Vec<TriggerConfig>,
+    /// Whose doings fire it: `named` or `all`.
+    #[serde(default)]
+    pub members: MembersConfig,
+}
+
+/// Whose doings fire a kill switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersConfig {
+    /// Of keys that are named by index, range or public key.
+    #[default]
+    Named,
+    /// Also of those that are members by withdrawal credentials or a fee recipient, which a stranger's key can be at will.
+    All,
 }
 
 /// What fires a kill switch.
@@ -129,6 +143,7 @@ impl WatchConfig {
                 wrong(format!("watch.{key}"), format!("{value} is not a percentage from {least} to 100"));
             }
         }
+        let loaded = crate::watch::load(self);
         let mut switches: Vec<&str> = Vec::new();
         for (nth, group) in self.groups.iter().enumerate() {
             let Some(switch) = &group.kill_switch else { continue };
@@ -138,8 +153,11 @@ impl WatchConfig {
             }
             switches.push(&group.name);
             switch.problems(&at, &mut wrong);
+            if switch.members == MembersConfig::Named && crate::watch::names_nobody(&loaded.list, &group.name) {
+                let text = "fires for keys named by index, range or public key, and the group has none; name them, or set                             members = \"all\" after reading what docs/watching.md says of it";
+                wrong(at(".members"), text.into());
+            }
         }
-        let loaded = crate::watch::load(self);
         problems.extend(loaded.problems);
     }
 }
@@ -166,7 +184,7 @@ impl KillSwitchConfig {
                 }
             }
             (None, Some(url)) => {
-                if !super::is_http(url) {
+                if !super::check::is_http(url) {
                     wrong(at(".url"), "is not an http(s) address".into());
                 }
                 match (&self.secret_file, &self.secret_env) {

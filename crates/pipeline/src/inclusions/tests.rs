@@ -55,15 +55,15 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     let mut inclusions = Inclusions::default();
     inclusions.claim(finding, included(good));
     inclusions.claim(other, included(orphan));
-    assert_eq!(inclusions.settle(&chain, false), Verdicts::default(), "it is too early");
+    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "it is too early");
     let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
     grow(&mut chain, 1, 5..end, good);
-    let verdicts = inclusions.settle(&chain, false);
+    let verdicts = inclusions.settle(&chain, Moment::Between);
     assert_eq!(verdicts, Verdicts { included: vec![(finding, included(good))], reopened: Vec::new() });
-    assert_eq!(inclusions.settle(&chain, false), Verdicts::default(), "said once");
+    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "said once");
     // A restart in between, then a longer branch from before it.
     let mut inclusions = Inclusions::read(&inclusions.note().unwrap());
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
-    assert_eq!(inclusions.settle(&chain, false), Verdicts { included: Vec::new(), reopened: vec![finding] });
+    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts { included: Vec::new(), reopened: vec![finding] });
 }

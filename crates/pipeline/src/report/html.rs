@@ -1,158 +1,111 @@
 //! The report as one HTML page that needs nothing from elsewhere.
 
-use super::{MAX_ROWS, Report, chart, eth, plural, punishable_text, short};
+use super::sections::{Cell, Chart, Story, Writer};
+use super::{Report, chart};
+use evidence::Incident;
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("page.css");
+/// Characters of a public key that are shown; all of it is in the title.
+const KEY_SHOWN: usize = 12;
 
-pub(super) fn page(report: &Report) -> String {
-    let mut out = String::new();
-    let title = escaped(&report.title());
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>\
-         <title>{title}</title><style>{STYLE}</style></head><body><main>\n<p class='draft'>Draft of a post-mortem, made by slashwatch from what it saw. \
-         Figures and proofs are facts; what is called suspected is not.</p>\n<h1>{title}</h1>\n<p>{} UTC to {} UTC, slots {} to {}.</p>\n",
-        short(report.at(report.from)),
-        short(report.at(report.to)),
-        report.from,
-        report.to
-    );
-    if report.is_cut {
-        out.push_str(
-            "<p class='warning'>There are more findings than a report reads; give a shorter time with --from and --to.</p>\n",
-        );
+#[derive(Default)]
+pub(super) struct Html(String);
+
+impl Html {
+    pub fn end(mut self) -> String {
+        self.0.push_str("</main></body></html>\n");
+        self.0
     }
-    summary(report, &mut out);
-    let _ = write!(
-        out,
-        "<h2>When</h2>\n<figure>{}<figcaption>The dark mark is when slashwatch noticed.</figcaption></figure>\n",
-        chart::incidents(report)
-    );
-    out.push_str("<table><thead><tr><th>UTC</th><th>What</th></tr></thead><tbody>\n");
-    for event in report.timeline().iter().take(MAX_ROWS) {
-        let _ = writeln!(out, "<tr><td class='n'>{}</td><td>{}</td></tr>", short(event.at), escaped(&event.text));
+
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
     }
-    out.push_str("</tbody></table>\n");
-    if !report.members.is_empty() {
-        let _ = write!(out, "<h2>How many</h2>\n<figure>{}</figure>\n", chart::offences(report));
-    }
-    penalties(report, &mut out);
-    members(report, &mut out);
-    proofs(report, &mut out);
-    out.push_str(
-        "<h2>To be written by people</h2>\n<ul><li>What was the cause, and how is that known?</li><li>What was done, when, by whom, and did it help?</li>\
-         <li>What would have stopped it sooner?</li><li>What is changed so that it does not happen again?</li></ul>\n</main></body></html>\n",
-    );
-    out
 }
 
-fn summary(report: &Report, out: &mut String) {
-    out.push_str("<h2>What</h2>\n");
-    if report.incidents.is_empty() {
-        out.push_str("<p>No incident in this time.</p>\n");
+impl Writer for Html {
+    fn begin(&mut self, title: &str, when: &str) {
+        let title = escaped(title);
+        self.line(&format!(
+            "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>\
+             <title>{title}</title><style>{STYLE}</style></head><body><main>\n<p class='draft'>Draft of a post-mortem, made by slashwatch from what it \
+             saw. Figures and proofs are facts; what is called suspected is not.</p>\n<h1>{title}</h1>\n<p>{when}</p>"
+        ));
     }
-    for incident in report.incidents.iter().take(MAX_ROWS) {
-        let _ = write!(
-            out,
+
+    fn heading(&mut self, text: &'static str) {
+        self.line(&format!("<h2>{text}</h2>"));
+    }
+
+    fn text(&mut self, text: &str) {
+        let mut parts = text.split('`');
+        let mut out = escaped(parts.next().unwrap_or_default());
+        for (part, tag) in parts.zip(["<code>", "</code>"].into_iter().cycle()) {
+            out.push_str(tag);
+            out.push_str(&escaped(part));
+        }
+        self.line(&format!("<p>{out}</p>"));
+    }
+
+    fn warning(&mut self, text: &'static str) {
+        self.line(&format!("<p class='warning'>{text}</p>"));
+    }
+
+    fn incident(&mut self, incident: &Incident, story: &Story) {
+        let mut out = format!(
             "<article class='{}'><h3>{} <span>{}</span></h3><p>{}</p>",
             incident.severity.as_str(),
             escaped(&incident.kind.replace('_', " ")),
             incident.state.as_str(),
-            escaped(&report.sentence(incident))
+            escaped(&story.known)
         );
-        if let Some(cause) = incident.details.get("suspected_cause").and_then(|cause| cause.as_str()) {
-            let _ = write!(out, "<p><strong>Suspected: {}.</strong> ", escaped(&cause.replace('_', " ")));
-            for because in incident.details.get("because").and_then(|list| list.as_array()).into_iter().flatten() {
-                let _ = write!(out, "{}. ", escaped(because.as_str().unwrap_or_default()));
-            }
-            out.push_str("</p>");
+        if let Some((cause, because)) = &story.suspected {
+            let because: String = because.iter().map(|because| format!(" {}.", escaped(because))).collect();
+            let _ = write!(out, "<p><strong>Suspected: {}.</strong>{because}</p>", escaped(cause));
         }
         out.push_str("<details><summary>Details</summary><dl>");
         for (key, value) in &incident.details {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let _ = write!(out, "<dt>{}</dt><dd>{}</dd>", escaped(&key.replace('_', " ")), escaped(&text));
         }
-        let _ = writeln!(out, "<dt>id</dt><dd>{}</dd></dl></details></article>", incident.id);
+        let _ = write!(out, "<dt>id</dt><dd>{}</dd></dl></details></article>", incident.id);
+        self.line(&out);
+    }
+
+    fn chart(&mut self, chart: Chart, report: &Report) {
+        let (svg, caption) = match chart {
+            Chart::Incidents => (chart::incidents(report), "The dark mark is when slashwatch noticed."),
+            Chart::Offences => (chart::offences(report), "Contradicting pairs by epoch; the line counts validators."),
+        };
+        self.line(&format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>"));
+    }
+
+    fn table(&mut self, heads: &[&'static str], rows: &mut dyn Iterator<Item = Vec<Cell>>) {
+        let heads: String = heads.iter().map(|head| format!("<th>{head}</th>")).collect();
+        self.line(&format!("<table><thead><tr>{heads}</tr></thead><tbody>"));
+        for row in rows {
+            let cells: String = row.iter().map(cell).collect();
+            self.line(&format!("<tr>{cells}</tr>"));
+        }
+        self.line("</tbody></table>");
+    }
+
+    fn list(&mut self, items: &[&'static str]) {
+        let items: String = items.iter().map(|item| format!("<li>{item}</li>")).collect();
+        self.line(&format!("<ul>{items}</ul>"));
     }
 }
 
-fn penalties(report: &Report, out: &mut String) {
-    let waves: Vec<_> = report.incidents.iter().filter_map(|one| Some((one, one.penalty?))).collect();
-    if waves.is_empty() {
-        return;
-    }
-    out.push_str("<h2>What it costs</h2>\n<table><thead><tr><th>Wave</th><th>At once</th><th>Later, for being many</th><th>If it doubles</th><th>Per 32 ETH, both</th></tr></thead><tbody>\n");
-    for (wave, penalty) in waves {
-        let _ = writeln!(
-            out,
-            "<tr><td>{} validators from slot {}</td><td class='n'>{}</td><td class='n'>{}</td><td class='n'>{}</td><td class='n'>{}</td></tr>",
-            wave.validators.unwrap_or_default().0,
-            wave.first_slot,
-            eth(penalty.initial_gwei.0),
-            eth(penalty.correlation_gwei_now.0),
-            eth(penalty.correlation_gwei_if_doubled.0),
-            eth(penalty.per_32_eth_gwei.0)
-        );
-    }
-    out.push_str("</tbody></table>\n<p>By the specification's integers, for all members together, if all of them are slashed; duties missed until withdrawal come on top.</p>\n");
-}
-
-fn members(report: &Report, out: &mut String) {
-    if report.members.is_empty() {
-        return;
-    }
-    let _ = write!(
-        out,
-        "<h2>Who</h2>\n<p>{}.</p>\n<table><thead><tr><th>Validator</th><th>Key</th><th>Labels</th><th>First seen, UTC</th><th>Slot of the message</th><th>Double votes</th><th>Surrounds</th><th>Double proposals</th><th>Punished</th></tr></thead><tbody>\n",
-        plural(report.members.len() as u64, "validator")
-    );
-    for member in report.members.iter().take(MAX_ROWS) {
-        let key = member.pubkey.to_string();
-        let _ = writeln!(
-            out,
-            "<tr><td class='n'>{}</td><td title='{key}'>{}…</td><td>{}</td><td class='n'>{}</td><td class='n'>{}</td><td class='n'>{}</td><td class='n'>{}</td><td class='n'>{}</td><td>{}</td></tr>",
-            member.validator,
-            &key[..12],
-            escaped(&member.labels.join(", ")),
-            short(member.seen),
-            member.slot,
-            member.offences[0],
-            member.offences[1],
-            member.offences[2],
-            escaped(&punishable_text(member.punishable, member.included))
-        );
-    }
-    out.push_str("</tbody></table>\n");
-    more(report.members.len(), out);
-}
-
-fn proofs(report: &Report, out: &mut String) {
-    if report.proofs.is_empty() {
-        return;
-    }
-    let _ = write!(
-        out,
-        "<h2>Evidence</h2>\n<p>{}. Each is accepted as it is by a beacon node's pool; <code>slashwatch inspect --data-dir DIR finding ID</code> prints one, \
-         the API serves them at <code>/v1/evidence/ID.json</code>.</p>\n<table><thead><tr><th>Id</th><th>Kind</th><th>Findings it proves</th></tr></thead><tbody>\n",
-        plural(report.proofs.len() as u64, "proof")
-    );
-    for proof in report.proofs.iter().take(MAX_ROWS) {
-        let _ = writeln!(
-            out,
-            "<tr><td><code>{}</code></td><td>{}</td><td class='n'>{}</td></tr>",
-            proof.id,
-            proof.kind.replace('_', " "),
-            proof.accuses
-        );
-    }
-    out.push_str("</tbody></table>\n");
-    more(report.proofs.len(), out);
-}
-
-fn more(n: usize, out: &mut String) {
-    if n > MAX_ROWS {
-        let _ = writeln!(out, "<p>And {} more, in the data directory.</p>", n - MAX_ROWS);
+fn cell(cell: &Cell) -> String {
+    match cell {
+        Cell::Text(text) => format!("<td>{}</td>", escaped(text)),
+        Cell::Number(text) => format!("<td class='n'>{}</td>", escaped(text)),
+        Cell::Hash(text) => format!("<td><code>{}</code></td>", escaped(text)),
+        Cell::Key(text) => {
+            let shown: String = text.chars().take(KEY_SHOWN).collect();
+            format!("<td title='{}'>{}…</td>", escaped(text), escaped(&shown))
+        }
     }
 }
 

@@ -1,113 +1,103 @@
 //! The report as Markdown: the same facts, charts drawn with characters.
 
-use super::{MAX_ROWS, Report, eth, plural, punishable_text, short};
+use super::sections::{Cell, Chart, Story, Writer};
+use super::{MAX_ROWS, Report};
+use evidence::Incident;
 use std::fmt::Write as _;
 
+/// Characters of the longest bar.
 const BAR: u64 = 48;
 
-pub(super) fn page(report: &Report) -> String {
-    let mut out = String::new();
-    let _ = write!(
-        out,
-        "# {}\n\n*Draft of a post-mortem, made by slashwatch from what it saw. Figures and proofs are facts; what is called suspected is not.*\n\n\
-         {} UTC to {} UTC, slots {} to {}.\n\n## What\n\n",
-        plain(&report.title()),
-        short(report.at(report.from)),
-        short(report.at(report.to)),
-        report.from,
-        report.to
-    );
-    if report.incidents.is_empty() {
-        out.push_str("No incident in this time.\n");
+#[derive(Default)]
+pub(super) struct Markdown(String);
+
+impl Markdown {
+    pub fn end(self) -> String {
+        self.0
     }
-    for incident in report.incidents.iter().take(MAX_ROWS) {
-        let _ = write!(
-            out,
-            "- **{}** ({}, {}). {}",
-            incident.kind,
-            incident.severity,
-            incident.state.as_str(),
-            plain(&report.sentence(incident))
+
+    /// A block with an empty line before it.
+    fn block(&mut self, text: &str) {
+        self.0.push('\n');
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+}
+
+impl Writer for Markdown {
+    fn begin(&mut self, title: &str, when: &str) {
+        let _ = writeln!(
+            self.0,
+            "# {}\n\n*Draft of a post-mortem, made by slashwatch from what it saw. Figures and proofs are facts; what is called suspected \
+             is not.*\n\n{when}",
+            plain(title)
         );
-        if let Some(cause) = incident.details.get("suspected_cause").and_then(|cause| cause.as_str()) {
-            let _ = write!(out, " Suspected: {}.", plain(&cause.replace('_', " ")));
-            for because in incident.details.get("because").and_then(|list| list.as_array()).into_iter().flatten() {
-                let _ = write!(out, " {}.", plain(because.as_str().unwrap_or_default()));
+    }
+
+    fn heading(&mut self, text: &'static str) {
+        self.block(&format!("## {text}"));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.block(text);
+    }
+
+    fn warning(&mut self, text: &'static str) {
+        self.block(&format!("**{text}**"));
+    }
+
+    fn incident(&mut self, incident: &Incident, story: &Story) {
+        let (severity, state) = (incident.severity, incident.state.as_str());
+        let mut text = format!("- **{}** ({severity}, {state}). {}", plain(&incident.kind), plain(&story.known));
+        if let Some((cause, because)) = &story.suspected {
+            let because: String = because.iter().map(|because| format!(" {}.", plain(because))).collect();
+            let _ = write!(text, " Suspected: {}.{because}", plain(cause));
+        }
+        self.block(&text);
+    }
+
+    fn chart(&mut self, chart: Chart, report: &Report) {
+        match chart {
+            // The table that follows says the same.
+            Chart::Incidents => {}
+            Chart::Offences => {
+                self.block("Contradicting pairs by epoch (D double vote, S surround, P double proposal):");
+                self.block(&format!("```\n{}```", bars(report)));
             }
+        }
+    }
+
+    fn table(&mut self, heads: &[&'static str], rows: &mut dyn Iterator<Item = Vec<Cell>>) {
+        self.block(&format!("| {} |\n|{}", heads.join(" | "), "---|".repeat(heads.len())));
+        for row in rows {
+            let cells: Vec<String> = row.iter().map(cell).collect();
+            let _ = writeln!(self.0, "| {} |", cells.join(" | "));
+        }
+    }
+
+    fn list(&mut self, items: &[&'static str]) {
+        let items: Vec<String> = items.iter().map(|item| format!("- {item}")).collect();
+        self.block(&items.join("\n"));
+    }
+}
+
+fn cell(cell: &Cell) -> String {
+    match cell {
+        Cell::Text(text) | Cell::Number(text) | Cell::Hash(text) | Cell::Key(text) => plain(text),
+    }
+}
+
+fn bars(report: &Report) -> String {
+    let mut out = String::new();
+    let most = report.by_epoch.values().map(|counts| counts.iter().sum::<u64>()).max().unwrap_or(1).max(1);
+    for (epoch, counts) in report.by_epoch.iter().take(MAX_ROWS) {
+        let _ = write!(out, "{epoch:>8} {:>6} ", counts.iter().sum::<u64>());
+        for (letter, count) in ["D", "S", "P"].into_iter().zip(counts) {
+            let length = (count * BAR).div_ceil(most);
+            out.push_str(&letter.repeat(usize::try_from(length).unwrap_or_default()));
         }
         out.push('\n');
     }
-    out.push_str("\n## When\n\n| UTC | What |\n|---|---|\n");
-    for event in report.timeline().iter().take(MAX_ROWS) {
-        let _ = writeln!(out, "| {} | {} |", short(event.at), plain(&event.text));
-    }
-    if !report.members.is_empty() {
-        out.push_str("\n## How many\n\nContradicting pairs by epoch (D double vote, S surround, P double proposal):\n\n```\n");
-        let most = report.by_epoch.values().map(|counts| counts.iter().sum::<u64>()).max().unwrap_or(1).max(1);
-        for (epoch, counts) in report.by_epoch.iter().take(MAX_ROWS) {
-            let _ = write!(out, "{epoch:>8} {:>6} ", counts.iter().sum::<u64>());
-            for (letter, count) in ['D', 'S', 'P'].into_iter().zip(counts) {
-                for _ in 0..(count * BAR).div_ceil(most) {
-                    out.push(letter);
-                }
-            }
-            out.push('\n');
-        }
-        out.push_str("```\n");
-    }
-    let waves: Vec<_> = report.incidents.iter().filter_map(|one| Some((one, one.penalty?))).collect();
-    if !waves.is_empty() {
-        out.push_str("\n## What it costs\n\n| Wave | At once | Later, for being many | If it doubles | Per 32 ETH, both |\n|---|---|---|---|---|\n");
-        for (wave, penalty) in waves {
-            let _ = writeln!(
-                out,
-                "| {} validators from slot {} | {} | {} | {} | {} |",
-                wave.validators.unwrap_or_default().0,
-                wave.first_slot,
-                eth(penalty.initial_gwei.0),
-                eth(penalty.correlation_gwei_now.0),
-                eth(penalty.correlation_gwei_if_doubled.0),
-                eth(penalty.per_32_eth_gwei.0)
-            );
-        }
-    }
-    if !report.members.is_empty() {
-        let _ = write!(
-            out,
-            "\n## Who\n\n{}.\n\n| Validator | Key | Labels | First seen, UTC | Slot | Double votes | Surrounds | Double proposals | Punished |\n|---|---|---|---|---|---|---|---|---|\n",
-            plural(report.members.len() as u64, "validator")
-        );
-        for member in report.members.iter().take(MAX_ROWS) {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                member.validator,
-                member.pubkey,
-                plain(&member.labels.join(", ")),
-                short(member.seen),
-                member.slot,
-                member.offences[0],
-                member.offences[1],
-                member.offences[2],
-                punishable_text(member.punishable, member.included)
-            );
-        }
-        let _ = write!(
-            out,
-            "\n## Evidence\n\n{}.\n\n| Id | Kind | Findings it proves |\n|---|---|---|\n",
-            plural(report.proofs.len() as u64, "proof")
-        );
-        for proof in report.proofs.iter().take(MAX_ROWS) {
-            let _ = writeln!(out, "| {} | {} | {} |", proof.id, proof.kind, proof.accuses);
-        }
-        if report.members.len() > MAX_ROWS || report.proofs.len() > MAX_ROWS {
-            let _ = writeln!(out, "\nTables are cut at {MAX_ROWS} rows; the rest is in the data directory.");
-        }
-    }
-    out.push_str(
-        "\n## To be written by people\n\n- What was the cause, and how is that known?\n- What was done, when, by whom, and did it help?\n\
-         - What would have stopped it sooner?\n- What is changed so that it does not happen again?\n",
-    );
     out
 }
 

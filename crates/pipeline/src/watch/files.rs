@@ -159,7 +159,7 @@ fn entry(at: &str, row: &csv::StringRecord, columns: &Columns, into: &mut Loadin
     let selector: Selector = row.get(columns.key).unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
     let group = columns.group.map(|position| row.get(position).unwrap_or_default());
     if let Some(name) = group {
-        into.list.add_group(name).map_err(|error| error.to_string())?;
+        into.list.add_group(name).map_err(|error| format!("column \"group\": {error}"))?;
     }
     let duty = match columns.duty.and_then(|position| row.get(position)).filter(|text| !text.is_empty()) {
         Some(text) => text.parse::<Duty>()?,

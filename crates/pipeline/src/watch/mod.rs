@@ -3,6 +3,7 @@
 //! What the lists mean is `detect::watch`'s business; nothing there touches a file.
 
 mod files;
+mod members;
 pub mod page;
 pub mod reload;
 pub mod roster;
@@ -13,6 +14,7 @@ use crate::datadir::DataDir;
 use crate::error::PipelineError;
 use detect::watch::{Duty, Label, ListError, Selector, WatchList};
 use evidence::Store;
+pub(crate) use members::names_nobody;
 use std::collections::BTreeMap;
 use switches::Ledger;
 
@@ -47,7 +49,7 @@ pub fn load(config: &WatchConfig) -> Loaded {
 
 /// Orders a group's kill switch as a test; the answer says what happened.
 pub fn test_switch(config: &Config, group: &str) -> Result<String, PipelineError> {
-    let in_force = reload::reread(None, config.watch.clone()).map_err(PipelineError::Usage)?;
+    let in_force = reload::read(&config.watch, None).map_err(PipelineError::Usage)?;
     switches::test(&in_force, group)
 }
 
@@ -242,7 +244,7 @@ mod tests {
             "watch.files[3] (d.toml):",
             "watch.files[4] (e.json): is neither .csv nor .toml",
             "watch.files[5] (missing.csv):",
-            "watch.files[6] (f.csv) line 2: \"asleep\" is none of",
+            "watch.files[6] (f.csv) line 2: \"asleep\" is no duty",
             "watch.files[6] (f.csv) line 3:",
         ] {
             assert!(told.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {told:#?}");

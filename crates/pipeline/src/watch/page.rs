@@ -52,6 +52,10 @@ impl WatchSource for KeyPage {
         }
         page
     }
+
+    fn is_private(&self, label: &str) -> bool {
+        self.in_force.borrow().is_private(label)
+    }
 }
 
 fn key(keys: &[KeyStatus], validator: ValidatorIndex) -> Option<&KeyStatus> {
@@ -59,7 +63,7 @@ fn key(keys: &[KeyStatus], validator: ValidatorIndex) -> Option<&KeyStatus> {
 }
 
 fn matches(labels: &Labels, key: &KeyStatus, wanted: &KeyFilter) -> bool {
-    let has = |label: &str| labels.of(key.validator).iter().any(|own| own.to_string() == label);
+    let has = |label: &str| label.split_once('=').is_some_and(|(name, value)| labels.value_is(key.validator, name, value));
     wanted.group.as_ref().is_none_or(|group| labels.value_is(key.validator, "group", group))
         && wanted.label.as_ref().is_none_or(|label| has(label))
         && u64::from(key.missed_in_a_row) >= wanted.missed_in_a_row
@@ -99,6 +103,6 @@ fn switch(fired: Option<&Fired>) -> KillSwitchView {
         ordered_at: fired.map(|fired| fired.ordered_at),
         attempts: fired.map_or(0, |fired| fired.attempts),
         took_ms: result.map(|result| result.took_ms),
-        answer: result.map(|result| result.answer.clone()),
+        answer: result.map(|result| result.in_our_words().to_owned()),
     }
 }

@@ -8,7 +8,8 @@
 //! 3. the program runs or the address is called;
 //! 4. the result is written.
 //!
-//! A crash between 2 and 4 leaves it unknown whether anything was stopped. Then the order is given again at the next start,
+//! If 2 fails (a full disk), 3 happens all the same, and the write is tried again: keys that go on signing cost more than a second
+//! stop after a restart. A crash between 2 and 4 leaves it unknown whether anything was stopped. Then the order is given again at the next start,
 //! with `attempt` 2: stopping what stands still costs nothing, keys that go on signing cost all of it.
 //!
 //! A group that fired stays so until `slashwatch killswitch rearm`.
@@ -16,6 +17,7 @@
 use crate::config::{KillSwitchConfig, TriggerConfig};
 use crate::error::PipelineError;
 use crate::replay::error_chain;
+use crate::watch::members::{Circle, Named};
 use crate::watch::reload::InForce;
 use alert::SecretSource;
 use alert::killswitch::{ActionConfig, KillSwitch, Report};
@@ -30,11 +32,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+mod tests;
+
 const LEDGER: &str = "killswitches";
 /// What was heard longer ago when it was recorded comes from a replayed capture, not from machines that are running.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Findings looked at in one go.
 const PAGE: usize = 1024;
+/// After a read or write that failed, it is tried again so much later, though nothing new is found.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is remembered on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,15 +72,25 @@ pub struct Outcome {
     pub answer: String,
 }
 
+impl Outcome {
+    /// What may be shown: the answer may have paths, hosts and worse in it.
+    pub fn in_our_words(&self) -> &'static str {
+        match self.done {
+            true => "done",
+            false => "FAILED: stop the validator clients by hand; the log and `slashwatch inspect` say why it failed",
+        }
+    }
+}
+
 impl Fired {
     /// For the operator, on the status page.
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
-            Some(Outcome { done: true, answer, .. }) => {
-                format!("done: {answer}; `slashwatch killswitch rearm {group}` makes it ready again")
+            Some(outcome @ Outcome { done: true, .. }) => {
+                format!("{}; `slashwatch killswitch rearm {group}` makes it ready again", outcome.in_our_words())
             }
-            Some(Outcome { done: false, answer, .. }) => format!("FAILED: {answer}; stop the validator clients by hand"),
+            Some(outcome) => outcome.in_our_words().to_owned(),
         };
         format!("the kill switch of group {group} fired at {} because of {} {}: {how}", self.ordered_at, self.kind, self.finding)
     }
@@ -105,10 +122,10 @@ impl Ledger {
 struct Armed {
     switch: Arc<KillSwitch>,
     on: Vec<TriggerConfig>,
-    /// Labels, as findings carry them, whose holders' offences concern the group.
-    kin: BTreeSet<String>,
-    /// `group=NAME`.
-    own: String,
+    /// The group's members: `group=NAME`.
+    own: Circle,
+    /// Whoever shares one of the group's labels whose holders' offences concern it.
+    kin: Circle,
 }
 
 /// Follows findings and orders.
@@ -116,6 +133,8 @@ pub struct Switches {
     store: Store,
     armed: BTreeMap<String, Armed>,
     ledger: Ledger,
+    /// The ledger on disk is behind the one in memory.
+    is_unwritten: bool,
     now: fn() -> Time,
     shown: watch::Sender<Arc<Ledger>>,
 }
@@ -124,7 +143,7 @@ impl Switches {
     pub fn new(store: Store, now: fn() -> Time) -> Result<Self, StoreError> {
         let ledger = Ledger::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
-        Ok(Self { store, armed: BTreeMap::new(), ledger, now, shown })
+        Ok(Self { store, armed: BTreeMap::new(), ledger, is_unwritten: false, now, shown })
     }
 
     /// What fired, as it changes.
@@ -140,10 +159,10 @@ impl Switches {
             (false, None) => self.ledger.seen = Some(self.store.last_seq()),
             (true, None) | (false, Some(_)) => return Ok(()),
         }
-        Ok(self.ledger.write(&self.store)?)
+        Ok(self.write()?)
     }
 
-    /// Runs until cancelled; orders under way are finished.
+    /// Runs until cancelled; then what was found up to this moment is still looked at, and orders under way are finished.
     pub async fn run(mut self, mut changed: watch::Receiver<Arc<InForce>>, cancel: CancellationToken) {
         let bell = Arc::new(Notify::new());
         let ring = bell.clone();
@@ -151,12 +170,19 @@ impl Switches {
         let mut orders: JoinSet<(String, Report)> = JoinSet::new();
         self.repeat_unfinished(&mut orders);
         loop {
-            if let Err(error) = self.look(&mut orders) {
-                tracing::error!(%error, "kill switches cannot look at the findings");
+            // Asked before looking: what was recorded before the stop is looked at in any case.
+            let is_last = cancel.is_cancelled();
+            let looked = self.look(&mut orders);
+            if let Err(error) = &looked {
+                tracing::error!(%error, "kill switches cannot read the findings or write down what they ordered");
+            }
+            if is_last {
+                break;
             }
             tokio::select! {
-                () = cancel.cancelled() => break,
+                () = cancel.cancelled() => {}
                 () = bell.notified() => {}
+                () = tokio::time::sleep(TRY_AGAIN), if looked.is_err() => {}
                 Some(ended) = orders.join_next() => self.ended(ended),
                 Ok(()) = changed.changed() => {
                     let in_force = changed.borrow_and_update().clone();
@@ -171,8 +197,11 @@ impl Switches {
         }
     }
 
-    /// Gives orders for what was found since the last look.
+    /// Gives orders for what was found since the last look. On an error the orders are given all the same.
     fn look(&mut self, orders: &mut JoinSet<(String, Report)>) -> Result<(), StoreError> {
+        if self.is_unwritten {
+            self.write()?;
+        }
         while let Some(seen) = self.ledger.seen {
             let page = self.store.findings_after(seen, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
@@ -194,14 +223,22 @@ impl Switches {
                 }
             }
             self.ledger.seen = Some(*last);
-            self.ledger.write(&self.store)?;
-            self.shown.send_replace(Arc::new(self.ledger.clone()));
+            let written = self.write();
             for (switch, finding) in to_order {
                 tracing::warn!(group = switch.group(), kind = finding.kind, finding = %finding.id, place = switch.place(), "kill switch fires");
                 self.order(switch, finding, 1, orders);
             }
+            written?;
         }
         Ok(())
+    }
+
+    /// The ledger as it is now, to disk and to those who show it.
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.shown.send_replace(Arc::new(self.ledger.clone()));
+        let written = self.ledger.write(&self.store);
+        self.is_unwritten = written.is_err();
+        written
     }
 
     fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, Report)>) {
@@ -222,7 +259,7 @@ impl Switches {
         if again.is_empty() {
             return;
         }
-        if let Err(error) = self.ledger.write(&self.store) {
+        if let Err(error) = self.write() {
             tracing::error!(%error, "the kill switches' ledger cannot be written");
         }
         for (switch, finding, attempt) in again {
@@ -261,27 +298,23 @@ impl Switches {
         if let Some(fired) = self.ledger.fired.get_mut(&group) {
             fired.result = Some(Outcome { done, took_ms: report.took.as_millis() as u64, answer });
         }
-        if let Err(error) = self.ledger.write(&self.store) {
-            tracing::error!(%error, "a kill switch's result cannot be written; the order is repeated at the next start");
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "a kill switch's result cannot be written; if it stays so the order is repeated at the next start");
         }
-        self.shown.send_replace(Arc::new(self.ledger.clone()));
     }
 }
 
 impl Armed {
     fn is_fired_by(&self, finding: &Finding) -> bool {
-        let Some(subject) = &finding.validator else { return false };
         let heard = finding.second_seen.unwrap_or(finding.first_seen);
         if finding.recorded_at.since(heard) > MAX_AGE {
             return false;
         }
-        let is_own = subject.labels.contains(&self.own);
+        let is_offence = finding.offence().is_some();
         self.on.iter().any(|trigger| match trigger {
-            TriggerConfig::Offence => is_own && finding.offence().is_some(),
-            TriggerConfig::KinOffence => {
-                finding.offence().is_some() && subject.labels.iter().any(|label| self.kin.contains(label))
-            }
-            TriggerConfig::DormantKeySigned => is_own && finding.kind == "dormant_key_signed",
+            TriggerConfig::Offence => is_offence && self.own.counts(finding),
+            TriggerConfig::KinOffence => is_offence && self.kin.counts(finding),
+            TriggerConfig::DormantKeySigned => finding.kind == "dormant_key_signed" && self.own.counts(finding),
         })
     }
 }
@@ -294,11 +327,16 @@ fn armed(in_force: &InForce) -> Result<BTreeMap<String, Armed>, PipelineError> {
             PipelineError::Usage(format!("kill switch of group {:?}: {}", group.name, error_chain(&error)))
         };
         let switch = Arc::new(ready(&group.name, config).map_err(usage)?);
-        let entries = in_force.list.entries().iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
-        let labels = entries.flat_map(|entry| entry.labels.iter());
-        let kin = labels.filter(|label| in_force.config.kin_labels.contains(&label.key)).map(ToString::to_string).collect();
-        let own = format!("{}={}", Label::GROUP, group.name);
-        switches.insert(group.name.clone(), Armed { switch, on: config.on.clone(), kin, own });
+        let entries = in_force.list.entries();
+        let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
+        let is_kin = |label: &&Label| in_force.config.kin_labels.contains(&label.key);
+        let kin_labels: BTreeSet<&Label> = ours().flat_map(|entry| entry.labels.iter()).filter(is_kin).collect();
+        let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
+        let members = config.members;
+        let own =
+            Circle { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let kin = Circle { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
+        switches.insert(group.name.clone(), Armed { switch, on: config.on.clone(), own, kin });
     }
     Ok(switches)
 }
@@ -326,59 +364,9 @@ pub fn test(in_force: &InForce, group: &str) -> Result<String, PipelineError> {
     let report = crate::run::runtime()?.block_on(armed.switch.test(crate::alerts::now()));
     match report.result {
         Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
-        Err(reason) => Err(PipelineError::Failed(format!("kill switch of {group} failed after {:.0?}: {reason}", report.took))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use consensus::{Epoch, ForkName, PubkeyBytes, Slot, ValidatorIndex};
-    use evidence::{Anomaly, Severity, Subject};
-
-    fn finding(kind: &str, labels: &[&str], recorded_after: Duration) -> Finding {
-        let heard = Time::from_unix_ns(1_700_000_000_000_000_000);
-        let anomaly = Finding::anomaly(Anomaly {
-            id: Root::repeat_byte(7),
-            kind: "dormant_key_signed",
-            severity: Severity::Critical,
-            slot: Slot::new(9),
-            epoch: Epoch::new(1),
-            validator: Some(Subject {
-                index: ValidatorIndex::new(5),
-                pubkey: PubkeyBytes::repeat_byte(1),
-                labels: labels.iter().map(|label| (*label).to_owned()).collect(),
-            }),
-            first_seen: heard,
-            second_seen: None,
-            recorded_at: heard.after(recorded_after),
-            sources: vec!["gossip".into()],
-            fork: ForkName::Fulu,
-            details: serde_json::Map::new(),
-        });
-        Finding { kind: kind.into(), ..anomaly }
-    }
-
-    #[test]
-    fn a_switch_fires_for_what_it_is_told_to_and_not_for_old_captures() {
-        let command = ActionConfig::Command(vec!["/bin/true".into()]);
-        let switch = Arc::new(KillSwitch::new("acme", &command, Duration::from_secs(1)).unwrap());
-        let kin = BTreeSet::from(["operator=acme".to_owned()]);
-        let armed =
-            |on: &[TriggerConfig]| Armed { switch: switch.clone(), on: on.to_vec(), kin: kin.clone(), own: "group=acme".into() };
-        let (own, stranger, other) = (["group=acme", "operator=acme"], ["operator=acme"], ["group=acmee", "operator=blue"]);
-        let fires = |on: TriggerConfig, kind: &str, labels: &[&str]| {
-            armed(&[on]).is_fired_by(&finding(kind, labels, Duration::from_millis(5)))
-        };
-        assert!(fires(TriggerConfig::Offence, "double_vote", &own));
-        assert!(!fires(TriggerConfig::Offence, "double_vote", &stranger));
-        assert!(!fires(TriggerConfig::Offence, "dormant_key_signed", &own));
-        assert!(!fires(TriggerConfig::Offence, "missed_duties", &own));
-        assert!(fires(TriggerConfig::KinOffence, "surround_vote", &stranger));
-        assert!(!fires(TriggerConfig::KinOffence, "surround_vote", &other));
-        assert!(fires(TriggerConfig::DormantKeySigned, "dormant_key_signed", &own));
-        assert!(!fires(TriggerConfig::DormantKeySigned, "dormant_key_signed", &stranger));
-        let old = finding("double_vote", &own, Duration::from_secs(86_400));
-        assert!(!armed(&[TriggerConfig::Offence]).is_fired_by(&old), "from a capture of yesterday");
+        Err(reason) => Err(PipelineError::Failed(format!(
+            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would stop nothing: correct it and test again",
+            report.took
+        ))),
     }
 }

@@ -9,6 +9,7 @@
 //! | block with the slot before's votes in one aggregate | 1 | 0.3 s |
 //! | single votes, each on its subnet | 31 250 | 4 s to 8 s, evenly: the burst |
 //! | offenders' second votes, for the head's parent | as planned | after the first, up to 8.5 s |
+//! | votes of some for the epochs to come, one surrounding the other | as planned | as those |
 //! | aggregates, 16 a committee, each lacking a few members | 1 024 | 8 s to 9.5 s |
 //! | forged votes, junk | as planned | through the burst |
 //!
@@ -19,6 +20,7 @@
 mod aggregates;
 mod capture;
 mod noise;
+mod offences;
 mod publish;
 mod slot;
 mod state;
@@ -32,10 +34,11 @@ pub use slot::LoadMessage;
 use crate::error::SimError;
 use crate::keys::Keyring;
 use crate::scenario::{Noise, Scenario};
+use crate::wire;
 use blst::min_pk::PublicKey;
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, PresetName, Root, Shuffling, Slot,
-    Spec, ValidatorIndex, compute_seed, sha256, signing_root,
+    Spec, ValidatorIndex, compute_seed, sha256,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +71,9 @@ pub struct LoadPlan {
     pub junk_percent: u32,
     /// Validators that vote twice, once each, beginning in [`OFFENCES_FROM`] and spread over the slots that follow.
     pub offenders: usize,
+    /// Validators that sign a vote which another of theirs surrounds, likewise. They are two epochs ahead, where honest votes would
+    /// come to contradict them: only in loads of less than an epoch.
+    pub surrounders: usize,
 }
 
 impl LoadPlan {
@@ -83,6 +89,7 @@ impl LoadPlan {
             n_forgers: 4,
             junk_percent: 0,
             offenders: 0,
+            surrounders: 0,
         }
     }
 
@@ -104,9 +111,15 @@ impl LoadPlan {
             return wrong("forged and junk", found, "0 to 1000 %, by at least one forger".into());
         }
         let voters = self.n_active as u64 / Preset::MAINNET.slots_per_epoch * self.slots.saturating_sub(OFFENCES_FROM - 1);
-        if self.offenders as u64 > voters {
-            let possible = format!("0 to {voters}: those who vote in these slots from slot {OFFENCES_FROM} on");
-            return wrong("offenders", self.offenders.to_string(), possible);
+        for (what, n) in [("offenders", self.offenders), ("surrounders", self.surrounders)] {
+            if n as u64 > voters {
+                let possible = format!("0 to {voters}: those who vote in these slots from slot {OFFENCES_FROM} on");
+                return wrong(what, n.to_string(), possible);
+            }
+        }
+        if self.surrounders > 0 && self.slots >= Preset::MAINNET.slots_per_epoch {
+            let possible = format!("fewer than {} with surrounders in the load", Preset::MAINNET.slots_per_epoch);
+            return wrong("slots", self.slots.to_string(), possible);
         }
         Ok(())
     }
@@ -144,6 +157,7 @@ pub struct Load {
     /// What the next block carries.
     votes_of_last_slot: Option<crate::containers::Bits>,
     offenders_left: usize,
+    surrounders_left: usize,
 }
 
 impl Load {
@@ -174,6 +188,7 @@ impl Load {
             mixes: vec![genesis_mix],
             votes_of_last_slot: None,
             offenders_left: plan.offenders,
+            surrounders_left: plan.surrounders,
         })
     }
 
@@ -240,7 +255,7 @@ impl Load {
     }
 
     fn signing_root(&self, root: Root, kind: DomainType, slot: Slot) -> Root {
-        signing_root(root, self.network.domain(kind, slot.epoch(&self.preset)))
+        wire::root_to_sign(&self.network, root, kind, slot.epoch(&self.preset))
     }
 
     fn validator(index: u32) -> ValidatorIndex {

@@ -8,19 +8,18 @@
 //! suffer for it. Topics that nobody subscribes to are heard by nobody, and counted.
 
 use crate::error::SimError;
+use crate::node::{self, Node, unix_ns};
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
-use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipService, Identity, PublishError, StatusView};
-use sources::metrics::SourceMetrics;
+use sources::gossip::{GossipControl, PublishError, StatusView};
 use sources::topic::Topic;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
-/// A socket on loopback is there at once or never.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages read ahead of their time, for each node.
 const READ_AHEAD: usize = 4096;
 /// Handed to a node at a time.
@@ -85,20 +84,20 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
     let genesis_of_capture = network.genesis_time;
     let network = Arc::new(Network { genesis_time: options.genesis_time, ..network });
     let (status, status_seen) = watch::channel(StatusView::default());
+    // Dropped at the end or on any way out before it, it takes the nodes down.
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
     let mut nodes: Vec<Node> = Vec::new();
     let n_liars = liars.values().max().map_or(0, |last| last + 1);
     for number in 0..options.publishers + n_liars {
-        nodes.push(Node::start(number, network.clone(), status_seen.clone()).await?);
+        let secret = consensus::sha256(format!("load node {number}").as_bytes());
+        let who = (number, secret, format!("slashwatch-load/{number}"));
+        nodes.push(Node::start(who, network.clone(), status_seen.clone(), stop.clone()).await?);
     }
     let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
     ready(&addresses);
-    let listened = async {
-        for node in &nodes {
-            let mut peers = node.control.watch_peers();
-            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
-        }
-    };
-    if tokio::time::timeout(options.patience, listened).await.is_err() {
+    let controls = nodes.iter().map(|node| &node.control);
+    if tokio::time::timeout(options.patience, node::somebody_listens(controls)).await.is_err() {
         tracing::warn!("nobody listens to some of the publishers, going on");
     }
     let (mut queues, mut tasks) = (Vec::new(), Vec::new());
@@ -236,52 +235,4 @@ async fn publish(control: &GossipControl, message: &Due) -> Published {
         tokio::time::sleep(RETRY).await;
         waited += RETRY;
     }
-}
-
-/// One node of the load. Dropping it ends it.
-struct Node {
-    address: String,
-    control: GossipControl,
-    // Drains what the node hears, which nobody wants.
-    _reader: tokio_util::sync::DropGuard,
-}
-
-impl Node {
-    async fn start(number: usize, network: Arc<Network>, status: watch::Receiver<StatusView>) -> Result<Self, SimError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node: number, source };
-        let config = GossipConfig {
-            listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a constant multiaddr")],
-            identity: Identity::Secret(consensus::sha256(format!("load node {number}").as_bytes())),
-            agent: format!("slashwatch-load/{number}"),
-            ..GossipConfig::default()
-        };
-        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
-            .map_err(|error| failed(Box::new(error)))?;
-        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
-            while let Some(event) = handle.events.recv().await {
-                if let GossipEvent::ListeningOn(address) = event {
-                    return Some(address.to_string());
-                }
-            }
-            None
-        });
-        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
-        let control = handle.control();
-        let stop = tokio_util::sync::CancellationToken::new();
-        let guard = stop.clone().drop_guard();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => break,
-                    event = handle.events.recv() => if event.is_none() { break },
-                }
-            }
-            handle.shutdown().await;
-        });
-        Ok(Self { address, control, _reader: guard })
-    }
-}
-
-fn unix_ns() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,16 +1,16 @@
-//! A slot of load: block, votes, second votes, each signed for real; aggregates are in a file beside.
+//! A slot of load: block and votes, each signed for real; aggregates, offences and noise are in files beside.
 
 use super::Load;
-use super::capture::OFFENCES_FROM;
 use crate::block::Body;
 use crate::containers::single_attestation;
-use crate::ledger::{Crime, crime};
+use crate::ledger::Crime;
 use crate::proposer::proposer;
 use crate::proposing::graffiti;
+use crate::wire;
 use blst::min_pk::Signature;
 use consensus::{
-    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, ForkName, Offence, Root, SignatureBytes,
-    SignedBeaconBlockHeader, Slot, ValidatorIndex,
+    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader,
+    Slot, ValidatorIndex,
 };
 use sources::topic::{Topic, TopicName};
 
@@ -19,9 +19,6 @@ const BLOCK_AT: u64 = 300_000_000;
 /// The burst.
 pub(super) const VOTES_FROM: u64 = 4_000_000_000;
 pub(super) const VOTES_FOR: u64 = 4_000_000_000;
-/// A second vote comes at least so much after the first, and at most until [`SECOND_VOTES_END`].
-const SECOND_AFTER: u64 = 200_000_000;
-const SECOND_VOTES_END: u64 = 8_500_000_000;
 /// Copies of a message trickle in within this.
 const COPIES_WITHIN: u64 = 300_000_000;
 
@@ -68,7 +65,8 @@ impl Load {
         let mut messages = vec![self.propose(slot)];
         let duty = self.duty(slot);
         self.vote(&duty, &mut messages);
-        self.offend(&duty, &mut messages);
+        self.vote_twice(&duty, &mut messages);
+        self.surround(&duty, &mut messages);
         let totals = self.aggregate(&duty, &mut messages);
         self.votes_of_last_slot = Some(self.whole_slot(&duty, &totals));
         let honest = messages.len();
@@ -113,6 +111,7 @@ impl Load {
             randao_reveal: self.keys.sign(by, self.signing_root(Root::from(epoch_root), DomainType::Randao, slot)),
             graffiti: graffiti("slashwatch load"),
             attestations: self.votes_of_last_slot.take().into_iter().collect(),
+            slashings: crate::slasher::Operations::default(),
         };
         let message = BeaconBlockHeader {
             slot,
@@ -159,42 +158,15 @@ impl Load {
         }
     }
 
-    /// Second votes of this slot's share of the offenders.
-    fn offend(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
-        let slots_left = self.plan.slots.saturating_sub(duty.slot.as_u64()) as usize + 1;
-        if duty.slot.as_u64() < OFFENCES_FROM || self.offenders_left == 0 || duty.voters.is_empty() {
-            return;
-        }
-        let n = self.offenders_left.div_ceil(slots_left).min(duty.voters.len());
-        self.offenders_left -= n;
-        let offenders: Vec<usize> = (0..n).map(|i| i * duty.voters.len() / n).collect();
-        let validators: Vec<ValidatorIndex> = offenders.iter().map(|at| duty.voters[*at].validator).collect();
-        let signatures = self.keys.sign_each(&validators, self.vote_root(&duty.stale));
-        let roots = [duty.data.root(), duty.stale.root()];
-        for (nth, (at, signature)) in offenders.into_iter().zip(signatures).enumerate() {
-            let voter = duty.voters[at];
-            let first = vote_time(at);
-            let room = SECOND_VOTES_END - first - SECOND_AFTER;
-            let second = first + SECOND_AFTER + even(nth.wrapping_mul(7) + 3, room);
-            let ssz = single_attestation(voter.committee, voter.validator, &duty.stale, &compressed(&signature)).to_ssz();
-            let mut message = self.message(duty.slot, second, self.subnet(duty.slot, voter.committee), &ssz);
-            let sent = [first, second].map(|at| self.unix_ns(duty.slot, at));
-            let gvr = self.network.genesis_validators_root;
-            message.crime = Some(crime(gvr, Offence::DoubleVote, voter.validator, duty.slot, roots, sent));
-            out.push(message);
-        }
-    }
-
     pub(super) fn subnet(&self, slot: Slot, committee: CommitteeIndex) -> TopicName {
-        let since_epoch = slot.as_u64() % self.preset.slots_per_epoch;
-        TopicName::Attestation((self.shuffling.committees_per_slot() * since_epoch + committee.as_u64()) % 64)
+        wire::subnet(&self.network, self.shuffling.committees_per_slot(), slot, committee)
     }
 
     pub(super) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
-        Topic { digest: self.network.fork_digest_at(slot.epoch(&self.preset)), name }
+        wire::topic(&self.network, slot, name)
     }
 
-    fn unix_ns(&self, slot: Slot, within: u64) -> u64 {
+    pub(super) fn unix_ns(&self, slot: Slot, within: u64) -> u64 {
         self.network.genesis_time * 1_000_000_000 + slot.as_u64() * SLOT_NS + within
     }
 
@@ -222,7 +194,7 @@ pub(super) fn compressed(signature: &Signature) -> SignatureBytes {
     SignatureBytes::from(signature.to_bytes())
 }
 
-fn vote_time(nth: usize) -> u64 {
+pub(super) fn vote_time(nth: usize) -> u64 {
     VOTES_FROM + even(nth, VOTES_FOR)
 }
 

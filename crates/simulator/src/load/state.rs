@@ -48,6 +48,7 @@ impl Load {
             validators: Value::Packed { bytes: self.registry(), length: n as u64, limit_chunks: VALIDATOR_REGISTRY_LIMIT },
             validators_root: self.network.genesis_validators_root,
             randao_mix: self.genesis_mix,
+            mixes: &[],
             block_roots: Value::Fixed(block_roots),
             latest_header,
         };

@@ -16,6 +16,7 @@ fn plan() -> LoadPlan {
         forged_percent: 10,
         junk_percent: 20,
         offenders: 9,
+        surrounders: 5,
         ..LoadPlan::quiet(4096, 3)
     }
 }
@@ -83,17 +84,18 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
                         checked += 1;
                     }
                     if let Some(crime) = &message.crime {
-                        assert_eq!((crime.kind, crime.validator), (Offence::DoubleVote, vote.attester_index));
+                        assert_eq!(crime.validator, vote.attester_index);
                         assert!(crime.first_message_sent_at < crime.second_message_sent_at);
                         assert!(crime.roots.contains(&vote.data.root()));
-                        assert!(offences.insert(crime.validator));
+                        assert!(offences.insert((crime.kind, crime.validator)));
                     }
                 }
                 other => panic!("nobody honest sends {other}"),
             }
         }
     }
-    assert_eq!(offences.len(), 9);
+    let count = |wanted| offences.iter().filter(|(kind, _)| *kind == wanted).count();
+    assert_eq!((count(Offence::DoubleVote), count(Offence::SurroundVote)), (9, 5));
     assert!(checked > 20);
 }
 
@@ -121,7 +123,7 @@ fn a_capture_says_where_its_offences_are() {
         _ => None,
     });
     let gossip: Vec<_> = entries.collect();
-    assert_eq!((gossip.len() as u64, truth.crimes.len()), (truth.messages, 9));
+    assert_eq!((gossip.len() as u64, truth.crimes.len()), (truth.messages, 14));
     for crime in &truth.crimes {
         let payload = &gossip[crime.message as usize].payload;
         let vote = SingleAttestation::from_ssz(&snap::raw::Decoder::new().decompress_vec(payload).unwrap()).unwrap();
@@ -136,5 +138,6 @@ fn what_cannot_be_played_is_refused() {
     assert!(refused(LoadPlan::quiet(31, 1)).contains("number of validators"));
     assert!(refused(LoadPlan { n_registered: 100, ..LoadPlan::quiet(200, 1) }).contains("200 of 100"));
     assert!(refused(LoadPlan { offenders: 1, ..LoadPlan::quiet(64, 1) }).contains("offenders"));
+    assert!(refused(LoadPlan { surrounders: 1, ..LoadPlan::quiet(64, 32) }).contains("fewer than 32"));
     assert!(refused(LoadPlan { copies: 0, ..LoadPlan::quiet(64, 1) }).contains("copies"));
 }

@@ -219,7 +219,8 @@ impl CaptureFile {
         }))
     }
 
-    /// Leaps from header to header. A tail that ends inside an entry ends the search without an error.
+    /// Leaps from header to header. A tail that ends inside an entry ends the search without an error, and an entry that is
+    /// damaged inside is passed over for the next of its type: [`CaptureFile::entries`] reports it.
     fn find(&self, wanted: EntryType) -> Result<Option<Located>, CaptureError> {
         let mut reader = self.entries()?;
         let end = reader.input.get_ref().metadata().map_err(|error| self.error(0, Damage::Io(error)))?.len();
@@ -230,7 +231,10 @@ impl CaptureFile {
                     let back = reader.input.seek(SeekFrom::Start(offset));
                     back.map_err(|error| self.error(offset, Damage::Io(error)))?;
                     reader.offset = offset;
-                    return reader.next().transpose();
+                    match reader.next() {
+                        Some(Err(error)) if error.is_recoverable() => {}
+                        found => return found.transpose(),
+                    }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(Damage::CutHeader { .. } | Damage::CutEntry { .. }) => return Ok(None),

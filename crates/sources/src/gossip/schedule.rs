@@ -46,7 +46,7 @@ fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
         ForkName::Electra => names.extend((0..BLOB_SUBNETS_ELECTRA).map(TopicName::BlobSidecar)),
         ForkName::Fulu => names.extend(columns.iter().copied().map(TopicName::DataColumnSidecar)),
         // Its sidecars carry no signed header.
-        ForkName::Gloas => {}
+        ForkName::Gloas => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid]),
     }
     names
 }
@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(count(35), (1, 72));
         assert_eq!(count(39), (2, 144), "a blob step renames every topic");
         assert_eq!(count(42), (1, 72));
-        assert_eq!(count(60), (1, 68));
-        assert_eq!(count(u64::MAX), (1, 68));
+        assert_eq!(count(60), (1, 70));
+        assert_eq!(count(u64::MAX), (1, 70));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Who claims to have signed what. Signing roots are computed here, from the very thing that becomes [`crate::Signed`].
 
-use crate::{Heard, PeerBytes, SourceKind};
+use crate::{Heard, PeerBytes, SourceKind, Statement, UnixNs};
 use consensus::{
-    AttestationData, BeaconBlockHeader, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId, SignatureBytes,
-    Slot, ValidatorIndex, sha256, signing_root,
+    AttestationData, BeaconBlockHeader, BuilderIndex, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId,
+    SignatureBytes, Slot, ValidatorIndex, sha256, signing_root,
 };
 use std::sync::Arc;
 
@@ -48,6 +48,8 @@ pub(super) enum Subject {
         header: BeaconBlockHeader,
         root: Root,
     },
+    /// Its member is the validator that says it, or stands for a builder, whose key is then looked up as one ([`builder_member`]).
+    Statement(Statement),
     /// Nothing comes of it by itself: randao reveals, selection proofs, what is proven a second time.
     Attribute,
 }
@@ -134,6 +136,22 @@ impl Claim {
         }
     }
 
+    /// Domain of the fork at its slot.
+    pub(crate) fn statement(network: &Network, statement: Statement, signature: SignatureBytes, heard: Heard) -> Self {
+        let (kind, member) = match &statement {
+            Statement::PayloadVote { validator, .. } => (DomainType::PtcAttester, *validator),
+            Statement::Bid { bid, .. } => (DomainType::BeaconBuilder, builder_member(bid.builder_index)),
+        };
+        let domain = network.domain(kind, statement.slot().epoch(network.preset()));
+        Self {
+            signing_root: signing_root(statement.root(), domain),
+            subject: Subject::Statement(statement),
+            members: Members::One(member),
+            signature,
+            heard,
+        }
+    }
+
     pub(crate) fn randao_reveal(
         network: &Network,
         proposer: ValidatorIndex,
@@ -198,8 +216,10 @@ impl Claim {
     /// a full node checks before it forwards, says nothing about who forwarded it.
     pub(crate) fn answerable(&self) -> Option<&PeerBytes> {
         match (&self.subject, self.heard.source) {
-            (Subject::Vote { .. } | Subject::Proposal { .. }, SourceKind::Gossip) => self.heard.peer.as_ref(),
-            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Attribute, _) => None,
+            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Statement(_), SourceKind::Gossip) => {
+                self.heard.peer.as_ref()
+            }
+            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Statement(_) | Subject::Attribute, _) => None,
         }
     }
 
@@ -217,7 +237,7 @@ impl Claim {
     pub(crate) fn vote(&self) -> Option<(Root, &AttestationData)> {
         match &self.subject {
             Subject::Vote { data, data_root, .. } => Some((*data_root, data)),
-            Subject::Proposal { .. } | Subject::Attribute => None,
+            Subject::Proposal { .. } | Subject::Statement(_) | Subject::Attribute => None,
         }
     }
 
@@ -225,13 +245,39 @@ impl Claim {
     pub(crate) fn proposal_root(&self) -> Option<(Root, SignatureBytes)> {
         match &self.subject {
             Subject::Proposal { root, .. } => Some((*root, self.signature)),
-            Subject::Vote { .. } | Subject::Attribute => None,
+            Subject::Vote { .. } | Subject::Statement(_) | Subject::Attribute => None,
         }
+    }
+
+    /// Its signer, where that is a builder: its key is among the builders'.
+    pub(super) fn builder(&self) -> Option<BuilderIndex> {
+        match &self.subject {
+            Subject::Statement(Statement::Bid { bid, .. }) => Some(bid.builder_index),
+            Subject::Statement(Statement::PayloadVote { .. })
+            | Subject::Vote { .. }
+            | Subject::Proposal { .. }
+            | Subject::Attribute => None,
+        }
+    }
+
+    pub(crate) fn signature_bytes(&self) -> SignatureBytes {
+        self.signature
     }
 
     pub(crate) fn members(&self) -> &[ValidatorIndex] {
         self.members.as_slice()
     }
+
+    /// Of the earliest message that made it.
+    pub(crate) fn arrival(&self) -> UnixNs {
+        self.heard.at
+    }
+}
+
+/// `convert_builder_index_to_validator_index`: a number that no validator has, to tell claims apart by.
+fn builder_member(builder: BuilderIndex) -> ValidatorIndex {
+    const BUILDER_INDEX_FLAG: u64 = 1 << 40;
+    ValidatorIndex::new(builder.as_u64() | BUILDER_INDEX_FLAG)
 }
 
 /// Domain by the fork version at the *target's* epoch, whatever the slot says.

@@ -2,15 +2,23 @@
 
 use super::claim::Subject;
 use super::{Judged, Judgement, Signed};
-use crate::{Proposal, UnixNs, Vote, bls, pool};
+use crate::{Proposal, Stated, UnixNs, Vote, bls, pool};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
+/// What a batch proved, in order of claims; of the votes first the aggregates, then the singles, summed per unit.
+#[derive(Debug)]
+pub(crate) struct Harvest {
+    pub(crate) votes: Vec<Signed<Vote>>,
+    pub(crate) proposals: Vec<Signed<Proposal>>,
+    pub(crate) statements: Vec<Signed<Stated>>,
+}
+
 impl Judged {
-    /// Votes (aggregates in order of claims, then singles summed per unit) and proposals, in order of claims.
-    pub(crate) fn harvest(&self) -> (Vec<Signed<Vote>>, Vec<Signed<Proposal>>) {
+    pub(crate) fn harvest(&self) -> Harvest {
         let mut votes = Vec::new();
         let mut proposals = Vec::new();
+        let mut statements = Vec::new();
         let mut sums: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (i, claim) in self.claims.iter().enumerate() {
             match self.judgements[i] {
@@ -23,6 +31,11 @@ impl Judged {
                 Subject::Proposal { header, root } => proposals.push(Signed::proven(Proposal {
                     header: *header,
                     root: *root,
+                    signature: claim.signature,
+                    heard: claim.heard.clone(),
+                })),
+                Subject::Statement(statement) => statements.push(Signed::proven(Stated {
+                    statement: *statement,
                     signature: claim.signature,
                     heard: claim.heard.clone(),
                 })),
@@ -44,7 +57,7 @@ impl Judged {
                 }
             }
         }
-        (votes, proposals)
+        Harvest { votes, proposals, statements }
     }
 
     /// One vote out of proven claims of one unit. `None` if their signatures cancel out.

@@ -40,5 +40,6 @@ mod signed;
 mod tests;
 
 pub(crate) use claim::{Claim, Members};
+pub(crate) use harvest::Harvest;
 pub(crate) use prove::{Judged, Judgement, Method, prove};
 pub use signed::Signed;

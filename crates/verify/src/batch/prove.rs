@@ -4,7 +4,7 @@ use super::claim::{Claim, Subject};
 use crate::repute::{Repute, Reputes};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
-use consensus::{MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
+use consensus::{BuilderIndex, MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::{HashMap, HashSet};
@@ -18,11 +18,17 @@ const CHUNK_MESSAGES: usize = 8;
 /// Where public keys come from: validated ones, for which a proof of possession was given.
 pub(crate) trait KeySource: Sync {
     fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey>;
+
+    fn builder_key(&self, builder: BuilderIndex) -> Option<&PublicKey>;
 }
 
 impl KeySource for chain::Registry {
     fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey> {
         self.pubkey(validator)
+    }
+
+    fn builder_key(&self, builder: BuilderIndex) -> Option<&PublicKey> {
+        self.builder_key(builder)
     }
 }
 
@@ -153,8 +159,13 @@ impl Points {
     /// `Err`: judged without a pairing.
     fn of(claim: &Claim, keys: &dyn KeySource) -> Result<Self, Judgement> {
         let mut each = Vec::with_capacity(claim.members().len());
-        for member in claim.members() {
-            each.push(*keys.key(*member).ok_or(Judgement::NoKey)?);
+        match claim.builder() {
+            Some(builder) => each.push(*keys.builder_key(builder).ok_or(Judgement::NoKey)?),
+            None => {
+                for member in claim.members() {
+                    each.push(*keys.key(*member).ok_or(Judgement::NoKey)?);
+                }
+            }
         }
         // Keys that cancel out: no signature says anything about their owners together.
         let key = bls::sum_keys(&each).ok_or(Judgement::Forged)?;

@@ -1,12 +1,13 @@
 //! The equation against one-by-one, against published vectors, and against those who would cheat it.
 
 use super::claim::{Claim, Members, Subject};
+use super::harvest::Harvest;
 use super::prove::{Judged, Judgement, KeySource, Method, prove};
 use crate::bls::tests::{secret, sign};
 use crate::repute::Reputes;
 use crate::{Heard, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
-use consensus::{AttestationData, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
@@ -18,6 +19,10 @@ struct Keys(Vec<Option<PublicKey>>);
 impl KeySource for Keys {
     fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey> {
         self.0.get(usize::try_from(validator.as_u64()).ok()?)?.as_ref()
+    }
+
+    fn builder_key(&self, _: BuilderIndex) -> Option<&PublicKey> {
+        None
     }
 }
 
@@ -99,7 +104,7 @@ fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
 
 /// What is given out is true: each vote's signature is the sum over exactly its indices.
 fn check_votes(judged: &Judged, keys: &Keys) {
-    for vote in judged.harvest().0 {
+    for vote in judged.harvest().votes {
         assert!(vote.indices.is_sorted() && vote.indices.len() == vote.arrivals.len());
         let members = Members::from_sorted(vote.indices.clone()).expect("unique");
         let claim = Claim::aggregate(&network(), vote.data, vote.data_root, members, vote.signature, None, vote.heard.clone());
@@ -154,7 +159,7 @@ fn singles_become_one_vote() {
     for mode in MODES {
         let claims: Vec<Claim> = [4, 1, 3, 0].into_iter().map(|v| single(&secrets, 1, v, 0)).collect();
         let judged = judge(claims, &publics, mode, 1, 1);
-        let (votes, _) = judged.harvest();
+        let votes = judged.harvest().votes;
         assert_eq!(votes.len(), 1);
         assert_eq!(votes[0].indices, [0, 1, 3, 4].map(ValidatorIndex::new));
         assert_eq!(votes[0].arrivals, [0, 1, 3, 4].map(UnixNs));
@@ -239,7 +244,7 @@ fn a_forged_copy_hides_nothing() {
             let judged = judge(claims, &publics, mode, 1, 7);
             let expected = if forged_first { [false, true, true] } else { [true, true, false] };
             assert_eq!(is_proven(&judged), expected, "{mode:?}, forged first: {forged_first}");
-            let (votes, _) = judged.harvest();
+            let votes = judged.harvest().votes;
             let named: BTreeSet<u64> = votes.iter().flat_map(|vote| vote.indices.iter().map(|index| index.as_u64())).collect();
             assert_eq!(named, BTreeSet::from([0, 1]));
             check_votes(&judged, &publics);
@@ -261,7 +266,7 @@ fn opposite_keys_do_not_escape() {
         claims[1].signature[0] ^= 0x20;
         let judged = judge(claims, &publics, mode, 1, 8);
         assert_eq!(is_proven(&judged), [true, true], "{mode:?}");
-        assert_eq!(judged.harvest().0.len(), 2, "{mode:?}");
+        assert_eq!(judged.harvest().votes.len(), 2, "{mode:?}");
         check_votes(&judged, &publics);
     }
 }
@@ -282,7 +287,7 @@ fn unknown_validators_are_nobodys_forgery() {
 #[test]
 fn an_empty_batch_is_fine() {
     let (_, publics) = keys(0);
-    assert!(judge(Vec::new(), &publics, SinglesProof::Sums, 3, 0).harvest().0.is_empty());
+    assert!(judge(Vec::new(), &publics, SinglesProof::Sums, 3, 0).harvest().votes.is_empty());
 }
 
 /// A claim over a bare message, for the published vectors.
@@ -432,7 +437,7 @@ fn sepolia_signatures_verify() {
     assert!(n_headers > 20 && n_attestations > 20);
     let judged = judge(claims, &publics, SinglesProof::Sums, 2, 0);
     assert!(is_proven(&judged).iter().all(|proven| *proven));
-    let (votes, proposals) = judged.harvest();
+    let Harvest { votes, proposals, .. } = judged.harvest();
     assert_eq!((votes.len(), proposals.len()), (n_attestations, n_headers));
 }
 

@@ -7,10 +7,10 @@ use crate::decode::{Aggregator, Ballot};
 use crate::docket::{Docket, Place};
 use crate::ledger::Ledger;
 use crate::parking::Job;
-use crate::resolve::{self, Candidate, ContextCache, Resolution};
+use crate::resolve::{self, Candidate, ContextCache, Need, Resolution};
 use crate::{Outcome, UnixNs, forward};
 use chain::Chain;
-use consensus::{Attestation, Network, Root, sha256};
+use consensus::{Attestation, Network, Root, ShufflingId, sha256};
 use std::collections::VecDeque;
 
 /// Up to an epoch divided by this, slots without a block are taken for empty at once.
@@ -39,6 +39,7 @@ impl Patience {
 /// A vote whose committees are certain, in the docket.
 struct Asked {
     job: Job,
+    shuffling: ShufflingId,
     vote: Place,
     /// Selection proof and the aggregator's signature.
     outer: Option<[Place; 2]>,
@@ -52,7 +53,7 @@ struct Open {
 
 impl Verifier {
     pub(super) fn prove_by_bits(&mut self, chain: &mut Chain, fresh: Vec<Job>, new_slot: bool, now: UnixNs, ledger: &mut Ledger) {
-        let mut cache = ContextCache::default();
+        let mut cache = ContextCache::new(Need::Signers);
         let mut jobs = Vec::new();
         // Only those are tried again for whose epoch the chain has a shuffling that they were not tried under.
         if chain.generation() != self.generation || new_slot {
@@ -69,7 +70,7 @@ impl Verifier {
 
     /// Everything that waits and has a shuffling it was not tried under.
     pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut Ledger) {
-        let mut cache = ContextCache::default();
+        let mut cache = ContextCache::new(Need::Signers);
         let jobs = self.parking.take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root), &job.tried));
         let open = self.prove_certain(chain, &mut cache, jobs, Patience::Over(now), ledger);
         self.prove_candidates(chain, open, ledger);
@@ -86,8 +87,8 @@ impl Verifier {
     ) -> Vec<Open> {
         let now = patience.now();
         let network = chain.network().clone();
-        // With an old registry what looks certain may be wrong, and honest peers would be blamed.
-        let sure = !chain.needs_registry_refresh();
+        // With an old registry what looks certain may be wrong, and honest peers would be blamed; unless most of a committee signed by it.
+        let up_to_date = !chain.needs_registry_refresh();
         let mut docket = Docket::default();
         let mut asked: Vec<Asked> = Vec::new();
         let mut open: Vec<Open> = Vec::new();
@@ -95,11 +96,13 @@ impl Verifier {
             let Ballot::ByBits { attestation, aggregator } = &job.ballot else { continue };
             let aggregator = aggregator.as_deref().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root);
+            let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.confirmed.contains(&only.id()));
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
                 Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
                 Resolution::Later => self.park(job, ledger),
                 Resolution::Certain(only) => {
-                    if self.votes.covers(job.data_root, only.members.as_slice()) {
+                    let members = only.members.as_slice();
+                    if self.votes.covers(job.data_root, members) && !self.votes.came_first(job.data_root, members, job.heard.at) {
                         ledger.settle(job.item, Outcome::Duplicate);
                         continue;
                     }
@@ -107,10 +110,11 @@ impl Verifier {
                         ledger.settle(job.item, Outcome::BadSignature);
                         continue;
                     }
+                    let shuffling = only.shuffling.id();
                     let outer =
                         aggregator.map(|outer| outer_claims(&network, attestation, outer, &job).map(|claim| docket.add(claim)));
                     let vote = docket.add(vote_claim(&network, attestation, &job, only));
-                    asked.push(Asked { job, vote, outer });
+                    asked.push(Asked { job, shuffling, vote, outer });
                 }
                 Resolution::Candidates(mut candidates) => {
                     if chain.registry().has_related_keys() {
@@ -130,8 +134,10 @@ impl Verifier {
             }
         }
         let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for Asked { job, vote, outer } in asked {
-            let outcome = match judged.judgement(vote.claim) {
+        for Asked { job, shuffling, vote, outer } in asked {
+            let judgement = judged.judgement(vote.claim);
+            self.note_confirmed(&job, shuffling, judgement);
+            let outcome = match judgement {
                 Judgement::Proven { .. } if !vote.first => Outcome::Duplicate,
                 Judgement::Proven { alone } => {
                     Outcome::Proven { forwardable: alone && self.is_welcome(chain, cache, &job, outer, &judged, now) }
@@ -154,7 +160,7 @@ impl Verifier {
         let network = chain.network().clone();
         while !open.is_empty() {
             let mut docket = Docket::default();
-            let mut asked: Vec<(Open, Place, consensus::ShufflingId)> = Vec::new();
+            let mut asked: Vec<(Open, Place, ShufflingId)> = Vec::new();
             for mut trial in open.drain(..) {
                 match (trial.candidates.pop_front(), &trial.job.ballot) {
                     (Some(candidate), Ballot::ByBits { attestation, .. }) => {
@@ -167,7 +173,9 @@ impl Verifier {
             }
             let judged = self.judge(chain, docket, Signers::Guessed, ledger);
             for (mut trial, place, id) in asked {
-                match judged.judgement(place.claim) {
+                let judgement = judged.judgement(place.claim);
+                self.note_confirmed(&trial.job, id, judgement);
+                match judgement {
                     Judgement::Proven { .. } => {
                         if let Ballot::ByBits { attestation, .. } = &trial.job.ballot {
                             self.ballots.insert(said(attestation, trial.job.data_root), ());
@@ -181,6 +189,16 @@ impl Verifier {
                     }
                 }
             }
+        }
+    }
+
+    /// A shuffling made of other validators puts everybody elsewhere, so under a wrong one no committee's sum holds. A few keys of one owner
+    /// that happen to sit together could feign it; most of the seats asked about they are not.
+    fn note_confirmed(&mut self, job: &Job, shuffling: ShufflingId, judgement: Judgement) {
+        let (Judgement::Proven { .. }, Ballot::ByBits { attestation, .. }) = (judgement, &job.ballot) else { return };
+        let (n_signed, n_seats) = (attestation.aggregation_bits.num_set_bits(), attestation.aggregation_bits.len());
+        if n_signed > 1 && 2 * n_signed > n_seats {
+            self.confirmed.insert(shuffling, ());
         }
     }
 

@@ -8,7 +8,7 @@ use crate::decode::Ballot;
 use crate::docket::{Docket, Place};
 use crate::ledger::{Item, Ledger};
 use crate::parking::Job;
-use crate::resolve::{ContextCache, seated};
+use crate::resolve::{ContextCache, Need, seated};
 use crate::{Heard, Inclusion, Outcome, SlashingBody, SlashingOp, UnixNs, forward};
 use chain::{Chain, Contexts};
 use consensus::{
@@ -19,8 +19,9 @@ use consensus::{
 const NOT_INDEXED: &str = "a side's indices are not ascending and unique, or there are none; ask its sender for the signed one";
 const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in this order; it proves nothing";
 
+#[derive(Debug)]
 pub(super) struct SlashingJob {
-    item: Item,
+    pub(super) item: Item,
     heard: Heard,
     body: SlashingBody,
     fork: ForkName,
@@ -53,6 +54,29 @@ impl SlashingJob {
     }
 }
 
+impl SlashingJob {
+    /// Names written in it.
+    pub(super) fn n_members(&self) -> usize {
+        match &self.body {
+            SlashingBody::Attester(slashing) => {
+                slashing.attestation_1.attesting_indices.len() + slashing.attestation_2.attesting_indices.len()
+            }
+            SlashingBody::Proposer(_) => 2,
+        }
+    }
+
+    /// Whether it names a validator whom a later state may know.
+    fn names_a_stranger(&self, chain: &Chain) -> bool {
+        let is_stranger = |index: &ValidatorIndex| chain.registry().record(*index).is_none();
+        match &self.body {
+            SlashingBody::Attester(slashing) => [&slashing.attestation_1, &slashing.attestation_2]
+                .iter()
+                .any(|side| side.attesting_indices.iter().any(is_stranger)),
+            SlashingBody::Proposer(slashing) => is_stranger(&slashing.signed_header_1.message.proposer_index),
+        }
+    }
+}
+
 /// Whatever way an operation came, what is in it is known from an operation.
 fn by_operation(heard: Heard) -> Heard {
     Heard { source: crate::SourceKind::SlashingOp, ..heard }
@@ -67,7 +91,7 @@ enum Sides {
 
 impl Verifier {
     pub(super) fn prove_named(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
-        let mut cache = ContextCache::default();
+        let mut cache = ContextCache::new(Need::Seats);
         let mut docket = Docket::default();
         let mut votes: Vec<(Item, SingleAttestation, Root, Place)> = Vec::new();
         for job in std::mem::take(&mut intake.named) {
@@ -183,11 +207,20 @@ impl Verifier {
         now: UnixNs,
         ledger: &mut Ledger,
     ) {
+        let judgements = match sides {
+            Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
+            Sides::NotIndexed | Sides::Known => None,
+        };
+        let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));
+        if lacks_key && job.included_in.is_some() && job.names_a_stranger(chain) {
+            self.wait_for_registry(job, ledger);
+            return;
+        }
         let SlashingJob { item, heard, body, fork, included_in, hash } = job;
-        let outcome = match sides {
-            Sides::NotIndexed => Outcome::Malformed(NOT_INDEXED.into()),
-            Sides::Known => Outcome::Duplicate,
-            Sides::Asked(sides) => match sides.map(|side| side.judgement(judged)) {
+        let outcome = match (sides, judgements) {
+            (Sides::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
+            (Sides::Known, _) | (Sides::Asked(_), None) => Outcome::Duplicate,
+            (Sides::Asked(_), Some(judgements)) => match judgements {
                 [Judgement::NoKey, _] | [_, Judgement::NoKey] => Outcome::UnknownValidator,
                 [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
@@ -217,6 +250,18 @@ impl Verifier {
             ledger.verified.slashings.push(SlashingOp { body, fork, heard, included_in });
         }
         ledger.settle(item, outcome);
+    }
+}
+
+impl Verifier {
+    fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut Ledger) {
+        if !job.item.parked {
+            ledger.settle(job.item.clone(), Outcome::Parked);
+            job.item.parked = true;
+        }
+        for evicted in self.strangers.keep(job) {
+            ledger.settle(evicted.item, Outcome::UnknownValidator);
+        }
     }
 }
 

@@ -108,6 +108,7 @@ pub fn kind(name: &str) -> MessageKind {
         "beacon_aggregate_and_proof" => MessageKind::Aggregate,
         "attester_slashing" => MessageKind::AttesterSlashing,
         "proposer_slashing" => MessageKind::ProposerSlashing,
+        "payload_attestation_message" => MessageKind::PayloadAttestation,
         _ => match number("beacon_attestation_") {
             Some(subnet) => MessageKind::Attestation { subnet },
             None => panic!("unexpected topic {name}"),

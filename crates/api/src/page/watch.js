@@ -1,0 +1,184 @@
+// Watched keys: a card per group, its keys when it is opened. The alarms are those among the findings and incidents that the page has.
+"use strict";
+
+const KEYS_AT_FIRST = 100;
+const KEYS_AT_MOST = 1000;
+const KEY_HEADS = ["Validator", "State on chain", "Last vote", "Missed in a row", "Voted", "Effectiveness", "Duty", "Alarms"];
+
+const groups = new Map();
+const alarms = new Map();
+
+// Findings and incidents that name one of our groups. Kept by group, then by id, so that one that comes again is counted once.
+function noteAlarm(id, kind, severity, labels, validator) {
+  for (const label of labels ?? []) {
+    if (!label.startsWith("group=")) continue;
+    const name = label.slice("group=".length);
+    if (!alarms.has(name)) alarms.set(name, new Map());
+    alarms.get(name).set(id, { kind, severity, validator });
+  }
+}
+
+function noteFinding(finding) {
+  if (finding.validator && finding.severity !== "info") {
+    noteAlarm(finding.id, finding.kind, finding.severity, finding.validator.labels, finding.validator.index);
+  }
+}
+
+function noteIncident(incident) {
+  for (const of of alarms.values()) of.delete(incident.id);
+  if (incident.state !== "closed") noteAlarm(incident.id, incident.kind, incident.severity, incident.details.labels);
+}
+
+function counted(list) {
+  const counts = new Map();
+  for (const { kind } of list) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return [...counts].map(([kind, n]) => `${kind.replaceAll("_", " ")}${n > 1 ? ` \u00d7 ${n}` : ""}`).join(", ");
+}
+
+function percent(share) {
+  return share === null ? "\u2013" : (share * 100).toFixed(1) + "\u202f%";
+}
+
+const SWITCHES = {
+  ready: ["good", "kill switch ready"],
+  ordered: ["wait", "kill switch ordered"],
+  done: ["bad", "kill switch fired"],
+  failed: ["bad", "kill switch FAILED"],
+};
+
+function switchPill(view) {
+  const [state, text] = view ? SWITCHES[view.state] : ["none", "no kill switch"];
+  return element("span", text, "pill " + state);
+}
+
+function switchStory(view) {
+  if (!view || !view.finding) return undefined;
+  const made = element("p", "Kill switch ordered " + view.ordered_at.slice(0, 10) + " " + view.ordered_at.slice(11, 23) + " because of ");
+  made.append(link("v1/findings/" + view.finding, view.kind, `${view.kind}, the finding that fired the kill switch`));
+  if (view.attempts > 1) made.append(`, ${view.attempts} attempts`);
+  if (view.took_ms !== null) made.append(`; ${view.state} after ${grouped(view.took_ms)} ms`);
+  if (view.state === "failed") made.append(" \u2014 stop the validator clients by hand.");
+  if (view.state === "failed") made.className = "critical";
+  return made;
+}
+
+function fact(name, value, className) {
+  const made = element("div");
+  made.append(element("dt", name), element("dd", value, className));
+  return made;
+}
+
+// Made once and filled again, so that what a reader has opened or typed stays.
+function card(name) {
+  const made = element("details", undefined, "group");
+  const head = element("summary");
+  const facts = element("dl", undefined, "facts");
+  const story = element("div", undefined, "story");
+  const tools = element("p", undefined, "tools");
+  const missing = element("input");
+  missing.type = "checkbox";
+  const label = element("label");
+  label.append(missing, " only keys that missed their last duty");
+  tools.append(label);
+  const scroll = element("div", undefined, "scroll");
+  scroll.tabIndex = 0;
+  scroll.setAttribute("role", "region");
+  scroll.setAttribute("aria-label", `Keys of ${name}`);
+  const table = element("table");
+  const heads = element("tr");
+  for (const text of KEY_HEADS) {
+    const th = element("th", text);
+    th.scope = "col";
+    heads.append(th);
+  }
+  const thead = element("thead");
+  thead.append(heads);
+  const body = element("tbody");
+  table.append(thead, body);
+  scroll.append(table);
+  const more = element("button", "Show more keys");
+  more.type = "button";
+  made.append(head, tools, scroll, more);
+  const group = { made, head, facts, story, body, missing, more, name, wanted: KEYS_AT_FIRST };
+  const again = () => showKeys(group).catch(() => live("wait", "reconnecting"));
+  made.addEventListener("toggle", again);
+  missing.addEventListener("change", again);
+  more.addEventListener("click", () => {
+    group.wanted = KEYS_AT_MOST;
+    again();
+  });
+  return group;
+}
+
+function showGroup(view) {
+  if (!groups.has(view.name)) groups.set(view.name, card(view.name));
+  const group = groups.get(view.name);
+  const list = [...(alarms.get(view.name)?.values() ?? [])];
+  const worst = list.some((one) => one.severity === "critical") ? "critical" : list.length ? "warning" : "";
+  const hasFired = view.kill_switch && view.kill_switch.state !== "ready";
+  group.made.className = "group " + (hasFired ? "critical" : worst || (view.missing ? "warning" : ""));
+  const title = element("h3", view.name);
+  title.append(" ", switchPill(view.kill_switch));
+  group.facts.replaceChildren(
+    fact("Keys", grouped(view.validators) + (view.unknown_keys ? ` + ${grouped(view.unknown_keys)} not on chain yet` : "")),
+    fact("Missed their last duty", grouped(view.missing), view.missing ? "warning" : ""),
+    fact("Longest row of misses", grouped(view.missed_in_a_row), view.missed_in_a_row ? "warning" : ""),
+    fact("Effectiveness", percent(view.effectiveness)),
+    fact("Alarms", list.length ? counted(list) : "none", worst),
+  );
+  const story = switchStory(view.kill_switch);
+  group.story.replaceChildren(...(story ? [story] : []));
+  group.head.replaceChildren(title, group.facts, group.story);
+  return group;
+}
+
+function keyRow(name, key) {
+  const row = element("tr");
+  const cell = (text, className) => row.append(element("td", text, className));
+  const index = element("td");
+  const shown = element("abbr", key.index);
+  shown.title = key.pubkey;
+  index.append(shown);
+  row.append(index);
+  cell(key.state.replaceAll("_", " "), key.state.includes("slashed") ? "critical" : "");
+  cell(key.last_vote === null ? "\u2013" : "slot " + grouped(key.last_vote));
+  cell(grouped(key.missed_in_a_row), key.missed_in_a_row ? "warning" : "");
+  cell(`${key.voted} of ${key.duties}`);
+  cell(percent(key.effectiveness));
+  cell(key.duty);
+  const own = [...(alarms.get(name)?.values() ?? [])].filter((one) => one.validator === key.index);
+  cell(counted(own), own.some((one) => one.severity === "critical") ? "critical" : "warning");
+  return row;
+}
+
+async function showKeys(group) {
+  if (!group.made.open) return;
+  const missed = group.missing.checked ? "&missed_in_a_row=1" : "";
+  const answer = await fetch(`v1/watch/validators?group=${encodeURIComponent(group.name)}&limit=${group.wanted}${missed}`);
+  if (!answer.ok) throw new Error("watched keys " + answer.status);
+  const page = await answer.json();
+  group.body.replaceChildren(...page.validators.map((key) => keyRow(group.name, key)));
+  if (!page.validators.length) {
+    const none = element("td", group.missing.checked ? "No key missed its last duty." : "No key of this group is on chain yet.");
+    none.colSpan = KEY_HEADS.length;
+    const row = element("tr");
+    row.append(none);
+    group.body.append(row);
+  }
+  group.more.hidden = page.next === null || group.wanted === KEYS_AT_MOST;
+}
+
+async function watched() {
+  const answer = await fetch("v1/watch/groups");
+  // They are the operator's own business, and this page is shown to everybody.
+  if (answer.status === 403) return;
+  if (!answer.ok) throw new Error("groups " + answer.status);
+  const views = (await answer.json()).groups;
+  by("watched").hidden = !views.length;
+  const shown = views.map(showGroup);
+  const list = by("groups");
+  if (shown.length !== list.childElementCount || shown.some((group, nth) => list.children[nth] !== group.made)) {
+    list.replaceChildren(...shown.map((group) => group.made));
+  }
+  await Promise.all(shown.map(showKeys));
+}

@@ -1,0 +1,140 @@
+//! A stream whose other side must take what is written to it: somebody who asks and does not read would hold a connection's place
+//! for ever.
+//!
+//! While something waits to be written, [`STEP`] bytes must be taken within the limit, again and again. That is slow enough for any
+//! reader that reads, and nothing at all is asked of one to whom nothing is to be said.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// Bytes that must be taken within the limit.
+const STEP: usize = 64 << 10;
+
+/// See the module.
+pub(crate) struct Patience<S> {
+    stream: S,
+    limit: Duration,
+    deadline: Pin<Box<Sleep>>,
+    /// Taken since the clock began to run; `None` while nothing waits.
+    taken: Option<usize>,
+}
+
+impl<S> Patience<S> {
+    pub fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, deadline: Box::pin(tokio::time::sleep(limit)), taken: None }
+    }
+
+    fn wind_up(&mut self) {
+        self.taken = Some(0);
+        self.deadline.as_mut().reset(Instant::now() + self.limit);
+    }
+
+    /// What a write came to, and whether there is still patience for another.
+    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match (&written, self.taken) {
+            (Poll::Ready(Ok(n)), Some(taken)) if taken + n >= STEP => self.wind_up(),
+            (Poll::Ready(Ok(n)), Some(taken)) => self.taken = Some(taken + n),
+            (Poll::Ready(_), _) => {}
+            (Poll::Pending, taken) => {
+                if taken.is_none() {
+                    self.wind_up();
+                }
+                ready!(self.deadline.as_mut().poll(cx));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")));
+            }
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        // Asked for once all that there was is written.
+        self.taken = None;
+        Poll::Ready(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const LIMIT: Duration = Duration::from_millis(40);
+
+    #[tokio::test]
+    async fn who_reads_nothing_is_given_up() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let mut ours = Patience::new(ours, LIMIT);
+        ours.write_all(&[0; 64]).await.unwrap();
+        ours.flush().await.unwrap();
+        let error = ours.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// A byte at a time is no reading either.
+    #[tokio::test]
+    async fn who_only_nibbles_is_given_up() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut ours = Patience::new(ours, LIMIT);
+        let nibble = async {
+            let mut every = tokio::time::interval(LIMIT / 8);
+            while theirs.read_u8().await.is_ok() {
+                every.tick().await;
+            }
+        };
+        let wrote = tokio::select! {
+            wrote = ours.write_all(&[0; STEP]) => wrote,
+            () = nibble => unreachable!("it reads until the writer gives up"),
+        };
+        assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_gets_all_of_it_and_silence_costs_nothing() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut ours = Patience::new(ours, LIMIT);
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).await.unwrap();
+            all.len()
+        });
+        for _ in 0..3 {
+            ours.write_all(&[7; 4 * STEP]).await.unwrap();
+            ours.flush().await.unwrap();
+            // Longer than the limit, as between two events.
+            tokio::time::sleep(LIMIT * 2).await;
+        }
+        drop(ours);
+        assert_eq!(reader.await.unwrap(), 12 * STEP);
+    }
+}

@@ -1,0 +1,59 @@
+//! What strangers are not told: whose keys are whose, where the operator has not said that it may be shown.
+//!
+//! Findings and incidents are about everybody and are shown to everybody, without the labels that only the operator's groups give.
+//! Those that there are only because somebody watches a key ([`ABOUT_WATCHED_KEYS`]) are left out.
+
+use crate::WatchSource;
+use crate::problem::Problem;
+use evidence::{Finding, Incident};
+use std::sync::Arc;
+
+/// Kinds of findings and incidents that are made of watched keys only.
+const ABOUT_WATCHED_KEYS: [&str; 4] = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
+
+/// Whether readers are told of the operator's own keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnKeys {
+    Shown,
+    Hidden,
+}
+
+/// What is known of watched keys, and to whom it is told.
+#[derive(Clone)]
+pub(crate) struct Privacy {
+    pub own_keys: OwnKeys,
+    pub watch: Arc<dyn WatchSource>,
+}
+
+impl Privacy {
+    /// What is known of watched keys, for those who may be told.
+    pub fn watch(&self) -> Result<Arc<dyn WatchSource>, Problem> {
+        match self.own_keys {
+            OwnKeys::Shown => Ok(self.watch.clone()),
+            OwnKeys::Hidden => Err(Problem::not_shown()),
+        }
+    }
+
+    /// A finding as it may be told; `None` if it may not.
+    pub fn finding(&self, mut finding: Finding) -> Option<Finding> {
+        if self.own_keys == OwnKeys::Shown {
+            return Some(finding);
+        }
+        if let Some(subject) = &mut finding.validator {
+            subject.labels.retain(|label| !self.watch.is_private(label));
+        }
+        (!ABOUT_WATCHED_KEYS.contains(&finding.kind.as_str())).then_some(finding)
+    }
+
+    /// An incident as it may be told; `None` if it may not.
+    pub fn incident(&self, mut incident: Incident) -> Option<Incident> {
+        if self.own_keys == OwnKeys::Shown {
+            return Some(incident);
+        }
+        incident.shared.retain(|shared| {
+            let key = shared.what.strip_prefix("label:");
+            key.is_none_or(|key| !self.watch.is_private(&format!("{key}={}", shared.value)))
+        });
+        (!ABOUT_WATCHED_KEYS.contains(&incident.kind.as_str())).then_some(incident)
+    }
+}

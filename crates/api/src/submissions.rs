@@ -1,0 +1,39 @@
+//! Proofs that were submitted to beacon nodes.
+
+use crate::findings::{number, page_limit, read, understood};
+use crate::problem::Problem;
+use crate::server::Shared;
+use crate::view::SubmissionsView;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::IntoParams;
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SubmissionsQuery {
+    /// From the page before (`next`).
+    cursor: Option<String>,
+    /// 1 to 1000; 100 if not given.
+    limit: Option<String>,
+}
+
+/// Submissions in the order of their first attempt; empty where it was never switched on.
+#[utoipa::path(get, path = "/v1/submissions", tag = "findings", params(SubmissionsQuery), responses(
+    (status = 200, description = "a page", body = SubmissionsView),
+    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+))]
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<SubmissionsQuery>, QueryRejection>,
+) -> Result<Json<SubmissionsView>, Problem> {
+    let query = understood(query)?;
+    let limit = page_limit(&query.limit)?;
+    let after = number(&query.cursor, "cursor")?.unwrap_or(0);
+    let submissions = read(&shared, move |store| store.submissions_after(after, limit)).await?;
+    let next = submissions.last().filter(|_| submissions.len() == limit).map(|last| last.number.to_string());
+    Ok(Json(SubmissionsView { schema: 1, submissions, next }))
+}

@@ -1,0 +1,148 @@
+//! Which committees can a vote mean? Those of its target's epoch on its target's branch:
+//!
+//! 1. its target root is a block we know, at or before the first slot of the target's epoch: **certain**;
+//! 2. the target is unknown or contradicts what we know: **candidates**, one per branch on which the epoch would have other committees,
+//!    that of the vote's own head first if we know it. An epoch in the future is taken as if all slots till then stayed empty: that is what a
+//!    clock that is hours ahead computes (Medalla: 37 epochs);
+//! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
+
+use super::{Chain, FUTURE_EPOCHS};
+use crate::shufflings::Effort;
+use crate::snapshot::PAST_EPOCHS;
+use crate::tree::Decision;
+use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot};
+use std::sync::Arc;
+
+/// Committees tried at most for a vote whose target is not known.
+pub const MAX_CANDIDATES: usize = 4;
+/// Branches looked at for candidates.
+const MAX_TIPS: usize = 16;
+
+/// Who could have sat where.
+#[derive(Clone, Debug)]
+pub enum Contexts {
+    /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
+    Certain(Vec<Arc<Shuffling>>),
+    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`].
+    Candidates(Vec<Arc<Shuffling>>),
+    /// Nothing known for that epoch yet, or it is out of all proportion.
+    Unknown,
+}
+
+impl Chain {
+    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each, and those that are not of branches
+    /// being built on about now within a budget; what that leaves out is there when asked for in later slots.
+    pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
+        self.contexts_for(data, Effort::Odd)
+    }
+
+    /// [`Self::contexts`] for whom a seat is welcome but not needed: takes nothing from the budget, and leaves out what would.
+    pub fn contexts_at_hand(&mut self, data: &AttestationData) -> Contexts {
+        self.contexts_for(data, Effort::AtHand)
+    }
+
+    /// `odd`: what shufflings may cost that are not near.
+    fn contexts_for(&mut self, data: &AttestationData, odd: Effort) -> Contexts {
+        let epoch = data.target.epoch;
+        let now = self.now().epoch(self.preset());
+        if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
+            self.epochs_refused += 1;
+            return Contexts::Unknown;
+        }
+        if let Some(decision) = self.certain_decision(data.target) {
+            let shufflings = self.shufflings_of(epoch, decision, odd);
+            return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
+        }
+        let mut found: Vec<Arc<Shuffling>> = Vec::new();
+        for decision in self.candidate_decisions(data) {
+            for shuffling in self.shufflings_of(epoch, decision, odd) {
+                if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
+                    found.push(shuffling);
+                }
+            }
+        }
+        if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
+    }
+
+    /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.
+    pub(super) fn prepare_next_epoch(&mut self, now: Slot) {
+        let slots_per_epoch = self.preset().slots_per_epoch;
+        if now.as_u64() % slots_per_epoch < slots_per_epoch / 4 {
+            return;
+        }
+        let next = now.epoch(self.preset()).saturating_add(1);
+        if let Some(decision) = self.tree.decision(self.head().root, decision_slot(next, self.preset())) {
+            self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision);
+        }
+    }
+
+    /// Decided by the vote's own target: a known block that can be the checkpoint of its epoch.
+    fn certain_decision(&self, target: Checkpoint) -> Option<Decision> {
+        let slot = self.tree.slot_of(&target.root)?;
+        if slot > target.epoch.start_slot(self.preset()) {
+            return None;
+        }
+        self.tree.decision(target.root, decision_slot(target.epoch, self.preset()))
+    }
+
+    fn candidate_decisions(&mut self, data: &AttestationData) -> Vec<Decision> {
+        let epoch = data.target.epoch;
+        let before = decision_slot(epoch, self.preset());
+        let mut decisions: Vec<Decision> = Vec::new();
+        // The voter names its head: that branch is the likeliest. (Only where slot and target agree, which bounds the walk.)
+        if data.slot.epoch(self.preset()) == epoch
+            && self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot)
+        {
+            decisions.extend(self.tree.decision(data.beacon_block_root, before));
+        }
+        for decision in self.candidates_of_epoch(epoch, before) {
+            if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
+                decisions.push(*decision);
+            }
+        }
+        decisions
+    }
+
+    fn candidates_of_epoch(&mut self, epoch: Epoch, before: Slot) -> &[Decision] {
+        let now = self.now();
+        self.candidates.entry(epoch).or_insert_with(|| {
+            let mut decisions: Vec<Decision> = Vec::new();
+            let mut add = |decision: Decision| {
+                if decisions.len() < MAX_CANDIDATES && decisions.iter().all(|known| known.mix != decision.mix) {
+                    decisions.push(decision);
+                }
+            };
+            for tip in self.tree.ranked_tips(now, MAX_TIPS) {
+                if let Some(decision) = self.tree.decision(tip, before) {
+                    add(decision);
+                }
+            }
+            // Before the blocks we have: the mix alone is enough for the committees, only the block that decided them has no name.
+            if let Some(past) = epoch.checked_sub(2) {
+                for mix in self.mixes.get(&past).into_iter().flatten() {
+                    add(Decision { root: Root::ZERO, mix: *mix });
+                }
+            }
+            decisions
+        })
+    }
+
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort) -> Vec<Arc<Shuffling>> {
+        let effort = if self.is_near(epoch, decision) { Effort::Near } else { odd };
+        let now = self.now();
+        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, now)
+    }
+
+    /// About now, and decided as on a branch that is being built on. Any other known block can be named as target by anyone.
+    fn is_near(&mut self, epoch: Epoch, decision: Decision) -> bool {
+        let now = self.now().epoch(self.preset());
+        let about_now = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(2);
+        let before = decision_slot(epoch, self.preset());
+        about_now && self.candidates_of_epoch(epoch, before).iter().any(|candidate| candidate.mix == decision.mix)
+    }
+}
+
+/// The committees of `epoch` are decided by the last block before this slot: the start of the epoch before. Epochs 0 and 1 are decided at genesis.
+fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
+    epoch.saturating_sub(1).start_slot(preset)
+}

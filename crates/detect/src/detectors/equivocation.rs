@@ -1,0 +1,140 @@
+//! `equivocation_not_slashable`: somebody signed two different messages where an honest signer has one, and no rule punishes it.
+//!
+//! - a member of the payload-timeliness committee says two things about one slot (its vote counts once; two let it tell one half of the
+//!   network that the payload came and the other that it did not);
+//! - a builder bids twice for one slot on one parent (gossip passes on the first, so that different proposers may see different bids).
+//!
+//! Both are proven by their signer's key before they come here. Told as findings without proof, once for each pair, with what
+//! was said. A validator's labels are on its finding; a builder has none and stands in the details.
+//!
+//! **False alarms considered.** The same message again, from other peers (equal roots: nothing); bids on different parents after a
+//! reorg (not compared); a message of a validator that does not sit in the committee (still two signatures of one key over one slot:
+//! told).
+//!
+//! **Bounds.** Messages of [`KEPT_EPOCHS`] epochs, [`MAX_REMEMBERED`] of them, [`MAX_EACH`] for each signer and slot; past that they are
+//! not compared. After a restart earlier messages are not known.
+//!
+//! Not seen: what is only in a block's aggregates of payload votes; Heze's inclusion lists; messages of sync committees.
+
+use crate::monitor::{Batch, Detector, Oddity, Signal, View};
+use consensus::{BuilderIndex, Root, Slot, ValidatorIndex};
+use evidence::Severity;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use verify::{Heard, Stated, Statement};
+
+pub const KIND: &str = "equivocation_not_slashable";
+/// How long a message is compared with later ones.
+const KEPT_EPOCHS: u64 = 2;
+/// All of a committee's 512 members and some bids in each of 64 slots.
+const MAX_REMEMBERED: usize = 65_536;
+/// Different messages of one signer for one slot.
+const MAX_EACH: usize = 4;
+
+/// `[detect.equivocation]`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EquivocationConfig {
+    pub enabled: bool,
+}
+
+impl Default for EquivocationConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// Of which an honest signer has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    PayloadVote(ValidatorIndex),
+    /// With the parent's payload and block.
+    Bid(BuilderIndex, Root, Root),
+}
+
+#[derive(Default)]
+pub(crate) struct Equivocation {
+    said: BTreeMap<(Slot, Place), Vec<(Statement, Heard)>>,
+    n_said: usize,
+}
+
+impl Equivocation {
+    fn hear(&mut self, stated: &Stated, view: &View<'_>, out: &mut Vec<Signal>) {
+        let statement = stated.statement;
+        let slot = statement.slot();
+        let kept = KEPT_EPOCHS * view.network().preset().slots_per_epoch;
+        let now = view.facts.now();
+        if slot.saturating_add(kept) < now || slot > now.saturating_add(kept) || self.n_said >= MAX_REMEMBERED {
+            return;
+        }
+        let known = self.said.entry((slot, place_of(&statement))).or_default();
+        if known.len() >= MAX_EACH || known.iter().any(|(other, _)| other.root() == statement.root()) {
+            return;
+        }
+        for (other, heard) in known.iter() {
+            out.push(Signal::Anomaly(oddity((other, heard), (&statement, &stated.heard))));
+        }
+        known.push((statement, stated.heard.clone()));
+        self.n_said += 1;
+    }
+}
+
+impl Detector for Equivocation {
+    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
+        for stated in &batch.verified.statements {
+            self.hear(stated.get(), view, out);
+        }
+    }
+
+    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, _out: &mut Vec<Signal>) {
+        let oldest = slot.saturating_sub(KEPT_EPOCHS * view.network().preset().slots_per_epoch);
+        let kept = self.said.split_off(&(oldest, Place::PayloadVote(ValidatorIndex::new(0))));
+        let gone = std::mem::replace(&mut self.said, kept);
+        self.n_said -= gone.values().map(Vec::len).sum::<usize>();
+    }
+}
+
+fn place_of(statement: &Statement) -> Place {
+    match statement {
+        Statement::PayloadVote { validator, .. } => Place::PayloadVote(*validator),
+        Statement::Bid { bid, .. } => Place::Bid(bid.builder_index, bid.parent_block_hash, bid.parent_block_root),
+    }
+}
+
+fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity {
+    let (what, validator, builder) = match earlier.0 {
+        Statement::PayloadVote { validator, .. } => ("payload_attestation_message", Some(*validator), None),
+        Statement::Bid { bid, .. } => ("execution_payload_bid", None, Some(bid.builder_index)),
+    };
+    let signer = validator.map(ValidatorIndex::as_u64).or(builder.map(BuilderIndex::as_u64)).unwrap_or_default();
+    let mut roots = [earlier.0.root(), later.0.root()];
+    roots.sort();
+    let mut details = Map::new();
+    details.insert("what".into(), what.into());
+    if let Some(builder) = builder {
+        details.insert("builder_index".into(), json!(builder));
+    }
+    details.insert("messages".into(), Value::Array([earlier, later].map(|(statement, _)| told(statement)).to_vec()));
+    details.insert("punished_by".into(), "no rule: it is told and cannot be slashed for".into());
+    let mut sources: Vec<String> = [earlier.1, later.1].map(|heard| heard.source.label().to_owned()).to_vec();
+    sources.dedup();
+    Oddity {
+        kind: KIND,
+        key: format!("{what} {signer} {} {}", roots[0], roots[1]),
+        severity: Severity::Warning,
+        slot: earlier.0.slot(),
+        validator,
+        first_seen: earlier.1.at,
+        second_seen: Some(later.1.at),
+        sources,
+        details,
+    }
+}
+
+fn told(statement: &Statement) -> Value {
+    match statement {
+        Statement::PayloadVote { data, root, .. } => json!({"root": root, "data": data}),
+        Statement::Bid { bid, root } => json!({"root": root, "bid": bid}),
+    }
+}

@@ -1,0 +1,72 @@
+//! Connected peers: what they run, where they say their head is, and how many left.
+
+use crate::monitor::{PeerFact, PeerNews};
+use consensus::Slot;
+use std::collections::{BTreeMap, BTreeSet};
+use verify::UnixNs;
+
+/// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
+const OWN_TROUBLE: [u64; 2] = [1, 3];
+/// Peers remembered.
+const MAX_PEERS: usize = 4096;
+
+/// A connected peer.
+#[derive(Clone, Debug, Default)]
+pub struct PeerView {
+    pub client: usize,
+    /// What it last said, and when.
+    pub head: Option<(Slot, UnixNs)>,
+}
+
+/// All of them, and the goodbyes of the last slots.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    connected: BTreeMap<String, PeerView>,
+    /// Who left because of its own trouble, by the slot in which it did.
+    goodbyes: BTreeMap<Slot, BTreeSet<String>>,
+}
+
+impl Peers {
+    pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &PeerView> {
+        self.connected.values()
+    }
+
+    pub(super) fn goodbyes(&self, first: Slot, last: Slot) -> u64 {
+        self.goodbyes.range(first..=last).flat_map(|(_, peers)| peers).collect::<BTreeSet<_>>().len() as u64
+    }
+
+    pub(super) fn forget_before(&mut self, oldest: Slot) {
+        self.goodbyes = self.goodbyes.split_off(&oldest);
+    }
+
+    pub(super) fn forget_after(&mut self, latest: Slot) {
+        drop(self.goodbyes.split_off(&latest.saturating_add(1)));
+    }
+
+    /// `slot`: that of the news.
+    pub(super) fn hear(&mut self, news: &PeerNews, slot: Slot) {
+        match &news.what {
+            PeerFact::Disconnected => {
+                self.connected.remove(&news.peer);
+                return;
+            }
+            PeerFact::Goodbye { code } => {
+                let peers = self.goodbyes.entry(slot).or_default();
+                if OWN_TROUBLE.contains(code) && peers.len() < MAX_PEERS {
+                    peers.insert(news.peer.clone());
+                }
+                return;
+            }
+            PeerFact::Connected | PeerFact::Agent(_) | PeerFact::Status { .. } => {}
+        }
+        if self.connected.len() >= MAX_PEERS && !self.connected.contains_key(&news.peer) {
+            return;
+        }
+        let peer = self.connected.entry(news.peer.clone()).or_default();
+        match &news.what {
+            PeerFact::Agent(agent) => peer.client = crate::client::client_of_text(agent.as_bytes()),
+            PeerFact::Status { head_slot } => peer.head = Some((*head_slot, news.at)),
+            PeerFact::Connected | PeerFact::Disconnected | PeerFact::Goodbye { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is known about a slot: its blocks, and its votes by what they say.
+
+use crate::client::{ByClient, N_CLIENTS};
+use consensus::{Checkpoint, Root, ValidatorIndex};
+use verify::{SourceKind, UnixNs, Vote};
+
+/// Different votes told apart in a slot; one more takes the place of the smallest.
+pub const MAX_TALLIES: usize = 64;
+/// Blocks told apart in a slot.
+pub const MAX_BLOCKS: usize = 16;
+
+/// A proven block.
+#[derive(Clone, Debug)]
+pub struct BlockFact {
+    pub root: Root,
+    pub parent: Root,
+    pub proposer: ValidatorIndex,
+    /// Position of the client that its graffiti or its proposer's earlier ones name.
+    pub client: usize,
+    /// Nanoseconds after the start of its slot; negative before it.
+    pub offset_ns: i64,
+    pub source: SourceKind,
+    /// Attestations it carries.
+    pub n_attestations: usize,
+}
+
+/// Votes of one slot for the same head, source and target.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    pub head: Root,
+    pub source: Checkpoint,
+    pub target: Checkpoint,
+    pub voters: u64,
+    pub by_client: ByClient,
+}
+
+/// What is known about a slot.
+#[derive(Clone, Debug, Default)]
+pub struct SlotFacts {
+    /// In the order in which they came.
+    pub blocks: Vec<BlockFact>,
+    pub tallies: Vec<Tally>,
+    /// Voters that no tally has room for.
+    pub untallied: u64,
+    /// Validators whose vote for this slot was heard, each once.
+    pub voters: u64,
+    /// Of these, in blocks.
+    pub voters_in_blocks: u64,
+    pub by_client: ByClient,
+    /// Seats; 0 while no committee of the slot is known.
+    pub expected: u64,
+    /// Voters that do not sit there, or of whom it is not known.
+    pub unseated: u64,
+}
+
+impl SlotFacts {
+    /// Votes as a share of seats, in percent; `None` while the seats are not known.
+    pub fn participation_percent(&self) -> Option<u64> {
+        (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
+    }
+
+    pub(super) fn tally(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], by_client: ByClient) {
+        if fresh.is_empty() {
+            return;
+        }
+        let data = &vote.data;
+        let same =
+            |tally: &Tally| tally.head == data.beacon_block_root && tally.source == data.source && tally.target == data.target;
+        let n = fresh.len() as u64;
+        let at = self.tallies.iter().position(same).unwrap_or_else(|| {
+            let empty = Tally {
+                head: data.beacon_block_root,
+                source: data.source,
+                target: data.target,
+                voters: 0,
+                by_client: [0; N_CLIENTS],
+            };
+            let smallest = self.tallies.iter().enumerate().min_by_key(|(_, tally)| tally.voters).map(|(at, _)| at);
+            match smallest.filter(|_| self.tallies.len() >= MAX_TALLIES) {
+                Some(at) => {
+                    self.untallied += std::mem::replace(&mut self.tallies[at], empty).voters;
+                    at
+                }
+                None => {
+                    self.tallies.push(empty);
+                    self.tallies.len() - 1
+                }
+            }
+        });
+        let tally = &mut self.tallies[at];
+        tally.voters += n;
+        for (sum, n) in tally.by_client.iter_mut().zip(by_client) {
+            *sum += n;
+        }
+    }
+}

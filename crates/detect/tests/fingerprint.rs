@@ -1,0 +1,47 @@
+//! Blocks without a client's name: whose they are, against what the simulator says runs where.
+
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod common;
+
+use consensus::{ForkName, Preset, SignedBlock};
+use detect::client::{Clients, UNKNOWN, client_name};
+use simulator::{Scenario, record};
+use sources::capture::{CaptureReader, Entry};
+
+#[test]
+fn no_block_is_given_to_a_client_that_did_not_make_it() {
+    // Grandine's and Nimbus's blocks look alike here, so they are nobody's.
+    let clients = [("prysm", 35), ("lighthouse", 30), ("teku", 15), ("nimbus", 10), ("grandine", 10)];
+    let scenario = Scenario {
+        fork: ForkName::Deneb,
+        slots: 480,
+        custom_graffiti: 40,
+        clients: clients.map(|(name, percent)| (name.to_owned(), percent)).to_vec(),
+        ..Scenario::quiet(128)
+    };
+    println!("seed {}", scenario.seed);
+    let (bytes, _) = record::capture_bytes(&scenario).unwrap();
+    let chain = common::chain_of(&bytes);
+    let mut known = Clients::default();
+    let (mut silent, mut told, mut wrong) = (0, 0, 0);
+    for located in CaptureReader::new(bytes.as_slice()) {
+        let Entry::Gossip(message) = located.unwrap().entry else { continue };
+        if !message.topic.contains("/beacon_block/") {
+            continue;
+        }
+        let ssz = sources::limits::unpack(&message.payload, 1 << 20).unwrap();
+        let block = SignedBlock::from_ssz(ForkName::Deneb, &Preset::MINIMAL, &ssz).unwrap();
+        let client = known.learn(&block, &chain);
+        if block.graffiti.starts_with(b"gm") {
+            silent += 1;
+            told += u64::from(client != UNKNOWN);
+            let truth = scenario.client_of(block.signed_header.message.proposer_index);
+            wrong += u64::from(client != UNKNOWN && client_name(client) != truth);
+        }
+    }
+    println!("{silent} blocks without a name, {told} told by their shape, {wrong} of them wrongly");
+    assert!(silent > 100);
+    assert_eq!(wrong, 0);
+    assert!(told * 4 > silent, "a quarter at least, once enough was learnt");
+}

@@ -1,0 +1,74 @@
+//! `[alerts]`: who is told of findings.
+
+use super::Problem;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertsConfig {
+    pub routes: Vec<RouteConfig>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MinSeverity {
+    #[default]
+    Info,
+    Warning,
+    Critical,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Names the route in the outbox: renaming it makes a new one.
+    pub name: String,
+    /// The webhook's address.
+    pub url: String,
+    /// File with the secret that signs each delivery.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+    /// Environment variable with the secret, instead of a file.
+    #[serde(default)]
+    pub secret_env: Option<String>,
+    #[serde(default)]
+    pub min_severity: MinSeverity,
+    /// Only findings about validators with one of these labels, as `operator=acme` or `group=acme-1`.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+impl AlertsConfig {
+    pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
+        let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
+        for (nth, route) in self.routes.iter().enumerate() {
+            let at = |key: &str| format!("alerts.routes[{nth}].{key}");
+            if route.name.is_empty() {
+                wrong(at("name"), "is empty".into());
+            }
+            if self.routes[..nth].iter().any(|other| other.name == route.name) {
+                wrong(at("name"), format!("{:?} is used twice", route.name));
+            }
+            if !super::check::is_http(&route.url) {
+                wrong(at("url"), "is not an http(s) address".into());
+            }
+            for (nth, label) in route.labels.iter().enumerate() {
+                if let Err(error) = label.parse::<detect::watch::Label>() {
+                    wrong(at(&format!("labels[{nth}]")), error.to_string());
+                }
+            }
+            match (&route.secret_file, &route.secret_env) {
+                (None, None) => {
+                    wrong(at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
+                }
+                (Some(_), Some(_)) => wrong(at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
+                (Some(file), None) if !file.is_file() => wrong(at("secret_file"), format!("{} is not a file", file.display())),
+                (None, Some(name)) if std::env::var_os(name).is_none() => {
+                    wrong(at("secret_env"), format!("the environment has no {name}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! How many findings are listed of one validator.
+//!
+//! Whoever signs n different votes for one target contradicts itself in n (n - 1) / 2 pairs, and each would cost two pairings and a row:
+//! one key could buy hours of our time. So of each validator, epoch and kind [`MAX_LISTED`] pairs are listed, the first that come, and
+//! further ones are counted. What is stored already counts, so that a second run over the same messages lists no more.
+
+use consensus::{Epoch, Offence, Preset, Root, ValidatorIndex};
+use evidence::{Query, Store, StoreError, finding_id};
+use index::Conflict;
+use std::collections::HashMap;
+
+/// Findings listed per validator, epoch and kind.
+pub const MAX_LISTED: usize = 64;
+/// Validators, epochs and kinds counted at hand; then they are counted anew from the store.
+const MAX_COUNTED: usize = 65_536;
+
+#[derive(Default)]
+pub(crate) struct Quota {
+    listed: HashMap<(ValidatorIndex, Epoch, Offence), usize>,
+}
+
+/// What a finding would be about, before it is proven.
+struct Case {
+    offence: Offence,
+    validator: ValidatorIndex,
+    epoch: Epoch,
+    roots: [Root; 2],
+}
+
+impl Quota {
+    /// Whether a conflict is to be listed: it is stored already, or there is room.
+    pub(crate) fn admits(&mut self, conflict: &Conflict, preset: &Preset, store: &Store) -> Result<bool, StoreError> {
+        let Case { offence, validator, epoch, roots } = Case::of(conflict, preset);
+        let id = finding_id(store.genesis_validators_root(), offence, validator, roots[0], roots[1]);
+        if store.finding(id)?.is_some() {
+            return Ok(true);
+        }
+        if self.listed.len() >= MAX_COUNTED {
+            self.listed.clear();
+        }
+        let key = (validator, epoch, offence);
+        let listed = match self.listed.get_mut(&key) {
+            Some(listed) => listed,
+            None => self.listed.entry(key).or_insert(stored(store, validator, epoch, offence)?),
+        };
+        let has_room = *listed < MAX_LISTED;
+        *listed += usize::from(has_room);
+        Ok(has_room)
+    }
+}
+
+/// Findings of this validator, epoch and kind that are stored, up to [`MAX_LISTED`].
+fn stored(store: &Store, validator: ValidatorIndex, epoch: Epoch, offence: Offence) -> Result<usize, StoreError> {
+    let mut query = Query { validator: Some(validator), kind: Some(offence.as_str().into()), ..Query::default() };
+    let mut n = 0;
+    loop {
+        let page = store.find(&query, MAX_LISTED)?;
+        n += page.findings.iter().filter(|(_, finding)| finding.epoch == epoch).count();
+        match page.next {
+            Some(next) if n < MAX_LISTED => query.after = next,
+            Some(_) | None => return Ok(n),
+        }
+    }
+}
+
+impl Case {
+    fn of(conflict: &Conflict, preset: &Preset) -> Self {
+        match conflict {
+            Conflict::DoubleVote { validator, first, second, .. } => Self {
+                offence: Offence::DoubleVote,
+                validator: *validator,
+                epoch: first.data.target.epoch,
+                roots: [first.data_root, second.data_root],
+            },
+            Conflict::Surround { validator, surrounding, surrounded, .. } => {
+                let later = [surrounding, surrounded].into_iter().max_by_key(|side| (side.data.slot, side.data.target.epoch));
+                Self {
+                    offence: Offence::SurroundVote,
+                    validator: *validator,
+                    epoch: later.map_or(surrounding.data.target.epoch, |side| side.data.target.epoch),
+                    roots: [surrounding.data_root, surrounded.data_root],
+                }
+            }
+            Conflict::DoubleProposal { validator, first, second } => Self {
+                offence: Offence::DoubleProposal,
+                validator: *validator,
+                epoch: first.header.slot.epoch(preset),
+                roots: [first.root, second.root],
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{AttestationData, Checkpoint, ForkName, PubkeyBytes, SignatureBytes};
+    use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+    use index::StoredVote;
+    use std::sync::Arc;
+    use verify::{Heard, SourceKind, UnixNs};
+
+    const GENESIS: Root = Root::repeat_byte(9);
+
+    fn vote(epoch: u64, nth: u8) -> Arc<StoredVote> {
+        let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
+        let data = AttestationData { target, beacon_block_root: Root::repeat_byte(nth), ..AttestationData::default() };
+        Arc::new(StoredVote {
+            data,
+            data_root: data.root(),
+            indices: vec![ValidatorIndex::new(5)],
+            signature: SignatureBytes::ZERO,
+            heard: Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None },
+        })
+    }
+
+    fn double(validator: u64, epoch: u64, nth: u8) -> Conflict {
+        Conflict::DoubleVote {
+            validator: ValidatorIndex::new(validator),
+            first: vote(epoch, 0),
+            second: vote(epoch, nth),
+            arrivals: [UnixNs(0); 2],
+        }
+    }
+
+    fn record(store: &Store, epoch: u64, nth: u8) {
+        let facts = Slashable {
+            genesis_validators_root: GENESIS,
+            offence: Offence::DoubleVote,
+            validator: ValidatorIndex::new(5),
+            pubkey: PubkeyBytes::ZERO,
+            labels: Vec::new(),
+            roots: [vote(epoch, 0).data_root, vote(epoch, nth).data_root],
+            slot: consensus::Slot::new(0),
+            epoch: Epoch::new(epoch),
+            seen: [Time::default(); 2],
+            recorded_at: Time::default(),
+            sources: Vec::new(),
+            fork: ForkName::Fulu,
+            punishable: Punishable::Yes,
+        };
+        let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], serde_json::json!({}));
+        store.record(vec![(Finding::slashable(facts, &evidence), Arc::new(evidence))], &[]).unwrap();
+    }
+
+    #[test]
+    fn so_many_of_each_validator_epoch_and_kind_and_a_second_run_lists_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), GENESIS).unwrap();
+        let admitted = |quota: &mut Quota, validator, epoch| {
+            let admits = |quota: &mut Quota, nth| quota.admits(&double(validator, epoch, nth), &Preset::MINIMAL, &store).unwrap();
+            (1..=100).filter(|nth| admits(quota, *nth)).count()
+        };
+        let mut quota = Quota::default();
+        assert_eq!([(5, 3), (5, 4), (6, 3)].map(|(validator, epoch)| admitted(&mut quota, validator, epoch)), [MAX_LISTED; 3]);
+        let surround = Conflict::Surround {
+            validator: ValidatorIndex::new(5),
+            surrounding: vote(3, 1),
+            surrounded: vote(2, 1),
+            arrivals: [UnixNs(0); 2],
+        };
+        assert!(quota.admits(&surround, &Preset::MINIMAL, &store).unwrap(), "another kind has room of its own");
+        // Sixty are stored, of them one in another epoch: five more of this one, and those again that are there.
+        (41..=99).for_each(|nth| record(&store, 3, nth));
+        record(&store, 7, 1);
+        let mut again = Quota::default();
+        assert_eq!(admitted(&mut again, 5, 3), 59 + 5);
+        assert_eq!(admitted(&mut Quota::default(), 5, 7), MAX_LISTED);
+    }
+}

@@ -1,0 +1,39 @@
+//! Messages that name a validator which no state has named yet. A capture may bring the state later, and then they are judged
+//! like any other; without one they end as `unknown_validator`.
+//!
+//! Bounded, and only for indices that a later state could have: anyone can write any number into a message.
+
+use verify::{RawMessage, greatest_index_named};
+
+const MAX_MESSAGES: usize = 16_384;
+const MAX_BYTES: usize = 32 << 20;
+/// A registry grows by less than this between two states, or by less than its own size.
+const NEWCOMERS: u64 = 65_536;
+
+#[derive(Default)]
+pub(super) struct Strangers {
+    waiting: Vec<RawMessage>,
+    n_bytes: usize,
+}
+
+impl Strangers {
+    /// Keeps a message for later if it names a stranger and there is room; else gives it back.
+    pub(super) fn keep(&mut self, message: RawMessage, n_validators: usize) -> Option<RawMessage> {
+        let known = n_validators as u64;
+        let later = known.saturating_add(known.max(NEWCOMERS));
+        let is_stranger = greatest_index_named(&message).is_some_and(|index| (known..later).contains(&index));
+        let has_room = self.waiting.len() < MAX_MESSAGES && self.n_bytes + message.bytes.len() <= MAX_BYTES;
+        if !is_stranger || !has_room {
+            return Some(message);
+        }
+        self.n_bytes += message.bytes.len();
+        self.waiting.push(message);
+        None
+    }
+
+    /// All that were kept, in the order in which they came.
+    pub(super) fn take(&mut self) -> Vec<RawMessage> {
+        self.n_bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+}

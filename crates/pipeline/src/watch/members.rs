@@ -1,0 +1,118 @@
+//! Whose offences may fire a kill switch: keys that the operator named, one by one.
+//!
+//! A group may also be given by withdrawal credentials or by a fee recipient. These name whoever claims them, and anybody may: a
+//! deposit of 1 ETH with another's credentials makes a validator that counts as one of theirs, and whoever holds the key of any
+//! validator, an exited one too, can sign a block that names another's fee recipient. It costs such a stranger nothing to
+//! contradict himself afterwards. He gets a label and an alert for it; that he stops somebody's validators must be wanted
+//! ([`MembersConfig::All`]), and then his offence must at least be one that a block can punish.
+
+use crate::config::MembersConfig;
+use consensus::PubkeyBytes;
+use detect::watch::{Entry, Selector, WatchList};
+use evidence::{Finding, Punishable, Subject};
+use std::collections::{BTreeSet, HashSet};
+
+/// Whether a group has entries, and none of them names a key.
+pub(crate) fn names_nobody(list: &WatchList, group: &str) -> bool {
+    let ours = || list.entries().iter().filter(|entry| entry.group.as_deref() == Some(group));
+    ours().next().is_some() && Named::of(ours()).is_empty()
+}
+
+/// Keys named by index, range or public key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named {
+    /// First and last index, ascending by the first.
+    ranges: Vec<(u64, u64)>,
+    pubkeys: HashSet<PubkeyBytes>,
+}
+
+impl Named {
+    pub fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
+        let mut named = Self::default();
+        for entry in entries {
+            match &entry.selector {
+                Selector::Index(index) => named.ranges.push((index.as_u64(), index.as_u64())),
+                Selector::Range { first, last } => named.ranges.push((first.as_u64(), last.as_u64())),
+                Selector::Pubkey(pubkey) => {
+                    named.pubkeys.insert(*pubkey);
+                }
+                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => {}
+            }
+        }
+        named.ranges.sort_unstable();
+        named.ranges.dedup_by(|next, kept| {
+            let overlaps = next.0 <= kept.1;
+            kept.1 = if overlaps { kept.1.max(next.1) } else { kept.1 };
+            overlaps
+        });
+        named
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.pubkeys.is_empty()
+    }
+
+    pub fn has(&self, subject: &Subject) -> bool {
+        let index = subject.index.as_u64();
+        let at = self.ranges.partition_point(|(first, _)| *first <= index);
+        let in_range = at.checked_sub(1).and_then(|at| self.ranges.get(at)).is_some_and(|(_, last)| index <= *last);
+        in_range || self.pubkeys.contains(&subject.pubkey)
+    }
+}
+
+/// A circle of validators: those named, and those that carry one of its labels for whatever reason.
+#[derive(Clone, Debug)]
+pub(super) struct Circle {
+    pub named: Named,
+    pub labels: BTreeSet<String>,
+    pub members: MembersConfig,
+}
+
+impl Circle {
+    /// Whether a finding is about a validator whose doings count here.
+    pub fn counts(&self, finding: &Finding) -> bool {
+        let Some(subject) = &finding.validator else { return false };
+        // The label as well: of keys beyond the limit of what can be watched nothing is said.
+        if !subject.labels.iter().any(|label| self.labels.contains(label)) {
+            return false;
+        }
+        let is_free = finding.offence().is_some() && finding.punishable != Some(Punishable::Yes);
+        match self.members {
+            _ if self.named.has(subject) => true,
+            MembersConfig::Named => false,
+            MembersConfig::All => !is_free,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{ExecutionAddress, Root, ValidatorIndex};
+    use detect::watch::{Duty, WatchList};
+
+    #[test]
+    fn only_indices_ranges_and_public_keys_name_a_key() {
+        let pubkey = PubkeyBytes::repeat_byte(0xab);
+        let mut list = WatchList::default();
+        for text in ["5", "10-19", "15-16", "18-25", "30"].map(str::to_owned).into_iter().chain([
+            pubkey.to_string(),
+            Root::repeat_byte(1).to_string(),
+            ExecutionAddress::repeat_byte(2).to_string(),
+        ]) {
+            list.add(Some("g"), text.parse().unwrap(), &[], Duty::Active).unwrap();
+        }
+        let named = Named::of(list.entries().iter());
+        let has = |index: u64, pubkey: u8| {
+            named.has(&Subject {
+                index: ValidatorIndex::new(index),
+                pubkey: PubkeyBytes::repeat_byte(pubkey),
+                labels: Vec::new(),
+            })
+        };
+        let found: Vec<u64> = (0..40).filter(|index| has(*index, 0)).collect();
+        let wanted: Vec<u64> = [5].into_iter().chain(10..=25).chain([30]).collect();
+        assert_eq!(found, wanted);
+        assert!(has(100, 0xab) && !has(u64::MAX, 1) && !has(100, 2));
+    }
+}

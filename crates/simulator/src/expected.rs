@@ -1,0 +1,135 @@
+//! What there is to say about a scenario: incidents, since when, and how soon. Written by whoever wrote the scenario, and compared
+//! with what a watcher said, in a replay or live.
+
+use crate::ledger::GroundTruth;
+use consensus::Slot;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// An incident that has to be said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    pub kind: String,
+    /// Slot in which it begins to be true.
+    pub onset: u64,
+    /// Said at most so many slots later.
+    pub within: u64,
+    #[serde(default)]
+    pub seen: Seen,
+}
+
+/// Where an incident can be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    #[default]
+    Everywhere,
+    /// It is about [`Peers`](crate::Peers), who exist in captures only: live, a few simulated nodes speak for themselves.
+    InCaptures,
+}
+
+/// Something that a watcher said: an incident by the slot in which it was opened, an anomaly by its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub kind: String,
+    pub slot: Slot,
+}
+
+/// What was said against what there was to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reckoning {
+    pub found: Vec<(Expected, Slot)>,
+    pub missed: Vec<Expected>,
+    pub invented: Vec<Said>,
+}
+
+impl Reckoning {
+    pub fn is_complete(&self) -> bool {
+        self.missed.is_empty() && self.invented.is_empty()
+    }
+}
+
+impl fmt::Display for Reckoning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.found.len() + self.missed.len();
+        write!(
+            f,
+            "incidents there were {total}, found {}, missed {}, false {}",
+            self.found.len(),
+            self.missed.len(),
+            self.invented.len()
+        )?;
+        for (expected, slot) in &self.found {
+            let after = slot.as_u64() - expected.onset;
+            write!(f, "\n  found   {:<19} said in slot {slot}, {after} after it began", expected.kind)?;
+        }
+        for expected in &self.missed {
+            let last = expected.onset + expected.within;
+            write!(f, "\n  MISSED  {:<19} was to be said from slot {} to {last}", expected.kind, expected.onset)?;
+        }
+        for said in &self.invented {
+            write!(f, "\n  FALSE   {:<19} said in slot {}", said.kind, said.slot)?;
+        }
+        Ok(())
+    }
+}
+
+impl GroundTruth {
+    /// Every incident found in time, and none invented: of a kind that was expected not before its onset, of a kind that may follow
+    /// not before the first onset of all.
+    pub fn reckon(&self, said: &[Said]) -> Reckoning {
+        let mut reckoning = Reckoning::default();
+        for expected in &self.incidents {
+            let in_time = |said: &&Said| {
+                said.kind == expected.kind && (expected.onset..=expected.onset + expected.within).contains(&said.slot.as_u64())
+            };
+            match said.iter().filter(in_time).min_by_key(|said| said.slot) {
+                Some(first) => reckoning.found.push((expected.clone(), first.slot)),
+                None => reckoning.missed.push(expected.clone()),
+            }
+        }
+        let first = self.incidents.iter().map(|expected| expected.onset).min();
+        for one in said {
+            let slot = one.slot.as_u64();
+            let expected = self.incidents.iter().any(|expected| expected.kind == one.kind && expected.onset <= slot);
+            let follows = self.may_follow.contains(&one.kind) && first.is_some_and(|first| first <= slot);
+            if !expected && !follows {
+                reckoning.invented.push(one.clone());
+            }
+        }
+        reckoning
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(kind: &str, onset: u64, within: u64) -> Expected {
+        Expected { kind: kind.to_owned(), onset, within, seen: Seen::Everywhere }
+    }
+
+    fn check(said: &[(&str, u64)], missed: &[&str], invented: &[(&str, u64)]) {
+        let truth = GroundTruth {
+            incidents: vec![expected("wave", 10, 2), expected("split", 20, 5)],
+            may_follow: vec!["reorg".to_owned()],
+            ..GroundTruth::default()
+        };
+        let said: Vec<Said> = said.iter().map(|(kind, slot)| Said { kind: (*kind).to_owned(), slot: Slot::new(*slot) }).collect();
+        let reckoning = truth.reckon(&said);
+        assert_eq!(reckoning.missed.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), missed);
+        let found: Vec<_> = reckoning.invented.iter().map(|one| (one.kind.as_str(), one.slot.as_u64())).collect();
+        assert_eq!(found, invented);
+        assert_eq!(reckoning.is_complete(), missed.is_empty() && invented.is_empty());
+    }
+
+    #[test]
+    fn in_time_and_nothing_else() {
+        check(&[("wave", 12), ("split", 20), ("reorg", 30), ("wave", 40)], &[], &[]);
+        check(&[("wave", 13), ("split", 20)], &["wave"], &[]);
+        check(&[("wave", 9), ("wave", 10), ("split", 25)], &[], &[("wave", 9)]);
+        check(&[("reorg", 9), ("wave", 10), ("split", 25), ("storm", 50)], &[], &[("reorg", 9), ("storm", 50)]);
+        check(&[], &["wave", "split"], &[]);
+    }
+}

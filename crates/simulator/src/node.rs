@@ -1,0 +1,85 @@
+//! A node of a simulated network: real libp2p on loopback, which says what it is told to and believes nothing that it hears.
+
+use crate::error::SimError;
+use consensus::Network;
+use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
+use sources::metrics::SourceMetrics;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A socket on loopback is there at once or never.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Places in a node's event queue; what comes is thrown away.
+const EVENT_QUEUE: usize = 4096;
+/// `GossipConfig` takes a whole address; port 0 is any free one.
+const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// It ends with the token it was started with.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Multiaddr with `/p2p/`.
+    pub(crate) address: String,
+    pub(crate) control: GossipControl,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl Node {
+    /// `who`: its number, network key and agent.
+    pub(crate) async fn start(
+        who: (usize, [u8; 32], String),
+        network: Arc<Network>,
+        status: watch::Receiver<StatusView>,
+        stop: CancellationToken,
+    ) -> Result<Self, SimError> {
+        let (node, secret, agent) = who;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SimError::Node { node, source };
+        let config = GossipConfig {
+            listen: vec![LOOPBACK.parse().expect("a constant multiaddr")],
+            identity: Identity::Secret(secret),
+            queue_messages: EVENT_QUEUE,
+            agent,
+            ..GossipConfig::default()
+        };
+        let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered())
+            .map_err(|error| failed(Box::new(error)))?;
+        let listening = tokio::time::timeout(LISTEN_TIMEOUT, async {
+            while let Some(event) = handle.events.recv().await {
+                if let GossipEvent::ListeningOn(address) = event {
+                    return Some(address.to_string());
+                }
+            }
+            None
+        });
+        let address = listening.await.ok().flatten().ok_or_else(|| failed("it has no address to listen on".into()))?;
+        let control = handle.control();
+        Ok(Self { address, control, task: tokio::spawn(ignore_all(handle, stop)) })
+    }
+}
+
+/// Without a verdict, messages end with it.
+async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            event = handle.events.recv() => if event.is_none() { break },
+        }
+    }
+    handle.shutdown().await;
+}
+
+/// Until each node has a peer that subscribed to topics.
+pub(crate) async fn somebody_listens(nodes: impl IntoIterator<Item = &GossipControl>) {
+    for control in nodes {
+        let mut peers = control.watch_peers();
+        // An error means that the node is gone; publishing will say so.
+        let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
+    }
+}
+
+/// The system's time, nanoseconds since the Unix epoch.
+pub(crate) fn unix_ns() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,195 @@
+//! Somebody's slasher: what was signed twice is included in blocks, so many slots later, as many to a block as its fork takes.
+//!
+//! One operation accuses one validator, as most did on 10 September 2025, and each validator is accused once: who is slashed is not
+//! slashed again. Both messages of an operation are thereby heard, whether they were sent by themselves or not.
+//!
+//! A slashed validator makes no more blocks, as the rules have it. It votes on: its exit waits in a queue that is longer than any
+//! scenario, so that committees stay what they are.
+
+use crate::containers::Bits;
+use crate::ledger::{Claim, Crime, Ledger};
+use consensus::{
+    AttestationData, BeaconBlockHeader, Epoch, ForkName, Offence, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// `MAX_PROPOSER_SLASHINGS`.
+pub(crate) const MAX_PROPOSER_SLASHINGS: usize = 16;
+/// Epochs from the end of a run to the end of the exit queue.
+pub(crate) const EXIT_QUEUE_EPOCHS: u64 = 64;
+
+/// `MAX_ATTESTER_SLASHINGS`, or `_ELECTRA`.
+pub(crate) fn max_attester_slashings(fork: ForkName) -> usize {
+    if fork.has_single_attestations() { 1 } else { 2 }
+}
+
+/// Two contradicting messages of one validator, signatures to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// The first surrounds the second, if one does.
+    Votes(ValidatorIndex, Box<[AttestationData; 2]>),
+    Headers(Box<[BeaconBlockHeader; 2]>),
+}
+
+/// Slashing operations of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Operations {
+    pub(crate) attester: Vec<[Bits; 2]>,
+    pub(crate) proposer: Vec<[SignedBeaconBlockHeader; 2]>,
+}
+
+impl Operations {
+    /// What a block with these says besides its own.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
+        let votes = self.attester.iter().flatten().map(|side| Claim::Vote { data: side.data, signers: side.signers.clone() });
+        votes.chain(self.proposer.iter().flatten().map(|header| Claim::Proposal(header.message)))
+    }
+}
+
+/// Finds by comparing all pairs, waits, and knows who is done with.
+#[derive(Clone, Debug)]
+pub(crate) struct Slasher {
+    after_slots: u64,
+    ledger: Ledger,
+    votes: BTreeMap<Root, AttestationData>,
+    headers: BTreeMap<Root, BeaconBlockHeader>,
+    oldest: Epoch,
+    waiting: VecDeque<(Slot, Charge)>,
+    charged: BTreeSet<ValidatorIndex>,
+    /// With the slot of the block that did it.
+    slashed: BTreeMap<ValidatorIndex, Slot>,
+}
+
+impl Slasher {
+    pub(crate) fn new(after_slots: u64, ledger: Ledger) -> Self {
+        Self {
+            after_slots,
+            ledger,
+            votes: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            oldest: Epoch::new(0),
+            waiting: VecDeque::new(),
+            charged: BTreeSet::new(),
+            slashed: BTreeMap::new(),
+        }
+    }
+
+    /// What was said in a slot, heard by the public or only by whoever runs this slasher.
+    pub(crate) fn hear<'a>(&mut self, slot: Slot, said: impl Iterator<Item = &'a [Claim]>) {
+        for claims in said {
+            for claim in claims {
+                match claim {
+                    Claim::Vote { data, .. } => drop(self.votes.insert(data.root(), *data)),
+                    Claim::Proposal(header) => drop(self.headers.insert(header.root(), *header)),
+                }
+            }
+            for crime in self.ledger.enter(claims, 0) {
+                let charge = self.charge(&crime).filter(|_| self.charged.insert(crime.validator));
+                self.waiting.extend(charge.map(|charge| (slot.saturating_add(self.after_slots), charge)));
+            }
+        }
+    }
+
+    /// Forgets what the ledger has forgotten: targets and slots before this epoch.
+    pub(crate) fn forget(&mut self, oldest: Epoch, first_slot: Slot) {
+        if oldest > self.oldest {
+            self.oldest = oldest;
+            self.votes.retain(|_, data| data.target.epoch >= oldest);
+            self.headers.retain(|_, header| header.slot >= first_slot);
+        }
+    }
+
+    /// What a block of this slot includes; its proposer has to be one that is not slashed.
+    pub(crate) fn include(&mut self, slot: Slot, fork: ForkName) -> Vec<Charge> {
+        let (mut attester, mut proposer) = (max_attester_slashings(fork), MAX_PROPOSER_SLASHINGS);
+        let mut included = Vec::new();
+        let mut later = VecDeque::new();
+        for (ready, charge) in std::mem::take(&mut self.waiting) {
+            let room = match &charge {
+                Charge::Votes(..) => &mut attester,
+                Charge::Headers(_) => &mut proposer,
+            };
+            if ready > slot || *room == 0 {
+                later.push_back((ready, charge));
+                continue;
+            }
+            *room -= 1;
+            self.slashed.insert(charge.accused(), slot);
+            included.push(charge);
+        }
+        self.waiting = later;
+        included
+    }
+
+    /// Since when, if it is.
+    pub(crate) fn slashed_in(&self, validator: ValidatorIndex) -> Option<Slot> {
+        self.slashed.get(&validator).copied()
+    }
+
+    pub(crate) fn slashed(&self) -> &BTreeMap<ValidatorIndex, Slot> {
+        &self.slashed
+    }
+
+    fn charge(&self, crime: &Crime) -> Option<Charge> {
+        let [one, other] = crime.roots;
+        match crime.kind {
+            Offence::DoubleProposal => Some(Charge::Headers(Box::new([*self.headers.get(&one)?, *self.headers.get(&other)?]))),
+            Offence::DoubleVote | Offence::SurroundVote => {
+                let mut sides = [*self.votes.get(&one)?, *self.votes.get(&other)?];
+                sides.sort_by_key(|data| data.source.epoch);
+                Some(Charge::Votes(crime.validator, Box::new(sides)))
+            }
+        }
+    }
+}
+
+impl Charge {
+    fn accused(&self) -> ValidatorIndex {
+        match self {
+            Self::Votes(validator, _) => *validator,
+            Self::Headers(headers) => headers[0].proposer_index,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::Checkpoint;
+
+    fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Vec<Claim> {
+        let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
+        let data = AttestationData {
+            slot: Slot::new(target * 8),
+            beacon_block_root: Root::repeat_byte(head),
+            source: at(source),
+            target: at(target),
+            ..AttestationData::default()
+        };
+        vec![Claim::Vote { data, signers: signers.iter().copied().map(ValidatorIndex::new).collect() }]
+    }
+
+    #[test]
+    fn each_once_and_as_many_as_a_block_takes() {
+        let said = [vote(2, 5, 0, &[1, 2, 3]), vote(3, 4, 0, &[1]), vote(2, 5, 1, &[2, 3]), vote(2, 5, 2, &[2])];
+        for (fork, a_block) in [(ForkName::Deneb, 2), (ForkName::Electra, 1)] {
+            let mut slasher = Slasher::new(4, Ledger::new(Root::ZERO, 8));
+            slasher.hear(Slot::new(40), said.iter().map(Vec::as_slice));
+            assert!(slasher.include(Slot::new(43), fork).is_empty(), "not yet");
+            let mut accused = Vec::new();
+            for slot in 44.. {
+                let charges = slasher.include(Slot::new(slot), fork);
+                assert!(charges.len() <= a_block);
+                if charges.is_empty() {
+                    break;
+                }
+                accused.extend(charges);
+            }
+            let who: Vec<u64> = accused.iter().map(|charge| charge.accused().as_u64()).collect();
+            assert_eq!(who, [1, 2, 3], "{fork}");
+            let Charge::Votes(_, sides) = &accused[0] else { panic!("votes") };
+            assert!(consensus::is_slashable_attestation_data(&sides[0], &sides[1]), "the surrounding one comes first");
+            assert_eq!(slasher.slashed_in(ValidatorIndex::new(1)), Some(Slot::new(44)));
+        }
+    }
+}

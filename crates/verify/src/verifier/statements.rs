@@ -1,0 +1,79 @@
+//! What is signed, must not be said twice, and is punished by no rule: votes of the payload-timeliness committee and builders' bids
+//! (Gloas). Proven like everything else, each by itself; whether two of them contradict each other is for others to say.
+//!
+//! Whether a voter sits in that committee is not known here, so nothing of this is passed on.
+
+use super::{Signers, Verifier};
+use crate::batch::{Claim, Judgement};
+use crate::docket::Docket;
+use crate::ledger::{Item, Ledger};
+use crate::verifier::blocks::Standing;
+use crate::{Heard, Outcome, Statement};
+use chain::Chain;
+use consensus::{Network, Root, SignatureBytes, sha256};
+
+pub(super) struct StatementJob {
+    pub(super) item: Item,
+    pub(super) heard: Heard,
+    pub(super) statement: Statement,
+    pub(super) signature: SignatureBytes,
+}
+
+impl Verifier {
+    pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut Ledger) {
+        let network: &Network = chain.network();
+        let mut docket = Docket::default();
+        let mut asked: Vec<(Item, Root, Standing)> = Vec::new();
+        for StatementJob { item, heard, statement, signature } in jobs {
+            let name = name_of(&statement);
+            let standing = match self.statements.get(&name) {
+                Some(known) if *known == signature => Standing::Known,
+                Some(_) => Standing::Forged,
+                None => {
+                    let claim = Claim::statement(network, statement, signature, heard);
+                    if self.is_known_forgery(|| claim.fingerprint()) {
+                        Standing::Forged
+                    } else {
+                        Standing::Asked(docket.add(claim))
+                    }
+                }
+            };
+            asked.push((item, name, standing));
+        }
+        if asked.is_empty() {
+            return;
+        }
+        let judged = self.judge(chain, docket, Signers::Certain, ledger);
+        for (item, name, standing) in asked {
+            let outcome = match standing.judgement(&judged) {
+                Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
+                Judgement::Proven { .. } => {
+                    if let Standing::Asked(place) = standing {
+                        self.statements.insert(name, judged.claim(place.claim).signature_bytes());
+                    }
+                    Outcome::Proven { forwardable: false }
+                }
+                Judgement::Forged => {
+                    if let Standing::Asked(place) = standing {
+                        self.forgeries.insert(judged.claim(place.claim).fingerprint(), ());
+                    }
+                    Outcome::BadSignature
+                }
+                Judgement::NoKey => Outcome::UnknownValidator,
+            };
+            ledger.settle(item, outcome);
+        }
+    }
+}
+
+/// Who says what, in one hash.
+fn name_of(statement: &Statement) -> Root {
+    let (kind, signer) = match statement {
+        Statement::PayloadVote { validator, .. } => (0u8, validator.as_u64()),
+        Statement::Bid { bid, .. } => (1, bid.builder_index.as_u64()),
+    };
+    let mut preimage = vec![kind];
+    preimage.extend_from_slice(&signer.to_le_bytes());
+    preimage.extend_from_slice(statement.root().as_slice());
+    Root::from(sha256(&preimage))
+}

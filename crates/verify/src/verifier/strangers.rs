@@ -1,0 +1,39 @@
+//! Slashing operations inside proven blocks that name validators our registry does not have yet. A block is judged once, so what
+//! is in it must wait here until a later state knows them.
+//!
+//! Bounds: [`MAX_WAITING`] operations with [`MAX_MEMBERS`] members together; the oldest give way. No time limit: a registry may be refreshed
+//! hours later.
+
+use super::named::SlashingJob;
+use std::collections::VecDeque;
+
+const MAX_WAITING: usize = 256;
+/// 8 bytes each.
+const MAX_MEMBERS: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    jobs: VecDeque<SlashingJob>,
+    n_members: usize,
+}
+
+impl Strangers {
+    /// Keeps an operation. Gives back those that made room.
+    pub(super) fn keep(&mut self, job: SlashingJob) -> Vec<SlashingJob> {
+        self.n_members += job.n_members();
+        self.jobs.push_back(job);
+        let mut evicted = Vec::new();
+        while self.jobs.len() > MAX_WAITING || (self.n_members > MAX_MEMBERS && self.jobs.len() > 1) {
+            let Some(oldest) = self.jobs.pop_front() else { break };
+            self.n_members -= oldest.n_members();
+            evicted.push(oldest);
+        }
+        evicted
+    }
+
+    /// All that wait, in order of arrival.
+    pub(super) fn take(&mut self) -> VecDeque<SlashingJob> {
+        self.n_members = 0;
+        std::mem::take(&mut self.jobs)
+    }
+}

@@ -1,0 +1,186 @@
+//! A registry that is older than it looks: validators that came or went without a block that said so. Committees made from it are wrong, and
+//! nobody is to be blamed for that, nor is anything to be lost.
+
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod common;
+
+use blst::min_pk::{AggregateSignature, SecretKey};
+use chain::{Chain, Contexts, PubkeyCache};
+use common::{Capture, captures};
+use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
+use consensus::{
+    Attestation, AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Root, SignatureBytes, SignedBlock,
+    Slot, signing_root,
+};
+use serde_json::{Value, json};
+use verify::{
+    InnerKind, MessageKind, Origin, Outcome, PeerBytes, RawMessage, Repute, SourceKind, UnixNs, Verifier, VerifyConfig,
+};
+
+const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+
+fn named(name: &str) -> Option<Capture> {
+    captures().into_iter().find(|capture| capture.name == name)
+}
+
+fn chain_of(capture: &Capture, fork: ForkName, change: impl FnOnce(&mut Value)) -> Chain {
+    let preset = &capture.spec.preset;
+    let mut state = ssz_to_json(fork, preset, "BeaconState", &capture.state).unwrap();
+    change(&mut state);
+    let ssz = json_to_ssz(fork, preset, "BeaconState", &state).unwrap();
+    Chain::from_state(capture.spec.clone(), &ssz, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
+}
+
+/// A deposit that waits in the state: of whom it is does not matter, only that nobody can tell whom it will make active.
+fn with_a_deposit(state: &mut Value) {
+    state["pending_deposits"] = json!([{
+        "pubkey": format!("0x{}", "ab".repeat(48)), "withdrawal_credentials": format!("0x{}", "00".repeat(32)),
+        "amount": "32000000000", "signature": format!("0x{}", "cd".repeat(96)), "slot": "1",
+    }]);
+}
+
+/// Keys made independently of one another, as on a real network.
+fn secrets() -> Vec<SecretKey> {
+    (0..64u8).map(|n| SecretKey::key_gen(&[n; 32], &[]).unwrap()).collect()
+}
+
+fn with_keys(state: &mut Value, secrets: &[SecretKey]) {
+    for (nth, secret) in secrets.iter().enumerate() {
+        state["validators"][nth]["pubkey"] = format!("0x{}", hex::encode(secret.sk_to_pk().compress())).into();
+    }
+}
+
+/// What three quarters of a committee say, signed by them all; `forged`: by somebody else. Committees are those of `truth`; the genesis
+/// block is that of `told`, whose state has other contents and so another root.
+fn aggregate(truth: &mut Chain, told: &Chain, secrets: &[SecretKey], epoch: u64, forged: bool) -> RawMessage {
+    let network = truth.network().clone();
+    let genesis = told.head().root;
+    let slot = Slot::new(epoch * network.preset().slots_per_epoch + 1);
+    let data = AttestationData {
+        slot,
+        index: CommitteeIndex::new(0),
+        beacon_block_root: genesis,
+        source: Checkpoint { epoch: Epoch::new(epoch - 1), root: if forged { Root::repeat_byte(1) } else { genesis } },
+        target: Checkpoint { epoch: Epoch::new(epoch), root: genesis },
+    };
+    let target = Checkpoint { root: truth.head().root, ..data.target };
+    let Contexts::Certain(shufflings) = truth.contexts(&AttestationData { target, ..data }) else { panic!("genesis decides") };
+    let committee = shufflings[0].committee(slot, CommitteeIndex::new(0)).unwrap();
+    let mut bits = consensus::AggregationBits::with_capacity(committee.len()).unwrap();
+    let domain = network.domain(DomainType::BeaconAttester, data.target.epoch);
+    let message = signing_root(data.root(), domain);
+    let mut signatures = Vec::new();
+    for (position, member) in committee.iter().enumerate().take(committee.len() * 3 / 4) {
+        bits.set(position, true).unwrap();
+        let signer = if forged { (*member as usize + 1) % secrets.len() } else { *member as usize };
+        signatures.push(secrets[signer].sign(message.as_slice(), DST, &[]));
+    }
+    let sum = AggregateSignature::aggregate(&signatures.iter().collect::<Vec<_>>(), false).unwrap().to_signature();
+    let attestation =
+        Attestation { aggregation_bits: bits, data, committee_bits: Some(1), signature: SignatureBytes::from(sum.compress()) };
+    RawMessage {
+        origin: Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from([7])), fork: Some(ForkName::Electra) },
+        kind: MessageKind::AttestationByBits,
+        received_at: UnixNs(network.slot_start_ns(slot)),
+        bytes: attestation.to_ssz(network.preset()),
+        ticket: None,
+    }
+}
+
+fn labels(verified: &verify::Verified) -> Vec<&'static str> {
+    verified.outcomes.iter().map(|(.., outcome)| outcome.label()).collect()
+}
+
+#[test]
+fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
+    let Some(capture) = named("electra_6") else { return };
+    let secrets = secrets();
+    let mut truth = chain_of(&capture, ForkName::Electra, |state| with_keys(state, &secrets));
+    assert!(!truth.registry().has_related_keys());
+    let epoch_ns = capture.spec.preset.slots_per_epoch * capture.spec.slot_duration.as_nanos() as u64;
+    let epoch = 6;
+
+    // The state lacks a validator that a deposit has made active since. An honest aggregate fails and nobody is blamed.
+    let mut stale = chain_of(&capture, ForkName::Electra, |state| {
+        with_keys(state, &secrets);
+        with_a_deposit(state);
+        state["validators"][3]["activation_epoch"] = u64::MAX.to_string().into();
+        state["validators"][3]["activation_eligibility_epoch"] = u64::MAX.to_string().into();
+        state["validators"][3]["effective_balance"] = "1000000000".into();
+    });
+    let network = stale.network().clone();
+    let good = aggregate(&mut truth, &stale, &secrets, epoch, false);
+    let at = good.received_at;
+    let later = UnixNs(at.0 + 2 * epoch_ns);
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let mut told = Vec::new();
+    for now in [at, later] {
+        stale.tick(network.slot_at(now.0));
+        let batch = if now == at { vec![good.clone()] } else { Vec::new() };
+        told.extend(labels(&verifier.process(&mut stale, batch, now)));
+    }
+    assert_eq!((told, verifier.parked()), (vec!["parked"], 1));
+    assert_ne!(verifier.repute(good.origin.peer.as_ref()), Repute::Bad);
+
+    // The deposit has made nobody active yet. Once most of a committee signed by it, the shuffling is right and a forgery is one.
+    let mut right = chain_of(&capture, ForkName::Electra, |state| {
+        with_keys(state, &secrets);
+        with_a_deposit(state);
+    });
+    let [good, forged] = [false, true].map(|forged| aggregate(&mut truth, &right, &secrets, epoch, forged));
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    right.tick(network.slot_at(at.0));
+    assert_eq!(labels(&verifier.process(&mut right, vec![good, forged.clone()], at)), ["parked", "parked"]);
+    right.tick(network.slot_at(later.0));
+    let verified = verifier.process(&mut right, Vec::new(), later);
+    assert_eq!((labels(&verified), verified.votes.len(), verifier.parked()), (vec!["proven"], 1, 1));
+    assert_eq!(labels(&verifier.process(&mut right, vec![forged], later)), ["bad_signature"]);
+}
+
+/// A block is judged once, so a slashing in it that names a validator of tomorrow's registry must wait for that.
+#[test]
+fn a_slashing_in_a_block_waits_for_a_registry_that_knows_its_validators() {
+    let mut n_tried = 0;
+    for capture in captures() {
+        let chain = capture.chain();
+        let network = chain.network().clone();
+        let fork = network.spec.fork_name_at(Epoch::new(0));
+        for message in capture.messages.iter().filter(|message| message.kind == MessageKind::Block) {
+            let Ok(block) = SignedBlock::from_ssz(fork, network.preset(), &message.bytes) else { continue };
+            let Some(slashing) = block.attester_slashings.first() else { continue };
+            let Some(last) = slashing.attestation_1.attesting_indices.last() else { continue };
+            let (last, proposer) = (last.as_u64(), block.signed_header.message.proposer_index.as_u64());
+            if proposer >= last {
+                continue;
+            }
+            // A registry that ends before the slashed validator.
+            let mut young = chain_of(&capture, fork, |state| {
+                for list in
+                    ["validators", "balances", "previous_epoch_participation", "current_epoch_participation", "inactivity_scores"]
+                {
+                    if let Some(list) = state[list].as_array_mut() {
+                        list.truncate(last as usize);
+                    }
+                }
+            });
+            let mut verifier = Verifier::seeded(VerifyConfig::replay(), 1);
+            let now = message.received_at;
+            let slashings = |verified: &verify::Verified| -> Vec<Outcome> {
+                let of_kind = verified.inner.iter().filter(|(kind, _)| *kind == InnerKind::AttesterSlashing);
+                of_kind.map(|(_, outcome)| outcome.clone()).collect()
+            };
+            let verified = verifier.process(&mut young, vec![message.clone()], now);
+            assert_eq!(labels(&verified), ["proven"], "{}", capture.name);
+            assert!(slashings(&verified).contains(&Outcome::Parked), "{}: {:?}", capture.name, slashings(&verified));
+            assert!(verified.slashings.is_empty());
+            young.add_state(&capture.state, &mut PubkeyCache::in_memory()).unwrap();
+            let verified = verifier.process(&mut young, Vec::new(), now);
+            assert!(slashings(&verified).iter().all(|outcome| outcome.label() == "proven"), "{:?}", slashings(&verified));
+            assert!(!verified.slashings.is_empty() && verified.slashings.iter().all(|one| one.included_in.is_some()));
+            n_tried += 1;
+            break;
+        }
+    }
+    assert!(n_tried > 0 || captures().is_empty(), "no block with a slashing");
+}

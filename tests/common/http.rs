@@ -1,0 +1,145 @@
+//! The little HTTP that tests of the running program need: asking it, and being asked by it.
+
+use super::running::{PATIENCE, free_port};
+use serde_json::Value;
+use simulator::SimNetwork;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Loopback, whatever port is free.
+pub fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// One GET, one body.
+pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let body = text.split_once("\r\n\r\n")?.1;
+    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
+}
+
+/// Asks again until the answer is as wanted.
+pub fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + PATIENCE;
+    let mut last = Value::Null;
+    while Instant::now() < until {
+        if let Some(answer) = get(address, path) {
+            if wanted(&answer) {
+                return answer;
+            }
+            last = answer;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{path} never was as wanted; last: {last}");
+}
+
+/// What somebody was asked.
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    /// By name in small letters.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a body in JSON")
+    }
+}
+
+/// Answers requests until the test ends, each with a status line's number and words, and no body.
+pub fn serve(address: SocketAddr, answer: impl Fn(Request) -> &'static str + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(address).expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream);
+                while let Some(request) = read_request(&mut reader) {
+                    let status = answer(request);
+                    let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                    // 204 may not name a length.
+                    let text = if status.starts_with("204") { text.replace("Content-Length: 0\r\n", "") } else { text };
+                    if reader.get_mut().write_all(text.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let (method, rest) = line.split_once(' ')?;
+    let (method, path) = (method.to_owned(), rest.split(' ').next()?.to_owned());
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => drop(headers.insert(name.to_lowercase(), value.to_owned())),
+            None => break,
+        }
+    }
+    let length = headers.get("content-length").map_or(0, |text| text.parse().expect("a number"));
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { method, path, headers, body })
+}
+
+/// A folder with a configuration for a simulated network.
+pub struct Stage {
+    pub dir: tempfile::TempDir,
+    pub config: PathBuf,
+    pub api: SocketAddr,
+}
+
+impl Stage {
+    /// All rows of a list of the API (`findings`, `incidents`), page by page.
+    pub fn all(&self, list: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(self.api, &format!("/v1/{list}?limit=500{cursor}")).expect("the API answers");
+            rows.extend(page[list].as_array().expect("a list").iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+}
+
+/// `more` is added to the configuration. The file `secret` lies beside it.
+pub fn stage(network: &SimNetwork, more: &str) -> Stage {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let api = free_port();
+    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
+    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
+    std::fs::write(dir.path().join("secret"), "hunter2").expect("writable");
+    let text = format!(
+        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
+         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
+        network.peers()
+    );
+    let config = dir.path().join("slashwatch.toml");
+    std::fs::write(&config, text).expect("writable");
+    Stage { dir, config, api }
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
+}

@@ -1,0 +1,35 @@
+//! What a watcher said, as the simulator's reckoning takes it.
+
+use consensus::Slot;
+use serde_json::Value;
+use simulator::Said;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Ids of proven findings; anomalies accuse nobody of one.
+pub fn proven(findings: &[Value]) -> BTreeSet<String> {
+    let slashable = findings.iter().filter(|finding| !finding["evidence"].is_null());
+    slashable.map(|finding| text(&finding["id"]).to_owned()).collect()
+}
+
+/// Incidents by the slot in which they were opened, anomalies by their own. `genesis_time` in seconds since the Unix epoch.
+pub fn said(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Said> {
+    let of_incident = |row: &Value| Said { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
+    let of_anomaly = |row: &Value| Said {
+        kind: text(&row["kind"]).to_owned(),
+        slot: Slot::new(text(&row["slot"]).parse().expect("a decimal number")),
+    };
+    let anomalies = findings.iter().filter(|finding| finding["evidence"].is_null()).map(of_anomaly);
+    incidents.iter().map(of_incident).chain(anomalies).collect()
+}
+
+/// The slot in which an incident was opened.
+pub fn opened_in(incident: &Value, genesis_time: u64, slot: Duration) -> Slot {
+    let opened: evidence::Time = text(&incident["opened_at"]).parse().expect("RFC 3339");
+    let since_genesis = opened.as_unix_ns() - genesis_time * 1_000_000_000;
+    Slot::new(since_genesis / slot.as_nanos() as u64)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}

@@ -1,0 +1,75 @@
+//! Real incidents live: a scenario file is played by simulated nodes over libp2p on loopback, `slashwatch run` listens, and what
+//! its API says is compared with what the scenario says there was to say, by kind and slot, and with the list of contradictions, by id.
+//!
+//! Slots are short, two quiet epochs at the beginning and what comes after the end are left out; everything else is as in the file. `slashwatch demo --scenario` does the same by hand with any of them.
+
+mod common;
+
+use common::http::{Stage, runtime, stage};
+use common::running::{PATIENCE, Running};
+use common::said::{proven, said};
+use simulator::{GroundTruth, Reckoning, Scenario, SimNetwork};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SLOT: Duration = Duration::from_millis(800);
+/// Quiet slots at the beginning that are left out: whole epochs.
+const SKIPPED: u64 = 16;
+
+/// Plays the file's slots up to `until`, as the file counts them.
+fn play_live(name: &str, until: u64) {
+    let runtime = runtime();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"));
+    let scenario = Scenario::from_toml(&std::fs::read_to_string(file).expect("readable")).expect("a scenario");
+    let scenario = Scenario { slots: until, slot_duration: SLOT, genesis_delay: Duration::from_secs(8), ..scenario };
+    let scenario = earlier(scenario);
+    println!("{name}: seed {}, {} slots of {SLOT:?}", scenario.seed, scenario.slots);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "");
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    let until = Instant::now() + PATIENCE;
+    let (found, reckoning) = loop {
+        let (found, reckoning) = heard(&stage, &truth, network.genesis_time());
+        if found.is_superset(&committed) && reckoning.missed.is_empty() || Instant::now() > until {
+            break (found, reckoning);
+        }
+        std::thread::yield_now();
+    };
+    println!("{} contradictions; {reckoning}", committed.len());
+    assert_eq!(found.difference(&committed).count(), 0, "{name}: invented");
+    assert_eq!(committed.difference(&found).count(), 0, "{name}: missed");
+    assert!(!reckoning.found.is_empty() && reckoning.is_complete(), "{name}: {reckoning}");
+    assert_eq!(running.terminate(), Some(0));
+}
+
+/// Everything happens [`SKIPPED`] slots earlier.
+fn earlier(mut scenario: Scenario) -> Scenario {
+    scenario.slots -= SKIPPED;
+    scenario.acts.iter_mut().for_each(|act| act.from = act.from.saturating_sub(SKIPPED));
+    for circumstance in &mut scenario.circumstances {
+        circumstance.from -= SKIPPED;
+        circumstance.until -= SKIPPED;
+    }
+    scenario.incidents.iter_mut().for_each(|incident| incident.onset -= SKIPPED);
+    scenario
+}
+
+/// Ids of proven findings, and what was said of incidents and anomalies against what there was to say.
+fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, Reckoning) {
+    let (findings, incidents) = (stage.all("findings"), stage.all("incidents"));
+    (proven(&findings), truth.reckon(&said(&incidents, &findings, genesis_time, SLOT)))
+}
+
+#[test]
+fn staked_live() {
+    play_live("staked", 52);
+}
+
+#[test]
+fn holesky_2025_live() {
+    play_live("holesky_2025", 112);
+}
