@@ -226,8 +226,8 @@ fn a_report_of_medalla() {
     assert!(run(slashwatch().arg("simulate").arg(scenario).arg("--out").arg(at("x.e2s"))).status.success());
     assert!(run(slashwatch().arg("replay").arg(at("x.e2s")).arg("--data-dir").arg(at("data"))).status.success());
     for (name, parts) in [
-        ("r.html", ["<svg", "Suspected: clocks", "What it costs", "Evidence"]),
-        ("r.md", ["## When", "Suspected: clocks", "## What it costs", "## Evidence"]),
+        ("r.html", ["<svg", "Suspected: clocks", "What it costs", "were for slots that had not begun"]),
+        ("r.md", ["## When", "Suspected: clocks", "## What it costs", "percent voted, 97 before"]),
     ] {
         let made = run(slashwatch().arg("report").arg("--data-dir").arg(at("data")).arg("--out").arg(at(name)));
         assert!(made.status.success(), "{}", stderr(&made));

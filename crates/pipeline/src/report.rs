@@ -9,6 +9,7 @@ mod chart;
 mod html;
 mod markdown;
 mod sections;
+mod words;
 
 use crate::datadir::{self, DataDirError};
 use crate::error::PipelineError;
@@ -221,7 +222,7 @@ impl Report {
         for incident in &self.incidents {
             let begins = Time::from_unix_ns(self.network.slot_start_ns(incident.first_slot));
             let name = incident.kind.replace('_', " ");
-            events.push(Event { at: begins, text: format!("{name}: its first message, slot {}", incident.first_slot) });
+            events.push(Event { at: begins, text: format!("{name}: begins, slot {}", incident.first_slot) });
             let late =
                 self.network.slot_at(incident.opened_at.as_unix_ns()).as_u64().saturating_sub(incident.first_slot.as_u64());
             events.push(Event { at: incident.opened_at, text: format!("{name}: noticed, {late} slots after it began") });
@@ -277,6 +278,7 @@ impl Report {
         if let Some(n) = incident.validators {
             text.push_str(&format!(" About {} concerned.", plural(n.0, "validator")));
         }
+        text.extend(words::in_words(incident).map(|words| format!(" {words}")));
         for one in incident.shared.iter().take(3) {
             text.push_str(&format!(" {} share {} {}.", one.members.0, one.what.replace('_', " "), one.value));
         }
@@ -302,6 +304,11 @@ fn short(time: Time) -> String {
 /// With three decimals.
 fn eth(gwei: u64) -> String {
     format!("{}.{:03} ETH", gwei / 1_000_000_000, gwei / 1_000_000 % 1_000)
+}
+
+/// What of 32 ETH is lost; two penalties together can ask for more than there is.
+fn of_32_eth(gwei: u64) -> String {
+    if gwei >= 32_000_000_000 { "all of it".to_owned() } else { eth(gwei) }
 }
 
 fn punishable_text(punishable: Option<Punishable>, included: Option<Slot>) -> String {

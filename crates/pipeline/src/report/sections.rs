@@ -1,6 +1,6 @@
 //! What a report says, in which order. How it is written is the [`Writer`]'s business: HTML or Markdown.
 
-use super::{MAX_ROWS, Member, Report, eth, plural, punishable_text, short};
+use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use evidence::Incident;
 use serde_json::Value;
 
@@ -104,10 +104,10 @@ fn penalties(report: &Report, out: &mut dyn Writer) {
     out.heading("What it costs");
     let mut rows = waves.into_iter().map(|(wave, penalty)| {
         let n = plural(wave.validators.unwrap_or_default().0, "validator");
-        let sums =
-            [penalty.initial_gwei, penalty.correlation_gwei_now, penalty.correlation_gwei_if_doubled, penalty.per_32_eth_gwei];
+        let sums = [penalty.initial_gwei, penalty.correlation_gwei_now, penalty.correlation_gwei_if_doubled];
         let wave = Cell::Text(format!("{n} from slot {}", wave.first_slot));
-        std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).collect()
+        let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
+        std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
     out.table(&["Wave", "At once", "Later, for being many", "If it doubles", "Per 32 ETH, both"], &mut rows);
     out.text("By the specification's integers, for all members together, if all of them are slashed; duties missed until withdrawal come on top.");
