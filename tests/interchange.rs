@@ -259,7 +259,7 @@ fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
     let output = run(&mut command);
     let told = stderr(&output);
     let file: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(told.contains("votes of epochs 0 to 5"), "{told}");
+    assert!(told.contains("votes of epochs 0 to 6"), "{told}");
     assert!(
         told.contains("WARNING: 2 keys were never heard") && !told.contains(file["data"][0]["pubkey"].as_str().expect("text")),
         "{told}"
@@ -269,7 +269,7 @@ fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
     }
     let (code, report) = stage.audit(&output.stdout);
     assert_eq!((code, &report["totals"]["keys_never_heard"]), (Some(0), &2.into()), "{report}");
-    assert_eq!(report["coverage"], serde_json::json!({"epochs": {"first": "0", "last": "5"}, "gaps": []}));
+    assert_eq!(report["coverage"], serde_json::json!({"epochs": {"first": "0", "last": "6"}, "gaps": []}));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Real incidents live: a scenario file is played by simulated nodes over libp2p on loopback, `slashwatch run` listens, and what
 //! its API says is compared with what the scenario says there was to say, by kind and slot, and with the list of contradictions, by id.
 //!
-//! Slots are short, two quiet epochs at the beginning and what comes after the end are left out; everything else is as in the file. `slashwatch demo --scenario` does the same by hand with any of them.
+//! Slots are short, and what comes after the incidents is left out; everything else is as in the file. `slashwatch demo --scenario` does
+//! the same by hand with any of them.
 
 mod common;
 
@@ -14,16 +15,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const SLOT: Duration = Duration::from_millis(800);
-/// Quiet slots at the beginning that are left out: whole epochs.
-const SKIPPED: u64 = 16;
 
-/// Plays the file's slots up to `until`, as the file counts them.
-fn play_live(name: &str, until: u64) {
+/// Plays the first `slots` slots of a file.
+fn play_live(name: &str, slots: u64) {
     let runtime = runtime();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"));
     let scenario = Scenario::from_toml(&std::fs::read_to_string(file).expect("readable")).expect("a scenario");
-    let scenario = Scenario { slots: until, slot_duration: SLOT, genesis_delay: Duration::from_secs(8), ..scenario };
-    let scenario = earlier(scenario);
+    let scenario = Scenario { slots, slot_duration: SLOT, genesis_delay: Duration::from_secs(8), ..scenario };
     println!("{name}: seed {}, {} slots of {SLOT:?}", scenario.seed, scenario.slots);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
@@ -46,18 +44,6 @@ fn play_live(name: &str, until: u64) {
     assert_eq!(running.terminate(), Some(0));
 }
 
-/// Everything happens [`SKIPPED`] slots earlier.
-fn earlier(mut scenario: Scenario) -> Scenario {
-    scenario.slots -= SKIPPED;
-    scenario.acts.iter_mut().for_each(|act| act.from = act.from.saturating_sub(SKIPPED));
-    for circumstance in &mut scenario.circumstances {
-        circumstance.from -= SKIPPED;
-        circumstance.until -= SKIPPED;
-    }
-    scenario.incidents.iter_mut().for_each(|incident| incident.onset -= SKIPPED);
-    scenario
-}
-
 /// Ids of proven findings, and what was said of incidents and anomalies against what there was to say.
 fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, Reckoning) {
     let (findings, incidents) = (stage.all("findings"), stage.all("incidents"));
@@ -71,5 +57,5 @@ fn staked_live() {
 
 #[test]
 fn holesky_2025_live() {
-    play_live("holesky_2025", 112);
+    play_live("holesky_2025", 100);
 }

@@ -225,7 +225,10 @@ impl Report {
             events.push(Event { at: begins, text: format!("{name}: begins, slot {}", incident.first_slot) });
             let late =
                 self.network.slot_at(incident.opened_at.as_unix_ns()).as_u64().saturating_sub(incident.first_slot.as_u64());
-            events.push(Event { at: incident.opened_at, text: format!("{name}: noticed, {late} slots after it began") });
+            events.push(Event {
+                at: incident.opened_at,
+                text: format!("{name}: noticed, {} after it began", plural(late, "slot")),
+            });
             if let Some(at) = incident.closed_at {
                 events.push(Event { at, text: format!("{name}: over; last seen in slot {}", incident.last_slot) });
             }
