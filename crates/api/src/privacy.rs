@@ -6,6 +6,7 @@
 use crate::WatchSource;
 use crate::problem::Problem;
 use evidence::{Finding, Incident};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 /// Kinds of findings and incidents that are made of watched keys only.
@@ -42,6 +43,7 @@ impl Privacy {
         if let Some(subject) = &mut finding.validator {
             subject.labels.retain(|label| !self.watch.is_private(label));
         }
+        finding.details.iter_mut().for_each(without_labels);
         (!ABOUT_WATCHED_KEYS.contains(&finding.kind.as_str())).then_some(finding)
     }
 
@@ -54,6 +56,18 @@ impl Privacy {
             let key = shared.what.strip_prefix("label:");
             key.is_none_or(|key| !self.watch.is_private(&format!("{key}={}", shared.value)))
         });
+        without_labels(&mut incident.details);
         (!ABOUT_WATCHED_KEYS.contains(&incident.kind.as_str())).then_some(incident)
+    }
+}
+
+/// Takes out sentences that name a label, as in what speaks for a wave's suspected cause.
+fn without_labels(details: &mut Map<String, Value>) {
+    for value in details.values_mut() {
+        match value {
+            Value::Array(items) => items.retain(|item| item.as_str().is_none_or(|text| !text.contains("label:"))),
+            Value::Object(inner) => without_labels(inner),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
     }
 }

@@ -25,6 +25,7 @@ mod orphans;
 mod pubkeys;
 mod reference;
 mod registry;
+mod relations;
 mod shufflings;
 mod snapshot;
 mod tree;

@@ -8,9 +8,10 @@
 use crate::ChainError;
 use crate::builders::Builders;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
-use blst::min_pk::{AggregatePublicKey, PublicKey};
+use crate::relations;
+use blst::min_pk::PublicKey;
 use consensus::{BuilderIndex, Epoch, Gwei, PubkeyBytes, Root, Slot, Validator, ValidatorIndex};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tracing::warn;
 
@@ -25,8 +26,6 @@ const GWEI_PER_ETH: u64 = 1_000_000_000;
 const ACTIVATION_ETH: u64 = 32;
 /// `EJECTION_BALANCE`, ETH, and one more: what an inactive validator loses in the two days between two states at most.
 const NEAR_EJECTION_ETH: u64 = 16 + 1;
-/// Keys from all over the registry whose sums are compared.
-const RELATION_SAMPLES: usize = 128;
 /// Keys handed to the cache at a time: bounds the memory beside the registry itself.
 const KEY_BATCH: usize = 131_072;
 
@@ -152,21 +151,6 @@ impl Registry {
     /// network are.
     pub fn has_related_keys(&self) -> bool {
         self.related_keys
-    }
-
-    /// Among the sums of any two of the samples (8 256 of 128 keys) two are equal if the secret keys are numbers up to some ten millions: there
-    /// are more pairs of sums than different sums. About 0.2 s.
-    fn looks_for_related_keys(&self) -> bool {
-        let step = (self.keys.len() / RELATION_SAMPLES).max(1);
-        // An operator may use one key twice; equal keys relate nobody else's.
-        let mut met = HashSet::new();
-        let mut samples: Vec<&PublicKey> = self.keys.iter().step_by(step).take(RELATION_SAMPLES).collect();
-        samples.retain(|key| met.insert(key.compress()));
-        let mut sums = HashSet::new();
-        let pairs = samples.iter().enumerate().flat_map(|(nth, a)| samples.iter().skip(nth).map(move |b| (*a, *b)));
-        pairs
-            .filter_map(|(a, b)| AggregatePublicKey::aggregate(&[a, b], false).ok())
-            .any(|sum| !sums.insert(sum.to_public_key().compress()))
     }
 
     /// Withdrawal credentials, as the latest state had them.
@@ -324,7 +308,7 @@ impl Registry {
         }
         self.add_keys(&batch, n_validators, cache, progress);
         if self.len() > had {
-            self.related_keys = self.related_keys || self.looks_for_related_keys();
+            self.related_keys = self.related_keys || relations::are_related(&self.keys);
         }
         if conflicts > 0 {
             self.conflicting_keys += conflicts;
@@ -469,39 +453,4 @@ fn narrow(epoch: Epoch) -> u32 {
 
 fn wide(epoch: u32) -> Epoch {
     if epoch == u32::MAX { Epoch::FAR_FUTURE } else { Epoch::new(u64::from(epoch)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use blst::min_pk::SecretKey;
-
-    fn registry(secrets: impl Iterator<Item = SecretKey>) -> Registry {
-        Registry { keys: secrets.map(|secret| secret.sk_to_pk()).collect(), ..Registry::default() }
-    }
-
-    fn number(n: u64) -> SecretKey {
-        let mut bytes = [0u8; 32];
-        bytes[24..].copy_from_slice(&n.to_be_bytes());
-        SecretKey::from_bytes(&bytes).unwrap()
-    }
-
-    #[test]
-    fn keys_in_series_are_told_from_independent_ones() {
-        assert!(registry((1..65).map(number)).looks_for_related_keys());
-        assert!(registry((0..3).map(|n| number(1_000_003 + 7 * n))).looks_for_related_keys());
-        // Neighbours at ever other distances: dealt out to operators in turn, and in an order of which nothing is known.
-        assert!(registry((0..64).map(|n| number(1 + n / 4 + n % 4 * 16))).looks_for_related_keys());
-        let shuffled = |seed: u64| move |n: u64| number(1 + (n * 40_503 + seed) % 65_536);
-        assert!(registry((0..4096).map(shuffled(7)).collect::<Vec<_>>().into_iter()).looks_for_related_keys());
-        let scattered =
-            |n: u64| number(1 + u64::from_be_bytes(consensus::sha256(&n.to_be_bytes())[..8].try_into().unwrap()) % 1_000_000);
-        assert!(registry((0..300).map(scattered)).looks_for_related_keys(), "numbers up to a million");
-        let independent = |n: u8| SecretKey::key_gen(&[n; 32], &[]).unwrap();
-        assert!(!registry((0..100).map(independent)).looks_for_related_keys());
-        assert!(!registry((0..2).map(|n| number(n + 1))).looks_for_related_keys(), "two keys are always at some distance");
-        assert!(!registry(std::iter::empty()).looks_for_related_keys());
-        // The same key three times is a distance of nothing.
-        assert!(!registry((0..3).map(|_| number(9))).looks_for_related_keys());
-    }
 }

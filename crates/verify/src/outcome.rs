@@ -10,7 +10,8 @@ pub enum Outcome {
     Proven { forwardable: bool },
     /// All of it was proven before.
     Duplicate,
-    /// Waits for the committees of its epoch. The only outcome that is not final.
+    /// Waits for the committees of its epoch; a slashing in a block, for a registry that knows its validators. The only outcome that is
+    /// not final.
     Parked,
     /// Waited, and its committees never came.
     Expired,

@@ -161,12 +161,7 @@ impl Verifier {
         self.votes.tick();
         let new_slot = self.turn_to(&network, now, &mut ledger);
         let mut intake = self.read(&network, batch, now, &mut ledger);
-        if chain.registry().version() != self.registry_version {
-            self.registry_version = chain.registry().version();
-            // Who signed by bits may be others than it was taken for.
-            self.forgeries.clear();
-            intake.slashings.extend(self.strangers.take());
-        }
+        self.read_registry(chain, &mut intake);
         self.prove_blocks(chain, &mut intake, now, &mut ledger);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
@@ -179,6 +174,9 @@ impl Verifier {
     /// depend on where its batches were cut.
     pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
         let mut ledger = Ledger::default();
+        let mut intake = Intake::default();
+        self.read_registry(chain, &mut intake);
+        self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_parked_at_last(chain, now, &mut ledger);
         for job in self.parking.take_if(|_| true) {
             ledger.settle(job.item, Outcome::Expired);
@@ -227,6 +225,16 @@ impl Verifier {
             ledger.settle(job.item, Outcome::Expired);
         }
         true
+    }
+
+    /// What another registry gives reason to judge anew.
+    fn read_registry(&mut self, chain: &Chain, intake: &mut Intake) {
+        if chain.registry().version() != self.registry_version {
+            self.registry_version = chain.registry().version();
+            // Who signed by bits may be others than it was taken for.
+            self.forgeries.clear();
+            intake.slashings.extend(self.strangers.take());
+        }
     }
 
     fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut Ledger) -> Intake {

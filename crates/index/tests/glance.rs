@@ -1,0 +1,40 @@
+//! What a glance at the history says of a vote that is not proven yet.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{data, open, vote};
+use consensus::ValidatorIndex;
+use index::Index;
+use verify::Glance;
+
+/// What makes a message urgent before it is proven: the history of the validator in whose name it is, and nothing else about it.
+#[test]
+fn a_glance_sees_what_the_next_vote_would_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.stage_votes(&[vote(data(2, 3, 24, 0), &[7, 8]), vote(data(3, 6, 48, 0), &[7])]).unwrap();
+    let glance = |index: &Index, validator: u64, source: u64, target: u64, head: u8| {
+        let data = data(source, target, target * 8, head);
+        index.glance(ValidatorIndex::new(validator), &data, data.root())
+    };
+    let expected = [
+        (7, 4, 5, Glance::Contradicts), // surrounded by 3->6
+        (7, 2, 7, Glance::Contradicts), // surrounds it
+        (7, 3, 7, Glance::Fits),
+        (7, 3, 5, Glance::Fits),
+        (7, 1, 2, Glance::Unclear),
+        (8, 4, 5, Glance::Fits),
+        (9, 0, 900, Glance::Fits),
+        (u64::MAX, 0, 900, Glance::Fits),
+    ];
+    for (validator, source, target, expected) in expected {
+        assert_eq!(glance(&index, validator, source, target, 0), expected, "{validator}: {source}->{target}");
+    }
+    assert_eq!(glance(&index, 7, 3, 6, 0), Glance::Fits, "it is known");
+    assert_eq!(glance(&index, 7, 3, 6, 1), Glance::Contradicts, "other data for its target");
+    // A vote outside the chain counts as well.
+    index.stage_votes(&[vote(data(1, 9, 72, 0), &[7])]).unwrap();
+    assert_eq!(glance(&index, 7, 3, 8, 0), Glance::Contradicts, "surrounded by 1->9");
+    assert_eq!(glance(&index, 7, 3, 10, 0), Glance::Fits);
+}
