@@ -197,9 +197,8 @@ impl Stage {
         for block in &said.blocks {
             extend(&mut self.chain, block);
         }
-        let mut verified = Verified::default();
-        verified.votes = said.votes.into_iter().map(Signed::for_tests).collect();
-        verified.blocks = said.blocks;
+        let votes = said.votes.into_iter().map(Signed::for_tests).collect();
+        let verified = Verified { votes, blocks: said.blocks, ..Verified::default() };
         let heard = self.monitor.observe(&Batch {
             verified: &verified,
             offenders: &said.offenders,
