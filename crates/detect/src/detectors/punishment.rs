@@ -3,7 +3,7 @@
 //! - *unpunished*: offences that a block could still include ([`crate::punishable`]) and none has for `after_slots`. Told as one incident with
 //!   their number, the oldest, and until when the first of them can be punished. A validator whose slashing is in a block, for this
 //!   pair of messages or another, or that the registry calls slashed, is off the list.
-//! - *blind spot*: a block carries a slashing of which we had heard neither message. Told with the reason as far as it can be known:
+//! - *blind spot*: a block carries a slashing of which we had not heard both messages. Told with the reason as far as it can be known:
 //!   not yet listening then, one of the two votes heard, none heard.
 //!
 //! **False alarms considered.** One slashing per block from Electra on: forty of them took 76 operations and six minutes
@@ -90,8 +90,8 @@ impl Detector for Punishment {
         for offender in batch.offenders {
             let finding = &offender.finding;
             self.wait_for(offender, view);
-            let only_from_operations = finding.sources.iter().all(|source| source == "slashing_op");
-            if let Some(subject) = finding.validator.as_ref().filter(|_| only_from_operations && included.contains(&finding.id)) {
+            let needs_an_operation = finding.sources.iter().any(|source| source == "slashing_op");
+            if let Some(subject) = finding.validator.as_ref().filter(|_| needs_an_operation && included.contains(&finding.id)) {
                 let why = match view.facts.voted(finding.epoch, subject.index) {
                     Some(true) => "one of the two messages was heard, the other was not",
                     Some(false) => "neither message was heard",
