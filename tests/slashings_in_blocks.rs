@@ -78,7 +78,8 @@ fn a_slashing_of_what_was_never_heard_is_a_blind_spot() {
     let played = play(&Scenario { acts, slots: 32, slashings_after: Some(3), ..Scenario::quiet(64) });
     assert_eq!(played.truth.crimes.len(), 2);
     assert_eq!(included(&played.findings).keys().copied().collect::<Vec<_>>(), [5, 30]);
-    assert!(played.findings.iter().all(|finding| finding["sources"] == serde_json::json!(["slashing_op"])));
+    // The first vote was heard, the second is known from the operation only.
+    assert!(played.findings.iter().all(|finding| finding["sources"] == serde_json::json!(["gossip", "slashing_op"])));
     let told = of_kind(&played, "blind_spot");
     assert_eq!(told.len(), 1, "{:?}", played.incidents);
     assert_eq!(told[0]["details"]["why"], "one of the two messages was heard, the other was not");

@@ -3,7 +3,7 @@
 //! - *unpunished*: offences that a block could still include ([`crate::punishable`]) and none has for `after_slots`. Told as one incident with
 //!   their number, the oldest, and until when the first of them can be punished. A validator whose slashing is in a block, for this
 //!   pair of messages or another, or that the registry calls slashed, is off the list.
-//! - *blind spot*: a block carries a slashing of which we had heard neither message. Told with the reason as far as it can be known:
+//! - *blind spot*: a block carries a slashing of which we had not heard both messages. Told with the reason as far as it can be known:
 //!   not yet listening then, one of the two votes heard, none heard.
 //!
 //! **False alarms considered.** One slashing per block from Electra on: forty of them took 76 operations and six minutes
@@ -63,7 +63,7 @@ pub(crate) struct Punishment {
     config: PunishmentConfig,
     waiting: BTreeMap<Root, Waiting>,
     not_kept: u64,
-    /// Known only from slashing operations, and not yet known to be in the chain: whose, and why we had not found it ourselves.
+    /// Known by a slashing operation, and not yet known to be in the chain: whose, and why we had not found it ourselves.
     unheard: BTreeMap<Root, (ValidatorIndex, &'static str)>,
     /// In the slots that were not yet evaluated.
     blind: Vec<(Slot, ValidatorIndex, Root, &'static str)>,
@@ -124,8 +124,8 @@ impl Punishment {
     }
 
     fn note_unheard(&mut self, finding: &Finding, view: &View<'_>) {
-        let only_from_operations = finding.sources.iter().all(|source| source == "slashing_op");
-        let Some(subject) = finding.validator.as_ref().filter(|_| only_from_operations && self.unheard.len() < MAX_OPEN) else {
+        let needs_an_operation = finding.sources.iter().any(|source| source == "slashing_op");
+        let Some(subject) = finding.validator.as_ref().filter(|_| needs_an_operation && self.unheard.len() < MAX_OPEN) else {
             return;
         };
         let why = match view.facts.voted(finding.epoch, subject.index) {
