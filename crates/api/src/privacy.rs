@@ -43,7 +43,7 @@ impl Privacy {
         if let Some(subject) = &mut finding.validator {
             subject.labels.retain(|label| !self.watch.is_private(label));
         }
-        finding.details.iter_mut().for_each(without_labels);
+        finding.details.iter_mut().for_each(|details| self.without_labels(details));
         (!ABOUT_WATCHED_KEYS.contains(&finding.kind.as_str())).then_some(finding)
     }
 
@@ -56,18 +56,21 @@ impl Privacy {
             let key = shared.what.strip_prefix("label:");
             key.is_none_or(|key| !self.watch.is_private(&format!("{key}={}", shared.value)))
         });
-        without_labels(&mut incident.details);
+        self.without_labels(&mut incident.details);
         (!ABOUT_WATCHED_KEYS.contains(&incident.kind.as_str())).then_some(incident)
     }
-}
 
-/// Takes out sentences that name a label, as in what speaks for a wave's suspected cause.
-fn without_labels(details: &mut Map<String, Value>) {
-    for value in details.values_mut() {
-        match value {
-            Value::Array(items) => items.retain(|item| item.as_str().is_none_or(|text| !text.contains("label:"))),
-            Value::Object(inner) => without_labels(inner),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    /// Takes out the labels of members, and sentences that name a label, as in what speaks for a wave's suspected cause.
+    fn without_labels(&self, details: &mut Map<String, Value>) {
+        for (key, value) in details {
+            match value {
+                Value::Array(items) if key == "labels" => {
+                    items.retain(|item| item.as_str().is_none_or(|label| !self.watch.is_private(label)));
+                }
+                Value::Array(items) => items.retain(|item| item.as_str().is_none_or(|text| !text.contains("label:"))),
+                Value::Object(inner) => self.without_labels(inner),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
         }
     }
 }

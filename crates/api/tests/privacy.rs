@@ -17,7 +17,8 @@ fn incident(kind: &str, byte: u8) -> Incident {
         "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null, "validators": "3",
         "shared": [{"what": "label:group", "value": "acme", "members": "3"}, {"what": "label:pool", "value": "blue", "members": "3"},
                    {"what": "client", "value": "group=x", "members": "3"}],
-        "details": {"suspected_cause": "same_keys_in_two_places", "because": ["3 of 3 share label:group acme", "lost"], "rate": 3},
+        "details": {"suspected_cause": "same_keys_in_two_places", "because": ["3 of 3 share label:group acme", "lost"], "rate": 3,
+                    "labels": ["group=acme", "pool=blue"]},
     }))
     .unwrap()
 }
@@ -55,7 +56,7 @@ async fn beyond_loopback_nobody_learns_whose_keys_are_whose() {
     let shared =
         json!([{"what": "label:pool", "value": "blue", "members": "3"}, {"what": "client", "value": "group=x", "members": "3"}]);
     assert_eq!(incidents["incidents"][0]["shared"], shared);
-    let details = json!({"suspected_cause": "same_keys_in_two_places", "because": ["lost"], "rate": 3});
+    let details = json!({"suspected_cause": "same_keys_in_two_places", "because": ["lost"], "rate": 3, "labels": ["pool=blue"]});
     assert_eq!(incidents["incidents"][0]["details"], details);
     let hidden = incident("missed_duties", 1).id;
     assert_eq!(api.get(&format!("/v1/incidents/{hidden}")).await.status(), StatusCode::NOT_FOUND);

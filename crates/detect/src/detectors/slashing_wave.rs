@@ -96,6 +96,8 @@ pub(crate) struct SlashingWave {
     until: Time,
     /// Something of it is not in the note yet.
     is_unsaved: bool,
+    /// The note is to be written when the batch at hand is counted, which `until` says it is.
+    is_note_due: bool,
     left: LeftOver,
 }
 
@@ -135,6 +137,7 @@ impl SlashingWave {
             wave: None,
             until: Time::default(),
             is_unsaved: false,
+            is_note_due: false,
             left: LeftOver::default(),
         }
     }
@@ -211,7 +214,7 @@ impl SlashingWave {
         out.push(Signal::Announcement(Box::new(incident.clone()), News::Opened));
         out.push(Signal::Incident(Box::new(incident)));
         self.wave = Some(wave);
-        self.save(out);
+        self.is_note_due = true;
     }
 
     /// Offenders per epoch: the configured rate or what was seen outside of waves.
@@ -231,11 +234,17 @@ impl SlashingWave {
         out.push(Signal::Announcement(Box::new(incident.clone()), News::Over));
         out.push(Signal::Incident(Box::new(incident)));
         self.past.add_wave(wave.members.iter().copied(), wave.last_joined, wave.gwei());
-        self.save(out);
+        self.is_note_due = true;
+    }
+
+    fn save_if_due(&mut self, out: &mut Vec<Signal>) {
+        if self.is_note_due {
+            self.save(out);
+        }
     }
 
     fn save(&mut self, out: &mut Vec<Signal>) {
-        self.is_unsaved = false;
+        (self.is_unsaved, self.is_note_due) = (false, false);
         let bytes = saved::write(self.until, &self.past, self.recent.iter(), self.wave.as_ref());
         out.push(Signal::Note { name: NOTE, bytes });
     }
@@ -273,6 +282,7 @@ impl Detector for SlashingWave {
             wave.included += batch.included.len() as u64;
             wave.dirty = true;
         }
+        self.save_if_due(out);
     }
 
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
@@ -284,7 +294,8 @@ impl Detector for SlashingWave {
         };
         let quiet = slot.epoch(view.network().preset()).as_u64().saturating_sub(wave.last_joined.as_u64());
         let state = if quiet >= self.config.closes_after_epochs {
-            return self.close(view, out);
+            self.close(view, out);
+            return self.save_if_due(out);
         } else if quiet > self.config.waning_after_epochs {
             IncidentState::Waning
         } else if wave.has_grown() {
@@ -340,6 +351,7 @@ impl Detector for SlashingWave {
             return;
         }
         self.take(case, view, out);
+        self.save_if_due(out);
     }
 
     fn tells(&self, incident: &Incident, view: &View<'_>) -> bool {
