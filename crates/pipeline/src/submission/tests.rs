@@ -231,19 +231,31 @@ async fn a_node_that_is_away_is_tried_again_later_and_later() {
 #[tokio::test]
 async fn who_breaks_down_over_a_proof_holds_up_no_other_and_is_left_in_the_end() {
     let stage = Stage::new(vec![double_vote(5)]).await;
-    stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "ALREADY_EXISTS"));
+    stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "database is locked"));
     let mut submitter = stage.submitter();
     submitter.turn().await.unwrap();
     stage.node.answers(|_| (StatusCode::OK, ""));
     stage.store.record(vec![double_proposal(6)], &[]).unwrap();
     submitter.turn().await.unwrap();
     assert_eq!(stage.states(), [("pending", 1), ("accepted", 1)]);
-    stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "ALREADY_EXISTS"));
+    stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "database is locked"));
     for _ in 0..20 {
         pass(300);
         submitter.turn().await.unwrap();
     }
     assert_eq!(stage.states(), [("refused", MAX_BREAKDOWNS), ("accepted", 1)]);
+}
+
+#[tokio::test]
+async fn what_the_node_has_already_is_not_needed() {
+    let stage = Stage::new(vec![double_vote(5)]).await;
+    stage.node.answers(|_| (StatusCode::INTERNAL_SERVER_ERROR, "ATTESTATION_SLASHING_ERROR_ALREADY_EXISTS"));
+    let mut submitter = stage.submitter();
+    submitter.turn().await.unwrap();
+    pass(300);
+    submitter.turn().await.unwrap();
+    assert_eq!(stage.states(), [("not_needed", 1)]);
+    assert!(stage.records()[0].answer.as_ref().unwrap().contains("ALREADY_EXISTS"));
 }
 
 #[tokio::test]
