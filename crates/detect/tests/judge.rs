@@ -64,6 +64,16 @@ fn heard(at: u64) -> Heard {
     Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
+/// Both votes as a block or a peer would bring them.
+fn slashing_of(one: &StoredVote, two: &StoredVote) -> AttesterSlashing {
+    let side = |vote: &StoredVote| consensus::IndexedAttestation {
+        attesting_indices: vote.indices.clone(),
+        data: vote.data,
+        signature: vote.signature,
+    };
+    AttesterSlashing { attestation_1: side(one), attestation_2: side(two) }
+}
+
 fn double_vote(validator: u64, first: &Arc<StoredVote>, second: &Arc<StoredVote>) -> Conflict {
     let arrivals = [first.heard.at, second.heard.at];
     Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: first.clone(), second: second.clone(), arrivals }
@@ -108,12 +118,7 @@ fn a_findings_times_are_those_of_the_validators_own_messages() {
 fn what_the_index_knows_goes_before_what_an_operation_tells() {
     let court = Court::new();
     let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
-    let side = |vote: &StoredVote| consensus::IndexedAttestation {
-        attesting_indices: vote.indices.clone(),
-        data: vote.data,
-        signature: vote.signature,
-    };
-    let body = AttesterSlashing { attestation_1: side(&a), attestation_2: side(&b) };
+    let body = slashing_of(&a, &b);
     let heard = Heard { at: UnixNs(50), source: SourceKind::SlashingOp, peer: None };
     let operation = SlashingOp {
         body: SlashingBody::Attester(Box::new(body)),
@@ -189,12 +194,7 @@ fn a_double_proposal_needs_two_headers_of_one_proposer_and_slot() {
 fn an_operation_accuses_everyone_who_is_in_both_sides_and_carries_itself_as_evidence() {
     let court = Court::new();
     let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
-    let side = |vote: &StoredVote| consensus::IndexedAttestation {
-        attesting_indices: vote.indices.clone(),
-        data: vote.data,
-        signature: vote.signature,
-    };
-    let slashing = AttesterSlashing { attestation_1: side(&a), attestation_2: side(&b) };
+    let slashing = slashing_of(&a, &b);
     let operation = |body| SlashingOp { body, fork: consensus::ForkName::Fulu, heard: heard(5), included_in: None };
     let judged = judge_operation(&operation(SlashingBody::Attester(Box::new(slashing.clone()))), &court.chain).unwrap();
     let accused: Vec<u64> = judged.iter().map(|one| one.finding.validator.as_ref().unwrap().index.as_u64()).collect();

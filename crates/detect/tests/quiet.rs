@@ -6,18 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
+mod stage;
 
-use chain::{BlockFacts, Chain, Contexts};
-use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, ForkName, IndexedAttestation,
-    Offence, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
-};
-use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender};
-use evidence::{Evidence, EvidenceKind, Finding, Included, Punishable, Slashable, Time};
-use simulator::Scenario;
+use chain::{Chain, Contexts};
+use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
+use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels};
+use evidence::{Included, Punishable};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
+use verify::{Signed, UnixNs, Verified, Vote};
 
 const N_VALIDATORS: usize = 512;
 /// One validator is slashed in so many epochs.
@@ -40,8 +36,7 @@ struct Days {
 
 impl Days {
     fn new(seed: u64) -> Self {
-        let scenario = Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(N_VALIDATORS) };
-        let chain = common::quiet_chain(&scenario);
+        let chain = stage::genesis(N_VALIDATORS);
         let head = chain.head();
         let monitor = Monitor::new(&DetectConfig::default(), chain.network());
         Self {
@@ -77,43 +72,13 @@ impl Days {
         let seen_head = self.blocks.last().copied().unwrap();
         if !is_missed {
             let proposer = ValidatorIndex::new(self.lot("proposer", &[n], N_VALIDATORS as u64));
-            let header = BeaconBlockHeader {
-                slot,
-                proposer_index: proposer,
-                parent_root: seen_head.1,
-                state_root: Root::from(sha256(&n.to_le_bytes())),
-                body_root: Root::ZERO,
-            };
-            let root = header.root();
-            let reveal = SignatureBytes::repeat_byte(self.lot("reveal", &[n], 256) as u8);
-            self.chain.extend(&BlockFacts {
-                root,
-                slot,
-                parent_root: header.parent_root,
-                proposer_index: proposer,
-                randao_reveal: reveal,
-            });
-            let mut graffiti = [0; 32];
-            let text = CLIENTS[proposer.as_u64() as usize % CLIENTS.len()].as_bytes();
-            graffiti[..text.len()].copy_from_slice(text);
             let late_by = if is_late { 6_000_000_000 } else { 1_000_000_000 + self.lot("block time", &[n], 1_000_000_000) };
-            verified.blocks.push(ProvenBlock {
-                block: SignedBlock {
-                    signed_header: SignedBeaconBlockHeader { message: header, signature: SignatureBytes::ZERO },
-                    root,
-                    randao_reveal: reveal,
-                    graffiti,
-                    fee_recipient: None,
-                    attestations: Vec::new(),
-                    attester_slashings: Vec::new(),
-                    proposer_slashings: Vec::new(),
-                    registry_change: RegistryChange::None,
-                },
-                fork: ForkName::Fulu,
-                randao_proven: true,
-                heard: heard(start + late_by),
-                n_bytes: 1000,
-            });
+            let client = CLIENTS[proposer.as_u64() as usize % CLIENTS.len()];
+            let word = self.lot("reveal", &[n], u64::MAX).to_le_bytes();
+            let block = stage::block(slot, proposer, seen_head.1, &word, client.as_bytes(), start + late_by);
+            stage::extend(&mut self.chain, &block);
+            let root = block.block.root;
+            verified.blocks.push(block);
             if !is_left_out {
                 self.blocks.push((slot, root));
             }
@@ -152,13 +117,15 @@ impl Days {
                 indices,
                 signature: SignatureBytes::ZERO,
                 shuffling: Some(shuffling.clone()),
-                heard: heard(at),
+                heard: stage::heard(at),
             }));
         }
-        let offenders: Vec<Offender> = (n % (SLASHED_EVERY * preset.slots_per_epoch) == 100)
-            .then(|| self.offender(slot, epoch, start + 8_000_000_000))
-            .into_iter()
-            .collect();
+        let offenders = if n % (SLASHED_EVERY * preset.slots_per_epoch) == 100 {
+            let one = ValidatorIndex::new(self.lot("offender", &[n], N_VALIDATORS as u64));
+            stage::offenders(&self.chain, &[one], slot, 0, start + 8_000_000_000, Punishable::Yes)
+        } else {
+            Vec::new()
+        };
         self.waiting.extend(offenders.iter().map(|offender| (slot, offender.finding.id)));
         // A block takes it up within a few slots.
         let (due, later): (Vec<_>, Vec<_>) =
@@ -188,43 +155,6 @@ impl Days {
             self.said.push((slot, format!("{} {:?}", finding.kind, finding.details)));
         }
     }
-
-    fn offender(&self, slot: Slot, epoch: Epoch, at: u64) -> Offender {
-        let validator = ValidatorIndex::new(self.lot("offender", &[slot.as_u64()], N_VALIDATORS as u64));
-        let vote = |head: u8| IndexedAttestation {
-            attesting_indices: vec![validator],
-            data: AttestationData {
-                slot,
-                beacon_block_root: Root::repeat_byte(head),
-                target: Checkpoint { epoch, root: Root::ZERO },
-                ..AttestationData::default()
-            },
-            signature: SignatureBytes::ZERO,
-        };
-        let slashing = AttesterSlashing { attestation_1: vote(1), attestation_2: vote(2) };
-        let json = serde_json::to_value(&slashing).unwrap();
-        let evidence = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, slashing.to_ssz(), json));
-        let facts = Slashable {
-            genesis_validators_root: self.chain.network().genesis_validators_root,
-            offence: Offence::DoubleVote,
-            validator,
-            pubkey: Default::default(),
-            labels: Vec::new(),
-            roots: [slashing.attestation_1.data.root(), slashing.attestation_2.data.root()],
-            slot,
-            epoch,
-            seen: [Time::from_unix_ns(at), Time::from_unix_ns(at + 1)],
-            recorded_at: Time::from_unix_ns(at + 2),
-            sources: vec!["gossip".into()],
-            fork: ForkName::Fulu,
-            punishable: Punishable::Yes,
-        };
-        Offender { finding: Finding::slashable(facts, &evidence), evidence }
-    }
-}
-
-fn heard(at: u64) -> verify::Heard {
-    verify::Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
 #[test]
