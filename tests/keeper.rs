@@ -26,6 +26,13 @@ impl Said {
         self.incidents.iter().filter(|incident| incident["kind"] == kind).collect()
     }
 
+    /// Slots and validators whose turn to propose brought nothing.
+    fn missed_turns(&self) -> BTreeSet<(u64, u64)> {
+        let number = |value: &Value| value.as_str().expect("a number").parse().expect("a number");
+        let told = self.findings.iter().filter(|finding| finding["details"]["duty"] == "proposal");
+        told.map(|finding| (number(&finding["slot"]), number(&finding["validator"]["index"]))).collect()
+    }
+
     /// Of the kinds that only watched keys have.
     fn n_about_keys(&self) -> BTreeMap<String, usize> {
         let ours = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
@@ -88,9 +95,67 @@ fn quiet(slots: u64) -> Scenario {
 
 #[test]
 fn nothing_is_said_of_keys_that_do_their_duty_or_miss_one_now_and_then() {
-    let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 5 };
-    let said = replay(&Scenario { wear, missed_blocks_percent: 5, ..quiet(160) }, LIST);
+    let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 0 };
+    let said = replay(&Scenario { wear, ..quiet(160) }, LIST);
     assert_eq!(said.n_about_keys(), BTreeMap::new());
+}
+
+/// Blocks that are not made, or are made and lose, cost nobody but their proposer a word.
+#[test]
+fn a_turn_to_propose_that_brings_nothing_is_told_of_its_key_and_of_no_other() {
+    let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 10 };
+    let worn = Scenario { wear, missed_blocks_percent: 10, ..quiet(160) };
+    let said = replay(&worn, "group,key\nall,0-127\n");
+    let told = said.missed_turns();
+    assert_eq!(said.n_about_keys(), BTreeMap::from([("missed_duties".to_owned(), told.len())]));
+    let kept = kept_blocks(&worn);
+    // The last epochs are not judged before the capture ends.
+    for slot in 0..136 {
+        let of_slot: Vec<u64> = told.iter().filter(|(at, _)| *at == slot).map(|(_, validator)| *validator).collect();
+        match kept.get(&slot) {
+            Some(_) => assert!(of_slot.is_empty(), "slot {slot} has its block, and {of_slot:?} are told"),
+            None if slot > 0 => assert_eq!(of_slot.len(), 1, "slot {slot} has no block in the chain"),
+            None => {}
+        }
+    }
+    assert!(told.len() > 10, "{told:?}");
+}
+
+/// The block of each slot that a later block has for its ancestor, by its proposer.
+fn kept_blocks(scenario: &Scenario) -> BTreeMap<u64, u64> {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    write_capture(scenario, &dir.path().join("played.e2s")).expect("the scenario can be played");
+    let file = CaptureFile::open(&dir.path().join("played.e2s")).expect("written above");
+    let preset = consensus::Preset::MINIMAL;
+    let mut blocks = BTreeMap::new();
+    for located in file.entries().expect("readable") {
+        let Entry::Gossip(message) = located.expect("whole").entry else { continue };
+        if message.topic.ends_with("/beacon_block/ssz_snappy") {
+            let ssz = snap::raw::Decoder::new().decompress_vec(&message.payload).expect("compressed by us");
+            let block = consensus::SignedBlock::from_ssz(scenario.fork, &preset, &ssz).expect("made by us");
+            blocks.insert(block.root, block.signed_header.message);
+        }
+    }
+    let mut kept = BTreeMap::new();
+    let mut at = blocks.iter().max_by_key(|(_, header)| header.slot).map(|(root, _)| *root);
+    while let Some(header) = at.and_then(|root| blocks.get(&root)) {
+        kept.insert(header.slot.as_u64(), header.proposer_index.as_u64());
+        at = Some(header.parent_root);
+    }
+    kept
+}
+
+/// Until the missing blocks change the committees' seed, two epochs later, the turns are those of the same network without an outage.
+#[test]
+fn the_turns_that_an_outage_costs_are_those_of_its_keys() {
+    let (down, outage) = (0..24, 24..40);
+    let expected: BTreeSet<(u64, u64)> = kept_blocks(&quiet(48))
+        .into_iter()
+        .filter(|(slot, proposer)| outage.contains(slot) && down.contains(proposer))
+        .collect();
+    let said = replay(&Scenario { circumstances: vec![offline(0, 24, 24, 40)], ..quiet(96) }, LIST);
+    assert!(!expected.is_empty());
+    assert_eq!(said.missed_turns(), expected);
 }
 
 #[test]

@@ -116,6 +116,10 @@ pub struct WatchedKey {
     pub duties: u64,
     /// Of these, those it voted in.
     pub voted: u64,
+    /// Times it was its turn to propose since the start, as far as that could be judged.
+    pub proposals: u64,
+    /// Of these, those whose block others voted for or built on.
+    pub proposed: u64,
     /// Share of the weights for source, target and head that its votes could have earned, 0 to 1; null before its first duty.
     pub effectiveness: Option<f64>,
 }

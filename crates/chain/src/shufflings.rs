@@ -14,7 +14,7 @@
 
 use crate::registry::{MAX_VERSIONS, Registry, RegistryId};
 use crate::tree::Decision;
-use consensus::{Epoch, Preset, Root, Shuffling, Slot, compute_seed};
+use consensus::{DomainType, Epoch, Preset, Root, Shuffling, Slot, compute_seed};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -125,7 +125,7 @@ impl Shufflings {
     /// Begins to compute a shuffling that will soon be asked for, unless it is there or another one is under way.
     pub(crate) fn prepare(&mut self, registry: &Registry, preset: &Preset, epoch: Epoch, decision: Decision) {
         self.collect();
-        let seed = compute_seed(epoch, decision.mix);
+        let seed = compute_seed(DomainType::BeaconAttester, epoch, decision.mix);
         if self.ahead.is_some() || self.cache.contains_key(&(epoch, seed)) || registry.versions_at(epoch).len() > 1 {
             return;
         }
@@ -175,7 +175,7 @@ impl Shufflings {
         effort: Effort,
         now: Slot,
     ) -> Vec<Arc<Shuffling>> {
-        let seed = compute_seed(epoch, decision.mix);
+        let seed = compute_seed(DomainType::BeaconAttester, epoch, decision.mix);
         self.budget.turn_to(now, preset);
         self.clock += 1;
         let mut earlier = match self.cache.get_mut(&(epoch, seed)) {

@@ -6,7 +6,7 @@ mod common;
 use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES};
 use common::{Capture, small_capture};
 use consensus::{
-    AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed, sha256,
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed, sha256,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ fn model_seed(blocks: &HashMap<Root, BlockFacts>, target: Root, epoch: u64, gene
         mix ^= Root::from(sha256(block.randao_reveal.as_slice()));
         at = block.parent_root;
     }
-    compute_seed(Epoch::new(epoch), mix)
+    compute_seed(DomainType::BeaconAttester, Epoch::new(epoch), mix)
 }
 
 fn small_chain() -> (Chain, Root, Root) {

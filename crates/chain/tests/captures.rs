@@ -120,3 +120,36 @@ fn ids(contexts: Contexts) -> (u8, Vec<consensus::ShufflingId>) {
         Contexts::Unknown => (2, Vec::new()),
     }
 }
+
+/// The executable specification's blocks are by whom we expect, on every fork.
+#[test]
+fn blocks_are_by_the_proposers_that_we_expect() {
+    for name in [
+        "phase0_2", "altair_8", "bellatrix_10", "deneb_3", "electra_6", "electra_7_wave", "fulu_4", "fulu_14_mainnetpreset", "gloas_12",
+    ] {
+        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
+        let (agree, all) = proposers(&Capture::read(&path));
+        eprintln!("{name}: {agree} of {all} blocks are by whom we expect");
+        assert!(all > 4 && agree == all, "{name}: {agree} of {all}");
+    }
+}
+
+#[test]
+fn the_committed_captures_blocks_are_by_the_proposers_that_we_expect() {
+    let (agree, all) = proposers(&Capture::read(&small_capture()));
+    assert!(all > 4 && agree == all, "{agree} of {all}");
+}
+
+fn proposers(capture: &Capture) -> (usize, usize) {
+    let mut chain = with_blocks(capture);
+    let network = chain.network().clone();
+    let blocks = capture.blocks(&network);
+    let last = blocks.iter().map(|block| block.signed_header.message.slot).max().unwrap();
+    chain.tick(last);
+    let is_expected = |block: &consensus::SignedBlock| {
+        let header = &block.signed_header.message;
+        let expected = chain.proposers(header.slot.epoch(network.preset())).unwrap();
+        expected[(header.slot.as_u64() % network.preset().slots_per_epoch) as usize] == header.proposer_index
+    };
+    (blocks.iter().filter(|block| is_expected(block)).count(), blocks.len())
+}

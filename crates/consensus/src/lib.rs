@@ -16,6 +16,7 @@ mod error;
 pub mod interchange;
 mod networks;
 mod preset;
+mod proposers;
 mod quantities;
 mod shuffling;
 mod slashing;
@@ -31,6 +32,7 @@ pub use error::DecodeError;
 pub use preset::{
     MAX_PROPOSER_SLASHINGS, MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName,
 };
+pub use proposers::compute_proposer;
 pub use quantities::{BuilderIndex, CommitteeIndex, Epoch, Gwei, Slot, ValidatorIndex};
 pub use shuffling::{Seat, Shuffling, ShufflingId, compute_seed, compute_shuffled_index, shuffle_list};
 pub use slashing::{Offence, is_double_proposal, is_double_vote, is_slashable_attestation_data, surrounds};

@@ -136,10 +136,10 @@ impl Shuffling {
     }
 }
 
-/// `get_seed` for attesters: `mix` is the randao mix as it stood at the end of the epoch before the previous one.
-pub fn compute_seed(epoch: Epoch, mix: Root) -> Root {
+/// `get_seed`: `mix` is the randao mix as it stood at the end of the epoch before the previous one.
+pub fn compute_seed(domain: DomainType, epoch: Epoch, mix: Root) -> Root {
     let mut preimage = [0u8; 44];
-    preimage[..4].copy_from_slice(&DomainType::BeaconAttester.bytes());
+    preimage[..4].copy_from_slice(&domain.bytes());
     preimage[4..12].copy_from_slice(&epoch.as_u64().to_le_bytes());
     preimage[12..].copy_from_slice(mix.as_slice());
     Root::from_slice(&hash(&preimage))

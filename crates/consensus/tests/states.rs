@@ -5,7 +5,7 @@ mod common;
 use consensus::ssz_schema::Catalogue;
 use consensus::state::{StateView, fork_of_state};
 use consensus::{
-    CommitteeIndex, Epoch, ForkName, MIN_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignedBlock, Slot, Spec, compute_seed,
+    CommitteeIndex, DomainType, Epoch, ForkName, MIN_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignedBlock, Slot, Spec, compute_seed,
 };
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn genesis_states_give_the_committees_of_epoch_0() {
         let wanted = &wanted["epochs"]["0"];
         let preset = network.preset();
         let mix = state.randao_mix(Epoch::new(preset.epochs_per_historical_vector - MIN_SEED_LOOKAHEAD - 1));
-        let seed = compute_seed(Epoch::new(0), mix);
+        let seed = compute_seed(DomainType::BeaconAttester, Epoch::new(0), mix);
         assert_eq!(Some(seed.to_string().as_str()), wanted["seed"].as_str());
         let active = (0u32..).zip(state.validators()).filter(|(_, v)| v.is_active(Epoch::new(0))).map(|(i, _)| i).collect();
         let shuffling = Shuffling::new(Epoch::new(0), Root::ZERO, seed, Arc::new(active), preset);

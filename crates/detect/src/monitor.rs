@@ -267,6 +267,7 @@ impl Monitor {
         let mut heard = Heard::default();
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
+            self.facts.prepare(slot, chain);
             let view = View { facts: &self.facts, chain, labels };
             for detector in &mut self.detectors {
                 detector.slot_ended(slot, &view, &mut signals);

@@ -5,7 +5,7 @@
 
 use crate::pool::Pool;
 use consensus::{
-    BeaconBlockHeader, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_seed,
+    BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_seed,
 };
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Branch {
 
 impl Branch {
     pub(crate) fn new(genesis: BeaconBlockHeader, genesis_mix: Root, active: Arc<Vec<u32>>, preset: &Preset) -> Self {
-        let seed = compute_seed(Epoch::new(0), genesis_mix);
+        let seed = compute_seed(DomainType::BeaconAttester, Epoch::new(0), genesis_mix);
         let genesis_root = genesis.root();
         Self {
             head_header: genesis,
@@ -65,7 +65,7 @@ impl Branch {
             self.sources.push(source);
             self.weight = 0;
         }
-        let seed = compute_seed(epoch, self.seed_mix(epoch));
+        let seed = compute_seed(DomainType::BeaconAttester, epoch, self.seed_mix(epoch));
         // The last block before the epoch before: two epochs are always kept.
         let decided_by = epoch.saturating_sub(1).start_slot(preset);
         let decision = self.blocks.iter().rev().find(|(slot, _)| *slot < decided_by).unwrap_or(&self.blocks[0]).1;
@@ -74,7 +74,7 @@ impl Branch {
 
     /// Committees of an epoch to come, as they are if all slots till then stay empty.
     pub(crate) fn shuffling_ahead(&self, epoch: Epoch, active: Arc<Vec<u32>>, preset: &Preset) -> Shuffling {
-        let seed = compute_seed(epoch, self.mixes[self.mixes.len() - 1]);
+        let seed = compute_seed(DomainType::BeaconAttester, epoch, self.mixes[self.mixes.len() - 1]);
         Shuffling::new(epoch, self.head(), seed, active, preset)
     }
 

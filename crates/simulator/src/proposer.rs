@@ -1,44 +1,12 @@
-//! Who proposes. Source: consensus-specs, `compute_proposer_index` (phase0, Electra) and `get_beacon_proposer_index`.
+//! Who proposes where every active validator has 32 ETH.
 
-use consensus::{DomainType, ForkName, Preset, Root, Slot, ValidatorIndex, compute_shuffled_index, sha256};
+use consensus::{ForkName, Gwei, Preset, Root, Slot, ValidatorIndex, compute_proposer};
 
-/// The proposer of a slot where every active validator has 32 ETH. `mix` is the randao mix at the end of the epoch before
-/// the previous one, as for attesters.
-///
-/// Balances are equal, so the sampling accepts everybody before Electra (effective balance = maximum) and one in 64 after
-/// (32 of 2 048 ETH).
+const EFFECTIVE_BALANCE: Gwei = Gwei::new(32_000_000_000);
+
+/// The proposer of a slot; the first validator if nobody is active. `mix`: the randao mix at the end of the epoch before the previous one.
 pub(crate) fn proposer(fork: ForkName, preset: &Preset, active: &[u32], mix: Root, slot: Slot) -> ValidatorIndex {
-    let seed = slot_seed(preset, mix, slot);
-    let n = active.len() as u64;
-    for i in 0u64.. {
-        let Some(at) = compute_shuffled_index(i % n.max(1), n, seed, preset.shuffle_round_count) else { break };
-        let candidate = ValidatorIndex::new(u64::from(active[at as usize]));
-        if !fork.has_single_attestations() || accepted_from_electra(seed, i) {
-            return candidate;
-        }
-    }
-    ValidatorIndex::new(0)
-}
-
-/// `hash(get_seed(state, epoch, DOMAIN_BEACON_PROPOSER) + slot)`.
-fn slot_seed(preset: &Preset, mix: Root, slot: Slot) -> Root {
-    let mut preimage = [0u8; 44];
-    preimage[..4].copy_from_slice(&DomainType::BeaconProposer.bytes());
-    preimage[4..12].copy_from_slice(&slot.epoch(preset).as_u64().to_le_bytes());
-    preimage[12..].copy_from_slice(mix.as_slice());
-    let mut preimage = sha256(&preimage).to_vec();
-    preimage.extend_from_slice(&slot.as_u64().to_le_bytes());
-    Root::from(sha256(&preimage))
-}
-
-/// `effective_balance * MAX_RANDOM_VALUE >= MAX_EFFECTIVE_BALANCE_ELECTRA * random_value` with 32 and 2 048 ETH.
-fn accepted_from_electra(seed: Root, i: u64) -> bool {
-    let mut preimage = seed.to_vec();
-    preimage.extend_from_slice(&(i / 16).to_le_bytes());
-    let random = sha256(&preimage);
-    let at = (i % 16 * 2) as usize;
-    let value = u64::from(u16::from_le_bytes([random[at], random[at + 1]]));
-    32 * u64::from(u16::MAX) >= 2048 * value
+    compute_proposer(fork, preset, active, |_| EFFECTIVE_BALANCE, mix, slot).unwrap_or(ValidatorIndex::new(0))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 const KEYS_AT_FIRST = 100;
 const KEYS_AT_MOST = 1000;
-const KEY_HEADS = ["Validator", "State on chain", "Last vote", "Missed in a row", "Voted", "Effectiveness", "Duty", "Alarms"];
+const KEY_HEADS = ["Validator", "State on chain", "Last vote", "Missed in a row", "Voted", "Proposed", "Effectiveness", "Duty", "Alarms"];
 
 const groups = new Map();
 const alarms = new Map();
@@ -144,6 +144,7 @@ function keyRow(name, key) {
   cell(key.last_vote === null ? "\u2013" : "slot " + grouped(key.last_vote));
   cell(grouped(key.missed_in_a_row), key.missed_in_a_row ? "warning" : "");
   cell(`${key.voted} of ${key.duties}`);
+  cell(key.proposals ? `${key.proposed} of ${key.proposals}` : "\u2013", key.proposed < key.proposals ? "warning" : "");
   cell(percent(key.effectiveness));
   cell(key.duty);
   const own = [...(alarms.get(name)?.values() ?? [])].filter((one) => one.validator === key.index);

@@ -210,6 +210,8 @@ impl api::WatchSource for TestKeys {
             missed_in_a_row: if index.is_multiple_of(5) { 3 } else { 0 },
             duties: 64,
             voted: 61,
+            proposals: 2,
+            proposed: 1,
             effectiveness: Some(0.95),
         };
         let first = after.map_or(0, |after| after.as_u64() + 1);

@@ -10,7 +10,7 @@ use super::{Chain, FUTURE_EPOCHS};
 use crate::shufflings::Effort;
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
-use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot};
+use consensus::{AttestationData, Checkpoint, Epoch, ForkName, Gwei, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_proposer};
 use std::sync::Arc;
 
 /// Committees tried at most for a vote whose target is not known.
@@ -62,6 +62,31 @@ impl Chain {
             }
         }
         if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
+    }
+
+    /// Who is to propose in each slot of an epoch, in order, on the branch that most proposers build on; `None` while its deciding block is not
+    /// known, and for epochs to come whose deciding blocks are still to come.
+    ///
+    /// As far as our registry goes: a balance or a slashing that it does not have yet may change one slot's, an activation all of them. So hold
+    /// it against the blocks that came. Some 0.04 s for a million validators from Electra on; nothing is kept.
+    pub fn proposers(&self, epoch: Epoch) -> Option<Vec<ValidatorIndex>> {
+        let (preset, spec) = (self.preset(), &self.network.spec);
+        let now = self.now();
+        if epoch > now.epoch(preset).saturating_add(1) || epoch.saturating_add(PAST_EPOCHS) < now.epoch(preset) {
+            return None;
+        }
+        let tip = *self.tree.ranked_tips(now, MAX_TIPS).first()?;
+        let decision = self.tree.decision(tip, decision_slot(epoch, preset))?;
+        let fork = spec.fork_name_at(epoch);
+        let record = |validator| self.registry.record(validator);
+        let mut candidates = Arc::unwrap_or_clone(self.registry.active_at(epoch, 0));
+        if fork >= ForkName::Gloas {
+            candidates.retain(|index| record(ValidatorIndex::new(u64::from(*index))).is_some_and(|record| !record.slashed));
+        }
+        let balance = |validator| record(validator).map_or_else(Gwei::default, |record| record.effective_balance);
+        let first = epoch.start_slot(preset).as_u64();
+        let slots = (first..first.saturating_add(preset.slots_per_epoch)).map(Slot::new);
+        slots.map(|slot| compute_proposer(fork, preset, &candidates, balance, decision.mix, slot)).collect()
     }
 
     /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.

@@ -1,8 +1,9 @@
 //! `missed_proposals` and `late_blocks`: what proposers fail to do, and whether one client's do.
 //!
-//! *Missed*: slots of `window_slots` for which no block was heard that anyone voted for or built on, at least `min_missed` and `missed_percent` of them. Nobody says who should have
-//! proposed, but it shows: where one client used to make a share of the blocks (in the epochs before the window, `reference_blocks` at
-//! least) and now makes few, the missing ones are its. April 2021: one client's proposals for 18 epochs, while its votes were fine.
+//! *Missed*: slots of `window_slots` for which no block was heard that anyone voted for or built on, at least `min_missed` and `missed_percent` of them. Whose
+//! turn it was follows from the committees' seed ([`Facts::proposer`](crate::monitor::Facts::proposer)): their labels, and the client by which each made its earlier blocks,
+//! say what they share. Where most of them made none yet, shares tell: one client used to make so many of the blocks (in the epochs before
+//! the window, `reference_blocks` at least) and now makes few, so the missing ones are its. April 2021: one client's proposals for 18 epochs, while its votes were fine.
 //!
 //! *Late*: of the last `window_slots`, blocks that came after the votes of their slot were due; `late_percent` of them open an incident.
 //!
@@ -14,17 +15,19 @@ use super::common::{clients_json, one_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::Problems;
 use crate::monitor::{Detector, Sighting, Signal, View};
-use consensus::{ForkName, Slot};
+use consensus::{ForkName, Slot, ValidatorIndex};
 use evidence::{Count, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
-use std::collections::VecDeque;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, VecDeque};
 use verify::SourceKind;
 
 pub const MISSED: &str = "missed_proposals";
 pub const LATE: &str = "late_blocks";
 /// Rows kept: window and reference.
 const MAX_ROWS: usize = 1_024;
+/// Proposers named in details.
+const MAX_EXAMPLES: usize = 32;
 
 /// `[detect.proposals]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,17 +112,18 @@ impl Proposals {
         let since = *self.missed_since.get_or_insert(first_missed);
         let now = count(window.iter());
         let deficits = self.reference.map_or([0; N_CLIENTS], |reference| deficits(&reference, &now, n));
-        let shared = one_client(&deficits, self.config.client_percent).map(|(client, n)| SharedTrait {
-            what: "client".into(),
-            value: client_name(client).into(),
-            members: Count(n),
-        });
+        let absent = Absent::of(window.iter().filter(|row| row.client.is_none()).map(|row| row.slot), view);
+        let missing = if absent.n_of_known_clients() * 2 >= missed { &absent.by_client } else { &deficits };
+        let mut shared: Vec<SharedTrait> =
+            one_client(missing, self.config.client_percent).map(|(client, n)| of_client(client, n)).into_iter().collect();
+        shared.extend(absent.shared_labels(self.config.client_percent, view));
         let participation = view.facts.slot(slot).and_then(|facts| facts.participation_percent());
         let mut details = Map::new();
         details.insert("missed".into(), missed.into());
         details.insert("of_slots".into(), n.into());
         details.insert("blocks_by_client".into(), clients_json(&now));
-        details.insert("blocks_missing_by_client".into(), clients_json(&deficits));
+        details.insert("blocks_missing_by_client".into(), clients_json(missing));
+        details.insert("proposers_missing".into(), json!(absent.examples()));
         details.insert("participation_percent".into(), json!(participation));
         Some(self.sighting(MISSED, slot, since, missed, shared, details, view))
     }
@@ -135,11 +139,8 @@ impl Proposals {
         }
         let since = *self.late_since.get_or_insert(late.first().map_or(slot, |row| row.slot));
         let by_client = count(late.iter());
-        let shared = one_client(&by_client, self.config.client_percent).map(|(client, n)| SharedTrait {
-            what: "client".into(),
-            value: client_name(client).into(),
-            members: Count(n),
-        });
+        let shared: Vec<SharedTrait> =
+            one_client(&by_client, self.config.client_percent).map(|(client, n)| of_client(client, n)).into_iter().collect();
         let mut details = Map::new();
         details.insert("late".into(), n_late.into());
         details.insert("of_blocks".into(), n.into());
@@ -154,8 +155,8 @@ impl Proposals {
         slot: Slot,
         since: Slot,
         measure: u64,
-        shared: Option<SharedTrait>,
-        details: Map<String, serde_json::Value>,
+        shared: Vec<SharedTrait>,
+        details: Map<String, Value>,
         view: &View<'_>,
     ) -> Sighting {
         Sighting {
@@ -166,10 +167,56 @@ impl Proposals {
             severity: Severity::Warning,
             measure,
             validators: None,
-            shared: shared.into_iter().collect(),
+            shared,
             details,
             closes_after: self.config.closes_after_epochs * view.network().preset().slots_per_epoch,
         }
+    }
+}
+
+fn of_client(client: usize, members: u64) -> SharedTrait {
+    SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) }
+}
+
+/// Those whose turn it was in slots without a block, as far as that can be told.
+struct Absent {
+    proposers: Vec<(Slot, ValidatorIndex)>,
+    /// By the client that made their earlier blocks.
+    by_client: ByClient,
+}
+
+impl Absent {
+    fn of(slots: impl Iterator<Item = Slot>, view: &View<'_>) -> Self {
+        let proposers: Vec<_> = slots.filter_map(|slot| Some((slot, view.facts.proposer(slot)?))).collect();
+        let mut by_client = [0; N_CLIENTS];
+        for (_, proposer) in &proposers {
+            by_client[view.facts.clients().of(*proposer, view.chain)] += 1;
+        }
+        Self { proposers, by_client }
+    }
+
+    fn n_of_known_clients(&self) -> u64 {
+        self.by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).map(|(_, n)| n).sum()
+    }
+
+    fn examples(&self) -> Vec<Value> {
+        let named = self.proposers.iter().take(MAX_EXAMPLES);
+        named.map(|(slot, proposer)| json!({"slot": slot, "validator": proposer})).collect()
+    }
+
+    /// Labels that `percent` of them have, and that are at most half as frequent among all validators.
+    fn shared_labels(&self, percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
+        let mut members: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for label in self.proposers.iter().flat_map(|(_, proposer)| view.labels.labels(*proposer)) {
+            *members.entry(label).or_default() += 1;
+        }
+        let (n, of_all) = (self.proposers.len() as u64, view.chain.registry().len() as u64);
+        let is_striking = |key: &str, value: &str, members: u64| {
+            let everywhere = view.labels.n_labelled(key, value).unwrap_or(0);
+            members * 100 >= n * percent && 2 * everywhere * n <= members * of_all
+        };
+        let told = members.into_iter().filter(|((key, value), members)| is_striking(key, value, *members));
+        told.map(|((key, value), members)| SharedTrait { what: format!("label:{key}"), value, members: Count(members) }).collect()
     }
 }
 

@@ -16,6 +16,7 @@
 //! a number that a message claims.
 
 mod arrivals;
+mod duties;
 mod peers;
 mod slot;
 mod voters;
@@ -29,6 +30,7 @@ use crate::client::{Clients, N_CLIENTS};
 use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
+use duties::Duties;
 use peers::Peers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub struct Facts {
     arrivals: BTreeMap<Slot, Arrivals>,
     voted: Voters,
     clients: Clients,
+    duties: Duties,
     peers: Peers,
     /// Slot of the latest arrival.
     now: Slot,
@@ -73,6 +76,7 @@ impl Facts {
             arrivals: BTreeMap::new(),
             voted: Voters::default(),
             clients: Clients::default(),
+            duties: Duties::default(),
             peers: Peers::default(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),
@@ -122,6 +126,18 @@ impl Facts {
         self.voted.contains(epoch, SetKind::Heard, validator)
     }
 
+    /// Who was to propose in an evaluated slot, if the backed blocks of its epoch agree with us on the others.
+    pub fn proposer(&self, slot: Slot) -> Option<ValidatorIndex> {
+        let preset = self.network.preset();
+        let first = slot.epoch(preset).start_slot(preset);
+        let epoch = self.last_slots(first.saturating_add(preset.slots_per_epoch - 1), preset.slots_per_epoch);
+        let made = epoch.filter_map(|(slot, facts)| {
+            let block = facts.blocks.iter().find(|block| self.is_backed(slot, block))?;
+            Some((slot, block.proposer))
+        });
+        self.duties.proposer(slot, preset, made)
+    }
+
     pub fn clients(&self) -> &Clients {
         &self.clients
     }
@@ -163,6 +179,11 @@ impl Facts {
         }
     }
 
+    /// A slot is about to be evaluated.
+    pub(super) fn prepare(&mut self, slot: Slot, chain: &Chain) {
+        self.duties.prepare(slot.epoch(self.network.preset()), chain);
+    }
+
     /// A slot was evaluated: what no detector looks at any more goes.
     pub(super) fn forget(&mut self, evaluated: Slot) {
         let kept = KEPT_EPOCHS * self.network.preset().slots_per_epoch;
@@ -180,6 +201,7 @@ impl Facts {
         drop(self.arrivals.split_off(&next));
         self.peers.forget_after(now);
         drop(self.slots.split_off(&next.saturating_add(2 * self.network.preset().slots_per_epoch)));
+        self.duties.forget_after(now.epoch(self.network.preset()));
         self.voted.forget_after(now.epoch(self.network.preset()).saturating_add(2));
     }
 

@@ -3,6 +3,7 @@
 //! | kind | when | severity |
 //! |---|---|---|
 //! | `missed_duties` | keys of a group missed `missed_in_a_row` epochs in a row; an incident per group while it lasts | warning |
+//! | `missed_duties` | a key's turn to propose brought no block, or one that nobody took: see [`proposing`](super::proposing) | warning |
 //! | `flapping_keys` | see [`flapping`](super::flapping); an incident per label | warning |
 //! | `dormant_key_signed` | a key that should be silent, or has exited, signed something for a slot since it should be | critical |
 //! | `second_signer` | a watched key contradicted itself: two machines sign with it, or one without its memory | critical |
@@ -25,6 +26,7 @@
 //! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
 
 use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
+use super::proposing::Turn;
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
@@ -47,6 +49,8 @@ const TELL_AGAIN_EPOCHS: u64 = 225;
 /// Epochs without a further sighting after which an incident is over.
 const MISSED_CLOSES_EPOCHS: u64 = 2;
 const FLAPPING_CLOSES_EPOCHS: u64 = 32;
+
+pub(super) const MISSED_DUTIES: &str = "missed_duties";
 
 /// Thresholds: `[watch]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,8 +260,23 @@ impl Keeper {
                 duties.entry(slot).or_default().push((*validator, cast.is_some()));
             }
         }
+        self.turns(&slots, &heard, view, out);
         self.missed(epoch, view, out);
         self.flaps(&slots, &duties, view, out);
+    }
+
+    /// Whose turn it was to propose.
+    fn turns(&mut self, slots: &[Slot], heard: &Hearing, view: &View<'_>, out: &mut Vec<Signal>) {
+        for slot in slots.iter().filter(|slot| heard.good.contains(slot)) {
+            let Some(proposer) = view.facts.proposer(*slot).filter(|proposer| self.watched.has(*proposer)) else { continue };
+            let is_on_duty = self.labels.get(proposer).is_some_and(|set| !set.duty.is_dormant());
+            let Some(turn) = Turn::of(proposer, *slot, view).filter(|_| is_on_duty) else { continue };
+            if let Some(record) = self.records.get_mut(&proposer) {
+                record.proposals.due += 1;
+                record.proposals.made += u32::from(turn == Turn::Made);
+            }
+            out.extend(turn.told(proposer, *slot, self.groups_of(proposer), view).map(Signal::Anomaly));
+        }
     }
 
     /// Groups with keys that are missing for long enough.
@@ -273,7 +292,7 @@ impl Keeper {
             let Some(longest) = missing.iter().map(|(_, missed)| *missed).max() else { continue };
             let examples: Vec<ValidatorIndex> = missing.iter().take(EXAMPLES).map(|(validator, _)| *validator).collect();
             out.push(Signal::Sighting(Sighting {
-                kind: "missed_duties",
+                kind: MISSED_DUTIES,
                 key: group.name.to_string(),
                 slot,
                 since: epoch.saturating_sub(u64::from(longest) - 1).start_slot(view.network().preset()),
@@ -364,6 +383,7 @@ impl Keeper {
                 missed_in_a_row: record.missed_in_a_row,
                 due: record.due(),
                 voted: record.voted(),
+                proposals: record.proposals,
                 effectiveness_permille: record.effectiveness_permille(),
             }
         };
@@ -467,7 +487,7 @@ impl Hearing {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
+pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),

@@ -28,6 +28,7 @@ pub(super) struct KeyRecord {
     pub pubkey: PubkeyBytes,
     pub last_vote: Option<Slot>,
     pub missed_in_a_row: u32,
+    pub proposals: Proposals,
     due: u64,
     voted: u64,
     right_target: u64,
@@ -77,6 +78,14 @@ impl KeyRecord {
             + self.right_head.count_ones() * HEAD_WEIGHT;
         (earned * 1000).checked_div(possible)
     }
+}
+
+/// A key's turns to propose since the start, those that could be judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proposals {
+    pub due: u32,
+    /// Of these, those whose block others voted for or built on.
+    pub made: u32,
 }
 
 /// Where a validator stands on chain, in the beacon API's words.
@@ -139,6 +148,7 @@ pub struct KeyStatus {
     pub due: u32,
     /// Of these, those it voted in.
     pub voted: u32,
+    pub proposals: Proposals,
     pub effectiveness_permille: Option<u32>,
 }
 

@@ -84,6 +84,8 @@ fn shown(labels: &Labels, key: &KeyStatus) -> WatchedKey {
         missed_in_a_row: u64::from(key.missed_in_a_row),
         duties: u64::from(key.due),
         voted: u64::from(key.voted),
+        proposals: u64::from(key.proposals.due),
+        proposed: u64::from(key.proposals.made),
         effectiveness: key.effectiveness_permille.map(|permille| f64::from(permille) / 1000.0),
     }
 }

@@ -175,7 +175,7 @@ impl Load {
         let genesis_mix = Root::from(dice.hash("eth1 block", &[]));
         let active = Arc::new(spread(plan.n_active, plan.n_registered));
         let genesis_root = state::first_block(&preset, dice).root();
-        let seed = compute_seed(Epoch::new(0), genesis_mix);
+        let seed = compute_seed(DomainType::BeaconAttester, Epoch::new(0), genesis_mix);
         Ok(Self {
             shuffling: Arc::new(Shuffling::new(Epoch::new(0), genesis_root, seed, active.clone(), &preset)),
             plan,
@@ -211,7 +211,7 @@ impl Load {
             self.mixes.push(self.mixes[self.mixes.len() - 1]);
         }
         if self.shuffling.epoch() != epoch {
-            let seed = compute_seed(epoch, self.seed_mix(epoch));
+            let seed = compute_seed(DomainType::BeaconAttester, epoch, self.seed_mix(epoch));
             let decided_by = epoch.saturating_sub(1).start_slot(&self.preset);
             let decision = self.blocks.iter().rev().find(|(slot, _)| *slot < decided_by).unwrap_or(&self.blocks[0]).1;
             self.shuffling = Arc::new(Shuffling::new(epoch, decision, seed, self.active.clone(), &self.preset));
