@@ -149,10 +149,8 @@ fn kept_blocks(scenario: &Scenario) -> BTreeMap<u64, u64> {
 #[test]
 fn the_turns_that_an_outage_costs_are_those_of_its_keys() {
     let (down, outage) = (0..24, 24..40);
-    let expected: BTreeSet<(u64, u64)> = kept_blocks(&quiet(48))
-        .into_iter()
-        .filter(|(slot, proposer)| outage.contains(slot) && down.contains(proposer))
-        .collect();
+    let expected: BTreeSet<(u64, u64)> =
+        kept_blocks(&quiet(48)).into_iter().filter(|(slot, proposer)| outage.contains(slot) && down.contains(proposer)).collect();
     let said = replay(&Scenario { circumstances: vec![offline(0, 24, 24, 40)], ..quiet(96) }, LIST);
     assert!(!expected.is_empty());
     assert_eq!(said.missed_turns(), expected);

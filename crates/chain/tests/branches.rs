@@ -6,7 +6,8 @@ mod common;
 use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES};
 use common::{Capture, small_capture};
 use consensus::{
-    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed, sha256,
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed,
+    sha256,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;

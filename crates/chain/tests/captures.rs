@@ -125,7 +125,15 @@ fn ids(contexts: Contexts) -> (u8, Vec<consensus::ShufflingId>) {
 #[test]
 fn blocks_are_by_the_proposers_that_we_expect() {
     for name in [
-        "phase0_2", "altair_8", "bellatrix_10", "deneb_3", "electra_6", "electra_7_wave", "fulu_4", "fulu_14_mainnetpreset", "gloas_12",
+        "phase0_2",
+        "altair_8",
+        "bellatrix_10",
+        "deneb_3",
+        "electra_6",
+        "electra_7_wave",
+        "fulu_4",
+        "fulu_14_mainnetpreset",
+        "gloas_12",
     ] {
         let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
         let (agree, all) = proposers(&Capture::read(&path));

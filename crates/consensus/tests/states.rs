@@ -5,7 +5,8 @@ mod common;
 use consensus::ssz_schema::Catalogue;
 use consensus::state::{StateView, fork_of_state};
 use consensus::{
-    CommitteeIndex, DomainType, Epoch, ForkName, MIN_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignedBlock, Slot, Spec, compute_seed,
+    CommitteeIndex, DomainType, Epoch, ForkName, MIN_SEED_LOOKAHEAD, Network, Preset, Root, Shuffling, SignedBlock, Slot, Spec,
+    compute_seed,
 };
 use std::sync::Arc;
 

@@ -4,16 +4,20 @@
 //! | lane | who | judged | when full |
 //! |---|---|---|---|
 //! | none | what is known already | at once: a duplicate costs nothing | |
-//! | urgent | what would contradict something proven or stored, and what others wait for (blocks, operations) | first, alone; of a peer that is not known yet a few at a time | nothing is shed: the queue before it fills up |
+//! | urgent | what would contradict something proven, stored or waiting, and what others wait for (blocks, operations) | first, alone; of a peer that is not known yet a few at a time | nothing is shed: the queue before it fills up |
 //! | ordinary | single votes and aggregates, thousands a second | together, once gathered | the newest is shed, after everything doubtful |
 //! | doubtful | whatever comes from peers that mostly forge | a few between two ordinary batches | the newest of the peer that has most is shed |
+//!
+//! Two single votes that would contradict each other while both wait become urgent together: which of them is true need not be known for that.
 //!
 //! What is shed is an honest majority's vote, which comes again in aggregates and blocks, or a liar's: never a contradiction
 //! from anybody else. Nothing here reads a clock.
 
-use std::collections::{HashMap, VecDeque};
+use consensus::{Epoch, ValidatorIndex};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
-use verify::{MessageKind, PeerBytes, RawMessage, Repute, Triage, UnixNs};
+use verify::{MessageKind, PeerBytes, RawMessage, Repute, Triage, UnixNs, single_vote_claimed};
 
 /// Contradictions and blocks judged at a time.
 const URGENT_BATCH: usize = 256;
@@ -61,12 +65,20 @@ impl Shed {
     }
 }
 
+/// A validator has one vote for each target epoch.
+type Ballot = (ValidatorIndex, Epoch);
+
 /// What waits. One owner, the engine's thread.
 #[derive(Debug)]
 pub struct Lanes {
     limits: LaneLimits,
     urgent: VecDeque<RawMessage>,
     ordinary: VecDeque<RawMessage>,
+    /// Hash of what each single vote in the ordinary lane says; of several in one name, the first.
+    ballots: HashMap<Ballot, u64>,
+    /// Of these, those that something else was said of as well: they become urgent.
+    rivalled: HashSet<Ballot>,
+    hashing: RandomState,
     doubtful: VecDeque<RawMessage>,
     doubtful_by_peer: HashMap<Option<PeerBytes>, usize>,
     /// The doubtful ones had their turn since the last ordinary batch.
@@ -79,6 +91,9 @@ impl Lanes {
             limits: LaneLimits { messages: limits.messages.max(1), batch: limits.batch.max(1), ..limits },
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
+            ballots: HashMap::new(),
+            rivalled: HashSet::new(),
+            hashing: RandomState::new(),
             doubtful: VecDeque::new(),
             doubtful_by_peer: HashMap::new(),
             doubtful_served: false,
@@ -112,6 +127,10 @@ impl Lanes {
                 self.urgent.push_back(message);
                 None
             }
+            (Triage::Ordinary, Repute::Good | Repute::Unknown) if self.has_rival(&message) => {
+                self.urgent.push_back(message);
+                None
+            }
             (Triage::Ordinary, Repute::Good | Repute::Unknown) => {
                 let mut shed = None;
                 if self.len() >= self.limits.messages {
@@ -120,7 +139,7 @@ impl Lanes {
                         None => return Some((message, Shed::Overload)),
                     }
                 }
-                self.ordinary.push_back(message);
+                self.push_ordinary(message);
                 shed
             }
         }
@@ -142,6 +161,7 @@ impl Lanes {
 
     /// What to judge together next; empty if nothing is due.
     pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> Repute) -> Vec<RawMessage> {
+        self.promote_rivalled();
         let urgent = self.take_urgent(&repute);
         if !urgent.is_empty() {
             return urgent;
@@ -159,6 +179,7 @@ impl Lanes {
         while weight < self.limits.batch
             && let Some(message) = self.ordinary.pop_front()
         {
+            self.forget_ballot(&message);
             weight += if message.kind == MessageKind::Aggregate { AGGREGATE_WEIGHT } else { 1 };
             batch.push(message);
         }
@@ -189,6 +210,45 @@ impl Lanes {
             }
         }
         batch
+    }
+
+    /// Whether a vote that waits would be contradicted by this one; that one is remembered.
+    fn has_rival(&mut self, message: &RawMessage) -> bool {
+        let Some((voter, target, said)) = single_vote_claimed(message) else { return false };
+        let differs = self.ballots.get(&(voter, target)).is_some_and(|other| *other != self.hashing.hash_one(said));
+        if differs {
+            self.rivalled.insert((voter, target));
+        }
+        differs
+    }
+
+    fn push_ordinary(&mut self, message: RawMessage) {
+        if let Some((voter, target, said)) = single_vote_claimed(&message) {
+            let hash = self.hashing.hash_one(said);
+            self.ballots.entry((voter, target)).or_insert(hash);
+        }
+        self.ordinary.push_back(message);
+    }
+
+    fn forget_ballot(&mut self, message: &RawMessage) {
+        if let Some((voter, target, _)) = single_vote_claimed(message) {
+            self.ballots.remove(&(voter, target));
+        }
+    }
+
+    /// One pass over what waits, however many there are.
+    fn promote_rivalled(&mut self) {
+        if self.rivalled.is_empty() {
+            return;
+        }
+        let rivalled = std::mem::take(&mut self.rivalled);
+        let is_rivalled = |message: &RawMessage| {
+            single_vote_claimed(message).is_some_and(|(voter, target, _)| rivalled.contains(&(voter, target)))
+        };
+        let (urgent, ordinary) = std::mem::take(&mut self.ordinary).into_iter().partition(is_rivalled);
+        self.ordinary = ordinary;
+        self.ballots.retain(|ballot, _| !rivalled.contains(ballot));
+        self.urgent.extend::<VecDeque<RawMessage>>(urgent);
     }
 
     fn push_doubtful(&mut self, message: RawMessage) -> Option<(RawMessage, Shed)> {
@@ -271,6 +331,34 @@ mod tests {
         assert!(lanes.take(UnixNs(50), GOOD).is_empty());
         assert_eq!(numbers(&lanes.take(UnixNs(103), GOOD)), [3]);
         assert_eq!(lanes.due_in(UnixNs(0)), None);
+    }
+
+    /// `said` stands for all that the vote says.
+    fn vote(number: u64, validator: u64, target: u64, said: u8) -> RawMessage {
+        let mut bytes = vec![0; consensus::SingleAttestation::SSZ_LEN];
+        bytes[8..16].copy_from_slice(&validator.to_le_bytes());
+        bytes[16 + 88..16 + 96].copy_from_slice(&target.to_le_bytes());
+        bytes[40] = said;
+        RawMessage { bytes, ..message(number, 1) }
+    }
+
+    #[test]
+    fn votes_that_contradict_each_other_while_they_wait_go_first_together() {
+        let mut lanes = lanes(100, 50);
+        let mut push = |vote| assert!(lanes.push(vote, Triage::Ordinary, Repute::Good).is_none());
+        for number in 0..6 {
+            push(vote(number, number, 5, 0));
+        }
+        push(vote(10, 3, 5, 0)); // the same again
+        push(vote(11, 3, 6, 1)); // for another target
+        push(vote(12, 4, 5, 1));
+        push(vote(13, 4, 5, 2)); // a third one
+        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [12, 13, 4]);
+        assert_eq!(numbers(&lanes.take(UnixNs(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
+        // What is no longer here is known to others.
+        assert!(lanes.push(vote(20, 4, 5, 3), Triage::Ordinary, Repute::Good).is_none());
+        assert!(lanes.take(UnixNs(0), GOOD).is_empty());
+        assert_eq!((lanes.ballots.len(), lanes.rivalled.len()), (1, 0));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A socket on loopback is there at once or never.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Messages that wait for one listener: all of two of mainnet's slots, so that a listener that is slow for a moment misses none.
+const SEND_QUEUE: usize = 65_536;
 /// Places in a node's event queue; what comes is thrown away.
 const EVENT_QUEUE: usize = 4096;
 /// `GossipConfig` takes a whole address; port 0 is any free one.
@@ -40,6 +42,7 @@ impl Node {
             listen: vec![LOOPBACK.parse().expect("a constant multiaddr")],
             identity: Identity::Secret(secret),
             queue_messages: EVENT_QUEUE,
+            send_queue_messages: SEND_QUEUE,
             agent,
             ..GossipConfig::default()
         };

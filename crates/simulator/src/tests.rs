@@ -142,7 +142,15 @@ impl Outsider {
         let preset = self.network.preset().clone();
         self.shufflings
             .entry(epoch)
-            .or_insert_with(|| Arc::new(Shuffling::new(epoch, Root::ZERO, compute_seed(DomainType::BeaconAttester, epoch, mix), Arc::new(active), &preset)))
+            .or_insert_with(|| {
+                Arc::new(Shuffling::new(
+                    epoch,
+                    Root::ZERO,
+                    compute_seed(DomainType::BeaconAttester, epoch, mix),
+                    Arc::new(active),
+                    &preset,
+                ))
+            })
             .clone()
     }
 

@@ -10,6 +10,8 @@ use consensus::{AttestationData, Epoch, Root, SingleAttestation, Slot, Validator
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
+/// The target's epoch in `AttestationData`.
+const DATA_TARGET: usize = 88;
 /// In a `SingleAttestation`.
 const SINGLE_DATA: usize = 16;
 /// In a `SignedAggregateAndProof`: offset 4, signature 96, index 8, offset 4, selection proof 96, offset 4.
@@ -159,6 +161,13 @@ pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
     u64_at(&message.bytes, at)
 }
 
+/// Whose vote a single one would be (Electra on), for which target epoch, and all that it says; `None` for other messages. Nothing is checked here.
+pub fn single_vote_claimed(message: &RawMessage) -> Option<(ValidatorIndex, Epoch, &[u8])> {
+    let is_single = matches!(message.kind, MessageKind::Attestation { .. }) && message.bytes.len() == SingleAttestation::SSZ_LEN;
+    let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single)?;
+    Some((ValidatorIndex::new(number(&message.bytes, 8)), Epoch::new(number(data, DATA_TARGET)), data))
+}
+
 /// The slot that a message says it is about; of a slashing operation its first side's. `None` if it is too short to say.
 /// Nothing is checked here.
 pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
@@ -210,7 +219,7 @@ fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
         index: consensus::CommitteeIndex::new(number(bytes, 8)),
         beacon_block_root: root_at(bytes, 16),
         source: checkpoint(48),
-        target: checkpoint(88),
+        target: checkpoint(DATA_TARGET),
     }
 }
 
@@ -280,6 +289,10 @@ mod tests {
         let ssz = single.to_ssz();
         let bytes = data_bytes(&ssz, SINGLE_DATA).unwrap();
         assert_eq!((data_of(&bytes), number(&ssz, 8)), (single.data, 77));
+        let whole = message(MessageKind::Attestation { subnet: 0 }, ssz.clone());
+        assert_eq!(single_vote_claimed(&whole), Some((ValidatorIndex::new(77), Epoch::new(6), &bytes[..])));
+        assert_eq!(single_vote_claimed(&message(MessageKind::Attestation { subnet: 0 }, ssz[..239].to_vec())), None);
+        assert_eq!(single_vote_claimed(&message(MessageKind::Aggregate, ssz.clone())), None);
         let mut roots = DataRoots::default();
         assert_eq!(roots.of(bytes).0, single.data.root());
         assert_eq!(roots.of(bytes), (single.data.root(), single.data));

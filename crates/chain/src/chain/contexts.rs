@@ -10,7 +10,9 @@ use super::{Chain, FUTURE_EPOCHS};
 use crate::shufflings::Effort;
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
-use consensus::{AttestationData, Checkpoint, Epoch, ForkName, Gwei, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_proposer};
+use consensus::{
+    AttestationData, Checkpoint, Epoch, ForkName, Gwei, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_proposer,
+};
 use std::sync::Arc;
 
 /// Committees tried at most for a vote whose target is not known.

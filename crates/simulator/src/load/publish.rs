@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 const READ_AHEAD: usize = 4096;
 /// Handed to a node at a time.
 const TOGETHER: usize = 64;
-/// How long a full send queue is waited for before a message counts as unheard.
+/// How long a node that takes nothing more is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often it is looked at.
 const RETRY: Duration = Duration::from_millis(5);
@@ -50,7 +50,7 @@ pub struct Published {
     pub heard: u64,
     /// On topics that nobody listens to, or known already, or by a node that is no longer listened to.
     pub unheard: u64,
-    /// Send queues stayed full for too long: the machine or the listener is too slow.
+    /// Lost, because a send queue was full, or ours for too long: the machine or the listener is too slow. The run says nothing then.
     pub gave_up: u64,
     /// How late the latest message left, in milliseconds.
     pub greatest_delay_ms: u64,
@@ -214,25 +214,18 @@ async fn publish(control: &GossipControl, message: &Due) -> Published {
     let mut published = Published { greatest_delay_ms: late.as_millis() as u64, ..Published::default() };
     let mut waited = Duration::ZERO;
     loop {
-        let result = control.publish_payload(message.topic, &message.payload).await;
-        let full = match &result {
-            Ok(()) => {
-                published.heard = 1;
-                return published;
+        match control.publish_payload(message.topic, &message.payload).await {
+            Ok(()) => published.heard = 1,
+            Err(PublishError::Unavailable) if waited < PATIENCE => {
+                tokio::time::sleep(RETRY).await;
+                waited += RETRY;
+                continue;
             }
-            Err(PublishError::Unavailable) => true,
-            Err(PublishError::Refused(reason)) => reason.to_lowercase().contains("queue"),
-            Err(PublishError::TooLong(_)) => false,
-        };
-        if !full {
-            published.unheard = 1;
-            return published;
+            Err(PublishError::Unavailable) => published.gave_up = 1,
+            // It counts as published from then on, so a second attempt would be refused as a repetition.
+            Err(PublishError::Refused(reason)) if reason.to_lowercase().contains("queue") => published.gave_up = 1,
+            Err(PublishError::Refused(_) | PublishError::TooLong(_)) => published.unheard = 1,
         }
-        if waited >= PATIENCE {
-            published.gave_up = 1;
-            return published;
-        }
-        tokio::time::sleep(RETRY).await;
-        waited += RETRY;
+        return published;
     }
 }

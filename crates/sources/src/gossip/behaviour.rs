@@ -124,6 +124,7 @@ fn gossipsub(
         .duplicate_cache_time(epoch.saturating_mul(2))
         .max_transmit_size(MAX_WIRE_SIZE)
         .max_control_message_size(MAX_CONTROL_SIZE)
+        .connection_handler_queue_len(config.send_queue_messages)
         // StrictNoSign: no author, no sequence number, no signature.
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()

@@ -72,6 +72,8 @@ pub struct GossipConfig {
     pub identity: Identity,
     /// Messages waiting to be taken from `events`; what does not fit is shed and counted.
     pub queue_messages: usize,
+    /// Messages waiting to be sent to one peer; what does not fit is not sent to it.
+    pub send_queue_messages: usize,
     /// How this node calls itself.
     pub agent: String,
     pub clock: Clock,
@@ -92,6 +94,7 @@ impl Default for GossipConfig {
             data_column_subnets: 4,
             identity: Identity::Ephemeral,
             queue_messages: 65_536,
+            send_queue_messages: 5_000,
             agent: concat!("slashwatch/", env!("CARGO_PKG_VERSION")).to_owned(),
             clock: Clock::system(),
             heartbeat: Duration::from_millis(700),
