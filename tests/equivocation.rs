@@ -1,5 +1,5 @@
-//! Two payload-timeliness votes about one slot, two bids of a builder on one parent: through a capture and the binary, signed by the
-//! keys that the state names. What is forged says nothing.
+//! Two payload-timeliness votes about one slot, two bids of a builder on one parent, two inclusion lists: through a capture and the
+//! binary, signed by the keys that the state names. What is forged says nothing.
 
 mod common;
 
@@ -13,12 +13,12 @@ use sources::capture::{CaptureFile, CaptureWriter, GossipEntry};
 use sources::limits::pack;
 use verify::UnixNs;
 
-const FORK: ForkName = ForkName::Gloas;
 /// Nobody's in the registry: the builder's.
 const BUILDER_KEY: u64 = 1000;
 const SLOT: u64 = 4;
 
 struct Stage {
+    fork: ForkName,
     network: Network,
     state: Vec<u8>,
     config: String,
@@ -26,18 +26,24 @@ struct Stage {
 }
 
 impl Stage {
-    /// A Gloas network whose keys are 1, 2, 3 and so on, with one builder more.
-    fn new() -> Option<Self> {
+    /// A Gloas network whose keys are 1, 2, 3 and so on, with one builder more; or the same network at Heze.
+    fn new(fork: ForkName) -> Option<Self> {
         let Some(path) = captures().into_iter().find(|path| stem(path).starts_with("gloas")) else {
             eprintln!("no capture of Gloas in ../shared/captures: nothing to sign for");
             return None;
         };
         let file = CaptureFile::open(&path).expect("opens");
-        let config = file.first_config().expect("reads").expect("has one");
+        let mut config = file.first_config().expect("reads").expect("has one");
         let ssz = file.first_state().expect("reads").expect("has one");
-        let spec = Spec::from_yaml(&config).expect("valid");
         let keys = Keyring::of_the_specification();
-        let mut state = ssz_to_json(FORK, &spec.preset, "BeaconState", &ssz).expect("a state");
+        let preset = Spec::from_yaml(&config).expect("valid").preset;
+        let mut state = ssz_to_json(ForkName::Gloas, &preset, "BeaconState", &ssz).expect("a state");
+        if fork == ForkName::Heze {
+            config.push_str("\nHEZE_FORK_VERSION: 0x08000001\nHEZE_FORK_EPOCH: 0\n");
+            upgrade_to_heze(&mut state);
+        }
+        let spec = Spec::from_yaml(&config).expect("valid");
+        assert_eq!(spec.fork_name_at(Slot::new(SLOT).epoch(&preset)), fork);
         let builder = json!({
             "pubkey": keys.pubkeys(BUILDER_KEY as usize + 1)[BUILDER_KEY as usize],
             "version": "0",
@@ -47,24 +53,24 @@ impl Stage {
             "withdrawable_epoch": u64::MAX.to_string(),
         });
         state["builders"] = json!([builder]);
-        let ssz = json_to_ssz(FORK, &spec.preset, "BeaconState", &state).expect("a state");
-        let view = StateView::parse(FORK, &spec.preset, &ssz).expect("a state");
+        let ssz = json_to_ssz(fork, &spec.preset, "BeaconState", &state).expect("a state");
+        let view = StateView::parse(fork, &spec.preset, &ssz).expect("a state");
         assert_eq!(view.validator(ValidatorIndex::new(3)).map(|v| v.pubkey), keys.pubkeys(4).pop(), "keys by number");
         let (genesis_time, genesis_validators_root) = (view.genesis_time(), view.genesis_validators_root());
-        Some(Self { network: Network { spec, genesis_time, genesis_validators_root }, config, keys, state: ssz })
+        Some(Self { fork, network: Network { spec, genesis_time, genesis_validators_root }, config, keys, state: ssz })
     }
 
     /// Signs what stands under `part` of a message by `key`, and gives the message's SSZ.
     fn signed(&self, container: &'static str, part: &'static str, mut message: Value, kind: DomainType, key: u64) -> Vec<u8> {
         let preset = &self.network.spec.preset;
         message["signature"] = json!(SignatureBytes::ZERO);
-        let unsigned = json_to_ssz(FORK, preset, container, &message).expect("a message");
-        let catalogue = Catalogue::of(FORK, preset);
+        let unsigned = json_to_ssz(self.fork, preset, container, &message).expect("a message");
+        let catalogue = Catalogue::of(self.fork, preset);
         let view = catalogue.get(container).expect("known").validate(&unsigned).expect("a message");
         let root = view.field(part).expect("a field").hash_tree_root();
         let domain = self.network.domain(kind, Slot::new(SLOT).epoch(preset));
         message["signature"] = json!(self.keys.sign(ValidatorIndex::new(key), signing_root(root, domain)));
-        json_to_ssz(FORK, preset, container, &message).expect("a message")
+        json_to_ssz(self.fork, preset, container, &message).expect("a message")
     }
 
     fn vote(&self, validator: u64, payload_present: bool, key: u64) -> (&'static str, Vec<u8>) {
@@ -79,14 +85,30 @@ impl Stage {
 
     fn bid(&self, parent: u8, value: u64, key: u64) -> (&'static str, Vec<u8>) {
         let zero = Root::ZERO;
-        let bid = json!({
+        let mut bid = json!({
             "parent_block_hash": Root::repeat_byte(parent), "parent_block_root": Root::repeat_byte(parent), "block_hash": zero,
             "prev_randao": zero, "fee_recipient": format!("0x{}", "22".repeat(20)), "gas_limit": "30000000", "builder_index": "0",
             "slot": SLOT.to_string(), "value": value.to_string(), "execution_payment": "0", "blob_kzg_commitments": [],
             "execution_requests_root": zero,
         });
+        if self.fork == ForkName::Heze {
+            bid["inclusion_list_bits"] = json!("0x0300");
+        }
         let ssz = self.signed("SignedExecutionPayloadBid", "message", json!({"message": bid}), DomainType::BeaconBuilder, key);
         ("execution_payload_bid", ssz)
+    }
+
+    /// Of transactions of these lengths.
+    fn list(&self, validator: u64, slot: u64, branch: u8, lengths: &[usize]) -> Value {
+        let transactions: Vec<String> = lengths.iter().map(|len| format!("0x{}", "07".repeat(*len))).collect();
+        json!({"message": {
+            "slot": slot.to_string(), "validator_index": validator.to_string(),
+            "dependent_root": Root::repeat_byte(branch), "transactions": transactions,
+        }})
+    }
+
+    fn signed_list(&self, list: Value, kind: DomainType, key: u64) -> (&'static str, Vec<u8>) {
+        ("inclusion_list", self.signed("SignedInclusionList", "message", list, kind, key))
     }
 
     fn capture(&self, path: &std::path::Path, messages: &[(&str, Vec<u8>)]) {
@@ -108,13 +130,41 @@ impl Stage {
     }
 }
 
-#[test]
-fn contradictions_that_no_rule_punishes_are_told_and_forged_ones_are_not() {
-    let Some(stage) = Stage::new() else { return };
+/// `upgrade_to_heze`, as far as the containers differ.
+fn upgrade_to_heze(state: &mut Value) {
+    let fields = state.as_object_mut().expect("a state");
+    for removed in ["eth1_data", "eth1_data_votes", "eth1_deposit_index", "deposit_requests_start_index"] {
+        assert!(fields.remove(removed).is_some(), "{removed}");
+    }
+    state["latest_execution_payload_bid"]["inclusion_list_bits"] = json!("0x0000");
+    state["fork"] = json!({"previous_version": "0x08000001", "current_version": "0x08000001", "epoch": "0"});
+}
+
+/// What `replay` told: its outcomes by number, and its findings.
+fn replay(stage: &Stage, messages: &[(&str, Vec<u8>)]) -> (String, Vec<Value>) {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let (capture, out) = (dir.path().join("x.e2s"), dir.path().join("found.jsonl"));
-    stage.capture(
-        &capture,
+    stage.capture(&capture, messages);
+    let replayed = run(slashwatch().arg("replay").arg(&capture).arg("--findings").arg(&out));
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+    (stderr(&replayed), findings(&out))
+}
+
+fn assert_counted(told: &str, what: &str, n: usize) {
+    assert!(told.lines().any(|line| line.split_whitespace().eq([n.to_string().as_str(), what])), "{n} {what}:\n{told}");
+}
+
+#[test]
+fn contradictions_that_no_rule_punishes_are_told_and_forged_ones_are_not() {
+    for fork in [ForkName::Gloas, ForkName::Heze] {
+        let Some(stage) = Stage::new(fork) else { return };
+        payloads_and_bids(&stage);
+    }
+}
+
+fn payloads_and_bids(stage: &Stage) {
+    let (told, found) = replay(
+        stage,
         &[
             stage.vote(3, true, 3),
             stage.vote(3, true, 3),
@@ -131,16 +181,9 @@ fn contradictions_that_no_rule_punishes_are_told_and_forged_ones_are_not() {
             stage.bid(2, 13, 0),
         ],
     );
-    let replayed = run(slashwatch().arg("replay").arg(&capture).arg("--findings").arg(&out));
-    assert!(replayed.status.success(), "{}", stderr(&replayed));
-    let told = stderr(&replayed);
-    let counted = |what: &str, n: usize| {
-        assert!(told.lines().any(|line| line.split_whitespace().eq([n.to_string().as_str(), what])), "{n} {what}:\n{told}");
-    };
-    counted("proven", 7);
-    counted("duplicate", 1);
-    counted("bad_signature", 2);
-    let found = findings(&out);
+    assert_counted(&told, "proven", 7);
+    assert_counted(&told, "duplicate", 1);
+    assert_counted(&told, "bad_signature", 2);
     let mut said: Vec<(&str, Option<&str>, &str)> = found
         .iter()
         .map(|finding| {
@@ -152,4 +195,62 @@ fn contradictions_that_no_rule_punishes_are_told_and_forged_ones_are_not() {
     said.sort();
     let kind = "equivocation_not_slashable";
     assert_eq!(said, [(kind, None, "execution_payload_bid"), (kind, Some("3"), "payload_attestation_message")]);
+}
+
+#[test]
+fn two_inclusion_lists_are_told_and_forged_ones_are_not() {
+    let Some(stage) = Stage::new(ForkName::Heze) else { return };
+    let signed = |list: Value, key| stage.signed_list(list, DomainType::InclusionListCommittee, key);
+    let honest = stage.list(4, SLOT, 1, &[60]);
+    let (told, found) = replay(
+        &stage,
+        &[
+            signed(stage.list(3, SLOT, 1, &[100, 200]), 3),
+            signed(stage.list(3, SLOT, 1, &[100, 200]), 3),
+            signed(stage.list(3, SLOT, 1, &[100]), 3),
+            signed(honest.clone(), 4),
+            // Another slot.
+            signed(stage.list(4, SLOT + 1, 1, &[61]), 4),
+            // In another's name.
+            signed(stage.list(4, SLOT, 1, &[62]), 5),
+            // For another purpose.
+            stage.signed_list(stage.list(4, SLOT, 1, &[63]), DomainType::PtcAttester, 4),
+            stage.signed_list(stage.list(4, SLOT, 1, &[64]), DomainType::BeaconAttester, 4),
+            // By nobody.
+            signed(stage.list(1 << 40, SLOT, 1, &[65]), 4),
+            // More than a list holds.
+            signed(stage.list(4, SLOT, 1, &[8000, 193]), 4),
+        ],
+    );
+    for (what, n) in [("proven", 4), ("duplicate", 1), ("bad_signature", 3), ("unknown_validator", 1), ("malformed", 1)] {
+        assert_counted(&told, what, n);
+    }
+    let [finding] = found.as_slice() else { panic!("one finding: {found:?}") };
+    assert_eq!((&finding["kind"], &finding["severity"]), (&"equivocation_not_slashable".into(), &"warning".into()));
+    assert_eq!((&finding["validator"]["index"], &finding["slot"]), (&"3".into(), &SLOT.to_string().into()));
+    assert_eq!((&finding["fork"], &finding["evidence"]), (&"heze".into(), &Value::Null));
+    let details = &finding["details"];
+    assert_eq!((&details["what"], &details["same_branch"]), (&"inclusion_list".into(), &true.into()));
+    let said: Vec<_> = details["messages"].as_array().expect("two").iter().collect();
+    assert_eq!(said.iter().map(|list| &list["transactions"]).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(said.iter().map(|list| &list["transactions_bytes"]).collect::<Vec<_>>(), [300, 100]);
+    assert!(said.iter().all(|list| list["dependent_root"] == Root::repeat_byte(1).to_string()), "{details}");
+    assert!(!finding.to_string().contains("0707"), "no transaction is kept: {finding}");
+}
+
+/// Before Heze nobody signs such a list, and of what comes after it nothing is known but that it came.
+#[test]
+fn inclusion_lists_of_other_forks_are_counted_only() {
+    let (Some(gloas), Some(heze)) = (Stage::new(ForkName::Gloas), Stage::new(ForkName::Heze)) else { return };
+    let lists = [1, 2].map(|n| heze.signed_list(heze.list(3, SLOT, 1, &[n]), DomainType::InclusionListCommittee, 3));
+    let (told, found) = replay(&gloas, &lists);
+    assert_counted(&told, "malformed", 2);
+    assert!(found.is_empty());
+    // The same network, whose next fork has begun: its digest is not in the configuration.
+    let mut later = heze;
+    let spec = later.config.replace("HEZE_FORK_VERSION: 0x08000001", "HEZE_FORK_VERSION: 0x09000001");
+    later.network.spec = Spec::from_yaml(&spec).expect("valid");
+    let (told, found) = replay(&later, &lists);
+    assert_counted(&told, "unknown_fork", 2);
+    assert!(found.is_empty());
 }

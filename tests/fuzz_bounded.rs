@@ -9,6 +9,8 @@ mod targets;
 
 mod common;
 
+use consensus::ssz_schema::Catalogue;
+use consensus::{ForkName, Preset};
 use sources::capture::{CaptureReader, Entry};
 use sources::limits;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +22,7 @@ const DEFAULT_SECONDS: f64 = 1.0;
 /// Whole capture files are cut to this, or they would be all that is tried.
 const MAX_CAPTURE_SEED: usize = 64 << 10;
 const MAX_SEEDS: usize = 400;
+const N_FORKS: u8 = ForkName::ALL.len() as u8;
 
 #[test]
 fn no_mutation_of_real_messages_makes_a_decoder_panic() {
@@ -105,7 +108,7 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
     let prefixed = |prefix: &[u8], bytes: &[u8]| [prefix, bytes].concat();
     let captures: Vec<Vec<u8>> = common::captures().iter().map(|path| std::fs::read(path).expect("readable")).collect();
     let entries = captures.iter().flat_map(|bytes| CaptureReader::new(bytes.as_slice()).flatten().map(|located| located.entry));
-    // Forks 0..8; presets: 0 mainnet, 1 minimal, 2 gnosis. The captures are on minimal, one on mainnet.
+    // Forks by their place in `ForkName::ALL`; presets: 0 mainnet, 1 minimal, 2 gnosis. The captures are on minimal, one on mainnet.
     let mut seeds = Vec::new();
     match target {
         "message" | "container" => {
@@ -115,8 +118,13 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
                 _ => None,
             });
             for (nth, ssz) in payloads.step_by(4).enumerate() {
-                seeds.push(prefixed(&[nth as u8 % 8, 1, (nth / 8) as u8 % N_KINDS], &ssz));
+                seeds.push(prefixed(&[nth as u8 % N_FORKS, 1, (nth / usize::from(N_FORKS)) as u8 % N_KINDS], &ssz));
                 seeds.push(prefixed(&[6, (nth % 2) as u8, nth as u8 % N_KINDS], &ssz));
+            }
+            // No capture has one. Its kind among the messages, and its place among the containers.
+            let lists = Catalogue::of(ForkName::Heze, &Preset::MINIMAL).names().position(|name| name == "SignedInclusionList");
+            for which in [8, lists.expect("Heze has it") as u8] {
+                seeds.insert(0, prefixed(&[ForkName::Heze as u8, 1, which], &inclusion_list()));
             }
         }
         "state" => {
@@ -128,10 +136,10 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
                 states
                     .filter(|ssz| ssz.len() < 1 << 20)
                     .zip(0u8..)
-                    .flat_map(|(ssz, _)| (0..8).map(move |fork| prefixed(&[fork, 1], &ssz))),
+                    .flat_map(|(ssz, _)| (0..N_FORKS).map(move |fork| prefixed(&[fork, 1], &ssz))),
             );
         }
-        "block_json" => seeds.extend((0..8).map(|fork| prefixed(&[fork, 1], BLOCK_JSON.as_bytes()))),
+        "block_json" => seeds.extend((0..N_FORKS).map(|fork| prefixed(&[fork, 1], BLOCK_JSON.as_bytes()))),
         "capture" => seeds.extend(captures.iter().map(|bytes| bytes[..bytes.len().min(MAX_CAPTURE_SEED)].to_vec())),
         "topic" => seeds.extend(entries.filter_map(|entry| match entry {
             Entry::Gossip(gossip) => Some(gossip.topic.into_bytes()),
@@ -153,6 +161,13 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
     }
     seeds.truncate(MAX_SEEDS);
     seeds
+}
+
+/// Of three transactions.
+fn inclusion_list() -> Vec<u8> {
+    let message = [[0u8; 48].as_slice(), &52u32.to_le_bytes()].concat();
+    let offsets: Vec<u8> = [12u32, 13, 45].into_iter().flat_map(u32::to_le_bytes).collect();
+    [&100u32.to_le_bytes(), [0u8; 96].as_slice(), &message, &offsets, &[7; 78]].concat()
 }
 
 /// The beginning of a phase0 block as nodes send it; all that matters is that JSON is entered.

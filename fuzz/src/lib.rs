@@ -7,8 +7,9 @@
 use consensus::ssz_schema::{Catalogue, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
 use consensus::{
-    Attestation, AttesterSlashing, ForkName, IndexedAttestation, Network, Preset, PresetName, ProposerSlashing, Root,
-    SidecarKind, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Spec, block_prefix, sidecar_header,
+    Attestation, AttesterSlashing, ForkName, IndexedAttestation, MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST, Network, Preset,
+    PresetName, ProposerSlashing, Root, SidecarKind, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SignedInclusionList,
+    SingleAttestation, Spec, block_prefix, sidecar_header,
 };
 use sources::capture::{CaptureReader, CaptureWriter, Entry};
 use sources::intake::Intake;
@@ -36,7 +37,7 @@ pub const TARGETS: [Target; 9] = [
 ];
 
 /// Number of message kinds that [`message`] reads.
-pub const N_KINDS: u8 = 10;
+pub const N_KINDS: u8 = 11;
 
 /// What comes in over gossip, decoded as the verifier does. The first three bytes choose fork, preset and kind.
 pub fn message(data: &[u8]) {
@@ -57,7 +58,14 @@ pub fn message(data: &[u8]) {
                 assert_eq!(prefix.proposer_index, block.signed_header.message.proposer_index);
             }
         }
-        8 => drop(sidecar_header(fork, preset, SidecarKind::Blob, bytes)),
+        8 => {
+            if let Ok(signed) = SignedInclusionList::from_ssz(fork, preset, bytes) {
+                let list = signed.message;
+                assert!(fork >= ForkName::Heze && list.transactions_bytes <= MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST);
+                assert_eq!(152 + 4 * list.n_transactions + list.transactions_bytes, bytes.len(), "nothing is left over");
+            }
+        }
+        9 => drop(sidecar_header(fork, preset, SidecarKind::Blob, bytes)),
         _ => drop(sidecar_header(fork, preset, SidecarKind::DataColumn, bytes)),
     }
 }

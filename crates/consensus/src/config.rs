@@ -79,7 +79,7 @@ macro_rules! size {
     };
 }
 
-const SIZES: [Size; 14] = [
+const SIZES: [Size; 15] = [
     size!("SLOTS_PER_EPOCH", slots_per_epoch, 1 << 16),
     size!("SLOTS_PER_HISTORICAL_ROOT", slots_per_historical_root, 1 << 20),
     size!("EPOCHS_PER_HISTORICAL_VECTOR", epochs_per_historical_vector, 1 << 20),
@@ -94,6 +94,7 @@ const SIZES: [Size; 14] = [
     size!("PENDING_PARTIAL_WITHDRAWALS_LIMIT", pending_partial_withdrawals_limit, 1 << 40),
     size!("PENDING_CONSOLIDATIONS_LIMIT", pending_consolidations_limit, 1 << 40),
     size!("PTC_SIZE", ptc_size, 1 << 16),
+    size!("INCLUSION_LIST_COMMITTEE_SIZE", inclusion_list_committee_size, 1 << 16),
 ];
 
 /// Most steps of a blob schedule that are kept; real ones have two or three.
@@ -237,6 +238,7 @@ fn version_key(fork: ForkName) -> &'static str {
         ForkName::Electra => "ELECTRA_FORK_VERSION",
         ForkName::Fulu => "FULU_FORK_VERSION",
         ForkName::Gloas => "GLOAS_FORK_VERSION",
+        ForkName::Heze => "HEZE_FORK_VERSION",
     }
 }
 
@@ -250,6 +252,7 @@ fn epoch_key(fork: ForkName) -> &'static str {
         ForkName::Electra => "ELECTRA_FORK_EPOCH",
         ForkName::Fulu => "FULU_FORK_EPOCH",
         ForkName::Gloas => "GLOAS_FORK_EPOCH",
+        ForkName::Heze => "HEZE_FORK_EPOCH",
     }
 }
 

@@ -16,6 +16,8 @@ pub enum DomainType {
     BeaconBuilder,
     /// Gloas.
     PtcAttester,
+    /// Heze.
+    InclusionListCommittee,
 }
 
 impl DomainType {
@@ -28,6 +30,7 @@ impl DomainType {
             Self::AggregateAndProof => 6,
             Self::BeaconBuilder => 0x0b,
             Self::PtcAttester => 0x0c,
+            Self::InclusionListCommittee => 0x10,
         };
         [first, 0, 0, 0]
     }

@@ -13,6 +13,7 @@ mod containers;
 mod decode;
 mod domain;
 mod error;
+mod inclusion_list;
 pub mod interchange;
 mod networks;
 mod preset;
@@ -29,6 +30,9 @@ pub use containers::*;
 pub use decode::{BlockPrefix, SidecarKind, block_prefix, sidecar_header};
 pub use domain::{DomainType, ForkDigest, compute_domain, signing_root};
 pub use error::DecodeError;
+pub use inclusion_list::{
+    InclusionList, MAX_SIGNED_INCLUSION_LIST_SIZE, MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST, SignedInclusionList,
+};
 pub use preset::{
     MAX_PROPOSER_SLASHINGS, MAX_SEED_LOOKAHEAD, MAX_VALIDATORS_PER_COMMITTEE, MIN_SEED_LOOKAHEAD, Preset, PresetName,
 };

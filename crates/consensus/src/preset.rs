@@ -37,6 +37,8 @@ pub struct Preset {
     pub pending_consolidations_limit: u64,
     /// Gloas: size of the payload-timeliness committee.
     pub ptc_size: u64,
+    /// Heze: size of the inclusion list committee.
+    pub inclusion_list_committee_size: u64,
 }
 
 /// `MIN_SEED_LOOKAHEAD`, the same in every preset.
@@ -65,6 +67,7 @@ impl Preset {
         pending_partial_withdrawals_limit: 134_217_728,
         pending_consolidations_limit: 262_144,
         ptc_size: 512,
+        inclusion_list_committee_size: 16,
     };
 
     pub const MINIMAL: Self = Self {
@@ -83,6 +86,7 @@ impl Preset {
         pending_partial_withdrawals_limit: 64,
         pending_consolidations_limit: 64,
         ptc_size: 16,
+        inclusion_list_committee_size: 16,
     };
 
     pub const GNOSIS: Self = Self {

@@ -20,11 +20,21 @@ pub enum ForkName {
     Electra,
     Fulu,
     Gloas,
+    Heze,
 }
 
 impl ForkName {
-    pub const ALL: [Self; 8] =
-        [Self::Phase0, Self::Altair, Self::Bellatrix, Self::Capella, Self::Deneb, Self::Electra, Self::Fulu, Self::Gloas];
+    pub const ALL: [Self; 9] = [
+        Self::Phase0,
+        Self::Altair,
+        Self::Bellatrix,
+        Self::Capella,
+        Self::Deneb,
+        Self::Electra,
+        Self::Fulu,
+        Self::Gloas,
+        Self::Heze,
+    ];
 
     /// As in `Eth-Consensus-Version`.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +47,7 @@ impl ForkName {
             Self::Electra => "electra",
             Self::Fulu => "fulu",
             Self::Gloas => "gloas",
+            Self::Heze => "heze",
         }
     }
 

@@ -27,6 +27,9 @@ fn read_with_everything(fork: ForkName, preset: &Preset, bytes: &[u8]) {
     let _ = AttesterSlashing::from_ssz(fork, preset, bytes).map(|value| assert_eq!(value.to_ssz(), bytes));
     let _ = ProposerSlashing::from_ssz(bytes).map(|value| assert_eq!(value.to_ssz(), bytes));
     let _ = SignedBeaconBlockHeader::from_ssz(bytes).map(|value| assert_eq!(value.to_ssz(), bytes));
+    let _ = SignedInclusionList::from_ssz(fork, preset, bytes).map(|SignedInclusionList { message, .. }| {
+        assert_eq!(152 + 4 * message.n_transactions + message.transactions_bytes, bytes.len())
+    });
     let block = SignedBlock::from_ssz(fork, preset, bytes);
     assert!(block.is_err() || block_prefix(bytes).is_some());
     for kind in [SidecarKind::Blob, SidecarKind::DataColumn] {

@@ -44,7 +44,7 @@ impl PenaltyRules {
             (ForkName::Phase0, PresetName::Mainnet | PresetName::Gnosis) => (128, 1),
             (ForkName::Altair, _) => (64, 2),
             (ForkName::Bellatrix | ForkName::Capella | ForkName::Deneb, _) => (32, 3),
-            (ForkName::Electra | ForkName::Fulu | ForkName::Gloas, _) => (4096, 3),
+            (ForkName::Electra | ForkName::Fulu | ForkName::Gloas | ForkName::Heze, _) => (4096, 3),
         };
         Self { fork, quotient, multiplier }
     }
@@ -159,6 +159,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(n, 8 * 5 * 8 * 6);
+        assert_eq!(n, 9 * 5 * 8 * 6);
     }
 }

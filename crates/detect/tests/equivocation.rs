@@ -5,9 +5,9 @@
 mod common;
 
 use chain::Chain;
-use consensus::{BuilderIndex, Gwei, PayloadAttestationData, PayloadBid, Root, Slot, ValidatorIndex};
+use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, PayloadBid, Root, Slot, ValidatorIndex};
 use detect::{Batch, DetectConfig, Monitor, NoLabels};
-use evidence::Finding;
+use evidence::{Finding, Severity};
 use simulator::Scenario;
 use verify::{Heard, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
 
@@ -70,6 +70,20 @@ fn bid(builder: u64, slot: u64, parent: u8, value: u64) -> Statement {
     Statement::Bid { bid, root: Root::repeat_byte(value as u8) }
 }
 
+/// A list of so many transactions of 100 bytes each, on one of the branches.
+fn list(validator: u64, slot: u64, branch: u8, n_transactions: usize) -> Statement {
+    let list = InclusionList {
+        slot: Slot::new(slot),
+        validator_index: ValidatorIndex::new(validator),
+        dependent_root: Root::repeat_byte(branch),
+        n_transactions,
+        transactions_bytes: 100 * n_transactions,
+    };
+    let mut root = Root::repeat_byte(branch);
+    root[0] = n_transactions as u8;
+    Statement::InclusionList { list, root }
+}
+
 #[test]
 fn two_votes_about_one_payload_are_told_once() {
     let mut listener = Listener::new();
@@ -93,6 +107,8 @@ fn the_order_of_arrival_changes_no_id() {
     let id = |statements: [Statement; 2]| Listener::new().hear(5, &statements)[0].id;
     assert_eq!(id([vote(3, 5, true), vote(3, 5, false)]), id([vote(3, 5, false), vote(3, 5, true)]));
     assert_ne!(id([vote(3, 5, true), vote(3, 5, false)]), id([vote(2, 5, true), vote(2, 5, false)]));
+    assert_eq!(id([list(3, 5, 1, 10), list(3, 5, 1, 20)]), id([list(3, 5, 1, 20), list(3, 5, 1, 10)]));
+    assert_ne!(id([list(3, 5, 1, 10), list(3, 5, 1, 20)]), id([list(3, 5, 1, 10), list(3, 5, 1, 30)]));
 }
 
 #[test]
@@ -104,6 +120,44 @@ fn two_bids_of_a_builder_on_one_parent_are_told() {
     assert_eq!(said[0].validator, None);
     let details = serde_json::to_value(&said[0].details).unwrap();
     assert_eq!((&details["what"], &details["builder_index"]), (&"execution_payload_bid".into(), &"3".into()));
+}
+
+#[test]
+fn one_inclusion_list_a_slot_is_honest_however_often_it_comes() {
+    let mut listener = Listener::new();
+    assert_eq!(listener.hear(5, &[list(3, 5, 1, 10), list(3, 5, 1, 10), list(4, 5, 1, 11), list(3, 6, 1, 12)]), []);
+    assert_eq!(listener.hear(6, &[list(3, 5, 1, 10), list(3, 6, 1, 12), list(3, 7, 2, 12), vote(3, 5, true)]), []);
+}
+
+#[test]
+fn two_inclusion_lists_of_a_slot_are_told_once() {
+    let mut listener = Listener::new();
+    let said = listener.hear(5, &[list(3, 5, 1, 10), list(4, 5, 1, 10), list(3, 5, 1, 20), list(3, 5, 1, 10)]);
+    assert_eq!(said.len(), 1);
+    let finding = &said[0];
+    assert_eq!((finding.kind.as_str(), finding.slot), ("equivocation_not_slashable", Slot::new(5)));
+    assert_eq!(finding.severity, Severity::Warning);
+    assert_eq!(finding.validator.as_ref().unwrap().index, ValidatorIndex::new(3));
+    assert!(finding.evidence.is_none());
+    let details = serde_json::to_value(&finding.details).unwrap();
+    assert_eq!((&details["what"], &details["same_branch"]), (&"inclusion_list".into(), &true.into()));
+    for (message, n) in [(&details["messages"][0], 10), (&details["messages"][1], 20)] {
+        let Statement::InclusionList { list, root } = list(3, 5, 1, n) else { panic!("a list") };
+        assert_eq!(message["root"], serde_json::to_value(root).unwrap());
+        assert_eq!(message["dependent_root"], serde_json::to_value(list.dependent_root).unwrap());
+        assert_eq!((&message["transactions"], &message["transactions_bytes"]), (&n.into(), &(100 * n).into()));
+    }
+    assert_eq!(listener.hear(6, &[list(3, 5, 1, 20)]), [], "told already");
+}
+
+/// Nodes compare lists of one branch only, so the other pair is told as something to know, not as a fault.
+#[test]
+fn inclusion_lists_of_two_branches_are_told_as_info() {
+    let said = Listener::new().hear(5, &[list(3, 5, 1, 10), list(3, 5, 2, 10)]);
+    assert_eq!(said.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Info]);
+    assert_eq!(serde_json::to_value(&said[0].details).unwrap()["same_branch"], false);
+    let said = Listener::new().hear(5, &[vote(3, 5, true), vote(3, 5, false)]);
+    assert!(serde_json::to_value(&said[0].details).unwrap().get("same_branch").is_none());
 }
 
 #[test]

@@ -277,7 +277,9 @@ impl Outsider {
             TopicName::DataColumnSidecar(_) => {
                 vec![self.header(&sidecar_header(fork, preset, SidecarKind::DataColumn, bytes).ok()?)?]
             }
-            TopicName::BlobSidecar(_) | TopicName::PayloadAttestation | TopicName::PayloadBid => return None,
+            TopicName::BlobSidecar(_) | TopicName::PayloadAttestation | TopicName::PayloadBid | TopicName::InclusionList => {
+                return None;
+            }
         })
     }
 }

@@ -5,7 +5,7 @@
 //! from the containers: a `SingleAttestation` is 240 bytes and nothing else; what has lists gets their greatest length.
 //! Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`, "Encoding strategies").
 
-use consensus::{ForkName, PayloadAttestationMessage, SingleAttestation};
+use consensus::{ForkName, MAX_SIGNED_INCLUSION_LIST_SIZE, PayloadAttestationMessage, SingleAttestation};
 use std::io::Read;
 use verify::MessageKind;
 
@@ -38,7 +38,7 @@ pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
         MessageKind::Block => MAX_PAYLOAD_SIZE,
         MessageKind::Aggregate | MessageKind::AttestationByBits => MAX_AGGREGATE,
         MessageKind::Attestation { .. } => match fork {
-            Some(ForkName::Electra | ForkName::Fulu | ForkName::Gloas) => SingleAttestation::SSZ_LEN,
+            Some(ForkName::Electra | ForkName::Fulu | ForkName::Gloas | ForkName::Heze) => SingleAttestation::SSZ_LEN,
             Some(ForkName::Phase0 | ForkName::Altair | ForkName::Bellatrix | ForkName::Capella | ForkName::Deneb) | None => {
                 MAX_ATTESTATION_BY_COMMITTEE
             }
@@ -50,6 +50,7 @@ pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
         MessageKind::DataColumnSidecar { .. } => MAX_COLUMN_SIDECAR,
         MessageKind::PayloadAttestation => PayloadAttestationMessage::SSZ_LEN,
         MessageKind::PayloadBid => MAX_PAYLOAD_BID,
+        MessageKind::InclusionList => MAX_SIGNED_INCLUSION_LIST_SIZE,
     }
 }
 

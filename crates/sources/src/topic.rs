@@ -23,6 +23,7 @@ pub enum TopicName {
     DataColumnSidecar(u64),
     PayloadAttestation,
     PayloadBid,
+    InclusionList,
 }
 
 /// A topic that is read.
@@ -65,6 +66,7 @@ impl TopicName {
             "proposer_slashing" => Some(Self::ProposerSlashing),
             "payload_attestation_message" => Some(Self::PayloadAttestation),
             "execution_payload_bid" => Some(Self::PayloadBid),
+            "inclusion_list" => Some(Self::InclusionList),
             _ => numbered(text, "beacon_attestation_")
                 .map(Self::Attestation)
                 .or_else(|| numbered(text, "blob_sidecar_").map(Self::BlobSidecar))
@@ -83,6 +85,7 @@ impl TopicName {
             Self::DataColumnSidecar(index) => MessageKind::DataColumnSidecar { index },
             Self::PayloadAttestation => MessageKind::PayloadAttestation,
             Self::PayloadBid => MessageKind::PayloadBid,
+            Self::InclusionList => MessageKind::InclusionList,
         }
     }
 
@@ -94,7 +97,8 @@ impl TopicName {
             | Self::AttesterSlashing
             | Self::ProposerSlashing
             | Self::PayloadAttestation
-            | Self::PayloadBid => 0,
+            | Self::PayloadBid
+            | Self::InclusionList => 0,
             Self::Attestation(subnet) | Self::BlobSidecar(subnet) | Self::DataColumnSidecar(subnet) => subnet,
         }
     }
@@ -111,6 +115,7 @@ impl TopicName {
             MessageKind::DataColumnSidecar { index } => Some(Self::DataColumnSidecar(index)),
             MessageKind::PayloadAttestation => Some(Self::PayloadAttestation),
             MessageKind::PayloadBid => Some(Self::PayloadBid),
+            MessageKind::InclusionList => Some(Self::InclusionList),
             MessageKind::AttestationByBits | MessageKind::Header => None,
         }
     }
@@ -128,6 +133,7 @@ impl fmt::Display for TopicName {
             Self::DataColumnSidecar(index) => write!(f, "data_column_sidecar_{index}"),
             Self::PayloadAttestation => f.write_str("payload_attestation_message"),
             Self::PayloadBid => f.write_str("execution_payload_bid"),
+            Self::InclusionList => f.write_str("inclusion_list"),
         }
     }
 }
@@ -198,6 +204,7 @@ mod tests {
             "data_column_sidecar_127",
             "payload_attestation_message",
             "execution_payload_bid",
+            "inclusion_list",
         ];
         for name in names {
             let text = format!("/eth2/8c9f62fe/{name}/ssz_snappy");

@@ -4,8 +4,8 @@
 use crate::{MessageKind, Outcome, RawMessage, SourceKind, Statement};
 use consensus::{
     Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, PayloadAttestationMessage, ProposerSlashing,
-    SidecarKind, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SignedPayloadBid, SingleAttestation,
-    Slot, ValidatorIndex, sidecar_header,
+    SidecarKind, SignatureBytes, SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SignedInclusionList, SignedPayloadBid,
+    SingleAttestation, Slot, ValidatorIndex, sidecar_header,
 };
 
 /// A well-formed message.
@@ -94,6 +94,9 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
         }),
         MessageKind::PayloadBid => SignedPayloadBid::from_ssz(fork, preset, bytes)
             .map(|bid| Decoded::Statement(Statement::Bid { bid: bid.message, root: bid.root }, bid.signature)),
+        MessageKind::InclusionList => SignedInclusionList::from_ssz(fork, preset, bytes).map(|signed| {
+            Decoded::Statement(Statement::InclusionList { list: signed.message, root: signed.root }, signed.signature)
+        }),
     }
     .map_err(malformed)
 }
@@ -126,7 +129,8 @@ fn fork_by_slot(network: &Network, message: &RawMessage) -> Result<ForkName, Out
         MessageKind::BlobSidecar { .. }
         | MessageKind::DataColumnSidecar { .. }
         | MessageKind::PayloadAttestation
-        | MessageKind::PayloadBid => return Err(Outcome::UnknownFork),
+        | MessageKind::PayloadBid
+        | MessageKind::InclusionList => return Err(Outcome::UnknownFork),
     }
     .ok_or_else(|| Outcome::Malformed("too short to name its slot; ask its sender for all of it".into()))
 }

@@ -1,8 +1,8 @@
 //! What comes in and what comes out: messages as bytes with their origin, and the proven things made of them.
 
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, PayloadAttestationData, PayloadBid, ProposerSlashing, Root,
-    Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, InclusionList, PayloadAttestationData, PayloadBid,
+    ProposerSlashing, Root, Shuffling, SignatureBytes, SignedBlock, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
 
@@ -80,6 +80,8 @@ pub enum MessageKind {
     PayloadAttestation,
     /// `SignedExecutionPayloadBid`, Gloas.
     PayloadBid,
+    /// `SignedInclusionList`, Heze.
+    InclusionList,
 }
 
 impl MessageKind {
@@ -97,11 +99,12 @@ impl MessageKind {
             Self::DataColumnSidecar { .. } => "data_column_sidecar",
             Self::PayloadAttestation => "payload_attestation",
             Self::PayloadBid => "payload_bid",
+            Self::InclusionList => "inclusion_list",
         }
     }
 
     /// All labels, for metrics that exist before their first message.
-    pub const LABELS: [&str; 11] = [
+    pub const LABELS: [&str; 12] = [
         "block",
         "aggregate",
         "attestation",
@@ -113,6 +116,7 @@ impl MessageKind {
         "data_column_sidecar",
         "payload_attestation",
         "payload_bid",
+        "inclusion_list",
     ];
 }
 
@@ -182,6 +186,7 @@ pub struct Stated {
 pub enum Statement {
     PayloadVote { validator: ValidatorIndex, data: PayloadAttestationData, root: Root },
     Bid { bid: PayloadBid, root: Root },
+    InclusionList { list: InclusionList, root: Root },
 }
 
 impl Statement {
@@ -189,13 +194,14 @@ impl Statement {
         match self {
             Self::PayloadVote { data, .. } => data.slot,
             Self::Bid { bid, .. } => bid.slot,
+            Self::InclusionList { list, .. } => list.slot,
         }
     }
 
     /// What is signed, before the domain.
     pub fn root(&self) -> Root {
         match self {
-            Self::PayloadVote { root, .. } | Self::Bid { root, .. } => *root,
+            Self::PayloadVote { root, .. } | Self::Bid { root, .. } | Self::InclusionList { root, .. } => *root,
         }
     }
 }

@@ -30,6 +30,8 @@ const COLUMN_SIDECAR_PROPOSER: usize = 28;
 const PAYLOAD_VOTE_SLOT: usize = 40;
 /// In a `SignedExecutionPayloadBid`: offset 4, signature 96, four roots, fee recipient 20, gas limit 8, builder 8.
 const PAYLOAD_BID_SLOT: usize = 4 + 96 + 4 * 32 + 36;
+/// In a `SignedInclusionList`: offset 4, signature 96, slot 8.
+const INCLUSION_LIST_VALIDATOR: usize = 108;
 /// Roots of data kept at hand: a slot has a few, and floods are not to grow it.
 const MAX_ROOTS: usize = 4096;
 
@@ -122,7 +124,8 @@ impl Verifier {
             MessageKind::Attestation { .. }
             | MessageKind::AttestationByBits
             | MessageKind::PayloadAttestation
-            | MessageKind::PayloadBid => Triage::Ordinary,
+            | MessageKind::PayloadBid
+            | MessageKind::InclusionList => Triage::Ordinary,
         }
     }
 
@@ -157,6 +160,7 @@ pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
         MessageKind::PayloadAttestation => 0,
         // Signed by a builder, whose index counts elsewhere.
         MessageKind::PayloadBid => return None,
+        MessageKind::InclusionList => INCLUSION_LIST_VALIDATOR,
     };
     u64_at(&message.bytes, at)
 }
@@ -182,6 +186,7 @@ pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
         MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
         MessageKind::PayloadAttestation => PAYLOAD_VOTE_SLOT,
         MessageKind::PayloadBid => PAYLOAD_BID_SLOT,
+        MessageKind::InclusionList => INCLUSION_LIST_VALIDATOR - 8,
     };
     u64_at(&message.bytes, at).map(Slot::new)
 }
@@ -255,13 +260,22 @@ mod tests {
         assert_eq!(named(MessageKind::Block, &block), Some(9));
         let about = |kind, bytes: &[u8]| slot_claimed(&message(kind, bytes.to_vec())).map(Slot::as_u64);
         assert_eq!(about(MessageKind::Block, &block), Some(8));
+        // An inclusion list has slot and signer where a block has slot and proposer.
+        assert_eq!(named(MessageKind::InclusionList, &block), Some(9));
+        assert_eq!(about(MessageKind::InclusionList, &block), Some(8));
         let data = AttestationData { slot: Slot::new(6), ..AttestationData::default() };
         let side = IndexedAttestation { data, ..side(&[3]) };
         let slashing = AttesterSlashing { attestation_1: side.clone(), attestation_2: side }.to_ssz();
         assert_eq!(about(MessageKind::AttesterSlashing, &slashing), Some(6));
         assert_eq!(about(MessageKind::Header, &signed.to_ssz()), Some(0));
         // Nothing is read beyond the end, whatever the offsets say.
-        let kinds = [MessageKind::AttesterSlashing, MessageKind::Block, MessageKind::Header, MessageKind::Aggregate];
+        let kinds = [
+            MessageKind::AttesterSlashing,
+            MessageKind::Block,
+            MessageKind::Header,
+            MessageKind::Aggregate,
+            MessageKind::InclusionList,
+        ];
         for kind in kinds.into_iter().chain([MessageKind::BlobSidecar { index: 0 }, MessageKind::DataColumnSidecar { index: 0 }])
         {
             for length in [0, 7, 15] {

@@ -5,7 +5,7 @@
 //! 3. votes by bits: aggregates, attestations inside blocks, single votes before Electra, and those parked that the chain's news may help.
 //!    First those whose committees are certain; then the others, candidate by candidate.
 //!
-//! Then what no rule punishes (Gloas). Each in a file of its own beside this one.
+//! Then what no rule punishes (Gloas, Heze). Each in a file of its own beside this one.
 
 mod blocks;
 mod by_bits;

@@ -55,6 +55,7 @@ fn no_bytes_make_it_panic() {
         MessageKind::DataColumnSidecar { index: 1 },
         MessageKind::PayloadAttestation,
         MessageKind::PayloadBid,
+        MessageKind::InclusionList,
     ];
     for capture in captures() {
         let mut chain = capture.chain();

@@ -1,6 +1,6 @@
 //! All containers of one fork on one preset, made once and kept.
 
-use super::{TypeRef, container};
+use super::{Layout, TypeRef, container};
 use crate::{DecodeError, ForkName, Preset, PresetName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -98,11 +98,24 @@ impl Draft<'_> {
     }
 
     pub(super) fn add(&mut self, name: &'static str, fields: Vec<(&'static str, TypeRef)>) {
-        self.types.insert(name, container(name, fields, false));
+        self.types.insert(name, container(name, fields, Layout::Plain));
     }
 
     /// A container that EIP-7688 makes progressive from Gloas on.
     pub(super) fn add_stable(&mut self, name: &'static str, fields: Vec<(&'static str, TypeRef)>) {
-        self.types.insert(name, container(name, fields, self.since(ForkName::Gloas)));
+        self.add_stable_without(name, fields, &[]);
+    }
+
+    /// [`Draft::add_stable`] less the fields that this fork has removed: from Gloas on each leaves a gap where it stood.
+    pub(super) fn add_stable_without(
+        &mut self,
+        name: &'static str,
+        mut fields: Vec<(&'static str, TypeRef)>,
+        removed: &[&'static str],
+    ) {
+        let gaps: Vec<usize> = (0..fields.len()).filter(|position| removed.contains(&fields[*position].0)).collect();
+        fields.retain(|(field, _)| !removed.contains(field));
+        let layout = if self.since(ForkName::Gloas) { Layout::Progressive { gaps } } else { Layout::Plain };
+        self.types.insert(name, container(name, fields, layout));
     }
 }

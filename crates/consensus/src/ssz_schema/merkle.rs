@@ -11,7 +11,7 @@
 //! by zero; so a list may grow for ever and its early leaves keep their place.
 
 use super::view::bitlist_len;
-use super::{Kind, Type, View};
+use super::{Container, Kind, Layout, Type, View};
 use crate::Root;
 use ethereum_hashing::hash32_concat;
 use std::sync::LazyLock;
@@ -82,19 +82,27 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
             };
             mix_in(tree, view.len())
         }
-        Kind::Container(container) => {
-            let fields = 0..container.fields.len();
-            if container.progressive {
-                let mut tree = ProgressiveTree::new();
-                fields.for_each(|i| tree.push(root(&view.nth_field(container, i), hasher), hasher));
-                hash32_concat(&tree.finish(hasher), &active_fields(container.fields.len()))
-            } else {
+        Kind::Container(container) => match &container.layout {
+            Layout::Plain => {
                 let mut tree = Tree::new();
-                fields.for_each(|i| tree.push(root(&view.nth_field(container, i), hasher), hasher));
+                (0..container.fields.len()).for_each(|i| tree.push(root(&view.nth_field(container, i), hasher), hasher));
                 tree.finish(depth_of(container.fields.len() as u64), hasher)
             }
-        }
+            Layout::Progressive { gaps } => progressive_container(view, container, gaps, hasher),
+        },
     }
+}
+
+/// EIP-7495: a gap is a zero leaf, told from a field that is zero by the positions mixed in.
+fn progressive_container(view: &View<'_, '_>, container: &Container, gaps: &[usize], hasher: &mut Hasher) -> Node {
+    let width = container.fields.len() + gaps.len();
+    let mut tree = ProgressiveTree::new();
+    let mut fields = 0..container.fields.len();
+    for position in 0..width {
+        let field = if gaps.contains(&position) { None } else { fields.next() };
+        tree.push(field.map_or([0; 32], |i| root(&view.nth_field(container, i), hasher)), hasher);
+    }
+    hash32_concat(&tree.finish(hasher), &active_fields(width, gaps))
 }
 
 /// Leaves of `n` packed basic values.
@@ -140,10 +148,10 @@ fn mix_in(tree: Node, length: usize) -> Node {
     hash32_concat(&tree, &chunk(&(length as u64).to_le_bytes()))
 }
 
-/// The bits of `n` active fields; all containers in use have all of theirs.
-fn active_fields(n: usize) -> Node {
+/// A bit for each position that has a field.
+fn active_fields(width: usize, gaps: &[usize]) -> Node {
     let mut node = [0; 32];
-    for i in 0..n.min(256) {
+    for i in (0..width.min(256)).filter(|i| !gaps.contains(i)) {
         node[i / 8] |= 1 << (i % 8);
     }
     node

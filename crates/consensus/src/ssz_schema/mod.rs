@@ -1,8 +1,8 @@
 //! SSZ types as values: every container of every fork and preset, without a type parameter for any of them.
 //!
 //! # The problem
-//! One binary reads phase0 to Gloas on three presets and on configurations that change a preset (Medalla did). With types
-//! per preset that is 24 copies of about 60 containers, and a type parameter through everything above.
+//! One binary reads phase0 to Heze on three presets and on configurations that change a preset (Medalla did). With types
+//! per preset that is 27 copies of about 60 containers, and a type parameter through everything above.
 //!
 //! # The idea
 //! A [`Type`] is a small tree made at run time: `Catalogue::of(fork, preset)` builds all of them once and keeps them.
@@ -16,7 +16,7 @@
 //! 16 bytes behind it are a multiple of 8 and 16 / 8 is not over the list's limit.
 //!
 //! # Limits
-//! Checking is linear in the bytes given and allocates nothing; depth is that of the type. Lists of EIP-7916 (Gloas)
+//! Checking is linear in the bytes given and allocates nothing; depth is that of the type. Lists of EIP-7916 (Gloas on)
 //! have no limit of their own, the caller bounds the bytes. Hashing keeps one node per level (48 at most).
 //!
 //! Sources: consensus-specs `ssz/simple-serialize.md`; EIP-7495 and EIP-7916 for the progressive types, EIP-7688 for their use.
@@ -88,8 +88,19 @@ pub struct Container {
     fields: Vec<Field>,
     /// Length of the fixed part: fixed-size fields and offsets.
     head_len: usize,
-    /// EIP-7495: merkleized progressively, with the number of fields (all active) mixed in.
-    progressive: bool,
+    layout: Layout,
+}
+
+/// How a container's fields become the leaves of its tree.
+#[derive(Debug)]
+enum Layout {
+    /// One leaf each, in a tree as small as they allow.
+    Plain,
+    /// EIP-7495: a progressive tree, with the positions in use mixed in.
+    Progressive {
+        /// Positions whose field a later fork removed, ascending: the fields behind them keep their own.
+        gaps: Vec<usize>,
+    },
 }
 
 /// One field of a container.
@@ -214,7 +225,7 @@ fn list(element: TypeRef, limit: Option<u64>) -> TypeRef {
     make(Kind::List { element, limit }, None, false)
 }
 
-fn container(name: &'static str, fields: Vec<(&'static str, TypeRef)>, progressive: bool) -> TypeRef {
+fn container(name: &'static str, fields: Vec<(&'static str, TypeRef)>, layout: Layout) -> TypeRef {
     let mut start = 0;
     let mut placed = Vec::with_capacity(fields.len());
     for (name, ty) in fields {
@@ -224,6 +235,6 @@ fn container(name: &'static str, fields: Vec<(&'static str, TypeRef)>, progressi
     }
     let all_fixed = placed.iter().all(|field| field.ty.fixed_len.is_some());
     let unrestricted = all_fixed && placed.iter().all(|field| field.ty.unrestricted);
-    let kind = Kind::Container(Container { name, fields: placed, head_len: start, progressive });
+    let kind = Kind::Container(Container { name, fields: placed, head_len: start, layout });
     make(kind, all_fixed.then_some(start), unrestricted)
 }

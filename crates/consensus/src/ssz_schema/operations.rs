@@ -1,9 +1,12 @@
 //! Votes, slashings, payloads and blocks of every fork. Sources: consensus-specs `specs/*/beacon-chain.md`, `p2p-interface.md`,
 //! `validator.md`, and `presets/`.
+//!
+//! Heze is written as of consensus-specs a5ab894edd2c22494dfe46dc880946d636f5cdf7 (October 2026): EIP-7805's inclusion lists, named by
+//! their dependent root, with progressive lists as in Gloas, and EIP-8015, which removes the old deposits. It is not final.
 
 use super::catalogue::Draft;
 use super::*;
-use crate::ForkName::{Altair, Bellatrix, Capella, Deneb, Electra, Fulu, Gloas};
+use crate::ForkName::{Altair, Bellatrix, Capella, Deneb, Electra, Fulu, Gloas, Heze};
 use crate::{MAX_PROPOSER_SLASHINGS, MAX_VALIDATORS_PER_COMMITTEE};
 
 const MAX_DEPOSITS: u64 = 16;
@@ -39,6 +42,9 @@ pub(super) fn add(d: &mut Draft<'_>) {
     }
     if d.since(Gloas) {
         add_builder_messages(d);
+    }
+    if d.since(Heze) {
+        add_inclusion_list(d);
     }
     add_blocks(d);
     add_sidecars(d);
@@ -260,23 +266,24 @@ fn add_builder_messages(d: &mut Draft<'_>) {
     let bits = bitvector(d.preset.ptc_size);
     d.add_stable("PayloadAttestation", vec![("aggregation_bits", bits), ("data", data.clone()), ("signature", signature())]);
     d.add("PayloadAttestationMessage", vec![("validator_index", uint64()), ("data", data), ("signature", signature())]);
-    d.add_stable(
-        "ExecutionPayloadBid",
-        vec![
-            ("parent_block_hash", bytes32()),
-            ("parent_block_root", bytes32()),
-            ("block_hash", bytes32()),
-            ("prev_randao", bytes32()),
-            ("fee_recipient", bytes(20)),
-            ("gas_limit", uint64()),
-            ("builder_index", uint64()),
-            ("slot", uint64()),
-            ("value", uint64()),
-            ("execution_payment", uint64()),
-            ("blob_kzg_commitments", list(bytes(48), None)),
-            ("execution_requests_root", bytes32()),
-        ],
-    );
+    let mut bid = vec![
+        ("parent_block_hash", bytes32()),
+        ("parent_block_root", bytes32()),
+        ("block_hash", bytes32()),
+        ("prev_randao", bytes32()),
+        ("fee_recipient", bytes(20)),
+        ("gas_limit", uint64()),
+        ("builder_index", uint64()),
+        ("slot", uint64()),
+        ("value", uint64()),
+        ("execution_payment", uint64()),
+        ("blob_kzg_commitments", list(bytes(48), None)),
+        ("execution_requests_root", bytes32()),
+    ];
+    if d.since(Heze) {
+        bid.push(("inclusion_list_bits", bitvector(d.preset.inclusion_list_committee_size)));
+    }
+    d.add_stable("ExecutionPayloadBid", bid);
     let bid = d.get("ExecutionPayloadBid");
     signed(d, "SignedExecutionPayloadBid", bid);
     d.add_stable(
@@ -291,6 +298,17 @@ fn add_builder_messages(d: &mut Draft<'_>) {
     );
     let envelope = d.get("ExecutionPayloadEnvelope");
     signed(d, "SignedExecutionPayloadEnvelope", envelope);
+}
+
+/// EIP-7805. A plain container, of which the list is progressive.
+fn add_inclusion_list(d: &mut Draft<'_>) {
+    let transactions = list(byte_list(None), None);
+    d.add(
+        "InclusionList",
+        vec![("slot", uint64()), ("validator_index", uint64()), ("dependent_root", bytes32()), ("transactions", transactions)],
+    );
+    let inclusion_list = d.get("InclusionList");
+    signed(d, "SignedInclusionList", inclusion_list);
 }
 
 fn add_blocks(d: &mut Draft<'_>) {
@@ -327,7 +345,9 @@ fn add_blocks(d: &mut Draft<'_>) {
         body.push(("payload_attestations", list(d.get("PayloadAttestation"), None)));
         body.push(("parent_execution_requests", d.get("ExecutionRequests")));
     }
-    d.add_stable("BeaconBlockBody", body);
+    // EIP-8015.
+    let removed: &[&str] = if d.since(Heze) { &["eth1_data", "deposits"] } else { &[] };
+    d.add_stable_without("BeaconBlockBody", body, removed);
     d.add(
         "BeaconBlock",
         vec![

@@ -2,7 +2,7 @@
 
 use super::catalogue::Draft;
 use super::*;
-use crate::ForkName::{Altair, Bellatrix, Capella, Electra, Fulu, Gloas};
+use crate::ForkName::{Altair, Bellatrix, Capella, Electra, Fulu, Gloas, Heze};
 use crate::MIN_SEED_LOOKAHEAD;
 
 const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
@@ -49,7 +49,10 @@ pub(super) fn add(d: &mut Draft<'_>) {
     if d.since(Gloas) {
         builders(d, &mut fields);
     }
-    d.add_stable("BeaconState", fields);
+    // EIP-8015.
+    let removed: &[&str] =
+        if d.since(Heze) { &["eth1_data", "eth1_data_votes", "eth1_deposit_index", "deposit_requests_start_index"] } else { &[] };
+    d.add_stable_without("BeaconState", fields, removed);
 }
 
 fn add_parts(d: &mut Draft<'_>) {

@@ -2,19 +2,22 @@
 //!
 //! - a member of the payload-timeliness committee says two things about one slot (its vote counts once; two let it tell one half of the
 //!   network that the payload came and the other that it did not);
-//! - a builder bids twice for one slot on one parent (gossip passes on the first, so that different proposers may see different bids).
+//! - a builder bids twice for one slot on one parent (gossip passes on the first, so that different proposers may see different bids);
+//! - a member of the inclusion list committee (Heze) signs two lists for one slot (nodes pass on the first two, and then count neither).
 //!
-//! Both are proven by their signer's key before they come here. Told as findings without proof, once for each pair, with what
+//! All are proven by their signer's key before they come here. Told as findings without proof, once for each pair, with what
 //! was said. A validator's labels are on its finding; a builder has none and stands in the details.
 //!
 //! **False alarms considered.** The same message again, from other peers (equal roots: nothing); bids on different parents after a
 //! reorg (not compared); a message of a validator that does not sit in the committee (still two signatures of one key over one slot:
-//! told).
+//! told); two inclusion lists that name different dependent roots, which says that their signer was on two branches: nodes keep such lists
+//! apart and count both, and an honest validator has one head at a time and signs once a slot, but one whose beacon node changes under it
+//! might not. Told as `info`, with `same_branch` false, where other pairs are a `warning`.
 //!
 //! **Bounds.** Messages of [`KEPT_EPOCHS`] epochs, [`MAX_REMEMBERED`] of them, [`MAX_EACH`] for each signer and slot; past that they are
 //! not compared. After a restart earlier messages are not known.
 //!
-//! Not seen: what is only in a block's aggregates of payload votes; Heze's inclusion lists; messages of sync committees.
+//! Not seen: what is only in a block's aggregates of payload votes; messages of sync committees.
 
 use crate::monitor::{Batch, Detector, Oddity, Signal, View};
 use consensus::{BuilderIndex, Root, Slot, ValidatorIndex};
@@ -27,7 +30,7 @@ use verify::{Heard, Stated, Statement};
 pub const KIND: &str = "equivocation_not_slashable";
 /// How long a message is compared with later ones.
 const KEPT_EPOCHS: u64 = 2;
-/// All of a committee's 512 members and some bids in each of 64 slots.
+/// All of a committee's 512 members, 16 inclusion lists and some bids in each of 64 slots.
 const MAX_REMEMBERED: usize = 65_536;
 /// Different messages of one signer for one slot.
 const MAX_EACH: usize = 4;
@@ -51,6 +54,7 @@ enum Place {
     PayloadVote(ValidatorIndex),
     /// With the parent's payload and block.
     Bid(BuilderIndex, Root, Root),
+    InclusionList(ValidatorIndex),
 }
 
 #[derive(Default)]
@@ -99,6 +103,7 @@ fn place_of(statement: &Statement) -> Place {
     match statement {
         Statement::PayloadVote { validator, .. } => Place::PayloadVote(*validator),
         Statement::Bid { bid, .. } => Place::Bid(bid.builder_index, bid.parent_block_hash, bid.parent_block_root),
+        Statement::InclusionList { list, .. } => Place::InclusionList(list.validator_index),
     }
 }
 
@@ -106,6 +111,7 @@ fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity 
     let (what, validator, builder) = match earlier.0 {
         Statement::PayloadVote { validator, .. } => ("payload_attestation_message", Some(*validator), None),
         Statement::Bid { bid, .. } => ("execution_payload_bid", None, Some(bid.builder_index)),
+        Statement::InclusionList { list, .. } => ("inclusion_list", Some(list.validator_index), None),
     };
     let signer = validator.map(ValidatorIndex::as_u64).or(builder.map(BuilderIndex::as_u64)).unwrap_or_default();
     let mut roots = [earlier.0.root(), later.0.root()];
@@ -116,13 +122,17 @@ fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity 
         details.insert("builder_index".into(), json!(builder));
     }
     details.insert("messages".into(), Value::Array([earlier, later].map(|(statement, _)| told(statement)).to_vec()));
+    let same_branch = on_one_branch(earlier.0, later.0);
+    if let Some(same) = same_branch {
+        details.insert("same_branch".into(), same.into());
+    }
     details.insert("punished_by".into(), "no rule: it is told and cannot be slashed for".into());
     let mut sources: Vec<String> = [earlier.1, later.1].map(|heard| heard.source.label().to_owned()).to_vec();
     sources.dedup();
     Oddity {
         kind: KIND,
         key: format!("{what} {signer} {} {}", roots[0], roots[1]),
-        severity: Severity::Warning,
+        severity: if same_branch == Some(false) { Severity::Info } else { Severity::Warning },
         slot: earlier.0.slot(),
         validator,
         first_seen: earlier.1.at,
@@ -136,5 +146,21 @@ fn told(statement: &Statement) -> Value {
     match statement {
         Statement::PayloadVote { data, root, .. } => json!({"root": root, "data": data}),
         Statement::Bid { bid, root } => json!({"root": root, "bid": bid}),
+        Statement::InclusionList { list, root } => json!({
+            "root": root,
+            "dependent_root": list.dependent_root,
+            "transactions": list.n_transactions,
+            "transactions_bytes": list.transactions_bytes,
+        }),
+    }
+}
+
+/// Of two inclusion lists: whether nodes compare them. `None` for what does not say its branch, or is not compared across branches.
+fn on_one_branch(one: &Statement, other: &Statement) -> Option<bool> {
+    match (one, other) {
+        (Statement::InclusionList { list: one, .. }, Statement::InclusionList { list: other, .. }) => {
+            Some(one.dependent_root == other.dependent_root)
+        }
+        (Statement::PayloadVote { .. } | Statement::Bid { .. } | Statement::InclusionList { .. }, _) => None,
     }
 }

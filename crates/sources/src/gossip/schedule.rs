@@ -45,8 +45,9 @@ fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
         ForkName::Deneb => names.extend((0..BLOB_SUBNETS_DENEB).map(TopicName::BlobSidecar)),
         ForkName::Electra => names.extend((0..BLOB_SUBNETS_ELECTRA).map(TopicName::BlobSidecar)),
         ForkName::Fulu => names.extend(columns.iter().copied().map(TopicName::DataColumnSidecar)),
-        // Its sidecars carry no signed header.
+        // From Gloas on sidecars carry no signed header.
         ForkName::Gloas => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid]),
+        ForkName::Heze => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid, TopicName::InclusionList]),
     }
     names
 }
@@ -62,7 +63,7 @@ mod tests {
     use consensus::{BlobParameters, Fork, Preset, Root, Spec};
     use std::time::Duration;
 
-    /// Capella at 0, Deneb at 10, Electra at 20, Fulu at 30, a blob step at 40, Gloas at 50.
+    /// Capella at 0, Deneb at 10, Electra at 20, Fulu at 30, a blob step at 40, Gloas at 50, Heze at 70.
     fn network() -> Network {
         let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
         let forks = vec![
@@ -71,6 +72,7 @@ mod tests {
             fork(ForkName::Electra, 20),
             fork(ForkName::Fulu, 30),
             fork(ForkName::Gloas, 50),
+            fork(ForkName::Heze, 70),
         ];
         let spec = Spec {
             config_name: "test".into(),
@@ -101,7 +103,27 @@ mod tests {
         assert_eq!(count(39), (2, 144), "a blob step renames every topic");
         assert_eq!(count(42), (1, 72));
         assert_eq!(count(60), (1, 70));
-        assert_eq!(count(u64::MAX), (1, 70));
+        assert_eq!(count(69), (2, 70 + 71));
+        assert_eq!(count(71), (2, 70 + 71));
+        assert_eq!(count(72), (1, 71));
+        assert_eq!(count(u64::MAX), (1, 71));
+    }
+
+    #[test]
+    fn inclusion_lists_are_listened_to_from_heze_on_only() {
+        let network = network();
+        let (gloas, heze) = (network.fork_digest_at(Epoch::new(69)), network.fork_digest_at(Epoch::new(70)));
+        let lists = |epoch: u64| -> Vec<ForkDigest> {
+            let topics = topics_at(&network, Epoch::new(epoch), &[]);
+            topics.into_iter().filter(|topic| topic.name == TopicName::InclusionList).map(|topic| topic.digest).collect()
+        };
+        assert_ne!(gloas, heze);
+        assert_eq!((lists(68), lists(69), lists(71), lists(80)), (vec![], vec![heze], vec![heze], vec![heze]));
+        let topics = topics_at(&network, Epoch::new(80), &[3]);
+        for name in [TopicName::PayloadAttestation, TopicName::PayloadBid, TopicName::BeaconBlock, TopicName::Attestation(63)] {
+            assert!(topics.contains(&Topic { digest: heze, name }), "{name}");
+        }
+        assert!(!topics.iter().any(|topic| matches!(topic.name, TopicName::DataColumnSidecar(_))));
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Claim {
         let (kind, member) = match &statement {
             Statement::PayloadVote { validator, .. } => (DomainType::PtcAttester, *validator),
             Statement::Bid { bid, .. } => (DomainType::BeaconBuilder, builder_member(bid.builder_index)),
+            Statement::InclusionList { list, .. } => (DomainType::InclusionListCommittee, list.validator_index),
         };
         let domain = network.domain(kind, statement.slot().epoch(network.preset()));
         Self {
@@ -253,7 +254,7 @@ impl Claim {
     pub(super) fn builder(&self) -> Option<BuilderIndex> {
         match &self.subject {
             Subject::Statement(Statement::Bid { bid, .. }) => Some(bid.builder_index),
-            Subject::Statement(Statement::PayloadVote { .. })
+            Subject::Statement(Statement::PayloadVote { .. } | Statement::InclusionList { .. })
             | Subject::Vote { .. }
             | Subject::Proposal { .. }
             | Subject::Attribute => None,

@@ -1,7 +1,8 @@
 //! What is signed, must not be said twice, and is punished by no rule: votes of the payload-timeliness committee and builders' bids
-//! (Gloas). Proven like everything else, each by itself; whether two of them contradict each other is for others to say.
+//! (Gloas), inclusion lists (Heze). Proven like everything else, each by itself; whether two of them contradict each other is for others
+//! to say.
 //!
-//! Whether a voter sits in that committee is not known here, so nothing of this is passed on.
+//! Whether a signer sits in the committee that it speaks for is not known here, so nothing of this is passed on.
 
 use super::{Signers, Verifier};
 use crate::batch::{Claim, Judgement};
@@ -71,6 +72,7 @@ fn name_of(statement: &Statement) -> Root {
     let (kind, signer) = match statement {
         Statement::PayloadVote { validator, .. } => (0u8, validator.as_u64()),
         Statement::Bid { bid, .. } => (1, bid.builder_index.as_u64()),
+        Statement::InclusionList { list, .. } => (2, list.validator_index.as_u64()),
     };
     let mut preimage = vec![kind];
     preimage.extend_from_slice(&signer.to_le_bytes());

@@ -109,6 +109,7 @@ pub fn kind(name: &str) -> MessageKind {
         "attester_slashing" => MessageKind::AttesterSlashing,
         "proposer_slashing" => MessageKind::ProposerSlashing,
         "payload_attestation_message" => MessageKind::PayloadAttestation,
+        "inclusion_list" => MessageKind::InclusionList,
         _ => match number("beacon_attestation_") {
             Some(subnet) => MessageKind::Attestation { subnet },
             None => panic!("unexpected topic {name}"),
