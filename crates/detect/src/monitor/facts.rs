@@ -26,6 +26,7 @@ pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
 
 use super::Batch;
 use crate::client::{Clients, N_CLIENTS};
+use crate::detectors::blocks::BlocksConfig;
 use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
@@ -37,9 +38,6 @@ use voters::{SetKind, Voters};
 
 /// Epochs of slots kept.
 pub const KEPT_EPOCHS: u64 = 4;
-/// Votes that back a block, at least, and as a share of a slot's seats: one in so many.
-const BACKING_VOTES: u64 = 2;
-const BACKING_SHARE: u64 = 50;
 /// Distances into the future told apart in one slot.
 const MAX_AHEAD: usize = 32;
 /// Validators named of one distance.
@@ -53,6 +51,8 @@ pub const DISPARITY_NS: u64 = 500_000_000;
 #[derive(Debug)]
 pub struct Facts {
     network: Arc<Network>,
+    /// Votes that back a block, and the same as percent of a slot's seats: the greater counts.
+    backing: (u64, u64),
     slots: BTreeMap<Slot, SlotFacts>,
     arrivals: BTreeMap<Slot, Arrivals>,
     voted: Voters,
@@ -66,9 +66,10 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(network: Arc<Network>) -> Self {
+    pub(super) fn new(network: Arc<Network>, config: &BlocksConfig) -> Self {
         Self {
             network,
+            backing: (config.backing_votes, config.backing_percent),
             slots: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             voted: Voters::default(),
@@ -103,7 +104,8 @@ impl Facts {
         let votes = near().flat_map(|facts| &facts.tallies).filter(|tally| tally.head == block.root).map(|tally| tally.voters);
         let seats = near().map(|facts| facts.expected).max().unwrap_or(0);
         let is_child = |other: &BlockFact| other.parent == block.root && other.proposer != block.proposer;
-        votes.sum::<u64>() >= BACKING_VOTES.max(seats / BACKING_SHARE) || near().any(|facts| facts.blocks.iter().any(is_child))
+        let (least, percent) = self.backing;
+        votes.sum::<u64>() >= least.max(seats * percent / 100) || near().any(|facts| facts.blocks.iter().any(is_child))
     }
 
     /// What came in during a slot.
