@@ -101,6 +101,7 @@ mod tests {
     use verify::{Heard, SourceKind, UnixNs};
 
     const GENESIS: Root = Root::repeat_byte(9);
+    const HEARD: Heard = Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None };
 
     fn vote(epoch: u64, nth: u8) -> Arc<StoredVote> {
         let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
@@ -110,7 +111,7 @@ mod tests {
             data_root: data.root(),
             indices: vec![ValidatorIndex::new(5)],
             signature: SignatureBytes::ZERO,
-            heard: Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None },
+            heard: HEARD,
         })
     }
 
@@ -119,7 +120,7 @@ mod tests {
             validator: ValidatorIndex::new(validator),
             first: vote(epoch, 0),
             second: vote(epoch, nth),
-            arrivals: [UnixNs(0); 2],
+            arrivals: [HEARD.arrival(); 2],
         }
     }
 
@@ -157,7 +158,7 @@ mod tests {
             validator: ValidatorIndex::new(5),
             surrounding: vote(3, 1),
             surrounded: vote(2, 1),
-            arrivals: [UnixNs(0); 2],
+            arrivals: [HEARD.arrival(); 2],
         };
         assert!(quota.admits(&surround, &Preset::MINIMAL, &store).unwrap(), "another kind has room of its own");
         // Sixty are stored, of them one in another epoch: five more of this one, and those again that are there.

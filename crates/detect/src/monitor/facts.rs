@@ -268,11 +268,11 @@ impl Facts {
         let registry = chain.registry();
         let set = self.voted.of(epoch, kind);
         let mut first = Vec::with_capacity(vote.indices.len());
-        for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
+        for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
             // Who sits in a committee is active, however old our registry is.
             let is_active = vote.shuffling.is_some() || registry.record(*validator).is_some_and(|record| record.is_active(epoch));
             if is_active && set.insert(*validator, registry.len()) {
-                first.push((*validator, *at));
+                first.push((*validator, arrival.at));
             }
         }
         first

@@ -165,7 +165,7 @@ impl Stage {
         Vote {
             data,
             data_root: data.root(),
-            arrivals: vec![UnixNs(at); indices.len()],
+            arrivals: vec![heard(at).arrival(); indices.len()],
             indices,
             signature: SignatureBytes::ZERO,
             shuffling: None,
