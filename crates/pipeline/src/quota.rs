@@ -94,8 +94,8 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{AttestationData, Checkpoint, ForkName, PubkeyBytes, SignatureBytes};
-    use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+    use consensus::{AttestationData, Checkpoint, ForkName, SignatureBytes};
+    use evidence::{Evidence, EvidenceKind, Finding, Slashable};
     use index::StoredVote;
     use std::sync::Arc;
     use verify::{Heard, SourceKind, UnixNs};
@@ -127,18 +127,9 @@ mod tests {
     fn record(store: &Store, epoch: u64, nth: u8) {
         let facts = Slashable {
             genesis_validators_root: GENESIS,
-            offence: Offence::DoubleVote,
-            validator: ValidatorIndex::new(5),
-            pubkey: PubkeyBytes::ZERO,
-            labels: Vec::new(),
             roots: [vote(epoch, 0).data_root, vote(epoch, nth).data_root],
-            slot: consensus::Slot::new(0),
             epoch: Epoch::new(epoch),
-            seen: [Time::default(); 2],
-            recorded_at: Time::default(),
-            sources: Vec::new(),
-            fork: ForkName::Fulu,
-            punishable: Punishable::Yes,
+            ..Slashable::sample()
         };
         let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], serde_json::json!({}));
         store.record(vec![(Finding::slashable(facts, &evidence), Arc::new(evidence))], &[]).unwrap();
