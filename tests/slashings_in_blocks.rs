@@ -9,6 +9,23 @@ use serde_json::Value;
 use simulator::{Act, Deed, GroundTruth, Scenario, Who, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The capture without the states that come after its first.
+fn without_later_states(capture: &[u8]) -> Vec<u8> {
+    let (mut kept, mut rest, mut n_states) = (Vec::new(), capture, 0);
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(rest[2..6].try_into().expect("four bytes")) as usize;
+        let (entry, after) = rest.split_at(8 + length);
+        let is_state = entry[..2] == [2, 0];
+        n_states += usize::from(is_state);
+        if !is_state || n_states == 1 {
+            kept.extend(entry);
+        }
+        rest = after;
+    }
+    assert!(n_states > 1, "nothing to leave out");
+    kept
+}
+
 struct Played {
     truth: GroundTruth,
     findings: Vec<Value>,
@@ -16,10 +33,16 @@ struct Played {
 }
 
 fn play(scenario: &Scenario) -> Played {
+    play_changed(scenario, <[u8]>::to_vec)
+}
+
+fn play_changed(scenario: &Scenario, change: fn(&[u8]) -> Vec<u8>) -> Played {
     println!("seed {}", scenario.seed);
     let dir = tempfile::tempdir().expect("a fresh directory");
     let at = |name: &str| dir.path().join(name);
     let truth = write_capture(scenario, &at("x.e2s")).expect("played");
+    let capture = change(&std::fs::read(at("x.e2s")).expect("written"));
+    std::fs::write(at("x.e2s"), capture).expect("written");
     let findings = replay(&at("x.e2s"), &at("data"), &at("found.jsonl"));
     let mut again = slashwatch();
     again.arg("replay").arg(at("x.e2s")).arg("--incidents").arg(at("incidents.jsonl"));
@@ -89,6 +112,22 @@ fn a_slashing_of_what_was_never_heard_is_a_blind_spot() {
 fn who_offends_again_is_known_to_be_slashed() {
     let acts = vec![act(Deed::DoubleVote, &[5], 10), act(Deed::DoubleVote, &[5, 6], 34)];
     let played = play(&Scenario { acts, slots: 48, slashings_after: Some(2), ..Scenario::quiet(64) });
+    assert_eq!(punishable(&played), [("5", "already_slashed"), ("5", "yes"), ("6", "yes")]);
+}
+
+#[test]
+fn who_offends_again_is_known_to_be_slashed_by_blocks_alone() {
+    let again = |from| {
+        let acts = vec![act(Deed::DoubleVote, &[5], 10), act(Deed::DoubleVote, &[5, 6], from)];
+        let scenario = Scenario { acts, slots: 56, slashings_after: Some(2), ..Scenario::quiet(64) };
+        play_changed(&scenario, without_later_states)
+    };
+    assert_eq!(punishable(&again(42)), [("5", "already_slashed"), ("5", "yes"), ("6", "yes")]);
+    assert_eq!(punishable(&again(18)), [("5", "yes"), ("5", "yes"), ("6", "yes")], "the block may still be left");
+}
+
+/// What each finding says of it, with its validator.
+fn punishable(played: &Played) -> Vec<(&str, &str)> {
     let mut said: Vec<(&str, &str)> = played
         .findings
         .iter()
@@ -97,5 +136,5 @@ fn who_offends_again_is_known_to_be_slashed() {
         })
         .collect();
     said.sort();
-    assert_eq!(said, [("5", "already_slashed"), ("5", "yes"), ("6", "yes")]);
+    said
 }

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod history;
 mod inspect;
+mod progress;
 mod report;
 mod simulate;
 

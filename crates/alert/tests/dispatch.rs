@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::post;
-use consensus::{Epoch, ForkName, Root, Slot};
+use consensus::{Root, Slot};
 use evidence::{Anomaly, DeliveryId, DeliveryState, Finding, OutboxCounts, RouteName, Severity, Store, Time, anomaly_id};
 use hmac::{Hmac, Mac as _};
 use serde_json::Value;
@@ -103,17 +103,11 @@ fn routes(dir: &Path, address: SocketAddr, policy: Policy) -> Routes {
 fn finding(nth: u64, severity: Severity) -> Finding {
     Finding::anomaly(Anomaly {
         id: anomaly_id(NETWORK, "clock_skew", &nth.to_le_bytes()),
-        kind: "clock_skew",
         severity,
         slot: Slot::new(nth),
-        epoch: Epoch::new(0),
-        validator: None,
         first_seen: now(),
-        second_seen: None,
         recorded_at: now(),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        details: serde_json::Map::new(),
+        ..Anomaly::sample("clock_skew")
     })
 }
 

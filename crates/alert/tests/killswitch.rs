@@ -7,8 +7,8 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use consensus::{Epoch, ForkName, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{Anomaly, Finding, Severity, Subject, Time};
+use consensus::{PubkeyBytes, Root, ValidatorIndex};
+use evidence::{Anomaly, Finding, Subject, Time};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +18,6 @@ use tokio::sync::mpsc;
 
 fn finding() -> Finding {
     Finding::anomaly(Anomaly {
-        id: Root::repeat_byte(7),
-        kind: "dormant_key_signed",
-        severity: Severity::Critical,
-        slot: Slot::new(9),
-        epoch: Epoch::new(1),
         // Labels are the operator's, but a test may as well see that nothing here is ever a command.
         validator: Some(Subject {
             index: ValidatorIndex::new(5),
@@ -30,11 +25,8 @@ fn finding() -> Finding {
             labels: vec!["x=$(touch pwned); `touch pwned`".into()],
         }),
         first_seen: Time::from_unix_ns(1),
-        second_seen: None,
         recorded_at: Time::from_unix_ns(2),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        details: serde_json::Map::new(),
+        ..Anomaly::sample("dormant_key_signed")
     })
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use eventsource_stream::{Event, Eventsource as _};
-use evidence::{Incident, IncidentState};
+use evidence::{Count, Incident, IncidentState};
 use futures::{Stream, StreamExt as _};
 use reqwest::StatusCode;
 use std::pin::Pin;
@@ -170,10 +170,5 @@ async fn who_comes_back_is_told_of_incidents_that_changed_long_before_the_busies
 }
 
 fn wave() -> Incident {
-    serde_json::from_value(serde_json::json!({
-        "schema": 1, "id": consensus::Root::repeat_byte(7), "kind": "slashing_wave", "state": "open", "severity": "critical",
-        "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null, "validators": "3",
-        "details": {},
-    }))
-    .unwrap()
+    Incident { validators: Some(Count(3)), ..Incident::sample() }
 }

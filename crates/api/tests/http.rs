@@ -220,8 +220,8 @@ async fn a_port_in_use_is_told_by_name() {
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");
 }
 
-/// Metrics of the pipeline that the dashboard may use; the pipeline's own catalogue has them.
-const AGREED: [&str; 9] = [
+/// Metrics of the pipeline's catalogue that the dashboard shows.
+const AGREED: [&str; 12] = [
     "slashwatch_incidents_open",
     "slashwatch_messages_total",
     "slashwatch_findings_total",
@@ -231,6 +231,9 @@ const AGREED: [&str; 9] = [
     "slashwatch_outbox_pending",
     "slashwatch_head_slot",
     "slashwatch_clock_slot",
+    "slashwatch_submissions_total",
+    "slashwatch_submissions_waiting",
+    "slashwatch_submission_retries_total",
 ];
 
 #[test]
@@ -244,6 +247,11 @@ fn the_dashboard_uses_names_that_exist() {
     let used: std::collections::BTreeSet<&str> = words.filter(|word| word.starts_with("slashwatch_")).collect();
     for name in &used {
         assert!(known.contains(name), "{name} is on the dashboard and nowhere else");
+    }
+    let catalogue = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipeline/src/metrics.rs")).unwrap();
+    for name in AGREED {
+        let name = name.trim_end_matches("_bucket");
+        assert!(catalogue.contains(&format!("\"{name}\"")), "{name} is not in the pipeline's catalogue");
     }
     assert_eq!(used.len(), known.len(), "unused: {:?}", known.iter().filter(|name| !used.contains(*name)).collect::<Vec<_>>());
 }

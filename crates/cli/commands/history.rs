@@ -1,10 +1,10 @@
 //! `slashwatch export interchange` and `slashwatch audit`: EIP-3076 files, out and in.
 
+use super::progress;
 use crate::exit::FAILED;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
-use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::history::{Audit, AuditedKey, Coverage, Form, History, Walked};
+use pipeline::history::{Audit, AuditedKey, Coverage, Form, History};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -13,10 +13,10 @@ use std::path::Path;
 const NAMED: usize = 5;
 
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
-    let history = History::open(data_dir)?;
+    let history = open(data_dir)?;
     let validators = history.validators(validators)?;
-    let bar = progress_bar();
-    let file = history.export(&validators, form, &mut |walked| show(&bar, walked))?;
+    let bar = progress::bar("votes", "epochs");
+    let file = history.export(&validators, form, &mut |walked| progress::show(&bar, walked))?;
     bar.finish_and_clear();
     print_json(&file)?;
     let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
@@ -40,15 +40,22 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
 }
 
 pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
-    let history = History::open(data_dir)?;
-    let bar = progress_bar();
-    let report = history.audit(interchange, &mut |walked| show(&bar, walked))?;
+    let history = open(data_dir)?;
+    let bar = progress::bar("votes", "epochs");
+    let report = history.audit(interchange, &mut |walked| progress::show(&bar, walked))?;
     bar.finish_and_clear();
     match json {
         true => print_json(&report)?,
         false => print!("{}", text(&report)),
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
+}
+
+fn open(data_dir: &Path) -> anyhow::Result<History> {
+    let opening = progress::spinner("opening the vote index");
+    let history = History::open(data_dir)?;
+    opening.finish_and_clear();
+    Ok(history)
 }
 
 fn text(report: &Audit) -> String {
@@ -153,14 +160,4 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;
     Ok(out.flush()?)
-}
-
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("history {bar:40} {percent} % eta {eta}").expect("a constant template");
-    ProgressBar::new(0).with_style(style)
-}
-
-fn show(bar: &ProgressBar, walked: Walked) {
-    bar.set_length(walked.total);
-    bar.set_position(walked.done);
 }

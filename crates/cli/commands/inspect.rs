@@ -1,5 +1,6 @@
 //! `slashwatch inspect`: JSON on stdout, so that it can be read by people and by `jq`.
 
+use super::progress;
 use crate::exit::{FAILED, Usage};
 use consensus::{Root, ValidatorIndex};
 use pipeline::inspect::Inspection;
@@ -17,7 +18,9 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
         ["finding", id] | [id] if id.starts_with("0x") => Wanted::Finding(parse(id, "a finding's id: 0x and 64 hex digits")?),
         _ => return Err(Usage(format!("cannot inspect {:?}: say `validator N` or `finding ID`", what.join(" "))).into()),
     };
+    let opening = progress::spinner("opening the data directory");
     let inspection = Inspection::open(data_dir)?;
+    opening.finish_and_clear();
     let shown = match wanted {
         Wanted::Overview => overview(&inspection)?,
         Wanted::Validator(index) => validator(&inspection, index)?,
@@ -53,9 +56,13 @@ fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, Usage> {
 fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
     let network = &inspection.network;
     let mut by_kind = std::collections::BTreeMap::<String, u64>::new();
+    let bar = progress::bar("findings", "findings");
+    bar.set_length(inspection.store().count());
     for row in inspection.store().all_findings() {
         *by_kind.entry(row?.1.kind).or_default() += 1;
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(json!({
         "network": network.spec.config_name,
         "genesis_validators_root": network.genesis_validators_root,
@@ -71,8 +78,12 @@ fn validator(inspection: &Inspection, index: ValidatorIndex) -> anyhow::Result<s
     let Some(store) = inspection.index() else {
         anyhow::bail!("there is no vote index in this data directory: start the watcher or `replay` captures to make one anew");
     };
-    let votes = store.votes_of(index)?;
-    let proposals = store.proposals_of(index)?;
+    let bar = progress::bar("votes", "epochs");
+    let votes = store.votes_of(index, &mut |walked| progress::show(&bar, walked))?;
+    bar.finish_and_clear();
+    let bar = progress::bar("blocks", "epochs");
+    let proposals = store.proposals_of(index, &mut |walked| progress::show(&bar, walked))?;
+    bar.finish_and_clear();
     Ok(json!({
         "validator": index,
         "offender": votes.offender,

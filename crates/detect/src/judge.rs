@@ -11,7 +11,7 @@ use index::{Conflict, StoredProposal, StoredVote};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
-use verify::{SlashingBody, SlashingOp, SourceKind, UnixNs};
+use verify::{Arrival, SlashingBody, SlashingOp};
 
 /// A proven offence: what is told, and what proves it.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
             let (one, two) = (stored(&slashing.attestation_1), stored(&slashing.attestation_2));
             let Some(offence) = offence_of(&one.data, &two.data) else { return Ok(Vec::new()) };
             let both = one.indices.iter().filter(|index| two.indices.binary_search(index).is_ok());
-            both.map(|index| judge_votes(offence, *index, &one, &two, [heard.at; 2], chain, &mut proofs)).collect()
+            both.map(|index| judge_votes(offence, *index, &one, &two, [heard.arrival(); 2], chain, &mut proofs)).collect()
         }
         SlashingBody::Proposer(slashing) => {
             let stored = |side: &SignedBeaconBlockHeader| StoredProposal {
@@ -132,13 +132,13 @@ fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offe
     }
 }
 
-/// `seen`: arrival of this validator's two messages, in any order.
+/// `arrivals`: of this validator's two messages, in any order.
 fn judge_votes(
     offence: Offence,
     validator: ValidatorIndex,
     one: &StoredVote,
     two: &StoredVote,
-    seen: [UnixNs; 2],
+    arrivals: [Arrival; 2],
     chain: &Chain,
     proofs: &mut Proofs,
 ) -> Result<Judged, Unproven> {
@@ -157,8 +157,8 @@ fn judge_votes(
     let slashing = AttesterSlashing { attestation_1: indexed(one), attestation_2: indexed(two) };
     let evidence = proofs.attester(fork, slashing, chain)?;
     let epochs = [one.data.target.epoch, two.data.target.epoch];
-    let sources = [one.heard.source, two.heard.source];
-    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots: [one.data_root, two.data_root], seen, sources };
+    let roots = [one.data_root, two.data_root];
+    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots, arrivals };
     Ok(finding.judged(chain, evidence))
 }
 
@@ -187,8 +187,7 @@ fn judge_proposals(
         fork,
         epochs: [epoch, epoch],
         roots: [one.root, two.root],
-        seen: [one.heard.at, two.heard.at],
-        sources: [one.heard.source, two.heard.source],
+        arrivals: [one.heard.arrival(), two.heard.arrival()],
     };
     Ok(finding.judged(chain, evidence))
 }
@@ -250,9 +249,8 @@ struct Subject {
     fork: ForkName,
     epochs: [Epoch; 2],
     roots: [Root; 2],
-    /// Arrival of its two messages, in any order.
-    seen: [UnixNs; 2],
-    sources: [SourceKind; 2],
+    /// Of its two messages, in any order.
+    arrivals: [Arrival; 2],
 }
 
 impl Subject {
@@ -266,10 +264,10 @@ impl Subject {
             roots: self.roots,
             slot: self.slot,
             epoch: self.epoch,
-            seen: self.seen.map(|at| Time::from_unix_ns(at.0)),
+            seen: self.arrivals.map(|arrival| Time::from_unix_ns(arrival.at.0)),
             // Stamped by whoever writes it down: nothing here reads a clock.
             recorded_at: Time::default(),
-            sources: self.sources.iter().map(|source| source.label().to_owned()).collect(),
+            sources: self.arrivals.iter().map(|arrival| arrival.source.label().to_owned()).collect(),
             fork: self.fork,
             punishable: punishable(chain, self.validator, self.epochs),
         };

@@ -202,7 +202,7 @@ pub struct Monitor {
 impl Monitor {
     pub fn new(config: &DetectConfig, network: &Arc<Network>) -> Self {
         Self {
-            facts: Facts::new(network.clone()),
+            facts: Facts::new(network.clone(), &config.blocks),
             detectors: detectors::all(config),
             book: IncidentBook::new(network.clone()),
             next: None,

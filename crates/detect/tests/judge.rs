@@ -15,7 +15,7 @@ use index::{Conflict, StoredProposal, StoredVote};
 use simulator::Scenario;
 use simulator::keys::Keyring;
 use std::sync::Arc;
-use verify::{Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
+use verify::{Arrival, Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
 
 struct Court {
     chain: Chain,
@@ -75,7 +75,7 @@ fn slashing_of(one: &StoredVote, two: &StoredVote) -> AttesterSlashing {
 }
 
 fn double_vote(validator: u64, first: &Arc<StoredVote>, second: &Arc<StoredVote>) -> Conflict {
-    let arrivals = [first.heard.at, second.heard.at];
+    let arrivals = [first.heard.arrival(), second.heard.arrival()];
     Conflict::DoubleVote { validator: ValidatorIndex::new(validator), first: first.clone(), second: second.clone(), arrivals }
 }
 
@@ -84,7 +84,7 @@ fn surround(validator: u64, surrounding: &Arc<StoredVote>, surrounded: &Arc<Stor
         validator: ValidatorIndex::new(validator),
         surrounding: surrounding.clone(),
         surrounded: surrounded.clone(),
-        arrivals: [surrounding.heard.at, surrounded.heard.at],
+        arrivals: [surrounding.heard.arrival(), surrounded.heard.arrival()],
     }
 }
 
@@ -102,15 +102,18 @@ fn a_double_vote_is_the_same_finding_in_either_order() {
 }
 
 #[test]
-fn a_findings_times_are_those_of_the_validators_own_messages() {
+fn a_findings_times_and_sources_are_those_of_the_validators_own_messages() {
     let court = Court::new();
     let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 10), court.vote(0, 1, 2, &[5, 9], 20));
     let Conflict::DoubleVote { validator, first, second, .. } = double_vote(5, &a, &b) else { unreachable!() };
-    for arrivals in [[400, 300], [300, 400]] {
+    let arrival = |at, source| Arrival { at: UnixNs(at), source };
+    let (block, api) = (arrival(400, SourceKind::Block), arrival(300, SourceKind::Api));
+    for arrivals in [[block, api], [api, block]] {
         let (first, second) = (first.clone(), second.clone());
-        let conflict = Conflict::DoubleVote { validator, first, second, arrivals: arrivals.map(UnixNs) };
+        let conflict = Conflict::DoubleVote { validator, first, second, arrivals };
         let finding = court.judge(&conflict).unwrap().finding;
         assert_eq!((finding.first_seen.as_unix_ns(), finding.second_seen.map(|at| at.as_unix_ns())), (300, Some(400)));
+        assert_eq!(finding.sources, ["api", "block"], "the sums they were proven in came by gossip");
     }
 }
 

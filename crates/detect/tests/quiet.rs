@@ -113,7 +113,7 @@ impl Days {
             verified.votes.push(Signed::for_tests(Vote {
                 data,
                 data_root: data.root(),
-                arrivals: vec![UnixNs(at); indices.len()],
+                arrivals: vec![stage::heard(at).arrival(); indices.len()],
                 indices,
                 signature: SignatureBytes::ZERO,
                 shuffling: Some(shuffling.clone()),

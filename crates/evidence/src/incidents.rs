@@ -123,12 +123,7 @@ mod tests {
     use crate::IncidentState;
 
     fn incident(byte: u8, state: IncidentState) -> Incident {
-        let value = serde_json::json!({
-            "schema": 1, "id": Root::repeat_byte(byte), "kind": "head_split", "state": state, "severity": "warning",
-            "first_slot": "7", "last_slot": "9", "opened_at": "2026-01-01T00:00:00.000000000Z", "closed_at": null,
-            "validators": null, "details": {},
-        });
-        serde_json::from_value(value).unwrap()
+        Incident { id: Root::repeat_byte(byte), state, ..Incident::sample() }
     }
 
     #[test]

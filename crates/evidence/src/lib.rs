@@ -28,6 +28,8 @@ mod notify;
 mod open;
 pub mod outbox;
 pub mod proof;
+#[cfg(any(test, feature = "test-support"))]
+mod samples;
 pub mod store;
 pub mod submission;
 mod time;

@@ -1,14 +1,16 @@
-//! When each validator's own vote arrived: the two times of a finding.
+//! When and how each validator's own vote arrived: the two times and the sources of a finding.
 //!
-//! A sum has one time, that of the earliest message in it, and that may be seconds before another member's message. So the arrival
-//! of each validator's vote is held in memory, 8 bytes each, for as many target epochs as fit in [`MAX_BYTES`]: six of a million
+//! A sum has one time and one source, those of the earliest message in it, and that may be seconds before another member's message. So
+//! the arrival of each validator's vote is held in memory, 8 bytes each, for as many target epochs as fit in [`MAX_BYTES`]: six of a million
 //! validators, two if they are spread over a registry of 2.5 million, thousands of a test network. The epochs that were used last stay.
 //!
 //! Nothing of it is written: a million of them would be thirty times an epoch's proofs. After a start, and for epochs that had to make
-//! room, a finding has the time of the sum that proves the vote, which is earlier than the vote's own or equal to it.
+//! room, a finding has the time of the sum that proves the vote, which is earlier than the vote's own or equal to it, and its source.
 
 use crate::heads::NONE;
+use crate::stage::source_number;
 use std::collections::HashMap;
+use verify::{Arrival, SourceKind, UnixNs};
 
 /// For votes in their validator's chain.
 const MAX_BYTES: usize = 48 << 20;
@@ -16,12 +18,39 @@ const MAX_BYTES: usize = 48 << 20;
 const MAX_OUTSIDE: usize = 1 << 16;
 /// Validators per page; small, so that a single vote for some far epoch costs little.
 const PAGE: usize = 512;
-/// Nobody voted, or at the very beginning of time, which no sum is earlier than.
-const UNKNOWN: u64 = 0;
 
-type Page = Box<[u64; PAGE]>;
+/// An [`Arrival`] in eight bytes: nanoseconds since the Unix epoch, then two bits for the source. So the lesser one is the earlier, and
+/// what arrives past the year 2116 is not held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Packed(u64);
 
-/// Arrivals for one target epoch, nanoseconds since the Unix epoch. In a chain there is one vote for it.
+impl Packed {
+    /// Nobody voted, or at the very beginning of time, which no sum is earlier than.
+    const UNKNOWN: Self = Self(0);
+
+    #[inline]
+    fn of(arrival: Arrival) -> Self {
+        if arrival.at.0 >> 62 == 0 { Self(arrival.at.0 << 2 | u64::from(source_number(arrival.source))) } else { Self::UNKNOWN }
+    }
+
+    fn get(self) -> Option<Arrival> {
+        let source = SourceKind::ALL[(self.0 & 3) as usize];
+        (self != Self::UNKNOWN).then_some(Arrival { at: UnixNs(self.0 >> 2), source })
+    }
+
+    /// Of both.
+    #[inline]
+    fn earlier(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::UNKNOWN, known) | (known, Self::UNKNOWN) => known,
+            _ => self.min(other),
+        }
+    }
+}
+
+type Page = Box<[Packed; PAGE]>;
+
+/// Arrivals for one target epoch. In a chain there is one vote for it.
 #[derive(Default)]
 struct EpochArrivals {
     pages: Vec<Option<Page>>,
@@ -32,20 +61,18 @@ struct EpochArrivals {
 impl EpochArrivals {
     /// The earlier one counts.
     #[inline]
-    fn hear(&mut self, validator: u32, at_ns: u64) {
+    fn hear(&mut self, validator: u32, arrival: Packed) {
         let number = validator as usize / PAGE;
         if number >= self.pages.len() {
             self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<Page>>();
             self.pages.resize_with(number + 1, || None);
         }
         let page = self.pages[number].get_or_insert_with(|| {
-            self.n_bytes += size_of::<[u64; PAGE]>();
-            Box::new([UNKNOWN; PAGE])
+            self.n_bytes += size_of::<[Packed; PAGE]>();
+            Box::new([Packed::UNKNOWN; PAGE])
         });
         let known = &mut page[validator as usize % PAGE];
-        if *known == UNKNOWN || at_ns < *known {
-            *known = at_ns;
-        }
+        *known = known.earlier(arrival);
     }
 }
 
@@ -56,14 +83,14 @@ type Outside = (u32, u32);
 pub(crate) struct Arrivals {
     by_epoch: HashMap<u32, EpochArrivals>,
     /// Those noted since the first was full, and those before them.
-    outside: [HashMap<Outside, u64>; 2],
+    outside: [HashMap<Outside, Packed>; 2],
     n_bytes: usize,
     clock: u64,
 }
 
 impl Arrivals {
     /// Messages with votes of the chain for one target: whichever came first counts. Makes room for itself.
-    pub fn hear(&mut self, target: u32, votes: impl Iterator<Item = (u32, u64)>) {
+    pub fn hear(&mut self, target: u32, votes: impl Iterator<Item = (u32, Arrival)>) {
         let mut votes = votes.peekable();
         if votes.peek().is_none() {
             return;
@@ -72,7 +99,7 @@ impl Arrivals {
         let epoch = self.by_epoch.entry(target).or_default();
         epoch.used = self.clock;
         let before = epoch.n_bytes;
-        votes.for_each(|(validator, at_ns)| epoch.hear(validator, at_ns));
+        votes.for_each(|(validator, arrival)| epoch.hear(validator, Packed::of(arrival)));
         self.n_bytes += epoch.n_bytes - before;
         while self.n_bytes > MAX_BYTES && self.by_epoch.len() > 1 {
             let oldest = self.by_epoch.iter().min_by_key(|(_, epoch)| epoch.used).map(|(target, _)| *target);
@@ -82,8 +109,9 @@ impl Arrivals {
     }
 
     /// The same for a vote outside its validator's chain.
-    pub fn hear_outside(&mut self, validator: u32, handle: u32, at_ns: u64) {
-        let earlier = self.of_outside(validator, handle).map_or(at_ns, |known| known.min(at_ns));
+    pub fn hear_outside(&mut self, validator: u32, handle: u32, arrival: Arrival) {
+        let known = self.outside(validator, handle).unwrap_or(Packed::UNKNOWN);
+        let earlier = known.earlier(Packed::of(arrival));
         if self.outside[0].len() >= MAX_OUTSIDE {
             self.outside[1] = std::mem::take(&mut self.outside[0]);
         }
@@ -91,13 +119,17 @@ impl Arrivals {
     }
 
     /// Of the one vote of its chain with this target.
-    pub fn of_chain(&self, validator: u32, target: u64) -> Option<u64> {
+    pub fn of_chain(&self, validator: u32, target: u64) -> Option<Arrival> {
         let target = u32::try_from(target).ok().filter(|target| *target < NONE)?;
         let page = self.by_epoch.get(&target)?.pages.get(validator as usize / PAGE)?.as_ref()?;
-        Some(page[validator as usize % PAGE]).filter(|at_ns| *at_ns != UNKNOWN)
+        page[validator as usize % PAGE].get()
     }
 
-    pub fn of_outside(&self, validator: u32, handle: u32) -> Option<u64> {
+    pub fn of_outside(&self, validator: u32, handle: u32) -> Option<Arrival> {
+        self.outside(validator, handle)?.get()
+    }
+
+    fn outside(&self, validator: u32, handle: u32) -> Option<Packed> {
         self.outside.iter().find_map(|some| some.get(&(validator, handle)).copied())
     }
 
@@ -112,16 +144,36 @@ impl Arrivals {
 mod tests {
     use super::*;
 
+    fn at(ns: u64) -> Arrival {
+        Arrival { at: UnixNs(ns), source: SourceKind::Gossip }
+    }
+
+    #[test]
+    fn eight_bytes_hold_time_and_source() {
+        for source in SourceKind::ALL {
+            for ns in [1, 1_700_000_000_123_456_789, (1 << 62) - 1] {
+                let arrival = Arrival { at: UnixNs(ns), source };
+                assert_eq!(Packed::of(arrival).get(), Some(arrival));
+            }
+            assert_eq!(Packed::of(Arrival { at: UnixNs(1 << 62), source }).get(), None, "past 2116");
+        }
+        let (block, gossip) = (Arrival { at: UnixNs(5), source: SourceKind::Block }, at(6));
+        assert_eq!(Packed::of(gossip).earlier(Packed::of(block)).get(), Some(block), "time goes before source");
+        assert_eq!(Packed::UNKNOWN.earlier(Packed::of(gossip)).get(), Some(gossip));
+        assert_eq!(Packed::of(gossip).earlier(Packed::UNKNOWN).get(), Some(gossip));
+    }
+
     #[test]
     fn the_earliest_message_counts() {
         let mut arrivals = Arrivals::default();
-        arrivals.hear(7, [(3, 50), (70_000, 20)].into_iter());
-        arrivals.hear(7, [(3, 40), (70_000, 30)].into_iter());
-        assert_eq!((arrivals.of_chain(3, 7), arrivals.of_chain(70_000, 7)), (Some(40), Some(20)));
+        arrivals.hear(7, [(3, at(50)), (70_000, at(20))].into_iter());
+        arrivals.hear(7, [(3, at(40)), (70_000, at(30))].into_iter());
+        assert_eq!((arrivals.of_chain(3, 7), arrivals.of_chain(70_000, 7)), (Some(at(40)), Some(at(20))));
         assert_eq!((arrivals.of_chain(4, 7), arrivals.of_chain(3, 8), arrivals.of_chain(3, u64::MAX)), (None, None, None));
-        arrivals.hear_outside(3, 9, 50);
-        arrivals.hear_outside(3, 9, 60);
-        assert_eq!((arrivals.of_outside(3, 9), arrivals.of_outside(3, 8), arrivals.of_chain(3, 7)), (Some(50), None, Some(40)));
+        arrivals.hear_outside(3, 9, at(50));
+        arrivals.hear_outside(3, 9, at(60));
+        let outside = (arrivals.of_outside(3, 9), arrivals.of_outside(3, 8));
+        assert_eq!((outside, arrivals.of_chain(3, 7)), ((Some(at(50)), None), Some(at(40))));
         arrivals.forget(8);
         assert_eq!(arrivals.of_chain(3, 7), None);
     }
@@ -129,24 +181,24 @@ mod tests {
     #[test]
     fn what_was_used_last_stays_and_all_is_bounded() {
         let mut arrivals = Arrivals::default();
-        let everybody = || (0..1_000_000).map(|validator| (validator, 1));
+        let everybody = || (0..1_000_000).map(|validator| (validator, at(1)));
         for target in 0..8 {
             arrivals.hear(target, everybody());
-            arrivals.hear(0, [(1, 1)].into_iter());
+            arrivals.hear(0, [(1, at(1))].into_iter());
             assert!(arrivals.n_bytes <= MAX_BYTES);
         }
         let known: Vec<u64> = (0..8).filter(|target| arrivals.of_chain(1, *target).is_some()).collect();
         assert_eq!(known, [0, 3, 4, 5, 6, 7], "the oldest in use, and the newest");
         // One voter for many far epochs.
         for target in 100..100_000 {
-            arrivals.hear(target, [(2_400_000, 1)].into_iter());
+            arrivals.hear(target, [(2_400_000, at(1))].into_iter());
         }
         assert!(arrivals.n_bytes <= MAX_BYTES);
         let n_epochs = arrivals.by_epoch.len();
         arrivals.hear(1 << 30, std::iter::empty());
         assert_eq!(arrivals.by_epoch.len(), n_epochs, "nobody's votes take no room");
         for handle in 0..4 * MAX_OUTSIDE as u32 {
-            arrivals.hear_outside(1, handle, 1);
+            arrivals.hear_outside(1, handle, at(1));
         }
         assert!(arrivals.outside.iter().map(HashMap::len).sum::<usize>() <= 2 * MAX_OUTSIDE);
     }

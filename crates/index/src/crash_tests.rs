@@ -84,14 +84,15 @@ fn single(target: u64, source: u64, slot: u64, head: u8, validator: u32, shuffli
     };
     // Any point but infinity does: what is tested here is who is named.
     let bytes = *POINT;
+    let heard = Heard { at: UnixNs(1), source: SourceKind::Gossip, peer: None };
     Signed::for_tests(Vote {
         data,
         data_root: data.root(),
         indices: vec![ValidatorIndex::new(u64::from(validator))],
-        arrivals: vec![UnixNs(1)],
+        arrivals: vec![heard.arrival()],
         signature: SignatureBytes::from(bytes),
         shuffling: shuffling.cloned(),
-        heard: Heard { at: UnixNs(1), source: SourceKind::Gossip, peer: None },
+        heard,
     })
 }
 

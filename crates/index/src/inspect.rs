@@ -2,7 +2,7 @@
 
 use crate::heads::NONE;
 use crate::shelf::Shelf;
-use crate::{Index, IndexError, StoredProposal};
+use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
 
@@ -86,10 +86,32 @@ pub struct VotesOf {
     pub offender: bool,
 }
 
+/// Proposals between two calls of who is told how far a walk is.
+const TELL_EVERY: u64 = 1024;
+
+/// The epochs of a walk through history, to tell how far it is.
+struct Span {
+    first: u64,
+    n_epochs: u64,
+}
+
+impl Span {
+    /// What comes before and after the span's epochs counts as its beginning and its end.
+    fn walked_to(&self, end: u64) -> Walked {
+        Walked { done: end.saturating_sub(self.first).min(self.n_epochs), total: self.n_epochs }
+    }
+}
+
 impl Index {
     /// Every stored vote of a validator, of those for a far future the 256 that are listed. Takes some 20 microseconds per epoch
     /// in which it voted.
     pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
+        self.votes_of_telling(validator, &mut |_| {})
+    }
+
+    /// As [`Self::votes_of`]; `tell` hears every few epochs how far it is, and at the end that it is there.
+    pub fn votes_of_telling(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
+        let span = self.span()?;
         let Ok(validator) = u32::try_from(validator.as_u64()) else { return Ok(VotesOf::default()) };
         let list = if self.heads.get(validator).has_exceptions() {
             self.offenders.read(&self.db, validator)?
@@ -105,7 +127,9 @@ impl Index {
                 }
             }
             from = end;
+            tell(span.walked_to(u64::from(end)));
         }
+        tell(span.walked_to(u64::MAX));
         let listed: HashSet<Root> = all.votes.iter().filter(|vote| vote.outside_chain).map(|vote| vote.data_root).collect();
         let mut far = list.votes.clone();
         far.sort_by_key(|vote| vote.handle);
@@ -128,17 +152,28 @@ impl Index {
 
     /// Every stored proposal of a validator, by slot: reads the proposals of the whole history.
     pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
-        self.proposals_where(|proposer| proposer == validator)
+        self.proposals_where(|proposer| proposer == validator, &mut |_| {})
     }
 
-    /// Every stored proposal of the wanted validators, by slot: reads the proposals of the whole history once.
-    pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
-        let mut found = Vec::new();
+    /// Every stored proposal of the wanted validators, by slot: reads the proposals of the whole history once. `tell` hears now and then
+    /// how far it is, and at the end that it is there.
+    pub fn proposals_where(
+        &self,
+        wanted: impl Fn(ValidatorIndex) -> bool,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<KnownProposal>, IndexError> {
+        let span = self.span()?;
+        let (mut found, mut n_read) = (Vec::new(), 0u64);
         self.proposals_between(Slot::new(0), Slot::MAX, |proposal| {
+            n_read += 1;
+            if n_read.is_multiple_of(TELL_EVERY) {
+                tell(span.walked_to(proposal.header.slot.as_u64() / self.shape.slots_per_epoch));
+            }
             if wanted(proposal.header.proposer_index) {
                 found.push(proposal);
             }
         })?;
+        tell(span.walked_to(u64::MAX));
         found.sort_by_key(|proposal| (proposal.header.slot, proposal.root));
         Ok(found)
     }
@@ -150,6 +185,14 @@ impl Index {
         let first = shelf.first_epoch_from(0)?.filter(|first| *first < u64::from(NONE));
         let last = shelf.last_epoch_before(NONE)?;
         Ok(first.zip(last).map(|(first, last)| (Epoch::new(first), Epoch::new(u64::from(last)))))
+    }
+
+    /// From the first epoch with votes to the last that is no far future.
+    fn span(&self) -> Result<Span, IndexError> {
+        let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
+        let first = shelf.first_epoch_from(0)?.unwrap_or(0);
+        let last = shelf.last_epoch_before(self.reach.saturating_add(1).min(NONE))?.map_or(0, u64::from);
+        Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })
     }
 
     pub fn stats(&self) -> Stats {

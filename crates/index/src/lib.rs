@@ -30,7 +30,7 @@
 //! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`allowance`] | how much is taken of what a validator may sign without end |
-//! | [`arrivals`] | when each validator's own vote came, in memory only |
+//! | [`arrivals`] | when and how each validator's own vote came, in memory only |
 //! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
 //! | [`inspect`], [`several`], [`view`] | reading, also beside the owner |
 //!
@@ -90,7 +90,7 @@ pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
-use verify::{Heard, UnixNs};
+use verify::{Arrival, Heard};
 
 /// Two messages of one validator that contradict each other, with proof of both.
 ///
@@ -100,9 +100,9 @@ use verify::{Heard, UnixNs};
 #[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]
 pub enum Conflict {
     /// Different data for one target epoch. `first` was stored before.
-    DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [UnixNs; 2] },
+    DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [Arrival; 2] },
     /// One vote's source and target enclose the other's.
-    Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [UnixNs; 2] },
+    Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [Arrival; 2] },
     /// Different headers for one slot. `first` was stored before.
     DoubleProposal { validator: ValidatorIndex, first: StoredProposal, second: StoredProposal },
 }

@@ -115,14 +115,15 @@ mod tests {
 
     fn vote(slot: u64, indices: Vec<ValidatorIndex>) -> Vote {
         let data = AttestationData { slot: Slot::new(slot), ..AttestationData::default() };
+        let heard = Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None };
         Vote {
             data,
             data_root: Root::ZERO,
-            arrivals: vec![UnixNs(0); indices.len()],
+            arrivals: vec![heard.arrival(); indices.len()],
             indices,
             signature: SignatureBytes::ZERO,
             shuffling: None,
-            heard: Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None },
+            heard,
         }
     }
 

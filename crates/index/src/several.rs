@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Fewer are asked for one by one.
 const AT_LEAST: usize = 64;
 
-/// How far a walk through history has come.
+/// How far a walk through history has come, in epochs, of each validator where they are walked one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walked {
     pub done: u64,
@@ -45,11 +45,12 @@ impl Index {
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
         tell: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
-        for (done, validator) in (1..).zip(validators) {
-            for vote in self.votes_of(*validator)?.votes {
+        let n = validators.len() as u64;
+        for (nth, validator) in (0..).zip(validators) {
+            let mut tell = |one: Walked| tell(Walked { done: nth * one.total + one.done, total: n * one.total });
+            for vote in self.votes_of_telling(*validator, &mut tell)?.votes {
                 visit(*validator, &vote);
             }
-            tell(Walked { done, total: validators.len() as u64 });
         }
         Ok(())
     }

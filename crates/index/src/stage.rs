@@ -14,7 +14,7 @@ use crate::{Conflict, Index, IndexError, StoredVote};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
-use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
+use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
 
 /// Proofs built during one call are shared between the conflicts of one pair of rows; at most this many are kept at once.
 const MAX_SHARED_PROOFS: usize = 1024;
@@ -256,18 +256,18 @@ impl Index {
     /// When the members of a vote were heard to say so. `dropped`, ascending: those of whom it was not taken in.
     fn hear(&mut self, vote: &Vote, row: &DataRow, dropped: &[u32]) -> Result<(), IndexError> {
         let Self { db, heads, offenders, arrivals, .. } = self;
-        let members = vote.indices.iter().zip(&vote.arrivals).map(|(index, at)| (index.as_u64() as u32, at.0));
+        let members = vote.indices.iter().zip(&vote.arrivals).map(|(index, arrival)| (index.as_u64() as u32, *arrival));
         let near = u32::try_from(row.target()).ok().filter(|target| *target < NONE);
         let is_chain = |validator: u32| near.is_some() && !heads.has_exceptions(validator);
         if let Some(target) = near {
             arrivals.hear(target, members.clone().filter(|(validator, _)| is_chain(*validator)));
         }
-        for (validator, at_ns) in members.filter(|(validator, _)| !is_chain(*validator)) {
+        for (validator, arrival) in members.filter(|(validator, _)| !is_chain(*validator)) {
             let list = offenders.list(db, validator)?;
             match near {
                 _ if dropped.binary_search(&validator).is_ok() => {}
-                Some(target) if !list.cut && !list.has(row.handle) => arrivals.hear(target, [(validator, at_ns)].into_iter()),
-                Some(_) | None => arrivals.hear_outside(validator, row.handle, at_ns),
+                Some(target) if !list.cut && !list.has(row.handle) => arrivals.hear(target, [(validator, arrival)].into_iter()),
+                Some(_) | None => arrivals.hear_outside(validator, row.handle, arrival),
             }
         }
         Ok(())
@@ -278,12 +278,12 @@ impl Index {
         let Pair { kind, validator, this, other } = pair;
         let list = self.offenders.list(&self.db, validator)?;
         let arrivals = &self.arrivals;
-        let arrived = |side: &Side| {
+        let arrived = |side: &Side| -> Arrival {
             let of_chain = || arrivals.of_chain(validator, side.vote.data.target.epoch.as_u64());
             // A list that was cut does not tell which votes are in the chain.
             let is_chain = !list.cut && !list.has(side.handle);
             let own = arrivals.of_outside(validator, side.handle).or_else(|| is_chain.then(of_chain).flatten());
-            own.map_or(side.vote.heard.at, UnixNs)
+            own.unwrap_or_else(|| side.vote.heard.arrival())
         };
         let (this_at, other_at) = (arrived(&this), arrived(&other));
         let (validator, this, other) = (ValidatorIndex::new(u64::from(validator)), this.vote, other.vote);

@@ -32,9 +32,9 @@ impl IndexView {
         Index::load(db, shape).map(Self)
     }
 
-    /// See [`Index::votes_of`].
-    pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
-        self.0.votes_of(validator)
+    /// See [`Index::votes_of_telling`].
+    pub fn votes_of(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
+        self.0.votes_of_telling(validator, tell)
     }
 
     /// See [`Index::votes_of_several`].
@@ -47,14 +47,22 @@ impl IndexView {
         self.0.votes_of_several(validators, visit, tell)
     }
 
-    /// See [`Index::proposals_of`].
-    pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
-        self.0.proposals_of(validator)
+    /// As [`Index::proposals_of`], told as [`Index::proposals_where`] tells.
+    pub fn proposals_of(
+        &self,
+        validator: ValidatorIndex,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<KnownProposal>, IndexError> {
+        self.0.proposals_where(|proposer| proposer == validator, tell)
     }
 
     /// See [`Index::proposals_where`].
-    pub fn proposals_where(&self, wanted: impl Fn(ValidatorIndex) -> bool) -> Result<Vec<KnownProposal>, IndexError> {
-        self.0.proposals_where(wanted)
+    pub fn proposals_where(
+        &self,
+        wanted: impl Fn(ValidatorIndex) -> bool,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<KnownProposal>, IndexError> {
+        self.0.proposals_where(wanted, tell)
     }
 
     /// See [`Index::epochs_held`].

@@ -1,4 +1,4 @@
-//! A conflict's two times against the plainest record there is: of each validator's vote, the earliest message that carried it.
+//! A conflict's two times and sources against the plainest record there is: of each validator's vote, the earliest message that carried it.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,7 +8,7 @@ use consensus::{CommitteeIndex, Root, Slot, ValidatorIndex};
 use index::Conflict;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use verify::{Signed, UnixNs, Vote};
+use verify::{Arrival, Signed, SourceKind, UnixNs, Vote};
 
 /// A message: members of a committee (or anybody, by list) of one of a few data, arrived at some time.
 #[derive(Clone, Debug)]
@@ -37,20 +37,25 @@ impl Message {
         let signers = if signers.is_empty() { vec![u64::from(self.chosen % 7)] } else { signers };
         let known = Some(shuffling.clone()).filter(|_| !self.listed && committee.contains(&(signers[0] as u32)));
         let mut vote = vote_in(data(self.source, self.target, slot, self.head), &signers, known).get().clone();
-        // Each member has a time of its own, as in a sum of singles.
-        vote.arrivals = (0..vote.indices.len() as u64).map(|nth| UnixNs(self.at + nth * 7 % 5)).collect();
-        vote.heard.at = vote.arrivals.iter().copied().min().unwrap();
+        // Each member has a time and a source of its own, as in a sum of singles.
+        let arrival = |nth: u64| Arrival {
+            at: UnixNs(self.at + nth * 7 % 5),
+            source: SourceKind::ALL[((u64::from(self.chosen) + nth) % 4) as usize],
+        };
+        vote.arrivals = (0..vote.indices.len() as u64).map(arrival).collect();
+        let first = vote.arrivals.iter().min().unwrap();
+        (vote.heard.at, vote.heard.source) = (first.at, first.source);
         Signed::for_tests(vote)
     }
 }
 
-/// Validator and data: when it was first heard.
-type Earliest = BTreeMap<(ValidatorIndex, Root), UnixNs>;
+/// Validator and data: when and how it was first heard.
+type Earliest = BTreeMap<(ValidatorIndex, Root), Arrival>;
 
 fn note(earliest: &mut Earliest, vote: &Vote) {
-    for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
-        let known = earliest.entry((*validator, vote.data_root)).or_insert(*at);
-        *known = (*known).min(*at);
+    for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
+        let known = earliest.entry((*validator, vote.data_root)).or_insert(*arrival);
+        *known = (*known).min(*arrival);
     }
 }
 
@@ -72,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn times_are_those_of_the_validators_own_messages(
+    fn times_and_sources_are_those_of_the_validators_own_messages(
         messages in prop::collection::vec(message(), 1..60),
         calls in prop::collection::vec(1usize..20, 1..8),
     ) {
@@ -97,7 +102,7 @@ fn what_is_no_longer_known_is_told_by_the_sum() {
     let dir = tempfile::tempdir().unwrap();
     let sum = |head, times: [u64; 3]| {
         let mut vote = vote_in(data(0, 1, SLOTS, head), &[3, 4, 5], None).get().clone();
-        vote.arrivals = times.map(UnixNs).to_vec();
+        vote.arrivals = times.map(|at| Arrival { at: UnixNs(at), source: vote.heard.source }).to_vec();
         vote.heard.at = UnixNs(times.into_iter().min().unwrap());
         Signed::for_tests(vote)
     };
@@ -110,7 +115,7 @@ fn what_is_no_longer_known_is_told_by_the_sum() {
     let times: Vec<[u64; 2]> = conflicts
         .iter()
         .map(|conflict| match conflict {
-            Conflict::DoubleVote { arrivals, .. } => arrivals.map(|at| at.0),
+            Conflict::DoubleVote { arrivals, .. } => arrivals.map(|arrival| arrival.at.0),
             other => panic!("{other:?}"),
         })
         .collect();

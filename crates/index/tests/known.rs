@@ -417,6 +417,27 @@ fn a_second_process_is_refused() {
 }
 
 #[test]
+fn who_reads_history_hears_how_far_it_is_whatever_the_far_future_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    index.set_now(Epoch::new(40));
+    for target in 3..40 {
+        one(&mut index, &span(target - 1, target, 5));
+    }
+    one(&mut index, &span(40, 1 << 20, 5));
+    index.stage_proposals(&[proposal(39 * 8, 5, 1), proposal(1 << 40, 5, 1)]).unwrap();
+    let five = ValidatorIndex::new(5);
+    let mut told = Vec::new();
+    let votes = index.votes_of_telling(five, &mut |walked| told.push((walked.done, walked.total))).unwrap().votes;
+    assert!(votes.len() == 38 && told.len() > 4 && told.is_sorted(), "{told:?}");
+    assert_eq!((told[0].1, told.last()), (37, Some(&(37, 37))));
+    told.clear();
+    let of_five = |proposer| proposer == five;
+    let proposals = index.proposals_where(of_five, &mut |walked| told.push((walked.done, walked.total))).unwrap();
+    assert_eq!((proposals.len(), told), (2, vec![(37, 37)]));
+}
+
+#[test]
 fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut owner = open(dir.path());
@@ -436,8 +457,8 @@ fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
     let before = files();
     let view = IndexView::open(dir.path(), shape()).unwrap();
     let five = ValidatorIndex::new(5);
-    assert_eq!(view.votes_of(five).unwrap().votes.len(), 37, "what is staged is not committed");
-    assert!(view.proposals_of(five).unwrap().is_empty());
+    assert_eq!(view.votes_of(five, &mut |_| {}).unwrap().votes.len(), 37, "what is staged is not committed");
+    assert!(view.proposals_of(five, &mut |_| {}).unwrap().is_empty());
     assert_eq!(view.stats().validators, 1);
     assert!(files() == before, "looking changed a file");
     // The owner goes on, deleting what the view still has open.
@@ -447,10 +468,10 @@ fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
     }
     owner.prune(Epoch::new(80)).unwrap();
     owner.flush().unwrap();
-    assert_eq!(view.votes_of(five).unwrap().votes.len(), 37);
-    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().votes_of(five).unwrap().votes.len(), 10);
+    assert_eq!(view.votes_of(five, &mut |_| {}).unwrap().votes.len(), 37);
+    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().votes_of(five, &mut |_| {}).unwrap().votes.len(), 10);
     drop((view, owner));
-    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().proposals_of(five).unwrap(), [], "pruned");
+    assert_eq!(IndexView::open(dir.path(), shape()).unwrap().proposals_of(five, &mut |_| {}).unwrap(), [], "pruned");
 }
 
 #[test]

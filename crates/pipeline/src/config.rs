@@ -304,6 +304,58 @@ mod tests {
         assert_eq!(toml::to_string(&reference).unwrap(), toml::to_string(&Config::default()).unwrap());
     }
 
+    /// Of sections and their options, as `section.option`.
+    fn paths(at: &str, table: &toml::Table) -> std::collections::BTreeSet<String> {
+        let each = table.iter().flat_map(|(key, value)| {
+            let path = format!("{at}{key}");
+            match value {
+                toml::Value::Table(below) => paths(&format!("{path}."), below),
+                _ => [path].into(),
+            }
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn the_reference_names_every_option() {
+        let defaults = toml::to_string(&Config::default()).unwrap();
+        let [named, there_are] = [Config::defaults_toml(), &defaults].map(|text| paths("", &text.parse().unwrap()));
+        assert_eq!(there_are.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "options that nobody can find");
+        assert_eq!(named.difference(&there_are).collect::<Vec<_>>(), Vec::<&String>::new(), "options that there are not");
+    }
+
+    #[test]
+    fn thresholds_that_make_no_sense_are_refused() {
+        let impossible = [
+            ("watch", "slot_heard_percent", 0),
+            ("watch", "slot_heard_percent", 101),
+            ("watch", "missed_closes_after_epochs", 1),
+            ("watch", "flapping_longest_epochs", 0),
+            ("watch", "flapping_closes_after_epochs", 1_025),
+            ("watch", "dormant_again_epochs", 0),
+            ("detect.punishment", "blind_spot_closes_after_epochs", 0),
+            ("detect.blocks", "head_percent", 101),
+            ("detect.blocks", "left_percent", 51),
+            ("detect.blocks", "backing_votes", 0),
+            ("detect.blocks", "backing_percent", 51),
+            ("detect.clock_skew", "everybody_percent", 50),
+            ("detect.participation_drop", "min_reference_percent", 0),
+            ("detect.participation_drop", "client_drop_percent", 100),
+            ("detect.participation_drop", "client_share_percent", 0),
+            ("detect.network", "status_epochs", 0),
+            ("detect.network", "silent_votes_percent", 0),
+            ("detect.slashing_wave", "base_rate_over_epochs", 255),
+            ("detect.slashing_wave", "shared_percent", 0),
+            ("detect.slashing_wave", "shared_times_usual", 0),
+            ("detect.slashing_wave", "cause_percent", 0),
+            ("detect.slashing_wave", "nearly_all_percent", 50),
+        ];
+        for (section, key, value) in impossible {
+            let told = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
+            assert!(told.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {told}");
+        }
+    }
+
     #[test]
     fn the_minimal_file_is_valid() {
         check(include_str!("../../../config/minimal.toml")).unwrap();

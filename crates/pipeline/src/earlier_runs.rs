@@ -1,5 +1,6 @@
 //! What earlier runs left in the store, handed to the detectors without holding all of it at once.
 
+use crate::punished::Punished;
 use consensus::Root;
 use detect::{EvidenceSource, Left, Monitor, NOTES};
 use evidence::{Evidence, Finding, Incident, IncidentState, Store, StoreError};
@@ -37,10 +38,11 @@ impl EarlierRuns {
         self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
     }
 
-    /// Lets the monitor go on where it was. What it says is to be stored.
+    /// Lets the monitor go on where it was, and tells who is punished. What the monitor says is to be stored.
     pub fn hand_to(
         &self,
         monitor: &mut Monitor,
+        punished: &mut Punished,
         store: &Store,
         chain: &chain::Chain,
         labels: &dyn detect::LabelSource,
@@ -48,7 +50,8 @@ impl EarlierRuns {
         let left = Left { incidents: &self.incidents, notes: &self.notes };
         let mut findings = LastFindings::of(store, chain)?;
         let proofs = CachedProofs { store, kept: RefCell::default() };
-        let mut heard = monitor.restore(&left, &mut findings, &proofs, chain, labels);
+        let mut told = findings.by_ref().inspect(|finding| punished.recall(finding));
+        let mut heard = monitor.restore(&left, &mut told, &proofs, chain, labels);
         if let Some(error) = findings.failed {
             return Err(error);
         }

@@ -15,6 +15,7 @@ use crate::earlier_runs::EarlierRuns;
 use crate::inclusions::{self, Inclusions, Moment, Verdicts};
 use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
+use crate::punished::Punished;
 use crate::quota::Quota;
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
@@ -73,6 +74,7 @@ pub struct Engine {
     /// Shared with the detector of watched keys, which is one of the monitor's.
     desk: Desk,
     inclusions: Inclusions,
+    punished: Punished,
     open: OpenIncidents,
     /// Of the monitor's facts, as counted by the metric.
     n_untallied: u64,
@@ -124,7 +126,8 @@ impl Engine {
         let mut monitor = Monitor::new(&detect, &network);
         monitor.add(Box::new(Keeper::new(watch.keeper, desk.clone())));
         let earlier = EarlierRuns::read(&store)?;
-        let unsaid = earlier.hand_to(&mut monitor, &store, &chain, &**roster.labels())?;
+        let mut punished = Punished::default();
+        let unsaid = earlier.hand_to(&mut monitor, &mut punished, &store, &chain, &**roster.labels())?;
         let inclusions = store.checkpoint(inclusions::NOTE)?.map(|bytes| Inclusions::read(&bytes)).unwrap_or_default();
         let mut open = OpenIncidents::new(&metrics);
         open.restore(&earlier.incidents);
@@ -147,6 +150,7 @@ impl Engine {
             heard_until: UnixNs(0),
             latest_now: UnixNs(0),
             inclusions,
+            punished,
             open,
             n_untallied: 0,
         };
@@ -315,11 +319,15 @@ impl Engine {
             let verdict = detect::judge(conflict, &self.chain, &mut proofs);
             self.keep(verdict.map(|one| vec![one]), &mut of_index);
         }
+        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, moment);
+        let reopened = self.reopened(&reopened)?;
+        self.note_punished(&included, &of_operations)?;
         let recorded_at = Time::from_unix_ns((self.clock)().0);
         let rows: Vec<(Finding, Arc<Evidence>)> = detect::merge(of_operations, of_index)
             .into_iter()
             .map(|Judged { mut finding, evidence }| {
                 finding.recorded_at = recorded_at;
+                self.punished.mark(&mut finding, self.chain.network());
                 if let Some(subject) = &mut finding.validator {
                     subject.labels = self.roster.labels().strings(subject.index);
                 }
@@ -333,8 +341,6 @@ impl Engine {
                 offenders.push(Offender { finding: finding.clone(), evidence: evidence.clone() });
             }
         }
-        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, moment);
-        let reopened = self.reopened(&reopened)?;
         let peers = std::mem::take(&mut self.peer_news);
         let heard = self.monitor.observe(&detect::Batch {
             verified,
@@ -352,12 +358,26 @@ impl Engine {
     }
 
     /// As they are once the chain has left the block that included them.
-    fn reopened(&self, ids: &[Root]) -> Result<Vec<Finding>, StoreError> {
+    fn reopened(&mut self, ids: &[Root]) -> Result<Vec<Finding>, StoreError> {
         let mut findings = Vec::new();
         for id in ids {
             findings.extend(self.store.finding(*id)?.map(|(_, finding)| Finding { included: None, ..finding }));
         }
+        findings.iter().for_each(|finding| self.punished.reopen(finding));
         Ok(findings)
+    }
+
+    /// `now`: what this batch's operations show; earlier ones are stored.
+    fn note_punished(&mut self, included: &[(Root, Included)], now: &[Judged]) -> Result<(), StoreError> {
+        let now: HashMap<Root, &Finding> = now.iter().map(|one| (one.finding.id, &one.finding)).collect();
+        for (id, included) in included {
+            let stored = self.store.finding(*id)?;
+            let finding = stored.as_ref().map(|(_, finding)| finding).or_else(|| now.get(id).copied());
+            if let Some(subject) = finding.and_then(|finding| finding.validator.as_ref()) {
+                self.punished.note(subject.index, *id, *included);
+            }
+        }
+        Ok(())
     }
 
     /// Everything that follows from a batch, in one write.

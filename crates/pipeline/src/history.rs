@@ -205,7 +205,7 @@ impl History {
         let network = &self.inspection.network;
         let mut blocks: BTreeMap<ValidatorIndex, Vec<SignedSlot>> = BTreeMap::new();
         let Some(store) = self.inspection.index() else { return Ok(blocks) };
-        for proposal in store.proposals_where(|proposer| of.contains(&proposer))? {
+        for proposal in store.proposals_where(|proposer| of.contains(&proposer), &mut |_| {})? {
             let slot = proposal.header.slot;
             let domain = network.domain(DomainType::BeaconProposer, slot.epoch(network.preset()));
             let signed = SignedSlot { slot, signing_root: Some(signing_root(proposal.root, domain)) };

@@ -26,6 +26,7 @@ mod listen;
 pub mod metrics;
 mod node_task;
 mod peer_news;
+mod punished;
 mod quota;
 pub mod replay;
 pub mod report;

@@ -94,13 +94,14 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{AttestationData, Checkpoint, ForkName, PubkeyBytes, SignatureBytes};
-    use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+    use consensus::{AttestationData, Checkpoint, ForkName, SignatureBytes};
+    use evidence::{Evidence, EvidenceKind, Finding, Slashable};
     use index::StoredVote;
     use std::sync::Arc;
     use verify::{Heard, SourceKind, UnixNs};
 
     const GENESIS: Root = Root::repeat_byte(9);
+    const HEARD: Heard = Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None };
 
     fn vote(epoch: u64, nth: u8) -> Arc<StoredVote> {
         let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
@@ -110,7 +111,7 @@ mod tests {
             data_root: data.root(),
             indices: vec![ValidatorIndex::new(5)],
             signature: SignatureBytes::ZERO,
-            heard: Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None },
+            heard: HEARD,
         })
     }
 
@@ -119,25 +120,16 @@ mod tests {
             validator: ValidatorIndex::new(validator),
             first: vote(epoch, 0),
             second: vote(epoch, nth),
-            arrivals: [UnixNs(0); 2],
+            arrivals: [HEARD.arrival(); 2],
         }
     }
 
     fn record(store: &Store, epoch: u64, nth: u8) {
         let facts = Slashable {
             genesis_validators_root: GENESIS,
-            offence: Offence::DoubleVote,
-            validator: ValidatorIndex::new(5),
-            pubkey: PubkeyBytes::ZERO,
-            labels: Vec::new(),
             roots: [vote(epoch, 0).data_root, vote(epoch, nth).data_root],
-            slot: consensus::Slot::new(0),
             epoch: Epoch::new(epoch),
-            seen: [Time::default(); 2],
-            recorded_at: Time::default(),
-            sources: Vec::new(),
-            fork: ForkName::Fulu,
-            punishable: Punishable::Yes,
+            ..Slashable::sample()
         };
         let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], serde_json::json!({}));
         store.record(vec![(Finding::slashable(facts, &evidence), Arc::new(evidence))], &[]).unwrap();
@@ -157,7 +149,7 @@ mod tests {
             validator: ValidatorIndex::new(5),
             surrounding: vote(3, 1),
             surrounded: vote(2, 1),
-            arrivals: [UnixNs(0); 2],
+            arrivals: [HEARD.arrival(); 2],
         };
         assert!(quota.admits(&surround, &Preset::MINIMAL, &store).unwrap(), "another kind has room of its own");
         // Sixty are stored, of them one in another epoch: five more of this one, and those again that are there.

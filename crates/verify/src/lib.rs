@@ -44,8 +44,8 @@ pub use batch::Signed;
 pub use check::{is_valid_indexed_attestation, is_valid_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use message::{
-    Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp, SourceKind,
-    Stated, Statement, Ticket, UnixNs, Vote,
+    Arrival, Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,
+    SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
 pub use repute::Repute;

@@ -143,6 +143,19 @@ pub struct Heard {
     pub peer: Option<PeerBytes>,
 }
 
+impl Heard {
+    pub fn arrival(&self) -> Arrival {
+        Arrival { at: self.at, source: self.source }
+    }
+}
+
+/// When and how a message came. The lesser one is the earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Arrival {
+    pub at: UnixNs,
+    pub source: SourceKind,
+}
+
 /// Equal data signed by each of `indices`; `signature` is the sum of exactly their signatures.
 ///
 /// Before Electra at most `MAX_VALIDATORS_PER_COMMITTEE` indices, later at most that times `MAX_COMMITTEES_PER_SLOT`, so a
@@ -154,8 +167,8 @@ pub struct Vote {
     pub data_root: Root,
     /// Ascending, unique, never empty.
     pub indices: Vec<ValidatorIndex>,
-    /// Parallel to `indices`: when the message that carried this member's signature arrived.
-    pub arrivals: Vec<UnixNs>,
+    /// Parallel to `indices`: of the message that carried this member's signature.
+    pub arrivals: Vec<Arrival>,
     pub signature: SignatureBytes,
     /// Of `data.target.epoch`, where it is known and every member sits at `data.slot` in it.
     pub shuffling: Option<Arc<Shuffling>>,

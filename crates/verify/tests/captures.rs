@@ -33,7 +33,7 @@ impl Run {
         for vote in &verified.votes {
             assert_eq!(vote.indices.len(), vote.arrivals.len());
             assert!(vote.indices.windows(2).all(|pair| pair[0] < pair[1]) && !vote.indices.is_empty());
-            assert_eq!(vote.heard.at, *vote.arrivals.iter().min().unwrap());
+            assert_eq!(vote.heard.at, vote.arrivals.iter().min().unwrap().at);
             assert_eq!(vote.data_root, vote.data.root());
             if let Some(shuffling) = &vote.shuffling {
                 assert_eq!(shuffling.epoch(), vote.data.target.epoch);

@@ -2,10 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
-use consensus::{Checkpoint, Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Punishable, RouteName, Severity, Slashable, Store, Time, anomaly_id,
-};
+use consensus::{Checkpoint, Epoch, ForkName, PubkeyBytes, Root, Slot, ValidatorIndex};
+use evidence::{Addressee, Anomaly, Evidence, EvidenceKind, Finding, RouteName, Severity, Slashable, Store, Time, anomaly_id};
 use prometheus::{IntCounter, Registry};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -139,7 +137,6 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
     root[..8].copy_from_slice(&slot.to_le_bytes());
     let facts = Slashable {
         genesis_validators_root: NETWORK,
-        offence: Offence::DoubleVote,
         validator: ValidatorIndex::new(validator),
         pubkey: PubkeyBytes::repeat_byte(validator as u8),
         labels: vec!["<b>ours</b>".into()],
@@ -148,9 +145,7 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
         epoch: Epoch::new(slot / 32),
         seen: [Time::from_unix_ns(slot), Time::from_unix_ns(slot)],
         recorded_at: Time::from_unix_ns(slot),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        punishable: Punishable::Yes,
+        ..Slashable::sample()
     };
     (Finding::slashable(facts, &evidence), Arc::new(evidence))
 }
@@ -158,17 +153,13 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
 pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
     Finding::anomaly(Anomaly {
         id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
-        kind,
         severity,
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),
-        validator: None,
         first_seen: Time::from_unix_ns(slot),
-        second_seen: None,
         recorded_at: Time::from_unix_ns(slot),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
         details: Map::from_iter([("ahead_slots".into(), json!("1200"))]),
+        ..Anomaly::sample(kind)
     })
 }
 

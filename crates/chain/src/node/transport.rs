@@ -17,6 +17,8 @@ pub const MAX_NODES: usize = 16;
 /// Bytes of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
 const VERSION_HEADER: &str = "eth-consensus-version";
+/// How Lodestar says that its pool has a slashing of all whom the one it was handed accuses: with a 500, of all statuses.
+const ALREADY_THERE: &str = "ALREADY_EXISTS";
 
 /// Greatest answers accepted, in bytes. Anything greater is refused before it is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,15 @@ impl NodeError {
         match self {
             Self::Status { status, .. } => matches!(status, 400 | 409 | 413 | 422),
             Self::AllFailed { last, errors, .. } => last.is_refusal() || errors.iter().any(Self::is_refusal),
+            _ => false,
+        }
+    }
+
+    /// A node has what it was handed already, by its words: its status may be that of a breakdown.
+    pub fn is_already_there(&self) -> bool {
+        match self {
+            Self::Status { message, .. } => message.contains(ALREADY_THERE),
+            Self::AllFailed { last, errors, .. } => last.is_already_there() || errors.iter().any(Self::is_already_there),
             _ => false,
         }
     }
@@ -421,4 +432,36 @@ async fn bounded_body(url: &Url, path: &str, response: reqwest::Response, limit:
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, message: &str) -> NodeError {
+        NodeError::Status { node: "one".into(), path: "/pool".into(), status, message: message.into(), advice: "" }
+    }
+
+    #[test]
+    fn one_node_that_has_it_already_is_enough() {
+        let has = || answer(500, "ATTESTATION_SLASHING_ERROR_ALREADY_EXISTS");
+        let breaks = || answer(500, "database is locked");
+        let refuses = || answer(400, "not slashable");
+        let away = || NodeError::Unreachable { node: "ALREADY_EXISTS.example".into(), path: "/pool".into(), reason: "".into() };
+        let together = |errors| NodeError::all_failed("/pool", errors);
+        let cases = [
+            (has(), true),
+            (answer(400, "ALREADY_EXISTS"), true),
+            (breaks(), false),
+            (refuses(), false),
+            (away(), false),
+            (together(vec![has(), away()]), true),
+            (together(vec![away(), breaks(), has()]), true),
+            (together(vec![together(vec![has(), refuses()]), away()]), true),
+            (together(vec![refuses(), breaks(), away()]), false),
+        ];
+        for (error, wanted) in cases {
+            assert_eq!(error.is_already_there(), wanted, "{error}");
+        }
+    }
 }

@@ -6,8 +6,8 @@
 //!   what had been voted for is given up.
 //!
 //! **False alarms considered.** A stranger's block for a slot that is not his (nobody votes for it or builds on it); a late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
-//! (a third of its seats are asked for); a split, in which the majority stays where it is, or moves to and fro while a quarter still
-//! votes for what it left: that is told as a split.
+//! (`head_percent` of its seats are asked for); a split, in which the majority stays where it is, or moves to and fro while `left_percent`
+//! still vote for what it left: that is told as a split.
 
 use super::head_split::{parted_at, sides};
 use crate::config::Problems;
@@ -27,17 +27,26 @@ pub const REORG: &str = "deep_reorg";
 pub struct BlocksConfig {
     pub enabled: bool,
     pub reorg_slots: u64,
+    pub head_percent: u64,
+    pub left_percent: u64,
+    /// See [`Facts::is_backed`](crate::monitor::Facts::is_backed).
+    pub backing_votes: u64,
+    pub backing_percent: u64,
 }
 
 impl Default for BlocksConfig {
     fn default() -> Self {
-        Self { enabled: true, reorg_slots: 3 }
+        Self { enabled: true, reorg_slots: 3, head_percent: 33, left_percent: 25, backing_votes: 2, backing_percent: 2 }
     }
 }
 
 impl BlocksConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("reorg_slots", self.reorg_slots, 2, 1_024);
+        problems.between("head_percent", self.head_percent, 1, 100);
+        problems.between("left_percent", self.left_percent, 1, 50);
+        problems.at_least("backing_votes", self.backing_votes, 1);
+        problems.between("backing_percent", self.backing_percent, 0, 50);
     }
 }
 
@@ -80,7 +89,7 @@ impl Blocks {
         let facts = view.facts.slot(slot)?;
         let sides = sides(facts, view);
         let first = sides.first()?;
-        if first.voters * 3 < facts.expected || view.chain.block_slot(&first.head).is_none() {
+        if first.voters * 100 < self.config.head_percent * facts.expected || view.chain.block_slot(&first.head).is_none() {
             return None;
         }
         // Given up is what is no longer voted for: while two branches live side by side, that is a split and no reorg.
@@ -88,7 +97,8 @@ impl Blocks {
             && let Some(was_at) = view.chain.block_slot(&before)
         {
             let goes_on = |head: &Root| view.chain.ancestor_at(head, was_at) == Some(before);
-            let lives = sides.iter().skip(1).any(|side| side.voters * 4 >= facts.expected && goes_on(&side.head));
+            let many = |voters: u64| voters * 100 >= self.config.left_percent * facts.expected;
+            let lives = sides.iter().skip(1).any(|side| many(side.voters) && goes_on(&side.head));
             if lives && !goes_on(&first.head) {
                 return None;
             }

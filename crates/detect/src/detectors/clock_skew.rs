@@ -6,8 +6,8 @@
 //! credentials a sample of them shares, tells whose clocks they are. They will contradict
 //! themselves when their clocks come back, which is why this is critical when it is many: stop them now.
 //!
-//! **False alarms considered.** Our own clock is behind: then everybody seems ahead by the same, and it is told as `own_clock`, not
-//! here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
+//! **False alarms considered.** Our own clock is behind: then everybody (`everybody_percent`) seems ahead by the same, and it is told as
+//! `own_clock`, not here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
 
 use super::common::{add, clients_json, one_client};
 use super::own_clock;
@@ -32,13 +32,22 @@ pub struct ClockSkewConfig {
     pub min_voters: u64,
     pub min_percent: u64,
     pub critical_percent: u64,
+    pub everybody_percent: u64,
     pub client_percent: u64,
     pub closes_after_epochs: u64,
 }
 
 impl Default for ClockSkewConfig {
     fn default() -> Self {
-        Self { enabled: true, min_voters: 4, min_percent: 1, critical_percent: 10, client_percent: 80, closes_after_epochs: 1 }
+        Self {
+            enabled: true,
+            min_voters: 4,
+            min_percent: 1,
+            critical_percent: 10,
+            everybody_percent: 90,
+            client_percent: 80,
+            closes_after_epochs: 1,
+        }
     }
 }
 
@@ -47,6 +56,7 @@ impl ClockSkewConfig {
         problems.at_least("min_voters", self.min_voters, 1);
         problems.between("min_percent", self.min_percent, 0, 100);
         problems.between("critical_percent", self.critical_percent, 1, 100);
+        problems.between("everybody_percent", self.everybody_percent, 51, 100);
         problems.between("client_percent", self.client_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
     }
@@ -83,7 +93,8 @@ impl Detector for ClockSkew {
         let voters: u64 = arrivals.ahead.values().map(|ahead| ahead.voters).sum();
         let all = arrivals.votes();
         let percent = voters * 100 / all.max(1);
-        if voters < self.config.min_voters || percent < self.config.min_percent || own_clock::is_behind(arrivals) {
+        let is_ours = own_clock::is_behind(arrivals, self.config.everybody_percent);
+        if voters < self.config.min_voters || percent < self.config.min_percent || is_ours {
             return;
         }
         let per_epoch = view.network().preset().slots_per_epoch;

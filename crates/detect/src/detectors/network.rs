@@ -9,8 +9,8 @@
 //!
 //! **False alarms considered.** A sample is not the whole: of 1 024 blocks a client with a quarter makes a third by chance once in 10^8 (half
 //! that many must be known, and four times `min_peers` nodes); peers that have just connected and sync (a
-//! share is asked for); Status told long ago (older than two epochs does not count); sources without subnets, such as files of
-//! blocks (no single vote at all: nothing is said); committees that did not vote (participation below 80 percent: nothing is said).
+//! share is asked for); Status told long ago (older than `status_epochs` does not count); sources without subnets, such as files of
+//! blocks (no single vote at all: nothing is said); committees that did not vote (participation below `silent_votes_percent`: nothing is said).
 
 use super::common::clients_json;
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
@@ -36,8 +36,10 @@ pub struct NetworkConfig {
     pub min_peers: u64,
     pub behind_slots: u64,
     pub behind_percent: u64,
+    pub status_epochs: u64,
     pub dominance_percent: u64,
     pub dominance_slack: u64,
+    pub silent_votes_percent: u64,
     pub closes_after_epochs: u64,
 }
 
@@ -49,8 +51,10 @@ impl Default for NetworkConfig {
             min_peers: 16,
             behind_slots: 32,
             behind_percent: 25,
+            status_epochs: 2,
             dominance_percent: 33,
             dominance_slack: 3,
+            silent_votes_percent: 80,
             closes_after_epochs: 2,
         }
     }
@@ -62,6 +66,8 @@ impl NetworkConfig {
         problems.at_least("min_peers", self.min_peers, 1);
         problems.at_least("behind_slots", self.behind_slots, 1);
         problems.between("behind_percent", self.behind_percent, 1, 100);
+        problems.between("status_epochs", self.status_epochs, 1, 1_024);
+        problems.between("silent_votes_percent", self.silent_votes_percent, 1, 100);
         problems.between("dominance_percent", self.dominance_percent, 1, 50);
         problems.between("dominance_slack", self.dominance_slack, 0, self.dominance_percent.saturating_sub(1));
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
@@ -129,7 +135,7 @@ impl Network {
         for peer in view.facts.peers() {
             let Some((head, at)) = peer.head else { continue };
             let at = network.slot_at(at.0);
-            if at.saturating_add(2 * per_epoch) < slot {
+            if at.saturating_add(self.config.status_epochs * per_epoch) < slot {
                 continue;
             }
             said += 1;
@@ -153,7 +159,7 @@ impl Network {
     }
 
     /// Subnets of the epoch that ends with `slot` on which nothing was heard.
-    fn silent_subnets(slot: Slot, view: &View<'_>) -> Vec<usize> {
+    fn silent_subnets(&self, slot: Slot, view: &View<'_>) -> Vec<usize> {
         let per_epoch = view.network().preset().slots_per_epoch;
         let mut heard = [0u64; N_SUBNETS];
         let mut singles = 0;
@@ -165,7 +171,7 @@ impl Network {
         }
         let (voters, expected) =
             view.facts.last_slots(slot, per_epoch).fold((0, 0), |sum, (_, facts)| (sum.0 + facts.voters, sum.1 + facts.expected));
-        if singles == 0 || expected == 0 || voters * 100 < expected * 80 {
+        if singles == 0 || expected == 0 || voters * 100 < expected * self.config.silent_votes_percent {
             return Vec::new();
         }
         // As many committees a slot as there are seats for; `compute_subnet_for_attestation` goes through them in turn.
@@ -235,7 +241,7 @@ impl Detector for Network {
             }
         }
         if slot.as_u64() % per_epoch == per_epoch - 1 {
-            let now = Self::silent_subnets(slot, view);
+            let now = self.silent_subnets(slot, view);
             self.silent_twice = now.iter().filter(|subnet| self.silent.contains(subnet)).copied().collect();
             self.silent = now;
         }

@@ -48,11 +48,11 @@ impl OwnClockConfig {
     }
 }
 
-/// Nine in ten votes of a slot came before theirs began.
-pub(super) fn is_behind(arrivals: &Arrivals) -> bool {
+/// So many percent of the votes that came in a slot came before theirs began.
+pub(super) fn is_behind(arrivals: &Arrivals, percent: u64) -> bool {
     let early: u64 = arrivals.offsets[..OFFSETS_PER_SLOT].iter().sum();
     let all = arrivals.votes();
-    all > 0 && early * 10 >= all * 9
+    all > 0 && early * 100 >= all * percent
 }
 
 pub(crate) struct OwnClock {

@@ -1,12 +1,13 @@
 //! `participation_drop`: fewer validators vote than a while ago.
 //!
 //! Votes heard for a slot, each validator once, against its seats; the mean over `window_slots` against the mean of the epoch that
-//! ended `gap_epochs` earlier. A drop of `drop_percent` points opens an incident; where clients are known, by how much each fell.
+//! ended `gap_epochs` earlier. A drop of `drop_percent` points opens an incident; where clients are known, by how much each fell, and whose
+//! fall it is: those that lost `client_drop_percent` of their own votes and had `client_share_percent` of what was lost.
 //! Below `critical_percent` nothing can be finalized any more. While it lasts it is measured against what was before it, also by a watcher
 //! that was restarted meanwhile; what has lasted for `usual_after_epochs` is the new usual, and the drop is over.
 //!
 //! **False alarms considered.** One slot with a lost aggregate (mean over a window); a slow decline (the reference moves along: that
-//! is not sudden); a watcher that hears little (nothing is said while fewer than half of the seats were heard in the reference, or
+//! is not sudden); a watcher that hears little (nothing is said while fewer than `min_reference_percent` of the seats were heard in the reference, or
 //! while blocks carry the votes that gossip did not bring: then it is our connection, see `subnet_silent`); seats not known (skipped).
 
 use super::common::{Mean, add, clients_json, clients_of_json};
@@ -34,7 +35,10 @@ pub struct ParticipationDropConfig {
     pub window_slots: u64,
     pub gap_epochs: u64,
     pub drop_percent: u64,
+    pub min_reference_percent: u64,
     pub critical_percent: u64,
+    pub client_drop_percent: u64,
+    pub client_share_percent: u64,
     pub usual_after_epochs: u64,
     pub closes_after_epochs: u64,
 }
@@ -46,7 +50,10 @@ impl Default for ParticipationDropConfig {
             window_slots: 4,
             gap_epochs: 1,
             drop_percent: 10,
+            min_reference_percent: 50,
             critical_percent: 67,
+            client_drop_percent: 33,
+            client_share_percent: 20,
             usual_after_epochs: 225,
             closes_after_epochs: 1,
         }
@@ -58,6 +65,9 @@ impl ParticipationDropConfig {
         problems.between("window_slots", self.window_slots, 1, 1_024);
         problems.between("gap_epochs", self.gap_epochs, 0, 64);
         problems.between("drop_percent", self.drop_percent, 1, 100);
+        problems.between("min_reference_percent", self.min_reference_percent, 1, 100);
+        problems.between("client_drop_percent", self.client_drop_percent, 1, 99);
+        problems.between("client_share_percent", self.client_share_percent, 1, 100);
         problems.between("critical_percent", self.critical_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         problems.at_least("usual_after_epochs", self.usual_after_epochs, self.gap_epochs.saturating_add(2));
@@ -133,7 +143,8 @@ impl Detector for ParticipationDrop {
             if self.rows(start, end).count() as u64 * 4 < per_epoch * 3 {
                 return;
             }
-            let Some(reference) = self.mean(start, end).percent().filter(|percent| *percent >= 50) else { return };
+            let least = self.config.min_reference_percent;
+            let Some(reference) = self.mean(start, end).percent().filter(|percent| *percent >= least) else { return };
             if now + self.config.drop_percent > reference {
                 return;
             }
@@ -155,9 +166,13 @@ impl Detector for ParticipationDrop {
         let mut shared = Vec::new();
         for client in (0..N_CLIENTS).filter(|client| *client != UNKNOWN) {
             let (before, after) = (low.reference_by_client[client], now_by_client[client]);
-            // A third of its votes and a fifth of what is lost in all.
-            if before > 0 && after * 3 < before * 2 && (before - after) * 5 >= (low.reference - now) * 10 {
-                let members = (before - after) * expected * per_epoch / 1000;
+            let fell = before.saturating_sub(after);
+            // Per thousand seats, as the fall of one client is.
+            let lost_in_all = (low.reference - now) * 10;
+            if fell * 100 > before * self.config.client_drop_percent
+                && fell * 100 >= lost_in_all * self.config.client_share_percent
+            {
+                let members = fell * expected * per_epoch / 1000;
                 shared.push(SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) });
             }
         }

@@ -25,8 +25,6 @@ pub const UNPUNISHED: &str = "unpunished_offence";
 pub const BLIND_SPOT: &str = "blind_spot";
 /// Offences waited for.
 pub const MAX_OPEN: usize = 65_536;
-/// Blind spots within so many epochs are one.
-const BLIND_SPOT_CLOSES_EPOCHS: u64 = 8;
 /// Named in the details.
 const EXAMPLES: usize = 8;
 
@@ -37,11 +35,13 @@ pub struct PunishmentConfig {
     pub enabled: bool,
     pub after_slots: u64,
     pub closes_after_epochs: u64,
+    /// Blind spots no further apart are one.
+    pub blind_spot_closes_after_epochs: u64,
 }
 
 impl Default for PunishmentConfig {
     fn default() -> Self {
-        Self { enabled: true, after_slots: 96, closes_after_epochs: 1 }
+        Self { enabled: true, after_slots: 96, closes_after_epochs: 1, blind_spot_closes_after_epochs: 8 }
     }
 }
 
@@ -49,6 +49,7 @@ impl PunishmentConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("after_slots", self.after_slots, 1);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+        problems.between("blind_spot_closes_after_epochs", self.blind_spot_closes_after_epochs, 1, 1_024);
     }
 }
 
@@ -118,7 +119,7 @@ impl Punishment {
                 validators: Some(seen.len() as u64),
                 shared: Vec::new(),
                 details,
-                closes_after: BLIND_SPOT_CLOSES_EPOCHS * per_epoch,
+                closes_after: self.config.blind_spot_closes_after_epochs * per_epoch,
             }));
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! - *number*: at least `min_validators` different ones within `window_epochs`;
 //! - *rate*: the chance of so many is at most one in `chance_one_in`, by the base rate of the configuration or the one seen here outside
-//!   of waves over the last 8 192 epochs, whichever is greater: a test network where people slash themselves for fun raises its own bar.
+//!   of waves over the last `base_rate_over_epochs`, whichever is greater: a test network where people slash themselves for fun raises its own bar.
 //!
 //! Worked example: 64 epochs at 1 / 800 expect 0.08. Two or more: 1 in 330. Three or more: 1 in 12 500, beyond the default of 1 in
 //! 10 000: a wave. So the two keys of one unlucky operator are none, a third key within seven hours makes it one.
@@ -13,7 +13,7 @@
 //! **Life.** `open`; `growing` while validators join; `waning` when none joined for `waning_after_epochs`; `closed` after
 //! `closes_after_epochs` without one. Told at once when it opens, later once a slot.
 //!
-//! **What they share** ([`traits`]) is said where it is twice as frequent among them as among all validators. **Why** ([`cause`]) is a
+//! **What they share** ([`traits`]) is said where it is `shared_times_usual` as frequent among them as among all validators. **Why** ([`cause`]) is a
 //! suspicion with its evidence. **What it costs**: [`crate::PenaltyRules`], with all that is slashed within the vector's epochs.
 //!
 //! **False alarms considered.** Several offences of one validator (counted once); offences known only from a block or seen again in a
@@ -47,8 +47,6 @@ use wave::Wave;
 pub const KIND: &str = "slashing_wave";
 /// Members told apart.
 pub const MAX_MEMBERS: usize = 131_072;
-/// Epochs over which the base rate is taken.
-const HISTORY_EPOCHS: u64 = 8_192;
 
 /// `[detect.slashing_wave]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,7 +57,14 @@ pub struct SlashingWaveConfig {
     pub min_validators: u64,
     /// One slashed validator in so many epochs is usual.
     pub base_rate_epochs: u64,
+    /// Epochs over which the rate that is seen here is taken.
+    pub base_rate_over_epochs: u64,
     pub chance_one_in: u64,
+    pub shared_percent: u64,
+    pub shared_times_usual: u64,
+    pub cause_percent: u64,
+    pub nearly_all_percent: u64,
+    pub fresh_epochs: u64,
     pub waning_after_epochs: u64,
     pub closes_after_epochs: u64,
 }
@@ -71,7 +76,13 @@ impl Default for SlashingWaveConfig {
             window_epochs: 64,
             min_validators: 3,
             base_rate_epochs: 800,
+            base_rate_over_epochs: 8_192,
             chance_one_in: 10_000,
+            shared_percent: 10,
+            shared_times_usual: 2,
+            cause_percent: 50,
+            nearly_all_percent: 80,
+            fresh_epochs: 256,
             waning_after_epochs: 2,
             closes_after_epochs: 64,
         }
@@ -80,7 +91,13 @@ impl Default for SlashingWaveConfig {
 
 impl SlashingWaveConfig {
     pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
-        problems.between("window_epochs", self.window_epochs, 1, HISTORY_EPOCHS);
+        // Sums are kept for each of them.
+        problems.between("base_rate_over_epochs", self.base_rate_over_epochs, 256, 65_536);
+        problems.between("window_epochs", self.window_epochs, 1, self.base_rate_over_epochs.max(1));
+        problems.between("shared_percent", self.shared_percent, 1, 100);
+        problems.between("shared_times_usual", self.shared_times_usual, 1, 1_000);
+        problems.between("cause_percent", self.cause_percent, 1, 100);
+        problems.between("nearly_all_percent", self.nearly_all_percent, 51, 100);
         problems.at_least("min_validators", self.min_validators, 2);
         problems.at_least("base_rate_epochs", self.base_rate_epochs, 1);
         problems.at_least("closes_after_epochs", self.closes_after_epochs, self.waning_after_epochs.saturating_add(1));
@@ -176,7 +193,7 @@ impl SlashingWave {
             if case.epoch >= wave.last_joined.saturating_add(self.config.closes_after_epochs) {
                 self.close(view, out);
             } else {
-                wave.join(Suspect::new(case), &self.past, view);
+                wave.join(Suspect::new(case), &self.config, &self.past, view);
                 return;
             }
         }
@@ -192,7 +209,7 @@ impl SlashingWave {
             self.past.add_alone(case.validator, case.epoch, case.balance.as_u64());
         }
         let vector = view.network().preset().epochs_per_slashings_vector;
-        self.past.forget_before(now.saturating_sub(HISTORY_EPOCHS.max(vector)));
+        self.past.forget_before(now.saturating_sub(self.config.base_rate_over_epochs.max(vector)));
     }
 
     fn open_if_due(&mut self, now: Epoch, at: Time, view: &View<'_>, out: &mut Vec<Signal>) {
@@ -207,8 +224,8 @@ impl SlashingWave {
         }
         let mut suspects = self.recent.drain().into_iter();
         let Some(first) = suspects.next() else { return };
-        let mut wave = Wave::of(first, at, chance, &self.past, view);
-        suspects.for_each(|suspect| wave.join(suspect, &self.past, view));
+        let mut wave = Wave::of(first, at, chance, &self.config, &self.past, view);
+        suspects.for_each(|suspect| wave.join(suspect, &self.config, &self.past, view));
         wave.opens();
         let incident = wave.tell(&self.config, &self.past, view);
         out.push(Signal::Announcement(Box::new(incident.clone()), News::Opened));
@@ -219,8 +236,9 @@ impl SlashingWave {
 
     /// Offenders per epoch: the configured rate or what was seen outside of waves.
     fn base_rate(&self, now: Epoch) -> f64 {
-        let seen = self.past.alone_since(now.saturating_sub(HISTORY_EPOCHS)) as f64;
-        (1.0 / self.config.base_rate_epochs as f64).max(seen / HISTORY_EPOCHS as f64)
+        let over = self.config.base_rate_over_epochs;
+        let seen = self.past.alone_since(now.saturating_sub(over)) as f64;
+        (1.0 / self.config.base_rate_epochs as f64).max(seen / over as f64)
     }
 
     /// With the slot in which it ended, however late that is noticed.
@@ -345,7 +363,7 @@ impl Detector for SlashingWave {
         }
         let is_of_the_open_one = self.left.open.as_ref().is_some_and(|open| case.known_in >= open.first_slot);
         if let Some(open) = self.left.open.take_if(|_| is_of_the_open_one) {
-            let wave = Wave::of(Suspect::new(case), open.opened_at, 0.0, &self.past, view);
+            let wave = Wave::of(Suspect::new(case), open.opened_at, 0.0, &self.config, &self.past, view);
             self.wave = Some(wave.adopt(&open));
             self.is_unsaved = true;
             return;

@@ -27,6 +27,7 @@ pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
 
 use super::Batch;
 use crate::client::{Clients, N_CLIENTS};
+use crate::detectors::blocks::BlocksConfig;
 use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
@@ -39,9 +40,6 @@ use voters::{SetKind, Voters};
 
 /// Epochs of slots kept.
 pub const KEPT_EPOCHS: u64 = 4;
-/// Votes that back a block, at least, and as a share of a slot's seats: one in so many.
-const BACKING_VOTES: u64 = 2;
-const BACKING_SHARE: u64 = 50;
 /// Distances into the future told apart in one slot.
 const MAX_AHEAD: usize = 32;
 /// Validators named of one distance.
@@ -55,6 +53,8 @@ pub const DISPARITY_NS: u64 = 500_000_000;
 #[derive(Debug)]
 pub struct Facts {
     network: Arc<Network>,
+    /// Votes that back a block, and the same as percent of a slot's seats: the greater counts.
+    backing: (u64, u64),
     slots: BTreeMap<Slot, SlotFacts>,
     arrivals: BTreeMap<Slot, Arrivals>,
     voted: Voters,
@@ -69,9 +69,10 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub(super) fn new(network: Arc<Network>) -> Self {
+    pub(super) fn new(network: Arc<Network>, config: &BlocksConfig) -> Self {
         Self {
             network,
+            backing: (config.backing_votes, config.backing_percent),
             slots: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             voted: Voters::default(),
@@ -107,7 +108,8 @@ impl Facts {
         let votes = near().flat_map(|facts| &facts.tallies).filter(|tally| tally.head == block.root).map(|tally| tally.voters);
         let seats = near().map(|facts| facts.expected).max().unwrap_or(0);
         let is_child = |other: &BlockFact| other.parent == block.root && other.proposer != block.proposer;
-        votes.sum::<u64>() >= BACKING_VOTES.max(seats / BACKING_SHARE) || near().any(|facts| facts.blocks.iter().any(is_child))
+        let (least, percent) = self.backing;
+        votes.sum::<u64>() >= least.max(seats * percent / 100) || near().any(|facts| facts.blocks.iter().any(is_child))
     }
 
     /// What came in during a slot.
@@ -288,11 +290,11 @@ impl Facts {
         let registry = chain.registry();
         let set = self.voted.of(epoch, kind);
         let mut first = Vec::with_capacity(vote.indices.len());
-        for (validator, at) in vote.indices.iter().zip(&vote.arrivals) {
+        for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
             // Who sits in a committee is active, however old our registry is.
             let is_active = vote.shuffling.is_some() || registry.record(*validator).is_some_and(|record| record.is_active(epoch));
             if is_active && set.insert(*validator, registry.len()) {
-                first.push((*validator, *at));
+                first.push((*validator, arrival.at));
             }
         }
         first

@@ -12,12 +12,10 @@
 //! ```
 //!
 //! **False alarms considered.** Single misses (one in 200 duties: five in a row are none by chance); a bad slot of the whole
-//! network; keys that stay away (an outage, told as `missed_duties`: a stretch of more than [`LONGEST_EPOCHS`] is no flap).
+//! network; keys that stay away (an outage, told as `missed_duties`: a stretch of more than `flapping_longest_epochs` is no flap).
 
 use consensus::{Slot, ValidatorIndex};
 
-/// A longer stretch is an outage.
-pub(super) const LONGEST_EPOCHS: u64 = 16;
 /// Keys named.
 const EXAMPLES: usize = 16;
 

@@ -15,7 +15,7 @@
 //! - we ran for the whole epoch, without a pause;
 //! - the network as a whole voted, and was heard, to at least `network_percent`, where slots of which nothing was heard count as
 //!   silent;
-//! - half of its slot's seats or more were heard; where its slot is not known, this must hold for all slots of the epoch.
+//! - `slot_heard_percent` of its slot's seats or more were heard; where its slot is not known, this must hold for all slots of the epoch.
 //!
 //! What was not heard is not judged: it neither begins a row of misses nor ends one.
 //!
@@ -25,7 +25,7 @@
 //!
 //! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
 
-use super::flapping::{LONGEST_EPOCHS, SlotDuties, Stretch};
+use super::flapping::{SlotDuties, Stretch};
 use super::proposing::Turn;
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
@@ -40,15 +40,8 @@ use verify::{Heard, UnixNs, Vote};
 
 /// Epochs whose votes are entered: two behind, the current and the next.
 const KEPT_SHEETS: u64 = 4;
-/// A slot of whose seats fewer were heard, in percent, says nothing about those who sit in it.
-const SLOT_HEARD_PERCENT: u64 = 50;
 /// Keys named in details.
 const EXAMPLES: usize = 32;
-/// A dormant key that goes on signing is told again after so many epochs.
-const TELL_AGAIN_EPOCHS: u64 = 225;
-/// Epochs without a further sighting after which an incident is over.
-const MISSED_CLOSES_EPOCHS: u64 = 2;
-const FLAPPING_CLOSES_EPOCHS: u64 = 32;
 
 pub(super) const MISSED_DUTIES: &str = "missed_duties";
 
@@ -56,14 +49,34 @@ pub(super) const MISSED_DUTIES: &str = "missed_duties";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeeperConfig {
     pub missed_in_a_row: u32,
+    /// Epochs without a further sighting after which `missed_duties` is over.
+    pub missed_closes_after_epochs: u64,
     pub flapping_keys: u64,
     pub flapping_percent: u64,
+    /// A longer stretch is an outage.
+    pub flapping_longest_epochs: u64,
+    /// As for misses.
+    pub flapping_closes_after_epochs: u64,
+    /// A dormant key that goes on signing is told again after so many.
+    pub dormant_again_epochs: u64,
     pub network_percent: u64,
+    /// A slot of whose seats fewer were heard says nothing about those who sit in it.
+    pub slot_heard_percent: u64,
 }
 
 impl Default for KeeperConfig {
     fn default() -> Self {
-        Self { missed_in_a_row: 3, flapping_keys: 5, flapping_percent: 80, network_percent: 80 }
+        Self {
+            missed_in_a_row: 3,
+            missed_closes_after_epochs: 2,
+            flapping_keys: 5,
+            flapping_percent: 80,
+            flapping_longest_epochs: 16,
+            flapping_closes_after_epochs: 32,
+            dormant_again_epochs: 225,
+            network_percent: 80,
+            slot_heard_percent: 50,
+        }
     }
 }
 
@@ -173,7 +186,7 @@ impl Keeper {
             None if has_exited => (epoch.start_slot(view.network().preset()), "exited on chain"),
             None => return,
         };
-        let again = TELL_AGAIN_EPOCHS * view.network().preset().slots_per_epoch;
+        let again = self.config.dormant_again_epochs.saturating_mul(view.network().preset().slots_per_epoch);
         let was_told = self.dormant_told.get(&validator).is_some_and(|told| slot.as_u64() < told.as_u64().saturating_add(again));
         if slot < silent_since || was_told {
             return;
@@ -237,7 +250,7 @@ impl Keeper {
         let sheet = self.sheets.get(&epoch).cloned().unwrap_or_default();
         self.judged = Some(epoch);
         self.sheets = self.sheets.split_off(&epoch.saturating_sub(1));
-        let heard = Hearing::of(view, &slots);
+        let heard = Hearing::of(view, &slots, self.config.slot_heard_percent);
         if self.listening_since.is_none_or(|since| since > first) || heard.percent < self.config.network_percent {
             return;
         }
@@ -308,7 +321,7 @@ impl Keeper {
                     "missed_in_a_row": longest,
                     "validators": examples,
                 })),
-                closes_after: MISSED_CLOSES_EPOCHS * per_epoch,
+                closes_after: self.config.missed_closes_after_epochs * per_epoch,
             }));
         }
     }
@@ -344,7 +357,8 @@ impl Keeper {
             let stretch = self.stretches.entry(label.clone()).or_default();
             for (slot, duties) in by_slot {
                 let (keys, percent) = (self.config.flapping_keys, self.config.flapping_percent);
-                let Some(flap) = stretch.next(slot, &duties, keys, percent, LONGEST_EPOCHS * per_epoch) else { continue };
+                let longest = self.config.flapping_longest_epochs * per_epoch;
+                let Some(flap) = stretch.next(slot, &duties, keys, percent, longest) else { continue };
                 out.push(Signal::Sighting(Sighting {
                     kind: "flapping_keys",
                     key: label.to_string(),
@@ -361,7 +375,7 @@ impl Keeper {
                         "duties_missed": flap.n_missed,
                         "validators": flap.examples,
                     })),
-                    closes_after: FLAPPING_CLOSES_EPOCHS * per_epoch,
+                    closes_after: self.config.flapping_closes_after_epochs * per_epoch,
                 }));
             }
         }
@@ -470,13 +484,14 @@ struct Hearing {
 }
 
 impl Hearing {
-    fn of(view: &View<'_>, slots: &[Slot]) -> Self {
+    /// `least`: percent of a slot's seats.
+    fn of(view: &View<'_>, slots: &[Slot], least: u64) -> Self {
         let known =
             || slots.iter().filter_map(|slot| Some((*slot, view.facts.slot(*slot)?))).filter(|(_, facts)| facts.expected > 0);
         let (voters, seats) = known().fold((0, 0), |(voters, seats), (_, slot)| (voters + slot.voters, seats + slot.expected));
         // A slot of which no vote was heard has as many seats as the others.
         let all_seats = seats * slots.len() as u64 / (known().count() as u64).max(1);
-        let is_good = |facts: &SlotFacts| facts.participation_percent().is_some_and(|percent| percent >= SLOT_HEARD_PERCENT);
+        let is_good = |facts: &SlotFacts| facts.participation_percent().is_some_and(|percent| percent >= least);
         let good = known().filter(|(_, facts)| is_good(facts)).map(|(slot, _)| slot).collect();
         Self { percent: (voters * 100).checked_div(all_seats).unwrap_or(0), good, n_slots: slots.len() }
     }

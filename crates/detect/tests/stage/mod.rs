@@ -4,8 +4,8 @@
 
 use chain::{BlockFacts, Chain};
 use consensus::{
-    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, Offence,
-    RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, Epoch, ForkName, IndexedAttestation, RegistryChange, Root,
+    SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
 use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender, PeerNews};
@@ -88,18 +88,14 @@ pub fn offenders(
     let offender = |validator: &ValidatorIndex| {
         let facts = Slashable {
             genesis_validators_root: network.genesis_validators_root,
-            offence: Offence::DoubleVote,
             validator: *validator,
-            pubkey: Default::default(),
-            labels: Vec::new(),
             roots: [slashing.attestation_1.data.root(), slashing.attestation_2.data.root()],
             slot,
             epoch,
             seen: [Time::from_unix_ns(at), Time::from_unix_ns(at + 1)],
             recorded_at: Time::from_unix_ns(at + 2),
-            sources: vec!["gossip".into()],
-            fork: ForkName::Fulu,
             punishable,
+            ..Slashable::sample()
         };
         Offender { finding: Finding::slashable(facts, &evidence), evidence: evidence.clone() }
     };
@@ -165,7 +161,7 @@ impl Stage {
         Vote {
             data,
             data_root: data.root(),
-            arrivals: vec![UnixNs(at); indices.len()],
+            arrivals: vec![heard(at).arrival(); indices.len()],
             indices,
             signature: SignatureBytes::ZERO,
             shuffling: None,

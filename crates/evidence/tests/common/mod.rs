@@ -3,8 +3,8 @@
 
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, Punishable, RouteName, Severity, Slashable,
-    Store, Time, anomaly_id, incident_id,
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, RouteName, Severity, Slashable, Store, Time,
+    anomaly_id, incident_id,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -40,15 +40,12 @@ pub fn offence_in(offence: Offence, validator: u64, slot: u64) -> (Finding, Arc<
         offence,
         validator: ValidatorIndex::new(validator),
         pubkey: PubkeyBytes::repeat_byte(validator as u8),
-        labels: Vec::new(),
         roots: [Root::from(slot_bytes(slot)), Root::repeat_byte(0xff)],
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),
         seen: [at(slot), at(slot)],
         recorded_at: at(slot),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        punishable: Punishable::Yes,
+        ..Slashable::sample()
     };
     (Finding::slashable(facts, &evidence), evidence)
 }
@@ -60,17 +57,12 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
 pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
     Finding::anomaly(Anomaly {
         id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
-        kind,
         severity,
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),
-        validator: None,
         first_seen: at(slot),
-        second_seen: None,
         recorded_at: at(slot),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        details: serde_json::Map::new(),
+        ..Anomaly::sample(kind)
     })
 }
 
@@ -82,20 +74,6 @@ fn slot_bytes(slot: u64) -> [u8; 32] {
 
 pub fn incident(first_slot: u64, state: IncidentState) -> Incident {
     let first_slot = Slot::new(first_slot);
-    Incident {
-        schema: 1,
-        id: incident_id(Root::ZERO, "slashing_wave", first_slot, ""),
-        kind: "slashing_wave".into(),
-        state,
-        severity: Severity::Critical,
-        first_slot,
-        last_slot: first_slot,
-        opened_at: at(5),
-        closed_at: None,
-        validators: None,
-        offences: None,
-        shared: Vec::new(),
-        penalty: None,
-        details: serde_json::Map::new(),
-    }
+    let id = incident_id(Root::ZERO, "slashing_wave", first_slot, "");
+    Incident { id, state, first_slot, last_slot: first_slot, opened_at: at(5), ..Incident::sample() }
 }

@@ -127,14 +127,15 @@ impl Load {
         self.next += 1;
         let at = data.slot.as_u64() * 12_000_000_000 + mix(self.next as u64, 3) % 4_000_000_000;
         let peer = self.peers[(mix(self.next as u64, 5) % PEERS) as usize].clone();
+        let heard = Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
         Signed::for_tests(Vote {
             data,
             data_root: data.root(),
-            arrivals: vec![UnixNs(at); members.len()],
+            arrivals: vec![heard.arrival(); members.len()],
             indices: members.into_iter().map(|v| ValidatorIndex::new(u64::from(v))).collect(),
             signature: self.pool[self.next % POOL],
             shuffling: seated.then(|| self.shuffling.clone()),
-            heard: Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) },
+            heard,
         })
     }
 }

@@ -102,7 +102,7 @@ pub fn vote_in(data: AttestationData, signers: &[u64], shuffling: Option<Arc<Shu
     Signed::for_tests(Vote {
         data,
         data_root: root,
-        arrivals: vec![UnixNs(1_000); signers.len()],
+        arrivals: vec![heard(1_000).arrival(); signers.len()],
         signature: signature(root, signers.iter().copied()),
         indices: signers.into_iter().map(ValidatorIndex::new).collect(),
         shuffling,

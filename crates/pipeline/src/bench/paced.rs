@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use verify::UnixNs;
 
 /// How long after the last slot findings are waited for.
@@ -50,11 +52,14 @@ pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, Pi
     runtime.block_on(async {
         let watcher = Watcher::start(config).await?;
         tracing::info!("the watcher is ready {:.1} s before genesis", seconds_until(options.genesis_time));
-        // The store's callback tells when findings are durable; which they are is looked up afterwards.
+        // The store's callback tells when findings are durable; which they are is looked up afterwards. It comes on the thread that
+        // recorded, a few times a second: a lock that nobody else holds until the end costs it nothing.
         let recorded: Arc<Mutex<Vec<(u64, UnixNs)>>> = Arc::default();
-        let noted = recorded.clone();
+        let bell = Arc::new(Notify::new());
+        let (noted, ring) = (recorded.clone(), bell.clone());
         let subscription = watcher.store().subscribe(move |seq| {
             noted.lock().unwrap_or_else(PoisonError::into_inner).push((seq, clock::now()));
+            ring.notify_one();
         });
         let (mut offered, shed_at_door) = (None, Arc::new(AtomicU64::new(0)));
         if let (Source::Memory, Some(feed)) = (&options.source, watcher.feed()) {
@@ -68,10 +73,10 @@ pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, Pi
         if let Some(thread) = offered {
             thread.join().map_err(|_| PipelineError::Internal("the feeding thread panicked; please report it".into()))??;
         }
-        let patience = tokio::time::Instant::now() + GRACE;
-        while watcher.store().count() < expected.findings.len() as u64 && tokio::time::Instant::now() < patience {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let patience = Instant::now() + GRACE;
+        while watcher.store().count() < expected.findings.len() as u64
+            && tokio::time::timeout_at(patience, bell.notified()).await.is_ok()
+        {}
         let wall_seconds = (ended.0 - began.0) as f64 / 1e9;
         let mut measured = Measured {
             outcomes: outcomes(&watcher),

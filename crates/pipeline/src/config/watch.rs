@@ -21,12 +21,22 @@ pub struct WatchConfig {
     pub reload: Duration,
     /// Epochs missed in a row from which on a key is reported.
     pub missed_in_a_row: u64,
+    /// Epochs without a further sighting after which the group's incident is over.
+    pub missed_closes_after_epochs: u64,
     /// Keys of one label that must miss together, and come back together, to be called flapping.
     pub flapping_keys: u64,
     /// Percent of the keys on duty that must miss for a slot to count as down; the same share must vote for it to be up.
     pub flapping_percent: u64,
+    /// Longer stretches without them are outages, not restarts.
+    pub flapping_longest_epochs: u64,
+    /// Epochs without a further restart after which the label's incident is over.
+    pub flapping_closes_after_epochs: u64,
+    /// A dormant key that goes on signing is told again after so many epochs.
+    pub dormant_again_epochs: u64,
     /// Below this participation of the whole network, in percent, nobody's misses are reported.
     pub network_percent: u64,
+    /// Below this share of a slot's seats heard, in percent, nobody is missed in it.
+    pub slot_heard_percent: u64,
     /// Names of labels whose holders' offences concern everybody who has the same value.
     pub kin_labels: Vec<String>,
     pub groups: Vec<GroupConfig>,
@@ -39,9 +49,14 @@ impl Default for WatchConfig {
             entities: Vec::new(),
             reload: Duration::from_secs(10),
             missed_in_a_row: 3,
+            missed_closes_after_epochs: 2,
             flapping_keys: 5,
             flapping_percent: 80,
+            flapping_longest_epochs: 16,
+            flapping_closes_after_epochs: 32,
+            dormant_again_epochs: 225,
             network_percent: 80,
+            slot_heard_percent: 50,
             kin_labels: vec!["operator".into(), "cluster".into()],
             groups: Vec::new(),
         }
@@ -137,10 +152,24 @@ impl WatchConfig {
                 wrong(format!("watch.{key}"), "must be at least 1".into());
             }
         }
-        for (key, value, least) in [("flapping_percent", self.flapping_percent, 51), ("network_percent", self.network_percent, 0)]
-        {
+        for (key, value, least) in [
+            ("flapping_percent", self.flapping_percent, 51),
+            ("network_percent", self.network_percent, 0),
+            ("slot_heard_percent", self.slot_heard_percent, 1),
+        ] {
             if value > 100 || value < least {
                 wrong(format!("watch.{key}"), format!("{value} is not a percentage from {least} to 100"));
+            }
+        }
+        for (key, value, least, most) in [
+            // An epoch's misses are told a quarter into the second one after it begins: a shorter incident would end between two.
+            ("missed_closes_after_epochs", self.missed_closes_after_epochs, 2, 1_024),
+            ("flapping_longest_epochs", self.flapping_longest_epochs, 1, 1_024),
+            ("flapping_closes_after_epochs", self.flapping_closes_after_epochs, 1, 1_024),
+            ("dormant_again_epochs", self.dormant_again_epochs, 1, 100_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                wrong(format!("watch.{key}"), format!("{value} is not between {least} and {most}"));
             }
         }
         let loaded = crate::watch::load(self);
@@ -154,7 +183,7 @@ impl WatchConfig {
             switches.push(&group.name);
             switch.problems(&at, &mut wrong);
             if switch.members == MembersConfig::Named && crate::watch::names_nobody(&loaded.list, &group.name) {
-                let text = "fires for keys named by index, range or public key, and the group has none; name them, or set                             members = \"all\" after reading what docs/watching.md says of it";
+                let text = "fires for keys named by index, range or public key, and the group has none; name them, or set members = \"all\" after reading what docs/watching.md says of it";
                 wrong(at(".members"), text.into());
             }
         }

@@ -7,8 +7,8 @@
 //! |---|---|
 //! | 2xx | `accepted`; nodes pass it on to the network |
 //! | 400, 409, 413, 422: it looked and does not want it | `refused`, with its words; not repeated |
-//! | that it has one of the same accused already ([`ALREADY_THERE`]) | `not_needed`, with its words |
 //! | 500 and the like, [`MAX_BREAKDOWNS`] times | the same; in between others go first |
+//! | that it has one of the same accused already, with whatever status | `not_needed`, with its words |
 //! | anything else, or nothing | all wait: 2 s, doubling up to 5 minutes, for as long as it takes |
 //!
 //! Before each attempt a node is asked for the accused: if nobody is left to punish, the record says `not_needed` and nothing is sent.
@@ -31,8 +31,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How a node says that its pool has a slashing of all whom the proof accuses: with a 500, of all statuses (Lodestar).
-const ALREADY_THERE: &str = "ALREADY_EXISTS";
 /// Answers like "500" to one proof, after which it counts as refused.
 const MAX_BREAKDOWNS: u32 = 8;
 /// Findings or records read in one go.
@@ -224,7 +222,7 @@ impl Submitter {
 
     fn failed(&mut self, mut record: Submission, error: &NodeError) -> Result<(), StoreError> {
         let words = error.to_string();
-        if words.contains(ALREADY_THERE) {
+        if error.is_already_there() {
             self.n_away = 0;
             return self.end(record, SubmissionState::NotNeeded, Some(&words));
         }

@@ -125,8 +125,8 @@ pub(super) fn pause(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Spec, ValidatorIndex};
-    use evidence::{Evidence, Punishable, Slashable};
+    use consensus::{Epoch, ForkName, Spec, ValidatorIndex};
+    use evidence::{Evidence, Slashable};
     use std::collections::HashSet;
 
     const ATTESTER: EvidenceKind = EvidenceKind::AttesterSlashing;
@@ -134,22 +134,7 @@ mod tests {
 
     fn finding(validator: u64) -> Finding {
         let evidence = Evidence::new(ATTESTER, ForkName::Fulu, vec![1], serde_json::Value::Null);
-        let facts = Slashable {
-            genesis_validators_root: Root::ZERO,
-            offence: Offence::DoubleVote,
-            validator: ValidatorIndex::new(validator),
-            pubkey: PubkeyBytes::ZERO,
-            labels: Vec::new(),
-            roots: [Root::ZERO, Root::repeat_byte(1)],
-            slot: Slot::new(1),
-            epoch: Epoch::new(0),
-            seen: [Time::default(); 2],
-            recorded_at: Time::default(),
-            sources: Vec::new(),
-            fork: ForkName::Fulu,
-            punishable: Punishable::Yes,
-        };
-        Finding::slashable(facts, &evidence)
+        Finding::slashable(Slashable { validator: ValidatorIndex::new(validator), ..Slashable::sample() }, &evidence)
     }
 
     fn root(n: u64) -> Root {

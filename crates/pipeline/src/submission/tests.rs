@@ -113,21 +113,8 @@ fn double_proposal(validator: u64) -> (Finding, Arc<Evidence>) {
 }
 
 fn offence(offence: Offence, validator: u64, evidence: Evidence) -> (Finding, Arc<Evidence>) {
-    let facts = Slashable {
-        genesis_validators_root: Root::ZERO,
-        offence,
-        validator: ValidatorIndex::new(validator),
-        pubkey: PubkeyBytes::ZERO,
-        labels: Vec::new(),
-        roots: [Root::ZERO, Root::repeat_byte(1)],
-        slot: Slot::new(1),
-        epoch: Epoch::new(0),
-        seen: [Time::default(); 2],
-        recorded_at: Time::default(),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Deneb,
-        punishable: Punishable::Yes,
-    };
+    let validator = ValidatorIndex::new(validator);
+    let facts = Slashable { offence, validator, fork: ForkName::Deneb, ..Slashable::sample() };
     (Finding::slashable(facts, &evidence), Arc::new(evidence))
 }
 

@@ -2,7 +2,7 @@
 
 use super::claim::Subject;
 use super::{Judged, Judgement, Signed};
-use crate::{Proposal, Stated, UnixNs, Vote, bls, pool};
+use crate::{Arrival, Proposal, Stated, Vote, bls, pool};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
@@ -64,10 +64,10 @@ impl Judged {
     fn vote(&self, unit: &[usize]) -> Option<Signed<Vote>> {
         let first = &self.claims[*unit.first()?];
         let Subject::Vote { data, data_root, shuffling, .. } = &first.subject else { return None };
-        let mut members: Vec<(ValidatorIndex, UnixNs)> = Vec::new();
+        let mut members: Vec<(ValidatorIndex, Arrival)> = Vec::new();
         let mut heard = &first.heard;
         for claim in unit.iter().map(|i| &self.claims[*i]) {
-            members.extend(claim.members().iter().map(|member| (*member, claim.heard.at)));
+            members.extend(claim.members().iter().map(|member| (*member, claim.heard.arrival())));
             if claim.heard.at < heard.at {
                 heard = &claim.heard;
             }
@@ -78,7 +78,7 @@ impl Judged {
             data: *data,
             data_root: *data_root,
             indices: members.iter().map(|(member, _)| *member).collect(),
-            arrivals: members.iter().map(|(_, at)| *at).collect(),
+            arrivals: members.iter().map(|(_, arrival)| *arrival).collect(),
             signature: self.signature(unit)?,
             shuffling: shuffling.clone(),
             heard: heard.clone(),

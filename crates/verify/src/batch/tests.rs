@@ -162,7 +162,7 @@ fn singles_become_one_vote() {
         let votes = judged.harvest().votes;
         assert_eq!(votes.len(), 1);
         assert_eq!(votes[0].indices, [0, 1, 3, 4].map(ValidatorIndex::new));
-        assert_eq!(votes[0].arrivals, [0, 1, 3, 4].map(UnixNs));
+        assert_eq!(votes[0].arrivals, [0, 1, 3, 4].map(|at| heard(0, at).arrival()));
         assert_eq!(votes[0].heard.at, UnixNs(0));
         check_votes(&judged, &publics);
         let alone = matches!(mode, SinglesProof::RandomCombination);

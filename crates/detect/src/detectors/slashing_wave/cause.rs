@@ -2,23 +2,20 @@
 //!
 //! | cause | said when | seen in |
 //! |---|---|---|
-//! | `clocks` | half of the pairs have a vote for an epoch that had not begun when the pair was complete | Medalla |
-//! | `return_from_a_branch` | half are surrounds whose two votes stand on branches that exclude each other | Holesky 2025 |
-//! | `fresh_keys` | four fifths became active in one epoch, within the last 256 | 14 November 2023 |
-//! | `same_keys_in_two_places` | four fifths share an operator, cluster or withdrawal credential: the keys run twice, or their protection history was lost | Staked, RockLogic, Launchnodes, SSV |
-//! | `one_client` | four fifths run one client, for several owners | |
+//! | `clocks` | `cause_percent` of the pairs have a vote for an epoch that had not begun when the pair was complete | Medalla |
+//! | `return_from_a_branch` | `cause_percent` are surrounds whose two votes stand on branches that exclude each other | Holesky 2025 |
+//! | `fresh_keys` | `nearly_all_percent` became active in one epoch, within the last `fresh_epochs` | 14 November 2023 |
+//! | `same_keys_in_two_places` | `nearly_all_percent` share an operator, cluster or withdrawal credential: the keys run twice, or their protection history was lost | Staked, RockLogic, Launchnodes, SSV |
+//! | `one_client` | `nearly_all_percent` run one client, for several owners | |
 //! | `unknown` | none of these | |
 
+use super::SlashingWaveConfig;
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
 use crate::client::{UNKNOWN, client_name};
 use crate::monitor::View;
-use chain::Record;
 use consensus::{AttesterSlashing, Epoch, Offence, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, SharedTrait};
 use serde::{Deserialize, Serialize};
-
-/// Keys that are active for less are fresh: a day of mainnet.
-const FRESH_EPOCHS: u64 = 256;
 
 /// What one pair of messages tells, and what is known of its signer when it comes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -95,18 +92,18 @@ pub(super) struct Cause {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, clues: &Clues, offence: Offence, now: Epoch, record: Option<Record>) {
+    pub(super) fn add(&mut self, clues: &Clues, offence: Offence, is_fresh: bool) {
         self.from_the_future += u64::from(clues.from_the_future);
         self.crossing_surrounds += u64::from(clues.crosses_branches && offence == Offence::SurroundVote);
-        let age = record.map_or(u64::MAX, |record| now.as_u64().saturating_sub(record.activation_epoch.as_u64()));
-        self.fresh += u64::from(age < FRESH_EPOCHS);
+        self.fresh += u64::from(is_fresh);
     }
 
-    pub(super) fn suspect(&self, n_members: u64, shared: &[SharedTrait]) -> Cause {
+    pub(super) fn suspect(&self, n_members: u64, shared: &[SharedTrait], config: &SlashingWaveConfig) -> Cause {
         let n = n_members.max(1);
         let most = |what: &str| shared.iter().filter(|one| one.what.starts_with(what)).max_by_key(|one| one.members.0);
-        let nearly_all = |count: u64| count * 5 >= n * 4;
-        if self.from_the_future * 2 >= n {
+        let is_cause = |count: u64| count * 100 >= n * config.cause_percent;
+        let nearly_all = |count: u64| count * 100 >= n * config.nearly_all_percent;
+        if is_cause(self.from_the_future) {
             let mut evidence = vec![format!(
                 "{} of {n} signed a vote for an epoch that had not begun, and then contradicted it",
                 self.from_the_future
@@ -114,7 +111,7 @@ impl Tally {
             evidence.extend(most(CLIENT).map(|one| format!("{} of {n} run {}", one.members.0, one.value)));
             return Cause { name: "clocks", evidence };
         }
-        if self.crossing_surrounds * 2 >= n {
+        if is_cause(self.crossing_surrounds) {
             let evidence = vec![format!(
                 "{} of {n} surrounded their own votes when they came back from a branch that had justified another checkpoint",
                 self.crossing_surrounds

@@ -1,5 +1,6 @@
 //! What the members of a wave have in common, against how common that is among all validators.
 
+use super::SlashingWaveConfig;
 use super::cause::Clues;
 use crate::monitor::View;
 use consensus::{Epoch, ValidatorIndex};
@@ -77,15 +78,15 @@ impl Traits {
         of_key.flat_map(|(key, values)| values.keys().map(move |value| format!("{key}={value}"))).take(most).collect()
     }
 
-    /// Traits of at least two and a tenth of the members that are twice as frequent among them as among all, most members
-    /// first, a few per sort.
-    pub(super) fn shared(&mut self, n_members: u64, view: &View<'_>) -> Vec<SharedTrait> {
+    /// Traits of at least two members and `shared_percent` of them that are `shared_times_usual` as frequent among them as among
+    /// all, most members first, a few per sort.
+    pub(super) fn shared(&mut self, n_members: u64, config: &SlashingWaveConfig, view: &View<'_>) -> Vec<SharedTrait> {
         let among_all = self.among_all.get_or_insert_with(|| AmongAll::of(view));
         let mut told: Vec<SharedTrait> = Vec::new();
         let each =
             self.counts.iter().flat_map(|(what, values)| values.iter().map(move |(value, members)| (what, value, members)));
         for (what, value, members) in each {
-            if *members < 2 || members * 10 < n_members {
+            if *members < 2 || members * 100 < n_members * config.shared_percent {
                 continue;
             }
             let all = match what.as_str() {
@@ -98,8 +99,9 @@ impl Traits {
                 label => label.strip_prefix("label:").and_then(|key| view.labels.n_labelled(key, value)),
             };
             let usual = all.is_some_and(|all| {
-                // members / n_members < 2 * all / validators
-                u128::from(*members) * u128::from(among_all.validators) < 2 * u128::from(all) * u128::from(n_members)
+                // members / n_members < times * all / validators
+                u128::from(*members) * u128::from(among_all.validators)
+                    < u128::from(config.shared_times_usual) * u128::from(all) * u128::from(n_members)
             });
             if !usual {
                 told.push(SharedTrait { what: what.clone(), value: value.clone(), members: Count(*members) });

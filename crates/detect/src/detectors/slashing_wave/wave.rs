@@ -48,7 +48,14 @@ pub(super) struct Wave {
 
 impl Wave {
     /// The first suspect is the one that was known first.
-    pub(super) fn of(first: Suspect, opened_at: Time, chance: f64, past: &Past, view: &View<'_>) -> Self {
+    pub(super) fn of(
+        first: Suspect,
+        opened_at: Time,
+        chance: f64,
+        config: &SlashingWaveConfig,
+        past: &Past,
+        view: &View<'_>,
+    ) -> Self {
         let case = first.case.clone();
         let mut wave = Self {
             opened_at,
@@ -70,7 +77,7 @@ impl Wave {
             dirty: true,
             first: case,
         };
-        wave.join(first, past, view);
+        wave.join(first, config, past, view);
         wave
     }
 
@@ -91,7 +98,7 @@ impl Wave {
         self.opened_with = self.n_members();
     }
 
-    pub(super) fn join(&mut self, suspect: Suspect, past: &Past, view: &View<'_>) {
+    pub(super) fn join(&mut self, suspect: Suspect, config: &SlashingWaveConfig, past: &Past, view: &View<'_>) {
         let Suspect { case, offences, .. } = suspect;
         self.dirty = true;
         self.last_slot = self.last_slot.max(case.slot);
@@ -112,7 +119,10 @@ impl Wave {
                 *self.balances.entry(case.balance.as_u64()).or_default() += 1;
             }
             self.traits.add(case.validator, &case.clues, view);
-            self.clues.add(&case.clues, case.offence, case.epoch, view.chain.registry().record(case.validator));
+            let record = view.chain.registry().record(case.validator);
+            let is_fresh = record
+                .is_some_and(|record| case.epoch.as_u64().saturating_sub(record.activation_epoch.as_u64()) < config.fresh_epochs);
+            self.clues.add(&case.clues, case.offence, is_fresh);
         }
     }
 
@@ -138,9 +148,9 @@ impl Wave {
         self.dirty = false;
         let network = view.network();
         let n = self.n_members();
-        let shared = self.traits.shared(n, view);
+        let shared = self.traits.shared(n, config, view);
         let epochs = self.last_joined.as_u64().saturating_sub(self.first.epoch.as_u64()) + 1;
-        let cause = self.clues.suspect(n, &shared);
+        let cause = self.clues.suspect(n, &shared, config);
         let first = &self.first;
         let details = json!({
             "suspected_cause": cause.name,

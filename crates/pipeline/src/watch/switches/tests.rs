@@ -2,31 +2,22 @@
 
 use super::*;
 use crate::config::{GroupConfig, MembersConfig, WatchConfig};
-use consensus::{Epoch, ForkName, PubkeyBytes, Slot, ValidatorIndex};
+use consensus::{PubkeyBytes, ValidatorIndex};
 use detect::watch::{Duty, WatchList};
-use evidence::{Anomaly, Punishable, Severity, Subject};
+use evidence::{Anomaly, Punishable, Subject};
 
 fn finding(kind: &str, validator: u64, labels: &[&str], recorded_after: Duration) -> Finding {
     let heard = Time::from_unix_ns(1_700_000_000_000_000_000);
-    let anomaly = Finding::anomaly(Anomaly {
-        id: Root::repeat_byte(7),
-        kind: "dormant_key_signed",
-        severity: Severity::Critical,
-        slot: Slot::new(9),
-        epoch: Epoch::new(1),
+    Finding::anomaly(Anomaly {
         validator: Some(Subject {
             index: ValidatorIndex::new(validator),
             pubkey: PubkeyBytes::repeat_byte(1),
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         }),
         first_seen: heard,
-        second_seen: None,
         recorded_at: heard.after(recorded_after),
-        sources: vec!["gossip".into()],
-        fork: ForkName::Fulu,
-        details: serde_json::Map::new(),
-    });
-    Finding { kind: kind.into(), ..anomaly }
+        ..Anomaly::sample(kind)
+    })
 }
 
 fn command(path: &str) -> KillSwitchConfig {

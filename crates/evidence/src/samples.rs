@@ -1,0 +1,69 @@
+//! A finding and an incident as tests want them: each says what matters to it and takes the rest from here, as in
+//! `Slashable { slot, ..Slashable::sample() }`.
+
+use crate::{Anomaly, INCIDENT_SCHEMA, Incident, IncidentState, Punishable, Severity, Slashable, Time};
+use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use serde_json::Map;
+
+impl Slashable {
+    /// A double vote of validator 5 in slot 1 that a block can punish, heard on gossip.
+    pub fn sample() -> Self {
+        Self {
+            genesis_validators_root: Root::ZERO,
+            offence: Offence::DoubleVote,
+            validator: ValidatorIndex::new(5),
+            pubkey: PubkeyBytes::ZERO,
+            labels: Vec::new(),
+            roots: [Root::ZERO, Root::repeat_byte(1)],
+            slot: Slot::new(1),
+            epoch: Epoch::new(0),
+            seen: [Time::default(); 2],
+            recorded_at: Time::default(),
+            sources: vec!["gossip".into()],
+            fork: ForkName::Fulu,
+            punishable: Punishable::Yes,
+        }
+    }
+}
+
+impl<'a> Anomaly<'a> {
+    /// Something of slot 9 that nobody in particular did.
+    pub fn sample(kind: &'a str) -> Self {
+        Self {
+            id: Root::repeat_byte(7),
+            kind,
+            severity: Severity::Critical,
+            slot: Slot::new(9),
+            epoch: Epoch::new(0),
+            validator: None,
+            first_seen: Time::default(),
+            second_seen: None,
+            recorded_at: Time::default(),
+            sources: vec!["gossip".into()],
+            fork: ForkName::Fulu,
+            details: Map::new(),
+        }
+    }
+}
+
+impl Incident {
+    /// An open wave of slots 7 to 9.
+    pub fn sample() -> Self {
+        Self {
+            schema: INCIDENT_SCHEMA,
+            id: Root::repeat_byte(7),
+            kind: "slashing_wave".into(),
+            state: IncidentState::Open,
+            severity: Severity::Critical,
+            first_slot: Slot::new(7),
+            last_slot: Slot::new(9),
+            opened_at: Time::from_unix_ns(1_767_225_600_000_000_000),
+            closed_at: None,
+            validators: None,
+            offences: None,
+            shared: Vec::new(),
+            penalty: None,
+            details: Map::new(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Who is slashed by a block of the chain: a state says so too, but only the next one that comes, and in a replay that may be never.
+//!
+//! Who is slashed cannot be slashed again, so a further offence that becomes known [`SETTLED_AFTER_EPOCHS`] after the block is recorded as
+//! `already_slashed`. That it is later than the block is confirmed ([`crate::inclusions`]) keeps this the same however messages were
+//! batched. If the chain leaves the block all the same, the offence that it punished is open again, and with it its validator can
+//! be punished: what was recorded meanwhile need not be.
+//!
+//! **Bounds.** [`MAX_KNOWN`] validators; those beyond are asked of the registry only.
+
+use crate::inclusions::CONFIRMED_AFTER_EPOCHS;
+use consensus::{Network, Root, Slot, ValidatorIndex};
+use evidence::{Finding, Included, Punishable};
+use std::collections::HashMap;
+
+/// More were never slashed within the 8 192 epochs for which it matters.
+const MAX_KNOWN: usize = 262_144;
+/// An epoch more than it takes to be confirmed.
+const SETTLED_AFTER_EPOCHS: u64 = CONFIRMED_AFTER_EPOCHS + 1;
+
+/// By validator: the finding for which a block punished it, and that block's slot.
+#[derive(Debug, Default)]
+pub struct Punished(HashMap<ValidatorIndex, (Root, Slot)>);
+
+impl Punished {
+    /// A finding as it is stored.
+    pub fn recall(&mut self, finding: &Finding) {
+        if let (Some(subject), Some(included)) = (&finding.validator, finding.included) {
+            self.note(subject.index, finding.id, included);
+        }
+    }
+
+    /// A block of the chain has punished it.
+    pub fn note(&mut self, validator: ValidatorIndex, finding: Root, included: Included) {
+        if self.0.len() < MAX_KNOWN || self.0.contains_key(&validator) {
+            self.0.entry(validator).or_insert((finding, included.slot));
+        }
+    }
+
+    /// The chain has left the block that punished it.
+    pub fn reopen(&mut self, finding: &Finding) {
+        if let Some(subject) = &finding.validator
+            && self.0.get(&subject.index).is_some_and(|(of, _)| *of == finding.id)
+        {
+            self.0.remove(&subject.index);
+        }
+    }
+
+    /// What a finding that was just made says of being punishable, with what is known here.
+    pub fn mark(&self, finding: &mut Finding, network: &Network) {
+        let Some((of, at)) = finding.validator.as_ref().and_then(|subject| self.0.get(&subject.index)) else { return };
+        let seen_in = network.slot_at(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
+        let settled = at.saturating_add(SETTLED_AFTER_EPOCHS * network.preset().slots_per_epoch);
+        if finding.punishable == Some(Punishable::Yes) && *of != finding.id && settled <= seen_in {
+            finding.punishable = Some(Punishable::AlreadySlashed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{ForkName, Spec};
+    use evidence::{Evidence, EvidenceKind, Slashable, Time};
+
+    fn mainnet() -> Network {
+        Network { spec: Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root: Root::ZERO }
+    }
+
+    /// The `nth` offence of a validator, known in this slot.
+    fn offence(validator: u64, nth: u8, slot: u64) -> Finding {
+        let at = Time::from_unix_ns(mainnet().slot_start_ns(Slot::new(slot)));
+        let facts = Slashable {
+            validator: ValidatorIndex::new(validator),
+            roots: [Root::ZERO, Root::repeat_byte(nth)],
+            seen: [at; 2],
+            ..Slashable::sample()
+        };
+        Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
+    }
+
+    fn marked(punished: &Punished, mut finding: Finding) -> Punishable {
+        punished.mark(&mut finding, &mainnet());
+        finding.punishable.unwrap()
+    }
+
+    #[test]
+    fn who_was_punished_long_enough_ago_cannot_be_again_unless_the_chain_left_the_block() {
+        let mut punished = Punished::default();
+        let included = Included { slot: Slot::new(100), block_root: Root::ZERO };
+        let first = Finding { included: Some(included), ..offence(5, 1, 90) };
+        punished.recall(&first);
+        punished.recall(&offence(6, 1, 90));
+        let settled = 100 + SETTLED_AFTER_EPOCHS * 32;
+        assert_eq!(marked(&punished, offence(5, 2, settled)), Punishable::AlreadySlashed);
+        assert_eq!(marked(&punished, offence(5, 2, settled - 1)), Punishable::Yes, "too soon");
+        assert_eq!(marked(&punished, offence(5, 1, settled)), Punishable::Yes, "the one that was punished");
+        assert_eq!(marked(&punished, offence(6, 2, settled)), Punishable::Yes, "no block has punished that one");
+        let gone = Finding { punishable: Some(Punishable::Withdrawable), ..offence(5, 2, settled) };
+        assert_eq!(marked(&punished, gone), Punishable::Withdrawable);
+        punished.reopen(&offence(5, 2, settled));
+        assert_eq!(marked(&punished, offence(5, 3, settled)), Punishable::AlreadySlashed, "another one was reopened");
+        punished.reopen(&first);
+        assert_eq!(marked(&punished, offence(5, 3, settled)), Punishable::Yes);
+    }
+}
