@@ -191,7 +191,7 @@ impl Index {
     fn span(&self) -> Result<Span, IndexError> {
         let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let first = shelf.first_epoch_from(0)?.unwrap_or(0);
-        let last = shelf.last_epoch_before(self.reach.saturating_add(1).min(NONE))?.map_or(0, u64::from);
+        let last = shelf.last_epoch_before(self.reach.saturating_add(1))?.map_or(0, u64::from);
         Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })
     }
 
