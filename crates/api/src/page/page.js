@@ -168,6 +168,8 @@ async function begin() {
   try {
     const now = await status();
     loadedAt = now.findings;
+    // Said only of what is known: a reader must not take a list that is still loading for good news.
+    by("none").hidden = now.findings > 0;
     listen(Math.max(0, now.findings - SHOWN_AT_START));
     const look = () => Promise.all([status(), watched()]).catch(() => live("wait", "reconnecting"));
     setInterval(look, STATUS_EVERY_MS);
