@@ -35,7 +35,8 @@ from watcher import Api, Watcher, write_config
 
 DEVNET_PORTS = (8551, 9000, 9001, 9596, 9597)
 MAX_LATENCY_S = 1.0
-SLASHED_WITHIN_S = 60
+# A block takes one or two attester slashings, and the more are slashed, the fewer are left to propose one.
+SLASHED_WITHIN_S = 180
 SUBMITTED_WITHIN_S = 120
 # Two are what a block may carry (MAX_ATTESTER_SLASHINGS). This client packs as many attester slashings as its pool has, so that a
 # third one stops its block production ("Invalid list length 3 over limit 2").
