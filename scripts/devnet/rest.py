@@ -65,6 +65,14 @@ class Node:
         answer = self.get(f"/eth/v1/beacon/states/head/validators/{validator}")
         return bool(answer and answer["data"]["validator"]["slashed"])
 
+    def accused_in_pool(self):
+        """Validators against whom it holds a slashing for one of its next blocks: it has checked the signatures, or would not hold it."""
+        proposers = self.get("/eth/v1/beacon/pool/proposer_slashings") or {"data": []}
+        accused = {int(one["signed_header_1"]["message"]["proposer_index"]) for one in proposers["data"]}
+        for one in (self.get("/eth/v1/beacon/pool/attester_slashings") or {"data": []})["data"]:
+            accused |= {int(v) for v in one["attestation_1"]["attesting_indices"]} & {int(v) for v in one["attestation_2"]["attesting_indices"]}
+        return accused
+
     def connected_peers(self):
         """Peer ids of everyone connected, as the node sees it."""
         answer = self.get("/eth/v1/node/peers?state=connected")
