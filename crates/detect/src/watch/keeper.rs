@@ -29,6 +29,7 @@ use super::flapping::{SlotDuties, Stretch};
 use super::proposing::Turn;
 use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
+use super::thresholds::KeeperConfig;
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
 use crate::monitor::{Batch, Detector, Oddity, Sighting, Signal, SlotFacts, View};
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
@@ -44,41 +45,6 @@ const KEPT_SHEETS: u64 = 4;
 const EXAMPLES: usize = 32;
 
 pub(super) const MISSED_DUTIES: &str = "missed_duties";
-
-/// Thresholds: `[watch]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeeperConfig {
-    pub missed_in_a_row: u32,
-    /// Epochs without a further sighting after which `missed_duties` is over.
-    pub missed_closes_after_epochs: u64,
-    pub flapping_keys: u64,
-    pub flapping_percent: u64,
-    /// A longer stretch is an outage.
-    pub flapping_longest_epochs: u64,
-    /// As for misses.
-    pub flapping_closes_after_epochs: u64,
-    /// A dormant key that goes on signing is told again after so many.
-    pub dormant_again_epochs: u64,
-    pub network_percent: u64,
-    /// A slot of whose seats fewer were heard says nothing about those who sit in it.
-    pub slot_heard_percent: u64,
-}
-
-impl Default for KeeperConfig {
-    fn default() -> Self {
-        Self {
-            missed_in_a_row: 3,
-            missed_closes_after_epochs: 2,
-            flapping_keys: 5,
-            flapping_percent: 80,
-            flapping_longest_epochs: 16,
-            flapping_closes_after_epochs: 32,
-            dormant_again_epochs: 225,
-            network_percent: 80,
-            slot_heard_percent: 50,
-        }
-    }
-}
 
 /// See the module.
 pub struct Keeper {

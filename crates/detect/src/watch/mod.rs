@@ -17,11 +17,13 @@ mod selector;
 mod sheet;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 
 pub use desk::{Desk, WatchReport};
 pub use fee_payers::FeePayers;
-pub use keeper::{Keeper, KeeperConfig};
+pub use keeper::Keeper;
 pub use labels::{GroupId, LabelSet, Labels, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
 pub use record::{ChainState, KeyStatus, Proposals};
 pub use selector::{Selector, SelectorError};
+pub use thresholds::KeeperConfig;

@@ -1,6 +1,7 @@
 //! `[watch]`: groups of keys, lists in files, what is worth an alarm, and kill switches.
 
 use super::Problem;
+use detect::watch::KeeperConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use std::time::Duration;
 /// Longest time a kill switch may take.
 const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Keys that it does not know are refused by `raw`, as everywhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct WatchConfig {
     /// Files with groups, CSV or TOML.
     pub files: Vec<PathBuf>,
@@ -19,24 +21,9 @@ pub struct WatchConfig {
     /// How often the configuration and these files are looked at for changes; 0: only on SIGHUP.
     #[serde(with = "humantime_serde")]
     pub reload: Duration,
-    /// Epochs missed in a row from which on a key is reported.
-    pub missed_in_a_row: u64,
-    /// Epochs without a further sighting after which the group's incident is over.
-    pub missed_closes_after_epochs: u64,
-    /// Keys of one label that must miss together, and come back together, to be called flapping.
-    pub flapping_keys: u64,
-    /// Percent of the keys on duty that must miss for a slot to count as down; the same share must vote for it to be up.
-    pub flapping_percent: u64,
-    /// Longer stretches without them are outages, not restarts.
-    pub flapping_longest_epochs: u64,
-    /// Epochs without a further restart after which the label's incident is over.
-    pub flapping_closes_after_epochs: u64,
-    /// A dormant key that goes on signing is told again after so many epochs.
-    pub dormant_again_epochs: u64,
-    /// Below this participation of the whole network, in percent, nobody's misses are reported.
-    pub network_percent: u64,
-    /// Below this share of a slot's seats heard, in percent, nobody is missed in it.
-    pub slot_heard_percent: u64,
+    /// From when on something is worth an alarm; keys of `[watch]` itself.
+    #[serde(flatten)]
+    pub keeper: KeeperConfig,
     /// Names of labels whose holders' offences concern everybody who has the same value.
     pub kin_labels: Vec<String>,
     pub groups: Vec<GroupConfig>,
@@ -48,15 +35,7 @@ impl Default for WatchConfig {
             files: Vec::new(),
             entities: Vec::new(),
             reload: Duration::from_secs(10),
-            missed_in_a_row: 3,
-            missed_closes_after_epochs: 2,
-            flapping_keys: 5,
-            flapping_percent: 80,
-            flapping_longest_epochs: 16,
-            flapping_closes_after_epochs: 32,
-            dormant_again_epochs: 225,
-            network_percent: 80,
-            slot_heard_percent: 50,
+            keeper: KeeperConfig::default(),
             kin_labels: vec!["operator".into(), "cluster".into()],
             groups: Vec::new(),
         }
@@ -147,15 +126,16 @@ impl WatchConfig {
 
     pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
-        for (key, value) in [("missed_in_a_row", self.missed_in_a_row), ("flapping_keys", self.flapping_keys)] {
+        let keeper = &self.keeper;
+        for (key, value) in [("missed_in_a_row", keeper.missed_in_a_row.into()), ("flapping_keys", keeper.flapping_keys)] {
             if value == 0 {
                 wrong(format!("watch.{key}"), "must be at least 1".into());
             }
         }
         for (key, value, least) in [
-            ("flapping_percent", self.flapping_percent, 51),
-            ("network_percent", self.network_percent, 0),
-            ("slot_heard_percent", self.slot_heard_percent, 1),
+            ("flapping_percent", keeper.flapping_percent, 51),
+            ("network_percent", keeper.network_percent, 0),
+            ("slot_heard_percent", keeper.slot_heard_percent, 1),
         ] {
             if value > 100 || value < least {
                 wrong(format!("watch.{key}"), format!("{value} is not a percentage from {least} to 100"));
@@ -163,10 +143,10 @@ impl WatchConfig {
         }
         for (key, value, least, most) in [
             // An epoch's misses are told a quarter into the second one after it begins: a shorter incident would end between two.
-            ("missed_closes_after_epochs", self.missed_closes_after_epochs, 2, 1_024),
-            ("flapping_longest_epochs", self.flapping_longest_epochs, 1, 1_024),
-            ("flapping_closes_after_epochs", self.flapping_closes_after_epochs, 1, 1_024),
-            ("dormant_again_epochs", self.dormant_again_epochs, 1, 100_000),
+            ("missed_closes_after_epochs", keeper.missed_closes_after_epochs, 2, 1_024),
+            ("flapping_longest_epochs", keeper.flapping_longest_epochs, 1, 1_024),
+            ("flapping_closes_after_epochs", keeper.flapping_closes_after_epochs, 1, 1_024),
+            ("dormant_again_epochs", keeper.dormant_again_epochs, 1, 100_000),
         ] {
             if !(least..=most).contains(&value) {
                 wrong(format!("watch.{key}"), format!("{value} is not between {least} and {most}"));

@@ -4,7 +4,7 @@
 
 use crate::config::{Config, WatchConfig};
 use crate::engine::WatchParts;
-use detect::watch::{Desk, KeeperConfig, Label, WatchList};
+use detect::watch::{Desk, Label, WatchList};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -44,18 +44,7 @@ impl InForce {
 
     /// What the engine wants to know of it. Thresholds stay as they were at the start.
     pub fn parts(&self, desk: &Desk) -> WatchParts {
-        let keeper = KeeperConfig {
-            missed_in_a_row: u32::try_from(self.config.missed_in_a_row).unwrap_or(u32::MAX),
-            missed_closes_after_epochs: self.config.missed_closes_after_epochs,
-            flapping_keys: self.config.flapping_keys,
-            flapping_percent: self.config.flapping_percent,
-            flapping_longest_epochs: self.config.flapping_longest_epochs,
-            flapping_closes_after_epochs: self.config.flapping_closes_after_epochs,
-            dormant_again_epochs: self.config.dormant_again_epochs,
-            network_percent: self.config.network_percent,
-            slot_heard_percent: self.config.slot_heard_percent,
-        };
-        WatchParts { list: self.list.clone(), keeper, desk: desk.clone() }
+        WatchParts { list: self.list.clone(), keeper: self.config.keeper, desk: desk.clone() }
     }
 }
 
