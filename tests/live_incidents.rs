@@ -2,7 +2,7 @@
 //! its API says is compared with what the scenario says there was to say, by kind and slot, and with the list of contradictions, by id.
 //!
 //! Slots are short, and what comes after the incidents is left out; everything else is as in the file. `slashwatch demo --scenario` does
-//! the same by hand with any of them.
+//! the same by hand with any of them. All are played at once, each with a network and a watcher of its own: most of their time is waiting.
 
 mod common;
 
@@ -16,12 +16,21 @@ use std::time::{Duration, Instant};
 
 const SLOT: Duration = Duration::from_millis(800);
 
+/// Plays the first so many slots of some files, all at the same time.
+fn play_all(plays: &[(&str, u64)]) {
+    std::thread::scope(|scope| {
+        for (name, slots) in plays {
+            scope.spawn(move || play_live(name, *slots));
+        }
+    });
+}
+
 /// Plays the first `slots` slots of a file.
 fn play_live(name: &str, slots: u64) {
     let runtime = runtime();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"));
     let scenario = Scenario::from_toml(&std::fs::read_to_string(file).expect("readable")).expect("a scenario");
-    let scenario = Scenario { slots, slot_duration: SLOT, genesis_delay: Duration::from_secs(8), ..scenario };
+    let scenario = Scenario { slots, slot_duration: SLOT, genesis_delay: Duration::from_secs(12), ..scenario };
     println!("{name}: seed {}, {} slots of {SLOT:?}", scenario.seed, scenario.slots);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
@@ -37,7 +46,7 @@ fn play_live(name: &str, slots: u64) {
         }
         std::thread::yield_now();
     };
-    println!("{} contradictions; {reckoning}", committed.len());
+    println!("{name}: {} contradictions; {reckoning}", committed.len());
     assert_eq!(found.difference(&committed).count(), 0, "{name}: invented");
     assert_eq!(committed.difference(&found).count(), 0, "{name}: missed");
     assert!(!reckoning.found.is_empty() && reckoning.is_complete(), "{name}: {reckoning}");
@@ -51,11 +60,11 @@ fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<Str
 }
 
 #[test]
-fn staked_live() {
-    play_live("staked", 52);
+fn incidents_with_slashings_live() {
+    play_all(&[("staked", 52), ("november_2023", 72), ("holesky_2025", 100), ("september_2025", 100), ("medalla", 104)]);
 }
 
 #[test]
-fn holesky_2025_live() {
-    play_live("holesky_2025", 100);
+fn incidents_without_a_slashing_live() {
+    play_all(&[("april_2021", 122), ("may_2023", 114), ("december_2025", 160)]);
 }
