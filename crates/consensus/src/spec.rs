@@ -120,6 +120,13 @@ impl Spec {
         self.fork_at(epoch).name
     }
 
+    /// Time from a slot's start until its votes are due: a third of the slot, from Gloas on a quarter (`ATTESTATION_DUE_BPS`,
+    /// `ATTESTATION_DUE_BPS_GLOAS`).
+    pub fn attestation_due(&self, slot: Slot) -> Duration {
+        let gloas = self.fork_name_at(slot.epoch(&self.preset)) >= ForkName::Gloas;
+        self.slot_duration / if gloas { 4 } else { 3 }
+    }
+
     /// `get_blob_parameters`.
     pub fn blob_parameters_at(&self, epoch: Epoch) -> BlobParameters {
         *self.blob_schedule.iter().rev().find(|step| step.epoch <= epoch).unwrap_or(&self.blob_default)

@@ -1,6 +1,6 @@
 //! The rules of a configuration, one by one.
 
-use consensus::{BlobParameters, Epoch, ForkName, PresetName, Spec};
+use consensus::{BlobParameters, Epoch, ForkName, PresetName, Slot, Spec};
 use std::time::Duration;
 
 fn read(text: &str) -> Spec {
@@ -45,6 +45,13 @@ fn milliseconds_go_before_seconds() {
     assert_eq!(read("SECONDS_PER_SLOT: 3").slot_duration, Duration::from_secs(3));
     assert!(Spec::from_yaml("SECONDS_PER_SLOT: 0").is_err());
     assert!(Spec::from_yaml("SECONDS_PER_SLOT: 18446744073709551615").is_err());
+}
+
+#[test]
+fn votes_are_due_earlier_from_gloas_on() {
+    let spec = read("SECONDS_PER_SLOT: 12\nGLOAS_FORK_EPOCH: 2\n");
+    assert_eq!(spec.attestation_due(Slot::new(63)), Duration::from_secs(4));
+    assert_eq!(spec.attestation_due(Slot::new(64)), Duration::from_secs(3));
 }
 
 #[test]

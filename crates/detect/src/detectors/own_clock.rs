@@ -95,7 +95,7 @@ impl Detector for OwnClock {
         let mut details = Map::new();
         details.insert("our_clock_is".into(), json!(if early > late { "behind" } else { "ahead, or our line is slow" }));
         details.insert("median_arrival_ms_after_slot_start".into(), median_ms.into());
-        details.insert("usual_ms".into(), (slot_ms / 3).into());
+        details.insert("usual_ms".into(), (view.network().spec.attestation_due(slot).as_millis() as u64).into());
         details.insert("votes".into(), all.into());
         let per_epoch = view.network().preset().slots_per_epoch;
         out.push(Signal::Sighting(Sighting {

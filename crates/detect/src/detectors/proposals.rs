@@ -15,7 +15,7 @@ use super::common::{clients_json, one_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::Problems;
 use crate::monitor::{Detector, Sighting, Signal, View};
-use consensus::{ForkName, Slot, ValidatorIndex};
+use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -244,10 +244,7 @@ impl Detector for Proposals {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         // Nothing heard at all: then nothing is known about its proposer either.
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
-        let network = view.network();
-        let slot_ns = network.spec.slot_duration.as_nanos() as i64;
-        let fork = network.spec.fork_name_at(slot.epoch(network.preset()));
-        let due = if fork >= ForkName::Gloas { slot_ns / 4 } else { slot_ns / 3 };
+        let due = view.network().spec.attestation_due(slot).as_nanos() as i64;
         let first = facts.blocks.iter().find(|block| view.facts.is_backed(slot, block));
         self.rows.push_back(Row {
             slot,
