@@ -176,12 +176,13 @@ def check_slashed(report, node, convicted, text, slot_seconds):
         return stalled or all(node.is_slashed(v) for v in convicted)
 
     wait_for(settled, SLASHED_WITHIN_S)
-    spared = sorted(v for v in convicted if not node.is_slashed(v))
+    spared, held = sorted(v for v in convicted if not node.is_slashed(v)), []
     if spared and time.monotonic() - since > STALLED_SLOTS * slot_seconds:
         held = sorted(set(spared) & node.accused_in_pool())
         print(f"    the client has made no block since slot {head}; it took the proofs against {held} for valid and holds them", flush=True)
         spared = sorted(set(spared) - set(held))
-    text = f"{len(convicted)} validators {text} are slashed on chain after {time.monotonic() - started:.0f} s"
+    slashed = len(convicted) - len(held) - len(spared)
+    text = f"{slashed} of {len(convicted)} validators {text} are slashed on chain after {time.monotonic() - started:.0f} s"
     report.check(not spared, f"{text}, spared: {spared or 'none'}")
 
 
