@@ -215,6 +215,17 @@ pub enum Bench {
     },
 }
 
+/// How a report is printed.
+#[derive(Clone, Copy, clap::Args)]
+pub struct ReportForm {
+    /// One JSON object on one line, with the fields that programs rely on.
+    #[arg(long)]
+    pub json: bool,
+    /// With --json: everything that was measured, as without it.
+    #[arg(long)]
+    pub details: bool,
+}
+
 #[derive(clap::Args)]
 pub struct BenchVerify {
     /// Single votes, all of one slot.
@@ -223,12 +234,8 @@ pub struct BenchVerify {
     /// Different data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
-    /// One JSON object on one line, with the fields that programs rely on.
-    #[arg(long)]
-    pub json: bool,
-    /// With --json: everything that was measured, as without it.
-    #[arg(long)]
-    pub details: bool,
+    #[command(flatten)]
+    pub form: ReportForm,
 }
 
 /// By which way messages reach the watcher in real time.
@@ -295,12 +302,8 @@ pub struct BenchPipeline {
     /// Keeps load and data here; a temporary folder, removed afterwards, if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line, with the fields that programs rely on.
-    #[arg(long)]
-    pub json: bool,
-    /// With --json: everything that was measured, as without it.
-    #[arg(long)]
-    pub details: bool,
+    #[command(flatten)]
+    pub form: ReportForm,
 }
 
 #[derive(clap::Args)]
@@ -339,12 +342,8 @@ pub struct BenchIndex {
     /// Where to put the index; a temporary folder if not given.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// One JSON object on one line, with the fields that programs rely on.
-    #[arg(long)]
-    pub json: bool,
-    /// With --json: everything that was measured, as without it.
-    #[arg(long)]
-    pub details: bool,
+    #[command(flatten)]
+    pub form: ReportForm,
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -216,11 +216,12 @@ pub(crate) fn crime(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use consensus::Checkpoint;
 
-    fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Claim {
+    /// For the tests of what reads ledgers, too.
+    pub(crate) fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Claim {
         let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
         let data = AttestationData {
             slot: Slot::new(target * 8),

@@ -155,26 +155,14 @@ impl Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::Checkpoint;
-
-    fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Vec<Claim> {
-        let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
-        let data = AttestationData {
-            slot: Slot::new(target * 8),
-            beacon_block_root: Root::repeat_byte(head),
-            source: at(source),
-            target: at(target),
-            ..AttestationData::default()
-        };
-        vec![Claim::Vote { data, signers: signers.iter().copied().map(ValidatorIndex::new).collect() }]
-    }
+    use crate::ledger::tests::vote;
 
     #[test]
     fn each_once_and_as_many_as_a_block_takes() {
-        let said = [vote(2, 5, 0, &[1, 2, 3]), vote(3, 4, 0, &[1]), vote(2, 5, 1, &[2, 3]), vote(2, 5, 2, &[2])];
+        let said = [vote(2, 5, 0, &[1, 2, 3]), vote(3, 4, 0, &[1]), vote(2, 5, 1, &[2, 3]), vote(2, 5, 2, &[2])].map(|one| [one]);
         for (fork, a_block) in [(ForkName::Deneb, 2), (ForkName::Electra, 1)] {
             let mut slasher = Slasher::new(4, Ledger::new(Root::ZERO, 8));
-            slasher.hear(Slot::new(40), said.iter().map(Vec::as_slice));
+            slasher.hear(Slot::new(40), said.iter().map(<[Claim; 1]>::as_slice));
             assert!(slasher.include(Slot::new(43), fork).is_empty(), "not yet");
             let mut accused = Vec::new();
             for slot in 44.. {

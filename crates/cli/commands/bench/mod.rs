@@ -9,7 +9,7 @@ pub use parts::part;
 pub use pipeline_run::pipeline;
 pub use verify_run::verify;
 
-use crate::args::BenchIndex;
+use crate::args::{BenchIndex, ReportForm};
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -57,22 +57,13 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     }
     bar.finish_and_clear();
     // What is compared was asked for.
-    let details = args.details || !report.compared.is_empty();
-    print_report(&report, &INDEX_FIELDS, Form { json: args.json, details })?;
+    let details = args.form.details || !report.compared.is_empty();
+    print_report(&report, &INDEX_FIELDS, ReportForm { details, ..args.form })?;
     Ok(0)
 }
 
-/// How a report is printed.
-#[derive(Clone, Copy)]
-struct Form {
-    /// On one line, for programs: the fields that they rely on.
-    json: bool,
-    /// With everything else that was measured.
-    details: bool,
-}
-
 /// For people all fields, one a line; with `--json` one line with those of `contract`, unless more is asked for.
-fn print_report(report: &impl serde::Serialize, contract: &[&str], form: Form) -> anyhow::Result<()> {
+fn print_report(report: &impl serde::Serialize, contract: &[&str], form: ReportForm) -> anyhow::Result<()> {
     let mut fields = serde_json::to_value(report)?;
     if !form.json {
         println!("{}", serde_json::to_string_pretty(report)?);

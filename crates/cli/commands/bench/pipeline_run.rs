@@ -5,7 +5,7 @@
 
 use super::load::{Place, write, write_keys};
 use super::parts::{Files, Part, Running};
-use super::{Form, print_report};
+use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
 use crate::exit::{FAILED, Usage};
 use anyhow::Context as _;
@@ -109,7 +109,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         published = publisher.map(Running::published).transpose()?;
     }
     let report = report(unpaced, paced, published);
-    print_report(&report, &FIELDS, Form { json: args.json, details: args.details })?;
+    print_report(&report, &FIELDS, args.form)?;
     Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
 }
 

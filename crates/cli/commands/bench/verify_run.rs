@@ -1,7 +1,7 @@
 //! `slashwatch bench verify`.
 
 use super::load::{Place, write_keys};
-use super::{Form, print_report};
+use super::print_report;
 use crate::args::BenchVerify;
 use crate::exit::Usage;
 use chain::{Chain, PubkeyCache};
@@ -41,6 +41,6 @@ pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     let mut chain = Chain::from_state(spec, &state, &mut PubkeyCache::open(&keys)?, &mut |_| ())?;
     drop(state);
     let report = verify::bench::run(&mut chain, &votes, args.distinct_data, &cpu_seconds).map_err(anyhow::Error::msg)?;
-    print_report(&report, &FIELDS, Form { json: args.json, details: args.details })?;
+    print_report(&report, &FIELDS, args.form)?;
     Ok(0)
 }
