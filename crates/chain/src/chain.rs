@@ -214,6 +214,13 @@ impl Chain {
         self.head_at(self.now().saturating_add(allowance))
     }
 
+    /// The end of the branch that most proposers built on lately. Unlike [`Self::head`] it does not follow whoever signs the latest block.
+    pub fn backed_head(&self) -> HeadView {
+        let best = self.tree.ranked_tips(self.now(), contexts::MAX_TIPS).into_iter().next();
+        let slot = best.and_then(|root| self.tree.slot_of(&root));
+        best.zip(slot).map_or_else(|| self.head(), |(root, slot)| HeadView { root, slot })
+    }
+
     /// [`Self::head`] as it looks from `slot`.
     pub fn head_at(&self, slot: Slot) -> HeadView {
         self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })

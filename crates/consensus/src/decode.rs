@@ -188,6 +188,16 @@ impl AttesterSlashing {
         Self::from_view(&Catalogue::of(fork, preset).attester_slashing.validate(bytes)?)
     }
 
+    /// What the two sides say, without the lists of who signed it, which may be long. Of valid SSZ; `None` of what is too short.
+    pub fn data_in_ssz(bytes: &[u8]) -> Option<[AttestationData; 2]> {
+        let side = |at: usize| {
+            let offset = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
+            let data = bytes.get(offset..)?.get(4..4 + AttestationData::SSZ_LEN)?;
+            Some(Fixed(data).attestation_data())
+        };
+        Some([side(0)?, side(4)?])
+    }
+
     /// Its SSZ, alike in all forks.
     pub fn to_ssz(&self) -> Vec<u8> {
         let (first, second) = (self.attestation_1.to_ssz(), self.attestation_2.to_ssz());

@@ -36,9 +36,17 @@ pub enum Unproven {
 /// What was already checked of a batch: conflicts of many validators share slashings, and more of them share a side.
 #[derive(Default)]
 pub struct Proofs {
+    /// By the two votes' places in memory: thousands of offenders share a pair, and each list of signers is as long.
+    pairs: HashMap<[*const StoredVote; 2], Pair>,
     /// By evidence id.
     slashings: HashMap<Root, Result<Arc<Evidence>, Unproven>>,
     sides: HashMap<Side, Result<(), Unproven>>,
+}
+
+/// Two votes, kept so that their places stay theirs.
+struct Pair {
+    _votes: [Arc<StoredVote>; 2],
+    evidence: Result<Arc<Evidence>, Unproven>,
 }
 
 /// Data, signature, signers: all that a check depends on.
@@ -65,12 +73,14 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
     let heard = &operation.heard;
     match &operation.body {
         SlashingBody::Attester(slashing) => {
-            let stored = |side: &IndexedAttestation| StoredVote {
-                data: side.data,
-                data_root: side.data.root(),
-                indices: side.attesting_indices.clone(),
-                signature: side.signature,
-                heard: heard.clone(),
+            let stored = |side: &IndexedAttestation| {
+                Arc::new(StoredVote {
+                    data: side.data,
+                    data_root: side.data.root(),
+                    indices: side.attesting_indices.clone(),
+                    signature: side.signature,
+                    heard: heard.clone(),
+                })
             };
             let (one, two) = (stored(&slashing.attestation_1), stored(&slashing.attestation_2));
             let Some(offence) = offence_of(&one.data, &two.data) else { return Ok(Vec::new()) };
@@ -136,8 +146,8 @@ fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offe
 fn judge_votes(
     offence: Offence,
     validator: ValidatorIndex,
-    one: &StoredVote,
-    two: &StoredVote,
+    one: &Arc<StoredVote>,
+    two: &Arc<StoredVote>,
     arrivals: [Arrival; 2],
     chain: &Chain,
     proofs: &mut Proofs,
@@ -154,8 +164,7 @@ fn judge_votes(
         if (two.data.slot, two.data.target.epoch) >= (one.data.slot, one.data.target.epoch) { &two.data } else { &one.data };
     let (slot, epoch) = (later.slot, later.target.epoch);
     let fork = chain.network().spec.fork_name_at(epoch);
-    let slashing = AttesterSlashing { attestation_1: indexed(one), attestation_2: indexed(two) };
-    let evidence = proofs.attester(fork, slashing, chain)?;
+    let evidence = proofs.pair(fork, [one, two], chain)?;
     let epochs = [one.data.target.epoch, two.data.target.epoch];
     let roots = [one.data_root, two.data_root];
     let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots, arrivals };
@@ -197,6 +206,17 @@ fn indexed(vote: &StoredVote) -> IndexedAttestation {
 }
 
 impl Proofs {
+    fn pair(&mut self, fork: ForkName, votes: [&Arc<StoredVote>; 2], chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+        let place = votes.map(Arc::as_ptr);
+        if let Some(pair) = self.pairs.get(&place) {
+            return pair.evidence.clone();
+        }
+        let [attestation_1, attestation_2] = votes.map(|vote| indexed(vote));
+        let evidence = self.attester(fork, AttesterSlashing { attestation_1, attestation_2 }, chain);
+        self.pairs.insert(place, Pair { _votes: votes.map(Arc::clone), evidence: evidence.clone() });
+        evidence
+    }
+
     fn attester(&mut self, fork: ForkName, slashing: AttesterSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
         let evidence = proof(EvidenceKind::AttesterSlashing, fork, slashing.to_ssz(), &slashing);
         if let Some(known) = self.slashings.get(&evidence.id) {

@@ -16,7 +16,7 @@ use crate::inclusions::{self, Inclusions, Moment, Verdicts};
 use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
 use crate::punished::Punished;
-use crate::quota::Quota;
+use crate::quota::{self, Quota};
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch, Root};
@@ -301,11 +301,19 @@ impl Engine {
     fn judge_and_record(&mut self, verified: &Verified, moment: Moment) -> Result<Vec<Recorded>, EngineError> {
         let (mut of_operations, mut of_index) = (Vec::new(), Vec::new());
         for operation in &verified.slashings {
+            let most = if operation.included_in.is_some() { quota::MAX_LISTED_WITH_BLOCKS } else { quota::MAX_LISTED };
+            let mut shown = Vec::new();
+            self.keep(detect::judge_operation(operation, &self.chain), &mut shown);
             let first = of_operations.len();
-            self.keep(detect::judge_operation(operation, &self.chain), &mut of_operations);
+            for judged in shown {
+                match self.quota.admits_finding(&judged.finding, most, &self.store)? {
+                    true => of_operations.push(judged),
+                    false => self.metrics.not_listed.inc(),
+                }
+            }
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                of_operations[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included));
+                of_operations[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included, &self.chain));
             }
         }
         let mut conflicts = self.index.stage_votes(&verified.votes)?;

@@ -2,21 +2,27 @@
 //!
 //! Whoever signs n different votes for one target contradicts itself in n (n - 1) / 2 pairs, and each would cost two pairings and a row:
 //! one key could buy hours of our time. So of each validator, epoch and kind [`MAX_LISTED`] pairs are listed, the first that come, and
-//! further ones are counted. What is stored already counts, so that a second run over the same messages lists no more.
+//! further ones are counted. What is stored already counts, so that a second run over the same messages lists no more. The same holds for
+//! slashing operations that others made of such votes; those that a block carries have as much room again, so that what the chain
+//! punished is listed though gossip was full of others.
 
 use consensus::{Epoch, Offence, Preset, Root, ValidatorIndex};
-use evidence::{Query, Store, StoreError, finding_id};
+use evidence::{Finding, Query, Store, StoreError, finding_id};
 use index::Conflict;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Findings listed per validator, epoch and kind.
 pub const MAX_LISTED: usize = 64;
+/// The same where some are in blocks.
+pub const MAX_LISTED_WITH_BLOCKS: usize = 2 * MAX_LISTED;
 /// Validators, epochs and kinds counted at hand; then they are counted anew from the store.
 const MAX_COUNTED: usize = 65_536;
 
 #[derive(Default)]
 pub(crate) struct Quota {
     listed: HashMap<(ValidatorIndex, Epoch, Offence), usize>,
+    /// Pairs that were given room, by finding: each takes it once.
+    admitted: HashSet<Root>,
 }
 
 /// What a finding would be about, before it is proven.
@@ -32,24 +38,50 @@ impl Quota {
     pub(crate) fn admits(&mut self, conflict: &Conflict, preset: &Preset, store: &Store) -> Result<bool, StoreError> {
         let Case { offence, validator, epoch, roots } = Case::of(conflict, preset);
         let id = finding_id(store.genesis_validators_root(), offence, validator, roots[0], roots[1]);
-        if store.finding(id)?.is_some() {
+        self.has_room(id, (validator, epoch, offence), MAX_LISTED, store)
+    }
+
+    /// The same of what an operation shows. `most`: [`MAX_LISTED`] or [`MAX_LISTED_WITH_BLOCKS`].
+    pub(crate) fn admits_finding(&mut self, finding: &Finding, most: usize, store: &Store) -> Result<bool, StoreError> {
+        let offence = Offence::ALL.into_iter().find(|offence| offence.as_str() == finding.kind);
+        match (offence, &finding.validator) {
+            (Some(offence), Some(subject)) => self.has_room(finding.id, (subject.index, finding.epoch, offence), most, store),
+            // Nobody is accused.
+            _ => Ok(true),
+        }
+    }
+
+    fn has_room(
+        &mut self,
+        id: Root,
+        key: (ValidatorIndex, Epoch, Offence),
+        most: usize,
+        store: &Store,
+    ) -> Result<bool, StoreError> {
+        if self.admitted.contains(&id) || store.finding(id)?.is_some() {
             return Ok(true);
         }
         if self.listed.len() >= MAX_COUNTED {
             self.listed.clear();
         }
-        let key = (validator, epoch, offence);
+        if self.admitted.len() >= MAX_COUNTED {
+            self.admitted.clear();
+        }
+        let (validator, epoch, offence) = key;
         let listed = match self.listed.get_mut(&key) {
             Some(listed) => listed,
             None => self.listed.entry(key).or_insert(stored(store, validator, epoch, offence)?),
         };
-        let has_room = *listed < MAX_LISTED;
-        *listed += usize::from(has_room);
+        let has_room = *listed < most;
+        if has_room {
+            *listed += 1;
+            self.admitted.insert(id);
+        }
         Ok(has_room)
     }
 }
 
-/// Findings of this validator, epoch and kind that are stored, up to [`MAX_LISTED`].
+/// Findings of this validator, epoch and kind that are stored, up to [`MAX_LISTED_WITH_BLOCKS`].
 fn stored(store: &Store, validator: ValidatorIndex, epoch: Epoch, offence: Offence) -> Result<usize, StoreError> {
     let mut query = Query { validator: Some(validator), kind: Some(offence.as_str().into()), ..Query::default() };
     let mut n = 0;
@@ -57,7 +89,7 @@ fn stored(store: &Store, validator: ValidatorIndex, epoch: Epoch, offence: Offen
         let page = store.find(&query, MAX_LISTED)?;
         n += page.findings.iter().filter(|(_, finding)| finding.epoch == epoch).count();
         match page.next {
-            Some(next) if n < MAX_LISTED => query.after = next,
+            Some(next) if n < MAX_LISTED_WITH_BLOCKS => query.after = next,
             Some(_) | None => return Ok(n),
         }
     }
@@ -95,7 +127,7 @@ impl Case {
 mod tests {
     use super::*;
     use consensus::{AttestationData, Checkpoint, ForkName, SignatureBytes};
-    use evidence::{Evidence, EvidenceKind, Finding, Slashable};
+    use evidence::{Evidence, EvidenceKind, Slashable};
     use index::StoredVote;
     use std::sync::Arc;
     use verify::{Heard, SourceKind, UnixNs};
@@ -158,5 +190,29 @@ mod tests {
         let mut again = Quota::default();
         assert_eq!(admitted(&mut again, 5, 3), 59 + 5);
         assert_eq!(admitted(&mut Quota::default(), 5, 7), MAX_LISTED);
+    }
+    #[test]
+    fn operations_take_room_too_and_those_in_blocks_have_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), GENESIS).unwrap();
+        let shown = |nth: u8| {
+            let facts = Slashable {
+                genesis_validators_root: GENESIS,
+                roots: [vote(3, 0).data_root, vote(3, nth).data_root],
+                epoch: Epoch::new(3),
+                ..Slashable::sample()
+            };
+            Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
+        };
+        let mut quota = Quota::default();
+        let mut admitted =
+            |from: u8, most| (from..from + 100).filter(|nth| quota.admits_finding(&shown(*nth), most, &store).unwrap()).count();
+        assert_eq!(admitted(1, MAX_LISTED), MAX_LISTED);
+        assert_eq!(admitted(1, MAX_LISTED), MAX_LISTED, "each takes its room once");
+        assert_eq!(admitted(101, MAX_LISTED), 0);
+        assert_eq!(admitted(101, MAX_LISTED_WITH_BLOCKS), MAX_LISTED_WITH_BLOCKS - MAX_LISTED);
+        // Of the index: the pair is known by the operation.
+        assert!(quota.admits(&double(5, 3, 1), &Preset::MINIMAL, &store).unwrap());
+        assert!(!quota.admits(&double(5, 3, 250), &Preset::MINIMAL, &store).unwrap());
     }
 }

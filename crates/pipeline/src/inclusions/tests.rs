@@ -26,7 +26,7 @@ fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_r
             root,
             slot: Slot::new(slot),
             parent_root,
-            proposer_index: ValidatorIndex::new(slot % 16),
+            proposer_index: ValidatorIndex::new(slot % 64),
             randao_reveal: SignatureBytes::ZERO,
         });
         parent_root = root;
@@ -53,8 +53,8 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     let (finding, other) = (Root::repeat_byte(1), Root::repeat_byte(2));
     let included = |block_root| Included { slot: Slot::new(4), block_root };
     let mut inclusions = Inclusions::default();
-    inclusions.claim(finding, included(good));
-    inclusions.claim(other, included(orphan));
+    inclusions.claim(finding, included(good), &chain);
+    inclusions.claim(other, included(orphan), &chain);
     assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "it is too early");
     let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
     grow(&mut chain, 1, 5..end, good);
@@ -66,4 +66,55 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
     assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts { included: Vec::new(), reopened: vec![finding] });
+}
+
+/// Anyone with a key can sign the latest block, on whatever parent, and blocks for slots to come.
+#[test]
+fn who_signs_the_latest_block_decides_nothing() {
+    let mut chain = genesis();
+    let per_epoch = chain.network().preset().slots_per_epoch;
+    let start = chain.head().root;
+    grow(&mut chain, 1, 1..10, start);
+    let mut inclusions = Inclusions::default();
+    let (good, forged) = (Root::repeat_byte(1), Root::repeat_byte(2));
+    let included = |slot, block_root| Included { slot: Slot::new(slot), block_root };
+    inclusions.claim(good, included(5, root(5, 1)), &chain);
+    let lonely = |slot, parent_root| BlockFacts {
+        root: root(slot, 9),
+        slot: Slot::new(slot),
+        parent_root,
+        proposer_index: ValidatorIndex::new(3),
+        randao_reveal: SignatureBytes::ZERO,
+    };
+    chain.extend(&lonely(9, root(8, 1)));
+    inclusions.claim(forged, included(9, root(9, 9)), &chain);
+    let end = 10 + CONFIRMED_AFTER_EPOCHS * per_epoch;
+    grow(&mut chain, 1, 10..end, root(9, 1));
+    chain.tick(Slot::new(end));
+    chain.extend(&lonely(end, root(9, 9)));
+    assert_eq!(chain.head().root, root(end, 9), "it is the latest");
+    let verdicts = inclusions.settle(&chain, Moment::Between);
+    assert_eq!(verdicts, Verdicts { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
+    // Of the far future: they would push the others out.
+    let n_before = inclusions.claims.len();
+    (0..10).for_each(|nth| inclusions.claim(forged, included((1 << 60) + nth, root(nth, 8)), &chain));
+    assert_eq!(inclusions.claims.len(), n_before);
+}
+
+#[test]
+fn too_many_claims_push_out_those_that_the_head_does_not_stand_on() {
+    let mut chain = genesis();
+    let start = chain.head().root;
+    grow(&mut chain, 1, 1..10, start);
+    let mut inclusions = Inclusions::default();
+    let good = Included { slot: Slot::new(3), block_root: root(3, 1) };
+    inclusions.claim(Root::repeat_byte(1), good, &chain);
+    for nth in 0..=MAX_BLOCKS as u64 {
+        let mut block_root = [7; 32];
+        block_root[..8].copy_from_slice(&nth.to_le_bytes());
+        inclusions.claim(Root::repeat_byte(2), Included { slot: Slot::new(9), block_root: Root::from(block_root) }, &chain);
+    }
+    inclusions.settle(&chain, Moment::Between);
+    assert_eq!(inclusions.claims.len(), MAX_BLOCKS);
+    assert!(inclusions.claims.contains_key(&(good.slot, good.block_root)));
 }

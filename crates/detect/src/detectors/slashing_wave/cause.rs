@@ -13,7 +13,7 @@ use super::SlashingWaveConfig;
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
 use crate::client::{UNKNOWN, client_name};
 use crate::monitor::View;
-use consensus::{AttesterSlashing, Epoch, Offence, ValidatorIndex};
+use consensus::{AttestationData, AttesterSlashing, Epoch, Offence, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, SharedTrait};
 use serde::{Deserialize, Serialize};
 
@@ -40,20 +40,17 @@ impl Clues {
     fn of_pair(evidence: &Evidence, seen_in: Epoch, view: &View<'_>) -> Self {
         match evidence.kind {
             EvidenceKind::ProposerSlashing => Self::default(),
-            EvidenceKind::AttesterSlashing => {
-                let preset = view.network().preset();
-                match AttesterSlashing::from_ssz(evidence.fork, preset, &evidence.ssz) {
-                    Ok(slashing) => Self::of_votes(&slashing, seen_in, view),
-                    Err(_) => Self::default(),
-                }
-            }
+            // Once for each offender: the lists of all of them are not read.
+            EvidenceKind::AttesterSlashing => match AttesterSlashing::data_in_ssz(&evidence.ssz) {
+                Some(data) => Self::of_votes(&data, seen_in, view),
+                None => Self::default(),
+            },
         }
     }
 
-    fn of_votes(slashing: &AttesterSlashing, seen_in: Epoch, view: &View<'_>) -> Self {
+    fn of_votes([one, two]: &[AttestationData; 2], seen_in: Epoch, view: &View<'_>) -> Self {
         let preset = view.network().preset();
-        let (one, two) = (&slashing.attestation_1.data, &slashing.attestation_2.data);
-        let stands_on = |tip: &consensus::AttestationData, checkpoint: &consensus::Checkpoint| {
+        let stands_on = |tip: &AttestationData, checkpoint: &consensus::Checkpoint| {
             // Where a block is not known, nothing is said.
             let slot = checkpoint.epoch.start_slot(preset);
             view.chain.ancestor_at(&tip.beacon_block_root, slot).is_none_or(|at| at == checkpoint.root)
