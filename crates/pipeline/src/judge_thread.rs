@@ -62,7 +62,8 @@ pub fn run(
     effects: &Effects,
     limits: LaneLimits,
 ) -> Result<(Engine, Watchkeeper), EngineError> {
-    let mut judge = Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false, noted: Slot::new(0) };
+    let mut judge =
+        Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false, noted: Slot::new(0), emptied_at: clock::now() };
     let mut open = true;
     while open || !judge.lanes.is_empty() {
         let now = clock::now();
@@ -80,7 +81,10 @@ pub fn run(
             }
             match queue.try_recv() {
                 Ok(input) => judge.take_in(input),
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) => {
+                    judge.emptied_at = now;
+                    break;
+                }
                 Err(TryRecvError::Disconnected) => {
                     open = false;
                     break;
@@ -100,6 +104,8 @@ struct Judge<'a> {
     ticked: bool,
     /// The slot in which it was last noted how far we are.
     noted: Slot,
+    /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
+    emptied_at: UnixNs,
 }
 
 impl Judge<'_> {
@@ -148,12 +154,14 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Once a slot: how far we are. What waits for its committees is lost in a crash, so that is as far as it came.
+    /// Once a slot: how far we are. What waits, for its committees or for its turn, is lost in a crash, so that is as far as it came.
     fn note(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
         if slot > self.noted {
-            let waiting = self.engine.parked_since().map(|since| network.slot_at(since.0));
+            let oldest = [self.engine.parked_since(), self.lanes.oldest(), Some(self.emptied_at)].into_iter().flatten().min();
+            // What came in this slot is not late yet.
+            let waiting = oldest.map(|since| network.slot_at(since.0)).filter(|since| *since < slot);
             self.watch.watched(slot, waiting)?;
             self.noted = slot;
         }

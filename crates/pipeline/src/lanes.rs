@@ -9,6 +9,7 @@
 //! | doubtful | whatever comes from peers that mostly forge | a few between two ordinary batches | the newest of the peer that has most is shed |
 //!
 //! Two single votes that would contradict each other while both wait become urgent together: which of them is true need not be known for that.
+//! So does the second if the first was shed; that one comes again from other peers, and then contradicts what is proven.
 //!
 //! What is shed is an honest majority's vote, which comes again in aggregates and blocks, or a liar's: never a contradiction
 //! from anybody else. Nothing here reads a clock.
@@ -76,7 +77,9 @@ pub struct Lanes {
     ordinary: VecDeque<RawMessage>,
     /// Hash of what each single vote in the ordinary lane says; of several in one name, the first.
     ballots: HashMap<Ballot, u64>,
-    /// Of these, those that something else was said of as well: they become urgent.
+    /// The same of votes that found no place: who contradicts one of them is urgent all the same. Bounded like what waits.
+    shed_ballots: HashMap<Ballot, u64>,
+    /// Of those that wait, those that something else was said of as well: they become urgent.
     rivalled: HashSet<Ballot>,
     hashing: RandomState,
     doubtful: VecDeque<RawMessage>,
@@ -92,6 +95,7 @@ impl Lanes {
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
             ballots: HashMap::new(),
+            shed_ballots: HashMap::new(),
             rivalled: HashSet::new(),
             hashing: RandomState::new(),
             doubtful: VecDeque::new(),
@@ -106,6 +110,11 @@ impl Lanes {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// When the message that waits longest came. Looks at each.
+    pub fn oldest(&self) -> Option<UnixNs> {
+        [&self.urgent, &self.ordinary, &self.doubtful].into_iter().flatten().map(|message| message.received_at).min()
     }
 
     /// Whether another whole batch of ordinary votes waits: they come faster than they are judged.
@@ -136,7 +145,10 @@ impl Lanes {
                 if self.len() >= self.limits.messages {
                     match self.pop_doubtful_back() {
                         Some(doubtful) => shed = Some((doubtful, Shed::Liar)),
-                        None => return Some((message, Shed::Overload)),
+                        None => {
+                            self.remember_shed(&message);
+                            return Some((message, Shed::Overload));
+                        }
                     }
                 }
                 self.push_ordinary(message);
@@ -212,14 +224,25 @@ impl Lanes {
         batch
     }
 
-    /// Whether a vote that waits would be contradicted by this one; that one is remembered.
+    /// Whether a vote that waits, or was shed, would be contradicted by this one; one that waits is remembered.
     fn has_rival(&mut self, message: &RawMessage) -> bool {
         let Some((voter, target, said)) = single_vote_claimed(message) else { return false };
-        let differs = self.ballots.get(&(voter, target)).is_some_and(|other| *other != self.hashing.hash_one(said));
-        if differs {
-            self.rivalled.insert((voter, target));
+        let ballot = (voter, target);
+        let differs = |other: &u64| *other != self.hashing.hash_one(said);
+        if self.ballots.get(&ballot).is_some_and(differs) {
+            self.rivalled.insert(ballot);
+            return true;
         }
-        differs
+        self.shed_ballots.get(&ballot).is_some_and(differs)
+    }
+
+    fn remember_shed(&mut self, message: &RawMessage) {
+        let Some((voter, target, said)) = single_vote_claimed(message) else { return };
+        if self.shed_ballots.len() >= self.limits.messages {
+            self.shed_ballots.clear();
+        }
+        let hash = self.hashing.hash_one(said);
+        self.shed_ballots.entry((voter, target)).or_insert(hash);
     }
 
     fn push_ordinary(&mut self, message: RawMessage) {
@@ -322,6 +345,7 @@ mod tests {
             assert!(lanes.push(message(number, 1), Triage::Ordinary, Repute::Good).is_none());
         }
         assert!(lanes.push(message(9, 1), Triage::Contradiction, Repute::Good).is_none());
+        assert_eq!(lanes.oldest(), Some(UnixNs(0)));
         assert_eq!(lanes.due_in(UnixNs(0)), Some(Duration::ZERO));
         assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [9]);
         assert!(lanes.is_pressed());
@@ -359,6 +383,25 @@ mod tests {
         assert!(lanes.push(vote(20, 4, 5, 3), Triage::Ordinary, Repute::Good).is_none());
         assert!(lanes.take(UnixNs(0), GOOD).is_empty());
         assert_eq!((lanes.ballots.len(), lanes.rivalled.len()), (1, 0));
+    }
+
+    #[test]
+    fn who_contradicts_a_vote_that_was_shed_goes_first() {
+        let mut lanes = lanes(2, 50);
+        let mut push = |vote| lanes.push(vote, Triage::Ordinary, Repute::Good).map(|(_, why)| why);
+        assert_eq!([0, 1].map(|n| push(vote(n, n, 5, 0))), [None; 2]);
+        assert_eq!(push(vote(2, 7, 5, 0)), Some(Shed::Overload));
+        assert_eq!(push(vote(3, 7, 5, 0)), Some(Shed::Overload), "the same again");
+        assert_eq!(push(vote(4, 7, 5, 1)), None);
+        assert_eq!(push(vote(5, 7, 6, 1)), Some(Shed::Overload), "for another target");
+        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [4]);
+        for n in 0..10 {
+            assert_eq!(
+                lanes.push(vote(n, 100 + n, 5, 0), Triage::Ordinary, Repute::Good).map(|(_, why)| why),
+                Some(Shed::Overload)
+            );
+        }
+        assert!(lanes.shed_ballots.len() <= 2, "as many as may wait");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use consensus::Network;
 use sources::api_stream::{StreamEvent, StreamHandle};
 use sources::gossip::{
     GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, PeerAddress, PeerEvent, PeerEventKind,
-    StatusView,
+    StatusView, listen_address,
 };
 use sources::metrics::SourceMetrics;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub fn start_gossip(
         return Ok(None);
     }
     let usage = |error: String| PipelineError::Usage(format!("gossip: {error}"));
-    let listen = section.listen.iter().map(|text| text.parse().map_err(|error| usage(format!("listen {text:?}: {error}"))));
+    let listen = section.listen.iter().map(|text| listen_address(text).map_err(|error| usage(error.to_string())));
     let peers = section.peers.iter().map(|text| text.parse::<PeerAddress>().map_err(|error| usage(error.to_string())));
     let gossip = GossipConfig {
         listen: listen.collect::<Result<_, _>>()?,
@@ -52,11 +52,17 @@ pub fn n_connected(gossip: &GossipControl) -> u64 {
 
 /// Leads gossip into the engine's queue until cancelled, then says goodbye to the peers.
 pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
-    loop {
+    // At a stop, what was heard until then is still handed over.
+    let mut left: Option<usize> = None;
+    while left != Some(0) {
         let event = tokio::select! {
-            () = cancel.cancelled() => break,
+            () = cancel.cancelled(), if left.is_none() => {
+                left = Some(gossip.events.len());
+                continue;
+            }
             event = gossip.events.recv() => event,
         };
+        left = left.map(|n| n - 1);
         match event {
             // Waiting here is the backpressure: behind us gossip's own queue fills up, and sheds and counts when it is full.
             Some(GossipEvent::Message(message)) => {

@@ -38,19 +38,19 @@ pub struct NodeTask {
 }
 
 impl NodeTask {
-    /// Runs until cancelled.
-    pub async fn run(self, mut wishes: Wishes, cancel: CancellationToken) {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = self.catch_up() => {}
-        }
+    /// Runs until cancelled, in the middle of a download as well: a state may take minutes.
+    pub async fn run(self, wishes: Wishes, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.follow(wishes)).await;
+    }
+
+    async fn follow(self, mut wishes: Wishes) {
+        self.catch_up().await;
         let mut asked: HashMap<Root, Instant> = HashMap::new();
         let mut state_of = self.epoch();
         let mut look = tokio::time::interval(LOOK.min(self.network.spec.slot_duration));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
                 _ = look.tick() => self.look().await,
                 changed = wishes.blocks.changed() => if changed.is_err() { return },
                 changed = wishes.state.changed() => if changed.is_err() { return },

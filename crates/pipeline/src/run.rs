@@ -260,27 +260,33 @@ impl Watcher {
                 tracing::warn!(task = name, "did not stop in time");
             }
         }
-        let ended = tokio::task::spawn_blocking(move || self.engine_thread.join()).await;
-        // After the engine: an offence that it recorded last still fires, what it recorded last should still be tried once.
+        let engine_thread = self.engine_thread;
+        let ended = tokio::task::spawn_blocking(move || last_words(engine_thread)).await;
+        // After the engine's last words: an offence that they recorded still fires, and should still be told once.
         self.switches.stop().await;
         if let Some(alerts) = self.alerts {
             alerts.stop().await;
         }
-        match ended {
-            Ok(Ok(Some((mut engine, mut watch)))) => {
-                let now = clock::now();
-                engine.finish(now)?;
-                // Nothing waits any more.
-                watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
-                tracing::info!("stopped");
-                Ok(())
-            }
-            // The reason was told through `failed`.
-            Ok(Ok(None)) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                Err(PipelineError::Internal("the engine thread panicked; please report what the log says above".into()))
-            }
+        ended.unwrap_or_else(|_| {
+            Err(PipelineError::Internal("the engine did not end; please report what the log says above".into()))
+        })
+    }
+}
+
+/// Waits for the engine's thread, then lets the engine judge what it still can. Blocks.
+fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>) -> Result<(), PipelineError> {
+    match engine_thread.join() {
+        Ok(Some((mut engine, mut watch))) => {
+            let now = clock::now();
+            engine.finish(now)?;
+            // Nothing waits any more.
+            watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
+            tracing::info!("stopped");
+            Ok(())
         }
+        // The reason was told through `failed`.
+        Ok(None) => Ok(()),
+        Err(_) => Err(PipelineError::Internal("the engine thread panicked; please report what the log says above".into())),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
-use consensus::{AttestationData, Epoch, Root, SingleAttestation, Slot, ValidatorIndex};
+use consensus::{AttestationData, Epoch, ForkName, Root, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
@@ -98,7 +98,7 @@ impl Verifier {
             | MessageKind::ProposerSlashing
             | MessageKind::BlobSidecar { .. }
             | MessageKind::DataColumnSidecar { .. } => Triage::Context,
-            MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => {
+            MessageKind::Attestation { .. } if is_single_vote(message) => {
                 let Some(data) = data_bytes(&message.bytes, SINGLE_DATA) else { return Triage::Ordinary };
                 let (root, data) = self.roots.of(data);
                 let voter = ValidatorIndex::new(number(&message.bytes, 8));
@@ -149,7 +149,7 @@ impl Verifier {
 /// Nothing is checked here.
 pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
     let at = match message.kind {
-        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => 8,
+        MessageKind::Attestation { .. } if is_single_vote(message) => 8,
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
         MessageKind::AttesterSlashing => return greatest_accused(&message.bytes),
         // The slot, then the proposer.
@@ -165,10 +165,16 @@ pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
     u64_at(&message.bytes, at)
 }
 
+/// Before Electra a vote by bits of a committee of 88 to 95 is as long, so the fork counts where it is known.
+fn is_single_vote(message: &RawMessage) -> bool {
+    matches!(message.kind, MessageKind::Attestation { .. })
+        && message.bytes.len() == SingleAttestation::SSZ_LEN
+        && message.origin.fork.is_none_or(ForkName::has_single_attestations)
+}
+
 /// Whose vote a single one would be (Electra on), for which target epoch, and all that it says; `None` for other messages. Nothing is checked here.
 pub fn single_vote_claimed(message: &RawMessage) -> Option<(ValidatorIndex, Epoch, &[u8])> {
-    let is_single = matches!(message.kind, MessageKind::Attestation { .. }) && message.bytes.len() == SingleAttestation::SSZ_LEN;
-    let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single)?;
+    let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single_vote(message))?;
     Some((ValidatorIndex::new(number(&message.bytes, 8)), Epoch::new(number(data, DATA_TARGET)), data))
 }
 
@@ -176,7 +182,7 @@ pub fn single_vote_claimed(message: &RawMessage) -> Option<(ValidatorIndex, Epoc
 /// Nothing is checked here.
 pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
     let at = match message.kind {
-        MessageKind::Attestation { .. } if message.bytes.len() == SingleAttestation::SSZ_LEN => SINGLE_DATA,
+        MessageKind::Attestation { .. } if is_single_vote(message) => SINGLE_DATA,
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits => BITS_DATA,
         MessageKind::Aggregate => AGGREGATE_DATA,
         MessageKind::AttesterSlashing => ACCUSED_DATA,
@@ -307,6 +313,12 @@ mod tests {
         assert_eq!(single_vote_claimed(&whole), Some((ValidatorIndex::new(77), Epoch::new(6), &bytes[..])));
         assert_eq!(single_vote_claimed(&message(MessageKind::Attestation { subnet: 0 }, ssz[..239].to_vec())), None);
         assert_eq!(single_vote_claimed(&message(MessageKind::Aggregate, ssz.clone())), None);
+        // Before Electra a vote by bits of a committee of 88 to 95 has the same length.
+        for (fork, is_single) in [(Some(ForkName::Deneb), false), (Some(ForkName::Electra), true), (None, true)] {
+            let of_fork = RawMessage { origin: crate::Origin { fork, ..whole.origin.clone() }, ..whole.clone() };
+            assert_eq!(single_vote_claimed(&of_fork).is_some(), is_single, "{fork:?}");
+            assert_eq!(greatest_index_named(&of_fork), is_single.then_some(77), "{fork:?}");
+        }
         let mut roots = DataRoots::default();
         assert_eq!(roots.of(bytes).0, single.data.root());
         assert_eq!(roots.of(bytes), (single.data.root(), single.data));

@@ -50,6 +50,9 @@ pub struct Ledger {
     pub seen: Option<u64>,
     /// By group.
     pub fired: BTreeMap<String, Fired>,
+    /// Findings up to this number do not fire the switch of a group that was made ready again.
+    #[serde(default)]
+    pub armed_again: BTreeMap<String, u64>,
 }
 
 /// A switch that was ordered.
@@ -110,8 +113,8 @@ impl Ledger {
     pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
         let mut ledger = Self::read(store)?;
         let had = ledger.fired.remove(group).is_some();
-        // What was found up to now was the reason of the last time.
-        ledger.seen = Some(store.last_seq());
+        // What was found up to now was the reason of the last time; for other groups it may still have to be looked at.
+        ledger.armed_again.insert(group.to_owned(), store.last_seq());
         ledger.write(store)?;
         Ok(had)
     }
@@ -206,9 +209,10 @@ impl Switches {
             let page = self.store.findings_after(seen, PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let mut to_order = Vec::new();
-            for (_, finding) in &page {
+            for (seq, finding) in &page {
                 for (group, armed) in &self.armed {
-                    if self.ledger.fired.contains_key(group) || !armed.is_fired_by(finding) {
+                    let is_settled = self.ledger.fired.contains_key(group) || self.ledger.armed_again.get(group) >= Some(seq);
+                    if is_settled || !armed.is_fired_by(finding) {
                         continue;
                     }
                     let fired = Fired {

@@ -123,6 +123,28 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     assert_eq!(Ledger::read(&switches.store).unwrap(), **switches.ledger().borrow());
 }
 
+/// Making one group's switch ready again takes nothing from the others, whose offences may still have to be looked at.
+#[tokio::test]
+async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
+    store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
+    let fires_after_rearming = |group: &str| {
+        Ledger::rearm(&store, group).unwrap();
+        let mut switches = Switches::new(store.clone(), || Time::from_unix_ns(1_700_000_000_000_000_000)).unwrap();
+        switches.arm(&in_force(|_| ())).unwrap();
+        let mut orders = JoinSet::new();
+        switches.look(&mut orders).unwrap();
+        let n = orders.len();
+        switches.ledger = Ledger { seen: Some(0), ..Ledger::default() };
+        switches.write().unwrap();
+        n
+    };
+    assert_eq!(fires_after_rearming("others"), 1);
+    assert_eq!(fires_after_rearming("acme"), 0);
+}
+
 /// What was recorded while everything stops is looked at before the switches do.
 #[tokio::test]
 async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
