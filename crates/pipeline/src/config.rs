@@ -260,11 +260,12 @@ impl Config {
     /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
-        let (mut config, mut problems) = read;
+        let raw::Read { mut config, mut problems, dropped } = read;
         config.anchor(path.parent().unwrap_or(Path::new("")));
         let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+        let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
         // What could not be read is told once; that it is missing now follows from it.
-        problems.extend(config.problems().into_iter().filter(|problem| !misread.contains(&problem.path)));
+        problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
     }
 
@@ -399,6 +400,37 @@ mod tests {
         assert_eq!(told.lines().count(), 11, "one line each: {told}");
         assert!(check("network = 3\n").unwrap_err().contains("  network: "));
         assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
+    }
+
+    /// What is left out of a list moves nothing behind it, and of an element no more is left out than is wrong.
+    #[test]
+    fn problems_in_lists_are_told_one_by_one_where_they_stand() {
+        let told = check(
+            "[nodes]\nurls = [3, \"ftp://x\", \"http://x\", \"\"]\n[gossip]\nlisten = [\"nonsense\"]\n[log]\nlevel = \"loud==\"\n\
+             [[alerts.routes]]\nname = \"one\"\nurl = \"http://x\"\nsecret_env = \"PATH\"\nmin_severity = \"huge\"\n\
+             [[alerts.routes]]\nname = 3\nurl = \"http://x\"\n\
+             [[alerts.routes]]\nname = \"three\"\nurl = \"notaurl\"\nsecret_env = \"PATH\"\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"0x12\"]\nduty = \"sleep\"\n\
+             [watch.groups.kill_switch]\ncommand = [\"relative\"]\ntimeout = \"x\"\n",
+        );
+        let told = told.unwrap_err();
+        let paths: Vec<&str> =
+            told.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
+        let expected = [
+            "alerts.routes[0].min_severity",
+            "alerts.routes[1].name",
+            "nodes.urls[0]",
+            "watch.groups[0].kill_switch.timeout",
+            "nodes.urls[1]",
+            "nodes.urls[3]",
+            "gossip.listen[0]",
+            "log.level",
+            "alerts.routes[2].url",
+        ];
+        assert!(paths.starts_with(&expected), "{told}");
+        for path in ["watch.groups[0].duty", "watch.groups[0].keys[0]", "watch.groups[0].kill_switch.command[0]"] {
+            assert!(paths.contains(&path), "{path} is missing in: {told}");
+        }
     }
 
     #[test]

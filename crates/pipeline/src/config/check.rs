@@ -56,6 +56,14 @@ impl Config {
                 wrong(&format!("gossip.peers[{nth}]"), error.to_string());
             }
         }
+        for (nth, address) in gossip.listen.iter().enumerate() {
+            if let Err(error) = sources::gossip::listen_address(address) {
+                wrong(&format!("gossip.listen[{nth}]"), error.to_string());
+            }
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            wrong("log.level", format!("{:?}: {error}; write it as in \"info\"", self.log.level));
+        }
         if gossip.data_column_subnets > 128 {
             wrong("gossip.data_column_subnets", format!("{} is more than the 128 there are", gossip.data_column_subnets));
         }

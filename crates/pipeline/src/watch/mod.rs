@@ -96,16 +96,19 @@ impl Loading {
             Some(Ok(duty)) => duty,
             Some(Err(error)) => {
                 self.wrong(format!("{at}.duty"), error);
-                return;
+                Duty::Active
             }
         };
+        let mut is_named = true;
         if watches && let Err(error) = self.list.add_group(&group.name) {
             self.wrong(format!("{at}.name"), error.to_string());
-            return;
+            is_named = false;
         }
         let name = watches.then_some(group.name.as_str());
         for (nth, key) in group.keys.iter().enumerate() {
             match key.parse::<Selector>() {
+                // A group without a name takes nobody; its keys are looked at all the same.
+                Ok(_) if !is_named => {}
                 Ok(selector) => self.add(&format!("{at}.keys[{nth}]"), name, selector, &labels, duty),
                 Err(error) => self.wrong(format!("{at}.keys[{nth}]"), error.to_string()),
             }

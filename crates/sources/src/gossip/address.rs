@@ -38,6 +38,11 @@ impl FromStr for PeerAddress {
     }
 }
 
+/// Where to listen: a TCP multiaddr.
+pub fn listen_address(text: &str) -> Result<Multiaddr, AddressError> {
+    PeerAddress::from_multiaddr(text.trim()).map(|address| address.address)
+}
+
 impl PeerAddress {
     fn from_multiaddr(text: &str) -> Result<Self, AddressError> {
         let not_multiaddr = |reason: String| AddressError::NotMultiaddr { text: text.to_owned(), reason };

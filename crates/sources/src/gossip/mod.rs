@@ -32,7 +32,7 @@ mod task;
 mod tickets;
 mod transform;
 
-pub use address::{AddressError, PeerAddress};
+pub use address::{AddressError, PeerAddress, listen_address};
 pub use events::{GossipEvent, GossipMessage, PeerEvent, PeerEventKind, PeerInfo};
 pub use identity::{Identity, IdentityError, NUMBER_OF_COLUMN_SUBNETS};
 pub use rpc::{Metadata, StatusMessage};
