@@ -19,7 +19,7 @@ use consensus::Spec;
 use detect::DetectConfig;
 use detect::watch::Desk;
 use evidence::Store;
-use session::Session;
+use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::intake::{ApiContent, Intake, Refusal};
 use std::collections::BTreeMap;
@@ -28,8 +28,9 @@ use std::path::{Path, PathBuf};
 use strangers::Strangers;
 use verify::{Verifier, VerifyConfig};
 
-/// Entries read together, and how many such lots lie ready.
+/// Entries read together, in lots of so many bytes unpacked, and how many lots lie ready.
 const READ_TOGETHER: usize = 256;
+const LOT_BYTES: usize = 8 << 20;
 const READ_AHEAD: usize = 8;
 
 /// What to replay, and how.
@@ -106,7 +107,7 @@ impl Replay {
         let files = self.options.files.clone();
         let total = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
         let mut done = 0;
-        let begun_with = self.begin_with_any(&files, &mut |keys| progress(Step::Keys(keys)))?;
+        let begun_with = Some(self.begin_with_any(&files, &mut |keys| progress(Step::Keys(keys)))?);
         let mut first_problem = None;
         for (nth, path) in files.iter().enumerate() {
             let mut tell = |step| {
@@ -115,7 +116,7 @@ impl Replay {
                     keys @ Step::Keys(_) => keys,
                 })
             };
-            match self.file(path, nth == begun_with, &mut tell) {
+            match self.file(path, begun_with.filter(|(first, _)| *first == nth).map(|(_, state)| state), &mut tell) {
                 Ok(None) => {}
                 Ok(Some(problem)) => {
                     tracing::warn!(%problem, "capture is damaged");
@@ -123,6 +124,7 @@ impl Replay {
                 }
                 // Another file may still be readable; an engine that fails is the end.
                 Err(error @ PipelineError::Input { .. }) => {
+                    tracing::warn!(%error, "a file cannot be used");
                     first_problem.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -200,13 +202,14 @@ impl Replay {
         Ok(())
     }
 
-    /// Begins with the first file that has all that is needed: parts of a capture may come in any order. Which one it was.
-    fn begin_with_any(&mut self, files: &[PathBuf], progress: &mut dyn FnMut(Progress)) -> Result<usize, PipelineError> {
+    /// Begins with the first file that has all that is needed: parts of a capture may come in any order. Which one it was, and the
+    /// offset of its state.
+    fn begin_with_any(&mut self, files: &[PathBuf], progress: &mut dyn FnMut(Progress)) -> Result<(usize, u64), PipelineError> {
         let mut first_problem = None;
         for (nth, path) in files.iter().enumerate() {
             let opened = CaptureFile::open(path).map_err(|error| input_error(path, &error));
             match opened.and_then(|capture| self.begin(path, &capture, progress)) {
-                Ok(()) => return Ok(nth),
+                Ok(state) => return Ok((nth, state)),
                 Err(error @ (PipelineError::Input { .. } | PipelineError::Usage(_))) => {
                     first_problem.get_or_insert(error);
                 }
@@ -218,17 +221,17 @@ impl Replay {
         Err(first_problem.unwrap_or_else(|| PipelineError::Usage("name a capture or an ERA file".into())))
     }
 
-    /// One file to its end or its damage; the first problem is returned. `is_begun_with`: its first state is known already.
+    /// One file to its end or its damage; the first problem is returned. `begun_with`: offset of its state that is known already.
     fn file(
         &mut self,
         path: &Path,
-        is_begun_with: bool,
+        begun_with: Option<u64>,
         progress: &mut dyn FnMut(Step),
     ) -> Result<Option<PipelineError>, PipelineError> {
         let capture = CaptureFile::open(path).map_err(|error| input_error(path, &error))?;
-        let mut loaded_state = is_begun_with;
-        if let Some(session) = self.session.as_mut().filter(|_| !is_begun_with) {
-            loaded_state = session.look_ahead(path, &capture, &mut self.summary)?;
+        let mut known_state = begun_with;
+        if let Some(session) = self.session.as_mut().filter(|_| begun_with.is_none()) {
+            known_state = session.look_ahead(path, &capture, &mut self.summary)?;
         }
         let entries = capture.entries().map_err(|error| input_error(path, &error))?;
         std::thread::scope(|scope| {
@@ -237,13 +240,24 @@ impl Replay {
             scope.spawn(move || {
                 let mut entries = entries.peekable();
                 while entries.peek().is_some() {
-                    let some: Vec<_> = entries.by_ref().take(READ_TOGETHER).collect();
-                    if ahead.send(some).is_err() {
-                        return;
+                    let (mut lot, mut bytes) = (Vec::new(), 0);
+                    while lot.len() < READ_TOGETHER
+                        && bytes < LOT_BYTES
+                        && let Some(entry) = entries.next()
+                    {
+                        bytes += entry.as_ref().map_or(0, |located| located.entry.n_bytes());
+                        lot.push(entry);
+                    }
+                    // Empty lots behind a great one: with so many waiting it must have been taken before the next is unpacked.
+                    let fence = if bytes < 2 * LOT_BYTES { 0 } else { READ_AHEAD };
+                    for lot in std::iter::once(lot).chain((0..fence).map(|_| Vec::new())) {
+                        if ahead.send(lot).is_err() {
+                            return;
+                        }
                     }
                 }
             });
-            self.entries(path, read.into_iter().flatten(), &mut loaded_state, progress)
+            self.entries(path, read.into_iter().flatten(), &mut known_state, progress)
         })
     }
 
@@ -251,7 +265,7 @@ impl Replay {
         &mut self,
         path: &Path,
         entries: impl Iterator<Item = Result<Located, CaptureError>>,
-        loaded_state: &mut bool,
+        known_state: &mut Option<u64>,
         progress: &mut dyn FnMut(Step),
     ) -> Result<Option<PipelineError>, PipelineError> {
         let mut first_problem = None;
@@ -260,8 +274,8 @@ impl Replay {
                 Ok(located) => {
                     self.summary.entries += 1;
                     let offset = located.offset;
-                    if let Some(problem) = self.entry(path, located, loaded_state)? {
-                        self.summary.count("refused: unusable state");
+                    if let Some(problem) = self.entry(path, located, known_state)? {
+                        self.summary.count("refused: unusable state or configuration");
                         first_problem.get_or_insert(problem);
                     }
                     progress(Step::Files { done: offset, total: 0, messages: self.summary.messages });
@@ -278,18 +292,31 @@ impl Replay {
         Ok(first_problem)
     }
 
-    /// `loaded_state`: the file's first state is known already. A state that cannot be used is returned as a problem; what
-    /// comes behind it is judged with what is known.
-    fn entry(&mut self, path: &Path, located: Located, loaded_state: &mut bool) -> Result<Option<PipelineError>, PipelineError> {
+    /// `known_state`: offset of a state of this file that is known already. A state or configuration that cannot be used is returned as a
+    /// problem; what comes behind it is judged with what is known.
+    fn entry(
+        &mut self,
+        path: &Path,
+        located: Located,
+        known_state: &mut Option<u64>,
+    ) -> Result<Option<PipelineError>, PipelineError> {
         let session = self.session.as_mut().expect("a file begins with it");
+        let offset = located.offset;
         let raw = match located.entry {
-            Entry::State(_) if *loaded_state => {
-                *loaded_state = false;
-                return Ok(None);
-            }
+            Entry::State(_) if *known_state == Some(offset) => return Ok(None),
             Entry::State(ssz) => {
-                let added = session.add_state(path, &ssz, &mut self.summary)?;
-                return Ok(added.err().map(|reason| at_offset(path, located.offset, reason)));
+                return match session.add_state(&ssz, &mut self.summary)? {
+                    Ok(()) => {
+                        known_state.get_or_insert(offset);
+                        Ok(None)
+                    }
+                    // The first of a file says what network the file is of.
+                    Err(Unusable::OtherNetwork(reason)) if known_state.is_none() => Err(at_offset(path, offset, reason)),
+                    Err(Unusable::OtherNetwork(reason) | Unusable::Bad(reason)) => Ok(Some(at_offset(path, offset, reason))),
+                };
+            }
+            Entry::Config(text) => {
+                return Ok(Spec::from_yaml(&text).err().map(|error| at_offset(path, offset, error.to_string())));
             }
             Entry::Gossip(entry) => session.intake.gossip(&entry),
             Entry::Block(ssz) => session.intake.block(ssz),
@@ -311,7 +338,7 @@ impl Replay {
                 self.summary.count("skipped: unknown entry type");
                 return Ok(None);
             }
-            Entry::Version | Entry::Config(_) | Entry::Skipped { .. } => return Ok(None),
+            Entry::Version | Entry::Skipped { .. } => return Ok(None),
         };
         self.summary.messages += 1;
         match raw {
@@ -321,30 +348,54 @@ impl Replay {
         Ok(None)
     }
 
-    fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<(), PipelineError> {
-        let input = |reason: String| PipelineError::Input { path: path.into(), reason };
+    /// With the first configuration and the first state of a file that can be used; the offset of that state.
+    fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<u64, PipelineError> {
         // What is missing may lie behind a cut: then that is what is wrong.
         let damage = || capture.entries().ok()?.find_map(Result::err).map(|error| input_error(path, &error));
-        let config = capture.first_config().map_err(|error| input_error(path, &error))?;
-        let spec = match (config, &self.options.network) {
-            (Some(text), _) => Spec::from_yaml(&text).map_err(|error| input(error.to_string()))?,
-            (None, Some(network)) => spec_by_name(network)?,
-            (None, None) => {
+        let (mut spec, mut problem) = (None, None);
+        for located in capture.each(EntryType::CONFIG).map_err(|error| input_error(path, &error))? {
+            let Located { offset, entry: Entry::Config(text) } = located.map_err(|error| input_error(path, &error))? else {
+                break;
+            };
+            match Spec::from_yaml(&text) {
+                Ok(read) => {
+                    spec = Some(read);
+                    break;
+                }
+                Err(error) => drop(problem.get_or_insert_with(|| at_offset(path, offset, error.to_string()))),
+            }
+        }
+        let spec = match (spec, problem, &self.options.network) {
+            (Some(spec), _, _) => spec,
+            (None, Some(problem), _) => return Err(problem),
+            (None, None, Some(network)) => spec_by_name(network)?,
+            (None, None, None) => {
                 return Err(damage().unwrap_or_else(|| PipelineError::Usage(format!(
                     "{} carries no network configuration (ERA files do not): give --network with a built-in name or a folder with config.yaml",
                     path.display()
                 ))));
             }
         };
-        let state = capture.first_state().map_err(|error| input_error(path, &error))?;
-        let state = state.ok_or_else(|| {
-            let none = "holds no beacon state, so nobody's key is known; record one with `slashwatch capture`";
-            damage().unwrap_or_else(|| input(none.into()))
-        })?;
         let mut keys = PubkeyCache::open(&self.dir.pubkeys_path())?;
-        let chain = bootstrap::load(spec, &state, &mut keys, progress).map_err(|error| match error {
-            PipelineError::Chain(error) => input(error_chain(&error)),
-            other => other,
+        let (mut begun, mut problem) = (None, None);
+        for located in capture.each(EntryType::STATE).map_err(|error| input_error(path, &error))? {
+            let Located { offset, entry: Entry::State(ssz) } = located.map_err(|error| input_error(path, &error))? else { break };
+            match bootstrap::load(spec.clone(), &ssz, &mut keys, progress) {
+                Ok(chain) => {
+                    begun = Some((chain, offset));
+                    break;
+                }
+                Err(PipelineError::Chain(error)) => {
+                    drop(problem.get_or_insert_with(|| at_offset(path, offset, error_chain(&error))))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (chain, state_offset) = begun.ok_or_else(|| {
+            let none =
+                "the file ends here and holds no beacon state, so nobody's key is known; record one with `slashwatch capture`";
+            let end = std::fs::metadata(path).map_or(0, |file| file.len());
+            problem.or_else(damage).unwrap_or_else(|| at_offset(path, end, none.into()))
         })?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
@@ -376,7 +427,7 @@ impl Replay {
         };
         session.note_state();
         self.session = Some(session);
-        Ok(())
+        Ok(state_offset)
     }
 }
 

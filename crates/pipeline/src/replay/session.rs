@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineError};
 use crate::error::PipelineError;
 use chain::ChainError;
 use consensus::Network;
-use sources::capture::CaptureFile;
+use sources::capture::{CaptureFile, Entry, EntryType, Located};
 use sources::intake::Intake;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,40 +25,45 @@ pub(super) struct Session {
     pub(super) batch_messages: usize,
 }
 
+/// Why a state cannot be used.
+pub(super) enum Unusable {
+    /// With what else is in its file, unless that has shown to be of ours.
+    OtherNetwork(String),
+    Bad(String),
+}
+
 impl Session {
     /// A file without a configuration ends with its state (ERA), which knows who sat in the file's committees: it is wanted
-    /// before the rest. Whether there is one and it was added.
+    /// before the rest. Its offset, if there is one and it was added.
     pub(super) fn look_ahead(
         &mut self,
         path: &Path,
         capture: &CaptureFile,
         summary: &mut Summary,
-    ) -> Result<bool, PipelineError> {
+    ) -> Result<Option<u64>, PipelineError> {
         if !matches!(capture.first_config(), Ok(None)) {
-            return Ok(false);
+            return Ok(None);
         }
-        match capture.first_state() {
-            // If it cannot be used, that is said where it stands.
-            Ok(Some(state)) => Ok(self.add_state(path, &state, summary)?.is_ok()),
-            Ok(None) | Err(_) => Ok(false),
+        let first = capture.each(EntryType::STATE).ok().and_then(|mut states| states.next()?.ok());
+        let Some(Located { offset, entry: Entry::State(state) }) = first else { return Ok(None) };
+        match self.add_state(&state, summary)? {
+            Ok(()) => Ok(Some(offset)),
+            Err(Unusable::OtherNetwork(reason)) => Err(PipelineError::Input { path: path.into(), reason }),
+            // That is said where it stands.
+            Err(Unusable::Bad(_)) => Ok(None),
         }
     }
 
-    /// What a later state adds, and what waited for it. The inner error says why the state cannot be used.
-    pub(super) fn add_state(
-        &mut self,
-        path: &Path,
-        ssz: &[u8],
-        summary: &mut Summary,
-    ) -> Result<Result<(), String>, PipelineError> {
+    /// What a later state adds, and what waited for it.
+    pub(super) fn add_state(&mut self, ssz: &[u8], summary: &mut Summary) -> Result<Result<(), Unusable>, PipelineError> {
         self.flush(summary)?;
         let n_known = self.engine.chain().registry().len();
         match self.engine.add_state(ssz) {
             Ok(()) => {}
             Err(EngineError::Chain(error @ ChainError::OtherNetwork { .. })) => {
-                return Err(PipelineError::Input { path: path.into(), reason: error_chain(&error) });
+                return Ok(Err(Unusable::OtherNetwork(error_chain(&error))));
             }
-            Err(EngineError::Chain(error)) => return Ok(Err(error_chain(&error))),
+            Err(EngineError::Chain(error)) => return Ok(Err(Unusable::Bad(error_chain(&error)))),
             Err(error) => return Err(error.into()),
         }
         self.note_state();

@@ -117,6 +117,19 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// About what it takes in memory.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Self::Config(text) => text.len(),
+            Self::State(ssz) | Self::Block(ssz) => ssz.len(),
+            Self::Gossip(entry) => entry.payload.len(),
+            Self::ApiEvent(event) => event.json.len(),
+            Self::Version | Self::PeerEvent(_) | Self::Skipped { .. } => 0,
+        }
+    }
+}
+
 /// A message as it came over the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipEntry {

@@ -219,11 +219,29 @@ impl CaptureFile {
         }))
     }
 
-    /// Leaps from header to header. A tail that ends inside an entry ends the search without an error, and an entry that is
-    /// damaged inside is passed over for the next of its type: [`CaptureFile::entries`] reports it.
     fn find(&self, wanted: EntryType) -> Result<Option<Located>, CaptureError> {
+        self.each(wanted)?.next().transpose()
+    }
+
+    /// All entries of a type. Leaps from header to header. A tail that ends inside an entry ends the search without an error, and an entry
+    /// that is damaged inside is passed over for the next of its type: [`CaptureFile::entries`] reports it.
+    pub fn each(&self, wanted: EntryType) -> Result<impl Iterator<Item = Result<Located, CaptureError>>, CaptureError> {
         let mut reader = self.entries()?;
         let end = reader.input.get_ref().metadata().map_err(|error| self.error(0, Damage::Io(error)))?.len();
+        let mut ended = false;
+        Ok(std::iter::from_fn(move || {
+            let found = if ended { None } else { self.next_of(&mut reader, wanted, end).transpose() };
+            ended = !matches!(found, Some(Ok(_)));
+            found
+        }))
+    }
+
+    fn next_of(
+        &self,
+        reader: &mut CaptureReader<BufReader<File>>,
+        wanted: EntryType,
+        end: u64,
+    ) -> Result<Option<Located>, CaptureError> {
         loop {
             let offset = reader.offset;
             match reader.leap(end) {
