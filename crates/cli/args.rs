@@ -3,6 +3,9 @@
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
+/// Where a configuration is looked for by commands that need not be told.
+const DEFAULT_CONFIG: &str = "slashwatch.toml";
+
 /// Watches Ethereum's beacon chain for slashable messages as they happen, and proves what it finds.
 #[derive(Parser)]
 #[command(name = "slashwatch", version, about, propagate_version = true)]
@@ -127,6 +130,9 @@ pub enum Command {
         /// The report as one JSON object.
         #[arg(long)]
         json: bool,
+        /// Exit code 1 if the file lacks something, which is so without it too.
+        #[arg(long)]
+        fail_on_finding: bool,
     },
     /// Looks at configuration files.
     Config {
@@ -178,7 +184,7 @@ pub enum AlertAction {
     /// Sends a test message to one route.
     Test {
         route: String,
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
 }
@@ -188,13 +194,13 @@ pub enum KillswitchAction {
     /// Runs the group's program or calls its address, told that it is a test.
     Test {
         group: String,
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
     /// Lets a switch that fired fire again. The watcher must be stopped.
     Rearm {
         group: String,
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
 }

@@ -50,7 +50,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::export(&data_dir, &validators, if minimal { Form::Minimal } else { Form::Complete })
         }
-        Command::Audit { data_dir, interchange, json } => {
+        Command::Audit { data_dir, interchange, json, fail_on_finding: _ } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             history::audit(&data_dir, &interchange, json)
         }

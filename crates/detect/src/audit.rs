@@ -3,7 +3,7 @@
 //! | what | means |
 //! |---|---|
 //! | *absent*: seen, and not in the file | somebody else signs with the key, or the record was lost |
-//! | *contradiction*: seen, and slashable together with something in the file | the same, and the key is lost |
+//! | *contradiction*: seen, not in the file, and slashable together with something in it | the same, and the key is lost |
 //! | *slashable*: two seen messages that contradict each other | the key is lost, whatever the file says |
 //! | *unheard*: in the file, never seen | the message did not get far, or nobody of ours was near |
 //! | *gap*: epochs within the file's record without a vote in either | the key was silent |
@@ -78,7 +78,7 @@ pub struct KeyAudit {
     pub agreeing: u64,
     pub absent_votes: Counted<SignedEpochs>,
     pub absent_blocks: Counted<SignedSlot>,
-    /// With something in the file.
+    /// Of what is not in the file, with something in it.
     pub contradictions: Counted<Contradiction>,
     /// Among what was seen.
     pub slashable: Counted<Contradiction>,
@@ -114,14 +114,16 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
     };
     let mut found: BTreeSet<SignedEpochs> = BTreeSet::new();
     for vote in &heard.all {
-        for contradiction in recorded.contradicting(vote) {
-            report.contradictions.push(contradiction);
+        let entry = recorded.entry_for(vote);
+        // What the file knows itself contradicts it in nothing; that the two are slashable is told below.
+        if entry.is_none() {
+            recorded.contradicting(vote).for_each(|contradiction| report.contradictions.push(contradiction));
         }
         // Each pair once.
         for contradiction in heard.contradicting(vote).filter(|pair| pair.votes().is_none_or(|(seen, other)| seen < other)) {
             report.slashable.push(contradiction);
         }
-        match recorded.entry_for(vote) {
+        match entry {
             Some(entry) => {
                 report.agreeing += 1;
                 found.insert(entry);
@@ -306,6 +308,15 @@ mod tests {
         }
     }
 
+    /// The file of a key that contradicted itself, both messages in it, as an export writes it.
+    #[test]
+    fn a_record_of_both_sides_lacks_nothing() {
+        let seen = [vote(1, 2, 1), vote(1, 2, 2), vote(0, 3, 1)];
+        let report = check(&seen, &seen);
+        assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something()), (3, 0, false));
+        assert!(report.slashable.count >= 2, "{:?}", report.slashable.listed);
+    }
+
     #[test]
     fn a_minimal_record_covers_what_is_at_or_below_it() {
         let file = [vote(6, 9, 0)];
@@ -390,8 +401,11 @@ mod tests {
                     |a: &SignedEpochs, b: &SignedEpochs| a.source_epoch < b.source_epoch && b.target_epoch < a.target_epoch;
                 (a != b && a.target_epoch == b.target_epoch) || surrounds(a, b) || surrounds(b, a)
             };
-            let wanted: BTreeSet<SignedEpochs> =
-                seen.iter().filter(|vote| file.iter().any(|entry| slashable(vote, entry))).copied().collect();
+            let wanted: BTreeSet<SignedEpochs> = seen
+                .iter()
+                .filter(|vote| !file.contains(vote) && file.iter().any(|entry| slashable(vote, entry)))
+                .copied()
+                .collect();
             let found: BTreeSet<SignedEpochs> =
                 report.contradictions.listed.iter().filter_map(|pair| pair.votes()).map(|(seen, _)| seen).collect();
             assert_eq!(found, wanted, "file {file:?}, seen {seen:?}");

@@ -1,6 +1,6 @@
 //! What became of a watched key's turn to propose.
 //!
-//! Judged with the votes of its epoch, and only in slots of which at least half of the votes were heard: votes name the block they
+//! Judged with the votes of its epoch, and only in slots of whose votes `slot_heard_percent` or more were heard: votes name the block they
 //! stand on, so a block that we alone did not hear shows in them as one that nobody knows here, and then nothing is said.
 //!
 //! **False alarms considered.** Whose turn it was is computed ([`Facts::proposer`](crate::monitor::Facts::proposer)) and believed only if
