@@ -223,6 +223,12 @@ fn print_summary(summary: &Summary, seconds: f64) {
     for (kind, count) in &summary.by_kind {
         eprintln!("  {count:>8}  {kind}");
     }
+    let expired = summary.outcomes.get("expired").copied().unwrap_or(0);
+    if expired > 0 {
+        eprintln!(
+            "{expired} messages were never judged: their committees are not known. Blocks or a state from before them, in one of the files of the same replay, may help"
+        );
+    }
     if summary.not_listed > 0 {
         eprintln!("  {:>8}  further contradicting pairs of the same validators and epochs, not listed", summary.not_listed);
     }

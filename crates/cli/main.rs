@@ -25,8 +25,21 @@ fn main() -> ExitCode {
     match commands::run(args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("slashwatch: {error:#}");
+            eprintln!("slashwatch: {}", in_one_line(&error));
             ExitCode::from(exit::code_of(&error))
         }
     }
+}
+
+/// An error with its causes, each once: some messages name their cause themselves.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }

@@ -11,6 +11,11 @@ pub fn report(data_dir: &Path, from: Option<Moment>, to: Option<Moment>, out: &P
         Some("md") => Format::Markdown,
         _ => return Err(Usage(format!("--out {}: name it .html or .md", out.display())).into()),
     };
+    if let (Some(Moment::Slot(first)), Some(Moment::Slot(last))) = (from, to)
+        && last < first
+    {
+        return Err(Usage(format!("--to {last} is before --from {first}")).into());
+    }
     let report = Report::gather(data_dir, from, to)?;
     std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;
     eprintln!("{}: {} incidents, {} validators", out.display(), report.n_incidents(), report.n_members());

@@ -5,10 +5,10 @@ use consensus::{Epoch, Network, ValidatorIndex};
 use evidence::Punishable;
 
 /// Whether a slashing of `validator` with messages about `epochs` would be accepted now, as far as is known here.
-/// "Now" is the epoch of the newest block we hold.
+/// "Now" is the epoch of the clock, or of the newest block we hold if that is later.
 pub fn punishable(chain: &Chain, validator: ValidatorIndex, epochs: [Epoch; 2]) -> Punishable {
     let network = chain.network();
-    let now = chain.head().slot.epoch(network.preset());
+    let now = chain.now().max(chain.head().slot).epoch(network.preset());
     let Some(record) = chain.registry().record(validator) else { return Punishable::Unknown };
     if record.slashed {
         return Punishable::AlreadySlashed;

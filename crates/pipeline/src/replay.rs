@@ -104,6 +104,8 @@ impl Replay {
 
     /// Reads all files. The first damage is returned after everything that could be read was processed.
     pub fn run(&mut self, progress: &mut dyn FnMut(Step)) -> Result<(), PipelineError> {
+        // A name that is none is told, though files with a configuration of their own do not need one.
+        self.options.network.as_deref().map(spec_by_name).transpose()?;
         let files = self.options.files.clone();
         let total = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
         let mut done = 0;
@@ -362,7 +364,7 @@ impl Replay {
                     spec = Some(read);
                     break;
                 }
-                Err(error) => drop(problem.get_or_insert_with(|| at_offset(path, offset, error.to_string()))),
+                Err(error) => problem = problem.or_else(|| Some(at_offset(path, offset, error.to_string()))),
             }
         }
         let spec = match (spec, problem, &self.options.network) {
@@ -386,7 +388,7 @@ impl Replay {
                     break;
                 }
                 Err(PipelineError::Chain(error)) => {
-                    drop(problem.get_or_insert_with(|| at_offset(path, offset, error_chain(&error))))
+                    problem = problem.or_else(|| Some(at_offset(path, offset, error_chain(&error))))
                 }
                 Err(error) => return Err(error),
             }

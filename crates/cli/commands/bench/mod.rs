@@ -10,6 +10,7 @@ pub use pipeline_run::pipeline;
 pub use verify_run::verify;
 
 use crate::args::{BenchIndex, ReportForm};
+use crate::exit::Usage;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -34,6 +35,13 @@ const INDEX_FIELDS: [&str; 15] = [
 
 /// One JSON object on stdout; progress on stderr where that is a terminal.
 pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
+    if let Some(folder) =
+        args.data_dir.as_deref().filter(|folder| std::fs::read_dir(folder).is_ok_and(|mut rows| rows.next().is_some()))
+    {
+        let text =
+            format!("--data-dir {}: not empty, and what is in it would be measured too; name a new folder", folder.display());
+        return Err(Usage(text).into());
+    }
     let options = index::bench::Options {
         validators: args.validators,
         epochs: args.epochs,

@@ -15,6 +15,8 @@ use std::path::Path;
 pub enum WriteError {
     #[error("{what} has {len} bytes, a capture takes at most {limit}; it is left out")]
     TooLong { what: &'static str, len: u64, limit: u64 },
+    #[error("the file exists already, and may be somebody's only record; name another one")]
+    Exists,
     #[error("cannot write the capture: {0}; check free space and permissions, what was flushed before is whole")]
     Io(#[from] io::Error),
     #[error("cannot go on with this capture: {0}; write to a new file")]
@@ -33,7 +35,11 @@ pub struct CaptureWriter<W: Write> {
 impl CaptureWriter<BufWriter<File>> {
     /// A new file; an existing one is an error, since it may be somebody's only evidence.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let opened = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = opened.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => WriteError::Exists,
+            _ => error.into(),
+        })?;
         Self::new(BufWriter::with_capacity(WRITE_BUFFER, file))
     }
 
