@@ -30,6 +30,8 @@ pub const FUTURE_EPOCHS: u64 = 64;
 pub const KEPT_EPOCHS: u64 = 256;
 /// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
 const PROPOSER_ALLOWANCE: usize = 256;
+/// Ends of branches compared by who built them.
+const MAX_BACKED: usize = 256;
 /// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
 const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
 /// Different mixes remembered per past epoch, from different states.
@@ -214,11 +216,12 @@ impl Chain {
         self.head_at(self.now().saturating_add(allowance))
     }
 
-    /// The end of the branch that most proposers built on lately. Unlike [`Self::head`] it does not follow whoever signs the latest block.
+    /// The end of the branch on which most different proposers built in the last two epochs. Unlike [`Self::head`] it does not follow whoever
+    /// signs the latest block.
     pub fn backed_head(&self) -> HeadView {
-        let best = self.tree.ranked_tips(self.now(), contexts::MAX_TIPS).into_iter().next();
-        let slot = best.and_then(|root| self.tree.slot_of(&root));
-        best.zip(slot).map_or_else(|| self.head(), |(root, slot)| HeadView { root, slot })
+        let head = self.head();
+        let since = head.slot.saturating_sub(2 * self.preset().slots_per_epoch);
+        self.tree.backed_tip(since, head.slot, MAX_BACKED).map_or(head, |(slot, root)| HeadView { root, slot })
     }
 
     /// [`Self::head`] as it looks from `slot`.

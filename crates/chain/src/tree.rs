@@ -372,6 +372,30 @@ impl Tree {
         proposers.len() + from_state
     }
 
+    /// Of the blocks without children in the slots after `since`, to `until`, the one on whose branch most different proposers made blocks in
+    /// these slots; the later one of two. Looks at `limit` at most, one of each proposer and slot.
+    pub(crate) fn backed_tip(&self, since: Slot, until: Slot, limit: usize) -> Option<(Slot, Root)> {
+        let mut each = OneEach { tree: self, met: HashSet::new() };
+        let latest = self.tips.range(..=(until, Root::repeat_byte(0xff))).rev().take_while(|(slot, _)| *slot > since);
+        let candidates = latest.filter(|tip| each.is_first(tip)).take(limit);
+        candidates.copied().max_by_key(|(slot, root)| (self.n_proposers_since(*root, since), *slot, *root))
+    }
+
+    /// Different proposers of a branch's blocks after a slot; blocks that came with a state count as one each.
+    fn n_proposers_since(&self, tip: Root, since: Slot) -> usize {
+        let mut proposers = HashSet::new();
+        let mut from_state = 0;
+        let mut at = self.nodes.get(&tip);
+        while let Some(node) = at.filter(|node| node.slot > since) {
+            match node.proposer {
+                Some(proposer) => drop(proposers.insert(proposer)),
+                None => from_state += 1,
+            }
+            at = node.parent.and_then(|root| self.nodes.get(&root));
+        }
+        proposers.len() + from_state
+    }
+
     /// The attached block with the greatest slot not after `slot`.
     pub(crate) fn head_at(&self, slot: Slot) -> Option<(Slot, Root)> {
         self.by_slot.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Committees tried at most for a vote whose target is not known.
 pub const MAX_CANDIDATES: usize = 4;
 /// Branches looked at for candidates.
-pub(super) const MAX_TIPS: usize = 16;
+const MAX_TIPS: usize = 16;
 
 /// Who could have sat where.
 #[derive(Clone, Debug)]
