@@ -40,6 +40,18 @@ struct Node {
     children: Vec<Root>,
 }
 
+/// How many different proposers made these blocks; those that came with a state count as one proposer each: a node has followed them.
+fn n_proposers<'a>(blocks: impl Iterator<Item = &'a Node>) -> usize {
+    let (mut proposers, mut from_state) = (HashSet::new(), 0);
+    for block in blocks {
+        match block.proposer {
+            Some(proposer) => drop(proposers.insert(proposer)),
+            None => from_state += 1,
+        }
+    }
+    proposers.len() + from_state
+}
+
 /// What became of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Insert {
@@ -353,23 +365,15 @@ impl Tree {
         ranked.into_iter().map(|(_, _, root)| root).collect()
     }
 
-    /// How many different proposers made the last [`DIVERSITY_DEPTH`] blocks of a branch. Blocks that came with a state count
-    /// as one proposer each: a node has followed them.
+    /// How many different proposers made the last [`DIVERSITY_DEPTH`] blocks of a branch.
     fn diversity(&self, tip: Root) -> usize {
-        let mut proposers = HashSet::new();
-        let mut from_state = 0;
-        let mut at = Some(tip);
-        for _ in 0..DIVERSITY_DEPTH {
-            let Some(node) = at.and_then(|root| self.nodes.get(&root)) else { break };
-            match node.proposer {
-                Some(proposer) => {
-                    proposers.insert(proposer);
-                }
-                None => from_state += 1,
-            }
-            at = node.parent;
-        }
-        proposers.len() + from_state
+        n_proposers(self.branch(tip).take(DIVERSITY_DEPTH))
+    }
+
+    /// A block and those before it, as far as they are known.
+    fn branch(&self, tip: Root) -> impl Iterator<Item = &Node> {
+        let node = |root: Root| self.nodes.get(&root);
+        std::iter::successors(node(tip), move |child| child.parent.and_then(node))
     }
 
     /// Of the blocks without children in the slots after `since`, to `until`, the one on whose branch most different proposers made blocks in
@@ -378,22 +382,8 @@ impl Tree {
         let mut each = OneEach { tree: self, met: HashSet::new() };
         let latest = self.tips.range(..=(until, Root::repeat_byte(0xff))).rev().take_while(|(slot, _)| *slot > since);
         let candidates = latest.filter(|tip| each.is_first(tip)).take(limit);
-        candidates.copied().max_by_key(|(slot, root)| (self.n_proposers_since(*root, since), *slot, *root))
-    }
-
-    /// Different proposers of a branch's blocks after a slot; blocks that came with a state count as one each.
-    fn n_proposers_since(&self, tip: Root, since: Slot) -> usize {
-        let mut proposers = HashSet::new();
-        let mut from_state = 0;
-        let mut at = self.nodes.get(&tip);
-        while let Some(node) = at.filter(|node| node.slot > since) {
-            match node.proposer {
-                Some(proposer) => drop(proposers.insert(proposer)),
-                None => from_state += 1,
-            }
-            at = node.parent.and_then(|root| self.nodes.get(&root));
-        }
-        proposers.len() + from_state
+        let backing = |tip: Root| n_proposers(self.branch(tip).take_while(|node| node.slot > since));
+        candidates.copied().max_by_key(|(slot, root)| (backing(*root), *slot, *root))
     }
 
     /// The attached block with the greatest slot not after `slot`.

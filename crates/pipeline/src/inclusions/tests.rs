@@ -17,18 +17,22 @@ fn root(slot: u64, branch: u8) -> Root {
     Root::from(bytes)
 }
 
+fn block(root: Root, slot: u64, parent_root: Root, proposer: u64) -> BlockFacts {
+    BlockFacts {
+        root,
+        slot: Slot::new(slot),
+        parent_root,
+        proposer_index: ValidatorIndex::new(proposer),
+        randao_reveal: SignatureBytes::ZERO,
+    }
+}
+
 /// Blocks of a branch in `slots`, each by another proposer.
 fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_root: Root) {
     for slot in slots {
         let root = root(slot, branch);
         chain.tick(Slot::new(slot));
-        chain.extend(&BlockFacts {
-            root,
-            slot: Slot::new(slot),
-            parent_root,
-            proposer_index: ValidatorIndex::new(slot % 64),
-            randao_reveal: SignatureBytes::ZERO,
-        });
+        chain.extend(&block(root, slot, parent_root, slot % 64));
         parent_root = root;
     }
 }
@@ -42,14 +46,7 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     grow(&mut chain, 1, 1..5, start);
     // An orphan beside the chain, and a block of the chain.
     let (orphan, good) = (root(4, 9), root(4, 1));
-    let facts = BlockFacts {
-        root: orphan,
-        slot: Slot::new(4),
-        parent_root: root(3, 1),
-        proposer_index: ValidatorIndex::new(3),
-        randao_reveal: SignatureBytes::ZERO,
-    };
-    chain.extend(&facts);
+    chain.extend(&block(orphan, 4, root(3, 1), 3));
     let (finding, other) = (Root::repeat_byte(1), Root::repeat_byte(2));
     let included = |block_root| Included { slot: Slot::new(4), block_root };
     let mut inclusions = Inclusions::default();
@@ -79,13 +76,7 @@ fn who_signs_the_latest_block_decides_nothing() {
     let (good, forged) = (Root::repeat_byte(1), Root::repeat_byte(2));
     let included = |slot, block_root| Included { slot: Slot::new(slot), block_root };
     inclusions.claim(good, included(5, root(5, 1)), &chain);
-    let lonely = |slot, parent_root| BlockFacts {
-        root: root(slot, 9),
-        slot: Slot::new(slot),
-        parent_root,
-        proposer_index: ValidatorIndex::new(3),
-        randao_reveal: SignatureBytes::ZERO,
-    };
+    let lonely = |slot, parent_root| block(root(slot, 9), slot, parent_root, 3);
     chain.extend(&lonely(9, root(8, 1)));
     inclusions.claim(forged, included(9, root(9, 9)), &chain);
     let end = 10 + CONFIRMED_AFTER_EPOCHS * per_epoch;
