@@ -16,6 +16,8 @@ pub struct Changes {
     /// With their evidence, which anomalies have none of. A finding whose id is known, from before or from this very list, changes
     /// nothing.
     pub findings: Vec<(Finding, Option<Arc<Evidence>>)>,
+    /// Findings without evidence that every route is told of, whatever it asks for: they are about the watcher itself.
+    pub broadcasts: Vec<Finding>,
     /// Where findings are included from now on, by id; ids that are not known are passed over.
     pub inclusions: HashMap<Root, Option<Included>>,
     /// Of several states of one incident, the last.
@@ -24,15 +26,24 @@ pub struct Changes {
     pub checkpoints: Vec<(String, Vec<u8>)>,
 }
 
+/// Which routes are told of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    WhoWantsIt,
+    Everybody,
+}
+
 impl Store {
     /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
-    /// answer has a row for each finding, in order. On an error nothing is stored.
+    /// answer has a row for each finding, in order, and then for each broadcast. On an error nothing is stored.
     pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let Changes { findings, mut inclusions, incidents, checkpoints } = changes;
+        let Changes { findings, broadcasts, mut inclusions, incidents, checkpoints } = changes;
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();
-        let recorded = self.stage_findings(findings, &mut inclusions, routes, &mut batch, &mut next)?;
+        let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Audience::WhoWantsIt));
+        let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Audience::Everybody)));
+        let recorded = self.stage_findings(rows, &mut inclusions, routes, &mut batch, &mut next)?;
         for (id, included) in inclusions {
             if let Some((seq, mut finding)) = self.finding(id)?.filter(|(_, finding)| finding.included != included) {
                 finding.included = included;
@@ -58,7 +69,7 @@ impl Store {
     /// Takes those that it stores out of `inclusions`.
     fn stage_findings(
         &self,
-        rows: Vec<(Finding, Option<Arc<Evidence>>)>,
+        rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Audience)>,
         inclusions: &mut HashMap<Root, Option<Included>>,
         routes: &[Addressee],
         batch: &mut WriteBatch,
@@ -66,8 +77,8 @@ impl Store {
     ) -> Result<Vec<Recorded>, StoreError> {
         let mut in_batch: HashMap<Root, usize> = HashMap::new();
         let mut evidence_in_batch: HashSet<Root> = HashSet::new();
-        let mut recorded: Vec<Recorded> = Vec::with_capacity(rows.len());
-        for (mut finding, evidence) in rows {
+        let mut recorded: Vec<Recorded> = Vec::new();
+        for (mut finding, evidence, audience) in rows {
             if let Some(nth) = in_batch.get(&finding.id) {
                 recorded.push(Recorded { first_time: false, ..recorded[*nth].clone() });
                 continue;
@@ -89,7 +100,7 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            for addressee in routes.iter().filter(|addressee| addressee.wants(&finding)) {
+            for addressee in routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)) {
                 self.put_new_delivery(batch, seq, &addressee.route, finding.recorded_at);
                 next.counts.pending += 1;
             }

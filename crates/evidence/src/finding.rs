@@ -213,6 +213,17 @@ impl Finding {
         }
     }
 
+    /// Labels of its validator, and those that its details name because it concerns many validators.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let own = self.validator.iter().flat_map(|subject| &subject.labels).map(String::as_str);
+        let of_many = self.details.iter().filter_map(|details| details.get("labels")?.as_array()).flatten();
+        own.chain(of_many.filter_map(Value::as_str))
+    }
+
+    pub fn has_label(&self, label: &str) -> bool {
+        self.labels().any(|one| one == label)
+    }
+
     /// The offence, if it is one.
     pub fn offence(&self) -> Option<Offence> {
         Offence::ALL.into_iter().find(|offence| offence.as_str() == self.kind)

@@ -9,6 +9,9 @@
 //! | `finding_ids` | finding id, 32 B | seq, u64 | nobody |
 //! | `by_validator` | validator, u64, then seq, u64 | empty | filter by validator: its findings, oldest first |
 //! | `by_kind` | kind, 32 B, padded with zeros, then seq, u64 | empty | filter by kind: its findings, oldest first |
+//! | `by_slot` (from format 3) | slot, u64, then seq, u64 | empty | filter by slots |
+//! | `by_severity` (from format 3) | 0 info, 1 warning, 2 critical, one byte, then seq, u64 | empty | filter by severity |
+//! | `by_label` (from format 3) | first 16 B of SHA-256(label), then seq, u64 | empty | filter by label, as in `operator=acme` |
 //! | `evidence` | evidence id, 32 B | see [`crate::proof`] | nobody |
 //! | `deliveries` | seq, u64, then route name | the delivery's JSON | one finding's deliveries |
 //! | `due` | route name, 64 B, padded with zeros, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries by time of next attempt |
@@ -18,14 +21,17 @@
 //!
 //! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `due`, so that a receiver that
 //! is down, with 100 000 deliveries waiting, costs the others one seek. Revisions grow and have gaps: an incident that changes
-//! gives up its old one. Format 1 had no incidents; opened for writing it becomes format 2, opened for reading it has none.
+//! gives up its old one. Format 1 had no incidents; opened for writing it has an empty list of them, opened for reading it has none.
+//! Opening an older format for writing lists all its findings in the families of format 3, which takes 10 us for each of them, and only then
+//! raises the number: a crash in between begins again. Opened for reading, it is filtered by parsing instead.
 
 use crate::outbox::{MAX_ROUTE_LEN, RouteName};
-use crate::{Time, finding::MAX_KIND_LEN};
-use consensus::ValidatorIndex;
+use crate::{Severity, Time, finding::MAX_KIND_LEN};
+use consensus::{Slot, ValidatorIndex};
+use sha2::{Digest as _, Sha256};
 
 /// The number of the format above.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const FINDINGS: &str = "findings";
@@ -38,12 +44,29 @@ pub(crate) const DUE: &str = "due";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const INCIDENTS: &str = "incidents";
 pub(crate) const INCIDENT_REVISIONS: &str = "incident_revisions";
+pub(crate) const BY_SLOT: &str = "by_slot";
+pub(crate) const BY_SEVERITY: &str = "by_severity";
+pub(crate) const BY_LABEL: &str = "by_label";
 
 /// Those of format 1, which every database has.
 pub(crate) const FIRST_FAMILIES: [&str; 9] =
     [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS];
-pub(crate) const FAMILIES: [&str; 11] =
-    [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS, INCIDENTS, INCIDENT_REVISIONS];
+pub(crate) const FAMILIES: [&str; 14] = [
+    META,
+    FINDINGS,
+    FINDING_IDS,
+    BY_VALIDATOR,
+    BY_KIND,
+    EVIDENCE,
+    DELIVERIES,
+    DUE,
+    CHECKPOINTS,
+    INCIDENTS,
+    INCIDENT_REVISIONS,
+    BY_SLOT,
+    BY_SEVERITY,
+    BY_LABEL,
+];
 
 pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_ROOT: &[u8] = b"genesis_validators_root";
@@ -70,6 +93,34 @@ impl Key {
         key.get_mut(..MAX_KIND_LEN)?.get_mut(..kind.len())?.copy_from_slice(kind.as_bytes());
         key[MAX_KIND_LEN..].copy_from_slice(&seq.to_be_bytes());
         Some(key)
+    }
+
+    pub(crate) fn by_slot(slot: Slot, seq: u64) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&slot.as_u64().to_be_bytes());
+        key[8..].copy_from_slice(&seq.to_be_bytes());
+        key
+    }
+
+    pub(crate) fn by_severity(severity: Severity, seq: u64) -> [u8; 9] {
+        let mut key = [0; 9];
+        key[0] = match severity {
+            Severity::Info => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+        };
+        key[1..].copy_from_slice(&seq.to_be_bytes());
+        key
+    }
+
+    /// Bytes that stand for a label in a key: labels have any length.
+    pub(crate) const LABEL_BYTES: usize = 16;
+
+    pub(crate) fn by_label(label: &str, seq: u64) -> [u8; Self::LABEL_BYTES + 8] {
+        let mut key = [0; Self::LABEL_BYTES + 8];
+        key[..Self::LABEL_BYTES].copy_from_slice(&Sha256::digest(label)[..Self::LABEL_BYTES]);
+        key[Self::LABEL_BYTES..].copy_from_slice(&seq.to_be_bytes());
+        key
     }
 
     pub(crate) fn delivery(seq: u64, route: &RouteName) -> Vec<u8> {
@@ -111,6 +162,9 @@ mod tests {
         assert!(Key::by_validator(ValidatorIndex::new(256), 1) > Key::by_validator(ValidatorIndex::new(255), 9));
         assert!(Key::by_kind("double", 9).unwrap() < Key::by_kind("double_vote", 0).unwrap(), "a prefix is another kind");
         assert_eq!(Key::by_kind(&"k".repeat(33), 0), None);
+        assert!(Key::by_slot(Slot::new(1), u64::MAX) < Key::by_slot(Slot::new(2), 0));
+        assert!(Key::by_severity(Severity::Info, u64::MAX) < Key::by_severity(Severity::Warning, 0));
+        assert_ne!(Key::by_label("operator=a", 1)[..16], Key::by_label("operator=b", 1)[..16]);
         let route = RouteName::new("ops").unwrap();
         assert!(Key::due(&route, Time::from_unix_ns(255), 7) < Key::due(&route, Time::from_unix_ns(256), 1));
         assert_eq!(Key::read_due(&Key::due(&route, Time::from_unix_ns(256), 1)), Some((route, Time::from_unix_ns(256), 1)));

@@ -11,6 +11,7 @@
 //! - [`proof`]: the slashing object that a beacon node accepts
 //! - [`keys`]: the database's families and keys, which are a format
 //! - [`store`]: opening, recording, reading
+//! - [`Query`]: reading by filter
 //! - [`Changes`]: what one step leaves behind, in one write
 //! - [`outbox`]: deliveries and their three ends
 //! - [`submission`]: proofs handed to beacon nodes
@@ -20,6 +21,7 @@
 
 mod changes;
 pub mod error;
+mod find;
 pub mod finding;
 pub mod incident;
 mod incidents;
@@ -36,11 +38,12 @@ mod time;
 
 pub use changes::Changes;
 pub use error::StoreError;
+pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
 pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};
-pub use store::{Page, Query, Recorded, Store};
+pub use store::{Recorded, Store};
 pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};
 pub use time::Time;

@@ -1,9 +1,10 @@
 //! Opening the database, and refusing what is not ours to open.
 
 use crate::StoreError;
-use crate::keys::{FAMILIES, FIRST_FAMILIES, FORMAT, META, META_FORMAT, META_ROOT};
+use crate::keys::{FAMILIES, FINDINGS, FIRST_FAMILIES, FORMAT, Key, META, META_FORMAT, META_ROOT};
+use crate::store::listed_under;
 use consensus::Root;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ const WRITE_BUFFER_BYTES: usize = 4 << 20;
 const KEPT_LOG_FILES: usize = 4;
 /// A reader beside a running watcher may find a file gone that was just replaced: it then looks again.
 const READ_ONLY_ATTEMPTS: usize = 5;
+/// The format from which on findings are listed by slot, severity and label.
+const LISTED_SINCE: u32 = 3;
+/// Rows of one write when an older database is listed.
+const LISTED_AT_ONCE: usize = 10_000;
 
 /// An open database and what it says about itself.
 pub(crate) struct Opened {
@@ -36,14 +41,36 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
             batch.put_cf(&meta, META_ROOT, genesis_validators_root);
             db.write_opt(batch, &synced())
         }
-        // Format 1: the families that it lacks were made empty by opening it.
+        // Families that an older format lacks were made empty by opening it.
         Some(_) => {
             let meta = db.cf_handle(META).expect("opened with all families");
+            if format_of(&db, path)? < Some(LISTED_SINCE) {
+                list_all(&db, path)?;
+            }
             db.put_cf_opt(&meta, META_FORMAT, FORMAT.to_be_bytes(), &synced())
         }
     };
     written.map_err(|source| StoreError::Write { path: path.into(), source })?;
     check(Opened { db, genesis_validators_root }, path)
+}
+
+/// Lists every finding as this format does. Writing a row again changes nothing.
+fn list_all(db: &DB, path: &Path) -> Result<(), StoreError> {
+    let write_error = |source| StoreError::Write { path: path.into(), source };
+    let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
+    let mut batch = WriteBatch::default();
+    for row in db.iterator_cf(&db.cf_handle(FINDINGS).expect("opened with all families"), IteratorMode::Start) {
+        let (key, json) = row.map_err(|source| StoreError::Read { path: path.into(), source })?;
+        let seq = Key::trailing_seq(&key).ok_or_else(|| damaged("the key of a finding".into()))?;
+        let finding = serde_json::from_slice(&json).map_err(|error| damaged(format!("finding number {seq}: {error}")))?;
+        for (family, key) in listed_under(seq, &finding)? {
+            batch.put_cf(&db.cf_handle(family).expect("opened with all families"), key, []);
+        }
+        if batch.len() >= LISTED_AT_ONCE {
+            db.write_opt(std::mem::take(&mut batch), &synced()).map_err(write_error)?;
+        }
+    }
+    db.write_opt(batch, &synced()).map_err(write_error)
 }
 
 /// Opens what is there, without a lock and without writing: a snapshot of this moment, also beside a running watcher.
@@ -93,15 +120,24 @@ fn read_identity(db: &DB, path: &Path) -> Result<Option<Root>, StoreError> {
     let meta = db.cf_handle(META).expect("opened with all families");
     let get = |name: &[u8]| db.get_cf(&meta, name).map_err(|source| StoreError::Read { path: path.into(), source });
     let damaged = |what: &str| StoreError::Damaged { path: path.into(), what: what.into() };
-    let Some(format) = get(META_FORMAT)? else { return Ok(None) };
-    let format: [u8; 4] = format.as_slice().try_into().map_err(|_| damaged("its format number"))?;
-    let found = u32::from_be_bytes(format);
+    let Some(found) = format_of(db, path)? else { return Ok(None) };
     if found > FORMAT {
         return Err(StoreError::NewerFormat { path: path.into(), found, known: FORMAT });
     }
     let root = get(META_ROOT)?.ok_or_else(|| damaged("its genesis validators root"))?;
     let root: [u8; 32] = root.as_slice().try_into().map_err(|_| damaged("its genesis validators root"))?;
     Ok(Some(Root::from(root)))
+}
+
+/// `None` when the database was made a moment ago and says nothing yet.
+fn format_of(db: &DB, path: &Path) -> Result<Option<u32>, StoreError> {
+    let meta = db.cf_handle(META).expect("opened with all families");
+    let read = db.get_cf(&meta, META_FORMAT).map_err(|source| StoreError::Read { path: path.into(), source })?;
+    let Some(format) = read else { return Ok(None) };
+    let format: Result<[u8; 4], _> = format.as_slice().try_into();
+    format
+        .map(|format| Some(u32::from_be_bytes(format)))
+        .map_err(|_| StoreError::Damaged { path: path.into(), what: "its format number".into() })
 }
 
 /// Families on disk, which may be more than we know (a newer format says so in `meta`) or another program's.

@@ -59,13 +59,8 @@ pub struct Addressee {
 impl Addressee {
     /// Whether it is told of this finding.
     pub fn wants(&self, finding: &Finding) -> bool {
-        // What concerns many validators names their labels in its details.
-        let of_many = finding.details.as_ref().and_then(|details| details.get("labels")?.as_array());
-        let has = |label: &String| {
-            finding.validator.as_ref().is_some_and(|subject| subject.labels.contains(label))
-                || of_many.is_some_and(|labels| labels.iter().any(|one| one == label))
-        };
-        finding.severity >= self.min_severity && (self.labels.is_empty() || self.labels.iter().any(has))
+        finding.severity >= self.min_severity
+            && (self.labels.is_empty() || self.labels.iter().any(|label| finding.has_label(label)))
     }
 }
 

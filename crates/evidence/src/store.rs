@@ -3,17 +3,15 @@
 //! One writer at a time (a mutex inside), any number of readers. Everything that one call changes is one synced write, so
 //! after a crash there is all of it or nothing, and the sequence numbers of findings have no gaps.
 
-use crate::keys::{BY_KIND, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
+use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
 use crate::outbox::{Addressee, OutboxCounts};
 use crate::{Changes, Evidence, Finding, StoreError, Subscription, open};
-use consensus::{Root, Slot, ValidatorIndex};
+use consensus::Root;
 use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Findings that one call to [`Store::find`] looks at: a filter that matches little still answers soon, with a cursor.
-pub const MAX_SCANNED: usize = 20_000;
 /// Findings that the iterator over all of them holds at once.
 const PAGE: usize = 256;
 
@@ -50,28 +48,6 @@ pub struct Recorded {
     pub seq: u64,
     /// Whether this call stored it.
     pub first_time: bool,
-}
-
-/// Which findings to read. The default is all of them.
-#[derive(Clone, Debug, Default)]
-pub struct Query {
-    /// Only those recorded after this seq.
-    pub after: u64,
-    pub kind: Option<String>,
-    pub validator: Option<ValidatorIndex>,
-    /// First slot wanted.
-    pub from_slot: Option<Slot>,
-    /// Last slot wanted.
-    pub to_slot: Option<Slot>,
-}
-
-/// Some findings, oldest first.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub findings: Vec<(u64, Finding)>,
-    /// Where to go on, as the next query's `after`; `None` at the end. A page may be short, even empty, and still have more
-    /// after it: see [`MAX_SCANNED`].
-    pub next: Option<u64>,
 }
 
 impl Store {
@@ -137,25 +113,6 @@ impl Store {
     /// The finding with this number.
     pub fn finding_at(&self, seq: u64) -> Result<Option<Finding>, StoreError> {
         self.get(FINDINGS, &Key::seq(seq))?.map(|bytes| self.finding_from_json(seq, &bytes)).transpose()
-    }
-
-    /// Findings that match, oldest first, `limit` at most.
-    pub fn find(&self, query: &Query, limit: usize) -> Result<Page, StoreError> {
-        let mut page = Page { findings: Vec::new(), next: None };
-        let mut last = query.after;
-        for (n_scanned, seq) in self.candidates(query)?.enumerate() {
-            if page.findings.len() == limit || n_scanned == MAX_SCANNED {
-                page.next = Some(last);
-                break;
-            }
-            let seq = seq?;
-            let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a finding that is listed but has no content"))?;
-            last = seq;
-            if query.matches(&finding) {
-                page.findings.push((seq, finding));
-            }
-        }
-        Ok(page)
     }
 
     /// All findings in the order of recording. Those recorded meanwhile come too.
@@ -251,38 +208,12 @@ impl Store {
     }
 
     pub(crate) fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) -> Result<(), StoreError> {
-        let bad_kind = || StoreError::BadKind { kind: finding.kind.clone() };
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if finding.kind.is_empty() || !finding.kind.bytes().all(is_word) {
-            return Err(bad_kind());
-        }
-        batch.put_cf(&self.family(BY_KIND), Key::by_kind(&finding.kind, seq).ok_or_else(bad_kind)?, []);
         batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(finding));
         batch.put_cf(&self.family(FINDING_IDS), finding.id, Key::seq(seq));
-        if let Some(subject) = &finding.validator {
-            batch.put_cf(&self.family(BY_VALIDATOR), Key::by_validator(subject.index, seq), []);
+        for (family, key) in listed_under(seq, finding)? {
+            batch.put_cf(&self.family(family), key, []);
         }
         Ok(())
-    }
-
-    /// Numbers after `query.after` that the narrowest family offers, ascending.
-    fn candidates<'a>(&'a self, query: &Query) -> Result<Box<dyn Iterator<Item = Result<u64, StoreError>> + 'a>, StoreError> {
-        let Some(first) = query.after.checked_add(1) else { return Ok(Box::new(std::iter::empty())) };
-        let (family, start, prefix_len) = match (query.validator, &query.kind) {
-            (Some(validator), _) => (BY_VALIDATOR, Key::by_validator(validator, first).to_vec(), 8),
-            (None, Some(kind)) => match Key::by_kind(kind, first) {
-                Some(key) => (BY_KIND, key.to_vec(), key.len() - 8),
-                None => return Ok(Box::new(std::iter::empty())),
-            },
-            (None, None) => (FINDINGS, Key::seq(first).to_vec(), 0),
-        };
-        let prefix = start[..prefix_len].to_vec();
-        let rows = self.shared.db.iterator_cf(&self.family(family), IteratorMode::From(&start, Direction::Forward));
-        let rows = rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
-        Ok(Box::new(rows.map(|row| {
-            let (key, _) = row.map_err(|source| self.read_error(source))?;
-            Key::trailing_seq(&key).ok_or_else(|| self.damaged("the key of a finding"))
-        })))
     }
 
     /// The writer's turn; refused when opened for reading.
@@ -317,7 +248,7 @@ impl Store {
         self.shared.listeners.tell(last_seq);
     }
 
-    /// A family that databases of format 1 do not have.
+    /// A family that databases of older formats do not have.
     pub(crate) fn family_if_there(&self, name: &str) -> Option<Arc<BoundColumnFamily<'_>>> {
         self.shared.db.cf_handle(name)
     }
@@ -338,18 +269,28 @@ impl Store {
         StoreError::Damaged { path: self.shared.path.clone(), what: what.into() }
     }
 
-    fn finding_from_json(&self, seq: u64, bytes: &[u8]) -> Result<Finding, StoreError> {
+    pub(crate) fn finding_from_json(&self, seq: u64, bytes: &[u8]) -> Result<Finding, StoreError> {
         serde_json::from_slice(bytes).map_err(|error| self.damaged(&format!("finding number {seq}: {error}")))
     }
 }
 
-impl Query {
-    fn matches(&self, finding: &Finding) -> bool {
-        self.kind.as_ref().is_none_or(|kind| *kind == finding.kind)
-            && self.validator.is_none_or(|wanted| finding.validator.as_ref().is_some_and(|subject| subject.index == wanted))
-            && self.from_slot.is_none_or(|slot| slot <= finding.slot)
-            && self.to_slot.is_none_or(|slot| finding.slot <= slot)
+/// The keys under which the filters of [`Store::find`] look for a finding, by family. Each row is empty.
+pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {
+    let bad_kind = || StoreError::BadKind { kind: finding.kind.clone() };
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if finding.kind.is_empty() || !finding.kind.bytes().all(is_word) {
+        return Err(bad_kind());
     }
+    let mut keys = vec![
+        (BY_KIND, Key::by_kind(&finding.kind, seq).ok_or_else(bad_kind)?.to_vec()),
+        (BY_SEVERITY, Key::by_severity(finding.severity, seq).to_vec()),
+        (BY_SLOT, Key::by_slot(finding.slot, seq).to_vec()),
+    ];
+    if let Some(subject) = &finding.validator {
+        keys.push((BY_VALIDATOR, Key::by_validator(subject.index, seq).to_vec()));
+    }
+    keys.extend(finding.labels().map(|label| (BY_LABEL, Key::by_label(label, seq).to_vec())));
+    Ok(keys)
 }
 
 pub(crate) fn to_json(finding: &Finding) -> Vec<u8> {

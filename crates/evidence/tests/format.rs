@@ -1,13 +1,14 @@
-//! A database written by format 1 stays readable: the fixture is as that version wrote it.
+//! Databases written by older formats stay readable: each fixture is as that version wrote it.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
 
 use common::*;
-use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, OutboxCounts, Query, Severity, Store};
+use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, Order, OutboxCounts, Query, Severity, Store};
 use std::path::Path;
 
-const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1");
+const FIXTURES: [&str; 2] =
+    [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-2")];
 /// Set to a folder, it gets a fresh fixture. For a new format: a new folder, and the old one stays.
 const WRITE: &str = "SLASHWATCH_TEST_WRITE_FIXTURE";
 
@@ -39,6 +40,10 @@ fn check_content(store: &Store) {
     let seqs = |query: Query| store.find(&query, 9).unwrap().findings.into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
     assert_eq!(seqs(Query { validator: Some(consensus::ValidatorIndex::new(7)), ..Query::default() }), [1, 3]);
     assert_eq!(seqs(Query { kind: Some("clock_skew".into()), ..Query::default() }), [4]);
+    assert_eq!(seqs(Query { severity: Some(Severity::Critical), ..Query::default() }), [1, 2, 3]);
+    assert_eq!(seqs(Query { from_slot: Some(consensus::Slot::new(133)), ..Query::default() }), [3, 4]);
+    assert_eq!(seqs(Query { labels: vec!["nobody=has".into()], ..Query::default() }), [0; 0]);
+    assert_eq!(seqs(Query { order: Order::NewestFirst, after: 4, ..Query::default() }), [3, 2, 1]);
     assert_eq!(store.outbox_counts(), OutboxCounts { pending: 2, delivered: 1, given_up: 1 });
     let state = |seq| store.delivery(&delivery(seq)).unwrap().unwrap().state;
     assert_eq!(state(1), DeliveryState::Delivered { at: at(200) });
@@ -49,21 +54,22 @@ fn check_content(store: &Store) {
 }
 
 #[test]
-fn format_1_is_read_and_written_on() {
-    let dir = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(FIXTURE).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+fn older_formats_are_read_and_written_on() {
+    for fixture in FIXTURES {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(fixture).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+        check_content(&Store::open_read_only(dir.path()).unwrap());
+        let store = open(dir.path());
+        check_content(&store);
+        assert_eq!(store.record(vec![double_vote(7, 100), double_vote(9, 9)], &[]).unwrap()[1].seq, 5);
+        assert_eq!((store.all_incidents().unwrap(), store.last_incident_revision()), (Vec::new(), 0), "{fixture}");
+        store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
+        drop(store);
+        assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
     }
-    check_content(&Store::open_read_only(dir.path()).unwrap());
-    let store = open(dir.path());
-    check_content(&store);
-    assert_eq!(store.record(vec![double_vote(7, 100), double_vote(9, 9)], &[]).unwrap()[1].seq, 5);
-    // Format 1 had no incidents; from now on it is format 2.
-    assert_eq!((store.all_incidents().unwrap(), store.last_incident_revision()), (Vec::new(), 0));
-    store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
-    drop(store);
-    assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
 }
 
 /// Who follows the changes gets each incident that changed, once, as it is now.

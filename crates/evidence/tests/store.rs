@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use consensus::{Offence, Root, Slot, ValidatorIndex};
-use evidence::{Changes, Finding, IncidentState, Included, Query, Severity, Store, StoreError};
+use evidence::keys::FORMAT;
+use evidence::{Changes, Finding, IncidentState, Included, KindCounts, MAX_SCANNED, Order, Query, Severity, Store, StoreError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -58,49 +59,127 @@ fn a_refused_finding_takes_its_whole_batch_along() {
     assert_eq!(store.record(vec![double_vote(1, 1)], &[]).unwrap()[0].seq, 1);
 }
 
+/// The answers of the lists, against looking at each finding.
 #[test]
 fn filters_agree_with_looking_at_each() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let mut rows = Vec::new();
     for nth in 0..60 {
-        let offence = Offence::ALL[nth as usize % 3];
-        rows.push(offence_in(offence, 250 + nth % 7, nth * 3));
+        let (mut finding, evidence) = offence_in(Offence::ALL[nth as usize % 3], 250 + nth % 7, nth * 7 % 60 * 3);
+        finding.validator.as_mut().unwrap().labels = vec![format!("operator={}", nth % 2), format!("group={}", nth % 5)];
+        finding.severity = Severity::ALL[nth as usize % 3];
+        rows.push((finding, evidence));
     }
     store.record(rows, &[]).unwrap();
-    store.record_anomalies(vec![anomaly("double", Severity::Info, 9)], &[]).unwrap();
+    let mut of_many = anomaly("double", Severity::Info, 9);
+    of_many.details.as_mut().unwrap().insert("labels".into(), serde_json::json!(["operator=1", 7]));
+    store.record_anomalies(vec![of_many], &[]).unwrap();
     let all: Vec<_> = store.all_findings().map(Result::unwrap).collect();
     assert_eq!(all.len(), 61);
 
     let kinds = [None, Some("double_vote"), Some("surround_vote"), Some("double"), Some("double_"), Some("")];
+    let labels: [&[&str]; 4] = [&[], &["operator=1"], &["operator=1", "group=3"], &["operator=2"]];
+    let mut n_found = 0;
     for kind in kinds {
         for validator in [None, Some(250), Some(256), Some(1)] {
             for (from, to) in [(None, None), (Some(30), Some(90)), (None, Some(9)), (Some(900), None)] {
-                for after in [0, 17, 61, u64::MAX] {
-                    let query = Query {
-                        after,
-                        kind: kind.map(String::from),
-                        validator: validator.map(ValidatorIndex::new),
-                        from_slot: from.map(Slot::new),
-                        to_slot: to.map(Slot::new),
-                    };
-                    let wanted: Vec<u64> = all
-                        .iter()
-                        .filter(|(seq, finding)| {
-                            let index = finding.validator.as_ref().map(|subject| subject.index.as_u64());
-                            let slot = finding.slot.as_u64();
-                            *seq > after
-                                && kind.is_none_or(|kind| kind == finding.kind)
-                                && validator.is_none_or(|validator| index == Some(validator))
-                                && from.is_none_or(|from| from <= slot)
-                                && to.is_none_or(|to| slot <= to)
-                        })
-                        .map(|(seq, _)| *seq)
-                        .collect();
-                    assert_eq!(seqs(&store, query.clone()), wanted, "{query:?}");
+                for labels in labels {
+                    for severity in [None, Some(Severity::Critical), Some(Severity::Info)] {
+                        for after in [0, 17, 61, u64::MAX] {
+                            for order in [Order::OldestFirst, Order::NewestFirst] {
+                                let query = Query {
+                                    after,
+                                    order,
+                                    kind: kind.map(String::from),
+                                    validator: validator.map(ValidatorIndex::new),
+                                    severity,
+                                    labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+                                    from_slot: from.map(Slot::new),
+                                    to_slot: to.map(Slot::new),
+                                };
+                                let mut wanted: Vec<u64> = all
+                                    .iter()
+                                    .filter(|(seq, finding)| {
+                                        let index = finding.validator.as_ref().map(|subject| subject.index.as_u64());
+                                        let slot = finding.slot.as_u64();
+                                        let is_beyond = match order {
+                                            Order::OldestFirst => *seq > after,
+                                            Order::NewestFirst => after == 0 || *seq < after,
+                                        };
+                                        is_beyond
+                                            && kind.is_none_or(|kind| kind == finding.kind)
+                                            && validator.is_none_or(|validator| index == Some(validator))
+                                            && severity.is_none_or(|severity| severity == finding.severity)
+                                            && labels.iter().all(|label| finding.has_label(label))
+                                            && from.is_none_or(|from| from <= slot)
+                                            && to.is_none_or(|to| slot <= to)
+                                    })
+                                    .map(|(seq, _)| *seq)
+                                    .collect();
+                                if order == Order::NewestFirst {
+                                    wanted.reverse();
+                                }
+                                n_found += wanted.len();
+                                assert_eq!(seqs(&store, query.clone()), wanted, "{query:?}");
+                            }
+                        }
+                    }
                 }
             }
         }
+    }
+    assert!(n_found > 1_000, "{n_found}");
+}
+
+/// What is asked for lies behind, or before, more findings than one call may look at.
+#[test]
+fn a_filter_that_matches_little_costs_little() {
+    const MANY: u64 = MAX_SCANNED as u64 + 1_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let evidence = proof(1);
+    let mut findings: Vec<_> = (0..MANY)
+        .map(|nth| {
+            let (finding, _) = double_vote(nth % 500, 1_000 + nth);
+            (Finding { severity: Severity::Info, ..finding }, evidence.clone())
+        })
+        .collect();
+    let mut rare = double_vote(77, 5).0;
+    rare.validator.as_mut().unwrap().labels = vec!["group=acme".into()];
+    findings.push((rare, evidence));
+    store.record(findings, &[]).unwrap();
+    let whole = |query: Query| {
+        let page = store.find(&query, 100).unwrap();
+        assert_eq!(page.next, None, "{query:?} is answered in one go");
+        page.findings.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()
+    };
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let all = Query { order, ..Query::default() };
+        assert_eq!(whole(Query { to_slot: Some(Slot::new(999)), ..all.clone() }), [MANY + 1]);
+        assert_eq!(whole(Query { from_slot: Some(Slot::new(1_000 + MANY)), ..all.clone() }), [0; 0]);
+        assert_eq!(whole(Query { from_slot: Some(Slot::new(1_007)), to_slot: Some(Slot::new(1_007)), ..all.clone() }), [8]);
+        assert_eq!(whole(Query { severity: Some(Severity::Critical), ..all.clone() }), [MANY + 1]);
+        assert_eq!(whole(Query { labels: vec!["group=acme".into()], ..all.clone() }), [MANY + 1]);
+        assert_eq!(whole(Query { labels: vec!["group=nobody".into()], kind: Some("double_vote".into()), ..all }), [0; 0]);
+    }
+    let counted = store.count_by_kind(&Query { labels: vec!["group=acme".into()], ..Query::default() }, 10).unwrap();
+    assert_eq!(
+        counted,
+        KindCounts { by_kind: [("double_vote".into(), 1)].into(), worst: Some(Severity::Critical), is_partial: false }
+    );
+    // A range with too many findings in it for a list is looked through page by page, and nothing is passed over.
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let mut query =
+            Query { order, from_slot: Some(Slot::new(1_000)), validator: Some(ValidatorIndex::new(77)), ..Query::default() };
+        let mut n = 0;
+        loop {
+            let page = store.find(&query, 7).unwrap();
+            n += page.findings.len();
+            let Some(next) = page.next else { break };
+            query.after = next;
+        }
+        assert_eq!(n as u64, MANY / 500);
     }
 }
 
@@ -150,6 +229,7 @@ fn a_step_is_one_write() {
         inclusions: [(finding.id, Some(Included { slot: Slot::new(105), block_root: Root::ZERO }))].into(),
         incidents: vec![incident(1, IncidentState::Open)],
         checkpoints: vec![("note".into(), vec![1])],
+        ..Changes::default()
     };
     assert!(store.apply(step(anomaly("no kind", Severity::Info, 1)), &everyone(&["ops"])).is_err());
     assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (0, 0, None));
@@ -157,6 +237,27 @@ fn a_step_is_one_write() {
     assert_eq!(recorded.iter().map(|one| one.first_time).collect::<Vec<_>>(), [true, true]);
     assert!(store.finding(finding.id).unwrap().unwrap().1.included.is_some(), "new and included in one step");
     assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (2, 1, Some(vec![1])));
+}
+
+/// What is about the watcher itself concerns every route.
+#[test]
+fn a_broadcast_goes_to_every_route_whatever_it_asks_for_and_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut routes = everyone(&["all", "worst", "labelled"]);
+    routes[1].min_severity = Severity::Critical;
+    routes[2].labels = vec!["operator=nobody".into()];
+    let deaf = anomaly("subnet_silent", Severity::Warning, 9);
+    let told = |seq| store.deliveries_of(seq).unwrap().into_iter().map(|(route, _)| route.to_string()).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let broadcasts = vec![deaf.clone()];
+        let recorded = store.apply(Changes { broadcasts, ..Changes::default() }, &routes).unwrap();
+        assert_eq!(recorded[0].seq, 1);
+        assert_eq!(told(1), ["all", "labelled", "worst"]);
+        assert_eq!(store.outbox_counts().pending, 3);
+    }
+    store.record_anomalies(vec![anomaly("subnet_silent", Severity::Warning, 10)], &routes).unwrap();
+    assert_eq!(told(2), ["all"], "any other finding goes to those who ask for it");
 }
 
 #[test]
@@ -222,11 +323,11 @@ fn a_newer_format_is_refused_even_with_families_we_do_not_know() {
         let mut families = rocksdb::DB::list_cf(&options, dir.path()).unwrap();
         families.push("from_the_future".into());
         let db = rocksdb::DB::open_cf(&options, dir.path(), families).unwrap();
-        db.put_cf(&db.cf_handle("meta").unwrap(), "format", 3u32.to_be_bytes()).unwrap();
+        db.put_cf(&db.cf_handle("meta").unwrap(), "format", 99u32.to_be_bytes()).unwrap();
     }
     for newer in [Store::open(dir.path(), NETWORK), Store::open_read_only(dir.path())] {
         let newer = newer.map(|_| ()).unwrap_err();
-        assert!(matches!(newer, StoreError::NewerFormat { found: 3, known: 2, .. }), "{newer}");
+        assert!(matches!(newer, StoreError::NewerFormat { found: 99, known: FORMAT, .. }), "{newer}");
     }
 }
 

@@ -413,7 +413,7 @@ impl Engine {
         for (kind, n) in heard.refused {
             self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
-        Ok(self.store.apply(Changes { findings, inclusions, incidents: heard.incidents, checkpoints }, &self.routes)?)
+        Ok(self.store.apply(Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() }, &self.routes)?)
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
