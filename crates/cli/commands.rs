@@ -59,7 +59,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Config { action: ConfigAction::Check { file } } => {
-            Config::load(&file)?;
+            for warning in Config::load(&file)?.warnings() {
+                eprintln!("warning: {}: {}", warning.path, warning.text);
+            }
             eprintln!("{} is valid", file.display());
             Ok(0)
         }
@@ -92,6 +94,9 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
 fn load(path: &Path) -> anyhow::Result<Config> {
     let config = Config::load(path)?;
     log_to_stderr(&config.log)?;
+    for warning in config.warnings() {
+        tracing::warn!(option = warning.path, "{}", warning.text);
+    }
     Ok(config)
 }
 

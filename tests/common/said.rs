@@ -12,15 +12,17 @@ pub fn proven(findings: &[Value]) -> BTreeSet<String> {
     slashable.map(|finding| text(&finding["id"]).to_owned()).collect()
 }
 
-/// Incidents by the slot in which they were opened, anomalies by their own. `genesis_time` in seconds since the Unix epoch.
+/// Incidents by the slot in which they were opened, anomalies by their own. That nothing came for two slots says nothing of the scenario: it
+/// begins and ends in silence. `genesis_time` in seconds since the Unix epoch.
 pub fn said(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Said> {
     let of_incident = |row: &Value| Said { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
     let of_anomaly = |row: &Value| Said {
         kind: text(&row["kind"]).to_owned(),
         slot: Slot::new(text(&row["slot"]).parse().expect("a decimal number")),
     };
-    let anomalies = findings.iter().filter(|finding| finding["evidence"].is_null()).map(of_anomaly);
-    incidents.iter().map(of_incident).chain(anomalies).collect()
+    let of_network = |row: &&Value| row["details"]["subnets"] != "all";
+    let anomalies = findings.iter().filter(|finding| finding["evidence"].is_null()).filter(of_network).map(of_anomaly);
+    incidents.iter().filter(of_network).map(of_incident).chain(anomalies).collect()
 }
 
 /// The slot in which an incident was opened.

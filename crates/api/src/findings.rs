@@ -1,5 +1,6 @@
 //! Findings and their evidence.
 
+use crate::privacy::OwnKeys;
 use crate::problem::Problem;
 use crate::server::Shared;
 use crate::view::{FindingSchema, FindingsView};
@@ -10,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
-use evidence::{Evidence, Finding, Store};
+use evidence::{Evidence, Finding, Order, Severity, Store};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -27,16 +28,54 @@ const MAX_LIMIT: usize = 1000;
 pub(crate) struct ListQuery {
     /// From the page before (`next`).
     cursor: Option<String>,
+    /// `asc`, in the order of recording, or `desc`, newest first; asc if not given. A cursor belongs to the order that gave it.
+    order: Option<String>,
     /// Only this kind, as in `double_vote`.
     kind: Option<String>,
+    /// Only this severity: `critical`, `warning` or `info`.
+    severity: Option<String>,
     /// Only this validator, by index.
     validator: Option<String>,
+    /// Only what has this label, as in `operator=acme`.
+    label: Option<String>,
+    /// Only what concerns this group of watched keys.
+    group: Option<String>,
     /// Only from this slot on.
     since_slot: Option<String>,
     /// Only up to this slot.
     until_slot: Option<String>,
     /// 1 to 1000; 100 if not given.
     limit: Option<String>,
+}
+
+impl ListQuery {
+    fn understood(self, shared: &Shared) -> Result<(evidence::Query, usize), Problem> {
+        let limit = page_limit(&self.limit)?;
+        let order = match self.order.as_deref() {
+            None | Some("asc") => Order::OldestFirst,
+            Some("desc") => Order::NewestFirst,
+            Some(other) => return Err(Problem::bad_request(format!("order must be asc or desc, not {other:?}"))),
+        };
+        let severity = self.severity.map(|text| {
+            let known = Severity::ALL.into_iter().find(|severity| severity.as_str() == text);
+            known.ok_or_else(|| Problem::bad_request(format!("severity must be critical, warning or info, not {text:?}")))
+        });
+        if self.label.as_ref().is_some_and(|label| !label.contains('=')) {
+            return Err(Problem::bad_request("label must be written as key=value"));
+        }
+        let labels = self.label.into_iter().chain(self.group.map(|group| format!("group={group}")));
+        let wanted = evidence::Query {
+            after: number(&self.cursor, "cursor")?.unwrap_or(0),
+            order,
+            kind: self.kind,
+            validator: number(&self.validator, "validator")?.map(ValidatorIndex::new),
+            severity: severity.transpose()?,
+            labels: labels.map(|label| shared.privacy.label(label)).collect::<Result<_, _>>()?,
+            from_slot: number(&self.since_slot, "since_slot")?.map(Slot::new),
+            to_slot: number(&self.until_slot, "until_slot")?.map(Slot::new),
+        };
+        Ok((wanted, limit))
+    }
 }
 
 /// `?format=ssz` or `?format=json`; goes before `Accept`.
@@ -47,30 +86,28 @@ pub(crate) struct FormatQuery {
     format: Option<String>,
 }
 
-/// Findings in the order of recording.
+/// Findings in the order of recording, or newest first.
 #[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "a label that is not shown to everybody", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<FindingsView>, Problem> {
-    let query = understood(query)?;
-    let limit = page_limit(&query.limit)?;
-    let wanted = evidence::Query {
-        after: number(&query.cursor, "cursor")?.unwrap_or(0),
-        kind: query.kind,
-        validator: number(&query.validator, "validator")?.map(ValidatorIndex::new),
-        from_slot: number(&query.since_slot, "since_slot")?.map(Slot::new),
-        to_slot: number(&query.until_slot, "until_slot")?.map(Slot::new),
-    };
-    let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
-    Ok(Json(FindingsView {
-        schema: 1,
-        findings: page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect(),
-        next: page.next.map(|seq| seq.to_string()),
-    }))
+) -> Result<Response, Problem> {
+    let (wanted, limit) = understood(query)?.understood(&shared)?;
+    if shared.privacy.own_keys == OwnKeys::Hidden {
+        let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
+        let findings = page.findings.into_iter().filter_map(|(_, finding)| shared.privacy.finding(finding)).collect();
+        let view = FindingsView { schema: 1, findings, next: page.next.map(|seq| seq.to_string()) };
+        return Ok(Json(view).into_response());
+    }
+    // As stored, which is as it is shown: nothing is written anew.
+    let (rows, next) = read(&shared, move |store| store.find_json(&wanted, limit)).await?;
+    let next = next.map_or_else(|| "null".to_owned(), |seq| format!("\"{seq}\""));
+    let body = [&br#"{"schema":1,"findings":["#[..], &rows.join(&b','), br#"],"next":"#, next.as_bytes(), b"}"].concat();
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// One finding.

@@ -15,16 +15,18 @@
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
 //! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys),
 //!     own_keys: api::OwnKeys::Shown, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
-//!     header_timeout: api::HEADER_TIMEOUT };
+//!     header_timeout: api::HEADER_TIMEOUT, hosts: Vec::new() };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
 //! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod addresses;
 mod connections;
 mod events;
 mod findings;
+mod hosts;
 mod incidents;
 pub mod metrics;
 mod middleware;
@@ -38,7 +40,7 @@ mod submissions;
 pub mod view;
 mod watch;
 
-pub use connections::HEADER_TIMEOUT;
+pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
 pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};

@@ -28,7 +28,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     // The pattern, not the path: a label's values must be few.
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let mut response = match refused(&request) {
+    let mut response = match refused(&request, &shared) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
@@ -46,7 +46,10 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-fn refused(request: &Request) -> Option<Problem> {
+fn refused(request: &Request, shared: &Shared) -> Option<Problem> {
+    if !shared.hosts.admit(request) {
+        return Some(Problem::wrong_host());
+    }
     let uri = request.uri();
     if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
         return Some(Problem::too_long("address", MAX_URI_BYTES));

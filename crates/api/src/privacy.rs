@@ -4,8 +4,10 @@
 //! Those that there are only because somebody watches a key ([`ABOUT_WATCHED_KEYS`]) are left out.
 
 use crate::WatchSource;
+use crate::addresses::without_addresses;
 use crate::problem::Problem;
-use evidence::{Finding, Incident};
+use crate::view::{NodeState, Status};
+use evidence::{Finding, Incident, Submission};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ pub enum OwnKeys {
 pub(crate) struct Privacy {
     pub own_keys: OwnKeys,
     pub watch: Arc<dyn WatchSource>,
+    /// Whether readers are told where the operator's nodes, peers and receivers are.
+    pub shows_addresses: bool,
 }
 
 impl Privacy {
@@ -33,6 +37,33 @@ impl Privacy {
             OwnKeys::Shown => Ok(self.watch.clone()),
             OwnKeys::Hidden => Err(Problem::not_shown()),
         }
+    }
+
+    /// A text as it may be told.
+    pub fn text(&self, text: String) -> String {
+        if self.shows_addresses { text } else { without_addresses(&text) }
+    }
+
+    pub fn status(&self, mut status: Status) -> Status {
+        if let NodeState::Away { reason } = status.node {
+            status.node = NodeState::Away { reason: self.text(reason) };
+        }
+        status.notices = status.notices.into_iter().map(|notice| self.text(notice)).collect();
+        status
+    }
+
+    pub fn submission(&self, mut submission: Submission) -> Submission {
+        submission.nodes = submission.nodes.into_iter().map(|node| self.text(node)).collect();
+        submission.answer = submission.answer.map(|answer| self.text(answer));
+        submission
+    }
+
+    /// A label to filter by, if it may be asked for: who may not see a label may not find out who has it either.
+    pub fn label(&self, label: String) -> Result<String, Problem> {
+        if self.own_keys == OwnKeys::Hidden && self.watch.is_private(&label) {
+            return Err(Problem::not_shown());
+        }
+        Ok(label)
     }
 
     /// A finding as it may be told; `None` if it may not.

@@ -58,6 +58,18 @@ impl Problem {
         Self { retry_after_s: Some(30), ..problem }
     }
 
+    pub(crate) fn too_many_connections() -> Self {
+        let detail = "all connections are taken; only /healthz, /readyz and /metrics are answered. Try again later";
+        let problem = Self::new("too-many-connections", "No connection is free", StatusCode::SERVICE_UNAVAILABLE, detail);
+        Self { retry_after_s: Some(10), ..problem }
+    }
+
+    pub(crate) fn wrong_host() -> Self {
+        let detail =
+            "this API listens on a loopback address and answers to localhost, 127.0.0.1 and [::1]; name others in `api.hosts`";
+        Self::new("wrong-host", "The request is for another host", StatusCode::FORBIDDEN, detail)
+    }
+
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
         Self::new("not-ready", "Not ready yet", StatusCode::SERVICE_UNAVAILABLE, detail)
     }

@@ -16,23 +16,19 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Listening, context loaded, index open.
+/// Votes or blocks arrived within the last two slots, context loaded, index open.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "process", responses(
     (status = 200, description = "ready", body = Readiness),
-    (status = 503, description = "not yet; the detail says what is missing", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "not ready; the detail says what is missing, since when, and what to do", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Readiness>, Problem> {
     let readiness = shared.status.readiness();
     if readiness.is_ready() {
         return Ok(Json(readiness));
     }
-    let parts = [
-        (readiness.listening, "no source delivers yet"),
-        (readiness.context_loaded, "registry and committees are not loaded yet"),
-        (readiness.index_open, "the vote index is not open yet"),
-    ];
-    let missing: Vec<&str> = parts.into_iter().filter(|(is_there, _)| !is_there).map(|(_, text)| text).collect();
-    Err(Problem::not_ready(format!("{}; try again in some seconds", missing.join(", "))))
+    let since = readiness.since.map_or_else(String::new, |since| format!(" since {since}"));
+    let missing = readiness.missing().join(", ");
+    Err(Problem::not_ready(format!("{missing}{since}; {}", readiness.advice.join("; "))))
 }
 
 /// Counters in Prometheus' text format.
@@ -46,12 +42,14 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
 /// What is watched, how far, and what came of it.
 #[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView> {
+    let readiness = shared.status.readiness();
     Json(StatusView {
         schema: 1,
-        status: shared.status.status(),
+        status: shared.privacy.status(shared.status.status()),
         findings: shared.store.last_seq(),
         deliveries: shared.store.outbox_counts(),
-        ready: shared.status.readiness().is_ready(),
+        ready: readiness.is_ready(),
+        readiness,
     })
 }
 

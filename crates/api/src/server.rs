@@ -1,5 +1,7 @@
 //! Binding, routing and serving until told to stop.
 
+use crate::connections::Apps;
+use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy};
 use crate::problem::Problem;
@@ -7,6 +9,7 @@ use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
 };
 use axum::Router;
+use axum::routing::get;
 use evidence::{Store, Subscription};
 use prometheus::Registry;
 use std::net::SocketAddr;
@@ -42,11 +45,14 @@ pub struct ApiParts {
     pub registry: Registry,
     /// Event streams open at once; one more is refused with 503.
     pub max_streams: usize,
-    /// Connections open at once, event streams included; one more is closed at once.
+    /// Connections open at once, event streams included. On [`crate::PROBE_CONNECTIONS`] more only `/healthz`, `/readyz` and `/metrics` are
+    /// answered.
     pub max_connections: usize,
     /// For the head of a request to arrive whole, from the connection's start or the answer before; [`crate::HEADER_TIMEOUT`] unless there is a
     /// reason.
     pub header_timeout: Duration,
+    /// Names besides this machine's own that an API on a loopback address answers to.
+    pub hosts: Vec<String>,
 }
 
 /// A bound address that is not served yet.
@@ -76,8 +82,8 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
 /// Serves until `stop` is cancelled: then event streams end, answers under way are finished within a grace, and it returns.
 pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
     let limits = connections::Limits { connections: parts.max_connections, header_timeout: parts.header_timeout };
-    let (app, metrics) = app(parts, stop.clone())?;
-    connections::serve(listener.listener, app, limits, metrics.connections_refused, stop).await;
+    let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
+    connections::serve(listener.listener, apps, limits, metrics.connections_refused, stop).await;
     Ok(())
 }
 
@@ -92,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
     pub(crate) privacy: Privacy,
+    pub(crate) hosts: Hosts,
     pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
@@ -131,9 +138,8 @@ fn documented_routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(watched::validators))
 }
 
-fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), ApiError> {
-    let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, max_connections: _, header_timeout: _ } =
-        parts;
+fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result<(Apps, Metrics), ApiError> {
+    let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, hosts, .. } = parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
     // Callbacks come from the recording thread, one at a time, so the number only grows.
@@ -143,7 +149,12 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
     let shared = Arc::new(Shared {
         store,
         status,
-        privacy: Privacy { own_keys, watch: watched_keys },
+        privacy: Privacy {
+            own_keys,
+            watch: watched_keys,
+            shows_addresses: own_keys == OwnKeys::Shown && address.ip().is_loopback(),
+        },
+        hosts: Hosts::of(address, &hosts),
         registry,
         metrics: metrics.clone(),
         max_streams,
@@ -160,6 +171,13 @@ fn app(parts: ApiParts, stop: CancellationToken) -> Result<(Router, Metrics), Ap
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
+        .with_state(shared.clone());
+    let probes = Router::new()
+        .route("/healthz", get(process::healthz))
+        .route("/readyz", get(process::readyz))
+        .route("/metrics", get(process::metrics))
+        .fallback(|| async { Problem::too_many_connections() })
+        .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
         .with_state(shared);
-    Ok((router, metrics))
+    Ok((Apps { all: router, probes }, metrics))
 }

@@ -34,6 +34,7 @@ pub(crate) async fn list(
     let limit = page_limit(&query.limit)?;
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);
     let submissions = read(&shared, move |store| store.submissions_after(after, limit)).await?;
+    let submissions: Vec<_> = submissions.into_iter().map(|one| shared.privacy.submission(one)).collect();
     let next = submissions.last().filter(|_| submissions.len() == limit).map(|last| last.number.to_string());
     Ok(Json(SubmissionsView { schema: 1, submissions, next }))
 }

@@ -5,7 +5,7 @@
 //! `/openapi.json`, and a test holds the two together.
 
 use consensus::{Checkpoint, Epoch, Root, Slot};
-use evidence::{Finding, Incident, OutboxCounts, Submission};
+use evidence::{Finding, Incident, OutboxCounts, Submission, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -16,20 +16,38 @@ pub trait StatusSource: Send + Sync + 'static {
     fn readiness(&self) -> Readiness;
 }
 
-/// What `/readyz` reports. Ready is all three.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+/// What `/readyz` reports. Ready is the first three.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Readiness {
-    /// At least one source delivers.
+    /// Votes or blocks arrived within the last two slots of the network's clock.
     pub listening: bool,
     /// Registry and at least one committee context are known.
     pub context_loaded: bool,
     /// The vote index takes votes.
     pub index_open: bool,
+    /// When the latest vote or block arrived; null before the first since the start.
+    #[schema(value_type = Option<String>)]
+    pub last_message: Option<Time>,
+    /// Since when it is not ready; null while it is.
+    #[schema(value_type = Option<String>)]
+    pub since: Option<Time>,
+    /// What to do about what is missing, in sentences; empty while it is ready.
+    pub advice: Vec<String>,
 }
 
 impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.listening && self.context_loaded && self.index_open
+    }
+
+    /// What is missing, in words; empty when it is ready.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let parts = [
+            (self.listening, "no vote or block has come from the network"),
+            (self.context_loaded, "registry and committees are not loaded"),
+            (self.index_open, "the vote index is not open"),
+        ];
+        parts.into_iter().filter(|(is_there, _)| !is_there).map(|(_, text)| text).collect()
     }
 }
 
@@ -108,6 +126,7 @@ pub(crate) struct StatusView {
     #[schema(value_type = OutboxSchema)]
     pub(crate) deliveries: OutboxCounts,
     pub(crate) ready: bool,
+    pub(crate) readiness: Readiness,
 }
 
 /// A page of findings, in the order of recording.

@@ -1,16 +1,25 @@
 //! Watched keys: groups with their kill switches, and each key's duties.
 
-use crate::findings::{number, page_limit, understood};
+use crate::findings::{number, page_limit, read, understood};
 use crate::problem::Problem;
 use crate::server::Shared;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use consensus::{Gwei, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::Time;
+use evidence::{Incident, IncidentState, KindCounts, Severity, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
+
+/// Findings of each severity that are counted of a group.
+const MAX_COUNTED: usize = 200;
+/// And of a key.
+const MAX_COUNTED_OF_KEY: usize = 20;
+/// Incidents that are looked at for those that concern a group.
+const MAX_INCIDENTS: usize = 256;
 
 /// Says what is known of the watched keys. Asked once per request: it should answer from what is at hand.
 pub trait WatchSource: Send + Sync + 'static {
@@ -124,23 +133,74 @@ pub struct WatchedKey {
     pub effectiveness: Option<f64>,
 }
 
+/// What there is to be alarmed about: findings worse than `info`, and incidents that are not over.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Alarms {
+    /// By kind. Of findings the newest are counted, up to a limit.
+    by_kind: BTreeMap<String, u64>,
+    /// `critical` or `warning`; null where there is nothing.
+    #[schema(value_type = Option<String>)]
+    worst: Option<Severity>,
+    /// There are more findings than were counted.
+    is_partial: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GroupView {
+    #[serde(flatten)]
+    group: WatchGroup,
+    alarms: Alarms,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyView {
+    #[serde(flatten)]
+    key: WatchedKey,
+    /// Of findings about this key.
+    alarms: Alarms,
+}
+
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GroupsView {
     schema: u64,
-    groups: Vec<WatchGroup>,
+    groups: Vec<GroupView>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeysView {
     schema: u64,
-    validators: Vec<WatchedKey>,
+    validators: Vec<KeyView>,
     /// Give it as `cursor` for the next page; null at the end.
     next: Option<String>,
 }
 
-/// A quarter of a million keys are looked through where nobody else waits.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+impl Alarms {
+    fn of(store: &Store, wanted: &evidence::Query, most: usize, incidents: &[Incident]) -> Result<Self, StoreError> {
+        let KindCounts { mut by_kind, mut worst, is_partial } = store.count_by_kind(wanted, most)?;
+        for incident in incidents {
+            *by_kind.entry(incident.kind.clone()).or_default() += 1;
+            worst = worst.max(Some(incident.severity));
+        }
+        Ok(Self { by_kind, worst, is_partial })
+    }
+
+    fn of_group(store: &Store, name: &str, open: &[Incident]) -> Result<Self, StoreError> {
+        let label = format!("group={name}");
+        let concerns = |incident: &&Incident| {
+            let labels = incident.details.get("labels").and_then(Value::as_array);
+            labels.is_some_and(|labels| labels.iter().any(|one| *one == label))
+        };
+        let incidents: Vec<Incident> = open.iter().filter(concerns).cloned().collect();
+        let wanted = evidence::Query { labels: vec![label], ..evidence::Query::default() };
+        Self::of(store, &wanted, MAX_COUNTED, &incidents)
+    }
+}
+
+/// Incidents that are not over, among those that changed last.
+fn open_incidents(store: &Store) -> Result<Vec<Incident>, StoreError> {
+    let rows = store.incidents_after(store.revision_before_last(MAX_INCIDENTS)?, MAX_INCIDENTS)?;
+    let incidents = rows.into_iter().map(|(_, incident)| incident);
+    Ok(incidents.filter(|incident| incident.state != IncidentState::Closed && incident.severity > Severity::Info).collect())
 }
 
 /// A query as received.
@@ -167,7 +227,15 @@ pub(crate) struct KeysQuery {
 ))]
 pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, Problem> {
     let watch = shared.privacy.watch()?;
-    let groups = off_thread(move || watch.groups()).await?;
+    // A quarter of a million keys are looked through where nobody else waits.
+    let groups = read(&shared, move |store| {
+        let open = open_incidents(store)?;
+        let groups = watch.groups().into_iter();
+        groups
+            .map(|group| Ok(GroupView { alarms: Alarms::of_group(store, &group.name, &open)?, group }))
+            .collect::<Result<Vec<_>, StoreError>>()
+    })
+    .await?;
     Ok(Json(GroupsView { schema: 1, groups }))
 }
 
@@ -190,7 +258,15 @@ pub(crate) async fn validators(
     let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
     let wanted = KeyFilter { group: query.group, label: query.label, missed_in_a_row };
     let watch = shared.privacy.watch()?;
-    let page = off_thread(move || watch.keys(after, &wanted, limit)).await?;
-    let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
-    Ok(Json(KeysView { schema: 1, validators: page.keys, next }))
+    read(&shared, move |store| {
+        let page = watch.keys(after, &wanted, limit);
+        let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());
+        let with_alarms = |key: WatchedKey| {
+            let about = evidence::Query { validator: Some(key.index), ..evidence::Query::default() };
+            Ok(KeyView { alarms: Alarms::of(store, &about, MAX_COUNTED_OF_KEY, &[])?, key })
+        };
+        let validators = page.keys.into_iter().map(with_alarms).collect::<Result<Vec<_>, StoreError>>()?;
+        Ok(Json(KeysView { schema: 1, validators, next }))
+    })
+    .await
 }

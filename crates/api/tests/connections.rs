@@ -19,33 +19,74 @@ async fn last_words(mut stream: TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+async fn ask(api: &Api, path: &str, host: &str) -> String {
+    let mut stream = connect(api).await;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes()).await;
+    last_words(stream).await
+}
+
 #[tokio::test]
-async fn one_connection_too_many_is_closed_and_counted() {
+async fn one_connection_too_many_is_told_so_and_counted() {
     let api = Api::start().await;
     let mut idle = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         let mut stream = connect(&api).await;
         // Until it is answered it is not certain that it was accepted.
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut byte = [0];
         stream.read_exact(&mut byte).await.unwrap();
         idle.push(stream);
     }
-    assert_eq!(last_words(connect(&api).await).await, "");
-    idle.truncate(1);
+    let told = ask(&api, "/v1/findings", "localhost").await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("too-many-connections"), "{told}");
+    let answer = ask(&api, "/metrics", "localhost").await;
+    let refused = answer.lines().find_map(|line| line.strip_prefix("slashwatch_api_connections_refused_total "));
+    assert!(refused.unwrap().parse::<u64>().unwrap() >= 2, "{answer}");
+    idle.clear();
     // The others' ends take a moment to be noticed.
-    let mut answer = String::new();
     for _ in 0..1000 {
-        let mut stream = connect(&api).await;
-        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-        answer = last_words(stream).await;
-        if !answer.is_empty() {
-            break;
+        if ask(&api, "/v1/findings", "localhost").await.starts_with("HTTP/1.1 200") {
+            return;
         }
         tokio::task::yield_now().await;
     }
-    let refused = answer.lines().find_map(|line| line.strip_prefix("slashwatch_api_connections_refused_total "));
-    assert!(refused.unwrap().parse::<u64>().unwrap() >= 1, "{answer}");
+    panic!("places do not come back");
+}
+
+/// Sockets on which nothing is asked, far more than there are places, opened again and again while somebody asks how it is.
+#[tokio::test]
+async fn half_open_sockets_do_not_silence_those_who_watch_the_watcher() {
+    let api = Api::start().await;
+    let mut half_open = Vec::new();
+    let mut answered = Vec::new();
+    for _ in 0..5 {
+        for _ in 0..2 * (MAX_CONNECTIONS + api::PROBE_CONNECTIONS) {
+            half_open.push(connect(&api).await);
+        }
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let answer = ask(&api, path, "localhost").await;
+            answered.push((path, answer.lines().next().unwrap_or("closed without a word").to_owned()));
+        }
+    }
+    assert!(answered.iter().all(|(_, status)| status == "HTTP/1.1 200 OK"), "{answered:?}");
+}
+
+/// DNS rebinding: a stranger's page whose name suddenly points here.
+#[tokio::test]
+async fn only_names_of_this_machine_and_configured_ones_are_answered_on_loopback() {
+    let api = Api::start().await;
+    let port = api.address.port();
+    for path in ["/", "/v1/status", "/v1/findings", "/v1/watch/groups", "/v1/events", "/metrics", "/healthz"] {
+        for host in ["evil.example".to_owned(), format!("evil.example:{port}"), "127.0.0.1.evil.example".into(), "0.0.0.0".into()]
+        {
+            let told = ask(&api, path, &host).await;
+            assert!(told.starts_with("HTTP/1.1 403") && told.contains("wrong-host"), "{path} {host}: {told}");
+        }
+    }
+    for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}"), "watch.example".into()] {
+        assert!(ask(&api, "/v1/status", &host).await.starts_with("HTTP/1.1 200"), "{host}");
+    }
 }
 
 /// A request that comes a byte at a time and never ends.

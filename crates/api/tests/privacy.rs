@@ -79,3 +79,49 @@ async fn where_they_may_be_shown_all_of_it_is() {
     assert_eq!(api.json("/v1/incidents").await["incidents"].as_array().unwrap().len(), 2);
     assert_eq!(api.get("/v1/watch/groups").await.status(), StatusCode::OK);
 }
+
+/// A submission whose node answered with its own address, and a status with a node and a peer.
+#[tokio::test]
+async fn addresses_of_nodes_and_peers_are_told_on_loopback_only() {
+    let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    for (listen, own_keys, shows) in [
+        (anywhere(), OwnKeys::Shown, true),
+        (anywhere(), OwnKeys::Hidden, false),
+        (everywhere, OwnKeys::Shown, false),
+        (everywhere, OwnKeys::Hidden, false),
+    ] {
+        let api = Api::start_at(listen, api::HEADER_TIMEOUT, own_keys).await;
+        let (finding, evidence) = double_vote(7, 100);
+        api.store.record(vec![(finding.clone(), evidence.clone())], &[]).unwrap();
+        let submission = evidence::Submission {
+            schema: evidence::SUBMISSION_SCHEMA,
+            number: 1,
+            evidence: evidence.id,
+            kind: evidence.kind,
+            fork: evidence.fork,
+            finding: finding.id,
+            state: evidence::SubmissionState::Refused,
+            attempts: 1,
+            first_attempt: evidence::Time::from_unix_ns(1),
+            last_attempt: evidence::Time::from_unix_ns(1),
+            nodes: vec!["http://10.0.0.5:5052".into()],
+            answer: Some("http://10.0.0.5:5052 said 400".into()),
+        };
+        api.store.put_submission(&submission).unwrap();
+        for path in ["/v1/submissions", "/v1/status"] {
+            let text = api.get(path).await.text().await.unwrap();
+            assert_eq!(text.contains("10.0.0.5"), shows, "{listen} {own_keys:?} {path}: {text}");
+            assert_eq!(text.contains("[address]"), !shows, "{listen} {own_keys:?} {path}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_a_private_label_cannot_be_found_out_by_asking_for_it() {
+    let api = Api::start_with(api::HEADER_TIMEOUT, OwnKeys::Hidden).await;
+    fill(&api);
+    for filter in ["group=acme", "label=group%3Dacme", "group=nobody"] {
+        assert_problem(api.get(&format!("/v1/findings?{filter}")).await, StatusCode::FORBIDDEN, "api.show_watched").await;
+    }
+    assert_eq!(api.json("/v1/findings?label=pool%3Dblue").await["findings"].as_array().unwrap().len(), 1);
+}

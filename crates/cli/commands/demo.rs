@@ -10,6 +10,7 @@ use consensus::Network;
 use evidence::{Finding, Incident};
 use pipeline::config::{Config, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use pipeline::run::Watcher;
+use pipeline::silence::is_silence;
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -158,7 +159,8 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
 /// What the watcher has said of incidents so far, against what there is to say.
 fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<Reckoning> {
     let opened = |incident: &Incident| Said { kind: incident.kind.clone(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
-    let mut said: Vec<Said> = watcher.store().all_incidents()?.iter().map(opened).collect();
+    let mut said: Vec<Said> =
+        watcher.store().all_incidents()?.iter().filter(|incident| !is_silence(incident)).map(opened).collect();
     let findings = watcher.store().findings_after(0, usize::MAX)?;
     let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none());
     said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind, slot: finding.slot }));

@@ -25,7 +25,7 @@ mod book;
 pub mod facts;
 mod signal;
 
-pub use book::MAX_OPEN;
+pub use book::{KEY as INCIDENT_KEY, MAX_OPEN, announcement};
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
 pub use signal::{News, Oddity, Sighting, Signal};
 

@@ -1,6 +1,7 @@
 //! What earlier runs left in the store, handed to the detectors without holding all of it at once.
 
 use crate::punished::Punished;
+use crate::silence::is_silence;
 use consensus::Root;
 use detect::{EvidenceSource, Left, Monitor, NOTES};
 use evidence::{Evidence, Finding, Incident, IncidentState, Store, StoreError};
@@ -47,7 +48,9 @@ impl EarlierRuns {
         chain: &chain::Chain,
         labels: &dyn detect::LabelSource,
     ) -> Result<detect::Heard, StoreError> {
-        let left = Left { incidents: &self.incidents, notes: &self.notes };
+        // A silence is told by the watcher itself: no detector goes on with it, and none may close it.
+        let of_detectors: Vec<Incident> = self.incidents.iter().filter(|incident| !is_silence(incident)).cloned().collect();
+        let left = Left { incidents: &of_detectors, notes: &self.notes };
         let mut findings = LastFindings::of(store, chain)?;
         let proofs = CachedProofs { store, kept: RefCell::default() };
         let mut told = findings.by_ref().inspect(|finding| punished.recall(finding));

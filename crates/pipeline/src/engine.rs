@@ -17,16 +17,17 @@ use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
 use crate::punished::Punished;
 use crate::quota::{self, Quota};
+use crate::silence::{self, SilenceChange};
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
-use consensus::{Checkpoint, Epoch, Root};
+use consensus::{Checkpoint, Epoch, Root, Slot};
 use detect::watch::{Desk, Keeper, KeeperConfig, Labels, WatchList};
 use detect::{DetectConfig, Heard, Judged, Monitor, Offender, PeerNews, Unproven};
-use evidence::{Addressee, Changes, Evidence, Finding, Included, Recorded, Store, StoreError, Time};
+use evidence::{Addressee, Changes, Evidence, Finding, Incident, Included, Recorded, Store, StoreError, Time};
 use index::{Index, IndexError, Shape};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, Triage, UnixNs, Verified, Verifier};
+use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
 
 /// Why the engine has to stop. Nothing a message contains leads here.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,10 @@ pub struct Engine {
     monitor: Monitor,
     /// Heard since the last batch.
     peer_news: Vec<PeerNews>,
+    /// When a vote or block of the network's present was proven last.
+    last_reception: Option<UnixNs>,
+    /// The silence in which the last run ended.
+    earlier_silence: Option<Incident>,
     /// Everything before this moment was given to [`Self::process`].
     heard_until: UnixNs,
     /// The latest moment by the source's clock.
@@ -147,6 +152,8 @@ impl Engine {
             roster,
             desk,
             peer_news: Vec::new(),
+            last_reception: None,
+            earlier_silence: silence::open_silence(&earlier.incidents).cloned(),
             heard_until: UnixNs(0),
             latest_now: UnixNs(0),
             inclusions,
@@ -227,6 +234,7 @@ impl Engine {
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
         self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
+        self.note_reception(&verified, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
         if self.roster.observe(&verified, &self.chain, epoch)? {
@@ -235,6 +243,43 @@ impl Engine {
         let processed = self.settle(verified, said, Moment::Between)?;
         self.prune(now)?;
         Ok(processed)
+    }
+
+    /// Whether the network was received: by what is signed, came by itself, and is of about now. What a node was asked for may be old.
+    fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
+        let network = self.chain.network();
+        let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
+        let is_live =
+            |of: Slot, heard: &verify::Heard| heard.source != SourceKind::SlashingOp && of.as_u64().abs_diff(slot) <= reach;
+        let has_vote = verified.votes.iter().map(|vote| vote.get()).any(|vote| is_live(vote.data.slot, &vote.heard));
+        let has_block = || verified.proposals.iter().map(|one| one.get()).any(|one| is_live(one.header.slot, &one.heard));
+        if has_vote || has_block() {
+            self.last_reception = Some(now);
+            self.metrics.last_message.set((now.0 / 1_000_000_000) as i64);
+        }
+    }
+
+    /// When a vote or block of the network's present was proven last, since the start.
+    pub fn last_reception(&self) -> Option<UnixNs> {
+        self.last_reception
+    }
+
+    /// The silence in which the last run ended, see [`crate::silence`].
+    pub fn earlier_silence(&self) -> Option<&Incident> {
+        self.earlier_silence.as_ref()
+    }
+
+    /// Stores what became of a silence, and tells every route.
+    pub fn record_silence(&mut self, change: SilenceChange, now: UnixNs) -> Result<(), StoreError> {
+        let n_peers = u64::try_from(self.metrics.peers.get()).unwrap_or_default();
+        let (incident, told) = silence::report(self.chain.network(), change, now, n_peers);
+        let told = Finding { recorded_at: Time::from_unix_ns((self.clock)().0), ..told };
+        self.open.count(std::slice::from_ref(&incident));
+        // As with other incidents: findings of them are for those who are alerted by findings.
+        let broadcasts = if self.routes.is_empty() { Vec::new() } else { vec![told] };
+        self.store.apply(Changes { incidents: vec![incident], broadcasts, ..Changes::default() }, &self.routes)?;
+        self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
+        Ok(())
     }
 
     /// Detectors go by a time that only grows; a clock that was set back by more than a little begins a new one.
@@ -413,7 +458,10 @@ impl Engine {
         for (kind, n) in heard.refused {
             self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
-        Ok(self.store.apply(Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() }, &self.routes)?)
+        Ok(self.store.apply(
+            Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() },
+            &self.routes,
+        )?)
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {

@@ -1,4 +1,4 @@
-//! When the watcher did not watch: slots between two runs, kept beside the findings.
+//! When the watcher did not watch: slots between two runs, and slots in which nothing came from the network, kept beside the findings.
 //!
 //! Live gossip cannot be asked for again, so what was missed must at least be known. While it runs, the watcher notes once a
 //! slot how far it has come; at its start, whatever lies between that note and now is a gap. What was heard and waits in memory for
@@ -7,6 +7,7 @@
 use api::Gap;
 use consensus::Slot;
 use evidence::{Store, StoreError};
+use std::sync::Arc;
 
 const WATCHED_UNTIL: &str = "watched_until";
 const GAPS: &str = "gaps";
@@ -15,11 +16,15 @@ const MAX_GAPS: usize = 256;
 /// Slots that a restart may take without being called a gap: what is said in them still arrives, or comes in blocks.
 const TOLERATED: u64 = 1;
 
+/// Why slots are a gap in which nothing came from the network.
+const SILENT: &str = "no vote or block came from the network";
+
 /// The gaps known so far, and the note of how far we are.
 pub struct Watchkeeper {
     store: Store,
     noted: Slot,
-    gaps: Vec<Gap>,
+    /// Shared with those who show them.
+    gaps: Arc<Vec<Gap>>,
 }
 
 impl Watchkeeper {
@@ -39,16 +44,17 @@ impl Watchkeeper {
             tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
             missed = Some(gap);
         }
-        let mut keeper = Self { store, noted: Slot::new(0), gaps };
+        let mut keeper = Self { store, noted: Slot::new(0), gaps: Arc::new(gaps) };
         missed.map_or(Ok(()), |gap| keeper.add(gap))?;
         keeper.watched(now, None)?;
         Ok(keeper)
     }
 
     fn add(&mut self, gap: Gap) -> Result<(), StoreError> {
-        self.gaps.push(gap);
-        let surplus = self.gaps.len().saturating_sub(MAX_GAPS);
-        self.gaps.drain(..surplus);
+        let gaps = Arc::make_mut(&mut self.gaps);
+        gaps.push(gap);
+        let surplus = gaps.len().saturating_sub(MAX_GAPS);
+        gaps.drain(..surplus);
         self.store.put_checkpoint(GAPS, &encode(&self.gaps))
     }
 
@@ -68,7 +74,19 @@ impl Watchkeeper {
         Ok(())
     }
 
-    pub fn gaps(&self) -> &[Gap] {
+    /// Nothing came from the network in `from`, nor since, up to `to`. Called in each slot of a silence, and at its end.
+    pub fn silent(&mut self, from: Slot, to: Slot) -> Result<(), StoreError> {
+        match self.gaps.iter().rposition(|gap| gap.from_slot == from && gap.reason == SILENT) {
+            Some(nth) if self.gaps[nth].to_slot >= to => Ok(()),
+            Some(nth) => {
+                Arc::make_mut(&mut self.gaps)[nth].to_slot = to;
+                self.store.put_checkpoint(GAPS, &encode(&self.gaps))
+            }
+            None => self.add(Gap { from_slot: from, to_slot: to.max(from), reason: SILENT.into() }),
+        }
+    }
+
+    pub fn gaps(&self) -> &Arc<Vec<Gap>> {
         &self.gaps
     }
 }
@@ -136,6 +154,22 @@ mod tests {
         assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
         let keeper = Watchkeeper::start(store, Slot::new(30)).unwrap();
         assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
+    }
+
+    #[test]
+    fn a_silence_is_one_gap_that_grows_and_outlives_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Root::ZERO).unwrap();
+        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        for slot in 12..=30 {
+            keeper.watched(Slot::new(slot), None).unwrap();
+            keeper.silent(Slot::new(10), Slot::new(slot)).unwrap();
+        }
+        keeper.silent(Slot::new(40), Slot::new(42)).unwrap();
+        let ends = |gaps: &[Gap]| gaps.iter().map(|gap| (gap.from_slot.as_u64(), gap.to_slot.as_u64())).collect::<Vec<_>>();
+        assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
+        let keeper = Watchkeeper::start(store, Slot::new(31)).unwrap();
+        assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
     }
 
     #[test]

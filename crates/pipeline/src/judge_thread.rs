@@ -9,6 +9,7 @@ use crate::clock;
 use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
 use crate::lanes::{LaneLimits, Lanes, Shed};
+use crate::silence::{SilenceChange, SilenceTracker};
 use crate::status::Snapshot;
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
@@ -58,12 +59,14 @@ pub struct Effects {
 pub fn run(
     engine: Engine,
     watch: Watchkeeper,
+    silence: SilenceTracker,
     mut queue: mpsc::Receiver<Input>,
     effects: &Effects,
     limits: LaneLimits,
 ) -> Result<(Engine, Watchkeeper), EngineError> {
+    let lanes = Lanes::new(limits);
     let mut judge =
-        Judge { engine, watch, lanes: Lanes::new(limits), effects, ticked: false, noted: Slot::new(0), emptied_at: clock::now() };
+        Judge { engine, watch, silence, lanes, effects, ticked: false, noted: Slot::new(0), emptied_at: clock::now() };
     let mut open = true;
     while open || !judge.lanes.is_empty() {
         let now = clock::now();
@@ -99,6 +102,7 @@ pub fn run(
 struct Judge<'a> {
     engine: Engine,
     watch: Watchkeeper,
+    silence: SilenceTracker,
     lanes: Lanes,
     effects: &'a Effects,
     ticked: bool,
@@ -148,10 +152,40 @@ impl Judge<'_> {
         self.engine.set_pressed(self.lanes.is_pressed());
         let processed = self.engine.process(batch, now)?;
         self.report(&processed.reports);
+        self.listen_for_silence(now)?;
         self.note(now)?;
         self.engine.show_waiting(self.lanes.len());
-        tell(&self.engine, self.effects);
+        self.tell();
         Ok(())
+    }
+
+    /// Whether the network is received at all. A silence is a gap that grows with each slot.
+    fn listen_for_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
+        if let Some(at) = self.engine.last_reception() {
+            self.silence.received(at);
+        }
+        let change = self.silence.tick(now);
+        let network = self.engine.chain().network();
+        let slot = network.slot_at(now.0);
+        let silent_from = match change {
+            Some(SilenceChange::Ended { since, .. }) => Some(network.slot_at(since.0)),
+            _ => self
+                .silence
+                .silent_since()
+                .filter(|_| change.is_some() || slot > self.noted)
+                .map(|since| network.slot_at(since.0)),
+        };
+        if let Some(from) = silent_from {
+            self.watch.silent(from, slot)?;
+        }
+        let Some(change) = change else { return Ok(()) };
+        match change {
+            SilenceChange::Began { .. } => {
+                tracing::error!("no vote or block came from the network for two slots; /readyz says since when and what to do");
+            }
+            SilenceChange::Ended { .. } => tracing::info!("votes or blocks come from the network again"),
+        }
+        Ok(self.engine.record_silence(change, now)?)
     }
 
     /// Once a slot: how far we are. What waits, for its committees or for its turn, is lost in a crash, so that is as far as it came.
@@ -168,6 +202,14 @@ impl Judge<'_> {
         Ok(())
     }
 
+    fn tell(&self) {
+        let (chain, effects) = (self.engine.chain(), self.effects);
+        effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
+        effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
+        let snapshot = Snapshot::of(&self.engine, self.silence.reception(), self.watch.gaps());
+        effects.snapshot.send_replace(Arc::new(snapshot));
+    }
+
     fn report(&self, reports: &[MessageOutcome]) {
         for (ticket, _, _, outcome) in reports {
             if let Some(ticket) = ticket.filter(|_| outcome.is_final()) {
@@ -176,13 +218,6 @@ impl Judge<'_> {
             }
         }
     }
-}
-
-fn tell(engine: &Engine, effects: &Effects) {
-    let chain = engine.chain();
-    effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
-    effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
-    effects.snapshot.send_replace(Arc::new(Snapshot::of(engine)));
 }
 
 fn replace<T: PartialEq>(slot: &mut T, value: T) -> bool {

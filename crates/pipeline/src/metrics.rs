@@ -27,6 +27,8 @@ pub struct Metrics {
     /// Contradicting pairs of a validator beyond those that are listed of it.
     pub not_listed: IntCounter,
     pub peers: IntGauge,
+    /// Unix seconds; 0 before the first vote or block since the start.
+    pub last_message: IntGauge,
     pub parked: IntGauge,
     pub outbox_pending: IntGauge,
     pub head_slot: IntGauge,
@@ -119,6 +121,10 @@ impl Metrics {
             submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
             not_listed,
             peers: gauge("slashwatch_peers", "Connected peers"),
+            last_message: gauge(
+                "slashwatch_last_message_timestamp_seconds",
+                "Unix time of the last proven vote or block, 0 before the first since the start",
+            ),
             parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
             outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),
             head_slot: gauge("slashwatch_head_slot", "Slot of the newest block we hold"),

@@ -18,7 +18,8 @@ use crate::lanes::LaneLimits;
 use crate::listen::{self, NamedTask};
 use crate::metrics::Metrics;
 use crate::node_task::{NodeTask, Wishes};
-use crate::status::{Snapshot, StatusPage};
+use crate::silence::SilenceTracker;
+use crate::status::{Snapshot, Sources, StatusPage};
 use crate::submission::Submitter;
 use crate::watch::page::KeyPage;
 use crate::watch::reload::{self, InForce};
@@ -113,7 +114,7 @@ impl Watcher {
         let engine = Engine::open(&dir, parts)?;
         let store = engine.store().clone();
         let watch_kept = Watchkeeper::start(store.clone(), network.slot_at(clock::now().0))?;
-        let gaps = watch_kept.gaps().to_vec();
+        let silence = SilenceTracker::new(network.clone(), clock::now(), engine.earlier_silence());
 
         let cancel = CancellationToken::new();
         // Whatever fails from here on takes down what was started before it.
@@ -122,7 +123,7 @@ impl Watcher {
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
         let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
         let (wants_state, state_wanted) = watch::channel(false);
-        let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine)));
+        let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine, silence.reception(), watch_kept.gaps())));
 
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| PipelineError::Internal(format!("metrics of the sources: {error}")))?;
@@ -131,7 +132,7 @@ impl Watcher {
 
         let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
         let (fail, failed) = oneshot::channel();
-        let engine_thread = spawn_engine(engine, watch_kept, inputs, effects, lane_limits(&config), fail)?;
+        let engine_thread = spawn_engine(engine, watch_kept, silence, inputs, effects, lane_limits(&config), fail)?;
         let mut tasks: Vec<NamedTask> =
             vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
         if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
@@ -180,7 +181,7 @@ impl Watcher {
             node_away,
             has_nodes: nodes.is_some(),
             gossip: control,
-            gaps,
+            sources: Sources { n_peers: config.gossip.peers.len(), has_event_streams: config.event_stream.enabled },
             switches: (own_keys == api::OwnKeys::Shown).then_some(ledger),
             metrics: metrics.clone(),
         });
@@ -196,6 +197,7 @@ impl Watcher {
                 max_streams: config.api.max_streams,
                 max_connections: config.api.max_connections,
                 header_timeout: api::HEADER_TIMEOUT,
+                hosts: config.api.hosts.clone(),
             };
             tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
         }
@@ -335,12 +337,13 @@ async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: Cancellati
 fn spawn_engine(
     engine: Engine,
     watch_kept: Watchkeeper,
+    silence: SilenceTracker,
     inputs: mpsc::Receiver<Input>,
     effects: Effects,
     limits: LaneLimits,
     fail: oneshot::Sender<EngineError>,
 ) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, PipelineError> {
-    let body = move || match judge_thread::run(engine, watch_kept, inputs, &effects, limits) {
+    let body = move || match judge_thread::run(engine, watch_kept, silence, inputs, &effects, limits) {
         Ok(ended) => Some(ended),
         Err(error) => {
             let _ = fail.send(error);

@@ -4,10 +4,12 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::listen;
 use crate::metrics::Metrics;
+use crate::silence::Reception;
 use crate::watch::switches::Ledger;
 use api::{Gap, Head, NodeState, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
+use evidence::Time;
 use index::Stats;
 use prometheus::core::Collector as _;
 use sources::gossip::GossipControl;
@@ -24,10 +26,13 @@ pub struct Snapshot {
     pub parked: usize,
     pub missing_blocks: usize,
     pub index: Stats,
+    pub reception: Reception,
+    /// Slots that were not watched, or in which nothing was received.
+    pub gaps: Arc<Vec<Gap>>,
 }
 
 impl Snapshot {
-    pub fn of(engine: &Engine) -> Self {
+    pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
         let chain = engine.chain();
         Self {
             head: chain.head(),
@@ -36,8 +41,18 @@ impl Snapshot {
             parked: engine.n_parked(),
             missing_blocks: chain.missing_blocks().len(),
             index: engine.index().stats(),
+            reception,
+            gaps: gaps.clone(),
         }
     }
+}
+
+/// From whom votes and blocks are expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// Configured gossip peers.
+    pub n_peers: usize,
+    pub has_event_streams: bool,
 }
 
 /// Answers the API from what is at hand.
@@ -49,8 +64,8 @@ pub struct StatusPage {
     pub has_nodes: bool,
     pub gossip: Option<GossipControl>,
     pub metrics: Metrics,
-    /// Slots that were not watched, as of the start.
-    pub gaps: Vec<Gap>,
+    /// Sources that are configured.
+    pub sources: Sources,
     /// `None` if they are nobody else's business.
     pub switches: Option<watch::Receiver<Arc<Ledger>>>,
 }
@@ -61,8 +76,30 @@ impl StatusPage {
         self.gossip.as_ref().map_or(0, listen::n_connected)
     }
 
+    /// What to do about a silence.
+    fn advice(&self) -> String {
+        let n_connected = self.n_peers();
+        let text = match (self.gossip.is_some(), self.sources) {
+            (true, Sources { n_peers: 0, has_event_streams: false }) if n_connected == 0 => {
+                "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers                  (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
+            }
+            (true, _) if n_connected == 0 => {
+                "no gossip peer is connected: look at the notices for each peer's reason, then at its address, the firewall and the network"
+            }
+            (true, _) => {
+                "gossip peers are connected but send nothing: look whether their nodes are synced, whether `network` is theirs, and whether                  this machine's clock is right; add peers of other operators"
+            }
+            (false, _) => "the nodes' event streams bring nothing: look whether the nodes of `nodes.urls` answer and are synced",
+        };
+        text.to_owned()
+    }
+
     fn notices(&self, snapshot: &Snapshot) -> Vec<String> {
         let mut notices = Vec::new();
+        let readiness = self.readiness();
+        if let Some(since) = readiness.since.filter(|_| !readiness.listening) {
+            notices.push(format!("no vote or block has come since {since}: {}", readiness.advice.join("; ")));
+        }
         if let Some(gossip) = &self.gossip {
             for peer in gossip.peers().iter().filter(|peer| peer.configured && !peer.connected) {
                 let problem = peer.last_problem.as_deref().unwrap_or("not yet reached");
@@ -106,18 +143,39 @@ impl StatusSource for StatusPage {
             validators: snapshot.validators as u64,
             stages,
             index: numbers(&snapshot.index),
-            gaps: self.gaps.clone(),
+            gaps: snapshot.gaps.to_vec(),
             node,
             notices: self.notices(&snapshot),
         }
     }
 
     fn readiness(&self) -> Readiness {
+        let snapshot = self.snapshot.borrow().clone();
+        let reception = snapshot.reception;
+        let now = clock::now();
+        let listening = reception.is_current(now, self.network.spec.slot_duration);
+        let context_loaded = snapshot.validators > 0;
+        let time = |at: verify::UnixNs| Time::from_unix_ns(at.0);
+        let mut advice = Vec::new();
+        if !listening {
+            advice.push(self.advice());
+        }
+        if !context_loaded {
+            advice
+                .push("registry and committees come from a beacon node or a state: look whether `nodes.urls` answers".to_owned());
+        }
         Readiness {
-            // Gossip listens from its start; before that the API is not served.
-            listening: self.gossip.is_some() || self.has_nodes,
-            context_loaded: self.snapshot.borrow().validators > 0,
+            listening,
+            context_loaded,
+            // The API is served once it is open; a store or index that fails ends the process.
             index_open: true,
+            last_message: reception.last_message.map(time),
+            since: match (listening, context_loaded) {
+                (true, true) => None,
+                (true, false) => Some(time(reception.started)),
+                (false, _) => Some(time(reception.silent_since())),
+            },
+            advice,
         }
     }
 }

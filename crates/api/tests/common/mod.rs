@@ -36,6 +36,10 @@ impl Api {
     }
 
     pub async fn start_with(header_timeout: std::time::Duration, own_keys: api::OwnKeys) -> Self {
+        Self::start_at(anywhere(), header_timeout, own_keys).await
+    }
+
+    pub async fn start_at(listen: SocketAddr, header_timeout: std::time::Duration, own_keys: api::OwnKeys) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), NETWORK).unwrap();
@@ -44,8 +48,8 @@ impl Api {
         let counter = IntCounter::new("test_counter", "of somebody else").unwrap();
         counter.inc_by(3);
         registry.register(Box::new(counter)).unwrap();
-        let listener = api::bind(anywhere()).await.unwrap();
-        let address = listener.address();
+        let listener = api::bind(listen).await.unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.address().port()));
         let stop = CancellationToken::new();
         let parts = ApiParts {
             store: store.clone(),
@@ -56,6 +60,7 @@ impl Api {
             header_timeout,
             watch: Arc::new(TestKeys),
             own_keys,
+            hosts: vec!["watch.example".into()],
         };
         let serving = tokio::spawn(api::serve(listener, parts, stop.clone()));
         Self { store, status, client: Client::new(), stop, serving, address, _dir: dir }
@@ -100,13 +105,21 @@ impl StatusSource for TestStatus {
             stages: BTreeMap::from([("verify".into(), BTreeMap::from([("proven".into(), 5)]))]),
             index: BTreeMap::from([("votes".into(), 77)]),
             gaps: vec![Gap { from_slot: Slot::new(10), to_slot: Slot::new(20), reason: "not running".into() }],
-            node: NodeState::Away { reason: "timed out".into() },
-            notices: vec![],
+            node: NodeState::Away { reason: "http://10.0.0.5:5052: timed out".into() },
+            notices: vec!["configured peer /ip4/10.0.0.5/tcp/9000/p2p/16Uiu2 is not connected".into()],
         }
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { listening: self.listening.load(Ordering::SeqCst), context_loaded: true, index_open: true }
+        let listening = self.listening.load(Ordering::SeqCst);
+        Readiness {
+            listening,
+            context_loaded: true,
+            index_open: true,
+            last_message: Some(Time::from_unix_ns(7_000_000_000)),
+            since: (!listening).then_some(Time::from_unix_ns(7_000_000_000)),
+            advice: if listening { Vec::new() } else { vec!["give peers".into()] },
+        }
     }
 }
 
@@ -139,7 +152,7 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
         genesis_validators_root: NETWORK,
         validator: ValidatorIndex::new(validator),
         pubkey: PubkeyBytes::repeat_byte(validator as u8),
-        labels: vec!["<b>ours</b>".into()],
+        labels: vec!["<b>ours=1</b>".into()],
         roots: [Root::from(root), Root::repeat_byte(0xff)],
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),

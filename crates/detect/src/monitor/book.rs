@@ -43,7 +43,7 @@ struct Open {
 }
 
 /// Detail that tells a restarted watcher which incident of a kind this is.
-const KEY: &str = "key";
+pub const KEY: &str = "key";
 const PEAK: &str = "peak";
 
 impl IncidentBook {
@@ -100,7 +100,7 @@ impl IncidentBook {
         for signal in signals {
             match signal {
                 Signal::Anomaly(oddity) => heard.anomalies.push(self.anomaly(oddity, view)),
-                Signal::Announcement(incident, news) => heard.announcements.push(self.announcement(&incident, news)),
+                Signal::Announcement(incident, news) => heard.announcements.push(announcement(&self.network, &incident, news)),
                 Signal::Sighting(sighting) => self.sighted(sighting, heard),
                 Signal::Incident(incident) => {
                     heard.incidents.retain(|known| known.id != incident.id);
@@ -153,7 +153,7 @@ impl IncidentBook {
 
     fn over(&mut self, incident: Incident, heard: &mut Heard) {
         self.note_closed(place_of(&incident), incident.last_slot);
-        heard.announcements.push(self.announcement(&incident, News::Over));
+        heard.announcements.push(announcement(&self.network, &incident, News::Over));
         heard.incidents.push(incident);
     }
 
@@ -178,7 +178,7 @@ impl IncidentBook {
             open.sighted(sighting);
             if open.incident.severity > before {
                 let incident = open.incident.clone();
-                heard.announcements.push(self.announcement(&incident, News::Worse));
+                heard.announcements.push(announcement(&self.network, &incident, News::Worse));
             }
             return;
         }
@@ -208,43 +208,8 @@ impl IncidentBook {
         let stored_at = sighting.slot;
         let mut open = Open { incident, peak: 0, mark, closes_after: sighting.closes_after, dirty: true, stored_at };
         open.update(sighting);
-        heard.announcements.push(self.announcement(&open.incident, News::Opened));
+        heard.announcements.push(announcement(&self.network, &open.incident, News::Opened));
         self.open.insert(place, open);
-    }
-
-    /// The finding for alert routes. Of an opening it has the incident's own id.
-    fn announcement(&self, incident: &Incident, news: News) -> Finding {
-        let (_, key) = place_of(incident);
-        let mut details = incident.details.clone();
-        details.remove(PEAK);
-        details.remove(KEY);
-        details.insert("incident".into(), serde_json::json!(incident.id));
-        let key = match news {
-            News::Opened => key,
-            News::Worse => {
-                details.insert("news".into(), "worse".into());
-                format!("{key}/{}", incident.severity)
-            }
-            News::Over => {
-                details.insert("news".into(), "over".into());
-                format!("{key}/over")
-            }
-        };
-        let epoch = incident.first_slot.epoch(self.network.preset());
-        Finding::anomaly(Anomaly {
-            id: incident_id(self.network.genesis_validators_root, &incident.kind, incident.first_slot, &key),
-            kind: &incident.kind,
-            severity: incident.severity,
-            slot: incident.first_slot,
-            epoch,
-            validator: None,
-            first_seen: incident.opened_at,
-            second_seen: Some(incident.closed_at.unwrap_or(incident.opened_at)),
-            recorded_at: Time::default(),
-            sources: vec!["gossip".to_owned()],
-            fork: self.network.spec.fork_name_at(epoch),
-            details,
-        })
     }
 
     fn anomaly(&self, oddity: Oddity, view: &View<'_>) -> Finding {
@@ -275,6 +240,41 @@ impl IncidentBook {
     fn said_at(&self, slot: Slot) -> Time {
         Time::from_unix_ns(self.network.slot_start_ns(slot.saturating_add(1 + LAG)))
     }
+}
+
+/// The finding for alert routes. Of an opening it has the incident's own id.
+pub fn announcement(network: &Network, incident: &Incident, news: News) -> Finding {
+    let (_, key) = place_of(incident);
+    let mut details = incident.details.clone();
+    details.remove(PEAK);
+    details.remove(KEY);
+    details.insert("incident".into(), serde_json::json!(incident.id));
+    let key = match news {
+        News::Opened => key,
+        News::Worse => {
+            details.insert("news".into(), "worse".into());
+            format!("{key}/{}", incident.severity)
+        }
+        News::Over => {
+            details.insert("news".into(), "over".into());
+            format!("{key}/over")
+        }
+    };
+    let epoch = incident.first_slot.epoch(network.preset());
+    Finding::anomaly(Anomaly {
+        id: incident_id(network.genesis_validators_root, &incident.kind, incident.first_slot, &key),
+        kind: &incident.kind,
+        severity: incident.severity,
+        slot: incident.first_slot,
+        epoch,
+        validator: None,
+        first_seen: incident.opened_at,
+        second_seen: Some(incident.closed_at.unwrap_or(incident.opened_at)),
+        recorded_at: Time::default(),
+        sources: vec!["gossip".to_owned()],
+        fork: network.spec.fork_name_at(epoch),
+        details,
+    })
 }
 
 /// Tells incidents of one kind apart, as their details say.

@@ -109,6 +109,18 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What can be used as it is, and is probably not meant.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled {
+            let text = "nobody to listen to: without peers, and without `event_stream`, the watcher hears only those who happen to dial it";
+            warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
+        }
+        warnings
+    }
+}
+
 pub(super) fn is_http(url: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }

@@ -12,6 +12,8 @@ pub struct ApiConfig {
     pub max_streams: usize,
     /// Connections open at once, event streams included.
     pub max_connections: usize,
+    /// Names besides this machine's own that an API on a loopback address answers to.
+    pub hosts: Vec<String>,
     /// Who is told of watched keys, kill switches and groups' labels.
     pub show_watched: ShowWatched,
 }
@@ -45,6 +47,7 @@ impl Default for ApiConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 5080)),
             max_streams: 1024,
             max_connections: 2048,
+            hosts: Vec::new(),
             show_watched: ShowWatched::Loopback,
         }
     }

@@ -6,6 +6,10 @@ use verify::VerifyConfig;
 
 /// Over the small capture's state.
 fn engine(dir: &DataDir, history_epochs: u64) -> Engine {
+    engine_with(dir, history_epochs, Vec::new())
+}
+
+fn engine_with(dir: &DataDir, history_epochs: u64, routes: Vec<Addressee>) -> Engine {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
     let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
     let state = file.first_state().unwrap().unwrap();
@@ -20,7 +24,7 @@ fn engine(dir: &DataDir, history_epochs: u64) -> Engine {
         fold_after_epochs: 0,
         detect: DetectConfig::default(),
         watch: WatchParts::default(),
-        routes: Vec::new(),
+        routes,
         metrics: Metrics::new(),
         clock: || UnixNs(0),
     };
@@ -38,4 +42,65 @@ fn a_wrong_clock_erases_nothing() {
     engine.process(Vec::new(), ten_years).unwrap();
     assert!(network.slot_at(ten_years.0).epoch(network.preset()) > Epoch::new(2 * 4_096));
     assert_eq!(engine.pruned_before, Epoch::new(0));
+}
+
+/// It begins, the process is started anew, and something comes again.
+#[test]
+fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(path.path()).unwrap();
+    let route = |name, labels| Addressee {
+        route: evidence::RouteName::new(name).unwrap(),
+        min_severity: evidence::Severity::Critical,
+        labels,
+    };
+    let routes = vec![route("ops", vec![]), route("acme", vec!["operator=nobody".to_owned()])];
+    let mut engine = engine_with(&dir, 4_096, routes.clone());
+    let network = engine.chain().network().clone();
+    let at = |slot| UnixNs(network.slot_start_ns(Slot::new(slot)));
+    assert!(engine.last_reception().is_none() && engine.earlier_silence().is_none());
+    engine.record_silence(SilenceChange::Began { since: at(10) }, at(13)).unwrap();
+    let pending = |engine: &Engine| engine.store().outbox_counts().pending;
+    assert_eq!(pending(&engine), 2);
+    drop(engine);
+    let mut engine = engine_with(&dir, 4_096, routes);
+    assert_eq!(pending(&engine), 2, "the restart tells nobody anything");
+    let open = engine.earlier_silence().expect("it goes on").clone();
+    assert_eq!((open.state, open.first_slot), (evidence::IncidentState::Open, Slot::new(10)));
+    engine.record_silence(SilenceChange::Ended { since: at(10), until: at(99) }, at(99)).unwrap();
+    assert_eq!(pending(&engine), 4);
+    let over = engine.store().incident(open.id).unwrap().unwrap();
+    assert_eq!((over.state, over.last_slot), (evidence::IncidentState::Closed, Slot::new(99)));
+}
+
+/// Junk and what is old do not count as hearing the network; what is signed and of now does.
+#[test]
+fn only_proven_messages_of_the_present_are_the_network() {
+    let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+    for (what, spoil, slots_late, counts) in
+        [("as it came", false, 0, true), ("forged", true, 0, false), ("long ago", false, 1_000, false)]
+    {
+        let path = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(path.path()).unwrap();
+        let mut engine = engine(&dir, 4_096);
+        let network = engine.chain().network().clone();
+        let mut last = UnixNs(0);
+        let mut batch = Vec::new();
+        for entry in file.entries().unwrap() {
+            let sources::capture::Entry::Gossip(entry) = entry.unwrap().entry else { continue };
+            let Ok(mut message) = sources::intake::gossip_to_raw(&entry, &network) else { continue };
+            last = last.max(message.received_at);
+            if spoil {
+                // Where the signature is in a block, an aggregate or a header, and where it is in a single vote.
+                message.bytes.iter_mut().skip(4).take(96).for_each(|byte| *byte ^= 1);
+                message.bytes.iter_mut().rev().take(96).for_each(|byte| *byte ^= 1);
+            }
+            batch.push(message);
+        }
+        assert!(batch.len() > 100);
+        let now = UnixNs(last.0 + slots_late * network.spec.slot_duration.as_nanos() as u64);
+        engine.process(batch, now).unwrap();
+        assert_eq!(engine.last_reception(), counts.then_some(now), "{what}");
+        assert_eq!(engine.metrics.last_message.get(), if counts { (now.0 / 1_000_000_000) as i64 } else { 0 }, "{what}");
+    }
 }

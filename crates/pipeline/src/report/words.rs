@@ -71,6 +71,9 @@ pub(super) fn in_words(incident: &Incident) -> Option<String> {
             text("peers")?,
             text("goodbyes_in_an_epoch")?
         ),
+        "subnet_silent" if text("subnets")? == "all" => {
+            "Nothing came from the network at all: nothing that happened meanwhile was seen".to_owned()
+        }
         "subnet_silent" => format!("Nothing was heard on subnets {}: second messages there would not reach us", text("subnets")?),
         "unpunished_offence" => {
             let oldest = detail("oldest")?;

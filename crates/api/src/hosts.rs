@@ -1,0 +1,84 @@
+//! Which `Host` a request may name. A page of a stranger whose name suddenly points at 127.0.0.1 (DNS rebinding) makes a visitor's browser ask
+//! this API as if it were that page's own server, and the page may read the answers. The browser still says the stranger's name in `Host`, so
+//! an API on a loopback address answers only to names of this machine, and to those that the operator gives it.
+//!
+//! An API on a public address answers to every name: there is nothing in it that a stranger could not ask for directly.
+
+use axum::extract::Request;
+use axum::http::{header, uri::Authority};
+use std::net::{IpAddr, SocketAddr};
+
+/// Names that are answered to.
+pub(crate) enum Hosts {
+    All,
+    /// `localhost`, loopback addresses, and these, in small letters.
+    Own(Vec<String>),
+}
+
+impl Hosts {
+    pub fn of(address: SocketAddr, configured: &[String]) -> Self {
+        if address.ip().is_loopback() {
+            Self::Own(configured.iter().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect())
+        } else {
+            Self::All
+        }
+    }
+
+    /// A request without any name comes from no browser.
+    pub fn admit(&self, request: &Request) -> bool {
+        let Self::Own(names) = self else { return true };
+        let named = request.headers().get_all(header::HOST).iter().all(|host| {
+            let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+            authority.is_some_and(|authority| is_own(authority.host(), names))
+        });
+        named && request.uri().host().is_none_or(|host| is_own(host, names))
+    }
+}
+
+fn is_own(host: &str, names: &[String]) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let address = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(&host);
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) || names.contains(&host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_api_answers_to_this_machines_names_only() {
+        let asked = |listen: &str, host: Option<&str>, uri: &str| {
+            let mut request = Request::builder().uri(uri);
+            if let Some(host) = host {
+                request = request.header("host", host);
+            }
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            Hosts::of(listen.parse().unwrap(), &["Watch.Example".to_owned()]).admit(&request)
+        };
+        let own = [
+            "localhost",
+            "LOCALHOST:5080",
+            "127.0.0.1:5080",
+            "127.0.0.1",
+            "[::1]:5080",
+            "[::1]",
+            "localhost.",
+            "watch.example:443",
+        ];
+        for host in own {
+            assert!(asked("127.0.0.1:5080", Some(host), "/"), "{host}");
+            assert!(asked("[::1]:5080", Some(host), "/"), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.7", "", "a b", "evil.example:5080"]
+        {
+            assert!(!asked("127.0.0.1:5080", Some(host), "/"), "{host}");
+            assert!(asked("0.0.0.0:5080", Some(host), "/"), "{host}");
+        }
+        assert!(asked("127.0.0.1:5080", None, "/"), "no browser leaves it out");
+        assert!(
+            !asked("127.0.0.1:5080", Some("localhost"), "http://evil.example/"),
+            "the form for proxies names it in the address"
+        );
+    }
+}

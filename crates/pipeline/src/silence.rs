@@ -1,0 +1,246 @@
+//! Whether the watcher receives the network: silence is not health.
+//!
+//! A watcher without a peer, or whose peers send nothing, finds nothing, and that looks like a quiet network. So it goes by the network's
+//! clock: while no proven vote or block came for [`SILENT_AFTER_SLOTS`] slots the watcher is deaf, whatever its connections look like. It
+//! is then not ready, the slots are a gap, and an incident is open that every alert route is told of, once when it begins and once when it is
+//! over. A restart in the middle of a silence goes on with the same incident.
+//!
+//! Only what is signed and of the network's present counts: junk from a peer, and old blocks that a node is asked for, do not.
+//!
+//! No clock here: the time comes in with each tick.
+
+use consensus::{Network, Slot};
+use detect::monitor::{INCIDENT_KEY, News, announcement};
+use evidence::{Finding, INCIDENT_SCHEMA, Incident, IncidentState, Severity, Time, incident_id};
+use serde_json::{Map, json};
+use std::sync::Arc;
+use std::time::Duration;
+use verify::UnixNs;
+
+/// Slots without a proven vote or block after which the watcher is deaf.
+pub const SILENT_AFTER_SLOTS: u32 = 2;
+/// The incident's kind: all subnets are silent.
+const KIND: &str = "subnet_silent";
+/// Tells it from the incident of single subnets that are silent.
+const KEY: &str = "all";
+
+/// When something was received last, for `/readyz` and the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reception {
+    /// The watcher's start.
+    pub started: UnixNs,
+    /// When the latest vote or block was proven; `None` before the first since the start.
+    pub last_message: Option<UnixNs>,
+    /// When the engine looked last.
+    pub looked_at: UnixNs,
+}
+
+impl Reception {
+    /// Whether a vote or block came within the last two slots, as known at `now`. Nothing is known by an engine that does not look.
+    pub fn is_current(&self, now: UnixNs, slot_duration: Duration) -> bool {
+        let limit = limit(slot_duration);
+        self.last_message.is_some_and(|last| now.0.saturating_sub(last.0.min(now.0)) <= limit)
+            && now.0.saturating_sub(self.looked_at.0) <= limit
+    }
+
+    /// Since when nothing came, if nothing does.
+    pub fn silent_since(&self) -> UnixNs {
+        self.last_message.unwrap_or(self.started)
+    }
+}
+
+/// What a tick found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SilenceChange {
+    Began { since: UnixNs },
+    Ended { since: UnixNs, until: UnixNs },
+}
+
+/// Follows when something was received. One owner, no clock.
+pub struct SilenceTracker {
+    network: Arc<Network>,
+    reception: Reception,
+    /// The silence that every route was told of.
+    silent_since: Option<UnixNs>,
+}
+
+impl SilenceTracker {
+    /// `earlier`: the silence that was going on when the last run ended, see [`open_silence`].
+    pub fn new(network: Arc<Network>, now: UnixNs, earlier: Option<&Incident>) -> Self {
+        let reception = Reception { started: now, last_message: None, looked_at: now };
+        let silent_since = earlier.map(|incident| UnixNs(network.slot_start_ns(incident.first_slot)));
+        Self { network, reception, silent_since }
+    }
+
+    pub fn reception(&self) -> Reception {
+        self.reception
+    }
+
+    pub fn silent_since(&self) -> Option<UnixNs> {
+        self.silent_since
+    }
+
+    /// A vote or block was proven at this moment.
+    pub fn received(&mut self, at: UnixNs) {
+        self.reception.last_message = self.reception.last_message.max(Some(at));
+    }
+
+    /// Time goes on.
+    pub fn tick(&mut self, now: UnixNs) -> Option<SilenceChange> {
+        self.reception.looked_at = now;
+        // The clock was set back: a time that has not come yet says nothing.
+        self.reception.last_message = self.reception.last_message.map(|last| last.min(now));
+        self.reception.started = self.reception.started.min(now);
+        // Before genesis there is nothing to receive.
+        let since = UnixNs(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
+        let is_silent = now.0.saturating_sub(since.0) > limit(self.network.spec.slot_duration);
+        match (self.silent_since, self.reception.last_message) {
+            (None, _) if is_silent => {
+                self.silent_since = Some(since);
+                Some(SilenceChange::Began { since })
+            }
+            (Some(since), Some(until)) if !is_silent => {
+                self.silent_since = None;
+                Some(SilenceChange::Ended { since, until })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The silence among these incidents that is not over.
+pub fn open_silence(incidents: &[Incident]) -> Option<&Incident> {
+    incidents.iter().find(|incident| is_silence(incident) && incident.state != IncidentState::Closed)
+}
+
+/// Whether this is an incident of this module, and not one of the detectors'.
+pub fn is_silence(incident: &Incident) -> bool {
+    incident.kind == KIND && incident.details.get(INCIDENT_KEY).is_some_and(|key| key == KEY)
+}
+
+/// The incident as it is after a change, and what every alert route is told of it. `n_peers`: connected now.
+pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u64) -> (Incident, Finding) {
+    let (since, until) = match change {
+        SilenceChange::Began { since } => (since, None),
+        SilenceChange::Ended { since, until } => (since, Some(until)),
+    };
+    let first_slot = network.slot_at(since.0);
+    let time = |at: UnixNs| Time::from_unix_ns(at.0);
+    let mut details = Map::new();
+    details.insert(INCIDENT_KEY.into(), KEY.into());
+    details.insert("subnets".into(), KEY.into());
+    details.insert("silent_since".into(), json!(time(since)));
+    details.insert("peers".into(), n_peers.into());
+    if let Some(until) = until {
+        details.insert("silent_until".into(), json!(time(until)));
+    }
+    // By the network's clock, so that it does not depend on the moment of the tick.
+    let opened_at = UnixNs(since.0.saturating_add(limit(network.spec.slot_duration)));
+    let incident = Incident {
+        schema: INCIDENT_SCHEMA,
+        id: incident_id(network.genesis_validators_root, KIND, first_slot, KEY),
+        kind: KIND.into(),
+        state: if until.is_some() { IncidentState::Closed } else { IncidentState::Open },
+        severity: Severity::Critical,
+        first_slot,
+        last_slot: network.slot_at(until.unwrap_or(now).0).max(first_slot),
+        opened_at: time(opened_at),
+        closed_at: until.map(time),
+        validators: None,
+        offences: None,
+        shared: Vec::new(),
+        penalty: None,
+        details,
+    };
+    let news = if until.is_some() { News::Over } else { News::Opened };
+    let finding = announcement(network, &incident, news);
+    (incident, finding)
+}
+
+fn limit(slot_duration: Duration) -> u64 {
+    u64::try_from((slot_duration * SILENT_AFTER_SLOTS).as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{Root, Spec};
+
+    const GENESIS_S: u64 = 1_000_000;
+
+    fn network() -> Arc<Network> {
+        let spec = Spec::builtin("mainnet").unwrap();
+        Arc::new(Network { spec, genesis_time: GENESIS_S, genesis_validators_root: Root::repeat_byte(1) })
+    }
+
+    /// Seconds after genesis.
+    fn at(seconds: i64) -> UnixNs {
+        UnixNs((GENESIS_S as i64 + seconds) as u64 * 1_000_000_000)
+    }
+
+    #[test]
+    fn two_slots_without_anything_are_a_silence_and_it_is_told_once() {
+        let mut tracker = SilenceTracker::new(network(), at(1_200), None);
+        for second in 1_200..=1_224 {
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+            assert!(!tracker.reception().is_current(at(second), network().spec.slot_duration), "nothing came yet");
+        }
+        assert_eq!(tracker.tick(at(1_225)), Some(SilenceChange::Began { since: at(1_200) }));
+        for second in 1_226..3_000 {
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+        }
+        tracker.received(at(3_000));
+        assert_eq!(tracker.tick(at(3_001)), Some(SilenceChange::Ended { since: at(1_200), until: at(3_000) }));
+        assert!(tracker.reception().is_current(at(3_024), network().spec.slot_duration));
+        assert!(!tracker.reception().is_current(at(3_025), network().spec.slot_duration));
+        for second in 3_002..=3_024 {
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+        }
+        assert_eq!(tracker.tick(at(3_025)), Some(SilenceChange::Began { since: at(3_000) }), "the next one is another one");
+    }
+
+    #[test]
+    fn before_genesis_there_is_nothing_to_receive() {
+        let mut tracker = SilenceTracker::new(network(), at(-5_000), None);
+        assert_eq!((tracker.tick(at(-1)), tracker.tick(at(24))), (None, None));
+        assert_eq!(tracker.tick(at(25)), Some(SilenceChange::Began { since: at(0) }));
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_the_silence_and_ends_it_only_when_something_comes() {
+        let network = network();
+        let mut tracker = SilenceTracker::new(network.clone(), at(120), None);
+        let began = tracker.tick(at(200)).unwrap();
+        let (incident, told) = report(&network, began, at(200), 0);
+        assert_eq!((told.id, incident.first_slot), (incident.id, Slot::new(10)));
+        assert_eq!(open_silence(std::slice::from_ref(&incident)), Some(&incident));
+        let mut tracker = SilenceTracker::new(network.clone(), at(300), Some(&incident));
+        for second in 300..400 {
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+        }
+        tracker.received(at(400));
+        let ended = tracker.tick(at(400)).unwrap();
+        let (closed, over) = report(&network, ended, at(400), 3);
+        assert_eq!((closed.id, closed.state), (incident.id, IncidentState::Closed));
+        assert_ne!(over.id, told.id);
+        assert_eq!(open_silence(&[closed]), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_hides_no_silence() {
+        let mut tracker = SilenceTracker::new(network(), at(9_000), None);
+        tracker.received(at(9_001));
+        assert_eq!(tracker.tick(at(100)), None);
+        assert_eq!(tracker.tick(at(125)), Some(SilenceChange::Began { since: at(100) }));
+    }
+
+    #[test]
+    fn an_engine_that_does_not_look_knows_nothing() {
+        let mut tracker = SilenceTracker::new(network(), at(100), None);
+        tracker.received(at(100));
+        tracker.tick(at(100));
+        let slot = network().spec.slot_duration;
+        assert!(tracker.reception().is_current(at(110), slot));
+        assert!(!tracker.reception().is_current(at(130), slot));
+    }
+}
