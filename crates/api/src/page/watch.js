@@ -1,4 +1,4 @@
-// Watched keys: a card per group, its keys when it is opened. The alarms are those among the findings and incidents that the page has.
+// Watched keys: a card per group, its keys when it is opened. The server counts the alarms.
 "use strict";
 
 const KEYS_AT_FIRST = 100;
@@ -6,33 +6,11 @@ const KEYS_AT_MOST = 1000;
 const KEY_HEADS = ["Validator", "State on chain", "Last vote", "Missed in a row", "Voted", "Proposed", "Effectiveness", "Duty", "Alarms"];
 
 const groups = new Map();
-const alarms = new Map();
 
-// Findings and incidents that name one of our groups. Kept by group, then by id, so that one that comes again is counted once.
-function noteAlarm(id, kind, severity, labels, validator) {
-  for (const label of labels ?? []) {
-    if (!label.startsWith("group=")) continue;
-    const name = label.slice("group=".length);
-    if (!alarms.has(name)) alarms.set(name, new Map());
-    alarms.get(name).set(id, { kind, severity, validator });
-  }
-}
-
-function noteFinding(finding) {
-  if (finding.validator && finding.severity !== "info") {
-    noteAlarm(finding.id, finding.kind, finding.severity, finding.validator.labels, finding.validator.index);
-  }
-}
-
-function noteIncident(incident) {
-  for (const of of alarms.values()) of.delete(incident.id);
-  if (incident.state !== "closed") noteAlarm(incident.id, incident.kind, incident.severity, incident.details.labels);
-}
-
-function counted(list) {
-  const counts = new Map();
-  for (const { kind } of list) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  return [...counts].map(([kind, n]) => `${kind.replaceAll("_", " ")}${n > 1 ? ` \u00d7 ${n}` : ""}`).join(", ");
+// What the server counted.
+function counted(alarms) {
+  const more = alarms.is_partial ? "+" : "";
+  return Object.entries(alarms.by_kind).map(([kind, n]) => `${kind.replaceAll("_", " ")}${n > 1 ? ` \u00d7 ${n}${more}` : ""}`).join(", ");
 }
 
 function percent(share) {
@@ -100,7 +78,8 @@ function card(name) {
   more.type = "button";
   made.append(head, tools, scroll, more);
   const group = { made, head, facts, story, body, missing, more, name, wanted: KEYS_AT_FIRST };
-  const again = () => showKeys(group).catch(() => live("wait", "reconnecting"));
+  // What does not answer is told by the status.
+  const again = () => showKeys(group).catch(() => {});
   made.addEventListener("toggle", again);
   missing.addEventListener("change", again);
   more.addEventListener("click", () => {
@@ -113,10 +92,8 @@ function card(name) {
 function showGroup(view) {
   if (!groups.has(view.name)) groups.set(view.name, card(view.name));
   const group = groups.get(view.name);
-  const list = [...(alarms.get(view.name)?.values() ?? [])];
-  const worst = list.some((one) => one.severity === "critical") ? "critical" : list.length ? "warning" : "";
   const hasFired = view.kill_switch && view.kill_switch.state !== "ready";
-  group.made.className = "group " + (hasFired ? "critical" : worst || (view.missing ? "warning" : ""));
+  group.made.className = "group " + (hasFired ? "critical" : view.alarms.worst || (view.missing ? "warning" : ""));
   const title = element("h3", view.name);
   title.append(" ", switchPill(view.kill_switch));
   group.facts.replaceChildren(
@@ -124,7 +101,7 @@ function showGroup(view) {
     fact("Missed their last duty", grouped(view.missing), view.missing ? "warning" : ""),
     fact("Longest row of misses", grouped(view.missed_in_a_row), view.missed_in_a_row ? "warning" : ""),
     fact("Effectiveness", percent(view.effectiveness)),
-    fact("Alarms", list.length ? counted(list) : "none", worst),
+    fact("Alarms", counted(view.alarms) || "none", view.alarms.worst ?? ""),
   );
   const story = switchStory(view.kill_switch);
   group.story.replaceChildren(...(story ? [story] : []));
@@ -132,7 +109,7 @@ function showGroup(view) {
   return group;
 }
 
-function keyRow(name, key) {
+function keyRow(key) {
   const row = element("tr");
   const cell = (text, className) => row.append(element("td", text, className));
   const index = element("td");
@@ -147,8 +124,7 @@ function keyRow(name, key) {
   cell(key.proposals ? `${key.proposed} of ${key.proposals}` : "\u2013", key.proposed < key.proposals ? "warning" : "");
   cell(percent(key.effectiveness));
   cell(key.duty);
-  const own = [...(alarms.get(name)?.values() ?? [])].filter((one) => one.validator === key.index);
-  cell(counted(own), own.some((one) => one.severity === "critical") ? "critical" : "warning");
+  cell(counted(key.alarms), key.alarms.worst ?? "");
   return row;
 }
 
@@ -158,7 +134,7 @@ async function showKeys(group) {
   const answer = await fetch(`v1/watch/validators?group=${encodeURIComponent(group.name)}&limit=${group.wanted}${missed}`);
   if (!answer.ok) throw new Error("watched keys " + answer.status);
   const page = await answer.json();
-  group.body.replaceChildren(...page.validators.map((key) => keyRow(group.name, key)));
+  group.body.replaceChildren(...page.validators.map((key) => keyRow(key)));
   if (!page.validators.length) {
     const none = element("td", group.missing.checked ? "No key missed its last duty." : "No key of this group is on chain yet.");
     none.colSpan = KEY_HEADS.length;
