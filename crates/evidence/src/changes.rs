@@ -2,10 +2,10 @@
 //! or everything that followed from it, down to who is to be told.
 
 use crate::keys::{CHECKPOINTS, EVIDENCE, FINDINGS, Key};
-use crate::outbox::Addressee;
+use crate::outbox::{Addressee, Priority};
 use crate::store::{Recorded, Writer, to_json};
 use crate::{Evidence, Finding, Incident, Included, Store, StoreError};
-use consensus::Root;
+use consensus::{Root, ValidatorIndex};
 use rocksdb::WriteBatch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,6 +31,18 @@ pub struct Changes {
 enum Audience {
     WhoWantsIt,
     Everybody,
+}
+
+impl Changes {
+    /// Both, in one: of what both say, what the later one says.
+    pub fn followed_by(mut self, later: Self) -> Self {
+        self.findings.extend(later.findings);
+        self.broadcasts.extend(later.broadcasts);
+        self.inclusions.extend(later.inclusions);
+        self.incidents.extend(later.incidents);
+        self.checkpoints.extend(later.checkpoints);
+        self
+    }
 }
 
 impl Store {
@@ -76,6 +88,7 @@ impl Store {
         next: &mut Writer,
     ) -> Result<Vec<Recorded>, StoreError> {
         let mut in_batch: HashMap<Root, usize> = HashMap::new();
+        let mut offenders_in_batch: HashSet<ValidatorIndex> = HashSet::new();
         let mut evidence_in_batch: HashSet<Root> = HashSet::new();
         let mut recorded: Vec<Recorded> = Vec::new();
         for (mut finding, evidence, audience) in rows {
@@ -100,9 +113,19 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            for addressee in routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)) {
-                self.put_new_delivery(batch, seq, &addressee.route, finding.recorded_at);
-                next.counts.pending += 1;
+            let told: Vec<&Addressee> = routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
+            let offender = finding.validator.as_ref().filter(|_| finding.offence().is_some()).map(|subject| subject.index);
+            let is_first_here = offender.is_some_and(|validator| offenders_in_batch.insert(validator));
+            if !told.is_empty() {
+                let is_first = match offender {
+                    Some(validator) => is_first_here && !self.is_offender(validator)?,
+                    None => true,
+                };
+                let priority = Priority::of(&finding, is_first);
+                for addressee in told {
+                    self.put_new_delivery(batch, seq, &addressee.route, priority, finding.recorded_at);
+                    next.counts.pending += 1;
+                }
             }
             in_batch.insert(finding.id, recorded.len());
             recorded.push(Recorded { finding, seq, first_time: true });

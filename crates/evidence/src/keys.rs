@@ -14,24 +14,27 @@
 //! | `by_label` (from format 3) | first 16 B of SHA-256(label), then seq, u64 | empty | filter by label, as in `operator=acme` |
 //! | `evidence` | evidence id, 32 B | see [`crate::proof`] | nobody |
 //! | `deliveries` | seq, u64, then route name | the delivery's JSON | one finding's deliveries |
-//! | `due` | route name, 64 B, padded with zeros, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries by time of next attempt |
+//! | `pending` (from format 4) | route name, 64 B, padded with zeros, then priority, u8, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries, those of one priority by time of next attempt |
+//! | `due` (up to format 3) | as `pending`, without the priority | empty | nobody any more |
 //! | `checkpoints` | name | the source's own | nobody |
 //! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON | nobody |
 //! | `incident_revisions` (from format 2) | revision, u64 | incident id, 32 B | who follows their changes, the latest change last |
 //!
-//! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `due`, so that a receiver that
+//! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `pending`, so that a receiver that
 //! is down, with 100 000 deliveries waiting, costs the others one seek. Revisions grow and have gaps: an incident that changes
 //! gives up its old one. Format 1 had no incidents; opened for writing it has an empty list of them, opened for reading it has none.
 //! Opening an older format for writing lists all its findings in the families of format 3, which takes 10 us for each of them, and only then
 //! raises the number: a crash in between begins again. Opened for reading, it is filtered by parsing instead.
+//! Up to format 3 deliveries waited in `due`, without a priority. What waits there is moved when the database is opened for writing; opened for
+//! reading it has nothing that waits to be delivered.
 
-use crate::outbox::{MAX_ROUTE_LEN, RouteName};
+use crate::outbox::{MAX_ROUTE_LEN, Priority, RouteName};
 use crate::{Severity, Time, finding::MAX_KIND_LEN};
 use consensus::{Slot, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
 
 /// The number of the format above.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const FINDINGS: &str = "findings";
@@ -41,6 +44,7 @@ pub(crate) const BY_KIND: &str = "by_kind";
 pub(crate) const EVIDENCE: &str = "evidence";
 pub(crate) const DELIVERIES: &str = "deliveries";
 pub(crate) const DUE: &str = "due";
+pub(crate) const PENDING: &str = "pending";
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const INCIDENTS: &str = "incidents";
 pub(crate) const INCIDENT_REVISIONS: &str = "incident_revisions";
@@ -51,7 +55,7 @@ pub(crate) const BY_LABEL: &str = "by_label";
 /// Those of format 1, which every database has.
 pub(crate) const FIRST_FAMILIES: [&str; 9] =
     [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS];
-pub(crate) const FAMILIES: [&str; 14] = [
+pub(crate) const FAMILIES: [&str; 15] = [
     META,
     FINDINGS,
     FINDING_IDS,
@@ -66,6 +70,7 @@ pub(crate) const FAMILIES: [&str; 14] = [
     BY_SLOT,
     BY_SEVERITY,
     BY_LABEL,
+    PENDING,
 ];
 
 pub(crate) const META_FORMAT: &[u8] = b"format";
@@ -127,11 +132,20 @@ impl Key {
         [&seq.to_be_bytes(), route.as_str().as_bytes()].concat()
     }
 
-    pub(crate) fn due(route: &RouteName, at: Time, seq: u64) -> [u8; MAX_ROUTE_LEN + 16] {
-        let mut key = [0; MAX_ROUTE_LEN + 16];
+    pub(crate) fn pending(route: &RouteName, priority: Priority, at: Time, seq: u64) -> [u8; MAX_ROUTE_LEN + 17] {
+        let mut key = [0; MAX_ROUTE_LEN + 17];
         key[..route.as_str().len()].copy_from_slice(route.as_str().as_bytes());
-        key[MAX_ROUTE_LEN..MAX_ROUTE_LEN + 8].copy_from_slice(&at.as_unix_ns().to_be_bytes());
-        key[MAX_ROUTE_LEN + 8..].copy_from_slice(&seq.to_be_bytes());
+        key[MAX_ROUTE_LEN] = priority as u8;
+        key[MAX_ROUTE_LEN + 1..MAX_ROUTE_LEN + 9].copy_from_slice(&at.as_unix_ns().to_be_bytes());
+        key[MAX_ROUTE_LEN + 9..].copy_from_slice(&seq.to_be_bytes());
+        key
+    }
+
+    /// Past all keys of a route in `pending`.
+    pub(crate) fn after_route(route: &RouteName) -> [u8; MAX_ROUTE_LEN + 1] {
+        let mut key = [u8::MAX; MAX_ROUTE_LEN + 1];
+        key[..MAX_ROUTE_LEN].fill(0);
+        key[..route.as_str().len()].copy_from_slice(route.as_str().as_bytes());
         key
     }
 
@@ -140,15 +154,28 @@ impl Key {
         Some(u64::from_be_bytes(*key.last_chunk()?))
     }
 
-    /// Route, time and seq of a key of `due`.
-    pub(crate) fn read_due(key: &[u8]) -> Option<(RouteName, Time, u64)> {
+    /// Route, priority, time and seq of a key of `pending`.
+    pub(crate) fn read_pending(key: &[u8]) -> Option<(RouteName, Priority, Time, u64)> {
         let (route, rest) = key.split_at_checked(MAX_ROUTE_LEN)?;
-        let end = route.iter().position(|byte| *byte == 0).unwrap_or(MAX_ROUTE_LEN);
-        let route = RouteName::new(std::str::from_utf8(&route[..end]).ok()?).ok()?;
+        let (priority, rest) = rest.split_first()?;
+        let priority = Priority::ALL.into_iter().find(|known| *known as u8 == *priority)?;
         let at = Time::from_unix_ns(u64::from_be_bytes(*rest.first_chunk()?));
         (rest.len() == 16).then_some(())?;
-        Some((route, at, Self::trailing_seq(rest)?))
+        Some((read_route(route)?, priority, at, Self::trailing_seq(rest)?))
     }
+
+    /// Route, time and seq of a key of `due`, as formats 1 to 3 have them.
+    pub(crate) fn read_due(key: &[u8]) -> Option<(RouteName, Time, u64)> {
+        let (route, rest) = key.split_at_checked(MAX_ROUTE_LEN)?;
+        let at = Time::from_unix_ns(u64::from_be_bytes(*rest.first_chunk()?));
+        (rest.len() == 16).then_some(())?;
+        Some((read_route(route)?, at, Self::trailing_seq(rest)?))
+    }
+}
+
+fn read_route(padded: &[u8]) -> Option<RouteName> {
+    let end = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
+    RouteName::new(std::str::from_utf8(&padded[..end]).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -166,7 +193,11 @@ mod tests {
         assert!(Key::by_severity(Severity::Info, u64::MAX) < Key::by_severity(Severity::Warning, 0));
         assert_ne!(Key::by_label("operator=a", 1)[..16], Key::by_label("operator=b", 1)[..16]);
         let route = RouteName::new("ops").unwrap();
-        assert!(Key::due(&route, Time::from_unix_ns(255), 7) < Key::due(&route, Time::from_unix_ns(256), 1));
-        assert_eq!(Key::read_due(&Key::due(&route, Time::from_unix_ns(256), 1)), Some((route, Time::from_unix_ns(256), 1)));
+        let key = |priority, at, seq| Key::pending(&route, priority, Time::from_unix_ns(at), seq);
+        assert!(key(Priority::Watched, 255, 7) < key(Priority::Watched, 256, 1));
+        assert!(key(Priority::Watched, 256, 7) < key(Priority::NewOffender, 255, 1), "priority goes before time");
+        assert!(key(Priority::Worthless, u64::MAX, u64::MAX)[..] < Key::after_route(&route)[..]);
+        let read = Key::read_pending(&key(Priority::Ordinary, 256, 1));
+        assert_eq!(read, Some((route.clone(), Priority::Ordinary, Time::from_unix_ns(256), 1)));
     }
 }

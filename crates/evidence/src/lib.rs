@@ -42,7 +42,7 @@ pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
 pub use notify::Subscription;
-pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, RouteName, RouteNameError};
+pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, Priority, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Recorded, Store};
 pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};

@@ -4,9 +4,11 @@
 //! until it ends as delivered or given up; a failed attempt moves it to a later time. All of it is on disk before a call
 //! returns, so a dispatcher that is killed between the receiver's answer and [`Store::delivered`] tells it once more after
 //! the restart, under the same delivery id, and never forgets it.
+//!
+//! Deliveries go by [`Priority`], and first in, first out only within one: whoever floods the outbox delays himself.
 
-use crate::keys::{DELIVERIES, DUE, Key, META, META_COUNTS};
-use crate::{Finding, Severity, Store, StoreError, Time};
+use crate::keys::{DELIVERIES, DUE, Key, META, META_COUNTS, PENDING};
+use crate::{Finding, Punishable, Severity, Store, StoreError, Time};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,6 +18,48 @@ use std::time::Duration;
 pub const MAX_ROUTE_LEN: usize = 64;
 /// Bytes of a failed attempt's reason that are kept.
 pub const MAX_REASON_LEN: usize = 512;
+
+/// What the label of every member of a watched group begins with.
+const GROUP_LABEL: &str = "group=";
+/// Deliveries moved in one write when an older database is taken over.
+const MOVED_AT_ONCE: usize = 1024;
+
+/// Which deliveries go first. The numbers are part of the format of keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// About a key of a watched group.
+    Watched = 0,
+    /// The first offence of a validator.
+    NewOffender = 1,
+    #[default]
+    Ordinary = 2,
+    /// An offence that no block can punish any more. Whoever holds such a key can make as many as he likes for nothing.
+    Worthless = 3,
+}
+
+impl Priority {
+    pub const ALL: [Self; 4] = [Self::Watched, Self::NewOffender, Self::Ordinary, Self::Worthless];
+
+    /// `is_first`: nothing is known so far that the validator did. Also of a watched key only the first offence that cannot be punished
+    /// goes before others, because its key may be a stranger's, or an old one that somebody else holds.
+    pub fn of(finding: &Finding, is_first: bool) -> Self {
+        let is_offence = finding.offence().is_some();
+        let counts = match finding.punishable {
+            None | Some(Punishable::Yes | Punishable::Unknown) => true,
+            Some(Punishable::AlreadySlashed | Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => {
+                false
+            }
+        };
+        match (counts, finding.labels().any(|label| label.starts_with(GROUP_LABEL))) {
+            (true, true) => Self::Watched,
+            (false, true) if is_first => Self::Watched,
+            (true, false) if is_offence && is_first => Self::NewOffender,
+            (true, false) => Self::Ordinary,
+            (false, _) => Self::Worthless,
+        }
+    }
+}
 
 /// The name of a route. A renamed route is another route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +126,7 @@ impl fmt::Display for DeliveryId {
 #[derive(Clone, Debug)]
 pub struct Due {
     pub id: DeliveryId,
+    pub priority: Priority,
     /// Attempts made so far.
     pub attempts: u32,
     /// Those of them that the receiver refused.
@@ -98,6 +143,8 @@ pub struct Due {
 pub struct Delivery {
     #[serde(flatten)]
     pub state: DeliveryState,
+    #[serde(default)]
+    pub priority: Priority,
     /// Attempts made so far.
     pub attempts: u32,
     /// Those of them that the receiver answered with a refusal, which repeating is not likely to change.
@@ -135,13 +182,13 @@ pub struct OutboxCounts {
 }
 
 impl Store {
-    /// Deliveries of all routes whose time has come, by that time, `limit` at most.
+    /// Deliveries of all routes whose time has come, by priority and that time, `limit` at most.
     pub fn due(&self, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
         for route in self.pending_routes()? {
             due.extend(self.due_for(&route, now, limit)?);
         }
-        due.sort_by(|a, b| (a.due_at, &a.id).cmp(&(b.due_at, &b.id)));
+        due.sort_by(|a, b| (a.priority, a.due_at, &a.id).cmp(&(b.priority, b.due_at, &b.id)));
         due.truncate(limit);
         Ok(due)
     }
@@ -149,45 +196,65 @@ impl Store {
     /// As [`Self::due`], of one route.
     pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
-        let start = Key::due(route, Time::from_unix_ns(0), 0);
-        for row in self.shared.db.iterator_cf(&self.family(DUE), IteratorMode::From(&start, Direction::Forward)).take(limit) {
-            let (key, _) = row.map_err(|source| self.read_error(source))?;
-            let (found, due_at, seq) = self.read_due_key(&key)?;
-            if found != *route || due_at > now {
-                break;
+        for priority in Priority::ALL {
+            for row in self.pending_of(route, priority)?.take(limit.saturating_sub(due.len())) {
+                let (due_at, seq) = row?;
+                if due_at > now {
+                    break;
+                }
+                let id = DeliveryId { seq, route: route.clone() };
+                // Gone when it ended between the two reads: then it is not due any more.
+                let Some(delivery) = self.delivery(&id)? else { continue };
+                let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
+                let Delivery { attempts, refusals, created_at, .. } = delivery;
+                due.push(Due { id, priority, attempts, refusals, created_at, due_at, finding });
             }
-            let id = DeliveryId { seq, route: found };
-            // Gone when it ended between the two reads: then it is not due any more.
-            let Some(delivery) = self.delivery(&id)? else { continue };
-            let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
-            let Delivery { attempts, refusals, created_at, .. } = delivery;
-            due.push(Due { id, attempts, refusals, created_at, due_at, finding });
         }
         Ok(due)
     }
 
     /// When the earliest pending delivery of a route is due; `None` when nothing is pending.
     pub fn next_due(&self, route: &RouteName) -> Result<Option<Time>, StoreError> {
-        let start = Key::due(route, Time::from_unix_ns(0), 0);
-        let mode = IteratorMode::From(&start, Direction::Forward);
-        let Some(row) = self.shared.db.iterator_cf(&self.family(DUE), mode).next() else { return Ok(None) };
-        let (key, _) = row.map_err(|source| self.read_error(source))?;
-        let (found, due_at, _) = self.read_due_key(&key)?;
-        Ok((found == *route).then_some(due_at))
+        let mut next: Option<Time> = None;
+        for priority in Priority::ALL {
+            if let Some(row) = self.pending_of(route, priority)?.next() {
+                let (due_at, _) = row?;
+                next = Some(next.map_or(due_at, |next| next.min(due_at)));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Time and seq of a route's pending deliveries of one priority, by time.
+    fn pending_of(
+        &self,
+        route: &RouteName,
+        priority: Priority,
+    ) -> Result<Box<dyn Iterator<Item = Result<(Time, u64), StoreError>> + '_>, StoreError> {
+        let Some(family) = self.family_if_there(PENDING) else { return Ok(Box::new(std::iter::empty())) };
+        let start = Key::pending(route, priority, Time::from_unix_ns(0), 0);
+        let prefix = start[..=MAX_ROUTE_LEN].to_vec();
+        let rows = self.shared.db.iterator_cf(&family, IteratorMode::From(&start, Direction::Forward));
+        let rows = rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
+        Ok(Box::new(rows.map(|row| {
+            let (key, _) = row.map_err(|source| self.read_error(source))?;
+            let (_, _, due_at, seq) = self.read_pending_key(&key)?;
+            Ok((due_at, seq))
+        })))
     }
 
     /// Routes that have pending deliveries, configured or not.
     pub fn pending_routes(&self) -> Result<Vec<RouteName>, StoreError> {
         let mut routes: Vec<RouteName> = Vec::new();
+        let Some(family) = self.family_if_there(PENDING) else { return Ok(routes) };
         let mut start = Vec::new();
         loop {
             let mode = IteratorMode::From(&start, Direction::Forward);
-            let Some(row) = self.shared.db.iterator_cf(&self.family(DUE), mode).next() else { return Ok(routes) };
+            let Some(row) = self.shared.db.iterator_cf(&family, mode).next() else { return Ok(routes) };
             let (key, _) = row.map_err(|source| self.read_error(source))?;
-            let (route, ..) = self.read_due_key(&key)?;
-            // One seek per route: past the last key that it can have.
-            start = Key::due(&route, Time::from_unix_ns(u64::MAX), u64::MAX).to_vec();
-            start.push(0);
+            let (route, ..) = self.read_pending_key(&key)?;
+            // One seek per route.
+            start = Key::after_route(&route).to_vec();
             routes.push(route);
         }
     }
@@ -246,18 +313,15 @@ impl Store {
     /// Gives up all pending deliveries of a route that are at least `max_age` old; how many younger ones wait on.
     pub fn give_up_route(&self, route: &RouteName, now: Time, max_age: Duration, reason: &str) -> Result<u64, StoreError> {
         let mut n_waiting = 0;
-        let start = Key::due(route, Time::from_unix_ns(0), 0);
-        for row in self.shared.db.iterator_cf(&self.family(DUE), IteratorMode::From(&start, Direction::Forward)) {
-            let (key, _) = row.map_err(|source| self.read_error(source))?;
-            let (found, _, seq) = self.read_due_key(&key)?;
-            if found != *route {
-                break;
-            }
-            let id = DeliveryId { seq, route: found };
-            match self.delivery(&id)? {
-                Some(delivery) if now.since(delivery.created_at) >= max_age => self.given_up(&id, now, reason)?,
-                Some(_) => n_waiting += 1,
-                None => {}
+        for priority in Priority::ALL {
+            for row in self.pending_of(route, priority)? {
+                let (_, seq) = row?;
+                let id = DeliveryId { seq, route: route.clone() };
+                match self.delivery(&id)? {
+                    Some(delivery) if now.since(delivery.created_at) >= max_age => self.given_up(&id, now, reason)?,
+                    Some(_) => n_waiting += 1,
+                    None => {}
+                }
             }
         }
         Ok(n_waiting)
@@ -275,12 +339,13 @@ impl Store {
             return Err(StoreError::DeliveryEnded { id: id.to_string(), state: delivery.state.as_str() });
         };
         let mut batch = WriteBatch::default();
-        batch.delete_cf(&self.family(DUE), Key::due(&id.route, next_attempt, id.seq));
+        let priority = delivery.priority;
+        batch.delete_cf(&self.family(PENDING), Key::pending(&id.route, priority, next_attempt, id.seq));
         change(&mut delivery);
         let mut next = *writer;
         match &delivery.state {
             DeliveryState::Pending { next_attempt } => {
-                batch.put_cf(&self.family(DUE), Key::due(&id.route, *next_attempt, id.seq), [])
+                batch.put_cf(&self.family(PENDING), Key::pending(&id.route, priority, *next_attempt, id.seq), [])
             }
             DeliveryState::Delivered { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.delivered),
             DeliveryState::GivenUp { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.given_up),
@@ -289,11 +354,43 @@ impl Store {
         self.commit(&mut writer, next, batch)
     }
 
-    pub(crate) fn put_new_delivery(&self, batch: &mut WriteBatch, seq: u64, route: &RouteName, created_at: Time) {
+    pub(crate) fn put_new_delivery(
+        &self,
+        batch: &mut WriteBatch,
+        seq: u64,
+        route: &RouteName,
+        priority: Priority,
+        created_at: Time,
+    ) {
         let state = DeliveryState::Pending { next_attempt: created_at };
-        let delivery = Delivery { state, attempts: 0, refusals: 0, created_at, last_error: None };
+        let delivery = Delivery { state, priority, attempts: 0, refusals: 0, created_at, last_error: None };
         batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, route), delivery_to_json(&delivery));
-        batch.put_cf(&self.family(DUE), Key::due(route, created_at, seq), []);
+        batch.put_cf(&self.family(PENDING), Key::pending(route, priority, created_at, seq), []);
+    }
+
+    /// Moves what waits in a database of an older format to where it waits by priority. A crash in between leaves the rest to the next
+    /// opening.
+    pub(crate) fn take_over_due(&self) -> Result<(), StoreError> {
+        loop {
+            let mut batch = WriteBatch::default();
+            for row in self.shared.db.iterator_cf(&self.family(DUE), IteratorMode::Start).take(MOVED_AT_ONCE) {
+                let (key, _) = row.map_err(|source| self.read_error(source))?;
+                let (route, due_at, seq) = Key::read_due(&key).ok_or_else(|| self.damaged("the key of a pending delivery"))?;
+                batch.delete_cf(&self.family(DUE), &key);
+                let id = DeliveryId { seq, route };
+                let (Some(mut delivery), Some(finding)) = (self.delivery(&id)?, self.finding_at(seq)?) else { continue };
+                // What was first is not asked any more.
+                delivery.priority = Priority::of(&finding, false);
+                batch.put_cf(&self.family(PENDING), Key::pending(&id.route, delivery.priority, due_at, seq), []);
+                batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, &id.route), delivery_to_json(&delivery));
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let mut writer = self.lock_writer()?;
+            let next = *writer;
+            self.commit(&mut writer, next, batch)?;
+        }
     }
 
     pub(crate) fn put_counts(&self, batch: &mut WriteBatch, counts: OutboxCounts) {
@@ -314,8 +411,8 @@ impl Store {
         }
     }
 
-    fn read_due_key(&self, key: &[u8]) -> Result<(RouteName, Time, u64), StoreError> {
-        Key::read_due(key).ok_or_else(|| self.damaged("the key of a pending delivery"))
+    fn read_pending_key(&self, key: &[u8]) -> Result<(RouteName, Priority, Time, u64), StoreError> {
+        Key::read_pending(key).ok_or_else(|| self.damaged("the key of a pending delivery"))
     }
 
     fn delivery_from_json(&self, bytes: &[u8]) -> Result<Delivery, StoreError> {

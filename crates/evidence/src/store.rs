@@ -6,12 +6,14 @@
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
 use crate::outbox::{Addressee, OutboxCounts};
-use crate::{Changes, Evidence, Finding, StoreError, Subscription, open};
-use consensus::Root;
+use crate::{Changes, Evidence, Finding, Query, StoreError, Subscription, open};
+use consensus::{Root, ValidatorIndex};
 use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Findings of a validator that are looked at for an offence among them: others may have been told of it before.
+const MAX_EARLIER: usize = 16;
 /// Findings that the iterator over all of them holds at once.
 const PAGE: usize = 256;
 
@@ -28,6 +30,9 @@ pub(crate) struct Shared {
     writable: bool,
     writer: Mutex<Writer>,
     listeners: Arc<Listeners>,
+    /// In tests: as if the disk were full.
+    #[cfg(any(test, feature = "test-support"))]
+    refuses: std::sync::atomic::AtomicBool,
 }
 
 /// What the next write starts from. Changed only after a write has succeeded.
@@ -53,12 +58,20 @@ pub struct Recorded {
 impl Store {
     /// Opens the database in `dir` for this network, or makes it. One process at a time.
     pub fn open(dir: &Path, genesis_validators_root: Root) -> Result<Self, StoreError> {
-        Self::from_opened(open::for_writing(dir, genesis_validators_root)?, dir, true)
+        let store = Self::from_opened(open::for_writing(dir, genesis_validators_root)?, dir, true)?;
+        store.take_over_due()?;
+        Ok(store)
     }
 
     /// Opens for reading only, without a lock: the findings of this moment, also while a watcher is running on them.
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         Self::from_opened(open::for_reading(dir)?, dir, false)
+    }
+
+    /// From now on writes fail, or no longer, as on a full disk.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn refuse_writes(&self, refuses: bool) {
+        self.shared.refuses.store(refuses, std::sync::atomic::Ordering::Relaxed);
     }
 
     pub fn genesis_validators_root(&self) -> Root {
@@ -86,6 +99,12 @@ impl Store {
     /// Whether a finding with this id is stored.
     pub fn is_known(&self, id: Root) -> Result<bool, StoreError> {
         Ok(self.get(FINDING_IDS, id.as_slice())?.is_some())
+    }
+
+    /// Whether an offence of this validator is among the first findings about it.
+    pub(crate) fn is_offender(&self, validator: ValidatorIndex) -> Result<bool, StoreError> {
+        let query = Query { validator: Some(validator), ..Query::default() };
+        Ok(self.find(&query, MAX_EARLIER)?.findings.iter().any(|(_, finding)| finding.offence().is_some()))
     }
 
     /// Findings recorded after `seq`, oldest first, `limit` at most.
@@ -194,7 +213,16 @@ impl Store {
         let open::Opened { db, genesis_validators_root } = opened;
         let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });
         let listeners = Arc::default();
-        let shared = Shared { db, path: path.into(), genesis_validators_root, writable, writer, listeners };
+        let shared = Shared {
+            db,
+            path: path.into(),
+            genesis_validators_root,
+            writable,
+            writer,
+            listeners,
+            #[cfg(any(test, feature = "test-support"))]
+            refuses: std::sync::atomic::AtomicBool::new(false),
+        };
         let store = Self { shared: Arc::new(shared) };
         let last = store.shared.db.iterator_cf(&store.family(FINDINGS), IteratorMode::End).next();
         let last_seq = match last.transpose().map_err(|source| store.read_error(source))? {
@@ -229,6 +257,11 @@ impl Store {
     pub(crate) fn commit(&self, writer: &mut Writer, next: Writer, mut batch: WriteBatch) -> Result<(), StoreError> {
         if next.counts != writer.counts {
             self.put_counts(&mut batch, next.counts);
+        }
+        #[cfg(any(test, feature = "test-support"))]
+        if self.shared.refuses.load(std::sync::atomic::Ordering::Relaxed) {
+            let source = rocksdb_refusal();
+            return Err(StoreError::Write { path: self.shared.path.clone(), source });
         }
         let written = self.shared.db.write_opt(batch, &open::synced());
         written.map_err(|source| StoreError::Write { path: self.shared.path.clone(), source })?;
@@ -291,6 +324,14 @@ pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Result<Vec<(&'static 
     }
     keys.extend(finding.labels().map(|label| (BY_LABEL, Key::by_label(label, seq).to_vec())));
     Ok(keys)
+}
+
+/// An error of RocksDB, which only RocksDB can make: of opening a database where a file is in the way.
+#[cfg(any(test, feature = "test-support"))]
+fn rocksdb_refusal() -> rocksdb::Error {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(false);
+    DB::open(&options, "/dev/null/no-database").expect_err("/dev/null is no folder")
 }
 
 pub(crate) fn to_json(finding: &Finding) -> Vec<u8> {

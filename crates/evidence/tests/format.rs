@@ -4,11 +4,14 @@
 mod common;
 
 use common::*;
-use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, Order, OutboxCounts, Query, Severity, Store};
+use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, Order, OutboxCounts, Priority, Query, Severity, Store};
 use std::path::Path;
 
-const FIXTURES: [&str; 2] =
-    [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"), concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-2")];
+const FIXTURES: [&str; 3] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-2"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-3"),
+];
 /// Set to a folder, it gets a fresh fixture. For a new format: a new folder, and the old one stays.
 const WRITE: &str = "SLASHWATCH_TEST_WRITE_FIXTURE";
 
@@ -49,18 +52,22 @@ fn check_content(store: &Store) {
     assert_eq!(state(1), DeliveryState::Delivered { at: at(200) });
     assert_eq!(state(2), DeliveryState::Pending { next_attempt: at(300) });
     assert_eq!(state(3), DeliveryState::GivenUp { at: at(400), reason: "refused 8 times".into() });
-    assert_eq!(store.due(at(300), 9).unwrap().len(), 2);
     assert_eq!(store.checkpoint("capture").unwrap().as_deref(), Some(&b"offset 77"[..]));
+}
+
+fn copied(fixture: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
 }
 
 #[test]
 fn older_formats_are_read_and_written_on() {
     for fixture in FIXTURES {
-        let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(fixture).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
-        }
+        let dir = copied(fixture);
         check_content(&Store::open_read_only(dir.path()).unwrap());
         let store = open(dir.path());
         check_content(&store);
@@ -69,6 +76,28 @@ fn older_formats_are_read_and_written_on() {
         store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
         drop(store);
         assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
+    }
+}
+
+/// What waited by time alone waits by priority from now on, and nothing of it is lost or told twice.
+#[test]
+fn deliveries_that_wait_in_older_formats_are_taken_over() {
+    for fixture in FIXTURES {
+        let dir = copied(fixture);
+        for opened in 1..=2 {
+            let store = open(dir.path());
+            let due = store.due(at(300), 9).unwrap();
+            let due: Vec<_> = due.iter().map(|due| (due.id.seq, due.due_at, due.attempts, due.priority)).collect();
+            let wanted = [(4, at(140), 0, Priority::Ordinary), (2, at(300), 1, Priority::Ordinary)];
+            assert_eq!(due, wanted, "{fixture}, opened {opened} times");
+            assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(140)));
+            assert_eq!(store.outbox_counts(), OutboxCounts { pending: 2, delivered: 1, given_up: 1 });
+        }
+        let store = open(dir.path());
+        store.delivered(&delivery(2), at(301)).unwrap();
+        store.delivered(&delivery(4), at(302)).unwrap();
+        assert!(store.due(at(u64::MAX), 9).unwrap().is_empty());
+        assert!(store.pending_routes().unwrap().is_empty());
     }
 }
 

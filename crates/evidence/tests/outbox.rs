@@ -4,7 +4,9 @@
 mod common;
 
 use common::*;
-use evidence::{Addressee, Delivery, DeliveryId, DeliveryState, OutboxCounts, RouteName, Severity, StoreError};
+use evidence::{
+    Addressee, Delivery, DeliveryId, DeliveryState, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -22,7 +24,7 @@ fn each_route_gets_what_is_severe_enough() {
     store.record(vec![double_vote(1, 2)], &routes).unwrap();
     let due = store.due(at(10), 10).unwrap();
     let due: Vec<_> = due.iter().map(|due| (due.id.seq, due.id.route.as_str())).collect();
-    assert_eq!(due, [(1, "all"), (2, "all"), (2, "pager")]);
+    assert_eq!(due, [(2, "all"), (2, "pager"), (1, "all")], "a new offender first");
 }
 
 #[test]
@@ -48,6 +50,7 @@ fn a_delivery_ends_once_and_says_how() {
 
     let wanted = Delivery {
         state: DeliveryState::Delivered { at: at(91) },
+        priority: Priority::NewOffender,
         attempts: 2,
         refusals: 0,
         created_at: at(5),
@@ -178,4 +181,49 @@ fn a_route_with_labels_is_told_of_their_holders_only() {
     store.record_anomalies(vec![anomaly("clock_skew", Severity::Critical, 101)], &routes).unwrap();
     let n_due = |name: &str| store.due_for(&route(name), at(u64::MAX), 10).unwrap().len();
     assert_eq!((n_due("all"), n_due("ours"), n_due("theirs")), (2, 1, 0));
+}
+
+/// Watched keys, then who offends for the first time, then the rest, and last what nobody can be punished for: however much of it waits.
+#[test]
+fn watched_keys_go_first_then_new_offenders_then_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let routes = everyone(&["ops"]);
+    let of = |validator, slot, labels: &[&str], punishable| {
+        let (mut finding, evidence) = double_vote(validator, slot);
+        finding.validator.as_mut().unwrap().labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        finding.punishable = Some(punishable);
+        (finding, evidence)
+    };
+    // 3 000 of a key that has left, in one batch and in single ones.
+    let worthless = |slot| of(999, slot, &[], Punishable::Withdrawable);
+    store.record((1..=2_990).map(worthless).collect(), &routes).unwrap();
+    (2_991..=3_000).for_each(|slot| drop(store.record(vec![worthless(slot)], &routes).unwrap()));
+    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 3_001)], &routes).unwrap();
+    store.record(vec![of(7, 3_002, &["operator=x"], Punishable::Unknown)], &routes).unwrap();
+    store.record(vec![of(7, 3_003, &["operator=x"], Punishable::Yes)], &routes).unwrap();
+    store.record(vec![of(5, 3_004, &["group=acme"], Punishable::Yes)], &routes).unwrap();
+    // A key of a group that has left: its first offence is news, and no more than that.
+    store
+        .record((3_005..=3_006).map(|slot| of(6, slot, &["group=acme"], Punishable::AlreadySlashed)).collect(), &routes)
+        .unwrap();
+    let due = store.due_for(&route("ops"), at(u64::MAX), 7).unwrap();
+    let order: Vec<_> = due.iter().map(|due| (due.priority, due.finding.slot.as_u64())).collect();
+    assert_eq!(
+        order,
+        [
+            (Priority::Watched, 3_004),
+            (Priority::Watched, 3_005),
+            (Priority::NewOffender, 3_002),
+            (Priority::Ordinary, 3_001),
+            (Priority::Ordinary, 3_003),
+            (Priority::Worthless, 1),
+            (Priority::Worthless, 2),
+        ]
+    );
+    // A retry keeps its place among its own.
+    store.retry_at(&id(due[0].id.seq, "ops"), at(9_000), "busy").unwrap();
+    assert_eq!(store.due_for(&route("ops"), at(8_999), 1).unwrap()[0].finding.slot.as_u64(), 3_005);
+    assert_eq!(store.due_for(&route("ops"), at(9_000), 2).unwrap()[1].finding.slot.as_u64(), 3_004);
+    assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(1)));
 }
