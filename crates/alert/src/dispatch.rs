@@ -1,15 +1,20 @@
 //! The dispatcher: one worker per route, from the durable outbox to the receiver.
 //!
 //! A worker takes what is due, up to its concurrency, sends it, writes down how each went, and looks again. With nothing
-//! due it sleeps until the next retry or until something is recorded. While a receiver fails, the worker pauses as a
-//! whole and comes back with a single delivery: 10 000 waiting ones do not become 10 000 connections, and their own
-//! attempts are not used up by somebody's outage.
+//! due it sleeps until the next retry or until something is recorded. While a receiver is away or has trouble of its own, the worker
+//! pauses as a whole and comes back with a single delivery: 10 000 waiting ones do not become 10 000 connections, and their
+//! own attempts are not used up by somebody's outage.
+//!
+//! A receiver that refuses is there, so nothing pauses: each delivery goes by its own waits and is given up after
+//! [`Policy::max_refusals`], however many wait beside it. Were there one pause for all, as for an outage, each attempt would be another
+//! delivery's, and none would come to its end.
 //!
 //! The worker holds no state that matters: killed at any moment, the next one over the same store goes on where the
 //! outbox says.
 
 use crate::retry::{FailureKind, Next, Tries};
 use crate::route::{AttemptResult, Route, Routes};
+use crate::{Context, Policy};
 use evidence::{Due, RouteName, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -54,7 +59,18 @@ impl Dispatcher {
             let bell = Arc::new(Notify::new());
             bells.push(bell.clone());
             let (store, route, count) = (store.clone(), Arc::new(route.clone()), count.clone());
-            let worker = Worker { store, route, policy: *routes.policy(), clock, bell, stop: stop.clone(), count, n_failures: 0 };
+            let worker = Worker {
+                store,
+                route,
+                context: routes.context().clone(),
+                policy: *routes.policy(),
+                clock,
+                bell,
+                stop: stop.clone(),
+                count,
+                n_failures: 0,
+                is_refused: false,
+            };
             workers.spawn(worker.run());
         }
         // `notify_one` keeps one permit, so a bell rung while the worker is busy is not lost.
@@ -88,13 +104,16 @@ impl Drop for Dispatcher {
 struct Worker {
     store: Store,
     route: Arc<Route>,
-    policy: crate::Policy,
+    context: Arc<Context>,
+    policy: Policy,
     clock: fn() -> Time,
     bell: Arc<Notify>,
     stop: CancellationToken,
     count: watch::Sender<BTreeMap<RouteName, RouteCounts>>,
-    /// Failures in a row.
+    /// Outages in a row.
     n_failures: u32,
+    /// The last answer was no.
+    is_refused: bool,
 }
 
 impl Worker {
@@ -129,7 +148,7 @@ impl Worker {
             let length = next.map_or(LONGEST_SLEEP, |next| next.since(now)).min(LONGEST_SLEEP);
             return Ok(Some(Pause { length, until_bell: true }));
         }
-        let attempts = join_all(due.iter().map(|due| self.route.send(due, (self.clock)())));
+        let attempts = join_all(due.iter().map(|due| self.route.send(due, &self.context, (self.clock)())));
         let cut_off = async {
             self.stop.cancelled().await;
             tokio::time::sleep(self.policy.grace).await;
@@ -158,10 +177,11 @@ impl Worker {
                 FailureKind::Refused => refused = Some(failure.reason.clone()),
             }
         }
-        // One message that it does not like is that message's trouble; nothing but refusals is the receiver's.
-        if results.iter().all(Result::is_err) {
-            trouble = trouble.or(refused);
+        if let Some(reason) = refused.as_ref().filter(|_| !self.is_refused) {
+            let most = self.policy.max_refusals;
+            tracing::warn!(route = %self.route.name(), reason, most, "the receiver refuses a delivery; after so many refusals it is given up");
         }
+        self.is_refused = refused.is_some();
         let settled = self.write_down(due, results, now).await?;
         for end in settled {
             self.add(|counts| end.count(counts));
@@ -229,7 +249,7 @@ impl End {
     }
 }
 
-fn end(store: &Store, policy: &crate::Policy, due: &Due, result: AttemptResult, now: Time) -> Result<End, StoreError> {
+fn end(store: &Store, policy: &Policy, due: &Due, result: AttemptResult, now: Time) -> Result<End, StoreError> {
     let failure = match result {
         Ok(_) => return store.delivered(&due.id, now).map(|()| End::Delivered),
         Err(failure) => failure,

@@ -6,12 +6,14 @@
 //!
 //! What a receiver can rely on:
 //!
+//! - watched keys first, then new offenders, then the rest ([`evidence::Priority`]);
 //! - each finding of the route's severity or worse, **at least once**: killed between the receiver's answer and our note of
 //!   it, we send again, with the same `Idempotency-Key` and `delivery`;
 //! - a signature over time and body ([`webhook`]), so that it can refuse what is forged or replayed.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod context;
 mod dispatch;
 mod error;
 pub mod killswitch;
@@ -20,6 +22,7 @@ mod route;
 mod secret;
 pub mod webhook;
 
+pub use context::{Context, NetworkName, SwitchNote, SwitchNotes};
 pub use dispatch::{Dispatcher, RouteCounts};
 pub use error::AlertError;
 pub use retry::Policy;

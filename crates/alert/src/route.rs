@@ -2,7 +2,7 @@
 
 use crate::retry::{Failure, Policy};
 use crate::webhook::{self, Message, Webhook};
-use crate::{AlertError, Secret, SecretSource};
+use crate::{AlertError, Context, Secret, SecretSource};
 use evidence::{Addressee, Due, RouteName, Severity, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ enum Sink {
 pub struct Routes {
     routes: Arc<Vec<Route>>,
     policy: Policy,
+    context: Arc<Context>,
 }
 
 /// How an attempt went.
@@ -80,7 +81,21 @@ impl Routes {
                 Err(problem) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(Self { routes: Arc::new(routes), policy }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { routes: Arc::new(routes), policy, context: Arc::default() }) } else { Err(problems) }
+    }
+
+    /// The same routes, whose deliveries say this of themselves.
+    pub fn about(self, context: Context) -> Self {
+        Self { context: Arc::new(context), ..self }
+    }
+
+    /// Whether these are the very routes of `other`, and not ones made anew.
+    pub fn are(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.routes, &other.routes)
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
     }
 
     /// What [`evidence::Store::record`] wants to know: each route's name, and from which severity on it is told.
@@ -114,7 +129,7 @@ impl Routes {
     pub async fn test(&self, name: &str, now: Time) -> Result<TestReport, AlertError> {
         let route = self.get(name)?;
         let started = Instant::now();
-        let result = match route.send_test(now).await {
+        let result = match route.send_test(&self.context, now).await {
             Ok(attempt) => Ok(attempt.answer),
             Err(failure) => {
                 Err(format!("{}; check the route's address, its secret, and that the receiver is up", failure.reason))
@@ -151,23 +166,38 @@ impl Route {
         }
     }
 
-    pub(crate) async fn send(&self, due: &Due, now: Time) -> AttemptResult {
-        self.send_message(
-            &Message {
-                delivery: format!("{}:{}", due.finding.id, self.name()),
-                idempotency_key: due.finding.id.to_string(),
-                attempt: due.attempts.saturating_add(1),
-                finding: Some(&due.finding),
-            },
-            now,
-        )
-        .await
+    pub(crate) async fn send(&self, due: &Due, context: &Context, now: Time) -> AttemptResult {
+        let finding = &due.finding;
+        let switches = context.notes(finding, now);
+        let message = Message {
+            delivery: format!("{}:{}", finding.id, self.name()),
+            idempotency_key: finding.id.to_string(),
+            attempt: due.attempts.saturating_add(1),
+            network: &context.network,
+            text: context.text(finding, &switches),
+            link: context.link(finding),
+            switches,
+            finding: Some(finding),
+        };
+        self.send_message(&message, now).await
     }
 
-    async fn send_test(&self, now: Time) -> AttemptResult {
-        let delivery = format!("test:{}", self.name());
-        let idempotency_key = format!("test-{}", now.as_unix_ns());
-        self.send_message(&Message { delivery, idempotency_key, attempt: 1, finding: None }, now).await
+    async fn send_test(&self, context: &Context, now: Time) -> AttemptResult {
+        let message = Message {
+            delivery: format!("test:{}", self.name()),
+            idempotency_key: format!("test-{}", now.as_unix_ns()),
+            attempt: 1,
+            network: &context.network,
+            text: format!(
+                "{}: a test message of slashwatch over route {}; nothing has happened.",
+                context.network.name,
+                self.name()
+            ),
+            link: context.public_url.clone(),
+            switches: Vec::new(),
+            finding: None,
+        };
+        self.send_message(&message, now).await
     }
 
     async fn send_message(&self, message: &Message<'_>, now: Time) -> AttemptResult {

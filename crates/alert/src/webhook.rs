@@ -7,7 +7,11 @@
 //! X-Slashwatch-Timestamp: 1700000000                 Unix seconds, of this attempt
 //! X-Slashwatch-Signature: sha256=5257a8..            HMAC-SHA-256(secret, timestamp + "." + body), hex
 //!
-//! {"schema":1,"delivery":"0x48e8..6547:ops","attempt":1,"finding":{..}}
+//! {"schema":1,"delivery":"0x48e8..6547:ops","attempt":1,
+//!  "network":{"name":"hoodi","genesis_validators_root":"0x.."},       which network it is about
+//!  "text":"hoodi: double vote by validator 5 ..","link":"https://..", for people; the link where `api.public_url` is set
+//!  "kill_switches":[{"group":"acme","fires":false,"reason":".."}],    where it concerns any
+//!  "finding":{..}}
 //! ```
 //!
 //! A receiver recomputes the signature over the raw body, compares in constant time, and refuses timestamps that are more
@@ -15,7 +19,7 @@
 //! message has `"test":true` and `"finding":null`.
 
 use crate::retry::{Failure, FailureKind, Policy};
-use crate::{AlertError, Secret};
+use crate::{AlertError, NetworkName, Secret, SwitchNote};
 use evidence::{Finding, Time};
 use hmac::{Hmac, Mac as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -45,6 +49,12 @@ struct Body<'a> {
     attempt: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     test: bool,
+    network: &'a NetworkName,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[SwitchNote]>::is_empty")]
+    kill_switches: &'a [SwitchNote],
     finding: Option<&'a Finding>,
 }
 
@@ -54,6 +64,12 @@ pub(crate) struct Message<'a> {
     pub(crate) idempotency_key: String,
     /// From 1.
     pub(crate) attempt: u32,
+    pub(crate) network: &'a NetworkName,
+    /// For people.
+    pub(crate) text: String,
+    /// Where there is more to see.
+    pub(crate) link: Option<String>,
+    pub(crate) switches: Vec<SwitchNote>,
     pub(crate) finding: Option<&'a Finding>,
 }
 
@@ -74,10 +90,19 @@ impl Webhook {
 
     /// Posts; `Ok` with the status when the receiver has it.
     pub(crate) async fn send(&self, message: &Message<'_>, now: Time) -> Result<StatusCode, Failure> {
-        let Message { delivery, idempotency_key, attempt, finding } = message;
-        let body = Body { schema: SCHEMA, delivery, attempt: *attempt, test: finding.is_none(), finding: *finding };
+        let body = Body {
+            schema: SCHEMA,
+            delivery: &message.delivery,
+            attempt: message.attempt,
+            test: message.finding.is_none(),
+            network: message.network,
+            text: &message.text,
+            link: message.link.as_deref(),
+            kill_switches: &message.switches,
+            finding: message.finding,
+        };
         let body = serde_json::to_vec(&body).expect("a finding has string keys only");
-        self.post(&body, idempotency_key, now).await
+        self.post(&body, &message.idempotency_key, now).await
     }
 
     /// Posts a signed body.

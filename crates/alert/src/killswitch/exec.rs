@@ -21,6 +21,7 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) 
     command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.env("SLASHWATCH_GROUP", order.kill_switch);
     command.env("SLASHWATCH_ATTEMPT", order.attempt.to_string());
+    command.env("SLASHWATCH_NETWORK", &order.network.name);
     command.env("SLASHWATCH_TEST", if order.test { "1" } else { "0" });
     if let Some(finding) = order.finding {
         command.env("SLASHWATCH_FINDING", finding.id.to_string()).env("SLASHWATCH_KIND", &finding.kind);

@@ -10,7 +10,7 @@ mod call;
 mod exec;
 
 use crate::webhook::{self, Webhook};
-use crate::{AlertError, Policy, Secret, SecretSource};
+use crate::{AlertError, NetworkName, Policy, Secret, SecretSource};
 use evidence::{Finding, Time};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ pub enum ActionConfig {
 #[derive(Clone, Debug)]
 pub struct KillSwitch {
     group: String,
+    network: NetworkName,
     action: Action,
     timeout: Duration,
 }
@@ -54,6 +55,7 @@ pub struct Order<'a> {
     pub attempt: u32,
     /// Only proves the wiring: nothing is to be stopped.
     pub test: bool,
+    pub network: &'a NetworkName,
     /// Null in a test.
     pub finding: Option<&'a Finding>,
 }
@@ -79,7 +81,12 @@ impl KillSwitch {
                 Action::Call(Webhook::new(group, client, url, Secret::load(secret)?)?)
             }
         };
-        Ok(Self { group: group.into(), action, timeout })
+        Ok(Self { group: group.into(), network: NetworkName::default(), action, timeout })
+    }
+
+    /// The same switch, whose orders name this network.
+    pub fn about(self, network: NetworkName) -> Self {
+        Self { network, ..self }
     }
 
     /// The group whose clients it stops.
@@ -97,12 +104,16 @@ impl KillSwitch {
 
     /// Does it because of a finding. `now` is the wall clock.
     pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> Report {
-        self.order(Order { schema: SCHEMA, kill_switch: &self.group, attempt, test: false, finding: Some(finding) }, now).await
+        self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
     /// Proves the wiring: the same program or address, told that it is a test.
     pub async fn test(&self, now: Time) -> Report {
-        self.order(Order { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, finding: None }, now).await
+        self.order(self.test_order(), now).await
+    }
+
+    fn test_order(&self) -> Order<'_> {
+        Order { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network: &self.network, finding: None }
     }
 
     async fn order(&self, order: Order<'_>, now: Time) -> Report {
