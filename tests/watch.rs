@@ -5,7 +5,8 @@ mod common;
 use common::http::{anywhere, runtime, serve, stage, wait_until};
 use common::running::{PATIENCE, Running};
 use common::{run, slashwatch, stderr};
-use consensus::{ForkName, PresetName};
+use consensus::state::{StateView, fork_of_state};
+use consensus::{ForkName, PresetName, Spec, ValidatorIndex};
 use serde_json::Value;
 use simulator::{STAKED_KEYS, Scenario, SecondMachine, SimNetwork, write_capture};
 use std::collections::BTreeSet;
@@ -152,12 +153,17 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     running.kill();
     let running = Running::start(&stage.config);
     running.wait_for("watching");
-    let busy = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
-    assert_eq!(busy.status.code(), Some(1));
-    assert!(stderr(&busy).contains("in use"), "{}", stderr(&busy));
-    assert_eq!(running.terminate(), Some(0));
     assert_eq!(fired().lines().count(), 3, "not again, whether it was stopped or killed");
-
+    // Beside the watcher, and once more without one.
+    for told in ["is ready again", "had not fired"] {
+        let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
+        assert!(rearmed.status.success(), "{}", stderr(&rearmed));
+        assert!(String::from_utf8_lossy(&rearmed.stdout).contains(told), "{rearmed:?}");
+    }
+    running.wait_for("kill switch is ready again, as was asked for");
+    let groups = common::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
+    assert_eq!(groups["groups"][0]["kill_switch"]["state"], "ready", "{groups}");
+    assert_eq!(running.terminate(), Some(0));
     let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
     assert!(rearmed.status.success(), "{}", stderr(&rearmed));
     let running = Running::start(&stage.config);
@@ -168,6 +174,130 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let failing = run(slashwatch().args(["killswitch", "test", "acme", "--config"]).arg(&stage.config));
     assert_eq!(failing.status.code(), Some(1));
     assert!(stderr(&failing).contains("exit status: 7: broken"), "{}", stderr(&failing));
+}
+
+/// Sets the flag in a state that says that these validators are slashed; everything else stays as it is.
+fn slash(state: &mut [u8], spec: &Spec, validators: &[ValidatorIndex]) {
+    let copy = state.to_vec();
+    let fork = fork_of_state(spec, &copy).expect("the simulator's own");
+    let view = StateView::parse(fork, &spec.preset, &copy).expect("the simulator's own");
+    for validator in validators {
+        let record = view.validator(*validator).expect("it is in the state");
+        // Public key, withdrawal credentials, effective balance, slashed: the key alone also stands in the sync committee.
+        let start = [record.pubkey.as_slice(), record.withdrawal_credentials.as_slice()].concat();
+        let at = copy.windows(start.len()).position(|bytes| bytes == start).expect("it is in the state");
+        state[at + start.len() + 8] = 1;
+    }
+}
+
+/// Whoever has the old messages of a slashed key, or the key itself, can prove offences of it for ever. They stop nobody's validators,
+/// and each is told, with the reason. Routes are added while it runs.
+#[test]
+fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_reason() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 12, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    let operator = scenario.operator.clone();
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let spec = Spec::from_yaml(network.config_yaml()).expect("the simulator's own");
+    let (slashed, others) = operator.split_at(6);
+    let (sender, orders) = sync_channel(64);
+    let signer = serve(anywhere(), move |request| {
+        let _ = sender.send(request.json());
+        "204 No Content"
+    });
+    let group = |name: &str, members: &[ValidatorIndex]| {
+        let keys: Vec<String> = members.iter().map(ToString::to_string).collect();
+        let switch = format!("{{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}");
+        format!("[[watch.groups]]\nname = {name:?}\nkeys = {keys:?}\nkill_switch = {switch}\n")
+    };
+    let watch = format!("[watch]\nreload = \"0s\"\n{}{}", group("gone", slashed), group("alive", others));
+    let stage = stage(&network, &watch);
+    let state = stage.dir.path().join("genesis.ssz");
+    let mut ssz = std::fs::read(&state).expect("there");
+    slash(&mut ssz, &spec, slashed);
+    std::fs::write(&state, ssz).expect("writable");
+
+    let checked = run(slashwatch().args(["config", "check"]).arg(&stage.config));
+    assert!(checked.status.success(), "{}", stderr(&checked));
+    let told = stderr(&checked);
+    assert!(told.contains("group gone: 6 of 6 known members are slashed"), "{told}");
+    assert!(told.contains(&format!(": {}", slashed[0])) && !told.contains("group alive"), "{told}");
+
+    let running = Running::start(&stage.config);
+    running.wait_for("watching");
+    let (sender, told) = sync_channel(10_000);
+    let hook = serve(anywhere(), move |request| {
+        let _ = sender.send(request.json());
+        "204 No Content"
+    });
+    let route = format!("[[alerts.routes]]\nname = \"ops\"\nurl = \"http://{hook}/\"\nsecret_file = \"secret\"\n");
+    let text = std::fs::read_to_string(&stage.config).expect("there");
+    std::fs::write(&stage.config, text + &route).expect("writable");
+    running.signal("HUP");
+    running.wait_for("alert routes have changed");
+
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    let of_gone = |validator: &ValidatorIndex| slashed.contains(validator);
+    let mut waited_for: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    assert!(truth.crimes.iter().any(|crime| of_gone(&crime.validator)), "seed {}", truth.crimes.len());
+    assert!(truth.crimes.iter().any(|crime| !of_gone(&crime.validator)), "seed {}", truth.crimes.len());
+    let mut n_held_back = 0;
+    while !waited_for.is_empty() {
+        let delivery = told.recv_timeout(PATIENCE).expect("a delivery for every finding");
+        assert_eq!(delivery["network"]["name"], spec.config_name, "{delivery}");
+        assert!(delivery["network"]["genesis_validators_root"].as_str().is_some_and(|root| root.starts_with("0x")), "{delivery}");
+        let finding = &delivery["finding"];
+        if !waited_for.remove(finding["id"].as_str().expect("an id")) {
+            continue;
+        }
+        let switch = &delivery["kill_switches"][0];
+        if finding["punishable"] == "already_slashed" {
+            assert_eq!((&switch["group"], &switch["fires"]), (&"gone".into(), &false.into()), "{delivery}");
+            let reason = switch["reason"].as_str().expect("a reason");
+            assert!(reason.contains("the key is slashed already"), "{reason}");
+            assert!(delivery["text"].as_str().expect("text").contains(reason), "{delivery}");
+            n_held_back += 1;
+        } else {
+            assert_eq!(switch["group"], "alive", "{delivery}");
+        }
+    }
+    println!("{n_held_back} of {} offences held back", truth.crimes.len());
+    assert!(n_held_back > 0);
+    running.wait_for("kill switch done");
+    let groups = common::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
+    let groups = groups["groups"].as_array().expect("a list").clone();
+    let by_name =
+        |name: &str| groups.iter().find(|group| group["name"] == name).expect("it is configured")["kill_switch"].clone();
+    assert_eq!((&by_name("gone")["state"], &by_name("alive")["state"]), (&"ready".into(), &"done".into()));
+    assert_eq!(by_name("gone")["held_back"]["times"], n_held_back);
+    assert_eq!(running.terminate(), Some(0));
+    let orders: Vec<Value> = orders.try_iter().collect();
+    assert_eq!(orders.len(), 1, "{orders:?}");
+    assert_eq!((&orders[0]["kill_switch"], &orders[0]["network"]["name"]), (&"alive".into(), &spec.config_name.clone().into()));
+}
+
+/// On a full disk nothing can be written: not how far we are, no vote, no finding. What is proven fires all the same.
+#[test]
+fn a_kill_switch_fires_on_a_full_disk() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 12, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
+    let (first, last) = (scenario.operator[0], scenario.operator[11]);
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let (signer, called) = signer(network.second_machine());
+    let kill_switch = format!("kill_switch = {{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}\n");
+    let stage = stage(&network, &format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\n{kill_switch}"));
+    let running = Running::start_on_a_small_disk(&stage.config);
+    running.wait_for("watching");
+    running.fill_disk();
+    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    assert!(!truth.crimes.is_empty());
+    let order = called.recv_timeout(PATIENCE).expect("an order, although nothing can be written");
+    assert_eq!((&order["kill_switch"], &order["test"]), (&"acme".into(), &false.into()));
+    let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    assert!(committed.contains(order["finding"]["id"].as_str().expect("an id")), "{order}");
+    running.wait_for("nothing can be written");
+    assert_eq!(running.terminate(), Some(1), "and it is told as failed at the end");
+    assert!(called.try_recv().is_err(), "once");
 }
 
 /// Its program takes longer than anything else is waited for.

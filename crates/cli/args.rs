@@ -197,7 +197,7 @@ pub enum KillswitchAction {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Lets a switch that fired fire again. The watcher must be stopped.
+    /// Lets a switch that fired fire again, beside a running watcher or without one.
     Rearm {
         group: String,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

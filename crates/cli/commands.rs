@@ -59,10 +59,12 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             Ok(0)
         }
         Command::Config { action: ConfigAction::Check { file } } => {
-            for warning in Config::load(&file)?.warnings() {
+            let config = Config::load(&file)?;
+            for warning in config.warnings() {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
             eprintln!("{} is valid", file.display());
+            pipeline::watch::members_standing(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)
         }
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
@@ -80,6 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
+            pipeline::watch::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
             println!("{}", pipeline::watch::test_switch(&config, &group)?);
             Ok(0)
         }

@@ -19,7 +19,21 @@ pub struct Running {
 impl Running {
     pub fn start(config: &Path) -> Self {
         let mut command = slashwatch();
-        command.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.arg("run").arg("--config").arg(config);
+        Self::of(command)
+    }
+
+    /// As on a disk that may fill up: [`Self::fill_disk`] makes writes fail.
+    pub fn start_on_a_small_disk(config: &Path) -> Self {
+        let mut command = Command::new("bash");
+        // Else the signal that comes with the failing write ends the process.
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" run --config \"$1\""]).arg(env!("CARGO_BIN_EXE_slashwatch")).arg(config);
+        command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let lines = BufReader::new(child.stderr.take().expect("piped"));
         let (sender, log) = sync_channel(100_000);
@@ -48,6 +62,13 @@ impl Running {
 
     pub fn signal(&self, name: &str) {
         let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+    }
+
+    /// From now on no file of its can grow, as on a full disk.
+    pub fn fill_disk(&self) {
+        let pid = self.child.id().to_string();
+        let done = Command::new("prlimit").args(["--fsize=1", "--pid", &pid]).status().expect("prlimit is there");
+        assert!(done.success());
     }
 
     pub fn terminate(mut self) -> Option<i32> {

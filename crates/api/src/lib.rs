@@ -44,4 +44,4 @@ pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
 pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};
-pub use watch::{KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};
+pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

@@ -100,6 +100,21 @@ pub struct KillSwitchView {
     pub took_ms: Option<u64>,
     /// How it ended, in our words: what a program said may be nobody else's business.
     pub answer: Option<String>,
+    /// The last finding that concerned it and did not fire it.
+    pub held_back: Option<HeldBackView>,
+}
+
+/// A finding that did not fire a kill switch, and why.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HeldBackView {
+    #[schema(value_type = String)]
+    pub finding: Root,
+    pub kind: String,
+    #[schema(value_type = String)]
+    pub at: Time,
+    pub reason: String,
+    /// So many such in all.
+    pub times: u64,
 }
 
 /// A watched key.

@@ -8,7 +8,7 @@ use crate::exit::FAILED;
 use anyhow::Context as _;
 use consensus::Network;
 use evidence::{Finding, Incident};
-use pipeline::config::{Config, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
+use pipeline::config::{Config, DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use pipeline::run::Watcher;
 use pipeline::silence::is_silence;
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
@@ -110,6 +110,7 @@ fn watched(keys: String) -> GroupConfig {
             timeout: Duration::from_secs(5),
             on: vec![TriggerConfig::Offence],
             members: MembersConfig::Named,
+            max_age_epochs: DEFAULT_MAX_AGE_EPOCHS,
         }),
     }
 }

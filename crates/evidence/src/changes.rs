@@ -121,7 +121,10 @@ impl Store {
                     Some(validator) => is_first_here && !self.is_offender(validator)?,
                     None => true,
                 };
-                let priority = Priority::of(&finding, is_first);
+                let priority = match audience {
+                    Audience::WhoWantsIt => Priority::of(&finding, is_first),
+                    Audience::Everybody => Priority::Watched,
+                };
                 for addressee in told {
                     self.put_new_delivery(batch, seq, &addressee.route, priority, finding.recorded_at);
                     next.counts.pending += 1;

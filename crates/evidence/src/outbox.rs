@@ -28,7 +28,7 @@ const MOVED_AT_ONCE: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// About a key of a watched group.
+    /// About a key of a watched group, or about the watcher itself.
     Watched = 0,
     /// The first offence of a validator.
     NewOffender = 1,

@@ -181,7 +181,7 @@ fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, Pip
     known.map(|network| network.spec).ok_or_else(unknown)
 }
 
-fn spec_of_config(config: &Config) -> Result<Option<Spec>, PipelineError> {
+pub(crate) fn spec_of_config(config: &Config) -> Result<Option<Spec>, PipelineError> {
     if let Some(path) = &config.network.config {
         return read_spec(path).map(Some);
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
 pub use http::{ApiConfig, ShowWatched};
-pub use watch::{GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
+pub use watch::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
 
 /// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //! DIR/config.yaml    that network's configuration, so that `inspect` and others need no file besides
 //! DIR/pubkeys        validated public keys (crate chain)
 //! DIR/state.ssz      the last state that was loaded: what a start without any node goes on from
+//! DIR/rearm.GROUP    asks the running watcher to make a kill switch ready again
 //! DIR/index/         votes and proposals (crate index)
 //! DIR/evidence/      findings, proofs, outbox (crate evidence)
 //! ```

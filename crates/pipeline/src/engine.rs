@@ -9,6 +9,10 @@
 //!
 //! A crash between two of them repeats work and skips none, and a finding's id depends on its content only, so the
 //! repeat changes nothing.
+//!
+//! **When the disk refuses.** A write that fails stops no judging: the batch is judged to its end, what it proved goes to the kill switches
+//! at once ([`EngineParts::unrecorded`]), and only then the error is told. What could not be written is kept, bounded, and is written
+//! with the next batch if the disk takes it again.
 
 use crate::datadir::{DataDir, DataDirError};
 use crate::earlier_runs::EarlierRuns;
@@ -27,6 +31,7 @@ use evidence::{Addressee, Changes, Evidence, Finding, Incident, Included, Record
 use index::{Index, IndexError, Shape};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
 
 /// Why the engine has to stop. Nothing a message contains leads here.
@@ -40,6 +45,17 @@ pub enum EngineError {
     Chain(#[from] ChainError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+}
+
+impl EngineError {
+    /// Whether the disk refuses, so that judging can go on without it.
+    pub fn is_refused_write(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Write { .. }),
+            Self::Index(error) => matches!(error, IndexError::Storage { .. }),
+            Self::Chain(_) | Self::DataDir(_) => false,
+        }
+    }
 }
 
 /// What became of a batch.
@@ -60,6 +76,9 @@ pub struct Engine {
     quota: Quota,
     store: Store,
     routes: Vec<Addressee>,
+    unrecorded: Option<mpsc::Sender<Vec<Finding>>>,
+    /// What the last writes refused, to be written with the next.
+    owed: Changes,
     metrics: Metrics,
     clock: fn() -> UnixNs,
     pruned_before: Epoch,
@@ -85,6 +104,8 @@ pub struct Engine {
     n_untallied: u64,
 }
 
+/// Findings that wait for a disk that refuses them; more would be memory without a bound.
+const MAX_OWED: usize = 16_384;
 /// Peer news kept until the next batch; more than that in half a second is noise.
 const MAX_PEER_NEWS: usize = 8_192;
 
@@ -99,6 +120,8 @@ pub struct EngineParts {
     pub detect: DetectConfig,
     pub watch: WatchParts,
     pub routes: Vec<Addressee>,
+    /// Gets findings that were proven and could not be written, for those who must act all the same. `None` where nobody acts.
+    pub unrecorded: Option<mpsc::Sender<Vec<Finding>>>,
     pub metrics: Metrics,
     /// The wall clock, read only to stamp `recorded_at`.
     pub clock: fn() -> UnixNs,
@@ -123,7 +146,8 @@ impl Engine {
         };
         let index = Index::open(&dir.index_path(), shape)?;
         let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-        let EngineParts { chain, keys, verifier, routes, metrics, clock, detect, fold_after_epochs, watch, .. } = parts;
+        let EngineParts { chain, keys, verifier, routes, unrecorded, metrics, clock, detect, fold_after_epochs, watch, .. } =
+            parts;
         let mut roster = Roster::new(store.clone())?;
         roster.set(watch.list, chain.registry());
         let desk = watch.desk;
@@ -144,6 +168,8 @@ impl Engine {
             quota: Quota::default(),
             store,
             routes,
+            unrecorded,
+            owed: Changes::default(),
             metrics,
             clock,
             pruned_before: Epoch::new(0),
@@ -212,6 +238,11 @@ impl Engine {
         self.desk.set_labels(self.roster.labels().clone());
     }
 
+    /// Who is told of findings from now on.
+    pub fn set_routes(&mut self, routes: Vec<Addressee>) {
+        self.routes = routes;
+    }
+
     /// Who is who.
     pub fn labels(&self) -> &Arc<Labels> {
         self.roster.labels()
@@ -230,17 +261,27 @@ impl Engine {
         self.look_at_clock(now);
         let earliest = batch.iter().map(|message| message.received_at).min().unwrap_or(now);
         let over = self.monitor.turn_to(earliest.min(now), &self.chain, &**self.roster.labels());
-        let said = self.record(Vec::new(), HashMap::new(), over, Time::from_unix_ns((self.clock)().0))?;
+        let said = self.record(Vec::new(), HashMap::new(), over, Time::from_unix_ns((self.clock)().0));
         let latest = batch.iter().map(|message| message.received_at).max().unwrap_or(now);
         self.heard_until = self.heard_until.max(latest.min(now));
         let verified = self.verifier.process(&mut self.chain, batch, now);
         self.note_reception(&verified, now);
         let epoch = network.slot_at(now.0).epoch(network.preset());
         self.index.set_now(self.chain.now().epoch(network.preset()));
-        if self.roster.observe(&verified, &self.chain, epoch)? {
+        let observed = self.roster.observe(&verified, &self.chain, epoch);
+        if !matches!(observed, Ok(false)) {
             self.desk.set_labels(self.roster.labels().clone());
         }
+        // What could not be written before must keep nobody from being judged.
+        let (said, refused) = match said {
+            Ok(said) => (said, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let processed = self.settle(verified, said, Moment::Between)?;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        observed?;
         self.prune(now)?;
         Ok(processed)
     }
@@ -458,10 +499,29 @@ impl Engine {
         for (kind, n) in heard.refused {
             self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
-        Ok(self.store.apply(
-            Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() },
-            &self.routes,
-        )?)
+        self.write(Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() })
+    }
+
+    /// With what is owed from earlier, which goes first. On an error all of it is owed, and what is new of it goes to who acts on it.
+    fn write(&mut self, changes: Changes) -> Result<Vec<Recorded>, EngineError> {
+        let new = changes.findings.len();
+        let changes = std::mem::take(&mut self.owed).followed_by(changes);
+        let owed = changes.clone();
+        let error = match self.store.apply(changes, &self.routes) {
+            Ok(recorded) => return Ok(recorded),
+            Err(error) => error,
+        };
+        let first_new = owed.findings.len() - new;
+        if let Some(unrecorded) = self.unrecorded.as_ref().filter(|_| new > 0) {
+            let findings = owed.findings[first_new..].iter().map(|(finding, _)| finding.clone()).collect();
+            if let Err(error) = unrecorded.try_send(findings) {
+                tracing::error!(%error, "findings that cannot be written do not reach the kill switches either");
+            }
+        }
+        if owed.findings.len() <= MAX_OWED {
+            self.owed = owed;
+        }
+        Err(error.into())
     }
 
     fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {

@@ -4,6 +4,9 @@
 //! Contradictions and blocks are judged as soon as the thread looks, other votes when some have gathered: under light load
 //! that is a moment later, under heavy load many share one equation. With the clock it wakes too, so that what is parked is
 //! tried again or ends its waiting.
+//!
+//! A disk that refuses writes ends the thread, but not at once: for [`REFUSED_FOR`] it goes on judging, because what it proves still fires
+//! kill switches (see [`crate::engine`]), and somebody may make room meanwhile.
 
 use crate::clock;
 use crate::engine::{Engine, EngineError};
@@ -13,6 +16,7 @@ use crate::silence::{SilenceChange, SilenceTracker};
 use crate::status::Snapshot;
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
+use evidence::Addressee;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -22,6 +26,10 @@ use verify::{MessageOutcome, Outcome, RawMessage, Ticket, UnixNs, Verdict};
 /// While messages gather, the thread looks this often for a contradiction among the new ones. A wake-up for each message would cost
 /// more than the messages do.
 const LOOK: Duration = Duration::from_millis(5);
+/// So long it goes on while writes are refused. What it heard meanwhile is in memory only, some 50 MB an epoch on mainnet.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// While it goes on, it says so this often.
+const REFUSED_SAID_EVERY: Duration = Duration::from_secs(60);
 /// Inputs sorted before what is due gets its turn.
 const MAX_SORTED: usize = 8192;
 const OVERLOAD: &str = "shed: more votes than can be judged";
@@ -41,6 +49,8 @@ pub enum Input {
     Peer(detect::PeerNews),
     /// Other groups and labels.
     Watch(Arc<WatchList>),
+    /// Others who are told of findings.
+    Routes(Vec<Addressee>),
     /// Time goes on.
     Tick,
 }
@@ -64,9 +74,17 @@ pub fn run(
     effects: &Effects,
     limits: LaneLimits,
 ) -> Result<(Engine, Watchkeeper), EngineError> {
-    let lanes = Lanes::new(limits);
-    let mut judge =
-        Judge { engine, watch, silence, lanes, effects, ticked: false, noted: Slot::new(0), emptied_at: clock::now() };
+    let mut judge = Judge {
+        engine,
+        watch,
+        silence,
+        lanes: Lanes::new(limits),
+        effects,
+        ticked: false,
+        noted: Slot::new(0),
+        emptied_at: clock::now(),
+        refused: None,
+    };
     let mut open = true;
     while open || !judge.lanes.is_empty() {
         let now = clock::now();
@@ -110,6 +128,8 @@ struct Judge<'a> {
     noted: Slot,
     /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
     emptied_at: UnixNs,
+    /// Since the disk refuses writes: the first moment of it, and when it was last said.
+    refused: Option<(UnixNs, UnixNs)>,
 }
 
 impl Judge<'_> {
@@ -131,6 +151,7 @@ impl Judge<'_> {
             Input::Peer(news) => self.engine.note_peer(news),
             Input::Tick => self.ticked = true,
             Input::Watch(list) => self.engine.set_watch(list),
+            Input::Routes(routes) => self.engine.set_routes(routes),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
                 Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),
@@ -150,10 +171,15 @@ impl Judge<'_> {
             return Ok(());
         }
         self.engine.set_pressed(self.lanes.is_pressed());
-        let processed = self.engine.process(batch, now)?;
-        self.report(&processed.reports);
-        self.listen_for_silence(now)?;
-        self.note(now)?;
+        let processed = self.engine.process(batch, now).and_then(|processed| {
+            self.report(&processed.reports);
+            self.listen_for_silence(now)?;
+            self.note(now)
+        });
+        match processed {
+            Ok(()) => self.refused = None,
+            Err(error) => self.go_on_after(error, now)?,
+        }
         self.engine.show_waiting(self.lanes.len());
         self.tell();
         Ok(())
@@ -186,6 +212,26 @@ impl Judge<'_> {
             SilenceChange::Ended { .. } => tracing::info!("votes or blocks come from the network again"),
         }
         Ok(self.engine.record_silence(change, now)?)
+    }
+
+    /// Goes on although the disk refuses, for a while; any other error ends it.
+    fn go_on_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
+        let (since, said) = self.refused.unwrap_or((now, UnixNs(0)));
+        let lasts = |from: UnixNs| Duration::from_nanos(now.0.saturating_sub(from.0));
+        if !error.is_refused_write() || lasts(since) > REFUSED_FOR {
+            return Err(error);
+        }
+        let mut last_said = said;
+        if lasts(said) >= REFUSED_SAID_EVERY {
+            tracing::error!(
+                %error,
+                ends_after_s = REFUSED_FOR.saturating_sub(lasts(since)).as_secs(),
+                "nothing can be written: only kill switches still act on what is proven; make room and restart"
+            );
+            last_said = now;
+        }
+        self.refused = Some((since, last_said));
+        Ok(())
     }
 
     /// Once a slot: how far we are. What waits, for its committees or for its turn, is lost in a crash, so that is as far as it came.

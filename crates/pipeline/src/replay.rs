@@ -401,7 +401,7 @@ impl Replay {
         })?;
         self.dir.bind(chain.network())?;
         let network = chain.network().clone();
-        let in_force = crate::run::watch_lists(&self.options.watch, None)?;
+        let in_force = crate::watch::reload::read_lists(&self.options.watch).map_err(PipelineError::Usage)?;
         let engine = Engine::open(
             &self.dir,
             EngineParts {
@@ -412,6 +412,7 @@ impl Replay {
                 fold_after_epochs: 0,
                 detect: self.options.detect.clone(),
                 routes: Vec::new(),
+                unrecorded: None,
                 metrics: Metrics::new(),
                 clock: crate::clock::now,
                 watch: in_force.parts(&Desk::default()),

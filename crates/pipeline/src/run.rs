@@ -8,7 +8,7 @@
 //! ```
 
 use crate::bootstrap;
-use crate::config::{Config, SinglesProof, WatchConfig};
+use crate::config::{Config, SinglesProof};
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineError, EngineParts};
 use crate::error::PipelineError;
@@ -23,9 +23,9 @@ use crate::status::{Snapshot, Sources, StatusPage};
 use crate::submission::Submitter;
 use crate::watch::page::KeyPage;
 use crate::watch::reload::{self, InForce};
-use crate::watch::switches::Switches;
+use crate::watch::switches::{Surroundings, Switches};
 use crate::{alerts, clock};
-use alert::Dispatcher;
+use alert::Context;
 use api::StatusSource as _;
 use consensus::Network;
 use detect::watch::Desk;
@@ -35,7 +35,6 @@ use sources::gossip::GossipControl;
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,6 +45,8 @@ use verify::{ParkingLimits, Verifier, VerifyConfig};
 const TICK: Duration = Duration::from_millis(500);
 /// Verdicts under way to gossip.
 const MAX_VERDICTS: usize = 65_536;
+/// Batches of findings that could not be written, on their way to the kill switches: these take them as fast as they come.
+const MAX_UNRECORDED: usize = 256;
 /// How long each task has to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
@@ -77,7 +78,7 @@ pub struct Watcher {
     failed: oneshot::Receiver<EngineError>,
     tasks: Vec<NamedTask>,
     switches: StoppedLast,
-    alerts: Option<Dispatcher>,
+    alerts: StoppedLast,
     engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
     cancel: CancellationToken,
     queue: mpsc::WeakSender<Input>,
@@ -92,13 +93,14 @@ impl Watcher {
         let nodes = bootstrap::nodes(&config)?.map(Arc::new);
         // Before the slow part: a port in use should be told at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
-        let routes = alerts::routes(&config)?;
+        let in_force = watch_lists(&config)?;
         let start = bootstrap::start(&config, Some(&dir), nodes.as_deref()).await?;
         let metrics = Metrics::new();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
         let hangups = reload::hangups();
-        let (in_force, desk) = (watch_lists(&config.watch, config.source.as_deref())?, Desk::default());
+        let desk = Desk::default();
+        let (unrecorded, not_recorded) = mpsc::channel(MAX_UNRECORDED);
         let parts = EngineParts {
             chain: start.chain,
             keys: start.keys,
@@ -106,7 +108,8 @@ impl Watcher {
             history_epochs: config.index.history_epochs,
             fold_after_epochs: config.index.fold_after_epochs,
             detect: config.detect.clone(),
-            routes: routes.names(),
+            routes: in_force.routes.names(),
+            unrecorded: Some(unrecorded),
             metrics: metrics.clone(),
             clock: clock::now,
             watch: in_force.parts(&desk),
@@ -162,19 +165,26 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
-        let mut switches = Switches::new(store.clone(), alerts::now)?;
+        let surroundings =
+            Surroundings { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now: alerts::now };
+        let mut switches = Switches::new(store.clone(), surroundings)?;
         switches.arm(&in_force)?;
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
         let ledger = switches.ledger();
         let own_keys = config.api.own_keys();
         let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
-        let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), stop));
+        let context = Context {
+            network: alerts::name_of(&network),
+            public_url: config.api.public_url.clone(),
+            switches: Some(switches.notes()),
+        };
+        let alerts = StoppedLast::start(|stop| alerts::deliver(store.clone(), context, lists_changed.clone(), stop));
+        let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), not_recorded, stop));
         tasks.push(("lists", tokio::spawn(reload::follow(config.source.clone(), in_force, hangups, lists, cancel.clone()))));
         tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
         let feed = queue.downgrade();
         drop(queue);
 
-        let alerts = (!routes.is_empty()).then(|| Dispatcher::start(store.clone(), routes, alerts::now));
         let page = Arc::new(StatusPage {
             network: network.clone(),
             snapshot: snapshot_seen,
@@ -266,9 +276,7 @@ impl Watcher {
         let ended = tokio::task::spawn_blocking(move || last_words(engine_thread)).await;
         // After the engine's last words: an offence that they recorded still fires, and should still be told once.
         self.switches.stop().await;
-        if let Some(alerts) = self.alerts {
-            alerts.stop().await;
-        }
+        self.alerts.stop().await;
         ended.unwrap_or_else(|_| {
             Err(PipelineError::Internal("the engine did not end; please report what the log says above".into()))
         })
@@ -304,11 +312,12 @@ impl StoppedLast {
         Self { task: tokio::spawn(body(stop.clone())), guard: stop.drop_guard() }
     }
 
-    /// Tells it to stop and waits: orders of kill switches end by their own timeouts, and cutting one off might save no key.
+    /// Tells it to stop and waits: orders of kill switches and deliveries end by their own timeouts, and cutting an order off might save
+    /// no key.
     async fn stop(self) {
         drop(self.guard);
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "kill switches broke off");
+            tracing::error!(%error, "kill switches or alerts broke off");
         }
     }
 }
@@ -377,21 +386,23 @@ async fn tick(
     }
 }
 
-/// The lists as configured. Checked with the configuration, so problems are those of one made by hand.
-pub(crate) fn watch_lists(config: &WatchConfig, source: Option<&Path>) -> Result<InForce, PipelineError> {
-    reload::read(config, source).map_err(PipelineError::Usage)
+/// Lists and routes as configured. Checked with the configuration, so problems are those of one made by hand.
+fn watch_lists(config: &Config) -> Result<InForce, PipelineError> {
+    reload::read(config).map_err(PipelineError::Usage)
 }
 
-/// Changed lists into the engine's queue.
+/// Changed lists and routes into the engine's queue.
 async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = changed.changed() => if changed.is_err() { return },
         }
-        let list = changed.borrow_and_update().list.clone();
-        if queue.send(Input::Watch(list)).await.is_err() {
-            return;
+        let in_force = changed.borrow_and_update().clone();
+        for input in [Input::Watch(in_force.list.clone()), Input::Routes(in_force.routes.names())] {
+            if queue.send(input).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -417,6 +428,10 @@ fn lane_limits(config: &Config) -> LaneLimits {
 
 /// Sends a test message to a route; the answer says what happened.
 pub fn test_alert(config: &Config, route: &str) -> Result<String, PipelineError> {
-    let routes = alerts::routes(config)?;
-    runtime()?.block_on(alerts::test(&routes, route))
+    let routes = alerts::routes(&config.alerts)?;
+    runtime()?.block_on(async {
+        let network = alerts::name_before_start(config).await;
+        let context = Context { network, public_url: config.api.public_url.clone(), switches: None };
+        alerts::test(&routes.about(context), route).await
+    })
 }

@@ -114,7 +114,9 @@ impl StatusPage {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
         }
         if let Some(switches) = &self.switches {
-            notices.extend(switches.borrow().fired.iter().map(|(group, fired)| fired.notice(group)));
+            let ledger = switches.borrow();
+            notices.extend(ledger.fired.iter().map(|(group, fired)| fired.notice(group)));
+            notices.extend(ledger.held_back.iter().map(|(group, held)| held.notice(group)));
         }
         notices
     }

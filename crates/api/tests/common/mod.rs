@@ -189,6 +189,7 @@ impl api::WatchSource for TestKeys {
             attempts: 0,
             took_ms: None,
             answer: None,
+            held_back: None,
         };
         vec![api::WatchGroup {
             name: "acme".into(),

@@ -14,7 +14,8 @@
 //! 500 -> operator=acme-staking, pool=acme
 //! ```
 //!
-//! Limits: [`MAX_WATCHED`] keys in groups; what is over is counted and only labelled. 8 bytes per labelled validator.
+//! Limits: [`MAX_WATCHED`] keys in groups; what is over is counted and only labelled. 8 bytes per labelled validator. The public keys of
+//! the members of groups, and of whoever shares a label with one, are kept beside it, 52 bytes each, [`MAX_KEYS`] at most.
 
 use super::{Duty, FeePayers, Label, Selector, WatchList};
 use crate::LabelSource;
@@ -25,6 +26,9 @@ use std::sync::Arc;
 
 /// Keys watched at most, in all groups together.
 pub const MAX_WATCHED: usize = 262_144;
+
+/// Public keys kept at most: of all who are watched, and of as many who share a label with them.
+pub const MAX_KEYS: usize = 2 * MAX_WATCHED;
 
 /// Names a group within one [`Labels`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +53,8 @@ pub struct Labels {
     /// By position in `sets`: of how many validators it is said.
     counts: Vec<u64>,
     groups: Vec<Members>,
+    /// Ascending by index.
+    keys: Vec<(u32, PubkeyBytes)>,
     n_watched: usize,
     n_refused: usize,
 }
@@ -66,7 +72,26 @@ pub struct LabelSet {
 impl Labels {
     /// Who the lists mean.
     pub fn resolve(list: &WatchList, registry: &Registry, payers: &FeePayers) -> Self {
-        Resolver::new(list, registry, payers).finish(list)
+        let mut labels = Resolver::new(list, registry, payers).finish(list);
+        labels.keep_keys(registry);
+        labels
+    }
+
+    /// Keys of members first, so that those of others cannot take their place.
+    fn keep_keys(&mut self, registry: &Registry) {
+        let of_groups: BTreeSet<&Label> =
+            self.sets.iter().filter(|set| !set.groups.is_empty()).flat_map(|set| &set.labels).collect();
+        let is_member: Vec<bool> = self.sets.iter().map(|set| !set.groups.is_empty()).collect();
+        let is_kin: Vec<bool> = self.sets.iter().map(|set| set.labels.iter().any(|label| of_groups.contains(label))).collect();
+        let all = |wanted: &dyn Fn(usize) -> bool| -> Vec<u32> {
+            self.of.iter().filter(|(_, set)| wanted(*set as usize)).map(|(index, _)| *index).collect()
+        };
+        let mut wanted = all(&|set| is_member[set]);
+        wanted.extend(all(&|set| is_kin[set] && !is_member[set]));
+        wanted.truncate(MAX_KEYS);
+        wanted.sort_unstable();
+        let key = |index: u32| Some((index, registry.pubkey_bytes(ValidatorIndex::new(u64::from(index)))?));
+        self.keys = wanted.into_iter().filter_map(key).collect();
     }
 
     /// Labels of everybody, given directly; nobody is watched.
@@ -98,6 +123,13 @@ impl Labels {
     /// As findings carry them: `key=value`.
     pub fn strings(&self, validator: ValidatorIndex) -> Vec<String> {
         self.of(validator).iter().map(ToString::to_string).collect()
+    }
+
+    /// The registry's public key of a member of a group, or of somebody who shares a label with one, when the lists were resolved.
+    pub fn pubkey(&self, validator: ValidatorIndex) -> Option<PubkeyBytes> {
+        let index = u32::try_from(validator.as_u64()).ok()?;
+        let at = self.keys.binary_search_by_key(&index, |(index, _)| *index).ok()?;
+        Some(self.keys[at].1)
     }
 
     /// The value of a label by its name, as in `operator`.

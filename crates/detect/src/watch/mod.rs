@@ -22,7 +22,7 @@ mod thresholds;
 pub use desk::{Desk, WatchReport};
 pub use fee_payers::FeePayers;
 pub use keeper::Keeper;
-pub use labels::{GroupId, LabelSet, Labels, MAX_WATCHED, Members};
+pub use labels::{GroupId, LabelSet, Labels, MAX_KEYS, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
 pub use record::{ChainState, KeyStatus, Proposals};
 pub use selector::{Selector, SelectorError};

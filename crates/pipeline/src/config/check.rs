@@ -103,6 +103,9 @@ impl Config {
         if self.submission.enabled && self.nodes.urls.is_empty() {
             wrong("submission.enabled", "proofs go to the nodes of `nodes.urls`, and there is none: give one".into());
         }
+        if let Some(url) = self.api.public_url.as_deref().filter(|url| !is_http(url)) {
+            wrong("api.public_url", format!("{url:?} is not an http(s) address"));
+        }
         self.alerts.problems(&mut problems);
         self.watch.problems(&mut problems);
         problems

@@ -14,6 +14,9 @@ pub struct ApiConfig {
     pub max_connections: usize,
     /// Names besides this machine's own that an API on a loopback address answers to.
     pub hosts: Vec<String>,
+    /// Where people reach page and API, for the links in alerts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
     /// Who is told of watched keys, kill switches and groups' labels.
     pub show_watched: ShowWatched,
 }
@@ -48,6 +51,7 @@ impl Default for ApiConfig {
             max_streams: 1024,
             max_connections: 2048,
             hosts: Vec::new(),
+            public_url: None,
             show_watched: ShowWatched::Loopback,
         }
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 /// Keys that the reference shows commented out.
-const OPTIONAL: [&str; 5] = ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes"];
+const OPTIONAL: [&str; 6] =
+    ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes", "api.public_url"];
 const UNKNOWN: &str = "unknown; see `slashwatch config show-defaults`";
 
 /// A configuration without what does not fit.

@@ -81,6 +81,9 @@ pub struct KillSwitchConfig {
     /// Whose doings fire it: `named` or `all`.
     #[serde(default)]
     pub members: MembersConfig,
+    /// An offence whose later message is for a slot longer ago fires nothing: epochs.
+    #[serde(default = "default_max_age_epochs")]
+    pub max_age_epochs: u64,
 }
 
 /// Whose doings fire a kill switch.
@@ -108,6 +111,15 @@ pub enum TriggerConfig {
 
 fn default_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+/// A day of mainnet: a machine whose clock is set to another time zone signs for slots up to 14 hours ago.
+pub const DEFAULT_MAX_AGE_EPOCHS: u64 = 225;
+/// A block may take two epochs to bring a vote; longer than the history that is kept means nothing.
+const MAX_AGE_EPOCHS: std::ops::RangeInclusive<u64> = 2..=100_000;
+
+fn default_max_age_epochs() -> u64 {
+    DEFAULT_MAX_AGE_EPOCHS
 }
 
 fn default_triggers() -> Vec<TriggerConfig> {
@@ -213,6 +225,10 @@ impl KillSwitchConfig {
         }
         if self.timeout.is_zero() || self.timeout > MAX_KILL_SWITCH_TIMEOUT {
             wrong(at(".timeout"), "must be more than 0 and at most 10m".into());
+        }
+        if !MAX_AGE_EPOCHS.contains(&self.max_age_epochs) {
+            let (least, most) = MAX_AGE_EPOCHS.into_inner();
+            wrong(at(".max_age_epochs"), format!("{} is not between {least} and {most}", self.max_age_epochs));
         }
         if self.on.is_empty() {
             wrong(at(".on"), "nothing fires it; leave `on` out for [\"offence\"]".into());

@@ -1,15 +1,22 @@
 use super::*;
 use consensus::Spec;
-use sources::capture::CaptureFile;
+use sources::capture::{CaptureFile, Entry};
+use sources::intake::Intake;
+use std::collections::BTreeSet;
 use std::path::Path;
 use verify::VerifyConfig;
 
 /// Over the small capture's state.
 fn engine(dir: &DataDir, history_epochs: u64) -> Engine {
-    engine_with(dir, history_epochs, Vec::new())
+    engine_with(dir, history_epochs, Vec::new(), None)
 }
 
-fn engine_with(dir: &DataDir, history_epochs: u64, routes: Vec<Addressee>) -> Engine {
+fn engine_with(
+    dir: &DataDir,
+    history_epochs: u64,
+    routes: Vec<Addressee>,
+    unrecorded: Option<mpsc::Sender<Vec<Finding>>>,
+) -> Engine {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
     let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
     let state = file.first_state().unwrap().unwrap();
@@ -25,6 +32,7 @@ fn engine_with(dir: &DataDir, history_epochs: u64, routes: Vec<Addressee>) -> En
         detect: DetectConfig::default(),
         watch: WatchParts::default(),
         routes,
+        unrecorded,
         metrics: Metrics::new(),
         clock: || UnixNs(0),
     };
@@ -55,7 +63,7 @@ fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
         labels,
     };
     let routes = vec![route("ops", vec![]), route("acme", vec!["operator=nobody".to_owned()])];
-    let mut engine = engine_with(&dir, 4_096, routes.clone());
+    let mut engine = engine_with(&dir, 4_096, routes.clone(), None);
     let network = engine.chain().network().clone();
     let at = |slot| UnixNs(network.slot_start_ns(Slot::new(slot)));
     assert!(engine.last_reception().is_none() && engine.earlier_silence().is_none());
@@ -63,7 +71,7 @@ fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     let pending = |engine: &Engine| engine.store().outbox_counts().pending;
     assert_eq!(pending(&engine), 2);
     drop(engine);
-    let mut engine = engine_with(&dir, 4_096, routes);
+    let mut engine = engine_with(&dir, 4_096, routes, None);
     assert_eq!(pending(&engine), 2, "the restart tells nobody anything");
     let open = engine.earlier_silence().expect("it goes on").clone();
     assert_eq!((open.state, open.first_slot), (evidence::IncidentState::Open, Slot::new(10)));
@@ -103,4 +111,71 @@ fn only_proven_messages_of_the_present_are_the_network() {
         assert_eq!(engine.last_reception(), counts.then_some(now), "{what}");
         assert_eq!(engine.metrics.last_message.get(), if counts { (now.0 / 1_000_000_000) as i64 } else { 0 }, "{what}");
     }
+}
+
+/// The small capture, slot by slot, as its messages came.
+fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
+    let (file, intake) = (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), Intake::new(network.clone()));
+    let mut slots: Vec<(Vec<RawMessage>, UnixNs)> = Vec::new();
+    for entry in file.entries().unwrap() {
+        let Entry::Gossip(entry) = entry.unwrap().entry else { continue };
+        let Ok(message) = intake.gossip(&entry) else { continue };
+        let at = message.received_at;
+        match slots.last_mut().filter(|(_, now)| network.slot_at(now.0) >= network.slot_at(at.0)) {
+            Some((batch, now)) => {
+                *now = at.max(*now);
+                batch.push(message);
+            }
+            None => slots.push((vec![message], at)),
+        }
+    }
+    slots
+}
+
+fn ids<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> BTreeSet<Root> {
+    findings.into_iter().filter(|finding| finding.offence().is_some()).map(|finding| finding.id).collect()
+}
+
+/// The disk refuses from the first slot on: every offence is proven all the same and handed to who acts on it, nothing is stored, and
+/// the error is told. Once the disk takes writes again, what is owed is written with the next batch.
+#[test]
+fn what_is_proven_while_the_disk_refuses_is_handed_over_and_written_when_it_takes_it_again() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(&path.path().join("good")).unwrap();
+    let mut good = engine(&dir, 4_096);
+    let network = good.chain().network().clone();
+    let slots = slots(&network);
+    for (batch, now) in slots.clone() {
+        good.process(batch, now).unwrap();
+    }
+    let all: Vec<Finding> = good.store().all_findings().map(|row| row.unwrap().1).collect();
+    let wanted = ids(&all);
+    assert!(wanted.len() >= 20, "{}", wanted.len());
+
+    let dir = DataDir::open(&path.path().join("full")).unwrap();
+    let (hand_over, mut unrecorded) = mpsc::channel(1_024);
+    let mut engine = engine_with(&dir, 4_096, Vec::new(), Some(hand_over));
+    engine.store().refuse_writes(true);
+    let mut n_told = 0;
+    for (batch, now) in slots {
+        match engine.process(batch, now) {
+            Ok(_) => {}
+            Err(error) => {
+                assert!(error.is_refused_write(), "{error}");
+                n_told += 1;
+            }
+        }
+    }
+    assert!(n_told > 0);
+    let mut handed_over = Vec::new();
+    while let Ok(findings) = unrecorded.try_recv() {
+        handed_over.extend(findings);
+    }
+    assert_eq!(ids(&handed_over), wanted);
+    assert_eq!(engine.store().count(), 0);
+    engine.store().refuse_writes(false);
+    let later = UnixNs(engine.latest_now.0 + 1);
+    engine.process(Vec::new(), later).unwrap();
+    let stored: Vec<Finding> = engine.store().all_findings().map(|row| row.unwrap().1).collect();
+    assert_eq!(ids(&stored), wanted);
 }

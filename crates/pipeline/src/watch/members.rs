@@ -4,12 +4,12 @@
 //! deposit of 1 ETH with another's credentials makes a validator that counts as one of theirs, and whoever holds the key of any
 //! validator, an exited one too, can sign a block that names another's fee recipient. It costs such a stranger nothing to
 //! contradict himself afterwards. He gets a label and an alert for it; that he stops somebody's validators must be wanted
-//! ([`MembersConfig::All`]), and then his offence must at least be one that a block can punish.
+//! ([`MembersConfig::All`]), and then his offence must be one that a block can punish.
 
 use crate::config::MembersConfig;
 use consensus::PubkeyBytes;
 use detect::watch::{Entry, Selector, WatchList};
-use evidence::{Finding, Punishable, Subject};
+use evidence::{Finding, Subject};
 use std::collections::{BTreeSet, HashSet};
 
 /// Whether a group has entries, and none of them names a key.
@@ -69,19 +69,10 @@ pub(super) struct Circle {
 }
 
 impl Circle {
-    /// Whether a finding is about a validator whose doings count here.
-    pub fn counts(&self, finding: &Finding) -> bool {
-        let Some(subject) = &finding.validator else { return false };
-        // The label as well: of keys beyond the limit of what can be watched nothing is said.
-        if !subject.labels.iter().any(|label| self.labels.contains(label)) {
-            return false;
-        }
-        let is_free = finding.offence().is_some() && finding.punishable != Some(Punishable::Yes);
-        match self.members {
-            _ if self.named.has(subject) => true,
-            MembersConfig::Named => false,
-            MembersConfig::All => !is_free,
-        }
+    /// Whether a finding is about a validator with one of the circle's labels. The label matters as well as the name: of keys beyond the
+    /// limit of what can be watched nothing is said.
+    pub fn concerns(&self, finding: &Finding) -> bool {
+        finding.validator.as_ref().is_some_and(|subject| subject.labels.iter().any(|label| self.labels.contains(label)))
     }
 }
 

@@ -5,16 +5,20 @@
 mod files;
 mod members;
 pub mod page;
+mod rearm;
 pub mod reload;
 pub mod roster;
+mod rules;
+mod standing;
 pub mod switches;
 
 use crate::config::{Config, GroupConfig, Problem, WatchConfig};
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, DataDirError};
 use crate::error::PipelineError;
 use detect::watch::{Duty, Label, ListError, Selector, WatchList};
 use evidence::Store;
 pub(crate) use members::names_nobody;
+pub use standing::members_standing;
 use std::collections::BTreeMap;
 use switches::Ledger;
 
@@ -49,25 +53,42 @@ pub fn load(config: &WatchConfig) -> Loaded {
 
 /// Orders a group's kill switch as a test; the answer says what happened.
 pub fn test_switch(config: &Config, group: &str) -> Result<String, PipelineError> {
-    let in_force = reload::read(&config.watch, None).map_err(PipelineError::Usage)?;
-    switches::test(&in_force, group)
+    let in_force = reload::read_lists(&config.watch).map_err(PipelineError::Usage)?;
+    let network = crate::run::runtime()?.block_on(crate::alerts::name_before_start(config));
+    switches::test(&in_force, &network, group)
 }
 
-/// Lets a group's kill switch fire again.
+/// Lets a group's kill switch fire again, also beside the watcher that holds the data directory.
 pub fn rearm_switch(config: &Config, group: &str) -> Result<String, PipelineError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
     if !known {
         return Err(PipelineError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
     }
-    let dir = DataDir::open(&config.data_dir)?;
+    let told = |had: bool| match had {
+        true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
+        false => format!("kill switch of {group} had not fired and is ready"),
+    };
+    let dir = match DataDir::open(&config.data_dir) {
+        Ok(dir) => dir,
+        Err(DataDirError::InUse(path)) => {
+            let read = || Ledger::read(&Store::open_read_only(&path.join("evidence"))?);
+            let had = read()?.fired.contains_key(group);
+            if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
+                return Err(PipelineError::Failed(format!(
+                    "the watcher that runs on {} did not make the kill switch of {group} ready: its log says why. If it is of an \
+                     earlier version, stop it first",
+                    path.display()
+                )));
+            }
+            return Ok(told(had));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let Some(network) = dir.network()? else {
         return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    Ok(match Ledger::rearm(&store, group)? {
-        true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
-        false => format!("kill switch of {group} had not fired and is ready"),
-    })
+    Ok(told(Ledger::rearm(&store, group)?))
 }
 
 /// Entries on their way into a list.

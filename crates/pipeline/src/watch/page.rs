@@ -1,8 +1,8 @@
 //! What the API shows of watched keys.
 
 use super::reload::InForce;
-use super::switches::{Fired, Ledger};
-use api::{KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
+use super::switches::{Fired, Ledger, NotFired};
+use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
 use consensus::ValidatorIndex;
 use detect::watch::{Desk, KeyStatus, Labels};
 use std::sync::Arc;
@@ -33,7 +33,8 @@ impl WatchSource for KeyPage {
                 missing: members.iter().filter(|key| key.missed_in_a_row > 0).count() as u64,
                 missed_in_a_row: members.iter().map(|key| u64::from(key.missed_in_a_row)).max().unwrap_or(0),
                 effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
-                kill_switch: with_switch(&group.name).then(|| switch(ledger.fired.get(&*group.name))),
+                kill_switch: with_switch(&group.name)
+                    .then(|| switch(ledger.fired.get(&*group.name), ledger.held_back.get(&*group.name))),
             }
         });
         groups.collect()
@@ -90,7 +91,7 @@ fn shown(labels: &Labels, key: &KeyStatus) -> WatchedKey {
     }
 }
 
-fn switch(fired: Option<&Fired>) -> KillSwitchView {
+fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView {
     let state = match fired.map(|fired| fired.result.as_ref().map(|result| result.done)) {
         None => "ready",
         Some(None) => "ordered",
@@ -106,5 +107,12 @@ fn switch(fired: Option<&Fired>) -> KillSwitchView {
         attempts: fired.map_or(0, |fired| fired.attempts),
         took_ms: result.map(|result| result.took_ms),
         answer: result.map(|result| result.in_our_words().to_owned()),
+        held_back: held_back.map(|held| HeldBackView {
+            finding: held.finding,
+            kind: held.kind.clone(),
+            at: held.at,
+            reason: held.reason.clone(),
+            times: held.times,
+        }),
     }
 }

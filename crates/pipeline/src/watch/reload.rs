@@ -1,9 +1,11 @@
-//! Follows changes of the lists while the watcher runs: on SIGHUP, and by looking at the files now and then.
+//! Follows changes of the lists, and of the alert routes, while the watcher runs: on SIGHUP, and by looking at the files now and then.
 //!
 //! Lists that cannot be used change nothing: the log says what is wrong with them, and the old ones stay.
 
-use crate::config::{Config, WatchConfig};
+use crate::alerts;
+use crate::config::{AlertsConfig, Config, WatchConfig};
 use crate::engine::WatchParts;
+use alert::Routes;
 use detect::watch::{Desk, Label, WatchList};
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 pub struct InForce {
     pub config: WatchConfig,
     pub list: Arc<WatchList>,
+    alerts: AlertsConfig,
+    /// Who is told of findings. The very same as long as nothing about them changes.
+    pub routes: Routes,
     /// Labels that groups give and no list of other people's keys does.
     private: Arc<HashSet<String>>,
     /// What its files were like before they were read: whoever changes one meanwhile changes it against that.
@@ -34,7 +39,14 @@ impl InForce {
         let public: HashSet<&Label> = sets(false).into_iter().flatten().collect();
         let own = sets(true).into_iter().flatten().filter(|label| !public.contains(label));
         let private = Arc::new(own.map(ToString::to_string).collect());
-        Self { config, list: Arc::new(list), private, seen: Stamps::new() }
+        Self {
+            config,
+            list: Arc::new(list),
+            alerts: AlertsConfig::default(),
+            routes: Routes::default(),
+            private,
+            seen: Stamps::default(),
+        }
     }
 
     /// Whether a label says whose key somebody's is, and no public list says so. Names of groups always do.
@@ -70,12 +82,12 @@ pub async fn follow(
             () = hung_up(&mut hangups) => true,
             () = pause(now.config.reload) => false,
         };
-        let seen = stamps_of(source.clone(), now.config.clone()).await;
+        let seen = stamps_of(source.clone(), now.clone()).await;
         if !asked && wrong.is_none() && seen == now.seen {
             continue;
         }
-        let (from, config) = (source.clone(), now.config.clone());
-        let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), config)).await;
+        let (from, old) = (source.clone(), now.clone());
+        let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), &old)).await;
         match read {
             Ok(Ok(next)) => {
                 let (groups, entries) = (next.list.groups().count(), next.list.entries().len());
@@ -112,31 +124,46 @@ async fn pause(length: Duration) {
     tokio::time::sleep(length).await;
 }
 
-/// Reads the configuration's `[watch]` and the lists it names.
-fn reread(source: Option<&Path>, config: WatchConfig) -> Result<InForce, String> {
+/// Reads the configuration's `[watch]` and `[[alerts.routes]]`, the lists and the secrets that they name.
+fn reread(source: Option<&Path>, old: &InForce) -> Result<InForce, String> {
     let own = stamp_all(source);
-    let config = match source {
-        Some(path) => Config::load(path).map_err(|error| error.to_string())?.watch,
-        None => config,
+    let (watch, alerts) = match source {
+        Some(path) => Config::load(path).map(|config| (config.watch, config.alerts)).map_err(|error| error.to_string())?,
+        None => (old.config.clone(), old.alerts.clone()),
     };
-    read_lists(config, own)
+    read_named(watch, alerts, own, Some(old))
 }
 
-/// Reads the lists that a configuration, which was read from `source` just now, names.
-pub fn read(config: &WatchConfig, source: Option<&Path>) -> Result<InForce, String> {
-    read_lists(config.clone(), stamp_all(source))
+/// Reads what a configuration, which was read from its file just now, names.
+pub fn read(config: &Config) -> Result<InForce, String> {
+    read_named(config.watch.clone(), config.alerts.clone(), stamp_all(config.source.as_deref()), None)
+}
+
+/// Lists alone, without anybody to be told.
+pub fn read_lists(config: &WatchConfig) -> Result<InForce, String> {
+    read_named(config.clone(), AlertsConfig::default(), Vec::new(), None)
 }
 
 /// `own`: of the configuration's file, before it was read.
-fn read_lists(config: WatchConfig, own: Stamps) -> Result<InForce, String> {
-    let seen = [own, stamp_all(named(&config))].concat();
+fn read_named(
+    config: WatchConfig,
+    alerts: AlertsConfig,
+    own: Vec<Option<Stamp>>,
+    old: Option<&InForce>,
+) -> Result<InForce, String> {
+    let seen = Stamps { own, lists: stamp_all(named(&config)), secrets: stamp_all(secrets(&alerts)) };
     let loaded = super::load(&config);
-    match loaded.problems.as_slice() {
-        [] => Ok(InForce { seen, ..InForce::new(config, loaded.list) }),
-        problems => {
-            Err(problems.iter().map(|problem| format!("{}: {}", problem.path, problem.text)).collect::<Vec<_>>().join("\n"))
-        }
+    if !loaded.problems.is_empty() {
+        let problems = loaded.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.text));
+        return Err(problems.collect::<Vec<_>>().join("\n"));
     }
+    // Routes made anew begin their connections anew: not because of a list.
+    let kept = old.filter(|old| old.alerts == alerts && old.seen.secrets == seen.secrets);
+    let routes = match kept {
+        Some(old) => old.routes.clone(),
+        None => alerts::routes(&alerts).map_err(|error| error.to_string())?,
+    };
+    Ok(InForce { alerts, routes, seen, ..InForce::new(config, loaded.list) })
 }
 
 /// What tells a file from what it was. The time is that of its last change of any kind, permissions included.
@@ -147,12 +174,30 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// By file, in the order of [`named`]; a file that is gone has none.
-type Stamps = Vec<Option<Stamp>>;
+/// By file, in the order in which they are named; a file that is gone has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stamps {
+    /// Of the configuration's file.
+    own: Vec<Option<Stamp>>,
+    lists: Vec<Option<Stamp>>,
+    /// Of alert routes.
+    secrets: Vec<Option<Stamp>>,
+}
 
-async fn stamps_of(source: Option<PathBuf>, config: WatchConfig) -> Stamps {
-    let look = move || [stamp_all(source.as_deref()), stamp_all(named(&config))].concat();
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+impl Stamps {
+    fn of(source: Option<&Path>, in_force: &InForce) -> Self {
+        let (lists, secrets) = (stamp_all(named(&in_force.config)), stamp_all(secrets(&in_force.alerts)));
+        Self { own: stamp_all(source), lists, secrets }
+    }
+}
+
+async fn stamps_of(source: Option<PathBuf>, in_force: InForce) -> Stamps {
+    tokio::task::spawn_blocking(move || Stamps::of(source.as_deref(), &in_force)).await.unwrap_or_default()
+}
+
+/// The files that sign the deliveries.
+fn secrets(alerts: &AlertsConfig) -> impl Iterator<Item = &Path> {
+    alerts.routes.iter().filter_map(|route| route.secret_file.as_deref())
 }
 
 /// The files whose contents or permissions matter to `[watch]`: lists, and what kill switches run or sign with.
@@ -163,7 +208,7 @@ fn named(config: &WatchConfig) -> impl Iterator<Item = &Path> {
     config.files.iter().chain(&config.entities).map(PathBuf::as_path).chain(secrets).chain(programs)
 }
 
-fn stamp_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Stamps {
+fn stamp_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {
     let stamp = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some(Stamp { inode: file.ino(), length: file.len(), changed: (file.ctime(), file.ctime_nsec()) })
@@ -204,8 +249,7 @@ mod tests {
         }
 
         fn read(&self) -> InForce {
-            let config = Config::load(&self.source).unwrap();
-            read(&config.watch, config.source.as_deref()).unwrap()
+            read(&Config::load(&self.source).unwrap()).unwrap()
         }
 
         /// Follows from what was read; gives what is in force once it is as wanted.
@@ -241,7 +285,7 @@ mod tests {
         let read = stage.read();
         stage
             .configure(&format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\nkill_switch = {{ command = [{stop:?}] }}\n"));
-        reread(Some(&stage.source), read.config.clone()).expect_err("it is not executable yet");
+        reread(Some(&stage.source), &read).expect_err("it is not executable yet");
         let mend = async {
             // After the follower had the chance to see what is wrong.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -261,10 +305,37 @@ mod tests {
              [[watch.groups]]\nname = \"b\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {secret:?} }}\n"
         ));
         let read = stage.read();
-        let now = || [stamp_all([stage.source.as_path()]), stamp_all(named(&read.config))].concat();
+        let now = || Stamps::of(Some(&stage.source), &read);
         assert_eq!(now(), read.seen);
         stage.file("secret", "hunter22");
         assert_ne!(now(), read.seen);
+    }
+
+    /// Routes are taken over like lists; those that did not change stay the very same, with their connections.
+    #[tokio::test]
+    async fn changed_routes_and_secrets_are_taken_over_and_a_changed_list_leaves_routes_alone() {
+        let stage = Stage::new("files = [\"keys.csv\"]\n");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        stage.file("ops.secret", "hunter2");
+        let read = stage.read();
+        assert!(read.routes.is_empty());
+        let route = |name: &str| {
+            format!("[[alerts.routes]]\nname = {name:?}\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"ops.secret\"\n")
+        };
+        stage.configure(&format!("files = [\"keys.csv\"]\n{}", route("ops")));
+        let with_route = stage.follow_until(read, |now| now.routes.get("ops").is_ok()).await;
+        stage.file("keys.csv", "group,key\nacme,1\nacme,2\n");
+        let with_list = stage.follow_until((*with_route).clone(), |now| n_entries(now) == 2).await;
+        assert!(with_list.routes.are(&with_route.routes));
+        stage.file("ops.secret", "hunter22");
+        let changed = stage.follow_until((*with_list).clone(), |now| !now.routes.are(&with_list.routes)).await;
+        assert!(changed.routes.get("ops").is_ok());
+        stage.configure(&format!("files = [\"keys.csv\"]\n{}", route("pager")));
+        let renamed = stage.follow_until((*changed).clone(), |now| now.routes.get("pager").is_ok()).await;
+        assert!(renamed.routes.get("ops").is_err());
+        // A secret that is empty changes nothing.
+        stage.file("ops.secret", "");
+        assert!(reread(Some(&stage.source), &renamed).unwrap_err().contains("is empty"));
     }
 
     #[test]

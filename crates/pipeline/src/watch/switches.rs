@@ -3,7 +3,7 @@
 //! All that is remembered is one checkpoint, written in one piece ([`Ledger`]): how far the findings have been looked at, and
 //! for each group that fired, because of which finding and how it ended. The order of writes makes "once" hold over a crash:
 //!
-//! 1. the finding is on disk (the store told us of it);
+//! 1. the finding is on disk (the store told us of it), or the store refused to write it and the engine handed it over;
 //! 2. "ordered" is written;
 //! 3. the program runs or the address is called;
 //! 4. the result is written.
@@ -14,21 +14,24 @@
 //!
 //! A group that fired stays so until `slashwatch killswitch rearm`.
 
-use crate::config::{KillSwitchConfig, TriggerConfig};
+use crate::config::KillSwitchConfig;
 use crate::error::PipelineError;
 use crate::replay::error_chain;
 use crate::watch::members::{Circle, Named};
+use crate::watch::rearm;
 use crate::watch::reload::InForce;
-use alert::SecretSource;
+use crate::watch::rules::{Armed, HeldBack, Verdict};
 use alert::killswitch::{ActionConfig, KillSwitch, Report};
-use consensus::Root;
-use detect::watch::Label;
+use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
+use consensus::{Network, Root};
+use detect::watch::{Desk, Label};
 use evidence::{Finding, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +39,6 @@ use tokio_util::sync::CancellationToken;
 mod tests;
 
 const LEDGER: &str = "killswitches";
-/// What was heard longer ago when it was recorded comes from a replayed capture, not from machines that are running.
-const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Findings looked at in one go.
 const PAGE: usize = 1024;
 /// After a read or write that failed, it is tried again so much later, though nothing new is found.
@@ -53,6 +54,29 @@ pub struct Ledger {
     /// Findings up to this number do not fire the switch of a group that was made ready again.
     #[serde(default)]
     pub armed_again: BTreeMap<String, u64>,
+    /// By group: what concerned it last without firing it.
+    #[serde(default)]
+    pub held_back: BTreeMap<String, NotFired>,
+}
+
+/// A finding that concerned a switch and did not fire it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotFired {
+    /// The last one.
+    pub finding: Root,
+    pub kind: String,
+    pub at: Time,
+    pub reason: String,
+    /// So many in all.
+    pub times: u64,
+}
+
+impl NotFired {
+    /// For the operator, on the status page.
+    pub fn notice(&self, group: &str) -> String {
+        let Self { finding, kind, at, reason, times } = self;
+        format!("the kill switch of group {group} did not fire for {kind} {finding} at {at} ({times} such in all): {reason}")
+    }
 }
 
 /// A switch that was ordered.
@@ -112,41 +136,54 @@ impl Ledger {
     /// Makes a group's switch ready again. `false` if it had not fired.
     pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
         let mut ledger = Self::read(store)?;
-        let had = ledger.fired.remove(group).is_some();
-        // What was found up to now was the reason of the last time; for other groups it may still have to be looked at.
-        ledger.armed_again.insert(group.to_owned(), store.last_seq());
+        let had = ledger.make_ready(group, store.last_seq());
         ledger.write(store)?;
         Ok(had)
     }
+
+    /// Findings up to `last_seq` were the reason of the last time; for other groups they may still have to be looked at.
+    fn make_ready(&mut self, group: &str, last_seq: u64) -> bool {
+        self.armed_again.insert(group.to_owned(), last_seq);
+        self.fired.remove(group).is_some()
+    }
 }
 
-/// A switch with what fires it.
+/// What a switch must know to judge a finding.
 #[derive(Clone)]
-struct Armed {
-    switch: Arc<KillSwitch>,
-    on: Vec<TriggerConfig>,
-    /// The group's members: `group=NAME`.
-    own: Circle,
-    /// Whoever shares one of the group's labels whose holders' offences concern it.
-    kin: Circle,
+pub struct Surroundings {
+    pub network: Arc<Network>,
+    /// Who is who, as the engine has it.
+    pub desk: Desk,
+    /// The data directory: requests to make a switch ready lie there.
+    pub dir: PathBuf,
+    pub now: fn() -> Time,
+}
+
+impl Surroundings {
+    fn verdict(&self, armed: &Armed, finding: &Finding, now: Time) -> Option<Verdict> {
+        let labels = self.desk.labels();
+        armed.verdict(finding, now, &self.network, &|index| labels.pubkey(index))
+    }
 }
 
 /// Follows findings and orders.
 pub struct Switches {
     store: Store,
-    armed: BTreeMap<String, Armed>,
+    surroundings: Surroundings,
+    armed: Arc<BTreeMap<String, Armed>>,
     ledger: Ledger,
     /// The ledger on disk is behind the one in memory.
     is_unwritten: bool,
-    now: fn() -> Time,
     shown: watch::Sender<Arc<Ledger>>,
+    in_use: watch::Sender<Arc<BTreeMap<String, Armed>>>,
 }
 
 impl Switches {
-    pub fn new(store: Store, now: fn() -> Time) -> Result<Self, StoreError> {
+    pub fn new(store: Store, surroundings: Surroundings) -> Result<Self, StoreError> {
         let ledger = Ledger::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
-        Ok(Self { store, armed: BTreeMap::new(), ledger, is_unwritten: false, now, shown })
+        let (in_use, _) = watch::channel(Arc::default());
+        Ok(Self { store, surroundings, armed: Arc::default(), ledger, is_unwritten: false, shown, in_use })
     }
 
     /// What fired, as it changes.
@@ -154,9 +191,39 @@ impl Switches {
         self.shown.subscribe()
     }
 
+    /// What the switches make of a finding, for its delivery. The same rules over the same facts: whoever is told that a switch fires
+    /// need not ask which of the two looked first.
+    pub fn notes(&self) -> SwitchNotes {
+        let (in_use, shown) = (self.in_use.subscribe(), self.shown.subscribe());
+        let (surroundings, store) = (self.surroundings.clone(), self.store.clone());
+        Arc::new(move |finding: &Finding, now: Time| {
+            let (armed, ledger) = (in_use.borrow().clone(), shown.borrow().clone());
+            let number = store.finding(finding.id).ok().flatten().map(|(seq, _)| seq);
+            let note = |group: &String, armed: &Armed| -> Option<SwitchNote> {
+                let fired = ledger.fired.get(group);
+                if fired.is_some_and(|fired| fired.finding == finding.id) {
+                    return Some(SwitchNote { group: group.clone(), fires: true, reason: None });
+                }
+                let reason = match (surroundings.verdict(armed, finding, now)?, fired) {
+                    (Verdict::HeldBack(why), _) => Some(why.to_string()),
+                    (Verdict::Fires, Some(fired)) => Some(format!("it has fired because of {} {}", fired.kind, fired.finding)),
+                    (Verdict::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
+                        Some("it was made ready again after this was found".to_owned())
+                    }
+                    (Verdict::Fires, None) => None,
+                };
+                Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason })
+            };
+            armed.iter().filter_map(|(group, armed)| note(group, armed)).collect()
+        })
+    }
+
     /// Takes what is configured; a switch that cannot be made ready is a problem of the configuration.
     pub fn arm(&mut self, in_force: &InForce) -> Result<(), PipelineError> {
-        self.armed = armed(in_force)?;
+        let network = &self.surroundings.network;
+        let name = crate::alerts::name_of(network);
+        self.armed = Arc::new(armed(in_force, &name)?);
+        self.in_use.send_replace(self.armed.clone());
         match (self.armed.is_empty(), self.ledger.seen) {
             (true, Some(_)) => self.ledger.seen = None,
             (false, None) => self.ledger.seen = Some(self.store.last_seq()),
@@ -165,11 +232,18 @@ impl Switches {
         Ok(self.write()?)
     }
 
-    /// Runs until cancelled; then what was found up to this moment is still looked at, and orders under way are finished.
-    pub async fn run(mut self, mut changed: watch::Receiver<Arc<InForce>>, cancel: CancellationToken) {
+    /// Runs until cancelled; then what was found up to this moment is still looked at, and orders under way are finished. `unrecorded`:
+    /// findings that were proven and could not be written.
+    pub async fn run(
+        mut self,
+        mut changed: watch::Receiver<Arc<InForce>>,
+        mut unrecorded: mpsc::Receiver<Vec<Finding>>,
+        cancel: CancellationToken,
+    ) {
         let bell = Arc::new(Notify::new());
         let ring = bell.clone();
         let _subscription = self.store.subscribe(move |_| ring.notify_one());
+        let mut requests = tokio::time::interval(rearm::LOOK);
         let mut orders: JoinSet<(String, Report)> = JoinSet::new();
         self.repeat_unfinished(&mut orders);
         loop {
@@ -179,6 +253,9 @@ impl Switches {
             if let Err(error) = &looked {
                 tracing::error!(%error, "kill switches cannot read the findings or write down what they ordered");
             }
+            while let Ok(findings) = unrecorded.try_recv() {
+                self.look_at_unrecorded(&findings, &mut orders);
+            }
             if is_last {
                 break;
             }
@@ -186,7 +263,9 @@ impl Switches {
                 () = cancel.cancelled() => {}
                 () = bell.notified() => {}
                 () = tokio::time::sleep(TRY_AGAIN), if looked.is_err() => {}
+                Some(findings) = unrecorded.recv() => self.look_at_unrecorded(&findings, &mut orders),
                 Some(ended) = orders.join_next() => self.ended(ended),
+                _ = requests.tick() => self.make_ready_on_request(),
                 Ok(()) = changed.changed() => {
                     let in_force = changed.borrow_and_update().clone();
                     if let Err(error) = self.arm(&in_force) {
@@ -210,31 +289,85 @@ impl Switches {
             let Some((last, _)) = page.last() else { return Ok(()) };
             let mut to_order = Vec::new();
             for (seq, finding) in &page {
-                for (group, armed) in &self.armed {
-                    let is_settled = self.ledger.fired.contains_key(group) || self.ledger.armed_again.get(group) >= Some(seq);
-                    if is_settled || !armed.is_fired_by(finding) {
-                        continue;
-                    }
-                    let fired = Fired {
-                        finding: finding.id,
-                        kind: finding.kind.clone(),
-                        ordered_at: (self.now)(),
-                        attempts: 1,
-                        result: None,
-                    };
+                to_order.extend(self.fired_by(finding, Some(*seq)));
+            }
+            self.ledger.seen = Some(*last);
+            let written = self.write();
+            self.order_all(to_order, orders);
+            written?;
+        }
+        Ok(())
+    }
+
+    /// What could not be recorded is proven all the same, and keys that go on signing cost more than an order that nobody can look up.
+    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, Report)>) {
+        let mut to_order = Vec::new();
+        for finding in findings {
+            to_order.extend(self.fired_by(finding, None));
+        }
+        if to_order.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "kill switches cannot write down what they order; it is ordered all the same");
+        }
+        self.order_all(to_order, orders);
+    }
+
+    /// Switches that a finding fires now, which count as fired from here on. `seq`: its number, if it is recorded.
+    fn fired_by(&mut self, finding: &Finding, seq: Option<u64>) -> Vec<(Arc<KillSwitch>, Finding)> {
+        let armed = self.armed.clone();
+        let now = (self.surroundings.now)();
+        let mut to_order = Vec::new();
+        for (group, armed) in armed.iter() {
+            let was_before = seq.is_some() && self.ledger.armed_again.get(group) >= seq.as_ref();
+            if was_before || self.ledger.fired.contains_key(group) {
+                continue;
+            }
+            match self.surroundings.verdict(armed, finding, now) {
+                None => {}
+                Some(Verdict::HeldBack(why)) => self.hold_back(group, finding, &why, now),
+                Some(Verdict::Fires) => {
+                    let kind = finding.kind.clone();
+                    let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
                     self.ledger.fired.insert(group.clone(), fired);
                     to_order.push((armed.switch.clone(), finding.clone()));
                 }
             }
-            self.ledger.seen = Some(*last);
-            let written = self.write();
-            for (switch, finding) in to_order {
-                tracing::warn!(group = switch.group(), kind = finding.kind, finding = %finding.id, place = switch.place(), "kill switch fires");
-                self.order(switch, finding, 1, orders);
-            }
-            written?;
         }
-        Ok(())
+        to_order
+    }
+
+    fn hold_back(&mut self, group: &str, finding: &Finding, why: &HeldBack, now: Time) {
+        let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
+        // Whoever can send one such message can send thousands.
+        if times.is_power_of_two() {
+            tracing::warn!(group, kind = finding.kind, finding = %finding.id, reason = %why, times, "kill switch does not fire");
+        }
+        let (finding, kind, reason) = (finding.id, finding.kind.clone(), why.to_string());
+        self.ledger.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
+    }
+
+    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, Report)>) {
+        for (switch, finding) in to_order {
+            tracing::warn!(group = switch.group(), kind = finding.kind, finding = %finding.id, place = switch.place(), "kill switch fires");
+            self.order(switch, finding, 1, orders);
+        }
+    }
+
+    /// What `slashwatch killswitch rearm` asks for beside us. Until it is on disk the request stays, and is tried again.
+    fn make_ready_on_request(&mut self) {
+        for request in rearm::requests(&self.surroundings.dir) {
+            self.ledger.make_ready(&request.group, self.store.last_seq());
+            if let Err(error) = self.write() {
+                tracing::error!(%error, group = request.group, "a kill switch cannot be made ready: the ledger cannot be written");
+                continue;
+            }
+            tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
+            if let Err(error) = request.answer() {
+                tracing::error!(%error, "the request cannot be removed from the data directory; remove it by hand");
+            }
+        }
     }
 
     /// The ledger as it is now, to disk and to those who show it.
@@ -246,7 +379,7 @@ impl Switches {
     }
 
     fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, Report)>) {
-        let now = (self.now)();
+        let now = (self.surroundings.now)();
         orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, attempt, now).await) });
     }
 
@@ -308,29 +441,15 @@ impl Switches {
     }
 }
 
-impl Armed {
-    fn is_fired_by(&self, finding: &Finding) -> bool {
-        let heard = finding.second_seen.unwrap_or(finding.first_seen);
-        if finding.recorded_at.since(heard) > MAX_AGE {
-            return false;
-        }
-        let is_offence = finding.offence().is_some();
-        self.on.iter().any(|trigger| match trigger {
-            TriggerConfig::Offence => is_offence && self.own.counts(finding),
-            TriggerConfig::KinOffence => is_offence && self.kin.counts(finding),
-            TriggerConfig::DormantKeySigned => finding.kind == "dormant_key_signed" && self.own.counts(finding),
-        })
-    }
-}
-
-fn armed(in_force: &InForce) -> Result<BTreeMap<String, Armed>, PipelineError> {
+fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, Armed>, PipelineError> {
     let mut switches = BTreeMap::new();
     for group in &in_force.config.groups {
         let Some(config) = &group.kill_switch else { continue };
         let usage = |error: alert::AlertError| {
             PipelineError::Usage(format!("kill switch of group {:?}: {}", group.name, error_chain(&error)))
         };
-        let switch = Arc::new(ready(&group.name, config).map_err(usage)?);
+        let switch = ready(&group.name, config).map_err(usage)?;
+        let switch = Arc::new(switch.about(network.clone()));
         let entries = in_force.list.entries();
         let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
         let is_kin = |label: &&Label| in_force.config.kin_labels.contains(&label.key);
@@ -340,7 +459,8 @@ fn armed(in_force: &InForce) -> Result<BTreeMap<String, Armed>, PipelineError> {
         let own =
             Circle { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
         let kin = Circle { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
-        switches.insert(group.name.clone(), Armed { switch, on: config.on.clone(), own, kin });
+        switches
+            .insert(group.name.clone(), Armed { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin });
     }
     Ok(switches)
 }
@@ -356,8 +476,8 @@ fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::Al
 }
 
 /// Orders a group's switch as a test; what was answered.
-pub fn test(in_force: &InForce, group: &str) -> Result<String, PipelineError> {
-    let armed = armed(in_force)?;
+pub fn test(in_force: &InForce, network: &NetworkName, group: &str) -> Result<String, PipelineError> {
+    let armed = armed(in_force, network)?;
     let Some(armed) = armed.get(group) else {
         let known: Vec<&str> = armed.keys().map(String::as_str).collect();
         return Err(PipelineError::Usage(format!(

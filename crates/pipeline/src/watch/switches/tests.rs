@@ -1,14 +1,32 @@
 //! What fires a switch, and that nothing on the way loses it.
 
 use super::*;
-use crate::config::{GroupConfig, MembersConfig, WatchConfig};
-use consensus::{PubkeyBytes, ValidatorIndex};
+use crate::config::{GroupConfig, MembersConfig, TriggerConfig, WatchConfig};
+use consensus::{PubkeyBytes, Slot, Spec, ValidatorIndex};
 use detect::watch::{Duty, WatchList};
 use evidence::{Anomaly, Punishable, Subject};
 
+/// Slots of twelve seconds since the Unix epoch.
+fn network() -> Arc<Network> {
+    let spec = Spec::builtin("mainnet").unwrap();
+    Arc::new(Network { spec, genesis_time: 0, genesis_validators_root: Root::ZERO })
+}
+
+const NOW: Time = Time::from_unix_ns(1_700_000_000_000_000_000);
+
+fn slots_ago(slots: u64) -> Slot {
+    network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
+}
+
+fn surroundings(dir: &std::path::Path) -> Surroundings {
+    Surroundings { network: network(), desk: Desk::default(), dir: dir.to_owned(), now: || NOW }
+}
+
+/// Of the newest slot, heard now.
 fn finding(kind: &str, validator: u64, labels: &[&str], recorded_after: Duration) -> Finding {
-    let heard = Time::from_unix_ns(1_700_000_000_000_000_000);
+    let heard = NOW;
     Finding::anomaly(Anomaly {
+        slot: slots_ago(0),
         validator: Some(Subject {
             index: ValidatorIndex::new(validator),
             pubkey: PubkeyBytes::repeat_byte(1),
@@ -46,9 +64,13 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> InForce {
     InForce::new(config, list)
 }
 
-fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
+fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<Verdict> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    armed(&in_force).unwrap()["acme"].is_fired_by(finding)
+    armed(&in_force, &NetworkName::default()).unwrap()["acme"].verdict(finding, NOW, &network(), &|_| None)
+}
+
+fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
+    verdict(on, members, finding) == Some(Verdict::Fires)
 }
 
 const SOON: Duration = Duration::from_millis(5);
@@ -88,9 +110,130 @@ fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_w
     }
     let dormant = finding("dormant_key_signed", 7, &OWN, SOON);
     assert!(!fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &dormant));
-    // A key that is named fires whatever a block could do about it: somebody signs with it.
-    let own = Finding { punishable: Some(Punishable::Withdrawable), ..finding("double_vote", 5, &OWN, SOON) };
-    assert!(fires(TriggerConfig::Offence, MembersConfig::Named, &own));
+}
+
+/// An offence that was punished long ago, of a key in the group: its `AttesterSlashing` is public, and anybody can send it again.
+#[test]
+fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
+    for on in [TriggerConfig::Offence, TriggerConfig::KinOffence] {
+        let of = |punishable| Finding { punishable: Some(punishable), ..finding("double_vote", 5, &OWN, SOON) };
+        for punishable in [Punishable::Yes, Punishable::Unknown] {
+            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(Verdict::Fires), "{on:?} {punishable:?}");
+        }
+        for punishable in [Punishable::AlreadySlashed, Punishable::Withdrawable, Punishable::NotActive, Punishable::ForkExpired] {
+            let held = Some(Verdict::HeldBack(HeldBack::NotPunishable(punishable)));
+            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), held, "{on:?} {punishable:?}");
+        }
+    }
+    // Whether a key that should be silent can be punished says nothing about who holds it.
+    assert!(fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &finding("dormant_key_signed", 5, &OWN, SOON)));
+}
+
+#[test]
+fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_heard() {
+    let of = |slot| Finding { slot, ..finding("double_vote", 5, &OWN, SOON) };
+    let on = |finding: &Finding| verdict(TriggerConfig::Offence, MembersConfig::Named, finding);
+    assert_eq!(on(&of(slots_ago(225 * 32))), Some(Verdict::Fires));
+    assert_eq!(on(&of(slots_ago(225 * 32 + 1))), Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 226, most: 225 })));
+    // Of a machine whose clock is ahead.
+    assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(Verdict::Fires));
+    let in_force = in_force(|switch| switch.max_age_epochs = 2);
+    let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let held = armed.verdict(&of(slots_ago(65)), NOW, &network(), &|_| None);
+    assert_eq!(held, Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 3, most: 2 })));
+}
+
+#[test]
+fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
+    let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
+    let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let found = finding("double_vote", 5, &OWN, SOON);
+    let with = |key: u8| armed.verdict(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
+    assert_eq!(with(1), Some(Verdict::Fires));
+    let member = PubkeyBytes::repeat_byte(2);
+    assert_eq!(with(2), Some(Verdict::HeldBack(HeldBack::OtherKey { member })));
+}
+
+/// What does not fire is written down and shown, with its reason and how often, and told in the delivery.
+#[tokio::test]
+async fn what_is_held_back_is_shown_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    switches.arm(&in_force(|_| ())).unwrap();
+    let replayed = |nth: u8| Finding {
+        id: Root::repeat_byte(nth),
+        punishable: Some(Punishable::AlreadySlashed),
+        ..finding("double_vote", 5, &OWN, SOON)
+    };
+    store.record_anomalies((1..=3).map(replayed).collect(), &[]).unwrap();
+    let (notes, mut orders) = (switches.notes(), JoinSet::new());
+    switches.look(&mut orders).unwrap();
+    assert!(orders.is_empty(), "nobody's validators are stopped by an old message");
+    let held = switches.ledger().borrow().held_back["acme"].clone();
+    assert_eq!((held.finding, held.times), (Root::repeat_byte(3), 3));
+    assert!(held.reason.contains("the key is slashed already"), "{held:?}");
+    assert_eq!(Ledger::read(&store).unwrap(), **switches.ledger().borrow());
+    let note = notes(&replayed(1), NOW);
+    assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
+
+    let real = finding("double_vote", 5, &OWN, SOON);
+    assert_eq!(notes(&real, NOW), [SwitchNote { group: "acme".into(), fires: true, reason: None }]);
+    store.record_anomalies(vec![real.clone()], &[]).unwrap();
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1, "and it is as ready as before");
+    let again = Finding { id: Root::repeat_byte(9), ..real.clone() };
+    assert!(notes(&again, NOW)[0].reason.as_ref().unwrap().starts_with("it has fired because of double_vote 0x07"));
+    assert!(notes(&real, NOW)[0].fires);
+    let others = Finding { id: Root::repeat_byte(8), ..finding("double_vote", 70, &["group=blue"], SOON) };
+    assert!(notes(&others, NOW).is_empty(), "none of its business");
+}
+
+/// The store refuses: what was proven is handed over, and fires.
+#[tokio::test]
+async fn what_cannot_be_recorded_fires_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path(), Root::ZERO).unwrap());
+    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let in_force = in_force(|_| ());
+    // Armed as on a disk that still took it.
+    switches.ledger.seen = Some(0);
+    switches.arm(&in_force).unwrap();
+    let (_lists, changed) = watch::channel(Arc::new(in_force));
+    let (hand_over, unrecorded) = mpsc::channel(4);
+    let stranger = finding("double_vote", 70, &["group=blue"], SOON);
+    hand_over.try_send(vec![stranger, finding("double_vote", 5, &OWN, SOON)]).unwrap();
+    hand_over.try_send(vec![finding("surround_vote", 5, &OWN, SOON)]).unwrap();
+    let (ledger, stop) = (switches.ledger(), CancellationToken::new());
+    stop.cancel();
+    switches.run(changed, unrecorded, stop).await;
+    let fired = ledger.borrow().fired["acme"].clone();
+    assert_eq!((fired.kind.as_str(), fired.attempts), ("double_vote", 1));
+    assert!(fired.result.expect("waited for").done);
+}
+
+/// `slashwatch killswitch rearm` beside a running watcher: a file in the data directory, which the watcher answers by removing it.
+#[tokio::test]
+async fn a_request_makes_a_switch_ready_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
+    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    switches.arm(&in_force(|_| ())).unwrap();
+    store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
+    let mut orders = JoinSet::new();
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1);
+    std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
+    switches.make_ready_on_request();
+    assert!(!dir.path().join("rearm.acme").exists());
+    let on_disk = Ledger::read(&store).unwrap();
+    assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1, "what was found before fires nothing");
+    let next = Finding { id: Root::repeat_byte(9), ..finding("double_vote", 5, &OWN, SOON) };
+    store.record_anomalies(vec![next], &[]).unwrap();
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 2);
 }
 
 /// A store that was written and can no longer be: findings are there, the ledger cannot follow.
@@ -103,8 +246,7 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
         Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
         store.record_anomalies(vec![found.clone()], &[]).unwrap();
     }
-    let now = || Time::from_unix_ns(1_700_000_000_000_000_000);
-    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), now).unwrap();
+    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     assert!(switches.look(&mut orders).is_err());
@@ -116,7 +258,7 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
 
     // On a disk that takes it again nothing is lost: it looks from where the ledger stands.
     drop(switches);
-    let mut switches = Switches::new(Store::open(dir.path(), Root::ZERO).unwrap(), now).unwrap();
+    let mut switches = Switches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
@@ -132,7 +274,7 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
     store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
         Ledger::rearm(&store, group).unwrap();
-        let mut switches = Switches::new(store.clone(), || Time::from_unix_ns(1_700_000_000_000_000_000)).unwrap();
+        let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
         switches.arm(&in_force(|_| ())).unwrap();
         let mut orders = JoinSet::new();
         switches.look(&mut orders).unwrap();
@@ -150,7 +292,7 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
 async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), || Time::from_unix_ns(1_700_000_000_000_000_000)).unwrap();
+    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
@@ -158,6 +300,6 @@ async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
-    switches.run(changed, stop).await;
+    switches.run(changed, mpsc::channel(1).1, stop).await;
     assert!(ledger.borrow().fired["acme"].result.as_ref().expect("waited for").done);
 }
