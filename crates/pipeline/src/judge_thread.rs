@@ -41,8 +41,10 @@ pub enum Input {
     Peer(detect::PeerNews),
     /// Other groups and labels.
     Watch(Arc<WatchList>),
-    /// Time goes on.
-    Tick,
+    /// Time goes on. `late`: how long after its time the clock's task got its turn; whoever reads from connections waits as long.
+    Tick {
+        late: Duration,
+    },
 }
 
 /// What the thread tells others. Each receiver may be slow: nothing here waits for one.
@@ -64,9 +66,17 @@ pub fn run(
     effects: &Effects,
     limits: LaneLimits,
 ) -> Result<(Engine, Watchkeeper), EngineError> {
-    let lanes = Lanes::new(limits);
-    let mut judge =
-        Judge { engine, watch, silence, lanes, effects, ticked: false, noted: Slot::new(0), emptied_at: clock::now() };
+    let mut judge = Judge {
+        engine,
+        watch,
+        silence,
+        lanes: Lanes::new(limits),
+        effects,
+        ticked: false,
+        late: Duration::ZERO,
+        noted: Slot::new(0),
+        emptied_at: clock::now(),
+    };
     let mut open = true;
     while open || !judge.lanes.is_empty() {
         let now = clock::now();
@@ -78,6 +88,7 @@ pub fn run(
             Some(wait) if open && !wait.is_zero() => std::thread::sleep(wait.min(LOOK)),
             None | Some(_) => {}
         }
+        let looked_at = clock::now();
         for _ in 0..MAX_SORTED {
             if !judge.lanes.has_room() {
                 break;
@@ -85,7 +96,7 @@ pub fn run(
             match queue.try_recv() {
                 Ok(input) => judge.take_in(input),
                 Err(TryRecvError::Empty) => {
-                    judge.emptied_at = now;
+                    judge.emptied_at = looked_at;
                     break;
                 }
                 Err(TryRecvError::Disconnected) => {
@@ -106,6 +117,8 @@ struct Judge<'a> {
     lanes: Lanes,
     effects: &'a Effects,
     ticked: bool,
+    /// The longest that the clock's task waited for its turn since the last batch.
+    late: Duration,
     /// The slot in which it was last noted how far we are.
     noted: Slot,
     /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
@@ -129,7 +142,10 @@ impl Judge<'_> {
                 }
             }
             Input::Peer(news) => self.engine.note_peer(news),
-            Input::Tick => self.ticked = true,
+            Input::Tick { late } => {
+                self.ticked = true;
+                self.late = self.late.max(late);
+            }
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
@@ -150,6 +166,10 @@ impl Judge<'_> {
             return Ok(());
         }
         self.engine.set_pressed(self.lanes.is_pressed());
+        let oldest = batch.iter().map(|message| message.received_at).min();
+        let waits_since = oldest.map_or(self.emptied_at, |oldest| oldest.min(self.emptied_at));
+        let waited = Duration::from_nanos(now.0.saturating_sub(waits_since.0));
+        self.engine.note_delay(now, waited.max(std::mem::take(&mut self.late)));
         let processed = self.engine.process(batch, now)?;
         self.report(&processed.reports);
         self.listen_for_silence(now)?;
