@@ -380,6 +380,7 @@ impl Engine {
         let mut recorded = said;
         recorded.extend(self.judge_and_record(&verified, moment)?);
         self.index.commit()?;
+        self.count_refused(&verified);
         self.count(&verified.outcomes, &recorded);
         Ok(Processed { reports: verified.outcomes, recorded })
     }
@@ -552,6 +553,15 @@ impl Engine {
             self.index.fold_next(epoch.saturating_sub(self.fold_after_epochs))?;
         }
         Ok(())
+    }
+
+    fn count_refused(&self, verified: &Verified) {
+        let of_messages = verified.outcomes.iter().map(|(.., outcome)| outcome);
+        for outcome in of_messages.chain(verified.inner.iter().map(|(_, outcome)| outcome)) {
+            if let Outcome::Refused(reason) = outcome {
+                self.metrics.refused.with_label_values(&[reason]).inc();
+            }
+        }
     }
 
     fn count(&mut self, reports: &[MessageOutcome], recorded: &[Recorded]) {
