@@ -6,6 +6,7 @@
 //! refused. Nothing is allocated in proportion to a number in a vote.
 
 mod contexts;
+mod deposits;
 
 pub use contexts::{Contexts, MAX_CANDIDATES};
 
@@ -169,6 +170,7 @@ impl Chain {
     pub fn tick(&mut self, slot: Slot) {
         let before = self.now();
         self.reference.tick(slot);
+        self.poll_shufflings();
         if self.now() != before {
             self.prune();
             self.look_for_split();

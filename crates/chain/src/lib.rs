@@ -34,3 +34,4 @@ pub use chain::{BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MA
 pub use error::ChainError;
 pub use pubkeys::{Progress, PubkeyCache, Stage};
 pub use registry::{Record, Registry};
+pub use shufflings::MAX_ODD_OF_PEER;

@@ -3,14 +3,15 @@
 
 mod common;
 
-use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES};
+use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES, MAX_ODD_OF_PEER};
 use common::{Capture, small_capture};
 use consensus::{
-    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, compute_seed,
-    sha256,
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
+    compute_seed, sha256,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 const SLOTS_PER_EPOCH: u64 = 8;
 
@@ -196,6 +197,82 @@ fn odd_epochs_are_computed_within_a_budget() {
     chain.tick(Slot::new(SLOTS_PER_EPOCH));
     assert!(matches!(chain.contexts(&vote(40 * SLOTS_PER_EPOCH, 40, root(7), genesis)), Contexts::Certain(_)));
     assert!(matches!(chain.contexts(&vote(SLOTS_PER_EPOCH, 1, root(8), genesis)), Contexts::Certain(_)));
+}
+
+/// A chain of 400 blocks, of slots 1 to 400.
+fn long_chain() -> Chain {
+    let (mut chain, mut parent, _) = small_chain();
+    for nth in 0..400 {
+        let block = facts(nth, 1 + nth as u64, parent, nth as u64 % 64);
+        chain.tick(block.slot);
+        chain.extend(&block);
+        parent = block.root;
+    }
+    chain
+}
+
+/// Asks until the worker is done.
+fn answered(chain: &mut Chain, ask: impl Fn(&mut Chain) -> Contexts) -> Vec<Arc<Shuffling>> {
+    let slot = chain.now();
+    for _ in 0..100_000_000u64 {
+        chain.tick(slot);
+        match ask(chain) {
+            Contexts::Certain(shufflings) => return shufflings,
+            Contexts::Candidates(_) | Contexts::Unknown => std::thread::yield_now(),
+        }
+    }
+    panic!("the worker gives no answer");
+}
+
+/// Live, no call computes a shuffling: the answer is unknown until the worker has it, and then the same as at once.
+#[test]
+fn on_the_worker_nobody_waits_for_a_shuffling() {
+    let (mut live, mut replay) = (long_chain(), long_chain());
+    live.compute_on_worker();
+    let now = 400 / SLOTS_PER_EPOCH;
+    let peer = Some(Arc::from([1u8].as_slice()));
+    for target in [100, 200, 300] {
+        let vote = vote(400, now, root(target), root(target));
+        let before = live.generation();
+        assert!(matches!(live.contexts_asked_by(&vote, &peer), Contexts::Unknown), "nobody waits");
+        let Contexts::Certain(expected) = replay.contexts(&vote) else { panic!("a replay waits") };
+        let found = answered(&mut live, |chain| chain.contexts_asked_by(&vote, &peer));
+        assert_eq!((found.len(), found[0].id()), (expected.len(), expected[0].id()));
+        assert!(live.generation() > before, "what waits is tried again");
+    }
+    // At the end the answer is waited for.
+    let vote = vote(400, now, root(350), root(350));
+    assert!(matches!(live.contexts_asked_by(&vote, &peer), Contexts::Unknown));
+    live.compute_at_once();
+    assert!(matches!(live.contexts(&vote), Contexts::Certain(_)));
+}
+
+/// A peer whose votes name one odd target after the other uses up its own budget, and another peer's votes are still answered.
+#[test]
+fn a_peer_that_names_odd_targets_leaves_the_others_their_budget() {
+    let mut chain = long_chain();
+    chain.compute_on_worker();
+    let now = 400 / SLOTS_PER_EPOCH;
+    let ask = |chain: &mut Chain, target, peer: u8| {
+        chain.contexts_asked_by(&vote(400, now, root(target), root(target)), &Some(Arc::from([peer].as_slice())))
+    };
+    let before = chain.stats();
+    for target in 0..300 {
+        ask(&mut chain, target, 1);
+    }
+    let refused = chain.stats().shufflings_refused - before.shufflings_refused;
+    assert_eq!(refused, 300 - u64::from(MAX_ODD_OF_PEER), "its share of an epoch's");
+    let found = answered(&mut chain, |chain| ask(chain, 310, 2));
+    assert_eq!(found.len(), 1);
+    let computed = chain.stats().shufflings_computed - before.shufflings_computed;
+    assert!(computed <= u64::from(MAX_ODD_OF_PEER) + 2, "{computed} computed");
+    // Nor does whoever has no budget left wait for what another one asked for.
+    let vote = vote(400, now, root(310), root(310));
+    assert!(matches!(chain.contexts_asked_by(&vote, &Some(Arc::from([1u8].as_slice()))), Contexts::Certain(_)));
+    // The next epoch has its own.
+    chain.tick(Slot::new(400 + SLOTS_PER_EPOCH));
+    let late = answered(&mut chain, |chain| ask(chain, 299, 1));
+    assert_eq!(late.len(), 1);
 }
 
 /// Each known block before an epoch's decision slot gives other committees, and anyone can name it as target.

@@ -24,6 +24,8 @@ pub struct Changes {
     pub incidents: Vec<Incident>,
     /// By name.
     pub checkpoints: Vec<(String, Vec<u8>)>,
+    /// Names of checkpoints that are no longer kept.
+    pub dropped_checkpoints: Vec<String>,
 }
 
 /// Which routes are told of a finding.
@@ -40,6 +42,9 @@ impl Changes {
         self.broadcasts.extend(later.broadcasts);
         self.inclusions.extend(later.inclusions);
         self.incidents.extend(later.incidents);
+        // What was dropped and then kept again is kept: dropping goes last.
+        self.dropped_checkpoints.retain(|dropped| later.checkpoints.iter().all(|(name, _)| name != dropped));
+        self.dropped_checkpoints.extend(later.dropped_checkpoints);
         self.checkpoints.extend(later.checkpoints);
         self
     }
@@ -49,7 +54,7 @@ impl Store {
     /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
     /// answer has a row for each finding, in order, and then for each broadcast. On an error nothing is stored.
     pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let Changes { findings, broadcasts, mut inclusions, incidents, checkpoints } = changes;
+        let Changes { findings, broadcasts, mut inclusions, incidents, checkpoints, dropped_checkpoints } = changes;
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();
@@ -65,6 +70,9 @@ impl Store {
         self.stage_incidents(&incidents, &mut batch, &mut next)?;
         for (name, bytes) in checkpoints {
             batch.put_cf(&self.family(CHECKPOINTS), name, bytes);
+        }
+        for name in dropped_checkpoints {
+            batch.delete_cf(&self.family(CHECKPOINTS), name);
         }
         if batch.is_empty() {
             return Ok(recorded);
@@ -113,7 +121,8 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            let told: Vec<&Addressee> = routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
+            let told: Vec<&Addressee> =
+                routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
             let offender = finding.validator.as_ref().filter(|_| finding.offence().is_some()).map(|subject| subject.index);
             let is_first_here = offender.is_some_and(|validator| offenders_in_batch.insert(validator));
             if !told.is_empty() {

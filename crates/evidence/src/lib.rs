@@ -20,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod changes;
+mod durable;
 pub mod error;
 mod find;
 pub mod finding;
@@ -37,6 +38,7 @@ pub mod submission;
 mod time;
 
 pub use changes::Changes;
+pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};

@@ -3,14 +3,14 @@
 //! Its id is the SHA-256 of its SSZ. Findings of many validators may share one piece: two contradicting aggregates accuse
 //! everyone who is in both.
 
-use crate::{EvidenceRef, StoreError};
+use crate::{EvidenceRef, StoreError, replace_file};
 use consensus::{ForkName, Root, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Which operation a piece of evidence is.
@@ -80,7 +80,7 @@ impl Evidence {
         json.push(b'\n');
         let write = |name: String, bytes: &[u8]| {
             let path = dir.join(name);
-            write_atomically(&path, bytes).map_err(|source| StoreError::Export { path: path.clone(), source })?;
+            write_once(&path, bytes).map_err(|source| StoreError::Export { path: path.clone(), source })?;
             Ok(path)
         };
         fs::create_dir_all(dir).map_err(|source| StoreError::Export { path: dir.into(), source })?;
@@ -118,20 +118,12 @@ impl Evidence {
     }
 }
 
-/// Temporary file in the same folder, synced, then renamed over the name.
-fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// A file of that name and length is the same: names are hashes of the content.
+fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64) {
         return Ok(());
     }
-    let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
-        // Best effort: the error that matters is the one returned.
-        let _ = fs::remove_file(&partial);
-    })
+    replace_file(path, bytes)
 }
 
 #[cfg(test)]

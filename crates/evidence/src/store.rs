@@ -209,6 +209,21 @@ impl Store {
         self.get(CHECKPOINTS, name.as_bytes())
     }
 
+    /// Checkpoints whose names begin with `prefix`, from the name `from` on, in order of names, `limit` at most.
+    pub fn checkpoints(&self, prefix: &str, from: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mode = IteratorMode::From(from.as_bytes(), Direction::Forward);
+        let mut rows = Vec::new();
+        for row in self.shared.db.iterator_cf(&self.family(CHECKPOINTS), mode).take(limit) {
+            let (key, value) = row.map_err(|source| self.read_error(source))?;
+            if !key.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            let name = String::from_utf8(key.into()).map_err(|_| self.damaged("the name of a checkpoint"))?;
+            rows.push((name, value.into()));
+        }
+        Ok(rows)
+    }
+
     fn from_opened(opened: open::Opened, path: &Path, writable: bool) -> Result<Self, StoreError> {
         let open::Opened { db, genesis_validators_root } = opened;
         let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });

@@ -6,11 +6,9 @@
 //! Records are checkpoints named `submission:` and the number in 20 digits, so that the order of names is that of numbers; how far
 //! the findings were looked at is the checkpoint `submissions`. Programs that know neither leave them alone.
 
-use crate::keys::CHECKPOINTS;
 use crate::outbox::shortened;
 use crate::{Evidence, EvidenceKind, Store, StoreError, Time};
 use consensus::{ForkName, Root};
-use rocksdb::{Direction, IteratorMode};
 use serde::{Deserialize, Serialize};
 
 const PREFIX: &str = "submission:";
@@ -106,18 +104,9 @@ impl Store {
     /// Records after this number, in order, `limit` at most.
     pub fn submissions_after(&self, number: u64, limit: usize) -> Result<Vec<Submission>, StoreError> {
         let Some(first) = number.checked_add(1) else { return Ok(Vec::new()) };
-        let start = name(first);
-        let mode = IteratorMode::From(start.as_bytes(), Direction::Forward);
-        let mut rows = Vec::new();
-        for row in self.shared.db.iterator_cf(&self.family(CHECKPOINTS), mode).take(limit) {
-            let (key, value) = row.map_err(|source| self.read_error(source))?;
-            if !key.starts_with(PREFIX.as_bytes()) {
-                break;
-            }
-            let record = serde_json::from_slice(&value);
-            rows.push(record.map_err(|error| self.damaged(&format!("the record of a submission: {error}")))?);
-        }
-        Ok(rows)
+        let rows = self.checkpoints(PREFIX, &name(first), limit)?.into_iter();
+        let record = |(_, value): (String, Vec<u8>)| serde_json::from_slice(&value);
+        rows.map(record).collect::<Result<_, _>>().map_err(|error| self.damaged(&format!("the record of a submission: {error}")))
     }
 
     /// Findings up to this number need not be looked at again by who submits proofs.

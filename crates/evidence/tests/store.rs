@@ -224,19 +224,23 @@ fn a_step_is_one_write() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let (finding, evidence) = double_vote(7, 100);
+    store.put_checkpoint("old", &[9]).unwrap();
     let step = |anomaly: Finding| Changes {
         findings: vec![(finding.clone(), Some(evidence.clone())), (anomaly, None)],
         inclusions: [(finding.id, Some(Included { slot: Slot::new(105), block_root: Root::ZERO }))].into(),
         incidents: vec![incident(1, IncidentState::Open)],
         checkpoints: vec![("note".into(), vec![1])],
+        dropped_checkpoints: vec!["old".into()],
         ..Changes::default()
     };
     assert!(store.apply(step(anomaly("no kind", Severity::Info, 1)), &everyone(&["ops"])).is_err());
     assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (0, 0, None));
+    assert_eq!(store.checkpoint("old").unwrap(), Some(vec![9]));
     let recorded = store.apply(step(anomaly("clock_skew", Severity::Info, 1)), &everyone(&["ops"])).unwrap();
     assert_eq!(recorded.iter().map(|one| one.first_time).collect::<Vec<_>>(), [true, true]);
     assert!(store.finding(finding.id).unwrap().unwrap().1.included.is_some(), "new and included in one step");
     assert_eq!((store.count(), store.last_incident_revision(), store.checkpoint("note").unwrap()), (2, 1, Some(vec![1])));
+    assert_eq!(store.checkpoint("old").unwrap(), None);
 }
 
 /// What is about the watcher itself concerns every route.

@@ -130,6 +130,7 @@ impl Index {
         self.summary.stage(&mut batch, checkpoint.is_some());
         state.next_handle = self.data.next_handle;
         state.reach = self.reach;
+        state.newest = self.peers.newest;
         if !batch.is_empty() || state != self.state {
             batch.put(Cf::Meta, State::key(), &state.encode());
             #[cfg(test)]

@@ -48,7 +48,7 @@ pub struct Stats {
     pub refused_data: u64,
     /// Shufflings not taken up; their votes are listed by index.
     pub refused_shufflings: u64,
-    /// Peers not remembered by name.
+    /// Rows stored without the peer they came from, though it was known.
     pub refused_peers: u64,
     /// Sets of sums in memory.
     pub open_sets: u64,

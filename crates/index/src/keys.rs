@@ -10,7 +10,7 @@
 //! | `heads` | validator 4 | all, when opening |
 //! | `offenders` | validator 4 | all keys, when opening |
 //! | `actives` | content id 8 | none, by id |
-//! | `peers` | number 4 | all, when opening |
+//! | `peers` | number 4, or number 4 and 1 | all, when opening |
 //! | `log` | sequence 8 | all, when opening |
 
 use consensus::ShufflingId;

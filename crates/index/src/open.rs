@@ -23,6 +23,7 @@ use crate::sums::{SumSet, read_record};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use verify::UnixNs;
 
 const STATE_KEY: &[u8] = b"state";
 
@@ -78,6 +79,8 @@ pub(crate) struct State {
     pub log_next: u64,
     /// The greatest target that heads or summary may know of.
     pub reach: u32,
+    /// The latest arrival of what has a peer.
+    pub newest: UnixNs,
 }
 
 impl State {
@@ -91,6 +94,7 @@ impl State {
         out.extend_from_slice(&self.log_floor.to_be_bytes());
         out.extend_from_slice(&self.log_next.to_be_bytes());
         out.extend_from_slice(&self.reach.to_be_bytes());
+        out.extend_from_slice(&self.newest.0.to_be_bytes());
         out
     }
 
@@ -102,7 +106,9 @@ impl State {
         let log_next = u64::from_be_bytes(reader.array()?);
         // Format 1 ends here: there any target that fits may be known.
         let reach = if reader.is_empty() { NONE - 1 } else { u32::from_be_bytes(reader.array()?) };
-        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach })
+        // Format 2 ends here: no peer's number was ever given to another one.
+        let newest = if reader.is_empty() { 0 } else { u64::from_be_bytes(reader.array()?) };
+        reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach, newest: UnixNs(newest) })
     }
 }
 
@@ -129,7 +135,7 @@ impl Index {
             None => State::default(),
         };
         let mut index = Self {
-            peers: Peers::load(&db)?,
+            peers: Peers::load(&db, state.newest)?,
             folded_to: folded_to(&db)?,
             data: DataTable::new(state.next_handle),
             table: Table::new(shape.preset()?),

@@ -1,67 +1,224 @@
 //! Peers by number, so that a row names who sent it in a byte or two.
+//!
+//! There are [`MAX_PEERS`] numbers. When all are given away, whoever sent nothing for longest gives up its number to a newcomer. So the
+//! table never fills, however many peer ids somebody makes up. Rows of the old owner stay on disk with the number in them. They are told
+//! from the new owner's by time: a number that was given again belongs to its owner for what arrived at or after `since`, which is later
+//! than everything stored before. For earlier rows nobody is named, never the wrong peer.
+//!
+//! Worked example: number 7 is peer A's. The last row stored arrived at time 50. Peer B takes number 7, since 51. A row of A with time 30
+//! and number 7 is now from an unknown peer; one of B with time 60 is from B.
 
 use crate::IndexError;
 use crate::db::{Batch, Cf, Db};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use verify::{Heard, UnixNs};
 
-/// Peers that are remembered; who comes later is stored as unknown, and counted. 40 bytes each.
+/// Peers that are remembered at a time. 64 bytes each.
 pub(crate) const MAX_PEERS: usize = 1 << 16;
+/// Numbers picked at a time to be given again: looking for them is a pass over the table.
+const PICKED: usize = 1024;
+/// Follows a number in the key of the row that says since when it is its owner's.
+const SINCE: u8 = 1;
 
 #[derive(Default)]
 pub(crate) struct Peers {
     numbers: HashMap<Arc<[u8]>, u32>,
     /// Number n is at n - 1: 0 means nobody.
-    peers: Vec<Arc<[u8]>>,
-    n_committed: usize,
+    owners: Vec<Owner>,
+    /// Numbers whose owners are not on disk yet.
+    changed: BTreeSet<u32>,
+    /// Numbers to be given again, with the commit in which they were used last; the last one first.
+    picked: Vec<(u64, u32)>,
+    n_commits: u64,
+    /// The latest arrival with a peer that was numbered.
+    pub newest: UnixNs,
+    /// Rows stored without the peer that they came from.
     pub n_refused: u64,
 }
 
+struct Owner {
+    peer: Arc<[u8]>,
+    /// What arrived earlier is not of this peer.
+    since: UnixNs,
+    /// The commit in which it was used last.
+    used: u64,
+}
+
 impl Peers {
-    pub fn load(db: &Db) -> Result<Self, IndexError> {
-        let mut peers = Self::default();
+    /// `newest`: as it was at the last commit.
+    pub fn load(db: &Db, newest: UnixNs) -> Result<Self, IndexError> {
+        let mut peers = Self { newest, ..Self::default() };
         db.scan_all(Cf::Peers, |key, value| {
-            let expected = peers.peers.len() as u32 + 1;
+            if let Some((number, [SINCE])) = key.split_at_checked(4)
+                && let (Some(owner), Ok(since)) = (peers.owners.last_mut(), value.try_into())
+                && number == (peers.numbers.len() as u32).to_be_bytes()
+            {
+                owner.since = UnixNs(u64::from_be_bytes(since));
+                return Ok(());
+            }
+            let expected = peers.owners.len() as u32 + 1;
             if key != expected.to_be_bytes() {
                 return Err(db.corrupt(format!("peer number {expected} is missing")));
             }
             peers.push(Arc::from(value));
             Ok(())
         })?;
-        peers.n_committed = peers.peers.len();
+        peers.changed.clear();
         Ok(peers)
     }
 
-    pub fn number(&mut self, peer: Option<&Arc<[u8]>>) -> u32 {
-        let Some(peer) = peer else { return 0 };
-        if let Some(number) = self.numbers.get(peer) {
-            return *number;
+    /// The number to store for whoever something came from; 0 for nobody.
+    pub fn number(&mut self, heard: &Heard) -> u32 {
+        let Some(peer) = &heard.peer else { return 0 };
+        let number = match self.numbers.get(peer) {
+            Some(number) => *number,
+            None if self.owners.len() < MAX_PEERS => self.push(peer.clone()),
+            None => self.give_again(peer.clone()),
+        };
+        self.newest = self.newest.max(heard.at);
+        let n_commits = self.n_commits;
+        let owner = self.owners.get_mut(number.saturating_sub(1) as usize);
+        match owner.filter(|owner| owner.since <= heard.at) {
+            Some(owner) => {
+                owner.used = n_commits;
+                number
+            }
+            // Stored earlier, by the arrival times, than it got its number.
+            None => {
+                self.n_refused += 1;
+                0
+            }
         }
-        if self.peers.len() >= MAX_PEERS {
-            self.n_refused += 1;
-            return 0;
-        }
-        self.push(peer.clone())
     }
 
-    pub fn peer(&self, number: u32) -> Option<Arc<[u8]>> {
-        self.peers.get(number.checked_sub(1)? as usize).cloned()
+    /// Whose number it was when something arrived.
+    pub fn peer(&self, number: u32, at: UnixNs) -> Option<Arc<[u8]>> {
+        let owner = self.owners.get(number.checked_sub(1)? as usize)?;
+        (owner.since <= at).then(|| owner.peer.clone())
     }
 
     pub fn stage(&self, batch: &mut Batch<'_>) {
-        for (at, peer) in self.peers.iter().enumerate().skip(self.n_committed) {
-            batch.put(Cf::Peers, &(at as u32 + 1).to_be_bytes(), peer);
+        for number in &self.changed {
+            let Some(owner) = self.owners.get(*number as usize - 1) else { continue };
+            let key = number.to_be_bytes();
+            batch.put(Cf::Peers, &key, &owner.peer);
+            if owner.since > UnixNs(0) {
+                let since_key = [key.as_slice(), &[SINCE]].concat();
+                batch.put(Cf::Peers, &since_key, &owner.since.0.to_be_bytes());
+            }
         }
     }
 
     pub fn committed(&mut self) {
-        self.n_committed = self.peers.len();
+        self.changed.clear();
+        self.n_commits += 1;
     }
 
     fn push(&mut self, peer: Arc<[u8]>) -> u32 {
-        self.peers.push(peer.clone());
-        let number = self.peers.len() as u32;
+        self.owners.push(Owner { peer: peer.clone(), since: UnixNs(0), used: self.n_commits });
+        let number = self.owners.len() as u32;
         self.numbers.insert(peer, number);
+        self.changed.insert(number);
         number
+    }
+
+    /// Takes the number of whoever was not heard of for longest.
+    fn give_again(&mut self, peer: Arc<[u8]>) -> u32 {
+        let number = loop {
+            match self.picked.pop() {
+                // Used again since it was picked.
+                Some((used, number)) if self.owners[number as usize - 1].used != used => {}
+                Some((_, number)) => break number,
+                None => self.pick(),
+            }
+        };
+        let since = UnixNs(self.newest.0.saturating_add(1));
+        let owner = Owner { peer: peer.clone(), since, used: self.n_commits };
+        let former = std::mem::replace(&mut self.owners[number as usize - 1], owner);
+        self.numbers.remove(&former.peer);
+        self.numbers.insert(peer, number);
+        self.changed.insert(number);
+        number
+    }
+
+    fn pick(&mut self) {
+        let mut by_use: Vec<(u64, u32)> = self.owners.iter().map(|owner| owner.used).zip(1..).collect();
+        if by_use.len() > PICKED {
+            by_use.select_nth_unstable(PICKED);
+            by_use.truncate(PICKED);
+        }
+        by_use.sort_unstable_by(|a, b| b.cmp(a));
+        self.picked = by_use;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verify::SourceKind;
+
+    fn heard(peer: u64, at: u64) -> Heard {
+        Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(Arc::from(peer.to_be_bytes().as_slice())) }
+    }
+
+    fn reopened(db: Db, peers: &mut Peers, dir: &std::path::Path) -> (Db, Peers) {
+        let mut batch = db.batch();
+        peers.stage(&mut batch);
+        batch.write().unwrap();
+        peers.committed();
+        drop(db);
+        let db = Db::open(dir, false).unwrap();
+        let loaded = Peers::load(&db, peers.newest).unwrap();
+        (db, loaded)
+    }
+
+    /// Somebody makes up more peer ids than there are numbers: peers that come later are named all the same, and nobody for another.
+    #[test]
+    fn a_flood_of_peer_ids_takes_nobodys_place_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), false).unwrap();
+        let mut peers = Peers::default();
+        let regular = heard(1 << 40, 1);
+        let n_flood = MAX_PEERS as u64 + 5000;
+        let mut numbers = Vec::new();
+        for nth in 0..n_flood {
+            if nth % 1000 == 0 {
+                peers.number(&Heard { at: UnixNs(10 + nth), ..regular.clone() });
+                peers.committed();
+            }
+            numbers.push(peers.number(&heard(nth, 10 + nth)));
+        }
+        assert_eq!((peers.owners.len(), peers.numbers.len()), (MAX_PEERS, MAX_PEERS));
+        // Whoever goes on sending keeps its number.
+        assert_eq!(peers.number(&Heard { at: UnixNs(20 + n_flood), ..regular.clone() }), 1);
+        let late = heard(1 << 41, 30 + n_flood);
+        let number = peers.number(&late);
+        assert_ne!(number, 0, "a peer that comes after the flood has a number");
+        // `changed` is empty where a commit was made without a batch: write all.
+        peers.changed = (1..=MAX_PEERS as u32).collect();
+        let (_db, loaded) = reopened(db, &mut peers, dir.path());
+        assert_eq!(loaded.peer(number, late.at), late.peer);
+        assert_eq!(loaded.peer(1, UnixNs(11)), regular.peer);
+        let mut named = 0;
+        for (nth, number) in (0u64..).zip(&numbers) {
+            let row = heard(nth, 10 + nth);
+            let peer = loaded.peer(*number, row.at);
+            assert!(peer.is_none() || peer == row.peer, "the row of {nth} is taken for another's");
+            named += u64::from(peer.is_some());
+        }
+        assert!(named >= MAX_PEERS as u64 - 2 * PICKED as u64, "{named} rows still name their peer");
+    }
+
+    /// What arrived before a number was given again is stored without a peer, not with the number's former owner.
+    #[test]
+    fn a_message_from_before_its_peers_number_names_nobody() {
+        let mut peers = Peers::default();
+        (0..MAX_PEERS as u64).for_each(|nth| _ = peers.number(&heard(nth, 100)));
+        let newcomer = |at| heard(1 << 40, at);
+        assert_eq!((peers.number(&newcomer(100)), peers.n_refused), (0, 1));
+        let number = peers.number(&newcomer(101));
+        assert_eq!((peers.peer(number, UnixNs(101)), peers.peer(number, UnixNs(100))), (newcomer(0).peer, None));
+        assert_eq!(peers.number(&Heard { peer: None, ..newcomer(102) }), 0);
     }
 }

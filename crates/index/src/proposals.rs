@@ -49,7 +49,7 @@ impl Index {
             let heard = FirstHeard {
                 at_ns: proposal.heard.at.0,
                 source: source_number(proposal.heard.source),
-                peer: self.peers.number(proposal.heard.peer.as_ref()),
+                peer: self.peers.number(&proposal.heard),
             };
             let second = StoredProposal {
                 header: proposal.header,

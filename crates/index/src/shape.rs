@@ -7,7 +7,7 @@ use crate::open::State;
 use consensus::{Preset, Root};
 
 /// The format this program writes. Raised with every change of a key or value; older ones are listed in docs/formats.md.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 const SHAPE_KEY: &[u8] = b"shape";
 

@@ -321,11 +321,8 @@ impl Index {
     fn take_in(&mut self, vote: &Vote, place: Place) {
         let Place { key, seating, members, committee } = place;
         let n_members = vote.indices.len() as u32;
-        let heard = FirstHeard {
-            at_ns: vote.heard.at.0,
-            source: source_number(vote.heard.source),
-            peer: self.peers.number(vote.heard.peer.as_ref()),
-        };
+        let heard =
+            FirstHeard { at_ns: vote.heard.at.0, source: source_number(vote.heard.source), peer: self.peers.number(&vote.heard) };
         let sum = Sum { members, n_members, committee, signature: vote.signature, heard };
         let set = self.sets.get_mut(&key).expect("ensured when the vote was placed");
         if set.staged.is_empty() {
@@ -398,7 +395,7 @@ impl Index {
 
     pub(crate) fn heard(&self, heard: FirstHeard) -> Heard {
         let source = SourceKind::ALL[usize::from(heard.source & 3)];
-        Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer) }
+        Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer, UnixNs(heard.at_ns)) }
     }
 }
 

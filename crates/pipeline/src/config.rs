@@ -82,6 +82,14 @@ pub struct GossipConfig {
     pub identity_file: Option<PathBuf>,
     /// Messages waiting for verification; what does not fit is shed and counted.
     pub queue_messages: usize,
+    /// MiB of messages in each of the queues before verification, and of one peer in that of gossip; what does not fit is shed and counted.
+    pub queue_mib: usize,
+    pub queue_mib_per_peer: usize,
+}
+
+/// MiB in bytes.
+pub const fn mib(n: usize) -> usize {
+    n.saturating_mul(1 << 20)
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -109,6 +117,9 @@ pub struct VerifyConfig {
     pub threads: usize,
     /// Messages that may wait for their committees to become known.
     pub parked_messages: usize,
+    /// MiB of them, in all and of one peer.
+    pub parked_mib: usize,
+    pub parked_mib_per_peer: usize,
     /// Messages verified together at most.
     pub batch_messages: usize,
     /// How long ordinary votes are gathered before they are verified together.
@@ -188,6 +199,8 @@ impl Default for GossipConfig {
             data_column_subnets: 4,
             identity_file: None,
             queue_messages: 65_536,
+            queue_mib: 256,
+            queue_mib_per_peer: 64,
         }
     }
 }
@@ -198,6 +211,8 @@ impl Default for VerifyConfig {
             singles: SinglesProof::RandomCombination,
             threads: 0,
             parked_messages: 65_536,
+            parked_mib: 64,
+            parked_mib_per_peer: 16,
             batch_messages: 1024,
             gather: Duration::from_millis(20),
             forward_percent: 100,

@@ -15,7 +15,7 @@ use consensus::{Network, Root, Spec};
 use fs4::fs_std::FileExt;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Version of this layout.
@@ -72,6 +72,12 @@ impl DataDir {
         if !FileExt::try_lock_exclusive(&lock).map_err(io)? {
             return Err(DataDirError::InUse(path.into()));
         }
+        // What a crash left half written: nobody else writes here while we hold the lock.
+        for entry in fs::read_dir(path).map_err(io)?.flatten() {
+            if evidence::is_partial(&entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         Ok(Self { path: path.into(), _lock: lock })
     }
 
@@ -110,16 +116,10 @@ impl DataDir {
         self.write("network.json", &json)
     }
 
-    /// Replaces a file in one step: after a crash it is the old or the new one.
+    /// Replaces a file in one step ([`evidence::replace_file`]).
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let path = self.path.join(name);
-        let temporary = self.path.join(format!("{name}.new"));
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        });
-        written.map_err(|source| DataDirError::Io { path, source })
+        evidence::replace_file(&path, bytes).map_err(|source| DataDirError::Io { path, source })
     }
 
     pub fn path(&self) -> &Path {
@@ -209,7 +209,11 @@ mod tests {
         first.bind(&network(1)).unwrap();
         assert!(matches!(first.bind(&network(2)), Err(DataDirError::OtherNetwork { .. })));
         drop(first);
+        // Half a state, of a process that was killed.
+        let partial = dir.path().join("state.ssz.partial-7");
+        fs::write(&partial, b"half").unwrap();
         assert_eq!(DataDir::open(dir.path()).unwrap().network().unwrap(), Some(network(1)));
+        assert!(!partial.exists());
     }
 
     #[test]

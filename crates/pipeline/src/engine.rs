@@ -16,7 +16,7 @@
 
 use crate::datadir::{DataDir, DataDirError};
 use crate::earlier_runs::EarlierRuns;
-use crate::inclusions::{self, Inclusions, Moment, Verdicts};
+use crate::inclusions::{Inclusions, Moment, Verdicts};
 use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
 use crate::punished::Punished;
@@ -158,7 +158,7 @@ impl Engine {
         let earlier = EarlierRuns::read(&store)?;
         let mut punished = Punished::default();
         let unsaid = earlier.hand_to(&mut monitor, &mut punished, &store, &chain, &**roster.labels())?;
-        let inclusions = store.checkpoint(inclusions::NOTE)?.map(|bytes| Inclusions::read(&bytes)).unwrap_or_default();
+        let inclusions = Inclusions::load(&store)?;
         let mut open = OpenIncidents::new(&metrics);
         open.restore(&earlier.incidents);
         let mut engine = Self {
@@ -386,6 +386,7 @@ impl Engine {
         let mut recorded = said;
         recorded.extend(self.judge_and_record(&verified, moment)?);
         self.index.commit()?;
+        self.count_refused(&verified);
         self.count(&verified.outcomes, &recorded);
         Ok(Processed { reports: verified.outcomes, recorded })
     }
@@ -500,12 +501,15 @@ impl Engine {
         findings.extend(heard.anomalies.into_iter().map(|anomaly| (Finding { recorded_at, ..anomaly }, None)));
         let mut checkpoints: Vec<(String, Vec<u8>)> =
             heard.notes.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-        checkpoints.extend(self.inclusions.note().map(|bytes| (inclusions::NOTE.to_owned(), bytes)));
+        let rows = self.inclusions.rows();
+        checkpoints.extend(rows.changed);
         self.open.count(&heard.incidents);
         for (kind, n) in heard.refused {
             self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
-        self.write(Changes { findings, inclusions, incidents: heard.incidents, checkpoints, ..Changes::default() })
+        let dropped_checkpoints = rows.dropped;
+        let incidents = heard.incidents;
+        self.write(Changes { findings, inclusions, incidents, checkpoints, dropped_checkpoints, ..Changes::default() })
     }
 
     /// With what is owed from earlier, which goes first. On an error all of it is owed, and what is new of it goes to who acts on it.
@@ -555,6 +559,15 @@ impl Engine {
             self.index.fold_next(epoch.saturating_sub(self.fold_after_epochs))?;
         }
         Ok(())
+    }
+
+    fn count_refused(&self, verified: &Verified) {
+        let of_messages = verified.outcomes.iter().map(|(.., outcome)| outcome);
+        for outcome in of_messages.chain(verified.inner.iter().map(|(_, outcome)| outcome)) {
+            if let Outcome::Refused(reason) = outcome {
+                self.metrics.refused.with_label_values(&[reason]).inc();
+            }
+        }
     }
 
     fn count(&mut self, reports: &[MessageOutcome], recorded: &[Recorded]) {

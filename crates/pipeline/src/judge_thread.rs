@@ -11,6 +11,7 @@
 use crate::clock;
 use crate::engine::{Engine, EngineError};
 use crate::gaps::Watchkeeper;
+use crate::inputs::InputReceiver;
 use crate::lanes::{LaneLimits, Lanes, Shed};
 use crate::silence::{SilenceChange, SilenceTracker};
 use crate::status::Snapshot;
@@ -72,7 +73,7 @@ pub fn run(
     engine: Engine,
     watch: Watchkeeper,
     silence: SilenceTracker,
-    mut queue: mpsc::Receiver<Input>,
+    mut queue: InputReceiver,
     effects: &Effects,
     limits: LaneLimits,
 ) -> Result<(Engine, Watchkeeper), EngineError> {

@@ -18,6 +18,7 @@ mod error;
 mod gaps;
 pub mod history;
 mod inclusions;
+mod inputs;
 pub mod inspect;
 mod judge_thread;
 pub mod lanes;

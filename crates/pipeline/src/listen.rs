@@ -1,7 +1,8 @@
 //! Starting the sources and leading what they hear somewhere: into the engine's queue, or into a capture.
 
-use crate::config::Config;
+use crate::config::{Config, mib};
 use crate::error::PipelineError;
+use crate::inputs::Inputs;
 use crate::judge_thread::Input;
 use crate::peer_news::of_event;
 use consensus::Network;
@@ -11,6 +12,7 @@ use sources::gossip::{
     StatusView, listen_address,
 };
 use sources::metrics::SourceMetrics;
+use sources::queue::QueueBytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -40,6 +42,7 @@ pub fn start_gossip(
         data_column_subnets: section.data_column_subnets,
         identity: section.identity_file.clone().map_or(Identity::Ephemeral, Identity::File),
         queue_messages: section.queue_messages,
+        queue_bytes: QueueBytes { total: mib(section.queue_mib), per_peer: mib(section.queue_mib_per_peer) },
         ..GossipConfig::default()
     };
     Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
@@ -51,7 +54,7 @@ pub fn n_connected(gossip: &GossipControl) -> u64 {
 }
 
 /// Leads gossip into the engine's queue until cancelled, then says goodbye to the peers.
-pub async fn pump(mut gossip: GossipHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationToken) {
     // At a stop, what was heard until then is still handed over.
     let mut left: Option<usize> = None;
     while left != Some(0) {
@@ -104,7 +107,7 @@ pub async fn report(gossip: GossipControl, mut verdicts: mpsc::Receiver<(Ticket,
 }
 
 /// Leads the nodes' event streams into the engine's queue until cancelled.
-pub async fn pump_streams(mut streams: StreamHandle, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+pub async fn pump_streams(mut streams: StreamHandle, queue: Inputs, cancel: CancellationToken) {
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub messages: IntCounterVec,
     /// Of these, messages that were not judged, by reason: known already, or no capacity.
     pub shed: IntCounterVec,
+    /// Messages, and parts of blocks, that a bound of the verifier refused, by reason; such messages are in `messages` too.
+    pub refused: IntCounterVec,
     pub findings: IntCounterVec,
     /// Incidents by kind: those that go on, all since the start, and sightings for which there was no room.
     pub incidents_open: IntGaugeVec,
@@ -75,6 +77,14 @@ impl Metrics {
                 messages.with_label_values(&[kind, outcome]).inc_by(0);
             }
         }
+        let refused = counters(
+            "slashwatch_refused_messages_total",
+            "Messages, and parts of blocks, that the verifier has no room or no rule for, by reason",
+            &["reason"],
+        );
+        for reason in verify::NoRoom::ALL.map(verify::NoRoom::label).into_iter().chain([verify::NO_SIGNED_HEADER]) {
+            refused.with_label_values(&[reason]).inc_by(0);
+        }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
         for kind in kinds::of_findings() {
             findings.with_label_values(&[kind]).inc_by(0);
@@ -128,6 +138,7 @@ impl Metrics {
         Self {
             messages,
             shed,
+            refused,
             findings,
             incidents_open,
             incidents,

@@ -2,6 +2,7 @@
 //!
 //! When no node answers, the watcher goes on with what it knows; this task says so once, and once more when it is over.
 
+use crate::inputs::Inputs;
 use crate::judge_thread::Input;
 use crate::metrics::Metrics;
 use crate::{bootstrap, clock};
@@ -10,7 +11,7 @@ use consensus::{Epoch, Network, Root, Slot};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A block that no node had is asked for again after this long.
@@ -29,7 +30,7 @@ pub struct Wishes {
 pub struct NodeTask {
     pub nodes: Arc<NodeSet>,
     pub network: Arc<Network>,
-    pub queue: mpsc::Sender<Input>,
+    pub queue: Inputs,
     pub metrics: Metrics,
     pub refresh_epochs: u64,
     pub away: watch::Sender<Option<String>>,

@@ -8,11 +8,12 @@
 //! ```
 
 use crate::bootstrap;
-use crate::config::{Config, SinglesProof};
+use crate::config::{Config, SinglesProof, mib};
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineError, EngineParts};
 use crate::error::PipelineError;
 use crate::gaps::Watchkeeper;
+use crate::inputs::{InputReceiver, Inputs, WeakInputs, inputs};
 use crate::judge_thread::{self, Effects, Input};
 use crate::lanes::LaneLimits;
 use crate::listen::{self, NamedTask};
@@ -88,7 +89,7 @@ pub struct Watcher {
     alerts: StoppedLast,
     engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
     cancel: CancellationToken,
-    queue: mpsc::WeakSender<Input>,
+    queue: WeakInputs,
     // Last: releases the directory when everything else is gone.
     _dir: DataDir,
 }
@@ -101,8 +102,9 @@ impl Watcher {
         // Before the slow part: a port in use should be told at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
         let in_force = watch_lists(&config)?;
-        let start = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref()).await?;
+        let mut start = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref()).await?;
         let metrics = Metrics::new();
+        start.chain.compute_on_worker();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
         let hangups = reload::hangups();
@@ -129,7 +131,7 @@ impl Watcher {
         let cancel = CancellationToken::new();
         // Whatever fails from here on takes down what was started before it.
         let guard = cancel.clone().drop_guard();
-        let (queue, inputs) = mpsc::channel(config.gossip.queue_messages);
+        let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
         let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
         let (wants_state, state_wanted) = watch::channel(false);
@@ -330,7 +332,7 @@ impl StoppedLast {
 }
 
 /// Hands messages to a running watcher as its sources do. While one is held, the watcher does not end.
-pub struct Feed(mpsc::Sender<Input>);
+pub struct Feed(Inputs);
 
 impl Feed {
     /// Whether there was room: a source that cannot wait sheds what does not fit.
@@ -354,7 +356,7 @@ fn spawn_engine(
     engine: Engine,
     watch_kept: Watchkeeper,
     silence: SilenceTracker,
-    inputs: mpsc::Receiver<Input>,
+    inputs: InputReceiver,
     effects: Effects,
     limits: LaneLimits,
     fail: oneshot::Sender<EngineError>,
@@ -371,13 +373,7 @@ fn spawn_engine(
 }
 
 /// Wakes the engine, and keeps the gauges that nothing else changes.
-async fn tick(
-    queue: mpsc::Sender<Input>,
-    gossip: Option<GossipControl>,
-    network: Arc<Network>,
-    metrics: Metrics,
-    cancel: CancellationToken,
-) {
+async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network>, metrics: Metrics, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -385,7 +381,7 @@ async fn tick(
             due = ticks.tick() => {
                 // A full queue has messages that wake the engine just as well.
                 let _ = queue.try_send(Input::Tick { late: due.elapsed() });
-                metrics.queue.with_label_values(&["engine"]).set((queue.max_capacity() - queue.capacity()) as i64);
+                metrics.queue.with_label_values(&["engine"]).set(queue.len() as i64);
                 metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
                 metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
             }
@@ -399,7 +395,7 @@ fn watch_lists(config: &Config) -> Result<InForce, PipelineError> {
 }
 
 /// Changed lists and routes into the engine's queue.
-async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: mpsc::Sender<Input>, cancel: CancellationToken) {
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: Inputs, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -424,7 +420,12 @@ fn verify_config(config: &Config) -> VerifyConfig {
             }
             SinglesProof::RandomCombination => verify::SinglesProof::RandomCombination,
         },
-        parking: ParkingLimits { messages: config.verify.parked_messages, ..ParkingLimits::default() },
+        parking: ParkingLimits {
+            messages: config.verify.parked_messages,
+            bytes: mib(config.verify.parked_mib),
+            bytes_per_peer: mib(config.verify.parked_mib_per_peer),
+            ..ParkingLimits::default()
+        },
         ..VerifyConfig::default()
     }
 }

@@ -20,6 +20,7 @@ use crate::capture::{ApiEventEntry, MAX_API_EVENT_LEN};
 use crate::gossip::Clock;
 use crate::intake::{ApiContent, Intake};
 use crate::metrics::SourceMetrics;
+use crate::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet};
 use consensus::{Network, Root};
 use eventsource_stream::Eventsource;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
-use verify::RawMessage;
+use verify::{PeerBytes, RawMessage};
 
 /// Topics asked for together. The first group is what every node has known from the beginning.
 pub const GROUPS: [&[&str]; 4] =
@@ -55,6 +56,8 @@ const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub struct StreamConfig {
     /// Events waiting to be taken; what does not fit is shed and counted.
     pub queue_events: usize,
+    /// Bytes of messages and of the events they came in, in that queue.
+    pub queue_bytes: QueueBytes,
     /// First and greatest pause before a stream is opened again.
     pub reconnect: (Duration, Duration),
     /// A stream of the first group that is silent for so long is opened again. `None`: three slots.
@@ -67,6 +70,7 @@ impl Default for StreamConfig {
     fn default() -> Self {
         Self {
             queue_events: 16_384,
+            queue_bytes: QueueBytes::DEFAULT,
             reconnect: (Duration::from_secs(1), Duration::from_secs(60)),
             silence: None,
             clock: Clock::system(),
@@ -87,7 +91,7 @@ pub enum StreamEvent {
 /// Running streams; dropping it ends them.
 #[derive(Debug)]
 pub struct StreamHandle {
-    pub events: mpsc::Receiver<StreamEvent>,
+    pub events: QueueReceiver<StreamEvent>,
     _stop: DropGuard,
 }
 
@@ -98,7 +102,7 @@ pub fn start(
     network: Arc<Network>,
     metrics: SourceMetrics,
 ) -> Result<StreamHandle, NodeError> {
-    let (sender, events) = mpsc::channel(config.queue_events.max(1));
+    let (sender, events) = queue(config.queue_events, config.queue_bytes);
     let stop = CancellationToken::new();
     let intake = Arc::new(Intake::new(network));
     let slot = intake.network().spec.slot_duration;
@@ -107,6 +111,7 @@ pub fn start(
         // Made first: it sees to it that there is a TLS provider.
         let node = Arc::new(NodeSet::new(&[url.to_string()], config.node.clone())?);
         let (found, events_of_node) = mpsc::channel(EVENTS_UNREAD);
+        let label = nodes.label(nth);
         let opener = Opener {
             // The set's own client ends requests that take long, which a stream is meant to.
             client: client(url, config.node.connect_timeout)?,
@@ -114,7 +119,7 @@ pub fn start(
             silence: config.silence.unwrap_or(slot.saturating_mul(3)).max(Duration::from_millis(1)),
             reconnect: config.reconnect,
             found,
-            out: Out { label: nodes.label(nth), events: sender.clone(), metrics: metrics.clone() },
+            out: Out { peer: PeerBytes::from(label.as_bytes()), label, events: sender.clone(), metrics: metrics.clone() },
         };
         let reader = Reader {
             node,
@@ -179,23 +184,26 @@ async fn follow_node(opener: Opener, reader: Reader, events: mpsc::Receiver<even
 #[derive(Clone)]
 struct Out {
     label: String,
-    events: mpsc::Sender<StreamEvent>,
+    /// Whose share of the queue it takes.
+    peer: PeerBytes,
+    events: QueueSender<StreamEvent>,
     metrics: SourceMetrics,
 }
 
 impl Out {
     fn connection(&self, up: bool, problem: Option<String>) {
-        self.emit(StreamEvent::Connection { node: self.label.clone(), up, problem }, "connection");
+        let event = StreamEvent::Connection { node: self.label.clone(), up, problem };
+        if self.events.try_send_note(event).is_err() {
+            self.metrics.shed.with_label_values(&["connection"]).inc();
+        }
     }
 
     fn message(&self, raw: RawMessage, entry: Option<Box<ApiEventEntry>>) {
         self.metrics.received.with_label_values(&[raw.kind.label()]).inc();
-        self.emit(StreamEvent::Message { raw: Box::new(raw), entry }, "message");
-    }
-
-    fn emit(&self, event: StreamEvent, what: &'static str) {
-        if self.events.try_send(event).is_err() {
-            self.metrics.shed.with_label_values(&[what]).inc();
+        let room = self.events.room(&self.peer, raw.bytes.len() + entry.as_ref().map_or(0, |entry| entry.json.len()));
+        let event = StreamEvent::Message { raw: Box::new(raw), entry };
+        if let Err(full) = room.and_then(|room| self.events.try_send(event, room)) {
+            self.metrics.shed.with_label_values(&[full.label()]).inc();
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | [`capture`] | the `.e2s` file: reader (ERA files too) and writer |
 //! | [`gossip`] | a listening post in the p2p network |
 //! | [`api_stream`] | a beacon node's server-sent events |
+//! | [`queue`] | the queue behind a source: bounded in messages and bytes |
 //! | [`metrics`] | the catalogue of counters |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -22,4 +23,5 @@ pub mod gossip;
 pub mod intake;
 pub mod limits;
 pub mod metrics;
+pub mod queue;
 pub mod topic;

@@ -4,6 +4,7 @@
 
 use crate::gossip::PeerEventKind;
 use crate::intake::Refusal;
+use crate::queue::QueueFull;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use verify::MessageKind;
 
@@ -14,7 +15,7 @@ pub struct SourceMetrics {
     pub received: IntCounterVec,
     /// Inputs that never became a message, by reason.
     pub refused: IntCounterVec,
-    /// Messages and peer events dropped because the queue was full.
+    /// Messages and peer events dropped because the queue was full, or their sender's share of it: what they were, or the bound.
     pub shed: IntCounterVec,
     /// Verdicts, by what became of them: passed on to the mesh, or too late for it.
     pub verdicts: IntCounterVec,
@@ -85,7 +86,7 @@ impl SourceMetrics {
         Self {
             received: counters("received_messages_total", "Messages handed on, by kind", &["kind"]),
             refused: counters("refused_inputs_total", "Inputs that never became a message, by reason", &["reason"]),
-            shed: counters("shed_events_total", "Events dropped because the queue was full, by what they were", &["what"]),
+            shed: shed(),
             verdicts: counters(
                 "verdicts_total",
                 "Verdicts on gossip messages, by verdict and whether in time",
@@ -104,6 +105,16 @@ impl SourceMetrics {
             pending_tickets: gauge("pending_tickets", "Gossip messages whose verdict is awaited"),
         }
     }
+}
+
+/// From the start at 0 for every bound of the queue.
+fn shed() -> IntCounterVec {
+    let shed =
+        counters("shed_events_total", "Events dropped because the queue was full, by what they were or which bound", &["what"]);
+    for full in QueueFull::ALL {
+        shed.with_label_values(&[full.label()]).inc_by(0);
+    }
+    shed
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -21,6 +21,8 @@ pub struct ParkingLimits {
     pub bytes: usize,
     /// Of `messages`, by one peer. Messages without a peer (captures, own node) are bound by the whole only.
     pub messages_per_peer: usize,
+    /// Of `bytes`, by one peer: their SSZ.
+    pub bytes_per_peer: usize,
     /// How long one waits, in epochs of the network's time since it was handed to the verifier.
     pub wait_epochs: u64,
     /// Under so many shufflings a message is tried at most.
@@ -30,7 +32,14 @@ pub struct ParkingLimits {
 impl Default for ParkingLimits {
     /// 64 MiB: an epoch of mainnet's aggregates (32 x 1 024 of 0.5 kB) four times over.
     fn default() -> Self {
-        Self { messages: 131_072, bytes: 64 << 20, messages_per_peer: 16_384, wait_epochs: 4, tries: 64 }
+        Self {
+            messages: 131_072,
+            bytes: 64 << 20,
+            messages_per_peer: 16_384,
+            bytes_per_peer: 16 << 20,
+            wait_epochs: 4,
+            tries: 64,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bytes to containers, by kind and fork. Which fork: the topic's digest says it; the REST API's messages may leave it to
 //! the slot they name, which stands at a fixed offset in every kind.
 
+use crate::outcome::NO_SIGNED_HEADER;
 use crate::{MessageKind, Outcome, RawMessage, SourceKind, Statement};
 use consensus::{
     Attestation, AttestationData, AttesterSlashing, DecodeError, ForkName, Network, PayloadAttestationMessage, ProposerSlashing,
@@ -82,7 +83,7 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
         }
         // From Gloas on they carry no header: nothing to prove, and the sender is right.
         MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } if fork >= ForkName::Gloas => {
-            return Err(Outcome::Refused("sidecars of this fork carry no signed header"));
+            return Err(Outcome::Refused(NO_SIGNED_HEADER));
         }
         MessageKind::BlobSidecar { .. } => sidecar_header(fork, preset, SidecarKind::Blob, bytes).map(Decoded::Header),
         MessageKind::DataColumnSidecar { .. } => {

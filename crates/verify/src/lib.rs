@@ -47,7 +47,7 @@ pub use message::{
     Arrival, Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,
     SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
 };
-pub use outcome::{InnerKind, MessageOutcome, Outcome, Verdict, Verified};
+pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
 pub use repute::Repute;
 pub use triage::{Glance, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

@@ -15,16 +15,47 @@ pub enum Outcome {
     Parked,
     /// Waited, and its committees never came.
     Expired,
-    /// Not the SSZ of its kind and fork, or bits that no committee has. The sender's fault.
+    /// Not the SSZ of its kind and fork, bits that no committee has, or an index that no validator can have. The sender's fault.
     Malformed(String),
     /// Of a fork whose containers are not known: seen, not provable.
     UnknownFork,
-    /// Names a validator that is not in our registry, which may be old. Nobody's fault.
+    /// Names a validator that is not in our registry, which may be old. Nobody's fault. One that cannot exist by now is malformed
+    /// ([`chain::Chain::may_exist`]).
     UnknownValidator,
     /// Somebody did not sign this. The sender's fault.
     BadSignature,
-    /// A bound of ours was hit. Our fault.
+    /// A bound of ours was hit, in one word. Our fault.
     Refused(&'static str),
+}
+
+/// [`Outcome::Refused`]: sidecars of this fork carry no signed header.
+pub const NO_SIGNED_HEADER: &str = "no_signed_header";
+
+/// Why a vote could not wait for its committees, or not any longer. See [`crate::ParkingLimits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoRoom {
+    /// Its peer has as many messages waiting as one may have.
+    PeerMessages,
+    /// Its peer has as many bytes waiting as one may have.
+    PeerBytes,
+    /// The place is full, and nobody holds a larger share of it than this peer.
+    Full,
+    /// It waited, and made room for a peer that held less.
+    Evicted,
+}
+
+impl NoRoom {
+    pub const ALL: [Self; 4] = [Self::PeerMessages, Self::PeerBytes, Self::Full, Self::Evicted];
+
+    /// One word for metrics, and for [`Outcome::Refused`].
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerMessages => "parked_messages_of_peer",
+            Self::PeerBytes => "parked_bytes_of_peer",
+            Self::Full => "parking_full",
+            Self::Evicted => "parking_evicted",
+        }
+    }
 }
 
 /// What gossip is told about a message.

@@ -1,9 +1,10 @@
-//! Where votes wait for the committees of their epoch. Bounded three ways ([`ParkingLimits`]); when it is full, who holds
-//! most of it gives way, so one peer cannot keep the others out.
+//! Where votes wait for the committees of their epoch. Bounded in messages and bytes, in total and by peer ([`ParkingLimits`]). When it is
+//! full, who holds the largest share of it (of its messages or of its bytes, whichever is larger) gives way, so one peer cannot keep the
+//! others out.
 
 use crate::decode::Ballot;
 use crate::ledger::Item;
-use crate::{Heard, ParkingLimits, PeerBytes, UnixNs};
+use crate::{Heard, NoRoom, ParkingLimits, PeerBytes, UnixNs};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,7 +25,12 @@ pub(crate) struct Job {
 impl Job {
     /// Whose share of the room it takes. A part of a proven block is nobody's: it came but once, whoever passed the block on.
     fn holder(&self) -> Option<PeerBytes> {
-        self.heard.peer.clone().filter(|_| self.item.is_message())
+        self.asker().cloned()
+    }
+
+    /// Whose budget it takes what has to be computed for it from.
+    pub(crate) fn asker(&self) -> Option<&PeerBytes> {
+        self.heard.peer.as_ref().filter(|_| self.item.is_message())
     }
 }
 
@@ -32,15 +38,22 @@ impl Job {
 pub(crate) struct Parked {
     /// Made room for it.
     pub(crate) evicted: Vec<Job>,
-    /// The job itself, if there was no room.
-    pub(crate) refused: Option<Job>,
+    /// The job itself, if there was no room, and why.
+    pub(crate) refused: Option<(Job, NoRoom)>,
+}
+
+/// What one peer has here.
+#[derive(Debug, Default)]
+struct Holding {
+    ids: BTreeSet<u64>,
+    n_bytes: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Parking {
     limits: ParkingLimits,
     jobs: BTreeMap<u64, Job>,
-    by_peer: HashMap<Option<PeerBytes>, BTreeSet<u64>>,
+    by_peer: HashMap<Option<PeerBytes>, Holding>,
     n_bytes: usize,
     /// Jobs that are messages of their own, not parts of a block.
     n_messages: usize,
@@ -74,30 +87,42 @@ impl Parking {
     /// Lets a job wait, if there is room or can be made.
     pub(crate) fn park(&mut self, job: Job) -> Parked {
         let peer = job.holder();
-        let held = self.by_peer.get(&peer).map_or(0, BTreeSet::len);
+        let (n_held, bytes_held) = self.by_peer.get(&peer).map_or((0, 0), |holding| (holding.ids.len(), holding.n_bytes));
         let mut evicted = Vec::new();
-        if peer.is_some() && held >= self.limits.messages_per_peer {
-            return Parked { evicted, refused: Some(job) };
+        if peer.is_some() && n_held >= self.limits.messages_per_peer {
+            return Parked { evicted, refused: Some((job, NoRoom::PeerMessages)) };
+        }
+        if peer.is_some() && bytes_held + job.n_bytes > self.limits.bytes_per_peer {
+            return Parked { evicted, refused: Some((job, NoRoom::PeerBytes)) };
         }
         while self.jobs.len() >= self.limits.messages || self.n_bytes + job.n_bytes > self.limits.bytes {
             // Whoever holds most gives way, unless that is the newcomer itself.
-            let most = self.by_peer.iter().max_by_key(|(peer, ids)| (ids.len(), *peer)).map(|(peer, ids)| (peer.clone(), ids));
-            let oldest = match most {
-                Some((largest, ids)) if ids.len() > held && largest != peer => ids.first().copied(),
+            let shares = self.by_peer.iter().map(|(peer, holding)| (self.share(holding.ids.len(), holding.n_bytes), peer));
+            let oldest = match shares.max() {
+                Some((most, largest)) if most > self.share(n_held, bytes_held) && *largest != peer => {
+                    self.by_peer.get(largest).and_then(|holding| holding.ids.first().copied())
+                }
                 Some(_) | None => None,
             };
             match oldest.and_then(|id| self.take(id)) {
                 Some(job) => evicted.push(job),
-                None => return Parked { evicted, refused: Some(job) },
+                None => return Parked { evicted, refused: Some((job, NoRoom::Full)) },
             }
         }
         let id = self.next;
         self.next += 1;
         self.n_bytes += job.n_bytes;
         self.n_messages += usize::from(job.item.is_message());
-        self.by_peer.entry(peer).or_default().insert(id);
+        let holding = self.by_peer.entry(peer).or_default();
+        holding.ids.insert(id);
+        holding.n_bytes += job.n_bytes;
         self.jobs.insert(id, job);
         Parked { evicted, refused: None }
+    }
+
+    /// How much of the place somebody takes with so many messages and bytes, on a scale that both are measured on.
+    fn share(&self, n_messages: usize, n_bytes: usize) -> u128 {
+        (n_messages as u128 * self.limits.bytes as u128).max(n_bytes as u128 * self.limits.messages as u128)
     }
 
     /// Those that wait since before `oldest`.
@@ -116,9 +141,10 @@ impl Parking {
         self.n_bytes -= job.n_bytes;
         self.n_messages -= usize::from(job.item.is_message());
         let holder = job.holder();
-        if let Some(ids) = self.by_peer.get_mut(&holder) {
-            ids.remove(&id);
-            if ids.is_empty() {
+        if let Some(holding) = self.by_peer.get_mut(&holder) {
+            holding.ids.remove(&id);
+            holding.n_bytes -= job.n_bytes;
+            if holding.ids.is_empty() {
                 self.by_peer.remove(&holder);
             }
         }
@@ -152,7 +178,7 @@ mod tests {
     }
 
     fn limits() -> ParkingLimits {
-        ParkingLimits { messages: 10, bytes: 1000, messages_per_peer: 8, wait_epochs: 1, tries: 1 }
+        ParkingLimits { messages: 10, bytes: 1000, messages_per_peer: 8, bytes_per_peer: 800, wait_epochs: 1, tries: 1 }
     }
 
     #[test]
@@ -193,6 +219,38 @@ mod tests {
         assert_eq!((parked.refused.is_none(), parked.evicted.len()), (true, 1));
         assert_eq!(parking.take_if(|_| true).len(), 10);
         assert_eq!((parking.n_messages(), parking.by_peer.len()), (0, 0));
+    }
+
+    /// Peers that send the largest votes there are keep nobody out who sends more, small ones.
+    #[test]
+    fn bytes_count_by_peer_too() {
+        let bytes = 100_000;
+        let mut parking =
+            Parking::new(ParkingLimits { messages: 1000, bytes, messages_per_peer: 100, bytes_per_peer: 50_000, ..limits() });
+        let large = |peer, number| Job { n_bytes: 20_000, ..job(Some(peer), number) };
+        let taken = |peer| {
+            let mut taken = 0;
+            for number in 0..3 {
+                taken += usize::from(parking.park(large(peer, number)).refused.is_none());
+            }
+            taken
+        };
+        let taken: Vec<usize> = [1, 2].map(taken).into();
+        assert_eq!(taken, [2, 2], "each has half of the bytes");
+        assert_eq!(parking.park(large(1, 9)).refused.map(|(_, why)| why), Some(NoRoom::PeerBytes));
+        // 100 votes of 100 bytes fit beside them, and so do 100 more in the place of one large vote.
+        for number in 0..100 {
+            assert!(parking.park(job(Some(3), number)).refused.is_none(), "small vote {number}");
+        }
+        assert_eq!(parking.park(job(Some(3), 100)).refused.map(|(_, why)| why), Some(NoRoom::PeerMessages));
+        let mut evicted = Vec::new();
+        for number in 0..100 {
+            let parked = parking.park(Job { n_bytes: 150, ..job(Some(4), number) });
+            assert!(parked.refused.is_none(), "small vote {number} of another peer");
+            evicted.extend(parked.evicted);
+        }
+        assert_eq!(evicted.iter().map(|job| job.n_bytes).collect::<Vec<_>>(), [20_000]);
+        assert!(parking.bytes() <= bytes);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What [`chain::Chain::contexts`] answers may be one shuffling for certain, or several that could be it. Under the wrong one
 //! a good vote looks forged, so only a vote that fails under the one certain shuffling is called that.
 
+use crate::PeerBytes;
 use crate::batch::Members;
 use chain::{Chain, Contexts};
 use consensus::{Attestation, AttestationData, Checkpoint, Root, Shuffling, ShufflingId, ValidatorIndex};
@@ -29,8 +30,13 @@ pub(crate) struct Candidate {
 
 /// The chain's answers, asked once per data. Dropped when the chain changes. What they hold is bounded by the chain's budget of a slot.
 pub(crate) struct ContextCache {
-    answers: HashMap<Root, Contexts>,
+    answers: HashMap<Root, Answer>,
     need: Need,
+}
+
+struct Answer {
+    contexts: Contexts,
+    asker: Option<PeerBytes>,
 }
 
 /// What the chain's answers are for.
@@ -49,23 +55,39 @@ impl ContextCache {
 
     /// For a vote whose slot lies outside its target's epoch, the committees are those of the slot (`get_beacon_committee` takes
     /// the slot's epoch); no honest client makes one, so they are never certain.
-    pub(crate) fn of<'a>(&'a mut self, chain: &mut Chain, data: &AttestationData, data_root: Root) -> &'a Contexts {
+    ///
+    /// `asker`: the peer whose budget it takes what has to be computed from. What is unknown to one because its budget is used up is asked
+    /// again for another, so that nobody's votes keep those of others waiting.
+    pub(crate) fn of<'a>(
+        &'a mut self,
+        chain: &mut Chain,
+        data: &AttestationData,
+        data_root: Root,
+        asker: Option<&PeerBytes>,
+    ) -> &'a Contexts {
         let need = self.need;
-        self.answers.entry(data_root).or_insert_with(|| {
+        let is_refused = |answer: &Answer| matches!(answer.contexts, Contexts::Unknown) && answer.asker.as_ref() != asker;
+        if self.answers.get(&data_root).is_some_and(is_refused) {
+            self.answers.remove(&data_root);
+        }
+        let asker = asker.cloned();
+        let ask = |chain: &mut Chain| {
             let slot_epoch = data.slot.epoch(chain.network().preset());
             match need {
                 Need::Seats if slot_epoch == data.target.epoch => return chain.contexts_at_hand(data),
                 // Nobody sits there.
                 Need::Seats => return Contexts::Unknown,
-                Need::Signers if slot_epoch == data.target.epoch => return chain.contexts(data),
+                Need::Signers if slot_epoch == data.target.epoch => return chain.contexts_asked_by(data, &asker),
                 Need::Signers => {}
             }
             let target = Checkpoint { epoch: slot_epoch, root: data.beacon_block_root };
-            match chain.contexts(&AttestationData { target, ..*data }) {
+            match chain.contexts_asked_by(&AttestationData { target, ..*data }, &asker) {
                 Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => Contexts::Candidates(shufflings),
                 Contexts::Unknown => Contexts::Unknown,
             }
-        })
+        };
+        let answer = self.answers.entry(data_root).or_insert_with(|| Answer { contexts: ask(chain), asker: asker.clone() });
+        &answer.contexts
     }
 }
 

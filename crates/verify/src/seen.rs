@@ -1,22 +1,22 @@
 //! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
 //! comes after it. Bounded; forgetting costs a second proof and nothing else.
+//!
+//! Whether a validator has voted for other data with the same target is asked of every vote before it is proven, and any key can sign
+//! thousands of data for one target. So the answer comes from a count per target and validator, not from a walk over the target's data.
 
 use crate::UnixNs;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
-/// Different data of one target that a vote is compared with before it is passed on. An honest epoch has one per slot, a
-/// split one a few.
-const MAX_COMPARED: usize = 1024;
 /// So many votes for a target tell which source is the usual one.
 const USUAL_FROM: usize = 64;
 /// A source with less than one in so many votes is unusual.
 const USUAL_SHARE: usize = 16;
 /// Sources counted for one target; when another one comes the rarest is forgotten.
 const MAX_SOURCES: usize = 64;
-/// So many forgotten roots, and one in so many, are left in a target's list before it is tidied.
-const UNTIDY: usize = 32;
+/// Validators per page of the set of those who voted; 64 bytes a page, so that a lone vote for some far target costs little.
+const PAGE: u32 = 512;
 
 /// Proven (validator, attestation data) pairs. What the message carried unsigned (committee index, aggregator, selection
 /// proof) is no part of it, so changing that buys nobody a second verification.
@@ -38,10 +38,9 @@ pub(crate) struct SeenVotes {
 /// What was voted for one target.
 #[derive(Debug, Default)]
 struct Target {
-    /// Different data: who is in two of them has voted twice. Some of them may be forgotten already.
-    roots: Vec<Root>,
-    /// Of `roots`, those that are not.
-    n_live: usize,
+    /// Data of this target that are remembered.
+    n_data: usize,
+    voters: Counts,
     /// Votes by source, to tell what is usual.
     sources: HashMap<Epoch, usize>,
     n_votes: usize,
@@ -58,6 +57,59 @@ impl Target {
         }
         *self.sources.entry(source).or_default() += n_votes;
     }
+}
+
+/// For how many of a target's remembered data each validator has voted. An honest one has one, so that is a bit; the others have a
+/// number of their own.
+#[derive(Debug, Default)]
+struct Counts {
+    /// A bit for each validator who voted at least once, by page.
+    once: HashMap<u32, [u64; PAGE as usize / 64]>,
+    /// Of those, the ones who voted for more than one data.
+    several: HashMap<u32, u32>,
+}
+
+impl Counts {
+    fn of(&self, voter: u32) -> u32 {
+        let (page, word, bit) = place(voter);
+        let voted = self.once.get(&page).is_some_and(|page| page[word] & bit != 0);
+        if voted { self.several.get(&voter).copied().unwrap_or(1) } else { 0 }
+    }
+
+    fn add(&mut self, voter: u32) {
+        let (page, word, bit) = place(voter);
+        let word = &mut self.once.entry(page).or_default()[word];
+        if *word & bit == 0 {
+            *word |= bit;
+        } else {
+            *self.several.entry(voter).or_insert(1) += 1;
+        }
+    }
+
+    /// One of the data that it voted for is forgotten.
+    fn remove(&mut self, voter: u32) {
+        match self.several.get_mut(&voter) {
+            Some(2) => {
+                self.several.remove(&voter);
+            }
+            Some(n) => *n -= 1,
+            None => {
+                let (number, word, bit) = place(voter);
+                if let Some(page) = self.once.get_mut(&number) {
+                    page[word] &= !bit;
+                    if *page == [0; PAGE as usize / 64] {
+                        self.once.remove(&number);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Page, word in it, and bit in that.
+fn place(voter: u32) -> (u32, usize, u64) {
+    let in_page = voter % PAGE;
+    (voter / PAGE, in_page as usize / 64, 1 << (in_page % 64))
 }
 
 #[derive(Debug)]
@@ -108,21 +160,15 @@ impl SeenVotes {
     }
 
     /// Whether one of these is known to have voted for other data with this target: a second vote, which is not passed on.
-    /// Beyond [`MAX_COMPARED`] different data nothing is certain any more, and the answer is yes.
     pub(crate) fn votes_twice(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
-        let Some(known) = self.by_target.get(&target) else { return false };
-        let others = known.roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root));
-        let mut voted =
-            others.map(|other| members.iter().any(|member| short(*member).is_some_and(|member| other.members.contains(&member))));
-        known.n_live > MAX_COMPARED || voted.any(|voted| voted)
+        members.iter().any(|member| self.voted_otherwise(data_root, target, *member))
     }
 
-    /// Whether this validator is known to have voted for other data with this target.
+    /// Whether this validator is known to have voted for other data with this target. The same few steps however many data there are.
     pub(crate) fn voted_otherwise(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
         let (Some(known), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
-        let mut others =
-            known.roots.iter().filter(|root| **root != data_root).filter_map(|root| self.by_data.get(root)).take(MAX_COMPARED);
-        others.any(|other| other.members.contains(&voter))
+        let this = self.by_data.get(&data_root).is_some_and(|this| this.target == target && this.members.contains(&voter));
+        known.voters.of(voter) > u32::from(this)
     }
 
     /// Whether nearly all votes for this target have another source: such a one surrounds others, or is surrounded, if any does.
@@ -136,8 +182,7 @@ impl SeenVotes {
         let target = data.target.epoch;
         let known = self.by_target.entry(target).or_default();
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
-            known.roots.push(data_root);
-            known.n_live += 1;
+            known.n_data += 1;
             Voters { used: self.now, target, members: HashSet::new() }
         });
         let new = self.of_batch.entry(data_root).or_default();
@@ -145,6 +190,7 @@ impl SeenVotes {
         for member in members.iter().filter_map(|member| short(*member)) {
             if voters.members.insert(member) {
                 n_new += 1;
+                known.voters.add(member);
                 new.insert(member, at);
             } else if let Some(proven_by) = new.get_mut(&member) {
                 *proven_by = at.min(*proven_by);
@@ -160,7 +206,7 @@ impl SeenVotes {
             if let Some(voters) = self.by_data.remove(&oldest) {
                 self.n_votes -= voters.members.len();
                 self.n_forgotten += voters.members.len() as u64;
-                self.forget_data_of(voters.target);
+                self.forget_data_of(&voters);
             }
         }
     }
@@ -169,16 +215,14 @@ impl SeenVotes {
         self.n_votes
     }
 
-    /// One of the target's data is no longer in `by_data`. Its root leaves the list with many others, so that forgetting a flood of data takes
-    /// no longer than it took to come.
-    fn forget_data_of(&mut self, target: Epoch) {
-        let Some(known) = self.by_target.get_mut(&target) else { return };
-        known.n_live -= 1;
-        if known.n_live == 0 {
-            self.by_target.remove(&target);
-        } else if known.roots.len() > known.n_live + known.n_live / UNTIDY + UNTIDY {
-            let mut met = HashSet::new();
-            known.roots.retain(|root| self.by_data.contains_key(root) && met.insert(*root));
+    /// These are no longer in `by_data`. As many steps as they took to come.
+    fn forget_data_of(&mut self, voters: &Voters) {
+        let Some(known) = self.by_target.get_mut(&voters.target) else { return };
+        known.n_data -= 1;
+        if known.n_data == 0 {
+            self.by_target.remove(&voters.target);
+        } else {
+            voters.members.iter().for_each(|voter| known.voters.remove(*voter));
         }
     }
 }
@@ -264,7 +308,7 @@ mod tests {
         }
         let known = &seen.by_target[&target];
         assert!(known.sources.len() <= MAX_SOURCES, "{} sources", known.sources.len());
-        assert!(known.n_live == 1000 && known.roots.len() <= 1000 + 1000 / UNTIDY + UNTIDY + 1, "{} roots", known.roots.len());
+        assert_eq!((known.n_data, known.voters.of(7)), (1000, 1000 - u32::from(seen.by_data.contains_key(&Root::ZERO))));
         assert!(!seen.is_unusual_source(target, Epoch::new((1 << 20) - 1)));
         assert!(seen.is_unusual_source(target, Epoch::new(4999)) && seen.is_unusual_source(target, Epoch::new(0)));
         // What is remembered is compared with, what was forgotten is not.
@@ -279,8 +323,50 @@ mod tests {
                 UnixNs(0),
             );
         }
-        assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_live < 2);
+        assert!(!seen.by_target.contains_key(&target) || seen.by_target[&target].n_data < 2);
         assert!(!seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
+    }
+
+    /// One key signs more data for a target than anything is compared with: nobody else's vote looks like a second one for it, and a
+    /// second vote is told even of who voted after all of them.
+    #[test]
+    fn a_flood_of_data_by_one_key_neither_accuses_nor_hides_others() {
+        let mut seen = SeenVotes::new(1_000_000, 65_536);
+        let target = Epoch::new(7);
+        let root = |n: u64| Root::from(consensus::sha256(&n.to_be_bytes()));
+        for n in 0..1100 {
+            seen.insert(root(n), &data(target), &validators(7..8), AT);
+        }
+        let honest = root(5000);
+        seen.insert(honest, &data(target), &validators(100..200), AT);
+        assert!(!seen.votes_twice(honest, target, &validators(100..200)), "the first votes of a hundred honest validators");
+        assert!(!seen.votes_twice(honest, target, &validators(200..201)));
+        assert!(seen.voted_otherwise(root(6000), target, ValidatorIndex::new(150)), "who voted after the flood votes again");
+        assert!(seen.votes_twice(root(0), target, &validators(7..8)) && seen.votes_twice(root(6000), target, &validators(7..8)));
+    }
+
+    #[test]
+    fn counts_are_those_of_a_plain_list() {
+        let (mut counts, mut plain) = (Counts::default(), Vec::<u32>::new());
+        // A linear congruential generator, seed 1: which of few voters is added or removed.
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let voter = (state >> 33) as u32 % 40 * 61;
+            match plain.iter().position(|known| *known == voter).filter(|_| state >> 63 == 0) {
+                Some(at) => {
+                    plain.swap_remove(at);
+                    counts.remove(voter);
+                }
+                None => {
+                    plain.push(voter);
+                    counts.add(voter);
+                }
+            }
+            assert_eq!(counts.of(voter) as usize, plain.iter().filter(|known| **known == voter).count(), "voter {voter}");
+        }
+        plain.drain(..).for_each(|voter| counts.remove(voter));
+        assert!(counts.once.is_empty() && counts.several.is_empty());
     }
 
     #[test]

@@ -35,6 +35,8 @@ use strangers::Strangers;
 
 /// Shufflings remembered as confirmed: more than the chain keeps.
 const CONFIRMED: usize = 256;
+const NO_SUCH_VALIDATOR: &str =
+    "it names a validator that cannot exist yet, by the most deposits since our state; its sender is at fault";
 /// Messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -173,6 +175,8 @@ impl Verifier {
     /// budgets and the patience that only make sense while more may come; the rest expires. So what a replay finds does not
     /// depend on where its batches were cut.
     pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
+        // Nothing will be asked again later.
+        chain.compute_at_once();
         let mut ledger = Ledger::default();
         let mut intake = Intake::default();
         self.read_registry(chain, &mut intake);
@@ -298,6 +302,15 @@ impl Verifier {
     }
 }
 
+/// What becomes of a message none of whose keys we have: it names a validator that our registry does not know yet, or one that cannot be.
+fn without_key(chain: &Chain, named: ValidatorIndex, heard: &Heard) -> Outcome {
+    if chain.may_exist(named, chain.network().slot_at(heard.at.0)) {
+        Outcome::UnknownValidator
+    } else {
+        Outcome::Malformed(NO_SUCH_VALIDATOR.into())
+    }
+}
+
 /// A vote with the root of its data: seven hashes, so they are made where the decoding is, on all threads.
 fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
     let root = match &decoded {
@@ -332,5 +345,5 @@ fn contexts_near<'a>(
 ) -> Option<&'a chain::Contexts> {
     let epoch = now.epoch(chain.network().preset());
     let near = job.target.epoch <= epoch.saturating_add(1) && epoch <= job.target.epoch.saturating_add(2);
-    near.then(|| cache.of(chain, job, data_root))
+    near.then(|| cache.of(chain, job, data_root, None))
 }

@@ -5,11 +5,16 @@
 mod common;
 
 use common::{Capture, captures};
-use consensus::{ForkName, SignedAggregate, SingleAttestation, ValidatorIndex};
+use consensus::{
+    AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, IndexedAttestation, ProposerSlashing, SignedAggregate,
+    SignedBeaconBlockHeader, SingleAttestation, ValidatorIndex,
+};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use std::collections::BTreeSet;
 use verify::{
-    Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verified, Verifier, VerifyConfig,
+    Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
+    VerifyConfig,
 };
 
 fn named(name: &str) -> Option<Capture> {
@@ -90,17 +95,67 @@ fn no_bytes_make_it_panic() {
     }
 }
 
+/// A validator that was deposited since our state is unknown, and nobody's fault. One that cannot have been is its sender's.
 #[test]
-fn a_huge_index_is_an_unknown_validator() {
+fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     let Some(capture) = named("electra_6") else { return };
     let (message, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
-    for index in [1 << 63, u64::MAX, 64, u64::from(u32::MAX) + 1] {
+    let (stranger, nobody) = ("unknown_validator", "malformed");
+    let n_validators = chain.registry().len() as u64;
+    // Genesis, and 64 epochs of 8 slots with 16 deposits each, and 16 more at each epoch's end.
+    let most = n_validators + 64 * (8 * 16 + 16);
+    let expected =
+        [(1 << 63, nobody), (u64::MAX, nobody), (n_validators, stranger), (most - 1, stranger), (most + 100_000, nobody)];
+    for (index, expected) in expected.into_iter().chain([(u64::from(u32::MAX) + 1, nobody)]) {
         let huge = SingleAttestation { attester_index: ValidatorIndex::new(index), ..single };
         let verified =
             verifier.process(&mut chain, vec![RawMessage { bytes: huge.to_ssz(), ..message.clone() }], message.received_at);
-        assert_eq!(labels(&verified), ["unknown_validator"], "{index}");
+        assert_eq!(labels(&verified), [expected], "{index}");
+        let verdict = if expected == nobody { Verdict::Reject } else { Verdict::Ignore };
+        assert_eq!(verified.outcomes[0].3.verdict(), verdict, "{index}");
+    }
+    let side = |index| IndexedAttestation {
+        attesting_indices: vec![ValidatorIndex::new(1), ValidatorIndex::new(index)],
+        data: single.data,
+        signature: single.signature,
+    };
+    for (index, expected) in [(n_validators, stranger), (u64::MAX, nobody)] {
+        let slashing = AttesterSlashing { attestation_1: side(index), attestation_2: side(1 + index / 2) };
+        let message = RawMessage { kind: MessageKind::AttesterSlashing, bytes: slashing.to_ssz(), ..message.clone() };
+        let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
+        assert_eq!(labels(&verified), [expected], "{index}");
+    }
+}
+
+/// A forged slashing operation is remembered like a forged vote, and so is who sent it: the same one again costs no equation, another one
+/// waits behind everybody else's messages.
+#[test]
+fn a_forged_slashing_operation_is_judged_once() {
+    let Some(capture) = named("electra_6") else { return };
+    let (good, single) = good_single(&capture);
+    let header = |body: u8| {
+        let body_root = consensus::Root::repeat_byte(body);
+        let message = BeaconBlockHeader { proposer_index: ValidatorIndex::new(3), body_root, ..BeaconBlockHeader::default() };
+        // A signature, but of something else.
+        SignedBeaconBlockHeader { message, signature: single.signature }
+    };
+    let proposer = ProposerSlashing { signed_header_1: header(1), signed_header_2: header(2) }.to_ssz();
+    let side = |head: u8| {
+        let data = AttestationData { beacon_block_root: consensus::Root::repeat_byte(head), ..single.data };
+        IndexedAttestation { attesting_indices: vec![ValidatorIndex::new(3)], data, signature: single.signature }
+    };
+    let attester = AttesterSlashing { attestation_1: side(1), attestation_2: side(2) }.to_ssz();
+    for (kind, bytes) in [(MessageKind::ProposerSlashing, proposer), (MessageKind::AttesterSlashing, attester)] {
+        let mut chain = capture.chain();
+        let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+        let message = RawMessage { kind, bytes, ..good.clone() };
+        for repeated in 0..3 {
+            let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
+            assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated), "{kind:?}");
+        }
+        assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::Repute::Bad, "{kind:?}");
     }
 }
 
@@ -253,4 +308,39 @@ fn waiting_is_bounded_and_ends() {
     let verified = verifier.process(&mut chain, Vec::new(), UnixNs(now.0 + 5 * epoch_ns));
     assert_eq!(labels(&verified), ["expired"; 3]);
     assert_eq!((verifier.parked(), verifier.stats().parked_bytes), (0, 0));
+}
+
+/// With a worker that computes shufflings, votes wait parked until theirs is there. What is proven in the end is what is proven when each
+/// answer is waited for, whatever the batches.
+#[test]
+fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
+    for capture in captures() {
+        let run = |on_worker: bool, batch_len: usize| {
+            let mut chain = capture.chain();
+            if on_worker {
+                chain.compute_on_worker();
+            }
+            let mut verifier = Verifier::seeded(VerifyConfig::replay(), 1);
+            let mut proven = BTreeSet::new();
+            let mut keep = |verified: Verified| {
+                for vote in &verified.votes {
+                    proven.extend(vote.get().indices.iter().map(|index| (vote.get().data_root, *index)));
+                }
+            };
+            let mut now = UnixNs(0);
+            for batch in capture.messages.chunks(batch_len) {
+                now = batch.iter().map(|message| message.received_at).max().unwrap().max(now);
+                chain.tick(chain.network().slot_at(now.0));
+                keep(verifier.process(&mut chain, batch.to_vec(), now));
+            }
+            keep(verifier.finish(&mut chain, now));
+            proven
+        };
+        let expected = run(false, 64);
+        assert!(!expected.is_empty(), "{}", capture.name);
+        for batch_len in [64, 1000] {
+            let proven = run(true, batch_len);
+            assert!(proven == expected, "{}: {} proven, {} when waited for", capture.name, proven.len(), expected.len());
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
 
 use super::{Chain, FUTURE_EPOCHS};
-use crate::shufflings::Effort;
+use crate::shufflings::{Asker, Effort, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
 use consensus::{
@@ -35,16 +35,42 @@ impl Chain {
     /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each, and those that are not of branches
     /// being built on about now within a budget; what that leaves out is there when asked for in later slots.
     pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
-        self.contexts_for(data, Effort::Odd)
+        self.contexts_asked_by(data, &None)
+    }
+
+    /// [`Self::contexts`] for a vote that a peer sent. On the worker ([`Self::compute_on_worker`]) what it asks for is taken from a budget of
+    /// that peer's own, beside the common one, so the answer may be unknown to one peer and not to another.
+    pub fn contexts_asked_by(&mut self, data: &AttestationData, peer: &Asker) -> Contexts {
+        self.contexts_for(data, Effort::Odd, peer)
+    }
+
+    /// From now on a thread of its own computes shufflings, and contexts are unknown until it has: [`Self::tick`] takes over what it
+    /// finished. For live traffic, where nothing may wait half a second for a shuffling.
+    pub fn compute_on_worker(&mut self) {
+        self.shufflings.set_work(Work::OnWorker);
+    }
+
+    /// From now on whoever asks waits for the answer, as at the beginning: a replay, and the last questions at a stop.
+    pub fn compute_at_once(&mut self) {
+        self.shufflings.set_work(Work::AtOnce);
+    }
+
+    /// Takes over what the worker finished.
+    pub(super) fn poll_shufflings(&mut self) {
+        let has_news = self.shufflings.poll(&self.registry, &self.network.spec.preset);
+        // A replay's answers were waited for: its messages have no reason to be tried again.
+        if has_news && self.shufflings.is_on_worker() {
+            self.generation += 1;
+        }
     }
 
     /// [`Self::contexts`] for whom a seat is welcome but not needed: takes nothing from the budget, and leaves out what would.
     pub fn contexts_at_hand(&mut self, data: &AttestationData) -> Contexts {
-        self.contexts_for(data, Effort::AtHand)
+        self.contexts_for(data, Effort::AtHand, &None)
     }
 
     /// `odd`: what shufflings may cost that are not near.
-    fn contexts_for(&mut self, data: &AttestationData, odd: Effort) -> Contexts {
+    fn contexts_for(&mut self, data: &AttestationData, odd: Effort, asker: &Asker) -> Contexts {
         let epoch = data.target.epoch;
         let now = self.now().epoch(self.preset());
         if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
@@ -52,12 +78,12 @@ impl Chain {
             return Contexts::Unknown;
         }
         if let Some(decision) = self.certain_decision(data.target) {
-            let shufflings = self.shufflings_of(epoch, decision, odd);
+            let shufflings = self.shufflings_of(epoch, decision, odd, asker);
             return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for decision in self.candidate_decisions(data) {
-            for shuffling in self.shufflings_of(epoch, decision, odd) {
+            for shuffling in self.shufflings_of(epoch, decision, odd, asker) {
                 if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
                     found.push(shuffling);
                 }
@@ -154,10 +180,10 @@ impl Chain {
         })
     }
 
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort) -> Vec<Arc<Shuffling>> {
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Vec<Arc<Shuffling>> {
         let effort = if self.is_near(epoch, decision) { Effort::Near } else { odd };
         let now = self.now();
-        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, now)
+        self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, asker, now)
     }
 
     /// About now, and decided as on a branch that is being built on. Any other known block can be named as target by anyone.

@@ -73,6 +73,10 @@ impl Config {
         }
         for (key, value) in [
             ("gossip.queue_messages", gossip.queue_messages),
+            ("gossip.queue_mib", gossip.queue_mib),
+            ("gossip.queue_mib_per_peer", gossip.queue_mib_per_peer),
+            ("verify.parked_mib", self.verify.parked_mib),
+            ("verify.parked_mib_per_peer", self.verify.parked_mib_per_peer),
             ("gossip.max_peers", gossip.max_peers),
             ("verify.batch_messages", self.verify.batch_messages),
             ("api.max_streams", self.api.max_streams),

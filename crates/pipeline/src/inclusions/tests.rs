@@ -59,7 +59,9 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     assert_eq!(verdicts, Verdicts { included: vec![(finding, included(good))], reopened: Vec::new() });
     assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "said once");
     // A restart in between, then a longer branch from before it.
-    let mut inclusions = Inclusions::read(&inclusions.note().unwrap());
+    let rows = inclusions.rows();
+    assert_eq!((rows.changed.len(), rows.dropped.len(), inclusions.rows()), (2, 0, Rows::default()));
+    let mut inclusions = Inclusions::read(&rows.changed, None);
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
     assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts { included: Vec::new(), reopened: vec![finding] });
@@ -108,4 +110,50 @@ fn too_many_claims_push_out_those_that_the_head_does_not_stand_on() {
     inclusions.settle(&chain, Moment::Between);
     assert_eq!(inclusions.claims.len(), MAX_BLOCKS);
     assert!(inclusions.claims.contains_key(&(good.slot, good.block_root)));
+}
+
+/// A note of version 1, with a block on each of two branches, becomes rows; later changes write the rows that they concern and no others.
+#[test]
+fn the_one_note_of_version_1_becomes_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut chain = genesis();
+    let store = Store::open(dir.path(), chain.network().genesis_validators_root).unwrap();
+    let ids: Vec<String> = (1..=3).map(|byte| Root::repeat_byte(byte).to_string()).collect();
+    let (kept, left) = (root(4, 1), root(4, 9));
+    let note = serde_json::json!([
+        ["4", kept, {"findings": [ids[0], ids[1]], "holds": true}],
+        ["4", left, {"findings": [ids[2]], "holds": false}],
+    ]);
+    store.put_checkpoint(NOTE, note.to_string().as_bytes()).unwrap();
+    let apply = |rows: Rows| {
+        let changes = evidence::Changes { checkpoints: rows.changed, dropped_checkpoints: rows.dropped, ..Default::default() };
+        store.apply(changes, &[]).unwrap();
+    };
+    let mut inclusions = Inclusions::load(&store).unwrap();
+    assert_eq!((inclusions.claims.len(), inclusions.n_findings), (2, 3));
+    apply(inclusions.rows());
+    assert_eq!(store.checkpoint(NOTE).unwrap(), None);
+    let loaded = Inclusions::load(&store).unwrap();
+    assert_eq!((&loaded.claims, loaded.n_findings, loaded.has_note), (&inclusions.claims, 3, false));
+    // A thousand blocks, each with a slashing: one more is one more row.
+    let start = chain.head().root;
+    grow(&mut chain, 1, 1..10, start);
+    let claim = |inclusions: &mut Inclusions, nth: u64| {
+        inclusions.claim(Root::repeat_byte(7), Included { slot: Slot::new(9), block_root: root(nth, 7) }, &chain);
+    };
+    (0..1000).for_each(|nth| claim(&mut inclusions, nth));
+    apply(inclusions.rows());
+    claim(&mut inclusions, 1000);
+    let rows = inclusions.rows();
+    let n_bytes: usize = rows.changed.iter().map(|(_, value)| value.len()).sum();
+    assert!((rows.changed.len(), rows.dropped.len()) == (1, 0) && n_bytes < 400, "{n_bytes} bytes for one more claim");
+    apply(rows);
+    // What is too old goes, row by row.
+    let end = 12 + KEPT_EPOCHS * chain.network().preset().slots_per_epoch;
+    grow(&mut chain, 1, 10..end, root(9, 1));
+    inclusions.settle(&chain, Moment::Between);
+    let rows = inclusions.rows();
+    assert_eq!((rows.changed.len(), rows.dropped.len()), (0, 1003));
+    apply(rows);
+    assert!(store.checkpoints(PREFIX, PREFIX, 10).unwrap().is_empty());
 }

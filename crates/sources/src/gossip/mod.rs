@@ -40,6 +40,7 @@ pub use schedule::{ATTESTATION_SUBNETS, topics_at};
 pub use transform::{IdRules, message_id};
 
 use crate::metrics::SourceMetrics;
+use crate::queue::{QueueBytes, QueueReceiver, queue};
 use crate::topic::Topic;
 use consensus::{Checkpoint, Network, Root, Slot};
 use libp2p::{Multiaddr, PeerId};
@@ -72,6 +73,8 @@ pub struct GossipConfig {
     pub identity: Identity,
     /// Messages waiting to be taken from `events`; what does not fit is shed and counted.
     pub queue_messages: usize,
+    /// Their bytes at most: payload and SSZ.
+    pub queue_bytes: QueueBytes,
     /// Messages waiting to be sent to one peer; what does not fit is not sent to it.
     pub send_queue_messages: usize,
     /// How this node calls itself.
@@ -94,6 +97,7 @@ impl Default for GossipConfig {
             data_column_subnets: 4,
             identity: Identity::Ephemeral,
             queue_messages: 65_536,
+            queue_bytes: QueueBytes::DEFAULT,
             send_queue_messages: 5_000,
             agent: concat!("slashwatch/", env!("CARGO_PKG_VERSION")).to_owned(),
             clock: Clock::system(),
@@ -175,7 +179,7 @@ impl GossipService {
         status: watch::Receiver<StatusView>,
         metrics: SourceMetrics,
     ) -> Result<GossipHandle, GossipError> {
-        let (events_in, events) = mpsc::channel(config.queue_messages.max(1) + PEER_EVENT_PLACES);
+        let (events_in, events) = queue(config.queue_messages.max(1) + PEER_EVENT_PLACES, config.queue_bytes);
         let (reports, reports_out) = mpsc::channel(REPORT_QUEUE);
         let (publish, publish_out) = mpsc::channel(PUBLISH_QUEUE);
         let (peers_in, peers) = watch::channel(Arc::default());
@@ -199,7 +203,7 @@ impl GossipService {
 /// A running listener. Dropping it stops it; [`GossipHandle::shutdown`] says goodbye first.
 #[derive(Debug)]
 pub struct GossipHandle {
-    pub events: mpsc::Receiver<GossipEvent>,
+    pub events: QueueReceiver<GossipEvent>,
     /// For those who report, publish or look while another reads `events`.
     pub control: GossipControl,
     pub peer_id: PeerId,

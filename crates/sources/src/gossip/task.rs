@@ -12,6 +12,7 @@ use super::{
 };
 use crate::limits::MAX_PAYLOAD_SIZE;
 use crate::metrics::SourceMetrics;
+use crate::queue::{QueueFull, QueueSender};
 use crate::topic::{DigestTable, Topic};
 use consensus::{Epoch, ForkName, Network};
 use futures::StreamExt;
@@ -41,7 +42,7 @@ const MAX_AGENT_LEN: usize = 128;
 
 /// The ends that the task holds.
 pub(super) struct Channels {
-    pub events: mpsc::Sender<GossipEvent>,
+    pub events: QueueSender<GossipEvent>,
     pub reports: mpsc::Receiver<(Ticket, Verdict)>,
     pub publish: mpsc::Receiver<Publication>,
     pub peers: watch::Sender<Arc<Vec<PeerInfo>>>,
@@ -193,7 +194,6 @@ impl Listener {
     fn on_message(&mut self, source: PeerId, id: MessageId, message: gossipsub::Message) {
         let Some((topic, fork)) = self.topics.get(&message.topic).copied() else { return };
         let Some(frame) = transform::open(&message.data) else { return };
-        let (payload, ssz) = (frame.payload.to_vec(), frame.ssz.to_vec());
         let peer = match self.peers.connected.get_mut(&source) {
             Some(peer) => {
                 peer.messages = peer.messages.saturating_add(1);
@@ -202,17 +202,28 @@ impl Listener {
             None => Arc::from(source.to_bytes()),
         };
         let kind = topic.name.kind();
-        if self.channels.events.capacity() <= PEER_EVENT_PLACES {
-            self.metrics.shed.with_label_values(&["message"]).inc();
-            self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, MessageAcceptance::Ignore);
-            return;
-        }
+        let room = match self.channels.events.capacity() {
+            0..=PEER_EVENT_PLACES => Err(QueueFull::Places),
+            _ => self.channels.events.room(&peer, frame.payload.len() + frame.ssz.len()),
+        };
+        let room = match room {
+            Ok(room) => room,
+            Err(full) => {
+                self.metrics.shed.with_label_values(&[full.label()]).inc();
+                self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &source, MessageAcceptance::Ignore);
+                return;
+            }
+        };
+        let (payload, ssz) = (frame.payload.to_vec(), frame.ssz.to_vec());
         let (ticket, given_up) = self.tickets.issue(id, source, Instant::now());
         self.metrics.verdicts.with_label_values(&["none", "given_up"]).inc_by(given_up as u64);
         self.metrics.received.with_label_values(&[kind.label()]).inc();
         let origin = Origin { source: SourceKind::Gossip, peer: Some(peer), fork };
         let raw = RawMessage { origin, kind, received_at: self.config.clock.now(), bytes: ssz, ticket: Some(ticket) };
-        self.emit(GossipEvent::Message(Box::new(GossipMessage { raw, topic, payload })));
+        let message = GossipEvent::Message(Box::new(GossipMessage { raw, topic, payload }));
+        if let Err(full) = self.channels.events.try_send(message, room) {
+            self.metrics.shed.with_label_values(&[full.label()]).inc();
+        }
     }
 
     fn apply_verdict(&mut self, ticket: Ticket, verdict: Verdict) {
@@ -402,6 +413,7 @@ impl Listener {
         self.emit(GossipEvent::Peer(PeerEvent { at: self.config.clock.now(), peer, what }));
     }
 
+    /// Anything but a message.
     fn emit(&mut self, event: GossipEvent) {
         let what = match &event {
             GossipEvent::Message(_) => "message",
@@ -409,7 +421,7 @@ impl Listener {
             GossipEvent::ListeningOn(_) => "address",
         };
         // Full, or nobody reads any more.
-        if self.channels.events.try_send(event).is_err() {
+        if self.channels.events.try_send_note(event).is_err() {
             self.metrics.shed.with_label_values(&[what]).inc();
         }
     }

@@ -1,7 +1,7 @@
 //! Blocks and headers. A header is proven by its proposer's signature; the body belongs to it by the body root, so what a
 //! proven block carries is what the proposer put there. It extends the chain if its randao reveal is proven too.
 
-use super::{Intake, Signers, Verifier};
+use super::{Intake, Signers, Verifier, without_key};
 use crate::batch::{Claim, Judged, Judgement};
 use crate::decode::Ballot;
 use crate::docket::{Docket, Place};
@@ -96,7 +96,7 @@ impl Verifier {
                 // The sidecar around it is not checked, so it is not passed on.
                 Judgement::Proven { .. } => Outcome::Proven { forwardable: false },
                 Judgement::Forged => Outcome::BadSignature,
-                Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoKey => without_key(chain, job.header.message.proposer_index, &job.heard),
             };
             ledger.settle(job.item, outcome);
         }
@@ -112,7 +112,10 @@ impl Verifier {
                     take_block(chain, intake, job, judged.judgement(reveal.claim), turn, now, ledger);
                 }
                 Judgement::Forged => ledger.settle(job.item, Outcome::BadSignature),
-                Judgement::NoKey => ledger.settle(job.item, Outcome::UnknownValidator),
+                Judgement::NoKey => {
+                    let proposer = job.block.signed_header.message.proposer_index;
+                    ledger.settle(job.item, without_key(chain, proposer, &job.heard));
+                }
             }
         }
     }

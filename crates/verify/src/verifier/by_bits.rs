@@ -8,14 +8,13 @@ use crate::docket::{Docket, Place};
 use crate::ledger::Ledger;
 use crate::parking::Job;
 use crate::resolve::{self, Candidate, ContextCache, Need, Resolution};
-use crate::{Outcome, UnixNs, forward};
+use crate::{NoRoom, Outcome, UnixNs, forward};
 use chain::Chain;
 use consensus::{Attestation, Network, Root, ShufflingId, sha256};
 use std::collections::VecDeque;
 
 /// Up to an epoch divided by this, slots without a block are taken for empty at once.
 const EMPTY_SLOTS_TAKEN: u64 = 4;
-const NO_ROOM: &str = "no room to wait for committees";
 
 /// Whether a vote of uncertain committees may still wait for better news than the candidates at hand.
 #[derive(Clone, Copy)]
@@ -60,7 +59,8 @@ impl Verifier {
             self.generation = chain.generation();
             let tries = self.config.parking.tries;
             jobs = self.parking.take_if(|job| {
-                job.tried.len() < tries && resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root), &job.tried)
+                job.tried.len() < tries
+                    && resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root, job.asker()), &job.tried)
             });
         }
         jobs.extend(fresh);
@@ -71,7 +71,9 @@ impl Verifier {
     /// Everything that waits and has a shuffling it was not tried under.
     pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Signers);
-        let jobs = self.parking.take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root), &job.tried));
+        let jobs = self
+            .parking
+            .take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root, job.asker()), &job.tried));
         let open = self.prove_certain(chain, &mut cache, jobs, Patience::Over(now), ledger);
         self.prove_candidates(chain, open, ledger);
     }
@@ -95,7 +97,7 @@ impl Verifier {
         for mut job in jobs {
             let Ballot::ByBits { attestation, aggregator } = &job.ballot else { continue };
             let aggregator = aggregator.as_deref().filter(|_| self.config.check_aggregators);
-            let contexts = cache.of(chain, &attestation.data, job.data_root);
+            let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
             let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.confirmed.contains(&only.id()));
             match resolve::by_bits(attestation, contexts, &mut job.tried, sure) {
                 Resolution::Misfit(reason) => ledger.settle(job.item, Outcome::Malformed(reason.into())),
@@ -236,7 +238,7 @@ impl Verifier {
         if !forward::vote(chain, &attestation.data, now) {
             return false;
         }
-        let contexts = cache.of(chain, &attestation.data, job.data_root);
+        let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
         let Resolution::Certain(candidate) = resolve::by_bits(attestation, contexts, &mut Vec::new(), true) else { return false };
         if self.votes.votes_twice(job.data_root, attestation.data.target.epoch, candidate.members.as_slice()) {
             return false;
@@ -261,13 +263,13 @@ impl Verifier {
         job.item.parked = true;
         let parked = self.parking.park(job);
         match (parked.refused, newcomer) {
-            (Some(job), _) => ledger.settle(job.item, Outcome::Refused(NO_ROOM)),
+            (Some((job, why)), _) => ledger.settle(job.item, Outcome::Refused(why.label())),
             (None, Some(item)) => ledger.settle(item, Outcome::Parked),
             // Said before.
             (None, None) => {}
         }
         for job in parked.evicted {
-            ledger.settle(job.item, Outcome::Refused(NO_ROOM));
+            ledger.settle(job.item, Outcome::Refused(NoRoom::Evicted.label()));
         }
     }
 }

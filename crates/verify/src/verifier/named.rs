@@ -2,14 +2,14 @@
 //! nothing else, so messages about branches nobody follows are proven like any other.
 
 use super::blocks::Standing;
-use super::{Intake, Signers, Verifier, contexts_near};
+use super::{Intake, Signers, Verifier, contexts_near, without_key};
 use crate::batch::{Claim, Judged, Judgement, Members};
 use crate::decode::Ballot;
 use crate::docket::{Docket, Place};
 use crate::ledger::{Item, Ledger};
 use crate::parking::Job;
 use crate::resolve::{ContextCache, Need, seated};
-use crate::{Heard, Inclusion, Outcome, SlashingBody, SlashingOp, UnixNs, forward};
+use crate::{Heard, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
 use chain::{Chain, Contexts};
 use consensus::{
     AttesterSlashing, ForkName, IndexedAttestation, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
@@ -28,6 +28,8 @@ pub(super) struct SlashingJob {
     included_in: Option<Inclusion>,
     /// Hash of its SSZ.
     hash: Root,
+    /// Whose merit or fault it is: of one from its own topic, the peer that sent it.
+    answerable: Option<PeerBytes>,
 }
 
 impl SlashingJob {
@@ -39,7 +41,8 @@ impl SlashingJob {
         included_in: Option<Inclusion>,
     ) -> Self {
         let hash = Root::from(sha256(&slashing.to_ssz()));
-        Self { item, heard: by_operation(heard), body: SlashingBody::Attester(slashing), fork, included_in, hash }
+        let answerable = answerable(&heard);
+        Self { item, heard: by_operation(heard), body: SlashingBody::Attester(slashing), fork, included_in, hash, answerable }
     }
 
     pub(super) fn proposer(
@@ -50,7 +53,8 @@ impl SlashingJob {
         included_in: Option<Inclusion>,
     ) -> Self {
         let hash = Root::from(sha256(&slashing.to_ssz()));
-        Self { item, heard: by_operation(heard), body: SlashingBody::Proposer(slashing), fork, included_in, hash }
+        let answerable = answerable(&heard);
+        Self { item, heard: by_operation(heard), body: SlashingBody::Proposer(slashing), fork, included_in, hash, answerable }
     }
 }
 
@@ -65,27 +69,45 @@ impl SlashingJob {
         }
     }
 
+    /// The greatest index in it.
+    fn greatest_named(&self) -> ValidatorIndex {
+        let named = match &self.body {
+            // Ascending, or it is not asked about.
+            SlashingBody::Attester(slashing) => [&slashing.attestation_1, &slashing.attestation_2]
+                .into_iter()
+                .filter_map(|side| side.attesting_indices.last().copied())
+                .max(),
+            SlashingBody::Proposer(slashing) => [&slashing.signed_header_1, &slashing.signed_header_2]
+                .map(|header| header.message.proposer_index)
+                .into_iter()
+                .max(),
+        };
+        named.unwrap_or(ValidatorIndex::new(0))
+    }
+
     /// Whether it names a validator whom a later state may know.
     fn names_a_stranger(&self, chain: &Chain) -> bool {
-        let is_stranger = |index: &ValidatorIndex| chain.registry().record(*index).is_none();
-        match &self.body {
-            SlashingBody::Attester(slashing) => [&slashing.attestation_1, &slashing.attestation_2]
-                .iter()
-                .any(|side| side.attesting_indices.iter().any(is_stranger)),
-            SlashingBody::Proposer(slashing) => is_stranger(&slashing.signed_header_1.message.proposer_index),
-        }
+        let greatest = self.greatest_named();
+        chain.registry().record(greatest).is_none() && chain.may_exist(greatest, chain.network().slot_at(self.heard.at.0))
     }
+}
+
+/// The peer that sent it on its own topic, where every client checks an operation before passing it on. Blocks are passed on unchecked.
+fn answerable(heard: &Heard) -> Option<PeerBytes> {
+    heard.peer.clone().filter(|_| heard.source == SourceKind::Gossip)
 }
 
 /// Whatever way an operation came, what is in it is known from an operation.
 fn by_operation(heard: Heard) -> Heard {
-    Heard { source: crate::SourceKind::SlashingOp, ..heard }
+    Heard { source: SourceKind::SlashingOp, ..heard }
 }
 
 /// A slashing operation before the equation.
 enum Sides {
     NotIndexed,
     Known,
+    /// This very operation was judged forged before.
+    Forged,
     Asked([Standing; 2]),
 }
 
@@ -97,7 +119,7 @@ impl Verifier {
         for job in std::mem::take(&mut intake.named) {
             let Job { item, heard, ballot: Ballot::Named(single), data_root, .. } = job else { continue };
             if chain.registry().pubkey(single.attester_index).is_none() {
-                ledger.settle(item, Outcome::UnknownValidator);
+                ledger.settle(item, without_key(chain, single.attester_index, &heard));
             } else if self.votes.covers(data_root, &[single.attester_index]) {
                 ledger.settle(item, Outcome::Duplicate);
             } else {
@@ -124,7 +146,7 @@ impl Verifier {
                         && !self.votes.votes_twice(data_root, single.data.target.epoch, &[single.attester_index])
                         && forward::vote(chain, &single.data, now)
                         && forward::single(
-                            cache.of(chain, &single.data, data_root),
+                            cache.of(chain, &single.data, data_root, None),
                             &single.data,
                             single.attester_index,
                             single.committee_index,
@@ -166,9 +188,12 @@ impl Verifier {
         Claim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
     }
 
-    fn ask_slashing(&self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
+    fn ask_slashing(&mut self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
         if self.slashings.contains(&job.hash) {
             return Sides::Known;
+        }
+        if self.is_known_forgery(|| job.hash) {
+            return Sides::Forged;
         }
         match &job.body {
             SlashingBody::Proposer(slashing) => {
@@ -209,19 +234,21 @@ impl Verifier {
     ) {
         let judgements = match sides {
             Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
-            Sides::NotIndexed | Sides::Known => None,
+            Sides::NotIndexed | Sides::Known | Sides::Forged => None,
         };
         let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));
         if lacks_key && job.included_in.is_some() && job.names_a_stranger(chain) {
             self.wait_for_registry(job, ledger);
             return;
         }
-        let SlashingJob { item, heard, body, fork, included_in, hash } = job;
+        let greatest = job.greatest_named();
+        let SlashingJob { item, heard, body, fork, included_in, hash, answerable } = job;
         let outcome = match (sides, judgements) {
             (Sides::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
             (Sides::Known, _) | (Sides::Asked(_), None) => Outcome::Duplicate,
+            (Sides::Forged, _) => Outcome::BadSignature,
             (Sides::Asked(_), Some(judgements)) => match judgements {
-                [Judgement::NoKey, _] | [_, Judgement::NoKey] => Outcome::UnknownValidator,
+                [Judgement::NoKey, _] | [_, Judgement::NoKey] => without_key(chain, greatest, &heard),
                 [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
                     Outcome::Malformed(NO_CONTRADICTION.into())
@@ -234,6 +261,17 @@ impl Verifier {
                 }
             },
         };
+        let is_forged = outcome == Outcome::BadSignature;
+        if is_forged {
+            self.forgeries.insert(hash, ());
+        }
+        if let Some(peer) = answerable {
+            if is_forged {
+                self.reputes.forged(&peer);
+            } else if matches!(outcome, Outcome::Proven { .. }) {
+                self.reputes.proven(&peer);
+            }
+        }
         // In a block even a known operation is news: it is included now.
         let given = match &outcome {
             Outcome::Proven { .. } => true,

@@ -4,7 +4,7 @@
 //!
 //! Whether a signer sits in the committee that it speaks for is not known here, so nothing of this is passed on.
 
-use super::{Signers, Verifier};
+use super::{Signers, Verifier, without_key};
 use crate::batch::{Claim, Judgement};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
@@ -24,9 +24,14 @@ impl Verifier {
     pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut Ledger) {
         let network: &Network = chain.network();
         let mut docket = Docket::default();
-        let mut asked: Vec<(Item, Root, Standing)> = Vec::new();
+        let mut asked: Vec<(Item, Root, Standing, Outcome)> = Vec::new();
         for StatementJob { item, heard, statement, signature } in jobs {
             let name = name_of(&statement);
+            let lacks_key = match &statement {
+                Statement::PayloadVote { validator, .. } => without_key(chain, *validator, &heard),
+                Statement::Bid { .. } => Outcome::UnknownValidator,
+                Statement::InclusionList { list, .. } => without_key(chain, list.validator_index, &heard),
+            };
             let standing = match self.statements.get(&name) {
                 Some(known) if *known == signature => Standing::Known,
                 Some(_) => Standing::Forged,
@@ -39,13 +44,13 @@ impl Verifier {
                     }
                 }
             };
-            asked.push((item, name, standing));
+            asked.push((item, name, standing, lacks_key));
         }
         if asked.is_empty() {
             return;
         }
         let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for (item, name, standing) in asked {
+        for (item, name, standing, lacks_key) in asked {
             let outcome = match standing.judgement(&judged) {
                 Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
                 Judgement::Proven { .. } => {
@@ -60,7 +65,7 @@ impl Verifier {
                     }
                     Outcome::BadSignature
                 }
-                Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoKey => lacks_key,
             };
             ledger.settle(item, outcome);
         }

@@ -110,10 +110,12 @@ pub fn kind(name: &str) -> MessageKind {
         "proposer_slashing" => MessageKind::ProposerSlashing,
         "payload_attestation_message" => MessageKind::PayloadAttestation,
         "inclusion_list" => MessageKind::InclusionList,
-        _ => match number("beacon_attestation_") {
-            Some(subnet) => MessageKind::Attestation { subnet },
-            None => panic!("unexpected topic {name}"),
-        },
+        _ => {
+            let attestation = number("beacon_attestation_").map(|subnet| MessageKind::Attestation { subnet });
+            let blob = number("blob_sidecar_").map(|index| MessageKind::BlobSidecar { index });
+            let column = number("data_column_sidecar_").map(|index| MessageKind::DataColumnSidecar { index });
+            attestation.or(blob).or(column).unwrap_or_else(|| panic!("unexpected topic {name}"))
+        }
     }
 }
 

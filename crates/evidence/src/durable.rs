@@ -1,0 +1,64 @@
+//! Files that are replaced in one step. The only place where a file is renamed, so that none is renamed without its folder being synced:
+//! until that is on disk, a power cut may leave the folder with the old name, or with none.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// In the names of temporary files, before the process id: several processes may export the same proof.
+const PARTIAL: &str = ".partial-";
+
+/// Puts `bytes` at `path`: after a crash it is the old file or the new one, and once this returns it is the new one. The bytes go to a
+/// temporary file in the same folder, which is synced and renamed; then the folder is synced.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_and_sync(path, bytes, |folder| File::open(folder)?.sync_all())
+}
+
+/// Whether a file is what [`replace_file`] leaves behind in a crash.
+pub fn is_partial(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(PARTIAL))
+}
+
+fn replace_and_sync(path: &Path, bytes: &[u8], sync_folder: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    let partial = folder.join(format!("{}{PARTIAL}{}", name.to_string_lossy(), std::process::id()));
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    #[expect(clippy::disallowed_methods, reason = "this is what is to be used instead")]
+    let renamed = written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
+        // Best effort: the error that matters is the one returned.
+        let _ = fs::remove_file(&partial);
+    });
+    renamed.and_then(|()| sync_folder(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_synced_after_the_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.ssz");
+        replace_file(&path, b"old").unwrap();
+        let mut synced = Vec::new();
+        replace_and_sync(&path, b"new", |folder| {
+            synced.push((folder.to_owned(), fs::read(&path)?));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(synced, [(dir.path().to_owned(), b"new".to_vec())]);
+        // A folder that cannot be synced is told: the caller must not take the file for stored.
+        let failed = replace_and_sync(&path, b"newer", |_| Err(io::Error::other("no")));
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no partial files stay");
+        assert!(replace_file(&dir.path().join("away").join("x"), b"").is_err());
+        assert!(replace_file(Path::new("/"), b"").is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! The queue behind a source: bounded in messages and in bytes, and in bytes of each sender.
+//!
+//! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever sends the largest ones must not take the
+//! room of those who send small ones, so each sender has a budget of its own. Nothing waits for room here: a source cannot hold the
+//! network up. What does not fit is refused with its reason, for the caller to count.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+use verify::PeerBytes;
+
+/// What a message takes beside its bytes: the structures around it, and its place.
+const OVERHEAD_BYTES: usize = 512;
+
+/// Bytes that may wait in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueBytes {
+    pub total: usize,
+    /// Of `total`, from one sender. A single message may always wait alone.
+    pub per_peer: usize,
+}
+
+impl QueueBytes {
+    /// Two slots of mainnet are some 60 MiB of votes, which one peer alone may bring; 256 MiB are 12 of the largest blocks, packed and
+    /// unpacked.
+    pub const DEFAULT: Self = Self { total: 256 << 20, per_peer: 64 << 20 };
+}
+
+impl Default for QueueBytes {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Why something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QueueFull {
+    /// As many wait as there are places, or nobody reads any more.
+    Places,
+    Bytes,
+    /// Its sender has as many bytes waiting as one may have.
+    BytesOfPeer,
+}
+
+impl QueueFull {
+    pub const ALL: [Self; 3] = [Self::Places, Self::Bytes, Self::BytesOfPeer];
+
+    /// One word for metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Places => "message",
+            Self::Bytes => "message_bytes",
+            Self::BytesOfPeer => "message_bytes_of_peer",
+        }
+    }
+}
+
+/// A queue with so many places and bytes.
+pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueReceiver<T>) {
+    let (items, received) = mpsc::channel(places.max(1));
+    let held = Arc::new(Mutex::new(Held { bytes, total: 0, by_peer: HashMap::new() }));
+    (QueueSender { items, held }, QueueReceiver { items: received })
+}
+
+/// The end where sources put what they hear.
+#[derive(Debug)]
+pub struct QueueSender<T> {
+    items: mpsc::Sender<(T, Option<Room>)>,
+    held: Arc<Mutex<Held>>,
+}
+
+impl<T> Clone for QueueSender<T> {
+    fn clone(&self) -> Self {
+        Self { items: self.items.clone(), held: self.held.clone() }
+    }
+}
+
+impl<T> QueueSender<T> {
+    /// Room for `n_bytes` from a sender, before they are copied. Given back when it is dropped, or the message taken out of the queue.
+    pub fn room(&self, peer: &PeerBytes, n_bytes: usize) -> Result<Room, QueueFull> {
+        let n_bytes = n_bytes.saturating_add(OVERHEAD_BYTES);
+        lock(&self.held).take(peer, n_bytes)?;
+        Ok(Room { held: self.held.clone(), peer: peer.clone(), n_bytes })
+    }
+
+    /// Puts a message in.
+    pub fn try_send(&self, item: T, room: Room) -> Result<(), QueueFull> {
+        self.items.try_send((item, Some(room))).map_err(|_| QueueFull::Places)
+    }
+
+    /// Puts in what is no message: few and small.
+    pub fn try_send_note(&self, item: T) -> Result<(), QueueFull> {
+        self.items.try_send((item, None)).map_err(|_| QueueFull::Places)
+    }
+
+    /// Free places.
+    pub fn capacity(&self) -> usize {
+        self.items.capacity()
+    }
+}
+
+/// The end where they are read.
+#[derive(Debug)]
+pub struct QueueReceiver<T> {
+    items: mpsc::Receiver<(T, Option<Room>)>,
+}
+
+impl<T> QueueReceiver<T> {
+    /// The next one; `None` when the source has ended. Nothing is lost if it is not waited for to the end.
+    pub async fn recv(&mut self) -> Option<T> {
+        self.items.recv().await.map(|(item, _)| item)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+/// Bytes set aside for a message.
+#[derive(Debug)]
+pub struct Room {
+    held: Arc<Mutex<Held>>,
+    peer: PeerBytes,
+    n_bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        lock(&self.held).give_back(&self.peer, self.n_bytes);
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    bytes: QueueBytes,
+    total: usize,
+    by_peer: HashMap<PeerBytes, usize>,
+}
+
+impl Held {
+    fn take(&mut self, peer: &PeerBytes, n_bytes: usize) -> Result<(), QueueFull> {
+        let of_peer = self.by_peer.get(peer).copied().unwrap_or(0);
+        if of_peer > 0 && of_peer.saturating_add(n_bytes) > self.bytes.per_peer {
+            return Err(QueueFull::BytesOfPeer);
+        }
+        if self.total > 0 && self.total.saturating_add(n_bytes) > self.bytes.total {
+            return Err(QueueFull::Bytes);
+        }
+        self.total += n_bytes;
+        *self.by_peer.entry(peer.clone()).or_default() += n_bytes;
+        Ok(())
+    }
+
+    fn give_back(&mut self, peer: &PeerBytes, n_bytes: usize) {
+        self.total -= n_bytes;
+        if let Some(of_peer) = self.by_peer.get_mut(peer) {
+            *of_peer -= n_bytes;
+            if *of_peer == 0 {
+                self.by_peer.remove(peer);
+            }
+        }
+    }
+}
+
+/// A panic elsewhere leaves the numbers as they are: each step is one of addition.
+fn lock(held: &Mutex<Held>) -> std::sync::MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> PeerBytes {
+        PeerBytes::from([number])
+    }
+
+    /// Places for 65 536 messages, and peers that send 10 MiB each: memory stays within the budget, each peer within its own, and who sends
+    /// small ones still gets through.
+    #[tokio::test]
+    async fn large_messages_fill_their_senders_share_and_no_more() {
+        let bytes = QueueBytes { total: 100 << 20, per_peer: 32 << 20 };
+        let (sender, mut receiver) = queue(65_536, bytes);
+        let send =
+            |number: u8, n_bytes: usize| sender.room(&peer(number), n_bytes).and_then(|room| sender.try_send(number, room));
+        let sent: Vec<usize> = (1..=3).map(|number| (0..50).filter(|_| send(number, 10 << 20).is_ok()).count()).collect();
+        assert_eq!((sent, send(1, 10 << 20)), (vec![3, 3, 3], Err(QueueFull::BytesOfPeer)));
+        // 90 MiB wait. A fourth one of the kind has no room; a vote of 240 bytes has.
+        assert_eq!((send(4, 11 << 20), send(4, 240)), (Err(QueueFull::Bytes), Ok(())));
+        let small = (0..10_000).filter(|_| send(5, 240).is_ok()).count();
+        assert_eq!((small, receiver.len()), (10_000, 10_010));
+        // What is taken out makes room again.
+        for _ in 0..3 {
+            assert_eq!(receiver.recv().await, Some(1));
+        }
+        assert_eq!((send(1, 10 << 20), send(1, 23 << 20)), (Ok(()), Err(QueueFull::BytesOfPeer)));
+        while !receiver.is_empty() {
+            receiver.recv().await;
+        }
+        assert!(lock(&sender.held).by_peer.is_empty() && lock(&sender.held).total == 0);
+        // Larger than any budget, alone.
+        assert_eq!(send(6, 200 << 20), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn places_are_bounded_as_well() {
+        let (sender, mut receiver) = queue(2, QueueBytes::DEFAULT);
+        let send = |number: u8| sender.room(&peer(number), 10).and_then(|room| sender.try_send(number, room));
+        assert_eq!([send(1), send(2), send(3)], [Ok(()), Ok(()), Err(QueueFull::Places)]);
+        assert_eq!(sender.try_send_note(4), Err(QueueFull::Places));
+        assert_eq!((receiver.recv().await, sender.try_send_note(4), sender.capacity()), (Some(1), Ok(()), 0));
+        assert_eq!(lock(&sender.held).by_peer.len(), 1, "a refused message holds nothing");
+    }
+}
