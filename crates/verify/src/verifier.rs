@@ -166,6 +166,7 @@ impl Verifier {
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
         self.prove_statements(chain, intake.statements, &mut ledger);
+        chain.count_votes(ledger.verified.votes.iter().map(|vote| (&vote.data, vote.indices.as_slice())));
         ledger.close()
     }
 

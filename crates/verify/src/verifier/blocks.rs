@@ -199,7 +199,7 @@ fn take_block(
         let heard = inside(SourceKind::SlashingOp);
         intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, now);
+    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, &block.root, now);
     ledger.settle(item, Outcome::Proven { forwardable: welcome });
     ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
 }

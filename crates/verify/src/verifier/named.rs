@@ -10,9 +10,9 @@ use crate::ledger::{Item, Ledger};
 use crate::parking::Job;
 use crate::resolve::{ContextCache, Need, seated};
 use crate::{Heard, Inclusion, Outcome, SlashingBody, SlashingOp, UnixNs, forward};
-use chain::{Chain, Contexts};
+use chain::{Chain, Contexts, SignedWith};
 use consensus::{
-    AttesterSlashing, ForkName, IndexedAttestation, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
+    AttesterSlashing, Epoch, ForkName, IndexedAttestation, Network, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
     is_double_proposal, is_slashable_attestation_data, sha256,
 };
 
@@ -141,7 +141,7 @@ impl Verifier {
             ledger.settle(item, outcome);
         }
         for (job, sides) in slashings {
-            self.settle_slashing(chain, job, sides, &judged, now, ledger);
+            self.settle_slashing(chain, job, sides, &judged, ledger);
         }
     }
 
@@ -198,15 +198,7 @@ impl Verifier {
         Some(Claim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
     }
 
-    fn settle_slashing(
-        &mut self,
-        chain: &Chain,
-        job: SlashingJob,
-        sides: Sides,
-        judged: &Judged,
-        now: UnixNs,
-        ledger: &mut Ledger,
-    ) {
+    fn settle_slashing(&mut self, chain: &Chain, job: SlashingJob, sides: Sides, judged: &Judged, ledger: &mut Ledger) {
         let judgements = match sides {
             Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
             Sides::NotIndexed | Sides::Known => None,
@@ -230,7 +222,10 @@ impl Verifier {
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
                 [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
                     self.slashings.insert(hash, ());
-                    Outcome::Proven { forwardable: first && second && forward::slashing(chain, subjects(&body).into_iter(), now) }
+                    let signed = epochs_of(&body, chain.network()).map(|epoch| SignedWith::scheduled(chain.network(), epoch));
+                    Outcome::Proven {
+                        forwardable: first && second && forward::slashing(chain, subjects(&body).into_iter(), signed),
+                    }
                 }
             },
         };
@@ -273,6 +268,16 @@ fn contradicts(body: &SlashingBody) -> bool {
         }
         SlashingBody::Proposer(slashing) => {
             is_double_proposal(&slashing.signed_header_1.message, &slashing.signed_header_2.message)
+        }
+    }
+}
+
+/// What the two sides are about, for their domains.
+fn epochs_of(body: &SlashingBody, network: &Network) -> [Epoch; 2] {
+    match body {
+        SlashingBody::Attester(slashing) => [slashing.attestation_1.data.target.epoch, slashing.attestation_2.data.target.epoch],
+        SlashingBody::Proposer(slashing) => {
+            [&slashing.signed_header_1, &slashing.signed_header_2].map(|header| header.message.slot.epoch(network.preset()))
         }
     }
 }
