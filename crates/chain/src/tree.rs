@@ -402,7 +402,7 @@ impl Tree {
         let future =
             self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
         let mut roots: HashSet<Root> = now.chain(future).map(|(_, root)| *root).collect();
-        roots.extend(self.ends_in_turn(Slot::new(0), not_after, limit));
+        roots.extend(self.ends_in_turn(not_after.saturating_sub(2 * DIVERSITY_DEPTH as u64), not_after, limit));
         let mut ranked: Vec<Backing> =
             roots.into_iter().filter_map(|root| self.backing(root, |_, depth| depth < DIVERSITY_DEPTH)).collect();
         ranked.sort_by(|a, b| b.cmp(a));

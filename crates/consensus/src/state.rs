@@ -164,7 +164,8 @@ impl<'a> StateView<'a> {
         let state = View::checked(&self.catalogue.state, self.bytes);
         let first = self.epoch().start_slot(&self.preset).as_u64();
         let list = state.field("proposer_lookahead").into_iter().flat_map(|list| list.elements());
-        (first..).map(Slot::new).zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
+        let slots = (0u64..).map(|nth| Slot::new(first.saturating_add(nth)));
+        slots.zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
     }
 
     /// Keys of the builders in order of their index, at most `most` of them; none before Gloas. An index is given to another
