@@ -34,7 +34,8 @@ fn chain() -> Chain {
 }
 
 fn block(name: &str, slot: u64, parent: Root, proposer: u64) -> BlockFacts {
-    let hash = |nth: u8| sha256(&[name.as_bytes(), &slot.to_le_bytes(), &proposer.to_le_bytes(), parent.as_slice(), &[nth]].concat());
+    let hash =
+        |nth: u8| sha256(&[name.as_bytes(), &slot.to_le_bytes(), &proposer.to_le_bytes(), parent.as_slice(), &[nth]].concat());
     BlockFacts {
         root: Root::from(hash(0)),
         slot: Slot::new(slot),

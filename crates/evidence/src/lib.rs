@@ -37,8 +37,8 @@ pub mod submission;
 mod time;
 
 pub use changes::Changes;
-pub use error::StoreError;
 pub use consensus::Punishable;
+pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
 pub use finding::{Anomaly, EvidenceRef, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
