@@ -15,7 +15,7 @@
 
 use crate::Chain;
 use consensus::state::StateFork;
-use consensus::{Epoch, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
+use consensus::{Epoch, ForkName, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
 
 /// What a message is about, for its domain, and the version that its signature holds with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ impl SignedWith {
     /// The version of the fork that is scheduled at `epoch`.
     pub fn scheduled(network: &Network, epoch: Epoch) -> Self {
         Self { epoch, version: network.spec.fork_at(epoch).version }
+    }
+
+    /// The version of this fork.
+    pub fn of_fork(network: &Network, epoch: Epoch, fork: ForkName) -> Self {
+        let found = network.spec.forks.iter().find(|one| one.name == fork);
+        found.map_or_else(|| Self::scheduled(network, epoch), |fork| Self { epoch, version: fork.version })
     }
 }
 
@@ -90,7 +96,6 @@ fn age(spec: &Spec, state: &StateFork, signed: SignedWith) -> Age {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::ForkName;
 
     fn signed_by_schedule(spec: &Spec, epoch: u64) -> SignedWith {
         SignedWith { epoch: Epoch::new(epoch), version: spec.fork_at(Epoch::new(epoch)).version }

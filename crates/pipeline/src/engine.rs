@@ -222,6 +222,16 @@ impl Engine {
         self.chain.note_finality(justified, finalized);
     }
 
+    /// What a node says is its head.
+    pub fn note_node_head(&mut self, root: Root) {
+        self.chain.note_node_head(root);
+    }
+
+    /// A missing block that no node has.
+    pub fn give_up_block(&mut self, root: &Root) {
+        self.chain.give_up_block(root);
+    }
+
     /// One batch through all stages. `now`: by the source's clock, which for a capture is the capture's.
     pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
         let network = self.chain.network().clone();

@@ -137,6 +137,7 @@ impl Verifier {
                     Outcome::BadSignature
                 }
                 Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(item, outcome);
         }
@@ -170,17 +171,20 @@ impl Verifier {
         if self.slashings.contains(&job.hash) {
             return Sides::Known;
         }
+        let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
         match &job.body {
             SlashingBody::Proposer(slashing) => {
-                let network = chain.network().clone();
-                let mut ask = |header| self.ask_header(docket, &network, header, header.message.root(), &job.heard);
+                let mut ask = |header| self.ask_header(docket, chain, header, header.message.root(), &job.heard, block_epoch);
                 Sides::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
             }
             SlashingBody::Attester(slashing) => {
                 let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
                 let second = self.side_claim(chain, cache, &slashing.attestation_2, &job.heard);
                 match (first, second) {
-                    (Some(first), Some(second)) => Sides::Asked([first, second].map(|claim| Standing::Asked(docket.add(claim)))),
+                    (Some(first), Some(second)) => {
+                        let asked = [first, second].map(|claim| docket.add(claim.in_block_of(block_epoch)));
+                        Sides::Asked(asked.map(Standing::Asked))
+                    }
                     (None, _) | (_, None) => Sides::NotIndexed,
                 }
             }
@@ -212,9 +216,10 @@ impl Verifier {
         let outcome = match (sides, judgements) {
             (Sides::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
             (Sides::Known, _) | (Sides::Asked(_), None) => Outcome::Duplicate,
-            (Sides::Asked(_), Some(judgements)) => match judgements {
+            (Sides::Asked(asked), Some(judgements)) => match judgements {
                 [Judgement::NoKey, _] | [_, Judgement::NoKey] => Outcome::UnknownValidator,
                 [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
+                [Judgement::NoVersion, _] | [_, Judgement::NoVersion] => Outcome::UnknownFork,
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
                     Outcome::Malformed(NO_CONTRADICTION.into())
                 }
@@ -222,10 +227,18 @@ impl Verifier {
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
                 [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
                     self.slashings.insert(hash, ());
-                    let signed = epochs_of(&body, chain.network()).map(|epoch| SignedWith::scheduled(chain.network(), epoch));
-                    Outcome::Proven {
-                        forwardable: first && second && forward::slashing(chain, subjects(&body).into_iter(), signed),
+                    let subjects = subjects(&body);
+                    let fits = match self.signed_with(chain, &body, asked, judged) {
+                        Some(signed) if first && second => {
+                            let free = subjects.iter().filter(|subject| !self.slashed.contains(*subject));
+                            forward::slashing(chain, free.copied(), signed)
+                        }
+                        Some(_) | None => false,
+                    };
+                    if included_in.is_some() {
+                        subjects.iter().for_each(|subject| self.slashed.insert(*subject, ()));
                     }
+                    Outcome::Proven { forwardable: fits }
                 }
             },
         };
@@ -249,6 +262,26 @@ impl Verifier {
 }
 
 impl Verifier {
+    /// What both sides are signed with; `None` where that is not certain.
+    fn signed_with(&self, chain: &Chain, body: &SlashingBody, sides: [Standing; 2], judged: &Judged) -> Option<[SignedWith; 2]> {
+        let network = chain.network();
+        let now = chain.now().epoch(network.preset());
+        let of = |epoch: Epoch, side: Standing| match side {
+            Standing::Asked(place) => {
+                let other = judged.claim(place.claim).signed_with();
+                Some(
+                    other.map_or_else(|| SignedWith::scheduled(network, epoch), |fork| SignedWith::of_fork(network, epoch, fork)),
+                )
+            }
+            Standing::Known => {
+                Some(SignedWith::scheduled(network, epoch)).filter(|_| !network.spec.is_version_uncertain(epoch, now))
+            }
+            Standing::Forged => None,
+        };
+        let [first, second] = epochs_of(body, network);
+        Some([of(first, sides[0])?, of(second, sides[1])?])
+    }
+
     fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut Ledger) {
         if !job.item.parked {
             ledger.settle(job.item.clone(), Outcome::Parked);

@@ -61,6 +61,7 @@ impl Verifier {
                     Outcome::BadSignature
                 }
                 Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(item, outcome);
         }
