@@ -7,7 +7,9 @@ mod common;
 use chain::{BlockFacts, Chain, PubkeyCache};
 use common::{Capture, small_capture};
 use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
-use consensus::{Epoch, ForkName, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkName, Root, SignatureBytes, Slot, ValidatorIndex, sha256,
+};
 
 const N_VALIDATORS: u64 = 64;
 /// The first of those that have left; all after it have, too.
@@ -95,6 +97,81 @@ fn sixteen_keys_that_have_left_do_not_move_the_head() {
     chain.extend(&on_top);
     chain.extend(&block("forged", 18, on_top.root, LEFT + 1));
     assert_eq!(chain.backed_head().root, honest[16]);
+}
+
+fn vote(slot: u64, head: Root, target: Root) -> AttestationData {
+    AttestationData {
+        slot: Slot::new(slot),
+        index: CommitteeIndex::new(0),
+        beacon_block_root: head,
+        source: Checkpoint::default(),
+        target: Checkpoint { epoch: Epoch::new(slot / 8), root: target },
+    }
+}
+
+/// Both built in turn: proposers that sign twice can do that.
+#[test]
+fn of_two_branches_built_in_turn_the_head_is_on_that_for_which_most_stake_voted() {
+    let mut chain = chain();
+    let honest = grow(&mut chain, 10);
+    let mut other = honest[7];
+    for slot in 9..=10 {
+        let proposer = chain.proposer_on(&other, Slot::new(slot)).unwrap().as_u64();
+        let block = block("other", slot, other, proposer);
+        chain.extend(&block);
+        other = block.root;
+    }
+    assert_eq!(chain.backed_head().root, honest[10], "more proposers built on it");
+    let count = |chain: &mut Chain, head: Root, voters: std::ops::Range<u64>| {
+        let members: Vec<ValidatorIndex> = voters.map(ValidatorIndex::new).collect();
+        let data = vote(10, head, honest[7]);
+        chain.count_votes([(&data, members.as_slice())].into_iter());
+    };
+    count(&mut chain, other, 0..30);
+    count(&mut chain, honest[10], 30..40);
+    assert_eq!(chain.backed_head().root, other);
+    // Who votes twice has voted once, and who has left has no vote.
+    count(&mut chain, honest[10], 0..40);
+    count(&mut chain, honest[10], LEFT..N_VALIDATORS);
+    assert_eq!(chain.backed_head().root, other);
+    // A node's word goes before.
+    chain.note_node_head(honest[9]);
+    assert_eq!(chain.backed_head().root, honest[10]);
+    for slot in 11..=20 {
+        chain.tick(Slot::new(slot));
+    }
+    assert_eq!(chain.backed_head().root, other, "it was of a while ago");
+}
+
+/// Votes for a block are heard before the block is; half a slot's stake is as good as its proposer's turn.
+#[test]
+fn votes_that_come_before_their_block_count_for_it() {
+    let mut chain = chain();
+    let honest = grow(&mut chain, 8);
+    chain.tick(Slot::new(9));
+    let due = due(&chain, 9);
+    // As if our registry were old and took another for the proposer.
+    let block = block("honest", 9, honest[8], (due + 1) % LEFT);
+    let members: Vec<ValidatorIndex> = (0..4).map(ValidatorIndex::new).collect();
+    let data = vote(9, block.root, honest[8]);
+    chain.count_votes([(&data, members.as_slice())].into_iter());
+    chain.extend(&block);
+    assert!(chain.is_in_turn(&block.root));
+    assert_eq!(chain.backed_head().root, block.root);
+}
+
+#[test]
+fn a_missing_block_that_no_node_has_is_given_up() {
+    let mut chain = chain();
+    let honest = grow(&mut chain, 10);
+    let (lost, found) = (Root::repeat_byte(1), Root::repeat_byte(2));
+    chain.extend(&block("child", 10, lost, due(&chain, 10)));
+    let proposer = due(&chain, 9);
+    chain.extend(&block("child", 9, found, proposer));
+    assert_eq!(chain.missing_blocks(), [lost, found]);
+    chain.give_up_block(&lost);
+    chain.give_up_block(&honest[10]);
+    assert_eq!(chain.missing_blocks(), [found]);
 }
 
 #[test]
