@@ -12,15 +12,19 @@ pub use contexts::{Contexts, MAX_CANDIDATES};
 
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
+use crate::duties::Duties;
+use crate::orphans::OrphanClaim;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::shufflings::Shufflings;
 use crate::snapshot::{PAST_EPOCHS, Snapshot};
-use crate::tree::{Decision, Insert, MAX_NODES, Tree};
-use consensus::state::{StateView, fork_of_state};
+use crate::tree::{Decision, Insert, MAX_NODES, Tree, Turn, Unjudged};
+use crate::weight::{Votes, is_about_now};
+use consensus::state::{StateFork, StateView, fork_of_state};
 use consensus::{
-    Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex, sha256,
+    AttestationData, Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex,
+    sha256,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,8 +35,11 @@ pub const FUTURE_EPOCHS: u64 = 64;
 pub const KEPT_EPOCHS: u64 = 256;
 /// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
 const PROPOSER_ALLOWANCE: usize = 256;
-/// Ends of branches compared by who built them.
+const GWEI_PER_ETH: u64 = 1_000_000_000;
+/// Ends of branches compared by what backs them.
 const MAX_BACKED: usize = 256;
+/// Blocks older than this are not asked whose turn it was: nothing counts them any more.
+const JUDGED_EPOCHS: u64 = 8;
 /// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
 const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
 /// Different mixes remembered per past epoch, from different states.
@@ -104,11 +111,19 @@ pub struct Chain {
     candidates: HashMap<Epoch, Vec<Decision>>,
     finalized: Checkpoint,
     justified: Checkpoint,
+    /// `Fork` of the latest state.
+    state_fork: StateFork,
     generation: u64,
     /// Earliest block since the registry's state that may have changed the registry.
     registry_change: Option<Slot>,
     /// Blocks one proposer may have in the tree.
     share: usize,
+    duties: Duties,
+    votes: Votes,
+    /// What a node says is its head, and the slot in which it said so.
+    node_head: Option<(Root, Slot)>,
+    /// [`Self::backed_head`], as of the last change.
+    backed: Option<HeadView>,
     /// Two branches grow side by side, as of the last change.
     split: bool,
     epochs_refused: u64,
@@ -135,9 +150,14 @@ impl Chain {
             candidates: HashMap::new(),
             finalized: Checkpoint::default(),
             justified: Checkpoint::default(),
+            state_fork: StateFork::default(),
             generation: 0,
             registry_change: None,
             share: PROPOSER_ALLOWANCE,
+            duties: Duties::default(),
+            votes: Votes::default(),
+            node_head: None,
+            backed: None,
             split: false,
             epochs_refused: 0,
         };
@@ -173,7 +193,8 @@ impl Chain {
         self.poll_shufflings();
         if self.now() != before {
             self.prune();
-            self.look_for_split();
+            self.judge_turns(true);
+            self.look_at_branches();
             self.prepare_next_epoch(slot);
         }
     }
@@ -185,9 +206,11 @@ impl Chain {
             self.tree.refused += 1;
             return Extension::Refused("its slot is more than 64 epochs in the future");
         }
-        let result = self.tree.insert(block, reveal_hash(block), self.share);
+        let claim = self.orphan_claim(block);
+        let result = self.tree.insert(block, reveal_hash(block), self.share, claim);
         match result {
             Insert::Attached => {
+                self.tree.add_votes(&block.root, self.votes.take(&block.root));
                 self.reference.block_seen(block.slot, block.proposer_index);
                 // With a clock, time refills the budget: with blocks one key could.
                 if !self.reference.has_clock() {
@@ -218,12 +241,54 @@ impl Chain {
         self.head_at(self.now().saturating_add(allowance))
     }
 
-    /// The end of the branch on which most different proposers built in the last two epochs. Unlike [`Self::head`] it does not follow whoever
-    /// signs the latest block.
+    /// The end of the branch for which most stake voted in the last two epochs, and on which most proposers built in their turn; of those that
+    /// a node's head is on, where a node has lately said what its head is. Unlike [`Self::head`] it does not follow whoever signs the
+    /// latest block.
     pub fn backed_head(&self) -> HeadView {
-        let head = self.head();
-        let since = head.slot.saturating_sub(2 * self.preset().slots_per_epoch);
-        self.tree.backed_tip(since, head.slot, MAX_BACKED).map_or(head, |(slot, root)| HeadView { root, slot })
+        self.backed.unwrap_or_else(|| self.head())
+    }
+
+    /// Votes that are proven: stake for the branches they name.
+    pub fn count_votes<'a>(&mut self, votes: impl Iterator<Item = (&'a AttestationData, &'a [ValidatorIndex])>) {
+        let ahead = if self.reference.has_clock() { 1 } else { self.preset().slots_per_epoch };
+        let mut counted = false;
+        for (data, members) in votes {
+            if !is_about_now(data, self.now(), ahead, &self.network.spec.preset) {
+                continue;
+            }
+            let stake = self.votes.count(&self.registry, data, members);
+            counted |= stake > 0;
+            if stake > 0 && !self.tree.add_votes(&data.beacon_block_root, stake) {
+                self.votes.keep(data.beacon_block_root, stake);
+            }
+        }
+        if counted {
+            self.look_at_branches();
+        }
+    }
+
+    /// What a node that is trusted says is its head. Its word holds for an epoch, if the block is known and no older than that.
+    pub fn note_node_head(&mut self, root: Root) {
+        self.node_head = Some((root, self.now()));
+        self.look_at_branches();
+    }
+
+    /// Whose turn a slot is on the branch of a known block; `None` where that cannot be told.
+    pub fn proposer_on(&mut self, parent: &Root, slot: Slot) -> Option<ValidatorIndex> {
+        let epoch = slot.epoch(self.preset());
+        let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
+        self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix)
+    }
+
+    /// Whether a known block was built in its proposer's turn, or so much stake voted for it (half a slot's) that the network has it, or a
+    /// state named it.
+    pub fn is_in_turn(&self, root: &Root) -> bool {
+        self.tree.is_in_turn(root)
+    }
+
+    /// [`Self::is_in_turn`] of a block and of all those before it down to the one that stands at `since`.
+    pub fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
+        self.tree.is_branch_in_turn(root, since)
     }
 
     /// [`Self::head`] as it looks from `slot`.
@@ -276,9 +341,15 @@ impl Chain {
         self.split || !self.is_known_block(root) || self.tree.has_twin(root)
     }
 
-    /// Parents that blocks wait for, latest first, at most 64: worth asking a node for.
+    /// Parents that blocks wait for, at most 64 and a few of each proposer: worth asking a node for. First those of blocks in turn, then those
+    /// nearest to now.
     pub fn missing_blocks(&self) -> Vec<Root> {
-        self.tree.missing()
+        self.tree.missing(self.now())
+    }
+
+    /// A missing block that no node has, though it was asked for several times: it is named no more.
+    pub fn give_up_block(&mut self, root: &Root) {
+        self.tree.give_up(root);
     }
 
     /// Grows whenever new contexts may exist: messages that wait for one are worth another try.
@@ -320,13 +391,17 @@ impl Chain {
         }
     }
 
-    fn preset(&self) -> &Preset {
+    pub(crate) fn preset(&self) -> &Preset {
         &self.network.spec.preset
     }
 
     /// The slot that is now: by the caller's clock, or by the latest state if that is later. Never goes back.
     pub fn now(&self) -> Slot {
         self.reference.slot()
+    }
+
+    pub(crate) fn state_fork(&self) -> StateFork {
+        self.state_fork
     }
 
     fn take_state(
@@ -340,6 +415,9 @@ impl Chain {
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
         self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
         self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
+        if view.slot() >= self.registry.slot() {
+            self.state_fork = view.fork();
+        }
         let snapshot = Snapshot::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {
@@ -350,21 +428,40 @@ impl Chain {
         }
         self.note_finality(view.current_justified_checkpoint(), view.finalized_checkpoint());
         self.reference.state_seen(view.slot());
+        self.note_duties(view, snapshot.ancestors.last().map(|latest| latest.root));
         self.attach_all(waiting);
         if self.registry_change.is_some_and(|change| change <= self.registry.slot()) {
             self.registry_change = None;
         }
         let kept_slots = (KEPT_EPOCHS * preset.slots_per_epoch) as usize;
         let (n_active, _) = self.registry.active_balance(view.slot().epoch(preset));
+        let (_, stake) = self.registry.active_balance(self.now().epoch(preset));
+        self.tree.set_quorum(stake.as_u64() / GWEI_PER_ETH / preset.slots_per_epoch / 2);
         self.share = (PROPOSER_ALLOWANCE + 4 * kept_slots / n_active.max(1)).min(MAX_NODES / 2);
         self.changed();
         Ok(())
     }
 
+    /// What a state says of proposers is exact for its branch; what was computed from an older registry may have been wrong.
+    fn note_duties(&mut self, view: &StateView<'_>, latest_block: Option<Root>) {
+        let network = self.network.clone();
+        let preset = network.preset();
+        self.duties.clear();
+        for (slot, proposer) in view.proposer_lookahead() {
+            let before = contexts::decision_slot(slot.epoch(preset), preset);
+            if let Some(decision) = latest_block.and_then(|root| self.tree.decision(root, before)) {
+                self.duties.note(slot, decision.mix, proposer);
+            }
+        }
+        let since = self.now().epoch(preset).saturating_sub(JUDGED_EPOCHS).start_slot(preset);
+        self.tree.forget_turns(since);
+    }
+
     fn attach_all(&mut self, mut waiting: Vec<BlockFacts>) {
         while let Some(block) = waiting.pop() {
-            match self.tree.insert(&block, reveal_hash(&block), self.share) {
+            match self.tree.insert(&block, reveal_hash(&block), self.share, OrphanClaim::Active) {
                 Insert::Attached => {
+                    self.tree.add_votes(&block.root, self.votes.take(&block.root));
                     self.reference.block_seen(block.slot, block.proposer_index);
                     waiting.extend(self.tree.take_waiting(&block.root));
                 }
@@ -377,12 +474,68 @@ impl Chain {
         self.generation += 1;
         self.candidates.clear();
         self.prune();
-        self.look_for_split();
+        self.judge_turns(false);
+        self.look_at_branches();
     }
 
-    fn look_for_split(&mut self) {
-        let now = self.now();
-        self.split = self.tree.is_split(now.saturating_sub(self.preset().slots_per_epoch), now);
+    /// Whether branches compete, and which of them is the chain's.
+    fn look_at_branches(&mut self) {
+        let (now, per_epoch) = (self.now(), self.preset().slots_per_epoch);
+        self.split = self.tree.is_split(now.saturating_sub(per_epoch), now);
+        let until = if self.reference.has_clock() { now } else { now.saturating_add(per_epoch) };
+        self.backed = self.tree.latest_in_turn(until).map(|(slot, root)| {
+            let latest = HeadView { root, slot };
+            let ends = self.tree.backed_ends(slot.saturating_sub(2 * per_epoch), until, MAX_BACKED);
+            let node = self.node_head.filter(|(_, said)| said.saturating_add(per_epoch) >= now).and_then(|(root, _)| {
+                let slot = self.tree.slot_of(&root).filter(|slot| slot.saturating_add(per_epoch) >= now)?;
+                Some(HeadView { root, slot })
+            });
+            let stands_on =
+                |end: &Root, node: &HeadView| self.tree.last_before(*end, node.slot.saturating_add(1)) == Some(node.root);
+            let best = match &node {
+                Some(node) => ends.iter().find(|end| stands_on(&end.root, node)),
+                None => ends.first(),
+            };
+            best.map(|end| HeadView { root: end.root, slot: end.slot }).or(node).unwrap_or(latest)
+        });
+    }
+
+    /// Finds out whose turn it was for blocks that came, and with `again` for those of which it could not be told before.
+    fn judge_turns(&mut self, again: bool) {
+        for block in self.tree.take_unjudged(again) {
+            let Unjudged { root, slot, parent, proposer } = block;
+            let (epoch, now) = (slot.epoch(self.preset()), self.now().epoch(self.preset()));
+            // Too old to be counted any more.
+            if epoch.saturating_add(JUDGED_EPOCHS) < now {
+                continue;
+            }
+            let is_active = self.registry.record(proposer).is_some_and(|record| record.is_active(epoch));
+            if !is_active {
+                self.tree.set_turn(&root, Turn::Others);
+            } else if epoch > now.saturating_add(1) {
+                self.tree.judge_later(root);
+            } else {
+                match self.proposer_on(&parent, slot) {
+                    Some(due) => self.tree.set_turn(&root, if due == proposer { Turn::Own } else { Turn::Others }),
+                    None => self.tree.judge_later(root),
+                }
+            }
+        }
+    }
+
+    fn orphan_claim(&mut self, block: &BlockFacts) -> OrphanClaim {
+        if self.tree.slot_of(&block.parent_root).is_some() {
+            return OrphanClaim::Active;
+        }
+        let (epoch, now) = (block.slot.epoch(self.preset()), self.now().epoch(self.preset()));
+        let is_active = self.registry.record(block.proposer_index).is_some_and(|record| record.is_active(epoch));
+        if !is_active {
+            return OrphanClaim::Inactive;
+        }
+        let is_near = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(JUDGED_EPOCHS);
+        let head = self.backed_head().root;
+        let due = if is_near { self.proposer_on(&head, block.slot) } else { None };
+        if due == Some(block.proposer_index) { OrphanClaim::InTurn } else { OrphanClaim::Active }
     }
 
     fn prune(&mut self) {

@@ -12,7 +12,8 @@
 //!         └─── Y'             Y and Y' by the same proposer for the same slot are twins: half the network lacks either
 //! ```
 //!
-//! Proposers are counted and not blocks: one key can build a branch of any length, and nobody need follow it.
+//! Proposers whose turn it was are counted, and not blocks or signers: anyone with a key can build a branch of any length, two keys together
+//! one of two proposers, and nobody need follow it.
 
 use crate::tree::Tree;
 use consensus::{Root, Slot, ValidatorIndex};
@@ -22,28 +23,27 @@ use std::collections::{HashMap, HashSet};
 const SPLIT_PROPOSERS: usize = 2;
 /// How far the sides are walked back to where they part; further back they count as parted.
 const MAX_WALK: usize = 256;
-/// Tips looked at.
+/// Ends of branches looked at.
 const MAX_TIPS: usize = 16;
 
 impl Tree {
-    /// Whether two branches with a tip in `since..=now` have both grown since they parted.
+    /// Whether two branches that end in `since..=now` have both grown since they parted, by blocks in turn.
     pub(crate) fn is_split(&self, since: Slot, now: Slot) -> bool {
-        let tips = self.ranked_tips(now, MAX_TIPS);
-        let mut tips = tips.iter().filter(|root| self.slot_of(root).is_some_and(|slot| slot >= since));
-        let Some(best) = tips.next() else { return false };
+        let ends = self.backed_ends(since, now, MAX_TIPS);
+        let Some((best, others)) = ends.split_first() else { return false };
         let mut above = Builders::default();
         let mut grown: HashMap<Root, usize> = HashMap::new();
-        for root in self.walk(*best) {
+        for root in self.walk(best.root) {
             grown.insert(root, above.n());
-            above.add(self.proposer_of(&root));
+            above.add(self, &root);
         }
-        tips.any(|tip| {
+        others.iter().any(|end| {
             let mut other = Builders::default();
-            for root in self.walk(*tip) {
+            for root in self.walk(end.root) {
                 if let Some(best) = grown.get(&root) {
                     return other.n() >= SPLIT_PROPOSERS && *best >= SPLIT_PROPOSERS;
                 }
-                other.add(self.proposer_of(&root));
+                other.add(self, &root);
             }
             other.n() >= SPLIT_PROPOSERS
         })
@@ -60,7 +60,7 @@ impl Tree {
     }
 }
 
-/// Who built a part of a branch.
+/// Who built a part of a branch in their turn.
 #[derive(Default)]
 struct Builders {
     proposers: HashSet<ValidatorIndex>,
@@ -69,11 +69,10 @@ struct Builders {
 }
 
 impl Builders {
-    fn add(&mut self, proposer: Option<ValidatorIndex>) {
-        match proposer {
-            Some(proposer) => {
-                self.proposers.insert(proposer);
-            }
+    fn add(&mut self, tree: &Tree, root: &Root) {
+        match tree.proposer_of(root) {
+            Some(proposer) if tree.is_in_turn(root) => drop(self.proposers.insert(proposer)),
+            Some(_) => {}
             None => self.from_state += 1,
         }
     }

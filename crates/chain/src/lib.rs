@@ -19,19 +19,23 @@
 mod builders;
 mod chain;
 mod contest;
+mod duties;
 mod error;
 pub mod node;
 mod orphans;
 mod pubkeys;
+mod punishable;
 mod reference;
 mod registry;
 mod relations;
 mod shufflings;
 mod snapshot;
 mod tree;
+mod weight;
 
 pub use chain::{BlockFacts, Chain, ChainStats, Contexts, Extension, HeadView, MAX_CANDIDATES};
 pub use error::ChainError;
 pub use pubkeys::{Progress, PubkeyCache, Stage};
+pub use punishable::SignedWith;
 pub use registry::{Record, Registry};
 pub use shufflings::MAX_ODD_OF_PEER;

@@ -1,8 +1,12 @@
 //! Blocks that wait for their parents. Bounded, and per proposer too: anyone with one key can sign blocks on top of nothing.
+//!
+//! The parents that they name are asked for, so whoever signs such blocks decides what nodes are asked. First come blocks whose proposer had
+//! the turn as far as the chain's own branch tells, then those of other active validators, then the rest ([`OrphanClaim`]); of these those
+//! nearest to now; and each proposer has a share. What several nodes do not have is given up.
 
 use crate::chain::BlockFacts;
-use consensus::{Root, Slot};
-use std::collections::{HashMap, VecDeque};
+use consensus::{Root, Slot, ValidatorIndex};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Blocks without a known parent kept at most.
 pub(crate) const MAX_ORPHANS: usize = 1_024;
@@ -10,13 +14,28 @@ pub(crate) const MAX_ORPHANS: usize = 1_024;
 const MAX_ORPHANS_PER_PROPOSER: usize = 32;
 /// Missing parents named at most.
 const MAX_MISSING: usize = 64;
+/// Missing parents named at most for the blocks of one proposer.
+const MAX_MISSING_PER_PROPOSER: usize = 4;
+
+/// How likely an orphan is one of the chain's blocks. Ordered: the likeliest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OrphanClaim {
+    /// Its proposer has the slot on the chain's own branch.
+    InTurn,
+    /// Its proposer is active, so it may have the slot on another branch.
+    Active,
+    /// No branch that our registry knows has room for it.
+    Inactive,
+}
 
 /// Blocks that wait for their parents, in order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
-    blocks: HashMap<Root, BlockFacts>,
+    blocks: HashMap<Root, (BlockFacts, OrphanClaim)>,
     by_parent: HashMap<Root, Vec<Root>>,
     order: VecDeque<Root>,
+    /// Parents that nobody has. No more than there are parents waited for.
+    given_up: HashSet<Root>,
     pub(crate) dropped: u64,
 }
 
@@ -29,19 +48,23 @@ impl Orphans {
         self.blocks.contains_key(root)
     }
 
-    pub(crate) fn push(&mut self, block: &BlockFacts) -> bool {
-        let of_proposer = self.blocks.values().filter(|other| other.proposer_index == block.proposer_index).count();
+    /// In a full pool the least likely block gives way, the oldest of them, unless the newcomer is less likely than any.
+    pub(crate) fn push(&mut self, block: &BlockFacts, claim: OrphanClaim) -> bool {
+        let of_proposer = self.blocks.values().filter(|(other, _)| other.proposer_index == block.proposer_index).count();
         if of_proposer >= MAX_ORPHANS_PER_PROPOSER {
             self.dropped += 1;
             return false;
         }
         while self.blocks.len() >= MAX_ORPHANS {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if self.take(&oldest).is_some() {
-                self.dropped += 1;
+            let held = self.order.iter().enumerate().filter_map(|(nth, root)| Some((self.blocks.get(root)?.1, nth, *root)));
+            let Some((worst, _, root)) = held.min_by_key(|(claim, nth, _)| (std::cmp::Reverse(*claim), *nth)) else { break };
+            self.dropped += 1;
+            if worst < claim {
+                return false;
             }
+            self.take(&root);
         }
-        self.blocks.insert(block.root, block.clone());
+        self.blocks.insert(block.root, (block.clone(), claim));
         self.by_parent.entry(block.parent_root).or_default().push(block.root);
         self.order.push_back(block.root);
         if self.order.len() > 2 * MAX_ORPHANS {
@@ -51,11 +74,12 @@ impl Orphans {
     }
 
     pub(crate) fn take(&mut self, root: &Root) -> Option<BlockFacts> {
-        let block = self.blocks.remove(root)?;
+        let (block, _) = self.blocks.remove(root)?;
         if let Some(siblings) = self.by_parent.get_mut(&block.parent_root) {
             siblings.retain(|sibling| sibling != root);
             if siblings.is_empty() {
                 self.by_parent.remove(&block.parent_root);
+                self.given_up.remove(&block.parent_root);
             }
         }
         Some(block)
@@ -63,26 +87,44 @@ impl Orphans {
 
     pub(crate) fn take_children(&mut self, parent: &Root) -> Vec<BlockFacts> {
         let roots = self.by_parent.remove(parent).unwrap_or_default();
-        roots.iter().filter_map(|root| self.blocks.remove(root)).collect()
+        self.given_up.remove(parent);
+        roots.iter().filter_map(|root| self.blocks.remove(root)).map(|(block, _)| block).collect()
     }
 
-    pub(crate) fn missing(&self) -> Vec<Root> {
-        let mut missing: Vec<(Slot, Root)> = self
+    /// Parents waited for that are no orphans themselves, the likeliest first, then those whose child is nearest to `now`; at most
+    /// [`MAX_MISSING`], and [`MAX_MISSING_PER_PROPOSER`] for the blocks of one proposer.
+    pub(crate) fn missing(&self, now: Slot) -> Vec<Root> {
+        let open = |parent: &Root| !self.blocks.contains_key(parent) && !self.given_up.contains(parent);
+        let mut missing: Vec<(OrphanClaim, u64, Root, ValidatorIndex)> = self
             .by_parent
             .iter()
-            .filter(|(parent, _)| !self.blocks.contains_key(*parent))
+            .filter(|(parent, _)| open(parent))
             .filter_map(|(parent, waiting)| {
-                let latest = waiting.iter().filter_map(|root| self.blocks.get(root)).map(|block| block.slot).max()?;
-                Some((latest, *parent))
+                let children = waiting.iter().filter_map(|root| self.blocks.get(root));
+                let best = children
+                    .map(|(block, claim)| (*claim, block.slot.as_u64().abs_diff(now.as_u64()), *parent, block.proposer_index));
+                best.min()
             })
             .collect();
-        missing.sort_by(|a, b| b.cmp(a));
+        missing.sort_unstable();
+        let mut of_proposer: HashMap<ValidatorIndex, usize> = HashMap::new();
+        missing.retain(|(.., proposer)| {
+            let n = of_proposer.entry(*proposer).or_default();
+            *n += 1;
+            *n <= MAX_MISSING_PER_PROPOSER
+        });
         missing.truncate(MAX_MISSING);
-        missing.into_iter().map(|(_, root)| root).collect()
+        missing.into_iter().map(|(_, _, root, _)| root).collect()
+    }
+
+    pub(crate) fn give_up(&mut self, parent: &Root) {
+        if self.by_parent.contains_key(parent) {
+            self.given_up.insert(*parent);
+        }
     }
 
     pub(crate) fn drop_before(&mut self, floor: Slot) {
-        let old: Vec<Root> = self.blocks.values().filter(|block| block.slot < floor).map(|block| block.root).collect();
+        let old: Vec<Root> = self.blocks.values().filter(|(block, _)| block.slot < floor).map(|(block, _)| block.root).collect();
         for root in old {
             self.take(&root);
             self.dropped += 1;

@@ -18,14 +18,34 @@
 //! together cannot keep the others out either.
 
 use crate::chain::BlockFacts;
-use crate::orphans::Orphans;
+use crate::orphans::{OrphanClaim, Orphans};
 use consensus::{Root, Slot, ValidatorIndex};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 /// Blocks kept at most, about 150 bytes each.
 pub(crate) const MAX_NODES: usize = 32_768;
 /// How far back a tip's proposers are counted.
 const DIVERSITY_DEPTH: usize = 32;
+/// Blocks that wait for what tells whose turn it was.
+const MAX_UNJUDGED: usize = 1_024;
+
+/// Whether it was its proposer's turn, on its own branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Not known (yet): the deciding block's mix is missing, or the block is of a slot to come.
+    Unknown,
+    Own,
+    Others,
+}
+
+/// A block that is to be judged by [`Turn`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unjudged {
+    pub root: Root,
+    pub slot: Slot,
+    pub parent: Root,
+    pub proposer: ValidatorIndex,
+}
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -38,18 +58,24 @@ struct Node {
     reveal_hash: Option<Root>,
     mix: Option<Root>,
     children: Vec<Root>,
+    /// A state named it: a node has followed it.
+    from_state: bool,
+    turn: Turn,
+    /// Stake that voted for this very block as head, whole ETH.
+    votes: u64,
 }
 
-/// How many different proposers made these blocks; those that came with a state count as one proposer each: a node has followed them.
-fn n_proposers<'a>(blocks: impl Iterator<Item = &'a Node>) -> usize {
-    let (mut proposers, mut from_state) = (HashSet::new(), 0);
-    for block in blocks {
-        match block.proposer {
-            Some(proposer) => drop(proposers.insert(proposer)),
-            None => from_state += 1,
-        }
-    }
-    proposers.len() + from_state
+/// How good a branch is, the best last: stake that voted for its blocks, then how many proposers built in their turn. What comes after that
+/// decides nothing but an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Backing {
+    pub votes: u64,
+    pub in_turn: usize,
+    /// The end itself was built in turn.
+    pub is_in_turn: bool,
+    pub proposers: usize,
+    pub slot: Slot,
+    pub root: Root,
 }
 
 /// What became of a block.
@@ -90,6 +116,14 @@ pub(crate) struct Tree {
     /// Blocks without children, by slot.
     tips: BTreeSet<(Slot, Root)>,
     by_slot: BTreeSet<(Slot, Root)>,
+    /// Blocks that count ([`Tree::is_in_turn`]), by slot.
+    in_turn: BTreeSet<(Slot, Root)>,
+    /// Blocks whose turn is to be found out: those that just came.
+    unjudged: VecDeque<Root>,
+    /// Those of which it could not be told yet, at most [`MAX_UNJUDGED`]; the oldest are never judged.
+    undecided: VecDeque<Root>,
+    /// Stake, whole ETH, whose votes for a block are as good as its proposer's turn.
+    quorum: u64,
     per_proposer: HashMap<ValidatorIndex, usize>,
     orphans: Orphans,
     /// Blocks before this slot are no longer taken.
@@ -126,12 +160,17 @@ impl Tree {
                 reveal_hash: None,
                 mix: None,
                 children: Vec::new(),
+                from_state: true,
+                turn: Turn::Unknown,
+                votes: 0,
             };
             self.nodes.insert(ancestor.root, node);
             self.by_slot.insert((ancestor.slot, ancestor.root));
             self.tips.insert((ancestor.slot, ancestor.root));
         }
         let node = self.nodes.get_mut(&ancestor.root).expect("inserted above if it was missing");
+        node.from_state = true;
+        self.in_turn.insert((node.slot, ancestor.root));
         if ancestor.exact_slot && !node.exact_slot && ancestor.slot <= node.slot {
             let old = (node.slot, ancestor.root);
             node.slot = ancestor.slot;
@@ -147,7 +186,8 @@ impl Tree {
     }
 
     /// Attaches a proven block, or says why not. The caller attaches those that waited for it ([`Self::take_waiting`]).
-    pub(crate) fn insert(&mut self, block: &BlockFacts, reveal_hash: Root, share: usize) -> Insert {
+    /// `claim`: how likely the block is one of the chain, should it wait for its parent.
+    pub(crate) fn insert(&mut self, block: &BlockFacts, reveal_hash: Root, share: usize, claim: OrphanClaim) -> Insert {
         if self.nodes.contains_key(&block.root) {
             return Insert::Known { news: self.learn(block, reveal_hash) };
         }
@@ -155,7 +195,7 @@ impl Tree {
             return Insert::TooOld;
         }
         let Some(parent) = self.nodes.get(&block.parent_root) else {
-            return self.keep_orphan(block);
+            return self.keep_orphan(block, claim);
         };
         if block.slot <= parent.slot {
             self.refused += 1;
@@ -174,7 +214,11 @@ impl Tree {
             reveal_hash: Some(reveal_hash),
             mix: None,
             children: Vec::new(),
+            from_state: false,
+            turn: Turn::Unknown,
+            votes: 0,
         };
+        self.unjudged.push_back(block.root);
         self.nodes.insert(block.root, node);
         self.by_slot.insert((block.slot, block.root));
         self.tips.insert((block.slot, block.root));
@@ -218,11 +262,11 @@ impl Tree {
         self.orphans.take_children(root)
     }
 
-    fn keep_orphan(&mut self, block: &BlockFacts) -> Insert {
+    fn keep_orphan(&mut self, block: &BlockFacts, claim: OrphanClaim) -> Insert {
         if self.orphans.contains(&block.root) {
             return Insert::Orphan { missing_parent: block.parent_root };
         }
-        if !self.orphans.push(block) {
+        if !self.orphans.push(block, claim) {
             self.refused += 1;
             return Insert::Refused("too many of this proposer's blocks wait for their parents");
         }
@@ -258,8 +302,10 @@ impl Tree {
     fn moved(&mut self, old: (Slot, Root), slot: Slot) {
         self.by_slot.remove(&old);
         self.by_slot.insert((slot, old.1));
-        if self.tips.remove(&old) {
-            self.tips.insert((slot, old.1));
+        for set in [&mut self.tips, &mut self.in_turn] {
+            if set.remove(&old) {
+                set.insert((slot, old.1));
+            }
         }
     }
 
@@ -346,44 +392,172 @@ impl Tree {
         Some(Decision { root, mix })
     }
 
-    /// Blocks without children, best first: those on which most different proposers built lately, then the latest. Counting
-    /// proposers rather than blocks keeps one key from drowning the others, and so does counting one tip of each proposer and slot.
-    /// Bounded by `limit`.
+    /// Ends of branches, best first ([`Backing`]): those of blocks that were built in turn, and blocks without children, of which one of each
+    /// proposer and slot is looked at. Bounded by `limit`.
     pub(crate) fn ranked_tips(&self, not_after: Slot, limit: usize) -> Vec<Root> {
-        let mut ranked: Vec<(usize, Slot, Root)> = Vec::new();
         // Both the tips of now and those of the future are looked at, each within the limit, so that neither hides the other.
         let mut now = OneEach { tree: self, met: HashSet::new() };
         let now = self.tips.range(..=(not_after, Root::repeat_byte(0xff))).rev().filter(|tip| now.is_first(tip)).take(limit);
         let mut future = OneEach { tree: self, met: HashSet::new() };
         let future =
             self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
-        for (slot, root) in now.chain(future) {
-            ranked.push((self.diversity(*root), *slot, *root));
-        }
+        let mut roots: HashSet<Root> = now.chain(future).map(|(_, root)| *root).collect();
+        roots.extend(self.ends_in_turn(not_after.saturating_sub(2 * DIVERSITY_DEPTH as u64), not_after, limit));
+        let mut ranked: Vec<Backing> =
+            roots.into_iter().filter_map(|root| self.backing(root, |_, depth| depth < DIVERSITY_DEPTH)).collect();
         ranked.sort_by(|a, b| b.cmp(a));
         ranked.truncate(limit);
-        ranked.into_iter().map(|(_, _, root)| root).collect()
+        ranked.into_iter().map(|backing| backing.root).collect()
     }
 
-    /// How many different proposers made the last [`DIVERSITY_DEPTH`] blocks of a branch.
-    fn diversity(&self, tip: Root) -> usize {
-        n_proposers(self.branch(tip).take(DIVERSITY_DEPTH))
+    /// What backs a block by those before it, as far as `goes_on` (slot, how many blocks back).
+    fn backing(&self, tip: Root, goes_on: impl Fn(Slot, usize) -> bool) -> Option<Backing> {
+        let end = self.nodes.get(&tip)?;
+        let (mut votes, mut from_state) = (0u64, 0);
+        let (mut in_turn, mut proposers) = (HashSet::new(), HashSet::new());
+        for (depth, (_, node)) in self.branch(tip).enumerate() {
+            if !goes_on(node.slot, depth) {
+                break;
+            }
+            votes = votes.saturating_add(node.votes);
+            match node.proposer {
+                // A node has followed it; of whom it is is not known.
+                _ if node.from_state => from_state += 1,
+                Some(proposer) => {
+                    proposers.insert(proposer);
+                    if self.counts(node) {
+                        in_turn.insert(proposer);
+                    }
+                }
+                None => {}
+            }
+        }
+        let (in_turn, proposers) = (in_turn.len() + from_state, proposers.len() + from_state);
+        Some(Backing { votes, in_turn, is_in_turn: self.counts(end), proposers, slot: end.slot, root: tip })
     }
 
     /// A block and those before it, as far as they are known.
-    fn branch(&self, tip: Root) -> impl Iterator<Item = &Node> {
-        let node = |root: Root| self.nodes.get(&root);
-        std::iter::successors(node(tip), move |child| child.parent.and_then(node))
+    fn branch(&self, tip: Root) -> impl Iterator<Item = (Root, &Node)> {
+        let node = |root: Root| self.nodes.get(&root).map(|node| (root, node));
+        std::iter::successors(node(tip), move |(_, child)| child.parent.and_then(node))
     }
 
-    /// Of the blocks without children in the slots after `since`, to `until`, the one on whose branch most different proposers made blocks in
-    /// these slots; the later one of two. Looks at `limit` at most, one of each proposer and slot.
-    pub(crate) fn backed_tip(&self, since: Slot, until: Slot, limit: usize) -> Option<(Slot, Root)> {
+    /// Blocks built in turn in the slots `since..=until` on which no other such block there stands, latest first, one of each proposer and slot.
+    fn ends_in_turn(&self, since: Slot, until: Slot, limit: usize) -> Vec<Root> {
         let mut each = OneEach { tree: self, met: HashSet::new() };
-        let latest = self.tips.range(..=(until, Root::repeat_byte(0xff))).rev().take_while(|(slot, _)| *slot > since);
-        let candidates = latest.filter(|tip| each.is_first(tip)).take(limit);
-        let backing = |tip: Root| n_proposers(self.branch(tip).take_while(|node| node.slot > since));
-        candidates.copied().max_by_key(|(slot, root)| (backing(*root), *slot, *root))
+        let mut built_on: HashSet<Root> = HashSet::new();
+        let mut ends = Vec::new();
+        for at in self.in_turn.range((since, Root::ZERO)..=(until, Root::repeat_byte(0xff))).rev().take(MAX_NODES) {
+            if ends.len() >= limit {
+                break;
+            }
+            if !built_on.contains(&at.1) && each.is_first(at) {
+                ends.push(at.1);
+            }
+            // Down to the next that counts: what lies between are blocks out of turn.
+            let below = self.branch(at.1).skip(1).take(DIVERSITY_DEPTH).find(|(_, node)| self.counts(node));
+            built_on.extend(below.map(|(root, _)| root));
+        }
+        ends
+    }
+
+    /// Ends of the branches of blocks in turn between `since` and `until`, best first. Looks at `limit` at most.
+    pub(crate) fn backed_ends(&self, since: Slot, until: Slot, limit: usize) -> Vec<Backing> {
+        let ends = self.ends_in_turn(since, until, limit);
+        let mut backed: Vec<Backing> = ends.into_iter().filter_map(|root| self.backing(root, |slot, _| slot >= since)).collect();
+        backed.sort_by(|a, b| b.cmp(a));
+        backed
+    }
+
+    /// The latest block at or before `slot` that was built in turn.
+    pub(crate) fn latest_in_turn(&self, slot: Slot) -> Option<(Slot, Root)> {
+        self.in_turn.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()
+    }
+
+    /// Whether it counts: it was its proposer's turn, a state named it, or so much stake voted for it that the network has it.
+    pub(crate) fn is_in_turn(&self, root: &Root) -> bool {
+        self.nodes.get(root).is_some_and(|node| self.counts(node))
+    }
+
+    /// Whether it and those before it, from `since` on, count. `false` where they are not known that far back.
+    pub(crate) fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
+        let mut reached = false;
+        for (_, node) in self.branch(*root) {
+            if !self.counts(node) {
+                return false;
+            }
+            reached = node.slot <= since || node.from_state;
+            if reached {
+                break;
+            }
+        }
+        reached
+    }
+
+    fn counts(&self, node: &Node) -> bool {
+        node.from_state || node.turn == Turn::Own || (self.quorum > 0 && node.votes >= self.quorum)
+    }
+
+    /// Whose turn it was, as found out.
+    pub(crate) fn turn_of(&self, root: &Root) -> Option<Turn> {
+        self.nodes.get(root).map(|node| node.turn)
+    }
+
+    /// Stake that voted for a block; `false` if it is not known.
+    pub(crate) fn add_votes(&mut self, root: &Root, stake: u64) -> bool {
+        let Some(node) = self.nodes.get_mut(root) else { return false };
+        node.votes = node.votes.saturating_add(stake);
+        self.sort(*root);
+        true
+    }
+
+    pub(crate) fn set_quorum(&mut self, stake: u64) {
+        self.quorum = stake;
+    }
+
+    pub(crate) fn set_turn(&mut self, root: &Root, turn: Turn) {
+        if let Some(node) = self.nodes.get_mut(root) {
+            node.turn = turn;
+            self.sort(*root);
+        }
+    }
+
+    /// Into the list of those that count, or out of it.
+    fn sort(&mut self, root: Root) {
+        let Some(node) = self.nodes.get(&root) else { return };
+        let at = (node.slot, root);
+        if self.counts(node) {
+            self.in_turn.insert(at)
+        } else {
+            self.in_turn.remove(&at)
+        };
+    }
+
+    /// Blocks whose turn is to be found out: those that just came, and with `again` also those of which it could not be told before.
+    pub(crate) fn take_unjudged(&mut self, again: bool) -> Vec<Unjudged> {
+        let mut roots: Vec<Root> = self.unjudged.drain(..).collect();
+        if again {
+            roots.extend(self.undecided.drain(..));
+        }
+        let unjudged = |root: Root| {
+            let node = self.nodes.get(&root)?;
+            Some(Unjudged { root, slot: node.slot, parent: node.parent?, proposer: node.proposer? })
+        };
+        roots.into_iter().filter_map(unjudged).collect()
+    }
+
+    pub(crate) fn judge_later(&mut self, root: Root) {
+        if self.undecided.len() >= MAX_UNJUDGED {
+            self.undecided.pop_front();
+        }
+        self.undecided.push_back(root);
+    }
+
+    /// All blocks from `since` on that were judged to be out of turn, to be judged again.
+    pub(crate) fn forget_turns(&mut self, since: Slot) {
+        let later = self.by_slot.range((since, Root::ZERO)..).map(|(_, root)| *root);
+        let out: Vec<Root> = later.filter(|root| self.turn_of(root) == Some(Turn::Others)).take(MAX_UNJUDGED).collect();
+        self.unjudged.extend(out);
     }
 
     /// The attached block with the greatest slot not after `slot`.
@@ -403,9 +577,14 @@ impl Tree {
         self.orphans.dropped
     }
 
-    /// Parents that orphans wait for and that are not orphans themselves, latest first.
-    pub(crate) fn missing(&self) -> Vec<Root> {
-        self.orphans.missing()
+    /// Parents that orphans wait for and that are not orphans themselves ([`Orphans::missing`]).
+    pub(crate) fn missing(&self, now: Slot) -> Vec<Root> {
+        self.orphans.missing(now)
+    }
+
+    /// Nobody has this block: it is not asked for any more.
+    pub(crate) fn give_up(&mut self, root: &Root) {
+        self.orphans.give_up(root);
     }
 
     /// Forgets blocks before `floor`, but not the parents of those that stay: one of them may be a decision block.
@@ -433,8 +612,9 @@ impl Tree {
 
     fn remove(&mut self, slot: Slot, root: Root) {
         let Some(node) = self.nodes.remove(&root) else { return };
-        self.by_slot.remove(&(slot, root));
-        self.tips.remove(&(slot, root));
+        for set in [&mut self.by_slot, &mut self.tips, &mut self.in_turn] {
+            set.remove(&(slot, root));
+        }
         self.pruned += 1;
         if let Some(proposer) = node.proposer
             && let Some(n) = self.per_proposer.get_mut(&proposer)

@@ -149,7 +149,7 @@ impl Keys {
         Ok(preset)
     }
 
-    /// Forks that happen. A fork counts from its epoch until a later one's, so one that no epoch is left for is dropped.
+    /// Forks that happen. A fork counts from its epoch until a later one's, so one that a later one precedes is dropped.
     fn forks(&self, preset: PresetName) -> Result<Vec<Fork>, SpecError> {
         let mut forks: Vec<Fork> = Vec::new();
         for name in ForkName::ALL {
@@ -159,7 +159,7 @@ impl Keys {
             };
             let version = self.version(version_key(name))?.unwrap_or_else(|| default_version(name, preset));
             if let Some(epoch) = epoch.map(Epoch::new).filter(|epoch| *epoch != Epoch::FAR_FUTURE) {
-                forks.retain(|earlier| earlier.epoch < epoch);
+                forks.retain(|earlier| earlier.epoch <= epoch);
                 forks.push(Fork { name, epoch, version });
             }
         }

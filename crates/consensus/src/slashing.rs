@@ -25,6 +25,20 @@ impl Offence {
     }
 }
 
+/// Whether a block of today could still punish an offence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Punishable {
+    Yes,
+    AlreadySlashed,
+    NotActive,
+    Withdrawable,
+    /// A state knows only its current and previous fork version, and a message is signed with an older one.
+    ForkExpired,
+    /// Not certain: the validator is not in our registry, or a message is signed with the version of a fork to come.
+    Unknown,
+}
+
 /// Two different votes for one target epoch.
 pub fn is_double_vote(a: &AttestationData, b: &AttestationData) -> bool {
     a != b && a.target.epoch == b.target.epoch

@@ -2,6 +2,7 @@
 //! with the blob parameters mixed in from Fulu on (EIP-7892).
 
 use crate::domain::fork_data_root;
+use crate::state::StateFork;
 use crate::{DomainType, Epoch, ForkDigest, Preset, Root, Slot, compute_domain};
 use ethereum_hashing::hash;
 use serde::{Deserialize, Serialize};
@@ -68,12 +69,15 @@ impl fmt::Display for ForkName {
     }
 }
 
+/// What a signature's domain knows a fork by.
+pub type ForkVersion = [u8; 4];
+
 /// A scheduled fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
     pub name: ForkName,
     pub epoch: Epoch,
-    pub version: [u8; 4],
+    pub version: ForkVersion,
 }
 
 /// One step of the blob schedule.
@@ -88,7 +92,8 @@ pub struct BlobParameters {
 pub struct Spec {
     pub config_name: String,
     pub preset: Preset,
-    /// Forks that happen, by epoch; of forks at one epoch the last counts. Never empty.
+    /// Forks that happen, by epoch. Of forks at one epoch the last counts, and the one before it is its state's previous version. Never
+    /// empty.
     pub forks: Vec<Fork>,
     pub slot_duration: Duration,
     /// Ascending by epoch.
@@ -114,6 +119,20 @@ impl Spec {
     /// The last fork at or before `epoch`. The first fork covers everything before it.
     pub fn fork_at(&self, epoch: Epoch) -> Fork {
         *self.forks.iter().rev().find(|fork| fork.epoch <= epoch).unwrap_or(&self.forks[0])
+    }
+
+    /// The `Fork` of a state in `epoch`. States are upgraded from fork to fork, also where several share an epoch: then the previous version
+    /// is one that no epoch was lived in (`upgrade_to_*`: `previous_version = pre.fork.current_version`).
+    pub fn state_fork_at(&self, epoch: Epoch) -> StateFork {
+        let current = self.forks.iter().rposition(|fork| fork.epoch <= epoch).unwrap_or(0);
+        let (fork, previous) = (self.forks[current], self.forks[current.saturating_sub(1)]);
+        StateFork { previous_version: previous.version, current_version: fork.version, epoch: fork.epoch }
+    }
+
+    /// The scheduled fork that has not happened in `now` and from which on messages about `epoch` are signed with another version than the
+    /// state of `now` has: until then it is not certain which of the two a message is signed with.
+    pub fn is_version_uncertain(&self, epoch: Epoch, now: Epoch) -> bool {
+        epoch > now && self.fork_at(epoch).epoch > now
     }
 
     pub fn fork_name_at(&self, epoch: Epoch) -> ForkName {
@@ -168,6 +187,11 @@ impl Network {
     /// The domain of a message about `epoch` (attestations: the target's, proposals: the slot's).
     pub fn domain(&self, kind: DomainType, epoch: Epoch) -> [u8; 32] {
         compute_domain(kind, self.spec.fork_at(epoch).version, self.genesis_validators_root)
+    }
+
+    /// The domain of a message that is signed with a fork's version, whatever epoch it is about.
+    pub fn domain_of(&self, kind: DomainType, version: ForkVersion) -> [u8; 32] {
+        compute_domain(kind, version, self.genesis_validators_root)
     }
 
     pub fn fork_digest_at(&self, epoch: Epoch) -> ForkDigest {

@@ -4,8 +4,8 @@
 use crate::decode::Fixed;
 use crate::ssz_schema::{Catalogue, View};
 use crate::{
-    BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, Gwei, Preset, PubkeyBytes, Root, Slot, Spec, Validator,
-    ValidatorIndex,
+    BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, ForkVersion, Gwei, Preset, PubkeyBytes, Root, Slot, Spec,
+    Validator, ValidatorIndex,
 };
 use std::sync::Arc;
 
@@ -32,9 +32,16 @@ pub struct StateView<'a> {
 /// `Fork` as a state holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateFork {
-    pub previous_version: [u8; 4],
-    pub current_version: [u8; 4],
+    pub previous_version: ForkVersion,
+    pub current_version: ForkVersion,
     pub epoch: Epoch,
+}
+
+impl StateFork {
+    /// The version with which the state checks a message about `epoch` (`get_domain`).
+    pub fn version_for(&self, epoch: Epoch) -> ForkVersion {
+        if epoch < self.epoch { self.previous_version } else { self.current_version }
+    }
 }
 
 impl<'a> StateView<'a> {
@@ -150,6 +157,15 @@ impl<'a> StateView<'a> {
     /// Deposits that wait to be applied (Electra on). Each may add a validator or fill one up, and no block will say so.
     pub fn n_pending_deposits(&self) -> usize {
         View::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
+    }
+
+    /// Who is to propose in the slots of this epoch and the next (`proposer_lookahead`, Fulu on); nothing earlier.
+    pub fn proposer_lookahead(&self) -> Vec<(Slot, ValidatorIndex)> {
+        let state = View::checked(&self.catalogue.state, self.bytes);
+        let first = self.epoch().start_slot(&self.preset).as_u64();
+        let list = state.field("proposer_lookahead").into_iter().flat_map(|list| list.elements());
+        let slots = (0u64..).map(|nth| Slot::new(first.saturating_add(nth)));
+        slots.zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
     }
 
     /// Keys of the builders in order of their index, at most `most` of them; none before Gloas. An index is given to another

@@ -28,8 +28,11 @@ fn forks_never_happen_at_the_end_of_time_and_the_last_of_an_epoch_counts() {
     let spec = read("ALTAIR_FORK_EPOCH: 18446744073709551615\nBELLATRIX_FORK_EPOCH: '18446744073709551615'\n");
     assert_eq!(spec.fork_name_at(Epoch::MAX), ForkName::Phase0);
     let spec = read("ALTAIR_FORK_EPOCH: 0\nBELLATRIX_FORK_EPOCH: 0\nCAPELLA_FORK_EPOCH: 5\nDENEB_FORK_EPOCH: 5\n");
-    assert_eq!(forks(&spec), [(ForkName::Bellatrix, 0), (ForkName::Deneb, 5)]);
-    assert_eq!(spec.fork_name_at(Epoch::new(4)), ForkName::Bellatrix);
+    assert_eq!(
+        [0, 4, 5].map(|epoch| spec.fork_name_at(Epoch::new(epoch))),
+        [ForkName::Bellatrix, ForkName::Bellatrix, ForkName::Deneb]
+    );
+    assert_eq!(spec.state_fork_at(Epoch::new(5)).previous_version, [3, 0, 0, 0], "states are upgraded through Capella");
     let spec = read("ELECTRA_FORK_EPOCH: 9\nFULU_FORK_EPOCH: 7\n");
     assert_eq!(forks(&spec), [(ForkName::Phase0, 0), (ForkName::Fulu, 7)], "a fork that a later one precedes never counts");
 }

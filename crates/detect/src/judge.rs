@@ -1,10 +1,9 @@
 //! The second proof, and the finding that it allows.
 
-use crate::punishable;
-use chain::Chain;
+use chain::{Chain, SignedWith};
 use consensus::{
-    AttestationData, AttesterSlashing, Epoch, ForkName, IndexedAttestation, Offence, ProposerSlashing, Root, SignatureBytes,
-    SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
+    AttestationData, AttesterSlashing, Epoch, ForkName, ForkVersion, IndexedAttestation, Offence, ProposerSlashing, Root,
+    SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
 };
 use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
 use index::{Conflict, StoredProposal, StoredVote};
@@ -39,14 +38,21 @@ pub struct Proofs {
     /// By the two votes' places in memory: thousands of offenders share a pair, and each list of signers is as long.
     pairs: HashMap<[*const StoredVote; 2], Pair>,
     /// By evidence id.
-    slashings: HashMap<Root, Result<Arc<Evidence>, Unproven>>,
-    sides: HashMap<Side, Result<(), Unproven>>,
+    slashings: HashMap<Root, Result<Proof, Unproven>>,
+    sides: HashMap<Side, Result<ForkVersion, Unproven>>,
+}
+
+/// Evidence, and the versions with which the signatures of its two sides hold.
+#[derive(Clone)]
+struct Proof {
+    evidence: Arc<Evidence>,
+    versions: [ForkVersion; 2],
 }
 
 /// Two votes, kept so that their places stay theirs.
 struct Pair {
     _votes: [Arc<StoredVote>; 2],
-    evidence: Result<Arc<Evidence>, Unproven>,
+    proof: Result<Proof, Unproven>,
 }
 
 /// Data, signature, signers: all that a check depends on.
@@ -164,10 +170,11 @@ fn judge_votes(
         if (two.data.slot, two.data.target.epoch) >= (one.data.slot, one.data.target.epoch) { &two.data } else { &one.data };
     let (slot, epoch) = (later.slot, later.target.epoch);
     let fork = chain.network().spec.fork_name_at(epoch);
-    let evidence = proofs.pair(fork, [one, two], chain)?;
+    let Proof { evidence, versions } = proofs.pair(fork, [one, two], chain)?;
     let epochs = [one.data.target.epoch, two.data.target.epoch];
+    let signed = [0, 1].map(|side| SignedWith { epoch: epochs[side], version: versions[side] });
     let roots = [one.data_root, two.data_root];
-    let finding = Subject { offence, validator, slot, epoch, fork, epochs, roots, arrivals };
+    let finding = Subject { offence, validator, slot, epoch, fork, signed, roots, arrivals };
     Ok(finding.judged(chain, evidence))
 }
 
@@ -186,7 +193,7 @@ fn judge_proposals(
     let epoch = slot.epoch(chain.network().preset());
     let fork = chain.network().spec.fork_name_at(epoch);
     let signed = |side: &StoredProposal| SignedBeaconBlockHeader { message: side.header, signature: side.signature };
-    let evidence =
+    let Proof { evidence, versions } =
         proofs.proposer(fork, ProposerSlashing { signed_header_1: signed(one), signed_header_2: signed(two) }, chain)?;
     let finding = Subject {
         offence: Offence::DoubleProposal,
@@ -194,7 +201,7 @@ fn judge_proposals(
         slot,
         epoch,
         fork,
-        epochs: [epoch, epoch],
+        signed: versions.map(|version| SignedWith { epoch, version }),
         roots: [one.root, two.root],
         arrivals: [one.heard.arrival(), two.heard.arrival()],
     };
@@ -206,57 +213,57 @@ fn indexed(vote: &StoredVote) -> IndexedAttestation {
 }
 
 impl Proofs {
-    fn pair(&mut self, fork: ForkName, votes: [&Arc<StoredVote>; 2], chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+    fn pair(&mut self, fork: ForkName, votes: [&Arc<StoredVote>; 2], chain: &Chain) -> Result<Proof, Unproven> {
         let place = votes.map(Arc::as_ptr);
         if let Some(pair) = self.pairs.get(&place) {
-            return pair.evidence.clone();
+            return pair.proof.clone();
         }
         let [attestation_1, attestation_2] = votes.map(|vote| indexed(vote));
-        let evidence = self.attester(fork, AttesterSlashing { attestation_1, attestation_2 }, chain);
-        self.pairs.insert(place, Pair { _votes: votes.map(Arc::clone), evidence: evidence.clone() });
-        evidence
+        let proof = self.attester(fork, AttesterSlashing { attestation_1, attestation_2 }, chain);
+        self.pairs.insert(place, Pair { _votes: votes.map(Arc::clone), proof: proof.clone() });
+        proof
     }
 
-    fn attester(&mut self, fork: ForkName, slashing: AttesterSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+    fn attester(&mut self, fork: ForkName, slashing: AttesterSlashing, chain: &Chain) -> Result<Proof, Unproven> {
         let evidence = proof(EvidenceKind::AttesterSlashing, fork, slashing.to_ssz(), &slashing);
         if let Some(known) = self.slashings.get(&evidence.id) {
             return known.clone();
         }
-        let checked = [&slashing.attestation_1, &slashing.attestation_2].into_iter().try_for_each(|side| self.side(side, chain));
+        let first = self.side(&slashing.attestation_1, chain);
+        let checked = first.and_then(|first| Ok([first, self.side(&slashing.attestation_2, chain)?]));
         self.checked(evidence, checked)
     }
 
     /// About 1 ms, the first time.
-    fn side(&mut self, side: &IndexedAttestation, chain: &Chain) -> Result<(), Unproven> {
+    fn side(&mut self, side: &IndexedAttestation, chain: &Chain) -> Result<ForkVersion, Unproven> {
         let root = side.data.root();
         let key = (root, side.signature, side.attesting_indices.clone());
         let check = || {
             if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
                 return Err(Unproven::Indices(root));
             }
-            if !verify::is_valid_indexed_attestation(chain, side) {
-                return Err(Unproven::Signature(root));
-            }
-            Ok(())
+            verify::version_of_indexed_attestation(chain, side).ok_or(Unproven::Signature(root))
         };
         self.sides.entry(key).or_insert_with(check).clone()
     }
 
-    fn proposer(&mut self, fork: ForkName, slashing: ProposerSlashing, chain: &Chain) -> Result<Arc<Evidence>, Unproven> {
+    fn proposer(&mut self, fork: ForkName, slashing: ProposerSlashing, chain: &Chain) -> Result<Proof, Unproven> {
         let evidence = proof(EvidenceKind::ProposerSlashing, fork, slashing.to_ssz(), &slashing);
         if let Some(known) = self.slashings.get(&evidence.id) {
             return known.clone();
         }
-        let check = |side: &SignedBeaconBlockHeader| match verify::is_valid_signed_header(chain, side) {
-            true => Ok(()),
-            false => Err(Unproven::Signature(side.message.root())),
+        let check = |side: &SignedBeaconBlockHeader| {
+            verify::version_of_signed_header(chain, side).ok_or_else(|| Unproven::Signature(side.message.root()))
         };
-        let checked = [&slashing.signed_header_1, &slashing.signed_header_2].into_iter().try_for_each(check);
+        let first = check(&slashing.signed_header_1);
+        let checked = first.and_then(|first| Ok([first, check(&slashing.signed_header_2)?]));
         self.checked(evidence, checked)
     }
 
-    fn checked(&mut self, evidence: Evidence, checked: Result<(), Unproven>) -> Result<Arc<Evidence>, Unproven> {
-        self.slashings.entry(evidence.id).or_insert_with(|| checked.map(|()| Arc::new(evidence))).clone()
+    fn checked(&mut self, evidence: Evidence, checked: Result<[ForkVersion; 2], Unproven>) -> Result<Proof, Unproven> {
+        let id = evidence.id;
+        let proof = checked.map(|versions| Proof { evidence: Arc::new(evidence), versions });
+        self.slashings.entry(id).or_insert(proof).clone()
     }
 }
 
@@ -267,7 +274,7 @@ struct Subject {
     slot: Slot,
     epoch: Epoch,
     fork: ForkName,
-    epochs: [Epoch; 2],
+    signed: [SignedWith; 2],
     roots: [Root; 2],
     /// Of its two messages, in any order.
     arrivals: [Arrival; 2],
@@ -289,7 +296,7 @@ impl Subject {
             recorded_at: Time::default(),
             sources: self.arrivals.iter().map(|arrival| arrival.source.label().to_owned()).collect(),
             fork: self.fork,
-            punishable: punishable(chain, self.validator, self.epochs),
+            punishable: chain.punishable(self.validator, self.signed),
         };
         Judged { finding: Finding::slashable(facts, &evidence), evidence }
     }

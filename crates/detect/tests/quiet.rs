@@ -117,6 +117,7 @@ impl Days {
                 indices,
                 signature: SignatureBytes::ZERO,
                 shuffling: Some(shuffling.clone()),
+                signed_with: None,
                 heard: stage::heard(at),
             }));
         }

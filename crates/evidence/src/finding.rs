@@ -11,7 +11,7 @@
 //! For an anomaly the detector says what makes it *this* one ([`anomaly_id`]).
 
 use crate::{Evidence, EvidenceKind, Time};
-use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Punishable, Root, Slot, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -84,19 +84,6 @@ impl std::fmt::Display for Severity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// Whether a block of today could still punish the offence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Punishable {
-    Yes,
-    AlreadySlashed,
-    NotActive,
-    Withdrawable,
-    /// A state knows only its current and previous fork version, and the vote is older.
-    ForkExpired,
-    Unknown,
 }
 
 /// The validator a finding is about.

@@ -38,10 +38,11 @@ pub mod submission;
 mod time;
 
 pub use changes::Changes;
+pub use consensus::Punishable;
 pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
-pub use finding::{Anomaly, EvidenceRef, Finding, Included, Punishable, Severity, Slashable, Subject, anomaly_id, finding_id};
+pub use finding::{Anomaly, EvidenceRef, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
 pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, Priority, RouteName, RouteNameError};

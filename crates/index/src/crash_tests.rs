@@ -92,6 +92,7 @@ fn single(target: u64, source: u64, slot: u64, head: u8, validator: u32, shuffli
         arrivals: vec![heard.arrival()],
         signature: SignatureBytes::from(bytes),
         shuffling: shuffling.cloned(),
+        signed_with: None,
         heard,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! | column family | key | order it gives, who scans it |
 //! |---|---|---|
-//! | `votes` | target epoch 8, sort 1 (0 listed, 1 seated), shuffling id 8, slot in epoch 2, data handle 4 | by epoch: prune, reopen; by slot: a seat's rows |
+//! | `votes` | target epoch 8, sort 1 (0 listed, 1 seated), shuffling id 8, slot in epoch 2 (listed: 0, or 1 + number of the fork whose version they are signed with, if not the scheduled one), data handle 4 | by epoch: prune, reopen; by slot: a seat's rows |
 //! | `data` | target epoch 8, handle 4 | by epoch: prune, the epoch's data by root |
 //! | `shufflings` | epoch 8, shuffling id 8 | by epoch: prune, all branches of an epoch |
 //! | `summary` | level 1, block of epochs 8, chunk of validators 4 | by level and block: prune, load a block |
@@ -13,7 +13,7 @@
 //! | `peers` | number 4, or number 4 and 1 | all, when opening |
 //! | `log` | sequence 8 | all, when opening |
 
-use consensus::ShufflingId;
+use consensus::{ForkName, ShufflingId};
 
 /// Names one row of `votes`: all sums over one attestation data, by seats of one shuffling or by explicit list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,7 @@ pub(crate) struct SetKey {
     pub epoch: u64,
     /// `None`: members are listed by index.
     pub shuffling: Option<ShufflingId>,
-    /// Slot within the epoch; 0 for listed ones.
+    /// Slot within the epoch. Of listed ones 0, or by whose version they are signed ([`Self::listed_of`]).
     pub slot: u16,
     pub handle: u32,
 }
@@ -31,6 +31,11 @@ impl SetKey {
 
     pub fn listed(epoch: u64, handle: u32) -> Self {
         Self { epoch, shuffling: None, slot: 0, handle }
+    }
+
+    /// Signed with the version of another fork than the one scheduled at the target: no sum with the others' signatures proves anything.
+    pub fn listed_of(epoch: u64, handle: u32, fork: Option<ForkName>) -> Self {
+        Self { slot: fork.map_or(0, |fork| fork as u16 + 1), ..Self::listed(epoch, handle) }
     }
 
     pub fn to_bytes(self) -> [u8; Self::LEN] {
@@ -62,8 +67,9 @@ impl SetKey {
 
     /// First and last key of all sets that could hold a validator with this seat (or, without one, listed).
     pub fn seat_range(epoch: u64, seat: Option<(ShufflingId, u16)>) -> (Self, Self) {
-        let (shuffling, slot) = seat.map_or((None, 0), |(id, slot)| (Some(id), slot));
-        (Self { epoch, shuffling, slot, handle: 0 }, Self { epoch, shuffling, slot, handle: u32::MAX })
+        let (shuffling, first, last) = seat.map_or((None, 0, u16::MAX), |(id, slot)| (Some(id), slot, slot));
+        let key = |slot, handle| Self { epoch, shuffling, slot, handle };
+        (key(first, 0), key(last, u32::MAX))
     }
 }
 
@@ -106,7 +112,7 @@ mod tests {
         (any::<u64>(), any::<Option<[u8; 8]>>(), any::<u16>(), any::<u32>()).prop_map(|(epoch, id, slot, handle)| SetKey {
             epoch,
             shuffling: id.map(ShufflingId),
-            slot: if id.is_some() { slot } else { 0 },
+            slot,
             handle,
         })
     }

@@ -123,6 +123,7 @@ mod tests {
             indices,
             signature: SignatureBytes::ZERO,
             shuffling: None,
+            signed_with: None,
             heard,
         }
     }

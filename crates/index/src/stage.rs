@@ -2,6 +2,7 @@
 
 use crate::beside;
 use crate::data::DataRow;
+use crate::db::Cf;
 use crate::heads::{Joined, NONE, Quick, Remembered};
 use crate::judge::{Judged, Kind};
 use crate::keys::SetKey;
@@ -11,7 +12,7 @@ use crate::seating::Seating;
 use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{SignatureBytes, ValidatorIndex};
+use consensus::{ForkName, SignatureBytes, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
@@ -300,7 +301,7 @@ impl Index {
 
     /// By seats where all members sit at the data's slot in a shuffling that can be computed again, else by list.
     fn place(&mut self, vote: &Vote, row: &DataRow) -> Result<Place, IndexError> {
-        if let Some(shuffling) = &vote.shuffling
+        if let Some(shuffling) = vote.shuffling.as_ref().filter(|_| vote.signed_with.is_none())
             && shuffling.epoch() == vote.data.target.epoch
             && let Some(seating) = self.table.register(&self.db, shuffling)?
         {
@@ -315,7 +316,7 @@ impl Index {
             }
         }
         let members = Members::Listed(vote.indices.iter().map(|index| index.as_u64() as u32).collect());
-        Ok(Place { key: SetKey::listed(row.target(), row.handle), seating: None, members, committee: None })
+        Ok(Place { key: SetKey::listed_of(row.target(), row.handle, vote.signed_with), seating: None, members, committee: None })
     }
 
     fn take_in(&mut self, vote: &Vote, place: Place) {
@@ -382,6 +383,18 @@ impl Index {
     /// Keys of all sets over one data that could hold a validator, with its name there.
     fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<Home>, IndexError> {
         let mut places = vec![(SetKey::listed(row.target(), row.handle), None, validator)];
+        // Votes signed with another version than the scheduled one: there are hardly ever any, which one look tells.
+        let (first, last) =
+            (SetKey::listed_of(row.target(), 0, Some(ForkName::Phase0)), SetKey::seat_range(row.target(), None).1);
+        let mut has_some = self.sets.range(first..=last).next().is_some();
+        self.db.scan(Cf::Votes, &first.to_bytes(), &last.to_bytes(), |_, _| {
+            has_some = true;
+            Ok(false)
+        })?;
+        if has_some {
+            let key = |fork| SetKey::listed_of(row.target(), row.handle, Some(fork));
+            places.extend(ForkName::ALL.into_iter().map(|fork| (key(fork), None, validator)));
+        }
         for seating in self.table.of_epoch(&self.db, row.target())?.iter() {
             let Some((slot, position)) = seating.locate(validator) else { continue };
             if row.data.slot.as_u64() == row.target().wrapping_mul(seating.geometry.slots_per_epoch).wrapping_add(u64::from(slot))

@@ -377,6 +377,27 @@ fn the_earliest_time_is_kept_when_sums_are_merged() {
     assert_eq!((first.heard.at.0, &first.heard.peer), (3_000_123, &heard(3_000_123).peer));
 }
 
+/// Before a fork one may sign with either version: a sum of both would prove nothing, and hide the offender in it.
+#[test]
+fn votes_signed_with_different_versions_are_never_summed() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = data(3, 4, 33, 1);
+    let today =
+        |vote: &Signed<Vote>| Signed::for_tests(Vote { signed_with: Some(consensus::ForkName::Fulu), ..vote.get().clone() });
+    let mut index = open(dir.path());
+    index.stage_votes(&[vote(seen, &[1]), today(&vote(seen, &[2])), vote(seen, &[3])]).unwrap();
+    index.flush().unwrap();
+    drop(index);
+    let mut index = open(dir.path());
+    for (validator, signers) in [(2u64, vec![2u64]), (1, vec![1, 3])] {
+        let found = index.stage_votes(&[vote(data(2, 4, 33, 1), &[validator])]).unwrap();
+        let [Conflict::DoubleVote { first, .. }] = &found[..] else { panic!("a double vote: {found:?}") };
+        assert_eq!(first.indices.iter().map(|index| index.as_u64()).collect::<Vec<_>>(), signers);
+    }
+    let known = index.votes_of(ValidatorIndex::new(2)).unwrap();
+    assert_eq!(known.votes.len(), 2);
+}
+
 #[test]
 fn a_far_source_with_a_near_target_is_remembered() {
     // Found by the property test: the summary did not know of such a vote.

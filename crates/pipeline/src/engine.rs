@@ -254,6 +254,16 @@ impl Engine {
         self.chain.note_finality(justified, finalized);
     }
 
+    /// What a node says is its head.
+    pub fn note_node_head(&mut self, root: Root) {
+        self.chain.note_node_head(root);
+    }
+
+    /// A missing block that no node has.
+    pub fn give_up_block(&mut self, root: &Root) {
+        self.chain.give_up_block(root);
+    }
+
     /// One batch through all stages. `now`: by the source's clock, which for a capture is the capture's.
     pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
         let network = self.chain.network().clone();
@@ -547,7 +557,7 @@ impl Engine {
     fn prune(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let network = self.chain.network();
         // A clock that is wrong by a year must not cost the history: what goes must be old by the chain, too.
-        let slot = network.slot_at(now.0).min(self.chain.head().slot);
+        let slot = network.slot_at(now.0).min(self.chain.backed_head().slot);
         let epoch = slot.epoch(network.preset());
         let before = epoch.saturating_sub(self.index.shape().history_epochs);
         if before > self.pruned_before {
@@ -584,7 +594,7 @@ impl Engine {
         self.metrics.untallied.inc_by(untallied.saturating_sub(self.n_untallied));
         self.n_untallied = untallied;
         self.metrics.parked.set(self.n_parked() as i64);
-        self.metrics.head_slot.set(self.chain.head().slot.as_u64() as i64);
+        self.metrics.head_slot.set(self.chain.backed_head().slot.as_u64() as i64);
         self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
     }
 }

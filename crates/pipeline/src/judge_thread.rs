@@ -46,6 +46,10 @@ pub enum Input {
         justified: Checkpoint,
         finalized: Checkpoint,
     },
+    /// What a node says is its head.
+    NodeHead(Root),
+    /// No node has this block, though it was asked for several times.
+    NoBlock(Root),
     /// Something about a peer.
     Peer(detect::PeerNews),
     /// Other groups and labels.
@@ -162,6 +166,8 @@ impl Judge<'_> {
             }
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Routes(routes) => self.engine.set_routes(routes),
+            Input::NodeHead(root) => self.engine.note_node_head(root),
+            Input::NoBlock(root) => self.engine.give_up_block(&root),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
                 Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),

@@ -35,7 +35,7 @@ impl Snapshot {
     pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
         let chain = engine.chain();
         Self {
-            head: chain.head(),
+            head: chain.backed_head(),
             finalized: chain.finalized(),
             validators: chain.registry().len(),
             parked: engine.n_parked(),

@@ -282,6 +282,45 @@ async fn only_what_is_accepted_is_forwarded() {
     assert_eq!(arrived.raw.origin.peer.as_deref(), Some(&b.handle.peer_id.to_bytes()[..]));
 }
 
+/// A listener has no blocks and claims no chain. To another one that looks like a peer far behind, which it is not.
+#[tokio::test]
+async fn two_listeners_with_the_same_nodes_go_on_forwarding() {
+    let mut network = Network::clone(&fulu());
+    network.genesis_time -= 1_000 * SLOT;
+    let network = Arc::new(network);
+    let now = network.slot_at(unix_now() * 1_000_000_000);
+    let at_the_head = StatusView { head_root: Root::repeat_byte(5), head_slot: now, ..StatusView::default() };
+    let node = post(config(&[]), &network).await;
+    let mut last = post(config(&[]), &network).await;
+    // Nor does one that says that its head is genesis stop anything.
+    let behind = post(config(&[]), &network).await;
+    node._status.send_replace(at_the_head);
+    last._status.send_replace(at_the_head);
+    behind._status.send_replace(StatusView { head_root: Root::repeat_byte(6), ..StatusView::default() });
+    let mut one = post(config(&[&node, &last, &behind]), &network).await;
+    let mut other = post(config(&[&node, &last, &behind, &one]), &network).await;
+    for (listener, peers) in [(&one, [&node, &last, &behind, &other]), (&other, [&node, &last, &behind, &one])] {
+        for peer in peers {
+            listener.meet(peer).await;
+            listener.until(peer, |info| info.head_slot.is_some()).await;
+        }
+    }
+    let subnet = topic(&network, TopicName::Attestation(9));
+    for salt in 0..10 {
+        node.control.publish(subnet, &ssz(240, salt)).await.unwrap();
+        for listener in [&mut one, &mut other] {
+            let message = listener.next_message().await;
+            listener.handle.report(message.raw.ticket.unwrap(), Verdict::Accept);
+        }
+    }
+    for salt in 0..10 {
+        assert_eq!(last.next_message().await.raw.bytes, ssz(240, salt));
+    }
+    for listener in [&one, &other] {
+        assert_eq!(listener.metrics.verdicts.with_label_values(&["withheld", "applied"]).get(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_peer_on_two_hundred_topics_is_heard_on_all_of_them() {
     let network = fulu();

@@ -3,15 +3,16 @@
 //! [REJECT] conditions and the windows of the [IGNORE] ones.
 //!
 //! Nor is anything passed on of branches that compete: who is on the other one lacks the blocks it builds on, asks us for
-//! them, and holds it against us that we have none.
+//! them, and holds it against us that we have none. Nor a block whose proposer did not have the slot, as far as can be told, or anything
+//! that stands on such a block: anyone with a key can sign one, every full node refuses it, and holds it against who sent it.
 //!
-//! Not told here: whether a block's proposer was the slot's (that wants the state), and whether blocks are valid.
+//! Not told here: whether blocks are valid otherwise.
 
 use crate::{UnixNs, resolve};
-use chain::{Chain, Contexts};
+use chain::{Chain, Contexts, SignedWith};
 use consensus::{
-    Attestation, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, Seat, Shuffling, SignatureBytes, ValidatorIndex,
-    sha256,
+    Attestation, AttestationData, BeaconBlockHeader, CommitteeIndex, ForkName, Punishable, Root, Seat, Shuffling, SignatureBytes,
+    ValidatorIndex, sha256,
 };
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
         && data.slot.epoch(preset) == data.target.epoch
         && head_slot.is_some_and(|slot| slot <= data.slot)
         && !chain.is_contested(&data.beacon_block_root)
+        && chain.is_branch_in_turn(&data.beacon_block_root, data.target.epoch.start_slot(preset))
         && chain.ancestor_at(&data.beacon_block_root, data.target.epoch.start_slot(preset)) == Some(data.target.root)
 }
 
@@ -81,14 +83,16 @@ pub(crate) fn aggregate(
     seat.slot == attestation.data.slot && attestation.committees() == [seat.committee] && u64::from_le_bytes(first) % modulo == 0
 }
 
-/// A block of about now on top of one we know.
-pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, now: UnixNs) -> bool {
+/// A block of about now on top of one we know, in its proposer's turn. It is in the chain's tree already.
+pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now: UnixNs) -> bool {
     let network = chain.network();
     let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
     header.slot <= early
         && header.slot > chain.finalized().epoch.start_slot(network.preset())
         && chain.block_slot(&header.parent_root).is_some_and(|parent| parent < header.slot)
         && !chain.is_contested(&header.parent_root)
+        && chain.is_branch_in_turn(root, header.slot.epoch(network.preset()).saturating_sub(1).start_slot(network.preset()))
+        && chain.registry().record(header.proposer_index).is_some_and(|record| !record.slashed)
         && descends_from_finalized(chain, header)
 }
 
@@ -99,13 +103,9 @@ fn descends_from_finalized(chain: &Chain, header: &BeaconBlockHeader) -> bool {
     !chain.is_known_block(&finalized.root) || chain.ancestor_at(&header.parent_root, slot) == Some(finalized.root)
 }
 
-/// A slashing operation of at least one of `subjects` that can still be slashed.
-pub(crate) fn slashing(chain: &Chain, mut subjects: impl Iterator<Item = ValidatorIndex>, now: UnixNs) -> bool {
-    let epoch = chain.network().slot_at(now.0).epoch(chain.network().preset());
-    subjects.any(|subject| {
-        let record = chain.registry().record(subject);
-        record.is_some_and(|record| !record.slashed && record.activation_epoch <= epoch && epoch < record.withdrawable_epoch)
-    })
+/// A slashing operation that a chain could include now: at least one of `subjects` is punishable for two messages signed like this.
+pub(crate) fn slashing(chain: &Chain, mut subjects: impl Iterator<Item = ValidatorIndex>, signed: [SignedWith; 2]) -> bool {
+    subjects.any(|subject| chain.punishable(subject, signed) == Punishable::Yes)
 }
 
 fn certain_seat(contexts: &Contexts, validator: ValidatorIndex) -> Option<(&Arc<Shuffling>, Seat)> {

@@ -1,5 +1,6 @@
 //! One outcome for each message: who is owed one, and what was settled.
 
+use crate::batch::Harvest;
 use crate::{InnerKind, MessageKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
 
 /// Somebody who is owed an outcome.
@@ -59,6 +60,14 @@ impl Ledger {
             Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
             Whose::Inner(kind) => self.inner.push((item.number, kind, outcome)),
         }
+    }
+
+    /// What an equation proved.
+    pub(crate) fn take(&mut self, harvest: Harvest) {
+        let Harvest { votes, proposals, statements } = harvest;
+        self.verified.votes.extend(votes);
+        self.verified.proposals.extend(proposals);
+        self.verified.statements.extend(statements);
     }
 
     /// In order of arrival.

@@ -41,7 +41,7 @@ mod triage;
 mod verifier;
 
 pub use batch::Signed;
-pub use check::{is_valid_indexed_attestation, is_valid_signed_header};
+pub use check::{version_of_indexed_attestation, version_of_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use message::{
     Arrival, Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,

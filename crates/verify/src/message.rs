@@ -172,6 +172,8 @@ pub struct Vote {
     pub signature: SignatureBytes,
     /// Of `data.target.epoch`, where it is known and every member sits at `data.slot` in it.
     pub shuffling: Option<Arc<Shuffling>>,
+    /// The fork whose version it is signed with, where that is not the one scheduled at its target: today's, before a fork that is to come.
+    pub signed_with: Option<ForkName>,
     /// Of the earliest message in the sum.
     pub heard: Heard,
 }

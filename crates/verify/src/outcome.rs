@@ -17,7 +17,8 @@ pub enum Outcome {
     Expired,
     /// Not the SSZ of its kind and fork, bits that no committee has, or an index that no validator can have. The sender's fault.
     Malformed(String),
-    /// Of a fork whose containers are not known: seen, not provable.
+    /// Of a fork whose containers are not known, or about a fork that is still to come and signed with no version that may hold: seen, not
+    /// provable. Nobody's fault.
     UnknownFork,
     /// Names a validator that is not in our registry, which may be old. Nobody's fault. One that cannot exist by now is malformed
     /// ([`chain::Chain::may_exist`]).

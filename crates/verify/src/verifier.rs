@@ -13,7 +13,7 @@ mod named;
 mod statements;
 mod strangers;
 
-use crate::batch::{Harvest, Judged, Judgement, Method, prove};
+use crate::batch::{Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
@@ -37,6 +37,8 @@ use strangers::Strangers;
 const CONFIRMED: usize = 256;
 const NO_SUCH_VALIDATOR: &str =
     "it names a validator that cannot exist yet, by the most deposits since our state; its sender is at fault";
+/// Claims of one peer about a fork to come that may hold with no version in a slot: nobody is blamed for them, so more are not tried.
+const MAX_WITHOUT_VERSION: usize = 64;
 /// Messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -59,6 +61,8 @@ pub struct Verifier {
     /// The first proven block of each slot and proposer: a second one is not passed on.
     first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
+    /// Who is slashed by a block, of whatever branch: our registry may not know it yet, so operations against them are not passed on.
+    slashed: Recent<ValidatorIndex, ()>,
     /// Proven statements by who says what, with the one signature that is valid.
     statements: Recent<Root, SignatureBytes>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
@@ -71,6 +75,8 @@ pub struct Verifier {
     registry_version: u64,
     /// Tries of uncertain votes in this slot, by peer.
     tries: HashMap<PeerBytes, usize>,
+    /// Claims about a fork to come that held with no version, in this slot, by peer.
+    without_version: HashMap<PeerBytes, usize>,
     slot: Slot,
     generation: u64,
     next_number: u64,
@@ -136,6 +142,7 @@ impl Verifier {
             blocks: Recent::new(config.remembered_roots),
             first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
+            slashed: Recent::new(config.remembered_roots),
             statements: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
             confirmed: Recent::new(CONFIRMED),
@@ -143,6 +150,7 @@ impl Verifier {
             strangers: Strangers::default(),
             registry_version: 0,
             tries: HashMap::new(),
+            without_version: HashMap::new(),
             slot: Slot::new(0),
             generation: 0,
             next_number: 0,
@@ -168,6 +176,7 @@ impl Verifier {
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_by_bits(chain, intake.by_bits, new_slot, now, &mut ledger);
         self.prove_statements(chain, intake.statements, &mut ledger);
+        chain.count_votes(ledger.verified.votes.iter().map(|vote| (&vote.data, vote.indices.as_slice())));
         ledger.close()
     }
 
@@ -223,6 +232,7 @@ impl Verifier {
         }
         self.slot = slot;
         self.tries.clear();
+        self.without_version.clear();
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let oldest = now.0.saturating_sub(self.config.parking.wait_epochs.saturating_mul(epoch_ns));
         for job in self.parking.expire(UnixNs(oldest)) {
@@ -277,13 +287,32 @@ impl Verifier {
 
     /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
     /// signers were a guess.
-    fn judge(&mut self, chain: &Chain, docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
-        let judged = prove(docket.claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
+    fn judge(&mut self, chain: &Chain, mut docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
+        let network = chain.network();
+        let now = chain.now().epoch(network.preset());
+        for claim in &mut docket.claims {
+            claim.consider_versions(network, now);
+            let failed = claim.answerable().and_then(|peer| self.without_version.get(peer)).copied().unwrap_or(0);
+            if failed >= MAX_WITHOUT_VERSION && claim.is_version_in_doubt() {
+                claim.give_up();
+            }
+        }
+        let mut judged = prove(docket.claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
+        ledger.take(judged.harvest());
+        let (places, again) = judged.in_doubt();
+        if !again.is_empty() {
+            let other = prove(again, chain.registry(), self.method, &self.reputes, &mut self.rng);
+            ledger.take(other.harvest());
+            judged.take_over(&places, &other);
+        }
         for (claim, judgement) in judged.all() {
             match (judgement, claim.answerable(), signers) {
                 (Judgement::Proven { .. }, Some(peer), _) => self.reputes.proven(peer),
                 (Judgement::Forged, Some(peer), Signers::Certain) => self.reputes.forged(peer),
-                (Judgement::Proven { .. } | Judgement::Forged | Judgement::NoKey, _, _) => {}
+                (Judgement::NoVersion, Some(peer), Signers::Certain) => {
+                    *self.without_version.entry(peer.clone()).or_default() += 1
+                }
+                (Judgement::Proven { .. } | Judgement::Forged | Judgement::NoKey | Judgement::NoVersion, _, _) => {}
             }
         }
         for claim in judged.proven() {
@@ -294,10 +323,6 @@ impl Verifier {
                 self.proposals.insert(root, signature);
             }
         }
-        let Harvest { votes, proposals, statements } = judged.harvest();
-        ledger.verified.votes.extend(votes);
-        ledger.verified.proposals.extend(proposals);
-        ledger.verified.statements.extend(statements);
         judged
     }
 }

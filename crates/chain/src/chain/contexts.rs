@@ -7,12 +7,11 @@
 //! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
 
 use super::{Chain, FUTURE_EPOCHS};
+use crate::duties;
 use crate::shufflings::{Asker, Effort, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
-use consensus::{
-    AttestationData, Checkpoint, Epoch, ForkName, Gwei, Preset, Root, Shuffling, Slot, ValidatorIndex, compute_proposer,
-};
+use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex};
 use std::sync::Arc;
 
 /// Committees tried at most for a vote whose target is not known.
@@ -92,7 +91,7 @@ impl Chain {
         if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
     }
 
-    /// Who is to propose in each slot of an epoch, in order, on the branch that most proposers build on; `None` while its deciding block is not
+    /// Who is to propose in each slot of an epoch, in order, on the branch that is best backed; `None` while its deciding block is not
     /// known, and for epochs to come whose deciding blocks are still to come.
     ///
     /// As far as our registry goes: a balance or a slashing that it does not have yet may change one slot's, an activation all of them. So hold
@@ -105,16 +104,10 @@ impl Chain {
         }
         let tip = *self.tree.ranked_tips(now, MAX_TIPS).first()?;
         let decision = self.tree.decision(tip, decision_slot(epoch, preset))?;
-        let fork = spec.fork_name_at(epoch);
-        let record = |validator| self.registry.record(validator);
-        let mut candidates = Arc::unwrap_or_clone(self.registry.active_at(epoch, 0));
-        if fork >= ForkName::Gloas {
-            candidates.retain(|index| record(ValidatorIndex::new(u64::from(*index))).is_some_and(|record| !record.slashed));
-        }
-        let balance = |validator| record(validator).map_or_else(Gwei::default, |record| record.effective_balance);
+        let candidates = duties::candidates(&self.registry, spec.fork_name_at(epoch), epoch);
         let first = epoch.start_slot(preset).as_u64();
         let slots = (first..first.saturating_add(preset.slots_per_epoch)).map(Slot::new);
-        slots.map(|slot| compute_proposer(fork, preset, &candidates, balance, decision.mix, slot)).collect()
+        slots.map(|slot| duties::draw(&self.registry, spec, &candidates, decision.mix, slot)).collect()
     }
 
     /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.
@@ -124,7 +117,7 @@ impl Chain {
             return;
         }
         let next = now.epoch(self.preset()).saturating_add(1);
-        if let Some(decision) = self.tree.decision(self.head().root, decision_slot(next, self.preset())) {
+        if let Some(decision) = self.tree.decision(self.backed_head().root, decision_slot(next, self.preset())) {
             self.shufflings.prepare(&self.registry, &self.network.spec.preset, next, decision);
         }
     }
@@ -196,6 +189,6 @@ impl Chain {
 }
 
 /// The committees of `epoch` are decided by the last block before this slot: the start of the epoch before. Epochs 0 and 1 are decided at genesis.
-fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
+pub(super) fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
     epoch.saturating_sub(1).start_slot(preset)
 }

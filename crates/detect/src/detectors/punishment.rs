@@ -92,11 +92,13 @@ impl Punishment {
 }
 
 /// The first epoch in which no block can punish it: its validator is withdrawable, or a state knows the version that its later message
-/// was signed with no more, which is from the second fork after it on.
+/// was signed with no more, which is from the second fork after it on, also where that is in the same epoch as the first.
 fn punishable_until(waiting: &Waiting, view: &View<'_>) -> Epoch {
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
-    let later_forks = view.network().spec.forks.iter().map(|fork| fork.epoch).filter(|epoch| *epoch > waiting.epoch);
-    let forgotten = later_forks.clone().filter(|epoch| Some(*epoch) > later_forks.clone().min()).min();
+    let spec = &view.network().spec;
+    let signed_with = spec.fork_at(waiting.epoch).version;
+    let later_forks = spec.forks.iter().map(|fork| fork.epoch).filter(|epoch| *epoch > waiting.epoch);
+    let forgotten = later_forks.filter(|epoch| spec.state_fork_at(*epoch).version_for(waiting.epoch) != signed_with).min();
     withdrawable.unwrap_or(Epoch::FAR_FUTURE).min(forgotten.unwrap_or(Epoch::FAR_FUTURE))
 }
 

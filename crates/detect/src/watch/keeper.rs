@@ -500,7 +500,7 @@ struct Truth {
 
 impl Truth {
     fn new(view: &View<'_>, slots: &[Slot]) -> Self {
-        let head = view.chain.head().root;
+        let head = view.chain.backed_head().root;
         let heads: BTreeMap<Slot, Option<Root>> =
             slots.iter().map(|slot| (*slot, view.chain.ancestor_at(&head, *slot))).collect();
         Self { target: heads.values().next().copied().flatten(), heads }

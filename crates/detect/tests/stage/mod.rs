@@ -165,6 +165,7 @@ impl Stage {
             indices,
             signature: SignatureBytes::ZERO,
             shuffling: None,
+            signed_with: None,
             heard: heard(at),
         }
     }

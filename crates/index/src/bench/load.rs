@@ -135,6 +135,7 @@ impl Load {
             indices: members.into_iter().map(|v| ValidatorIndex::new(u64::from(v))).collect(),
             signature: self.pool[self.next % POOL],
             shuffling: seated.then(|| self.shuffling.clone()),
+            signed_with: None,
             heard,
         })
     }

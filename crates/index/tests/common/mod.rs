@@ -106,6 +106,7 @@ pub fn vote_in(data: AttestationData, signers: &[u64], shuffling: Option<Arc<Shu
         signature: signature(root, signers.iter().copied()),
         indices: signers.into_iter().map(ValidatorIndex::new).collect(),
         shuffling,
+        signed_with: None,
         heard: heard(1_000),
     })
 }

@@ -27,12 +27,13 @@ fn block(root: Root, slot: u64, parent_root: Root, proposer: u64) -> BlockFacts 
     }
 }
 
-/// Blocks of a branch in `slots`, each by another proposer.
+/// Blocks of a branch in `slots`, each by whoever has the slot.
 fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_root: Root) {
     for slot in slots {
         let root = root(slot, branch);
         chain.tick(Slot::new(slot));
-        chain.extend(&block(root, slot, parent_root, slot % 64));
+        let proposer = chain.proposer_on(&parent_root, Slot::new(slot)).unwrap();
+        chain.extend(&block(root, slot, parent_root, proposer.as_u64()));
         parent_root = root;
     }
 }
@@ -46,7 +47,8 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     grow(&mut chain, 1, 1..5, start);
     // An orphan beside the chain, and a block of the chain.
     let (orphan, good) = (root(4, 9), root(4, 1));
-    chain.extend(&block(orphan, 4, root(3, 1), 3));
+    let proposer = chain.proposer_on(&root(3, 1), Slot::new(4)).unwrap();
+    chain.extend(&block(orphan, 4, root(3, 1), proposer.as_u64()));
     let (finding, other) = (Root::repeat_byte(1), Root::repeat_byte(2));
     let included = |block_root| Included { slot: Slot::new(4), block_root };
     let mut inclusions = Inclusions::default();

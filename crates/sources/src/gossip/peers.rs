@@ -123,23 +123,32 @@ impl Peers {
         }
     }
 
-    /// Whether some of the `listening` peers lack what others have: half of a split network, or a node that syncs. What is
-    /// passed on then builds on blocks that they would ask us for, and we have none. A new peer counts as such until it has
-    /// said where it stands, or kept silent for too long.
-    pub fn are_at_odds(&self, listening: impl Fn(&PeerId) -> bool, now: Instant) -> bool {
-        let mut range: Option<(u64, u64)> = None;
-        for (_, peer) in self.connected.iter().filter(|(id, peer)| peer.closing.is_none() && listening(id)) {
-            let Some(behind) = peer.behind else {
-                if now.duration_since(peer.connected_at) < INTRODUCTION {
-                    return true;
-                }
-                continue;
-            };
-            let (least, most) = range.get_or_insert((behind, behind));
-            *least = behind.min(*least);
-            *most = behind.max(*most);
+    /// Whether more than a third of the `listening` peers lack what the others have, or have what they lack: half of a split network, or
+    /// nodes that sync. What is passed on then builds on blocks that they would ask us for, and we have none. One peer alone, whatever it
+    /// says of itself, decides nothing among several:
+    ///
+    /// - heads are held against their median, the nearer to the clock of two;
+    /// - who claims no chain (another listener) is not asked, nor is who is more than `far` slots behind the clock, unless all are: it syncs,
+    ///   by ranges, and asks nobody for single blocks;
+    /// - a new peer counts among those apart until it has said where it stands, or kept silent for too long.
+    pub fn are_at_odds(&self, listening: impl Fn(&PeerId) -> bool, far: u64, now: Instant) -> bool {
+        let mut heads: Vec<u64> = Vec::new();
+        let mut n_new = 0;
+        for (id, peer) in self.connected.iter().filter(|(_, peer)| peer.closing.is_none()) {
+            match (peer.behind, peer.status) {
+                (Some(_), Some(status)) if status.head_root.is_zero() => {}
+                (Some(behind), _) if listening(id) => heads.push(behind),
+                (None, _) if now.duration_since(peer.connected_at) < INTRODUCTION => n_new += 1,
+                (Some(_) | None, _) => {}
+            }
         }
-        range.is_some_and(|(least, most)| most - least > ABREAST)
+        if heads.iter().any(|behind| *behind <= far) {
+            heads.retain(|behind| *behind <= far);
+        }
+        heads.sort_unstable();
+        let median = heads.get(heads.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+        let n_apart = n_new + heads.iter().filter(|behind| behind.abs_diff(median) > ABREAST).count();
+        n_apart * 3 > heads.len() + n_new
     }
 
     pub fn is_configured(&self, peer: &PeerId) -> bool {
@@ -209,6 +218,7 @@ fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use consensus::Root;
 
     #[test]
     fn pauses_double_up_to_the_greatest() {
@@ -246,25 +256,70 @@ mod tests {
         assert_eq!((info.failed_attempts, info.last_problem.as_deref(), info.connected), (1, Some("gone"), false));
     }
 
+    /// Slots of an epoch.
+    const FAR: u64 = 32;
+
+    /// Peers that have said so many slots behind the clock they are; `None`: they claim no chain.
+    fn peers_at(behind: &[Option<u64>], now: Instant) -> (Peers, Vec<PeerId>) {
+        let mut peers = Peers::new(&[], (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let ids: Vec<PeerId> = behind.iter().map(|_| PeerId::random()).collect();
+        for (nth, (id, behind)) in ids.iter().zip(behind).enumerate() {
+            peers.connected(*id, ConnectionId::new_unchecked(nth), String::new(), now);
+            let peer = peers.connected.get_mut(id).unwrap();
+            let head_root = behind.map_or(Root::ZERO, |_| Root::repeat_byte(1));
+            peer.behind = Some(behind.unwrap_or(5_000));
+            peer.status = Some(StatusMessage { head_root, ..status() });
+        }
+        (peers, ids)
+    }
+
+    fn status() -> StatusMessage {
+        StatusMessage {
+            fork_digest: consensus::ForkDigest([0; 4]),
+            finalized: consensus::Checkpoint::default(),
+            head_root: Root::ZERO,
+            head_slot: consensus::Slot::new(0),
+            earliest_available_slot: None,
+        }
+    }
+
     #[test]
-    fn peers_are_at_odds_when_one_lacks_what_another_has() {
+    fn peers_are_at_odds_when_some_lack_what_the_others_have() {
+        let now = Instant::now();
+        let all = |_: &PeerId| true;
+        let at_odds = |behind: &[Option<u64>]| peers_at(behind, now).0.are_at_odds(all, FAR, now);
+        assert!(!at_odds(&[]));
+        assert!(!at_odds(&[Some(3), Some(4)]), "a block under way is everyday life, and so is a slot that all miss");
+        assert!(at_odds(&[Some(3), Some(5)]));
+        assert!(at_odds(&[Some(0), Some(0), Some(3), Some(3)]), "half of a split");
+        assert!(at_odds(&[Some(40), Some(40), Some(43), Some(43)]), "a split that has stood still for long");
+        let (peers, ids) = peers_at(&[Some(3), Some(5)], now);
+        assert!(!peers.are_at_odds(|id| *id == ids[0], FAR, now), "who does not listen gets nothing");
+    }
+
+    #[test]
+    fn one_peer_alone_whatever_it_says_does_not_stop_forwarding() {
+        let now = Instant::now();
+        let at_odds = |behind: &[Option<u64>]| peers_at(behind, now).0.are_at_odds(|_| true, FAR, now);
+        assert!(!at_odds(&[Some(0), Some(5_000)]), "its head is genesis");
+        assert!(!at_odds(&[Some(0), None]), "another listener, of one node");
+        assert!(!at_odds(&[Some(0), None, None]), "listeners are no majority");
+        for odd in 0..40 {
+            assert!(!at_odds(&[Some(1), Some(1), Some(0), Some(odd)]), "{odd} slots behind");
+        }
+        // It comes again every five seconds and never says where it stands.
+        let (mut peers, _) = peers_at(&[Some(0), Some(1), Some(1)], now);
+        peers.connected(PeerId::random(), ConnectionId::new_unchecked(9), String::new(), now);
+        assert!(!peers.are_at_odds(|_| true, FAR, now));
+    }
+
+    #[test]
+    fn a_first_peer_gets_nothing_before_it_has_said_where_it_stands() {
         let now = Instant::now();
         let mut peers = Peers::new(&[], (Duration::from_secs(1), Duration::from_secs(8)), now);
-        let all = |_: &PeerId| true;
-        assert!(!peers.are_at_odds(all, now));
-        let ids = [PeerId::random(), PeerId::random()];
-        for (nth, id) in ids.iter().enumerate() {
-            peers.connected(*id, ConnectionId::new_unchecked(nth), String::new(), now);
-        }
-        assert!(peers.are_at_odds(all, now), "nobody has said yet where it stands");
-        assert!(!peers.are_at_odds(all, now + INTRODUCTION), "who never says counts as anybody");
-        let mut say = |nth: usize, behind| peers.connected.get_mut(&ids[nth]).unwrap().behind = Some(behind);
-        say(0, 3);
-        say(1, 4);
-        assert!(!peers.are_at_odds(all, now), "a block under way is everyday life, and so is a slot that all miss");
-        peers.connected.get_mut(&ids[1]).unwrap().behind = Some(5);
-        assert!(peers.are_at_odds(all, now));
-        assert!(!peers.are_at_odds(|id| *id == ids[0], now), "who does not listen gets nothing");
+        peers.connected(PeerId::random(), ConnectionId::new_unchecked(1), String::new(), now);
+        assert!(peers.are_at_odds(|_| true, FAR, now));
+        assert!(!peers.are_at_odds(|_| true, FAR, now + INTRODUCTION), "who never says counts as anybody");
     }
 
     #[test]

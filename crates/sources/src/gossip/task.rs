@@ -259,7 +259,7 @@ impl Listener {
         let address = endpoint.get_remote_address().to_string();
         debug!(%peer, %address, "peer connected");
         self.peers.connected(peer, connection, address.clone(), Instant::now());
-        self.peers_at_odds = true;
+        self.weigh_heads();
         self.metrics.connected_peers.inc();
         self.peer_event(peer, PeerEventKind::Connected { address, outbound: endpoint.is_dialer() });
         self.greet(peer);
@@ -397,7 +397,8 @@ impl Listener {
         let listening: HashSet<PeerId> =
             gossip.all_peers().filter(|(_, topics)| !topics.is_empty()).map(|(peer, _)| *peer).collect();
         let listens = |peer: &PeerId| listening.contains(peer);
-        let at_odds = self.peers.are_at_odds(listens, Instant::now());
+        let far = self.network.preset().slots_per_epoch;
+        let at_odds = self.peers.are_at_odds(listens, far, Instant::now());
         if at_odds != self.peers_at_odds {
             info!(at_odds, "peers' heads: nothing is passed on while they lie apart");
             self.peers_at_odds = at_odds;

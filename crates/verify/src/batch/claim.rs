@@ -2,8 +2,8 @@
 
 use crate::{Heard, PeerBytes, SourceKind, Statement, UnixNs};
 use consensus::{
-    AttestationData, BeaconBlockHeader, BuilderIndex, CommitteeIndex, DomainType, Epoch, Network, Root, Shuffling, ShufflingId,
-    SignatureBytes, Slot, ValidatorIndex, sha256, signing_root,
+    AttestationData, BeaconBlockHeader, BuilderIndex, CommitteeIndex, DomainType, Epoch, ForkName, Network, Root, Shuffling,
+    ShufflingId, SignatureBytes, Slot, ValidatorIndex, sha256, signing_root,
 };
 use std::sync::Arc;
 
@@ -63,6 +63,19 @@ pub(super) enum MergeKey {
     Listed,
 }
 
+/// Which version a claim's signature is checked with: the one that is scheduled at the epoch it is about, unless that fork is still to come.
+/// Until then a chain takes what is signed with today's version, so that one is tried as well, and nobody is blamed if neither holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Scheduled,
+    /// The scheduled one first, then this fork's.
+    InDoubt(ForkName, Root),
+    /// As before, but its sender has had its share of what holds with neither: not tried.
+    GivenUp,
+    /// This fork's, and not the scheduled one.
+    Of(ForkName),
+}
+
 /// A claim: these validators signed this.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
@@ -71,9 +84,55 @@ pub(crate) struct Claim {
     pub(super) members: Members,
     pub(super) signature: SignatureBytes,
     pub(super) heard: Heard,
+    pub(super) version: Version,
+    /// Of the block that carries it: its state checked the signature.
+    block_epoch: Option<Epoch>,
 }
 
 impl Claim {
+    /// It is in a block of this epoch.
+    pub(crate) fn in_block_of(mut self, epoch: Option<Epoch>) -> Self {
+        self.block_epoch = epoch;
+        self
+    }
+
+    /// Finds out whether its version is in doubt, as of the epoch `now`.
+    pub(crate) fn consider_versions(&mut self, network: &Network, now: Epoch) {
+        let (kind, epoch, object) = match &self.subject {
+            Subject::Vote { data, data_root, .. } => (DomainType::BeaconAttester, data.target.epoch, *data_root),
+            Subject::Proposal { header, root } => (DomainType::BeaconProposer, header.slot.epoch(network.preset()), *root),
+            Subject::Statement(_) | Subject::Attribute => return,
+        };
+        let now = self.block_epoch.unwrap_or(now);
+        if network.spec.is_version_uncertain(epoch, now) {
+            let fork = network.spec.fork_at(now);
+            self.version = Version::InDoubt(fork.name, signing_root(object, network.domain_of(kind, fork.version)));
+        }
+    }
+
+    pub(crate) fn is_version_in_doubt(&self) -> bool {
+        matches!(self.version, Version::InDoubt(..))
+    }
+
+    /// It is not tried at all.
+    pub(crate) fn give_up(&mut self) {
+        self.version = Version::GivenUp;
+    }
+
+    /// The same, signed with the other version that is possible.
+    pub(super) fn with_other_version(&self) -> Option<Self> {
+        let Version::InDoubt(fork, signing_root) = self.version else { return None };
+        Some(Self { signing_root, version: Version::Of(fork), ..self.clone() })
+    }
+
+    /// The fork whose version it was found to be signed with, where that is not the scheduled one.
+    pub(crate) fn signed_with(&self) -> Option<ForkName> {
+        match self.version {
+            Version::Of(fork) => Some(fork),
+            Version::Scheduled | Version::InDoubt(..) | Version::GivenUp => None,
+        }
+    }
+
     /// One validator's own vote. `shuffling` must be of the target epoch; whether it sits at `data.slot` is looked up.
     pub(crate) fn single(
         network: &Network,
@@ -96,6 +155,8 @@ impl Claim {
             members: Members::One(validator),
             signature,
             heard,
+            version: Version::Scheduled,
+            block_epoch: None,
         }
     }
 
@@ -115,6 +176,8 @@ impl Claim {
             members,
             signature,
             heard,
+            version: Version::Scheduled,
+            block_epoch: None,
         }
     }
 
@@ -133,6 +196,8 @@ impl Claim {
             members: Members::One(header.proposer_index),
             signature,
             heard,
+            version: Version::Scheduled,
+            block_epoch: None,
         }
     }
 
@@ -150,6 +215,8 @@ impl Claim {
             members: Members::One(member),
             signature,
             heard,
+            version: Version::Scheduled,
+            block_epoch: None,
         }
     }
 
@@ -195,6 +262,8 @@ impl Claim {
             members: Members::One(signer),
             signature,
             heard,
+            version: Version::Scheduled,
+            block_epoch: None,
         }
     }
 
@@ -232,6 +301,8 @@ impl Claim {
         if matches!(self.subject, Subject::Attribute) {
             self.subject = other.subject;
         }
+        // What a block of an earlier epoch carries was checked with that epoch's version.
+        self.block_epoch = self.block_epoch.into_iter().chain(other.block_epoch).min();
     }
 
     /// The data and its root, if it is a vote that is given out.

@@ -23,7 +23,7 @@ impl Judged {
         for (i, claim) in self.claims.iter().enumerate() {
             match self.judgements[i] {
                 Judgement::Proven { .. } => {}
-                Judgement::Forged | Judgement::NoKey => continue,
+                Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => continue,
             }
             match &claim.subject {
                 Subject::Vote { merges: Some(_), .. } => sums.entry(self.units[i]).or_default().push(i),
@@ -81,6 +81,7 @@ impl Judged {
             arrivals: members.iter().map(|(_, arrival)| *arrival).collect(),
             signature: self.signature(unit)?,
             shuffling: shuffling.clone(),
+            signed_with: first.signed_with(),
             heard: heard.clone(),
         }))
     }

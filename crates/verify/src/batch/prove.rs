@@ -1,6 +1,6 @@
 //! The equation, and how a batch that fails it is taken apart. See the module above for the idea.
 
-use super::claim::{Claim, Subject};
+use super::claim::{Claim, Subject, Version};
 use crate::repute::{Repute, Reputes};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
@@ -61,6 +61,8 @@ pub(crate) enum Judgement {
     Forged,
     /// Names a validator without a key.
     NoKey,
+    /// A fork is to come, and the signature holds with neither version that is possible: nobody's fault.
+    NoVersion,
 }
 
 /// A judged batch. Only [`prove`] makes one, and only from it a `Signed` is made.
@@ -89,6 +91,25 @@ impl Judged {
     /// Every claim with what became of it.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Claim, Judgement)> {
         self.claims.iter().zip(self.judgements.iter().copied())
+    }
+
+    /// What did not hold with the scheduled version and may hold with another: places, and the same claims with that version.
+    pub(crate) fn in_doubt(&self) -> (Vec<usize>, Vec<Claim>) {
+        let forged = (0..self.claims.len()).filter(|place| self.judgements[*place] == Judgement::Forged);
+        forged.filter_map(|place| Some((place, self.claims[place].with_other_version()?))).unzip()
+    }
+
+    /// Takes over what was found of the claims at `places` with the other version.
+    pub(crate) fn take_over(&mut self, places: &[usize], other: &Self) {
+        for (nth, place) in places.iter().enumerate() {
+            match other.judgements[nth] {
+                Judgement::Proven { alone } => {
+                    self.judgements[*place] = Judgement::Proven { alone };
+                    self.claims[*place] = other.claims[nth].clone();
+                }
+                Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => self.judgements[*place] = Judgement::NoVersion,
+            }
+        }
     }
 
     pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
@@ -158,6 +179,9 @@ struct Points {
 impl Points {
     /// `Err`: judged without a pairing.
     fn of(claim: &Claim, keys: &dyn KeySource) -> Result<Self, Judgement> {
+        if claim.version == Version::GivenUp {
+            return Err(Judgement::NoVersion);
+        }
         let mut each = Vec::with_capacity(claim.members().len());
         match claim.builder() {
             Some(builder) => each.push(*keys.builder_key(builder).ok_or(Judgement::NoKey)?),
@@ -210,6 +234,10 @@ impl Trial<'_> {
         // By peer, so that splitting separates peers first. Stable: within a peer in order of arrival.
         all.sort_by(|a, b| self.peer(*a).cmp(&self.peer(*b)));
         let (mut good, mut unknown, mut sets) = (Vec::new(), Vec::new(), Vec::new());
+        // Those that may hold with another version only would spoil the others' equation, and nobody is called a forger for them.
+        let in_doubt = |claim: &usize| self.claims[*claim].is_version_in_doubt();
+        let (doubted, all): (Vec<usize>, Vec<usize>) = all.into_iter().partition(in_doubt);
+        sets.extend(doubted.chunk_by(|a, b| self.peer(*a) == self.peer(*b)).map(<[usize]>::to_vec));
         for run in all.chunk_by(|a, b| self.peer(*a) == self.peer(*b)) {
             match reputes.of(self.claims[run[0]].heard.peer.as_ref()) {
                 Repute::Good => good.extend_from_slice(run),

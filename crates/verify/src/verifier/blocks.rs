@@ -10,8 +10,8 @@ use crate::verifier::named::SlashingJob;
 use crate::{Heard, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
 use chain::{BlockFacts, Chain};
 use consensus::{
-    BeaconBlockHeader, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot,
-    ValidatorIndex,
+    BeaconBlockHeader, Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
+    Slot, ValidatorIndex,
 };
 
 pub(super) struct BlockJob {
@@ -74,14 +74,14 @@ impl Verifier {
         let headers: Vec<(HeaderJob, Standing)> = std::mem::take(&mut intake.headers)
             .into_iter()
             .map(|job| {
-                let standing = self.ask_header(&mut docket, &network, &job.header, job.header.message.root(), &job.heard);
+                let standing = self.ask_header(&mut docket, chain, &job.header, job.header.message.root(), &job.heard, None);
                 (job, standing)
             })
             .collect();
         let mut blocks: Vec<(BlockJob, Standing, Place)> = std::mem::take(&mut intake.blocks)
             .into_iter()
             .map(|job| {
-                let standing = self.ask_header(&mut docket, &network, &job.block.signed_header, job.block.root, &job.heard);
+                let standing = self.ask_header(&mut docket, chain, &job.block.signed_header, job.block.root, &job.heard, None);
                 let reveal = docket.add(reveal_claim(&network, &job));
                 (job, standing, reveal)
             })
@@ -97,6 +97,7 @@ impl Verifier {
                 Judgement::Proven { .. } => Outcome::Proven { forwardable: false },
                 Judgement::Forged => Outcome::BadSignature,
                 Judgement::NoKey => without_key(chain, job.header.message.proposer_index, &job.heard),
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(job.item, outcome);
         }
@@ -116,23 +117,31 @@ impl Verifier {
                     let proposer = job.block.signed_header.message.proposer_index;
                     ledger.settle(job.item, without_key(chain, proposer, &job.heard));
                 }
+                Judgement::NoVersion => ledger.settle(job.item, Outcome::UnknownFork),
             }
         }
     }
 
-    /// A claim for a header, unless its root was proven before.
+    /// A claim for a header, unless its root was proven before. `block_epoch`: of the block that carries it in an operation.
     pub(super) fn ask_header(
         &self,
         docket: &mut Docket,
-        network: &Network,
+        chain: &Chain,
         header: &SignedBeaconBlockHeader,
         root: Root,
         heard: &Heard,
+        block_epoch: Option<Epoch>,
     ) -> Standing {
+        let network = chain.network();
+        let (epoch, now) = (header.message.slot.epoch(network.preset()), chain.now().epoch(network.preset()));
         match self.proposals.get(&root) {
             Some(signature) if *signature == header.signature => Standing::Known,
-            Some(_) => Standing::Forged,
-            None => Standing::Asked(docket.add(proposal_claim(network, header.message, root, header.signature, heard))),
+            // While a fork is to come, each of its versions has a valid signature of its own.
+            Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => Standing::Forged,
+            Some(_) | None => {
+                let claim = proposal_claim(network, header.message, root, header.signature, heard);
+                Standing::Asked(docket.add(claim.in_block_of(block_epoch)))
+            }
         }
     }
 }
@@ -170,6 +179,7 @@ fn take_block(
         Judgement::Proven { alone } => (true, Outcome::Proven { forwardable: alone }),
         Judgement::Forged => (false, Outcome::BadSignature),
         Judgement::NoKey => (false, Outcome::UnknownValidator),
+        Judgement::NoVersion => (false, Outcome::UnknownFork),
     };
     ledger.settle(item.inside(InnerKind::RandaoReveal), reveal);
     if randao_proven {
@@ -202,7 +212,7 @@ fn take_block(
         let heard = inside(SourceKind::SlashingOp);
         intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, now);
+    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, &block.root, now);
     ledger.settle(item, Outcome::Proven { forwardable: welcome });
     ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
 }

@@ -151,6 +151,7 @@ impl Verifier {
                     Outcome::BadSignature
                 }
                 Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(job.item, outcome);
         }
@@ -185,7 +186,7 @@ impl Verifier {
                         let outcome = if place.first { Outcome::Proven { forwardable: false } } else { Outcome::Duplicate };
                         ledger.settle(trial.job.item, outcome);
                     }
-                    Judgement::Forged | Judgement::NoKey => {
+                    Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => {
                         trial.job.tried.push(id);
                         open.push(trial);
                     }

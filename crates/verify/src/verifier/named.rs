@@ -10,9 +10,9 @@ use crate::ledger::{Item, Ledger};
 use crate::parking::Job;
 use crate::resolve::{ContextCache, Need, seated};
 use crate::{Heard, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
-use chain::{Chain, Contexts};
+use chain::{Chain, Contexts, SignedWith};
 use consensus::{
-    AttesterSlashing, ForkName, IndexedAttestation, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
+    AttesterSlashing, Epoch, ForkName, IndexedAttestation, Network, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
     is_double_proposal, is_slashable_attestation_data, sha256,
 };
 
@@ -159,11 +159,12 @@ impl Verifier {
                     Outcome::BadSignature
                 }
                 Judgement::NoKey => Outcome::UnknownValidator,
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(item, outcome);
         }
         for (job, sides) in slashings {
-            self.settle_slashing(chain, job, sides, &judged, now, ledger);
+            self.settle_slashing(chain, job, sides, &judged, ledger);
         }
     }
 
@@ -195,17 +196,20 @@ impl Verifier {
         if self.is_known_forgery(|| job.hash) {
             return Sides::Forged;
         }
+        let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
         match &job.body {
             SlashingBody::Proposer(slashing) => {
-                let network = chain.network().clone();
-                let mut ask = |header| self.ask_header(docket, &network, header, header.message.root(), &job.heard);
+                let mut ask = |header| self.ask_header(docket, chain, header, header.message.root(), &job.heard, block_epoch);
                 Sides::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
             }
             SlashingBody::Attester(slashing) => {
                 let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
                 let second = self.side_claim(chain, cache, &slashing.attestation_2, &job.heard);
                 match (first, second) {
-                    (Some(first), Some(second)) => Sides::Asked([first, second].map(|claim| Standing::Asked(docket.add(claim)))),
+                    (Some(first), Some(second)) => {
+                        let asked = [first, second].map(|claim| docket.add(claim.in_block_of(block_epoch)));
+                        Sides::Asked(asked.map(Standing::Asked))
+                    }
                     (None, _) | (_, None) => Sides::NotIndexed,
                 }
             }
@@ -223,15 +227,7 @@ impl Verifier {
         Some(Claim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
     }
 
-    fn settle_slashing(
-        &mut self,
-        chain: &Chain,
-        job: SlashingJob,
-        sides: Sides,
-        judged: &Judged,
-        now: UnixNs,
-        ledger: &mut Ledger,
-    ) {
+    fn settle_slashing(&mut self, chain: &Chain, job: SlashingJob, sides: Sides, judged: &Judged, ledger: &mut Ledger) {
         let judgements = match sides {
             Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
             Sides::NotIndexed | Sides::Known | Sides::Forged => None,
@@ -247,9 +243,10 @@ impl Verifier {
             (Sides::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
             (Sides::Known, _) | (Sides::Asked(_), None) => Outcome::Duplicate,
             (Sides::Forged, _) => Outcome::BadSignature,
-            (Sides::Asked(_), Some(judgements)) => match judgements {
+            (Sides::Asked(asked), Some(judgements)) => match judgements {
                 [Judgement::NoKey, _] | [_, Judgement::NoKey] => without_key(chain, greatest, &heard),
                 [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
+                [Judgement::NoVersion, _] | [_, Judgement::NoVersion] => Outcome::UnknownFork,
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
                     Outcome::Malformed(NO_CONTRADICTION.into())
                 }
@@ -257,7 +254,18 @@ impl Verifier {
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
                 [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
                     self.slashings.insert(hash, ());
-                    Outcome::Proven { forwardable: first && second && forward::slashing(chain, subjects(&body).into_iter(), now) }
+                    let subjects = subjects(&body);
+                    let fits = match self.signed_with(chain, &body, asked, judged) {
+                        Some(signed) if first && second => {
+                            let free = subjects.iter().filter(|subject| !self.slashed.contains(*subject));
+                            forward::slashing(chain, free.copied(), signed)
+                        }
+                        Some(_) | None => false,
+                    };
+                    if included_in.is_some() {
+                        subjects.iter().for_each(|subject| self.slashed.insert(*subject, ()));
+                    }
+                    Outcome::Proven { forwardable: fits }
                 }
             },
         };
@@ -292,6 +300,26 @@ impl Verifier {
 }
 
 impl Verifier {
+    /// What both sides are signed with; `None` where that is not certain.
+    fn signed_with(&self, chain: &Chain, body: &SlashingBody, sides: [Standing; 2], judged: &Judged) -> Option<[SignedWith; 2]> {
+        let network = chain.network();
+        let now = chain.now().epoch(network.preset());
+        let of = |epoch: Epoch, side: Standing| match side {
+            Standing::Asked(place) => {
+                let other = judged.claim(place.claim).signed_with();
+                Some(
+                    other.map_or_else(|| SignedWith::scheduled(network, epoch), |fork| SignedWith::of_fork(network, epoch, fork)),
+                )
+            }
+            Standing::Known => {
+                Some(SignedWith::scheduled(network, epoch)).filter(|_| !network.spec.is_version_uncertain(epoch, now))
+            }
+            Standing::Forged => None,
+        };
+        let [first, second] = epochs_of(body, network);
+        Some([of(first, sides[0])?, of(second, sides[1])?])
+    }
+
     fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut Ledger) {
         if !job.item.parked {
             ledger.settle(job.item.clone(), Outcome::Parked);
@@ -311,6 +339,16 @@ fn contradicts(body: &SlashingBody) -> bool {
         }
         SlashingBody::Proposer(slashing) => {
             is_double_proposal(&slashing.signed_header_1.message, &slashing.signed_header_2.message)
+        }
+    }
+}
+
+/// What the two sides are about, for their domains.
+fn epochs_of(body: &SlashingBody, network: &Network) -> [Epoch; 2] {
+    match body {
+        SlashingBody::Attester(slashing) => [slashing.attestation_1.data.target.epoch, slashing.attestation_2.data.target.epoch],
+        SlashingBody::Proposer(slashing) => {
+            [&slashing.signed_header_1, &slashing.signed_header_2].map(|header| header.message.slot.epoch(network.preset()))
         }
     }
 }

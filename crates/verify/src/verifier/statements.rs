@@ -66,6 +66,7 @@ impl Verifier {
                     Outcome::BadSignature
                 }
                 Judgement::NoKey => lacks_key,
+                Judgement::NoVersion => Outcome::UnknownFork,
             };
             ledger.settle(item, outcome);
         }

@@ -1,0 +1,143 @@
+//! Whether a block could include a slashing now. The one place that decides it: what is forwarded, what is blamed and what is told of a
+//! finding all ask here. Source: phase0/beacon-chain.md, `is_slashable_validator`, `get_domain`.
+//!
+//! A state checks a signature with its previous or its current fork version, by the epoch that the message is about. So a message is
+//! checkable or not by the version that it is *signed with*, and that is not always the schedule's:
+//!
+//! ```text
+//! fork N ──────────────── epoch F: fork N + 1 ───────────── fork N + 2
+//!    now     a vote for target F + 3, signed with N: a block takes it until F, and never again
+//!            the same vote, signed with N + 1: no block takes it before F
+//! ```
+//!
+//! For a moment after a fork the state that peers and nodes check with is that of the last block, which is of the time before it. Then
+//! both states must agree.
+
+use crate::Chain;
+use consensus::state::StateFork;
+use consensus::{Epoch, ForkName, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
+
+/// What a message is about, for its domain, and the version that its signature holds with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedWith {
+    /// Of a vote its target's, of a proposal its slot's.
+    pub epoch: Epoch,
+    pub version: ForkVersion,
+}
+
+impl SignedWith {
+    /// The version of the fork that is scheduled at `epoch`.
+    pub fn scheduled(network: &Network, epoch: Epoch) -> Self {
+        Self { epoch, version: network.spec.fork_at(epoch).version }
+    }
+
+    /// The version of this fork.
+    pub fn of_fork(network: &Network, epoch: Epoch, fork: ForkName) -> Self {
+        let found = network.spec.forks.iter().find(|one| one.name == fork);
+        found.map_or_else(|| Self::scheduled(network, epoch), |fork| Self { epoch, version: fork.version })
+    }
+}
+
+impl Chain {
+    /// Whether a slashing of `validator` with two messages signed like this would be accepted now, as far as is known here. "Now" is the
+    /// epoch of the clock, or of the head if that is later.
+    pub fn punishable(&self, validator: ValidatorIndex, signed: [SignedWith; 2]) -> Punishable {
+        let (now, head) = (self.now(), self.backed_head().slot);
+        let [now, head] = [now.max(head), head].map(|slot| slot.epoch(self.preset()));
+        let Some(record) = self.registry().record(validator) else { return Punishable::Unknown };
+        if record.slashed {
+            return Punishable::AlreadySlashed;
+        }
+        if now < record.activation_epoch {
+            return Punishable::NotActive;
+        }
+        if now >= record.withdrawable_epoch {
+            return Punishable::Withdrawable;
+        }
+        // A head that has stood still for an epoch says nothing about the states of now.
+        let states = [now, head.max(now.saturating_sub(1))].map(|epoch| self.state_fork_in(epoch));
+        let spec = &self.network().spec;
+        let ages = states.iter().flat_map(|state| signed.iter().map(|signed| age(spec, state, *signed)));
+        match ages.max() {
+            Some(Age::Expired) => Punishable::ForkExpired,
+            Some(Age::NotYet) => Punishable::Unknown,
+            Some(Age::Checkable) | None => Punishable::Yes,
+        }
+    }
+
+    /// The `Fork` of a state in `epoch`: as the latest state itself says, until the next fork.
+    fn state_fork_in(&self, epoch: Epoch) -> StateFork {
+        let scheduled = self.network().spec.state_fork_at(epoch);
+        let known = self.state_fork();
+        let is_same = (known.current_version, known.epoch) == (scheduled.current_version, scheduled.epoch);
+        if is_same { known } else { scheduled }
+    }
+}
+
+/// Ordered: the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Age {
+    Checkable,
+    /// Signed with a later fork's version: checkable once that fork is there.
+    NotYet,
+    Expired,
+}
+
+fn age(spec: &Spec, state: &StateFork, signed: SignedWith) -> Age {
+    if state.version_for(signed.epoch) == signed.version {
+        return Age::Checkable;
+    }
+    // Messages about earlier epochs than the later fork's are not checked with its version then either.
+    let is_to_come =
+        spec.forks.iter().any(|fork| fork.version == signed.version && state.epoch < fork.epoch && fork.epoch <= signed.epoch);
+    if is_to_come { Age::NotYet } else { Age::Expired }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed_by_schedule(spec: &Spec, epoch: u64) -> SignedWith {
+        SignedWith { epoch: Epoch::new(epoch), version: spec.fork_at(Epoch::new(epoch)).version }
+    }
+
+    #[test]
+    fn two_forks_old_is_proven_but_no_longer_punishable() {
+        let spec = Spec::builtin("mainnet").unwrap();
+        // Mainnet: Capella from 194 048, Deneb from 269 568, Electra from 364 032.
+        let state = spec.state_fork_at(Epoch::new(364_100));
+        let age = |epoch| age(&spec, &state, signed_by_schedule(&spec, epoch));
+        assert_eq!(age(364_050), Age::Checkable);
+        assert_eq!(age(300_000), Age::Checkable);
+        assert_eq!(age(269_000), Age::Expired);
+        assert_eq!(age(u64::MAX), Age::NotYet);
+    }
+
+    /// A state is upgraded twice in that epoch, and its previous version is one that nobody signed anything with.
+    #[test]
+    fn where_forks_share_an_epoch_what_was_signed_before_is_expired() {
+        let spec = Spec::from_yaml("ALTAIR_FORK_EPOCH: 5\nBELLATRIX_FORK_EPOCH: 5\nCAPELLA_FORK_EPOCH: 9\n").unwrap();
+        let state = spec.state_fork_at(Epoch::new(6));
+        assert_eq!((state.previous_version, state.current_version), ([1, 0, 0, 0], [2, 0, 0, 0]));
+        assert_eq!(age(&spec, &state, signed_by_schedule(&spec, 4)), Age::Expired);
+        assert_eq!(age(&spec, &state, signed_by_schedule(&spec, 5)), Age::Checkable);
+        let later = spec.state_fork_at(Epoch::new(9));
+        assert_eq!(age(&spec, &later, signed_by_schedule(&spec, 5)), Age::Checkable);
+        assert_eq!(age(&spec, &later, signed_by_schedule(&spec, 4)), Age::Expired);
+    }
+
+    #[test]
+    fn before_a_fork_only_todays_version_is_taken_and_after_it_no_more() {
+        let spec = Spec::builtin("mainnet").unwrap();
+        let epoch = Epoch::new(364_040);
+        let of =
+            |name: ForkName| SignedWith { epoch, version: spec.forks.iter().find(|fork| fork.name == name).unwrap().version };
+        let before = spec.state_fork_at(Epoch::new(364_031));
+        assert_eq!(age(&spec, &before, of(ForkName::Deneb)), Age::Checkable);
+        assert_eq!(age(&spec, &before, of(ForkName::Electra)), Age::NotYet);
+        assert_eq!(age(&spec, &before, of(ForkName::Fulu)), Age::Expired, "no state ever checks that epoch with Fulu's version");
+        let after = spec.state_fork_at(Epoch::new(364_032));
+        assert_eq!(age(&spec, &after, of(ForkName::Deneb)), Age::Expired);
+        assert_eq!(age(&spec, &after, of(ForkName::Electra)), Age::Checkable);
+    }
+}
