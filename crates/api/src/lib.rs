@@ -41,5 +41,5 @@ mod watch;
 pub use connections::HEADER_TIMEOUT;
 pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
-pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};
+pub use view::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use watch::{KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

@@ -6,6 +6,7 @@
 //! DIR/config.yaml    that network's configuration, so that `inspect` and others need no file besides
 //! DIR/pubkeys        validated public keys (crate chain)
 //! DIR/state.ssz      the last state that was loaded: what a start without any node goes on from
+//! DIR/node.key       secret key of the gossip node, so that peers know it again (crate sources)
 //! DIR/index/         votes and proposals (crate index)
 //! DIR/evidence/      findings, proofs, outbox (crate evidence)
 //! ```
@@ -135,6 +136,10 @@ impl DataDir {
 
     pub fn pubkeys_path(&self) -> PathBuf {
         self.path.join("pubkeys")
+    }
+
+    pub fn node_key_path(&self) -> PathBuf {
+        self.path.join("node.key")
     }
 
     pub fn state_path(&self) -> PathBuf {
