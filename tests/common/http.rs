@@ -17,12 +17,17 @@ pub fn anywhere() -> SocketAddr {
 
 /// One GET, one body.
 pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    let text = get_text(address, path)?;
+    serde_json::from_str(text.get(text.find('{')?..=text.rfind('}')?)?).ok()
+}
+
+/// One GET, what comes after the head.
+pub fn get_text(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
-    let body = text.split_once("\r\n\r\n")?.1;
-    serde_json::from_str(body.get(body.find('{')?..=body.rfind('}')?)?).ok()
+    Some(text.split_once("\r\n\r\n")?.1.to_owned())
 }
 
 /// Asks again until the answer is as wanted.

@@ -60,6 +60,11 @@ impl Running {
         panic!("{text:?} did not come; the log was:\n{}", seen.join("\n"));
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
     }

@@ -73,7 +73,7 @@ pub(crate) fn network(scenario: &Scenario, genesis: &Genesis) -> Result<Network,
 }
 
 /// Number of the fork, then "SIM".
-fn fork_version(fork: ForkName) -> [u8; 4] {
+pub(crate) fn fork_version(fork: ForkName) -> [u8; 4] {
     [fork as u8, b'S', b'I', b'M']
 }
 
@@ -109,6 +109,7 @@ impl Genesis {
             mixes: &[],
             block_roots: Value::zeros(32 * preset.slots_per_historical_root),
             latest_header: first_header,
+            lookahead_from: Epoch::new(0),
         };
         let state = parts.state();
         let state_root = state.root();
@@ -153,6 +154,8 @@ pub(crate) struct Parts<'a> {
     /// `SLOTS_PER_HISTORICAL_ROOT` roots.
     pub(crate) block_roots: Value,
     pub(crate) latest_header: BeaconBlockHeader,
+    /// First of the two epochs whose proposers a Fulu state names.
+    pub(crate) lookahead_from: Epoch,
 }
 
 impl Parts<'_> {
@@ -232,11 +235,11 @@ impl Parts<'_> {
         Value::Container(vec![pubkeys, Value::bytes(self.keys.aggregate_pubkey(&members).as_slice())])
     }
 
-    /// Fulu: proposers of epochs 0 and 1, as `initialize_proposer_lookahead` computes them.
+    /// Fulu: proposers of two epochs, as `initialize_proposer_lookahead` computes them.
     fn proposer_lookahead(&self) -> Value {
         let mut bytes = Vec::new();
-        for slot in 0..2 * self.preset.slots_per_epoch {
-            let slot = Slot::new(slot);
+        let first = self.lookahead_from.start_slot(self.preset);
+        for slot in (0..2 * self.preset.slots_per_epoch).map(|nth| first.saturating_add(nth)) {
             let proposer = crate::proposer::proposer(self.fork, self.preset, self.active, self.randao_mix, slot);
             bytes.extend_from_slice(&proposer.as_u64().to_le_bytes());
         }

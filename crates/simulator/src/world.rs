@@ -153,6 +153,7 @@ impl World {
             mixes: main.mixes(),
             block_roots: Value::Fixed(block_roots),
             latest_header: main.head_header,
+            lookahead_from: Epoch::new(0),
         };
         parts.state().to_ssz()
     }

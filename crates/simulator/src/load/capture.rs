@@ -3,12 +3,12 @@
 use super::{Load, LoadMessage, LoadPlan};
 use crate::error::SimError;
 use crate::record::GENESIS_TIME;
-use consensus::{Root, Slot, ValidatorIndex};
+use consensus::{Root, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 use sources::capture::{CaptureWriter, GossipEntry, WriteError};
 use std::path::Path;
 
-/// The first slot with offences: the one before warms up.
+/// The first slot with offences, counted from the load's first slot, which is 1: the one before warms up.
 pub const OFFENCES_FROM: u64 = 2;
 
 /// An offence that was planted.
@@ -45,8 +45,8 @@ pub fn write_load(plan: LoadPlan, path: &Path, progress: &mut dyn FnMut(u64)) ->
     writer.config(&load.config_yaml()).map_err(failed)?;
     writer.state(&load.state_ssz()).map_err(failed)?;
     let mut truth = LoadTruth { genesis_time: GENESIS_TIME, slots: plan.slots, ..LoadTruth::default() };
-    for slot in 1..=plan.slots {
-        for message in load.play(Slot::new(slot)) {
+    for (nth, slot) in (1..).zip(plan.each_slot()) {
+        for message in load.play(slot) {
             writer.gossip(&entry(&message)).map_err(failed)?;
             if let Some(crime) = message.crime {
                 let planted = PlantedCrime { finding_id: crime.finding_id, validator: crime.validator, message: truth.messages };
@@ -54,10 +54,10 @@ pub fn write_load(plan: LoadPlan, path: &Path, progress: &mut dyn FnMut(u64)) ->
             }
             truth.messages += 1;
         }
-        if slot == 1 {
+        if nth == 1 {
             truth.messages_of_first_slot = truth.messages;
         }
-        progress(slot);
+        progress(nth);
     }
     writer.flush().map_err(failed)?;
     Ok(truth)

@@ -13,12 +13,15 @@
 //! | aggregates, 16 a committee, each lacking a few members | 1 024 | 8 s to 9.5 s |
 //! | forged votes, junk | as planned | through the burst |
 //!
+//! What somebody sends who means harm and owns keys is made beside it: [`hostile`].
+//!
 //! A forged vote is the worst that is cheap to make: a signature in the group, over the right data, by somebody else; every
 //! second one is for other data, so that it looks like the second half of a double vote. The state claims a registry root that
 //! is no hash of its registry, and the registry is all that it says about the past: nothing that listens can tell.
 
 mod aggregates;
 mod capture;
+pub mod hostile;
 mod noise;
 mod offences;
 mod publish;
@@ -47,6 +50,8 @@ use std::time::Duration;
 const MAX_REGISTERED: usize = 4_000_000;
 /// A day of mainnet.
 const MAX_SLOTS: u64 = 7200;
+/// Epochs before a load at most: five years.
+const MAX_EPOCHS_BEFORE: u64 = 410_000;
 /// Blocks before that are asked for by nobody.
 const KEPT_BLOCKS: usize = 256;
 
@@ -59,8 +64,12 @@ pub struct LoadPlan {
     pub n_active: usize,
     /// Validators with a key; those beyond the active ones have left long ago.
     pub n_registered: usize,
-    /// Slots of messages, from slot 1 on.
+    /// Epochs that passed before the load. Nothing happened in them.
+    pub epochs_before: u64,
+    /// Slots of messages; the first one is slot 1, after [`Self::epochs_before`].
     pub slots: u64,
+    /// Of those who have left, so many were slashed: those with the lowest indices.
+    pub slashed: usize,
     /// In how many copies each honest message arrives, each from another peer.
     pub copies: u32,
     /// Forged votes for 100 honest ones.
@@ -83,7 +92,9 @@ impl LoadPlan {
             seed: 1,
             n_active: n_validators,
             n_registered: n_validators,
+            epochs_before: 0,
             slots,
+            slashed: 0,
             copies: 1,
             forged_percent: 0,
             n_forgers: 4,
@@ -91,6 +102,17 @@ impl LoadPlan {
             offenders: 0,
             surrounders: 0,
         }
+    }
+
+    /// The slot of the block that the load builds on.
+    fn slot_before(&self) -> Slot {
+        Epoch::new(self.epochs_before).start_slot(&Preset::MAINNET)
+    }
+
+    /// The slots of messages, in order.
+    pub fn each_slot(&self) -> impl Iterator<Item = Slot> + use<> {
+        let before = self.slot_before();
+        (1..=self.slots).map(move |nth| before.saturating_add(nth))
     }
 
     fn check(&self) -> Result<(), SimError> {
@@ -102,6 +124,9 @@ impl LoadPlan {
         }
         if self.slots == 0 || self.slots > MAX_SLOTS {
             return wrong("slots", self.slots.to_string(), format!("1 to {MAX_SLOTS}"));
+        }
+        if self.epochs_before > MAX_EPOCHS_BEFORE {
+            return wrong("epochs before", self.epochs_before.to_string(), format!("0 to {MAX_EPOCHS_BEFORE}"));
         }
         if self.copies == 0 || self.copies > 64 {
             return wrong("copies", self.copies.to_string(), "1 to 64".into());
@@ -148,7 +173,7 @@ pub struct Load {
     /// Indices of active validators, ascending.
     active: Arc<Vec<u32>>,
     genesis_mix: Root,
-    /// Ascending; the one at slot 0 first. The last [`KEPT_BLOCKS`].
+    /// Ascending; the one that the load builds on first, and its parent if it has one. The last [`KEPT_BLOCKS`].
     blocks: Vec<(Slot, Root)>,
     /// Randao mix by epoch, the last one still changing.
     mixes: Vec<Root>,
@@ -174,17 +199,22 @@ impl Load {
         let network = Network { spec, genesis_time, genesis_validators_root: Root::from(dice.hash("registry", &[])) };
         let genesis_mix = Root::from(dice.hash("eth1 block", &[]));
         let active = Arc::new(spread(plan.n_active, plan.n_registered));
-        let genesis_root = state::first_block(&preset, dice).root();
-        let seed = compute_seed(DomainType::BeaconAttester, Epoch::new(0), genesis_mix);
+        let first_root = state::first_block(&plan, &preset).root();
+        let epoch = Epoch::new(plan.epochs_before);
+        let seed = compute_seed(DomainType::BeaconAttester, epoch, genesis_mix);
+        let mut blocks = vec![(plan.slot_before(), first_root)];
+        if plan.epochs_before > 0 {
+            blocks.insert(0, (Slot::new(0), state::parent_of_first(dice)));
+        }
         Ok(Self {
-            shuffling: Arc::new(Shuffling::new(Epoch::new(0), genesis_root, seed, active.clone(), &preset)),
+            shuffling: Arc::new(Shuffling::new(epoch, blocks[0].1, seed, active.clone(), &preset)),
             plan,
             preset,
             network,
             keys: Keyring::from_seed(plan.seed),
             active,
             genesis_mix,
-            blocks: vec![(Slot::new(0), genesis_root)],
+            blocks,
             mixes: vec![genesis_mix],
             votes_of_last_slot: None,
             offenders_left: plan.offenders,
@@ -198,6 +228,20 @@ impl Load {
 
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    pub fn plan(&self) -> &LoadPlan {
+        &self.plan
+    }
+
+    /// The newest block: its slot and root.
+    pub fn head(&self) -> (Slot, Root) {
+        self.blocks[self.blocks.len() - 1]
+    }
+
+    /// Indices of active validators, ascending.
+    pub fn active(&self) -> &[u32] {
+        &self.active
     }
 
     /// Keys of all registered validators, in order: good by construction.

@@ -21,8 +21,9 @@ const SECOND_VOTES_END: u64 = 8_500_000_000;
 impl LoadPlan {
     /// How many of those who are to offend do so in a slot: as many as are left, spread over the slots that are left.
     fn share(&self, left: usize, duty: &Duty) -> usize {
-        let slots_left = self.slots.saturating_sub(duty.slot.as_u64()) as usize + 1;
-        if duty.slot.as_u64() < OFFENCES_FROM { 0 } else { left.div_ceil(slots_left).min(duty.voters.len()) }
+        let nth = duty.slot.as_u64() - self.slot_before().as_u64();
+        let slots_left = self.slots.saturating_sub(nth) as usize + 1;
+        if nth < OFFENCES_FROM { 0 } else { left.div_ceil(slots_left).min(duty.voters.len()) }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) struct Duty {
 }
 
 impl Load {
-    /// All messages of a slot in order of time. Slots are played one after the other from 1 on.
+    /// All messages of a slot in order of time. Slots are played one after the other, as [`super::LoadPlan::each_slot`] gives them.
     pub fn play(&mut self, slot: Slot) -> Vec<LoadMessage> {
         self.enter(slot.epoch(&self.preset));
         let mut messages = vec![self.propose(slot)];
@@ -86,7 +86,7 @@ impl Load {
 
     /// Only the votes of slot 1, dealt out over so many different heads: for whoever wants to know what proving costs.
     pub fn votes(&self, distinct_data: u64) -> Vec<LoadMessage> {
-        let duty = self.duty(Slot::new(1));
+        let duty = self.duty(self.plan.slot_before().saturating_add(1));
         let mut messages = Vec::with_capacity(duty.voters.len());
         for nth in 0..distinct_data.max(1) {
             let head = Root::from(self.plan.scenario().dice().hash("some head", &[nth]));

@@ -100,6 +100,50 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
 }
 
 #[test]
+fn a_load_may_begin_when_its_network_is_old() {
+    let old = LoadPlan { epochs_before: 5000, slashed: 3, ..plan() };
+    let mut load = Load::new(old, 0).unwrap();
+    let spec = &load.network.spec;
+    let ssz = load.state_ssz();
+    let view = StateView::parse(fork_of_state(spec, &ssz).unwrap(), &spec.preset, &ssz).unwrap();
+    assert_eq!(view.slot(), Slot::new(5000 * 32 + 1));
+    let slashed: Vec<usize> = (0..).zip(view.validators()).filter(|(_, v)| v.slashed).map(|(i, _)| i).collect();
+    assert_eq!(slashed, [0, 1, 3]);
+    assert_eq!(view.latest_block_root(), load.head().1);
+    let slots: Vec<Slot> = old.each_slot().collect();
+    assert_eq!(slots, [160_001, 160_002, 160_003].map(Slot::new));
+    let crimes: usize = slots.iter().map(|slot| load.play(*slot).iter().filter(|message| message.crime.is_some()).count()).sum();
+    assert_eq!(crimes, 14);
+}
+
+/// No two messages of an attack are the same, so gossip takes each for new; and none accuses a key that the attackers do not have.
+#[test]
+fn attacks_differ_from_message_to_message() {
+    let mut load = Load::new(LoadPlan { epochs_before: 5000, slashed: 3, ..plan() }, 0).unwrap();
+    let slots: Vec<Slot> = load.plan().each_slot().collect();
+    let mut all = BTreeSet::new();
+    for (nth, slot) in (0..).zip(slots) {
+        let honest = load.play(slot);
+        let arsenal = hostile::Arsenal::new(&load);
+        for attack in hostile::ATTACKS {
+            let shots = arsenal.play(attack, &hostile::Moment { slot, honest: &honest }, nth);
+            assert_eq!(shots.len() as u64, attack.per_slot);
+            let n_before = all.len();
+            for shot in shots {
+                assert!(Topic::parse(&shot.topic).is_ok(), "{}", shot.topic);
+                assert!((slot.as_u64() * 12..slot.as_u64() * 12 + 12).contains(&(shot.at_ns / 1_000_000_000)));
+                all.insert((shot.topic, sha256(&shot.payload)));
+            }
+            // A slot may lack offences to imitate, and have fewer votes than an attack wants to change.
+            assert!((all.len() - n_before) as u64 * 4 >= attack.per_slot, "{} repeats itself", attack.name);
+        }
+        for withdrawn in arsenal.withdrawn().iter().chain(arsenal.slashed()) {
+            assert!(load.active().binary_search(&(withdrawn.as_u64() as u32)).is_err());
+        }
+    }
+}
+
+#[test]
 fn forged_votes_are_points_and_not_signed() {
     let mut load = Load::new(plan(), 0).unwrap();
     let pubkeys = load.keys.pubkeys(10_000);

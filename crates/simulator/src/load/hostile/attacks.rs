@@ -1,0 +1,314 @@
+//! The attacks, each a function that makes its `nth` message.
+
+use super::{Arsenal, Attack, LoadMessage, Moment, Shot};
+use crate::containers::{aggregate_and_proof, attester_slashing, proposer_slashing, signed, single_attestation};
+use consensus::ForkName::{Electra, Fulu};
+use consensus::{
+    AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, SignatureBytes, SignedAggregate, Slot, ValidatorIndex,
+};
+use sources::topic::TopicName;
+
+/// All of them. The rates together are what a home connection sends without effort.
+pub const ATTACKS: &[Attack] = &[
+    Attack { name: "proposer slashings of withdrawn keys", per_slot: 600, make: slash_withdrawn_proposers },
+    Attack { name: "votes of one key around all its others", per_slot: 300, make: surround_with_falling_targets },
+    Attack { name: "a thousand data of one key for one target", per_slot: 400, make: vote_for_a_thousand_heads },
+    Attack { name: "forged proposer slashings", per_slot: 120, make: forge_proposer_slashings },
+    Attack { name: "forged attester slashings", per_slot: 60, make: forge_attester_slashings },
+    Attack { name: "slashings that were punished long ago", per_slot: 24, make: replay_old_slashings },
+    Attack { name: "operations under a wrong fork version", per_slot: 60, make: sign_for_another_fork },
+    Attack { name: "blocks of withdrawn keys out of turn", per_slot: 64, make: propose_out_of_turn },
+    Attack { name: "orphans in future slots", per_slot: 64, make: orphans_of_the_future },
+    Attack { name: "indices beyond the registry", per_slot: 120, make: name_nobody },
+    Attack { name: "junk", per_slot: 300, make: junk },
+    Attack { name: "snappy bombs", per_slot: 60, make: bombs },
+    Attack { name: "messages of 10 MiB", per_slot: 2, make: ten_mebibytes },
+    Attack { name: "targets that buy a shuffling each", per_slot: 60, make: buy_shufflings },
+    Attack { name: "honest votes with another committee", per_slot: 200, make: change_committees },
+    Attack { name: "forged twins of offences", per_slot: 60, make: forge_twins },
+    Attack { name: "votes of one key each around the last", per_slot: 60, make: nest },
+    Attack { name: "votes of withdrawn keys for a rival head", per_slot: 64, make: back_a_rival },
+    Attack { name: "honest aggregates under withdrawn aggregators", per_slot: 60, make: wrap_aggregates },
+];
+
+/// The longest message of gossip, uncompressed.
+const MAX_MESSAGE: usize = 10 << 20;
+/// Votes that a key first casts side by side, so that a later one surrounds all of them.
+const RUNGS: u64 = 64;
+/// Epochs ago: beyond what any state still knows as punishable.
+const LONG_AGO: u64 = 3000;
+/// Room for votes inside each other.
+const EPOCHS_TO_NEST_IN: u64 = 2000;
+/// Signers of one forged slashing in eight.
+const CROWD: u64 = 2048;
+
+/// 416 bytes each, all true: two headers of a withdrawn key for one slot, never the same two.
+fn slash_withdrawn_proposers(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let by = arsenal.key(nth);
+    let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, None);
+    let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+    arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+}
+
+/// One key votes (s, s + 1) for many s, then (0, T) with T falling: each surrounds all those, and no two have one target.
+fn surround_with_falling_targets(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let data = if nth < RUNGS {
+        arsenal.data(Epoch::new(100 + nth), Epoch::new(101 + nth), nth)
+    } else {
+        arsenal.data(Epoch::new(0), arsenal.epoch(moment).saturating_sub(nth % (LONG_AGO - RUNGS)), nth)
+    };
+    arsenal.vote(moment, nth, arsenal.key(0), &data)
+}
+
+/// One key votes for another head with each message, always for the same target.
+fn vote_for_a_thousand_heads(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let epoch = arsenal.epoch(moment);
+    arsenal.vote(moment, nth, arsenal.key(1), &arsenal.data(epoch.saturating_sub(1), epoch, nth))
+}
+
+/// Two headers in the name of a key in use, signed by somebody else.
+fn forge_proposer_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let victim = arsenal.victim(nth * 7);
+    let side = |n| arsenal.signed(arsenal.header(moment.slot, victim, n), arsenal.key(n), None);
+    let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+    arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+}
+
+/// Two votes in the name of keys in use, one or two thousand of them, signed by somebody else.
+fn forge_attester_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let epoch = arsenal.epoch(moment);
+    let n = if nth.is_multiple_of(8) { CROWD } else { 1 };
+    let mut victims: Vec<ValidatorIndex> = (0..n).map(|i| arsenal.victim(nth * 11 + i)).collect();
+    victims.sort();
+    victims.dedup();
+    let side = |salt| {
+        let honest = arsenal.side(&[arsenal.key(nth)], arsenal.data(epoch.saturating_sub(1), epoch, salt), None);
+        crate::containers::Bits { signers: victims.clone(), ..honest }
+    };
+    let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+}
+
+/// Public, true, and punished months ago: anybody can copy it out of an old block.
+fn replay_old_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let signer = [arsenal.slashed[nth as usize % arsenal.slashed.len()]];
+    let epoch = arsenal.epoch(moment).saturating_sub(LONG_AGO + nth);
+    let side = |salt| arsenal.side(&signer, arsenal.data(epoch.saturating_sub(1), epoch, salt), None);
+    let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+}
+
+/// Signed by whom they name, but for another fork than the one of their epoch: no chain takes them.
+fn sign_for_another_fork(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let version = Some(crate::genesis::fork_version(Electra));
+    // An attacker may well own a key in use too.
+    let by = if nth.is_multiple_of(4) { arsenal.victim(nth) } else { arsenal.key(nth) };
+    if nth.is_multiple_of(2) {
+        let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, version);
+        let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+        return arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz);
+    }
+    let epoch = arsenal.epoch(moment);
+    let side = |salt| arsenal.side(&[by], arsenal.data(epoch.saturating_sub(1), epoch, salt), version);
+    let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+    arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+}
+
+/// In pairs for one slot, on the newest block, by keys whose turn it was not.
+fn propose_out_of_turn(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let (_, ssz) = arsenal.block(moment.slot, arsenal.key(nth / 2), arsenal.parent(), nth);
+    arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
+}
+
+/// Two keys make blocks for the next slots on parents that nobody has, so that these are asked for.
+fn orphans_of_the_future(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let parent = arsenal.any_root("hostile orphan's parent", &[nth]);
+    let (_, ssz) = arsenal.block(moment.slot.saturating_add(1 + nth % 64), arsenal.key(nth % 2), parent, nth);
+    arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
+}
+
+/// Votes and operations of validators that do not exist, a little or far beyond the registry.
+fn name_nobody(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let beyond = if nth.is_multiple_of(2) { arsenal.load.plan.n_registered as u64 + nth } else { (1 << 40) + nth };
+    let nobody = ValidatorIndex::new(beyond);
+    let epoch = arsenal.epoch(moment);
+    let data = |salt| arsenal.data(epoch.saturating_sub(1), epoch, salt);
+    let point = |salt| arsenal.side(&[arsenal.key(nth)], data(salt), None);
+    match nth % 3 {
+        0 => {
+            let ssz = single_attestation(CommitteeIndex::new(0), nobody, &data(nth), &point(nth).signature).to_ssz();
+            arsenal.shot(moment, nth, TopicName::Attestation(nth % 64), &ssz)
+        }
+        1 => {
+            let side = |salt| crate::containers::Bits { signers: vec![nobody], ..point(salt) };
+            let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+            arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
+        }
+        _ => {
+            let side = |n| arsenal.signed(arsenal.header(moment.slot, nobody, n), arsenal.key(n), None);
+            let ssz = proposer_slashing(&side(nth << 1), &side(nth << 1 | 1)).to_ssz();
+            arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
+        }
+    }
+}
+
+const TOPICS: [TopicName; 6] = [
+    TopicName::BeaconBlock,
+    TopicName::AggregateAndProof,
+    TopicName::Attestation(5),
+    TopicName::AttesterSlashing,
+    TopicName::ProposerSlashing,
+    TopicName::DataColumnSidecar(3),
+];
+
+/// Random bytes, as snappy or not even that, on each topic.
+fn junk(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let bytes = arsenal.any_bytes(64 + nth as usize % 700, "hostile junk", nth);
+    let topic = TOPICS[nth as usize % TOPICS.len()];
+    match nth % 4 {
+        0 => arsenal.payload(moment, nth, topic, bytes),
+        _ => arsenal.shot(moment, nth, topic, &bytes),
+    }
+}
+
+/// A few bytes that claim to be gigabytes, and half a mebibyte that is ten.
+fn bombs(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let topic = TOPICS[nth as usize % TOPICS.len()];
+    if nth.is_multiple_of(20) {
+        let mut zeros = vec![0; MAX_MESSAGE];
+        zeros[..8].copy_from_slice(&nth.to_le_bytes());
+        return arsenal.shot(moment, nth, TopicName::BeaconBlock, &zeros);
+    }
+    // 4 GiB less one byte, as snappy's varint.
+    let claim = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
+    let rest = arsenal.any_bytes(300, "hostile bomb", nth);
+    arsenal.payload(moment, nth, topic, claim.into_iter().chain(rest).collect())
+}
+
+/// As long as a block may be, and nothing in it.
+fn ten_mebibytes(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    // Unpacked it has to be within the limit, and random bytes do not shrink.
+    let mut bytes = arsenal.any_bytes(1 << 20, "hostile heap", nth).repeat(10);
+    bytes.truncate(MAX_MESSAGE);
+    let mut block = vec![100, 0, 0, 0];
+    block.extend_from_slice(&bytes[..MAX_MESSAGE - 4]);
+    arsenal.shot(moment, nth, TopicName::BeaconBlock, &block)
+}
+
+/// Aggregates whose committees depend on a block that the attackers just made, two epochs ahead, or of odd epochs.
+fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let preset = &arsenal.load.preset;
+    // In threes: the block, then votes of the epochs whose committees only it decides.
+    let (root, block) = arsenal.block(moment.slot, arsenal.key(40 + nth / 3 % 16), arsenal.parent(), 1 << 40 | nth / 3);
+    if nth.is_multiple_of(3) {
+        return arsenal.shot(moment, nth, TopicName::BeaconBlock, &block);
+    }
+    let epoch = arsenal.epoch(moment).saturating_add(1 + nth % 3);
+    let data = AttestationData {
+        slot: epoch.start_slot(preset).saturating_add(nth % preset.slots_per_epoch),
+        index: CommitteeIndex::new(0),
+        beacon_block_root: root,
+        source: Checkpoint { epoch: epoch.saturating_sub(1), root },
+        target: Checkpoint { epoch, root },
+    };
+    arsenal.shot(moment, nth, TopicName::AggregateAndProof, &aggregate(arsenal, nth, data, moment.slot))
+}
+
+/// An aggregate in which everybody votes, by a withdrawn aggregator.
+fn aggregate(arsenal: &Arsenal<'_>, nth: u64, data: AttestationData, slot: Slot) -> Vec<u8> {
+    let by = arsenal.key(nth);
+    let size = arsenal.load.shuffling.committee(slot, CommitteeIndex::new(0)).map_or(1, <[u32]>::len);
+    let votes = crate::containers::Bits {
+        committees: vec![CommitteeIndex::new(0)],
+        bits: vec![true; size],
+        signature: arsenal.side(&[by], data, None).signature,
+        ..arsenal.no_votes(data)
+    };
+    gathered(arsenal, nth, &votes)
+}
+
+/// Votes under a withdrawn aggregator, whose own signatures are good.
+fn gathered(arsenal: &Arsenal<'_>, nth: u64, votes: &crate::containers::Bits) -> Vec<u8> {
+    let (by, epoch) = (arsenal.key(nth), votes.data.target.epoch);
+    let sign = |root: Root, kind| arsenal.load.keys.sign(by, arsenal.root_to_sign(root, kind, epoch));
+    let mut slot_root = [0; 32];
+    slot_root[..8].copy_from_slice(&votes.data.slot.as_u64().to_le_bytes());
+    let proof: SignatureBytes = sign(Root::from(slot_root), DomainType::SelectionProof);
+    let attestation = crate::containers::attestation(Fulu, &arsenal.load.preset, votes);
+    let message = aggregate_and_proof(by, attestation, &proof);
+    let over_it = sign(message.root(), DomainType::AggregateAndProof);
+    signed(message, &over_it).to_ssz()
+}
+
+/// An honest vote whose committee, which nobody signs, is another one; it comes just before the vote itself.
+fn change_committees(_: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let votes: Vec<&LoadMessage> = moment.honest.iter().filter(|message| is_vote(message)).collect();
+    before(votes[nth as usize * 31 % votes.len()], |ssz| {
+        // `committee_index` is the first field.
+        ssz[0] ^= 1;
+    })
+}
+
+/// What completes an offence, but signed by somebody else; it comes just before the true one, so that that one may pass for known.
+fn forge_twins(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let halves: Vec<&LoadMessage> = moment.honest.iter().filter(|message| message.crime.is_some()).collect();
+    let Some(half) = halves.get(nth as usize % halves.len().max(1)) else { return junk(arsenal, moment, nth) };
+    before(half, |ssz| {
+        // The signature is the last field.
+        let epoch = arsenal.epoch(moment);
+        let signature = arsenal.side(&[arsenal.key(nth)], arsenal.data(epoch, epoch, nth), None).signature;
+        let at = ssz.len() - signature.as_slice().len();
+        ssz[at..].copy_from_slice(signature.as_slice());
+    })
+}
+
+fn is_vote(message: &LoadMessage) -> bool {
+    message.topic.contains("/beacon_attestation_")
+}
+
+/// An honest message that is changed and overtakes the original.
+fn before(honest: &LoadMessage, change: impl FnOnce(&mut Vec<u8>)) -> Shot {
+    const AHEAD: u64 = 20_000_000;
+    let mut ssz = unpacked(honest);
+    change(&mut ssz);
+    Shot { at_ns: honest.at_ns.saturating_sub(AHEAD), topic: honest.topic.clone(), payload: super::packed(&ssz) }
+}
+
+fn unpacked(honest: &LoadMessage) -> Vec<u8> {
+    snap::raw::Decoder::new().decompress_vec(&honest.payload).expect("packed by ourselves")
+}
+
+/// One key votes (n, T - n): each vote is surrounded by all those before.
+fn nest(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let n = nth % (EPOCHS_TO_NEST_IN / 2 - 1);
+    let target = arsenal.epoch(moment).saturating_sub(1);
+    let data = arsenal.data(target.saturating_sub(EPOCHS_TO_NEST_IN - n), target.saturating_sub(n), nth);
+    arsenal.vote(moment, nth, arsenal.key(2), &data)
+}
+
+/// All withdrawn keys vote for a block of one of them, for the slot in which honest votes are on their way.
+fn back_a_rival(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let (root, block) = arsenal.block(moment.slot, arsenal.key(60), arsenal.parent(), 2 << 40);
+    if nth.is_multiple_of(64) {
+        return Shot { at_ns: moment.honest[0].at_ns, ..arsenal.shot(moment, nth, TopicName::BeaconBlock, &block) };
+    }
+    let data = AttestationData { beacon_block_root: root, ..arsenal.load.data(moment.slot, 0) };
+    arsenal.vote(moment, nth, arsenal.key(nth), &data)
+}
+
+/// Everybody's true votes, gathered by somebody who was never asked to: no full node takes that.
+fn wrap_aggregates(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
+    let is_aggregate = |message: &&LoadMessage| message.topic.contains("/beacon_aggregate_and_proof/");
+    let aggregates: Vec<&LoadMessage> = moment.honest.iter().filter(is_aggregate).collect();
+    let preset = &arsenal.load.preset;
+    let honest = aggregates[nth as usize * 7 % aggregates.len()];
+    let aggregate = SignedAggregate::from_ssz(Fulu, preset, &unpacked(honest)).expect("made by ourselves").aggregate;
+    let votes = crate::containers::Bits {
+        committees: aggregate.committees(),
+        bits: aggregate.aggregation_bits.iter().collect(),
+        signature: aggregate.signature,
+        ..arsenal.no_votes(aggregate.data)
+    };
+    let ssz = gathered(arsenal, nth, &votes);
+    Shot { at_ns: honest.at_ns, topic: honest.topic.clone(), payload: super::packed(&ssz) }
+}

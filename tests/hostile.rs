@@ -1,0 +1,539 @@
+//! A campaign: a mainnet's load, and 64 peers with 64 withdrawn keys that do everything at once to fool, flood or deafen the watcher.
+//!
+//! The watcher is the program as its users run it, in a process of its own, and all that it hears comes over libp2p on loopback:
+//!
+//! | who | how many | what |
+//! |---|---|---|
+//! | publishers | 2 | bring the load, each its half of the offences; one is configured, the other dials in |
+//! | neighbour | 1 | listens to what the watcher passes on, and says nothing |
+//! | attackers | 62 | share the attacks of `simulator::load::hostile::ATTACKS` |
+//! | liars | 2 | listen too, and claim that the chain's head is genesis |
+//!
+//! What must hold is what an operator relies on: every offence of a key in use is found, switches and alerts of watched keys come, no
+//! switch fires for what is not news, nobody honest is sent away, honest votes are passed on and nothing of the attackers is, memory and
+//! disk stay bounded. Times are printed; a benchmark measures them.
+//!
+//! The short form takes a minute. `SLASHWATCH_CAMPAIGN_SLOTS=50` is the long one, ten minutes with a million validators;
+//! `SLASHWATCH_CAMPAIGN_VALIDATORS` changes their number.
+
+mod common;
+
+use common::http::{Stage, anywhere, get, get_text, runtime, serve};
+use common::running::{Running, free_port};
+use consensus::{Network, Root, Slot, ValidatorIndex};
+use pipeline::bench::Latency;
+use serde_json::Value;
+use simulator::Crime;
+use simulator::load::hostile::{ATTACKS, Arsenal, Moment};
+use simulator::load::{Load, LoadPlan};
+use sources::gossip::{
+    GossipConfig, GossipControl, GossipEvent, GossipService, Identity, PeerAddress, PeerEventKind, StatusView,
+};
+use sources::metrics::SourceMetrics;
+use sources::topic::Topic;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+const SLOT: Duration = Duration::from_secs(12);
+/// The network is three weeks old: epochs to vote about, and offences of long ago.
+const EPOCHS_BEFORE: u64 = 5000;
+const OFFENCES: usize = 100;
+/// Offenders that somebody watches, each with a switch of its own.
+const WATCHED: usize = 4;
+const ATTACKERS: usize = 62;
+const LIARS: usize = 2;
+/// Keys that left after they were slashed, in a watched group.
+const SLASHED: usize = 8;
+/// Messages handed to a node at a time.
+const TOGETHER: usize = 64;
+/// Whatever has not come so long after the last message will not come.
+const SETTLED: Duration = Duration::from_secs(60);
+/// What the watcher may need beyond what it had at its start.
+const MEMORY: u64 = 500 << 20;
+const DISK: u64 = 200 << 20;
+/// Findings about keys that cannot be punished: one for each key, kind and day, and the anomalies that go with them.
+const WORTHLESS_FINDINGS: usize = 72 * 3 * 2 * 2;
+
+/// One message for one node to publish.
+struct Due {
+    /// Nanoseconds since genesis.
+    at_ns: u64,
+    topic: Topic,
+    payload: Arc<[u8]>,
+    /// Which offence it completes.
+    completes: Option<Root>,
+}
+
+/// All that is going to be sent.
+struct Script {
+    publishers: [Vec<Due>; 2],
+    attackers: Vec<Vec<Due>>,
+    crimes: Vec<Crime>,
+    /// The newest block in each slot.
+    heads: Vec<(Slot, Root)>,
+    /// By payload, which attack it is, or `None` for the load's own.
+    known: HashMap<Arc<[u8]>, Option<&'static str>>,
+    withdrawn: Vec<ValidatorIndex>,
+    slashed: Vec<ValidatorIndex>,
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+fn plan() -> LoadPlan {
+    let slots = variable("SLASHWATCH_CAMPAIGN_SLOTS");
+    let n_active =
+        variable("SLASHWATCH_CAMPAIGN_VALIDATORS").unwrap_or(if slots.is_some() { 1_000_000 } else { 65_536 }) as usize;
+    let slots = slots.unwrap_or(3);
+    // Those who surround are two epochs ahead, which honest votes would contradict later on.
+    let surrounders = if slots < 32 { OFFENCES / 4 } else { 0 };
+    LoadPlan {
+        n_registered: n_active * 2,
+        epochs_before: EPOCHS_BEFORE,
+        slashed: SLASHED,
+        offenders: OFFENCES - surrounders,
+        surrounders,
+        ..LoadPlan::quiet(n_active, slots)
+    }
+}
+
+/// Plays the load and the attacks into memory, so that nobody's time goes into it later.
+fn write_script(plan: &LoadPlan) -> Script {
+    let mut load = Load::new(*plan, 0).expect("the plan can be played");
+    let mut script = Script {
+        publishers: [Vec::new(), Vec::new()],
+        attackers: (0..ATTACKERS).map(|_| Vec::new()).collect(),
+        crimes: Vec::new(),
+        heads: Vec::new(),
+        known: HashMap::new(),
+        withdrawn: Vec::new(),
+        slashed: Vec::new(),
+    };
+    for (nth, slot) in (0..).zip(plan.each_slot()) {
+        let messages = load.play(slot);
+        script.heads.push(load.head());
+        let arsenal = Arsenal::new(&load);
+        let moment = Moment { slot, honest: &messages };
+        for (number, attack) in ATTACKS.iter().enumerate() {
+            let peers: Vec<usize> = (number..ATTACKERS).step_by(ATTACKS.len()).collect();
+            let first = nth * attack.per_slot;
+            for (n, shot) in (first..).zip(arsenal.play(attack, &moment, nth)) {
+                let topic = Topic::parse(&shot.topic).expect("attacks are sent on topics that are read");
+                let payload: Arc<[u8]> = Arc::from(shot.payload);
+                script.known.insert(payload.clone(), Some(attack.name));
+                script.attackers[peers[n as usize % peers.len()]].push(Due {
+                    at_ns: shot.at_ns,
+                    topic,
+                    payload,
+                    completes: None,
+                });
+            }
+        }
+        (script.withdrawn, script.slashed) = (arsenal.withdrawn().to_vec(), arsenal.slashed().to_vec());
+        for message in messages {
+            let topic = Topic::parse(&message.topic).expect("a load is sent on topics that are read");
+            let payload: Arc<[u8]> = Arc::from(message.payload);
+            let completes = message.crime.as_ref().map(|crime| crime.finding_id);
+            // The second half of an offence comes from one peer only: if that one is not listened to, it is missed.
+            let senders = if completes.is_some() { &[script.crimes.len() % 2][..] } else { &[0, 1] };
+            for sender in senders {
+                script.publishers[*sender].push(Due { at_ns: message.at_ns, topic, payload: payload.clone(), completes });
+            }
+            script.known.insert(payload, None);
+            script.crimes.extend(message.crime);
+        }
+    }
+    for dues in script.publishers.iter_mut().chain(&mut script.attackers) {
+        dues.sort_by_key(|due| due.at_ns);
+    }
+    script
+}
+
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+}
+
+/// A node on loopback.
+struct Peer {
+    name: &'static str,
+    /// Where it listens.
+    address: String,
+    control: GossipControl,
+}
+
+struct PeerOptions {
+    name: &'static str,
+    number: usize,
+    dials: Option<PeerAddress>,
+    subscribes: bool,
+    status: watch::Receiver<StatusView>,
+}
+
+/// What a peer heard.
+#[derive(Default)]
+struct Heard {
+    /// Goodbyes to it and lost connections.
+    sent_away: Vec<String>,
+    /// Payloads, with the time of each.
+    messages: Vec<(u64, Arc<[u8]>)>,
+}
+
+/// Starts a node, which ends with the sender of `stop`. What it hears is written down if somebody wants to know.
+async fn start(
+    options: PeerOptions,
+    network: Arc<Network>,
+    mut stop: watch::Receiver<()>,
+    heard: Option<Arc<Mutex<Heard>>>,
+) -> Peer {
+    let PeerOptions { name, number, dials, subscribes, status } = options;
+    let config = GossipConfig {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr")],
+        peers: dials.into_iter().collect(),
+        identity: Identity::Secret(consensus::sha256(format!("{name} {number}").as_bytes())),
+        agent: format!("{name}/{number}"),
+        subscribe: subscribes,
+        send_queue_messages: 65_536,
+        ..GossipConfig::default()
+    };
+    let mut handle = GossipService::start(config, network, status, SourceMetrics::unregistered()).expect("it starts");
+    let address = loop {
+        if let Some(GossipEvent::ListeningOn(address)) = handle.events.recv().await {
+            break address.to_string();
+        }
+    };
+    let control = handle.control();
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                _ = stop.changed() => break,
+                event = handle.events.recv() => event,
+            };
+            let Some(event) = event else { break };
+            let Some(heard) = &heard else { continue };
+            let mut heard = heard.lock().expect("nobody panics with it");
+            match event {
+                GossipEvent::Message(message) => heard.messages.push((unix_ns(), Arc::from(message.payload))),
+                GossipEvent::Peer(event) => match event.what {
+                    PeerEventKind::Goodbye { sent: false, code, reason } => {
+                        heard.sent_away.push(format!("{name}: goodbye {code} ({reason})"));
+                    }
+                    PeerEventKind::Disconnected { reason } => heard.sent_away.push(format!("{name}: disconnected ({reason})")),
+                    _ => {}
+                },
+                GossipEvent::ListeningOn(_) => {}
+            }
+        }
+        handle.shutdown().await;
+    });
+    Peer { name, address, control }
+}
+
+/// Publishes what falls due. Gives when each message that completes an offence left.
+async fn send(control: GossipControl, dues: Vec<Due>, genesis_ns: u64) -> Vec<(Root, u64)> {
+    let mut left_at = Vec::new();
+    let mut under_way = tokio::task::JoinSet::new();
+    for due in dues {
+        let (at, now) = (genesis_ns + due.at_ns, unix_ns());
+        if at > now {
+            tokio::time::sleep(Duration::from_nanos(at - now)).await;
+        }
+        while under_way.len() >= TOGETHER {
+            left_at.extend(under_way.join_next().await.and_then(Result::ok).flatten());
+        }
+        let control = control.clone();
+        under_way.spawn(async move {
+            let left_at = unix_ns();
+            let sent = control.publish_payload(due.topic, &due.payload).await;
+            due.completes.filter(|_| sent.is_ok()).map(|id| (id, left_at))
+        });
+    }
+    while let Some(one) = under_way.join_next().await {
+        left_at.extend(one.ok().flatten());
+    }
+    left_at
+}
+
+/// What the watcher told somebody, and when.
+type Told = Arc<Mutex<Vec<(u64, String, Value)>>>;
+
+/// Answers alerts and switches; the path says which.
+fn receiver() -> (std::net::SocketAddr, Told) {
+    let told = Told::default();
+    let noted = told.clone();
+    let address = serve(anywhere(), move |request| {
+        let finding = request.json()["finding"].clone();
+        noted.lock().expect("nobody panics with it").push((unix_ns(), request.path, finding));
+        "204 No Content"
+    });
+    (address, told)
+}
+
+/// A configuration for a load, with groups, switches and alerts.
+fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) -> Stage {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).expect("writable");
+    write("network.yaml", load.config_yaml().as_bytes());
+    write("state.ssz", &load.state_ssz());
+    write("secret", b"hunter2");
+    let api = free_port();
+    let mut text = format!(
+        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"state.ssz\"\n\
+         [gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\npeers = [{peer:?}]\n[api]\nlisten = \"{api}\"\n\
+         [[alerts.routes]]\nname = \"ops\"\nurl = \"http://{hook}/alerts\"\nsecret_file = \"secret\"\nmin_severity = \"critical\"\n"
+    );
+    let mut group = |name: &str, keys: Vec<String>| {
+        text += &format!(
+            "[[watch.groups]]\nname = \"{name}\"\nkeys = {keys:?}\n\
+             kill_switch = {{ url = \"http://{hook}/switches/{name}\", secret_file = \"secret\" }}\n"
+        );
+    };
+    for (name, crime) in watched(script) {
+        group(&name, vec![crime.validator.to_string()]);
+    }
+    let each = |keys: &[ValidatorIndex]| keys.iter().map(ToString::to_string).collect();
+    group("slashed", each(&script.slashed));
+    group("withdrawn", each(&script.withdrawn));
+    let config = dir.path().join("slashwatch.toml");
+    std::fs::write(&config, text).expect("writable");
+    Stage { dir, config, api }
+}
+
+/// Groups whose keys offend, spread over all offences.
+fn watched(script: &Script) -> impl Iterator<Item = (String, &Crime)> {
+    let every = script.crimes.len() / WATCHED;
+    script.crimes.iter().step_by(every).take(WATCHED).enumerate().map(|(n, crime)| (format!("offender-{n}"), crime))
+}
+
+/// A number of kB of `/proc/PID/status`, in bytes.
+fn memory(pid: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
+    line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+}
+
+fn bytes_in(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // What RocksDB deletes meanwhile counts for nothing.
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// Counters of a metrics page whose names begin so, by their labels.
+fn counters(page: &str, name: &str) -> BTreeMap<String, u64> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+    lines
+        .map(|(labels, number)| (labels.to_owned(), number.parse::<f64>().unwrap_or(0.0) as u64))
+        .filter(|(_, n)| *n > 0)
+        .collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn milliseconds(from: u64, to: u64) -> f64 {
+    to.saturating_sub(from) as f64 / 1e6
+}
+
+fn print_latency(what: &str, all: Vec<f64>) {
+    let n = all.len();
+    match Latency::of(all) {
+        Some(Latency { p50, p99, max }) => println!("{what}: p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms of {n}"),
+        None => println!("{what}: none"),
+    }
+}
+
+#[test]
+fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
+    let plan = plan();
+    println!("seed {}, {} of {} validators, {} slots", plan.seed, plan.n_active, plan.n_registered, plan.slots);
+    let began = Instant::now();
+    let script = write_script(&plan);
+    let n_hostile = script.known.values().flatten().count();
+    println!("made {} honest and {n_hostile} hostile messages in {:?}", script.known.len() - n_hostile, began.elapsed());
+    assert_eq!(script.crimes.len(), OFFENCES);
+
+    // Messages do not depend on when the network began; from here on time counts.
+    let first_slot = plan.each_slot().next().expect("at least one");
+    let lead = 20 + plan.n_registered as u64 / 50_000;
+    let genesis_time = unix_ns() / 1_000_000_000 + lead - first_slot.as_u64() * SLOT.as_secs();
+    let genesis_ns = genesis_time * 1_000_000_000;
+    let load = Load::new(plan, genesis_time).expect("the plan can be played");
+    let network = Arc::new(load.network().clone());
+    let runtime = runtime();
+    let (keep, stop) = watch::channel(());
+    let (tell_status, status) = watch::channel(StatusView { head_slot: first_slot.saturating_sub(1), ..StatusView::default() });
+    let (_genesis, genesis_status) = watch::channel(StatusView::default());
+    let sent_away: Arc<Mutex<Heard>> = Arc::default();
+    let heard: Arc<Mutex<Heard>> = Arc::default();
+    let peer = |name, number, dials: Option<&PeerAddress>, subscribes, status: &watch::Receiver<StatusView>, heard| {
+        let options = PeerOptions { name, number, dials: dials.cloned(), subscribes, status: status.clone() };
+        runtime.block_on(start(options, network.clone(), stop.clone(), heard))
+    };
+    let publisher = peer("publisher", 0, None, true, &status, Some(sent_away.clone()));
+
+    let (hook, told) = receiver();
+    let stage = set_up(&load, &script, &publisher.address, hook);
+    drop(load);
+    let running = Running::start(&stage.config);
+    let line = running.wait_for("listening for peers");
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).expect("it says where");
+    let watcher: PeerAddress = address.parse().expect("a multiaddr");
+    running.wait_for("watching");
+    let memory_at_start = memory(running.id(), "VmRSS");
+    let publishers = [publisher, peer("publisher", 1, Some(&watcher), true, &status, Some(sent_away.clone()))];
+    let neighbour = peer("neighbour", 0, Some(&watcher), true, &status, Some(heard.clone()));
+    for honest in publishers.iter().chain([&neighbour]) {
+        let connected = async {
+            let mut peers = honest.control.watch_peers();
+            let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
+        };
+        let connected = runtime.block_on(async { tokio::time::timeout(SETTLED, connected).await });
+        assert!(connected.is_ok(), "the {} is not let in", honest.name);
+    }
+    let attackers: Vec<Peer> = (0..ATTACKERS).map(|n| peer("attacker", n, Some(&watcher), false, &status, None)).collect();
+    let liars: Vec<Peer> = (0..LIARS).map(|n| peer("liar", n, Some(&watcher), true, &genesis_status, None)).collect();
+    println!("all of them are there {:.1} s before the first slot", {
+        (genesis_ns + first_slot.as_u64() * SLOT.as_nanos() as u64) as f64 / 1e9 - unix_ns() as f64 / 1e9
+    });
+
+    let Script { publishers: honest_dues, attackers: hostile_dues, .. } = &script;
+    assert!(honest_dues.iter().chain(hostile_dues).all(|dues| !dues.is_empty()));
+    let mut script = script;
+    let controls = publishers.iter().chain(&attackers).map(|peer| peer.control.clone());
+    let dues = std::mem::take(&mut script.publishers).into_iter().chain(std::mem::take(&mut script.attackers));
+    let sending: Vec<_> = controls.zip(dues).map(|(control, dues)| runtime.spawn(send(control, dues, genesis_ns))).collect();
+    let heads = script.heads.clone();
+    runtime.spawn(async move {
+        for (head_slot, head_root) in heads {
+            let at = genesis_ns + head_slot.as_u64() * SLOT.as_nanos() as u64 + 400_000_000;
+            tokio::time::sleep(Duration::from_nanos(at.saturating_sub(unix_ns()))).await;
+            tell_status.send_replace(StatusView { head_root, head_slot, ..StatusView::default() });
+        }
+        // Kept as it is until the end.
+        std::future::pending::<()>().await;
+    });
+    let mut sent = BTreeMap::new();
+    for one in sending {
+        sent.extend(runtime.block_on(one).expect("sending does not panic"));
+    }
+    println!("all is sent {:?} after the beginning", began.elapsed());
+
+    let crimes: BTreeSet<String> = script.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
+    let until = Instant::now() + SETTLED;
+    let is_settled = || {
+        let told = told.lock().expect("nobody panics with it");
+        let came = |path: &str, id: &str| told.iter().any(|(_, at, finding)| at == path && text(&finding["id"]) == id);
+        watched(&script).all(|(name, crime)| {
+            let id = crime.finding_id.to_string();
+            came("/alerts", &id) && came(&format!("/switches/{name}"), &id)
+        })
+    };
+    let mut findings = stage.all("findings");
+    let found = |findings: &[Value]| findings.iter().filter(|finding| crimes.contains(text(&finding["id"]))).count();
+    while (found(&findings) < crimes.len() || !is_settled()) && Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(500));
+        findings = stage.all("findings");
+    }
+
+    let mut wrong = Vec::new();
+    let mut check = |holds: bool, what: String| {
+        println!("{} {what}", if holds { "holds:" } else { "WRONG:" });
+        if !holds {
+            wrong.push(what);
+        }
+    };
+    check(sent.len() == OFFENCES, format!("{} of {OFFENCES} offences were sent", sent.len()));
+    check(found(&findings) == OFFENCES, format!("{} of {OFFENCES} offences of keys in use are found", found(&findings)));
+    let time = |value: &Value| text(value).parse::<evidence::Time>().map_or(0, |time| time.as_unix_ns());
+    let of_crimes = || findings.iter().filter(|finding| crimes.contains(text(&finding["id"])));
+    print_latency(
+        "second message sent to finding",
+        of_crimes()
+            .filter_map(|finding| Some((sent.get(&text(&finding["id"]).parse::<Root>().ok()?)?, finding)))
+            .map(|(sent, finding)| milliseconds(*sent, time(&finding["recorded_at"])))
+            .collect(),
+    );
+    print_latency(
+        "second message heard to finding",
+        of_crimes().map(|finding| milliseconds(time(&finding["second_seen"]), time(&finding["recorded_at"]))).collect(),
+    );
+
+    let hostile: BTreeSet<String> = script.withdrawn.iter().chain(&script.slashed).map(ToString::to_string).collect();
+    let accused = |finding: &&Value| !finding["evidence"].is_null() && !crimes.contains(text(&finding["id"]));
+    let (worthless, falsely): (Vec<&Value>, Vec<&Value>) =
+        findings.iter().filter(accused).partition(|finding| hostile.contains(text(&finding["validator"]["index"])));
+    check(falsely.is_empty(), format!("{} keys in use are accused falsely: {:?}", falsely.len(), falsely.first()));
+    check(
+        findings.len() <= OFFENCES * 2 + WORTHLESS_FINDINGS,
+        format!("{} findings in all, {} proofs against keys that cannot be punished", findings.len(), worthless.len()),
+    );
+    let kinds = |findings: &[Value]| {
+        let mut kinds = BTreeMap::new();
+        findings
+            .iter()
+            .for_each(|finding| *kinds.entry(format!("{} {}", finding["kind"], finding["severity"])).or_insert(0u32) += 1);
+        kinds
+    };
+    println!("findings: {:?}", kinds(&findings));
+    println!("incidents: {:?}", kinds(&stage.all("incidents")));
+
+    {
+        let told = told.lock().expect("nobody panics with it");
+        let first = |path: &str, id: &str| {
+            told.iter().find(|(_, at, finding)| at == path && text(&finding["id"]) == id).map(|(at, ..)| *at)
+        };
+        for (name, crime) in watched(&script) {
+            let id = crime.finding_id.to_string();
+            let after = |at: Option<u64>| match (at, sent.get(&crime.finding_id)) {
+                (Some(at), Some(sent)) => format!("after {:.0} ms", milliseconds(*sent, at)),
+                _ => "never".to_owned(),
+            };
+            let (alert, switch) = (first("/alerts", &id), first(&format!("/switches/{name}"), &id));
+            check(alert.is_some() && switch.is_some(), format!("{name}: switch {}, alert {}", after(switch), after(alert)));
+        }
+        let count = |path: &str| told.iter().filter(|(_, at, _)| at == path).count();
+        check(count("/switches/slashed") == 0, format!("{} orders because of old slashings", count("/switches/slashed")));
+        check(count("/switches/withdrawn") == 0, format!("{} orders because of withdrawn keys", count("/switches/withdrawn")));
+        println!("{} alerts", count("/alerts"));
+    }
+
+    {
+        let heard = heard.lock().expect("nobody panics with it");
+        let (mut honest, mut hostile) = (BTreeMap::<u64, u64>::new(), BTreeMap::<&str, u64>::new());
+        for (at, payload) in &heard.messages {
+            match script.known.get(payload) {
+                Some(Some(attack)) => *hostile.entry(attack).or_default() += 1,
+                _ => *honest.entry((at - genesis_ns) / SLOT.as_nanos() as u64 - first_slot.as_u64() + 1).or_default() += 1,
+            }
+        }
+        check(hostile.is_empty(), format!("attackers' messages that were passed on: {hostile:?}"));
+        let silent: Vec<u64> = (1..=plan.slots).filter(|slot| !honest.contains_key(slot)).collect();
+        check(silent.is_empty(), format!("honest messages are passed on in each slot but {silent:?}: {honest:?}"));
+        let sent_away = sent_away.lock().expect("nobody panics with it");
+        let complaints: Vec<&String> = sent_away.sent_away.iter().chain(&heard.sent_away).collect();
+        check(complaints.is_empty(), format!("honest peers are sent away: {complaints:?}"));
+    }
+
+    let page = get_text(stage.api, "/metrics").expect("the API answers");
+    println!("outcomes: {:?}", counters(&page, "slashwatch_messages_total"));
+    println!("shed: {:?}", counters(&page, "slashwatch_shed_messages_total"));
+    println!("shed at the door: {:?}", counters(&page, "slashwatch_sources_shed_events_total"));
+    println!("verdicts: {:?}", counters(&page, "slashwatch_sources_verdicts_total"));
+    println!("peers: {:?}", get(stage.api, "/v1/status").map(|status| (status["peers"].clone(), status["notices"].clone())));
+    let peak = memory(running.id(), "VmHWM");
+    let grown = peak.saturating_sub(memory_at_start);
+    check(grown < MEMORY, format!("memory: {} MB at the start, {} MB at the most", memory_at_start >> 20, peak >> 20));
+    let disk = bytes_in(&stage.dir.path().join("data"));
+    check(disk < DISK, format!("disk: {} MB", disk >> 20));
+    drop((keep, publishers, neighbour, attackers, liars));
+    assert_eq!(running.terminate(), Some(0));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
