@@ -67,7 +67,13 @@ impl Inputs {
             Input::Message(message) => message.bytes.len().max(1),
             // One at a time, by the task that fetches it.
             Input::State(_) => 0,
-            Input::Finality { .. } | Input::Peer(_) | Input::Watch(_) | Input::Tick => 0,
+            Input::Finality { .. }
+            | Input::NodeHead(_)
+            | Input::NoBlock(_)
+            | Input::Peer(_)
+            | Input::Watch(_)
+            | Input::Routes(_)
+            | Input::Tick { .. } => 0,
         };
         u32::try_from(n_bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units)
     }
@@ -130,7 +136,7 @@ mod tests {
         let (inputs, mut receiver) = inputs(65_536, 64 << 20);
         let taken = (0..1000).filter(|_| inputs.try_send(message(10 << 20)).is_ok()).count();
         assert_eq!((taken, inputs.len()), (6, 6));
-        inputs.send(Input::Tick).await.unwrap();
+        inputs.send(Input::Tick { late: std::time::Duration::ZERO }).await.unwrap();
         let waiting = {
             let inputs = inputs.clone();
             tokio::spawn(async move { inputs.send(message(200 << 20)).await })
@@ -142,7 +148,7 @@ mod tests {
         }
         // Longer than all there is room for: it comes once it is alone.
         waiting.await.unwrap().unwrap();
-        assert!(matches!(receiver.try_recv(), Ok(Input::Tick)));
+        assert!(matches!(receiver.try_recv(), Ok(Input::Tick { .. })));
         assert!(inputs.try_send(message(1)).is_err());
         let weak = inputs.downgrade();
         let waiting = tokio::spawn(async move { inputs.send(message(1)).await });

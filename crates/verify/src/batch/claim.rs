@@ -86,7 +86,7 @@ pub(crate) struct Claim {
     pub(super) heard: Heard,
     pub(super) version: Version,
     /// Of the block that carries it: its state checked the signature.
-    block_epoch: Option<Epoch>,
+    pub(super) block_epoch: Option<Epoch>,
 }
 
 impl Claim {

@@ -1,6 +1,6 @@
 //! The equation against one-by-one, against published vectors, and against those who would cheat it.
 
-use super::claim::{Claim, Members, Subject};
+use super::claim::{Claim, Members, Subject, Version};
 use super::harvest::Harvest;
 use super::prove::{Judged, Judgement, KeySource, Method, prove};
 use crate::bls::tests::{secret, sign};
@@ -299,6 +299,8 @@ fn bare(message: &str, members: Vec<ValidatorIndex>, signature: &str) -> Option<
         members: Members::from_sorted(members)?,
         signature: signature.into(),
         heard: heard(0, 0),
+        version: Version::Scheduled,
+        block_epoch: None,
     })
 }
 
