@@ -31,6 +31,7 @@ mod quota;
 pub mod replay;
 pub mod report;
 pub mod run;
+mod settled;
 pub mod silence;
 mod status;
 mod submission;

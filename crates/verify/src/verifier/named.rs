@@ -166,7 +166,7 @@ impl Verifier {
         Claim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
     }
 
-    fn ask_slashing(&self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
+    fn ask_slashing(&mut self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
         if self.slashings.contains(&job.hash) {
             return Sides::Known;
         }
@@ -180,14 +180,26 @@ impl Verifier {
                 let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
                 let second = self.side_claim(chain, cache, &slashing.attestation_2, &job.heard);
                 match (first, second) {
-                    (Some(first), Some(second)) => Sides::Asked([first, second].map(|claim| Standing::Asked(docket.add(claim)))),
+                    (Some(first), Some(second)) => Sides::Asked([first, second].map(|claim| self.ask_side(docket, claim))),
                     (None, _) | (_, None) => Sides::NotIndexed,
                 }
             }
         }
     }
 
-    /// Always checked, even if all its members' votes are known: the operation is evidence as it is.
+    /// One side of an attester slashing, unless this very sum was judged before. [`SeenVotes`](crate::seen::SeenVotes) does not do:
+    /// the operation is evidence as it is, so its own signature must hold for exactly its signers.
+    fn ask_side(&mut self, docket: &mut Docket, claim: Claim) -> Standing {
+        let fingerprint = claim.fingerprint();
+        if self.sides.contains(&fingerprint) {
+            return Standing::Known;
+        }
+        if self.is_known_forgery(|| fingerprint) {
+            return Standing::Forged;
+        }
+        Standing::Asked(docket.add(claim))
+    }
+
     fn side_claim(&self, chain: &mut Chain, cache: &mut ContextCache, side: &IndexedAttestation, heard: &Heard) -> Option<Claim> {
         let data_root = side.data.root();
         let members = Members::from_sorted(side.attesting_indices.clone())?;
@@ -208,7 +220,10 @@ impl Verifier {
         ledger: &mut Ledger,
     ) {
         let judgements = match sides {
-            Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
+            Sides::Asked(sides) => Some(sides.map(|side| {
+                self.remember(side, judged);
+                side.judgement(judged)
+            })),
             Sides::NotIndexed | Sides::Known => None,
         };
         let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));
