@@ -39,6 +39,16 @@ pub enum Punishable {
     Unknown,
 }
 
+impl Punishable {
+    /// Whether somebody may still lose something for it. [`Self::Unknown`] counts: what is not known is taken seriously.
+    pub const fn is_possible(self) -> bool {
+        match self {
+            Self::Yes | Self::Unknown => true,
+            Self::AlreadySlashed | Self::NotActive | Self::Withdrawable | Self::ForkExpired => false,
+        }
+    }
+}
+
 /// Two different votes for one target epoch.
 pub fn is_double_vote(a: &AttestationData, b: &AttestationData) -> bool {
     a != b && a.target.epoch == b.target.epoch

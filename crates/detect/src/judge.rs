@@ -3,12 +3,12 @@
 use chain::{Chain, SignedWith};
 use consensus::{
     AttestationData, AttesterSlashing, Epoch, ForkName, ForkVersion, IndexedAttestation, Offence, ProposerSlashing, Root,
-    SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data,
+    SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex, is_double_proposal, is_slashable_attestation_data, sha256,
 };
-use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time, finding_id};
 use index::{Conflict, StoredProposal, StoredVote};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use verify::{Arrival, SlashingBody, SlashingOp};
 
@@ -32,14 +32,18 @@ pub enum Unproven {
     Signature(Root),
 }
 
-/// What was already checked of a batch: conflicts of many validators share slashings, and more of them share a side.
+/// What was checked already. Conflicts of many validators share slashings, and more of them share a side, so what is proven is kept for the
+/// rest of its batch; that a signature holds is remembered longer, for the last [`MAX_VERIFIED`] of them.
 #[derive(Default)]
 pub struct Proofs {
     /// By the two votes' places in memory: thousands of offenders share a pair, and each list of signers is as long.
-    pairs: HashMap<[*const StoredVote; 2], Pair>,
+    pairs: HashMap<[usize; 2], Pair>,
     /// By evidence id.
     slashings: HashMap<Root, Result<Proof, Unproven>>,
-    sides: HashMap<Side, Result<ForkVersion, Unproven>>,
+    /// By hash of all that a check depends on, the version with which the signature held.
+    verified: HashMap<Root, ForkVersion>,
+    /// The same hashes, oldest first.
+    by_age: VecDeque<Root>,
 }
 
 /// Evidence, and the versions with which the signatures of its two sides hold.
@@ -55,8 +59,60 @@ struct Pair {
     proof: Result<Proof, Unproven>,
 }
 
-/// Data, signature, signers: all that a check depends on.
-type Side = (Root, SignatureBytes, Vec<ValidatorIndex>);
+/// Signatures of which it is remembered that they hold: 2 MB.
+const MAX_VERIFIED: usize = 16_384;
+
+/// What a finding would be about, before it is proven a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub offence: Offence,
+    pub validator: ValidatorIndex,
+    /// Hash-tree-roots of the two messages.
+    pub roots: [Root; 2],
+    /// Target epochs of the two votes; of proposals their slot's epoch.
+    pub epochs: [Epoch; 2],
+    /// Of the two messages, in any order.
+    pub arrivals: [Arrival; 2],
+}
+
+impl Candidate {
+    /// Of a conflict from the index.
+    pub fn of(conflict: &Conflict, chain: &Chain) -> Self {
+        match conflict {
+            Conflict::DoubleVote { validator, first, second, arrivals } => {
+                Self::votes(Offence::DoubleVote, *validator, first, second, *arrivals)
+            }
+            Conflict::Surround { validator, surrounding, surrounded, arrivals } => {
+                Self::votes(Offence::SurroundVote, *validator, surrounding, surrounded, *arrivals)
+            }
+            Conflict::DoubleProposal { validator, first, second } => Self {
+                offence: Offence::DoubleProposal,
+                validator: *validator,
+                roots: [first.root, second.root],
+                epochs: [first.header.slot, second.header.slot].map(|slot| slot.epoch(chain.network().preset())),
+                arrivals: [first.heard.arrival(), second.heard.arrival()],
+            },
+        }
+    }
+
+    fn votes(offence: Offence, validator: ValidatorIndex, one: &StoredVote, two: &StoredVote, arrivals: [Arrival; 2]) -> Self {
+        let epochs = [one.data.target.epoch, two.data.target.epoch];
+        Self { offence, validator, roots: [one.data_root, two.data_root], epochs, arrivals }
+    }
+
+    /// The finding's.
+    pub fn id(&self, genesis_validators_root: Root) -> Root {
+        let [one, two] = self.roots;
+        finding_id(genesis_validators_root, self.offence, self.validator, one, two)
+    }
+
+    /// Candidates of one batch go by this order: it depends on the messages only and not on the batch.
+    pub fn order(&self) -> impl Ord + use<> {
+        let [one, two] = self.arrivals;
+        let [root, other] = self.roots;
+        (one.max(two), one.min(two), self.validator, self.offence, root.min(other), root.max(other))
+    }
+}
 
 /// Proves a conflict from the index a second time and makes the finding.
 pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<Judged, Unproven> {
@@ -73,9 +129,45 @@ pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<
     }
 }
 
-/// Judges a slashing operation that somebody else made. All its offenders are named, with the operation as evidence.
-pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judged>, Unproven> {
-    let mut proofs = Proofs::default();
+/// Whom a slashing operation accuses, each once, before anything is proven a second time.
+pub fn accused(operation: &SlashingOp, chain: &Chain) -> Vec<Candidate> {
+    let arrivals = [operation.heard.arrival(); 2];
+    match &operation.body {
+        SlashingBody::Attester(slashing) => {
+            let (one, two) = (&slashing.attestation_1, &slashing.attestation_2);
+            let Some(offence) = offence_of(&one.data, &two.data) else { return Vec::new() };
+            let roots = [one.data.root(), two.data.root()];
+            let epochs = [one.data.target.epoch, two.data.target.epoch];
+            let both = one.attesting_indices.iter().filter(|index| two.attesting_indices.binary_search(index).is_ok());
+            both.map(|validator| Candidate { offence, validator: *validator, roots, epochs, arrivals }).collect()
+        }
+        SlashingBody::Proposer(slashing) => {
+            let [one, two] = [&slashing.signed_header_1.message, &slashing.signed_header_2.message];
+            if !is_double_proposal(one, two) {
+                return Vec::new();
+            }
+            vec![Candidate {
+                offence: Offence::DoubleProposal,
+                validator: one.proposer_index,
+                roots: [one.root(), two.root()],
+                epochs: [one.slot, two.slot].map(|slot| slot.epoch(chain.network().preset())),
+                arrivals,
+            }]
+        }
+    }
+}
+
+/// Judges a slashing operation that somebody else made: what it shows of `validators`, who are among the [`accused`], with the operation
+/// as evidence.
+pub fn judge_operation(
+    operation: &SlashingOp,
+    validators: &[ValidatorIndex],
+    chain: &Chain,
+    proofs: &mut Proofs,
+) -> Result<Vec<Judged>, Unproven> {
+    if validators.is_empty() {
+        return Ok(Vec::new());
+    }
     let heard = &operation.heard;
     match &operation.body {
         SlashingBody::Attester(slashing) => {
@@ -88,10 +180,12 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
                     heard: heard.clone(),
                 })
             };
+            let Some(offence) = offence_of(&slashing.attestation_1.data, &slashing.attestation_2.data) else {
+                return Ok(Vec::new());
+            };
             let (one, two) = (stored(&slashing.attestation_1), stored(&slashing.attestation_2));
-            let Some(offence) = offence_of(&one.data, &two.data) else { return Ok(Vec::new()) };
-            let both = one.indices.iter().filter(|index| two.indices.binary_search(index).is_ok());
-            both.map(|index| judge_votes(offence, *index, &one, &two, [heard.arrival(); 2], chain, &mut proofs)).collect()
+            let arrivals = [heard.arrival(); 2];
+            validators.iter().map(|index| judge_votes(offence, *index, &one, &two, arrivals, chain, proofs)).collect()
         }
         SlashingBody::Proposer(slashing) => {
             let stored = |side: &SignedBeaconBlockHeader| StoredProposal {
@@ -101,10 +195,7 @@ pub fn judge_operation(operation: &SlashingOp, chain: &Chain) -> Result<Vec<Judg
                 heard: heard.clone(),
             };
             let (one, two) = (stored(&slashing.signed_header_1), stored(&slashing.signed_header_2));
-            if !is_double_proposal(&one.header, &two.header) {
-                return Ok(Vec::new());
-            }
-            Ok(vec![judge_proposals(one.header.proposer_index, &one, &two, chain, &mut proofs)?])
+            validators.iter().map(|index| judge_proposals(*index, &one, &two, chain, proofs)).collect()
         }
     }
 }
@@ -214,7 +305,7 @@ fn indexed(vote: &StoredVote) -> IndexedAttestation {
 
 impl Proofs {
     fn pair(&mut self, fork: ForkName, votes: [&Arc<StoredVote>; 2], chain: &Chain) -> Result<Proof, Unproven> {
-        let place = votes.map(Arc::as_ptr);
+        let place = votes.map(|vote| Arc::as_ptr(vote).addr());
         if let Some(pair) = self.pairs.get(&place) {
             return pair.proof.clone();
         }
@@ -237,14 +328,10 @@ impl Proofs {
     /// About 1 ms, the first time.
     fn side(&mut self, side: &IndexedAttestation, chain: &Chain) -> Result<ForkVersion, Unproven> {
         let root = side.data.root();
-        let key = (root, side.signature, side.attesting_indices.clone());
-        let check = || {
-            if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
-                return Err(Unproven::Indices(root));
-            }
-            verify::version_of_indexed_attestation(chain, side).ok_or(Unproven::Signature(root))
-        };
-        self.sides.entry(key).or_insert_with(check).clone()
+        if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
+            return Err(Unproven::Indices(root));
+        }
+        self.version_of(root, &side.signature, &side.attesting_indices, || verify::version_of_indexed_attestation(chain, side))
     }
 
     fn proposer(&mut self, fork: ForkName, slashing: ProposerSlashing, chain: &Chain) -> Result<Proof, Unproven> {
@@ -252,12 +339,44 @@ impl Proofs {
         if let Some(known) = self.slashings.get(&evidence.id) {
             return known.clone();
         }
-        let check = |side: &SignedBeaconBlockHeader| {
-            verify::version_of_signed_header(chain, side).ok_or_else(|| Unproven::Signature(side.message.root()))
+        let mut check = |side: &SignedBeaconBlockHeader| {
+            let (root, signers) = (side.message.root(), [side.message.proposer_index]);
+            self.version_of(root, &side.signature, &signers, || verify::version_of_signed_header(chain, side))
         };
         let first = check(&slashing.signed_header_1);
         let checked = first.and_then(|first| Ok([first, check(&slashing.signed_header_2)?]));
         self.checked(evidence, checked)
+    }
+
+    /// With which version this signature of the message with this root by these signers holds. Asks `check` only if it is not remembered.
+    fn version_of(
+        &mut self,
+        root: Root,
+        signature: &SignatureBytes,
+        signers: &[ValidatorIndex],
+        check: impl FnOnce() -> Option<ForkVersion>,
+    ) -> Result<ForkVersion, Unproven> {
+        let mut bytes = [root.as_slice(), signature.as_slice()].concat();
+        bytes.extend(signers.iter().flat_map(|signer| signer.as_u64().to_le_bytes()));
+        let hash = Root::from(sha256(&bytes));
+        if let Some(version) = self.verified.get(&hash) {
+            return Ok(*version);
+        }
+        let version = check().ok_or(Unproven::Signature(root))?;
+        self.verified.insert(hash, version);
+        self.by_age.push_back(hash);
+        if self.by_age.len() > MAX_VERIFIED
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.verified.remove(&oldest);
+        }
+        Ok(version)
+    }
+
+    /// The batch is over: forgets what holds on to its messages.
+    pub fn end_batch(&mut self) {
+        self.pairs.clear();
+        self.slashings.clear();
     }
 
     fn checked(&mut self, evidence: Evidence, checked: Result<[ForkVersion; 2], Unproven>) -> Result<Proof, Unproven> {

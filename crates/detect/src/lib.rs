@@ -24,7 +24,7 @@ mod punish;
 pub mod watch;
 
 pub use config::DetectConfig;
-pub use judge::{Judged, Proofs, Unproven, judge, judge_operation, merge};
+pub use judge::{Candidate, Judged, Proofs, Unproven, accused, judge, judge_operation, merge};
 pub use monitor::{
     Batch, Detector, EvidenceSource, Heard, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews, Signal,
 };

@@ -9,7 +9,7 @@ use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
     ValidatorIndex, signing_root,
 };
-use detect::{Judged, Proofs, Unproven, judge, judge_operation};
+use detect::{Judged, Proofs, Unproven, accused, judge, judge_operation};
 use evidence::finding_id;
 use index::{Conflict, StoredProposal, StoredVote};
 use simulator::Scenario;
@@ -57,6 +57,12 @@ impl Court {
 
     fn judge(&self, conflict: &Conflict) -> Result<Judged, Unproven> {
         judge(conflict, &self.chain, &mut Proofs::default())
+    }
+
+    /// What an operation shows of all whom it accuses.
+    fn judge_operation(&self, operation: &SlashingOp) -> Result<Vec<Judged>, Unproven> {
+        let validators: Vec<ValidatorIndex> = accused(operation, &self.chain).iter().map(|one| one.validator).collect();
+        judge_operation(operation, &validators, &self.chain, &mut Proofs::default())
     }
 }
 
@@ -129,7 +135,7 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
         heard: heard.clone(),
         included_in: None,
     };
-    let told = || judge_operation(&operation, &court.chain).unwrap();
+    let told = || court.judge_operation(&operation).unwrap();
     // 5's second vote is known from the operation only, 9's came before it.
     let alone = |validator: u64, heard: Heard| Arc::new(StoredVote { heard, ..(*court.vote(0, 1, 2, &[validator], 0)).clone() });
     let gossip = |at| Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
@@ -199,7 +205,7 @@ fn an_operation_accuses_everyone_who_is_in_both_sides_and_carries_itself_as_evid
     let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
     let slashing = slashing_of(&a, &b);
     let operation = |body| SlashingOp { body, fork: consensus::ForkName::Fulu, heard: heard(5), included_in: None };
-    let judged = judge_operation(&operation(SlashingBody::Attester(Box::new(slashing.clone()))), &court.chain).unwrap();
+    let judged = court.judge_operation(&operation(SlashingBody::Attester(Box::new(slashing.clone())))).unwrap();
     let accused: Vec<u64> = judged.iter().map(|one| one.finding.validator.as_ref().unwrap().index.as_u64()).collect();
     assert_eq!(accused, [5, 9]);
     assert!(judged.iter().all(|one| one.evidence.ssz == slashing.to_ssz()));
@@ -207,6 +213,6 @@ fn an_operation_accuses_everyone_who_is_in_both_sides_and_carries_itself_as_evid
     let (one, two) = (court.proposal(9, 1, 4), court.proposal(9, 2, 4));
     let signed = |side: &StoredProposal| consensus::SignedBeaconBlockHeader { message: side.header, signature: side.signature };
     let slashing = ProposerSlashing { signed_header_1: signed(&one), signed_header_2: signed(&two) };
-    let judged = judge_operation(&operation(SlashingBody::Proposer(Box::new(slashing))), &court.chain).unwrap();
+    let judged = court.judge_operation(&operation(SlashingBody::Proposer(Box::new(slashing)))).unwrap();
     assert_eq!(judged.len(), 1);
 }

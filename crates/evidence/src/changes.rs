@@ -20,6 +20,8 @@ pub struct Changes {
     pub broadcasts: Vec<Finding>,
     /// Where findings are included from now on, by id; ids that are not known are passed over.
     pub inclusions: HashMap<Root, Option<Included>>,
+    /// Contradicting pairs that were counted and not listed, by the finding that stands for them; ids that are not known are passed over.
+    pub further_pairs: HashMap<Root, u64>,
     /// Of several states of one incident, the last.
     pub incidents: Vec<Incident>,
     /// By name.
@@ -41,6 +43,9 @@ impl Changes {
         self.findings.extend(later.findings);
         self.broadcasts.extend(later.broadcasts);
         self.inclusions.extend(later.inclusions);
+        for (id, n) in later.further_pairs {
+            *self.further_pairs.entry(id).or_default() += n;
+        }
         self.incidents.extend(later.incidents);
         // What was dropped and then kept again is kept: dropping goes last.
         self.dropped_checkpoints.retain(|dropped| later.checkpoints.iter().all(|(name, _)| name != dropped));
@@ -54,16 +59,32 @@ impl Store {
     /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
     /// answer has a row for each finding, in order, and then for each broadcast. On an error nothing is stored.
     pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let Changes { findings, broadcasts, mut inclusions, incidents, checkpoints, dropped_checkpoints } = changes;
+        let Changes {
+            findings,
+            broadcasts,
+            mut inclusions,
+            mut further_pairs,
+            incidents,
+            checkpoints,
+            dropped_checkpoints,
+        } = changes;
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();
         let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Audience::WhoWantsIt));
         let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Audience::Everybody)));
-        let recorded = self.stage_findings(rows, &mut inclusions, routes, &mut batch, &mut next)?;
-        for (id, included) in inclusions {
-            if let Some((seq, mut finding)) = self.finding(id)?.filter(|(_, finding)| finding.included != included) {
-                finding.included = included;
+        let recorded = self.stage_findings(rows, &mut inclusions, &mut further_pairs, routes, &mut batch, &mut next)?;
+        let changed: HashSet<Root> = inclusions.keys().chain(further_pairs.keys()).copied().collect();
+        for id in changed {
+            let Some((seq, stored)) = self.finding(id)? else { continue };
+            let mut finding = stored.clone();
+            if let Some(included) = inclusions.get(&id) {
+                finding.included = *included;
+            }
+            if let Some(n) = further_pairs.get(&id) {
+                finding.add_further_pairs(*n);
+            }
+            if finding != stored {
                 batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(&finding));
             }
         }
@@ -86,11 +107,12 @@ impl Store {
         Ok(recorded)
     }
 
-    /// Takes those that it stores out of `inclusions`.
+    /// Takes those that it stores out of `inclusions` and `further_pairs`.
     fn stage_findings(
         &self,
         rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Audience)>,
         inclusions: &mut HashMap<Root, Option<Included>>,
+        further_pairs: &mut HashMap<Root, u64>,
         routes: &[Addressee],
         batch: &mut WriteBatch,
         next: &mut Writer,
@@ -110,6 +132,9 @@ impl Store {
             }
             if let Some(included) = inclusions.remove(&finding.id) {
                 finding.included = included;
+            }
+            if let Some(n) = further_pairs.remove(&finding.id) {
+                finding.add_further_pairs(n);
             }
             next.last_seq += 1;
             let seq = next.last_seq;

@@ -18,6 +18,9 @@ use sha2::{Digest, Sha256};
 
 /// The version of the JSON below. Another shape is another number.
 pub const SCHEMA: u64 = 1;
+/// In the details of an offence that cannot be punished: how many more contradicting pairs of that validator, kind and day were
+/// counted and not listed. After a crash those of the last batch may be counted twice.
+pub const FURTHER_PAIRS: &str = "further_pairs";
 /// Longest name of a kind, in bytes. Kinds are ASCII words with underscores.
 pub const MAX_KIND_LEN: usize = 32;
 
@@ -53,7 +56,7 @@ pub struct Finding {
     pub included: Option<Included>,
     /// Null for anomalies.
     pub evidence: Option<EvidenceRef>,
-    /// Of anomalies: what was seen, by kind.
+    /// Of anomalies: what was seen, by kind. Of an offence that cannot be punished: [`FURTHER_PAIRS`], if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Map<String, Value>>,
 }
@@ -154,7 +157,7 @@ pub struct Anomaly<'a> {
 }
 
 impl Finding {
-    /// A proven offence. Its id follows from the facts, its severity is critical.
+    /// A proven offence. Its id and its severity follow from the facts ([`Self::set_punishable`]).
     pub fn slashable(facts: Slashable, evidence: &Evidence) -> Self {
         let Slashable { genesis_validators_root, offence, validator, pubkey, labels, roots, slot, epoch, .. } = facts;
         let [one, other] = facts.seen;
@@ -162,7 +165,7 @@ impl Finding {
             schema: SCHEMA,
             id: finding_id(genesis_validators_root, offence, validator, roots[0], roots[1]),
             kind: offence.as_str().into(),
-            severity: Severity::Critical,
+            severity: severity_of(facts.punishable),
             slot,
             epoch,
             validator: Some(Subject { index: validator, pubkey, labels }),
@@ -211,10 +214,33 @@ impl Finding {
         self.labels().any(|one| one == label)
     }
 
+    /// Says whether a block could still punish it, and with it how severe it is: critical as long as one might, else info.
+    pub fn set_punishable(&mut self, punishable: Punishable) {
+        self.punishable = Some(punishable);
+        self.severity = severity_of(punishable);
+    }
+
+    /// Whether it is an offence for which nobody can lose anything any more, of a key that nobody watches: anyone who holds such a
+    /// key can commit any number of them.
+    pub fn is_worthless(&self) -> bool {
+        self.severity == Severity::Info && self.punishable.is_some_and(|punishable| !punishable.is_possible())
+    }
+
+    /// Adds to the count of further pairs in the details.
+    pub(crate) fn add_further_pairs(&mut self, n: u64) {
+        let details = self.details.get_or_insert_default();
+        let known = details.get(FURTHER_PAIRS).and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        details.insert(FURTHER_PAIRS.into(), known.saturating_add(n).to_string().into());
+    }
+
     /// The offence, if it is one.
     pub fn offence(&self) -> Option<Offence> {
         Offence::ALL.into_iter().find(|offence| offence.as_str() == self.kind)
     }
+}
+
+const fn severity_of(punishable: Punishable) -> Severity {
+    if punishable.is_possible() { Severity::Critical } else { Severity::Info }
 }
 
 /// Names an offence; see the header for the preimage. The order of the roots does not matter.

@@ -20,7 +20,8 @@
 //! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON | nobody |
 //! | `incident_revisions` (from format 2) | revision, u64 | incident id, 32 B | who follows their changes, the latest change last |
 //!
-//! Seq numbers start at 1 and have no gaps: 0 is "before the first". A route comes first in `pending`, so that a receiver that
+//! Seq numbers start at 1 and are given without gaps; findings that cannot be punished are deleted after a time. 0 is "before the first".
+//! A route comes first in `pending`, so that a receiver that
 //! is down, with 100 000 deliveries waiting, costs the others one seek. Revisions grow and have gaps: an incident that changes
 //! gives up its old one. Format 1 had no incidents; opened for writing it has an empty list of them, opened for reading it has none.
 //! Opening an older format for writing lists all its findings in the families of format 3, which takes 10 us for each of them, and only then

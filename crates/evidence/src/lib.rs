@@ -13,6 +13,7 @@
 //! - [`store`]: opening, recording, reading
 //! - [`Query`]: reading by filter
 //! - [`Changes`]: what one step leaves behind, in one write
+//! - `expiry`: what cannot be punished goes after a time
 //! - [`outbox`]: deliveries and their three ends
 //! - [`submission`]: proofs handed to beacon nodes
 //! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
@@ -22,6 +23,7 @@
 mod changes;
 mod durable;
 pub mod error;
+mod expiry;
 mod find;
 pub mod finding;
 pub mod incident;
@@ -42,7 +44,7 @@ pub use consensus::Punishable;
 pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
-pub use finding::{Anomaly, EvidenceRef, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
+pub use finding::{Anomaly, EvidenceRef, FURTHER_PAIRS, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
 pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, Priority, RouteName, RouteNameError};

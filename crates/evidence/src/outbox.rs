@@ -45,12 +45,7 @@ impl Priority {
     /// goes before others, because its key may be a stranger's, or an old one that somebody else holds.
     pub fn of(finding: &Finding, is_first: bool) -> Self {
         let is_offence = finding.offence().is_some();
-        let counts = match finding.punishable {
-            None | Some(Punishable::Yes | Punishable::Unknown) => true,
-            Some(Punishable::AlreadySlashed | Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => {
-                false
-            }
-        };
+        let counts = finding.punishable.is_none_or(Punishable::is_possible);
         match (counts, finding.labels().any(|label| label.starts_with(GROUP_LABEL))) {
             (true, true) => Self::Watched,
             (false, true) if is_first => Self::Watched,

@@ -1,7 +1,7 @@
 //! The store: recording findings and reading them back.
 //!
 //! One writer at a time (a mutex inside), any number of readers. Everything that one call changes is one synced write, so
-//! after a crash there is all of it or nothing, and the sequence numbers of findings have no gaps.
+//! after a crash there is all of it or nothing. The sequence numbers of findings have no gaps but those of expired ones.
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
@@ -124,9 +124,12 @@ impl Store {
     pub fn finding(&self, id: Root) -> Result<Option<(u64, Finding)>, StoreError> {
         let Some(seq) = self.get(FINDING_IDS, id.as_slice())? else { return Ok(None) };
         let seq = Key::trailing_seq(&seq).ok_or_else(|| self.damaged("the number of a finding"))?;
-        self.finding_at(seq)?
-            .ok_or_else(|| self.damaged("a finding that has a number but no content"))
-            .map(|found| Some((seq, found)))
+        match self.finding_at(seq)? {
+            Some(found) => Ok(Some((seq, found))),
+            // Deleted between the two reads.
+            None if self.may_be_expired(seq)? => Ok(None),
+            None => Err(self.damaged("a finding that has a number but no content")),
+        }
     }
 
     /// The finding with this number.
@@ -183,12 +186,12 @@ impl Store {
         Ok(n_written)
     }
 
-    /// Number of the newest finding, which is how many there are.
+    /// Number of the newest finding, which is how many were ever recorded.
     pub fn last_seq(&self) -> u64 {
         self.writer_now().last_seq
     }
 
-    /// How many findings there are.
+    /// How many findings were recorded, those that have expired ([`Self::expire`]) included.
     pub fn count(&self) -> u64 {
         self.last_seq()
     }

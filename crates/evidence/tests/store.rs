@@ -6,7 +6,11 @@ mod common;
 use common::*;
 use consensus::{Offence, Root, Slot, ValidatorIndex};
 use evidence::keys::FORMAT;
-use evidence::{Changes, Finding, IncidentState, Included, KindCounts, MAX_SCANNED, Order, Query, Severity, Store, StoreError};
+use evidence::{
+    Changes, DeliveryId, Evidence, EvidenceKind, FURTHER_PAIRS, Finding, IncidentState, Included, KindCounts, MAX_SCANNED, Order,
+    Punishable, Query, Severity, Store, StoreError,
+};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -226,6 +230,7 @@ fn a_step_is_one_write() {
     let (finding, evidence) = double_vote(7, 100);
     store.put_checkpoint("old", &[9]).unwrap();
     let step = |anomaly: Finding| Changes {
+        further_pairs: HashMap::new(),
         findings: vec![(finding.clone(), Some(evidence.clone())), (anomaly, None)],
         inclusions: [(finding.id, Some(Included { slot: Slot::new(105), block_root: Root::ZERO }))].into(),
         incidents: vec![incident(1, IncidentState::Open)],
@@ -366,4 +371,93 @@ fn all_evidence_can_be_written_out() {
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join(reference.json)).unwrap()).unwrap();
         assert_eq!(json, evidence.json);
     }
+}
+
+/// What cannot be punished goes after a time, with its proof and deliveries; everything else stays.
+#[test]
+fn what_cannot_be_punished_expires_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let worthless = |validator, slot| {
+        let (mut finding, evidence) = double_vote(validator, slot);
+        finding.set_punishable(Punishable::Withdrawable);
+        (finding, evidence)
+    };
+    let watched = |validator, slot| {
+        let (finding, evidence) = worthless(validator, slot);
+        (Finding { severity: Severity::Critical, ..finding }, evidence)
+    };
+    let rows = vec![double_vote(1, 10), worthless(2, 11), watched(3, 12), worthless(4, 13), worthless(5, 20), worthless(6, 21)];
+    let ids: Vec<Root> = rows.iter().map(|(finding, _)| finding.id).collect();
+    assert_eq!(rows[1].0.severity, Severity::Info);
+    store.record(rows, &everyone(&["ops"])).unwrap();
+    store.record_anomalies(vec![anomaly("clock_skew", Severity::Info, 14)], &[]).unwrap();
+    let ops = route("ops");
+    // Number 4's delivery is still pending.
+    for seq in [1, 2, 3, 5, 6] {
+        store.delivered(&DeliveryId { seq, route: ops.clone() }, at(30)).unwrap();
+    }
+    assert_eq!(store.expire(at(11)).unwrap(), 0, "not old enough");
+    assert_eq!(store.expire(at(20)).unwrap(), 1);
+    let known = |store: &Store| ids.iter().map(|id| store.is_known(*id).unwrap()).collect::<Vec<_>>();
+    assert_eq!(known(&store), [true, false, true, true, true, true]);
+    assert_eq!(store.finding(ids[1]).unwrap(), None);
+    assert_eq!(store.evidence(proof(11).id).unwrap(), None);
+    assert!(store.deliveries_of(2).unwrap().is_empty() && !store.deliveries_of(1).unwrap().is_empty());
+    let of = |validator| seqs(&store, Query { validator: Some(ValidatorIndex::new(validator)), ..Query::default() });
+    assert_eq!((of(2), of(3)), (vec![], vec![3]));
+    assert_eq!(seqs(&store, Query { kind: Some("double_vote".into()), ..Query::default() }), [1, 3, 4, 5, 6]);
+    assert_eq!(seqs(&store, Query::default()), [1, 3, 4, 5, 6, 7]);
+    assert_eq!(store.expire(at(1000)).unwrap(), 2, "those that were too young");
+    assert_eq!(known(&store), [true, false, true, true, false, false]);
+    // Its number would be given again.
+    store.record(vec![worthless(8, 30)], &[]).unwrap();
+    assert_eq!((store.expire(at(1000)).unwrap(), store.last_seq()), (0, 8));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.record(vec![double_vote(9, 40)], &[]).unwrap()[0].seq, 9);
+    assert_eq!(store.expire(at(1000)).unwrap(), 1, "goes on where it was");
+    // The same again is news.
+    assert!(store.record(vec![worthless(2, 11)], &[]).unwrap()[0].first_time);
+}
+
+/// A proof that accuses several stays as long as one of their findings does.
+#[test]
+fn a_shared_proof_goes_with_the_last_finding_that_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let side = serde_json::json!({"attesting_indices": ["2", "4"]});
+    let json = serde_json::json!({"attestation_1": side, "attestation_2": side});
+    let shared = Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, consensus::ForkName::Fulu, vec![7], json));
+    let row = |validator, recorded| {
+        let (mut finding, _) = double_vote(validator, 10);
+        finding.set_punishable(Punishable::AlreadySlashed);
+        (Finding { recorded_at: at(recorded), evidence: Some(shared.reference()), ..finding }, shared.clone())
+    };
+    store.record(vec![row(2, 10), row(4, 20), double_vote(1, 30)], &[]).unwrap();
+    assert_eq!(store.expire(at(15)).unwrap(), 1);
+    assert!(store.evidence(shared.id).unwrap().is_some());
+    assert_eq!(store.expire(at(25)).unwrap(), 1);
+    assert_eq!(store.evidence(shared.id).unwrap(), None);
+    // Both at once.
+    store.record(vec![row(2, 40), row(4, 41), double_vote(1, 50)], &[]).unwrap();
+    assert_eq!(store.expire(at(45)).unwrap(), 2);
+    assert_eq!(store.evidence(shared.id).unwrap(), None);
+}
+
+#[test]
+fn further_pairs_are_added_up_in_the_finding_that_stands_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (finding, evidence) = double_vote(7, 100);
+    let id = finding.id;
+    let add = |findings: Vec<(Finding, Option<Arc<Evidence>>)>, n: u64| {
+        let further_pairs = HashMap::from([(id, n), (Root::repeat_byte(9), 1)]);
+        store.apply(Changes { findings, further_pairs, ..Changes::default() }, &[]).unwrap();
+        let (_, stored) = store.finding(id).unwrap().unwrap();
+        stored.details.unwrap()[FURTHER_PAIRS].clone()
+    };
+    assert_eq!(add(vec![(finding, Some(evidence))], 3), "3");
+    assert_eq!(add(Vec::new(), 40), "43");
+    assert_eq!(store.last_seq(), 1);
 }

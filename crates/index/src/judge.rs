@@ -12,7 +12,7 @@ use crate::heads::{NONE, Remembered};
 use crate::offenders::Listed;
 use crate::walk::Known;
 use crate::{Index, IndexError};
-use consensus::{AttestationData, Root, ValidatorIndex};
+use consensus::{AttestationData, Offence, Root, ValidatorIndex};
 use verify::Glance;
 
 /// Pairs named per new vote and kind; more are counted, not named. A vote from epoch 0 to now surrounds all history.
@@ -32,6 +32,13 @@ impl Kind {
         match self {
             Self::Double => 1,
             Self::Surrounds | Self::IsSurrounded => 2,
+        }
+    }
+
+    pub fn offence(self) -> Offence {
+        match self {
+            Self::Double => Offence::DoubleVote,
+            Self::Surrounds | Self::IsSurrounded => Offence::SurroundVote,
         }
     }
 

@@ -86,6 +86,7 @@ pub use inspect::{Gap, KnownProposal, KnownVote, Stats, VotesOf};
 pub use open::{Durability, Index};
 pub use several::Walked;
 pub use shape::Shape;
+pub use stage::Staged;
 pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};

@@ -12,8 +12,8 @@ use crate::seating::Seating;
 use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{ForkName, SignatureBytes, ValidatorIndex};
-use std::collections::HashMap;
+use consensus::{ForkName, Offence, SignatureBytes, ValidatorIndex};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
 
@@ -30,7 +30,17 @@ impl Index {
     /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
     /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
-        let mut pairs = Vec::new();
+        Ok(self.stage_votes_naming(votes, &mut |_, _| true)?.named)
+    }
+
+    /// The same for whoever does not want all pairs named. `wants`: whether one more of this validator and offence is wanted; asked before
+    /// a pair's other side is read and put together, which is most of its price. Pairs that are not wanted are counted.
+    pub fn stage_votes_naming(
+        &mut self,
+        votes: &[Signed<Vote>],
+        wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
+    ) -> Result<Staged, IndexError> {
+        let mut pairs = Pairs { named: Vec::new(), not_named: BTreeMap::new(), wants };
         let mut proofs = Proofs::new();
         let staged = votes.iter().try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
@@ -40,11 +50,13 @@ impl Index {
         });
         self.summary.settle(&self.db)?;
         staged?;
+        let Pairs { named, not_named, .. } = pairs;
         // Only now: the same vote may have come later in the call, in a message that was earlier.
-        pairs.into_iter().map(|pair| self.conflict(pair)).collect()
+        let named = named.into_iter().map(|pair| self.conflict(pair)).collect::<Result<_, _>>()?;
+        Ok(Staged { named, not_named })
     }
 
-    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Vec<Pair>) -> Result<(), IndexError> {
+    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
         self.counters.votes += vote.indices.len() as u64;
         // The registry bounds what a proven index can be; an index that no registry has is nothing to store.
         if vote.indices.last().is_none_or(|last| last.as_u64() >= u64::from(NONE)) {
@@ -162,7 +174,7 @@ impl Index {
         late: bool,
         this: &Arc<StoredVote>,
         proofs: &mut Proofs,
-        pairs: &mut Vec<Pair>,
+        pairs: &mut Pairs<'_>,
     ) -> Result<Asked, IndexError> {
         self.counters.slow_votes += 1;
         if let Some(asked) = self.ask_list_only(validator, row, near)? {
@@ -177,15 +189,23 @@ impl Index {
             return self.drop_vote(validator);
         }
         self.counters.pairs_over_cap += u64::from(judged.more_pairs);
+        let known_kinds = if judged.rivals.is_empty() { 0 } else { self.offenders.list(&self.db, validator)?.kinds };
         let mut kinds = 0;
         for rival in &judged.rivals {
+            let (index, offence) = (ValidatorIndex::new(u64::from(validator)), rival.kind.offence());
+            // The first of each kind is always put together: only a pair of which there is proof marks its validator.
+            let is_new_kind = (known_kinds | kinds) & rival.kind.offence_bit() == 0;
+            if !(pairs.wants)(index, offence) && !is_new_kind {
+                *pairs.not_named.entry((index, offence)).or_default() += 1;
+                continue;
+            }
             let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
                 // Its row was pruned; the list may name it still.
                 self.offenders.remove(&self.db, validator, rival.handle)?;
                 continue;
             };
             let [this, other] = [(row.handle, this.clone()), (rival.handle, other)].map(|(handle, vote)| Side { handle, vote });
-            pairs.push(Pair { kind: rival.kind, validator, this, other });
+            pairs.named.push(Pair { kind: rival.kind, validator, this, other });
             kinds |= rival.kind.offence_bit();
             self.counters.conflicts += 1;
         }
@@ -410,6 +430,21 @@ impl Index {
         let source = SourceKind::ALL[usize::from(heard.source & 3)];
         Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer, UnixNs(heard.at_ns)) }
     }
+}
+
+/// What a call found.
+#[derive(Debug, Default)]
+pub struct Staged {
+    pub named: Vec<Conflict>,
+    /// How many more pairs there are, by validator and offence. Those beyond the index's own bounds are in neither.
+    pub not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
+}
+
+/// What a call has found so far.
+struct Pairs<'a> {
+    named: Vec<Pair>,
+    not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
+    wants: &'a mut dyn FnMut(ValidatorIndex, Offence) -> bool,
 }
 
 /// Two votes of one validator that contradict each other; `kind` is what the new one does to the other.

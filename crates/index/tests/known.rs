@@ -4,7 +4,7 @@
 mod common;
 
 use common::{data, heard, open, proposal, shape, shuffling, signature, told, vote, vote_in};
-use consensus::{CommitteeIndex, Epoch, Root, Slot, ValidatorIndex};
+use consensus::{CommitteeIndex, Epoch, Offence, Root, Slot, ValidatorIndex};
 use index::{Conflict, Index, IndexView};
 use std::collections::BTreeMap;
 use verify::{Signed, Vote};
@@ -285,6 +285,30 @@ fn a_vote_that_surrounds_all_history_names_a_bounded_number() {
     let found = index.stage_votes(&[span(0, 1000, 1)]).unwrap();
     assert_eq!(found.len(), 256);
     assert_eq!(index.stats().pairs_over_cap, 1);
+}
+
+/// Pairs that nobody wants are counted and not put together; each kind's first one is, because it marks its validator for good.
+#[test]
+fn pairs_that_nobody_wants_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    for epoch in 2..12 {
+        one(&mut index, &span(epoch - 1, epoch, 1));
+    }
+    let stage = |index: &mut Index, vote: Signed<Vote>, mut wanted: usize| {
+        let staged = index.stage_votes_naming(&[vote], &mut |validator, offence| {
+            assert_eq!((validator, offence), (ValidatorIndex::new(1), Offence::SurroundVote));
+            let wants = wanted > 0;
+            wanted = wanted.saturating_sub(1);
+            wants
+        });
+        let staged = staged.unwrap();
+        (staged.named.len(), staged.not_named.into_values().sum::<u64>())
+    };
+    assert_eq!(stage(&mut index, span(0, 20, 1), 0), (1, 9));
+    assert_eq!(stage(&mut index, span(0, 19, 1), 0), (0, 10));
+    assert_eq!(stage(&mut index, span(0, 18, 1), 3), (3, 7));
+    assert_eq!(stage(&mut index, span(0, 18, 1), 3), (0, 0), "known");
 }
 
 #[test]

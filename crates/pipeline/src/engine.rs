@@ -20,20 +20,23 @@ use crate::inclusions::{Inclusions, Moment, Verdicts};
 use crate::lanes::Shed;
 use crate::metrics::{Metrics, OpenIncidents};
 use crate::punished::Punished;
-use crate::quota::{self, Quota};
+use crate::quota::{Quota, Room, Seen};
+use crate::settled;
 use crate::silence::{self, SilenceChange};
 use crate::watch::roster::Roster;
 use chain::{Chain, ChainError, PubkeyCache};
-use consensus::{Checkpoint, Epoch, Root, Slot};
+use consensus::{Checkpoint, Epoch, Offence, Root, Slot, ValidatorIndex};
 use detect::watch::{Desk, Keeper, KeeperConfig, Labels, WatchList};
-use detect::{DetectConfig, Heard, Judged, Monitor, Offender, PeerNews, Unproven};
-use evidence::{Addressee, Changes, Evidence, Finding, Incident, Included, Recorded, Store, StoreError, Time};
+use detect::{Candidate, DetectConfig, Heard, Judged, Monitor, Offender, PeerNews, Proofs, Unproven};
+use evidence::{
+    Addressee, Changes, Evidence, Finding, Incident, Included, Punishable, Recorded, Severity, Store, StoreError, Time,
+};
 use index::{Index, IndexError, Shape};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
+use verify::{About, MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
 
 /// Why the engine has to stop. Nothing a message contains leads here.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,8 @@ pub struct Engine {
     verifier: Verifier,
     index: Index,
     quota: Quota,
+    /// What was proven a second time already.
+    proofs: Proofs,
     store: Store,
     routes: Vec<Addressee>,
     unrecorded: Option<mpsc::Sender<Vec<Finding>>>,
@@ -83,6 +88,8 @@ pub struct Engine {
     metrics: Metrics,
     clock: fn() -> UnixNs,
     pruned_before: Epoch,
+    /// In that epoch it was last asked what has expired.
+    expired_in: Epoch,
     fold_after_epochs: u64,
     monitor: Monitor,
     /// Heard since the last batch.
@@ -105,6 +112,15 @@ pub struct Engine {
     n_untallied: u64,
 }
 
+/// How a contradiction became known.
+enum Case {
+    Conflict(index::Conflict),
+    /// By its place in the batch.
+    Operation(usize),
+}
+
+/// Findings that cannot be punished are deleted so long after they were recorded.
+pub const WORTHLESS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Findings that wait for a disk that refuses them; more would be memory without a bound.
 const MAX_OWED: usize = 16_384;
 /// Peer news kept until the next batch; more than that in half a second is noise.
@@ -167,6 +183,7 @@ impl Engine {
             verifier,
             index,
             quota: Quota::default(),
+            proofs: Proofs::default(),
             store,
             routes,
             unrecorded,
@@ -174,6 +191,7 @@ impl Engine {
             metrics,
             clock,
             pruned_before: Epoch::new(0),
+            expired_in: Epoch::new(0),
             fold_after_epochs,
             monitor,
             roster,
@@ -352,10 +370,32 @@ impl Engine {
 
     /// What a message would be if it were true, for its place in the lanes.
     pub fn triage(&mut self, message: &RawMessage) -> Triage {
-        let network = self.chain.network();
-        let (slot, slots_per_epoch) = (network.slot_at(message.received_at.0), network.preset().slots_per_epoch);
-        let index = &self.index;
-        self.verifier.triage(message, slots_per_epoch, slot, |validator, data, root| index.glance(validator, data, root))
+        let Self { verifier, chain, index, quota, roster, .. } = self;
+        let (network, registry, labels) = (chain.network(), chain.registry(), roster.labels());
+        let preset = network.preset();
+        let slot = network.slot_at(message.received_at.0);
+        let now = slot.epoch(preset);
+        let is_settled = |validator, about| {
+            if labels.is_watched(validator) {
+                return false;
+            }
+            match about {
+                About::Vote => {
+                    let both = [Offence::DoubleVote, Offence::SurroundVote];
+                    settled::cannot_be_punished(registry, preset, validator, now)
+                        || both.iter().all(|offence| quota.is_full(validator, *offence))
+                }
+                About::Proposal => {
+                    settled::cannot_be_punished(registry, preset, validator, now)
+                        || quota.is_full(validator, Offence::DoubleProposal)
+                }
+                // A node's block was asked for.
+                About::Block(_) if message.origin.source == SourceKind::Api => false,
+                About::Block(claimed) => settled::cannot_propose(registry, preset, validator, claimed.epoch(preset), now),
+            }
+        };
+        let history = |validator, data: &_, root| index.glance(validator, data, root);
+        verifier.triage(message, preset.slots_per_epoch, slot, history, is_settled)
     }
 
     /// How this peer's messages are judged.
@@ -391,6 +431,8 @@ impl Engine {
         let verified = self.verifier.finish(&mut self.chain, now);
         let processed = self.settle(verified, Vec::new(), Moment::TheEnd)?;
         let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
+        let further_pairs = self.quota.take_all_counted();
+        self.write(Changes { further_pairs, ..Changes::default() })?;
         self.record(Vec::new(), HashMap::new(), last_words, Time::from_unix_ns((self.clock)().0))?;
         Ok(processed)
     }
@@ -406,34 +448,8 @@ impl Engine {
     }
 
     fn judge_and_record(&mut self, verified: &Verified, moment: Moment) -> Result<Vec<Recorded>, EngineError> {
-        let (mut of_operations, mut of_index) = (Vec::new(), Vec::new());
-        for operation in &verified.slashings {
-            let most = if operation.included_in.is_some() { quota::MAX_LISTED_WITH_BLOCKS } else { quota::MAX_LISTED };
-            let mut shown = Vec::new();
-            self.keep(detect::judge_operation(operation, &self.chain), &mut shown);
-            let first = of_operations.len();
-            for judged in shown {
-                match self.quota.admits_finding(&judged.finding, most, &self.store)? {
-                    true => of_operations.push(judged),
-                    false => self.metrics.not_listed.inc(),
-                }
-            }
-            if let Some(inclusion) = operation.included_in {
-                let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                of_operations[first..].iter().for_each(|one| self.inclusions.claim(one.finding.id, included, &self.chain));
-            }
-        }
-        let mut conflicts = self.index.stage_votes(&verified.votes)?;
-        conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
-        let mut proofs = detect::Proofs::default();
-        for conflict in &conflicts {
-            if !self.quota.admits(conflict, self.chain.network().preset(), &self.store)? {
-                self.metrics.not_listed.inc();
-                continue;
-            }
-            let verdict = detect::judge(conflict, &self.chain, &mut proofs);
-            self.keep(verdict.map(|one| vec![one]), &mut of_index);
-        }
+        self.quota.turn_to(self.chain.now(), self.chain.network());
+        let [of_operations, of_index] = self.judge(verified)?;
         let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, moment);
         let reopened = self.reopened(&reopened)?;
         self.note_punished(&included, &of_operations)?;
@@ -445,6 +461,10 @@ impl Engine {
                 self.punished.mark(&mut finding, self.chain.network());
                 if let Some(subject) = &mut finding.validator {
                     subject.labels = self.roster.labels().strings(subject.index);
+                    // Who watches a key wants to know all that it signs, whatever it can lose.
+                    if self.roster.labels().is_watched(subject.index) {
+                        finding.severity = Severity::Critical;
+                    }
                 }
                 (finding, evidence)
             })
@@ -470,6 +490,100 @@ impl Engine {
         let mut inclusions: HashMap<_, _> = reopened.iter().map(|finding| (finding.id, None)).collect();
         inclusions.extend(included.iter().map(|(id, included)| (*id, Some(*included))));
         self.record(rows, inclusions, heard, recorded_at)
+    }
+
+    /// What slashing operations show, and what messages show together with what is stored, as far as there is room for it. Asked in an order
+    /// that depends on the messages only, so what is listed does not depend on how they were batched.
+    fn judge(&mut self, verified: &Verified) -> Result<[Vec<Judged>; 2], EngineError> {
+        let mut conflicts = self.name_conflicts(verified)?;
+        conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
+        let mut cases: Vec<(Candidate, Case)> =
+            conflicts.into_iter().map(|conflict| (Candidate::of(&conflict, &self.chain), Case::Conflict(conflict))).collect();
+        for (nth, operation) in verified.slashings.iter().enumerate() {
+            cases.extend(detect::accused(operation, &self.chain).into_iter().map(|candidate| (candidate, Case::Operation(nth))));
+        }
+        cases.sort_by_cached_key(|(candidate, _)| candidate.order());
+        let mut of_index = Vec::new();
+        let mut listed: Vec<Vec<ValidatorIndex>> = vec![Vec::new(); verified.slashings.len()];
+        for (candidate, case) in &cases {
+            let worthless = self.is_worthless(candidate);
+            let seen = match case {
+                Case::Operation(nth) if verified.slashings[*nth].included_in.is_some() => Seen::InBlock,
+                Case::Operation(_) | Case::Conflict(_) => Seen::Messages,
+            };
+            match (self.quota.ask(candidate, worthless, seen, self.chain.network(), &self.store)?, case) {
+                (Room::Listed, Case::Conflict(conflict)) => {
+                    let verdict = detect::judge(conflict, &self.chain, &mut self.proofs);
+                    self.keep(verdict.map(|one| vec![one]), &mut of_index);
+                }
+                (Room::Listed, Case::Operation(nth)) => listed[*nth].push(candidate.validator),
+                (Room::Counted(stands_for), Case::Conflict(_)) => {
+                    self.metrics.not_listed.inc();
+                    stands_for.into_iter().for_each(|id| self.quota.count(id, 1));
+                }
+                // Its sides are given as messages too, and counted there.
+                (Room::Counted(_), Case::Operation(_)) => self.metrics.not_listed.inc(),
+            }
+        }
+        let mut of_operations = Vec::new();
+        for (operation, mut validators) in verified.slashings.iter().zip(listed) {
+            validators.sort_unstable();
+            let first = of_operations.len();
+            let verdict = detect::judge_operation(operation, &validators, &self.chain, &mut self.proofs);
+            self.keep(verdict, &mut of_operations);
+            if let Some(inclusion) = operation.included_in {
+                let included = Included { slot: inclusion.slot, block_root: inclusion.block };
+                for Judged { finding, .. } in &of_operations[first..] {
+                    // No block of the chain punishes whom nothing can punish. Who is slashed may be so by this very block.
+                    let is_claim = finding.punishable.is_some_and(|one| one.is_possible() || one == Punishable::AlreadySlashed);
+                    if is_claim {
+                        self.inclusions.claim(finding.id, included, &self.chain);
+                    }
+                }
+            }
+        }
+        self.proofs.end_batch();
+        Ok([of_operations, of_index])
+    }
+
+    /// Contradictions between votes. Of a validator of which nothing more is listed they are counted and not put together.
+    fn name_conflicts(&mut self, verified: &Verified) -> Result<Vec<index::Conflict>, EngineError> {
+        let Self { chain, index, quota, roster, .. } = self;
+        let (registry, preset, labels) = (chain.registry(), chain.network().preset(), roster.labels());
+        let now = chain.now().epoch(preset);
+        let mut left = HashMap::new();
+        let staged = index.stage_votes_naming(&verified.votes, &mut |validator, offence| {
+            let room = left.entry((validator, offence)).or_insert_with(|| {
+                let watched = labels.is_watched(validator);
+                let worthless = !watched && settled::cannot_be_punished(registry, preset, validator, now);
+                quota.room(validator, offence, worthless)
+            });
+            let wants = *room > 0;
+            *room = room.saturating_sub(1);
+            wants
+        })?;
+        for ((validator, offence), n) in staged.not_named {
+            self.metrics.not_listed.inc_by(n);
+            if let Some(id) = quota.stands_for(validator, offence) {
+                quota.count(id, n);
+            }
+        }
+        Ok(staged.named)
+    }
+
+    /// Whether nobody can lose anything for it, and nobody watches its validator.
+    fn is_worthless(&self, candidate: &Candidate) -> bool {
+        if self.roster.labels().is_watched(candidate.validator) {
+            return false;
+        }
+        match detect::punishable(&self.chain, candidate.validator, candidate.epochs) {
+            Punishable::Yes => {
+                let [one, two] = candidate.arrivals;
+                let (id, seen) = (candidate.id(self.store.genesis_validators_root()), one.at.max(two.at));
+                self.punished.is_settled(candidate.validator, id, seen.0, self.chain.network())
+            }
+            other => !other.is_possible(),
+        }
     }
 
     /// As they are once the chain has left the block that included them.
@@ -521,9 +635,18 @@ impl Engine {
         for (kind, n) in heard.refused {
             self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
         }
+        let further_pairs = self.quota.take_counted(self.chain.now());
         let dropped_checkpoints = rows.dropped;
         let incidents = heard.incidents;
-        self.write(Changes { findings, inclusions, incidents, checkpoints, dropped_checkpoints, ..Changes::default() })
+        self.write(Changes {
+            findings,
+            inclusions,
+            further_pairs,
+            incidents,
+            checkpoints,
+            dropped_checkpoints,
+            ..Changes::default()
+        })
     }
 
     /// With what is owed from earlier, which goes first. On an error all of it is owed, and what is new of it goes to who acts on it.
@@ -559,6 +682,12 @@ impl Engine {
     }
 
     fn prune(&mut self, now: UnixNs) -> Result<(), EngineError> {
+        let epoch = self.chain.now().epoch(self.chain.network().preset());
+        if epoch > self.expired_in {
+            self.expired_in = epoch;
+            let kept = WORTHLESS_KEPT.as_nanos() as u64;
+            self.store.expire(Time::from_unix_ns((self.clock)().0.saturating_sub(kept)))?;
+        }
         let network = self.chain.network();
         // A clock that is wrong by a year must not cost the history: what goes must be old by the chain, too.
         let slot = network.slot_at(now.0).min(self.chain.backed_head().slot);

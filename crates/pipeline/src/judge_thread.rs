@@ -35,6 +35,8 @@ const REFUSED_SAID_EVERY: Duration = Duration::from_secs(60);
 const MAX_SORTED: usize = 8192;
 const OVERLOAD: &str = "shed: more votes than can be judged";
 const LIAR: &str = "shed: more from peers that forge than can be judged";
+const SETTLED: &str = "shed: more from validators that cannot be punished or are on record than can be judged";
+const BYTES: &str = "shed: more bytes than may wait";
 
 /// What the thread is told.
 pub enum Input {
@@ -154,6 +156,8 @@ impl Judge<'_> {
                         Shed::Known => Outcome::Duplicate,
                         Shed::Overload => Outcome::Refused(OVERLOAD),
                         Shed::Liar => Outcome::Refused(LIAR),
+                        Shed::Settled => Outcome::Refused(SETTLED),
+                        Shed::Bytes | Shed::PeerBytes => Outcome::Refused(BYTES),
                     };
                     let report = self.engine.turn_away(message, outcome, why);
                     self.report(&[report]);

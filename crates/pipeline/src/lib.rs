@@ -33,6 +33,7 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod serve;
+mod settled;
 pub mod silence;
 mod status;
 mod submission;

@@ -47,12 +47,17 @@ impl Punished {
 
     /// What a finding that was just made says of being punishable, with what is known here.
     pub fn mark(&self, finding: &mut Finding, network: &Network) {
-        let Some((of, at)) = finding.validator.as_ref().and_then(|subject| self.0.get(&subject.index)) else { return };
-        let seen_in = network.slot_at(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
-        let settled = at.saturating_add(SETTLED_AFTER_EPOCHS * network.preset().slots_per_epoch);
-        if finding.punishable == Some(Punishable::Yes) && *of != finding.id && settled <= seen_in {
-            finding.punishable = Some(Punishable::AlreadySlashed);
+        let Some(subject) = &finding.validator else { return };
+        let seen = finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns();
+        if finding.punishable == Some(Punishable::Yes) && self.is_settled(subject.index, finding.id, seen, network) {
+            finding.set_punishable(Punishable::AlreadySlashed);
         }
+    }
+
+    /// Whether another offence of this validator than that of the finding `id` was punished, long enough before `seen_ns`.
+    pub fn is_settled(&self, validator: ValidatorIndex, id: Root, seen_ns: u64, network: &Network) -> bool {
+        let settled_after = SETTLED_AFTER_EPOCHS * network.preset().slots_per_epoch;
+        self.0.get(&validator).is_some_and(|(of, at)| *of != id && at.saturating_add(settled_after) <= network.slot_at(seen_ns))
     }
 }
 

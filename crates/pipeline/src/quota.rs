@@ -1,124 +1,246 @@
 //! How many findings are listed of one validator.
 //!
 //! Whoever signs n different votes for one target contradicts itself in n (n - 1) / 2 pairs, and each would cost two pairings and a row:
-//! one key could buy hours of our time. So of each validator, epoch and kind [`MAX_LISTED`] pairs are listed, the first that come, and
-//! further ones are counted. What is stored already counts, so that a second run over the same messages lists no more. The same holds for
-//! slashing operations that others made of such votes; those that a block carries have as much room again, so that what the chain
-//! punished is listed though gossip was full of others.
+//! one key could buy hours of our time. So the quota is asked before anything is proven a second time:
+//!
+//! | pairs of one validator and kind | listed |
+//! |---|---|
+//! | the first | always: every offender has a finding in each kind that it committed |
+//! | that can be punished, or of a watched key | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
+//! | that cannot be punished | one a day |
+//!
+//! Epochs and days are those of the network when the pair became known, never those that a message claims. [`MAX_FURTHER`] bounds all that
+//! is listed beyond first pairs in one epoch. Further pairs are counted; where they cannot be punished, also in the finding of their day.
+//!
+//! What is stored already counts, so that a second run over the same messages lists no more. The same holds for slashing operations that
+//! others made of such votes; those that a block carries have as much room again, so that what the chain punished is listed though
+//! gossip was full of others.
 
-use consensus::{Epoch, Offence, Preset, Root, ValidatorIndex};
-use evidence::{Finding, Query, Store, StoreError, finding_id};
-use index::Conflict;
+use consensus::{Epoch, Network, Offence, Root, Slot, ValidatorIndex};
+use detect::Candidate;
+use evidence::{Query, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
-/// Findings listed per validator, epoch and kind.
+/// Findings listed per validator, kind and epoch of the network.
 pub const MAX_LISTED: usize = 64;
-/// The same where some are in blocks.
-pub const MAX_LISTED_WITH_BLOCKS: usize = 2 * MAX_LISTED;
-/// Validators, epochs and kinds counted at hand; then they are counted anew from the store.
+/// Findings listed per validator and kind.
+pub const MAX_IN_TOTAL: usize = 1_024;
+/// Findings beyond the first of their validator and kind, of all validators in one epoch of the network: 50 MB.
+pub const MAX_FURTHER: usize = 16_384;
+/// Findings listed per validator, kind and day that cannot be punished.
+const MAX_WORTHLESS: usize = 1;
+const SECONDS_PER_DAY: u64 = 86_400;
+/// Validators and kinds counted at hand; then they are counted anew from the store.
 const MAX_COUNTED: usize = 65_536;
+/// Findings of the store that are read at once.
+const PAGE: usize = 256;
+
+type Key = (ValidatorIndex, Offence);
 
 #[derive(Default)]
 pub(crate) struct Quota {
-    listed: HashMap<(ValidatorIndex, Epoch, Offence), usize>,
+    now: Moment,
+    listed: HashMap<Key, Listed>,
     /// Pairs that were given room, by finding: each takes it once.
     admitted: HashSet<Root>,
+    /// Of all validators in this epoch.
+    n_further: usize,
+    /// Pairs that were counted since they were last written down, by the finding that stands for them.
+    counted: HashMap<Root, u64>,
+    written: Slot,
 }
 
-/// What a finding would be about, before it is proven.
-struct Case {
-    offence: Offence,
-    validator: ValidatorIndex,
+/// The network's epoch and day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Moment {
     epoch: Epoch,
-    roots: [Root; 2],
+    day: u64,
+}
+
+impl Moment {
+    fn of(slot: Slot, network: &Network) -> Self {
+        let since_genesis = u128::from(slot.as_u64()) * network.spec.slot_duration.as_nanos();
+        let day = since_genesis / (u128::from(SECONDS_PER_DAY) * 1_000_000_000);
+        Self { epoch: slot.epoch(network.preset()), day: u64::try_from(day).unwrap_or(u64::MAX) }
+    }
+}
+
+/// What is listed of one validator and kind.
+#[derive(Debug, Default)]
+struct Listed {
+    in_total: usize,
+    /// When the latest was.
+    latest: Moment,
+    /// In that epoch.
+    in_epoch: usize,
+    /// That cannot be punished, on that day.
+    worthless: usize,
+    /// The first of these: it stands for those that are not listed.
+    stands_for_day: Option<Root>,
+}
+
+/// How a pair became known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Messages,
+    /// By an operation that a block carries.
+    InBlock,
+}
+
+/// What becomes of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// It has a finding, or is to have one.
+    Listed,
+    /// It is counted. With the finding that stands for it, if it cannot be punished.
+    Counted(Option<Root>),
 }
 
 impl Quota {
-    /// Whether a conflict is to be listed: it is stored already, or there is room.
-    pub(crate) fn admits(&mut self, conflict: &Conflict, preset: &Preset, store: &Store) -> Result<bool, StoreError> {
-        let Case { offence, validator, epoch, roots } = Case::of(conflict, preset);
-        let id = finding_id(store.genesis_validators_root(), offence, validator, roots[0], roots[1]);
-        self.has_room(id, (validator, epoch, offence), MAX_LISTED, store)
-    }
-
-    /// The same of what an operation shows. `most`: [`MAX_LISTED`] or [`MAX_LISTED_WITH_BLOCKS`].
-    pub(crate) fn admits_finding(&mut self, finding: &Finding, most: usize, store: &Store) -> Result<bool, StoreError> {
-        let offence = Offence::ALL.into_iter().find(|offence| offence.as_str() == finding.kind);
-        match (offence, &finding.validator) {
-            (Some(offence), Some(subject)) => self.has_room(finding.id, (subject.index, finding.epoch, offence), most, store),
-            // Nobody is accused.
-            _ => Ok(true),
+    /// Before the pairs of a batch are asked about.
+    pub(crate) fn turn_to(&mut self, slot: Slot, network: &Network) {
+        let now = Moment::of(slot, network);
+        if now.epoch != self.now.epoch {
+            self.n_further = 0;
         }
+        self.now = now;
     }
 
-    fn has_room(
+    /// Whether a pair is to be listed. `worthless`: it cannot be punished, and nobody watches its validator.
+    pub(crate) fn ask(
         &mut self,
-        id: Root,
-        key: (ValidatorIndex, Epoch, Offence),
-        most: usize,
+        candidate: &Candidate,
+        worthless: bool,
+        seen: Seen,
+        network: &Network,
         store: &Store,
-    ) -> Result<bool, StoreError> {
-        if self.admitted.contains(&id) || store.finding(id)?.is_some() {
-            return Ok(true);
-        }
-        if self.listed.len() >= MAX_COUNTED {
-            self.listed.clear();
+    ) -> Result<Room, StoreError> {
+        let id = candidate.id(store.genesis_validators_root());
+        if self.admitted.contains(&id) || store.is_known(id)? {
+            return Ok(Room::Listed);
         }
         if self.admitted.len() >= MAX_COUNTED {
             self.admitted.clear();
         }
-        let (validator, epoch, offence) = key;
-        let listed = match self.listed.get_mut(&key) {
-            Some(listed) => listed,
-            None => self.listed.entry(key).or_insert(stored(store, validator, epoch, offence)?),
+        let now = self.now;
+        let n_further = self.n_further;
+        let listed = self.listed((candidate.validator, candidate.offence), network, store)?;
+        listed.turn_to(now);
+        let share = if seen == Seen::InBlock { 2 } else { 1 };
+        let is_first = listed.in_total == 0;
+        let has_room = if worthless {
+            listed.worthless < MAX_WORTHLESS * share
+        } else {
+            listed.in_epoch < MAX_LISTED * share && listed.in_total < MAX_IN_TOTAL * share
         };
-        let has_room = *listed < most;
-        if has_room {
-            *listed += 1;
-            self.admitted.insert(id);
+        if !is_first && (!has_room || n_further >= MAX_FURTHER) {
+            return Ok(Room::Counted(listed.stands_for_day.filter(|_| worthless)));
         }
-        Ok(has_room)
+        listed.add(id, worthless);
+        self.n_further += usize::from(!is_first);
+        self.admitted.insert(id);
+        Ok(Room::Listed)
+    }
+
+    /// How many more pairs of a validator and kind are worth naming. Reads nothing.
+    pub(crate) fn room(&self, validator: ValidatorIndex, offence: Offence, worthless: bool) -> usize {
+        let Some(listed) = self.listed.get(&(validator, offence)) else { return MAX_LISTED };
+        match (listed.is_full(self.now, worthless), worthless) {
+            (true, _) => 0,
+            (false, true) => MAX_LISTED,
+            (false, false) if listed.latest.epoch == self.now.epoch => MAX_LISTED - listed.in_epoch.min(MAX_LISTED),
+            (false, false) => MAX_LISTED,
+        }
+    }
+
+    /// Whether further pairs of this validator and kind would only be counted, as far as is known without reading.
+    pub(crate) fn is_full(&self, validator: ValidatorIndex, offence: Offence) -> bool {
+        self.listed.get(&(validator, offence)).is_some_and(|listed| listed.is_full(self.now, false))
+    }
+
+    /// The finding that stands for pairs that were not named, if they cannot be punished.
+    pub(crate) fn stands_for(&self, validator: ValidatorIndex, offence: Offence) -> Option<Root> {
+        self.listed.get(&(validator, offence)).filter(|listed| listed.latest.day == self.now.day)?.stands_for_day
+    }
+
+    /// A number of pairs was counted and not listed.
+    pub(crate) fn count(&mut self, stands_for: Root, n: u64) {
+        *self.counted.entry(stands_for).or_default() += n;
+    }
+
+    /// What is to be written down, once a slot and when it is much.
+    pub(crate) fn take_counted(&mut self, slot: Slot) -> HashMap<Root, u64> {
+        if self.written == slot && self.counted.len() < MAX_COUNTED {
+            return HashMap::new();
+        }
+        self.written = slot;
+        self.take_all_counted()
+    }
+
+    /// The same at the end.
+    pub(crate) fn take_all_counted(&mut self) -> HashMap<Root, u64> {
+        std::mem::take(&mut self.counted)
+    }
+
+    fn listed(&mut self, key: Key, network: &Network, store: &Store) -> Result<&mut Listed, StoreError> {
+        if self.listed.len() >= MAX_COUNTED && !self.listed.contains_key(&key) {
+            self.listed.clear();
+        }
+        if !self.listed.contains_key(&key) {
+            self.listed.insert(key, Listed::stored(key, self.now, network, store)?);
+        }
+        Ok(self.listed.get_mut(&key).expect("inserted above"))
     }
 }
 
-/// Findings of this validator, epoch and kind that are stored, up to [`MAX_LISTED_WITH_BLOCKS`].
-fn stored(store: &Store, validator: ValidatorIndex, epoch: Epoch, offence: Offence) -> Result<usize, StoreError> {
-    let mut query = Query { validator: Some(validator), kind: Some(offence.as_str().into()), ..Query::default() };
-    let mut n = 0;
-    loop {
-        let page = store.find(&query, MAX_LISTED)?;
-        n += page.findings.iter().filter(|(_, finding)| finding.epoch == epoch).count();
-        match page.next {
-            Some(next) if n < MAX_LISTED_WITH_BLOCKS => query.after = next,
-            Some(_) | None => return Ok(n),
-        }
-    }
-}
-
-impl Case {
-    fn of(conflict: &Conflict, preset: &Preset) -> Self {
-        match conflict {
-            Conflict::DoubleVote { validator, first, second, .. } => Self {
-                offence: Offence::DoubleVote,
-                validator: *validator,
-                epoch: first.data.target.epoch,
-                roots: [first.data_root, second.data_root],
-            },
-            Conflict::Surround { validator, surrounding, surrounded, .. } => {
-                let later = [surrounding, surrounded].into_iter().max_by_key(|side| (side.data.slot, side.data.target.epoch));
-                Self {
-                    offence: Offence::SurroundVote,
-                    validator: *validator,
-                    epoch: later.map_or(surrounding.data.target.epoch, |side| side.data.target.epoch),
-                    roots: [surrounding.data_root, surrounded.data_root],
+impl Listed {
+    /// What the store has.
+    fn stored((validator, offence): Key, now: Moment, network: &Network, store: &Store) -> Result<Self, StoreError> {
+        let mut listed = Self { latest: now, ..Self::default() };
+        let mut query = Query { validator: Some(validator), kind: Some(offence.as_str().into()), ..Query::default() };
+        loop {
+            let page = store.find(&query, PAGE)?;
+            for (_, finding) in &page.findings {
+                listed.in_total += 1;
+                let seen = finding.second_seen.unwrap_or(finding.first_seen);
+                let moment = Moment::of(network.slot_at(seen.as_unix_ns()), network);
+                listed.in_epoch += usize::from(moment.epoch == now.epoch);
+                if moment.day == now.day && finding.is_worthless() {
+                    listed.worthless += 1;
+                    listed.stands_for_day.get_or_insert(finding.id);
                 }
             }
-            Conflict::DoubleProposal { validator, first, second } => Self {
-                offence: Offence::DoubleProposal,
-                validator: *validator,
-                epoch: first.header.slot.epoch(preset),
-                roots: [first.root, second.root],
-            },
+            match page.next {
+                Some(next) if listed.in_total < 2 * MAX_IN_TOTAL => query.after = next,
+                Some(_) | None => return Ok(listed),
+            }
+        }
+    }
+
+    fn turn_to(&mut self, now: Moment) {
+        if self.latest.epoch != now.epoch {
+            self.in_epoch = 0;
+        }
+        if self.latest.day != now.day {
+            (self.worthless, self.stands_for_day) = (0, None);
+        }
+        self.latest = now;
+    }
+
+    fn is_full(&self, now: Moment, worthless: bool) -> bool {
+        if worthless {
+            return self.latest.day == now.day && self.worthless >= MAX_WORTHLESS;
+        }
+        self.in_total >= MAX_IN_TOTAL || (self.latest.epoch == now.epoch && self.in_epoch >= MAX_LISTED)
+    }
+
+    fn add(&mut self, id: Root, worthless: bool) {
+        self.in_total += 1;
+        if worthless {
+            self.worthless += 1;
+            self.stands_for_day.get_or_insert(id);
+        } else {
+            self.in_epoch += 1;
         }
     }
 }
@@ -126,93 +248,140 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{AttestationData, Checkpoint, ForkName, SignatureBytes};
-    use evidence::{Evidence, EvidenceKind, Slashable};
-    use index::StoredVote;
+    use consensus::{ForkName, Spec};
+    use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
     use std::sync::Arc;
-    use verify::{Heard, SourceKind, UnixNs};
+    use verify::{Arrival, SourceKind, UnixNs};
 
     const GENESIS: Root = Root::repeat_byte(9);
-    const HEARD: Heard = Heard { at: UnixNs(0), source: SourceKind::Gossip, peer: None };
+    /// Slots of mainnet.
+    const EPOCH: u64 = 32;
+    const DAY: u64 = 7_200;
 
-    fn vote(epoch: u64, nth: u8) -> Arc<StoredVote> {
-        let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
-        let data = AttestationData { target, beacon_block_root: Root::repeat_byte(nth), ..AttestationData::default() };
-        Arc::new(StoredVote {
-            data,
-            data_root: data.root(),
-            indices: vec![ValidatorIndex::new(5)],
-            signature: SignatureBytes::ZERO,
-            heard: HEARD,
-        })
+    fn network() -> Network {
+        Network { spec: Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root: GENESIS }
     }
 
-    fn double(validator: u64, epoch: u64, nth: u8) -> Conflict {
-        Conflict::DoubleVote {
-            validator: ValidatorIndex::new(validator),
-            first: vote(epoch, 0),
-            second: vote(epoch, nth),
-            arrivals: [HEARD.arrival(); 2],
+    struct Court {
+        quota: Quota,
+        store: Store,
+        network: Network,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Court {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path(), GENESIS).unwrap();
+            Self { quota: Quota::default(), store, network: network(), _dir: dir }
+        }
+
+        fn at(&mut self, slot: u64) -> &mut Self {
+            self.quota.turn_to(Slot::new(slot), &self.network);
+            self
+        }
+
+        fn ask(&mut self, candidate: &Candidate, worthless: bool, seen: Seen) -> Room {
+            self.quota.ask(candidate, worthless, seen, &self.network, &self.store).unwrap()
+        }
+
+        /// How many of so many pairs of a validator are listed.
+        fn n_listed(&mut self, offence: Offence, validator: u64, pairs: std::ops::Range<u64>, worthless: bool) -> usize {
+            let is_listed = |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, Seen::Messages) == Room::Listed;
+            pairs.filter(is_listed).count()
+        }
+
+        fn record(&self, nth: u64, slot: u64, punishable: Punishable) -> Root {
+            let candidate = pair(Offence::DoubleVote, 5, nth);
+            let facts = Slashable {
+                genesis_validators_root: GENESIS,
+                roots: candidate.roots,
+                seen: [Time::from_unix_ns(self.network.slot_start_ns(Slot::new(slot))); 2],
+                punishable,
+                ..Slashable::sample()
+            };
+            let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, nth.to_le_bytes().into(), ().into());
+            self.store.record(vec![(Finding::slashable(facts, &evidence), Arc::new(evidence))], &[]).unwrap();
+            candidate.id(GENESIS)
         }
     }
 
-    fn record(store: &Store, epoch: u64, nth: u8) {
-        let facts = Slashable {
-            genesis_validators_root: GENESIS,
-            roots: [vote(epoch, 0).data_root, vote(epoch, nth).data_root],
-            epoch: Epoch::new(epoch),
-            ..Slashable::sample()
-        };
-        let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], serde_json::json!({}));
-        store.record(vec![(Finding::slashable(facts, &evidence), Arc::new(evidence))], &[]).unwrap();
+    /// The `nth` pair of a validator. Each claims another epoch.
+    fn pair(offence: Offence, validator: u64, nth: u64) -> Candidate {
+        let mut root = Root::ZERO;
+        root[..8].copy_from_slice(&nth.to_be_bytes());
+        Candidate {
+            offence,
+            validator: ValidatorIndex::new(validator),
+            roots: [Root::repeat_byte(0xff), root],
+            epochs: [Epoch::new(0), Epoch::new(nth)],
+            arrivals: [Arrival { at: UnixNs(0), source: SourceKind::Gossip }; 2],
+        }
     }
 
     #[test]
-    fn so_many_of_each_validator_epoch_and_kind_and_a_second_run_lists_no_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), GENESIS).unwrap();
-        let admitted = |quota: &mut Quota, validator, epoch| {
-            let admits = |quota: &mut Quota, nth| quota.admits(&double(validator, epoch, nth), &Preset::MINIMAL, &store).unwrap();
-            (1..=100).filter(|nth| admits(quota, *nth)).count()
-        };
-        let mut quota = Quota::default();
-        assert_eq!([(5, 3), (5, 4), (6, 3)].map(|(validator, epoch)| admitted(&mut quota, validator, epoch)), [MAX_LISTED; 3]);
-        let surround = Conflict::Surround {
-            validator: ValidatorIndex::new(5),
-            surrounding: vote(3, 1),
-            surrounded: vote(2, 1),
-            arrivals: [HEARD.arrival(); 2],
-        };
-        assert!(quota.admits(&surround, &Preset::MINIMAL, &store).unwrap(), "another kind has room of its own");
-        // Sixty are stored, of them one in another epoch: five more of this one, and those again that are there.
-        (41..=99).for_each(|nth| record(&store, 3, nth));
-        record(&store, 7, 1);
-        let mut again = Quota::default();
-        assert_eq!(admitted(&mut again, 5, 3), 59 + 5);
-        assert_eq!(admitted(&mut Quota::default(), 5, 7), MAX_LISTED);
+    fn so_many_of_each_validator_kind_and_epoch_of_the_network_whatever_epoch_a_message_claims() {
+        let mut court = Court::new();
+        court.at(100 * EPOCH);
+        assert_eq!(court.n_listed(Offence::DoubleVote, 5, 0..500, false), MAX_LISTED);
+        assert_eq!(court.n_listed(Offence::DoubleVote, 5, 0..500, false), MAX_LISTED, "each takes its room once");
+        assert_eq!(court.n_listed(Offence::SurroundVote, 5, 0..500, false), MAX_LISTED, "another kind has room of its own");
+        assert_eq!(court.n_listed(Offence::DoubleVote, 6, 0..500, false), MAX_LISTED);
+        assert!(court.quota.is_full(ValidatorIndex::new(5), Offence::DoubleVote));
+        assert_eq!(court.at(101 * EPOCH).n_listed(Offence::DoubleVote, 5, 500..900, false), MAX_LISTED);
+        let in_total: usize = (102..200)
+            .map(|epoch| court.at(epoch * EPOCH).n_listed(Offence::DoubleVote, 5, epoch * 1000..epoch * 1000 + 100, false))
+            .sum();
+        assert_eq!(in_total, MAX_IN_TOTAL - 2 * MAX_LISTED);
+        assert_eq!(court.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 777_777), false, Seen::Messages), Room::Counted(None));
     }
+
     #[test]
-    fn operations_take_room_too_and_those_in_blocks_have_more() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), GENESIS).unwrap();
-        let shown = |nth: u8| {
-            let facts = Slashable {
-                genesis_validators_root: GENESIS,
-                roots: [vote(3, 0).data_root, vote(3, nth).data_root],
-                epoch: Epoch::new(3),
-                ..Slashable::sample()
-            };
-            Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
-        };
+    fn of_what_cannot_be_punished_one_a_day_is_listed_and_stands_for_the_others() {
+        let mut court = Court::new();
+        court.at(10 * DAY);
+        let (first, second) = (pair(Offence::DoubleVote, 5, 1), pair(Offence::DoubleVote, 5, 2));
+        assert_eq!(court.ask(&first, true, Seen::Messages), Room::Listed);
+        assert_eq!(court.ask(&second, true, Seen::Messages), Room::Counted(Some(first.id(GENESIS))));
+        assert_eq!(court.n_listed(Offence::SurroundVote, 5, 0..100, true), 1);
+        assert_eq!(court.ask(&second, true, Seen::InBlock), Room::Listed, "what a block carries has room of its own");
+        assert_eq!(court.at(10 * DAY + 500).n_listed(Offence::DoubleVote, 5, 10..100, true), 0);
+        assert_eq!(court.quota.stands_for(ValidatorIndex::new(5), Offence::DoubleVote), Some(first.id(GENESIS)));
+        assert_eq!(court.at(11 * DAY).n_listed(Offence::DoubleVote, 5, 10..100, true), 1);
+    }
+
+    #[test]
+    fn what_is_stored_counts_so_a_second_run_lists_no_more() {
+        let mut court = Court::new();
+        for nth in 0..59 {
+            court.record(nth, 100 * EPOCH, Punishable::Yes);
+        }
+        court.record(60, 99 * EPOCH, Punishable::Yes);
+        assert_eq!(court.at(100 * EPOCH).n_listed(Offence::DoubleVote, 5, 0..500, false), 60 + MAX_LISTED - 59);
+        let mut court = Court::new();
+        let id = court.record(1, 10 * DAY, Punishable::Withdrawable);
+        assert_eq!(court.at(10 * DAY).ask(&pair(Offence::DoubleVote, 5, 2), true, Seen::Messages), Room::Counted(Some(id)));
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 1), true, Seen::Messages), Room::Listed);
+    }
+
+    #[test]
+    fn first_pairs_are_listed_of_everybody_and_all_others_together_are_bounded() {
+        let mut court = Court::new();
+        court.at(100 * EPOCH);
+        let n: usize = (0..400).map(|validator| court.n_listed(Offence::DoubleVote, validator, 0..100, false)).sum();
+        assert_eq!(n, MAX_FURTHER + 400);
+        assert_eq!(court.at(101 * EPOCH).n_listed(Offence::DoubleVote, 5, 500..600, false), MAX_LISTED);
+    }
+
+    #[test]
+    fn what_was_counted_is_written_once_a_slot() {
         let mut quota = Quota::default();
-        let mut admitted =
-            |from: u8, most| (from..from + 100).filter(|nth| quota.admits_finding(&shown(*nth), most, &store).unwrap()).count();
-        assert_eq!(admitted(1, MAX_LISTED), MAX_LISTED);
-        assert_eq!(admitted(1, MAX_LISTED), MAX_LISTED, "each takes its room once");
-        assert_eq!(admitted(101, MAX_LISTED), 0);
-        assert_eq!(admitted(101, MAX_LISTED_WITH_BLOCKS), MAX_LISTED_WITH_BLOCKS - MAX_LISTED);
-        // Of the index: the pair is known by the operation.
-        assert!(quota.admits(&double(5, 3, 1), &Preset::MINIMAL, &store).unwrap());
-        assert!(!quota.admits(&double(5, 3, 250), &Preset::MINIMAL, &store).unwrap());
+        quota.count(GENESIS, 3);
+        quota.count(GENESIS, 2);
+        assert_eq!(quota.take_counted(Slot::new(1)), HashMap::from([(GENESIS, 5)]));
+        quota.count(GENESIS, 1);
+        assert!(quota.take_counted(Slot::new(1)).is_empty());
+        assert_eq!(quota.take_counted(Slot::new(2)), HashMap::from([(GENESIS, 1)]));
     }
 }

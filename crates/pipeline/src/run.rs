@@ -431,7 +431,13 @@ fn verify_config(config: &Config) -> VerifyConfig {
 }
 
 fn lane_limits(config: &Config) -> LaneLimits {
-    LaneLimits { messages: config.gossip.queue_messages, batch: config.verify.batch_messages, gather: config.verify.gather }
+    LaneLimits {
+        messages: config.gossip.queue_messages,
+        bytes: LaneLimits::BYTES,
+        bytes_per_peer: LaneLimits::BYTES_PER_PEER,
+        batch: config.verify.batch_messages,
+        gather: config.verify.gather,
+    }
 }
 
 /// Sends a test message to a route; the answer says what happened.

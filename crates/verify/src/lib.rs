@@ -49,5 +49,5 @@ pub use message::{
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
 pub use repute::Repute;
-pub use triage::{Glance, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
+pub use triage::{About, Glance, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

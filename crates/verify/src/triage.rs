@@ -6,7 +6,7 @@
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
-use consensus::{AttestationData, Epoch, ForkName, Root, SingleAttestation, Slot, ValidatorIndex};
+use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
@@ -40,14 +40,27 @@ const MAX_ROOTS: usize = 4096;
 pub enum Triage {
     /// All it says is proven: nothing to do, whoever sent it.
     Known,
+    /// Whatever it proves changes next to nothing ([`About`]): its signers cannot be punished, or enough is on record of them. Anyone can
+    /// make any number of these for nothing, so they wait for everything else. With the first of the signers.
+    Settled(ValidatorIndex),
     /// Contradicts something proven, or could. Of a single vote its validator's history decides ([`Glance`]); where that says nothing,
     /// and of aggregates, whose members are not known yet: a source that hardly any other vote for its target has, a target that is not
-    /// about now.
+    /// about now. A slashing operation, and a block or header where another one of its slot and proposer is proven.
     Contradiction,
-    /// A block, a header, a slashing operation: few, and others wait for them.
+    /// A block or a header: few, and others wait for them.
     Context,
     /// One of thousands.
     Ordinary,
+}
+
+/// What a message says of a validator that it names, for whoever knows whether that is [`Triage::Settled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum About {
+    Vote,
+    /// A header: it is evidence and nothing else.
+    Proposal,
+    /// A whole block that claims this slot: as long as its proposer could have had a turn then, others may wait for it.
+    Block(Slot),
 }
 
 /// What a validator's history says at a glance about a vote in its name.
@@ -82,28 +95,59 @@ impl DataRoots {
 
 impl Verifier {
     /// What this message would be. `now`: by the clock that messages are told early and late by. `history`: what is stored of a
-    /// validator, asked about a vote in its name for data with this root.
+    /// validator, asked about a vote in its name for data with this root. `is_settled`: whether it matters what else is proven of a
+    /// validator.
     pub fn triage(
         &mut self,
         message: &RawMessage,
         slots_per_epoch: u64,
         now: Slot,
         history: impl Fn(ValidatorIndex, &AttestationData, Root) -> Glance,
+        is_settled: impl Fn(ValidatorIndex, About) -> bool,
     ) -> Triage {
         let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
         match message.kind {
             MessageKind::Block
             | MessageKind::Header
-            | MessageKind::AttesterSlashing
-            | MessageKind::ProposerSlashing
             | MessageKind::BlobSidecar { .. }
-            | MessageKind::DataColumnSidecar { .. } => Triage::Context,
+            | MessageKind::DataColumnSidecar { .. } => {
+                let named = greatest_index_named(message).map(ValidatorIndex::new).zip(slot_claimed(message));
+                let Some((proposer, slot)) = named else { return Triage::Context };
+                let is_block = message.kind == MessageKind::Block;
+                if is_settled(proposer, if is_block { About::Block(slot) } else { About::Proposal }) {
+                    Triage::Settled(proposer)
+                } else if self.contradicts_a_block(message, slot, proposer) {
+                    Triage::Contradiction
+                } else {
+                    Triage::Context
+                }
+            }
+            MessageKind::ProposerSlashing => {
+                let proposers =
+                    [8, 8 + SignedBeaconBlockHeader::SSZ_LEN].map(|at| u64_at(&message.bytes, at).map(ValidatorIndex::new));
+                match proposers {
+                    [Some(one), Some(two)] if [one, two].iter().all(|index| is_settled(*index, About::Proposal)) => {
+                        Triage::Settled(one)
+                    }
+                    _ => Triage::Contradiction,
+                }
+            }
+            MessageKind::AttesterSlashing => {
+                let mut named = indices_accused(&message.bytes).into_iter().flatten().map(ValidatorIndex::new).peekable();
+                match named.peek().copied() {
+                    Some(first) if named.all(|index| is_settled(index, About::Vote)) => Triage::Settled(first),
+                    Some(_) | None => Triage::Contradiction,
+                }
+            }
             MessageKind::Attestation { .. } if is_single_vote(message) => {
                 let Some(data) = data_bytes(&message.bytes, SINGLE_DATA) else { return Triage::Ordinary };
                 let (root, data) = self.roots.of(data);
                 let voter = ValidatorIndex::new(number(&message.bytes, 8));
                 if self.votes.covers(root, &[voter]) {
                     return Triage::Known;
+                }
+                if is_settled(voter, About::Vote) {
+                    return Triage::Settled(voter);
                 }
                 if self.votes.voted_otherwise(root, data.target.epoch, voter) {
                     return Triage::Contradiction;
@@ -129,6 +173,23 @@ impl Verifier {
         }
     }
 
+    /// Whether a block of this slot and proposer is proven and a message is not about that one. Of a whole block that is not known
+    /// before it is hashed.
+    fn contradicts_a_block(&self, message: &RawMessage, slot: Slot, proposer: ValidatorIndex) -> bool {
+        let Some(first) = self.first_blocks.get(&(slot, proposer)) else { return false };
+        let at = match message.kind {
+            MessageKind::Header => 0,
+            MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER - 8,
+            MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER - 8,
+            _ => return true,
+        };
+        let header = message
+            .bytes
+            .get(at..at + SignedBeaconBlockHeader::SSZ_LEN)
+            .and_then(|bytes| SignedBeaconBlockHeader::from_ssz(bytes).ok());
+        header.is_some_and(|header| header.message.root() != *first)
+    }
+
     /// How this peer's messages are judged.
     pub fn repute(&self, peer: Option<&PeerBytes>) -> Repute {
         self.reputes.of(peer)
@@ -151,7 +212,7 @@ pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
     let at = match message.kind {
         MessageKind::Attestation { .. } if is_single_vote(message) => 8,
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
-        MessageKind::AttesterSlashing => return greatest_accused(&message.bytes),
+        MessageKind::AttesterSlashing => return indices_accused(&message.bytes)?.max(),
         // The slot, then the proposer.
         MessageKind::Header | MessageKind::ProposerSlashing => 8,
         MessageKind::Block => BLOCK_PROPOSER,
@@ -198,13 +259,13 @@ pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
 }
 
 /// Of both sides of an attester slashing: lists of 8 bytes each behind data and signature.
-fn greatest_accused(bytes: &[u8]) -> Option<u64> {
+fn indices_accused(bytes: &[u8]) -> Option<impl Iterator<Item = u64>> {
     const INDICES: usize = 4 + DATA_LEN + 96;
     let offset = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
     let (first, second) = (offset(0)?, offset(4)?);
     let sides = [bytes.get(first..second)?, bytes.get(second..)?];
     let indices = sides.into_iter().filter_map(|side| side.get(INDICES..)).flat_map(|list| list.as_chunks::<8>().0);
-    indices.map(|index| u64::from_le_bytes(*index)).max()
+    Some(indices.map(|index| u64::from_le_bytes(*index)))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
@@ -246,7 +307,7 @@ mod tests {
 
     #[test]
     fn who_is_named_is_read_where_it_stands() {
-        use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
+        use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing};
         let named = |kind, bytes: &[u8]| greatest_index_named(&message(kind, bytes.to_vec()));
         let side = |indices: &[u64]| IndexedAttestation {
             attesting_indices: indices.iter().copied().map(ValidatorIndex::new).collect(),

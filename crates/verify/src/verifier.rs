@@ -50,7 +50,7 @@ pub struct Verifier {
     /// Weights must be unpredictable for who sends signatures.
     rng: StdRng,
     pub(crate) votes: SeenVotes,
-    /// Votes that were judged forged, by hash of all that the judgement depends on.
+    /// Votes and headers that were judged forged, by hash of all that the judgement depends on.
     forgeries: Recent<Root, ()>,
     n_repeated_forgeries: u64,
     pub(crate) reputes: Reputes,
@@ -59,10 +59,12 @@ pub struct Verifier {
     proposals: Recent<Root, SignatureBytes>,
     blocks: Recent<Root, ()>,
     /// The first proven block of each slot and proposer: a second one is not passed on.
-    first_blocks: Recent<(Slot, ValidatorIndex), Root>,
+    pub(crate) first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
     /// Who is slashed by a block, of whatever branch: our registry may not know it yet, so operations against them are not passed on.
     slashed: Recent<ValidatorIndex, ()>,
+    /// Sides of attester slashings and other sums that were proven, by hash of all that the proof depends on.
+    sides: Recent<Root, ()>,
     /// Proven statements by who says what, with the one signature that is valid.
     statements: Recent<Root, SignatureBytes>,
     /// Proven votes by bits whose committees were not certain: what they said, by hash.
@@ -143,6 +145,7 @@ impl Verifier {
             first_blocks: Recent::new(config.remembered_roots),
             slashings: Recent::new(config.remembered_roots),
             slashed: Recent::new(config.remembered_roots),
+            sides: Recent::new(config.remembered_roots),
             statements: Recent::new(config.remembered_roots),
             ballots: Recent::new(config.remembered_roots),
             confirmed: Recent::new(CONFIRMED),

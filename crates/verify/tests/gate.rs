@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Capture, captures};
+use common::{Capture, capture, captures, shared};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, IndexedAttestation, ProposerSlashing, SignedAggregate,
     SignedBeaconBlockHeader, SingleAttestation, ValidatorIndex,
@@ -13,12 +13,12 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
 use verify::{
-    Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
+    About, Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
     VerifyConfig,
 };
 
 fn named(name: &str) -> Option<Capture> {
-    captures().into_iter().find(|capture| capture.name == name)
+    Some(capture(&shared()?.join("captures").join(format!("{name}.e2s"))))
 }
 
 fn labels(verified: &Verified) -> Vec<&'static str> {
@@ -253,7 +253,7 @@ fn a_first_look_tells_what_matters() {
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let slots_per_epoch = capture.spec.preset.slots_per_epoch;
     let ask = |verifier: &mut Verifier, message: &RawMessage, history: Glance| {
-        verifier.triage(message, slots_per_epoch, single.data.slot, |_, _, _| history)
+        verifier.triage(message, slots_per_epoch, single.data.slot, |_, _, _| history, |_, _| false)
     };
     let look = |verifier: &mut Verifier, message: &RawMessage| ask(verifier, message, Glance::Fits);
     assert_eq!(look(&mut verifier, &good), Triage::Ordinary);
@@ -278,6 +278,94 @@ fn a_first_look_tells_what_matters() {
     let block = capture.messages.iter().find(|message| message.kind == MessageKind::Block).unwrap();
     assert_eq!(look(&mut verifier, block), Triage::Context);
     assert_eq!(look(&mut verifier, &RawMessage { bytes: vec![1; 7], ..good.clone() }), Triage::Ordinary);
+}
+
+/// What only settled validators have signed is told apart; a single other name in it and it is judged like any other.
+#[test]
+fn a_first_look_tells_what_only_settled_validators_have_signed() {
+    use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
+    let Some(capture) = named("electra_6") else { return };
+    let (good, single) = good_single(&capture);
+    let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+    let settled = |index: ValidatorIndex, _: About| index.as_u64() >= 1000;
+    let mut look = |kind: MessageKind, bytes: Vec<u8>| {
+        let message = RawMessage { kind, bytes, ..good.clone() };
+        verifier.triage(&message, 8, single.data.slot, |_, _, _| Glance::Contradicts, settled)
+    };
+    let index = ValidatorIndex::new;
+    let vote = |attester_index| SingleAttestation { attester_index, ..single }.to_ssz();
+    assert_eq!(look(good.kind, vote(index(1000))), Triage::Settled(index(1000)), "whatever it contradicts");
+    assert_eq!(look(good.kind, vote(index(999))), Triage::Contradiction);
+    let header = |proposer_index| SignedBeaconBlockHeader {
+        message: BeaconBlockHeader { proposer_index, ..BeaconBlockHeader::default() },
+        signature: single.signature,
+    };
+    let proposals = |one, two| {
+        let (signed_header_1, signed_header_2) = (header(index(one)), header(index(two)));
+        ProposerSlashing { signed_header_1, signed_header_2 }.to_ssz()
+    };
+    let by_proposers =
+        [(1001, 1002), (1001, 5), (5, 1001)].map(|(one, two)| look(MessageKind::ProposerSlashing, proposals(one, two)));
+    assert_eq!(by_proposers, [Triage::Settled(index(1001)), Triage::Contradiction, Triage::Contradiction]);
+    let side = |signers: &[u64]| IndexedAttestation {
+        attesting_indices: signers.iter().copied().map(ValidatorIndex::new).collect(),
+        data: single.data,
+        signature: single.signature,
+    };
+    let votes = |one: &[u64], two: &[u64]| AttesterSlashing { attestation_1: side(one), attestation_2: side(two) }.to_ssz();
+    assert_eq!(look(MessageKind::AttesterSlashing, votes(&[1001, 1003], &[1002])), Triage::Settled(index(1001)));
+    assert_eq!(look(MessageKind::AttesterSlashing, votes(&[1001, 1003], &[5, 1001])), Triage::Contradiction);
+    assert_eq!(look(MessageKind::AttesterSlashing, votes(&[], &[])), Triage::Contradiction, "nobody is named");
+    assert_eq!(look(MessageKind::AttesterSlashing, vec![9; 20]), Triage::Contradiction);
+    assert_eq!(look(MessageKind::Header, header(index(1004)).to_ssz()), Triage::Settled(index(1004)));
+    assert_eq!(look(MessageKind::Header, header(index(4)).to_ssz()), Triage::Context);
+    let mut block = vec![0; 400];
+    block[100..108].copy_from_slice(&77u64.to_le_bytes());
+    block[108..116].copy_from_slice(&1005u64.to_le_bytes());
+    assert_eq!(look(MessageKind::Block, block.clone()), Triage::Settled(index(1005)));
+    let message = RawMessage { kind: MessageKind::Block, bytes: block, ..good.clone() };
+    let asked = std::cell::Cell::new(None);
+    verifier.triage(
+        &message,
+        8,
+        single.data.slot,
+        |_, _, _| Glance::Fits,
+        |_, about| {
+            asked.set(Some(about));
+            false
+        },
+    );
+    assert_eq!(asked.get(), Some(About::Block(consensus::Slot::new(77))), "by the slot that the block claims");
+}
+
+/// A header that was proven, or shown to be forged, costs no second proof in whatever operation it comes again; the same of a side.
+#[test]
+fn headers_and_sides_are_proven_once_true_or_forged() {
+    let Some(capture) = named("ops_electra") else { return };
+    let mut n_repeated = 0;
+    for kind in [MessageKind::ProposerSlashing, MessageKind::AttesterSlashing] {
+        let good = capture.messages.iter().find(|message| message.kind == kind).unwrap();
+        let mut forged = good.clone();
+        // The last byte of the second side's signature, which stands before the indices of an attester slashing.
+        let at = match kind {
+            MessageKind::ProposerSlashing => forged.bytes.len() - 1,
+            _ => {
+                let second = u32::from_le_bytes(forged.bytes[4..8].try_into().unwrap()) as usize;
+                second + 4 + 128 + 95
+            }
+        };
+        forged.bytes[at] ^= 1;
+        let mut chain = capture.chain();
+        let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
+        for _ in 0..3 {
+            let verified = verifier.process(&mut chain, vec![forged.clone()], good.received_at);
+            assert!(!labels(&verified).contains(&"proven"), "{kind:?}");
+        }
+        n_repeated += verifier.stats().repeated_forgeries;
+        let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
+        assert_eq!(labels(&verified), ["proven"], "{kind:?}");
+    }
+    assert_eq!(n_repeated, 4, "the second and the third time of each");
 }
 
 /// A vote by bits for an epoch nobody knows: waits, is counted, expires; a full place refuses.

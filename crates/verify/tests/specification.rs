@@ -96,7 +96,7 @@ fn gossip_messages() {
             let now = at(step["offset_ms"].as_u64().unwrap_or_default());
             let kind = match topic {
                 "beacon_attestation" => MessageKind::Attestation { subnet: step["subnet_id"].as_u64().unwrap_or_default() },
-                other => kind(other),
+                other => kind(other).unwrap(),
             };
             let bytes = case.ssz(step["message"].as_str().unwrap()).unwrap();
             let verified = verifier.process(&mut chain, vec![message(case.fork, kind, bytes, now)], now);

@@ -45,7 +45,7 @@ fn a_slashable_finding_reads_as_the_contract_has_it() {
     let wanted = format!(
         concat!(
             r#"{{"schema":1,"id":"0x48e875f51bd44c2019a4ae387ea34c18bea5dd37fe08ca8b8cd0d782b1586547","kind":"double_vote","#,
-            r#""severity":"critical","slot":"100","epoch":"18446744073709551615","#,
+            r#""severity":"info","slot":"100","epoch":"18446744073709551615","#,
             r#""validator":{{"index":"258","pubkey":"0x{pubkey}","labels":["ours"]}},"#,
             r#""first_seen":"2020-12-01T12:00:23.000000001Z","second_seen":"2020-12-01T12:00:24.000000000Z","#,
             r#""recorded_at":"2020-12-01T12:00:25.000000000Z","sources":["block","gossip"],"fork":"electra","#,

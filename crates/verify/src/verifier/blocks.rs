@@ -91,6 +91,7 @@ impl Verifier {
         }
         let judged = self.judge(chain, docket, Signers::Certain, ledger);
         for (job, standing) in headers {
+            self.remember(standing, &judged);
             let outcome = match standing.judgement(&judged) {
                 Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
                 // The sidecar around it is not checked, so it is not passed on.
@@ -104,6 +105,7 @@ impl Verifier {
         // Parents first.
         blocks.sort_by_key(|(job, ..)| job.block.signed_header.message.slot);
         for (job, standing, reveal) in blocks {
+            self.remember(standing, &judged);
             match standing.judgement(&judged) {
                 Judgement::Proven { .. } if self.blocks.contains(&job.block.root) => ledger.settle(job.item, Outcome::Duplicate),
                 Judgement::Proven { .. } => {
@@ -122,9 +124,10 @@ impl Verifier {
         }
     }
 
-    /// A claim for a header, unless its root was proven before. `block_epoch`: of the block that carries it in an operation.
+    /// A claim for a header, unless its root was proven before, or this very signature was judged forged. `block_epoch`: of the block that
+    /// carries it in an operation.
     pub(super) fn ask_header(
-        &self,
+        &mut self,
         docket: &mut Docket,
         chain: &Chain,
         header: &SignedBeaconBlockHeader,
@@ -140,8 +143,27 @@ impl Verifier {
             Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => Standing::Forged,
             Some(_) | None => {
                 let claim = proposal_claim(network, header.message, root, header.signature, heard);
+                // What was forged with the scheduled version may hold with another one.
+                let is_certain = !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now));
+                if is_certain && self.is_known_forgery(|| claim.fingerprint()) {
+                    return Standing::Forged;
+                }
                 Standing::Asked(docket.add(claim.in_block_of(block_epoch)))
             }
+        }
+    }
+}
+
+impl Verifier {
+    /// What was found out about a header or a side of an attester slashing, so that the same again costs no pairing, true or forged. Proven
+    /// headers are remembered where they are judged.
+    pub(super) fn remember(&mut self, standing: Standing, judged: &Judged) {
+        let Standing::Asked(place) = standing else { return };
+        let claim = judged.claim(place.claim);
+        match judged.judgement(place.claim) {
+            Judgement::Forged => self.forgeries.insert(claim.fingerprint(), ()),
+            Judgement::Proven { .. } if claim.vote().is_some() => self.sides.insert(claim.fingerprint(), ()),
+            Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => {}
         }
     }
 }

@@ -193,7 +193,8 @@ impl Verifier {
         if self.slashings.contains(&job.hash) {
             return Sides::Known;
         }
-        if self.is_known_forgery(|| job.hash) {
+        // A block's state may know another fork version than ours.
+        if job.included_in.is_none() && self.is_known_forgery(|| job.hash) {
             return Sides::Forged;
         }
         let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
@@ -207,8 +208,13 @@ impl Verifier {
                 let second = self.side_claim(chain, cache, &slashing.attestation_2, &job.heard);
                 match (first, second) {
                     (Some(first), Some(second)) => {
-                        let asked = [first, second].map(|claim| docket.add(claim.in_block_of(block_epoch)));
-                        Sides::Asked(asked.map(Standing::Asked))
+                        let epochs = [&slashing.attestation_1, &slashing.attestation_2].map(|side| side.data.target.epoch);
+                        let as_of = block_epoch.unwrap_or_else(|| chain.now().epoch(chain.network().preset()));
+                        let certain = epochs.map(|epoch| !chain.network().spec.is_version_uncertain(epoch, as_of));
+                        Sides::Asked([
+                            self.ask_side(docket, first.in_block_of(block_epoch), certain[0]),
+                            self.ask_side(docket, second.in_block_of(block_epoch), certain[1]),
+                        ])
                     }
                     (None, _) | (_, None) => Sides::NotIndexed,
                 }
@@ -216,7 +222,20 @@ impl Verifier {
         }
     }
 
-    /// Always checked, even if all its members' votes are known: the operation is evidence as it is.
+    /// One side of an attester slashing, unless this very sum was judged before. [`SeenVotes`](crate::seen::SeenVotes) does not do:
+    /// the operation is evidence as it is, so its own signature must hold for exactly its signers.
+    /// `version_is_certain`: what was forged with the scheduled version may else hold with another one.
+    fn ask_side(&mut self, docket: &mut Docket, claim: Claim, version_is_certain: bool) -> Standing {
+        let fingerprint = claim.fingerprint();
+        if self.sides.contains(&fingerprint) {
+            return Standing::Known;
+        }
+        if version_is_certain && self.is_known_forgery(|| fingerprint) {
+            return Standing::Forged;
+        }
+        Standing::Asked(docket.add(claim))
+    }
+
     fn side_claim(&self, chain: &mut Chain, cache: &mut ContextCache, side: &IndexedAttestation, heard: &Heard) -> Option<Claim> {
         let data_root = side.data.root();
         let members = Members::from_sorted(side.attesting_indices.clone())?;
@@ -229,7 +248,10 @@ impl Verifier {
 
     fn settle_slashing(&mut self, chain: &Chain, job: SlashingJob, sides: Sides, judged: &Judged, ledger: &mut Ledger) {
         let judgements = match sides {
-            Sides::Asked(sides) => Some(sides.map(|side| side.judgement(judged))),
+            Sides::Asked(sides) => Some(sides.map(|side| {
+                self.remember(side, judged);
+                side.judgement(judged)
+            })),
             Sides::NotIndexed | Sides::Known | Sides::Forged => None,
         };
         let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));

@@ -1,0 +1,117 @@
+//! Findings that cannot be punished are deleted some time after they were recorded, with their proofs: whoever holds a key that has
+//! left can commit any number of offences for nothing, and must not fill the disk with them.
+//!
+//! Findings are numbered in the order of recording, so a cursor follows at a distance (checkpoint [`CURSOR`], the last number that was
+//! looked at) and looks at each finding once. What stays for good: findings that may still be punished, those of watched keys, those
+//! with a delivery that is still pending, and the newest finding, whose number is where the next one starts from.
+
+use crate::keys::{CHECKPOINTS, DELIVERIES, EVIDENCE, FINDING_IDS, FINDINGS, Key};
+use crate::outbox::DeliveryState;
+use crate::store::listed_under;
+use crate::{Finding, Query, Store, StoreError, Time};
+use consensus::Root;
+use rocksdb::WriteBatch;
+use std::collections::HashSet;
+
+/// Name of the checkpoint: a number, u64 BE.
+const CURSOR: &str = "expired_to";
+/// Findings that one call looks at.
+const MAX_SCANNED: usize = 1_024;
+/// Findings read at once.
+const PAGE: usize = 64;
+/// Validators accused by one piece of evidence that are asked whether they still need it; evidence against more is kept for good.
+const MAX_ASKED: usize = 64;
+
+impl Store {
+    /// Deletes worthless findings ([`Finding::is_worthless`]) that were recorded before `before`, [`MAX_SCANNED`] findings further than the
+    /// last call at most, in one atomic, synced write. How many were deleted.
+    pub fn expire(&self, before: Time) -> Result<usize, StoreError> {
+        let mut writer = self.lock_writer()?;
+        let from = self.expired_to()?;
+        let mut to = from;
+        let mut batch = WriteBatch::default();
+        let mut deleted = HashSet::new();
+        let mut n_scanned = 0;
+        'scan: while n_scanned < MAX_SCANNED {
+            let page = self.findings_after(to, PAGE)?;
+            if page.is_empty() {
+                break;
+            }
+            for (seq, finding) in page {
+                if seq >= writer.last_seq || finding.recorded_at >= before {
+                    break 'scan;
+                }
+                to = seq;
+                n_scanned += 1;
+                let is_pending = |delivery: &crate::Delivery| matches!(delivery.state, DeliveryState::Pending { .. });
+                if finding.is_worthless() && !self.deliveries_of(seq)?.iter().any(|(_, delivery)| is_pending(delivery)) {
+                    deleted.insert(seq);
+                    self.delete_finding(seq, &finding, &deleted, &mut batch)?;
+                }
+            }
+        }
+        if to > from {
+            batch.put_cf(&self.family(CHECKPOINTS), CURSOR, to.to_be_bytes());
+            let next = *writer;
+            self.commit(&mut writer, next, batch)?;
+        }
+        Ok(deleted.len())
+    }
+
+    /// Whether a finding with this number may have been deleted.
+    pub(crate) fn may_be_expired(&self, seq: u64) -> Result<bool, StoreError> {
+        Ok(seq <= self.expired_to()?)
+    }
+
+    fn expired_to(&self) -> Result<u64, StoreError> {
+        let Some(bytes) = self.checkpoint(CURSOR)? else { return Ok(0) };
+        Key::trailing_seq(&bytes).ok_or_else(|| self.damaged("the number up to which findings have expired"))
+    }
+
+    /// `deleted`: numbers of all findings that go with this batch.
+    fn delete_finding(
+        &self,
+        seq: u64,
+        finding: &Finding,
+        deleted: &HashSet<u64>,
+        batch: &mut WriteBatch,
+    ) -> Result<(), StoreError> {
+        batch.delete_cf(&self.family(FINDINGS), Key::seq(seq));
+        batch.delete_cf(&self.family(FINDING_IDS), finding.id);
+        for (family, key) in listed_under(seq, finding)? {
+            batch.delete_cf(&self.family(family), key);
+        }
+        for (route, _) in self.deliveries_of(seq)? {
+            batch.delete_cf(&self.family(DELIVERIES), Key::delivery(seq, &route));
+        }
+        if let Some(evidence) = &finding.evidence
+            && !self.is_needed(evidence.id, &finding.kind, deleted)?
+        {
+            batch.delete_cf(&self.family(EVIDENCE), evidence.id);
+        }
+        Ok(())
+    }
+
+    /// Whether another finding refers to this evidence: one proof may accuse many validators.
+    fn is_needed(&self, evidence: Root, kind: &str, deleted: &HashSet<u64>) -> Result<bool, StoreError> {
+        let accused = self.evidence(evidence)?.map(|evidence| evidence.accused()).unwrap_or_default();
+        if accused.len() > MAX_ASKED {
+            return Ok(true);
+        }
+        for validator in accused {
+            let mut query = Query { validator: Some(validator), kind: Some(kind.to_owned()), ..Query::default() };
+            loop {
+                let page = self.find(&query, MAX_SCANNED)?;
+                let refers = |finding: &Finding| finding.evidence.as_ref().is_some_and(|reference| reference.id == evidence);
+                if page.findings.iter().any(|(seq, finding)| !deleted.contains(seq) && refers(finding)) {
+                    return Ok(true);
+                }
+                match page.next {
+                    Some(next) => query.after = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,314 @@
+//! Floods of true but worthless messages: a key that left long ago signs whatever it likes, for nothing. Each message is proven, and
+//! none may delay or push out a contradiction of a key that can still be punished.
+
+mod common;
+
+use consensus::{
+    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, ProposerSlashing, Root,
+    SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex, signing_root,
+};
+use evidence::{Finding, Severity};
+use pipeline::bench::cpu_seconds;
+use pipeline::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use pipeline::run::Watcher;
+use simulator::keys::Keyring;
+use simulator::load::{Load, LoadPlan};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+
+/// Whatever is awaited and does not come by then will not come.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// From the arrival of a second message to its finding on disk, 99 of 100 times.
+const IN_TIME: Duration = Duration::from_millis(250);
+/// Active validators that vote twice while the flood comes.
+const VICTIMS: usize = 20;
+const SLOT: Slot = Slot::new(5);
+/// Each test measures time and needs the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+}
+
+/// A network of which half the keys are withdrawn.
+struct Keys {
+    keys: Keyring,
+    network: Network,
+    active: Vec<ValidatorIndex>,
+    withdrawn: ValidatorIndex,
+}
+
+/// A watcher over it.
+struct Stage {
+    watcher: Watcher,
+    keys: Keys,
+    _dir: tempfile::TempDir,
+}
+
+/// The network, begun at this time, seconds.
+fn load(genesis_time: u64) -> Load {
+    let plan = LoadPlan { n_registered: 256, ..LoadPlan::quiet(128, 1) };
+    Load::new(plan, genesis_time).expect("it can be played")
+}
+
+impl Stage {
+    async fn new(queue_messages: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let load = load(now_ns() / 1_000_000_000 - SLOT.as_u64() * 12);
+        let (config, state) = (dir.path().join("config.yaml"), dir.path().join("state.ssz"));
+        std::fs::write(&config, load.config_yaml()).expect("writable");
+        std::fs::write(&state, load.state_ssz()).expect("writable");
+        let mut options = Config {
+            data_dir: dir.path().join("data"),
+            network: NetworkConfig { name: None, config: Some(config), state: Some(state) },
+            gossip: GossipSection { enabled: false, queue_messages, ..GossipSection::default() },
+            ..Config::default()
+        };
+        options.api.enabled = false;
+        let watcher = Watcher::start(options).await.expect("it starts");
+        Self { watcher, keys: Keys::of(&load), _dir: dir }
+    }
+}
+
+impl Keys {
+    fn of(load: &Load) -> Self {
+        // Of two keys that follow one another one is active, as the load spreads them.
+        let active = (0..256).filter(|index| index % 2 == 1).map(ValidatorIndex::new).collect();
+        let keys = Keyring::from_seed(LoadPlan::quiet(128, 1).seed);
+        Self { keys, network: load.network().clone(), active, withdrawn: ValidatorIndex::new(100) }
+    }
+
+    fn message(&self, kind: MessageKind, peer: &str, bytes: Vec<u8>) -> RawMessage {
+        let origin =
+            Origin { source: SourceKind::Gossip, peer: Some(PeerBytes::from(peer.as_bytes())), fork: Some(ForkName::Fulu) };
+        RawMessage { origin, kind, received_at: UnixNs(0), bytes, ticket: None }
+    }
+
+    fn vote(&self, validator: ValidatorIndex, peer: &str, source: u64, target: u64, head: u8) -> RawMessage {
+        let checkpoint = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
+        let slot = if target == 0 { SLOT } else { Slot::new(target * 32) };
+        let data = AttestationData {
+            slot,
+            index: CommitteeIndex::new(0),
+            beacon_block_root: Root::repeat_byte(head),
+            source: checkpoint(source),
+            target: checkpoint(target),
+        };
+        let domain = self.network.domain(DomainType::BeaconAttester, data.target.epoch);
+        let signature = self.keys.sign(validator, signing_root(data.root(), domain));
+        let vote = SingleAttestation { committee_index: CommitteeIndex::new(0), attester_index: validator, data, signature };
+        self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
+    }
+
+    fn header(&self, proposer: ValidatorIndex, slot: Slot, nth: u64) -> SignedBeaconBlockHeader {
+        let mut body_root = Root::ZERO;
+        body_root[..8].copy_from_slice(&nth.to_le_bytes());
+        let message = BeaconBlockHeader { slot, proposer_index: proposer, body_root, ..BeaconBlockHeader::default() };
+        let domain = self.network.domain(DomainType::BeaconProposer, slot.epoch(self.network.preset()));
+        let signature: SignatureBytes = self.keys.sign(proposer, signing_root(message.root(), domain));
+        SignedBeaconBlockHeader { message, signature }
+    }
+
+    /// Each with two headers that nobody has seen, 16 headers a slot.
+    fn proposer_slashings(&self, n: u64) -> Vec<RawMessage> {
+        let slashing = |nth: u64| {
+            let slot = Slot::new(1 + nth / 8);
+            let [signed_header_1, signed_header_2] = [0, 1].map(|side| self.header(self.withdrawn, slot, 2 * nth + side));
+            let bytes = ProposerSlashing { signed_header_1, signed_header_2 }.to_ssz();
+            self.message(MessageKind::ProposerSlashing, "flooder", bytes)
+        };
+        (0..n).map(slashing).collect()
+    }
+
+    /// A history of 64 votes, then votes (0, T) with T falling, each of which surrounds all of it.
+    fn falling_votes(&self, n: u64) -> Vec<RawMessage> {
+        let history = (1..=64).map(|source| self.vote(self.withdrawn, "flooder", source, source + 1, 1));
+        let falling = (0..n).rev().map(|nth| self.vote(self.withdrawn, "flooder", 0, 66 + nth, 1));
+        history.chain(falling).collect()
+    }
+}
+
+impl Stage {
+    /// Waits until so many messages have a final outcome.
+    async fn settled(&self, n: u64) {
+        let mut judged = self.watcher.snapshots();
+        let settled = tokio::time::timeout(PATIENCE, async {
+            while self.watcher.status().stages["messages"].values().sum::<u64>() < n {
+                judged.changed().await.expect("the watcher runs");
+            }
+        });
+        settled.await.expect("every message has its outcome");
+    }
+
+    /// First votes of the victims, then the flood at once with the victims' second votes scattered through it.
+    async fn flood(&self, flood: Vec<RawMessage>) -> Report {
+        let feed = self.watcher.feed().expect("it runs");
+        let victims: Vec<ValidatorIndex> = self.keys.active.iter().copied().take(VICTIMS).collect();
+        let send = async |message: RawMessage| {
+            assert!(feed.send(RawMessage { received_at: UnixNs(now_ns()), ..message }).await, "the watcher ended");
+        };
+        for victim in &victims {
+            send(self.keys.vote(*victim, "honest", 0, 0, 1)).await;
+        }
+        self.settled(VICTIMS as u64).await;
+        let n_flood = flood.len();
+        let mut seconds: Vec<RawMessage> = victims.iter().map(|victim| self.keys.vote(*victim, "honest", 0, 0, 2)).collect();
+        let before = cpu_seconds();
+        for (nth, message) in flood.into_iter().enumerate() {
+            send(message).await;
+            if (nth + 1) % (n_flood / VICTIMS) == 0
+                && let Some(second) = seconds.pop()
+            {
+                send(second).await;
+            }
+        }
+        assert!(seconds.is_empty(), "all were sent");
+        drop(feed);
+        self.settled((n_flood + 2 * VICTIMS) as u64).await;
+        let cpu_ms = (cpu_seconds() - before) * 1000.0 / n_flood as f64;
+        let findings: Vec<Finding> = self.watcher.store().all_findings().map(|row| row.expect("readable").1).collect();
+        let (mut latencies, mut of_flooder) = (Vec::new(), BTreeMap::<String, Vec<Finding>>::new());
+        for finding in findings {
+            let index = finding.validator.as_ref().expect("somebody's").index;
+            if index == self.keys.withdrawn {
+                of_flooder.entry(finding.kind.clone()).or_default().push(finding);
+            } else {
+                assert!(victims.contains(&index) && finding.severity == Severity::Critical, "{finding:?}");
+                latencies.push(finding.recorded_at.since(finding.second_seen.expect("two messages")));
+            }
+        }
+        latencies.sort();
+        let shed = |why: &str| self.watcher.metrics().shed.with_label_values(&[why]).get();
+        let report = Report { found: latencies.len(), worst: latencies.pop().unwrap_or_default(), of_flooder, cpu_ms };
+        println!(
+            "{n_flood} worthless messages: {:.2} ms of CPU each, {} findings of their key; of {VICTIMS} second votes {} found, the last after {:?}; shed: {} settled, {} overload",
+            report.cpu_ms,
+            report.of_flooder.values().map(Vec::len).sum::<usize>(),
+            report.found,
+            report.worst,
+            shed("settled"),
+            shed("overload"),
+        );
+        assert_eq!(shed("overload"), 0, "nothing of honest peers");
+        report
+    }
+}
+
+struct Report {
+    found: usize,
+    worst: Duration,
+    of_flooder: BTreeMap<String, Vec<Finding>>,
+    cpu_ms: f64,
+}
+
+impl Report {
+    /// `kinds`: of the offences that the flooding key committed.
+    fn check(&self, kinds: &[&str]) {
+        assert_eq!(self.found, VICTIMS, "of the second votes");
+        assert!(self.worst < IN_TIME, "a second vote was found after {:?}", self.worst);
+        assert_eq!(self.of_flooder.keys().collect::<Vec<_>>(), kinds, "an offender has a finding in each kind");
+        for findings in self.of_flooder.values() {
+            assert_eq!(findings.len(), 1, "one finding of a key that cannot be punished, its kind and day");
+            assert_eq!(findings[0].severity, Severity::Info);
+        }
+        assert!(self.cpu_ms < 5.0, "{} ms of CPU for each worthless message", self.cpu_ms);
+    }
+}
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads")
+}
+
+#[test]
+fn proposer_slashings_of_a_withdrawn_key_delay_nobody() {
+    let _alone = alone();
+    runtime().block_on(async {
+        let stage = Stage::new(65_536).await;
+        stage.flood(stage.keys.proposer_slashings(800)).await.check(&["double_proposal"]);
+        stage.watcher.stop().await.expect("a clean stop");
+    });
+}
+
+#[test]
+fn votes_with_falling_targets_of_a_withdrawn_key_delay_nobody() {
+    let _alone = alone();
+    runtime().block_on(async {
+        let stage = Stage::new(65_536).await;
+        stage.flood(stage.keys.falling_votes(600)).await.check(&["surround_vote"]);
+        stage.watcher.stop().await.expect("a clean stop");
+    });
+}
+
+#[test]
+fn with_a_small_queue_nothing_honest_is_shed() {
+    let _alone = alone();
+    runtime().block_on(async {
+        let stage = Stage::new(64).await;
+        stage.flood(stage.keys.proposer_slashings(800)).await.check(&["double_proposal"]);
+        stage.watcher.stop().await.expect("a clean stop");
+    });
+}
+
+/// What is listed of the key and what is counted is the same however messages are batched, and in a second run.
+#[test]
+fn what_is_listed_does_not_depend_on_batches() {
+    use sources::capture::{CaptureWriter, GossipEntry};
+    use sources::topic::{Topic, TopicName};
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let load = load(1_767_225_600);
+    let keys = Keys::of(&load);
+    let doubles = (1..=4).map(|head| keys.vote(keys.withdrawn, "flooder", 0, 0, head));
+    let votes: Vec<RawMessage> = keys.falling_votes(60).into_iter().chain(doubles).collect();
+    let mut messages = keys.proposer_slashings(40);
+    messages.extend(votes);
+    let capture = dir.path().join("worthless.e2s");
+    let mut writer = CaptureWriter::create(&capture).expect("writable");
+    writer.config(&load.config_yaml()).expect("writable");
+    writer.state(&load.state_ssz()).expect("writable");
+    for (nth, message) in messages.iter().enumerate() {
+        // Twenty in each slot.
+        let received_at = UnixNs(keys.network.slot_start_ns(Slot::new(SLOT.as_u64() + nth as u64 / 20)) + nth as u64 % 20);
+        let name = match message.kind {
+            MessageKind::ProposerSlashing => TopicName::ProposerSlashing,
+            _ => TopicName::Attestation(0),
+        };
+        let topic = Topic { digest: keys.network.fork_digest_at(Epoch::new(0)), name }.to_string();
+        let payload = snap::raw::Encoder::new().compress_vec(&message.bytes).expect("short");
+        writer.gossip(&GossipEntry { received_at, peer: b"flooder".to_vec(), topic, payload }).expect("writable");
+    }
+    writer.flush().expect("writable");
+    let replay = |size: &str, run: &str| {
+        let out = dir.path().join(format!("{size}-{run}.jsonl"));
+        let mut command = common::slashwatch();
+        command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(&capture).arg("--findings").arg(&out);
+        command.arg("--data-dir").arg(dir.path().join(size));
+        let output = common::run(&mut command);
+        assert!(output.status.success(), "{}", common::stderr(&output));
+        let mut findings = common::findings(&out);
+        for finding in &mut findings {
+            finding["recorded_at"].take();
+        }
+        findings.sort_by_key(|finding| finding["kind"].to_string());
+        findings
+    };
+    let one_by_one = replay("1", "first");
+    let counts: Vec<_> =
+        one_by_one.iter().map(|one| (&one["kind"], &one["severity"], &one["details"]["further_pairs"])).collect();
+    // Sixteen headers in each of five slots; sixty votes around sixty-four; four votes for one target. One pair of each is listed.
+    let [proposals, doubles, surrounds] = [5 * 120 - 1, 6 - 1, 60 * 64 - 1].map(|n: u64| n.to_string());
+    let wanted = [("double_proposal", proposals), ("double_vote", doubles), ("surround_vote", surrounds)];
+    assert_eq!(counts.len(), wanted.len(), "{counts:?}");
+    for ((kind, severity, further), (wanted_kind, n)) in counts.into_iter().zip(&wanted) {
+        assert_eq!((kind, severity, further), (&wanted_kind.to_string().into(), &"info".into(), &n.clone().into()));
+    }
+    for size in ["7", "100000"] {
+        assert_eq!(replay(size, "first"), one_by_one, "batches of {size}");
+    }
+    assert_eq!(replay("7", "second"), one_by_one, "a second run over the same data");
+}
