@@ -175,6 +175,14 @@ impl Verifier {
         known
     }
 
+    /// Under which a forged operation is remembered, until the epoch is over: what is forged under the fork versions of one may be good under
+    /// those of another. Of those in blocks none is remembered, for the same reason; a block is judged once.
+    fn forgery_name(&self, chain: &Chain, hash: Root) -> Root {
+        let mut bytes = hash.to_vec();
+        bytes.extend_from_slice(&self.slot.epoch(chain.network().preset()).as_u64().to_le_bytes());
+        Root::from(sha256(&bytes))
+    }
+
     fn single_claim(
         &self,
         chain: &mut Chain,
@@ -194,7 +202,8 @@ impl Verifier {
             return Sides::Known;
         }
         // A block's state may know another fork version than ours.
-        if job.included_in.is_none() && self.is_known_forgery(|| job.hash) {
+        let name = self.forgery_name(chain, job.hash);
+        if job.included_in.is_none() && self.is_known_forgery(|| name) {
             return Sides::Forged;
         }
         let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
@@ -292,8 +301,9 @@ impl Verifier {
             },
         };
         let is_forged = outcome == Outcome::BadSignature;
-        if is_forged {
-            self.forgeries.insert(hash, ());
+        if is_forged && included_in.is_none() {
+            let name = self.forgery_name(chain, hash);
+            self.forgeries.insert(name, ());
         }
         if let Some(peer) = answerable {
             if is_forged {
