@@ -314,11 +314,15 @@ impl Engine {
     pub fn record_silence(&mut self, change: SilenceChange, now: UnixNs) -> Result<(), StoreError> {
         let n_peers = u64::try_from(self.metrics.peers.get()).unwrap_or_default();
         let (incident, told) = silence::report(self.chain.network(), change, now, n_peers);
-        let told = Finding { recorded_at: Time::from_unix_ns((self.clock)().0), ..told };
+        let recorded_at = Time::from_unix_ns((self.clock)().0);
         self.open.count(std::slice::from_ref(&incident));
         // As with other incidents: findings of them are for those who are alerted by findings.
-        let broadcasts = if self.routes.is_empty() { Vec::new() } else { vec![told] };
-        self.store.apply(Changes { incidents: vec![incident], broadcasts, ..Changes::default() }, &self.routes)?;
+        let told = told.filter(|_| !self.routes.is_empty()).map(|told| Finding { recorded_at, ..told });
+        let broadcasts = told.into_iter().collect();
+        let recorded = self.store.apply(Changes { incidents: vec![incident], broadcasts, ..Changes::default() }, &self.routes)?;
+        for one in recorded.iter().filter(|one| one.first_time) {
+            self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
+        }
         self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
         Ok(())
     }

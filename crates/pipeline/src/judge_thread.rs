@@ -209,6 +209,7 @@ impl Judge<'_> {
             SilenceChange::Began { .. } => {
                 tracing::error!("no vote or block came from the network for two slots; /readyz says since when and what to do");
             }
+            SilenceChange::GoesOn { .. } => {}
             SilenceChange::Ended { .. } => tracing::info!("votes or blocks come from the network again"),
         }
         Ok(self.engine.record_silence(change, now)?)

@@ -52,8 +52,17 @@ impl Reception {
 /// What a tick found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SilenceChange {
-    Began { since: UnixNs },
-    Ended { since: UnixNs, until: UnixNs },
+    Began {
+        since: UnixNs,
+    },
+    /// An epoch more. Nobody is told, but the incident's range is as long as it is.
+    GoesOn {
+        since: UnixNs,
+    },
+    Ended {
+        since: UnixNs,
+        until: UnixNs,
+    },
 }
 
 /// Follows when something was received. One owner, no clock.
@@ -62,6 +71,8 @@ pub struct SilenceTracker {
     reception: Reception,
     /// The silence that every route was told of.
     silent_since: Option<UnixNs>,
+    /// In which slot its incident was stored last.
+    stored_at: Slot,
 }
 
 impl SilenceTracker {
@@ -69,7 +80,8 @@ impl SilenceTracker {
     pub fn new(network: Arc<Network>, now: UnixNs, earlier: Option<&Incident>) -> Self {
         let reception = Reception { started: now, last_message: None, looked_at: now };
         let silent_since = earlier.map(|incident| UnixNs(network.slot_start_ns(incident.first_slot)));
-        Self { network, reception, silent_since }
+        let stored_at = network.slot_at(now.0);
+        Self { network, reception, silent_since, stored_at }
     }
 
     pub fn reception(&self) -> Reception {
@@ -94,10 +106,15 @@ impl SilenceTracker {
         // Before genesis there is nothing to receive.
         let since = UnixNs(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
         let is_silent = now.0.saturating_sub(since.0) > limit(self.network.spec.slot_duration);
+        let slot = self.network.slot_at(now.0);
         match (self.silent_since, self.reception.last_message) {
             (None, _) if is_silent => {
-                self.silent_since = Some(since);
+                (self.silent_since, self.stored_at) = (Some(since), slot);
                 Some(SilenceChange::Began { since })
+            }
+            (Some(since), _) if is_silent && slot >= self.stored_at.saturating_add(self.network.preset().slots_per_epoch) => {
+                self.stored_at = slot;
+                Some(SilenceChange::GoesOn { since })
             }
             (Some(since), Some(until)) if !is_silent => {
                 self.silent_since = None;
@@ -118,10 +135,10 @@ pub fn is_silence(incident: &Incident) -> bool {
     incident.kind == KIND && incident.details.get(INCIDENT_KEY).is_some_and(|key| key == KEY)
 }
 
-/// The incident as it is after a change, and what every alert route is told of it. `n_peers`: connected now.
-pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u64) -> (Incident, Finding) {
+/// The incident as it is after a change, and what every alert route is told of it, if anything. `n_peers`: connected now.
+pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u64) -> (Incident, Option<Finding>) {
     let (since, until) = match change {
-        SilenceChange::Began { since } => (since, None),
+        SilenceChange::Began { since } | SilenceChange::GoesOn { since } => (since, None),
         SilenceChange::Ended { since, until } => (since, Some(until)),
     };
     let first_slot = network.slot_at(since.0);
@@ -152,9 +169,13 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
         penalty: None,
         details,
     };
-    let news = if until.is_some() { News::Over } else { News::Opened };
-    let finding = announcement(network, &incident, news);
-    (incident, finding)
+    let news = match change {
+        SilenceChange::Began { .. } => Some(News::Opened),
+        SilenceChange::GoesOn { .. } => None,
+        SilenceChange::Ended { .. } => Some(News::Over),
+    };
+    let told = news.map(|news| announcement(network, &incident, news));
+    (incident, told)
 }
 
 fn limit(slot_duration: Duration) -> u64 {
@@ -186,9 +207,9 @@ mod tests {
             assert!(!tracker.reception().is_current(at(second), network().spec.slot_duration), "nothing came yet");
         }
         assert_eq!(tracker.tick(at(1_225)), Some(SilenceChange::Began { since: at(1_200) }));
-        for second in 1_226..3_000 {
-            assert_eq!(tracker.tick(at(second)), None, "{second}");
-        }
+        // Once an epoch the incident is as long as the silence.
+        let goes_on: Vec<i64> = (1_226..3_000).filter(|second| tracker.tick(at(*second)).is_some()).collect();
+        assert_eq!(goes_on, [1_608, 1_992, 2_376, 2_760]);
         tracker.received(at(3_000));
         assert_eq!(tracker.tick(at(3_001)), Some(SilenceChange::Ended { since: at(1_200), until: at(3_000) }));
         assert!(tracker.reception().is_current(at(3_024), network().spec.slot_duration));
@@ -212,7 +233,10 @@ mod tests {
         let mut tracker = SilenceTracker::new(network.clone(), at(120), None);
         let began = tracker.tick(at(200)).unwrap();
         let (incident, told) = report(&network, began, at(200), 0);
+        let told = told.unwrap();
         assert_eq!((told.id, incident.first_slot), (incident.id, Slot::new(10)));
+        let (longer, nobody) = report(&network, SilenceChange::GoesOn { since: at(120) }, at(600), 0);
+        assert_eq!((longer.id, longer.last_slot, nobody), (incident.id, Slot::new(50), None));
         assert_eq!(open_silence(std::slice::from_ref(&incident)), Some(&incident));
         let mut tracker = SilenceTracker::new(network.clone(), at(300), Some(&incident));
         for second in 300..400 {
@@ -222,7 +246,7 @@ mod tests {
         let ended = tracker.tick(at(400)).unwrap();
         let (closed, over) = report(&network, ended, at(400), 3);
         assert_eq!((closed.id, closed.state), (incident.id, IncidentState::Closed));
-        assert_ne!(over.id, told.id);
+        assert_ne!(over.unwrap().id, told.id);
         assert_eq!(open_silence(&[closed]), None);
     }
 
