@@ -71,7 +71,7 @@ impl Problem {
     }
 
     pub(crate) fn not_ready(detail: impl Into<String>) -> Self {
-        Self::new("not-ready", "Not ready yet", StatusCode::SERVICE_UNAVAILABLE, detail)
+        Self::new("not-ready", "Not ready", StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
     /// Something of ours failed; the log has the reason, the client need not know paths.

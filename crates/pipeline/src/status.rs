@@ -81,13 +81,15 @@ impl StatusPage {
         let n_connected = self.n_peers();
         let text = match (self.gossip.is_some(), self.sources) {
             (true, Sources { n_peers: 0, has_event_streams: false }) if n_connected == 0 => {
-                "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers                  (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
+                "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers \
+                 (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
             }
             (true, _) if n_connected == 0 => {
                 "no gossip peer is connected: look at the notices for each peer's reason, then at its address, the firewall and the network"
             }
             (true, _) => {
-                "gossip peers are connected but send nothing: look whether their nodes are synced, whether `network` is theirs, and whether                  this machine's clock is right; add peers of other operators"
+                "gossip peers are connected but send nothing: look whether their nodes are synced, whether `network` is theirs, and whether \
+                 this machine's clock is right; add peers of other operators"
             }
             (false, _) => "the nodes' event streams bring nothing: look whether the nodes of `nodes.urls` answer and are synced",
         };

@@ -125,7 +125,8 @@ async function status() {
   say("node", { connected: "connected", away: "away", not_configured: "none" }[now.node.state]);
   health(now);
   told();
-  const notices = now.notices.slice();
+  // What the red box says already is not said twice.
+  const notices = now.notices.filter((notice) => !isDeaf || !notice.startsWith("no vote or block has come since"));
   if (now.node.state === "away") notices.unshift("The beacon node is away; going on with what is known. " + now.node.reason);
   for (const gap of now.gaps.slice().reverse()) notices.push(`Not fully watched: slots ${gap.from_slot} to ${gap.to_slot}. ${gap.reason}`);
   const list = by("notices");
