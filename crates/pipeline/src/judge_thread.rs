@@ -87,6 +87,7 @@ pub fn run(
         engine,
         watch,
         silence,
+        untold: None,
         lanes: Lanes::new(limits),
         effects,
         ticked: false,
@@ -132,6 +133,8 @@ struct Judge<'a> {
     engine: Engine,
     watch: Watchkeeper,
     silence: SilenceTracker,
+    /// What became of a silence and is not stored yet.
+    untold: Option<SilenceChange>,
     lanes: Lanes,
     effects: &'a Effects,
     ticked: bool,
@@ -215,6 +218,18 @@ impl Judge<'_> {
             self.silence.received(at);
         }
         let change = self.silence.tick(now);
+        match change {
+            Some(SilenceChange::Began { .. }) => {
+                tracing::error!("no vote or block came from the network for two slots; /readyz says since when and what to do");
+            }
+            Some(SilenceChange::Ended { .. }) => tracing::info!("votes or blocks come from the network again"),
+            Some(SilenceChange::GoesOn { .. }) | None => {}
+        }
+        // What a full disk refused is stored, and told, once it takes it. That it goes on is not worth more than that it began.
+        let goes_on = matches!(change, Some(SilenceChange::GoesOn { .. }));
+        if self.untold.is_none() || !goes_on {
+            self.untold = change.or(self.untold);
+        }
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
         let silent_from = match change {
@@ -228,15 +243,11 @@ impl Judge<'_> {
         if let Some(from) = silent_from {
             self.watch.silent(from, slot)?;
         }
-        let Some(change) = change else { return Ok(()) };
-        match change {
-            SilenceChange::Began { .. } => {
-                tracing::error!("no vote or block came from the network for two slots; /readyz says since when and what to do");
-            }
-            SilenceChange::GoesOn { .. } => {}
-            SilenceChange::Ended { .. } => tracing::info!("votes or blocks come from the network again"),
+        if let Some(change) = self.untold {
+            self.engine.record_silence(change, now)?;
+            self.untold = None;
         }
-        Ok(self.engine.record_silence(change, now)?)
+        Ok(())
     }
 
     /// Goes on although the disk refuses, for a while; any other error ends it.
