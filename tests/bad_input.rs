@@ -174,3 +174,37 @@ fn missing_files_are_told_with_their_name() {
     assert_eq!(output.status.code(), Some(UNREADABLE));
     assert!(stderr(&output).contains("/nonexistent/capture.e2s"), "{}", stderr(&output));
 }
+
+/// `slashwatch inspect | head` panicked: whoever reads may have had enough.
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let (capture, data_dir) = (capture("fulu_4"), dir.path().join("data"));
+    let rows = replay(&capture, &data_dir, &dir.path().join("found.jsonl"));
+    let id = rows[0]["id"].as_str().expect("a finding's id");
+    let validator = rows[0]["validator"]["index"].as_str().expect("an offender");
+    let data_dir = data_dir.to_str().expect("UTF-8");
+    let interchange = dir.path().join("seen.json");
+    let output = run(slashwatch().args(["export", "interchange", "--data-dir", data_dir, "--validators", validator]));
+    std::fs::write(&interchange, output.stdout).expect("writable");
+    let interchange = interchange.to_str().expect("UTF-8");
+    let commands: [&[&str]; 9] = [
+        &["config", "show-defaults"],
+        &["inspect", "--data-dir", data_dir],
+        &["inspect", "--data-dir", data_dir, "validator", validator],
+        &["inspect", "--data-dir", data_dir, "finding", id],
+        &["export", "interchange", "--data-dir", data_dir, "--validators", validator],
+        &["audit", "--data-dir", data_dir, "--interchange", interchange],
+        &["audit", "--data-dir", data_dir, "--interchange", interchange, "--json"],
+        &["bench", "verify", "--votes", "64", "--json"],
+        &["replay", capture.to_str().expect("UTF-8"), "--findings", "-"],
+    ];
+    for command in commands {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = slashwatch().args(command).stdout(writer).output().expect("it runs");
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {told}");
+        assert!(!told.contains("panicked"), "{command:?}: {told}");
+    }
+}

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::http::{get, runtime, serve, stage};
+use common::http::{get, runtime, serve, stage, wait_until};
 use common::running::{PATIENCE, Running, free_port};
 use common::{capture, slashwatch, stderr};
 use simulator::{Scenario, SimNetwork};
@@ -156,4 +156,29 @@ fn a_full_disk_is_told_and_what_was_written_stays_good() {
     assert!(told.contains("data") && !told.contains("panicked"), "{told}");
     let after = common::replay(&file, &data, &dir.path().join("after.jsonl"));
     assert_eq!(common::pairs(&after), common::expected(&file));
+}
+
+/// Six peer ids that a client banned close the address, with the operator's own node on it.
+#[test]
+fn the_peer_id_is_the_same_after_a_restart_and_the_status_shows_each_peer() {
+    let runtime = runtime();
+    let network = runtime.block_on(SimNetwork::start(Scenario::staked(64, 1))).expect("loopback has free ports");
+    let stage = stage(&network, "");
+    let mut ids = Vec::new();
+    for signal in ["KILL", "TERM"] {
+        let running = Running::start(&stage.config);
+        let line = running.wait_for("gossip listens");
+        let (_, id) = line.split_once("/p2p/").expect("its address names it");
+        ids.push(id.trim().to_owned());
+        let is_whole = |status: &serde_json::Value| {
+            status["gossip_peers"].as_array().is_some_and(|peers| peers.len() == network.peers().len())
+        };
+        let status = wait_until(stage.api, "/v1/status", is_whole);
+        let peers = status["gossip_peers"].as_array().expect("a list");
+        assert!(peers.iter().all(|peer| peer["configured"] == true && peer["goodbye"].is_null()), "{peers:?}");
+        running.signal(signal);
+    }
+    assert_eq!(ids[0], ids[1]);
+    let key = std::fs::metadata(stage.dir.path().join("data/node.key")).expect("the key is kept");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
 }

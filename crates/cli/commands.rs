@@ -10,6 +10,7 @@ mod simulate;
 
 use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction};
 use crate::exit::{FAILED, Usage};
+use crate::output;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pipeline::config::{Config, LogConfig, LogFormat};
@@ -39,8 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
         }
         Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir } => {
-            // The simulated vandal repeats messages on purpose, and gossipsub says so each time.
-            log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             history::audit(&data_dir, &interchange, json)
         }
         Command::Config { action: ConfigAction::ShowDefaults } => {
-            print!("{}", Config::defaults_toml());
+            output::text(Config::defaults_toml())?;
             Ok(0)
         }
         Command::Config { action: ConfigAction::Check { file } } => {
@@ -71,24 +71,24 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Bench { what: Bench::Verify(options) } => bench::verify(&options),
         Command::Bench { what: Bench::Pipeline(options) } => bench::pipeline(&options),
         Command::Bench { what: Bench::Part { options } } => {
-            log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             bench::part(&options)
         }
         Command::Alert { action: AlertAction::Test { route, config } } => {
             let config = Config::load(&config)?;
             let answer = pipeline::run::test_alert(&config, &route)?;
-            println!("{answer}");
+            output::line(answer)?;
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
             pipeline::watch::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
-            println!("{}", pipeline::watch::test_switch(&config, &group)?);
+            output::line(pipeline::watch::test_switch(&config, &group)?)?;
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Rearm { group, config } } => {
             let config = Config::load(&config)?;
-            println!("{}", pipeline::watch::rearm_switch(&config, &group)?);
+            output::line(pipeline::watch::rearm_switch(&config, &group)?)?;
             Ok(0)
         }
     }
@@ -105,6 +105,8 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
+    // gossipsub warns of each peer that grafts again too soon, which some do all day. A filter that names it goes before this.
+    let level = format!("libp2p_gossipsub=error,{level}");
     let filter =
         EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -189,12 +191,12 @@ fn replay(
 
 fn write_out(replay: &Replay, findings: Option<&Path>, incidents: Option<&Path>, evidence: Option<&Path>) -> anyhow::Result<()> {
     if let Some(path) = findings {
-        let mut out = output(path)?;
+        let mut out = writer_to(path)?;
         replay.write_findings(&mut out)?;
         out.flush().with_context(|| could_not_write(path))?;
     }
     if let Some(path) = incidents {
-        let mut out = output(path)?;
+        let mut out = writer_to(path)?;
         replay.write_incidents(&mut out)?;
         out.flush().with_context(|| could_not_write(path))?;
     }
@@ -208,9 +210,9 @@ fn could_not_write(path: &Path) -> String {
     format!("cannot write {}; check that the folder exists and the disk has room", path.display())
 }
 
-fn output(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
+fn writer_to(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
     if path == Path::new("-") {
-        return Ok(Box::new(std::io::stdout().lock()));
+        return Ok(Box::new(output::stdout()));
     }
     let file = std::fs::File::create(path).with_context(|| could_not_write(path))?;
     Ok(Box::new(std::io::BufWriter::new(file)))

@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod exit;
+mod output;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match commands::run(args) {
         Ok(code) => ExitCode::from(code),
+        // Whoever read has had enough, as `head` has.
+        Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("slashwatch: {}", in_one_line(&error));
             ExitCode::from(exit::code_of(&error))

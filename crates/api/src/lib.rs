@@ -43,5 +43,5 @@ mod watch;
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
-pub use view::{Gap, Head, NodeState, Readiness, Status, StatusSource};
+pub use view::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

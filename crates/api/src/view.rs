@@ -69,6 +69,8 @@ pub struct Status {
     pub finalized: Option<Checkpoint>,
     /// Connected gossip peers.
     pub peers: u64,
+    /// Gossip peers one by one, those of the configuration first, connected or not; a stated number at most.
+    pub gossip_peers: Vec<PeerView>,
     /// Validators in the registry.
     pub validators: u64,
     /// Counters by stage, then by outcome. Within a stage the outcomes add up to what came in.
@@ -80,6 +82,33 @@ pub struct Status {
     pub node: NodeState,
     /// What an operator should look at, in sentences.
     pub notices: Vec<String>,
+}
+
+/// A gossip peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PeerView {
+    /// Its id; of a configured peer that has not answered yet, its address.
+    pub peer: String,
+    /// How its client calls itself; of a configured peer also after it has gone.
+    pub agent: Option<String>,
+    /// From the configuration, so connected again for ever.
+    pub configured: bool,
+    pub connected: bool,
+    /// Its last goodbye with a reason that lasts, until a connection outlasts the pause that followed.
+    pub goodbye: Option<GoodbyeView>,
+    /// When a configured peer is dialled again.
+    pub next_attempt_seconds: Option<u64>,
+}
+
+/// Why a peer wants no more of us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GoodbyeView {
+    /// 3 fault, 128 cannot verify the network, 129 too many peers, 250 bad score, 251 banned, 252 banned address.
+    pub code: String,
+    /// The same in words.
+    pub reason: String,
+    /// How often in a row.
+    pub times: u32,
 }
 
 /// The newest verified block.

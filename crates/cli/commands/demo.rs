@@ -5,6 +5,7 @@
 //! is compared with what the simulator says was done, and with what the scenario says there was to say: the two share no code.
 
 use crate::exit::FAILED;
+use crate::output;
 use anyhow::Context as _;
 use consensus::Network;
 use evidence::{Finding, Incident};
@@ -59,7 +60,7 @@ async fn stage(options: Options) -> anyhow::Result<u8> {
     config.watch.groups.extend(operator.map(watched));
     let watcher = Watcher::start(config).await?;
     if let Some(address) = watcher.api_address() {
-        println!("page and API: http://{address}");
+        output::line(format_args!("page and API: http://{address}"))?;
     }
     let outcome = watch(&watcher, network, &clock, options.stay).await;
     watcher.stop().await?;
@@ -146,9 +147,9 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
     let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
     let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
     let reckoning = said(watcher, &truth, clock)?;
-    let complete = reckon(&truth.crimes, &found) && (truth.incidents.is_empty() || reckoning.is_complete());
+    let complete = reckon(&truth.crimes, &found)? && (truth.incidents.is_empty() || reckoning.is_complete());
     if !truth.incidents.is_empty() {
-        println!("{reckoning}");
+        output::line(&reckoning)?;
     }
     if stay {
         eprintln!("the page stays up; Ctrl-C ends it");
@@ -180,18 +181,18 @@ fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
         n_offences += 1;
         let validator = finding.validator.as_ref().map_or_else(String::new, |subject| subject.index.to_string());
         let latency = finding.second_seen.map_or(Duration::ZERO, |seen| finding.recorded_at.since(seen));
-        println!(
+        output::line(format_args!(
             "slot {:>4}  {:<15}  validator {validator:>5}  {:>4} ms after the second message",
             finding.slot,
             finding.kind,
             latency.as_millis()
-        );
+        ))?;
     }
     Ok(n_offences)
 }
 
 /// Crimes against findings; true if they are the same.
-fn reckon(crimes: &[Crime], found: &[Finding]) -> bool {
+fn reckon(crimes: &[Crime], found: &[Finding]) -> anyhow::Result<bool> {
     let committed: BTreeMap<_, _> = crimes.iter().map(|crime| (crime.finding_id, crime)).collect();
     // Anomalies accuse nobody; they are held against the scenario's incidents.
     let ids: BTreeSet<_> = found.iter().filter(|finding| finding.evidence.is_some()).map(|finding| finding.id).collect();
@@ -205,9 +206,11 @@ fn reckon(crimes: &[Crime], found: &[Finding]) -> bool {
         })
         .collect();
     latencies.sort();
-    println!("crimes committed {}, found {}, missed {missed}, false {invented}", committed.len(), committed.len() - missed);
+    let n_found = committed.len() - missed;
+    output::line(format_args!("crimes committed {}, found {n_found}, missed {missed}, false {invented}", committed.len()))?;
     if let (Some(median), Some(worst)) = (latencies.get(latencies.len() / 2), latencies.last()) {
-        println!("second message sent to finding on disk: median {} ms, worst {} ms", median.as_millis(), worst.as_millis());
+        let (median, worst) = (median.as_millis(), worst.as_millis());
+        output::line(format_args!("second message sent to finding on disk: median {median} ms, worst {worst} ms"))?;
     }
-    missed == 0 && invented == 0
+    Ok(missed == 0 && invented == 0)
 }

@@ -2,6 +2,7 @@
 
 use super::progress;
 use crate::exit::FAILED;
+use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
 use pipeline::history::{Audit, AuditedKey, Coverage, Form, History};
@@ -46,7 +47,7 @@ pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<
     bar.finish_and_clear();
     match json {
         true => print_json(&report)?,
-        false => print!("{}", text(&report)),
+        false => output::text(text(&report))?,
     }
     Ok(if report.lacks_something() { FAILED } else { 0 })
 }
@@ -156,7 +157,7 @@ fn contradiction(pair: &Contradiction) -> String {
 
 /// Piece by piece: a complete file has gigabytes.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = BufWriter::new(output::stdout());
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;
     Ok(out.flush()?)

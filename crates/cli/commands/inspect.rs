@@ -2,6 +2,7 @@
 
 use super::progress;
 use crate::exit::{FAILED, Usage};
+use crate::output;
 use consensus::{Root, ValidatorIndex};
 use pipeline::inspect::Inspection;
 use serde_json::json;
@@ -39,7 +40,7 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
             json!({ "finding": finding, "evidence": evidence.map(|evidence| evidence.json), "submission": submission })
         }
     };
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    output::line(serde_json::to_string_pretty(&shown)?)?;
     Ok(0)
 }
 

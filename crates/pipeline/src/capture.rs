@@ -9,15 +9,16 @@ use crate::lineage::Lineage;
 use crate::{bootstrap, clock, listen, run};
 use chain::node::{BlockId, NodeSet};
 use consensus::{Network, Root};
+use fs4::fs_std::FileExt;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use sources::api_stream::{StreamConfig, StreamEvent, StreamHandle};
 use sources::capture::{CaptureWriter, WriteError};
-use sources::gossip::{GossipEvent, GossipHandle, GossipMessage};
+use sources::gossip::{GossipEvent, GossipHandle, GossipMessage, Identity};
 use sources::metrics::SourceMetrics;
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,8 @@ async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> R
     file.writer.state(&start.state_ssz).map_err(|error| failed(out, error))?;
     // Sources first, so that nothing is missed while the blocks since the state are fetched; what comes waits in their queues.
     let metrics = SourceMetrics::unregistered();
-    let gossip = listen::start_gossip(&config, &network, metrics.clone())?;
+    let (identity, _lock) = identity(&config);
+    let gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
     let streams = match &nodes {
         Some(nodes) if config.event_stream.enabled => {
             Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
@@ -84,6 +86,22 @@ async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> R
     file.writer.sync().map_err(|error| failed(out, error))?;
     file.summary.bytes = file.writer.n_bytes();
     outcome.map(|()| file.summary)
+}
+
+/// A key of captures alone, since a watcher may run beside this one, with the lock that keeps a second capture from it. A second
+/// capture has a new key, and so has one that cannot write to the data directory: it needs none for anything else.
+fn identity(config: &Config) -> (Identity, Option<File>) {
+    let lock = std::fs::create_dir_all(&config.data_dir)
+        .and_then(|()| OpenOptions::new().create(true).truncate(false).write(true).open(config.data_dir.join("capture.lock")))
+        .and_then(|lock| Ok(FileExt::try_lock_exclusive(&lock)?.then_some(lock)));
+    match lock {
+        Ok(Some(lock)) => (Identity::File(config.data_dir.join("capture.key")), Some(lock)),
+        Ok(None) => (Identity::Ephemeral, None),
+        Err(error) => {
+            tracing::info!(%error, data_dir = %config.data_dir.display(), "no place to keep a node key: a new one is used");
+            (Identity::Ephemeral, None)
+        }
+    }
 }
 
 fn failed(out: &Path, source: WriteError) -> PipelineError {

@@ -78,7 +78,7 @@ pub struct GossipConfig {
     pub max_peers: usize,
     /// Column subnets to take signed headers from.
     pub data_column_subnets: u64,
-    /// Where this listener's network key is kept, so that peers know it again; absent: a new one at each start.
+    /// Where this listener's network key is kept, so that peers know it again; absent: in the data directory.
     pub identity_file: Option<PathBuf>,
     /// Messages waiting for verification; what does not fit is shed and counted.
     pub queue_messages: usize,

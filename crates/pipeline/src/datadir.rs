@@ -7,6 +7,7 @@
 //! DIR/pubkeys        validated public keys (crate chain)
 //! DIR/state.ssz      the last state that was loaded: what a start without any node goes on from
 //! DIR/rearm.GROUP    asks the running watcher to make a kill switch ready again
+//! DIR/node.key       secret key of the gossip node, so that peers know it again (crate sources)
 //! DIR/index/         votes and proposals (crate index)
 //! DIR/evidence/      findings, proofs, outbox (crate evidence)
 //! ```
@@ -136,6 +137,10 @@ impl DataDir {
 
     pub fn pubkeys_path(&self) -> PathBuf {
         self.path.join("pubkeys")
+    }
+
+    pub fn node_key_path(&self) -> PathBuf {
+        self.path.join("node.key")
     }
 
     pub fn state_path(&self) -> PathBuf {

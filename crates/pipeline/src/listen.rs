@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use verify::{Ticket, Verdict};
 
-/// Starts gossip as configured; `None` if it is switched off.
+/// Starts gossip as configured; `None` if it is switched off. `identity` is used where the configuration names no file.
 pub fn start_gossip(
     config: &Config,
+    identity: Identity,
     network: &Arc<Network>,
     metrics: SourceMetrics,
 ) -> Result<Option<GossipHandle>, PipelineError> {
@@ -38,7 +39,7 @@ pub fn start_gossip(
         peers: peers.collect::<Result<_, _>>()?,
         max_peers: section.max_peers,
         data_column_subnets: section.data_column_subnets,
-        identity: section.identity_file.clone().map_or(Identity::Ephemeral, Identity::File),
+        identity: section.identity_file.clone().map_or(identity, Identity::File),
         queue_messages: section.queue_messages,
         ..GossipConfig::default()
     };

@@ -31,7 +31,7 @@ use consensus::Network;
 use detect::watch::Desk;
 use evidence::Store;
 use sources::api_stream::StreamConfig;
-use sources::gossip::GossipControl;
+use sources::gossip::{GossipControl, Identity};
 use sources::metrics::SourceMetrics;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -130,7 +130,7 @@ impl Watcher {
 
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| PipelineError::Internal(format!("metrics of the sources: {error}")))?;
-        let gossip = listen::start_gossip(&config, &network, source_metrics.clone())?;
+        let gossip = listen::start_gossip(&config, Identity::File(dir.node_key_path()), &network, source_metrics.clone())?;
         let control = gossip.as_ref().map(|gossip| gossip.control());
 
         let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };

@@ -6,16 +6,19 @@ use crate::listen;
 use crate::metrics::Metrics;
 use crate::silence::Reception;
 use crate::watch::switches::Ledger;
-use api::{Gap, Head, NodeState, Readiness, Status, StatusSource};
+use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
 use evidence::Time;
 use index::Stats;
 use prometheus::core::Collector as _;
-use sources::gossip::GossipControl;
+use sources::gossip::{GossipControl, PeerInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Peers in `/v1/status`; more are only counted.
+const MAX_PEERS_SHOWN: usize = 256;
 
 /// A look at the engine, taken between two batches.
 #[derive(Clone, Debug)]
@@ -101,10 +104,7 @@ impl StatusPage {
             notices.push(format!("no vote or block has come since {since}: {}", readiness.advice.join("; ")));
         }
         if let Some(gossip) = &self.gossip {
-            for peer in gossip.peers().iter().filter(|peer| peer.configured && !peer.connected) {
-                let problem = peer.last_problem.as_deref().unwrap_or("not yet reached");
-                notices.push(format!("configured peer {} is not connected: {problem}", peer.address));
-            }
+            notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
         }
         if snapshot.missing_blocks > 0 {
             notices
@@ -142,6 +142,7 @@ impl StatusSource for StatusPage {
             head: Head { slot: snapshot.head.slot, root: snapshot.head.root },
             finalized: Some(snapshot.finalized),
             peers: self.n_peers(),
+            gossip_peers: self.gossip.iter().flat_map(|gossip| peer_views(&gossip.peers())).collect(),
             validators: snapshot.validators as u64,
             stages,
             index: numbers(&snapshot.index),
@@ -182,6 +183,44 @@ impl StatusSource for StatusPage {
     }
 }
 
+/// A notice of a configured peer that is not connected.
+fn missing_peer(peer: &PeerInfo) -> String {
+    let agent = peer.agent.as_ref().map_or_else(String::new, |agent| format!(" ({agent})"));
+    let mut notice = format!("configured peer {}{agent} is not connected: ", peer.address);
+    match &peer.goodbye {
+        Some(goodbye) => {
+            notice += &format!("it said goodbye: {} ({})", goodbye.reason, goodbye.code);
+            if goodbye.times > 1 {
+                notice += &format!(", {} times in a row", goodbye.times);
+            }
+        }
+        None => notice += peer.last_problem.as_deref().unwrap_or("not yet reached"),
+    }
+    match peer.next_attempt_seconds {
+        Some(seconds @ 0..60) => notice += &format!("; next attempt in {seconds} s"),
+        Some(seconds) => notice += &format!("; next attempt in {} min", seconds.div_ceil(60)),
+        None => {}
+    }
+    notice
+}
+
+/// Configured ones first.
+fn peer_views(peers: &[PeerInfo]) -> Vec<PeerView> {
+    let view = |peer: &PeerInfo| PeerView {
+        peer: if peer.peer.is_empty() { peer.address.clone() } else { peer.peer.clone() },
+        agent: peer.agent.clone(),
+        configured: peer.configured,
+        connected: peer.connected,
+        goodbye: peer.goodbye.as_ref().map(|goodbye| GoodbyeView {
+            code: goodbye.code.to_string(),
+            reason: goodbye.reason.to_owned(),
+            times: goodbye.times,
+        }),
+        next_attempt_seconds: peer.next_attempt_seconds,
+    };
+    peers.iter().take(MAX_PEERS_SHOWN).map(view).collect()
+}
+
 fn by_outcome(metrics: &Metrics) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for family in metrics.messages.collect() {
@@ -197,4 +236,61 @@ fn numbers(stats: &Stats) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(stats).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();
     fields.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sources::gossip::PeerGoodbye;
+
+    fn peer() -> PeerInfo {
+        PeerInfo {
+            peer: String::new(),
+            address: "/ip4/192.0.2.1/tcp/9000".into(),
+            configured: true,
+            connected: false,
+            agent: None,
+            head_slot: None,
+            score: 0.0,
+            messages: 0,
+            topics: 0,
+            failed_attempts: 1,
+            last_problem: None,
+            goodbye: None,
+            next_attempt_seconds: Some(7),
+        }
+    }
+
+    #[test]
+    fn a_missing_peer_is_shown_with_its_client_its_reason_and_the_next_attempt() {
+        let unknown = peer();
+        assert_eq!(
+            missing_peer(&unknown),
+            "configured peer /ip4/192.0.2.1/tcp/9000 is not connected: not yet reached; next attempt in 7 s"
+        );
+        let goodbye = Some(PeerGoodbye { code: 250, reason: "bad score", times: 3 });
+        let banned = PeerInfo {
+            peer: "16Uiu2HAm".into(),
+            agent: Some("Lighthouse/v8.1.2".into()),
+            last_problem: Some("closed".into()),
+            goodbye,
+            next_attempt_seconds: Some(1195),
+            ..peer()
+        };
+        assert_eq!(
+            missing_peer(&banned),
+            "configured peer /ip4/192.0.2.1/tcp/9000 (Lighthouse/v8.1.2) is not connected: it said goodbye: bad score (250), \
+             3 times in a row; next attempt in 20 min"
+        );
+        let views = serde_json::to_value(peer_views(&[banned, unknown])).unwrap();
+        assert_eq!(
+            views[0],
+            serde_json::json!({
+                "peer": "16Uiu2HAm", "agent": "Lighthouse/v8.1.2", "configured": true, "connected": false,
+                "goodbye": {"code": "250", "reason": "bad score", "times": 3}, "next_attempt_seconds": 1195,
+            })
+        );
+        assert_eq!(views[1]["peer"], "/ip4/192.0.2.1/tcp/9000", "its id is not known before it has answered");
+        assert_eq!(peer_views(&vec![peer(); 1000]).len(), MAX_PEERS_SHOWN);
+    }
 }

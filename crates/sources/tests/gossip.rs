@@ -372,3 +372,45 @@ async fn strangers_are_taken_up_to_a_limit() {
     assert!(!info.connected);
     assert_eq!(a.control.peers().iter().filter(|info| info.connected).count(), 1);
 }
+
+/// Two watchers of one operator, peered with each other and with the same node.
+#[tokio::test]
+async fn two_listeners_and_their_node_stay_connected() {
+    let network = fulu();
+    let mut node = post(config(&[]), &network).await;
+    let mut a = post(config(&[&node]), &network).await;
+    let mut b = post(config(&[&node, &a]), &network).await;
+    for (one, other) in [(&a, &node), (&b, &node), (&a, &b)] {
+        one.meet(other).await;
+    }
+    let subnet = topic(&network, TopicName::Attestation(7));
+    for salt in 0..40 {
+        node.control.publish(subnet, &ssz(240, salt)).await.unwrap();
+        for one in [&mut a, &mut b] {
+            loop {
+                match next_event(&mut one.handle).await {
+                    GossipEvent::Message(message) => {
+                        assert_eq!(message.raw.bytes, ssz(240, salt));
+                        one.handle.report(message.raw.ticket.unwrap(), Verdict::Accept);
+                        break;
+                    }
+                    GossipEvent::Peer(event) => stays(&event.what),
+                    GossipEvent::ListeningOn(_) => {}
+                }
+            }
+        }
+    }
+    for one in [&mut node, &mut a, &mut b] {
+        while let Ok(event) = one.handle.events.try_recv() {
+            if let GossipEvent::Peer(event) = event {
+                stays(&event.what);
+            }
+        }
+        let peers = one.control.peers();
+        assert_eq!(peers.iter().filter(|peer| peer.connected && peer.score >= 0.0).count(), 2, "{peers:?}");
+    }
+}
+
+fn stays(what: &PeerEventKind) {
+    assert!(!matches!(what, PeerEventKind::Goodbye { .. } | PeerEventKind::Disconnected { .. }), "{what:?}");
+}

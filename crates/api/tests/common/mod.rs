@@ -101,6 +101,7 @@ impl StatusSource for TestStatus {
             head: Head { slot: Slot::new(999), root: NETWORK },
             finalized: Some(Checkpoint { epoch: Epoch::new(29), root: NETWORK }),
             peers: 12,
+            gossip_peers: vec![],
             validators: 64,
             stages: BTreeMap::from([("verify".into(), BTreeMap::from([("proven".into(), 5)]))]),
             index: BTreeMap::from([("votes".into(), 77)]),

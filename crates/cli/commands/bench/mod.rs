@@ -11,6 +11,7 @@ pub use verify_run::verify;
 
 use crate::args::{BenchIndex, ReportForm};
 use crate::exit::Usage;
+use crate::output;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -74,12 +75,12 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
 fn print_report(report: &impl serde::Serialize, contract: &[&str], form: ReportForm) -> anyhow::Result<()> {
     let mut fields = serde_json::to_value(report)?;
     if !form.json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        output::line(serde_json::to_string_pretty(report)?)?;
         return Ok(());
     }
     if let Some(fields) = fields.as_object_mut().filter(|_| !form.details) {
         fields.retain(|field, _| contract.contains(&field.as_str()));
     }
-    println!("{fields}");
+    output::line(fields)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The processes of `bench pipeline`, so that each one's CPU and memory is its own: the program starts itself again.
 
+use crate::output;
 use pipeline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
@@ -38,7 +39,7 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
     match serde_json::from_str(options)? {
         Part::Replay { files, data_dir } => {
             let measured = replayed(&files.capture, &data_dir, &expected(&files.truth)?, SLOT)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            output::line(serde_json::to_string(&measured)?)?;
         }
         Part::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
             let source = peers.map_or(Source::Memory, Source::Peers);
@@ -51,16 +52,16 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
                 forward_percent,
             };
             let measured = paced(&options, &expected(&files.truth)?)?;
-            println!("{}", serde_json::to_string(&measured)?);
+            output::line(serde_json::to_string(&measured)?)?;
         }
         Part::Publish { files, genesis_time, publishers } => {
             let options = PublishOptions { capture: files.capture, genesis_time, publishers, patience: PATIENCE };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let published = runtime.block_on(publish_load(options, |peers| {
                 // Whoever started this waits for the line; if it is gone, so is the reason to go on.
-                let _ = writeln!(std::io::stdout(), "{}", serde_json::json!(peers));
+                let _ = output::line(serde_json::json!(peers));
             }))?;
-            println!("{}", serde_json::to_string(&published)?);
+            output::line(serde_json::to_string(&published)?)?;
         }
     }
     Ok(0)

@@ -1,7 +1,7 @@
 //! The libp2p node: transport, gossipsub's parameters, and the protocols beside it.
 
 use super::filter::{Filter, filter};
-use super::rpc::{self, Protocol, RpcCodec};
+use super::rpc::{self, DataProtocol, Protocol, RpcCodec};
 use super::transform::{SnappyTransform, message_id_fn};
 use super::{GossipConfig, GossipError, scoring};
 use crate::limits::MAX_WIRE_SIZE;
@@ -40,7 +40,7 @@ pub(super) struct Node {
     pub ping: request_response::Behaviour<RpcCodec>,
     pub metadata: request_response::Behaviour<RpcCodec>,
     pub goodbye: request_response::Behaviour<RpcCodec>,
-    pub blocks: request_response::Behaviour<RpcCodec>,
+    pub data: request_response::Behaviour<RpcCodec>,
 }
 
 pub(super) fn swarm(
@@ -90,7 +90,6 @@ fn node(
     let identify =
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
-    let blocks = [Protocol::BlocksByRangeV2, Protocol::BlocksByRangeV1, Protocol::BlocksByRootV2, Protocol::BlocksByRootV1];
     Ok(Node {
         limits,
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
@@ -99,7 +98,7 @@ fn node(
         ping: rpc::behaviour(&[Protocol::Ping], both.clone()),
         metadata: rpc::behaviour(&[Protocol::MetadataV3, Protocol::MetadataV2, Protocol::MetadataV1], both.clone()),
         goodbye: rpc::behaviour(&[Protocol::Goodbye], both),
-        blocks: rpc::behaviour(&blocks, ProtocolSupport::Inbound),
+        data: rpc::behaviour(&DataProtocol::ALL.map(Protocol::Data), ProtocolSupport::Inbound),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What a listener reports: messages, and what happens with its peers.
 
+use super::goodbyes::PeerGoodbye;
 use crate::capture::{GossipEntry, PeerEventEntry};
 use crate::topic::Topic;
 use libp2p::{Multiaddr, PeerId};
@@ -125,6 +126,7 @@ pub struct PeerInfo {
     /// From the configuration, so connected again for ever.
     pub configured: bool,
     pub connected: bool,
+    /// How its client calls itself; of a configured peer also after it has gone.
     pub agent: Option<String>,
     pub head_slot: Option<u64>,
     /// gossipsub's; under -120 the peer is ignored.
@@ -137,6 +139,10 @@ pub struct PeerInfo {
     pub failed_attempts: u32,
     /// Why it is not connected, in words.
     pub last_problem: Option<String>,
+    /// Its last goodbye with a lasting reason, until a connection outlasts the pause that followed.
+    pub goodbye: Option<PeerGoodbye>,
+    /// Seconds until a configured peer is dialled again.
+    pub next_attempt_seconds: Option<u64>,
 }
 
 #[cfg(test)]

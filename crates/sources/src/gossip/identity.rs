@@ -57,14 +57,24 @@ fn keypair(mut secret: [u8; 32]) -> Option<Keypair> {
     Some(secp256k1::Keypair::from(secret).into())
 }
 
+/// In one step, so that a crash leaves no half of a key behind.
 fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = options.open(&temporary)?;
     file.write_all(hex::encode(secret).as_bytes())?;
-    file.sync_all()
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// Column subnets that a node of this key would custody, so that ours are those that peers expect of us.
@@ -123,6 +133,10 @@ mod tests {
         let identity = Identity::File(path.clone());
         let first = identity.load().unwrap().public().to_peer_id();
         assert_eq!(identity.load().unwrap().public().to_peer_id(), first);
+        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["network.key"]);
+        #[cfg(unix)]
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
         std::fs::write(&path, "not a key").unwrap();
         assert!(matches!(identity.load(), Err(IdentityError::NotAKey { .. })));
         assert!(matches!(Identity::Secret([0; 32]).load(), Err(IdentityError::BadSecret)));

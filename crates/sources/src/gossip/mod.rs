@@ -12,7 +12,8 @@
 //!
 //! Being a good neighbour: nothing is forwarded that the verifier did not accept by itself. To be kept by clients, the
 //! node answers `status`, `ping`, `metadata` and `goodbye`, and says the truth about itself: a head given by the caller,
-//! never beyond the clock; all 64 attestation subnets; no blocks to serve.
+//! never beyond the clock; all 64 attestation subnets; no blocks to serve. Requests for data are answered as each client
+//! forgives it. Whoever says goodbye for a lasting reason is left alone for minutes. `docs/peers.md` has it in tables.
 //!
 //! Configured peers are dialled for ever with growing pauses; others may connect up to a limit.
 //!
@@ -22,6 +23,7 @@ mod address;
 mod behaviour;
 mod events;
 mod filter;
+mod goodbyes;
 mod identity;
 mod peers;
 mod requests;
@@ -34,6 +36,7 @@ mod transform;
 
 pub use address::{AddressError, PeerAddress, listen_address};
 pub use events::{GossipEvent, GossipMessage, PeerEvent, PeerEventKind, PeerInfo};
+pub use goodbyes::PeerGoodbye;
 pub use identity::{Identity, IdentityError, NUMBER_OF_COLUMN_SUBNETS};
 pub use rpc::{Metadata, StatusMessage};
 pub use schedule::{ATTESTATION_SUBNETS, topics_at};
@@ -81,6 +84,8 @@ pub struct GossipConfig {
     pub heartbeat: Duration,
     /// First and greatest pause between attempts to reach a configured peer.
     pub reconnect: (Duration, Duration),
+    /// The same after its goodbye with a reason that lasts: too many peers, a bad score, a ban.
+    pub goodbye_pause: (Duration, Duration),
     /// Whether topics are subscribed to. A node that only publishes need not.
     pub subscribe: bool,
 }
@@ -99,6 +104,7 @@ impl Default for GossipConfig {
             clock: Clock::system(),
             heartbeat: Duration::from_millis(700),
             reconnect: (Duration::from_secs(1), Duration::from_secs(120)),
+            goodbye_pause: (Duration::from_secs(5 * 60), Duration::from_secs(12 * 3600)),
             subscribe: true,
         }
     }

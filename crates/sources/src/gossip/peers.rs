@@ -2,7 +2,8 @@
 
 use super::address::PeerAddress;
 use super::events::PeerInfo;
-use super::rpc::{Quotas, StatusMessage};
+use super::goodbyes::Goodbyes;
+use super::rpc::{Quotas, StatusMessage, goodbye};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::HashMap;
@@ -43,16 +44,28 @@ struct Configured {
     next_dial: Instant,
     failures: u32,
     problem: Option<String>,
+    /// Of its last connection.
+    agent: Option<String>,
+    goodbyes: Option<Goodbyes>,
+}
+
+/// Pauses between attempts to reach a configured peer: the first and the greatest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pauses {
+    /// After it could not be reached, or the connection ended.
+    pub reconnect: (Duration, Duration),
+    /// After it said goodbye for a reason that lasts.
+    pub goodbye: (Duration, Duration),
 }
 
 pub(super) struct Peers {
     pub connected: HashMap<PeerId, Peer>,
     configured: Vec<Configured>,
-    pauses: (Duration, Duration),
+    pauses: Pauses,
 }
 
 impl Peers {
-    pub fn new(targets: &[PeerAddress], pauses: (Duration, Duration), now: Instant) -> Self {
+    pub fn new(targets: &[PeerAddress], pauses: Pauses, now: Instant) -> Self {
         let configured = targets
             .iter()
             .map(|target| Configured {
@@ -62,6 +75,8 @@ impl Peers {
                 next_dial: now,
                 failures: 0,
                 problem: None,
+                agent: None,
+                goodbyes: None,
             })
             .collect();
         Self { connected: HashMap::new(), configured, pauses }
@@ -98,22 +113,48 @@ impl Peers {
     /// The last connection to a peer is gone.
     pub fn disconnected(&mut self, peer: &PeerId, reason: &str, now: Instant) {
         let Some(gone) = self.connected.remove(peer) else { return };
-        let lasted = now.duration_since(gone.connected_at) >= self.pauses.1;
+        let lasted = now.duration_since(gone.connected_at);
         let pauses = self.pauses;
         for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
-            if lasted {
+            if lasted >= pauses.reconnect.1 {
                 one.failures = 0;
             }
-            one.failed(reason.to_owned(), pauses, now);
+            if gone.closing.is_none() {
+                one.goodbyes = one.goodbyes.and_then(|earlier| earlier.after_silence(lasted, pauses.goodbye, now));
+            }
+            one.failed(reason.to_owned(), pauses.reconnect, now);
         }
     }
 
     /// An attempt came to nothing.
     pub fn dial_failed(&mut self, connection: ConnectionId, reason: String, now: Instant) {
-        let pauses = self.pauses;
+        let pauses = self.pauses.reconnect;
         for one in self.configured.iter_mut().filter(|one| one.dialling == Some(connection)) {
             one.failed(reason.clone(), pauses, now);
         }
+    }
+
+    /// A connected peer says goodbye: if for a reason that lasts, it is left alone for a while.
+    pub fn said_goodbye(&mut self, peer: &PeerId, code: u64, now: Instant) {
+        self.note_problem(peer, &format!("it said goodbye: {} ({code})", goodbye::text(code)));
+        let Some(known) = self.connected.get(peer).filter(|known| known.closing.is_none()) else { return };
+        let (lasted, pauses) = (now.duration_since(known.connected_at), self.pauses.goodbye);
+        for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
+            one.goodbyes = Goodbyes::after(one.goodbyes, code, lasted, pauses, now);
+        }
+    }
+
+    /// How a connected peer calls itself; whether that is news.
+    pub fn is_called(&mut self, peer: &PeerId, agent: &str) -> bool {
+        let Some(known) = self.connected.get_mut(peer) else { return false };
+        if known.agent.as_deref() == Some(agent) {
+            return false;
+        }
+        known.agent = Some(agent.to_owned());
+        for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
+            one.agent = Some(agent.to_owned());
+        }
+        true
     }
 
     /// Why a peer goes, before it does: better than what the closed connection says.
@@ -162,7 +203,7 @@ impl Peers {
     }
 
     /// Configured ones first, then by peer id.
-    pub fn infos(&self, score: impl Fn(&PeerId) -> f64, topics: &HashMap<PeerId, usize>) -> Vec<PeerInfo> {
+    pub fn infos(&self, score: impl Fn(&PeerId) -> f64, topics: &HashMap<PeerId, usize>, now: Instant) -> Vec<PeerInfo> {
         let info = |peer: Option<&PeerId>, configured: Option<&Configured>| {
             let connection = peer.and_then(|peer| self.connected.get(peer));
             PeerInfo {
@@ -174,13 +215,17 @@ impl Peers {
                 },
                 configured: configured.is_some(),
                 connected: connection.is_some(),
-                agent: connection.and_then(|connection| connection.agent.clone()),
+                agent: connection.map_or_else(|| configured.and_then(|one| one.agent.clone()), |known| known.agent.clone()),
                 head_slot: connection.and_then(|connection| connection.status).map(|status| status.head_slot.as_u64()),
                 score: peer.map_or(0.0, &score),
                 messages: connection.map_or(0, |connection| connection.messages),
                 topics: peer.and_then(|peer| topics.get(peer)).copied().unwrap_or(0),
                 failed_attempts: configured.map_or(0, |one| one.failures),
                 last_problem: configured.and_then(|one| one.problem.clone()),
+                goodbye: configured.and_then(|one| one.goodbyes).map(|goodbyes| goodbyes.shown()),
+                next_attempt_seconds: configured
+                    .filter(|one| connection.is_none() && one.dialling.is_none())
+                    .map(|one| one.next_dial.saturating_duration_since(now).as_secs()),
             }
         };
         let mut infos: Vec<PeerInfo> = self.configured.iter().map(|one| info(one.peer.as_ref(), Some(one))).collect();
@@ -196,19 +241,27 @@ impl Configured {
     fn failed(&mut self, problem: String, (first, greatest): (Duration, Duration), now: Instant) {
         self.dialling = None;
         self.next_dial = now + pause(self.failures, first, greatest).mul_f64(rand::random_range(0.75..1.25));
+        if let Some(goodbyes) = &self.goodbyes {
+            self.next_dial = self.next_dial.max(goodbyes.until());
+        }
         self.failures = self.failures.saturating_add(1);
         self.problem = Some(problem);
     }
 }
 
 /// `first` doubled with each failure, up to `greatest`.
-fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
+pub(super) fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
     first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PAUSES: Pauses = Pauses {
+        reconnect: (Duration::from_secs(1), Duration::from_secs(8)),
+        goodbye: (Duration::from_secs(300), Duration::from_secs(43_200)),
+    };
 
     #[test]
     fn pauses_double_up_to_the_greatest() {
@@ -222,7 +275,7 @@ mod tests {
         let now = Instant::now();
         let peer = PeerId::random();
         let target: PeerAddress = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}").parse().unwrap();
-        let mut peers = Peers::new(std::slice::from_ref(&target), (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let mut peers = Peers::new(std::slice::from_ref(&target), PAUSES, now);
         let mut later = now;
         for attempt in 0..50 {
             assert_eq!(peers.due(later), [(0, target.clone())], "attempt {attempt}");
@@ -242,14 +295,59 @@ mod tests {
         peers.disconnected(&peer, "gone", later);
         assert_eq!(peers.due(later), []);
         assert_eq!(peers.due(later + Duration::from_millis(1251)).len(), 1);
-        let info = &peers.infos(|_| 0.0, &HashMap::new())[0];
+        let info = &peers.infos(|_| 0.0, &HashMap::new(), later)[0];
         assert_eq!((info.failed_attempts, info.last_problem.as_deref(), info.connected), (1, Some("gone"), false));
+    }
+
+    /// It was 1.4 s after each, which cost further points and closed the address in the end.
+    #[test]
+    fn who_says_goodbye_for_good_is_left_alone_for_minutes_and_then_for_longer() {
+        let start = Instant::now();
+        let peer = PeerId::random();
+        let target: PeerAddress = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}").parse().unwrap();
+        // Connected for `lasted` seconds, then a goodbye (none: closed without a word); how long until it is dialled again.
+        let mut now = start;
+        let mut visit = |peers: &mut Peers, nth: usize, lasted: u64, code: Option<u64>| -> u64 {
+            let connection = ConnectionId::new_unchecked(nth);
+            peers.dialling(0, connection);
+            peers.connected(peer, connection, String::new(), now);
+            assert!(peers.is_called(&peer, "Grandine/2.0.0"));
+            now += Duration::from_secs(lasted);
+            if let Some(code) = code {
+                peers.said_goodbye(&peer, code, now);
+                peers.connected.get_mut(&peer).unwrap().closing = Some(now);
+            }
+            peers.disconnected(&peer, "closed", now);
+            let waited = (0..).find(|waited| !peers.due(now + Duration::from_secs(*waited)).is_empty()).unwrap();
+            let info = peers.infos(|_| 0.0, &HashMap::new(), now).remove(0);
+            assert!(info.next_attempt_seconds.unwrap() <= waited && info.next_attempt_seconds.unwrap() + 1 >= waited);
+            assert_eq!(info.agent.as_deref(), Some("Grandine/2.0.0"), "known after it has gone");
+            now += Duration::from_secs(waited);
+            waited
+        };
+        for code in [3, 128, 129, 250, 251] {
+            let mut peers = Peers::new(std::slice::from_ref(&target), PAUSES, start);
+            let mut waits: Vec<u64> = (0..10).map(|nth| visit(&mut peers, nth, 60, Some(code))).collect();
+            assert_eq!(waits, [300, 600, 1200, 2400, 4800, 9600, 19_200, 38_400, 43_200, 43_200], "goodbye {code}");
+            let info = peers.infos(|_| 0.0, &HashMap::new(), start).remove(0);
+            assert_eq!(info.goodbye.map(|goodbye| (goodbye.code, goodbye.times)), Some((code, 10)));
+            // Still banned, it closes without a word. Kept for longer than the pause, all is forgotten.
+            waits = [(2, None), (50_000, Some(code)), (60, Some(code)), (60, Some(1)), (60, Some(code)), (400, None)]
+                .into_iter()
+                .enumerate()
+                .map(|(nth, (lasted, code))| visit(&mut peers, 10 + nth, lasted, code))
+                .collect();
+            assert_eq!((waits[0], waits[1], waits[2], waits[4]), (43_200, 300, 600, 300), "goodbye {code}");
+            assert!(waits[3] <= 10 && waits[5] <= 10, "a restart and a cut line are no refusal: {waits:?}");
+        }
+        let mut peers = Peers::new(&[target], PAUSES, start);
+        assert!(visit(&mut peers, 0, 60, Some(1)) <= 2, "a client that restarts is soon back");
     }
 
     #[test]
     fn peers_are_at_odds_when_one_lacks_what_another_has() {
         let now = Instant::now();
-        let mut peers = Peers::new(&[], (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let mut peers = Peers::new(&[], PAUSES, now);
         let all = |_: &PeerId| true;
         assert!(!peers.are_at_odds(all, now));
         let ids = [PeerId::random(), PeerId::random()];
@@ -271,7 +369,7 @@ mod tests {
     fn an_address_without_a_peer_takes_who_answers() {
         let now = Instant::now();
         let target: PeerAddress = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        let mut peers = Peers::new(&[target], (Duration::from_secs(1), Duration::from_secs(8)), now);
+        let mut peers = Peers::new(&[target], PAUSES, now);
         let (peer, connection) = (PeerId::random(), ConnectionId::new_unchecked(1));
         assert!(!peers.is_configured(&peer));
         peers.dialling(0, connection);

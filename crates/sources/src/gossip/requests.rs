@@ -1,10 +1,10 @@
-//! What peers ask and answer: status, ping, metadata, goodbye, and blocks, of which there are none here.
+//! What peers ask and answer: status, ping, metadata, goodbye, and data, of which none is kept here.
 
 use super::PeerEventKind;
-use super::rpc::{Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
+use super::rpc::{self, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
 use super::schedule::digests_near;
 use super::task::Listener;
-use consensus::{Checkpoint, ForkName, Root};
+use consensus::{Checkpoint, Root};
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message, OutboundFailure, ResponseChannel};
 use std::time::{Duration, Instant};
@@ -17,8 +17,11 @@ const MAX_FAILED_PINGS: u32 = 3;
 const STATUS_EVERY: (Duration, Duration) = (Duration::from_secs(12), Duration::from_secs(300));
 /// How long a peer may take to hear our goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_millis(500);
-/// Ours changes never: all subnets from the start to the end.
-const METADATA_SEQ: u64 = 1;
+/// `CUSTODY_REQUIREMENT`: who claims less is sent away as faulty as soon as Fulu is scheduled, and who claims more is asked for
+/// more. So it is claimed always, whatever column subnets are listened to.
+const CUSTODY_GROUP_COUNT: u64 = 4;
+/// Epochs from now for which no block is promised. A status is said again well before they are over.
+const NOTHING_AVAILABLE_EPOCHS: u64 = 2;
 
 type RpcEvent = Event<Request, Response>;
 
@@ -51,13 +54,13 @@ impl Listener {
         if statuses.is_empty() && pings.is_empty() {
             return;
         }
-        let status = self.own_status();
+        let (status, seq_number) = (self.own_status(), self.metadata_seq);
         let node = self.swarm.behaviour_mut();
         for peer in statuses {
             node.status.send_request(&peer, Request::Status(status));
         }
         for peer in pings {
-            node.ping.send_request(&peer, Request::Ping { seq_number: METADATA_SEQ });
+            node.ping.send_request(&peer, Request::Ping { seq_number });
         }
     }
 
@@ -78,15 +81,13 @@ impl Listener {
             finalized,
             head_root: view.head_root,
             head_slot,
-            // We have no blocks: none but the head is promised.
-            earliest_available_slot: Some(head_slot),
+            // No block is kept, so there is none of any slot up to now, and there will be none of the next ones.
+            earliest_available_slot: Some(slot.saturating_add(NOTHING_AVAILABLE_EPOCHS * self.network.preset().slots_per_epoch)),
         }
     }
 
     fn own_metadata(&self) -> Metadata {
-        let has_columns = self.network.spec.fork_name_at(self.epoch_now()) >= ForkName::Fulu;
-        let custody_group_count = if has_columns { self.config.data_column_subnets } else { 0 };
-        Metadata { seq_number: METADATA_SEQ, attnets: [0xff; 8], syncnets: 0, custody_group_count }
+        Metadata { seq_number: self.metadata_seq, attnets: [0xff; 8], syncnets: 0, custody_group_count: CUSTODY_GROUP_COUNT }
     }
 
     pub(super) fn on_status(&mut self, event: RpcEvent) {
@@ -141,7 +142,7 @@ impl Listener {
     pub(super) fn on_ping(&mut self, event: RpcEvent) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                let pong = Response::Pong { seq_number: METADATA_SEQ };
+                let pong = Response::Pong { seq_number: self.metadata_seq };
                 if self.answer(peer, Protocol::Ping, channel, pong)
                     && let Request::Ping { seq_number } = request
                 {
@@ -216,7 +217,7 @@ impl Listener {
                 let Request::Goodbye { code } = request else { return };
                 let reason = goodbye::text(code);
                 debug!(%peer, code, reason, "a peer says goodbye");
-                self.peers.note_problem(&peer, &format!("it said goodbye: {reason} ({code})"));
+                self.peers.said_goodbye(&peer, code, Instant::now());
                 self.close_soon(peer);
                 self.peer_event(peer, PeerEventKind::Goodbye { sent: false, code, reason: reason.to_owned() });
             }
@@ -243,17 +244,12 @@ impl Listener {
         }
     }
 
-    /// By range the specification wants an error from who has nothing; by root an empty list will do.
-    pub(super) fn on_blocks(&mut self, event: RpcEvent) {
-        if let Event::Message { peer, message: Message::Request { request: Request::Blocks(protocol), channel, .. }, .. } = event
-        {
-            let answer = match protocol {
-                Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 => {
-                    Response::Error { code: result_code::RESOURCE_UNAVAILABLE, message: "a listener, no blocks here".to_owned() }
-                }
-                _ => Response::Nothing,
-            };
-            self.answer(peer, protocol, channel, answer);
+    /// Nothing is kept, and each client forgives another answer to that.
+    pub(super) fn on_data(&mut self, event: RpcEvent) {
+        if let Event::Message { peer, message: Message::Request { request: Request::Data(data), channel, .. }, .. } = event {
+            let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
+            let answer = rpc::to_data_request(data, agent);
+            self.answer(peer, Protocol::Data(data), channel, answer);
         }
     }
 
@@ -278,9 +274,7 @@ impl Listener {
             Protocol::Ping => &mut node.ping,
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => &mut node.metadata,
             Protocol::Goodbye => &mut node.goodbye,
-            Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 | Protocol::BlocksByRootV1 | Protocol::BlocksByRootV2 => {
-                &mut node.blocks
-            }
+            Protocol::Data(_) => &mut node.data,
         };
         // An error means that the stream is closed already.
         let _ = behaviour.send_response(channel, answer);
@@ -295,7 +289,7 @@ mod tests {
     use super::*;
     use crate::metrics::SourceMetrics;
     use crate::topic::DigestTable;
-    use consensus::{BlobParameters, Epoch, Fork, Network, Preset, Spec};
+    use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Spec};
     use futures::StreamExt;
     use libp2p::swarm::SwarmEvent;
     use std::sync::Arc;
@@ -344,7 +338,7 @@ mod tests {
                         ..
                     })) => {
                         match response {
-                            Response::Pong { seq_number: METADATA_SEQ } => pongs += 1,
+                            Response::Pong { .. } => pongs += 1,
                             Response::Error { code: result_code::RATE_LIMITED, .. } => limited += 1,
                             other => panic!("{other:?}"),
                         }

@@ -1,7 +1,7 @@
 //! The task that owns the node: it takes the next thing that happened and applies it.
 
 use super::behaviour::{self, HISTORY_HEARTBEATS, Node, NodeEvent};
-use super::peers::Peers;
+use super::peers::{Pauses, Peers};
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
 use super::tickets::{MAX_PENDING, Tickets};
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use verify::{Origin, RawMessage, SourceKind, Ticket, Verdict};
 
+const NS_PER_MS: u64 = 1_000_000;
 /// How often due things are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two looks at all peers.
@@ -64,6 +65,9 @@ pub(super) struct Listener {
     pub(super) metrics: SourceMetrics,
     pub(super) channels: Channels,
     pub(super) peers: Peers,
+    /// Of our metadata: higher than that of any run before, whose metadata may have been another. A client asks for it again
+    /// only then, and holds a number that went down against us.
+    pub(super) metadata_seq: u64,
     digests: Arc<DigestTable>,
     columns: Vec<u64>,
     tickets: Tickets,
@@ -98,7 +102,8 @@ impl Listener {
         // A message leaves at the last heartbeat of its history, so up to one heartbeat early.
         let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32 - 1);
         let mut listener = Self {
-            peers: Peers::new(&config.peers, config.reconnect, now),
+            peers: Peers::new(&config.peers, Pauses { reconnect: config.reconnect, goodbye: config.goodbye_pause }, now),
+            metadata_seq: config.clock.now().0 / NS_PER_MS,
             tickets: Tickets::new(lifetime, MAX_PENDING),
             topics: HashMap::new(),
             topics_epoch: None,
@@ -166,7 +171,7 @@ impl Listener {
             SwarmEvent::Behaviour(NodeEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(NodeEvent::Metadata(event)) => self.on_metadata(event),
             SwarmEvent::Behaviour(NodeEvent::Goodbye(event)) => self.on_goodbye(event),
-            SwarmEvent::Behaviour(NodeEvent::Blocks(event)) => self.on_blocks(event),
+            SwarmEvent::Behaviour(NodeEvent::Data(event)) => self.on_data(event),
             SwarmEvent::Behaviour(NodeEvent::Limits(never)) => match never {},
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }
                 if num_established.get() == 1 =>
@@ -268,9 +273,7 @@ impl Listener {
 
     fn on_agent(&mut self, peer: PeerId, agent: &str) {
         let agent: String = agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT_LEN).collect();
-        let Some(known) = self.peers.connected.get_mut(&peer) else { return };
-        if known.agent.as_ref() != Some(&agent) {
-            known.agent = Some(agent.clone());
+        if self.peers.is_called(&peer, &agent) {
             self.peer_event(peer, PeerEventKind::Agent { agent });
         }
     }
@@ -376,7 +379,7 @@ impl Listener {
     fn look_at_peers(&mut self) {
         let gossip = &self.swarm.behaviour().gossip;
         let topics: HashMap<PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (*peer, topics.len())).collect();
-        let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics);
+        let infos = self.peers.infos(|peer| gossip.peer_score(peer).unwrap_or(0.0), &topics, Instant::now());
         self.channels.peers.send_replace(Arc::new(infos));
         self.weigh_heads();
     }

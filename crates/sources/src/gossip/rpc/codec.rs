@@ -37,9 +37,7 @@ impl Codec for RpcCodec {
             Protocol::Ping => number(&body).map(|seq_number| Request::Ping { seq_number }),
             Protocol::Goodbye => number(&body).map(|code| Request::Goodbye { code }),
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => Some(Request::Metadata),
-            Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 | Protocol::BlocksByRootV1 | Protocol::BlocksByRootV2 => {
-                Some(Request::Blocks(*protocol))
-            }
+            Protocol::Data(data) => Some(Request::Data(*data)),
         }
         .ok_or_else(|| invalid("request has the wrong length"))
     }
@@ -63,11 +61,7 @@ impl Codec for RpcCodec {
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => {
                 Metadata::from_ssz(&body).map(Response::Metadata)
             }
-            Protocol::Goodbye
-            | Protocol::BlocksByRangeV1
-            | Protocol::BlocksByRangeV2
-            | Protocol::BlocksByRootV1
-            | Protocol::BlocksByRootV2 => Some(Response::Nothing),
+            Protocol::Goodbye | Protocol::Data(_) => Some(Response::Nothing),
         }
         .ok_or_else(|| invalid("response has the wrong length"))
     }
@@ -81,7 +75,7 @@ impl Codec for RpcCodec {
             Request::Ping { seq_number } => seq_number.to_le_bytes().to_vec(),
             Request::Goodbye { code } => code.to_le_bytes().to_vec(),
             Request::Metadata => return Ok(()),
-            Request::Blocks(_) => return Err(invalid("blocks are never asked for")),
+            Request::Data(_) => return Err(invalid("data is never asked for")),
         };
         io.write_all(&packed(&body)?).await
     }
@@ -168,6 +162,7 @@ fn invalid(reason: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::messages::DataProtocol;
     use super::*;
     use consensus::{Checkpoint, Epoch, ForkDigest, Root, Slot};
     use futures::executor::block_on;
@@ -183,19 +178,11 @@ mod tests {
         }
     }
 
-    const ALL: [Protocol; 11] = [
-        Protocol::StatusV1,
-        Protocol::StatusV2,
-        Protocol::Ping,
-        Protocol::MetadataV1,
-        Protocol::MetadataV2,
-        Protocol::MetadataV3,
-        Protocol::Goodbye,
-        Protocol::BlocksByRangeV1,
-        Protocol::BlocksByRangeV2,
-        Protocol::BlocksByRootV1,
-        Protocol::BlocksByRootV2,
-    ];
+    fn all() -> impl Iterator<Item = Protocol> {
+        use Protocol::*;
+        let ours = [StatusV1, StatusV2, Ping, MetadataV1, MetadataV2, MetadataV3, Goodbye];
+        ours.into_iter().chain(DataProtocol::ALL.map(Data))
+    }
 
     fn write_request(protocol: Protocol, request: Request) -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());
@@ -238,8 +225,8 @@ mod tests {
             (Protocol::MetadataV1, Response::Metadata(metadata)),
             (Protocol::MetadataV2, Response::Metadata(Metadata { syncnets: 5, ..metadata })),
             (Protocol::MetadataV3, Response::Metadata(Metadata { syncnets: 5, custody_group_count: 4, ..metadata })),
-            (Protocol::BlocksByRootV2, Response::Nothing),
-            (Protocol::BlocksByRangeV2, Response::Error { code: 3, message: "no blocks here".into() }),
+            (Protocol::Data(DataProtocol::BlocksByRootV2), Response::Nothing),
+            (Protocol::Data(DataProtocol::BlocksByRangeV2), Response::Error { code: 3, message: "no blocks here".into() }),
         ];
         for (protocol, response) in responses {
             assert_eq!(read_response(protocol, &write_response(protocol, response.clone())).unwrap(), response);
@@ -257,7 +244,7 @@ mod tests {
 
     #[test]
     fn cut_and_changed_bytes_are_errors_and_never_panics() {
-        for protocol in ALL {
+        for protocol in all() {
             let bytes = match protocol {
                 Protocol::StatusV1 | Protocol::StatusV2 => write_request(protocol, Request::Status(status())),
                 _ => write_request(Protocol::Ping, Request::Ping { seq_number: 1 }),
@@ -282,7 +269,9 @@ mod tests {
     fn a_great_length_is_refused_before_anything_is_read() {
         let mut bytes = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
         bytes.extend([0u8; 64]);
-        assert!(read_request(Protocol::BlocksByRootV2, &bytes).unwrap_err().to_string().contains("length"));
+        for data in DataProtocol::ALL {
+            assert!(read_request(Protocol::Data(data), &bytes).unwrap_err().to_string().contains("length"), "{data:?}");
+        }
         // Idle frames for ever.
         let mut idle = vec![8u8];
         for _ in 0..1000 {

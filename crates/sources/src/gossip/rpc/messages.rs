@@ -12,10 +12,30 @@ pub enum Protocol {
     MetadataV2,
     MetadataV3,
     Goodbye,
+    Data(DataProtocol),
+}
+
+/// A request for blocks or what belongs to them, none of which is kept here.
+/// Source: consensus-specs, `*/p2p-interface.md`; the limits are mainnet's, which no network exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataProtocol {
     BlocksByRangeV1,
     BlocksByRangeV2,
     BlocksByRootV1,
     BlocksByRootV2,
+    /// From Fulu on.
+    BlocksByHead,
+    /// From Deneb on.
+    BlobsByRange,
+    BlobsByRoot,
+    /// From Fulu on.
+    ColumnsByRange,
+    ColumnsByRoot,
+    /// From Gloas on.
+    EnvelopesByRange,
+    EnvelopesByRoot,
+    /// From Heze on.
+    InclusionLists,
 }
 
 impl AsRef<str> for Protocol {
@@ -28,10 +48,7 @@ impl AsRef<str> for Protocol {
             Self::MetadataV2 => "/eth2/beacon_chain/req/metadata/2/ssz_snappy",
             Self::MetadataV3 => "/eth2/beacon_chain/req/metadata/3/ssz_snappy",
             Self::Goodbye => "/eth2/beacon_chain/req/goodbye/1/ssz_snappy",
-            Self::BlocksByRangeV1 => "/eth2/beacon_chain/req/beacon_blocks_by_range/1/ssz_snappy",
-            Self::BlocksByRangeV2 => "/eth2/beacon_chain/req/beacon_blocks_by_range/2/ssz_snappy",
-            Self::BlocksByRootV1 => "/eth2/beacon_chain/req/beacon_blocks_by_root/1/ssz_snappy",
-            Self::BlocksByRootV2 => "/eth2/beacon_chain/req/beacon_blocks_by_root/2/ssz_snappy",
+            Self::Data(data) => data.id(),
         }
     }
 }
@@ -44,21 +61,18 @@ impl Protocol {
             Self::Ping => "ping",
             Self::MetadataV1 | Self::MetadataV2 | Self::MetadataV3 => "metadata",
             Self::Goodbye => "goodbye",
-            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => "blocks_by_range",
-            Self::BlocksByRootV1 | Self::BlocksByRootV2 => "blocks_by_root",
+            Self::Data(data) => data.label(),
         }
     }
 
-    /// Length of a request's SSZ: the only one, or the greatest. 0: there is no body at all.
+    /// Length of a request's SSZ.
     pub(super) const fn request_len(self) -> BodyLen {
         match self {
             Self::StatusV1 => BodyLen::Exactly(StatusMessage::V1_LEN),
             Self::StatusV2 => BodyLen::Exactly(StatusMessage::V2_LEN),
             Self::Ping | Self::Goodbye => BodyLen::Exactly(8),
             Self::MetadataV1 | Self::MetadataV2 | Self::MetadataV3 => BodyLen::Nothing,
-            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => BodyLen::Exactly(24),
-            // MAX_REQUEST_BLOCKS roots.
-            Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::AtMost(1024 * 32),
+            Self::Data(data) => data.request_len(),
         }
     }
 
@@ -71,7 +85,80 @@ impl Protocol {
             Self::MetadataV1 => BodyLen::Exactly(16),
             Self::MetadataV2 => BodyLen::Exactly(17),
             Self::MetadataV3 => BodyLen::Exactly(25),
-            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 | Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::Nothing,
+            Self::Data(_) => BodyLen::Nothing,
+        }
+    }
+}
+
+impl DataProtocol {
+    /// All of them, the preferred version first.
+    pub const ALL: [Self; 12] = [
+        Self::BlocksByRangeV2,
+        Self::BlocksByRangeV1,
+        Self::BlocksByRootV2,
+        Self::BlocksByRootV1,
+        Self::BlocksByHead,
+        Self::BlobsByRange,
+        Self::BlobsByRoot,
+        Self::ColumnsByRange,
+        Self::ColumnsByRoot,
+        Self::EnvelopesByRange,
+        Self::EnvelopesByRoot,
+        Self::InclusionLists,
+    ];
+
+    const fn id(self) -> &'static str {
+        match self {
+            Self::BlocksByRangeV1 => "/eth2/beacon_chain/req/beacon_blocks_by_range/1/ssz_snappy",
+            Self::BlocksByRangeV2 => "/eth2/beacon_chain/req/beacon_blocks_by_range/2/ssz_snappy",
+            Self::BlocksByRootV1 => "/eth2/beacon_chain/req/beacon_blocks_by_root/1/ssz_snappy",
+            Self::BlocksByRootV2 => "/eth2/beacon_chain/req/beacon_blocks_by_root/2/ssz_snappy",
+            Self::BlocksByHead => "/eth2/beacon_chain/req/beacon_blocks_by_head/1/ssz_snappy",
+            Self::BlobsByRange => "/eth2/beacon_chain/req/blob_sidecars_by_range/1/ssz_snappy",
+            Self::BlobsByRoot => "/eth2/beacon_chain/req/blob_sidecars_by_root/1/ssz_snappy",
+            Self::ColumnsByRange => "/eth2/beacon_chain/req/data_column_sidecars_by_range/1/ssz_snappy",
+            Self::ColumnsByRoot => "/eth2/beacon_chain/req/data_column_sidecars_by_root/1/ssz_snappy",
+            Self::EnvelopesByRange => "/eth2/beacon_chain/req/execution_payload_envelopes_by_range/1/ssz_snappy",
+            Self::EnvelopesByRoot => "/eth2/beacon_chain/req/execution_payload_envelopes_by_root/1/ssz_snappy",
+            Self::InclusionLists => "/eth2/beacon_chain/req/inclusion_lists_by_indices/1/ssz_snappy",
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => "blocks_by_range",
+            Self::BlocksByRootV1 | Self::BlocksByRootV2 => "blocks_by_root",
+            Self::BlocksByHead => "blocks_by_head",
+            Self::BlobsByRange => "blobs_by_range",
+            Self::BlobsByRoot => "blobs_by_root",
+            Self::ColumnsByRange => "columns_by_range",
+            Self::ColumnsByRoot => "columns_by_root",
+            Self::EnvelopesByRange => "envelopes_by_range",
+            Self::EnvelopesByRoot => "envelopes_by_root",
+            Self::InclusionLists => "inclusion_lists",
+        }
+    }
+
+    const fn request_len(self) -> BodyLen {
+        match self {
+            // start_slot, count, step
+            Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => BodyLen::Exactly(24),
+            // MAX_REQUEST_BLOCKS roots
+            Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::AtMost(1024 * 32),
+            // root, count
+            Self::BlocksByHead => BodyLen::Exactly(40),
+            // start_slot, count
+            Self::BlobsByRange | Self::EnvelopesByRange => BodyLen::Exactly(16),
+            // MAX_REQUEST_BLOB_SIDECARS_ELECTRA times root, index
+            Self::BlobsByRoot => BodyLen::AtMost(1152 * 40),
+            // start_slot, count, offset, up to 128 columns
+            Self::ColumnsByRange => BodyLen::AtMost(20 + 128 * 8),
+            // MAX_REQUEST_BLOCKS_DENEB times offset, root, offset, up to 128 columns
+            Self::ColumnsByRoot => BodyLen::AtMost(128 * (4 + 36 + 128 * 8)),
+            // MAX_REQUEST_PAYLOADS roots
+            Self::EnvelopesByRoot => BodyLen::AtMost(128 * 32),
+            // slot, dependent_root, a bit for each of 16 members
+            Self::InclusionLists => BodyLen::Exactly(42),
         }
     }
 }
@@ -188,8 +275,8 @@ pub(in crate::gossip) enum Request {
     Goodbye {
         code: u64,
     },
-    /// Blocks, of whatever range or roots: we have none.
-    Blocks(Protocol),
+    /// Whatever range or roots it names: none of it is kept here.
+    Data(DataProtocol),
 }
 
 /// What is answered.
@@ -213,25 +300,38 @@ pub(in crate::gossip) mod result_code {
     pub const RESOURCE_UNAVAILABLE: u8 = 3;
     /// Not of the specification, but what clients use.
     pub const RATE_LIMITED: u8 = 139;
+    /// Of the range that is left to clients, and no client knows it: what each does with an unknown code.
+    pub const NOT_KEPT: u8 = 200;
 }
 
 /// Reasons of a goodbye.
 pub(in crate::gossip) mod goodbye {
     pub const CLIENT_SHUTDOWN: u64 = 1;
     pub const IRRELEVANT_NETWORK: u64 = 2;
+    pub const FAULT: u64 = 3;
+    pub const UNABLE_TO_VERIFY: u64 = 128;
+    pub const TOO_MANY_PEERS: u64 = 129;
     pub const BAD_SCORE: u64 = 250;
+    pub const BANNED: u64 = 251;
+    pub const BANNED_ADDRESS: u64 = 252;
+
+    /// Whether the peer wants no more of us for a while: each return costs further points, and some clients then ban the
+    /// address with whoever else is on it.
+    pub const fn is_lasting(code: u64) -> bool {
+        matches!(code, FAULT | UNABLE_TO_VERIFY | TOO_MANY_PEERS | BAD_SCORE | BANNED | BANNED_ADDRESS)
+    }
 
     /// Its number in words: 1 to 3 of the specification, higher ones as clients use them.
     pub const fn text(code: u64) -> &'static str {
         match code {
-            1 => "client shutdown",
-            2 => "irrelevant network",
-            3 => "fault or error",
-            128 => "unable to verify network",
-            129 => "too many peers",
-            250 => "bad score",
-            251 => "banned",
-            252 => "banned address",
+            CLIENT_SHUTDOWN => "client shutdown",
+            IRRELEVANT_NETWORK => "irrelevant network",
+            FAULT => "fault or error",
+            UNABLE_TO_VERIFY => "unable to verify network",
+            TOO_MANY_PEERS => "too many peers",
+            BAD_SCORE => "bad score",
+            BANNED => "banned",
+            BANNED_ADDRESS => "banned address",
             _ => "unknown reason",
         }
     }

@@ -1,7 +1,8 @@
 //! Requests and responses between nodes: what a peer must answer to be kept.
 //!
-//! A client drops a peer within a minute that does not speak `status`, `ping`, `metadata` and `goodbye`. Blocks are asked
-//! for too; this listener has none and says so. Everything is SSZ in *framed* snappy behind its length as a varint, and a
+//! A client drops a peer within a minute that does not speak `status`, `ping`, `metadata` and `goodbye`. Blocks, sidecars
+//! and envelopes are asked for too. This listener keeps none, and must still know each request: one that is not known costs
+//! points at some clients. `answers.rs` has what is answered instead. Everything is SSZ in *framed* snappy behind its length as a varint, and a
 //! response chunk begins with a result byte:
 //!
 //! ```text
@@ -13,12 +14,14 @@
 //! Lengths are known per message, so anything else than the expected length is refused before it is read.
 //! Source: consensus-specs, phase0/p2p-interface.md "The Req/Resp domain", fulu/p2p-interface.md for status/2, metadata/3.
 
+mod answers;
 mod codec;
 mod messages;
 mod quota;
 
+pub(super) use answers::to_data_request;
 pub(super) use codec::RpcCodec;
-pub use messages::{Metadata, Protocol, StatusMessage};
+pub use messages::{DataProtocol, Metadata, Protocol, StatusMessage};
 pub(super) use messages::{Request, Response, goodbye, result_code};
 pub(super) use quota::Quotas;
 

@@ -1,20 +1,24 @@
 //! How often a peer may ask. More is answered with an error, which costs nothing but its bytes.
 
-use super::Protocol;
+use super::{DataProtocol, Protocol};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// Status, ping, metadata and goodbye.
+const N_OF_OURS: usize = 4;
+const N_QUOTAS: usize = N_OF_OURS + DataProtocol::ALL.len();
 
 /// Requests of one peer in the current ten seconds, per protocol.
 #[derive(Debug)]
 pub(in crate::gossip) struct Quotas {
     since: Instant,
-    used: [u32; 6],
+    used: [u32; N_QUOTAS],
 }
 
 impl Quotas {
     pub fn new(now: Instant) -> Self {
-        Self { since: now, used: [0; 6] }
+        Self { since: now, used: [0; N_QUOTAS] }
     }
 
     /// Whether one more is within the quota.
@@ -27,8 +31,7 @@ impl Quotas {
             Protocol::Ping => (1, 10),
             Protocol::MetadataV1 | Protocol::MetadataV2 | Protocol::MetadataV3 => (2, 10),
             Protocol::Goodbye => (3, 2),
-            Protocol::BlocksByRangeV1 | Protocol::BlocksByRangeV2 => (4, 20),
-            Protocol::BlocksByRootV1 | Protocol::BlocksByRootV2 => (5, 50),
+            Protocol::Data(data) => (N_OF_OURS + data as usize, 50),
         };
         self.used[slot] = self.used[slot].saturating_add(1);
         self.used[slot] <= limit
@@ -47,5 +50,8 @@ mod tests {
         assert!(quotas.allow(Protocol::StatusV2, now));
         assert!(!quotas.allow(Protocol::Ping, now + Duration::from_secs(9)));
         assert!(quotas.allow(Protocol::Ping, now + Duration::from_secs(10)));
+        for data in DataProtocol::ALL {
+            assert_eq!((0..99).filter(|_| quotas.allow(Protocol::Data(data), now)).count(), 50, "{data:?}");
+        }
     }
 }

@@ -1,0 +1,352 @@
+//! What a client of today asks of a peer, and what it is told: a bare libp2p node plays the client, so that nothing here
+//! shares code with the listener's own requests and answers. Real sockets on loopback, nothing sleeps.
+
+#![allow(clippy::unwrap_used)]
+
+use consensus::{BlobParameters, Epoch, Fork, ForkName, Network, Preset, Root, Spec};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
+use libp2p::request_response::{self, Codec, Message, OutboundFailure, ProtocolSupport};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
+use sources::metrics::SourceMetrics;
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const METADATA: &str = "metadata/3";
+const CLIENTS: [&str; 6] = [
+    "Lighthouse/v8.1.2-1a68631",
+    "Grandine/2.0.4-eeb33a9/x86_64-linux",
+    "Prysm/v7.1.6/c40b59a",
+    "teku/teku/v26.8.0/linux-x86_64/openjdk",
+    "nimbus",
+    "lodestar/v1.39.1",
+];
+/// Requests for data, and a body that the specification allows for each.
+const DATA: [(&str, usize); 12] = [
+    ("beacon_blocks_by_range/1", 24),
+    ("beacon_blocks_by_range/2", 24),
+    ("beacon_blocks_by_root/1", 32),
+    ("beacon_blocks_by_root/2", 64),
+    ("beacon_blocks_by_head/1", 40),
+    ("blob_sidecars_by_range/1", 16),
+    ("blob_sidecars_by_root/1", 80),
+    ("data_column_sidecars_by_range/1", 52),
+    ("data_column_sidecars_by_root/1", 48),
+    ("execution_payload_envelopes_by_range/1", 16),
+    ("execution_payload_envelopes_by_root/1", 32),
+    ("inclusion_lists_by_indices/1", 42),
+];
+
+fn network(forks: &[(ForkName, u64)]) -> Arc<Network> {
+    let spec = Spec {
+        config_name: "loopback".into(),
+        preset: Preset::MAINNET,
+        forks: forks
+            .iter()
+            .map(|(name, epoch)| Fork { name: *name, epoch: Epoch::new(*epoch), version: [*name as u8, 0, 0, 7] })
+            .collect(),
+        slot_duration: Duration::from_secs(12),
+        blob_schedule: Vec::new(),
+        blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
+    };
+    // In its third epoch.
+    let genesis_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3 * 32 * 12;
+    Arc::new(Network { spec, genesis_time, genesis_validators_root: Root::repeat_byte(1) })
+}
+
+fn protocol(name: &str) -> StreamProtocol {
+    StreamProtocol::try_from_owned(format!("/eth2/beacon_chain/req/{name}/ssz_snappy")).unwrap()
+}
+
+/// Bytes as they are, to the end of the stream.
+#[derive(Clone, Default)]
+struct Bytes;
+
+impl Codec for Bytes {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>> {
+        to_end(io).await
+    }
+
+    async fn read_response<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>> {
+        to_end(io).await
+    }
+
+    async fn write_request<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&bytes).await
+    }
+
+    async fn write_response<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        bytes: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&bytes).await
+    }
+}
+
+async fn to_end<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io.take(1 << 20).read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+#[derive(NetworkBehaviour)]
+struct ClientNode {
+    identify: identify::Behaviour,
+    rpc: request_response::Behaviour<Bytes>,
+}
+
+/// A client that asks with one protocol.
+struct Client {
+    swarm: Swarm<ClientNode>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The stream ended without a chunk.
+    Empty,
+    /// Result code and body.
+    Chunk(u8, Vec<u8>),
+    Unsupported,
+}
+
+impl Client {
+    fn new(agent: &str, asks: &str) -> Self {
+        let swarm = SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|key| ClientNode {
+                identify: identify::Behaviour::new(
+                    identify::Config::new("eth2/1.0.0".into(), key.public()).with_agent_version(agent.into()),
+                ),
+                rpc: request_response::Behaviour::new(
+                    [(protocol(asks), ProtocolSupport::Outbound)],
+                    request_response::Config::default(),
+                ),
+            })
+            .unwrap()
+            .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
+            .build();
+        Self { swarm }
+    }
+
+    /// Connects, and waits until both know what the other calls itself.
+    async fn connect(&mut self, address: &Multiaddr) -> PeerId {
+        self.swarm.dial(address.clone()).unwrap();
+        let (mut sent, mut received) = (false, None);
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(ClientNodeEvent::Identify(identify::Event::Sent { .. })) => sent = true,
+                SwarmEvent::Behaviour(ClientNodeEvent::Identify(identify::Event::Received { peer_id, .. })) => {
+                    received = Some(peer_id);
+                }
+                _ => {}
+            }
+            if let (true, Some(peer)) = (sent, received) {
+                return peer;
+            }
+        }
+    }
+
+    async fn ask(&mut self, peer: PeerId, request: Vec<u8>) -> Answer {
+        self.swarm.behaviour_mut().rpc.send_request(&peer, request);
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::Behaviour(ClientNodeEvent::Rpc(request_response::Event::Message {
+                    message: Message::Response { response, .. },
+                    ..
+                })) => {
+                    return match response.split_first() {
+                        None => Answer::Empty,
+                        Some((code, body)) => Answer::Chunk(*code, unpacked(body)),
+                    };
+                }
+                SwarmEvent::Behaviour(ClientNodeEvent::Rpc(request_response::Event::OutboundFailure {
+                    error: OutboundFailure::UnsupportedProtocols,
+                    ..
+                })) => return Answer::Unsupported,
+                SwarmEvent::Behaviour(ClientNodeEvent::Rpc(request_response::Event::OutboundFailure { error, .. })) => {
+                    panic!("{error}")
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Varint length and snappy frames.
+fn packed(body: &[u8]) -> Vec<u8> {
+    let mut buffer = unsigned_varint::encode::usize_buffer();
+    let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
+    let mut frames = snap::write::FrameEncoder::new(Vec::new());
+    frames.write_all(body).unwrap();
+    out.extend(frames.into_inner().unwrap());
+    out
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    let (len, frames) = unsigned_varint::decode::usize(bytes).unwrap();
+    let mut body = Vec::new();
+    snap::read::FrameDecoder::new(frames).read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), len);
+    body
+}
+
+struct Listener {
+    handle: GossipHandle,
+    address: Multiaddr,
+    _status: watch::Sender<StatusView>,
+}
+
+async fn listener(config: GossipConfig, network: &Arc<Network>) -> Listener {
+    let (status_in, status) = watch::channel(StatusView::default());
+    let config = GossipConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config };
+    let mut handle = GossipService::start(config, network.clone(), status, SourceMetrics::unregistered()).unwrap();
+    loop {
+        if let Some(GossipEvent::ListeningOn(address)) = handle.events.recv().await {
+            return Listener { handle, address, _status: status_in };
+        }
+    }
+}
+
+/// Sequence number and custody group count of metadata/3.
+async fn metadata(network: &Arc<Network>, data_column_subnets: u64) -> (u64, u64) {
+    let listener =
+        listener(GossipConfig { data_column_subnets, identity: Identity::Secret([5; 32]), ..GossipConfig::default() }, network)
+            .await;
+    let mut client = Client::new(CLIENTS[1], METADATA);
+    let peer = client.connect(&listener.address).await;
+    let Answer::Chunk(0, body) = client.ask(peer, Vec::new()).await else { panic!("metadata is known") };
+    assert_eq!(body.len(), 25);
+    listener.handle.shutdown().await;
+    let number = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().unwrap());
+    (number(0), number(17))
+}
+
+/// Grandine says goodbye with Fault, and bans for 12 hours, to whom claims less than `CUSTODY_REQUIREMENT` (4), before Fulu
+/// too as soon as it is scheduled. Prysm counts a sequence number that went down against us, and nobody asks again while the
+/// number stays.
+#[tokio::test]
+async fn metadata_claims_the_custody_that_everybody_must_have() {
+    let test = async {
+        let before_fulu = network(&[(ForkName::Electra, 0), (ForkName::Fulu, 100)]);
+        let (fulu, never) = (network(&[(ForkName::Fulu, 0)]), network(&[(ForkName::Electra, 0)]));
+        let mut last = 0;
+        for (network, columns) in
+            [(&before_fulu, 4), (&before_fulu, 0), (&fulu, 0), (&fulu, 2), (&fulu, 4), (&fulu, 500), (&never, 4)]
+        {
+            let (seq_number, custody) = metadata(network, columns).await;
+            assert!((4..=128).contains(&custody), "{columns} column subnets: custody group count {custody}");
+            assert!(seq_number > last, "what changed between two runs has a higher number: {seq_number} after {last}");
+            last = seq_number;
+        }
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// Lodestar takes 10 points for each request whose protocol we do not know: disconnected after 60 s, banned after 104.
+#[tokio::test]
+async fn every_request_for_data_is_known() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let test = async {
+        let listener = listener(GossipConfig::default(), &network).await;
+        let mut unknown = Vec::new();
+        for (name, len) in DATA {
+            let mut client = Client::new(CLIENTS[5], name);
+            let peer = client.connect(&listener.address).await;
+            if client.ask(peer, packed(&vec![1; len])).await == Answer::Unsupported {
+                unknown.push(name);
+            }
+        }
+        assert_eq!(unknown, Vec::<&str>::new(), "requests that are not known");
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// What costs least at each client, as `docs/peers.md` says: `.` an empty stream, 3 ResourceUnavailable, 200 a code that no
+/// client knows.
+#[tokio::test]
+async fn each_client_is_answered_as_it_forgives() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let test = async {
+        let listener = listener(GossipConfig::default(), &network).await;
+        let mut table = String::new();
+        for (name, len) in DATA {
+            let mut row = Vec::new();
+            for agent in CLIENTS.into_iter().chain(["unheard-of/1"]) {
+                let mut client = Client::new(agent, name);
+                let peer = client.connect(&listener.address).await;
+                row.push(match client.ask(peer, packed(&vec![1; len])).await {
+                    Answer::Empty => ".".to_owned(),
+                    Answer::Chunk(code, message) => {
+                        assert!(!message.is_empty() && message.len() <= 256);
+                        code.to_string()
+                    }
+                    Answer::Unsupported => "unsupported".to_owned(),
+                });
+            }
+            table += &format!("{name} {}\n", row.join(" "));
+        }
+        let wanted = "\
+beacon_blocks_by_range/1 . . 3 3 . 3 .
+beacon_blocks_by_range/2 . . 3 3 . 3 .
+beacon_blocks_by_root/1 200 . 3 3 . 3 .
+beacon_blocks_by_root/2 200 . 3 3 . 3 .
+beacon_blocks_by_head/1 . . 3 3 . 3 .
+blob_sidecars_by_range/1 200 . 3 3 . 3 .
+blob_sidecars_by_root/1 3 3 3 3 . 3 3
+data_column_sidecars_by_range/1 200 . 3 3 . 3 200
+data_column_sidecars_by_root/1 3 3 3 3 . 3 3
+execution_payload_envelopes_by_range/1 200 . 3 3 . 3 .
+execution_payload_envelopes_by_root/1 200 . 3 3 . 3 .
+inclusion_lists_by_indices/1 200 . 3 3 . 3 .
+";
+        assert_eq!(table, wanted);
+        // More than the quota is refused, and so is a body that no request has.
+        let mut client = Client::new(CLIENTS[5], "blob_sidecars_by_root/1");
+        let peer = client.connect(&listener.address).await;
+        let mut limited = 0;
+        for _ in 0..60 {
+            match client.ask(peer, packed(&[1; 40])).await {
+                Answer::Chunk(3, _) => {}
+                Answer::Chunk(139, _) => limited += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(limited, 10);
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
+
+/// Nothing is kept, so no slot is available: not those that have been, and none before the next status is exchanged.
+#[tokio::test]
+async fn status_promises_no_slot() {
+    let network = network(&[(ForkName::Fulu, 0)]);
+    let test = async {
+        let listener = listener(GossipConfig::default(), &network).await;
+        let mut client = Client::new(CLIENTS[0], "status/2");
+        let peer = client.connect(&listener.address).await;
+        let Answer::Chunk(0, body) = client.ask(peer, packed(&[0; 92])).await else { panic!("status is known") };
+        let earliest = u64::from_le_bytes(body[84..92].try_into().unwrap());
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let now = network.slot_at(clock).as_u64();
+        assert!(earliest > now + 32, "earliest available slot {earliest} at slot {now}");
+    };
+    tokio::time::timeout(PATIENCE, test).await.unwrap();
+}
