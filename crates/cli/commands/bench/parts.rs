@@ -4,7 +4,7 @@ use crate::output;
 use pipeline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
