@@ -249,10 +249,14 @@ fn change_committees(_: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     })
 }
 
-/// What completes an offence, but signed by somebody else; it comes just before the true one, so that that one may pass for known.
+/// What completes an offence (or any vote, in slots without one), but signed by somebody else. It comes just before the true one, so
+/// that a watcher that goes by content alone takes the true one for known.
 fn forge_twins(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
-    let halves: Vec<&LoadMessage> = moment.honest.iter().filter(|message| message.crime.is_some()).collect();
-    let Some(half) = halves.get(nth as usize % halves.len().max(1)) else { return junk(arsenal, moment, nth) };
+    let mut halves: Vec<&LoadMessage> = moment.honest.iter().filter(|message| message.crime.is_some()).collect();
+    if halves.is_empty() {
+        halves = moment.honest.iter().filter(|message| is_vote(message)).collect();
+    }
+    let half = halves[nth as usize % halves.len()];
     before(half, |ssz| {
         // The signature is the last field.
         let epoch = arsenal.epoch(moment);
