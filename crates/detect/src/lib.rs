@@ -17,6 +17,7 @@ pub mod client;
 mod config;
 pub mod detectors;
 mod judge;
+pub mod kinds;
 pub mod monitor;
 mod penalty;
 mod punish;
@@ -27,5 +28,5 @@ pub use judge::{Judged, Proofs, Unproven, judge, judge_operation, merge};
 pub use monitor::{
     Batch, Detector, EvidenceSource, Heard, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews, Signal,
 };
-pub use penalty::PenaltyRules;
+pub use penalty::{Losses, PenaltyRules};
 pub use punish::punishable;

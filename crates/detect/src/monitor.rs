@@ -37,6 +37,7 @@ use consensus::{Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Included};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use verify::{UnixNs, Verified};
 
 /// Notes that detectors keep with the store, by name: see [`Heard::notes`].
@@ -250,6 +251,12 @@ impl Monitor {
     /// Everything detectors share.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Messages that are looked at in this moment have waited for us for so long, since they arrived or since they could have been read.
+    /// Lateness that may be our own says nothing about clocks.
+    pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+        self.facts.note_delay(now, delay);
     }
 
     /// The clock was set back by more than [`MAX_STEP_BACK`], to this slot.

@@ -20,6 +20,9 @@
 //! Worked example, Electra, T = 34 000 000 ETH, S = 3 268 ETH: adjusted = 9 804 ETH; 9 804 * 10^9 // 34 000 000 = 288 352 Gwei per
 //! ETH; a validator with 32 ETH loses 9 227 264 Gwei = 0.0092 ETH, one with 2 048 ETH 0.59 ETH.
 //!
+//! Both come out of the balance, which does not go below zero: where everybody is slashed, the correlation penalty takes what the
+//! initial one has left. [`PenaltyRules::losses`] says what both cost together.
+//!
 //! Not in it: missed duties until withdrawable, which for a lone offender is most of the loss.
 
 use consensus::{ForkName, Gwei, Preset, PresetName};
@@ -68,6 +71,22 @@ impl PenaltyRules {
         };
         Gwei::new(u64::try_from(penalty).unwrap_or(u64::MAX))
     }
+
+    /// Both penalties of one validator: together at most its balance, here its effective one. Source: `decrease_balance`.
+    pub fn losses(self, effective_balance: Gwei, slashed: Gwei, total_active: Gwei) -> Losses {
+        let initial = self.initial(effective_balance);
+        let left = Gwei::new(effective_balance.as_u64().saturating_sub(initial.as_u64()));
+        Losses { initial, correlation: self.correlation(effective_balance, slashed, total_active).min(left) }
+    }
+}
+
+/// What being slashed costs one validator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Losses {
+    /// Taken when the slashing is included.
+    pub initial: Gwei,
+    /// Taken half way to withdrawability, of what is left then.
+    pub correlation: Gwei,
 }
 
 #[cfg(test)]
@@ -107,6 +126,24 @@ mod tests {
         assert_eq!((loss(340_000, 32), loss(340_000, 2_048)), (960, 61_440));
         assert_eq!((loss(3_400_000, 32), loss(3_400_000, 2_048)), (9_600, 614_400));
         assert_eq!((loss(11_333_334, 32), loss(11_333_334, 2_048)), (32_000, 2_048_000));
+    }
+
+    /// Who loses everything loses no more than that, in every fork.
+    #[test]
+    fn both_penalties_together_are_at_most_the_balance() {
+        for fork in ForkName::ALL {
+            let rules = PenaltyRules::of(fork, &Preset::MAINNET);
+            for slashed in [32, 3_268, 2_000_000, 34_000_000] {
+                for balance in [1, 16, 32, 2_048] {
+                    let losses = rules.losses(eth(balance), eth(slashed), eth(34_000_000));
+                    let both = losses.initial.as_u64() + losses.correlation.as_u64();
+                    assert!(both <= balance * ETH, "{fork}: {both} of {balance} ETH");
+                    if slashed == 34_000_000 {
+                        assert_eq!(both, balance * ETH, "{fork}: all of it");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -133,6 +133,7 @@ fn sighting(kind: &'static str, key: String, slot: Slot, since: Slot, severity: 
         key,
         slot,
         since,
+        until: slot,
         severity,
         measure: 1,
         validators: None,

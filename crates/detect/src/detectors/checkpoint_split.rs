@@ -11,7 +11,7 @@
 //! needs no tree).
 
 use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, View};
+use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
 use consensus::{Checkpoint, Epoch, Slot};
 use evidence::{Count, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,12 @@ impl Detector for CheckpointSplit {
                 .collect()
         };
         let away = if source_sides.is_empty() { &target_sides } else { &source_sides };
+        let smaller: Vec<Checkpoint> = away.iter().skip(1).map(|(one, _)| *one).collect();
+        let is_split = |facts: &SlotFacts| {
+            facts.tallies.iter().any(|tally| smaller.contains(&tally.target) || smaller.contains(&tally.source))
+        };
+        // The window still shows a split that is over.
+        let until = view.facts.last_slots(slot, n_slots).rev().find(|(_, facts)| is_split(facts)).map_or(slot, |(at, _)| at);
         let mut details = Map::new();
         details.insert("targets".into(), tell(&target_sides));
         details.insert("sources".into(), tell(&source_sides));
@@ -152,6 +158,7 @@ impl Detector for CheckpointSplit {
             key: String::new(),
             slot,
             since,
+            until,
             severity: if source_sides.is_empty() { Severity::Warning } else { Severity::Critical },
             // Two justified branches are more than two targets, whatever the numbers.
             measure: away.iter().skip(1).map(|(_, n)| n * 100 / all).sum::<u64>() + if source_sides.is_empty() { 0 } else { 100 },

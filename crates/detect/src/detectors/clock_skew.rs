@@ -134,10 +134,11 @@ impl Detector for ClockSkew {
             key: String::new(),
             slot,
             since,
+            until: slot,
             severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: voters,
             // Everyone votes once an epoch: a slot shows so many of them.
-            validators: Some(voters * per_epoch),
+            validators: Some((voters * per_epoch).min(view.chain.registry().len() as u64)),
             shared: shared.into_iter().chain(cohorts).collect(),
             details,
             closes_after: self.config.closes_after_epochs * per_epoch,

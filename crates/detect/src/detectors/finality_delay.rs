@@ -86,6 +86,7 @@ impl Detector for FinalityDelay {
             key: String::new(),
             slot,
             since,
+            until: slot,
             severity: if leak { Severity::Critical } else { Severity::Warning },
             measure: age,
             validators: None,

@@ -90,6 +90,11 @@ impl Network {
     }
 
     fn sighting(&mut self, condition: Condition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
+        let until = match condition {
+            Condition::Proposals | Condition::Nodes | Condition::Storm => slot,
+            // Judged at the end of an epoch, and said all through the next.
+            Condition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
+        };
         let since = *self.since[condition as usize].get_or_insert(slot);
         let (kind, key) = condition.name();
         Signal::Sighting(Sighting {
@@ -97,6 +102,7 @@ impl Network {
             key: key.to_owned(),
             slot,
             since,
+            until,
             severity: seen.severity,
             measure: seen.measure,
             validators: None,

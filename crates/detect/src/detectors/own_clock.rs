@@ -5,7 +5,9 @@
 //! after its start, our clock is ahead or our line is slow. What tells it from others' clocks is that it is *everybody*: in Medalla a
 //! good third of the network kept the right time.
 //!
-//! **False alarms considered.** A late block makes everybody vote late, by a third of a slot at most (the limit is a whole slot later);
+//! **False alarms considered.** We are slow ourselves: a message's time of arrival is taken when it is read from its connection, and a
+//! process that does not get to read in time sees everybody late. Where messages waited for us longer than a third of a
+//! slot, lateness says nothing (earliness does: nobody reads a message before it is sent). A late block makes everybody vote late, by a third of a slot at most (the limit is a whole slot later);
 //! few votes (below `min_votes` in a window nothing is said); history that is filled in and captures of blocks only (votes in blocks are
 //! not counted).
 
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 pub const KIND: &str = "own_clock";
+/// A wait for us of more than a third of a slot, which is as long as votes usually need after its start.
+const MOST_OF_A_SLOT: u32 = 3;
 
 /// `[detect.own_clock]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +88,11 @@ impl Detector for OwnClock {
             self.since = None;
             return;
         }
+        let first = slot.saturating_sub(self.config.window_slots.saturating_sub(1));
+        let may_be_slow = view.facts.delay_since(first) > view.network().spec.slot_duration / MOST_OF_A_SLOT;
+        if !nearly_all(early) && may_be_slow {
+            return;
+        }
         let since = *self.since.get_or_insert(slot);
         let mut below = 0;
         let median = offsets.iter().position(|n| {
@@ -103,6 +112,7 @@ impl Detector for OwnClock {
             key: String::new(),
             slot,
             since,
+            until: slot,
             severity: Severity::Warning,
             measure: median_ms.unsigned_abs(),
             validators: None,

@@ -161,6 +161,9 @@ impl Detector for ParticipationDrop {
             self.low = None;
             return;
         }
+        // The window still shows a drop that is over.
+        let is_low = |row: &&Row| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
+        let until = self.rows(window.0, window.1).filter(is_low).last().map_or(slot, |row| row.slot);
         let now_by_client = self.by_client(window.0, window.1);
         let lost = (low.reference - now) * expected * per_epoch / 100;
         let mut shared = Vec::new();
@@ -188,6 +191,7 @@ impl Detector for ParticipationDrop {
             key: String::new(),
             slot,
             since: low.since,
+            until,
             severity: if now < self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: low.reference - now,
             validators: Some(lost),

@@ -108,8 +108,10 @@ impl Proposals {
         if self.reference.is_none() && enough {
             self.reference = Some(before);
         }
-        let first_missed = window.iter().find(|row| row.client.is_none()).map_or(slot, |row| row.slot);
-        let since = *self.missed_since.get_or_insert(first_missed);
+        let empty = || window.iter().filter(|row| row.client.is_none()).map(|row| row.slot);
+        let since = *self.missed_since.get_or_insert(empty().next().unwrap_or(slot));
+        // The window still shows for a while what is over.
+        let until = empty().next_back().unwrap_or(slot);
         let now = count(window.iter());
         let deficits = self.reference.map_or([0; N_CLIENTS], |reference| deficits(&reference, &now, n));
         let absent = Absent::of(window.iter().filter(|row| row.client.is_none()).map(|row| row.slot), view);
@@ -125,7 +127,7 @@ impl Proposals {
         details.insert("blocks_missing_by_client".into(), clients_json(missing));
         details.insert("proposers_missing".into(), json!(absent.examples()));
         details.insert("participation_percent".into(), json!(participation));
-        Some(self.sighting(MISSED, slot, since, missed, shared, details, view))
+        Some(self.sighting(MISSED, slot, [since, until], missed, shared, details, view))
     }
 
     fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
@@ -138,6 +140,7 @@ impl Proposals {
             return None;
         }
         let since = *self.late_since.get_or_insert(late.first().map_or(slot, |row| row.slot));
+        let until = late.last().map_or(slot, |row| row.slot);
         let by_client = count(late.iter());
         let shared: Vec<SharedTrait> =
             one_client(&by_client, self.config.client_percent).map(|(client, n)| of_client(client, n)).into_iter().collect();
@@ -145,7 +148,7 @@ impl Proposals {
         details.insert("late".into(), n_late.into());
         details.insert("of_blocks".into(), n.into());
         details.insert("late_by_client".into(), clients_json(&by_client));
-        Some(self.sighting(LATE, slot, since, n_late, shared, details, view))
+        Some(self.sighting(LATE, slot, [since, until], n_late, shared, details, view))
     }
 
     #[expect(clippy::too_many_arguments, reason = "two kinds of one shape")]
@@ -153,7 +156,7 @@ impl Proposals {
         &self,
         kind: &'static str,
         slot: Slot,
-        since: Slot,
+        [since, until]: [Slot; 2],
         measure: u64,
         shared: Vec<SharedTrait>,
         details: Map<String, Value>,
@@ -164,6 +167,7 @@ impl Proposals {
             key: String::new(),
             slot,
             since,
+            until,
             severity: Severity::Warning,
             measure,
             validators: None,

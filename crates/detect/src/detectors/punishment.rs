@@ -1,7 +1,8 @@
 //! `unpunished_offence` and `blind_spot`: what was proven here and is on no chain, and what is on a chain and was not found here.
 //!
-//! - *unpunished*: offences that a block could still include ([`crate::punishable`]) and none has for `after_slots`. Told as one incident with
-//!   their number, the oldest, and until when the first of them can be punished. A validator whose slashing is in a block, for this
+//! - *unpunished*: validators that a block could still slash ([`crate::punishable`]) for an offence that was known `after_slots` ago, and
+//!   none has. Told as one incident with their number, that of their offences, the oldest, and until when the first of them can be
+//!   punished. A validator can be slashed once, so it counts once, however often it offended. One whose slashing is in a block, for this
 //!   pair of messages or another, or that the registry calls slashed, is off the list.
 //! - *blind spot*: a block carries a slashing of which we had not heard both messages. Told with the reason as far as it can be known:
 //!   not yet listening then, one of the two votes heard, none heard.
@@ -105,8 +106,9 @@ impl Punishment {
         let (seen, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.blind).into_iter().partition(|(at, ..)| *at <= slot);
         self.blind = later;
         if let Some((_, _, _, why)) = seen.first() {
+            let validators: BTreeSet<ValidatorIndex> = seen.iter().map(|row| row.1).collect();
             let mut details = Map::new();
-            details.insert("validators".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.1).collect::<Vec<_>>()));
+            details.insert("validators".into(), json!(validators.iter().take(EXAMPLES).collect::<Vec<_>>()));
             details.insert("findings".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.2).collect::<Vec<_>>()));
             details.insert("why".into(), (*why).into());
             out.push(Signal::Sighting(Sighting {
@@ -114,9 +116,10 @@ impl Punishment {
                 key: String::new(),
                 slot,
                 since: slot,
+                until: slot,
                 severity: Severity::Warning,
-                measure: seen.len() as u64,
-                validators: Some(seen.len() as u64),
+                measure: validators.len() as u64,
+                validators: Some(validators.len() as u64),
                 shared: Vec::new(),
                 details,
                 closes_after: self.config.blind_spot_closes_after_epochs * per_epoch,
@@ -170,27 +173,30 @@ impl Detector for Punishment {
                 punishable(view.chain, waiting.validator, [waiting.epoch, waiting.epoch]) == Punishable::Yes
             });
         }
-        let old = |waiting: &&Waiting| waiting.since.saturating_add(self.config.after_slots) <= slot;
-        let n = self.waiting.values().filter(old).count() as u64;
-        let Some((id, oldest)) = self.waiting.iter().filter(|(_, waiting)| old(waiting)).min_by_key(|(id, w)| (w.since, **id))
-        else {
-            return;
-        };
-        let until = self.waiting.values().map(|waiting| punishable_until(waiting, view)).min();
-        let until = until.filter(|epoch| *epoch != Epoch::FAR_FUTURE);
+        let old = || self.waiting.iter().filter(|(_, one)| one.since.saturating_add(self.config.after_slots) <= slot);
+        let Some((id, oldest)) = old().min_by_key(|(id, one)| (one.since, **id)) else { return };
+        // Each of its offences is enough to slash a validator, so the one that can be punished longest counts.
+        let mut until: BTreeMap<ValidatorIndex, Epoch> = BTreeMap::new();
+        for (_, one) in old() {
+            let known = until.entry(one.validator).or_default();
+            *known = (*known).max(punishable_until(one, view));
+        }
+        let n = until.len() as u64;
+        let first_until = until.values().min().filter(|epoch| **epoch != Epoch::FAR_FUTURE);
         let mut details = Map::new();
-        details.insert("offences".into(), n.into());
+        details.insert("offences".into(), old().count().into());
         details.insert("not_kept".into(), self.not_kept.into());
         details.insert(
             "oldest".into(),
             json!({"finding": id, "validator": oldest.validator, "age_slots": slot.as_u64() - oldest.since.as_u64()}),
         );
-        details.insert("first_of_them_punishable_before_epoch".into(), json!(until));
+        details.insert("first_of_them_punishable_before_epoch".into(), json!(first_until));
         out.push(Signal::Sighting(Sighting {
             kind: UNPUNISHED,
             key: String::new(),
             slot,
             since: oldest.since,
+            until: slot,
             severity: Severity::Warning,
             measure: n,
             validators: Some(n),

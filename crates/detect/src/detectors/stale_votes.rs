@@ -147,6 +147,8 @@ impl Detector for StaleVotes {
         }
         let first = self.rows.iter().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let since = *self.since.get_or_insert(first);
+        // The window still shows for a while what is over.
+        let until = self.rows.iter().rev().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let mut by_client = [0; N_CLIENTS];
         for row in &self.rows {
             add(&mut by_client, &row.by_client);
@@ -171,6 +173,7 @@ impl Detector for StaleVotes {
             key: String::new(),
             slot,
             since,
+            until,
             severity: Severity::Warning,
             measure: percent,
             validators: Some(odd),

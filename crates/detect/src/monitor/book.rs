@@ -37,6 +37,8 @@ struct Open {
     /// Measure when it last counted as growing.
     mark: u64,
     closes_after: u64,
+    /// The slot of the last sighting; at or after the incident's last slot.
+    sighted_in: Slot,
     /// Not yet stored.
     dirty: bool,
     stored_at: Slot,
@@ -69,6 +71,7 @@ impl IncidentBook {
                 mark: peak,
                 // Until it is sighted again and says better.
                 closes_after: self.network.preset().slots_per_epoch,
+                sighted_in: incident.last_slot,
                 dirty: false,
                 stored_at: incident.last_slot,
             };
@@ -91,6 +94,7 @@ impl IncidentBook {
     pub(super) fn go_back(&mut self, now: Slot) {
         for open in self.open.values_mut() {
             open.incident.last_slot = open.incident.last_slot.min(now).max(open.incident.first_slot);
+            open.sighted_in = open.sighted_in.min(now);
             open.stored_at = open.stored_at.min(now);
         }
         self.closed.values_mut().for_each(|last| *last = (*last).min(now));
@@ -119,7 +123,7 @@ impl IncidentBook {
         let per_epoch = self.network.preset().slots_per_epoch;
         let mut over = Vec::new();
         self.open.retain(|_, open| {
-            let silent = slot.as_u64().saturating_sub(open.incident.last_slot.as_u64());
+            let silent = slot.as_u64().saturating_sub(open.sighted_in.as_u64());
             if silent > open.closes_after {
                 let state = IncidentState::Closed;
                 over.push(Incident { state, closed_at: Some(said_at), ..open.incident.clone() });
@@ -195,7 +199,7 @@ impl IncidentBook {
             state: IncidentState::Open,
             severity: sighting.severity,
             first_slot: since,
-            last_slot: sighting.slot.max(since),
+            last_slot: since,
             opened_at: self.said_at(sighting.slot),
             closed_at: None,
             validators: None,
@@ -206,7 +210,8 @@ impl IncidentBook {
         };
         let mark = sighting.measure;
         let stored_at = sighting.slot;
-        let mut open = Open { incident, peak: 0, mark, closes_after: sighting.closes_after, dirty: true, stored_at };
+        let closes_after = sighting.closes_after;
+        let mut open = Open { incident, peak: 0, mark, closes_after, sighted_in: since, dirty: true, stored_at };
         open.update(sighting);
         heard.announcements.push(announcement(&self.network, &open.incident, News::Opened));
         self.open.insert(place, open);
@@ -303,7 +308,8 @@ impl Open {
 
     fn update(&mut self, sighting: Sighting) {
         let incident = &mut self.incident;
-        incident.last_slot = incident.last_slot.max(sighting.slot);
+        incident.last_slot = incident.last_slot.max(sighting.until);
+        self.sighted_in = self.sighted_in.max(sighting.slot);
         self.closes_after = sighting.closes_after;
         // What is told is the worst of it, not its last breath.
         let worst = sighting.measure >= self.peak;

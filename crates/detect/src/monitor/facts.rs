@@ -35,6 +35,7 @@ use duties::Duties;
 use peers::Peers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use verify::{MessageKind, SourceKind, UnixNs, Vote};
 use voters::{SetKind, Voters};
 
@@ -61,6 +62,8 @@ pub struct Facts {
     clients: Clients,
     duties: Duties,
     peers: Peers,
+    /// The longest that messages waited for us, by the slot in which that was noted.
+    delays: BTreeMap<Slot, Duration>,
     /// Slot of the latest arrival.
     now: Slot,
     /// Active validators by epoch, of the last few asked for and by the registry's size: counting them takes a pass over it.
@@ -79,6 +82,7 @@ impl Facts {
             clients: Clients::default(),
             duties: Duties::default(),
             peers: Peers::default(),
+            delays: BTreeMap::new(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),
             untallied: 0,
@@ -121,6 +125,11 @@ impl Facts {
     pub fn last_arrivals(&self, slot: Slot, n: u64) -> impl DoubleEndedIterator<Item = (Slot, &Arrivals)> {
         let first = slot.saturating_sub(n.saturating_sub(1));
         self.arrivals.range(first..=slot).map(|(slot, facts)| (*slot, facts))
+    }
+
+    /// The longest that messages waited for us since the beginning of this slot.
+    pub fn delay_since(&self, slot: Slot) -> Duration {
+        self.delays.range(slot..).map(|(_, delay)| *delay).max().unwrap_or_default()
     }
 
     /// Whether a validator's vote for a slot of this epoch was heard; `None` when that is not remembered.
@@ -181,6 +190,11 @@ impl Facts {
         }
     }
 
+    pub(super) fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+        let longest = self.delays.entry(self.network.slot_at(now.0)).or_default();
+        *longest = delay.max(*longest);
+    }
+
     /// A slot is about to be evaluated.
     pub(super) fn prepare(&mut self, slot: Slot, chain: &Chain) {
         self.duties.prepare(slot.epoch(self.network.preset()), chain);
@@ -192,6 +206,7 @@ impl Facts {
         let oldest = evaluated.saturating_sub(kept);
         self.slots = self.slots.split_off(&oldest);
         self.arrivals = self.arrivals.split_off(&oldest);
+        self.delays = self.delays.split_off(&oldest);
         self.peers.forget_before(oldest);
         self.voted.forget_before(oldest.epoch(self.network.preset()));
     }
@@ -201,6 +216,7 @@ impl Facts {
         self.now = now;
         let next = now.saturating_add(1);
         drop(self.arrivals.split_off(&next));
+        drop(self.delays.split_off(&next));
         self.peers.forget_after(now);
         drop(self.slots.split_off(&next.saturating_add(2 * self.network.preset().slots_per_epoch)));
         self.duties.forget_after(now.epoch(self.network.preset()));

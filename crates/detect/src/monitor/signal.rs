@@ -55,6 +55,9 @@ pub struct Sighting {
     pub slot: Slot,
     /// Since when it has been so, as far as is known: the incident's first slot.
     pub since: Slot,
+    /// The last slot in which it was so, as far as is known: the incident's last slot. Before `slot` where a detector looks at a window,
+    /// which still shows for a while what is over.
+    pub until: Slot,
     pub severity: Severity,
     /// How much of it there is, in whatever the detector counts: growing and waning go by it.
     pub measure: u64,

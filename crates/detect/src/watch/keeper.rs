@@ -6,7 +6,7 @@
 //! | `missed_duties` | a key's turn to propose brought no block, or one that nobody took: see [`proposing`](super::proposing) | warning |
 //! | `flapping_keys` | see [`flapping`](super::flapping); an incident per label | warning |
 //! | `dormant_key_signed` | a key that should be silent, or has exited, signed something for a slot since it should be | critical |
-//! | `second_signer` | a watched key contradicted itself: two machines sign with it, or one without its memory | critical |
+//! | `second_signer` | a watched key contradicted itself: two machines sign with it, or one without its memory; once a key | critical |
 //!
 //! An epoch is judged when a quarter of the next one is over: by then its last votes came single, in aggregates and in a
 //! block. A key counts as missing only if
@@ -21,7 +21,8 @@
 //!
 //! **False alarms considered.** Our own outage or bad connection, a whole one or for some slots (nobody else is heard then
 //! either); a finality incident; a key that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
-//! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count).
+//! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count); a key whose clock was
+//! ahead contradicts what it signed then (one signer with a wrong clock, told as `clock_skew` and as an offence; no second signer).
 //!
 //! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
 
@@ -31,9 +32,10 @@ use super::record::{Done, KeyRecord};
 use super::sheet::{Bitmap, Cast, Sheet};
 use super::thresholds::KeeperConfig;
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
-use crate::monitor::{Batch, Detector, Oddity, Sighting, Signal, SlotFacts, View};
-use consensus::{Epoch, Root, Slot, ValidatorIndex};
-use evidence::{Finding, Severity};
+use crate::monitor::facts::DISPARITY_NS;
+use crate::monitor::{Batch, Detector, EvidenceSource, Oddity, Offender, Sighting, Signal, SlotFacts, View};
+use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
+use evidence::{Evidence, EvidenceKind, Finding, Severity};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -41,10 +43,15 @@ use verify::{Heard, UnixNs, Vote};
 
 /// Epochs whose votes are entered: two behind, the current and the next.
 const KEPT_SHEETS: u64 = 4;
+/// Epochs remembered of a key whose clock was ahead.
+const MAX_AHEAD: usize = 64;
 /// Keys named in details.
 const EXAMPLES: usize = 32;
 
-pub(super) const MISSED_DUTIES: &str = "missed_duties";
+pub(crate) const MISSED_DUTIES: &str = "missed_duties";
+pub(crate) const FLAPPING_KEYS: &str = "flapping_keys";
+pub(crate) const DORMANT_KEY_SIGNED: &str = "dormant_key_signed";
+pub(crate) const SECOND_SIGNER: &str = "second_signer";
 
 /// See the module.
 pub struct Keeper {
@@ -58,6 +65,10 @@ pub struct Keeper {
     dormant_since: HashMap<ValidatorIndex, Slot>,
     /// Slot of the signature that was told last.
     dormant_told: HashMap<ValidatorIndex, Slot>,
+    /// Epochs for which a key signed something before its slot had begun, the highest of them.
+    signed_ahead: HashMap<ValidatorIndex, BTreeSet<Epoch>>,
+    /// Keys whose second signer was reported. Every further offence of theirs is a finding of its own, and no further news.
+    second_signer_told: BTreeSet<ValidatorIndex>,
     stretches: HashMap<Label, Stretch>,
     /// We listen without a pause since the beginning of this slot.
     listening_since: Option<Slot>,
@@ -76,6 +87,8 @@ impl Keeper {
             sheets: BTreeMap::new(),
             dormant_since: HashMap::new(),
             dormant_told: HashMap::new(),
+            signed_ahead: HashMap::new(),
+            second_signer_told: BTreeSet::new(),
             stretches: HashMap::new(),
             listening_since: None,
             last_ended: Slot::new(0),
@@ -101,14 +114,21 @@ impl Keeper {
         }
         self.watched = Bitmap::of(self.records.keys().copied());
         self.dormant_told.retain(|validator, _| self.records.contains_key(validator));
+        self.signed_ahead.retain(|validator, _| self.records.contains_key(validator));
+        self.second_signer_told.retain(|validator| self.records.contains_key(validator));
         self.labels = labels;
     }
 
     fn vote(&mut self, vote: &Vote, view: &View<'_>, out: &mut Vec<Signal>) {
         let (epoch, now) = (vote.data.target.epoch, view.facts.now().epoch(view.network().preset()));
         // Nearly every vote has none of them.
-        let ours: Vec<ValidatorIndex> = vote.indices.iter().copied().filter(|validator| self.watched.has(*validator)).collect();
-        for validator in &ours {
+        let both = vote.indices.iter().zip(&vote.arrivals);
+        let ours: Vec<(ValidatorIndex, UnixNs)> = both
+            .filter(|(validator, _)| self.watched.has(**validator))
+            .map(|(validator, arrival)| (*validator, arrival.at))
+            .collect();
+        for (validator, at) in &ours {
+            self.note_ahead(*validator, vote.data.slot, *at, view);
             self.signed(*validator, vote.data.slot, epoch, &vote.heard, "vote", view, out);
             if let Some(record) = self.records.get_mut(validator) {
                 record.last_vote = record.last_vote.max(Some(vote.data.slot));
@@ -159,7 +179,7 @@ impl Keeper {
         }
         self.dormant_told.insert(validator, slot);
         out.push(Signal::Anomaly(Oddity {
-            kind: "dormant_key_signed",
+            kind: DORMANT_KEY_SIGNED,
             key: validator.to_string(),
             severity: Severity::Critical,
             slot,
@@ -176,8 +196,41 @@ impl Keeper {
         }));
     }
 
-    fn second_signer(&self, finding: &Finding, out: &mut Vec<Signal>) {
+    /// Remembers that a key signed something for a slot that had not begun when it arrived.
+    fn note_ahead(&mut self, validator: ValidatorIndex, slot: Slot, at: UnixNs, view: &View<'_>) {
+        if !is_ahead(slot, at, view.network()) {
+            return;
+        }
+        let epochs = self.signed_ahead.entry(validator).or_default();
+        epochs.insert(slot.epoch(view.network().preset()));
+        if epochs.len() > MAX_AHEAD {
+            epochs.pop_first();
+        }
+    }
+
+    /// Whether one of the two messages was signed by a clock that was ahead: then its signer contradicted it when the clock was right again.
+    fn is_of_clocks(&self, finding: &Finding, evidence: Option<&Evidence>, validator: ValidatorIndex, view: &View<'_>) -> bool {
+        let network = view.network();
+        // By then both messages had arrived.
+        let both_by = UnixNs(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
+        let attestations = evidence.filter(|evidence| evidence.kind == EvidenceKind::AttesterSlashing);
+        let slots = match attestations.and_then(|evidence| AttesterSlashing::data_in_ssz(&evidence.ssz)) {
+            Some(data) => data.map(|data| data.slot),
+            None => [finding.slot; 2],
+        };
+        let ahead = self.signed_ahead.get(&validator);
+        let was_ahead = |slot: Slot| ahead.is_some_and(|epochs| epochs.contains(&slot.epoch(network.preset())));
+        slots.into_iter().any(|slot| is_ahead(slot, both_by, network) || was_ahead(slot))
+    }
+
+    fn second_signer(&mut self, offender: &Offender, view: &View<'_>, out: &mut Vec<Signal>) {
+        let finding = &offender.finding;
         let Some(subject) = finding.validator.as_ref().filter(|subject| self.watched.has(subject.index)) else { return };
+        if self.is_of_clocks(finding, Some(&offender.evidence), subject.index, view)
+            || !self.second_signer_told.insert(subject.index)
+        {
+            return;
+        }
         let apart = finding.second_seen.map(|second| second.since(finding.first_seen).as_millis() as u64);
         let kin: Map<String, Value> = self
             .labels
@@ -186,7 +239,7 @@ impl Keeper {
             .map(|label| (label.to_string(), json!(self.labels.watched().filter(|(_, set)| set.labels.contains(label)).count())))
             .collect();
         out.push(Signal::Anomaly(Oddity {
-            kind: "second_signer",
+            kind: SECOND_SIGNER,
             key: subject.index.to_string(),
             severity: Severity::Critical,
             slot: finding.slot,
@@ -274,6 +327,7 @@ impl Keeper {
                 kind: MISSED_DUTIES,
                 key: group.name.to_string(),
                 slot,
+                until: slot,
                 since: epoch.saturating_sub(u64::from(longest) - 1).start_slot(view.network().preset()),
                 severity: Severity::Warning,
                 measure: missing.len() as u64,
@@ -326,10 +380,11 @@ impl Keeper {
                 let longest = self.config.flapping_longest_epochs * per_epoch;
                 let Some(flap) = stretch.next(slot, &duties, keys, percent, longest) else { continue };
                 out.push(Signal::Sighting(Sighting {
-                    kind: "flapping_keys",
+                    kind: FLAPPING_KEYS,
                     key: label.to_string(),
                     slot,
                     since: flap.first,
+                    until: flap.last,
                     severity: Severity::Warning,
                     measure: flap.n_missed,
                     validators: Some(flap.n_missed),
@@ -385,11 +440,25 @@ impl Detector for Keeper {
             let proposal = proposal.get();
             let (proposer, slot) = (proposal.header.proposer_index, proposal.header.slot);
             if self.watched.has(proposer) {
+                self.note_ahead(proposer, slot, proposal.heard.at, view);
                 self.signed(proposer, slot, slot.epoch(view.network().preset()), &proposal.heard, "block", view, out);
             }
         }
         for offender in batch.offenders {
-            self.second_signer(&offender.finding, out);
+            self.second_signer(offender, view, out);
+        }
+    }
+
+    /// Of an earlier run only its findings are left, so a key whose clock was ahead may count as reported.
+    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {
+        let labels = self.desk.labels();
+        let Some(subject) = finding.validator.as_ref().filter(|subject| labels.get(subject.index).is_some()) else { return };
+        if self.second_signer_told.contains(&subject.index) {
+            return;
+        }
+        let evidence = finding.evidence.as_ref().and_then(|reference| proofs.evidence(reference.id));
+        if !self.is_of_clocks(finding, evidence.as_deref(), subject.index, view) {
+            self.second_signer_told.insert(subject.index);
         }
     }
 
@@ -416,6 +485,11 @@ impl Detector for Keeper {
         }
         self.publish(slot, view);
     }
+}
+
+/// Whether a message for `slot` that arrived at `at` came before its time, by more than clocks may differ.
+fn is_ahead(slot: Slot, at: UnixNs, network: &Network) -> bool {
+    slot > network.slot_at(at.0.saturating_add(DISPARITY_NS))
 }
 
 /// What the network settled on, as far as is known, for one epoch.

@@ -8,7 +8,7 @@
 mod desk;
 mod fee_payers;
 mod flapping;
-mod keeper;
+pub(crate) mod keeper;
 mod labels;
 mod list;
 mod proposing;

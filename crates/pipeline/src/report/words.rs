@@ -78,8 +78,9 @@ pub(super) fn in_words(incident: &Incident) -> Option<String> {
         "unpunished_offence" => {
             let oldest = detail("oldest")?;
             let oldest = |key: &str| oldest.get(key).map(plain);
+            let validators = incident.validators.map_or_else(String::new, |n| format!(" of {} validators", n.0));
             format!(
-                "{} proven offences are in no block; the oldest is validator {}'s, {} slots ago",
+                "{} proven offences{validators} are in no block; the oldest is validator {}'s, {} slots ago",
                 text("offences")?,
                 oldest("validator")?,
                 oldest("age_slots")?

@@ -4,8 +4,8 @@ use super::past::Past;
 use super::recent::{Suspect, add};
 use super::traits::Traits;
 use super::{Case, KIND, MAX_MEMBERS, SlashingWaveConfig, cause};
-use crate::PenaltyRules;
 use crate::monitor::View;
+use crate::{Losses, PenaltyRules};
 use consensus::{Epoch, Gwei, Root, Slot, ValidatorIndex};
 use evidence::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, Severity, Time, incident_id};
 use serde::{Deserialize, Serialize};
@@ -208,20 +208,21 @@ impl Wave {
         let oldest = now.saturating_sub(network.preset().epochs_per_slashings_vector);
         let slashed = past.gwei_since(oldest).saturating_add(self.gwei());
         let (_, total) = view.chain.registry().active_balance(now);
-        let sum = |each: &dyn Fn(Gwei) -> Gwei| {
-            let all = self.balances.iter().map(|(balance, n)| each(Gwei::new(*balance)).as_u64().saturating_mul(*n));
+        let sum = |each: &dyn Fn(Losses) -> Gwei, slashed: Gwei| {
+            let all = self
+                .balances
+                .iter()
+                .map(|(balance, n)| each(rules.losses(Gwei::new(*balance), slashed, total)).as_u64().saturating_mul(*n));
             Count(all.fold(0, u64::saturating_add))
         };
         let slashed_now = Gwei::new(slashed);
         let doubled = Gwei::new(slashed.saturating_mul(2));
-        let usual = Gwei::new(32_000_000_000);
+        let usual = rules.losses(Gwei::new(32_000_000_000), slashed_now, total);
         Penalty {
-            initial_gwei: sum(&|balance| rules.initial(balance)),
-            correlation_gwei_now: sum(&|balance| rules.correlation(balance, slashed_now, total)),
-            correlation_gwei_if_doubled: sum(&|balance| rules.correlation(balance, doubled, total)),
-            per_32_eth_gwei: Count(
-                rules.initial(usual).as_u64().saturating_add(rules.correlation(usual, slashed_now, total).as_u64()),
-            ),
+            initial_gwei: sum(&|losses| losses.initial, slashed_now),
+            correlation_gwei_now: sum(&|losses| losses.correlation, slashed_now),
+            correlation_gwei_if_doubled: sum(&|losses| losses.correlation, doubled),
+            per_32_eth_gwei: Count(usual.initial.as_u64().saturating_add(usual.correlation.as_u64())),
         }
     }
 }
