@@ -1,9 +1,14 @@
 //! Every metric the pipeline exports, in one place. Labels come from enums; never a peer or a validator.
+//!
+//! Each counter exists at 0 for each value of its labels from the start: Prometheus' `increase()` counts from the first sample that it
+//! knows, so a counter that appears with its first finding hides that finding.
 
 use consensus::Root;
+use detect::kinds;
 use evidence::{Incident, IncidentState, SubmissionState};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
+use verify::{MessageKind, Outcome};
 
 /// Counters and gauges of one process, registered with `registry`.
 #[derive(Clone)]
@@ -64,7 +69,16 @@ impl Metrics {
         for reason in crate::lanes::Shed::ALL {
             shed.with_label_values(&[reason.label()]).inc_by(0);
         }
+        for kind in MessageKind::LABELS {
+            // A parked message is counted with the outcome that ends its waiting.
+            for outcome in Outcome::LABELS.into_iter().filter(|outcome| *outcome != Outcome::Parked.label()) {
+                messages.with_label_values(&[kind, outcome]).inc_by(0);
+            }
+        }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
+        for kind in kinds::of_findings() {
+            findings.with_label_values(&[kind]).inc_by(0);
+        }
         let incidents = counters("slashwatch_incidents_total", "Incidents that opened, by kind", &["kind"]);
         let incidents_refused = counters(
             "slashwatch_incident_sightings_refused_total",
@@ -75,6 +89,11 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
                 .expect("a constant, valid name");
         registry.register(Box::new(incidents_open.clone())).expect("registered once");
+        for kind in kinds::ANOMALIES {
+            incidents.with_label_values(&[kind]).inc_by(0);
+            incidents_refused.with_label_values(&[kind]).inc_by(0);
+            incidents_open.with_label_values(&[kind]).set(0);
+        }
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help).expect("a constant, valid name");
             registry.register(Box::new(counter.clone())).expect("registered once");
@@ -178,5 +197,34 @@ impl OpenIncidents {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::{Encoder as _, TextEncoder};
+
+    /// What a scrape before the first finding shows.
+    fn scraped() -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&Metrics::new().registry.gather(), &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn counters_are_there_at_zero_before_anything_is_found() {
+        let text = scraped();
+        let is_there = |series: &str| assert!(text.lines().any(|line| line == format!("{series} 0")), "{series} in {text}");
+        for kind in kinds::of_findings() {
+            is_there(&format!("slashwatch_findings_total{{kind=\"{kind}\"}}"));
+        }
+        for kind in kinds::ANOMALIES {
+            is_there(&format!("slashwatch_incidents_total{{kind=\"{kind}\"}}"));
+            is_there(&format!("slashwatch_incidents_open{{kind=\"{kind}\"}}"));
+        }
+        is_there("slashwatch_messages_total{kind=\"attestation\",outcome=\"bad_signature\"}");
+        is_there("slashwatch_submissions_total{outcome=\"accepted\"}");
+        is_there("slashwatch_shed_messages_total{reason=\"overload\"}");
     }
 }

@@ -1,6 +1,11 @@
 //! Every metric of this crate. Names are `slashwatch_sources_<thing>_<unit>`, labels come from enums.
+//!
+//! Each counter exists at 0 for each value of its labels from the start, so that `increase()` sees its first event.
 
+use crate::gossip::PeerEventKind;
+use crate::intake::Refusal;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use verify::MessageKind;
 
 /// Counters of all sources of one process; clones share them.
 #[derive(Clone, Debug)]
@@ -44,6 +49,7 @@ impl SourceMetrics {
             connected_peers,
             pending_tickets,
         } = metrics.clone();
+        metrics.start_at_zero();
         for counters in [received, refused, shed, verdicts, peer_events, requests, published, fetched_blocks] {
             registry.register(Box::new(counters))?;
         }
@@ -51,6 +57,27 @@ impl SourceMetrics {
         registry.register(Box::new(connected_peers))?;
         registry.register(Box::new(pending_tickets))?;
         Ok(metrics)
+    }
+
+    fn start_at_zero(&self) {
+        let each = |counters: &IntCounterVec, values: &[&str]| {
+            values.iter().for_each(|value| counters.with_label_values(&[value]).inc_by(0));
+        };
+        each(&self.received, &MessageKind::LABELS);
+        each(&self.refused, &Refusal::LABELS);
+        each(&self.refused, &["unknown_digest"]);
+        each(&self.shed, &["message", "peer_event", "address", "connection", "verdict"]);
+        each(&self.peer_events, &PeerEventKind::LABELS);
+        each(&self.published, &["published", "refused"]);
+        each(&self.fetched_blocks, &["fetched", "not_there", "failed"]);
+        for verdict in ["accept", "withheld", "ignore", "reject"] {
+            for fate in ["applied", "late"] {
+                self.verdicts.with_label_values(&[verdict, fate]).inc_by(0);
+            }
+        }
+        for fate in ["expired", "given_up"] {
+            self.verdicts.with_label_values(&["none", fate]).inc_by(0);
+        }
     }
 
     /// For tests, and for commands without a metrics page.
@@ -95,7 +122,11 @@ mod tests {
     fn all_are_registered_once() {
         let registry = Registry::new();
         let metrics = SourceMetrics::register(&registry).unwrap();
-        metrics.received.with_label_values(&["block"]).inc();
+        let received = |kind: &str| metrics.received.with_label_values(&[kind]);
+        received("block").inc();
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == "slashwatch_sources_received_messages_total").unwrap();
+        assert_eq!(family.get_metric().len(), MessageKind::LABELS.len(), "all kinds are there before they come");
         assert!(registry.gather().iter().any(|family| family.name() == "slashwatch_sources_received_messages_total"));
         assert!(SourceMetrics::register(&registry).is_err());
     }
