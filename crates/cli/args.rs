@@ -49,6 +49,15 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+    /// API and page over a recorded data directory, read only, until SIGINT or SIGTERM.
+    Serve {
+        /// As `run` or `replay --data-dir` left it. No watcher may be using it.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Where the page and the API are served; port 0 takes any free one.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
+        listen: std::net::SocketAddr,
+    },
     /// Capture or ERA files through the whole pipeline, as fast as it goes.
     Replay {
         #[arg(required = true, value_name = "FILE")]

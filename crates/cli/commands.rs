@@ -43,6 +43,11 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn,libp2p_gossipsub=error".into(), format: LogFormat::Text })?;
             demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir })
         }
+        Command::Serve { data_dir, listen } => {
+            log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
+            pipeline::serve::serve(&data_dir, listen, stop_signal, |address| println!("page and API: http://{address}"))?;
+            Ok(0)
+        }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
         Command::Simulate { scenario, out, truth } => simulate::simulate(&scenario, &out, truth.as_deref()),
         Command::Inspect { data_dir, what } => inspect::inspect(&data_dir, &what),

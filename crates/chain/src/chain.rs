@@ -397,8 +397,19 @@ impl Chain {
 }
 
 fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
-    let fork = fork_of_state(spec, state_ssz).map_err(ChainError::State)?;
-    StateView::parse(fork, &spec.preset, state_ssz).map_err(ChainError::State)
+    let read = fork_of_state(spec, state_ssz).and_then(|fork| StateView::parse(fork, &spec.preset, state_ssz));
+    read.map_err(|error| match fork_version_in(state_ssz) {
+        // A state of another network is of other forks at other slots, so it does not decode as one of this network.
+        Some(found) if spec.forks.iter().all(|fork| fork.version != found) => {
+            ChainError::OtherForkVersion { found: hex::encode(found), network: spec.config_name.clone() }
+        }
+        _ => ChainError::State(error),
+    })
+}
+
+/// `state.fork.current_version`: behind genesis time, genesis validators root, slot and the previous version, in every fork.
+fn fork_version_in(state_ssz: &[u8]) -> Option<[u8; 4]> {
+    state_ssz.get(8 + 32 + 8 + 4..)?.first_chunk().copied()
 }
 
 fn reveal_hash(block: &BlockFacts) -> Root {

@@ -13,6 +13,11 @@ pub enum ChainError {
          URL at the network you are watching"
     )]
     OtherNetwork { found: Root, wanted: Root },
+    #[error(
+        "the state belongs to another network: its fork version 0x{found} is none of {network}'s; point the network's name or \
+         configuration, the state file and the nodes' URLs at one network"
+    )]
+    OtherForkVersion { found: String, network: String },
     #[error("the state has {found} validators, more than the {limit} this program holds; it is not from a known network")]
     TooManyValidators { found: usize, limit: usize },
     #[error(

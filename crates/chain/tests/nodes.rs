@@ -141,6 +141,33 @@ async fn addresses_are_checked_and_passwords_not_shown() {
     assert!(!error.contains("secret") && !nodes.label(0).contains("secret"), "{error}");
 }
 
+/// An explorer's address, a proxy's login page: whatever it is asked, and with whatever status it refuses.
+#[tokio::test]
+async fn a_web_page_is_named_as_that() {
+    let page = "\n<!DOCTYPE html><html><head><title>Explorer</title></head></html>";
+    let html = || async { axum::response::Html("<html></html>") };
+    let unlabelled = serve(Router::new().fallback(move || async move { page })).await;
+    let labelled = serve(Router::new().fallback(html)).await;
+    let missing = serve(Router::new().fallback(move || async move { (StatusCode::NOT_FOUND, page) })).await;
+    for url in [&unlabelled, &labelled, &missing] {
+        let nodes = set(&[url]);
+        let errors = [
+            nodes.genesis().await.unwrap_err(),
+            nodes.config_spec().await.unwrap_err(),
+            nodes.state_ssz(StateId::Finalized).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, NodeError::WebPage { .. }) && !error.is_transient(), "{error}");
+            assert!(error.to_string().contains(url) && error.to_string().contains("web page"), "{error}");
+        }
+    }
+    // A proxy whose node is away may have it back in a moment.
+    let gateway = serve(Router::new().fallback(move || async move { (StatusCode::BAD_GATEWAY, page) })).await;
+    assert!(set(&[&gateway]).genesis().await.unwrap_err().is_transient());
+    let good = serve(genesis_router(Arc::default())).await;
+    set(&[&labelled, &good]).genesis().await.unwrap();
+}
+
 fn spec(network: &str) -> Option<Spec> {
     let path = shared(&format!("vectors/networks/{network}/config.yaml"))?;
     Some(Spec::from_yaml(&std::fs::read_to_string(path).unwrap()).unwrap())

@@ -113,7 +113,8 @@ impl Store {
             {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
-            let told: Vec<&Addressee> = routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
+            let told: Vec<&Addressee> =
+                routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
             let offender = finding.validator.as_ref().filter(|_| finding.offence().is_some()).map(|subject| subject.index);
             let is_first_here = offender.is_some_and(|validator| offenders_in_batch.insert(validator));
             if !told.is_empty() {

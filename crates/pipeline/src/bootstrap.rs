@@ -10,12 +10,15 @@ use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
 use chain::{Chain, Progress, PubkeyCache};
 use consensus::{Network, Slot, Spec};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
 
 /// Blocks fetched at the start at most: from finality to the head when things are not too bad. Older gaps are closed
 /// later, backwards from what arrives.
 const MAX_BLOCKS: u64 = 1024;
+/// Between the first two attempts to find a node that answers; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Largest state file read.
 const MAX_STATE_BYTES: u64 = 2 << 30;
 
@@ -46,13 +49,14 @@ pub fn nodes(config: &Config) -> Result<Option<NodeSet>, PipelineError> {
 pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSet>) -> Result<Start, PipelineError> {
     let (spec, state_ssz, node_away) = match (&config.network.state, nodes) {
         (Some(path), _) => (spec_without_node(config, dir)?, read_state(path)?, false),
-        (None, Some(nodes)) => match from_node(config, nodes).await {
+        (None, Some(nodes)) => match from_node(config, dir, nodes).await {
             Ok((spec, state)) => (spec, state, false),
-            Err(error) => {
+            Err(error @ PipelineError::Node(_)) => {
                 let Some((spec, state)) = from_last_run(config, dir)? else { return Err(error) };
                 tracing::warn!(%error, "no beacon node answers: going on from the state of the last run");
                 (spec, state, true)
             }
+            Err(error) => return Err(error),
         },
         (None, None) => return Err(PipelineError::Usage("no state and no node: set `network.state` or `nodes.urls`".into())),
     };
@@ -159,7 +163,64 @@ pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
     }
 }
 
-async fn from_node(config: &Config, nodes: &NodeSet) -> Result<(Spec, Vec<u8>), PipelineError> {
+/// As [`start`]; while the nodes are away or busy, and there is no state to go on from, they are asked again until one answers.
+pub async fn start_when_a_node_answers(
+    config: &Config,
+    dir: Option<&DataDir>,
+    nodes: Option<&NodeSet>,
+) -> Result<Start, PipelineError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match start(config, dir, nodes).await {
+            Err(PipelineError::Node(error)) if error.is_transient() => {
+                tracing::warn!(%error, again_in = ?pause, "no beacon node answers yet: waiting for one");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Refuses nodes of another network than is configured, than the data directory has, or than the first of them that answers.
+async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(), PipelineError> {
+    let configured = spec_of_config(config)?;
+    let mut wanted = configured.as_ref().map(|spec| (spec.config_name.clone(), genesis_version(spec)));
+    let builtin = config.network.name.as_deref().filter(|_| config.network.config.is_none()).and_then(Network::builtin);
+    let known = dir.map(DataDir::network).transpose()?.flatten().or(builtin);
+    let mut wanted_root = known.map(|network| network.genesis_validators_root);
+    for (node, network) in nodes.networks().await {
+        // One that is away says nothing, and asking it for a state says why.
+        let Ok(network) = network else { continue };
+        let other = |what: &str, found: String, wanted: String| {
+            Err(PipelineError::Usage(format!(
+                "node {node} is of another network ({}): {what} is {found}, {wanted} is wanted; correct `nodes.urls`, or the network \
+                 that is configured, and give each network a data directory of its own",
+                network.spec.config_name
+            )))
+        };
+        let (name, version) = wanted.get_or_insert_with(|| (network.spec.config_name.clone(), genesis_version(&network.spec)));
+        if *version != genesis_version(&network.spec) {
+            let [found, wanted] =
+                [genesis_version(&network.spec), *version].map(|version| format!("0x{:08x}", u32::from_be_bytes(version)));
+            return other("its fork version at genesis", found, format!("{wanted} of {name}"));
+        }
+        let found = network.genesis.genesis_validators_root;
+        let wanted_root = *wanted_root.get_or_insert(found);
+        if found != wanted_root {
+            return other("its genesis validators root", found.to_string(), wanted_root.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Of several forks at genesis the last one's.
+fn genesis_version(spec: &Spec) -> [u8; 4] {
+    spec.forks.first().map_or([0; 4], |fork| fork.version)
+}
+
+async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(Spec, Vec<u8>), PipelineError> {
+    check_networks(config, dir, nodes).await?;
     let spec = match spec_of_config(config)? {
         Some(spec) => spec,
         None => nodes.config_spec().await?,

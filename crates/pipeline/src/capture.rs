@@ -48,12 +48,26 @@ impl fmt::Display for CaptureSummary {
 
 /// Records until `stop` resolves.
 pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() -> F) -> Result<CaptureSummary, PipelineError> {
-    run::runtime()?.block_on(record(config, out, stop()))
+    run::runtime()?.block_on(async {
+        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        let mut stopped = std::pin::pin!(stop());
+        let start = tokio::select! {
+            biased;
+            // While a node is awaited, which may be long.
+            () = &mut stopped => return Ok(CaptureSummary::default()),
+            start = bootstrap::start_when_a_node_answers(&config, None, nodes.as_deref()) => start?,
+        };
+        record(config, nodes, start, out, stopped).await
+    })
 }
 
-async fn record(config: Config, out: &Path, stop: impl Future<Output = ()>) -> Result<CaptureSummary, PipelineError> {
-    let nodes = bootstrap::nodes(&config)?.map(Arc::new);
-    let start = bootstrap::start(&config, None, nodes.as_deref()).await?;
+async fn record(
+    config: Config,
+    nodes: Option<Arc<NodeSet>>,
+    start: bootstrap::Start,
+    out: &Path,
+    stop: impl Future<Output = ()>,
+) -> Result<CaptureSummary, PipelineError> {
     let network = start.chain.network().clone();
     let mut file = Recording {
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,

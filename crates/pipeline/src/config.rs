@@ -433,6 +433,32 @@ mod tests {
         }
     }
 
+    /// What `run` would take and then be silent about, or refuse.
+    #[test]
+    fn levels_that_there_are_not_and_empty_secrets_are_refused() {
+        let level = |level: &str| {
+            check(&format!("[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n[log]\nlevel = {level:?}\n"))
+        };
+        for good in ["info", "WARN", "info,libp2p=warn", "off", "debug,h2=off", "info,[engine]=trace"] {
+            level(good).unwrap();
+        }
+        for bad in ["verbose", "", "info,verbose", "info,libp2p=loud", "libp2p"] {
+            let told = level(bad).unwrap_err();
+            assert!(told.contains("  log.level: "), "{bad}: {told}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("secret");
+        std::fs::write(&empty, " \n").unwrap();
+        let told = check(&format!(
+            "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"http://x\"\nsecret_file = {empty:?}\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {empty:?} }}\n"
+        ));
+        let told = told.unwrap_err();
+        assert!(told.contains("  alerts.routes[0].secret_file: ") && told.contains("is empty"), "{told}");
+        assert!(told.contains("  watch.groups[0].kill_switch.secret_file: "), "{told}");
+    }
+
     #[test]
     fn misspelt_keys_are_named() {
         let told = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();

@@ -143,6 +143,25 @@ impl DataDir {
     }
 }
 
+/// Keeps watchers away from a directory that is only read; any number may do so at a time. `None` where nobody ever locked it: a copy
+/// without the file, or one on a disk that takes no locks.
+///
+/// # Errors
+/// A process that writes uses the directory.
+pub fn lock_for_reading(path: &Path) -> Result<Option<File>, DataDirError> {
+    let lock = match File::open(path.join("LOCK")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataDirError::Io { path: path.into(), source }),
+    };
+    match FileExt::try_lock_shared(&lock) {
+        Ok(true) => Ok(Some(lock)),
+        Ok(false) => Err(DataDirError::InUse(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(source) => Err(DataDirError::Io { path: path.into(), source }),
+    }
+}
+
 fn genesis_fork(network: &Network) -> String {
     network.spec.fork_name_at(consensus::Epoch::new(0)).to_string()
 }
@@ -191,6 +210,19 @@ mod tests {
         assert!(matches!(first.bind(&network(2)), Err(DataDirError::OtherNetwork { .. })));
         drop(first);
         assert_eq!(DataDir::open(dir.path()).unwrap().network().unwrap(), Some(network(1)));
+    }
+
+    #[test]
+    fn readers_share_a_directory_that_no_watcher_uses() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(lock_for_reading(dir.path()).unwrap().is_none(), "nobody locked it yet");
+        let watcher = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(lock_for_reading(dir.path()), Err(DataDirError::InUse(_))));
+        drop(watcher);
+        let readers = [lock_for_reading(dir.path()).unwrap().unwrap(), lock_for_reading(dir.path()).unwrap().unwrap()];
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse(_))));
+        drop(readers);
+        DataDir::open(dir.path()).unwrap();
     }
 
     #[test]

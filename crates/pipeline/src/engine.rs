@@ -31,6 +31,7 @@ use evidence::{Addressee, Changes, Evidence, Finding, Incident, Included, Record
 use index::{Index, IndexError, Shape};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use verify::{MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
 
@@ -359,6 +360,11 @@ impl Engine {
     /// Whether more waits than one batch takes: then what is proven is not proven for forwarding.
     pub fn set_pressed(&mut self, pressed: bool) {
         self.verifier.set_pressed(pressed);
+    }
+
+    /// How long messages wait for us now: see [`Monitor::note_delay`].
+    pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
+        self.monitor.note_delay(now, delay);
     }
 
     /// Messages that wait for the engine.

@@ -32,8 +32,7 @@ impl Watchkeeper {
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
         let gaps = known(&store)?;
         let mut missed = None;
-        if let Some(until) =
-            store.checkpoint(WATCHED_UNTIL)?.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?))))
+        if let Some(until) = watched_until(&store)?
             && now.as_u64() > until.as_u64().saturating_add(1 + TOLERATED)
         {
             let gap = Gap {
@@ -89,6 +88,12 @@ impl Watchkeeper {
     pub fn gaps(&self) -> &Arc<Vec<Gap>> {
         &self.gaps
     }
+}
+
+/// How far the last watcher came; `None` where none ran, as in a directory of replays.
+pub fn watched_until(store: &Store) -> Result<Option<Slot>, StoreError> {
+    let bytes = store.checkpoint(WATCHED_UNTIL)?;
+    Ok(bytes.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?)))))
 }
 
 /// The gaps of all runs up to now, as far as they are remembered, oldest first.

@@ -51,8 +51,10 @@ pub enum Input {
     Watch(Arc<WatchList>),
     /// Others who are told of findings.
     Routes(Vec<Addressee>),
-    /// Time goes on.
-    Tick,
+    /// Time goes on. `late`: how long after its time the clock's task got its turn; whoever reads from connections waits as long.
+    Tick {
+        late: Duration,
+    },
 }
 
 /// What the thread tells others. Each receiver may be slow: nothing here waits for one.
@@ -81,6 +83,7 @@ pub fn run(
         lanes: Lanes::new(limits),
         effects,
         ticked: false,
+        late: Duration::ZERO,
         noted: Slot::new(0),
         emptied_at: clock::now(),
         refused: None,
@@ -96,6 +99,7 @@ pub fn run(
             Some(wait) if open && !wait.is_zero() => std::thread::sleep(wait.min(LOOK)),
             None | Some(_) => {}
         }
+        let looked_at = clock::now();
         for _ in 0..MAX_SORTED {
             if !judge.lanes.has_room() {
                 break;
@@ -103,7 +107,7 @@ pub fn run(
             match queue.try_recv() {
                 Ok(input) => judge.take_in(input),
                 Err(TryRecvError::Empty) => {
-                    judge.emptied_at = now;
+                    judge.emptied_at = looked_at;
                     break;
                 }
                 Err(TryRecvError::Disconnected) => {
@@ -124,6 +128,8 @@ struct Judge<'a> {
     lanes: Lanes,
     effects: &'a Effects,
     ticked: bool,
+    /// The longest that the clock's task waited for its turn since the last batch.
+    late: Duration,
     /// The slot in which it was last noted how far we are.
     noted: Slot,
     /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
@@ -149,7 +155,10 @@ impl Judge<'_> {
                 }
             }
             Input::Peer(news) => self.engine.note_peer(news),
-            Input::Tick => self.ticked = true,
+            Input::Tick { late } => {
+                self.ticked = true;
+                self.late = self.late.max(late);
+            }
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Routes(routes) => self.engine.set_routes(routes),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
@@ -171,6 +180,10 @@ impl Judge<'_> {
             return Ok(());
         }
         self.engine.set_pressed(self.lanes.is_pressed());
+        let oldest = batch.iter().map(|message| message.received_at).min();
+        let waits_since = oldest.map_or(self.emptied_at, |oldest| oldest.min(self.emptied_at));
+        let waited = Duration::from_nanos(now.0.saturating_sub(waits_since.0));
+        self.engine.note_delay(now, waited.max(std::mem::take(&mut self.late)));
         let processed = self.engine.process(batch, now).and_then(|processed| {
             self.report(&processed.reports);
             self.listen_for_silence(now)?;

@@ -31,6 +31,7 @@ mod quota;
 pub mod replay;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod silence;
 mod status;
 mod submission;

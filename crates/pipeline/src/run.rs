@@ -53,9 +53,16 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Runs until `stop` resolves or something that cannot be gone on without fails.
 pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<(), PipelineError> {
     runtime()?.block_on(async {
-        let mut watcher = Watcher::start(config).await?;
+        // One for both: a signal that comes between two of them would be heard by neither.
+        let mut stopped = std::pin::pin!(stop());
+        let mut watcher = tokio::select! {
+            biased;
+            // While a node is awaited, which may be long.
+            () = &mut stopped => return Ok(()),
+            started = Watcher::start(config) => started?,
+        };
         let failure = tokio::select! {
-            () = stop() => None,
+            () = &mut stopped => None,
             error = watcher.failed() => Some(error),
         };
         let stopped = watcher.stop().await;
@@ -94,7 +101,7 @@ impl Watcher {
         // Before the slow part: a port in use should be told at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
         let in_force = watch_lists(&config)?;
-        let start = bootstrap::start(&config, Some(&dir), nodes.as_deref()).await?;
+        let start = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref()).await?;
         let metrics = Metrics::new();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
@@ -375,9 +382,9 @@ async fn tick(
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            _ = ticks.tick() => {
+            due = ticks.tick() => {
                 // A full queue has messages that wake the engine just as well.
-                let _ = queue.try_send(Input::Tick);
+                let _ = queue.try_send(Input::Tick { late: due.elapsed() });
                 metrics.queue.with_label_values(&["engine"]).set((queue.max_capacity() - queue.capacity()) as i64);
                 metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
                 metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);

@@ -193,7 +193,7 @@ fn by_outcome(metrics: &Metrics) -> BTreeMap<String, u64> {
     sums
 }
 
-fn numbers(stats: &Stats) -> BTreeMap<String, u64> {
+pub(crate) fn numbers(stats: &Stats) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(stats).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();
     fields.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect()

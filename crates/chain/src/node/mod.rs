@@ -29,6 +29,13 @@ const STATUS_BATCH: usize = 64;
 /// Validators asked for in one call of [`NodeSet::validator_statuses`].
 pub const MAX_STATUSES: usize = 16_384;
 
+/// What a node says of its network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeNetwork {
+    pub spec: Spec,
+    pub genesis: Genesis,
+}
+
 #[derive(Deserialize)]
 struct Data<T> {
     data: T,
@@ -46,6 +53,22 @@ impl NodeSet {
         let answer = self.get(path, Format::Json, self.limits().small_bytes).await?;
         let body: Value = answer.parse()?;
         Spec::from_api_json(&body).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))
+    }
+
+    /// Which network each node is of, all of them asked at the same time. A node that does not say, or is away, has its error.
+    pub async fn networks(&self) -> Vec<(String, Result<NodeNetwork, NodeError>)> {
+        let each = (0..self.len()).map(|nth| async move { (self.label(nth), self.network_of(nth).await) });
+        futures::future::join_all(each).await
+    }
+
+    async fn network_of(&self, nth: usize) -> Result<NodeNetwork, NodeError> {
+        let limit = self.limits().small_bytes;
+        let path = "/eth/v1/config/spec";
+        let answer = self.get_from(nth, path, Format::Json, limit).await?;
+        let spec =
+            Spec::from_api_json(&answer.parse()?).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))?;
+        let genesis = self.get_from(nth, "/eth/v1/beacon/genesis", Format::Json, limit).await?;
+        Ok(NodeNetwork { spec, genesis: genesis.parse::<Data<Genesis>>()?.data })
     }
 
     /// A whole state as SSZ; hundreds of MB on mainnet.

@@ -1,4 +1,6 @@
 //! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
+//!
+//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come and how fast.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
@@ -9,11 +11,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-use tracing::{debug, warn};
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
 
 /// Nodes in a set at most.
 pub const MAX_NODES: usize = 16;
+/// Between two lines in the log about an answer that is still awaited.
+const TELL_EVERY: Duration = Duration::from_secs(3);
 /// Bytes of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
 const VERSION_HEADER: &str = "eth-consensus-version";
@@ -87,6 +91,11 @@ pub enum NodeError {
     TooLarge { node: String, path: String, limit: usize },
     #[error("node {node} sends something else than asked for at {path}: {reason}; use another node or version of it")]
     Malformed { node: String, path: String, reason: String },
+    #[error(
+        "node {node} answers {path} with a web page: this is another server's address (an explorer, a proxy, a login page); \
+         give that of a beacon node's REST API, like http://127.0.0.1:5052"
+    )]
+    WebPage { node: String, path: String },
     #[error("no node answers {path}; last: {last}{}", others(errors))]
     AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
 }
@@ -168,7 +177,8 @@ impl NodeError {
         self.is_transient() && !self.is_not_found()
     }
 
-    fn is_transient(&self) -> bool {
+    /// The node is away or busy, so another try later may help.
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Status { status, .. } => *status == 429 || *status >= 500,
@@ -177,6 +187,7 @@ impl NodeError {
             | Self::WrongCount { .. }
             | Self::Client { .. }
             | Self::TooLarge { .. }
+            | Self::WebPage { .. }
             | Self::Malformed { .. } => false,
         }
     }
@@ -337,7 +348,8 @@ impl NodeSet {
         let timeout =
             if limit >= self.config.limits.state_bytes { self.config.state_timeout } else { self.config.request_timeout };
         let request = self.client.get(joined(url, path)).header(ACCEPT, format.accept()).timeout(timeout);
-        let response = request.send().await.map_err(|error| unreachable_node(url, path, &error))?;
+        let mut wait = Wait::begin(url, path);
+        let response = wait.for_this(request.send()).await.map_err(|error| unreachable_node(url, path, &error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refusal(url, path, status, response).await);
@@ -345,7 +357,10 @@ impl NodeSet {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let content_type = header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let version = header(VERSION_HEADER);
-        let body = bounded_body(url, path, response, limit).await?;
+        let body = bounded_body(url, path, response, limit, &mut wait).await?;
+        if is_web_page(&content_type, &body) {
+            return Err(NodeError::WebPage { node: shown(url), path: path.to_owned() });
+        }
         Ok(Answer { node: shown(url), path: path.to_owned(), content_type, version, body })
     }
 
@@ -402,7 +417,11 @@ fn chain_of(error: &reqwest::Error) -> String {
 }
 
 async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::Response) -> NodeError {
-    let body = bounded_body(url, path, response, 64 << 10).await.unwrap_or_default();
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let body = bounded_body(url, path, response, 64 << 10, &mut Wait::begin(url, path)).await.unwrap_or_default();
+    if is_web_page(&content_type, &body) && status.is_client_error() {
+        return NodeError::WebPage { node: shown(url), path: path.to_owned() };
+    }
     let text: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(SHOWN_ERROR_BYTES).collect();
     let advice = match status.as_u16() {
         400 => "the request or the message is not to its liking; read its log",
@@ -417,21 +436,90 @@ async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::R
 }
 
 /// Reads an answer piece by piece and stops at the bound, whatever length it announces.
-async fn bounded_body(url: &Url, path: &str, response: reqwest::Response, limit: usize) -> Result<Vec<u8>, NodeError> {
+async fn bounded_body(
+    url: &Url,
+    path: &str,
+    response: reqwest::Response,
+    limit: usize,
+    wait: &mut Wait<'_>,
+) -> Result<Vec<u8>, NodeError> {
     let too_large = || NodeError::TooLarge { node: shown(url), path: path.to_owned(), limit };
     if response.content_length().is_some_and(|announced| announced > limit as u64) {
         return Err(too_large());
     }
+    wait.expected = response.content_length();
     let mut body = Vec::new();
     let mut pieces = response.bytes_stream();
-    while let Some(piece) = pieces.next().await {
+    while let Some(piece) = wait.for_this(pieces.next()).await {
         let piece = piece.map_err(|error| unreachable_node(url, path, &error))?;
         if body.len() + piece.len() > limit {
             return Err(too_large());
         }
         body.extend_from_slice(&piece);
+        wait.received = body.len() as u64;
     }
     Ok(body)
+}
+
+/// Whether an answer is made for people. Nothing that we ask for looks like it: JSON begins otherwise, and a state is never called so.
+fn is_web_page(content_type: &str, body: &[u8]) -> bool {
+    let begins_with = |tag: &[u8]| body.trim_ascii_start().get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    content_type.contains("text/html") || begins_with(b"<!doctype html") || begins_with(b"<html")
+}
+
+/// An answer that is awaited, and the last line in the log about it.
+struct Wait<'a> {
+    url: &'a Url,
+    path: &'a str,
+    began: Instant,
+    told: Instant,
+    received: u64,
+    /// As announced.
+    expected: Option<u64>,
+}
+
+impl<'a> Wait<'a> {
+    fn begin(url: &'a Url, path: &'a str) -> Self {
+        let now = Instant::now();
+        Self { url, path, began: now, told: now, received: 0, expected: None }
+    }
+
+    /// The future's output. While it takes long, the log says so.
+    async fn for_this<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            let left = TELL_EVERY.saturating_sub(self.told.elapsed());
+            if left.is_zero() {
+                self.tell();
+                continue;
+            }
+            if let Ok(output) = tokio::time::timeout(left, &mut future).await {
+                return output;
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told = Instant::now();
+        let seconds = self.began.elapsed().as_secs();
+        let (node, path) = (shown(self.url), self.path);
+        if self.received == 0 {
+            info!(node, path, seconds, "waiting for a beacon node's answer");
+            return;
+        }
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        let rate = megabytes(self.received / seconds.max(1));
+        let (received, expected) = (megabytes(self.received), self.expected.map(megabytes));
+        info!(
+            node,
+            path,
+            seconds,
+            received_mb = received,
+            of_mb = expected,
+            mb_per_second = rate,
+            "reading a beacon node's answer"
+        );
+    }
 }
 
 #[cfg(test)]

@@ -58,16 +58,9 @@ impl AlertsConfig {
                     wrong(at(&format!("labels[{nth}]")), error.to_string());
                 }
             }
-            match (&route.secret_file, &route.secret_env) {
-                (None, None) => {
-                    wrong(at("secret_file"), "no secret: give `secret_file` or `secret_env`; deliveries are signed".into())
-                }
-                (Some(_), Some(_)) => wrong(at("secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
-                (Some(file), None) if !file.is_file() => wrong(at("secret_file"), format!("{} is not a file", file.display())),
-                (None, Some(name)) if std::env::var_os(name).is_none() => {
-                    wrong(at("secret_env"), format!("the environment has no {name}"));
-                }
-                _ => {}
+            let secret = super::check::secret_problem(route.secret_file.as_deref(), route.secret_env.as_deref(), "deliveries");
+            if let Some((key, text)) = secret {
+                wrong(at(key), text);
             }
         }
     }

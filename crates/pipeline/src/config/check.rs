@@ -1,7 +1,11 @@
 //! What can be wrong with a configuration: all of it at once, with its path in the file.
 
 use super::{Config, Problem};
+use alert::{Secret, SecretSource};
+use std::path::Path;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Longer than this would hold up every finding whose first message is still unproven.
 const MAX_GATHER: Duration = Duration::from_secs(1);
@@ -61,8 +65,8 @@ impl Config {
                 wrong(&format!("gossip.listen[{nth}]"), error.to_string());
             }
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
-            wrong("log.level", format!("{:?}: {error}; write it as in \"info\"", self.log.level));
+        if let Err(reason) = log_filter(&self.log.level) {
+            wrong("log.level", format!("{:?}: {reason}; write it as in \"info\" or \"info,libp2p=warn\"", self.log.level));
         }
         if gossip.data_column_subnets > 128 {
             wrong("gossip.data_column_subnets", format!("{} is more than the 128 there are", gossip.data_column_subnets));
@@ -122,6 +126,31 @@ impl Config {
         }
         warnings
     }
+}
+
+/// Why a text is no filter of log lines. A filter takes a word that is no level for the name of a module, and then shows that module's
+/// lines only: a misspelt level would silence the rest.
+fn log_filter(text: &str) -> Result<(), String> {
+    for part in text.split(',') {
+        if !part.contains(['=', '[']) && (part.is_empty() || part.parse::<LevelFilter>().is_err()) {
+            return Err(format!("{part:?} is no level; there are error, warn, info, debug, trace and off"));
+        }
+    }
+    EnvFilter::try_new(text).map(drop).map_err(|error| error.to_string())
+}
+
+/// What is wrong with where a secret is said to be, with the key that says so. `whose`: what is signed with it.
+pub(super) fn secret_problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Option<(&'static str, String)> {
+    let (key, source) = match (file, variable) {
+        (None, None) => {
+            return Some(("secret_file", format!("no secret: give `secret_file` or `secret_env`; {whose} are signed")));
+        }
+        (Some(_), Some(_)) => return Some(("secret_env", "both `secret_file` and `secret_env`: keep one".into())),
+        (Some(file), None) if !file.is_file() => return Some(("secret_file", format!("{} is not a file", file.display()))),
+        (Some(file), None) => ("secret_file", SecretSource::File(file.into())),
+        (None, Some(name)) => ("secret_env", SecretSource::Variable(name.into())),
+    };
+    Secret::load(&source).err().map(|error| (key, error.to_string()))
 }
 
 pub(super) fn is_http(url: &str) -> bool {

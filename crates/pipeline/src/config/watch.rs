@@ -208,18 +208,9 @@ impl KillSwitchConfig {
                 if !super::check::is_http(url) {
                     wrong(at(".url"), "is not an http(s) address".into());
                 }
-                match (&self.secret_file, &self.secret_env) {
-                    (None, None) => {
-                        wrong(at(".secret_file"), "no secret: give `secret_file` or `secret_env`; calls are signed".into())
-                    }
-                    (Some(_), Some(_)) => wrong(at(".secret_env"), "both `secret_file` and `secret_env`: keep one".into()),
-                    (Some(file), None) if !file.is_file() => {
-                        wrong(at(".secret_file"), format!("{} is not a file", file.display()));
-                    }
-                    (None, Some(name)) if std::env::var_os(name).is_none() => {
-                        wrong(at(".secret_env"), format!("the environment has no {name}"));
-                    }
-                    _ => {}
+                let secret = super::check::secret_problem(self.secret_file.as_deref(), self.secret_env.as_deref(), "calls");
+                if let Some((key, text)) = secret {
+                    wrong(at(&format!(".{key}")), text);
                 }
             }
         }
