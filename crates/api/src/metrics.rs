@@ -14,6 +14,11 @@ pub const STREAM_EVENTS: &str = "slashwatch_api_stream_events_total";
 /// Connections closed at once because all were taken.
 pub const CONNECTIONS_REFUSED: &str = "slashwatch_api_connections_refused_total";
 
+/// Route of requests for what there is not.
+pub(crate) const NO_ROUTE: &str = "none";
+/// Classes of status, as `2xx`.
+pub(crate) const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
 /// The counters, registered.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -40,5 +45,14 @@ impl Metrics {
         registry.register(Box::new(metrics.stream_events.clone()))?;
         registry.register(Box::new(metrics.connections_refused.clone()))?;
         Ok(metrics)
+    }
+
+    /// Requests exist at 0 for each route and class from the start, so that `increase()` sees a first error.
+    pub(crate) fn start_at_zero<'a>(&self, routes: impl Iterator<Item = &'a str>) {
+        for route in routes.chain([NO_ROUTE]) {
+            for class in CLASSES {
+                self.requests.with_label_values(&[route, class]).inc_by(0);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What every request and every answer go through: limits, headers, one count.
 
+use crate::metrics::{CLASSES, NO_ROUTE};
 use crate::problem::Problem;
 use crate::server::Shared;
 use axum::extract::{MatchedPath, Request, State};
@@ -27,7 +28,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     // The pattern, not the path: a label's values must be few.
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| NO_ROUTE.to_owned(), |path| path.as_str().to_owned());
     let mut response = match refused(&request, &shared) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
@@ -36,12 +37,7 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    let class = match response.status().as_u16() {
-        0..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500.. => "5xx",
-    };
+    let class = CLASSES[usize::from(response.status().as_u16() / 100).clamp(2, 5) - 2];
     shared.metrics.requests.with_label_values(&[route.as_str(), class]).inc();
     response
 }

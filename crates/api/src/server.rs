@@ -164,7 +164,8 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         openapi: openapi_json(),
         _subscription: subscription,
     });
-    let (documented, _) = documented_routes().split_for_parts();
+    let (documented, openapi) = documented_routes().split_for_parts();
+    metrics.start_at_zero(openapi.paths.paths.keys().map(String::as_str));
     let router = documented
         .merge(page::routes())
         .fallback(|| async { Problem::not_found("there is nothing at this address; /openapi.json lists what there is") })

@@ -179,6 +179,7 @@ async fn metrics_have_ours_and_the_processs() {
     assert!(text.contains("test_counter 3"), "the registry's own: {text}");
     assert!(text.contains(r#"slashwatch_api_requests_total{class="2xx",route="/v1/status"} 1"#), "{text}");
     assert!(text.contains(r#"slashwatch_api_requests_total{class="4xx",route="none"} 1"#), "{text}");
+    assert!(text.contains(r#"slashwatch_api_requests_total{class="5xx",route="/v1/incidents"} 0"#), "before the first: {text}");
 }
 
 #[tokio::test]
