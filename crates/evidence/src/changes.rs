@@ -59,15 +59,8 @@ impl Store {
     /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
     /// answer has a row for each finding, in order, and then for each broadcast. On an error nothing is stored.
     pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
-        let Changes {
-            findings,
-            broadcasts,
-            mut inclusions,
-            mut further_pairs,
-            incidents,
-            checkpoints,
-            dropped_checkpoints,
-        } = changes;
+        let Changes { findings, broadcasts, mut inclusions, mut further_pairs, incidents, checkpoints, dropped_checkpoints } =
+            changes;
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();

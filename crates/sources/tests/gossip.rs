@@ -440,7 +440,8 @@ async fn two_listeners_and_their_node_stay_connected() {
         }
     }
     for one in [&mut node, &mut a, &mut b] {
-        while let Ok(event) = one.handle.events.try_recv() {
+        while !one.handle.events.is_empty() {
+            let event = one.handle.events.recv().await.unwrap();
             if let GossipEvent::Peer(event) = event {
                 stays(&event.what);
             }
