@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
+use detect::kinds;
 use evidence::{Evidence, Finding, Order, Severity, Store};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -62,6 +63,12 @@ impl ListQuery {
         });
         if self.label.as_ref().is_some_and(|label| !label.contains('=')) {
             return Err(Problem::bad_request("label must be written as key=value"));
+        }
+        if let Some(kind) = &self.kind
+            && !kinds::of_findings().any(|known| known == kind)
+        {
+            let known: Vec<&str> = kinds::of_findings().collect();
+            return Err(Problem::bad_request(format!("kind {kind:?} is unknown; there are {}", known.join(", "))));
         }
         let labels = self.label.into_iter().chain(self.group.map(|group| format!("group={group}")));
         let wanted = evidence::Query {

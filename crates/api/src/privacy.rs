@@ -48,6 +48,10 @@ impl Privacy {
         if let NodeState::Away { reason } = status.node {
             status.node = NodeState::Away { reason: self.text(reason) };
         }
+        // Of a configured peer that has not answered yet only its address is known.
+        for peer in &mut status.gossip_peers {
+            peer.peer = self.text(std::mem::take(&mut peer.peer));
+        }
         status.notices = status.notices.into_iter().map(|notice| self.text(notice)).collect();
         status
     }

@@ -113,6 +113,7 @@ async fn every_error_is_a_problem_that_says_what_to_do() {
         ("/v1/findings?validator=-1".into(), 400, "validator must be a whole number"),
         ("/v1/findings?cursor=x".into(), 400, "cursor must be"),
         ("/v1/findings?order=newest".into(), 400, "asc or desc"),
+        ("/v1/findings?kind=nonsense".into(), 400, "nonsense"),
         ("/v1/findings?severity=bad".into(), 400, "critical, warning or info"),
         ("/v1/findings?label=acme".into(), 400, "key=value"),
         ("/v1/findings?colour=red".into(), 400, "colour"),
