@@ -84,12 +84,7 @@ impl Peers {
 
     /// A first connection to a peer.
     pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: String, now: Instant) {
-        for one in &mut self.configured {
-            if one.dialling == Some(connection) {
-                one.peer = Some(peer);
-                one.dialling = None;
-            }
-        }
+        self.answered(peer, connection);
         self.connected.insert(
             peer,
             Peer {
@@ -108,6 +103,14 @@ impl Peers {
                 closing: None,
             },
         );
+    }
+
+    /// An attempt has reached a peer, which may be connected already: both sides dialled, or its address names no peer.
+    pub fn answered(&mut self, peer: PeerId, connection: ConnectionId) {
+        for one in self.configured.iter_mut().filter(|one| one.dialling == Some(connection)) {
+            one.peer = Some(peer);
+            one.dialling = None;
+        }
     }
 
     /// The last connection to a peer is gone.
@@ -431,5 +434,14 @@ mod tests {
         peers.connected(peer, connection, String::new(), now);
         assert!(peers.is_configured(&peer));
         assert_eq!(peers.due(now + Duration::from_secs(1000)), []);
+        // It had dialled us before: the attempt is over all the same, and is made again when the peer is gone.
+        let target: PeerAddress = "/ip4/127.0.0.1/tcp/2".parse().unwrap();
+        let mut peers = Peers::new(&[target], PAUSES, now);
+        peers.connected(peer, ConnectionId::new_unchecked(2), String::new(), now);
+        peers.dialling(0, connection);
+        peers.answered(peer, connection);
+        assert!(peers.infos(|_| 0.0, &HashMap::new(), now)[0].connected);
+        peers.disconnected(&peer, "gone", now);
+        assert_eq!(peers.due(now + Duration::from_secs(1000)).len(), 1);
     }
 }

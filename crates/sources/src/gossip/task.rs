@@ -179,6 +179,7 @@ impl Listener {
             {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => self.peers.answered(peer_id, connection_id),
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 self.on_disconnected(peer_id, cause.map_or_else(|| "closed".to_owned(), |cause| cause.to_string()));
             }
