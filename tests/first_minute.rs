@@ -157,7 +157,7 @@ fn a_node_of_another_network_is_named_as_that() {
     let (code, told) = run_to_its_end(&config(dir.path(), MAINNET, node(anywhere(), of_hoodi)));
     assert_eq!(code, Some(64), "{told}");
     assert!(
-        told.contains("is of another network (hoodi)") && told.contains("its fork version at genesis is 0x50000910"),
+        told.contains("is of another network (hoodi)") && told.contains("its fork version at genesis is 0x10000910"),
         "{told}"
     );
     assert!(!told.contains("cannot be read"), "{told}");

@@ -76,7 +76,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
         }
     });
     let outcomes = settled.await.expect("every message has its outcome");
-    for label in ["proven", "duplicate", "bad_signature", "malformed", "unknown_fork", "unknown_validator"] {
+    for label in ["proven", "duplicate", "bad_signature", "malformed", "unknown_fork"] {
         assert!(outcomes.get(label).copied().unwrap_or(0) > 0, "no {label} in {outcomes:?}");
     }
     for label in ["bad_snappy", "too_long", "topic_not_read"] {

@@ -53,9 +53,10 @@ pub fn text(text: impl Display) -> io::Result<()> {
 /// Whether a command ended because nobody reads on.
 pub fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        // Some writers (serde_json's) hand the marked error on inside their own.
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause.is::<ReaderGone>() || inner.is_some_and(|inner| inner.is::<ReaderGone>())
+        // serde_json keeps the kind of a writer's error only. It writes to files and to stdout, and of these stdout alone can be a pipe.
+        let of_json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        inner.is_some_and(|inner| inner.is::<ReaderGone>()) || of_json == Some(io::ErrorKind::BrokenPipe)
     })
 }
 

@@ -121,7 +121,7 @@ mod tests {
         let note = SwitchNote { group: "acme".into(), fires: false, reason: Some("because".into()) };
         assert_eq!(
             context.text(&finding, &[note]),
-            "hoodi: double vote by validator 5 (0x000000..000000, group=acme) in slot 1, epoch 0. Severity: critical. \
+            "hoodi: double vote by validator 5 (0x000000..000000, group=acme) in slot 1, epoch 0. Severity: info. \
              The validator is slashed already, so that nobody can punish it again. The kill switch of group acme does not fire: because."
         );
         let link = context.link(&finding).unwrap();

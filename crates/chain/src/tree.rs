@@ -26,6 +26,8 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 pub(crate) const MAX_NODES: usize = 32_768;
 /// How far back a tip's proposers are counted.
 const DIVERSITY_DEPTH: usize = 32;
+/// Blocks of one proposer for one slot that are looked at as ends of branches.
+const MAX_TWINS: usize = 4;
 /// Blocks that wait for what tells whose turn it was.
 const MAX_UNJUDGED: usize = 1_024;
 
@@ -442,20 +444,34 @@ impl Tree {
         std::iter::successors(node(tip), move |(_, child)| child.parent.and_then(node))
     }
 
-    /// Blocks built in turn in the slots `since..=until` on which no other such block there stands, latest first, one of each proposer and slot.
+    /// Blocks built in turn in the slots `since..=until` on which no other such block there stands, latest first. Of one proposer and slot at
+    /// most [`MAX_TWINS`], those with most votes: who signs twice in its turn must neither hide the branch that the network is on nor
+    /// fill the list.
     fn ends_in_turn(&self, since: Slot, until: Slot, limit: usize) -> Vec<Root> {
-        let mut each = OneEach { tree: self, met: HashSet::new() };
+        let votes_of = |root: &Root| self.nodes.get(root).map_or(0, |node| node.votes);
+        let range = self.in_turn.range((since, Root::ZERO)..=(until, Root::repeat_byte(0xff)));
+        let mut latest: Vec<(Slot, u64, Root)> =
+            range.rev().take(MAX_NODES).map(|(slot, root)| (*slot, votes_of(root), *root)).collect();
+        latest.sort_unstable_by(|a, b| b.cmp(a));
+        let mut twins: HashMap<(Slot, ValidatorIndex), usize> = HashMap::new();
         let mut built_on: HashSet<Root> = HashSet::new();
         let mut ends = Vec::new();
-        for at in self.in_turn.range((since, Root::ZERO)..=(until, Root::repeat_byte(0xff))).rev().take(MAX_NODES) {
+        for (slot, _, root) in latest {
             if ends.len() >= limit {
                 break;
             }
-            if !built_on.contains(&at.1) && each.is_first(at) {
-                ends.push(at.1);
+            if !built_on.contains(&root) {
+                let twins = self.proposer_of(&root).map(|proposer| twins.entry((slot, proposer)).or_default());
+                let has_room = twins.is_none_or(|n| {
+                    *n += 1;
+                    *n <= MAX_TWINS
+                });
+                if has_room {
+                    ends.push(root);
+                }
             }
             // Down to the next that counts: what lies between are blocks out of turn.
-            let below = self.branch(at.1).skip(1).take(DIVERSITY_DEPTH).find(|(_, node)| self.counts(node));
+            let below = self.branch(root).skip(1).take(DIVERSITY_DEPTH).find(|(_, node)| self.counts(node));
             built_on.extend(below.map(|(root, _)| root));
         }
         ends

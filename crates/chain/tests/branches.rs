@@ -143,6 +143,7 @@ fn two_branches_give_two_candidates_and_the_votes_own_head_comes_first() {
             parent = block.root;
         }
     }
+    chain.tick(Slot::new(18));
     let minority = root(102);
     let unknown = Root::repeat_byte(9);
     let seeds = |contexts: Contexts| match contexts {

@@ -548,14 +548,13 @@ impl Engine {
 
     /// Contradictions between votes. Of a validator of which nothing more is listed they are counted and not put together.
     fn name_conflicts(&mut self, verified: &Verified) -> Result<Vec<index::Conflict>, EngineError> {
-        let Self { chain, index, quota, roster, .. } = self;
-        let (registry, preset, labels) = (chain.registry(), chain.network().preset(), roster.labels());
+        let Self { chain, index, quota, .. } = self;
+        let (registry, preset) = (chain.registry(), chain.network().preset());
         let now = chain.now().epoch(preset);
         let mut left = HashMap::new();
         let staged = index.stage_votes_naming(&verified.votes, &mut |validator, offence| {
             let room = left.entry((validator, offence)).or_insert_with(|| {
-                let watched = labels.is_watched(validator);
-                let worthless = !watched && settled::cannot_be_punished(registry, preset, validator, now);
+                let worthless = settled::cannot_be_punished(registry, preset, validator, now);
                 quota.room(validator, offence, worthless)
             });
             let wants = *room > 0;
@@ -571,11 +570,9 @@ impl Engine {
         Ok(staged.named)
     }
 
-    /// Whether nobody can lose anything for it, and nobody watches its validator.
+    /// Whether nobody can lose anything for it. A watched key is no exception: who holds it can sign without end, and one finding a day says
+    /// that somebody does.
     fn is_worthless(&self, candidate: &Candidate) -> bool {
-        if self.roster.labels().is_watched(candidate.validator) {
-            return false;
-        }
         match detect::punishable(&self.chain, candidate.validator, candidate.epochs) {
             Punishable::Yes => {
                 let [one, two] = candidate.arrivals;

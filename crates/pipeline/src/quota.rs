@@ -6,7 +6,7 @@
 //! | pairs of one validator and kind | listed |
 //! |---|---|
 //! | the first | always: every offender has a finding in each kind that it committed |
-//! | that can be punished, or of a watched key | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
+//! | that can be punished | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
 //! | that cannot be punished | one a day |
 //!
 //! Epochs and days are those of the network when the pair became known, never those that a message claims. [`MAX_FURTHER`] bounds all that
@@ -106,7 +106,7 @@ impl Quota {
         self.now = now;
     }
 
-    /// Whether a pair is to be listed. `worthless`: it cannot be punished, and nobody watches its validator.
+    /// Whether a pair is to be listed. `worthless`: it cannot be punished.
     pub(crate) fn ask(
         &mut self,
         candidate: &Candidate,
@@ -205,7 +205,7 @@ impl Listed {
                 let seen = finding.second_seen.unwrap_or(finding.first_seen);
                 let moment = Moment::of(network.slot_at(seen.as_unix_ns()), network);
                 listed.in_epoch += usize::from(moment.epoch == now.epoch);
-                if moment.day == now.day && finding.is_worthless() {
+                if moment.day == now.day && finding.punishable.is_some_and(|punishable| !punishable.is_possible()) {
                     listed.worthless += 1;
                     listed.stands_for_day.get_or_insert(finding.id);
                 }

@@ -266,8 +266,9 @@ fn forge_twins(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     })
 }
 
+/// A load may have junk of its own among its votes.
 fn is_vote(message: &LoadMessage) -> bool {
-    message.topic.contains("/beacon_attestation_")
+    message.topic.contains("/beacon_attestation_") && snap::raw::Decoder::new().decompress_vec(&message.payload).is_ok()
 }
 
 /// An honest message that is changed and overtakes the original.
