@@ -13,6 +13,7 @@ pub use contexts::{Contexts, MAX_CANDIDATES};
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
 use crate::duties::Duties;
+use crate::exits::Exits;
 use crate::orphans::OrphanClaim;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
@@ -91,6 +92,8 @@ pub struct ChainStats {
     pub shufflings_evicted: u64,
     /// Shufflings not computed (yet) because a budget was used up.
     pub shufflings_refused: u64,
+    /// Exits in blocks that found no room.
+    pub exits_refused: u64,
     /// Votes for epochs out of all proportion.
     pub epochs_refused: u64,
     pub validators: usize,
@@ -109,6 +112,8 @@ pub struct Chain {
     mixes: BTreeMap<Epoch, Vec<Root>>,
     /// Decisions per epoch for votes of unknown target; emptied when the tree changes.
     candidates: HashMap<Epoch, Vec<Decision>>,
+    /// Who leaves by what blocks since the registry's state carry.
+    exits: Exits,
     finalized: Checkpoint,
     justified: Checkpoint,
     /// `Fork` of the latest state.
@@ -148,6 +153,7 @@ impl Chain {
             reference: Reference::default(),
             mixes: BTreeMap::new(),
             candidates: HashMap::new(),
+            exits: Exits::default(),
             finalized: Checkpoint::default(),
             justified: Checkpoint::default(),
             state_fork: StateFork::default(),
@@ -193,6 +199,9 @@ impl Chain {
         self.poll_shufflings();
         if self.now() != before {
             self.prune();
+            if self.now().epoch(self.preset()) != before.epoch(self.preset()) {
+                self.forecast_exits();
+            }
             self.judge_turns(true);
             self.look_at_branches();
             self.prepare_next_epoch(slot);
@@ -373,6 +382,17 @@ impl Chain {
         }
     }
 
+    /// What a proven block carries of exits: those who are slashed by it and those who ask to leave, in the order of processing.
+    pub fn note_exits(&mut self, block: Root, slot: Slot, validators: Vec<ValidatorIndex>) {
+        self.exits.note(block, slot, validators);
+    }
+
+    /// Once an epoch is enough: an exit changes committees five epochs after its block at the earliest.
+    fn forecast_exits(&mut self) {
+        let forecast = self.exits.forecast(self.backed_head().root, &self.tree, &self.registry, &self.network.spec);
+        self.registry.set_forecast(&forecast);
+    }
+
     pub fn stats(&self) -> ChainStats {
         ChainStats {
             blocks: self.tree.len(),
@@ -385,6 +405,7 @@ impl Chain {
             shufflings_computed: self.shufflings.computed,
             shufflings_evicted: self.shufflings.evicted,
             shufflings_refused: self.shufflings.refused,
+            exits_refused: self.exits.refused,
             epochs_refused: self.epochs_refused,
             validators: self.registry.len(),
             invalid_pubkeys: self.registry.n_invalid_keys(),
@@ -414,6 +435,7 @@ impl Chain {
         let preset = network.preset();
         self.registry.take(view.slot(), view.n_validators(), view.validators(), keys, progress)?;
         self.registry.take_pending_deposits(view.slot(), view.n_pending_deposits());
+        self.registry.take_exit_churn(view.slot(), view.exit_churn());
         self.registry.take_builders(view.slot(), view.builder_pubkeys(MAX_BUILDERS));
         if view.slot() >= self.registry.slot() {
             self.state_fork = view.fork();
@@ -542,6 +564,7 @@ impl Chain {
         let now = self.now().epoch(self.preset());
         let floor = now.saturating_sub(KEPT_EPOCHS).start_slot(self.preset());
         self.tree.prune(floor);
+        self.exits.prune(floor);
         let oldest = now.saturating_sub(PAST_EPOCHS + 2);
         while let Some((epoch, _)) = self.mixes.first_key_value()
             && *epoch < oldest

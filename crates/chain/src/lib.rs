@@ -21,6 +21,7 @@ mod chain;
 mod contest;
 mod duties;
 mod error;
+mod exits;
 pub mod node;
 mod orphans;
 mod pubkeys;

@@ -7,6 +7,7 @@
 
 use crate::ChainError;
 use crate::builders::Builders;
+use crate::exits::Forecast;
 use crate::pubkeys::{CheckedKey, Progress, PubkeyCache};
 use crate::relations;
 use blst::min_pk::PublicKey;
@@ -82,6 +83,21 @@ pub struct Registry {
     conflicting_keys: u64,
     dropped_versions: u64,
     builders: Builders,
+    /// Of the latest state, from Electra on: `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei).
+    exit_churn: Option<(Epoch, u64)>,
+    /// Who leaves by blocks since the latest state, beside the versions of other states.
+    forecast: Option<Version>,
+}
+
+/// The end of the queue of those who leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExitQueue {
+    /// The latest exit epoch of anybody, 0 if nobody leaves.
+    pub last: Epoch,
+    /// Validators that leave then.
+    pub n_at_last: u64,
+    /// From Electra on: `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei).
+    pub by_balance: Option<(Epoch, u64)>,
 }
 
 /// How another state's registry differs from the current one.
@@ -234,6 +250,47 @@ impl Registry {
         self.n_pending
     }
 
+    /// Exit epochs by blocks since the latest state. They stand beside what the state says, as a version, until a later state tells.
+    pub(crate) fn set_forecast(&mut self, forecast: &Forecast) {
+        let overlay: BTreeMap<u32, (u32, u32)> = forecast
+            .iter()
+            .filter_map(|(validator, exit)| {
+                let index = self.position(*validator)?;
+                Some((index as u32, (self.records[index].activation, narrow(*exit))))
+            })
+            .collect();
+        if overlay == self.forecast.as_ref().map(|version| &version.overlay).cloned().unwrap_or_default() {
+            return;
+        }
+        let version = Version { slot: self.slot, n_validators: self.len(), overlay };
+        self.forecast = Some(version).filter(|version| !version.overlay.is_empty());
+        self.id.0 += 1;
+    }
+
+    /// Those of other states, then what blocks say.
+    fn other_versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.iter().chain(&self.forecast)
+    }
+
+    /// A state's own account of the exit queue, which states have from Electra on.
+    pub(crate) fn take_exit_churn(&mut self, slot: Slot, churn: Option<(Epoch, u64)>) {
+        if slot >= self.slot {
+            self.exit_churn = churn;
+        }
+    }
+
+    /// The end of the queue of those who leave, as of the latest state.
+    pub(crate) fn exit_queue(&self) -> ExitQueue {
+        let mut queue = ExitQueue { last: Epoch::new(0), n_at_last: 0, by_balance: self.exit_churn };
+        for exit in self.records.iter().map(|record| wide(record.exit)).filter(|exit| *exit != Epoch::FAR_FUTURE) {
+            if exit > queue.last {
+                (queue.last, queue.n_at_last) = (exit, 0);
+            }
+            queue.n_at_last += u64::from(exit == queue.last);
+        }
+        queue
+    }
+
     /// Deposits of a state that wait to be applied.
     pub(crate) fn take_pending_deposits(&mut self, slot: Slot, n_deposits: usize) {
         if slot >= self.slot {
@@ -375,7 +432,7 @@ impl Registry {
         let epoch = narrow(epoch);
         let active = |activation: u32, exit: u32| activation <= epoch && epoch < exit;
         let mut numbers = vec![0];
-        for (nth, version) in self.versions.iter().enumerate() {
+        for (nth, version) in self.other_versions().enumerate() {
             let changed = version.overlay.iter().any(|(index, (activation, exit))| {
                 self.records
                     .get(*index as usize)
@@ -399,7 +456,7 @@ impl Registry {
         let epoch = narrow(epoch);
         let is_active = |record: &Compact| record.activation <= epoch && epoch < record.exit;
         let mut active = Vec::with_capacity(self.len());
-        match version.checked_sub(1).and_then(|nth| self.versions.get(nth)) {
+        match version.checked_sub(1).and_then(|nth| self.other_versions().nth(nth)) {
             None => active.extend((0u32..).zip(&self.records).filter(|(_, record)| is_active(record)).map(|(index, _)| index)),
             Some(version) => {
                 for (index, record) in (0u32..).zip(&self.records).take(version.n_validators) {

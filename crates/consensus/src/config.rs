@@ -79,7 +79,7 @@ macro_rules! size {
     };
 }
 
-const SIZES: [Size; 15] = [
+const SIZES: [Size; 19] = [
     size!("SLOTS_PER_EPOCH", slots_per_epoch, 1 << 16),
     size!("SLOTS_PER_HISTORICAL_ROOT", slots_per_historical_root, 1 << 20),
     size!("EPOCHS_PER_HISTORICAL_VECTOR", epochs_per_historical_vector, 1 << 20),
@@ -95,6 +95,10 @@ const SIZES: [Size; 15] = [
     size!("PENDING_CONSOLIDATIONS_LIMIT", pending_consolidations_limit, 1 << 40),
     size!("PTC_SIZE", ptc_size, 1 << 16),
     size!("INCLUSION_LIST_COMMITTEE_SIZE", inclusion_list_committee_size, 1 << 16),
+    size!("MIN_PER_EPOCH_CHURN_LIMIT", min_per_epoch_churn_limit, 1 << 32),
+    size!("CHURN_LIMIT_QUOTIENT", churn_limit_quotient, 1 << 60),
+    size!("MIN_PER_EPOCH_CHURN_LIMIT_ELECTRA", min_per_epoch_churn_limit_electra, 1 << 60),
+    size!("MAX_PER_EPOCH_ACTIVATION_EXIT_CHURN_LIMIT", max_per_epoch_activation_exit_churn_limit, 1 << 60),
 ];
 
 /// Most steps of a blob schedule that are kept; real ones have two or three.

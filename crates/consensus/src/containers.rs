@@ -135,6 +135,8 @@ pub struct SignedBlock {
     pub attestations: Vec<Attestation>,
     pub attester_slashings: Vec<AttesterSlashing>,
     pub proposer_slashings: Vec<ProposerSlashing>,
+    /// Who asks to leave.
+    pub voluntary_exits: Vec<ValidatorIndex>,
     pub registry_change: RegistryChange,
 }
 

@@ -275,6 +275,11 @@ impl SignedBlock {
                 .elements()
                 .map(|slashing| ProposerSlashing::from_ssz(slashing.bytes()))
                 .collect::<Result<_, _>>()?,
+            voluntary_exits: body
+                .need("voluntary_exits")?
+                .elements()
+                .map(|exit| Ok(ValidatorIndex::new(exit.need("message.validator_index")?.as_u64())))
+                .collect::<Result<_, DecodeError>>()?,
             registry_change: registry_change(&body),
         })
     }

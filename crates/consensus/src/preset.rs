@@ -39,6 +39,14 @@ pub struct Preset {
     pub ptc_size: u64,
     /// Heze: size of the inclusion list committee.
     pub inclusion_list_committee_size: u64,
+    /// Validators that may leave in an epoch at least (phase0 to Deneb). This and the following are configuration values.
+    pub min_per_epoch_churn_limit: u64,
+    /// One validator in so many (from Electra on, of the stake) may leave in an epoch.
+    pub churn_limit_quotient: u64,
+    /// Gwei that may leave in an epoch at least (from Electra on).
+    pub min_per_epoch_churn_limit_electra: u64,
+    /// Gwei that may leave in an epoch at most (from Electra on).
+    pub max_per_epoch_activation_exit_churn_limit: u64,
 }
 
 /// `MIN_SEED_LOOKAHEAD`, the same in every preset.
@@ -68,6 +76,10 @@ impl Preset {
         pending_consolidations_limit: 262_144,
         ptc_size: 512,
         inclusion_list_committee_size: 16,
+        min_per_epoch_churn_limit: 4,
+        churn_limit_quotient: 65_536,
+        min_per_epoch_churn_limit_electra: 128_000_000_000,
+        max_per_epoch_activation_exit_churn_limit: 256_000_000_000,
     };
 
     pub const MINIMAL: Self = Self {
@@ -87,6 +99,10 @@ impl Preset {
         pending_consolidations_limit: 64,
         ptc_size: 16,
         inclusion_list_committee_size: 16,
+        min_per_epoch_churn_limit: 2,
+        churn_limit_quotient: 32,
+        min_per_epoch_churn_limit_electra: 64_000_000_000,
+        max_per_epoch_activation_exit_churn_limit: 128_000_000_000,
     };
 
     pub const GNOSIS: Self = Self {
@@ -94,6 +110,10 @@ impl Preset {
         slots_per_epoch: 16,
         epochs_per_sync_committee_period: 512,
         max_withdrawals_per_payload: 8,
+        min_per_epoch_churn_limit: 4,
+        churn_limit_quotient: 4_096,
+        min_per_epoch_churn_limit_electra: 128_000_000_000,
+        max_per_epoch_activation_exit_churn_limit: 64_000_000_000,
         ..Self::MAINNET
     };
 

@@ -168,6 +168,12 @@ impl<'a> StateView<'a> {
         slots.zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
     }
 
+    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei); `None` before Electra.
+    pub fn exit_churn(&self) -> Option<(Epoch, u64)> {
+        let state = View::checked(&self.catalogue.state, self.bytes);
+        Some((Epoch::new(state.field("earliest_exit_epoch")?.as_u64()), state.field("exit_balance_to_consume")?.as_u64()))
+    }
+
     /// Keys of the builders in order of their index, at most `most` of them; none before Gloas. An index is given to another
     /// builder when its owner has left.
     pub fn builder_pubkeys(&self, most: usize) -> Vec<PubkeyBytes> {

@@ -41,6 +41,7 @@ pub fn block(slot: Slot, proposer: ValidatorIndex, parent_root: Root, word: &[u8
             attestations: Vec::new(),
             attester_slashings: Vec::new(),
             proposer_slashings: Vec::new(),
+            voluntary_exits: vec![],
             registry_change: RegistryChange::None,
         },
         fork: ForkName::Fulu,

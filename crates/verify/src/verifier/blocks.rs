@@ -13,6 +13,7 @@ use consensus::{
     BeaconBlockHeader, Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
     Slot, ValidatorIndex,
 };
+use std::collections::HashSet;
 
 pub(super) struct BlockJob {
     pub(super) item: Item,
@@ -185,6 +186,18 @@ enum Turn {
     Second,
 }
 
+/// Who leaves by a block, in the order in which it is processed: the slashed, then who asks to.
+fn leaving(block: &SignedBlock) -> Vec<ValidatorIndex> {
+    let mut leaving: Vec<ValidatorIndex> =
+        block.proposer_slashings.iter().map(|slashing| slashing.signed_header_1.message.proposer_index).collect();
+    for slashing in &block.attester_slashings {
+        let second: HashSet<&ValidatorIndex> = slashing.attestation_2.attesting_indices.iter().collect();
+        leaving.extend(slashing.attestation_1.attesting_indices.iter().filter(|validator| second.contains(validator)));
+    }
+    leaving.extend(&block.voluntary_exits);
+    leaving
+}
+
 /// A block whose proposer signed it: extends the chain, and hands on what it carries.
 fn take_block(
     chain: &mut Chain,
@@ -214,6 +227,7 @@ fn take_block(
         });
         if block.registry_change == RegistryChange::Possible {
             chain.note_registry_change(header.slot);
+            chain.note_exits(block.root, header.slot, leaving(&block));
         }
     }
     let included_in = Some(Inclusion { block: block.root, slot: header.slot });
