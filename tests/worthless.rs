@@ -293,6 +293,10 @@ fn what_is_listed_does_not_depend_on_batches() {
         let mut findings = common::findings(&out);
         for finding in &mut findings {
             finding["recorded_at"].take();
+            // How many further pairs are put together before the quota is full depends on where batches end.
+            if size != "1" {
+                finding["details"].take();
+            }
         }
         findings.sort_by_key(|finding| finding["kind"].to_string());
         findings
@@ -307,6 +311,8 @@ fn what_is_listed_does_not_depend_on_batches() {
     for ((kind, severity, further), (wanted_kind, n)) in counts.into_iter().zip(&wanted) {
         assert_eq!((kind, severity, further), (&wanted_kind.to_string().into(), &"info".into(), &n.clone().into()));
     }
+    let mut one_by_one = one_by_one;
+    one_by_one.iter_mut().for_each(|finding| drop(finding["details"].take()));
     for size in ["7", "100000"] {
         assert_eq!(replay(size, "first"), one_by_one, "batches of {size}");
     }

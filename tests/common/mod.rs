@@ -79,9 +79,11 @@ pub fn findings(path: &Path) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
 }
 
+/// Who is accused of what. Anomalies accuse nobody.
 pub fn pairs(findings: &[serde_json::Value]) -> BTreeSet<Pair> {
     findings
         .iter()
+        .filter(|finding| !finding["evidence"].is_null())
         .map(|finding| {
             let index = finding["validator"]["index"].as_str().expect("a decimal string").parse().expect("a number");
             (finding["kind"].as_str().expect("kind").to_owned(), index)

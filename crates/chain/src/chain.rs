@@ -387,7 +387,8 @@ impl Chain {
         self.exits.note(block, slot, validators);
     }
 
-    /// Once an epoch is enough: an exit changes committees five epochs after its block at the earliest.
+    /// Once an epoch, since an exit changes committees five epochs after its block at the earliest; and before committees are asked for that
+    /// blocks have changed meanwhile, in a replay that brings many epochs at once.
     fn forecast_exits(&mut self) {
         let forecast = self.exits.forecast(self.backed_head().root, &self.tree, &self.registry, &self.network.spec);
         self.registry.set_forecast(&forecast);

@@ -31,6 +31,8 @@ pub(crate) struct Exits {
     by_block: HashMap<Root, (Slot, Vec<ValidatorIndex>)>,
     /// Of all blocks.
     n_exits: usize,
+    /// Slot of the earliest block that came since the last forecast.
+    news_since: Option<Slot>,
     /// Exits that found no room.
     pub(crate) refused: u64,
 }
@@ -47,6 +49,7 @@ impl Exits {
         }
         self.n_exits += validators.len();
         self.by_block.insert(block, (slot, validators));
+        self.news_since = Some(self.news_since.map_or(slot, |earliest| earliest.min(slot)));
     }
 
     /// Forgets what is before `floor`.
@@ -55,8 +58,14 @@ impl Exits {
         self.n_exits = self.by_block.values().map(|(_, validators)| validators.len()).sum();
     }
 
+    /// Whether blocks that came since the last forecast may change who is active in `epoch`.
+    pub(crate) fn have_news_of(&self, epoch: Epoch, preset: &Preset) -> bool {
+        self.news_since.is_some_and(|slot| earliest_exit(slot.epoch(preset)) <= epoch)
+    }
+
     /// Exit epochs on the branch that ends with `tip`, of validators that the registry has none for.
-    pub(crate) fn forecast(&self, tip: Root, tree: &Tree, registry: &Registry, spec: &Spec) -> Forecast {
+    pub(crate) fn forecast(&mut self, tip: Root, tree: &Tree, registry: &Registry, spec: &Spec) -> Forecast {
+        self.news_since = None;
         let slots = self.by_block.values().map(|(slot, _)| *slot);
         let Some(first) = slots.filter(|slot| *slot > registry.slot()).min() else { return Forecast::new() };
         let mut blocks: Vec<(Slot, &[ValidatorIndex])> = Vec::new();

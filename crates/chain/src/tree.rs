@@ -405,8 +405,11 @@ impl Tree {
             self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
         let mut roots: HashSet<Root> = now.chain(future).map(|(_, root)| *root).collect();
         roots.extend(self.ends_in_turn(not_after.saturating_sub(2 * DIVERSITY_DEPTH as u64), not_after, limit));
-        let mut ranked: Vec<Backing> =
-            roots.into_iter().filter_map(|root| self.backing(root, |_, depth| depth < DIVERSITY_DEPTH)).collect();
+        // The same slots for all: a branch that was left some slots ago must not bring older votes instead.
+        let latest = self.latest_in_turn(not_after).map_or(not_after, |(slot, _)| slot);
+        let since = latest.saturating_sub(DIVERSITY_DEPTH as u64);
+        let goes_on = |slot: Slot, depth: usize| slot >= since && depth < DIVERSITY_DEPTH;
+        let mut ranked: Vec<Backing> = roots.into_iter().filter_map(|root| self.backing(root, goes_on)).collect();
         ranked.sort_by(|a, b| b.cmp(a));
         ranked.truncate(limit);
         ranked.into_iter().map(|backing| backing.root).collect()

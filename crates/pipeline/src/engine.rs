@@ -315,14 +315,26 @@ impl Engine {
         Ok(processed)
     }
 
-    /// Whether the network was received: by what is signed, came by itself, and is of about now. What a node was asked for may be old.
+    /// Whether the network was received: by what is of about now and signed by somebody who is active. Who has left can sign anything, and
+    /// one such key must not keep a deaf watcher green. What a node was asked for may be old.
     fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
         let is_live =
             |of: Slot, heard: &verify::Heard| heard.source != SourceKind::SlashingOp && of.as_u64().abs_diff(slot) <= reach;
-        let has_vote = verified.votes.iter().map(|vote| vote.get()).any(|vote| is_live(vote.data.slot, &vote.heard));
-        let has_block = || verified.proposals.iter().map(|one| one.get()).any(|one| is_live(one.header.slot, &one.heard));
+        let registry = self.chain.registry();
+        let is_active = |validator: ValidatorIndex, at: Slot| {
+            let epoch = at.epoch(network.preset());
+            registry.record(validator).is_some_and(|record| record.is_active(epoch) && !record.slashed)
+        };
+        let has_vote = verified.votes.iter().map(|vote| vote.get()).any(|vote| {
+            let at = vote.data.slot;
+            is_live(at, &vote.heard) && vote.indices.iter().any(|validator| is_active(*validator, at))
+        });
+        let has_block = || {
+            let mut proposals = verified.proposals.iter().map(|one| one.get());
+            proposals.any(|one| is_live(one.header.slot, &one.heard) && is_active(one.header.proposer_index, one.header.slot))
+        };
         if has_vote || has_block() {
             self.last_reception = Some(now);
             self.metrics.last_message.set((now.0 / 1_000_000_000) as i64);
@@ -662,9 +674,14 @@ impl Engine {
                 tracing::error!(%error, "findings that cannot be written do not reach the kill switches either");
             }
         }
-        if owed.findings.len() <= MAX_OWED {
-            self.owed = owed;
+        // Beyond the bound what nobody can be punished for goes first, then the latest.
+        let mut owed = owed;
+        if owed.findings.len() > MAX_OWED {
+            owed.findings.retain(|(finding, _)| !finding.is_worthless());
+            owed.findings.truncate(MAX_OWED);
+            tracing::error!(kept = owed.findings.len(), "more findings wait for the disk than are kept in memory");
         }
+        self.owed = owed;
         Err(error.into())
     }
 

@@ -101,13 +101,14 @@ impl Watcher {
         let nodes = bootstrap::nodes(&config)?.map(Arc::new);
         // Before the slow part: a port in use should be told at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
+        // Before a node is waited for: a hangup must not end the process.
+        let hangups = reload::hangups();
         let in_force = watch_lists(&config)?;
         let mut start = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref()).await?;
         let metrics = Metrics::new();
         start.chain.compute_on_worker();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
-        let hangups = reload::hangups();
         let desk = Desk::default();
         let (unrecorded, not_recorded) = mpsc::channel(MAX_UNRECORDED);
         let parts = EngineParts {

@@ -31,7 +31,7 @@ pub fn serve<F: Future<Output = ()>>(
 ) -> Result<(), PipelineError> {
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
-    let recording = Arc::new(Recording::read(path, &inspection)?);
+    let recording = Arc::new(Recording::read(&inspection)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;
@@ -63,7 +63,7 @@ struct Recording {
 }
 
 impl Recording {
-    fn read(path: &Path, inspection: &Inspection) -> Result<Self, PipelineError> {
+    fn read(inspection: &Inspection) -> Result<Self, PipelineError> {
         let (network, store) = (&inspection.network, inspection.store());
         let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
         let last_of_findings = store.finding_at(store.last_seq())?.map(|finding| {
@@ -73,10 +73,7 @@ impl Recording {
         let ends = [gaps::watched_until(store)?, last_of_incidents, last_of_findings].into_iter().flatten().max();
         let slot = ends.unwrap_or(Slot::new(0));
         let at = Time::from_unix_ns(network.slot_start_ns(slot));
-        let notice = format!(
-            "this is a recording, served from {}: it ends in slot {slot} ({at}), and nothing is received or judged now",
-            path.display()
-        );
+        let notice = format!("this is a recording: it ends in slot {slot} ({at}), and nothing is received or judged now");
         let status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             network: network.spec.config_name.clone(),

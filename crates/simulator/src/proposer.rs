@@ -24,7 +24,8 @@ mod tests {
         let list = |folder: &String| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             // A real client's network begins with a state that the client made its own way, proposers included.
-            let is_of_specification = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar"));
+            let is_of_specification =
+                |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar"));
             entries.filter(|path| path.extension().is_some_and(|end| end == "e2s")).filter(is_of_specification).collect()
         };
         let full = list(&folders[0]);
@@ -47,7 +48,6 @@ mod tests {
                 continue;
             }
             let state = StateView::parse(fork, &spec.preset, &ssz).unwrap();
-            let active: Vec<u32> = (0..state.n_validators() as u32).collect();
             let mix = state.randao_mix(Epoch::new(0));
             for located in file.entries().unwrap() {
                 let Entry::Gossip(gossip) = located.unwrap().entry else { continue };
@@ -59,6 +59,9 @@ mod tests {
                 let header = block.signed_header.message;
                 // Epochs 0 and 1 are seeded by the genesis state's mixes.
                 if header.slot.epoch(&spec.preset) <= Epoch::new(1) {
+                    let epoch = header.slot.epoch(&spec.preset);
+                    let active: Vec<u32> =
+                        (0..).zip(state.validators()).filter(|(_, one)| one.is_active(epoch)).map(|(index, _)| index).collect();
                     let expected = proposer(fork, &spec.preset, &active, mix, header.slot);
                     assert_eq!(header.proposer_index, expected, "{} slot {}", path.display(), header.slot);
                     n_blocks += 1;

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Capture, captures};
+use common::Capture;
 use consensus::{AttestationData, BeaconBlockHeader, Offence, is_double_proposal, is_double_vote, surrounds};
 use std::collections::{BTreeMap, BTreeSet};
 use verify::{MessageOutcome, Outcome, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
@@ -110,16 +110,29 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     run
 }
 
+/// Those whose truth can be found from their first state; a later one is read by a replay only.
+fn captures() -> Vec<Capture> {
+    common::captures().into_iter().filter(|capture| capture.name != "newcomers_state_after").collect()
+}
+
+/// Who did what, by the capture's own list.
+fn pairs(capture: &Capture, list: &str) -> BTreeSet<(String, u64)> {
+    let rows = capture.expected[list].as_array().into_iter().flatten();
+    rows.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap())).collect()
+}
+
+/// True contradictions that rest on one good side of an invalid operation may be found or not.
+fn without_optional(capture: &Capture, found: BTreeSet<(String, u64)>) -> BTreeSet<(String, u64)> {
+    let expected = pairs(capture, "findings");
+    let optional = pairs(capture, "optional");
+    found.into_iter().filter(|pair| expected.contains(pair) || !optional.contains(pair)).collect()
+}
+
 fn check(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     let run = replay(capture, config, batch);
-    let expected: BTreeSet<(String, u64)> = capture.expected["findings"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap()))
-        .collect();
+    let expected = pairs(capture, "findings");
     assert!(!expected.is_empty());
-    let found = run.findings();
+    let found = without_optional(capture, run.findings());
     println!("{} in batches of {batch}, {:?}: {:?}", capture.name, config.singles, run.outcomes());
     assert_eq!(found, expected, "{} in batches of {batch}, {:?}", capture.name, config.singles);
     run
@@ -137,8 +150,13 @@ fn captures_replayed_in_sums() {
 fn captures_as_if_live() {
     for capture in captures() {
         let run = check(&capture, VerifyConfig::default(), 20);
+        // Captures with statistics count all that the specification refuses as invalid; here each reason is counted by itself.
+        let Some(invalid) = capture.expected["invalid_signatures"].as_u64().filter(|_| capture.expected["stats"].is_null())
+        else {
+            continue;
+        };
         let forged = run.outcomes().get("bad_signature").copied().unwrap_or_default() as u64;
-        assert_eq!(forged, capture.expected["invalid_signatures"].as_u64().unwrap(), "{}: forged messages", capture.name);
+        assert_eq!(forged, invalid, "{}: forged messages", capture.name);
         let forwardable = run.replay.outcomes.iter().filter(|(.., o)| *o == Outcome::Proven { forwardable: true }).count();
         assert!(forwardable * 2 > capture.messages.len(), "{}: only {forwardable} may be forwarded", capture.name);
     }
@@ -155,13 +173,17 @@ fn captures_message_by_message() {
 /// Backwards, so that everything comes before its context: what can be proven late is, and what cannot is counted.
 #[test]
 fn captures_backwards() {
-    for capture in captures().iter().filter(|capture| capture.expected["preset"] == "minimal") {
+    // Without order and with wrong times there is no telling what time it is.
+    let in_time = |capture: &&Capture| capture.expected["preset"] == "minimal" && capture.name != "wrong_times";
+    for capture in captures().iter().filter(in_time) {
         let mut backwards = capture.messages.clone();
         backwards.reverse();
         let mut chain = capture.chain();
         let mut verifier = Verifier::seeded(VerifyConfig::replay(), 1);
         let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
         let now = capture.messages.iter().map(|message| message.received_at).max().unwrap();
+        // Which fork version a message is signed with depends on whether the fork has happened.
+        chain.tick(chain.network().slot_at(now.0));
         for messages in backwards.chunks(29) {
             run.take(verifier.process(&mut chain, messages.to_vec(), now));
         }
@@ -169,6 +191,7 @@ fn captures_backwards() {
         run.take(verifier.finish(&mut chain, now));
         println!("{} backwards: {:?}, {} blocks", capture.name, run.outcomes(), run.replay.n_blocks);
         let expected = replay(capture, VerifyConfig::replay(), 29);
-        assert_eq!(run.findings(), expected.findings(), "{}", capture.name);
+        let [found, expected] = [run, expected].map(|run| without_optional(capture, run.findings()));
+        assert_eq!(found, expected, "{}", capture.name);
     }
 }

@@ -402,7 +402,8 @@ fn waiting_is_bounded_and_ends() {
 /// answer is waited for, whatever the batches.
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
-    for capture in captures() {
+    // Forged signatures that cancel in a sum prove the same signers whatever is summed with them only by chance.
+    for capture in captures().into_iter().filter(|capture| !capture.name.starts_with("cancelling")) {
         let run = |on_worker: bool, batch_len: usize| {
             let mut chain = capture.chain();
             if on_worker {

@@ -148,7 +148,8 @@ fn a_slashing_in_a_block_waits_for_a_registry_that_knows_its_validators() {
         let fork = network.spec.fork_name_at(Epoch::new(0));
         for message in capture.messages.iter().filter(|message| message.kind == MessageKind::Block) {
             let Ok(block) = SignedBlock::from_ssz(fork, network.preset(), &message.bytes) else { continue };
-            let Some(slashing) = block.attester_slashings.first() else { continue };
+            // Others beside it may be proven at once.
+            let ([slashing], []) = (&block.attester_slashings[..], &block.proposer_slashings[..]) else { continue };
             let Some(last) = slashing.attestation_1.attesting_indices.last() else { continue };
             let (last, proposer) = (last.as_u64(), block.signed_header.message.proposer_index.as_u64());
             if proposer >= last {

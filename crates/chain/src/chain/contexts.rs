@@ -174,6 +174,9 @@ impl Chain {
     }
 
     fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Vec<Arc<Shuffling>> {
+        if self.exits.have_news_of(epoch, &self.network.spec.preset) {
+            self.forecast_exits();
+        }
         let effort = if self.is_near(epoch, decision) { Effort::Near } else { odd };
         let now = self.now();
         self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, asker, now)

@@ -111,7 +111,8 @@ fn of_state<'a>(network: &Network, ssz: &[u8], in_force: &InForce, groups: &[&'a
 }
 
 fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> Standing {
-    let has_left = validator.exit_epoch <= now;
+    // An exited validator can be slashed until it is withdrawable.
+    let has_left = validator.withdrawable_epoch <= now;
     Standing { index, slashed: validator.slashed, has_left }
 }
 
@@ -134,7 +135,7 @@ fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Resu
     let statuses = runtime.block_on(nodes.validator_statuses(&asked)).map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     for status in statuses {
-        let has_left = status.status.starts_with("exited") || status.status.starts_with("withdrawal");
+        let has_left = status.status.starts_with("withdrawal");
         for name in groups_of.get(&status.index).into_iter().flatten() {
             rows.push((*name, Standing { index: status.index, slashed: status.validator.slashed, has_left }));
         }

@@ -385,6 +385,15 @@ impl Switches {
 
     /// Orders that a crash cut off.
     fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, Report)>) {
+        // A finding that a full disk refused is not there: its switch is ready again, or it would wait for ever.
+        let store = &self.store;
+        self.ledger.fired.retain(|group, fired| {
+            let is_lost = fired.result.is_none() && matches!(store.finding(fired.finding), Ok(None));
+            if is_lost {
+                tracing::error!(%group, "an order was cut off and what it was for was never written: the switch is ready again");
+            }
+            !is_lost
+        });
         let mut again = Vec::new();
         for (group, fired) in self.ledger.fired.iter_mut().filter(|(_, fired)| fired.result.is_none()) {
             let (Some(armed), Ok(Some((_, finding)))) = (self.armed.get(group), self.store.finding(fired.finding)) else {

@@ -32,6 +32,9 @@ pub(super) struct Goodbyes {
     until: Instant,
 }
 
+/// A client that still bans closes within so long. What lasted longer and was cut is a line or a restart.
+const BANNED_WITHIN: Duration = Duration::from_secs(60);
+
 impl Goodbyes {
     /// After a goodbye with `code`, at the end of a connection that lasted for `lasted`. `pauses`: the first and the greatest.
     pub fn after(earlier: Option<Self>, code: u64, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
@@ -45,7 +48,7 @@ impl Goodbyes {
 
     /// After a connection was closed without a word: so does a client that still bans.
     pub fn after_silence(self, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
-        if lasted < self.pause { Self::after(Some(self), self.code, lasted, pauses, now) } else { None }
+        if lasted < self.pause.min(BANNED_WITHIN) { Self::after(Some(self), self.code, lasted, pauses, now) } else { None }
     }
 
     pub fn until(&self) -> Instant {

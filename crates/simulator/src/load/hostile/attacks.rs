@@ -303,11 +303,17 @@ fn back_a_rival(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
 
 /// Everybody's true votes, gathered by somebody who was never asked to: no full node takes that.
 fn wrap_aggregates(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
-    let is_aggregate = |message: &&LoadMessage| message.topic.contains("/beacon_aggregate_and_proof/");
-    let aggregates: Vec<&LoadMessage> = moment.honest.iter().filter(is_aggregate).collect();
     let preset = &arsenal.load.preset;
-    let honest = aggregates[nth as usize * 7 % aggregates.len()];
-    let aggregate = SignedAggregate::from_ssz(Fulu, preset, &unpacked(honest)).expect("made by ourselves").aggregate;
+    let is_aggregate = |message: &&LoadMessage| message.topic.contains("/beacon_aggregate_and_proof/");
+    // A load may have junk of its own.
+    let read = |message: &'_ LoadMessage| -> Option<(u64, String, _)> {
+        let ssz = snap::raw::Decoder::new().decompress_vec(&message.payload).ok()?;
+        Some((message.at_ns, message.topic.clone(), SignedAggregate::from_ssz(Fulu, preset, &ssz).ok()?.aggregate))
+    };
+    let n_messages = moment.honest.iter().filter(is_aggregate).count();
+    let from = nth as usize * 7 % n_messages;
+    let honest = moment.honest.iter().filter(is_aggregate).cycle().skip(from).take(n_messages);
+    let (at_ns, topic, aggregate) = honest.filter_map(read).next().expect("aggregates among the honest messages");
     let votes = crate::containers::Bits {
         committees: aggregate.committees(),
         bits: aggregate.aggregation_bits.iter().collect(),
@@ -315,5 +321,5 @@ fn wrap_aggregates(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot
         ..arsenal.no_votes(aggregate.data)
     };
     let ssz = gathered(arsenal, nth, &votes);
-    Shot { at_ns: honest.at_ns, topic: honest.topic.clone(), payload: super::packed(&ssz) }
+    Shot { at_ns, topic, payload: super::packed(&ssz) }
 }
