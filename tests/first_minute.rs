@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::http::{get, runtime};
+use common::http::{get, get_text, runtime};
 use common::running::{PATIENCE, Running, free_port};
 use common::{capture, findings, run, slashwatch, stderr};
 use serde_json::Value;
@@ -125,8 +125,16 @@ fn run_to_its_end(config: &Path) -> (Option<i32>, String) {
 fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let silent = node(anywhere(), |_| Answer::Silence);
-    let running = Running::start(&config(dir.path(), MAINNET, silent));
+    let file = config(dir.path(), MAINNET, silent);
+    let running = Running::start(&file);
     let line = running.wait_for("waiting for a beacon node's answer");
+    // Whoever watches the watcher is answered meanwhile.
+    let text = std::fs::read_to_string(&file).expect("readable");
+    let (_, api) = text.rsplit_once("listen = ").expect("an API");
+    let api: SocketAddr = api.trim().trim_matches('"').parse().expect("an address");
+    assert_eq!(get_text(api, "/healthz").expect("alive").trim(), "ok");
+    let told = get(api, "/readyz").expect("an answer");
+    assert_eq!((&told["status"], told["detail"].to_string().contains("it is starting")), (&503.into(), true), "{told}");
     assert!(line.contains(&silent.to_string()) && line.contains("/eth/v1/config/spec"), "{line}");
     // A stop is a stop while one waits.
     assert_eq!(running.terminate(), Some(0));

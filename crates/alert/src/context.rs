@@ -63,10 +63,21 @@ impl Context {
 
     /// A finding in one paragraph of plain words.
     pub(crate) fn text(&self, finding: &Finding, notes: &[SwitchNote]) -> String {
-        let mut text = format!("{}: {}", self.network.name, finding.kind.replace('_', " "));
-        let state = finding.details.as_ref().and_then(|details| details.get("state")?.as_str());
-        if let Some(state) = state {
+        let detail = |name: &str| finding.details.as_ref().and_then(|details| details.get(name)?.as_str());
+        let news = match detail("news") {
+            Some("over") => "OVER: ",
+            Some("worse") => "WORSE: ",
+            Some(_) | None => "",
+        };
+        let mut text = format!("{}: {news}{}", self.network.name, finding.kind.replace('_', " "));
+        if detail("subnets") == Some("all") {
+            text.push_str(", of all subnets: this watcher hears nothing of the network. `/readyz` and the page say what to do");
+        }
+        if let Some(state) = detail("state") {
             let _ = write!(text, " ({state})");
+        }
+        if let Some(n) = detail("validators") {
+            let _ = write!(text, " of {n} validators");
         }
         if let Some(subject) = &finding.validator {
             let key = subject.pubkey.to_string();

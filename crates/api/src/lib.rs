@@ -42,6 +42,6 @@ mod watch;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use privacy::OwnKeys;
-pub use server::{ApiError, ApiParts, Listener, bind, openapi_json, serve};
+pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
 pub use view::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

@@ -9,10 +9,12 @@ use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
 };
 use axum::Router;
+use axum::http::header;
 use axum::routing::get;
 use evidence::{Store, Subscription};
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -26,7 +28,9 @@ use utoipa_axum::routes;
 /// Why the API does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("{address} is already in use by another program; stop that one, or set another `api.listen`")]
+    #[error(
+        "{address} is already in use by another program; stop that one, or choose another address (`api.listen`, or `--listen`)"
+    )]
     PortInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}; set another `api.listen`")]
     Bind { address: SocketAddr, source: std::io::Error },
@@ -85,6 +89,28 @@ pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken)
     let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
     connections::serve(listener.listener, apps, limits, metrics.connections_refused, stop).await;
     Ok(())
+}
+
+/// Does `work`, the part of a start that may take long, while callers are answered: `/healthz` as ever, everything else with 503 and `why`.
+/// Whoever asked is disconnected before this returns.
+pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    const CALLERS: usize = 64;
+    let failed = |source| ApiError::Bind { address: listener.address, source };
+    let twin = listener.listener.as_fd().try_clone_to_owned().map_err(failed)?;
+    let twin = TcpListener::from_std(twin.into()).map_err(failed)?;
+    let app = Router::new()
+        .route("/healthz", get(process::healthz))
+        .fallback(move || async move { ([(header::CONNECTION, "close")], Problem::not_ready(why)) });
+    let apps = connections::Apps { all: app.clone(), probes: app };
+    let limits = connections::Limits { connections: CALLERS, header_timeout: connections::HEADER_TIMEOUT };
+    let refused = IntCounter::new("refused_while_starting", "not shown").map_err(ApiError::Metrics)?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(connections::serve(twin, apps, limits, refused, stop.clone()));
+    let done = work.await;
+    stop.cancel();
+    // A task of ours that fails has nothing to say here.
+    let _ = serving.await;
+    Ok(done)
 }
 
 /// The OpenAPI document, as `/openapi.json` serves it.

@@ -29,7 +29,9 @@ pub enum DataDirError {
         "cannot use the data directory {path}: {source}. Check that it exists, that you may write to it and that the disk has room"
     )]
     Io { path: PathBuf, source: io::Error },
-    #[error("the data directory {0} is in use by another slashwatch process. Stop that one first, or give another --data-dir")]
+    #[error(
+        "the data directory {0} is in use by another slashwatch process. Stop that one first, or give another data directory"
+    )]
     InUse(PathBuf),
     #[error(
         "the data directory {path} belongs to another network (genesis validators root {found}, this one has {wanted}). \

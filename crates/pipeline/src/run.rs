@@ -94,6 +94,10 @@ pub struct Watcher {
     _dir: DataDir,
 }
 
+/// What `/readyz` says until the network is known.
+const STARTING: &str = "it is starting: a beacon node is asked for the network's state, or the last one is read; the log says how far it is and \
+                        what it waits for";
+
 impl Watcher {
     /// Opens everything and starts it. On an error nothing keeps running.
     pub async fn start(config: Config) -> Result<Self, PipelineError> {
@@ -104,7 +108,11 @@ impl Watcher {
         // Before a node is waited for: a hangup must not end the process.
         let hangups = reload::hangups();
         let in_force = watch_lists(&config)?;
-        let mut start = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref()).await?;
+        let starting = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref());
+        let mut start = match &listener {
+            Some(listener) => api::answer_while(listener, STARTING, starting).await??,
+            None => starting.await?,
+        };
         let metrics = Metrics::new();
         start.chain.compute_on_worker();
         let network = start.chain.network().clone();

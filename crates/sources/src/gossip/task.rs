@@ -97,7 +97,7 @@ impl Listener {
         for address in &config.listen {
             swarm
                 .listen_on(address.clone())
-                .map_err(|error| GossipError::Listen { address: address.clone(), reason: error.to_string() })?;
+                .map_err(|error| GossipError::Listen { address: address.clone(), reason: innermost(&error) })?;
         }
         let now = Instant::now();
         // A message leaves at the last heartbeat of its history, so up to one heartbeat early.
@@ -446,4 +446,13 @@ impl Listener {
         // After this the swarm is dropped, which closes what is left.
         let _ = tokio::time::timeout(FAREWELL, closed).await;
     }
+}
+
+/// The cause below all wrappers: libp2p's own words for an address in use are empty.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string()
 }
