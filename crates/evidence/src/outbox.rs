@@ -176,6 +176,9 @@ pub struct OutboxCounts {
     pub given_up: u64,
 }
 
+/// Time of the next attempt and seq, by time.
+type PendingRows<'a> = Box<dyn Iterator<Item = Result<(Time, u64), StoreError>> + 'a>;
+
 impl Store {
     /// Deliveries of all routes whose time has come, by priority and that time, `limit` at most.
     pub fn due(&self, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
@@ -221,11 +224,7 @@ impl Store {
     }
 
     /// Time and seq of a route's pending deliveries of one priority, by time.
-    fn pending_of(
-        &self,
-        route: &RouteName,
-        priority: Priority,
-    ) -> Result<Box<dyn Iterator<Item = Result<(Time, u64), StoreError>> + '_>, StoreError> {
+    fn pending_of(&self, route: &RouteName, priority: Priority) -> Result<PendingRows<'_>, StoreError> {
         let Some(family) = self.family_if_there(PENDING) else { return Ok(Box::new(std::iter::empty())) };
         let start = Key::pending(route, priority, Time::from_unix_ns(0), 0);
         let prefix = start[..=MAX_ROUTE_LEN].to_vec();

@@ -113,6 +113,7 @@ pub struct Engine {
 }
 
 /// How a contradiction became known.
+#[expect(clippy::large_enum_variant, reason = "a batch has few of them, for as long as it is judged")]
 enum Case {
     Conflict(index::Conflict),
     /// By its place in the batch.

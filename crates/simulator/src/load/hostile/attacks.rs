@@ -199,7 +199,7 @@ fn ten_mebibytes(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
 fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let preset = &arsenal.load.preset;
     // In threes: the block, then votes of the epochs whose committees only it decides.
-    let (root, block) = arsenal.block(moment.slot, arsenal.key(40 + nth / 3 % 16), arsenal.parent(), 1 << 40 | nth / 3);
+    let (root, block) = arsenal.block(moment.slot, arsenal.key(40 + nth / 3 % 16), arsenal.parent(), (1 << 40) | (nth / 3));
     if nth.is_multiple_of(3) {
         return arsenal.shot(moment, nth, TopicName::BeaconBlock, &block);
     }
