@@ -462,8 +462,9 @@ fn committees_computed_ahead_are_those_that_are_asked_for() {
     let mut all = HashMap::new();
     let mut parent = genesis;
     for nth in 0..30 {
-        let block = facts(nth, nth as u64 + 1, parent, nth as u64);
-        chain.tick(block.slot);
+        chain.tick(Slot::new(nth as u64 + 1));
+        // What is computed ahead is that of the branch built in turn.
+        let block = in_turn(&mut chain, nth, nth as u64 + 1, parent);
         chain.extend(&block);
         parent = block.root;
         all.insert(block.root, block);
