@@ -404,7 +404,12 @@ impl Engine {
                 }
                 // A node's block was asked for.
                 About::Block(_) if message.origin.source == SourceKind::Api => false,
-                About::Block(claimed) => settled::cannot_propose(registry, preset, validator, claimed.epoch(preset), now),
+                // Whose turn it was does not matter for a double proposal: who can be slashed for one has something to lose.
+                About::Block(claimed) => {
+                    settled::cannot_propose(registry, preset, validator, claimed.epoch(preset), now)
+                        && (settled::cannot_be_punished(registry, preset, validator, now)
+                            || quota.is_full(validator, Offence::DoubleProposal))
+                }
             }
         };
         let history = |validator, data: &_, root| index.glance(validator, data, root);

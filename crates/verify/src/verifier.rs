@@ -322,7 +322,8 @@ impl Verifier {
             if let Some((data_root, data)) = claim.vote() {
                 self.votes.insert(data_root, data, claim.members(), claim.arrival());
             }
-            if let Some((root, signature)) = claim.proposal_root() {
+            // What holds with another version than the scheduled one must not make the right signature a forgery after the fork.
+            if let Some((root, signature)) = claim.proposal_root().filter(|_| claim.signed_with().is_none()) {
                 self.proposals.insert(root, signature);
             }
         }

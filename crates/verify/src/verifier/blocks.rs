@@ -163,7 +163,8 @@ impl Verifier {
         let claim = judged.claim(place.claim);
         match judged.judgement(place.claim) {
             Judgement::Forged => self.forgeries.insert(claim.fingerprint(), ()),
-            Judgement::Proven { .. } if claim.vote().is_some() => self.sides.insert(claim.fingerprint(), ()),
+            // What was proven within a sum only is no proof by itself.
+            Judgement::Proven { alone: true } if claim.vote().is_some() => self.sides.insert(claim.fingerprint(), ()),
             Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => {}
         }
     }

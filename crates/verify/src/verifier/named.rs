@@ -293,7 +293,7 @@ impl Verifier {
                         }
                         Some(_) | None => false,
                     };
-                    if included_in.is_some() {
+                    if included_in.is_some_and(|block| chain.is_in_turn(&block.block)) {
                         subjects.iter().for_each(|subject| self.slashed.insert(*subject, ()));
                     }
                     Outcome::Proven { forwardable: fits }
