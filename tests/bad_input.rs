@@ -133,7 +133,7 @@ fn two_processes_cannot_share_a_data_directory() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = dir.path().join("data");
     replay(&capture("fulu_4"), &data, &dir.path().join("out.jsonl"));
-    let lock = pipeline::datadir::DataDir::open(&data).expect("free again");
+    let lock = watcher::datadir::DataDir::open(&data).expect("free again");
     let output = run(slashwatch().arg("replay").arg(capture("fulu_4")).arg("--data-dir").arg(&data));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("in use by another slashwatch"), "{}", stderr(&output));

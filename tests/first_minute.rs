@@ -171,7 +171,7 @@ fn a_node_of_another_network_is_named_as_that() {
     assert!(!told.contains("cannot be read"), "{told}");
     // By its genesis validators root, which only the data directory knows.
     let dir = tempfile::tempdir().expect("a fresh directory");
-    let data = pipeline::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
+    let data = watcher::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
     let spec = consensus::Spec::builtin("hoodi").expect("built in");
     let genesis_validators_root = A_ROOT.parse().expect("a root");
     data.bind(&consensus::Network { spec, genesis_time: 7, genesis_validators_root }).expect("new");
@@ -317,7 +317,7 @@ fn listing(folder: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
 #[test]
 fn a_directory_that_a_watcher_uses_or_that_is_none_is_refused() {
     let dir = tempfile::tempdir().expect("a fresh directory");
-    let data = pipeline::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
+    let data = watcher::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
     let spec = consensus::Spec::builtin("mainnet").expect("built in");
     let network = consensus::Network { spec, genesis_time: 7, genesis_validators_root: consensus::Root::ZERO };
     data.bind(&network).expect("new");

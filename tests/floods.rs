@@ -2,9 +2,7 @@
 //! bounded, each message has its outcome, the sums add up, and what matters is found all the same.
 
 use consensus::Slot;
-use pipeline::bench::peak_rss_bytes;
-use pipeline::config::{Config, GossipConfig as GossipSection, NetworkConfig};
-use pipeline::run::Watcher;
+use offline::bench::peak_rss_bytes;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
 use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, StatusView};
@@ -15,6 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use watcher::run::Watcher;
 
 /// Whatever is awaited and does not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -21,7 +21,7 @@ mod common;
 use common::http::{Stage, anywhere, get, get_text, runtime, serve};
 use common::running::{Running, free_port};
 use consensus::{Network, Root, Slot, ValidatorIndex};
-use pipeline::bench::Latency;
+use offline::bench::Latency;
 use serde_json::Value;
 use simulator::Crime;
 use simulator::load::hostile::{ATTACKS, Arsenal, Moment};

@@ -108,7 +108,7 @@ fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let dir = tempfile::tempdir().expect("a fresh directory");
     // What a run with a node leaves behind.
-    let left = pipeline::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
+    let left = watcher::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
     let spec = consensus::Spec::from_yaml(network.config_yaml()).expect("valid");
     let (genesis_time, genesis_validators_root) = (network.genesis_time(), network.genesis_validators_root());
     left.bind(&consensus::Network { spec, genesis_time, genesis_validators_root }).expect("new");

@@ -8,15 +8,15 @@ use consensus::{
     SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex, signing_root,
 };
 use evidence::{Finding, Severity};
-use pipeline::bench::cpu_seconds;
-use pipeline::config::{Config, GossipConfig as GossipSection, NetworkConfig};
-use pipeline::run::Watcher;
+use offline::bench::cpu_seconds;
 use simulator::keys::Keyring;
 use simulator::load::{Load, LoadPlan};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
+use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use watcher::run::Watcher;
 
 /// Whatever is awaited and does not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(300);

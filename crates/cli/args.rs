@@ -117,9 +117,9 @@ pub enum Command {
         data_dir: PathBuf,
         /// A slot, or a time like 2020-08-14T13:10:00Z; everything if not given.
         #[arg(long, value_name = "T")]
-        from: Option<pipeline::report::Moment>,
+        from: Option<offline::report::Moment>,
         #[arg(long, value_name = "T")]
-        to: Option<pipeline::report::Moment>,
+        to: Option<offline::report::Moment>,
         /// A name that ends in .html or .md.
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,

@@ -1,4 +1,4 @@
-//! One function per command: arguments in, the pipeline called, what it says printed.
+//! One function per command: arguments in, the library called, its answer printed.
 
 mod bench;
 mod demo;
@@ -13,25 +13,25 @@ use crate::exit::{FAILED, Usage};
 use crate::output;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use pipeline::config::{Config, LogConfig, LogFormat};
-use pipeline::history::Form;
-use pipeline::replay::{Replay, ReplayOptions, Step, Summary};
+use offline::history::Form;
+use offline::replay::{Replay, ReplayOptions, Step, Summary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
+use watcher::config::{Config, LogConfig, LogFormat};
 
 /// Runs a command; the value is the exit code.
 pub fn run(args: Args) -> anyhow::Result<u8> {
     match args.command {
         Command::Run { config } => {
             let config = load(&config)?;
-            pipeline::run::run(config, stop_signal)?;
+            watcher::run::run(config, stop_signal)?;
             Ok(0)
         }
         Command::Capture { config, out } => {
             let config = load(&config)?;
-            let summary = pipeline::capture::capture(config, &out, stop_signal)?;
+            let summary = offline::capture::capture(config, &out, stop_signal)?;
             eprintln!("{}: {summary}", out.display());
             Ok(0)
         }
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Serve { data_dir, listen } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            pipeline::serve::serve(&data_dir, listen, stop_signal, |address| println!("page and API: http://{address}"))?;
+            offline::serve::serve(&data_dir, listen, stop_signal, |address| println!("page and API: http://{address}"))?;
             Ok(0)
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
@@ -69,7 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
             eprintln!("{} is valid", file.display());
-            pipeline::watch::members_standing(&config, None).iter().for_each(|line| eprintln!("{line}"));
+            offline::members_standing(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)
         }
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
@@ -81,19 +81,19 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Alert { action: AlertAction::Test { route, config } } => {
             let config = Config::load(&config)?;
-            let answer = pipeline::run::test_alert(&config, &route)?;
+            let answer = offline::actions::test_alert(&config, &route)?;
             output::line(answer)?;
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
-            pipeline::watch::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
-            output::line(pipeline::watch::test_switch(&config, &group)?)?;
+            offline::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
+            output::line(offline::actions::test_switch(&config, &group)?)?;
             Ok(0)
         }
         Command::Killswitch { action: KillswitchAction::Rearm { group, config } } => {
             let config = Config::load(&config)?;
-            output::line(pipeline::watch::rearm_switch(&config, &group)?)?;
+            output::line(offline::actions::rearm_switch(&config, &group)?)?;
             Ok(0)
         }
     }

@@ -1,7 +1,7 @@
 //! Exit codes, by what went wrong.
 
-use pipeline::PipelineError;
 use simulator::SimError;
+use watcher::WatcherError;
 
 /// Wrong usage or configuration.
 pub const USAGE: u8 = 64;
@@ -24,15 +24,15 @@ impl std::error::Error for Usage {}
 
 /// The exit code an error stands for.
 pub fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<pipeline::config::ConfigError>() {
+    if error.is::<Usage>() || error.is::<watcher::config::ConfigError>() {
         return USAGE;
     }
     if matches!(error.downcast_ref::<SimError>(), Some(SimError::Scenario { .. } | SimError::File(_))) {
         return USAGE;
     }
-    match error.downcast_ref::<PipelineError>() {
-        Some(PipelineError::Config(_) | PipelineError::Usage(_)) => USAGE,
-        Some(PipelineError::Input { .. }) => UNREADABLE,
+    match error.downcast_ref::<WatcherError>() {
+        Some(WatcherError::Config(_) | WatcherError::Usage(_)) => USAGE,
+        Some(WatcherError::Input { .. }) => UNREADABLE,
         _ => FAILED,
     }
 }

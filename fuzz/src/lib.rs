@@ -170,7 +170,7 @@ pub fn spec_yaml(data: &[u8]) {
 /// The operator's file.
 pub fn config(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        let _ = pipeline::config::Config::parse(text, std::path::Path::new("fuzzed.toml"));
+        let _ = watcher::config::Config::parse(text, std::path::Path::new("fuzzed.toml"));
     }
 }
 

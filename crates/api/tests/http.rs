@@ -243,7 +243,7 @@ async fn a_port_in_use_is_told_by_name() {
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");
 }
 
-/// Metrics of the pipeline's catalogue that the dashboard shows.
+/// Metrics of the engine's catalogue that the dashboard shows.
 const AGREED: [&str; 13] = [
     "slashwatch_last_message_timestamp_seconds",
     "slashwatch_incidents_open",
@@ -272,10 +272,10 @@ fn the_dashboard_uses_names_that_exist() {
     for name in &used {
         assert!(known.contains(name), "{name} is on the dashboard and nowhere else");
     }
-    let catalogue = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../pipeline/src/metrics.rs")).unwrap();
+    let catalogue = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/src/metrics.rs")).unwrap();
     for name in AGREED {
         let name = name.trim_end_matches("_bucket");
-        assert!(catalogue.contains(&format!("\"{name}\"")), "{name} is not in the pipeline's catalogue");
+        assert!(catalogue.contains(&format!("\"{name}\"")), "{name} is not in the engine's catalogue");
     }
     assert_eq!(used.len(), known.len(), "unused: {:?}", known.iter().filter(|name| !used.contains(*name)).collect::<Vec<_>>());
 }

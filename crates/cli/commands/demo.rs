@@ -6,17 +6,18 @@
 
 use crate::exit::FAILED;
 use crate::output;
+use actions::config::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
 use anyhow::Context as _;
 use consensus::Network;
+use engine::silence::is_silence;
 use evidence::{Finding, Incident};
-use pipeline::config::{Config, DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
-use pipeline::run::Watcher;
-use pipeline::silence::is_silence;
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use watcher::config::Config;
+use watcher::run::Watcher;
 
 /// Slots after the last one in which something may still be said about it.
 const LAST_SLOTS: u32 = 4;

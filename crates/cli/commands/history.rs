@@ -5,7 +5,7 @@ use crate::exit::FAILED;
 use crate::output;
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use detect::audit::{Contradiction, Counted};
-use pipeline::history::{Audit, AuditedKey, Coverage, Form, History};
+use offline::history::{Audit, AuditedKey, Coverage, Form, History};
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;

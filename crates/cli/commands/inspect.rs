@@ -4,7 +4,7 @@ use super::progress;
 use crate::exit::{FAILED, Usage};
 use crate::output;
 use consensus::{Root, ValidatorIndex};
-use pipeline::inspect::Inspection;
+use offline::inspect::Inspection;
 use serde_json::json;
 use std::path::Path;
 
@@ -70,7 +70,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "findings": by_kind,
         "outbox": inspection.store().outbox_counts(),
         "submissions": inspection.submission_counts()?,
-        "kill_switches": pipeline::watch::switches::Ledger::read(inspection.store())?,
+        "kill_switches": actions::killswitch::Ledger::read(inspection.store())?,
         "index": inspection.index().map(|index| index.stats()),
     }))
 }

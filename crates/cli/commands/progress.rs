@@ -26,7 +26,7 @@ pub fn spinner(doing: &'static str) -> ProgressBar {
 }
 
 /// Sets a bar to where a walk is.
-pub fn show(bar: &ProgressBar, walked: pipeline::history::Walked) {
+pub fn show(bar: &ProgressBar, walked: offline::history::Walked) {
     bar.set_length(walked.total);
     bar.set_position(walked.done);
 }

@@ -2,7 +2,7 @@
 
 use crate::exit::Usage;
 use anyhow::Context as _;
-use pipeline::report::{Format, Moment, Report};
+use offline::report::{Format, Moment, Report};
 use std::path::Path;
 
 pub fn report(data_dir: &Path, from: Option<Moment>, to: Option<Moment>, out: &Path) -> anyhow::Result<u8> {

@@ -1,7 +1,7 @@
 //! The processes of `bench pipeline`, so that each one's CPU and memory is its own: the program starts itself again.
 
 use crate::output;
-use pipeline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
+use offline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
 use std::io::{BufRead as _, BufReader};

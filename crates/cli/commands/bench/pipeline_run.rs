@@ -9,7 +9,7 @@ use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
 use crate::exit::{FAILED, Usage};
 use anyhow::Context as _;
-use pipeline::bench::{Latency, Measured};
+use offline::bench::{Latency, Measured};
 use serde::Serialize;
 use simulator::load::{LoadPlan, Published};
 use std::collections::BTreeMap;

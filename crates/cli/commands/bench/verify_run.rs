@@ -5,7 +5,7 @@ use super::print_report;
 use crate::args::BenchVerify;
 use crate::exit::Usage;
 use chain::{Chain, PubkeyCache};
-use pipeline::bench::cpu_seconds;
+use offline::bench::cpu_seconds;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
 use sources::intake::Intake;

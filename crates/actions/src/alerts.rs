@@ -1,0 +1,88 @@
+//! From configured routes to those of the dispatcher, which follows their changes.
+
+use crate::config::{AlertsConfig, MinSeverity, RouteConfig};
+use crate::error::{ActionError, error_chain};
+use crate::lists::reload::InForce;
+use alert::{Context, Dispatcher, NetworkName, Policy, Routes, SecretSource, SinkConfig};
+use consensus::Network;
+use evidence::{Severity, Store, Time};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Loads secrets and checks addresses.
+pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
+    let configs: Vec<alert::RouteConfig> = config.routes.iter().filter_map(route).collect();
+    Routes::new(&configs, Policy::default()).map_err(|problems| {
+        let list: Vec<String> = problems.iter().map(|problem| error_chain(problem)).collect();
+        ActionError::Usage(format!("alerts cannot start:\n  {}", list.join("\n  ")))
+    })
+}
+
+/// Delivers over the routes in force until cancelled, and then ends what is under way. Other routes take over where the outbox stands.
+pub async fn deliver(
+    store: Store,
+    context: Context,
+    mut changed: watch::Receiver<Arc<InForce>>,
+    now: fn() -> Time,
+    cancel: CancellationToken,
+) {
+    let mut follows = true;
+    loop {
+        let routes = changed.borrow_and_update().routes.clone();
+        let dispatcher =
+            (!routes.is_empty()).then(|| Dispatcher::start(store.clone(), routes.clone().about(context.clone()), now));
+        while !cancel.is_cancelled() {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                // Who followed the files has ended: nothing changes any more.
+                followed = changed.changed(), if follows => follows = followed.is_ok(),
+            }
+            if !changed.borrow_and_update().routes.are(&routes) {
+                break;
+            }
+        }
+        if let Some(dispatcher) = dispatcher {
+            dispatcher.stop().await;
+        }
+        if cancel.is_cancelled() {
+            return;
+        }
+        tracing::info!("alert routes have changed");
+    }
+}
+
+/// A network as deliveries name it.
+pub fn name_of(network: &Network) -> NetworkName {
+    NetworkName { name: network.spec.config_name.clone(), genesis_validators_root: Some(network.genesis_validators_root) }
+}
+
+/// Sends a test message; the answer says what happened.
+pub async fn test(routes: &Routes, name: &str, now: Time) -> Result<String, ActionError> {
+    let report = routes.test(name, now).await.map_err(|error| ActionError::Usage(error_chain(&error)))?;
+    match report.result {
+        Ok(answer) => Ok(format!("{} at {} took it in {:.0?}: {answer}", report.route.as_str(), report.place, report.took)),
+        Err(reason) => {
+            Err(ActionError::Failed(format!("{} at {} did not take it: {reason}", report.route.as_str(), report.place)))
+        }
+    }
+}
+
+/// `None` only for a route without a secret, which the configuration's check refuses.
+fn route(config: &RouteConfig) -> Option<alert::RouteConfig> {
+    let secret = match (&config.secret_file, &config.secret_env) {
+        (Some(file), _) => SecretSource::File(file.clone()),
+        (None, Some(name)) => SecretSource::Variable(name.clone()),
+        (None, None) => return None,
+    };
+    Some(alert::RouteConfig {
+        name: config.name.clone(),
+        min_severity: match config.min_severity {
+            MinSeverity::Info => Severity::Info,
+            MinSeverity::Warning => Severity::Warning,
+            MinSeverity::Critical => Severity::Critical,
+        },
+        labels: config.labels.clone(),
+        sink: SinkConfig::Webhook { url: config.url.clone(), secret },
+    })
+}

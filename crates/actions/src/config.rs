@@ -1,0 +1,37 @@
+//! The sections of the configuration file that say who is told of findings and what stops validator clients.
+
+mod alerts;
+mod watch;
+
+use alert::{Secret, SecretSource};
+use std::path::Path;
+
+pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
+pub use watch::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
+
+/// One thing wrong with a configuration: where, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path in the file, as in `alerts.routes[0].url`.
+    pub path: String,
+    pub text: String,
+}
+
+/// What is wrong with where a secret is said to be, with the key that says so. `whose`: what is signed with it.
+fn secret_problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Option<(&'static str, String)> {
+    let (key, source) = match (file, variable) {
+        (None, None) => {
+            return Some(("secret_file", format!("no secret: give `secret_file` or `secret_env`; {whose} are signed")));
+        }
+        (Some(_), Some(_)) => return Some(("secret_env", "both `secret_file` and `secret_env`: keep one".into())),
+        (Some(file), None) if !file.is_file() => return Some(("secret_file", format!("{} is not a file", file.display()))),
+        (Some(file), None) => ("secret_file", SecretSource::File(file.into())),
+        (None, Some(name)) => ("secret_env", SecretSource::Variable(name.into())),
+    };
+    Secret::load(&source).err().map(|error| (key, error.to_string()))
+}
+
+/// Whether a text is an `http` or `https` address with a host.
+pub fn is_http(url: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+}

@@ -1,0 +1,508 @@
+//! Kill switches: followed from the findings' store like any other reader, ordered once per group, durably.
+//!
+//! All that is remembered is one checkpoint, written in one piece ([`Ledger`]): how far the findings have been looked at, and
+//! for each group that fired, because of which finding and how it ended. The order of writes makes "once" hold over a crash:
+//!
+//! 1. the finding is on disk (the store told us of it), or the store refused to write it and the engine handed it over;
+//! 2. "ordered" is written;
+//! 3. the program runs or the address is called;
+//! 4. the result is written.
+//!
+//! If 2 fails (a full disk), 3 happens all the same, and the write is tried again: keys that go on signing cost more than a second
+//! stop after a restart. A crash between 2 and 4 leaves it unknown whether anything was stopped. Then the order is given again at the next start,
+//! with `attempt` 2: stopping what stands still costs nothing, keys that go on signing cost all of it.
+//!
+//! A group that fired stays so until `slashwatch killswitch rearm`.
+
+use crate::config::KillSwitchConfig;
+use crate::error::{ActionError, error_chain};
+use crate::lists::reload::InForce;
+use alert::killswitch::{ActionConfig, KillSwitch, Report};
+use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
+use consensus::{Network, Root};
+use detect::watch::{Desk, Label};
+use evidence::{Finding, Store, StoreError, Time};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+mod members;
+pub mod rearm;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use members::names_nobody;
+use members::{Circle, Named};
+use rules::{Armed, HeldBack, Verdict};
+
+const LEDGER: &str = "killswitches";
+/// Findings looked at in one go.
+const PAGE: usize = 1024;
+/// After a read or write that failed, it is tried again so much later, though nothing new is found.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is remembered on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Findings up to this number have been looked at. `None` while no switch was configured: what was found then fires none.
+    pub seen: Option<u64>,
+    /// By group.
+    pub fired: BTreeMap<String, Fired>,
+    /// Findings up to this number do not fire the switch of a group that was made ready again.
+    #[serde(default)]
+    pub armed_again: BTreeMap<String, u64>,
+    /// By group: what concerned it last without firing it.
+    #[serde(default)]
+    pub held_back: BTreeMap<String, NotFired>,
+}
+
+/// A finding that concerned a switch and did not fire it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotFired {
+    /// The last one.
+    pub finding: Root,
+    pub kind: String,
+    pub at: Time,
+    pub reason: String,
+    /// So many in all.
+    pub times: u64,
+}
+
+impl NotFired {
+    /// For the operator, on the status page.
+    pub fn notice(&self, group: &str) -> String {
+        let Self { finding, kind, at, reason, times } = self;
+        format!("the kill switch of group {group} did not fire for {kind} {finding} at {at} ({times} such in all): {reason}")
+    }
+}
+
+/// A switch that was ordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fired {
+    pub finding: Root,
+    pub kind: String,
+    pub ordered_at: Time,
+    pub attempts: u32,
+    /// `None` while it runs, or after a crash.
+    pub result: Option<Outcome>,
+}
+
+/// How an order ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub done: bool,
+    pub took_ms: u64,
+    /// What the program or receiver said, or why it was not done.
+    pub answer: String,
+}
+
+impl Outcome {
+    /// What may be shown: the answer may have paths, hosts and worse in it.
+    pub fn in_our_words(&self) -> &'static str {
+        match self.done {
+            true => "done",
+            false => "FAILED: stop the validator clients by hand; the log and `slashwatch inspect` say why it failed",
+        }
+    }
+}
+
+impl Fired {
+    /// For the operator, on the status page.
+    pub fn notice(&self, group: &str) -> String {
+        let how = match &self.result {
+            None => "it has not ended yet".to_owned(),
+            Some(outcome @ Outcome { done: true, .. }) => {
+                format!("{}; `slashwatch killswitch rearm {group}` makes it ready again", outcome.in_our_words())
+            }
+            Some(outcome) => outcome.in_our_words().to_owned(),
+        };
+        format!("the kill switch of group {group} fired at {} because of {} {}: {how}", self.ordered_at, self.kind, self.finding)
+    }
+}
+
+impl Ledger {
+    pub fn read(store: &Store) -> Result<Self, StoreError> {
+        // A note that does not parse is as none: then nothing counts as fired, and the next offence fires.
+        Ok(store.checkpoint(LEDGER)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+    }
+
+    fn write(&self, store: &Store) -> Result<(), StoreError> {
+        store.put_checkpoint(LEDGER, &serde_json::to_vec(self).expect("names and numbers"))
+    }
+
+    /// Makes a group's switch ready again. `false` if it had not fired.
+    pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
+        let mut ledger = Self::read(store)?;
+        let had = ledger.make_ready(group, store.last_seq());
+        ledger.write(store)?;
+        Ok(had)
+    }
+
+    /// Findings up to `last_seq` were the reason of the last time; for other groups they may still have to be looked at.
+    fn make_ready(&mut self, group: &str, last_seq: u64) -> bool {
+        self.armed_again.insert(group.to_owned(), last_seq);
+        self.fired.remove(group).is_some()
+    }
+}
+
+/// What a switch must know to judge a finding.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub network: Arc<Network>,
+    /// Who is who, as the engine has it.
+    pub desk: Desk,
+    /// The data directory: requests to make a switch ready lie there.
+    pub dir: PathBuf,
+    pub now: fn() -> Time,
+}
+
+impl Surroundings {
+    fn verdict(&self, armed: &Armed, finding: &Finding, now: Time) -> Option<Verdict> {
+        let labels = self.desk.labels();
+        armed.verdict(finding, now, &self.network, &|index| labels.pubkey(index))
+    }
+}
+
+/// Follows findings and orders.
+pub struct Switches {
+    store: Store,
+    surroundings: Surroundings,
+    armed: Arc<BTreeMap<String, Armed>>,
+    ledger: Ledger,
+    /// The ledger on disk is behind the one in memory.
+    is_unwritten: bool,
+    shown: watch::Sender<Arc<Ledger>>,
+    in_use: watch::Sender<Arc<BTreeMap<String, Armed>>>,
+}
+
+impl Switches {
+    pub fn new(store: Store, surroundings: Surroundings) -> Result<Self, StoreError> {
+        let ledger = Ledger::read(&store)?;
+        let (shown, _) = watch::channel(Arc::new(ledger.clone()));
+        let (in_use, _) = watch::channel(Arc::default());
+        Ok(Self { store, surroundings, armed: Arc::default(), ledger, is_unwritten: false, shown, in_use })
+    }
+
+    /// What fired, as it changes.
+    pub fn ledger(&self) -> watch::Receiver<Arc<Ledger>> {
+        self.shown.subscribe()
+    }
+
+    /// What the switches make of a finding, for its delivery. The same rules over the same facts: whoever is told that a switch fires
+    /// need not ask which of the two looked first.
+    pub fn notes(&self) -> SwitchNotes {
+        let (in_use, shown) = (self.in_use.subscribe(), self.shown.subscribe());
+        let (surroundings, store) = (self.surroundings.clone(), self.store.clone());
+        Arc::new(move |finding: &Finding, now: Time| {
+            let (armed, ledger) = (in_use.borrow().clone(), shown.borrow().clone());
+            let number = store.finding(finding.id).ok().flatten().map(|(seq, _)| seq);
+            let note = |group: &String, armed: &Armed| -> Option<SwitchNote> {
+                let fired = ledger.fired.get(group);
+                if fired.is_some_and(|fired| fired.finding == finding.id) {
+                    return Some(SwitchNote { group: group.clone(), fires: true, reason: None });
+                }
+                let reason = match (surroundings.verdict(armed, finding, now)?, fired) {
+                    (Verdict::HeldBack(why), _) => Some(why.to_string()),
+                    (Verdict::Fires, Some(fired)) => Some(format!("it has fired because of {} {}", fired.kind, fired.finding)),
+                    (Verdict::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
+                        Some("it was made ready again after this was found".to_owned())
+                    }
+                    (Verdict::Fires, None) => None,
+                };
+                Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason })
+            };
+            armed.iter().filter_map(|(group, armed)| note(group, armed)).collect()
+        })
+    }
+
+    /// Takes what is configured; a switch that cannot be made ready is a problem of the configuration.
+    pub fn arm(&mut self, in_force: &InForce) -> Result<(), ActionError> {
+        let network = &self.surroundings.network;
+        let name = crate::alerts::name_of(network);
+        self.armed = Arc::new(armed(in_force, &name)?);
+        self.in_use.send_replace(self.armed.clone());
+        match (self.armed.is_empty(), self.ledger.seen) {
+            (true, Some(_)) => self.ledger.seen = None,
+            (false, None) => self.ledger.seen = Some(self.store.last_seq()),
+            (true, None) | (false, Some(_)) => return Ok(()),
+        }
+        Ok(self.write()?)
+    }
+
+    /// Runs until cancelled; then what was found up to this moment is still looked at, and orders under way are finished. `unrecorded`:
+    /// findings that were proven and could not be written.
+    pub async fn run(
+        mut self,
+        mut changed: watch::Receiver<Arc<InForce>>,
+        mut unrecorded: mpsc::Receiver<Vec<Finding>>,
+        cancel: CancellationToken,
+    ) {
+        let bell = Arc::new(Notify::new());
+        let ring = bell.clone();
+        let _subscription = self.store.subscribe(move |_| ring.notify_one());
+        let mut requests = tokio::time::interval(rearm::LOOK);
+        let mut orders: JoinSet<(String, Report)> = JoinSet::new();
+        self.repeat_unfinished(&mut orders);
+        loop {
+            // Asked before looking: what was recorded before the stop is looked at in any case.
+            let is_last = cancel.is_cancelled();
+            let looked = self.look(&mut orders);
+            if let Err(error) = &looked {
+                tracing::error!(%error, "kill switches cannot read the findings or write down what they ordered");
+            }
+            while let Ok(findings) = unrecorded.try_recv() {
+                self.look_at_unrecorded(&findings, &mut orders);
+            }
+            if is_last {
+                break;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = bell.notified() => {}
+                () = tokio::time::sleep(TRY_AGAIN), if looked.is_err() => {}
+                Some(findings) = unrecorded.recv() => self.look_at_unrecorded(&findings, &mut orders),
+                Some(ended) = orders.join_next() => self.ended(ended),
+                _ = requests.tick() => self.make_ready_on_request(),
+                Ok(()) = changed.changed() => {
+                    let in_force = changed.borrow_and_update().clone();
+                    if let Err(error) = self.arm(&in_force) {
+                        tracing::error!(%error, "changed kill switches cannot be used; the old ones stay");
+                    }
+                }
+            }
+        }
+        while let Some(ended) = orders.join_next().await {
+            self.ended(ended);
+        }
+    }
+
+    /// Gives orders for what was found since the last look. On an error the orders are given all the same.
+    fn look(&mut self, orders: &mut JoinSet<(String, Report)>) -> Result<(), StoreError> {
+        if self.is_unwritten {
+            self.write()?;
+        }
+        while let Some(seen) = self.ledger.seen {
+            let page = self.store.findings_after(seen, PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            let mut to_order = Vec::new();
+            for (seq, finding) in &page {
+                to_order.extend(self.fired_by(finding, Some(*seq)));
+            }
+            self.ledger.seen = Some(*last);
+            let written = self.write();
+            self.order_all(to_order, orders);
+            written?;
+        }
+        Ok(())
+    }
+
+    /// What could not be recorded is proven all the same, and keys that go on signing cost more than an order that nobody can look up.
+    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, Report)>) {
+        let mut to_order = Vec::new();
+        for finding in findings {
+            to_order.extend(self.fired_by(finding, None));
+        }
+        if to_order.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "kill switches cannot write down what they order; it is ordered all the same");
+        }
+        self.order_all(to_order, orders);
+    }
+
+    /// Switches that a finding fires now, which count as fired from here on. `seq`: its number, if it is recorded.
+    fn fired_by(&mut self, finding: &Finding, seq: Option<u64>) -> Vec<(Arc<KillSwitch>, Finding)> {
+        let armed = self.armed.clone();
+        let now = (self.surroundings.now)();
+        let mut to_order = Vec::new();
+        for (group, armed) in armed.iter() {
+            let was_before = seq.is_some() && self.ledger.armed_again.get(group) >= seq.as_ref();
+            if was_before || self.ledger.fired.contains_key(group) {
+                continue;
+            }
+            match self.surroundings.verdict(armed, finding, now) {
+                None => {}
+                Some(Verdict::HeldBack(why)) => self.hold_back(group, finding, &why, now),
+                Some(Verdict::Fires) => {
+                    let kind = finding.kind.clone();
+                    let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
+                    self.ledger.fired.insert(group.clone(), fired);
+                    to_order.push((armed.switch.clone(), finding.clone()));
+                }
+            }
+        }
+        to_order
+    }
+
+    fn hold_back(&mut self, group: &str, finding: &Finding, why: &HeldBack, now: Time) {
+        let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
+        // Whoever can send one such message can send thousands.
+        if times.is_power_of_two() {
+            tracing::warn!(group, kind = finding.kind, finding = %finding.id, reason = %why, times, "kill switch does not fire");
+        }
+        let (finding, kind, reason) = (finding.id, finding.kind.clone(), why.to_string());
+        self.ledger.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
+    }
+
+    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, Report)>) {
+        for (switch, finding) in to_order {
+            tracing::warn!(group = switch.group(), kind = finding.kind, finding = %finding.id, place = switch.place(), "kill switch fires");
+            self.order(switch, finding, 1, orders);
+        }
+    }
+
+    /// What `slashwatch killswitch rearm` asks for beside us. Until it is on disk the request stays, and is tried again.
+    fn make_ready_on_request(&mut self) {
+        for request in rearm::requests(&self.surroundings.dir) {
+            self.ledger.make_ready(&request.group, self.store.last_seq());
+            if let Err(error) = self.write() {
+                tracing::error!(%error, group = request.group, "a kill switch cannot be made ready: the ledger cannot be written");
+                continue;
+            }
+            tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
+            if let Err(error) = request.answer() {
+                tracing::error!(%error, "the request cannot be removed from the data directory; remove it by hand");
+            }
+        }
+    }
+
+    /// The ledger as it is now, to disk and to those who show it.
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.shown.send_replace(Arc::new(self.ledger.clone()));
+        let written = self.ledger.write(&self.store);
+        self.is_unwritten = written.is_err();
+        written
+    }
+
+    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, Report)>) {
+        let now = (self.surroundings.now)();
+        orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, attempt, now).await) });
+    }
+
+    /// Orders that a crash cut off.
+    fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, Report)>) {
+        // A finding that a full disk refused is not there: its switch is ready again, or it would wait for ever.
+        let store = &self.store;
+        self.ledger.fired.retain(|group, fired| {
+            let is_lost = fired.result.is_none() && matches!(store.finding(fired.finding), Ok(None));
+            if is_lost {
+                tracing::error!(%group, "an order was cut off and what it was for was never written: the switch is ready again");
+            }
+            !is_lost
+        });
+        let mut again = Vec::new();
+        for (group, fired) in self.ledger.fired.iter_mut().filter(|(_, fired)| fired.result.is_none()) {
+            let (Some(armed), Ok(Some((_, finding)))) = (self.armed.get(group), self.store.finding(fired.finding)) else {
+                continue;
+            };
+            fired.attempts += 1;
+            again.push((armed.switch.clone(), finding, fired.attempts));
+        }
+        if again.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "the kill switches' ledger cannot be written");
+        }
+        for (switch, finding, attempt) in again {
+            tracing::warn!(
+                group = switch.group(),
+                attempt,
+                "kill switch fires again: the last run ended before it was known to be done"
+            );
+            self.order(switch, finding, attempt, orders);
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(String, Report), tokio::task::JoinError>) {
+        let (group, report) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "an order broke off; it is repeated at the next start");
+                return;
+            }
+        };
+        let (done, answer) = match report.result {
+            Ok(answer) => {
+                tracing::warn!(group, took_ms = report.took.as_millis() as u64, answer, "kill switch done");
+                (true, answer)
+            }
+            Err(answer) => {
+                tracing::error!(
+                    group,
+                    took_ms = report.took.as_millis() as u64,
+                    answer,
+                    "kill switch FAILED: stop the validator clients by hand"
+                );
+                (false, answer)
+            }
+        };
+        if let Some(fired) = self.ledger.fired.get_mut(&group) {
+            fired.result = Some(Outcome { done, took_ms: report.took.as_millis() as u64, answer });
+        }
+        if let Err(error) = self.write() {
+            tracing::error!(%error, "a kill switch's result cannot be written; if it stays so the order is repeated at the next start");
+        }
+    }
+}
+
+fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, Armed>, ActionError> {
+    let mut switches = BTreeMap::new();
+    for group in &in_force.config.groups {
+        let Some(config) = &group.kill_switch else { continue };
+        let usage = |error: alert::AlertError| {
+            ActionError::Usage(format!("kill switch of group {:?}: {}", group.name, error_chain(&error)))
+        };
+        let switch = ready(&group.name, config).map_err(usage)?;
+        let switch = Arc::new(switch.about(network.clone()));
+        let entries = in_force.list.entries();
+        let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
+        let is_kin = |label: &&Label| in_force.config.kin_labels.contains(&label.key);
+        let kin_labels: BTreeSet<&Label> = ours().flat_map(|entry| entry.labels.iter()).filter(is_kin).collect();
+        let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
+        let members = config.members;
+        let own =
+            Circle { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let kin = Circle { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
+        switches
+            .insert(group.name.clone(), Armed { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin });
+    }
+    Ok(switches)
+}
+
+fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
+    let action = match (&config.url, &config.secret_file, &config.secret_env) {
+        (Some(url), Some(file), _) => ActionConfig::Call { url: url.clone(), secret: SecretSource::File(file.clone()) },
+        (Some(url), None, Some(name)) => ActionConfig::Call { url: url.clone(), secret: SecretSource::Variable(name.clone()) },
+        // The configuration's check refuses a call without a secret.
+        (Some(_), None, None) | (None, _, _) => ActionConfig::Command(config.command.clone()),
+    };
+    KillSwitch::new(group, &action, config.timeout)
+}
+
+/// Orders a group's switch as a test; what was answered.
+pub async fn test(in_force: &InForce, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
+    let armed = armed(in_force, network)?;
+    let Some(armed) = armed.get(group) else {
+        let known: Vec<&str> = armed.keys().map(String::as_str).collect();
+        return Err(ActionError::Usage(format!(
+            "group {group:?} has no kill switch; there are: {}. Add `kill_switch` to the group under `watch.groups`",
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        )));
+    };
+    let report = armed.switch.test(now).await;
+    match report.result {
+        Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
+        Err(reason) => Err(ActionError::Failed(format!(
+            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would stop nothing: correct it and test again",
+            report.took
+        ))),
+    }
+}

@@ -1,0 +1,234 @@
+//! Groups and labels of validators from the configuration and its list files, and following their changes.
+//!
+//! What the lists mean is the business of `detect::watch`, which touches no file.
+
+mod files;
+pub mod reload;
+
+use crate::config::{GroupConfig, Problem, WatchConfig};
+use detect::watch::{Duty, Label, ListError, Selector, WatchList};
+use std::collections::BTreeMap;
+
+/// Problems told of one load; the rest is counted.
+const MAX_PROBLEMS: usize = 100;
+
+/// What all lists say together, as far as it could be read, and what is wrong with them.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub list: WatchList,
+    pub problems: Vec<Problem>,
+}
+
+/// Reads groups from the configuration and all files.
+pub fn load(config: &WatchConfig) -> Loaded {
+    let mut loading = Loading::default();
+    for (nth, group) in config.groups.iter().enumerate() {
+        loading.group(&format!("watch.groups[{nth}]"), group, true);
+    }
+    for (key, paths, watches) in [("files", &config.files, true), ("entities", &config.entities, false)] {
+        for (nth, path) in paths.iter().enumerate() {
+            files::read(&format!("watch.{key}[{nth}]"), path, watches, &mut loading);
+        }
+    }
+    for (nth, name) in config.kin_labels.iter().enumerate() {
+        if let Err(error) = Label::new(name, "x") {
+            loading.wrong(format!("watch.kin_labels[{nth}]"), error.to_string());
+        }
+    }
+    loading.finish()
+}
+
+/// Entries on their way into a list.
+#[derive(Default)]
+struct Loading {
+    list: WatchList,
+    problems: Vec<Problem>,
+    n_untold: usize,
+    is_full: bool,
+}
+
+impl Loading {
+    fn wrong(&mut self, path: impl Into<String>, text: impl Into<String>) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { path: path.into(), text: text.into() });
+        } else {
+            self.n_untold += 1;
+        }
+    }
+
+    /// `watches`: its keys become members of a group of its name; else they only get its labels.
+    fn group(&mut self, at: &str, group: &GroupConfig, watches: bool) {
+        let labels = self.labels(&format!("{at}.labels"), &group.labels);
+        let duty = match group.duty.as_deref().map(str::parse::<Duty>) {
+            None => Duty::Active,
+            Some(Ok(duty)) => duty,
+            Some(Err(error)) => {
+                self.wrong(format!("{at}.duty"), error);
+                Duty::Active
+            }
+        };
+        let mut is_named = true;
+        if watches && let Err(error) = self.list.add_group(&group.name) {
+            self.wrong(format!("{at}.name"), error.to_string());
+            is_named = false;
+        }
+        let name = watches.then_some(group.name.as_str());
+        for (nth, key) in group.keys.iter().enumerate() {
+            match key.parse::<Selector>() {
+                // A group without a name takes nobody; its keys are looked at all the same.
+                Ok(_) if !is_named => {}
+                Ok(selector) => self.add(&format!("{at}.keys[{nth}]"), name, selector, &labels, duty),
+                Err(error) => self.wrong(format!("{at}.keys[{nth}]"), error.to_string()),
+            }
+        }
+    }
+
+    fn labels(&mut self, at: &str, given: &BTreeMap<String, String>) -> Vec<Label> {
+        let mut labels = Vec::with_capacity(given.len());
+        for (key, value) in given {
+            match Label::new(key, value) {
+                Ok(label) => labels.push(label),
+                Err(error) => self.wrong(format!("{at}.{key}"), error.to_string()),
+            }
+        }
+        labels
+    }
+
+    fn add(&mut self, at: &str, group: Option<&str>, selector: Selector, labels: &[Label], duty: Duty) {
+        match self.list.add(group, selector, labels, duty) {
+            Ok(()) => {}
+            // Said once: a million more would not help.
+            Err(error @ ListError::TooManyEntries) => {
+                if !self.is_full {
+                    self.is_full = true;
+                    self.wrong(at, error.to_string());
+                }
+            }
+            Err(error) => self.wrong(at, error.to_string()),
+        }
+    }
+
+    fn finish(mut self) -> Loaded {
+        if self.n_untold > 0 {
+            let text = format!("{} more problems are not listed; correct these first", self.n_untold);
+            self.problems.push(Problem { path: "watch".into(), text });
+        }
+        Loaded { list: self.list, problems: self.problems }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        config: WatchConfig,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap(), config: WatchConfig::default() }
+        }
+
+        fn file(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        /// One line for each entry, then one for each problem with the folder cut out.
+        fn told(&self) -> Vec<String> {
+            let loaded = load(&self.config);
+            let entries = loaded.list.entries().iter().map(|entry| {
+                let labels: Vec<String> = entry.labels.iter().map(ToString::to_string).collect();
+                format!(
+                    "{} {} [{}] {}",
+                    entry.group.as_deref().unwrap_or("-"),
+                    entry.selector,
+                    labels.join(" "),
+                    entry.duty.as_str()
+                )
+            });
+            let folder = format!("{}/", self.dir.path().display());
+            let problems =
+                loaded.problems.iter().map(|problem| format!("{}: {}", problem.path.replace(&folder, ""), problem.text));
+            entries.chain(problems).collect()
+        }
+    }
+
+    #[test]
+    fn csv_and_toml_say_the_same() {
+        let mut stage = Stage::new();
+        stage.config.files = vec![
+            stage.file("keys.csv", "group,key,operator,duty\nacme,5,\"Acme, Inc.\",\n\nacme,10-12,,migrating\n"),
+            stage.file(
+                "keys.toml",
+                "[[groups]]\nname = \"blue\"\nkeys = [\"7\"]\nlabels = { client = \"teku\" }\nduty = \"offline\"\n",
+            ),
+        ];
+        stage.config.entities = vec![
+            stage.file("entities.csv", "key,pool\n100-199,lido\n"),
+            stage.file("entities.toml", "[[entities]]\nkeys = [\"200\"]\nlabels = { pool = \"rocket\" }\n"),
+        ];
+        assert_eq!(
+            stage.told(),
+            [
+                "acme 5 [operator=Acme, Inc.] active",
+                "acme 10-12 [] migrating",
+                "blue 7 [client=teku] offline",
+                "- 100-199 [pool=lido] active",
+                "- 200 [pool=rocket] active"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place() {
+        let mut stage = Stage::new();
+        stage.config.groups = vec![GroupConfig {
+            name: "a b".into(),
+            keys: Vec::new(),
+            labels: BTreeMap::from([("x".into(), String::new())]),
+            duty: None,
+            kill_switch: None,
+        }];
+        stage.config.files = vec![
+            stage.file("a.csv", "group,key,op erator\nacme,5,x\n"),
+            stage.file("b.csv", "group,key\nacme,zebra\nacme\nacme,9-5\n"),
+            stage.file("c.csv", "key\n5\n"),
+            stage.file("d.toml", "[[groups]]\nname = \"g\"\nkill_switch = { command = [\"/bin/rm\"] }\n"),
+            stage.file("e.json", "{}"),
+            stage.dir.path().join("missing.csv"),
+            stage.file("f.csv", "group,key,duty\nacme,5,asleep\n,6,active\n"),
+        ];
+        let told = stage.told();
+        for wanted in [
+            "watch.groups[0].name:",
+            "watch.groups[0].labels.x:",
+            "watch.files[0] (a.csv) line 1: \"op erator\"",
+            "watch.files[1] (b.csv) line 2: \"zebra\"",
+            "watch.files[1] (b.csv) line 3:",
+            "watch.files[1] (b.csv) line 4: the range \"9-5\"",
+            "watch.files[2] (c.csv) line 1: has no column \"group\"",
+            "watch.files[3] (d.toml):",
+            "watch.files[4] (e.json): is neither .csv nor .toml",
+            "watch.files[5] (missing.csv):",
+            "watch.files[6] (f.csv) line 2: \"asleep\" is no duty",
+            "watch.files[6] (f.csv) line 3:",
+        ] {
+            assert!(told.iter().any(|line| line.starts_with(wanted)), "{wanted} is missing in {told:#?}");
+        }
+        assert!(told.iter().any(|line| line.contains("kill_switch")), "{told:#?}");
+    }
+
+    #[test]
+    fn ten_thousand_problems_are_a_hundred_and_a_number() {
+        let mut stage = Stage::new();
+        stage.config.files = vec![stage.file("keys.csv", &format!("group,key\n{}", "acme,x\n".repeat(10_000)))];
+        let told = stage.told();
+        assert_eq!(told.len(), 101);
+        assert_eq!(told[100], "watch: 9900 more problems are not listed; correct these first");
+    }
+}

@@ -1,0 +1,381 @@
+//! Follows changes of the lists, and of the alert routes, while the watcher runs: on SIGHUP, and by looking at the files now and then.
+//!
+//! Lists that cannot be used change nothing: the log says what is wrong with them, and the old ones stay.
+
+use crate::alerts;
+use crate::config::{AlertsConfig, WatchConfig};
+use alert::Routes;
+use detect::watch::{Desk, Label, WatchList};
+use engine::WatchParts;
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What is in force.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub config: WatchConfig,
+    pub list: Arc<WatchList>,
+    alerts: AlertsConfig,
+    /// Who is told of findings. The very same as long as nothing about them changes.
+    pub routes: Routes,
+    /// Labels that groups give and no list of other people's keys does.
+    private: Arc<HashSet<String>>,
+    /// What its files were like before they were read: whoever changes one meanwhile changes it against that.
+    seen: Stamps,
+}
+
+impl InForce {
+    pub fn new(config: WatchConfig, list: WatchList) -> Self {
+        // A million entries share a few sets of labels.
+        let sets = |of_groups: bool| -> HashSet<&[Label]> {
+            list.entries().iter().filter(|entry| entry.group.is_some() == of_groups).map(|entry| &*entry.labels).collect()
+        };
+        let public: HashSet<&Label> = sets(false).into_iter().flatten().collect();
+        let own = sets(true).into_iter().flatten().filter(|label| !public.contains(label));
+        let private = Arc::new(own.map(ToString::to_string).collect());
+        Self {
+            config,
+            list: Arc::new(list),
+            alerts: AlertsConfig::default(),
+            routes: Routes::default(),
+            private,
+            seen: Stamps::default(),
+        }
+    }
+
+    /// Whether a label says whose key somebody's is, and no public list says so. Names of groups always do.
+    pub fn is_private(&self, label: &str) -> bool {
+        label.strip_prefix(Label::GROUP).is_some_and(|rest| rest.starts_with('=')) || self.private.contains(label)
+    }
+
+    /// What the engine wants to know of it. Thresholds stay as they were at the start.
+    pub fn parts(&self, desk: &Desk) -> WatchParts {
+        WatchParts { list: self.list.clone(), keeper: self.config.keeper, desk: desk.clone() }
+    }
+}
+
+/// Listens for SIGHUP, which would end the process otherwise. Needs a tokio runtime.
+pub fn hangups() -> Option<Signal> {
+    let hangups = signal(SignalKind::hangup());
+    hangups.inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened for; only changes of the files are seen")).ok()
+}
+
+/// Reads `[watch]` and `[alerts]` from a configuration's file.
+pub type ReadConfig = fn(&Path) -> Result<(WatchConfig, AlertsConfig), String>;
+
+/// Sends what is in force after each change, until cancelled. `source`: the configuration's file, if it came from one.
+pub async fn follow(
+    source: Option<PathBuf>,
+    read_config: ReadConfig,
+    mut now: InForce,
+    mut hangups: Option<Signal>,
+    changed: watch::Sender<Arc<InForce>>,
+    cancel: CancellationToken,
+) {
+    // What was wrong at the last look: until it is mended, which may be done to files that nothing in force names, each look reads.
+    let mut wrong: Option<String> = None;
+    loop {
+        let asked = tokio::select! {
+            () = cancel.cancelled() => return,
+            () = hung_up(&mut hangups) => true,
+            () = pause(now.config.reload) => false,
+        };
+        let seen = stamps_of(source.clone(), now.clone()).await;
+        if !asked && wrong.is_none() && seen == now.seen {
+            continue;
+        }
+        let (from, old) = (source.clone(), now.clone());
+        let read = tokio::task::spawn_blocking(move || reread(from.as_deref(), read_config, &old)).await;
+        match read {
+            Ok(Ok(next)) => {
+                let (groups, entries) = (next.list.groups().count(), next.list.entries().len());
+                tracing::info!(groups, entries, "lists of watched keys are read again");
+                wrong = None;
+                now = next.clone();
+                changed.send_replace(Arc::new(next));
+            }
+            Ok(Err(reason)) => {
+                if asked || wrong.as_ref() != Some(&reason) {
+                    tracing::error!(reason, "the changed lists cannot be used; what was in force stays");
+                }
+                wrong = Some(reason);
+            }
+            Err(error) => tracing::error!(%error, "reading the lists broke off; what was in force stays"),
+        }
+    }
+}
+
+async fn hung_up(hangups: &mut Option<Signal>) {
+    match hangups {
+        Some(signal) => {
+            // `None` only when the runtime ends.
+            let _ = signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(length: Duration) {
+    if length.is_zero() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(length).await;
+}
+
+/// Reads the configuration's `[watch]` and `[[alerts.routes]]`, the lists and the secrets that they name.
+fn reread(source: Option<&Path>, read_config: ReadConfig, old: &InForce) -> Result<InForce, String> {
+    let own = stamp_all(source);
+    let (watch, alerts) = match source {
+        Some(path) => read_config(path)?,
+        None => (old.config.clone(), old.alerts.clone()),
+    };
+    read_named(watch, alerts, own, Some(old))
+}
+
+/// Reads what a configuration, which was read from its file just now, names.
+pub fn read(watch: &WatchConfig, alerts: &AlertsConfig, source: Option<&Path>) -> Result<InForce, String> {
+    read_named(watch.clone(), alerts.clone(), stamp_all(source), None)
+}
+
+/// Lists alone, without anybody to be told.
+pub fn read_lists(config: &WatchConfig) -> Result<InForce, String> {
+    read_named(config.clone(), AlertsConfig::default(), Vec::new(), None)
+}
+
+/// `own`: of the configuration's file, before it was read.
+fn read_named(
+    config: WatchConfig,
+    alerts: AlertsConfig,
+    own: Vec<Option<Stamp>>,
+    old: Option<&InForce>,
+) -> Result<InForce, String> {
+    let seen = Stamps { own, lists: stamp_all(named(&config)), secrets: stamp_all(secrets(&alerts)) };
+    let loaded = super::load(&config);
+    if !loaded.problems.is_empty() {
+        let problems = loaded.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.text));
+        return Err(problems.collect::<Vec<_>>().join("\n"));
+    }
+    // Routes made anew begin their connections anew: not because of a list.
+    let kept = old.filter(|old| old.alerts == alerts && old.seen.secrets == seen.secrets);
+    let routes = match kept {
+        Some(old) => old.routes.clone(),
+        None => alerts::routes(&alerts).map_err(|error| error.to_string())?,
+    };
+    Ok(InForce { alerts, routes, seen, ..InForce::new(config, loaded.list) })
+}
+
+/// What tells a file from what it was. The time is that of its last change of any kind, permissions included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
+}
+
+/// By file, in the order in which they are named; a file that is gone has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stamps {
+    /// Of the configuration's file.
+    own: Vec<Option<Stamp>>,
+    lists: Vec<Option<Stamp>>,
+    /// Of alert routes.
+    secrets: Vec<Option<Stamp>>,
+}
+
+impl Stamps {
+    fn of(source: Option<&Path>, in_force: &InForce) -> Self {
+        let (lists, secrets) = (stamp_all(named(&in_force.config)), stamp_all(secrets(&in_force.alerts)));
+        Self { own: stamp_all(source), lists, secrets }
+    }
+}
+
+async fn stamps_of(source: Option<PathBuf>, in_force: InForce) -> Stamps {
+    tokio::task::spawn_blocking(move || Stamps::of(source.as_deref(), &in_force)).await.unwrap_or_default()
+}
+
+/// The files that sign the deliveries.
+fn secrets(alerts: &AlertsConfig) -> impl Iterator<Item = &Path> {
+    alerts.routes.iter().filter_map(|route| route.secret_file.as_deref())
+}
+
+/// The files whose contents or permissions matter to `[watch]`: lists, and what kill switches run or sign with.
+fn named(config: &WatchConfig) -> impl Iterator<Item = &Path> {
+    let switches = || config.groups.iter().filter_map(|group| group.kill_switch.as_ref());
+    let secrets = switches().filter_map(|switch| switch.secret_file.as_deref());
+    let programs = switches().filter_map(|switch| switch.command.first().map(Path::new));
+    config.files.iter().chain(&config.entities).map(PathBuf::as_path).chain(secrets).chain(programs)
+}
+
+fn stamp_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Vec<Option<Stamp>> {
+    let stamp = |path: &Path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some(Stamp { inode: file.ino(), length: file.len(), changed: (file.ctime(), file.ctime_nsec()) })
+    };
+    paths.into_iter().map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// The two sections of a file.
+    #[derive(serde::Deserialize)]
+    struct Sections {
+        #[serde(default)]
+        watch: WatchConfig,
+        #[serde(default)]
+        alerts: AlertsConfig,
+    }
+
+    fn read_config(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let Sections { mut watch, alerts } = toml::from_str(&text).map_err(|error| error.to_string())?;
+        watch.anchor(path.parent().unwrap());
+        let mut problems = Vec::new();
+        watch.problems(&mut problems);
+        problems.first().map_or(Ok((watch, alerts)), |problem| Err(problem.text.clone()))
+    }
+
+    struct Stage {
+        dir: tempfile::TempDir,
+        source: PathBuf,
+    }
+
+    impl Stage {
+        fn new(watch: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let source = dir.path().join("slashwatch.toml");
+            let stage = Self { dir, source };
+            stage.configure(watch);
+            stage
+        }
+
+        fn configure(&self, watch: &str) {
+            let network = "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://127.0.0.1:9\"]\n";
+            std::fs::write(&self.source, format!("{network}[watch]\nreload = \"5ms\"\n{watch}")).unwrap();
+        }
+
+        fn file(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn read(&self) -> InForce {
+            let (watch, alerts) = read_config(&self.source).unwrap();
+            read(&watch, &alerts, Some(&self.source)).unwrap()
+        }
+
+        /// Follows from what was read; gives what is in force once it is as wanted.
+        async fn follow_until(&self, read: InForce, wanted: impl Fn(&InForce) -> bool) -> Arc<InForce> {
+            let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
+            let cancel = CancellationToken::new();
+            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, changed, cancel.clone()));
+            let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
+            let now = now.unwrap().clone();
+            cancel.cancel();
+            task.await.unwrap();
+            now
+        }
+    }
+
+    fn n_entries(in_force: &InForce) -> usize {
+        in_force.list.entries().len()
+    }
+
+    #[tokio::test]
+    async fn a_change_made_while_the_rest_was_started_is_seen() {
+        let stage = Stage::new("files = [\"keys.csv\"]\n");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        let read = stage.read();
+        stage.file("keys.csv", "group,key\nacme,1\nacme,2\n");
+        stage.follow_until(read, |now| n_entries(now) == 2).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_wrong_is_tried_again_once_it_is_mended_elsewhere() {
+        let stage = Stage::new("");
+        let stop = stage.file("stop.sh", "#!/bin/sh\n");
+        let read = stage.read();
+        stage
+            .configure(&format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\nkill_switch = {{ command = [{stop:?}] }}\n"));
+        reread(Some(&stage.source), read_config, &read).expect_err("it is not executable yet");
+        let mend = async {
+            // After the follower had the chance to see what is wrong.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            std::fs::set_permissions(&stop, std::fs::Permissions::from_mode(0o700)).unwrap();
+        };
+        let (now, ()) = tokio::join!(stage.follow_until(read, |now| n_entries(now) == 1), mend);
+        assert!(now.config.groups[0].kill_switch.is_some());
+    }
+
+    #[test]
+    fn permissions_and_secrets_are_part_of_what_is_followed() {
+        let stage = Stage::new("");
+        let (stop, secret) = (stage.file("stop.sh", "#!/bin/sh\n"), stage.file("secret", "hunter2"));
+        std::fs::set_permissions(&stop, std::fs::Permissions::from_mode(0o700)).unwrap();
+        stage.configure(&format!(
+            "[[watch.groups]]\nname = \"a\"\nkeys = [\"1\"]\nkill_switch = {{ command = [{stop:?}] }}\n\
+             [[watch.groups]]\nname = \"b\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {secret:?} }}\n"
+        ));
+        let read = stage.read();
+        let now = || Stamps::of(Some(&stage.source), &read);
+        assert_eq!(now(), read.seen);
+        stage.file("secret", "hunter22");
+        assert_ne!(now(), read.seen);
+    }
+
+    /// Routes are taken over like lists; those that did not change stay the very same, with their connections.
+    #[tokio::test]
+    async fn changed_routes_and_secrets_are_taken_over_and_a_changed_list_leaves_routes_alone() {
+        let stage = Stage::new("files = [\"keys.csv\"]\n");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        stage.file("ops.secret", "hunter2");
+        let read = stage.read();
+        assert!(read.routes.is_empty());
+        let route = |name: &str| {
+            format!("[[alerts.routes]]\nname = {name:?}\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"ops.secret\"\n")
+        };
+        stage.configure(&format!("files = [\"keys.csv\"]\n{}", route("ops")));
+        let with_route = stage.follow_until(read, |now| now.routes.get("ops").is_ok()).await;
+        stage.file("keys.csv", "group,key\nacme,1\nacme,2\n");
+        let with_list = stage.follow_until((*with_route).clone(), |now| n_entries(now) == 2).await;
+        assert!(with_list.routes.are(&with_route.routes));
+        stage.file("ops.secret", "hunter22");
+        let changed = stage.follow_until((*with_list).clone(), |now| !now.routes.are(&with_list.routes)).await;
+        assert!(changed.routes.get("ops").is_ok());
+        stage.configure(&format!("files = [\"keys.csv\"]\n{}", route("pager")));
+        let renamed = stage.follow_until((*changed).clone(), |now| now.routes.get("pager").is_ok()).await;
+        assert!(renamed.routes.get("ops").is_err());
+        // A secret that is empty changes nothing.
+        stage.file("ops.secret", "");
+        assert!(reread(Some(&stage.source), read_config, &renamed).unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn labels_that_only_groups_give_are_private() {
+        let stage = Stage::new("files = [\"keys.csv\"]\nentities = [\"entities.csv\"]\n");
+        stage.file("keys.csv", "group,key,operator,cluster\nacme,1,acme,eu-1\n");
+        stage.file("entities.csv", "key,operator\n2,acme\n3,blue\n");
+        let read = stage.read();
+        for (label, is_private) in [
+            ("group=acme", true),
+            ("group=gone", true),
+            ("cluster=eu-1", true),
+            ("operator=acme", false),
+            ("operator=blue", false),
+            ("groupie=x", false),
+        ] {
+            assert_eq!(read.is_private(label), is_private, "{label}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Handing proofs to beacon nodes, so that a block punishes what was found. Off unless `submission.enabled` says so.
+//!
+//! Findings are followed from the store like by any other reader. A proof is sent if a finding that it proves is `punishable: yes` and in
+//! no block, and once: its record ([`Submission`]) is on disk before the first byte leaves and again when a node has answered.
+//!
+//! | a node says | then |
+//! |---|---|
+//! | 2xx | `accepted`; nodes pass it on to the network |
+//! | 400, 409, 413, 422: it looked and does not want it | `refused`, with its words; not repeated |
+//! | 500 and the like, [`MAX_BREAKDOWNS`] times | the same; in between others go first |
+//! | that it has one of the same accused already, with whatever status | `not_needed`, with its words |
+//! | anything else, or nothing | all wait: 2 s, doubling up to 5 minutes, for as long as it takes |
+//!
+//! Before each attempt a node is asked for the accused: if nobody is left to punish, the record says `not_needed` and nothing is sent.
+//!
+//! A process that is killed between sending and the answer leaves `pending`, and sends again at the next start: pools keep one of the same,
+//! a proof that got lost keeps nobody from signing on.
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use chain::node::{NodeError, NodeSet, ValidatorStatus};
+use consensus::{Epoch, Network, Root, Slot};
+use engine::metrics::Metrics;
+use evidence::{Evidence, EvidenceKind, Finding, Punishable, Store, StoreError, Submission, SubmissionState, Time};
+use queue::{Queue, Waiting};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Answers like "500" to one proof, after which it counts as refused.
+const MAX_BREAKDOWNS: u32 = 8;
+/// Findings or records read in one go.
+const PAGE: usize = 1024;
+/// Accused that a node is asked about in one go.
+const ASKED_TOGETHER: usize = 64;
+/// Between two looks while something waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Follows findings and submits.
+pub struct Submitter {
+    store: Store,
+    nodes: Arc<NodeSet>,
+    network: Arc<Network>,
+    metrics: Metrics,
+    now: fn() -> Time,
+    queue: Queue,
+    /// Records of proofs that wait and were tried before.
+    tried: HashMap<Root, Submission>,
+    /// Proofs with which nothing more is done.
+    ended: HashSet<Root>,
+    last_number: u64,
+    /// Findings up to this number were read.
+    looked_at: u64,
+    /// The same on disk, not beyond the oldest proof that waits.
+    noted: u64,
+    /// Attempts in a row in which no node could say anything.
+    n_away: u32,
+    paused_until: Time,
+}
+
+impl Submitter {
+    /// Takes over what earlier runs did.
+    pub fn new(
+        store: Store,
+        nodes: Arc<NodeSet>,
+        network: Arc<Network>,
+        metrics: Metrics,
+        now: fn() -> Time,
+    ) -> Result<Self, StoreError> {
+        let (mut queue, mut tried, mut ended) = (Queue::default(), HashMap::new(), HashSet::new());
+        let mut last_number = 0;
+        loop {
+            let page = store.submissions_after(last_number, PAGE)?;
+            let Some(last) = page.last() else { break };
+            last_number = last.number;
+            for record in page {
+                if matches!(record.state, SubmissionState::Pending | SubmissionState::Accepted) {
+                    queue.sent(record.kind, record.finding, network.slot_at(record.last_attempt.as_unix_ns()));
+                }
+                match record.state {
+                    SubmissionState::Pending => drop(tried.insert(record.evidence, record)),
+                    SubmissionState::Accepted | SubmissionState::Refused | SubmissionState::NotNeeded => {
+                        ended.insert(record.evidence);
+                    }
+                }
+            }
+            // Only the newest can still lie at a node.
+            queue.forget_sent_before(network.slot_at(now().as_unix_ns()));
+        }
+        let noted = store.submissions_looked_at()?;
+        let (n_away, paused_until) = (0, Time::default());
+        Ok(Self {
+            store,
+            nodes,
+            network,
+            metrics,
+            now,
+            queue,
+            tried,
+            ended,
+            last_number,
+            looked_at: noted,
+            noted,
+            n_away,
+            paused_until,
+        })
+    }
+
+    /// Runs until cancelled. What is under way then is sent again at the next start.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let bell = Arc::new(Notify::new());
+        let ring = bell.clone();
+        let _subscription = self.store.subscribe(move |_| ring.notify_one());
+        let pause = LOOK.min(self.network.spec.slot_duration / 4);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                result = self.turn() => if let Err(error) = result {
+                    tracing::error!(%error, "proofs cannot be submitted");
+                }
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = bell.notified() => {}
+                () = tokio::time::sleep(pause), if self.queue.len() > 0 => {}
+            }
+        }
+    }
+
+    /// Reads what is new and sends what may go now.
+    async fn turn(&mut self) -> Result<(), StoreError> {
+        self.look()?;
+        while let Some((id, waiting)) = self.next() {
+            self.submit(id, waiting).await?;
+            self.note()?;
+            self.look()?;
+        }
+        self.note()
+    }
+
+    fn look(&mut self) -> Result<(), StoreError> {
+        while !self.queue.is_full() {
+            let page = self.store.findings_after(self.looked_at, PAGE)?;
+            if page.is_empty() {
+                break;
+            }
+            for (seq, finding) in page {
+                self.looked_at = seq;
+                let Some(evidence) = finding.evidence.as_ref().filter(|_| is_wanted(&finding)) else { continue };
+                if !self.ended.contains(&evidence.id) {
+                    self.queue.add(evidence.id, evidence.kind, &finding, seq);
+                }
+            }
+        }
+        self.metrics.submissions_waiting.set(self.queue.len() as i64);
+        Ok(())
+    }
+
+    /// Writes down from where the next run has to look.
+    fn note(&mut self) -> Result<(), StoreError> {
+        let until = self.queue.oldest().map_or(self.looked_at, |oldest| oldest.saturating_sub(1));
+        if until > self.noted {
+            self.store.put_submissions_looked_at(until)?;
+            self.noted = until;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Root, Waiting)> {
+        let now = (self.now)();
+        if now < self.paused_until {
+            return None;
+        }
+        let store = &self.store;
+        // What cannot be read counts as not included: then the next one waits, and the error shows elsewhere.
+        let is_included = |finding| matches!(store.finding(finding), Ok(Some((_, found))) if found.included.is_some());
+        self.queue.next(&self.network, self.slot(), now, is_included)
+    }
+
+    fn slot(&self) -> Slot {
+        self.network.slot_at((self.now)().as_unix_ns())
+    }
+
+    async fn submit(&mut self, id: Root, waiting: Waiting) -> Result<(), StoreError> {
+        let Some(evidence) = self.store.evidence(id)? else {
+            tracing::error!(evidence = %id, "a finding's proof is missing in the data directory and cannot be submitted");
+            self.queue.done(id);
+            return Ok(());
+        };
+        let now = (self.now)();
+        let mut record = match self.tried.remove(&id) {
+            Some(record) => record,
+            None => {
+                self.last_number += 1;
+                Submission::new(self.last_number, waiting.finding, &evidence, now)
+            }
+        };
+        if let Some(why) = self.not_needed(&waiting, &evidence).await? {
+            return self.end(record, SubmissionState::NotNeeded, Some(&why));
+        }
+        record.attempts = record.attempts.saturating_add(1);
+        record.last_attempt = now;
+        self.store.put_submission(&record)?;
+        self.queue.sent(record.kind, record.finding, self.slot());
+        let answer = match evidence.kind {
+            EvidenceKind::AttesterSlashing => self.nodes.submit_attester_slashing(evidence.fork, &evidence.json).await,
+            EvidenceKind::ProposerSlashing => self.nodes.submit_proposer_slashing(evidence.fork, &evidence.json).await,
+        };
+        match answer {
+            Ok(nodes) => {
+                self.n_away = 0;
+                record.nodes = nodes;
+                self.end(record, SubmissionState::Accepted, None)
+            }
+            Err(error) => self.failed(record, &error),
+        }
+    }
+
+    fn failed(&mut self, mut record: Submission, error: &NodeError) -> Result<(), StoreError> {
+        let words = error.to_string();
+        if error.is_already_there() {
+            self.n_away = 0;
+            return self.end(record, SubmissionState::NotNeeded, Some(&words));
+        }
+        if error.is_refusal() {
+            self.n_away = 0;
+            return self.end(record, SubmissionState::Refused, Some(&words));
+        }
+        let now = (self.now)();
+        if error.is_breakdown() {
+            self.n_away = 0;
+            if self.queue.broke_down(record.evidence, now) >= MAX_BREAKDOWNS {
+                return self.end(record, SubmissionState::Refused, Some(&words));
+            }
+        } else {
+            self.n_away = self.n_away.saturating_add(1);
+            self.paused_until = now.after(queue::pause(self.n_away));
+        }
+        if self.n_away <= 1 {
+            tracing::warn!(evidence = %record.evidence, reason = words, "no node took a proof; it is submitted again");
+        }
+        self.metrics.submission_retries.inc();
+        record.ends(SubmissionState::Pending, Some(&words));
+        self.store.put_submission(&record)?;
+        self.tried.insert(record.evidence, record);
+        Ok(())
+    }
+
+    fn end(&mut self, mut record: Submission, state: SubmissionState, answer: Option<&str>) -> Result<(), StoreError> {
+        record.ends(state, answer);
+        self.store.put_submission(&record)?;
+        let (evidence, kind, said) = (record.evidence, record.kind.as_str(), answer.unwrap_or_default());
+        match state {
+            SubmissionState::Refused => {
+                tracing::warn!(%evidence, kind, said, "a node refuses a proof; it is not submitted again")
+            }
+            SubmissionState::NotNeeded => tracing::info!(%evidence, kind, said, "a proof need not be submitted"),
+            SubmissionState::Accepted | SubmissionState::Pending => {
+                tracing::info!(%evidence, kind, nodes = record.nodes.join(", "), "proof submitted");
+            }
+        }
+        self.metrics.submissions.with_label_values(&[state.as_str()]).inc();
+        self.queue.done(evidence);
+        self.ended.insert(evidence);
+        Ok(())
+    }
+
+    /// Why nothing need be sent, if so.
+    async fn not_needed(&self, waiting: &Waiting, evidence: &Evidence) -> Result<Option<String>, StoreError> {
+        if let Some((_, Finding { included: Some(included), .. })) = self.store.finding(waiting.finding)? {
+            return Ok(Some(format!("the block of slot {} has punished it", included.slot)));
+        }
+        let now = self.slot().epoch(self.network.preset());
+        let accused = evidence.accused();
+        for some in accused.chunks(ASKED_TOGETHER) {
+            // A node that cannot be asked may still take it; if it is away, the attempt says so.
+            let Ok(statuses) = self.nodes.validator_statuses(some).await else { return Ok(None) };
+            if statuses.len() < some.len() || statuses.iter().any(|status| can_be_slashed(status, now)) {
+                return Ok(None);
+            }
+        }
+        let why = "by the node's state everybody whom it accuses is slashed, withdrawable or not active";
+        Ok((!accused.is_empty()).then(|| why.into()))
+    }
+}
+
+/// Whether a block could punish what this finding says, as far as was known when it was recorded.
+fn is_wanted(finding: &Finding) -> bool {
+    finding.offence().is_some() && finding.punishable == Some(Punishable::Yes) && finding.included.is_none()
+}
+
+/// Source: phase0/beacon-chain.md, `is_slashable_validator`.
+fn can_be_slashed(status: &ValidatorStatus, now: Epoch) -> bool {
+    let record = &status.validator;
+    !record.slashed && record.activation_epoch <= now && now < record.withdrawable_epoch
+}

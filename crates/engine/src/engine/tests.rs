@@ -1,0 +1,181 @@
+use super::*;
+use consensus::Spec;
+use sources::capture::{CaptureFile, Entry};
+use sources::intake::Intake;
+use std::collections::BTreeSet;
+use std::path::Path;
+use verify::VerifyConfig;
+
+/// Over the small capture's state.
+fn engine(dir: &Path, history_epochs: u64) -> Engine {
+    engine_with(dir, history_epochs, Vec::new(), None)
+}
+
+fn engine_with(
+    dir: &Path,
+    history_epochs: u64,
+    routes: Vec<Addressee>,
+    unrecorded: Option<std::sync::mpsc::Sender<Vec<Finding>>>,
+) -> Engine {
+    let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+    let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+    let state = file.first_state().unwrap().unwrap();
+    let mut keys = PubkeyCache::in_memory();
+    let chain = Chain::from_state(spec, &state, &mut keys, &mut |_| ()).unwrap();
+    let parts = EngineParts {
+        chain,
+        keys,
+        verifier: Verifier::new(VerifyConfig::replay()),
+        history_epochs,
+        fold_after_epochs: 0,
+        detect: DetectConfig::default(),
+        watch: WatchParts::default(),
+        routes,
+        unrecorded: unrecorded
+            .map(|out| -> Unrecorded { Box::new(move |findings| out.send(findings).map_err(|error| error.to_string())) }),
+        metrics: Metrics::new(),
+        clock: || UnixNs(0),
+    };
+    Engine::open(&dir.join("index"), &dir.join("evidence"), parts).unwrap()
+}
+
+/// A clock that is ten years ahead costs no history: what is pruned must be old by the chain as well.
+#[test]
+fn a_wrong_clock_erases_nothing() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = path.path().to_owned();
+    let mut engine = engine(&dir, 4_096);
+    let network = engine.chain().network().clone();
+    let ten_years = UnixNs(network.slot_start_ns(consensus::Slot::new(10)) + 10 * 365 * 86_400 * 1_000_000_000);
+    engine.process(Vec::new(), ten_years).unwrap();
+    assert!(network.slot_at(ten_years.0).epoch(network.preset()) > Epoch::new(2 * 4_096));
+    assert_eq!(engine.pruned_before, Epoch::new(0));
+}
+
+/// It begins, the process is started anew, and something comes again.
+#[test]
+fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = path.path().to_owned();
+    let route = |name, labels| Addressee {
+        route: evidence::RouteName::new(name).unwrap(),
+        min_severity: evidence::Severity::Critical,
+        labels,
+    };
+    let routes = vec![route("ops", vec![]), route("acme", vec!["operator=nobody".to_owned()])];
+    let mut engine = engine_with(&dir, 4_096, routes.clone(), None);
+    let network = engine.chain().network().clone();
+    let at = |slot| UnixNs(network.slot_start_ns(Slot::new(slot)));
+    assert!(engine.last_reception().is_none() && engine.earlier_silence().is_none());
+    engine.record_silence(SilenceChange::Began { since: at(10) }, at(13)).unwrap();
+    let pending = |engine: &Engine| engine.store().outbox_counts().pending;
+    assert_eq!(pending(&engine), 2);
+    drop(engine);
+    let mut engine = engine_with(&dir, 4_096, routes, None);
+    assert_eq!(pending(&engine), 2, "the restart tells nobody anything");
+    let open = engine.earlier_silence().expect("it goes on").clone();
+    assert_eq!((open.state, open.first_slot), (evidence::IncidentState::Open, Slot::new(10)));
+    engine.record_silence(SilenceChange::Ended { since: at(10), until: at(99) }, at(99)).unwrap();
+    assert_eq!(pending(&engine), 4);
+    let over = engine.store().incident(open.id).unwrap().unwrap();
+    assert_eq!((over.state, over.last_slot), (evidence::IncidentState::Closed, Slot::new(99)));
+}
+
+/// Junk and what is old do not count as hearing the network; what is signed and of now does.
+#[test]
+fn only_proven_messages_of_the_present_are_the_network() {
+    let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+    for (what, spoil, slots_late, counts) in
+        [("as it came", false, 0, true), ("forged", true, 0, false), ("long ago", false, 1_000, false)]
+    {
+        let path = tempfile::tempdir().unwrap();
+        let dir = path.path().to_owned();
+        let mut engine = engine(&dir, 4_096);
+        let network = engine.chain().network().clone();
+        let mut last = UnixNs(0);
+        let mut batch = Vec::new();
+        for entry in file.entries().unwrap() {
+            let sources::capture::Entry::Gossip(entry) = entry.unwrap().entry else { continue };
+            let Ok(mut message) = sources::intake::gossip_to_raw(&entry, &network) else { continue };
+            last = last.max(message.received_at);
+            if spoil {
+                // Where the signature is in a block, an aggregate or a header, and where it is in a single vote.
+                message.bytes.iter_mut().skip(4).take(96).for_each(|byte| *byte ^= 1);
+                message.bytes.iter_mut().rev().take(96).for_each(|byte| *byte ^= 1);
+            }
+            batch.push(message);
+        }
+        assert!(batch.len() > 100);
+        let now = UnixNs(last.0 + slots_late * network.spec.slot_duration.as_nanos() as u64);
+        engine.process(batch, now).unwrap();
+        assert_eq!(engine.last_reception(), counts.then_some(now), "{what}");
+        assert_eq!(engine.metrics.last_message.get(), if counts { (now.0 / 1_000_000_000) as i64 } else { 0 }, "{what}");
+    }
+}
+
+/// The small capture, slot by slot, as its messages came.
+fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
+    let (file, intake) = (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), Intake::new(network.clone()));
+    let mut slots: Vec<(Vec<RawMessage>, UnixNs)> = Vec::new();
+    for entry in file.entries().unwrap() {
+        let Entry::Gossip(entry) = entry.unwrap().entry else { continue };
+        let Ok(message) = intake.gossip(&entry) else { continue };
+        let at = message.received_at;
+        match slots.last_mut().filter(|(_, now)| network.slot_at(now.0) >= network.slot_at(at.0)) {
+            Some((batch, now)) => {
+                *now = at.max(*now);
+                batch.push(message);
+            }
+            None => slots.push((vec![message], at)),
+        }
+    }
+    slots
+}
+
+fn ids<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> BTreeSet<Root> {
+    findings.into_iter().filter(|finding| finding.offence().is_some()).map(|finding| finding.id).collect()
+}
+
+/// The disk refuses from the first slot on: every offence is proven all the same and handed to who acts on it, nothing is stored, and
+/// the error is told. Once the disk takes writes again, what is owed is written with the next batch.
+#[test]
+fn what_is_proven_while_the_disk_refuses_is_handed_over_and_written_when_it_takes_it_again() {
+    let path = tempfile::tempdir().unwrap();
+    let dir = path.path().join("good");
+    let mut good = engine(&dir, 4_096);
+    let network = good.chain().network().clone();
+    let slots = slots(&network);
+    for (batch, now) in slots.clone() {
+        good.process(batch, now).unwrap();
+    }
+    let all: Vec<Finding> = good.store().all_findings().map(|row| row.unwrap().1).collect();
+    let wanted = ids(&all);
+    assert!(wanted.len() >= 20, "{}", wanted.len());
+
+    let dir = path.path().join("full");
+    let (hand_over, unrecorded) = std::sync::mpsc::channel();
+    let mut engine = engine_with(&dir, 4_096, Vec::new(), Some(hand_over));
+    engine.store().refuse_writes(true);
+    let mut n_told = 0;
+    for (batch, now) in slots {
+        match engine.process(batch, now) {
+            Ok(_) => {}
+            Err(error) => {
+                assert!(error.is_refused_write(), "{error}");
+                n_told += 1;
+            }
+        }
+    }
+    assert!(n_told > 0);
+    let mut handed_over = Vec::new();
+    while let Ok(findings) = unrecorded.try_recv() {
+        handed_over.extend(findings);
+    }
+    assert_eq!(ids(&handed_over), wanted);
+    assert_eq!(engine.store().count(), 0);
+    engine.store().refuse_writes(false);
+    let later = UnixNs(engine.latest_now.0 + 1);
+    engine.process(Vec::new(), later).unwrap();
+    let stored: Vec<Finding> = engine.store().all_findings().map(|row| row.unwrap().1).collect();
+    assert_eq!(ids(&stored), wanted);
+}

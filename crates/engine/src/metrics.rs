@@ -1,0 +1,241 @@
+//! Every metric that the watcher exports beside those of its sources and its API, in one place. Labels come from enums; never a peer or a validator.
+//!
+//! Each counter exists at 0 for each value of its labels from the start: Prometheus' `increase()` counts from the first sample that it
+//! knows, so a counter that appears with its first finding hides that finding.
+
+use consensus::Root;
+use detect::kinds;
+use evidence::{Incident, IncidentState, SubmissionState};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::collections::HashMap;
+use verify::{MessageKind, Outcome};
+
+/// Counters and gauges of one process, registered with `registry`.
+#[derive(Clone)]
+pub struct Metrics {
+    pub registry: Registry,
+    /// Messages by kind and final outcome; the sum over outcomes plus `parked` is everything that came in.
+    pub messages: IntCounterVec,
+    /// Of these, messages that were not judged, by reason: known already, or no capacity.
+    pub shed: IntCounterVec,
+    /// Messages, and parts of blocks, that a bound of the verifier refused, by reason; such messages are in `messages` too.
+    pub refused: IntCounterVec,
+    pub findings: IntCounterVec,
+    /// Incidents by kind: those that go on, all since the start, and sightings for which there was no room.
+    pub incidents_open: IntGaugeVec,
+    pub incidents: IntCounterVec,
+    pub incidents_refused: IntCounterVec,
+    /// Voters whose vote was one of too many different ones in its slot.
+    pub untallied: IntCounter,
+    /// Second message's arrival to finding on disk.
+    pub finding_latency: Histogram,
+    /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
+    pub unproven: IntCounter,
+    /// Contradicting pairs of a validator beyond those that are listed of it.
+    pub not_listed: IntCounter,
+    pub peers: IntGauge,
+    /// Unix seconds; 0 before the first vote or block since the start.
+    pub last_message: IntGauge,
+    pub parked: IntGauge,
+    pub outbox_pending: IntGauge,
+    pub head_slot: IntGauge,
+    pub clock_slot: IntGauge,
+    pub queue: IntGaugeVec,
+    pub node_up: IntGauge,
+    /// Proofs with which submission is over, by how it ended.
+    pub submissions: IntCounterVec,
+    /// Attempts that are to be repeated.
+    pub submission_retries: IntCounter,
+    pub submissions_waiting: IntGauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels).expect("a constant, valid name");
+            registry.register(Box::new(vec.clone())).expect("registered once");
+            vec
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("a constant, valid name");
+            registry.register(Box::new(gauge.clone())).expect("registered once");
+            gauge
+        };
+        let messages = counters("slashwatch_messages_total", "Messages by kind and final outcome", &["kind", "outcome"]);
+        let shed = counters(
+            "slashwatch_shed_messages_total",
+            "Messages not judged, by reason; part of slashwatch_messages_total",
+            &["reason"],
+        );
+        for reason in crate::lanes::Shed::ALL {
+            shed.with_label_values(&[reason.label()]).inc_by(0);
+        }
+        for kind in MessageKind::LABELS {
+            // A parked message is counted with the outcome that ends its waiting.
+            for outcome in Outcome::LABELS.into_iter().filter(|outcome| *outcome != Outcome::Parked.label()) {
+                messages.with_label_values(&[kind, outcome]).inc_by(0);
+            }
+        }
+        let refused = counters(
+            "slashwatch_refused_messages_total",
+            "Messages, and parts of blocks, that the verifier has no room or no rule for, by reason",
+            &["reason"],
+        );
+        for reason in verify::NoRoom::ALL.map(verify::NoRoom::label).into_iter().chain([verify::NO_SIGNED_HEADER]) {
+            refused.with_label_values(&[reason]).inc_by(0);
+        }
+        let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
+        for kind in kinds::of_findings() {
+            findings.with_label_values(&[kind]).inc_by(0);
+        }
+        let incidents = counters("slashwatch_incidents_total", "Incidents that opened, by kind", &["kind"]);
+        let incidents_refused = counters(
+            "slashwatch_incident_sightings_refused_total",
+            "Sightings that opened no incident because too many of their kind are open",
+            &["kind"],
+        );
+        let incidents_open =
+            IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
+                .expect("a constant, valid name");
+        registry.register(Box::new(incidents_open.clone())).expect("registered once");
+        for kind in kinds::ANOMALIES {
+            incidents.with_label_values(&[kind]).inc_by(0);
+            incidents_refused.with_label_values(&[kind]).inc_by(0);
+            incidents_open.with_label_values(&[kind]).set(0);
+        }
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("a constant, valid name");
+            registry.register(Box::new(counter.clone())).expect("registered once");
+            counter
+        };
+        let untallied = counter(
+            "slashwatch_votes_untallied_total",
+            "Voters whose vote was one of too many different ones in its slot to be told apart",
+        );
+        let unproven = counter("slashwatch_unproven_conflicts_total", "Conflicts the second proof did not confirm");
+        let not_listed =
+            counter("slashwatch_pairs_not_listed_total", "Contradicting pairs beyond those listed per validator, epoch and kind");
+        let submissions =
+            counters("slashwatch_submissions_total", "Proofs submitted to beacon nodes, by how it ended", &["outcome"]);
+        for state in SubmissionState::ALL.into_iter().filter(|state| *state != SubmissionState::Pending) {
+            submissions.with_label_values(&[state.as_str()]).inc_by(0);
+        }
+        let submission_retries =
+            counter("slashwatch_submission_retries_total", "Attempts to submit a proof that are to be repeated");
+        let buckets = vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let finding_latency = Histogram::with_opts(
+            HistogramOpts::new("slashwatch_finding_latency_seconds", "Second message's arrival to finding on disk")
+                .buckets(buckets),
+        )
+        .expect("constant, valid options");
+        registry.register(Box::new(finding_latency.clone())).expect("registered once");
+        let queue = IntGaugeVec::new(Opts::new("slashwatch_queue_messages", "Messages waiting, by queue"), &["queue"])
+            .expect("a constant, valid name");
+        registry.register(Box::new(queue.clone())).expect("registered once");
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("registered once");
+        Self {
+            messages,
+            shed,
+            refused,
+            findings,
+            incidents_open,
+            incidents,
+            incidents_refused,
+            untallied,
+            finding_latency,
+            unproven,
+            submissions,
+            submission_retries,
+            submissions_waiting: gauge("slashwatch_submissions_waiting", "Proofs that wait for a beacon node or a block"),
+            not_listed,
+            peers: gauge("slashwatch_peers", "Connected peers"),
+            last_message: gauge(
+                "slashwatch_last_message_timestamp_seconds",
+                "Unix time of the last proven vote or block, 0 before the first since the start",
+            ),
+            parked: gauge("slashwatch_parked_messages", "Messages waiting for their committees"),
+            outbox_pending: gauge("slashwatch_outbox_pending", "Deliveries not yet made"),
+            head_slot: gauge("slashwatch_head_slot", "Slot of the newest block we hold"),
+            clock_slot: gauge("slashwatch_clock_slot", "Slot by our own clock"),
+            queue,
+            node_up: gauge("slashwatch_node_up", "1 while a beacon node answers"),
+            registry,
+        }
+    }
+}
+
+/// Keeps the metrics of incidents.
+pub struct OpenIncidents {
+    metrics: Metrics,
+    kinds: HashMap<Root, String>,
+}
+
+impl OpenIncidents {
+    pub fn new(metrics: &Metrics) -> Self {
+        Self { metrics: metrics.clone(), kinds: HashMap::new() }
+    }
+
+    /// Those of earlier runs: open, but not opened now.
+    pub fn restore(&mut self, incidents: &[Incident]) {
+        for incident in incidents.iter().filter(|incident| incident.state != IncidentState::Closed) {
+            self.opened(incident);
+        }
+    }
+
+    /// New states of incidents.
+    pub fn count(&mut self, incidents: &[Incident]) {
+        for incident in incidents {
+            let is_open = self.kinds.contains_key(&incident.id);
+            if incident.state == IncidentState::Closed {
+                if let Some(kind) = self.kinds.remove(&incident.id) {
+                    self.metrics.incidents_open.with_label_values(&[kind]).dec();
+                }
+            } else if !is_open {
+                self.opened(incident);
+                self.metrics.incidents.with_label_values(&[&incident.kind]).inc();
+            }
+        }
+    }
+
+    fn opened(&mut self, incident: &Incident) {
+        self.kinds.insert(incident.id, incident.kind.clone());
+        self.metrics.incidents_open.with_label_values(&[&incident.kind]).inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::{Encoder as _, TextEncoder};
+
+    /// What a scrape before the first finding shows.
+    fn scraped() -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&Metrics::new().registry.gather(), &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn counters_are_there_at_zero_before_anything_is_found() {
+        let text = scraped();
+        let is_there = |series: &str| assert!(text.lines().any(|line| line == format!("{series} 0")), "{series} in {text}");
+        for kind in kinds::of_findings() {
+            is_there(&format!("slashwatch_findings_total{{kind=\"{kind}\"}}"));
+        }
+        for kind in kinds::ANOMALIES {
+            is_there(&format!("slashwatch_incidents_total{{kind=\"{kind}\"}}"));
+            is_there(&format!("slashwatch_incidents_open{{kind=\"{kind}\"}}"));
+        }
+        is_there("slashwatch_messages_total{kind=\"attestation\",outcome=\"bad_signature\"}");
+        is_there("slashwatch_submissions_total{outcome=\"accepted\"}");
+        is_there("slashwatch_shed_messages_total{reason=\"overload\"}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The commands that test alert routes and kill switches, and that make a kill switch ready again.
+
+use actions::alerts;
+use actions::killswitch::{self, Ledger, rearm};
+use actions::lists::reload;
+use alert::{Context, NetworkName};
+use evidence::Store;
+use watcher::WatcherError;
+use watcher::bootstrap;
+use watcher::config::Config;
+use watcher::datadir::{self, DataDir, DataDirError};
+use watcher::run::{now, runtime};
+
+/// Sends a test message to a route; the answer says what happened.
+pub fn test_alert(config: &Config, route: &str) -> Result<String, WatcherError> {
+    let routes = alerts::routes(&config.alerts)?;
+    Ok(runtime()?.block_on(async {
+        let network = name_before_start(config).await;
+        let context = Context { network, public_url: config.api.public_url.clone(), switches: None };
+        alerts::test(&routes.about(context), route, now()).await
+    })?)
+}
+
+/// Orders a group's kill switch as a test; the answer says what happened.
+pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
+    let in_force = reload::read_lists(&config.watch).map_err(WatcherError::Usage)?;
+    Ok(runtime()?.block_on(async {
+        let network = name_before_start(config).await;
+        killswitch::test(&in_force, &network, group, now()).await
+    })?)
+}
+
+/// Lets a group's kill switch fire again, also beside the watcher that holds the data directory.
+pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
+    let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
+    if !known {
+        return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
+    }
+    let told = |had: bool| match had {
+        true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
+        false => format!("kill switch of {group} had not fired and is ready"),
+    };
+    let dir = match DataDir::open(&config.data_dir) {
+        Ok(dir) => dir,
+        Err(DataDirError::InUse(path)) => {
+            let read = || Ledger::read(&Store::open_read_only(&path.join("evidence"))?);
+            let had = read()?.fired.contains_key(group);
+            if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
+                return Err(WatcherError::Failed(format!(
+                    "the watcher that runs on {} did not make the kill switch of {group} ready: its log says why. If it is of an \
+                     earlier version, stop it first",
+                    path.display()
+                )));
+            }
+            return Ok(told(had));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(network) = dir.network()? else {
+        return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
+    };
+    let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
+    Ok(told(Ledger::rearm(&store, group)?))
+}
+
+/// As far as it is known before a start: from the data directory, else from the configuration, else from a node.
+async fn name_before_start(config: &Config) -> NetworkName {
+    if let Ok(Some(network)) = datadir::read_network(&config.data_dir) {
+        return alerts::name_of(&network);
+    }
+    let spec = bootstrap::spec_of_config(config).ok().flatten();
+    let mut known = NetworkName { name: spec.map(|spec| spec.config_name).unwrap_or_default(), genesis_validators_root: None };
+    if let Ok(Some(nodes)) = bootstrap::nodes(config) {
+        if known.name.is_empty() {
+            known.name = nodes.config_spec().await.map(|spec| spec.config_name).unwrap_or_default();
+        }
+        known.genesis_validators_root = nodes.genesis().await.ok().map(|genesis| genesis.genesis_validators_root);
+    }
+    known
+}

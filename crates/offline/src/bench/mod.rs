@@ -1,0 +1,143 @@
+//! The watching half of `slashwatch bench pipeline`: a load from a capture, through the same pipeline as everything else, measured.
+//!
+//! [`replayed`] takes it as fast as it goes, by [`crate::replay`]; [`paced`] runs the whole watcher in real time, fed by
+//! libp2p or, without a network, by a thread that reads the capture. Who makes the load and knows its offences is elsewhere, and
+//! in another process: what is measured here is this process, all of it.
+//!
+//! The first slot warms up and is not counted in times; it is in outcomes and findings.
+
+mod paced;
+mod process;
+
+pub use paced::{PacedOptions, Source, paced};
+pub use process::{cpu_seconds, peak_rss_bytes};
+
+use crate::replay::{Replay, ReplayOptions, Step};
+use consensus::Root;
+use evidence::Store;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use watcher::WatcherError;
+
+/// One run, measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Without the one that warms up.
+    pub slots: u64,
+    /// In these slots.
+    pub messages: u64,
+    pub wall_seconds: f64,
+    /// Time of the network by wall time.
+    pub realtime_factor: f64,
+    pub cpu_seconds: f64,
+    /// CPU time by wall time.
+    pub cores: f64,
+    pub latency_ms: Option<Latency>,
+    pub peak_rss_bytes: u64,
+    /// All messages by what became of them, warm-up included.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Messages that were not judged for want of capacity.
+    pub shed: u64,
+    pub found: u64,
+    pub missed: u64,
+    #[serde(rename = "false")]
+    pub falsely: u64,
+    /// From the moment the last offence could be known until everything was found; absent in an unpaced run.
+    pub last_found_after_ms: Option<f64>,
+    /// gossipsub's score of the worst peers, from publishers to forgers.
+    pub scores: Vec<f64>,
+}
+
+/// From the arrival of an offence's second message to its finding being durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Latency {
+    /// `None` for none.
+    pub fn of(mut milliseconds: Vec<f64>) -> Option<Self> {
+        milliseconds.sort_by(f64::total_cmp);
+        let percentile = |percent: usize| {
+            let at = (milliseconds.len() * percent).div_ceil(100).saturating_sub(1);
+            milliseconds.get(at).copied()
+        };
+        Some(Self { p50: percentile(50)?, p99: percentile(99)?, max: percentile(100)? })
+    }
+}
+
+/// What a load has in it, as far as watching needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Finding ids of the planted offences.
+    pub findings: BTreeSet<Root>,
+    pub messages: u64,
+    pub messages_of_first_slot: u64,
+    /// With the one that warms up.
+    pub slots: u64,
+}
+
+impl Expected {
+    /// A run of it, without the slot that warms up. `slot`: its length.
+    fn measured(&self, slot: Duration, wall_seconds: f64, cpu_seconds: f64) -> Measured {
+        let slots = self.slots.saturating_sub(1);
+        Measured {
+            slots,
+            messages: self.messages - self.messages_of_first_slot,
+            wall_seconds,
+            realtime_factor: slots as f64 * slot.as_secs_f64() / wall_seconds.max(1e-9),
+            cpu_seconds,
+            cores: cpu_seconds / wall_seconds.max(1e-9),
+            peak_rss_bytes: peak_rss_bytes(),
+            ..Measured::default()
+        }
+    }
+
+    fn compare(&self, store: &Store, into: &mut Measured) -> Result<(), WatcherError> {
+        let mut found = BTreeSet::new();
+        for row in store.all_findings() {
+            found.insert(row?.1.id);
+        }
+        into.found = self.findings.intersection(&found).count() as u64;
+        into.missed = self.findings.difference(&found).count() as u64;
+        into.falsely = found.difference(&self.findings).count() as u64;
+        Ok(())
+    }
+}
+
+/// A capture replayed into a new data directory, as fast as it goes. `slot`: its length.
+pub fn replayed(capture: &Path, data_dir: &Path, expected: &Expected, slot: Duration) -> Result<Measured, WatcherError> {
+    let options = ReplayOptions { files: vec![capture.into()], data_dir: data_dir.into(), ..ReplayOptions::default() };
+    let mut replay = Replay::open(options)?;
+    let mut warm: Option<(Instant, f64)> = None;
+    replay.run(&mut |step| {
+        if matches!(step, Step::Files { messages, .. } if messages >= expected.messages_of_first_slot) && warm.is_none() {
+            warm = Some((Instant::now(), cpu_seconds()));
+        }
+    })?;
+    let (since, cpu_before) = warm.unwrap_or_else(|| (Instant::now(), cpu_seconds()));
+    let (wall_seconds, cpu) = (since.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
+    let mut measured = expected.measured(slot, wall_seconds, cpu);
+    measured.outcomes = replay.summary().outcomes;
+    drop(replay);
+    let store = Store::open_read_only(&data_dir.join("evidence"))?;
+    expected.compare(&store, &mut measured)?;
+    Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        assert_eq!(Latency::of(Vec::new()), None);
+        assert_eq!(Latency::of(vec![5.0]), Some(Latency { p50: 5.0, p99: 5.0, max: 5.0 }));
+        let latency = Latency::of((1..=200).rev().map(f64::from).collect());
+        assert_eq!(latency, Some(Latency { p50: 100.0, p99: 198.0, max: 200.0 }));
+    }
+}

@@ -1,0 +1,254 @@
+//! `slashwatch capture`: what the sources hear, into a file that `replay` reads.
+//!
+//! Blocks that recorded ones build on and that nobody sent are asked of the nodes, so that a replay knows every committee
+//! that the live run knew. Nothing is judged, so nothing is forwarded and nobody is blamed: every message is reported back as `Ignore`.
+
+use crate::lineage::Lineage;
+use chain::node::{BlockId, NodeSet};
+use consensus::{Network, Root};
+use fs4::fs_std::FileExt;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use sources::api_stream::{StreamConfig, StreamEvent, StreamHandle};
+use sources::capture::{CaptureWriter, WriteError};
+use sources::gossip::{GossipEvent, GossipHandle, GossipMessage, Identity};
+use sources::metrics::SourceMetrics;
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::future::Future;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use verify::{RawMessage, Verdict};
+use watcher::WatcherError;
+use watcher::config::Config;
+use watcher::{bootstrap, clock, listen, run};
+
+/// Missing blocks asked for at a time.
+const MAX_FETCHES: usize = 4;
+/// A crash loses at most this much.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What was recorded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CaptureSummary {
+    pub blocks: u64,
+    pub messages: u64,
+    pub peer_events: u64,
+    pub bytes: u64,
+}
+
+impl fmt::Display for CaptureSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blocks, messages, peer_events, bytes } = self;
+        write!(f, "{messages} messages, {blocks} blocks from nodes and {peer_events} peer events in {bytes} bytes")
+    }
+}
+
+/// Records until `stop` resolves.
+pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() -> F) -> Result<CaptureSummary, WatcherError> {
+    run::runtime()?.block_on(async {
+        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        let mut stopped = std::pin::pin!(stop());
+        let start = tokio::select! {
+            biased;
+            // While a node is awaited, which may be long.
+            () = &mut stopped => return Ok(CaptureSummary::default()),
+            start = bootstrap::start_when_a_node_answers(&config, None, nodes.as_deref()) => start?,
+        };
+        record(config, nodes, start, out, stopped).await
+    })
+}
+
+async fn record(
+    config: Config,
+    nodes: Option<Arc<NodeSet>>,
+    start: bootstrap::Start,
+    out: &Path,
+    stop: impl Future<Output = ()>,
+) -> Result<CaptureSummary, WatcherError> {
+    let network = start.chain.network().clone();
+    let mut file = Recording {
+        writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
+        out: out.into(),
+        network: network.clone(),
+        lineage: Lineage::new(&start.chain),
+        summary: CaptureSummary::default(),
+    };
+    file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
+    file.writer.state(&start.state_ssz).map_err(|error| failed(out, error))?;
+    // Sources first, so that nothing is missed while the blocks since the state are fetched; what comes waits in their queues.
+    let metrics = SourceMetrics::unregistered();
+    let (identity, _lock) = identity(&config);
+    let gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
+    let streams = match &nodes {
+        Some(nodes) if config.event_stream.enabled => {
+            Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
+        }
+        _ => None,
+    };
+    if let Some(nodes) = &nodes {
+        for block in bootstrap::blocks_since(nodes, &network, start.chain.head().slot, clock::now()).await {
+            file.block(&block)?;
+        }
+    }
+    file.flush()?;
+    tracing::info!(out = %out.display(), "recording");
+    let outcome = file.follow(gossip, streams, nodes.as_ref(), stop).await;
+    file.writer.sync().map_err(|error| failed(out, error))?;
+    file.summary.bytes = file.writer.n_bytes();
+    outcome.map(|()| file.summary)
+}
+
+/// A key of captures alone, since a watcher may run beside this one, with the lock that keeps a second capture from it. A second
+/// capture has a new key, and so has one that cannot write to the data directory: it needs none for anything else.
+fn identity(config: &Config) -> (Identity, Option<File>) {
+    let lock = std::fs::create_dir_all(&config.data_dir)
+        .and_then(|()| OpenOptions::new().create(true).truncate(false).write(true).open(config.data_dir.join("capture.lock")))
+        .and_then(|lock| Ok(FileExt::try_lock_exclusive(&lock)?.then_some(lock)));
+    match lock {
+        Ok(Some(lock)) => (Identity::File(config.data_dir.join("capture.key")), Some(lock)),
+        Ok(None) => (Identity::Ephemeral, None),
+        Err(error) => {
+            tracing::info!(%error, data_dir = %config.data_dir.display(), "no place to keep a node key: a new one is used");
+            (Identity::Ephemeral, None)
+        }
+    }
+}
+
+fn failed(out: &Path, source: WriteError) -> WatcherError {
+    WatcherError::Failed(format!("{}: {source}", out.display()))
+}
+
+/// A capture being written.
+struct Recording {
+    writer: CaptureWriter<BufWriter<File>>,
+    out: PathBuf,
+    network: Arc<Network>,
+    lineage: Lineage,
+    summary: CaptureSummary,
+}
+
+impl Recording {
+    /// Until `stop` resolves or all sources have ended.
+    async fn follow(
+        &mut self,
+        mut gossip: Option<GossipHandle>,
+        mut streams: Option<StreamHandle>,
+        nodes: Option<&Arc<NodeSet>>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), WatcherError> {
+        let mut flush = tokio::time::interval(FLUSH);
+        let network = self.network.clone();
+        let fetch = |nodes: &Arc<NodeSet>, root| {
+            let (nodes, network) = (nodes.clone(), network.clone());
+            async move { (root, bootstrap::block_message(&nodes, &network, BlockId::Root(root), clock::now()).await) }
+        };
+        let mut wanted: VecDeque<Root> = VecDeque::new();
+        let mut fetches = FuturesUnordered::new();
+        tokio::pin!(stop);
+        loop {
+            while let Some(nodes) = nodes
+                && fetches.len() < MAX_FETCHES
+                && let Some(root) = wanted.pop_front()
+            {
+                fetches.push(fetch(nodes, root));
+            }
+            let missing = tokio::select! {
+                () = &mut stop => break,
+                _ = flush.tick() => {
+                    self.flush()?;
+                    None
+                }
+                Some((root, fetched)) = fetches.next() => match fetched {
+                    Ok(Some(block)) => self.block(&block)?,
+                    Ok(None) => {
+                        tracing::debug!(%root, "no node has a block that recorded ones build on");
+                        None
+                    }
+                    Err(error) => {
+                        tracing::warn!(%root, %error, "a block that recorded ones build on is not recorded");
+                        None
+                    }
+                },
+                event = next_gossip(&mut gossip) => match event {
+                    Some(GossipEvent::Message(message)) => {
+                        let missing = self.gossip(&message)?;
+                        if let (Some(gossip), Some(ticket)) = (&gossip, message.raw.ticket) {
+                            gossip.report(ticket, Verdict::Ignore);
+                        }
+                        missing
+                    }
+                    Some(GossipEvent::Peer(event)) => {
+                        listen::log_peer(&event);
+                        self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                        self.summary.peer_events += 1;
+                        None
+                    }
+                    Some(GossipEvent::ListeningOn(address)) => {
+                        tracing::info!(%address, "gossip listens");
+                        None
+                    }
+                    None => break,
+                },
+                event = next_event(&mut streams) => match event {
+                    Some(StreamEvent::Message { raw, entry: Some(entry) }) => {
+                        self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
+                        self.summary.messages += 1;
+                        self.missing_parent(&raw)
+                    }
+                    Some(StreamEvent::Message { raw, entry: None }) => self.block(&raw)?,
+                    Some(StreamEvent::Connection { node, up, problem }) => {
+                        tracing::info!(node, up, problem, "event stream");
+                        None
+                    }
+                    None => break,
+                },
+            };
+            wanted.extend(missing);
+        }
+        if let Some(gossip) = gossip {
+            gossip.shutdown().await;
+        }
+        Ok(())
+    }
+
+    /// A block without an arrival of its own; gives the parent that is missing.
+    fn block(&mut self, block: &RawMessage) -> Result<Option<Root>, WatcherError> {
+        self.writer.block(&block.bytes).map_err(|error| failed(&self.out, error))?;
+        self.summary.blocks += 1;
+        Ok(self.missing_parent(block))
+    }
+
+    fn gossip(&mut self, message: &GossipMessage) -> Result<Option<Root>, WatcherError> {
+        self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
+        self.summary.messages += 1;
+        Ok(self.missing_parent(&message.raw))
+    }
+
+    fn missing_parent(&mut self, message: &RawMessage) -> Option<Root> {
+        self.lineage.recorded(&self.network, message, self.network.slot_at(clock::now().0))
+    }
+
+    fn flush(&mut self) -> Result<(), WatcherError> {
+        tracing::debug!(messages = self.summary.messages, blocks = self.summary.blocks, "recording");
+        self.writer.flush().map_err(|error| failed(&self.out, error))
+    }
+}
+
+/// The next event of a source that may not be there.
+async fn next_gossip(gossip: &mut Option<GossipHandle>) -> Option<GossipEvent> {
+    match gossip {
+        Some(gossip) => gossip.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_event(streams: &mut Option<StreamHandle>) -> Option<StreamEvent> {
+    match streams {
+        Some(streams) => streams.events.recv().await,
+        None => std::future::pending().await,
+    }
+}

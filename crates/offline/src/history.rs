@@ -1,0 +1,328 @@
+//! What the network saw of some keys, as an EIP-3076 file or compared with one.
+
+use crate::inspect::Inspection;
+use api::Gap;
+use chain::PubkeyCache;
+use consensus::interchange::{Interchange, SignedEpochs, SignedSlot, SigningHistory};
+use consensus::{DomainType, PubkeyBytes, ValidatorIndex, signing_root};
+use detect::audit::{Epochs, KeyAudit, Seen, audit};
+use detect::watch::Selector;
+use index::KnownVote;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use watcher::WatcherError;
+
+pub use index::Walked;
+
+/// Largest file read: a complete history of ten thousand keys over a year has some 7 GB, and no client exports that.
+const MAX_FILE_BYTES: u64 = 2 << 30;
+/// Votes held at once, in 1.5 GB: a complete file of them has some 5 GB, more than clients take.
+const MAX_VOTES: usize = 25_000_000;
+
+/// Which form of interchange file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Every message.
+    Complete,
+    /// The highest slot, source and target of each key.
+    Minimal,
+}
+
+/// A data directory opened for questions about what keys signed.
+pub struct History {
+    inspection: Inspection,
+    /// By validator index.
+    keys: Vec<PubkeyBytes>,
+}
+
+impl History {
+    /// The directory as it is now, also while a watcher is at work in it.
+    pub fn open(data_dir: &Path) -> Result<Self, WatcherError> {
+        let inspection = Inspection::open(data_dir)?;
+        if inspection.index().is_none() {
+            return Err(WatcherError::Failed(format!(
+                "{} has no vote index: nothing is known of what keys signed. Replay captures into it, or let a watcher run on it",
+                data_dir.display()
+            )));
+        }
+        let keys = PubkeyCache::compressed_in(&data_dir.join("pubkeys"))?;
+        Ok(Self { inspection, keys })
+    }
+
+    /// The validators that a list names, as in `1,5-9,0xab..,@more.txt`, ascending.
+    pub fn validators(&self, list: &str) -> Result<BTreeSet<ValidatorIndex>, WatcherError> {
+        let mut selectors = Vec::new();
+        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.strip_prefix('@') {
+                Some(path) => read_list(Path::new(path), &mut selectors)?,
+                None => selectors.push(word.parse().map_err(|error| WatcherError::Usage(format!("--validators: {error}")))?),
+            }
+        }
+        if selectors.is_empty() {
+            return Err(WatcherError::Usage(
+                "--validators names nobody: give indices, ranges, public keys or @FILE, separated by commas".into(),
+            ));
+        }
+        let by_key = self.by_key(selectors.iter().filter_map(|selector| match selector {
+            Selector::Pubkey(pubkey) => Some(*pubkey),
+            _ => None,
+        }));
+        let mut wanted = BTreeSet::new();
+        for selector in &selectors {
+            match selector {
+                Selector::Index(index) => {
+                    self.key(*index)?;
+                    wanted.insert(*index);
+                }
+                Selector::Range { first, last } => {
+                    self.key(*last)?;
+                    wanted.extend((first.as_u64()..=last.as_u64()).map(ValidatorIndex::new));
+                }
+                Selector::Pubkey(pubkey) => {
+                    let index = by_key.get(pubkey).ok_or_else(|| {
+                        WatcherError::Usage(format!(
+                            "no validator with public key {pubkey} is known in this data directory; check the key and the network"
+                        ))
+                    })?;
+                    wanted.insert(*index);
+                }
+                Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => {
+                    return Err(WatcherError::Usage(format!(
+                        "--validators: {selector} is no single key; a data directory has indices and public keys only, give those"
+                    )));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// What there is to know from. It is the same for all keys.
+    pub fn coverage(&self) -> Result<Coverage, WatcherError> {
+        let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
+        let epochs = held.map(|(first, last)| Epochs { first, last });
+        Ok(Coverage { epochs, gaps: watcher::gaps::known(self.inspection.store())? })
+    }
+
+    /// An EIP-3076 file of what was seen. `tell` hears how far it is.
+    pub fn export(
+        &self,
+        validators: &BTreeSet<ValidatorIndex>,
+        form: Form,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<Interchange, WatcherError> {
+        let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
+        let mut blocks = self.blocks(validators)?;
+        let mut votes = self.votes(validators, form, tell)?;
+        for index in validators {
+            let history = SigningHistory {
+                pubkey: self.key(*index)?,
+                signed_blocks: blocks.remove(index).unwrap_or_default(),
+                signed_attestations: votes.remove(index).unwrap_or_default(),
+            };
+            file.data.push(match form {
+                Form::Complete => history,
+                Form::Minimal => history.minimal(),
+            });
+        }
+        Ok(file)
+    }
+
+    /// Compares a file with what was seen of its keys.
+    pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
+        let input = |reason: String| WatcherError::Input { path: path.into(), reason };
+        let bytes = read_bounded(path)?;
+        let network = &self.inspection.network;
+        let file = Interchange::parse(&bytes, network.genesis_validators_root).map_err(|error| input(error.to_string()))?;
+        drop(bytes);
+        let mut by_key: BTreeMap<PubkeyBytes, Vec<&SigningHistory>> = BTreeMap::new();
+        for history in &file.data {
+            by_key.entry(history.pubkey).or_default().push(history);
+        }
+        let indices = self.by_key(by_key.keys().copied());
+        let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
+        let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, tell)?);
+        let mut report =
+            Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
+        for (pubkey, histories) in by_key {
+            match indices.get(&pubkey) {
+                Some(index) => {
+                    let (votes, blocks) = (votes.remove(index).unwrap_or_default(), blocks.remove(index).unwrap_or_default());
+                    let seen = Seen { votes, blocks };
+                    report.totals.keys_never_heard += u64::from(seen == Seen::default());
+                    report.add(*index, pubkey, audit(&histories, &seen));
+                }
+                None => report.unknown_keys.push(pubkey),
+            }
+        }
+        report.validators.sort_by_key(|key| key.index);
+        Ok(report)
+    }
+
+    /// Votes by validator, ascending by target. For the minimal form only what can matter to it is kept: the highest source and the highest
+    /// target.
+    fn votes(
+        &self,
+        of: &BTreeSet<ValidatorIndex>,
+        form: Form,
+        tell: &mut dyn FnMut(Walked),
+    ) -> Result<BTreeMap<ValidatorIndex, Vec<SignedEpochs>>, WatcherError> {
+        let network = &self.inspection.network;
+        let mut votes: BTreeMap<ValidatorIndex, Vec<SignedEpochs>> = BTreeMap::new();
+        let Some(store) = self.inspection.index() else { return Ok(votes) };
+        let mut n_kept = 0usize;
+        let mut keep = |validator: ValidatorIndex, vote: &KnownVote| {
+            let (source_epoch, target_epoch) = (vote.data.source.epoch, vote.data.target.epoch);
+            let kept = votes.entry(validator).or_default();
+            match (form, kept.first_mut()) {
+                (Form::Minimal, Some(highest)) => {
+                    highest.source_epoch = highest.source_epoch.max(source_epoch);
+                    highest.target_epoch = highest.target_epoch.max(target_epoch);
+                }
+                (Form::Minimal, None) => kept.push(SignedEpochs { source_epoch, target_epoch, signing_root: None }),
+                (Form::Complete, _) => {
+                    n_kept += 1;
+                    if n_kept <= MAX_VOTES {
+                        let domain = network.domain(DomainType::BeaconAttester, target_epoch);
+                        let signing_root = Some(signing_root(vote.data_root, domain));
+                        kept.push(SignedEpochs { source_epoch, target_epoch, signing_root });
+                    }
+                }
+            }
+        };
+        store.votes_of_several(of, &mut keep, tell)?;
+        if n_kept > MAX_VOTES {
+            return Err(WatcherError::Failed(format!(
+                "these {} keys have {n_kept} votes; {MAX_VOTES} are kept in memory. Name fewer keys at a time, or use --minimal",
+                of.len()
+            )));
+        }
+        Ok(votes)
+    }
+
+    /// One pass over all proposals, however many keys are asked about.
+    fn blocks(&self, of: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, Vec<SignedSlot>>, WatcherError> {
+        let network = &self.inspection.network;
+        let mut blocks: BTreeMap<ValidatorIndex, Vec<SignedSlot>> = BTreeMap::new();
+        let Some(store) = self.inspection.index() else { return Ok(blocks) };
+        for proposal in store.proposals_where(|proposer| of.contains(&proposer), &mut |_| {})? {
+            let slot = proposal.header.slot;
+            let domain = network.domain(DomainType::BeaconProposer, slot.epoch(network.preset()));
+            let signed = SignedSlot { slot, signing_root: Some(signing_root(proposal.root, domain)) };
+            blocks.entry(proposal.header.proposer_index).or_default().push(signed);
+        }
+        Ok(blocks)
+    }
+
+    fn key(&self, index: ValidatorIndex) -> Result<PubkeyBytes, WatcherError> {
+        let known = usize::try_from(index.as_u64()).ok().and_then(|index| self.keys.get(index)).copied();
+        known.ok_or_else(|| {
+            WatcherError::Usage(format!(
+                "validator {index} is not known in this data directory, which has the keys of {}; check the index and the network",
+                self.keys.len()
+            ))
+        })
+    }
+
+    fn by_key(&self, wanted: impl Iterator<Item = PubkeyBytes>) -> BTreeMap<PubkeyBytes, ValidatorIndex> {
+        let wanted: BTreeSet<PubkeyBytes> = wanted.collect();
+        let mut found = BTreeMap::new();
+        for (pubkey, index) in self.keys.iter().zip(0u64..).filter(|(pubkey, _)| wanted.contains(*pubkey)) {
+            found.entry(*pubkey).or_insert(ValidatorIndex::new(index));
+        }
+        found
+    }
+}
+
+/// Selectors from a file: one or more a line, separated by commas or white space; `#` begins a comment.
+fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> {
+    let bytes = read_bounded(path)?;
+    for (nth, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
+        for word in line.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()) {
+            let selector = word
+                .parse()
+                .map_err(|error| WatcherError::Input { path: path.into(), reason: format!("line {}: {error}", nth + 1) })?;
+            into.push(selector);
+        }
+    }
+    Ok(())
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, WatcherError> {
+    let input = |reason: String| WatcherError::Input { path: path.into(), reason };
+    let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(input(format!("it has {length} bytes; more than {MAX_FILE_BYTES} are not read, split it")));
+    }
+    std::fs::read(path).map_err(|error| input(error.to_string()))
+}
+
+/// What is known at all: nothing is said about other times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Coverage {
+    /// Of which votes are stored; null while there are none. What is older was pruned or never heard.
+    pub epochs: Option<Epochs>,
+    /// Slots in which no watcher ran.
+    pub gaps: Vec<Gap>,
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Audit {
+    pub schema: u64,
+    pub network: String,
+    pub coverage: Coverage,
+    pub totals: Totals,
+    /// Keys of the file that no validator of this network has.
+    pub unknown_keys: Vec<PubkeyBytes>,
+    /// Every key of the file that is known, ascending.
+    pub validators: Vec<AuditedKey>,
+}
+
+/// Over all keys.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Totals {
+    pub keys: u64,
+    /// Keys of which no message was ever heard.
+    pub keys_never_heard: u64,
+    /// Keys of which the file lacks something.
+    pub keys_lacking: u64,
+    pub agreeing: u64,
+    pub absent_votes: u64,
+    pub absent_blocks: u64,
+    pub contradictions: u64,
+    pub slashable: u64,
+    pub before_record: u64,
+    pub unheard_votes: u64,
+    pub unheard_blocks: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditedKey {
+    pub index: ValidatorIndex,
+    pub pubkey: PubkeyBytes,
+    #[serde(flatten)]
+    pub audit: KeyAudit,
+}
+
+impl Audit {
+    pub fn lacks_something(&self) -> bool {
+        self.totals.keys_lacking > 0
+    }
+
+    fn add(&mut self, index: ValidatorIndex, pubkey: PubkeyBytes, audit: KeyAudit) {
+        let totals = &mut self.totals;
+        totals.keys += 1;
+        totals.keys_lacking += u64::from(audit.lacks_something());
+        totals.agreeing += audit.agreeing;
+        totals.absent_votes += audit.absent_votes.count;
+        totals.absent_blocks += audit.absent_blocks.count;
+        totals.contradictions += audit.contradictions.count;
+        totals.slashable += audit.slashable.count;
+        totals.before_record += audit.before_record;
+        totals.unheard_votes += audit.unheard_votes;
+        totals.unheard_blocks += audit.unheard_blocks;
+        self.validators.push(AuditedKey { index, pubkey, audit });
+    }
+}

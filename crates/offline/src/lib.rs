@@ -1,0 +1,17 @@
+//! Work on files and data directories: replay, captures, exports, audits, reports, benchmarks, and the commands around
+//! alerts and kill switches.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod actions;
+pub mod bench;
+pub mod capture;
+pub mod history;
+pub mod inspect;
+mod lineage;
+pub mod replay;
+pub mod report;
+pub mod serve;
+mod standing;
+
+pub use standing::members_standing;

@@ -1,0 +1,125 @@
+//! A replay whose network is known: messages on their way into the engine, in batches that end where a slot does.
+
+use super::clock::{Clock, Turn};
+use super::strangers::Strangers;
+use super::{Summary, note_processed};
+use actions::error_chain;
+use chain::ChainError;
+use consensus::Network;
+use engine::{Engine, EngineError};
+use sources::capture::{CaptureFile, Entry, EntryType, Located};
+use sources::intake::Intake;
+use std::path::Path;
+use std::sync::Arc;
+use verify::{RawMessage, UnixNs, slot_claimed};
+use watcher::WatcherError;
+
+/// What exists once the network is known.
+pub(super) struct Session {
+    pub(super) engine: Engine,
+    pub(super) intake: Intake,
+    pub(super) network: Arc<Network>,
+    pub(super) clock: Clock,
+    pub(super) strangers: Strangers,
+    pub(super) batch: Vec<RawMessage>,
+    /// Verified together at most.
+    pub(super) batch_messages: usize,
+}
+
+/// Why a state cannot be used.
+pub(super) enum Unusable {
+    /// With what else is in its file, unless that has shown to be of ours.
+    OtherNetwork(String),
+    Bad(String),
+}
+
+impl Session {
+    /// A file without a configuration ends with its state (ERA), which knows who sat in the file's committees: it is wanted
+    /// before the rest. Its offset, if there is one and it was added.
+    pub(super) fn look_ahead(
+        &mut self,
+        path: &Path,
+        capture: &CaptureFile,
+        summary: &mut Summary,
+    ) -> Result<Option<u64>, WatcherError> {
+        if !matches!(capture.first_config(), Ok(None)) {
+            return Ok(None);
+        }
+        let first = capture.each(EntryType::STATE).ok().and_then(|mut states| states.next()?.ok());
+        let Some(Located { offset, entry: Entry::State(state) }) = first else { return Ok(None) };
+        match self.add_state(&state, summary)? {
+            Ok(()) => Ok(Some(offset)),
+            Err(Unusable::OtherNetwork(reason)) => Err(WatcherError::Input { path: path.into(), reason }),
+            // That is said where it stands.
+            Err(Unusable::Bad(_)) => Ok(None),
+        }
+    }
+
+    /// What a later state adds, and what waited for it.
+    pub(super) fn add_state(&mut self, ssz: &[u8], summary: &mut Summary) -> Result<Result<(), Unusable>, WatcherError> {
+        self.flush(summary)?;
+        let n_known = self.engine.chain().registry().len();
+        match self.engine.add_state(ssz) {
+            Ok(()) => {}
+            Err(EngineError::Chain(error @ ChainError::OtherNetwork { .. })) => {
+                return Ok(Err(Unusable::OtherNetwork(error_chain(&error))));
+            }
+            Err(EngineError::Chain(error)) => return Ok(Err(Unusable::Bad(error_chain(&error)))),
+            Err(error) => return Err(error.into()),
+        }
+        self.note_state();
+        if self.engine.chain().registry().len() > n_known {
+            for message in self.strangers.take() {
+                self.put(message, summary)?;
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) fn note_state(&mut self) {
+        let slot = self.engine.chain().registry().slot();
+        self.clock.know(UnixNs(self.network.slot_start_ns(slot)));
+    }
+
+    /// A message as the capture has it.
+    pub(super) fn take(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
+        let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
+        match self.clock.turn(message, about) {
+            Turn::Wait => Ok(()),
+            Turn::Take(messages) => messages.into_iter().try_for_each(|message| {
+                match self.strangers.keep(message, self.engine.chain().registry().len()) {
+                    Some(message) => self.put(message, summary),
+                    None => Ok(()),
+                }
+            }),
+        }
+    }
+
+    /// Into the batch. No batch spans two slots: then what is known at the end of a slot does not depend on how large batches are.
+    pub(super) fn put(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
+        self.go_on_to(message.received_at, summary)?;
+        self.batch.push(message);
+        if self.batch.len() >= self.batch_messages {
+            self.flush(summary)?;
+        }
+        Ok(())
+    }
+
+    /// Time goes on, if that is in time; a slot ends with all that was heard in it.
+    pub(super) fn go_on_to(&mut self, at: UnixNs, summary: &mut Summary) -> Result<(), WatcherError> {
+        if self.clock.is_in_time(at) && self.network.slot_at(at.0) > self.network.slot_at(self.clock.now().0) {
+            self.flush(summary)?;
+        }
+        self.clock.reach(at);
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self, summary: &mut Summary) -> Result<(), WatcherError> {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() {
+            let processed = self.engine.process(batch, self.clock.now())?;
+            note_processed(summary, &processed);
+        }
+        Ok(())
+    }
+}

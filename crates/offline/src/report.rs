@@ -1,0 +1,326 @@
+//! `slashwatch report`: a draft of a post-mortem from a data directory: timeline, members, charts, evidence, penalties.
+//!
+//! Read only, also beside a running watcher. [`Report`] gathers, [`sections`] says what comes when, [`html`] and [`markdown`] write it. Whatever came from the network
+//! (graffiti, labels, agent strings) goes out escaped.
+//!
+//! Limits: [`MAX_FINDINGS`] findings are read; tables are cut at [`MAX_ROWS`] rows and say so.
+
+mod chart;
+mod html;
+mod markdown;
+mod sections;
+mod words;
+
+use consensus::{Epoch, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
+use evidence::{Finding, Incident, Punishable, Store, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use watcher::WatcherError;
+use watcher::datadir::{self, DataDirError};
+
+/// Findings read at most.
+const MAX_FINDINGS: usize = 500_000;
+/// Rows of a table.
+const MAX_ROWS: usize = 300;
+
+/// Which time a report is about: a slot number or an RFC 3339 time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    Slot(Slot),
+    Time(Time),
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<Slot>() {
+            Ok(slot) => Ok(Self::Slot(slot)),
+            Err(_) => text
+                .parse()
+                .map(Self::Time)
+                .map_err(|error: String| format!("{error}; give a slot number or a time like 2020-08-14T13:10:00Z")),
+        }
+    }
+}
+
+impl Moment {
+    fn slot(self, network: &Network) -> Slot {
+        match self {
+            Self::Slot(slot) => slot,
+            Self::Time(time) => network.slot_at(time.as_unix_ns()),
+        }
+    }
+}
+
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Html,
+    Markdown,
+}
+
+/// Everything that a report says.
+#[derive(Debug)]
+pub struct Report {
+    network: Network,
+    from: Slot,
+    to: Slot,
+    incidents: Vec<Incident>,
+    /// By epoch in which it could be known: double votes, surrounds, double proposals.
+    by_epoch: BTreeMap<Epoch, [u64; 3]>,
+    /// Validators that had not offended before, by epoch.
+    joined: BTreeMap<Epoch, u64>,
+    members: Vec<Member>,
+    anomalies: Vec<Finding>,
+    proofs: Vec<Proof>,
+    /// More findings than are read.
+    is_cut: bool,
+}
+
+/// One offender.
+#[derive(Clone, Debug)]
+struct Member {
+    validator: ValidatorIndex,
+    pubkey: PubkeyBytes,
+    labels: Vec<String>,
+    offences: [u64; 3],
+    /// Of its first offence.
+    slot: Slot,
+    seen: Time,
+    punishable: Option<Punishable>,
+    included: Option<Slot>,
+}
+
+/// One piece of evidence.
+#[derive(Clone, Debug)]
+struct Proof {
+    id: Root,
+    kind: &'static str,
+    accuses: u64,
+}
+
+/// A line of the timeline.
+struct Event {
+    at: Time,
+    text: String,
+}
+
+impl Report {
+    /// Gathers what a data directory has about a time; without limits about all of it.
+    pub fn gather(data_dir: &Path, from: Option<Moment>, to: Option<Moment>) -> Result<Self, WatcherError> {
+        let network = datadir::read_network(data_dir)?.ok_or_else(|| DataDirError::NotOne(data_dir.into()))?;
+        let store = Store::open_read_only(&data_dir.join("evidence"))?;
+        let first = from.map(|moment| moment.slot(&network));
+        let last = to.map(|moment| moment.slot(&network));
+        let within = |slot: Slot| first.is_none_or(|first| first <= slot) && last.is_none_or(|last| slot <= last);
+        let mut findings = Vec::new();
+        let mut is_cut = false;
+        for row in store.all_findings() {
+            let (_, finding) = row?;
+            if within(known_in(&finding, &network)) {
+                if findings.len() >= MAX_FINDINGS {
+                    is_cut = true;
+                    break;
+                }
+                findings.push(finding);
+            }
+        }
+        let mut incidents = store.all_incidents()?;
+        incidents
+            .retain(|one| first.is_none_or(|first| first <= one.last_slot) && last.is_none_or(|last| one.first_slot <= last));
+        let mut report = Self {
+            from: Slot::new(0),
+            to: Slot::new(0),
+            incidents,
+            by_epoch: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            members: Vec::new(),
+            anomalies: Vec::new(),
+            proofs: Vec::new(),
+            is_cut,
+            network,
+        };
+        report.count(findings);
+        let slots = report.members.iter().map(|member| report.network.slot_at(member.seen.as_unix_ns()));
+        let slots: BTreeSet<Slot> =
+            slots.chain(report.incidents.iter().flat_map(|one| [one.first_slot, one.last_slot])).collect();
+        report.from = first.or_else(|| slots.first().copied()).unwrap_or_default();
+        report.to = last.or_else(|| slots.last().copied()).unwrap_or_default().max(report.from);
+        Ok(report)
+    }
+
+    /// The report as text.
+    pub fn write(&self, format: Format) -> String {
+        match format {
+            Format::Html => {
+                let mut out = html::Html::default();
+                sections::write(self, &mut out);
+                out.end()
+            }
+            Format::Markdown => {
+                let mut out = markdown::Markdown::default();
+                sections::write(self, &mut out);
+                out.end()
+            }
+        }
+    }
+
+    pub fn n_incidents(&self) -> usize {
+        self.incidents.len()
+    }
+
+    pub fn n_members(&self) -> usize {
+        self.members.len()
+    }
+
+    fn count(&mut self, mut findings: Vec<Finding>) {
+        findings.sort_by_key(|finding| (finding.second_seen.unwrap_or(finding.first_seen), finding.id));
+        let mut members: BTreeMap<ValidatorIndex, Member> = BTreeMap::new();
+        let mut proofs: BTreeMap<Root, Proof> = BTreeMap::new();
+        for finding in findings {
+            let (Some(offence), Some(subject)) = (finding.offence(), finding.validator.clone()) else {
+                self.anomalies.push(finding);
+                continue;
+            };
+            let epoch = known_in(&finding, &self.network).epoch(self.network.preset());
+            let kind = match offence {
+                Offence::DoubleVote => 0,
+                Offence::SurroundVote => 1,
+                Offence::DoubleProposal => 2,
+            };
+            self.by_epoch.entry(epoch).or_default()[kind] += 1;
+            let member = members.entry(subject.index).or_insert_with(|| {
+                *self.joined.entry(epoch).or_default() += 1;
+                Member {
+                    validator: subject.index,
+                    pubkey: subject.pubkey,
+                    labels: subject.labels.clone(),
+                    offences: [0; 3],
+                    slot: finding.slot,
+                    seen: finding.second_seen.unwrap_or(finding.first_seen),
+                    punishable: finding.punishable,
+                    included: None,
+                }
+            });
+            member.offences[kind] += 1;
+            member.included = member.included.or(finding.included.map(|included| included.slot));
+            if let Some(reference) = &finding.evidence {
+                let new = Proof { id: reference.id, kind: reference.kind.as_str(), accuses: 0 };
+                proofs.entry(reference.id).or_insert(new).accuses += 1;
+            }
+        }
+        self.members = members.into_values().collect();
+        self.members.sort_by_key(|member| (member.seen, member.validator));
+        self.proofs = proofs.into_values().collect();
+        self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
+    }
+
+    /// What happened when, oldest first.
+    fn timeline(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for incident in &self.incidents {
+            let begins = Time::from_unix_ns(self.network.slot_start_ns(incident.first_slot));
+            let name = incident.kind.replace('_', " ");
+            events.push(Event { at: begins, text: format!("{name}: begins, slot {}", incident.first_slot) });
+            let late =
+                self.network.slot_at(incident.opened_at.as_unix_ns()).as_u64().saturating_sub(incident.first_slot.as_u64());
+            events.push(Event {
+                at: incident.opened_at,
+                text: format!("{name}: noticed, {} after it began", plural(late, "slot")),
+            });
+            if let Some(at) = incident.closed_at {
+                events.push(Event { at, text: format!("{name}: over; last seen in slot {}", incident.last_slot) });
+            }
+        }
+        for (nth, what) in [(1, "first"), (10, "tenth"), (100, "hundredth"), (1000, "thousandth")] {
+            if let Some(member) = self.members.get(nth - 1) {
+                events.push(Event {
+                    at: member.seen,
+                    text: format!("the {what} validator has contradicted itself: {}", member.validator),
+                });
+            }
+        }
+        if let Some(member) = self.members.last().filter(|_| self.members.len() > 1) {
+            events.push(Event {
+                at: member.seen,
+                text: format!("the last of {} validators: {}", self.members.len(), member.validator),
+            });
+        }
+        for anomaly in self.anomalies.iter().take(MAX_ROWS) {
+            let text = format!("{} in slot {}", anomaly.kind.replace('_', " "), anomaly.slot);
+            events.push(Event { at: anomaly.first_seen, text });
+        }
+        events.sort_by(|a, b| (a.at, &a.text).cmp(&(b.at, &b.text)));
+        events
+    }
+
+    fn title(&self) -> String {
+        match self.incidents.iter().find(|one| one.kind == "slashing_wave") {
+            Some(wave) => {
+                let n = wave.validators.unwrap_or_default().0;
+                format!("Slashing wave on {}: {n} validators", self.network.spec.config_name)
+            }
+            None => format!("{} on {}", plural(self.incidents.len() as u64, "incident"), self.network.spec.config_name),
+        }
+    }
+
+    fn at(&self, slot: Slot) -> Time {
+        Time::from_unix_ns(self.network.slot_start_ns(slot))
+    }
+
+    /// One sentence on what is known of an incident.
+    fn sentence(&self, incident: &Incident) -> String {
+        let mut text = format!(
+            "From slot {} ({}) to slot {}; {}.",
+            incident.first_slot,
+            short(self.at(incident.first_slot)),
+            incident.last_slot,
+            incident.state.as_str()
+        );
+        if let Some(n) = incident.validators {
+            text.push_str(&format!(" About {} concerned.", plural(n.0, "validator")));
+        }
+        text.extend(words::in_words(incident).map(|words| format!(" {words}")));
+        for one in incident.shared.iter().take(3) {
+            text.push_str(&format!(" {} share {} {}.", one.members.0, one.what.replace('_', " "), one.value));
+        }
+        text
+    }
+}
+
+/// The slot in which it could be known.
+fn known_in(finding: &Finding, network: &Network) -> Slot {
+    network.slot_at(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns())
+}
+
+fn plural(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// To the second, without the letter T.
+fn short(time: Time) -> String {
+    let text = time.to_string();
+    format!("{} {}", &text[..10], &text[11..19])
+}
+
+/// With three decimals.
+fn eth(gwei: u64) -> String {
+    format!("{}.{:03} ETH", gwei / 1_000_000_000, gwei / 1_000_000 % 1_000)
+}
+
+/// What of 32 ETH is lost; two penalties together can ask for more than there is.
+fn of_32_eth(gwei: u64) -> String {
+    if gwei >= 32_000_000_000 { "all of it".to_owned() } else { eth(gwei) }
+}
+
+fn punishable_text(punishable: Option<Punishable>, included: Option<Slot>) -> String {
+    match (included, punishable) {
+        (Some(slot), _) => format!("slashed in block of slot {slot}"),
+        (None, Some(Punishable::Yes)) => "not yet slashed".into(),
+        (None, Some(other)) => {
+            serde_json::to_value(other).ok().and_then(|v| v.as_str().map(|s| s.replace('_', " "))).unwrap_or_default()
+        }
+        (None, None) => String::new(),
+    }
+}

@@ -1,0 +1,122 @@
+//! `slashwatch serve`: API and page over a recorded data directory. Nothing is received, judged or written: the databases are opened for
+//! reading only, and what is shown is what they held when they were opened.
+//!
+//! While a watcher uses the directory it is refused, because that watcher's own API shows more. While it is served it is locked for
+//! readers, so that no watcher changes it meanwhile; any number may serve it.
+
+use crate::inspect::Inspection;
+use api::{Head, KeyFilter, NodeState, Readiness, Status, StatusSource, WatchGroup, WatchPage, WatchSource};
+use consensus::{Root, Slot};
+use evidence::Time;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use watcher::WatcherError;
+use watcher::config::ApiConfig;
+use watcher::status::numbers;
+use watcher::{datadir, gaps, run};
+
+/// Serves until `stop` resolves. `ready` is told the address once it is bound.
+///
+/// # Errors
+/// There is no data directory at `path`, a watcher uses it, or the address is taken.
+pub fn serve<F: Future<Output = ()>>(
+    path: &Path,
+    listen: SocketAddr,
+    stop: fn() -> F,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), WatcherError> {
+    let _lock = datadir::lock_for_reading(path)?;
+    let inspection = Inspection::open(path)?;
+    let recording = Arc::new(Recording::read(&inspection)?);
+    let config = ApiConfig { listen, ..ApiConfig::default() };
+    run::runtime()?.block_on(async {
+        let listener = api::bind(listen).await?;
+        ready(listener.address());
+        let parts = api::ApiParts {
+            store: inspection.store().clone(),
+            status: recording,
+            watch: Arc::new(NobodyWatched),
+            own_keys: config.own_keys(),
+            registry: prometheus::Registry::new(),
+            max_streams: config.max_streams,
+            max_connections: config.max_connections,
+            header_timeout: api::HEADER_TIMEOUT,
+            hosts: Vec::new(),
+        };
+        let cancel = CancellationToken::new();
+        let mut serving = std::pin::pin!(api::serve(listener, parts, cancel.clone()));
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = stop() => cancel.cancel(),
+        }
+        Ok(serving.await?)
+    })
+}
+
+/// What is said of a recording: the same for as long as it is served.
+struct Recording {
+    status: Status,
+}
+
+impl Recording {
+    fn read(inspection: &Inspection) -> Result<Self, WatcherError> {
+        let (network, store) = (&inspection.network, inspection.store());
+        let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
+        let last_of_findings = store.finding_at(store.last_seq())?.map(|finding| {
+            let seen = finding.second_seen.unwrap_or(finding.first_seen);
+            network.slot_at(seen.as_unix_ns())
+        });
+        let ends = [gaps::watched_until(store)?, last_of_incidents, last_of_findings].into_iter().flatten().max();
+        let slot = ends.unwrap_or(Slot::new(0));
+        let at = Time::from_unix_ns(network.slot_start_ns(slot));
+        let notice = format!("this is a recording: it ends in slot {slot} ({at}), and nothing is received or judged now");
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            network: network.spec.config_name.clone(),
+            genesis_validators_root: network.genesis_validators_root,
+            clock_slot: slot,
+            head: Head { slot, root: Root::ZERO },
+            stages: BTreeMap::new(),
+            index: inspection.index().map(|index| numbers(&index.stats())).unwrap_or_default(),
+            gaps: gaps::known(store)?,
+            node: NodeState::NotConfigured,
+            notices: vec![notice],
+            ..Status::default()
+        };
+        Ok(Self { status })
+    }
+}
+
+impl StatusSource for Recording {
+    fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Never: nothing is received.
+    fn readiness(&self) -> Readiness {
+        let advice = self.status.notices.clone();
+        Readiness { context_loaded: true, index_open: true, advice, ..Readiness::default() }
+    }
+}
+
+/// A data directory does not say whose keys were watched. So every label may be one that only the operator's groups give, and none is
+/// shown beyond this machine.
+struct NobodyWatched;
+
+impl WatchSource for NobodyWatched {
+    fn groups(&self) -> Vec<WatchGroup> {
+        Vec::new()
+    }
+
+    fn keys(&self, _: Option<consensus::ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
+        WatchPage::default()
+    }
+
+    fn is_private(&self, _: &str) -> bool {
+        true
+    }
+}

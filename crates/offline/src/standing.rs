@@ -1,0 +1,179 @@
+//! Whose offence could not fire a kill switch, because the key is slashed or has left: told by `config check` and `killswitch test`, so that
+//! nobody counts on a switch for keys that it does not protect.
+//!
+//! Asked are, in this order, the state of `network.state`, the last state in the data directory, and the nodes. A state is read in its bytes:
+//! keys are compared, never used, so that none has to be checked.
+
+use actions::lists::reload::{self, InForce};
+use consensus::state::{StateView, fork_of_state};
+use consensus::{Epoch, Network, PubkeyBytes, Validator, ValidatorIndex};
+use detect::watch::{Entry, Selector};
+use std::collections::{BTreeSet, HashMap};
+use watcher::bootstrap;
+use watcher::clock;
+use watcher::config::Config;
+use watcher::datadir;
+
+/// Members named in one line.
+const NAMED: usize = 20;
+/// Members asked of a node.
+const MAX_ASKED: usize = 4096;
+
+/// What a registry says of one validator.
+struct Standing {
+    index: ValidatorIndex,
+    slashed: bool,
+    has_left: bool,
+}
+
+/// Lines about the members of groups with kill switches; none if there is no such group. `group`: only of this one.
+pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
+    let switched = |name: &str| {
+        let has = config.watch.groups.iter().any(|known| known.name == name && known.kill_switch.is_some());
+        has && group.is_none_or(|wanted| wanted == name)
+    };
+    let Ok(in_force) = reload::read_lists(&config.watch) else { return Vec::new() };
+    let groups: Vec<&str> = in_force.list.groups().map(|name| &**name).filter(|name| switched(name)).collect();
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let known = match local_state(config) {
+        Ok(Some((network, ssz))) => of_state(&network, &ssz, &in_force, &groups),
+        Ok(None) => of_nodes(config, &in_force, &groups),
+        Err(reason) => Err(reason),
+    };
+    let (source, rows) = match known {
+        Ok(known) => known,
+        Err(reason) => {
+            return vec![format!("whether members of groups with a kill switch are slashed or gone is not known: {reason}")];
+        }
+    };
+    let mut lines = Vec::new();
+    for name in groups {
+        let members: Vec<&Standing> = rows.iter().filter(|(group, _)| *group == name).map(|(_, standing)| standing).collect();
+        let list = |wanted: &dyn Fn(&Standing) -> bool| -> Vec<String> {
+            members.iter().filter(|one| wanted(one)).map(|one| one.index.to_string()).collect()
+        };
+        let slashed = list(&|one| one.slashed);
+        let gone = list(&|one| one.has_left && !one.slashed);
+        for (what, who) in [("slashed", slashed), ("gone", gone)] {
+            if !who.is_empty() {
+                let more = if who.len() > NAMED { ", .." } else { "" };
+                lines.push(format!(
+                    "group {name}: {} of {} known members are {what}, and no offence of theirs fires the kill switch ({source}): {}{more}",
+                    who.len(),
+                    members.len(),
+                    who[..who.len().min(NAMED)].join(", ")
+                ));
+            }
+        }
+        if members.is_empty() {
+            lines.push(format!("group {name}: none of its keys is known as a validator ({source})"));
+        }
+    }
+    lines
+}
+
+type Known<'a> = (String, Vec<(&'a str, Standing)>);
+
+fn local_state(config: &Config) -> Result<Option<(Network, Vec<u8>)>, String> {
+    let of_dir = datadir::read_network(&config.data_dir).map_err(|error| error.to_string())?;
+    let last = config.data_dir.join("state.ssz");
+    let path = match &config.network.state {
+        Some(path) => path.clone(),
+        None if last.is_file() => last,
+        None => return Ok(None),
+    };
+    let spec = bootstrap::spec_of_config(config).map_err(|error| error.to_string())?;
+    let Some(spec) = spec.or_else(|| of_dir.as_ref().map(|network| network.spec.clone())) else { return Ok(None) };
+    let ssz = bootstrap::read_state(&path).map_err(|error| error.to_string())?;
+    let view = parse(&spec, &ssz)?;
+    let (genesis_time, genesis_validators_root) = (view.genesis_time(), view.genesis_validators_root());
+    Ok(Some((Network { spec, genesis_time, genesis_validators_root }, ssz)))
+}
+
+fn parse<'a>(spec: &consensus::Spec, ssz: &'a [u8]) -> Result<StateView<'a>, String> {
+    let fork = fork_of_state(spec, ssz).map_err(|error| error.to_string())?;
+    StateView::parse(fork, &spec.preset, ssz).map_err(|error| error.to_string())
+}
+
+fn of_state<'a>(network: &Network, ssz: &[u8], in_force: &InForce, groups: &[&'a str]) -> Result<Known<'a>, String> {
+    let view = parse(&network.spec, ssz)?;
+    let now = network.slot_at(clock::now().0).max(view.slot()).epoch(network.preset());
+    let standing = |index: ValidatorIndex, validator: Validator| standing(index, &validator, now);
+    let mut rows = Vec::new();
+    for name in groups {
+        let members = Members::of(in_force.list.entries(), name);
+        let all = (0u64..).map(ValidatorIndex::new).zip(view.validators());
+        rows.extend(all.filter(|(index, one)| members.have(*index, one)).map(|(index, one)| (*name, standing(index, one))));
+    }
+    Ok((format!("by the state of slot {}", view.slot()), rows))
+}
+
+fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> Standing {
+    // An exited validator can be slashed until it is withdrawable.
+    let has_left = validator.withdrawable_epoch <= now;
+    Standing { index, slashed: validator.slashed, has_left }
+}
+
+/// Only what names an index can be asked of a node.
+fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Result<Known<'a>, String> {
+    let nodes = bootstrap::nodes(config).map_err(|error| error.to_string())?;
+    let Some(nodes) = nodes else {
+        return Err("there is no state and no node; it is known after the first start, or with `network.state`".into());
+    };
+    let mut groups_of: HashMap<ValidatorIndex, Vec<&'a str>> = HashMap::new();
+    for name in groups {
+        for index in Members::of(in_force.list.entries(), name).indices(MAX_ASKED) {
+            groups_of.entry(index).or_default().push(name);
+        }
+    }
+    let mut asked: Vec<ValidatorIndex> = groups_of.keys().copied().collect();
+    asked.sort_unstable();
+    asked.truncate(MAX_ASKED);
+    let runtime = watcher::run::runtime().map_err(|error| error.to_string())?;
+    let statuses = runtime.block_on(nodes.validator_statuses(&asked)).map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for status in statuses {
+        let has_left = status.status.starts_with("withdrawal");
+        for name in groups_of.get(&status.index).into_iter().flatten() {
+            rows.push((*name, Standing { index: status.index, slashed: status.validator.slashed, has_left }));
+        }
+    }
+    Ok(("by a node; keys that no index names were not asked for".to_owned(), rows))
+}
+
+/// Whoever a group's entries name; not those who pay fees to an address, whom only blocks tell.
+#[derive(Default)]
+struct Members {
+    ranges: Vec<(u64, u64)>,
+    pubkeys: BTreeSet<PubkeyBytes>,
+    credentials: BTreeSet<consensus::Root>,
+}
+
+impl Members {
+    fn of(entries: &[Entry], group: &str) -> Self {
+        let mut members = Self::default();
+        for entry in entries.iter().filter(|entry| entry.group.as_deref() == Some(group)) {
+            match &entry.selector {
+                Selector::Index(index) => members.ranges.push((index.as_u64(), index.as_u64())),
+                Selector::Range { first, last } => members.ranges.push((first.as_u64(), last.as_u64())),
+                Selector::Pubkey(pubkey) => members.pubkeys.extend([*pubkey]),
+                Selector::WithdrawalCredentials(credentials) => members.credentials.extend([*credentials]),
+                Selector::FeeRecipient(_) => {}
+            }
+        }
+        members
+    }
+
+    fn have(&self, index: ValidatorIndex, validator: &Validator) -> bool {
+        let index = index.as_u64();
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&index))
+            || self.pubkeys.contains(&validator.pubkey)
+            || self.credentials.contains(&validator.withdrawal_credentials)
+    }
+
+    fn indices(&self, most: usize) -> impl Iterator<Item = ValidatorIndex> {
+        self.ranges.iter().flat_map(|(first, last)| *first..=*last).take(most).map(ValidatorIndex::new)
+    }
+}

@@ -1,0 +1,271 @@
+//! From a configuration to a loaded chain: a state from a node, a file or the last run, and the blocks since.
+//!
+//! A node is asked for its finalized state, not its head: every branch that is alive grows from there, so the votes of
+//! both halves of a split resolve. The blocks from there on are fetched too, and go through the same verification as any.
+
+use crate::config::Config;
+use crate::datadir::{DataDir, DataDirError};
+use crate::error::WatcherError;
+use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
+use chain::{Chain, Progress, PubkeyCache};
+use consensus::{Network, Slot, Spec};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
+
+/// Blocks fetched at the start at most: from finality to the head when things are not too bad. Older gaps are closed
+/// later, backwards from what arrives.
+const MAX_BLOCKS: u64 = 1024;
+/// Between the first two attempts to find a node that answers; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Largest state file read.
+const MAX_STATE_BYTES: u64 = 2 << 30;
+
+/// What a watcher or a capture begins with.
+pub struct Start {
+    pub chain: Chain,
+    pub keys: PubkeyCache,
+    pub state_ssz: Vec<u8>,
+    /// No node answered: committees come from an older state.
+    pub node_away: bool,
+}
+
+/// The nodes of a configuration, or `None` if it has none.
+pub fn nodes(config: &Config) -> Result<Option<NodeSet>, WatcherError> {
+    if config.nodes.urls.is_empty() {
+        return Ok(None);
+    }
+    let options = NodeConfig {
+        request_timeout: config.nodes.timeout,
+        connect_timeout: config.nodes.timeout,
+        state_timeout: config.nodes.state_timeout,
+        ..NodeConfig::default()
+    };
+    Ok(Some(NodeSet::new(&config.nodes.urls, options)?))
+}
+
+/// Loads the chain. `dir`: where keys are cached and the last state lies; without one nothing is kept.
+pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSet>) -> Result<Start, WatcherError> {
+    let (spec, state_ssz, node_away) = match (&config.network.state, nodes) {
+        (Some(path), _) => (spec_without_node(config, dir)?, read_state(path)?, false),
+        (None, Some(nodes)) => match from_node(config, dir, nodes).await {
+            Ok((spec, state)) => (spec, state, false),
+            Err(error @ WatcherError::Node(_)) => {
+                let Some((spec, state)) = from_last_run(config, dir)? else { return Err(error) };
+                tracing::warn!(%error, "no beacon node answers: going on from the state of the last run");
+                (spec, state, true)
+            }
+            Err(error) => return Err(error),
+        },
+        (None, None) => return Err(WatcherError::Usage("no state and no node: set `network.state` or `nodes.urls`".into())),
+    };
+    let mut keys = match dir {
+        Some(dir) => PubkeyCache::open(&dir.pubkeys_path())?,
+        None => PubkeyCache::in_memory(),
+    };
+    let chain = load(spec, &state_ssz, &mut keys, &mut |_| ())?;
+    if let Some(dir) = dir {
+        dir.bind(chain.network())?;
+        if !node_away {
+            dir.write("state.ssz", &state_ssz)?;
+        }
+    }
+    Ok(Start { chain, keys, state_ssz, node_away })
+}
+
+/// A chain from a state, with progress on the log for the long ones, and to `heard`.
+pub fn load(
+    spec: Spec,
+    state_ssz: &[u8],
+    keys: &mut PubkeyCache,
+    heard: &mut dyn FnMut(Progress),
+) -> Result<Chain, WatcherError> {
+    let started = Instant::now();
+    let mut last_told = started;
+    let mut tell = |progress: Progress| {
+        heard(progress);
+        if last_told.elapsed().as_secs() >= 2 {
+            last_told = Instant::now();
+            let rate = progress.done as f64 / started.elapsed().as_secs_f64();
+            tracing::info!(
+                stage = progress.stage.as_str(),
+                done = progress.done,
+                total = progress.total,
+                per_second = rate as u64,
+                "loading"
+            );
+        }
+    };
+    let chain = Chain::from_state(spec, state_ssz, keys, &mut tell)?;
+    let network = chain.network();
+    tracing::info!(
+        network = %network.spec.config_name,
+        genesis_validators_root = %network.genesis_validators_root,
+        validators = chain.registry().len(),
+        slot = %chain.head().slot,
+        seconds = started.elapsed().as_secs_f64(),
+        "chain loaded"
+    );
+    Ok(chain)
+}
+
+/// The blocks that nodes have after `from`, oldest first, as messages. Stops early when no node answers.
+pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: UnixNs) -> Vec<RawMessage> {
+    let head = match nodes.syncing().await {
+        Ok(syncing) => syncing.head_slot,
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask for the blocks since the state; they are asked for again when others build on them");
+            return Vec::new();
+        }
+    };
+    let first = from.as_u64().saturating_add(1).max(head.as_u64().saturating_sub(MAX_BLOCKS));
+    let mut blocks = Vec::new();
+    for slot in first..=head.as_u64() {
+        match block_message(nodes, network, BlockId::Slot(Slot::new(slot)), now).await {
+            Ok(Some(message)) => blocks.push(message),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, slot, "cannot fetch a block; it is asked for again when others build on it");
+                break;
+            }
+        }
+    }
+    tracing::info!(blocks = blocks.len(), from = %from, to = %head, "blocks since the state fetched");
+    blocks
+}
+
+/// One block as a message; `None` if no node has it.
+pub async fn block_message(
+    nodes: &NodeSet,
+    network: &Network,
+    id: BlockId,
+    now: UnixNs,
+) -> Result<Option<RawMessage>, NodeError> {
+    let block = nodes.block_ssz(id, &network.spec).await?;
+    Ok(block.map(|block| RawMessage {
+        origin: Origin { source: SourceKind::Api, peer: None, fork: Some(block.fork) },
+        kind: MessageKind::Block,
+        received_at: now,
+        bytes: block.ssz,
+        ticket: None,
+    }))
+}
+
+/// A state from a node, the most settled one it serves.
+pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
+    match nodes.state_ssz(StateId::Finalized).await {
+        Ok(state) => Ok(state),
+        Err(error) => {
+            tracing::info!(%error, "no finalized state; asking for the head's");
+            nodes.state_ssz(StateId::Head).await
+        }
+    }
+}
+
+/// As [`start`]; while the nodes are away or busy, and there is no state to go on from, they are asked again until one answers.
+pub async fn start_when_a_node_answers(
+    config: &Config,
+    dir: Option<&DataDir>,
+    nodes: Option<&NodeSet>,
+) -> Result<Start, WatcherError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match start(config, dir, nodes).await {
+            Err(WatcherError::Node(error)) if error.is_transient() => {
+                tracing::warn!(%error, again_in = ?pause, "no beacon node answers yet: waiting for one");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Refuses nodes of another network than is configured, than the data directory has, or than the first of them that answers.
+async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(), WatcherError> {
+    let configured = spec_of_config(config)?;
+    let mut wanted = configured.as_ref().map(|spec| (spec.config_name.clone(), genesis_version(spec)));
+    let builtin = config.network.name.as_deref().filter(|_| config.network.config.is_none()).and_then(Network::builtin);
+    let known = dir.map(DataDir::network).transpose()?.flatten().or(builtin);
+    let mut wanted_root = known.map(|network| network.genesis_validators_root);
+    for (node, network) in nodes.networks().await {
+        // One that is away says nothing, and asking it for a state says why.
+        let Ok(network) = network else { continue };
+        let other = |what: &str, found: String, wanted: String| {
+            Err(WatcherError::Usage(format!(
+                "node {node} is of another network ({}): {what} is {found}, {wanted} is wanted; correct `nodes.urls`, or the network \
+                 that is configured, and give each network a data directory of its own",
+                network.spec.config_name
+            )))
+        };
+        let (name, version) = wanted.get_or_insert_with(|| (network.spec.config_name.clone(), genesis_version(&network.spec)));
+        if *version != genesis_version(&network.spec) {
+            let [found, wanted] =
+                [genesis_version(&network.spec), *version].map(|version| format!("0x{:08x}", u32::from_be_bytes(version)));
+            return other("its fork version at genesis", found, format!("{wanted} of {name}"));
+        }
+        let found = network.genesis.genesis_validators_root;
+        let wanted_root = *wanted_root.get_or_insert(found);
+        if found != wanted_root {
+            return other("its genesis validators root", found.to_string(), wanted_root.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Of several forks at genesis the last one's.
+fn genesis_version(spec: &Spec) -> [u8; 4] {
+    spec.forks.first().map_or([0; 4], |fork| fork.version)
+}
+
+async fn from_node(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(Spec, Vec<u8>), WatcherError> {
+    check_networks(config, dir, nodes).await?;
+    let spec = match spec_of_config(config)? {
+        Some(spec) => spec,
+        None => nodes.config_spec().await?,
+    };
+    Ok((spec, state_of(nodes).await?))
+}
+
+fn from_last_run(config: &Config, dir: Option<&DataDir>) -> Result<Option<(Spec, Vec<u8>)>, WatcherError> {
+    let Some(dir) = dir.filter(|dir| dir.state_path().is_file()) else { return Ok(None) };
+    Ok(Some((spec_without_node(config, Some(dir))?, read_state(&dir.state_path())?)))
+}
+
+fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, WatcherError> {
+    if let Some(spec) = spec_of_config(config)? {
+        return Ok(spec);
+    }
+    let known = dir.map(DataDir::network).transpose()?.flatten();
+    let unknown = || WatcherError::Usage("a state alone names no network: set `network.name` or `network.config`".into());
+    known.map(|network| network.spec).ok_or_else(unknown)
+}
+
+pub fn spec_of_config(config: &Config) -> Result<Option<Spec>, WatcherError> {
+    if let Some(path) = &config.network.config {
+        return read_spec(path).map(Some);
+    }
+    // Checked with the configuration: an unknown name does not come this far.
+    Ok(config.network.name.as_deref().and_then(Spec::builtin))
+}
+
+/// A network's `config.yaml`.
+pub fn read_spec(path: &Path) -> Result<Spec, WatcherError> {
+    let text = std::fs::read_to_string(path).map_err(|source| DataDirError::Io { path: path.into(), source })?;
+    Spec::from_yaml(&text).map_err(|error| WatcherError::Usage(format!("{}: {error}", path.display())))
+}
+
+/// A state file: SSZ, or SSZ in framed snappy.
+pub fn read_state(path: &Path) -> Result<Vec<u8>, WatcherError> {
+    let input = |reason: String| WatcherError::Input { path: path.into(), reason };
+    let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();
+    if length > MAX_STATE_BYTES {
+        return Err(input(format!("it has {length} bytes, no state has more than {MAX_STATE_BYTES}; check the path")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| input(error.to_string()))?;
+    if bytes.starts_with(b"\xff\x06\x00\x00sNaPpY") {
+        return sources::limits::unframe(&bytes, MAX_STATE_BYTES as usize).map_err(|error| input(error.to_string()));
+    }
+    Ok(bytes)
+}

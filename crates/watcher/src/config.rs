@@ -1,0 +1,471 @@
+//! The configuration file: raw TOML in, a checked [`Config`] out, every problem at once with its path in the file.
+//!
+//! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
+//! defaults here, so the two cannot drift apart.
+
+mod check;
+mod http;
+mod raw;
+
+use actions::config::{AlertsConfig, Problem, WatchConfig};
+use detect::DetectConfig;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use http::{ApiConfig, ShowWatched};
+
+/// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Index, findings, pubkey cache and outbox live here.
+    pub data_dir: PathBuf,
+    pub network: NetworkConfig,
+    pub nodes: NodesConfig,
+    pub gossip: GossipConfig,
+    pub event_stream: EventStreamConfig,
+    pub verify: VerifyConfig,
+    pub index: IndexConfig,
+    pub detect: DetectConfig,
+    pub alerts: AlertsConfig,
+    pub submission: SubmissionConfig,
+    pub watch: WatchConfig,
+    pub api: ApiConfig,
+    pub log: LogConfig,
+    /// The file it came from, to read lists again.
+    #[serde(skip)]
+    pub source: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// A built-in network's name.
+    pub name: Option<String>,
+    /// A network's own `config.yaml`; goes before `name`.
+    pub config: Option<PathBuf>,
+    /// A beacon state, SSZ or SSZ with framed snappy: where to start when no node is asked.
+    pub state: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodesConfig {
+    /// Beacon nodes' REST addresses, tried in this order.
+    pub urls: Vec<String>,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long a state may take to arrive: it is some 300 MB on mainnet.
+    #[serde(with = "humantime_serde")]
+    pub state_timeout: Duration,
+    /// A fresh state is fetched this often for new validators and exits, or sooner when blocks say that they changed.
+    pub refresh_epochs: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GossipConfig {
+    pub enabled: bool,
+    /// Addresses to listen on, multiaddr. Empty: dial only.
+    pub listen: Vec<String>,
+    /// Peers to keep a connection to, multiaddr with `/p2p/` or ENR.
+    pub peers: Vec<String>,
+    pub max_peers: usize,
+    /// Column subnets to take signed headers from.
+    pub data_column_subnets: u64,
+    /// Where this listener's network key is kept, so that peers know it again; absent: in the data directory.
+    pub identity_file: Option<PathBuf>,
+    /// Messages waiting for verification; what does not fit is shed and counted.
+    pub queue_messages: usize,
+    /// MiB of messages in each of the queues before verification, and of one peer in that of gossip; what does not fit is shed and counted.
+    pub queue_mib: usize,
+    pub queue_mib_per_peer: usize,
+}
+
+/// MiB in bytes.
+pub const fn mib(n: usize) -> usize {
+    n.saturating_mul(1 << 20)
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventStreamConfig {
+    /// Also take what the nodes' event streams offer.
+    pub enabled: bool,
+}
+
+/// How single votes are proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinglesProof {
+    /// Plain sums per committee: cheapest, nothing can be forwarded.
+    Sums,
+    /// Each with a random weight and a group check of its own: may be forwarded to the mesh.
+    RandomCombination,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyConfig {
+    pub singles: SinglesProof,
+    /// 0: one per processor.
+    pub threads: usize,
+    /// Messages that may wait for their committees to become known.
+    pub parked_messages: usize,
+    /// MiB of them, in all and of one peer.
+    pub parked_mib: usize,
+    pub parked_mib_per_peer: usize,
+    /// Messages verified together at most.
+    pub batch_messages: usize,
+    /// How long ordinary votes are gathered before they are verified together.
+    #[serde(with = "humantime_serde")]
+    pub gather: Duration,
+    /// With `random_combination`: this share of single votes is proven so that it may be forwarded, the rest as with `sums`.
+    pub forward_percent: u8,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IndexConfig {
+    /// Older votes are dropped.
+    pub history_epochs: u64,
+    /// Older votes share one signature per data instead of one per committee: 3 KB an epoch instead of 0.2 MB, but a proof
+    /// then names all who voted in the slot. 0: never.
+    pub fold_after_epochs: u64,
+}
+
+/// Proofs handed to the beacon nodes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubmissionConfig {
+    /// Submit proofs that a block could still include, to all of `nodes.urls`.
+    pub enabled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A filter as in `info,libp2p=warn`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("slashwatch-data"),
+            network: NetworkConfig::default(),
+            nodes: NodesConfig::default(),
+            gossip: GossipConfig::default(),
+            event_stream: EventStreamConfig::default(),
+            verify: VerifyConfig::default(),
+            index: IndexConfig::default(),
+            detect: DetectConfig::default(),
+            alerts: AlertsConfig::default(),
+            submission: SubmissionConfig::default(),
+            watch: WatchConfig::default(),
+            api: ApiConfig::default(),
+            log: LogConfig::default(),
+            source: None,
+        }
+    }
+}
+
+impl Default for NodesConfig {
+    fn default() -> Self {
+        Self { urls: Vec::new(), timeout: Duration::from_secs(10), state_timeout: Duration::from_secs(300), refresh_epochs: 64 }
+    }
+}
+
+impl Default for GossipConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: vec!["/ip4/0.0.0.0/tcp/9010".into()],
+            peers: Vec::new(),
+            max_peers: 100,
+            data_column_subnets: 4,
+            identity_file: None,
+            queue_messages: 65_536,
+            queue_mib: 256,
+            queue_mib_per_peer: 64,
+        }
+    }
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self {
+            singles: SinglesProof::RandomCombination,
+            threads: 0,
+            parked_messages: 65_536,
+            parked_mib: 64,
+            parked_mib_per_peer: 16,
+            batch_messages: 1024,
+            gather: Duration::from_millis(20),
+            forward_percent: 100,
+        }
+    }
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        Self { history_epochs: 54_000, fold_after_epochs: 0 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(
+        "cannot read {path}: {source}. Give the path of a TOML file; `slashwatch config show-defaults` prints one to start from"
+    )]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not a valid configuration: {text}")]
+    NotToml { path: PathBuf, text: String },
+    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = ProblemList(problems))]
+    Invalid { path: PathBuf, problems: Vec<Problem> },
+}
+
+struct ProblemList<'a>(&'a [Problem]);
+
+impl fmt::Display for ProblemList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, problem) in self.0.iter().enumerate() {
+            let line_break = if nth == 0 { "" } else { "\n" };
+            write!(f, "{line_break}  {}: {}", problem.path, problem.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        Ok(Self { source: Some(path.into()), ..Self::parse(&text, path)? })
+    }
+
+    /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
+        let raw::Read { mut config, mut problems, dropped } = read;
+        config.anchor(path.parent().unwrap_or(Path::new("")));
+        let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+        let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
+        // What could not be read is told once; that it is missing now follows from it.
+        problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
+    }
+
+    /// The defaults as a file.
+    pub fn defaults_toml() -> &'static str {
+        include_str!("../../../config/reference.toml")
+    }
+
+    fn anchor(&mut self, folder: &Path) {
+        let paths = [
+            Some(&mut self.data_dir),
+            self.network.config.as_mut(),
+            self.network.state.as_mut(),
+            self.gossip.identity_file.as_mut(),
+        ];
+        let secrets = self.alerts.routes.iter_mut().map(|route| route.secret_file.as_mut());
+        for path in paths.into_iter().chain(secrets).flatten() {
+            if path.is_relative() {
+                *path = folder.join(&path);
+            }
+        }
+        self.watch.anchor(folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("test.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_reference_is_the_defaults() {
+        let reference: Config = toml::from_str(Config::defaults_toml()).unwrap();
+        assert_eq!(toml::to_string(&reference).unwrap(), toml::to_string(&Config::default()).unwrap());
+    }
+
+    /// Of sections and their options, as `section.option`.
+    fn paths(at: &str, table: &toml::Table) -> std::collections::BTreeSet<String> {
+        let each = table.iter().flat_map(|(key, value)| {
+            let path = format!("{at}{key}");
+            match value {
+                toml::Value::Table(below) => paths(&format!("{path}."), below),
+                _ => [path].into(),
+            }
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn the_reference_names_every_option() {
+        let defaults = toml::to_string(&Config::default()).unwrap();
+        let [named, there_are] = [Config::defaults_toml(), &defaults].map(|text| paths("", &text.parse().unwrap()));
+        assert_eq!(there_are.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "options that nobody can find");
+        assert_eq!(named.difference(&there_are).collect::<Vec<_>>(), Vec::<&String>::new(), "options that there are not");
+    }
+
+    #[test]
+    fn thresholds_that_make_no_sense_are_refused() {
+        let impossible = [
+            ("watch", "slot_heard_percent", 0),
+            ("watch", "slot_heard_percent", 101),
+            ("watch", "missed_closes_after_epochs", 1),
+            ("watch", "flapping_longest_epochs", 0),
+            ("watch", "flapping_closes_after_epochs", 1_025),
+            ("watch", "dormant_again_epochs", 0),
+            ("detect.punishment", "blind_spot_closes_after_epochs", 0),
+            ("detect.blocks", "head_percent", 101),
+            ("detect.blocks", "left_percent", 51),
+            ("detect.blocks", "backing_votes", 0),
+            ("detect.blocks", "backing_percent", 51),
+            ("detect.clock_skew", "everybody_percent", 50),
+            ("detect.participation_drop", "min_reference_percent", 0),
+            ("detect.participation_drop", "client_drop_percent", 100),
+            ("detect.participation_drop", "client_share_percent", 0),
+            ("detect.network", "status_epochs", 0),
+            ("detect.network", "silent_votes_percent", 0),
+            ("detect.slashing_wave", "base_rate_over_epochs", 255),
+            ("detect.slashing_wave", "shared_percent", 0),
+            ("detect.slashing_wave", "shared_times_usual", 0),
+            ("detect.slashing_wave", "cause_percent", 0),
+            ("detect.slashing_wave", "nearly_all_percent", 50),
+        ];
+        for (section, key, value) in impossible {
+            let told = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
+            assert!(told.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {told}");
+        }
+    }
+
+    #[test]
+    fn the_minimal_file_is_valid() {
+        check(include_str!("../../../config/minimal.toml")).unwrap();
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_their_path() {
+        let told = check(
+            "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"ftp://x\"]\n[gossip]\nqueue_messages = 0\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"nope\"\n",
+        )
+        .unwrap_err();
+        for path in
+            ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"]
+        {
+            assert!(told.contains(path), "{path} is missing in: {told}");
+        }
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_told_together() {
+        let told = check(
+            "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"http://x\", 7]\ntimeout = 3\nurl = 1\n[gosip]\n[gossip]\nmax_peers = \"many\"\n\
+             [detect.clock_skew]\nmin_voters = -1\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[[alerts.routes]]\nname = \"a\"\n",
+        )
+        .unwrap_err();
+        for path in [
+            "network.name",
+            "nodes.urls[1]",
+            "nodes.timeout",
+            "nodes.url",
+            "gosip",
+            "gossip.max_peers",
+            "detect.clock_skew.min_voters",
+            "api.listen",
+            "log.format",
+            "alerts.routes[0]",
+        ] {
+            assert!(told.contains(&format!("  {path}: ")), "{path} is missing in: {told}");
+        }
+        assert_eq!(told.lines().count(), 11, "one line each: {told}");
+        assert!(check("network = 3\n").unwrap_err().contains("  network: "));
+        assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
+    }
+
+    /// What is left out of a list moves nothing behind it, and of an element no more is left out than is wrong.
+    #[test]
+    fn problems_in_lists_are_told_one_by_one_where_they_stand() {
+        let told = check(
+            "[nodes]\nurls = [3, \"ftp://x\", \"http://x\", \"\"]\n[gossip]\nlisten = [\"nonsense\"]\n[log]\nlevel = \"loud==\"\n\
+             [[alerts.routes]]\nname = \"one\"\nurl = \"http://x\"\nsecret_env = \"PATH\"\nmin_severity = \"huge\"\n\
+             [[alerts.routes]]\nname = 3\nurl = \"http://x\"\n\
+             [[alerts.routes]]\nname = \"three\"\nurl = \"notaurl\"\nsecret_env = \"PATH\"\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"0x12\"]\nduty = \"sleep\"\n\
+             [watch.groups.kill_switch]\ncommand = [\"relative\"]\ntimeout = \"x\"\n",
+        );
+        let told = told.unwrap_err();
+        let paths: Vec<&str> =
+            told.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
+        let expected = [
+            "alerts.routes[0].min_severity",
+            "alerts.routes[1].name",
+            "nodes.urls[0]",
+            "watch.groups[0].kill_switch.timeout",
+            "nodes.urls[1]",
+            "nodes.urls[3]",
+            "gossip.listen[0]",
+            "log.level",
+            "alerts.routes[2].url",
+        ];
+        assert!(paths.starts_with(&expected), "{told}");
+        for path in ["watch.groups[0].duty", "watch.groups[0].keys[0]", "watch.groups[0].kill_switch.command[0]"] {
+            assert!(paths.contains(&path), "{path} is missing in: {told}");
+        }
+    }
+
+    /// What `run` would take and then be silent about, or refuse.
+    #[test]
+    fn levels_that_there_are_not_and_empty_secrets_are_refused() {
+        let level = |level: &str| {
+            check(&format!("[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n[log]\nlevel = {level:?}\n"))
+        };
+        for good in ["info", "WARN", "info,libp2p=warn", "off", "debug,h2=off", "info,[engine]=trace"] {
+            level(good).unwrap();
+        }
+        for bad in ["verbose", "", "info,verbose", "info,libp2p=loud", "libp2p"] {
+            let told = level(bad).unwrap_err();
+            assert!(told.contains("  log.level: "), "{bad}: {told}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("secret");
+        std::fs::write(&empty, " \n").unwrap();
+        let told = check(&format!(
+            "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n\
+             [[alerts.routes]]\nname = \"ops\"\nurl = \"http://x\"\nsecret_file = {empty:?}\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {empty:?} }}\n"
+        ));
+        let told = told.unwrap_err();
+        assert!(told.contains("  alerts.routes[0].secret_file: ") && told.contains("is empty"), "{told}");
+        assert!(told.contains("  watch.groups[0].kill_switch.secret_file: "), "{told}");
+    }
+
+    #[test]
+    fn misspelt_keys_are_named() {
+        let told = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
+        assert!(told.contains("nodes.url:") && told.contains("gosip:"), "{told}");
+    }
+}

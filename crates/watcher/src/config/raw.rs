@@ -1,0 +1,180 @@
+//! From text to a [`Config`], with everything that does not fit told at once: keys that nobody knows, and values of another type.
+//!
+//! What does not fit is left out, the smallest part that it can be, so that the rest can be checked in the same run.
+
+use super::Config;
+use actions::config::Problem;
+use serde::Deserialize as _;
+use std::collections::BTreeMap;
+use toml::{Table, Value};
+
+/// Keys that the reference shows commented out.
+const OPTIONAL: [&str; 6] =
+    ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes", "api.public_url"];
+const UNKNOWN: &str = "unknown; see `slashwatch config show-defaults`";
+
+/// A configuration without what does not fit.
+pub(super) struct Read {
+    pub(super) config: Config,
+    pub(super) problems: Vec<Problem>,
+    pub(super) dropped: Dropped,
+}
+
+/// Elements left out of lists, by the lists' paths; their places in the file, ascending.
+#[derive(Default)]
+pub(super) struct Dropped(BTreeMap<String, Vec<usize>>);
+
+impl Dropped {
+    /// A path in what was read, as it is in the file.
+    pub(super) fn in_file(&self, path: &str) -> String {
+        for (list, dropped) in &self.0 {
+            let Some((nth, below)) = path.strip_prefix(list).and_then(|rest| rest.strip_prefix('[')?.split_once(']')) else {
+                continue;
+            };
+            let Ok(mut nth) = nth.parse::<usize>() else { continue };
+            for gone in dropped {
+                nth += usize::from(*gone <= nth);
+            }
+            return format!("{list}[{nth}]{below}");
+        }
+        path.to_owned()
+    }
+}
+
+/// What a text says, and what of it does not fit.
+///
+/// # Errors
+/// The text is no TOML.
+pub(super) fn read(text: &str) -> Result<Read, String> {
+    let mut given: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let known: Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let mut misfits = Misfits::default();
+    drop_unknown("", &mut given, &known, &mut misfits.problems);
+    let config = match Config::deserialize(given.clone()) {
+        Ok(config) => config,
+        Err(_) => {
+            misfits.drop_below(&mut Vec::new(), &mut given);
+            Config::deserialize(given).map_err(|error| error.to_string())?
+        }
+    };
+    Ok(Read { config, problems: misfits.problems, dropped: misfits.dropped })
+}
+
+/// Compares the file's keys with those the reference has.
+fn drop_unknown(path: &str, given: &mut Table, known: &Table, problems: &mut Vec<Problem>) {
+    given.retain(|key, value| {
+        let path = below(path, key);
+        match (known.get(key), value) {
+            (Some(Value::Table(known)), Value::Table(given)) => drop_unknown(&path, given, known, problems),
+            (Some(_), _) => {}
+            (None, _) if OPTIONAL.contains(&path.as_str()) => {}
+            (None, _) => {
+                problems.push(Problem { path, text: UNKNOWN.into() });
+                return false;
+            }
+        }
+        true
+    });
+}
+
+#[derive(Default)]
+struct Misfits {
+    problems: Vec<Problem>,
+    dropped: Dropped,
+}
+
+impl Misfits {
+    /// Tries each value as the only one of a file: everything has a default, so that only it can be what is wrong.
+    fn drop_below(&mut self, at: &mut Vec<String>, given: &mut Table) {
+        given.retain(|key, value| {
+            at.push(key.to_string());
+            let path = at.join(".");
+            let fits = match value {
+                // A section that should be none is told as a whole.
+                Value::Table(table) if misfit(at, Value::Table(Table::new())).is_none() => {
+                    self.drop_below(at, table);
+                    true
+                }
+                Value::Array(list) => {
+                    let (mut nth, mut gone) = (0, Vec::new());
+                    list.retain_mut(|element| {
+                        let misfit = |element: &Value| misfit(at, Value::Array(vec![element.clone()]));
+                        let fits = self.drop_blamed(&format!("{path}[{nth}]"), element, &misfit);
+                        if !fits {
+                            gone.push(nth);
+                        }
+                        nth += 1;
+                        fits
+                    });
+                    self.dropped.0.insert(path.clone(), gone);
+                    self.tell(path, misfit(at, value.clone()))
+                }
+                _ => self.tell(path, misfit(at, value.clone())),
+            };
+            at.pop();
+            fits
+        });
+    }
+
+    /// Whether it fits; if not, that is a problem.
+    fn tell(&mut self, path: String, misfit: Option<String>) -> bool {
+        let fits = misfit.is_none();
+        self.problems.extend(misfit.map(|text| Problem { path, text }));
+        fits
+    }
+
+    /// Leaves out of a value what keeps it from fitting, one part after the other. Whether something that fits is left.
+    fn drop_blamed(&mut self, path: &str, value: &mut Value, misfit: &dyn Fn(&Value) -> Option<String>) -> bool {
+        let mut told = Vec::new();
+        while let Some(error) = misfit(value) {
+            let is_cured = |value: &Value| misfit(value).as_ref() != Some(&error);
+            // What is missing is nobody's fault who is there.
+            let blamed = if error.contains("missing field") { None } else { blame(value, &is_cured) };
+            let Some((below, rest)) = blamed else {
+                // That a part is missing which was left out follows from its own problem.
+                if !told.iter().any(|key: &String| error.contains(&format!("missing field `{key}`"))) {
+                    self.tell(path.to_owned(), Some(error));
+                }
+                return false;
+            };
+            told.extend(below.rsplit('.').next().map(str::to_owned));
+            self.tell(format!("{path}{below}"), Some(error));
+            *value = rest;
+        }
+        true
+    }
+}
+
+/// The smallest part of a value without which it is cured, as a path from there, and what is left of it then.
+fn blame(value: &Value, is_cured: &dyn Fn(&Value) -> bool) -> Option<(String, Value)> {
+    let Value::Table(table) = value else { return None };
+    for (key, part) in table {
+        let mut rest = table.clone();
+        rest.remove(key);
+        if !is_cured(&Value::Table(rest.clone())) {
+            continue;
+        }
+        let with = |part: Value| {
+            let mut whole = table.clone();
+            whole.insert(key.clone(), part);
+            Value::Table(whole)
+        };
+        let smaller = blame(part, &|part| is_cured(&with(part.clone())));
+        return Some(match smaller {
+            Some((below, part)) => (format!(".{key}{below}"), with(part)),
+            None => (format!(".{key}"), Value::Table(rest)),
+        });
+    }
+    None
+}
+
+/// Why a file with nothing but this value cannot be read.
+fn misfit(at: &[String], value: Value) -> Option<String> {
+    let nested = at.iter().rev().fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
+    let error = Config::deserialize(nested).err()?;
+    Some(error.message().trim().replace('\n', " "))
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.into() } else { format!("{path}.{key}") }
+}

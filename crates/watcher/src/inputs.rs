@@ -1,0 +1,159 @@
+//! The queue before the engine: bounded in messages and in bytes. Sources wait for room in it, and their own queues fill up behind it,
+//! which are bounded by sender ([`sources::queue`]).
+
+use crate::engine_thread::Input;
+use std::sync::Arc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Bytes are counted in these: a permit each.
+const UNIT: usize = 1024;
+
+/// A queue with so many places, and so many bytes of messages. A message longer than all of them waits until nothing else does.
+pub fn inputs(places: usize, bytes: usize) -> (Inputs, InputReceiver) {
+    let (items, received) = mpsc::channel(places.max(1));
+    let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, MAX_UNITS);
+    let inputs = Inputs { items, room: Arc::new(Semaphore::new(units as usize)), units };
+    (inputs, InputReceiver { items: received })
+}
+
+/// 4 TiB.
+const MAX_UNITS: u32 = u32::MAX >> 3;
+
+type Waiting = (Input, Option<OwnedSemaphorePermit>);
+
+/// The engine has ended, or there is no room and nobody waits for it.
+#[derive(Debug)]
+pub struct Refused;
+
+/// The end for those who have something for the engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Inputs {
+    items: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Inputs {
+    /// Waits for room.
+    pub async fn send(&self, input: Input) -> Result<(), Refused> {
+        let room = match self.units_of(&input) {
+            0 => None,
+            units => Some(self.room.clone().acquire_many_owned(units).await.map_err(|_| Refused)?),
+        };
+        self.items.send((input, room)).await.map_err(|_| Refused)
+    }
+
+    /// Only if there is room now.
+    pub fn try_send(&self, input: Input) -> Result<(), Refused> {
+        let room = match self.units_of(&input) {
+            0 => None,
+            units => Some(self.room.clone().try_acquire_many_owned(units).map_err(|_| Refused)?),
+        };
+        self.items.try_send((input, room)).map_err(|_| Refused)
+    }
+
+    /// Inputs that wait.
+    pub fn len(&self) -> usize {
+        self.items.max_capacity() - self.items.capacity()
+    }
+
+    pub fn downgrade(&self) -> WeakInputs {
+        WeakInputs { items: self.items.downgrade(), room: self.room.clone(), units: self.units }
+    }
+
+    fn units_of(&self, input: &Input) -> u32 {
+        let n_bytes = match input {
+            Input::Message(message) => message.bytes.len().max(1),
+            // One at a time, by the task that fetches it.
+            Input::State(_) => 0,
+            Input::Finality { .. }
+            | Input::NodeHead(_)
+            | Input::NoBlock(_)
+            | Input::Peer(_)
+            | Input::Watch(_)
+            | Input::Routes(_)
+            | Input::Tick { .. } => 0,
+        };
+        u32::try_from(n_bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units)
+    }
+}
+
+/// Does not keep the engine running.
+pub struct WeakInputs {
+    items: mpsc::WeakSender<Waiting>,
+    room: Arc<Semaphore>,
+    units: u32,
+}
+
+impl WeakInputs {
+    pub fn upgrade(&self) -> Option<Inputs> {
+        Some(Inputs { items: self.items.upgrade()?, room: self.room.clone(), units: self.units })
+    }
+}
+
+/// The engine's end.
+pub struct InputReceiver {
+    items: mpsc::Receiver<Waiting>,
+}
+
+impl InputReceiver {
+    pub fn blocking_recv(&mut self) -> Option<Input> {
+        self.items.blocking_recv().map(|(input, _)| input)
+    }
+
+    pub fn try_recv(&mut self) -> Result<Input, TryRecvError> {
+        self.items.try_recv().map(|(input, _)| input)
+    }
+}
+
+impl Drop for InputReceiver {
+    /// Whoever waits for room is told that there will be none.
+    fn drop(&mut self) {
+        self.items.close();
+        while self.items.try_recv().is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
+
+    fn message(n_bytes: usize) -> Input {
+        Input::Message(RawMessage {
+            origin: Origin { source: SourceKind::Gossip, peer: None, fork: None },
+            kind: MessageKind::Block,
+            received_at: UnixNs(0),
+            bytes: vec![0; n_bytes],
+            ticket: None,
+        })
+    }
+
+    /// Places for 65 536 messages, of which each could be 10 MiB long: what waits keeps within the bytes, and what has none is not held up.
+    #[tokio::test]
+    async fn large_messages_wait_for_bytes_and_not_for_places() {
+        let (inputs, mut receiver) = inputs(65_536, 64 << 20);
+        let taken = (0..1000).filter(|_| inputs.try_send(message(10 << 20)).is_ok()).count();
+        assert_eq!((taken, inputs.len()), (6, 6));
+        inputs.send(Input::Tick { late: std::time::Duration::ZERO }).await.unwrap();
+        let waiting = {
+            let inputs = inputs.clone();
+            tokio::spawn(async move { inputs.send(message(200 << 20)).await })
+        };
+        for _ in 0..6 {
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "it is longer than all there is room for");
+            assert!(matches!(receiver.try_recv(), Ok(Input::Message(_))));
+        }
+        // Longer than all there is room for: it comes once it is alone.
+        waiting.await.unwrap().unwrap();
+        assert!(matches!(receiver.try_recv(), Ok(Input::Tick { .. })));
+        assert!(inputs.try_send(message(1)).is_err());
+        let weak = inputs.downgrade();
+        let waiting = tokio::spawn(async move { inputs.send(message(1)).await });
+        drop(receiver);
+        assert!(waiting.await.unwrap().is_err(), "nobody reads any more");
+        assert!(weak.upgrade().is_none());
+    }
+}

@@ -1,0 +1,22 @@
+//! The running watcher: its configuration, its data directory, and the tasks around the engine's thread.
+//!
+//! [`run`] starts and stops everything, [`bootstrap`] finds a state to begin with, [`engine_thread`] feeds the engine.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod bootstrap;
+pub mod clock;
+pub mod config;
+pub mod datadir;
+mod engine_thread;
+mod error;
+pub mod gaps;
+mod inputs;
+pub mod listen;
+mod node_task;
+pub mod peer_news;
+pub mod run;
+pub mod status;
+mod watched_keys;
+
+pub use error::WatcherError;

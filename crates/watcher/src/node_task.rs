@@ -1,0 +1,201 @@
+//! Keeps asking the beacon nodes for what gossip does not bring: blocks that others build on, newer validators, finality.
+//!
+//! When no node answers, the watcher goes on with what it knows; this task says so once, and once more when it is over.
+
+use crate::engine_thread::Input;
+use crate::inputs::Inputs;
+use crate::{bootstrap, clock};
+use chain::node::{BlockId, NodeSet};
+use consensus::{Epoch, Network, Root, Slot};
+use engine::metrics::Metrics;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A block that no node had is asked for again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
+/// A block that no node had so many times is given up.
+const TRIES: u32 = 3;
+/// Blocks asked for between two looks at the node: finality and states must not wait for blocks that nobody has.
+const MAX_FETCHED: usize = 16;
+/// Roots remembered as asked for.
+const MAX_ASKED: usize = 1024;
+/// Between two looks at the node when nothing is wanted.
+const LOOK: Duration = Duration::from_secs(12);
+
+/// What the task listens to.
+pub struct Wishes {
+    pub blocks: watch::Receiver<Vec<Root>>,
+    pub state: watch::Receiver<bool>,
+}
+
+pub struct NodeTask {
+    pub nodes: Arc<NodeSet>,
+    pub network: Arc<Network>,
+    pub queue: Inputs,
+    pub metrics: Metrics,
+    pub refresh_epochs: u64,
+    pub away: watch::Sender<Option<String>>,
+    /// Blocks after this slot are fetched first.
+    pub from: Slot,
+}
+
+impl NodeTask {
+    /// Runs until cancelled, in the middle of a download as well: a state may take minutes.
+    pub async fn run(self, wishes: Wishes, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.follow(wishes)).await;
+    }
+
+    async fn follow(self, mut wishes: Wishes) {
+        self.catch_up().await;
+        let mut asked = Asked::default();
+        let mut state_of = self.epoch();
+        let mut look = tokio::time::interval(LOOK.min(self.network.spec.slot_duration));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = look.tick() => self.look().await,
+                changed = wishes.blocks.changed() => if changed.is_err() { return },
+                changed = wishes.state.changed() => if changed.is_err() { return },
+            }
+            let wanted = wishes.blocks.borrow_and_update().clone();
+            self.fetch_blocks(&wanted, &mut asked).await;
+            let old = self.epoch().as_u64().saturating_sub(state_of.as_u64()) >= self.refresh_epochs;
+            let wants_state = *wishes.state.borrow_and_update();
+            if (old || wants_state) && self.epoch() > state_of && self.fetch_state().await {
+                state_of = self.epoch();
+            }
+        }
+    }
+
+    async fn catch_up(&self) {
+        for block in bootstrap::blocks_since(&self.nodes, &self.network, self.from, clock::now()).await {
+            let _ = self.queue.send(Input::Message(block)).await;
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.network.slot_at(clock::now().0).epoch(self.network.preset())
+    }
+
+    async fn look(&self) {
+        match self.nodes.finality().await {
+            Ok(finality) => {
+                self.answered();
+                let input = Input::Finality { justified: finality.current_justified, finalized: finality.finalized };
+                // The queue is closed only when everything stops.
+                let _ = self.queue.send(input).await;
+            }
+            Err(error) => self.silent(&error.to_string()),
+        }
+        // Who answered the one question and not the other is no news.
+        if let Ok(Some(root)) = self.nodes.head_root().await {
+            let _ = self.queue.send(Input::NodeHead(root)).await;
+        }
+    }
+
+    async fn fetch_blocks(&self, wanted: &[Root], asked: &mut Asked) {
+        for root in asked.due(wanted, Instant::now()) {
+            match bootstrap::block_message(&self.nodes, &self.network, BlockId::Root(root), clock::now()).await {
+                Ok(Some(message)) => {
+                    let _ = self.queue.send(Input::Message(message)).await;
+                }
+                Ok(None) if asked.is_missed(&root) => {
+                    tracing::debug!(%root, "no node has a block that others build on; it is given up");
+                    let _ = self.queue.send(Input::NoBlock(root)).await;
+                }
+                Ok(None) => tracing::debug!(%root, "no node has a block that others build on"),
+                Err(error) => {
+                    self.silent(&error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn fetch_state(&self) -> bool {
+        match self.nodes.state_ssz(chain::node::StateId::Head).await {
+            Ok(state) => {
+                let _ = self.queue.send(Input::State(state)).await;
+                true
+            }
+            Err(error) => {
+                self.silent(&error.to_string());
+                false
+            }
+        }
+    }
+
+    fn answered(&self) {
+        self.metrics.node_up.set(1);
+        if self.away.send_if_modified(|away| away.take().is_some()) {
+            tracing::info!("a beacon node answers again");
+        }
+    }
+
+    fn silent(&self, reason: &str) {
+        self.metrics.node_up.set(0);
+        let news = self.away.send_if_modified(|away| {
+            let news = away.is_none();
+            *away = Some(reason.to_owned());
+            news
+        });
+        if news {
+            tracing::warn!(reason, "no beacon node answers; going on with the validators and blocks that are known");
+        }
+    }
+}
+
+/// Blocks asked for: when last, and how many times no node had it.
+#[derive(Default)]
+struct Asked(HashMap<Root, (Instant, u32)>);
+
+impl Asked {
+    /// Which of `wanted`, in their order, are to be asked for now. They count as asked for.
+    fn due(&mut self, wanted: &[Root], now: Instant) -> Vec<Root> {
+        if self.0.len() > MAX_ASKED {
+            self.0.retain(|_, (at, _)| now.duration_since(*at) < ASK_AGAIN);
+        }
+        let is_due = |root: &&Root| self.0.get(*root).is_none_or(|(at, _)| now.duration_since(*at) >= ASK_AGAIN);
+        let due: Vec<Root> = wanted.iter().filter(is_due).take(MAX_FETCHED).copied().collect();
+        for root in &due {
+            self.0.entry(*root).or_insert((now, 0)).0 = now;
+        }
+        due
+    }
+
+    /// No node had it. Whether that is enough to give it up.
+    fn is_missed(&mut self, root: &Root) -> bool {
+        let Some((_, misses)) = self.0.get_mut(root) else { return false };
+        *misses += 1;
+        *misses >= TRIES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_node_has_is_asked_for_a_few_times_and_given_up() {
+        let (mut asked, mut now) = (Asked::default(), Instant::now());
+        let wanted: Vec<Root> = (0..64).map(Root::repeat_byte).collect();
+        assert_eq!(asked.due(&wanted, now), wanted[..MAX_FETCHED]);
+        assert_eq!(asked.due(&wanted, now), wanted[MAX_FETCHED..2 * MAX_FETCHED], "then the next ones");
+        for tries in 1..=TRIES {
+            assert_eq!(asked.is_missed(&wanted[0]), tries == TRIES, "{tries}");
+            now += ASK_AGAIN;
+            assert_eq!(asked.due(&wanted[..1], now), wanted[..1]);
+        }
+        // Names without end are not remembered for ever.
+        for nth in 0u64..10_000 {
+            let mut root = Root::ZERO;
+            root[..8].copy_from_slice(&nth.to_le_bytes());
+            now += Duration::from_millis(100);
+            asked.due(&[root], now);
+        }
+        assert!(asked.0.len() <= MAX_ASKED + 1, "{}", asked.0.len());
+    }
+}

@@ -1,0 +1,466 @@
+//! The watcher: sources, engine thread, node task, alerts and API, started in order and stopped in the reverse one.
+//!
+//! ```text
+//! gossip, event stream --+                      +--> verdicts --> gossip
+//! node task -------------+--> queue --> engine -+--> wanted blocks, state --> node task
+//! clock ----------------/    (bounded)  thread  +--> head --> gossip's Status
+//!                                               +--> findings --> API streams, alert dispatcher (through the store)
+//! ```
+
+use crate::bootstrap;
+use crate::clock;
+use crate::config::{Config, SinglesProof, mib};
+use crate::datadir::DataDir;
+use crate::engine_thread::{self, Effects, Input};
+use crate::error::WatcherError;
+use crate::gaps::Watchkeeper;
+use crate::inputs::{InputReceiver, Inputs, WeakInputs, inputs};
+use crate::listen::{self, NamedTask};
+use crate::node_task::{NodeTask, Wishes};
+use crate::status::{Snapshot, Sources, StatusPage};
+use crate::watched_keys::KeyPage;
+use actions::alerts;
+use actions::config::{AlertsConfig, WatchConfig};
+use actions::killswitch::{Surroundings, Switches};
+use actions::lists::reload::{self, InForce};
+use actions::submission::Submitter;
+use alert::Context;
+use api::StatusSource as _;
+use consensus::Network;
+use detect::watch::Desk;
+use engine::lanes::LaneLimits;
+use engine::metrics::Metrics;
+use engine::silence::SilenceTracker;
+use engine::{Engine, EngineError, EngineParts};
+use evidence::{Store, Time};
+use sources::api_stream::StreamConfig;
+use sources::gossip::{GossipControl, Identity};
+use sources::metrics::SourceMetrics;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use verify::{ParkingLimits, Verifier, VerifyConfig};
+
+/// How often the engine wakes when nothing comes in.
+const TICK: Duration = Duration::from_millis(500);
+/// Verdicts under way to gossip.
+const MAX_VERDICTS: usize = 65_536;
+/// Batches of findings that could not be written, on their way to the kill switches: these take them as fast as they come.
+const MAX_UNRECORDED: usize = 256;
+/// How long each task has to end.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// Runs until `stop` resolves or something that cannot be gone on without fails.
+pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<(), WatcherError> {
+    runtime()?.block_on(async {
+        // One for both: a signal that comes between two of them would be heard by neither.
+        let mut stopped = std::pin::pin!(stop());
+        let mut watcher = tokio::select! {
+            biased;
+            // While a node is awaited, which may be long.
+            () = &mut stopped => return Ok(()),
+            started = Watcher::start(config) => started?,
+        };
+        let failure = tokio::select! {
+            () = &mut stopped => None,
+            error = watcher.failed() => Some(error),
+        };
+        let stopped = watcher.stop().await;
+        failure.map_or(stopped, Err)
+    })
+}
+
+/// The async side's threads; BLS and disks work elsewhere.
+pub fn runtime() -> Result<tokio::runtime::Runtime, WatcherError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime
+        .map_err(|error| WatcherError::Internal(format!("cannot start threads: {error}; check the process limits (ulimit -u)")))
+}
+
+/// A running watcher.
+pub struct Watcher {
+    store: Store,
+    api_address: Option<SocketAddr>,
+    page: Arc<StatusPage>,
+    failed: oneshot::Receiver<EngineError>,
+    tasks: Vec<NamedTask>,
+    switches: StoppedLast,
+    alerts: StoppedLast,
+    engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
+    cancel: CancellationToken,
+    queue: WeakInputs,
+    // Last: releases the directory when everything else is gone.
+    _dir: DataDir,
+}
+
+/// What `/readyz` says until the network is known.
+const STARTING: &str = "it is starting: a beacon node is asked for the network's state, or the last one is read; the log says how far it is and \
+                        what it waits for";
+
+impl Watcher {
+    /// Opens everything and starts it. On an error nothing keeps running.
+    pub async fn start(config: Config) -> Result<Self, WatcherError> {
+        let dir = DataDir::open(&config.data_dir)?;
+        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        // Before the slow part: a port in use should be told at once.
+        let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
+        // Before a node is waited for: a hangup must not end the process.
+        let hangups = reload::hangups();
+        let in_force = watch_lists(&config)?;
+        let starting = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref());
+        let mut start = match &listener {
+            Some(listener) => api::answer_while(listener, STARTING, starting).await??,
+            None => starting.await?,
+        };
+        let metrics = Metrics::new();
+        start.chain.compute_on_worker();
+        let network = start.chain.network().clone();
+        let from = start.chain.head().slot;
+        let desk = Desk::default();
+        let (unrecorded, not_recorded) = mpsc::channel(MAX_UNRECORDED);
+        let hand_over = move |findings| unrecorded.try_send(findings).map_err(|error| error.to_string());
+        let parts = EngineParts {
+            chain: start.chain,
+            keys: start.keys,
+            verifier: Verifier::new(verify_config(&config)),
+            history_epochs: config.index.history_epochs,
+            fold_after_epochs: config.index.fold_after_epochs,
+            detect: config.detect.clone(),
+            routes: in_force.routes.names(),
+            unrecorded: Some(Box::new(hand_over)),
+            metrics: metrics.clone(),
+            clock: clock::now,
+            watch: in_force.parts(&desk),
+        };
+        let engine = Engine::open(&dir.index_path(), &dir.evidence_path(), parts)?;
+        let store = engine.store().clone();
+        let watch_kept = Watchkeeper::start(store.clone(), network.slot_at(clock::now().0))?;
+        let silence = SilenceTracker::new(network.clone(), clock::now(), engine.earlier_silence());
+
+        let cancel = CancellationToken::new();
+        // Whatever fails from here on takes down what was started before it.
+        let guard = cancel.clone().drop_guard();
+        let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
+        let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
+        let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
+        let (wants_state, state_wanted) = watch::channel(false);
+        let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine, silence.reception(), watch_kept.gaps())));
+
+        let source_metrics = SourceMetrics::register(&metrics.registry)
+            .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
+        let gossip = listen::start_gossip(&config, Identity::File(dir.node_key_path()), &network, source_metrics.clone())?;
+        let control = gossip.as_ref().map(|gossip| gossip.control());
+
+        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
+        let (fail, failed) = oneshot::channel();
+        let engine_thread = spawn_engine(engine, watch_kept, silence, inputs, effects, lane_limits(&config), fail)?;
+        let mut tasks: Vec<NamedTask> =
+            vec![("clock", tokio::spawn(tick(queue.clone(), control.clone(), network.clone(), metrics.clone(), cancel.clone())))];
+        if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
+            tasks.push(("gossip", tokio::spawn(listen::pump(gossip, queue.clone(), cancel.clone()))));
+            tasks.push(("verdicts", tokio::spawn(listen::report(control, verdicts_out))));
+        }
+        let (away, node_away) = watch::channel(start.node_away.then(|| "no node answered at the start".to_owned()));
+        if let Some(nodes) = &nodes {
+            let task = NodeTask {
+                nodes: nodes.clone(),
+                network: network.clone(),
+                queue: queue.clone(),
+                metrics: metrics.clone(),
+                refresh_epochs: config.nodes.refresh_epochs,
+                away,
+                from,
+            };
+            let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
+            tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
+            if config.submission.enabled {
+                let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), now)?;
+                tasks.push(("submissions", tokio::spawn(submitter.run(cancel.clone()))));
+            }
+            if config.event_stream.enabled {
+                let streams =
+                    sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), source_metrics.clone())?;
+                tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
+            }
+        }
+        let surroundings = Surroundings { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
+        let mut switches = Switches::new(store.clone(), surroundings)?;
+        switches.arm(&in_force)?;
+        let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
+        let ledger = switches.ledger();
+        let own_keys = config.api.own_keys();
+        let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
+        let context = Context {
+            network: alerts::name_of(&network),
+            public_url: config.api.public_url.clone(),
+            switches: Some(switches.notes()),
+        };
+        let alerts = StoppedLast::start(|stop| alerts::deliver(store.clone(), context, lists_changed.clone(), now, stop));
+        let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), not_recorded, stop));
+        tasks.push((
+            "lists",
+            tokio::spawn(reload::follow(config.source.clone(), sections, in_force, hangups, lists, cancel.clone())),
+        ));
+        tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
+        let feed = queue.downgrade();
+        drop(queue);
+
+        let page = Arc::new(StatusPage {
+            network: network.clone(),
+            snapshot: snapshot_seen,
+            node_away,
+            has_nodes: nodes.is_some(),
+            gossip: control,
+            sources: Sources { n_peers: config.gossip.peers.len(), has_event_streams: config.event_stream.enabled },
+            switches: (own_keys == api::OwnKeys::Shown).then_some(ledger),
+            metrics: metrics.clone(),
+        });
+        let mut api_address = None;
+        if let Some(listener) = listener {
+            api_address = Some(listener.address());
+            let parts = api::ApiParts {
+                store: store.clone(),
+                status: page.clone(),
+                watch: keys,
+                own_keys,
+                registry: metrics.registry.clone(),
+                max_streams: config.api.max_streams,
+                max_connections: config.api.max_connections,
+                header_timeout: api::HEADER_TIMEOUT,
+                hosts: config.api.hosts.clone(),
+            };
+            tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
+        }
+        tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
+        guard.disarm();
+        Ok(Self { store, api_address, page, failed, tasks, switches, alerts, engine_thread, cancel, queue: feed, _dir: dir })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where the page and the API are, once port 0 has become a real one.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
+    }
+
+    /// What `/v1/status` shows.
+    pub fn status(&self) -> api::Status {
+        self.page.status()
+    }
+
+    /// Peers connected now.
+    pub fn n_peers(&self) -> u64 {
+        self.page.n_peers()
+    }
+
+    /// What is known of peers, as of the last second.
+    pub fn peers(&self) -> Arc<Vec<sources::gossip::PeerInfo>> {
+        self.page.gossip.as_ref().map(GossipControl::peers).unwrap_or_default()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.page.metrics
+    }
+
+    /// Changes with every batch that was judged, and with the clock.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.page.snapshot.clone()
+    }
+
+    /// A door for messages that come from no source of the watcher's own. `None` once it stops.
+    pub fn feed(&self) -> Option<Feed> {
+        self.queue.upgrade().map(Feed)
+    }
+
+    /// Resolves when the engine cannot go on: a full disk, a damaged database, a defect of ours.
+    pub async fn failed(&mut self) -> WatcherError {
+        match (&mut self.failed).await {
+            Ok(error) => error.into(),
+            Err(_) => {
+                WatcherError::Internal("the engine thread ended unexpectedly; please report what the log says above".into())
+            }
+        }
+    }
+
+    /// Stops sources, lets the engine finish what is queued, then the rest.
+    pub async fn stop(self) -> Result<(), WatcherError> {
+        self.cancel.cancel();
+        for (name, task) in self.tasks {
+            if tokio::time::timeout(STOP_GRACE, task).await.is_err() {
+                tracing::warn!(task = name, "did not stop in time");
+            }
+        }
+        let engine_thread = self.engine_thread;
+        let ended = tokio::task::spawn_blocking(move || last_words(engine_thread)).await;
+        // After the engine's last words: an offence that they recorded still fires, and should still be told once.
+        self.switches.stop().await;
+        self.alerts.stop().await;
+        ended.unwrap_or_else(|_| {
+            Err(WatcherError::Internal("the engine did not end; please report what the log says above".into()))
+        })
+    }
+}
+
+/// Waits for the engine's thread, then lets the engine judge what it still can. Blocks.
+fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>) -> Result<(), WatcherError> {
+    match engine_thread.join() {
+        Ok(Some((mut engine, mut watch))) => {
+            let now = clock::now();
+            engine.finish(now)?;
+            // Nothing waits any more.
+            watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
+            tracing::info!("stopped");
+            Ok(())
+        }
+        // The reason was told through `failed`.
+        Ok(None) => Ok(()),
+        Err(_) => Err(WatcherError::Internal("the engine thread panicked; please report what the log says above".into())),
+    }
+}
+
+/// A task that goes on until all that it follows has ended. Dropped, it is told to stop and not waited for.
+struct StoppedLast {
+    task: tokio::task::JoinHandle<()>,
+    guard: tokio_util::sync::DropGuard,
+}
+
+impl StoppedLast {
+    fn start<F: Future<Output = ()> + Send + 'static>(body: impl FnOnce(CancellationToken) -> F) -> Self {
+        let stop = CancellationToken::new();
+        Self { task: tokio::spawn(body(stop.clone())), guard: stop.drop_guard() }
+    }
+
+    /// Tells it to stop and waits: orders of kill switches and deliveries end by their own timeouts, and cutting an order off might save
+    /// no key.
+    async fn stop(self) {
+        drop(self.guard);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "kill switches or alerts broke off");
+        }
+    }
+}
+
+/// Hands messages to a running watcher as its sources do. While one is held, the watcher does not end.
+pub struct Feed(Inputs);
+
+impl Feed {
+    /// Whether there was room: a source that cannot wait sheds what does not fit.
+    pub fn offer(&self, message: verify::RawMessage) -> bool {
+        self.0.try_send(Input::Message(message)).is_ok()
+    }
+
+    /// Waits for room; `false` once the watcher has ended. For a source that can wait.
+    pub async fn send(&self, message: verify::RawMessage) -> bool {
+        self.0.send(Input::Message(message)).await.is_ok()
+    }
+}
+
+async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {
+    if let Err(error) = api::serve(listener, parts, cancel).await {
+        tracing::error!(%error, "the API stopped; findings are still recorded and alerts sent");
+    }
+}
+
+fn spawn_engine(
+    engine: Engine,
+    watch_kept: Watchkeeper,
+    silence: SilenceTracker,
+    inputs: InputReceiver,
+    effects: Effects,
+    limits: LaneLimits,
+    fail: oneshot::Sender<EngineError>,
+) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, WatcherError> {
+    let body = move || match engine_thread::run(engine, watch_kept, silence, inputs, &effects, limits) {
+        Ok(ended) => Some(ended),
+        Err(error) => {
+            let _ = fail.send(error);
+            None
+        }
+    };
+    let spawned = std::thread::Builder::new().name("engine".into()).spawn(body);
+    spawned.map_err(|error| WatcherError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))
+}
+
+/// Wakes the engine, and keeps the gauges that nothing else changes.
+async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network>, metrics: Metrics, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            due = ticks.tick() => {
+                // A full queue has messages that wake the engine just as well.
+                let _ = queue.try_send(Input::Tick { late: due.elapsed() });
+                metrics.queue.with_label_values(&["engine"]).set(queue.len() as i64);
+                metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
+                metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
+            }
+        }
+    }
+}
+
+/// Lists and routes as configured. Checked with the configuration, so problems are those of one made by hand.
+fn watch_lists(config: &Config) -> Result<InForce, WatcherError> {
+    reload::read(&config.watch, &config.alerts, config.source.as_deref()).map_err(WatcherError::Usage)
+}
+
+/// Changed lists and routes into the engine's queue.
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: Inputs, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = changed.changed() => if changed.is_err() { return },
+        }
+        let in_force = changed.borrow_and_update().clone();
+        for input in [Input::Watch(in_force.list.clone()), Input::Routes(in_force.routes.names())] {
+            if queue.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn verify_config(config: &Config) -> VerifyConfig {
+    VerifyConfig {
+        threads: config.verify.threads,
+        singles: match config.verify.singles {
+            SinglesProof::Sums => verify::SinglesProof::Sums,
+            SinglesProof::RandomCombination if config.verify.forward_percent < 100 => {
+                verify::SinglesProof::Mixed { alone_percent: config.verify.forward_percent }
+            }
+            SinglesProof::RandomCombination => verify::SinglesProof::RandomCombination,
+        },
+        parking: ParkingLimits {
+            messages: config.verify.parked_messages,
+            bytes: mib(config.verify.parked_mib),
+            bytes_per_peer: mib(config.verify.parked_mib_per_peer),
+            ..ParkingLimits::default()
+        },
+        ..VerifyConfig::default()
+    }
+}
+
+fn lane_limits(config: &Config) -> LaneLimits {
+    LaneLimits {
+        messages: config.gossip.queue_messages,
+        bytes: LaneLimits::BYTES,
+        bytes_per_peer: LaneLimits::BYTES_PER_PEER,
+        batch: config.verify.batch_messages,
+        gather: config.verify.gather,
+    }
+}
+
+/// The wall clock as alerts and findings carry it.
+pub fn now() -> Time {
+    Time::from_unix_ns(clock::now().0)
+}
+
+/// What is read again of a configuration while the watcher runs.
+fn sections(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
+    Config::load(path).map(|config| (config.watch, config.alerts)).map_err(|error| error.to_string())
+}

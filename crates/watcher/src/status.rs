@@ -1,0 +1,298 @@
+//! What the watcher says of itself: to the API, and to the gauges on the metrics page.
+
+use crate::clock;
+use crate::listen;
+use actions::killswitch::Ledger;
+use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+use chain::HeadView;
+use consensus::{Checkpoint, Network};
+use engine::Engine;
+use engine::metrics::Metrics;
+use engine::silence::Reception;
+use evidence::Time;
+use index::Stats;
+use prometheus::core::Collector as _;
+use sources::gossip::{GossipControl, PeerInfo};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Peers in `/v1/status`; more are only counted.
+const MAX_PEERS_SHOWN: usize = 256;
+
+/// A look at the engine, taken between two batches.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub head: HeadView,
+    pub finalized: Checkpoint,
+    pub validators: usize,
+    pub parked: usize,
+    pub missing_blocks: usize,
+    pub index: Stats,
+    pub reception: Reception,
+    /// Slots that were not watched, or in which nothing was received.
+    pub gaps: Arc<Vec<Gap>>,
+}
+
+impl Snapshot {
+    pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
+        let chain = engine.chain();
+        Self {
+            head: chain.backed_head(),
+            finalized: chain.finalized(),
+            validators: chain.registry().len(),
+            parked: engine.n_parked(),
+            missing_blocks: chain.missing_blocks().len(),
+            index: engine.index().stats(),
+            reception,
+            gaps: gaps.clone(),
+        }
+    }
+}
+
+/// From whom votes and blocks are expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources {
+    /// Configured gossip peers.
+    pub n_peers: usize,
+    pub has_event_streams: bool,
+}
+
+/// Answers the API from what is at hand.
+pub struct StatusPage {
+    pub network: Arc<Network>,
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Why no node answers; `None` while one does.
+    pub node_away: watch::Receiver<Option<String>>,
+    pub has_nodes: bool,
+    pub gossip: Option<GossipControl>,
+    pub metrics: Metrics,
+    /// Sources that are configured.
+    pub sources: Sources,
+    /// `None` if they are nobody else's business.
+    pub switches: Option<watch::Receiver<Arc<Ledger>>>,
+}
+
+impl StatusPage {
+    /// Peers connected now.
+    pub fn n_peers(&self) -> u64 {
+        self.gossip.as_ref().map_or(0, listen::n_connected)
+    }
+
+    /// What to do about a silence.
+    fn advice(&self) -> String {
+        let n_connected = self.n_peers();
+        let text = match (self.gossip.is_some(), self.sources) {
+            (true, Sources { n_peers: 0, has_event_streams: false }) if n_connected == 0 => {
+                "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers \
+                 (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
+            }
+            (true, _) if n_connected == 0 => {
+                "no gossip peer is connected: look at the notices for each peer's reason, then at its address, the firewall and the network"
+            }
+            (true, _) => {
+                "gossip peers are connected but send nothing: look whether their nodes are synced, whether `network` is theirs, and whether \
+                 this machine's clock is right; add peers of other operators"
+            }
+            (false, _) => "the nodes' event streams bring nothing: look whether the nodes of `nodes.urls` answer and are synced",
+        };
+        text.to_owned()
+    }
+
+    fn notices(&self, snapshot: &Snapshot) -> Vec<String> {
+        let mut notices = Vec::new();
+        let readiness = self.readiness();
+        if let Some(since) = readiness.since.filter(|_| !readiness.listening) {
+            notices.push(format!("no vote or block has come since {since}: {}", readiness.advice.join("; ")));
+        }
+        if let Some(gossip) = &self.gossip {
+            notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
+        }
+        if snapshot.missing_blocks > 0 {
+            notices
+                .push(format!("{} blocks are missing that others build on; nodes are asked for them", snapshot.missing_blocks));
+        }
+        if self.metrics.unproven.get() > 0 {
+            notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
+        }
+        if let Some(switches) = &self.switches {
+            let ledger = switches.borrow();
+            notices.extend(ledger.fired.iter().map(|(group, fired)| fired.notice(group)));
+            notices.extend(ledger.held_back.iter().map(|(group, held)| held.notice(group)));
+        }
+        notices
+    }
+}
+
+impl StatusSource for StatusPage {
+    fn status(&self) -> Status {
+        let snapshot = self.snapshot.borrow().clone();
+        let mut stages = BTreeMap::new();
+        stages.insert("messages".to_owned(), by_outcome(&self.metrics));
+        stages.insert("parked".to_owned(), BTreeMap::from([("now".to_owned(), snapshot.parked as u64)]));
+        let node = match &*self.node_away.borrow() {
+            _ if !self.has_nodes => NodeState::NotConfigured,
+            Some(reason) => NodeState::Away { reason: reason.clone() },
+            None => NodeState::Connected,
+        };
+        let clock_slot = self.network.slot_at(clock::now().0);
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            network: self.network.spec.config_name.clone(),
+            genesis_validators_root: self.network.genesis_validators_root,
+            clock_slot,
+            head: Head { slot: snapshot.head.slot, root: snapshot.head.root },
+            finalized: Some(snapshot.finalized),
+            peers: self.n_peers(),
+            gossip_peers: self.gossip.iter().flat_map(|gossip| peer_views(&gossip.peers())).collect(),
+            validators: snapshot.validators as u64,
+            stages,
+            index: numbers(&snapshot.index),
+            gaps: snapshot.gaps.to_vec(),
+            node,
+            notices: self.notices(&snapshot),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let snapshot = self.snapshot.borrow().clone();
+        let reception = snapshot.reception;
+        let now = clock::now();
+        let listening = reception.is_current(now, self.network.spec.slot_duration);
+        let context_loaded = snapshot.validators > 0;
+        let time = |at: verify::UnixNs| Time::from_unix_ns(at.0);
+        let mut advice = Vec::new();
+        if !listening {
+            advice.push(self.advice());
+        }
+        if !context_loaded {
+            advice
+                .push("registry and committees come from a beacon node or a state: look whether `nodes.urls` answers".to_owned());
+        }
+        Readiness {
+            listening,
+            context_loaded,
+            // The API is served once it is open; a store or index that fails ends the process.
+            index_open: true,
+            last_message: reception.last_message.map(time),
+            since: match (listening, context_loaded) {
+                (true, true) => None,
+                (true, false) => Some(time(reception.started)),
+                (false, _) => Some(time(reception.silent_since())),
+            },
+            advice,
+        }
+    }
+}
+
+/// A notice of a configured peer that is not connected.
+fn missing_peer(peer: &PeerInfo) -> String {
+    let agent = peer.agent.as_ref().map_or_else(String::new, |agent| format!(" ({agent})"));
+    let mut notice = format!("configured peer {}{agent} is not connected: ", peer.address);
+    match &peer.goodbye {
+        Some(goodbye) => {
+            notice += &format!("it said goodbye: {} ({})", goodbye.reason, goodbye.code);
+            if goodbye.times > 1 {
+                notice += &format!(", {} times in a row", goodbye.times);
+            }
+        }
+        None => notice += peer.last_problem.as_deref().unwrap_or("not yet reached"),
+    }
+    match peer.next_attempt_seconds {
+        Some(seconds @ 0..60) => notice += &format!("; next attempt in {seconds} s"),
+        Some(seconds) => notice += &format!("; next attempt in {} min", seconds.div_ceil(60)),
+        None => {}
+    }
+    notice
+}
+
+/// Configured ones first.
+fn peer_views(peers: &[PeerInfo]) -> Vec<PeerView> {
+    let view = |peer: &PeerInfo| PeerView {
+        peer: if peer.peer.is_empty() { peer.address.clone() } else { peer.peer.clone() },
+        agent: peer.agent.clone(),
+        configured: peer.configured,
+        connected: peer.connected,
+        goodbye: peer.goodbye.as_ref().map(|goodbye| GoodbyeView {
+            code: goodbye.code.to_string(),
+            reason: goodbye.reason.to_owned(),
+            times: goodbye.times,
+        }),
+        next_attempt_seconds: peer.next_attempt_seconds,
+    };
+    peers.iter().take(MAX_PEERS_SHOWN).map(view).collect()
+}
+
+fn by_outcome(metrics: &Metrics) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for family in metrics.messages.collect() {
+        for metric in family.get_metric() {
+            let outcome = metric.get_label().iter().find(|label| label.name() == "outcome").map_or("", |label| label.value());
+            *sums.entry(outcome.to_owned()).or_default() += metric.get_counter().get_value() as u64;
+        }
+    }
+    sums
+}
+
+pub fn numbers(stats: &Stats) -> BTreeMap<String, u64> {
+    let value = serde_json::to_value(stats).unwrap_or_default();
+    let fields = value.as_object().into_iter().flatten();
+    fields.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sources::gossip::PeerGoodbye;
+
+    fn peer() -> PeerInfo {
+        PeerInfo {
+            peer: String::new(),
+            address: "/ip4/192.0.2.1/tcp/9000".into(),
+            configured: true,
+            connected: false,
+            agent: None,
+            head_slot: None,
+            score: 0.0,
+            messages: 0,
+            topics: 0,
+            failed_attempts: 1,
+            last_problem: None,
+            goodbye: None,
+            next_attempt_seconds: Some(7),
+        }
+    }
+
+    #[test]
+    fn a_missing_peer_is_shown_with_its_client_its_reason_and_the_next_attempt() {
+        let unknown = peer();
+        assert_eq!(
+            missing_peer(&unknown),
+            "configured peer /ip4/192.0.2.1/tcp/9000 is not connected: not yet reached; next attempt in 7 s"
+        );
+        let goodbye = Some(PeerGoodbye { code: 250, reason: "bad score", times: 3 });
+        let banned = PeerInfo {
+            peer: "16Uiu2HAm".into(),
+            agent: Some("Lighthouse/v8.1.2".into()),
+            last_problem: Some("closed".into()),
+            goodbye,
+            next_attempt_seconds: Some(1195),
+            ..peer()
+        };
+        assert_eq!(
+            missing_peer(&banned),
+            "configured peer /ip4/192.0.2.1/tcp/9000 (Lighthouse/v8.1.2) is not connected: it said goodbye: bad score (250), \
+             3 times in a row; next attempt in 20 min"
+        );
+        let views = serde_json::to_value(peer_views(&[banned, unknown])).unwrap();
+        assert_eq!(
+            views[0],
+            serde_json::json!({
+                "peer": "16Uiu2HAm", "agent": "Lighthouse/v8.1.2", "configured": true, "connected": false,
+                "goodbye": {"code": "250", "reason": "bad score", "times": 3}, "next_attempt_seconds": 1195,
+            })
+        );
+        assert_eq!(views[1]["peer"], "/ip4/192.0.2.1/tcp/9000", "its id is not known before it has answered");
+        assert_eq!(peer_views(&vec![peer(); 1000]).len(), MAX_PEERS_SHOWN);
+    }
+}

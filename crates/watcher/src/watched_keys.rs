@@ -1,0 +1,118 @@
+//! What the API shows of watched keys.
+
+use actions::killswitch::{Fired, Ledger, NotFired};
+use actions::lists::reload::InForce;
+use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
+use consensus::ValidatorIndex;
+use detect::watch::{Desk, KeyStatus, Labels};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Answers from what the detector of watched keys left on its desk.
+pub struct KeyPage {
+    pub desk: Desk,
+    pub switches: watch::Receiver<Arc<Ledger>>,
+    pub in_force: watch::Receiver<Arc<InForce>>,
+}
+
+impl WatchSource for KeyPage {
+    fn groups(&self) -> Vec<WatchGroup> {
+        let report = self.desk.report();
+        let (ledger, in_force) = (self.switches.borrow().clone(), self.in_force.borrow().clone());
+        let with_switch =
+            |name: &str| in_force.config.groups.iter().any(|group| group.name == name && group.kill_switch.is_some());
+        let groups = report.labels.groups().iter().map(|group| {
+            let members = group.validators.iter().filter_map(|validator| key(&report.keys, *validator));
+            let members: Vec<&KeyStatus> = members.collect();
+            let judged: Vec<u32> = members.iter().filter_map(|key| key.effectiveness_permille).collect();
+            let sum: u64 = judged.iter().map(|permille| u64::from(*permille)).sum();
+            WatchGroup {
+                name: group.name.to_string(),
+                validators: group.validators.len() as u64,
+                unknown_keys: group.unknown.len() as u64,
+                missing: members.iter().filter(|key| key.missed_in_a_row > 0).count() as u64,
+                missed_in_a_row: members.iter().map(|key| u64::from(key.missed_in_a_row)).max().unwrap_or(0),
+                effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
+                kill_switch: with_switch(&group.name)
+                    .then(|| switch(ledger.fired.get(&*group.name), ledger.held_back.get(&*group.name))),
+            }
+        });
+        groups.collect()
+    }
+
+    fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage {
+        let report = self.desk.report();
+        let from = after.map_or(0, |after| report.keys.partition_point(|key| key.validator <= after));
+        let mut page = WatchPage::default();
+        for key in report.keys[from..].iter().filter(|key| matches(&report.labels, key, wanted)) {
+            if page.keys.len() == limit {
+                page.has_more = true;
+                break;
+            }
+            page.keys.push(shown(&report.labels, key));
+        }
+        page
+    }
+
+    fn is_private(&self, label: &str) -> bool {
+        self.in_force.borrow().is_private(label)
+    }
+}
+
+fn key(keys: &[KeyStatus], validator: ValidatorIndex) -> Option<&KeyStatus> {
+    keys.binary_search_by_key(&validator, |key| key.validator).ok().map(|at| &keys[at])
+}
+
+fn matches(labels: &Labels, key: &KeyStatus, wanted: &KeyFilter) -> bool {
+    let has = |label: &str| label.split_once('=').is_some_and(|(name, value)| labels.value_is(key.validator, name, value));
+    wanted.group.as_ref().is_none_or(|group| labels.value_is(key.validator, "group", group))
+        && wanted.label.as_ref().is_none_or(|label| has(label))
+        && u64::from(key.missed_in_a_row) >= wanted.missed_in_a_row
+}
+
+fn shown(labels: &Labels, key: &KeyStatus) -> WatchedKey {
+    let set = labels.get(key.validator).cloned().unwrap_or_default();
+    let groups = set.groups.iter().filter_map(|id| labels.group(*id)).map(|group| group.name.to_string());
+    WatchedKey {
+        index: key.validator,
+        pubkey: key.pubkey,
+        groups: groups.collect(),
+        labels: set.labels.iter().map(ToString::to_string).collect(),
+        duty: set.duty.as_str().into(),
+        state: key.state.as_str().into(),
+        effective_balance: key.effective_balance,
+        last_vote: key.last_vote,
+        missed_in_a_row: u64::from(key.missed_in_a_row),
+        duties: u64::from(key.due),
+        voted: u64::from(key.voted),
+        proposals: u64::from(key.proposals.due),
+        proposed: u64::from(key.proposals.made),
+        effectiveness: key.effectiveness_permille.map(|permille| f64::from(permille) / 1000.0),
+    }
+}
+
+fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView {
+    let state = match fired.map(|fired| fired.result.as_ref().map(|result| result.done)) {
+        None => "ready",
+        Some(None) => "ordered",
+        Some(Some(true)) => "done",
+        Some(Some(false)) => "failed",
+    };
+    let result = fired.and_then(|fired| fired.result.as_ref());
+    KillSwitchView {
+        state: state.into(),
+        finding: fired.map(|fired| fired.finding),
+        kind: fired.map(|fired| fired.kind.clone()),
+        ordered_at: fired.map(|fired| fired.ordered_at),
+        attempts: fired.map_or(0, |fired| fired.attempts),
+        took_ms: result.map(|result| result.took_ms),
+        answer: result.map(|result| result.in_our_words().to_owned()),
+        held_back: held_back.map(|held| HeldBackView {
+            finding: held.finding,
+            kind: held.kind.clone(),
+            at: held.at,
+            reason: held.reason.clone(),
+            times: held.times,
+        }),
+    }
+}
