@@ -285,12 +285,12 @@ impl Config {
             self.network.state.as_mut(),
             self.gossip.identity_file.as_mut(),
         ];
-        let secrets = self.alerts.routes.iter_mut().map(|route| route.secret_file.as_mut());
-        for path in paths.into_iter().chain(secrets).flatten() {
+        for path in paths.into_iter().flatten() {
             if path.is_relative() {
                 *path = folder.join(&path);
             }
         }
+        self.alerts.anchor(folder);
         self.watch.anchor(folder);
     }
 }

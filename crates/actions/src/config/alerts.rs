@@ -2,7 +2,7 @@
 
 use super::{Problem, is_http, secret_problem};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +40,13 @@ pub struct RouteConfig {
 }
 
 impl AlertsConfig {
+    /// Makes relative paths relative to `folder`.
+    pub fn anchor(&mut self, folder: &Path) {
+        for path in self.routes.iter_mut().filter_map(|route| route.secret_file.as_mut()).filter(|path| path.is_relative()) {
+            *path = folder.join(&path);
+        }
+    }
+
     /// Adds what is wrong with the section.
     pub fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });

@@ -238,10 +238,12 @@ mod tests {
 
     fn read_config(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-        let Sections { mut watch, alerts } = toml::from_str(&text).map_err(|error| error.to_string())?;
+        let Sections { mut watch, mut alerts } = toml::from_str(&text).map_err(|error| error.to_string())?;
         watch.anchor(path.parent().unwrap());
+        alerts.anchor(path.parent().unwrap());
         let mut problems = Vec::new();
         watch.problems(&mut problems);
+        alerts.problems(&mut problems);
         problems.first().map_or(Ok((watch, alerts)), |problem| Err(problem.text.clone()))
     }
 
