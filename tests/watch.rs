@@ -289,7 +289,17 @@ fn a_kill_switch_fires_on_a_full_disk() {
     let running = Running::start_on_a_small_disk(&stage.config);
     running.wait_for("watching");
     running.fill_disk();
-    let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
+    let truth = std::thread::scope(|scope| {
+        let play = scope.spawn(|| runtime.block_on(network.run()).expect("the simulation runs to its end"));
+        // It is the disk's fault, and not that of the peers.
+        let status = wait_until(stage.api, "/v1/status", |status| {
+            status["readiness"]["index_open"] == false && status["readiness"]["listening"] == true
+        });
+        assert!(status["ready"] == false && status["notices"].to_string().contains("the disk refuses writes"), "{status}");
+        let (code, told) = common::http::get_any(stage.api, "/readyz").expect("the API answers");
+        assert!(code == 503 && told.contains("the disk refuses writes"), "{code} {told}");
+        play.join().expect("it ends")
+    });
     assert!(!truth.crimes.is_empty());
     let order = called.recv_timeout(PATIENCE).expect("an order, although nothing can be written");
     assert_eq!((&order["kill_switch"], &order["test"]), (&"acme".into(), &false.into()));

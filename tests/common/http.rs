@@ -15,22 +15,31 @@ pub fn anywhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// One GET, one body.
+/// What one GET answers with 200. Anything else is no answer: while the program starts, all it says is 503 and why.
 pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
-    let text = get_text(address, path)?;
+    let (status, text) = get_any(address, path)?;
+    if status != 200 {
+        return None;
+    }
     serde_json::from_str(text.get(text.find('{')?..=text.rfind('}')?)?).ok()
 }
 
 /// One GET, what comes after the head.
 pub fn get_text(address: SocketAddr, path: &str) -> Option<String> {
+    get_any(address, path).map(|(_, text)| text)
+}
+
+/// One GET: the status's number, and what comes after the head.
+pub fn get_any(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
-    Some(text.split_once("\r\n\r\n")?.1.to_owned())
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-/// Asks again until the answer is as wanted.
+/// Asks again until it is answered with 200, and the answer is as wanted.
 pub fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let until = Instant::now() + PATIENCE;
     let mut last = Value::Null;

@@ -361,11 +361,16 @@ impl Switches {
     /// What `slashwatch killswitch rearm` asks for beside us. Until it is on disk the request stays, and is tried again.
     fn make_ready_on_request(&mut self) {
         for request in rearm::requests(&self.surroundings.dir) {
-            self.ledger.make_ready(&request.group, self.store.last_seq());
-            if let Err(error) = self.write() {
+            // Written first: what would not outlast a restart is not done.
+            let mut changed = self.ledger.clone();
+            changed.make_ready(&request.group, self.store.last_seq());
+            if let Err(error) = changed.write(&self.store) {
                 tracing::error!(%error, group = request.group, "a kill switch cannot be made ready: the ledger cannot be written");
                 continue;
             }
+            self.is_unwritten = false;
+            self.shown.send_replace(Arc::new(changed.clone()));
+            self.ledger = changed;
             tracing::warn!(group = request.group, "kill switch is ready again, as was asked for");
             if let Err(error) = request.answer() {
                 tracing::error!(%error, "the request cannot be removed from the data directory; remove it by hand");

@@ -5,8 +5,8 @@
 //! An API on a public address answers to every name: there is nothing in it that a stranger could not ask for directly.
 
 use axum::extract::Request;
-use axum::http::{header, uri::Authority};
-use std::net::{IpAddr, SocketAddr};
+use axum::http::{Uri, header, uri::Authority};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Names that are answered to.
 pub(crate) enum Hosts {
@@ -35,6 +35,19 @@ impl Hosts {
     }
 }
 
+/// Whether an entry of `api.hosts` can ever be what a request names: a host's name or address alone, without scheme, port or path.
+pub fn is_host(entry: &str) -> bool {
+    let name = entry.trim_end_matches('.');
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
+    let address = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    address.map_or(!name.is_empty() && is_name(name), |address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// The host that a URL names.
+pub fn host_of(url: &str) -> Option<String> {
+    url.parse::<Uri>().ok()?.host().map(str::to_owned)
+}
+
 fn is_own(host: &str, names: &[String]) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let address = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(&host);
@@ -44,6 +57,30 @@ fn is_own(host: &str, names: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_a_host_and_nothing_more() {
+        for entry in ["watch.example", "Watch.Example.", "watch", "my_host-1", "192.168.0.7", "[fe80::1]"] {
+            assert!(is_host(entry), "{entry}");
+        }
+        for entry in [
+            "",
+            ".",
+            "https://watch.example",
+            "watch.example/",
+            "watch.example:443",
+            "watch.example:x",
+            "a b",
+            "*.example",
+            "u@h",
+            "[x]",
+            "fe80::1",
+        ] {
+            assert!(!is_host(entry), "{entry}");
+        }
+        assert_eq!(host_of("https://watch.example:8443/x?y").as_deref(), Some("watch.example"));
+        assert_eq!(host_of("watch.example/x"), None);
+    }
 
     #[test]
     fn a_loopback_api_answers_to_this_machines_names_only() {

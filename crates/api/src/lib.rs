@@ -41,6 +41,7 @@ pub mod view;
 mod watch;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
+pub use hosts::{host_of, is_host};
 pub use privacy::OwnKeys;
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
 pub use view::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};

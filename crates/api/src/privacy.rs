@@ -6,7 +6,7 @@
 use crate::WatchSource;
 use crate::addresses::without_addresses;
 use crate::problem::Problem;
-use crate::view::{NodeState, Status};
+use crate::view::{NodeState, Readiness, Status};
 use evidence::{Finding, Incident, Submission};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -54,6 +54,11 @@ impl Privacy {
         }
         status.notices = status.notices.into_iter().map(|notice| self.text(notice)).collect();
         status
+    }
+
+    pub fn readiness(&self, mut readiness: Readiness) -> Readiness {
+        readiness.advice = readiness.advice.into_iter().map(|advice| self.text(advice)).collect();
+        readiness
     }
 
     pub fn submission(&self, mut submission: Submission) -> Submission {

@@ -22,7 +22,7 @@ pub(crate) async fn healthz() -> &'static str {
     (status = 503, description = "not ready; the detail says what is missing, since when, and what to do", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Readiness>, Problem> {
-    let readiness = shared.status.readiness();
+    let readiness = shared.privacy.readiness(shared.status.readiness());
     if readiness.is_ready() {
         return Ok(Json(readiness));
     }
@@ -42,7 +42,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
 /// What is watched, how far, and what came of it.
 #[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView> {
-    let readiness = shared.status.readiness();
+    let readiness = shared.privacy.readiness(shared.status.readiness());
     Json(StatusView {
         schema: 1,
         status: shared.privacy.status(shared.status.status()),

@@ -23,7 +23,7 @@ pub struct Readiness {
     pub listening: bool,
     /// Registry and at least one committee context are known.
     pub context_loaded: bool,
-    /// The vote index takes votes.
+    /// The vote index takes votes, and the disk takes what is recorded.
     pub index_open: bool,
     /// When the latest vote or block arrived; null before the first since the start.
     #[schema(value_type = Option<String>)]
@@ -45,7 +45,7 @@ impl Readiness {
         let parts = [
             (self.listening, "no vote or block has come from the network"),
             (self.context_loaded, "registry and committees are not loaded"),
-            (self.index_open, "the vote index is not open"),
+            (self.index_open, "nothing can be recorded"),
         ];
         parts.into_iter().filter(|(is_there, _)| !is_there).map(|(_, text)| text).collect()
     }

@@ -148,11 +148,11 @@ async fn ready_when_all_parts_are() {
     assert_eq!(api.get("/healthz").await.text().await.unwrap(), "ok\n");
     assert_eq!(api.get("/readyz").await.status(), StatusCode::OK);
     api.status.set_listening(false);
-    let missing = "no vote or block has come from the network since 1970-01-01T00:00:07.000000000Z; give peers";
+    let missing = "no vote or block has come from the network since 1970-01-01T00:00:07.000000000Z; give peers; http://10.0.0.5:5052 answers nothing";
     assert_problem(api.get("/readyz").await, StatusCode::SERVICE_UNAVAILABLE, missing).await;
     let status = api.json("/v1/status").await;
     assert_eq!((&status["ready"], &status["readiness"]["listening"]), (&json!(false), &json!(false)));
-    assert_eq!(status["readiness"]["advice"], json!(["give peers"]));
+    assert_eq!(status["readiness"]["advice"], json!(["give peers; http://10.0.0.5:5052 answers nothing"]));
 }
 
 #[tokio::test]

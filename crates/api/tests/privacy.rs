@@ -108,7 +108,8 @@ async fn addresses_of_nodes_and_peers_are_told_on_loopback_only() {
             answer: Some("http://10.0.0.5:5052 said 400".into()),
         };
         api.store.put_submission(&submission).unwrap();
-        for path in ["/v1/submissions", "/v1/status"] {
+        api.status.set_listening(false);
+        for path in ["/v1/submissions", "/v1/status", "/readyz"] {
             let text = api.get(path).await.text().await.unwrap();
             assert_eq!(text.contains("10.0.0.5"), shows, "{listen} {own_keys:?} {path}: {text}");
             assert_eq!(text.contains("[address]"), !shows, "{listen} {own_keys:?} {path}: {text}");

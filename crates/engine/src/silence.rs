@@ -3,7 +3,8 @@
 //! A watcher without a peer, or whose peers send nothing, finds nothing, and that looks like a quiet network. So it goes by the network's
 //! clock: while no proven vote or block came for [`SILENT_AFTER_SLOTS`] slots the watcher is deaf, whatever its connections look like. It
 //! is then not ready, the slots are a gap, and an incident is open that every alert route is told of, once when it begins and once when it is
-//! over. A restart in the middle of a silence goes on with the same incident.
+//! over. It is over when messages have come for [`OVER_AFTER_SLOTS`] slots without another silence between them, so that a message now and
+//! then makes one alert and not many. A restart in the middle of a silence goes on with the same incident.
 //!
 //! Only what is signed and of the network's present counts: junk from a peer, and old blocks that a node is asked for, do not.
 //!
@@ -19,6 +20,8 @@ use verify::UnixNs;
 
 /// Slots without a proven vote or block after which the watcher is deaf.
 pub const SILENT_AFTER_SLOTS: u32 = 2;
+/// A silence that was reported is over after so many slots in which the watcher was never silent again.
+pub const OVER_AFTER_SLOTS: u32 = 4;
 /// The incident's kind: all subnets are silent.
 const KIND: &str = "subnet_silent";
 /// Tells it from the incident of single subnets that are silent.
@@ -38,7 +41,7 @@ pub struct Reception {
 impl Reception {
     /// Whether a vote or block came within the last two slots, as known at `now`. Nothing is known by an engine that does not look.
     pub fn is_current(&self, now: UnixNs, slot_duration: Duration) -> bool {
-        let limit = limit(slot_duration);
+        let limit = nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
         self.last_message.is_some_and(|last| now.0.saturating_sub(last.0.min(now.0)) <= limit)
             && now.0.saturating_sub(self.looked_at.0) <= limit
     }
@@ -71,6 +74,8 @@ pub struct SilenceTracker {
     reception: Reception,
     /// The silence that every route was told of.
     silent_since: Option<UnixNs>,
+    /// Since when messages come again, while it is not yet certain that they go on coming.
+    heard_again: Option<UnixNs>,
     /// In which slot its incident was stored last.
     stored_at: Slot,
 }
@@ -81,15 +86,16 @@ impl SilenceTracker {
         let reception = Reception { started: now, last_message: None, looked_at: now };
         let silent_since = earlier.map(|incident| UnixNs(network.slot_start_ns(incident.first_slot)));
         let stored_at = network.slot_at(now.0);
-        Self { network, reception, silent_since, stored_at }
+        Self { network, reception, silent_since, heard_again: None, stored_at }
     }
 
     pub fn reception(&self) -> Reception {
         self.reception
     }
 
+    /// Since when nothing comes, if that was reported and nothing has come since. What comes after the silence is no gap.
     pub fn silent_since(&self) -> Option<UnixNs> {
-        self.silent_since
+        self.silent_since.filter(|_| self.heard_again.is_none())
     }
 
     /// A vote or block was proven at this moment.
@@ -105,9 +111,16 @@ impl SilenceTracker {
         self.reception.started = self.reception.started.min(now);
         // Before genesis there is nothing to receive.
         let since = UnixNs(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
-        let is_silent = now.0.saturating_sub(since.0) > limit(self.network.spec.slot_duration);
+        let slot_duration = self.network.spec.slot_duration;
+        let is_silent = now.0.saturating_sub(since.0) > nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
         let slot = self.network.slot_at(now.0);
-        match (self.silent_since, self.reception.last_message) {
+        self.heard_again = match self.heard_again {
+            _ if is_silent || self.silent_since.is_none() => None,
+            Some(since) => Some(since.min(now)),
+            None => self.reception.last_message,
+        };
+        let is_over = |again: UnixNs| now.0.saturating_sub(again.0) >= nanoseconds(slot_duration * OVER_AFTER_SLOTS);
+        match (self.silent_since, self.heard_again) {
             (None, _) if is_silent => {
                 (self.silent_since, self.stored_at) = (Some(since), slot);
                 Some(SilenceChange::Began { since })
@@ -116,8 +129,8 @@ impl SilenceTracker {
                 self.stored_at = slot;
                 Some(SilenceChange::GoesOn { since })
             }
-            (Some(since), Some(until)) if !is_silent => {
-                self.silent_since = None;
+            (Some(since), Some(until)) if is_over(until) => {
+                (self.silent_since, self.heard_again) = (None, None);
                 Some(SilenceChange::Ended { since, until })
             }
             _ => None,
@@ -152,7 +165,7 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
         details.insert("silent_until".into(), json!(time(until)));
     }
     // By the network's clock, so that it does not depend on the moment of the tick.
-    let opened_at = UnixNs(since.0.saturating_add(limit(network.spec.slot_duration)));
+    let opened_at = UnixNs(since.0.saturating_add(nanoseconds(network.spec.slot_duration * SILENT_AFTER_SLOTS)));
     let incident = Incident {
         schema: INCIDENT_SCHEMA,
         id: incident_id(network.genesis_validators_root, KIND, first_slot, KEY),
@@ -178,8 +191,8 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
     (incident, told)
 }
 
-fn limit(slot_duration: Duration) -> u64 {
-    u64::try_from((slot_duration * SILENT_AFTER_SLOTS).as_nanos()).unwrap_or(u64::MAX)
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -210,14 +223,33 @@ mod tests {
         // Once an epoch the incident is as long as the silence.
         let goes_on: Vec<i64> = (1_226..3_000).filter(|second| tracker.tick(at(*second)).is_some()).collect();
         assert_eq!(goes_on, [1_608, 1_992, 2_376, 2_760]);
-        tracker.received(at(3_000));
-        assert_eq!(tracker.tick(at(3_001)), Some(SilenceChange::Ended { since: at(1_200), until: at(3_000) }));
-        assert!(tracker.reception().is_current(at(3_024), network().spec.slot_duration));
-        assert!(!tracker.reception().is_current(at(3_025), network().spec.slot_duration));
-        for second in 3_002..=3_024 {
+        for second in 3_000..3_048 {
+            tracker.received(at(second));
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+            assert_eq!(tracker.silent_since(), None, "what is received is no gap");
+        }
+        assert_eq!(tracker.tick(at(3_048)), Some(SilenceChange::Ended { since: at(1_200), until: at(3_000) }));
+        assert!(tracker.reception().is_current(at(3_071), network().spec.slot_duration));
+        assert!(!tracker.reception().is_current(at(3_072), network().spec.slot_duration));
+        for second in 3_049..=3_071 {
             assert_eq!(tracker.tick(at(second)), None, "{second}");
         }
-        assert_eq!(tracker.tick(at(3_025)), Some(SilenceChange::Began { since: at(3_000) }), "the next one is another one");
+        assert_eq!(tracker.tick(at(3_072)), Some(SilenceChange::Began { since: at(3_047) }), "the next one is another one");
+    }
+
+    /// A peer that sends one message in every third slot would else make an alert, and the end of one, each time.
+    #[test]
+    fn a_message_now_and_then_ends_no_silence() {
+        let mut tracker = SilenceTracker::new(network(), at(1_200), None);
+        let mut changes = Vec::new();
+        for second in 1_200..3_200 {
+            if second % 36 == 0 || (second >= 3_000 && second % 12 == 0) {
+                tracker.received(at(second));
+            }
+            changes.extend(tracker.tick(at(second)).filter(|change| !matches!(change, SilenceChange::GoesOn { .. })));
+        }
+        let (since, until) = (at(1_224), at(2_988));
+        assert_eq!(changes, [SilenceChange::Began { since }, SilenceChange::Ended { since, until }]);
     }
 
     #[test]
@@ -242,9 +274,12 @@ mod tests {
         for second in 300..400 {
             assert_eq!(tracker.tick(at(second)), None, "{second}");
         }
-        tracker.received(at(400));
-        let ended = tracker.tick(at(400)).unwrap();
-        let (closed, over) = report(&network, ended, at(400), 3);
+        for second in (400..448).step_by(12) {
+            tracker.received(at(second));
+            assert_eq!(tracker.tick(at(second)), None, "{second}");
+        }
+        let ended = tracker.tick(at(448)).unwrap();
+        let (closed, over) = report(&network, ended, at(448), 3);
         assert_eq!((closed.id, closed.state), (incident.id, IncidentState::Closed));
         assert_ne!(over.unwrap().id, told.id);
         assert_eq!(open_silence(&[closed]), None);

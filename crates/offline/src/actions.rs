@@ -43,6 +43,13 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
     let dir = match DataDir::open(&config.data_dir) {
         Ok(dir) => dir,
         Err(DataDirError::InUse(path)) => {
+            // Readers share the lock, so whoever gets it finds no watcher there.
+            if datadir::lock_for_reading(&path).is_ok() {
+                return Err(WatcherError::Failed(format!(
+                    "{} is being read, as by `slashwatch serve`, so nothing can be written there: stop that and ask again",
+                    path.display()
+                )));
+            }
             let read = || Ledger::read(&Store::open_read_only(&path.join("evidence"))?);
             let had = read()?.fired.contains_key(group);
             if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
@@ -77,4 +84,29 @@ async fn name_before_start(config: &Config) -> NetworkName {
         known.genesis_validators_root = nodes.genesis().await.ok().map(|genesis| genesis.genesis_validators_root);
     }
     known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actions::config::{GroupConfig, WatchConfig};
+
+    #[test]
+    fn a_switch_cannot_be_made_ready_while_the_directory_is_served_and_that_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = consensus::Spec::builtin("mainnet").unwrap();
+        let network = consensus::Network { spec, genesis_time: 7, genesis_validators_root: consensus::Root::ZERO };
+        let opened = DataDir::open(dir.path()).unwrap();
+        opened.bind(&network).unwrap();
+        drop(Store::open(&opened.evidence_path(), network.genesis_validators_root).unwrap());
+        drop(opened);
+        let group: GroupConfig = toml::from_str("name = \"acme\"\nkill_switch = { command = [\"/bin/true\"] }\n").unwrap();
+        let watch = WatchConfig { groups: vec![group], ..WatchConfig::default() };
+        let config = Config { data_dir: dir.path().to_owned(), watch, ..Config::default() };
+        let served = datadir::lock_for_reading(dir.path()).unwrap().unwrap();
+        let told = rearm_switch(&config, "acme").unwrap_err().to_string();
+        assert!(told.contains("slashwatch serve") && !told.contains("the watcher that runs"), "{told}");
+        drop(served);
+        assert!(rearm_switch(&config, "acme").unwrap().contains("had not fired"));
+    }
 }

@@ -1,8 +1,8 @@
-//! The queue behind a source: bounded in messages and in bytes, and in bytes of each sender.
+//! The queue behind a source: bounded in messages and in bytes, and in both of each sender.
 //!
-//! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever sends the largest ones must not take the
-//! room of those who send small ones, so each sender has a budget of its own. Nothing waits for room here: a source cannot hold the
-//! network up. What does not fit is refused with its reason, for the caller to count.
+//! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever sends the largest ones, or the most, must
+//! not take the room of the others, so each sender has a budget of bytes and half of the places at most. Nothing waits for room here: a
+//! source cannot hold the network up. What does not fit is refused with its reason, for the caller to count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,18 +37,21 @@ impl Default for QueueBytes {
 pub enum QueueFull {
     /// As many wait as there are places, or nobody reads any more.
     Places,
+    /// Its sender has half of the places.
+    PlacesOfPeer,
     Bytes,
     /// Its sender has as many bytes waiting as one may have.
     BytesOfPeer,
 }
 
 impl QueueFull {
-    pub const ALL: [Self; 3] = [Self::Places, Self::Bytes, Self::BytesOfPeer];
+    pub const ALL: [Self; 4] = [Self::Places, Self::PlacesOfPeer, Self::Bytes, Self::BytesOfPeer];
 
     /// One word for metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Places => "message",
+            Self::PlacesOfPeer => "message_of_peer",
             Self::Bytes => "message_bytes",
             Self::BytesOfPeer => "message_bytes_of_peer",
         }
@@ -58,7 +61,8 @@ impl QueueFull {
 /// A queue with so many places and bytes.
 pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueReceiver<T>) {
     let (items, received) = mpsc::channel(places.max(1));
-    let held = Arc::new(Mutex::new(Held { bytes, total: 0, by_peer: HashMap::new() }));
+    let held = Held { bytes, places_per_peer: places.div_ceil(2).max(1), total: 0, by_peer: HashMap::new() };
+    let held = Arc::new(Mutex::new(held));
     (QueueSender { items, held }, QueueReceiver { items: received })
 }
 
@@ -121,7 +125,7 @@ impl<T> QueueReceiver<T> {
     }
 }
 
-/// Bytes set aside for a message.
+/// A place and bytes set aside for a message.
 #[derive(Debug)]
 pub struct Room {
     held: Arc<Mutex<Held>>,
@@ -138,29 +142,44 @@ impl Drop for Room {
 #[derive(Debug)]
 struct Held {
     bytes: QueueBytes,
+    places_per_peer: usize,
+    /// Bytes.
     total: usize,
-    by_peer: HashMap<PeerBytes, usize>,
+    by_peer: HashMap<PeerBytes, HeldByPeer>,
+}
+
+/// What waits of one sender.
+#[derive(Clone, Copy, Debug, Default)]
+struct HeldByPeer {
+    n_messages: usize,
+    n_bytes: usize,
 }
 
 impl Held {
     fn take(&mut self, peer: &PeerBytes, n_bytes: usize) -> Result<(), QueueFull> {
-        let of_peer = self.by_peer.get(peer).copied().unwrap_or(0);
-        if of_peer > 0 && of_peer.saturating_add(n_bytes) > self.bytes.per_peer {
+        let of_peer = self.by_peer.get(peer).copied().unwrap_or_default();
+        if of_peer.n_messages >= self.places_per_peer {
+            return Err(QueueFull::PlacesOfPeer);
+        }
+        if of_peer.n_messages > 0 && of_peer.n_bytes.saturating_add(n_bytes) > self.bytes.per_peer {
             return Err(QueueFull::BytesOfPeer);
         }
         if self.total > 0 && self.total.saturating_add(n_bytes) > self.bytes.total {
             return Err(QueueFull::Bytes);
         }
         self.total += n_bytes;
-        *self.by_peer.entry(peer.clone()).or_default() += n_bytes;
+        let of_peer = self.by_peer.entry(peer.clone()).or_default();
+        of_peer.n_messages += 1;
+        of_peer.n_bytes += n_bytes;
         Ok(())
     }
 
     fn give_back(&mut self, peer: &PeerBytes, n_bytes: usize) {
         self.total -= n_bytes;
         if let Some(of_peer) = self.by_peer.get_mut(peer) {
-            *of_peer -= n_bytes;
-            if *of_peer == 0 {
+            of_peer.n_messages -= 1;
+            of_peer.n_bytes -= n_bytes;
+            if of_peer.n_messages == 0 {
                 self.by_peer.remove(peer);
             }
         }
@@ -205,6 +224,22 @@ mod tests {
         assert!(lock(&sender.held).by_peer.is_empty() && lock(&sender.held).total == 0);
         // Larger than any budget, alone.
         assert_eq!(send(6, 200 << 20), Ok(()));
+    }
+
+    /// Whoever sends small messages takes half of the places at most, so that others still get through.
+    #[tokio::test]
+    async fn small_messages_of_one_peer_fill_half_of_the_places_and_no_more() {
+        let (sender, mut receiver) = queue(100, QueueBytes::DEFAULT);
+        let send = |number: u8| {
+            let sent = sender.room(&peer(number), 10).and_then(|room| sender.try_send(number, room));
+            sent.map_err(QueueFull::label)
+        };
+        let taken = (0..1000).filter(|_| send(1).is_ok()).count();
+        assert_eq!((taken, send(1), send(2)), (50, Err("message_of_peer"), Ok(())));
+        // What is taken out makes room again.
+        assert_eq!((receiver.recv().await, send(1), send(1)), (Some(1), Ok(()), Err("message_of_peer")));
+        let (single, _receiver) = queue::<u8>(1, QueueBytes::DEFAULT);
+        assert!(single.room(&peer(1), 10).is_ok(), "one place is for whoever comes first");
     }
 
     #[tokio::test]

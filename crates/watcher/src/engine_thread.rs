@@ -11,7 +11,7 @@
 use crate::clock;
 use crate::gaps::Watchkeeper;
 use crate::inputs::InputReceiver;
-use crate::status::Snapshot;
+use crate::status::{RefusedWrites, Snapshot};
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
 use engine::lanes::{LaneLimits, Lanes, Shed};
@@ -144,8 +144,16 @@ struct Judge<'a> {
     noted: Slot,
     /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
     emptied_at: UnixNs,
-    /// Since the disk refuses writes: the first moment of it, and when it was last said.
-    refused: Option<(UnixNs, UnixNs)>,
+    /// While the disk refuses writes.
+    refused: Option<Refused>,
+}
+
+/// A disk that refuses writes.
+struct Refused {
+    since: UnixNs,
+    /// When the log was told last.
+    said: UnixNs,
+    error: Arc<str>,
 }
 
 impl Judge<'_> {
@@ -198,11 +206,17 @@ impl Judge<'_> {
         let waits_since = oldest.map_or(self.emptied_at, |oldest| oldest.min(self.emptied_at));
         let waited = Duration::from_nanos(now.0.saturating_sub(waits_since.0));
         self.engine.note_delay(now, waited.max(std::mem::take(&mut self.late)));
-        let processed = self.engine.process(batch, now).and_then(|processed| {
-            self.report(&processed.reports);
-            self.listen_for_silence(now)?;
-            self.note(now)
-        });
+        let processed = match self.engine.process(batch, now) {
+            Ok(processed) => {
+                self.report(&processed.reports);
+                self.listen_for_silence(now).and_then(|()| self.note(now))
+            }
+            // A disk that refuses does not mean that nothing comes.
+            Err(error) => {
+                self.silence_change(now);
+                Err(error)
+            }
+        };
         match processed {
             Ok(()) => self.refused = None,
             Err(error) => self.go_on_after(error, now)?,
@@ -214,6 +228,29 @@ impl Judge<'_> {
 
     /// Whether the network is received at all. A silence is a gap that grows with each slot.
     fn listen_for_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
+        let change = self.silence_change(now);
+        let network = self.engine.chain().network();
+        let slot = network.slot_at(now.0);
+        let silent = match change {
+            Some(SilenceChange::Ended { since, until }) => Some((network.slot_at(since.0), network.slot_at(until.0))),
+            _ => self
+                .silence
+                .silent_since()
+                .filter(|_| change.is_some() || slot > self.noted)
+                .map(|since| (network.slot_at(since.0), slot)),
+        };
+        if let Some((from, to)) = silent {
+            self.watch.silent(from, to)?;
+        }
+        if let Some(change) = self.untold {
+            self.engine.record_silence(change, now)?;
+            self.untold = None;
+        }
+        Ok(())
+    }
+
+    /// Whether a silence begins, goes on or is over. What could not be stored of the last change is kept.
+    fn silence_change(&mut self, now: UnixNs) -> Option<SilenceChange> {
         if let Some(at) = self.engine.last_reception() {
             self.silence.received(at);
         }
@@ -230,29 +267,12 @@ impl Judge<'_> {
         if self.untold.is_none() || !goes_on {
             self.untold = change.or(self.untold);
         }
-        let network = self.engine.chain().network();
-        let slot = network.slot_at(now.0);
-        let silent_from = match change {
-            Some(SilenceChange::Ended { since, .. }) => Some(network.slot_at(since.0)),
-            _ => self
-                .silence
-                .silent_since()
-                .filter(|_| change.is_some() || slot > self.noted)
-                .map(|since| network.slot_at(since.0)),
-        };
-        if let Some(from) = silent_from {
-            self.watch.silent(from, slot)?;
-        }
-        if let Some(change) = self.untold {
-            self.engine.record_silence(change, now)?;
-            self.untold = None;
-        }
-        Ok(())
+        change
     }
 
     /// Goes on although the disk refuses, for a while; any other error ends it.
     fn go_on_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
-        let (since, said) = self.refused.unwrap_or((now, UnixNs(0)));
+        let (since, said) = self.refused.as_ref().map_or((now, UnixNs(0)), |refused| (refused.since, refused.said));
         let lasts = |from: UnixNs| Duration::from_nanos(now.0.saturating_sub(from.0));
         if !error.is_refused_write() || lasts(since) > REFUSED_FOR {
             return Err(error);
@@ -266,7 +286,7 @@ impl Judge<'_> {
             );
             last_said = now;
         }
-        self.refused = Some((since, last_said));
+        self.refused = Some(Refused { since, said: last_said, error: error.to_string().into() });
         Ok(())
     }
 
@@ -288,7 +308,8 @@ impl Judge<'_> {
         let (chain, effects) = (self.engine.chain(), self.effects);
         effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
         effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
-        let snapshot = Snapshot::of(&self.engine, self.silence.reception(), self.watch.gaps());
+        let refused = self.refused.as_ref().map(|refused| RefusedWrites { since: refused.since, error: refused.error.clone() });
+        let snapshot = Snapshot { refused, ..Snapshot::of(&self.engine, self.silence.reception(), self.watch.gaps()) };
         effects.snapshot.send_replace(Arc::new(snapshot));
     }
 

@@ -231,7 +231,7 @@ impl Watcher {
                 max_streams: config.api.max_streams,
                 max_connections: config.api.max_connections,
                 header_timeout: api::HEADER_TIMEOUT,
-                hosts: config.api.hosts.clone(),
+                hosts: config.api.admitted_hosts(),
             };
             tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
         }

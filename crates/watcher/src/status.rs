@@ -16,9 +16,17 @@ use sources::gossip::{GossipControl, PeerInfo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use verify::UnixNs;
 
 /// Peers in `/v1/status`; more are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
+
+/// A disk that refuses writes.
+#[derive(Clone, Debug)]
+pub struct RefusedWrites {
+    pub since: UnixNs,
+    pub error: Arc<str>,
+}
 
 /// A look at the engine, taken between two batches.
 #[derive(Clone, Debug)]
@@ -30,6 +38,8 @@ pub struct Snapshot {
     pub missing_blocks: usize,
     pub index: Stats,
     pub reception: Reception,
+    /// While the disk refuses writes.
+    pub refused: Option<RefusedWrites>,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
@@ -45,6 +55,7 @@ impl Snapshot {
             missing_blocks: chain.missing_blocks().len(),
             index: engine.index().stats(),
             reception,
+            refused: None,
             gaps: gaps.clone(),
         }
     }
@@ -104,6 +115,8 @@ impl StatusPage {
         let readiness = self.readiness();
         if let Some(since) = readiness.since.filter(|_| !readiness.listening) {
             notices.push(format!("no vote or block has come since {since}: {}", readiness.advice.join("; ")));
+        } else {
+            notices.extend(readiness.advice);
         }
         if let Some(gossip) = &self.gossip {
             notices.extend(gossip.peers().iter().filter(|peer| peer.configured && !peer.connected).map(missing_peer));
@@ -160,8 +173,15 @@ impl StatusSource for StatusPage {
         let now = clock::now();
         let listening = reception.is_current(now, self.network.spec.slot_duration);
         let context_loaded = snapshot.validators > 0;
-        let time = |at: verify::UnixNs| Time::from_unix_ns(at.0);
+        let time = |at: UnixNs| Time::from_unix_ns(at.0);
         let mut advice = Vec::new();
+        if let Some(refused) = &snapshot.refused {
+            advice.push(format!(
+                "the disk refuses writes since {}, so nothing is recorded and only kill switches act: {}",
+                time(refused.since),
+                refused.error
+            ));
+        }
         if !listening {
             advice.push(self.advice());
         }
@@ -172,13 +192,14 @@ impl StatusSource for StatusPage {
         Readiness {
             listening,
             context_loaded,
-            // The API is served once it is open; a store or index that fails ends the process.
-            index_open: true,
+            // The API is served once it is open; what fails otherwise than by refusing writes ends the process.
+            index_open: snapshot.refused.is_none(),
             last_message: reception.last_message.map(time),
-            since: match (listening, context_loaded) {
-                (true, true) => None,
-                (true, false) => Some(time(reception.started)),
-                (false, _) => Some(time(reception.silent_since())),
+            since: match (&snapshot.refused, listening, context_loaded) {
+                (None, true, true) => None,
+                (Some(refused), true, true) => Some(time(refused.since)),
+                (_, true, false) => Some(time(reception.started)),
+                (_, false, _) => Some(time(reception.silent_since())),
             },
             advice,
         }

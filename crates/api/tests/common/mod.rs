@@ -126,7 +126,7 @@ impl StatusSource for TestStatus {
             index_open: true,
             last_message: Some(Time::from_unix_ns(7_000_000_000)),
             since: (!listening).then_some(Time::from_unix_ns(7_000_000_000)),
-            advice: if listening { Vec::new() } else { vec!["give peers".into()] },
+            advice: if listening { Vec::new() } else { vec!["give peers; http://10.0.0.5:5052 answers nothing".into()] },
         }
     }
 }

@@ -110,9 +110,7 @@ impl Config {
         if self.submission.enabled && self.nodes.urls.is_empty() {
             wrong("submission.enabled", "proofs go to the nodes of `nodes.urls`, and there is none: give one".into());
         }
-        if let Some(url) = self.api.public_url.as_deref().filter(|url| !is_http(url)) {
-            wrong("api.public_url", format!("{url:?} is not an http(s) address"));
-        }
+        self.api.problems(&mut problems);
         self.alerts.problems(&mut problems);
         self.watch.problems(&mut problems);
         problems
@@ -127,6 +125,7 @@ impl Config {
             let text = "nobody to listen to: without peers, and without `event_stream`, the watcher hears only those who happen to dial it";
             warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
         }
+        self.api.warnings(&mut warnings);
         warnings
     }
 }

@@ -1,5 +1,6 @@
 //! `[api]`: where it listens, how much it bears, and who is told of watched keys.
 
+use actions::config::{Problem, is_http};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -33,6 +34,35 @@ pub enum ShowWatched {
 }
 
 impl ApiConfig {
+    /// Names that an API on a loopback address answers to: those of `hosts`, and the one that alerts link to.
+    pub fn admitted_hosts(&self) -> Vec<String> {
+        let linked = self.public_url.as_deref().and_then(api::host_of);
+        self.hosts.iter().cloned().chain(linked).collect()
+    }
+
+    pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
+        let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
+        for (nth, host) in self.hosts.iter().enumerate().filter(|(_, host)| !api::is_host(host)) {
+            let text = format!(
+                "{host:?} is no host: write its name or address alone, as in \"watch.example.org\", without scheme, port or path"
+            );
+            wrong(format!("api.hosts[{nth}]"), text);
+        }
+        if let Some(url) = self.public_url.as_deref().filter(|url| !is_http(url) || api::host_of(url).is_none()) {
+            wrong("api.public_url".into(), format!("{url:?} is not an http(s) address"));
+        }
+    }
+
+    pub(super) fn warnings(&self, warnings: &mut Vec<Problem>) {
+        if !self.listen.ip().is_loopback() && !self.hosts.is_empty() {
+            let text = format!(
+                "has no effect: an API that listens on {}, which is no loopback address, answers to every name",
+                self.listen.ip()
+            );
+            warnings.push(Problem { path: "api.hosts".into(), text });
+        }
+    }
+
     pub fn own_keys(&self) -> api::OwnKeys {
         let is_shown = match self.show_watched {
             ShowWatched::Loopback => self.listen.ip().is_loopback(),
@@ -60,6 +90,26 @@ impl Default for ApiConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_are_checked_and_the_one_that_alerts_link_to_is_among_them() {
+        let told = |text: &str| {
+            let config: ApiConfig = toml::from_str(text).unwrap();
+            let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+            config.problems(&mut problems);
+            config.warnings(&mut warnings);
+            let paths = |told: Vec<Problem>| told.into_iter().map(|one| one.path).collect::<Vec<_>>();
+            (paths(problems), paths(warnings), config.admitted_hosts())
+        };
+        let (wrong, warned, _) =
+            told("hosts = [\"watch.example\", \"https://watch.example\", \"a/b\", \"watch.example:port\"]\n");
+        assert_eq!((wrong.join(" "), warned.len()), ("api.hosts[1] api.hosts[2] api.hosts[3]".into(), 0));
+        let (wrong, warned, hosts) =
+            told("listen = \"0.0.0.0:5080\"\nhosts = [\"a.example\"]\npublic_url = \"https://b.example:8443/x\"\n");
+        assert_eq!((wrong.len(), warned.join(" ")), (0, "api.hosts".into()));
+        assert_eq!(hosts, ["a.example", "b.example"]);
+        assert_eq!(told("public_url = \"https://\"\n").0, ["api.public_url"]);
+    }
 
     #[test]
     fn watched_keys_are_not_shown_beyond_loopback_unless_that_is_wanted() {
