@@ -16,6 +16,7 @@
 
 use crate::config::KillSwitchConfig;
 use crate::error::{ActionError, error_chain};
+use crate::follower::{Follower, RETRY_AFTER};
 use crate::lists::reload::InForce;
 use alert::killswitch::{ActionConfig, KillSwitch, Report};
 use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
@@ -26,8 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -42,10 +42,6 @@ use members::{Circle, Named};
 use rules::{Armed, HeldBack, Verdict};
 
 const LEDGER: &str = "killswitches";
-/// Findings looked at in one go.
-const PAGE: usize = 1024;
-/// After a read or write that failed, it is tried again so much later, though nothing new is found.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is remembered on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +168,7 @@ impl Surroundings {
 /// Follows findings and orders.
 pub struct Switches {
     store: Store,
+    follower: Follower,
     surroundings: Surroundings,
     armed: Arc<BTreeMap<String, Armed>>,
     ledger: Ledger,
@@ -186,7 +183,8 @@ impl Switches {
         let ledger = Ledger::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
         let (in_use, _) = watch::channel(Arc::default());
-        Ok(Self { store, surroundings, armed: Arc::default(), ledger, is_unwritten: false, shown, in_use })
+        let follower = Follower::new(store.clone());
+        Ok(Self { store, follower, surroundings, armed: Arc::default(), ledger, is_unwritten: false, shown, in_use })
     }
 
     /// What fired, as it changes.
@@ -243,9 +241,6 @@ impl Switches {
         mut unrecorded: mpsc::Receiver<Vec<Finding>>,
         cancel: CancellationToken,
     ) {
-        let bell = Arc::new(Notify::new());
-        let ring = bell.clone();
-        let _subscription = self.store.subscribe(move |_| ring.notify_one());
         let mut requests = tokio::time::interval(rearm::LOOK);
         let mut orders: JoinSet<(String, Report)> = JoinSet::new();
         self.repeat_unfinished(&mut orders);
@@ -264,8 +259,8 @@ impl Switches {
             }
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = bell.notified() => {}
-                () = tokio::time::sleep(TRY_AGAIN), if looked.is_err() => {}
+                () = self.follower.recorded() => {}
+                () = tokio::time::sleep(RETRY_AFTER), if looked.is_err() => {}
                 Some(findings) = unrecorded.recv() => self.look_at_unrecorded(&findings, &mut orders),
                 Some(ended) = orders.join_next() => self.ended(ended),
                 _ = requests.tick() => self.make_ready_on_request(),
@@ -288,7 +283,7 @@ impl Switches {
             self.write()?;
         }
         while let Some(seen) = self.ledger.seen {
-            let page = self.store.findings_after(seen, PAGE)?;
+            let page = self.follower.after(seen)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             let mut to_order = Vec::new();
             for (seq, finding) in &page {

@@ -5,6 +5,7 @@ use crate::config::{GroupConfig, MembersConfig, TriggerConfig, WatchConfig};
 use consensus::{PubkeyBytes, Slot, Spec, ValidatorIndex};
 use detect::watch::{Duty, WatchList};
 use evidence::{Anomaly, Punishable, Subject};
+use std::time::Duration;
 
 /// Slots of twelve seconds since the Unix epoch.
 fn network() -> Arc<Network> {

@@ -20,6 +20,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use crate::follower::{Follower, RETRY_AFTER};
 use chain::node::{NodeError, NodeSet, ValidatorStatus};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
@@ -27,22 +28,19 @@ use evidence::{Evidence, EvidenceKind, Finding, Punishable, Store, StoreError, S
 use queue::{Queue, Waiting};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Answers like "500" to one proof, after which it counts as refused.
 const MAX_BREAKDOWNS: u32 = 8;
-/// Findings or records read in one go.
+/// Records read in one go.
 const PAGE: usize = 1024;
 /// Accused that a node is asked about in one go.
 const ASKED_TOGETHER: usize = 64;
-/// Between two looks while something waits.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Follows findings and submits.
 pub struct Submitter {
     store: Store,
+    follower: Follower,
     nodes: Arc<NodeSet>,
     network: Arc<Network>,
     metrics: Metrics,
@@ -94,6 +92,7 @@ impl Submitter {
         let noted = store.submissions_looked_at()?;
         let (n_away, paused_until) = (0, Time::default());
         Ok(Self {
+            follower: Follower::new(store.clone()),
             store,
             nodes,
             network,
@@ -112,10 +111,7 @@ impl Submitter {
 
     /// Runs until cancelled. What is under way then is sent again at the next start.
     pub async fn run(mut self, cancel: CancellationToken) {
-        let bell = Arc::new(Notify::new());
-        let ring = bell.clone();
-        let _subscription = self.store.subscribe(move |_| ring.notify_one());
-        let pause = LOOK.min(self.network.spec.slot_duration / 4);
+        let pause = RETRY_AFTER.min(self.network.spec.slot_duration / 4);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -125,7 +121,7 @@ impl Submitter {
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
-                () = bell.notified() => {}
+                () = self.follower.recorded() => {}
                 () = tokio::time::sleep(pause), if self.queue.len() > 0 => {}
             }
         }
@@ -144,7 +140,7 @@ impl Submitter {
 
     fn look(&mut self) -> Result<(), StoreError> {
         while !self.queue.is_full() {
-            let page = self.store.findings_after(self.looked_at, PAGE)?;
+            let page = self.follower.after(self.looked_at)?;
             if page.is_empty() {
                 break;
             }

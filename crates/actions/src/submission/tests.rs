@@ -11,6 +11,7 @@ use evidence::{Included, Slashable};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::sync::Mutex;
+use std::time::Duration;
 
 thread_local! {
     static NOW: Cell<u64> = const { Cell::new(1_700_000_000) };

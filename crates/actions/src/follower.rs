@@ -1,0 +1,41 @@
+//! Follows the finding log: pages of what was recorded after a position, and a wake-up when there is more.
+//!
+//! Where a follower stands is its own to remember. Kill switches and submission each keep it in a checkpoint of their own,
+//! because each has different work to finish before it may go on.
+
+use evidence::{Finding, Store, StoreError, Subscription};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Findings read at once.
+const PAGE: usize = 1024;
+/// A follower whose read or write failed tries again after this time, also when nothing new is recorded.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// One reader of the finding log.
+pub(crate) struct Follower {
+    store: Store,
+    recorded: Arc<Notify>,
+    _subscription: Subscription,
+}
+
+impl Follower {
+    pub(crate) fn new(store: Store) -> Self {
+        let recorded = Arc::new(Notify::new());
+        let notify = recorded.clone();
+        // `notify_one` keeps one permit, so a finding that is recorded while the follower is busy is not missed.
+        let subscription = store.subscribe(move |_| notify.notify_one());
+        Self { store, recorded, _subscription: subscription }
+    }
+
+    /// Completes once something was recorded since the last call.
+    pub(crate) async fn recorded(&self) {
+        self.recorded.notified().await;
+    }
+
+    /// The next findings after `position`, with their numbers in the log. Empty at its end.
+    pub(crate) fn after(&self, position: u64) -> Result<Vec<(u64, Finding)>, StoreError> {
+        self.store.findings_after(position, PAGE)
+    }
+}
