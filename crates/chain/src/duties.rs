@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 /// Maximum number of slots of branches whose proposers are kept: 64 epochs of mainnet.
 const MAX_SLOTS: usize = 2_048;
-/// Maximum number of epochs whose active validators are kept. A list takes 4 bytes per validator: 4
-/// MB for a million.
+/// Maximum number of epochs whose active validators are kept. A list takes 4 bytes per validator,
+/// which is 4 MB for a million.
 const MAX_EPOCHS: usize = 4;
 
 #[derive(Debug, Default)]

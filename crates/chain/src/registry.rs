@@ -53,8 +53,8 @@ impl Record {
     }
 }
 
-/// A record with epochs as u32. `u32::MAX` means never; later epochs are stored as never, too (50
-/// 000 years of mainnet).
+/// A record with epochs as u32. `u32::MAX` means never. Later epochs are stored as never, too; that
+/// many epochs are 50 000 years of mainnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Compact {
     activation: u32,
@@ -321,7 +321,8 @@ impl Registry {
         }
     }
 
-    /// A number that grows whenever a state changes the activity of validators or adds validators.
+    /// A number that grows whenever a state or the forecast from blocks changes when validators are
+    /// active, and whenever a state adds validators.
     pub fn version(&self) -> u64 {
         self.id.0
     }
@@ -472,7 +473,7 @@ impl Registry {
         numbers
     }
 
-    /// Changes with every state that changes the activity of validators.
+    /// Changes with every state and every forecast that changes when validators are active.
     pub(crate) fn id(&self) -> RegistryId {
         self.id
     }

@@ -43,7 +43,7 @@ const MAX_TWINS: usize = 4;
 /// Maximum number of blocks that wait until their proposer's turn can be determined.
 const MAX_UNJUDGED: usize = 1_024;
 
-/// Whether the block's proposer is the slot's proposer on the block's own branch.
+/// States whether the block's proposer is the slot's proposer on the block's own branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// Not known (yet): the mix of the decision block is missing, or the block is in a future slot.

@@ -443,7 +443,8 @@ fn old_blocks_go_and_decision_blocks_stay() {
     let (mut chain, genesis, mix) = small_chain();
     let mut parent = genesis;
     let mut all = HashMap::new();
-    // One block in every 20 slots: most epochs are empty, and several epochs share a decision block.
+    // One block in every 20 slots: most epochs are empty, and several epochs share a decision
+    // block.
     for nth in 0..200 {
         let block = facts(nth, 20 * (nth as u64 + 1), parent, nth as u64 % 64);
         chain.tick(block.slot);
