@@ -45,7 +45,7 @@ pub const MAX_ODD_SEATS_PER_SLOT: usize = 4_000_000;
 /// The last shuffling may exceed it. An ordinary epoch needs one shuffling.
 pub const MAX_NEAR_SEATS_PER_SLOT: usize = 8_000_000;
 
-/// Part of [`MAX_ODD_PER_EPOCH`] that the votes of one peer may use.
+/// Part of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
 pub const MAX_ODD_OF_PEER: u32 = MAX_ODD_PER_EPOCH / 8;
 /// Part of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
 pub const MAX_ODD_OF_NOBODY: u32 = MAX_ODD_PER_EPOCH / 2;
