@@ -1,9 +1,11 @@
-//! Builders' keys (Gloas): a list of their own in the state, short, and with places that are given to somebody else later.
+//! The public keys of the builders (Gloas). They are a short list of their own in the state. The
+//! index of a builder that has left can be given to another builder.
 
 use blst::min_pk::PublicKey;
 use consensus::{BuilderIndex, PubkeyBytes};
 
-/// Builders known at most: 62 us each to check. A builder stakes 1 ETH or more; there are dozens.
+/// Maximum number of builders that are kept. Checking one key takes 62 us. A builder stakes at
+/// least 1 ETH, and there are dozens of them.
 pub(crate) const MAX_BUILDERS: usize = 16_384;
 
 #[derive(Debug, Default)]
@@ -14,7 +16,8 @@ impl Builders {
         self.0.get(usize::try_from(builder.as_u64()).ok()?)?.1.as_ref()
     }
 
-    /// What is known already is not checked again.
+    /// Replaces the list by the list of a newer state. A key that has not changed at its index is
+    /// not checked again.
     pub(crate) fn take(&mut self, keys: Vec<PubkeyBytes>) {
         let mut known = std::mem::take(&mut self.0).into_iter();
         self.0 = keys

@@ -1,9 +1,11 @@
-//! [`Chain`]: the block tree, the registry and the committees behind one face. One thread owns it; there are no locks.
+//! [`Chain`] combines the block tree, the registry and the committees. One thread owns it, so there
+//! are no locks.
 //!
-//! Which committees a vote can mean is in [`contexts`].
+//! The module [`contexts`] finds the committees that a vote can belong to.
 //!
-//! Bounds: [`MAX_CANDIDATES`], [`FUTURE_EPOCHS`], [`KEPT_EPOCHS`], and those of the tree and of the shufflings; [`ChainStats`] counts what they
-//! refused. Nothing is allocated in proportion to a number in a vote.
+//! Bounds: [`MAX_CANDIDATES`], [`FUTURE_EPOCHS`], [`KEPT_EPOCHS`], and the bounds of the tree and
+//! of the shufflings. [`ChainStats`] counts what they refused. Nothing is allocated in proportion
+//! to a number in a vote.
 
 mod contexts;
 mod deposits;
@@ -30,23 +32,28 @@ use consensus::{
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// How many epochs ahead of now a vote's committees are computed. Medalla's clocks needed 37.
+/// Maximum number of epochs ahead of now for which the committees of a vote are computed. The wrong
+/// clocks of Medalla needed 37.
 pub const FUTURE_EPOCHS: u64 = 64;
-/// How many epochs of blocks are kept behind now: as many as a state of mainnet names, so that an ERA file's votes find their targets.
+/// Number of epochs before now whose blocks are kept. It is the number of epochs whose blocks a
+/// mainnet state names, so the votes of an ERA file find their targets.
 pub const KEPT_EPOCHS: u64 = 256;
-/// Blocks one proposer may have in the tree beyond its fair share of the kept slots.
+/// Number of blocks that one proposer may have in the tree in addition to its fair share of the
+/// kept slots.
 const PROPOSER_ALLOWANCE: usize = 256;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
-/// Ends of branches compared by what backs them.
+/// Maximum number of branch ends whose backing is compared.
 const MAX_BACKED: usize = 256;
-/// Blocks older than this are not asked whose turn it was: nothing counts them any more.
+/// Maximum age in epochs of a block whose proposer is checked. Nothing counts older blocks.
 const JUDGED_EPOCHS: u64 = 8;
-/// A registry older than this is worth a refresh even when nothing is known to have changed: a day of mainnet.
+/// Age in epochs from which a newer state is wanted even if no change of the registry is known: one
+/// day of mainnet.
 const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
-/// Different mixes remembered per past epoch, from different states.
+/// Maximum number of different mixes, from different states, that are kept for a past epoch.
 const MAX_MIXES_PER_EPOCH: usize = 4;
 
-/// What the tree needs of a block. Only of a block whose signatures are proven: the reveal decides committees.
+/// The fields of a block that the tree needs. The signatures of the block must be proven, because
+/// its randao reveal determines committees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockFacts {
     pub root: Root,
@@ -56,22 +63,23 @@ pub struct BlockFacts {
     pub randao_reveal: SignatureBytes,
 }
 
-/// What became of a block.
+/// The result of adding a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// It is in the tree, and so are those that waited for it.
+    /// The block is in the tree now, together with the blocks that waited for it.
     Attached,
-    /// It was there already.
+    /// The block was in the tree already.
     Known,
-    /// It waits (bounded) for its parent.
+    /// The block waits for its parent. The number of waiting blocks is bounded.
     Orphan { missing_parent: Root },
-    /// It lies before the blocks that are kept.
+    /// The block is older than the blocks that are kept.
     TooOld,
-    /// It can be in no chain (its slot is not after its parent's), or a bound was hit; the text says which.
+    /// The block cannot belong to any chain (its slot is not after its parent's), or a bound was
+    /// reached. The text gives the reason.
     Refused(&'static str),
 }
 
-/// The latest attached block.
+/// A block that is regarded as the head: its root and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadView {
     pub root: Root,
@@ -90,11 +98,11 @@ pub struct ChainStats {
     pub shuffling_bytes: usize,
     pub shufflings_computed: u64,
     pub shufflings_evicted: u64,
-    /// Shufflings not computed (yet) because a budget was used up.
+    /// Number of shufflings that were not computed (yet) because a budget was used up.
     pub shufflings_refused: u64,
-    /// Exits in blocks that found no room.
+    /// Number of exits in blocks that were refused because there was no room.
     pub exits_refused: u64,
-    /// Votes for epochs out of all proportion.
+    /// Number of votes whose epoch is too far from now.
     pub epochs_refused: u64,
     pub validators: usize,
     pub invalid_pubkeys: usize,
@@ -108,34 +116,36 @@ pub struct Chain {
     tree: Tree,
     shufflings: Shufflings,
     reference: Reference,
-    /// Mixes at the end of past epochs, from states: for epochs before their blocks.
+    /// Mixes at the end of past epochs, from states. They serve epochs that are before the known
+    /// blocks.
     mixes: BTreeMap<Epoch, Vec<Root>>,
-    /// Decisions per epoch for votes of unknown target; emptied when the tree changes.
+    /// Decision blocks by epoch, for votes with an unknown target. Cleared when the tree changes.
     candidates: HashMap<Epoch, Vec<Decision>>,
-    /// Who leaves by what blocks since the registry's state carry.
+    /// Exits in the blocks since the registry's state.
     exits: Exits,
     finalized: Checkpoint,
     justified: Checkpoint,
-    /// `Fork` of the latest state.
+    /// The `Fork` of the latest state.
     state_fork: StateFork,
     generation: u64,
-    /// Earliest block since the registry's state that may have changed the registry.
+    /// Slot of the latest block since the registry's state that may have changed the registry.
     registry_change: Option<Slot>,
-    /// Blocks one proposer may have in the tree.
+    /// Maximum number of blocks that one proposer may have in the tree.
     share: usize,
     duties: Duties,
     votes: Votes,
-    /// What a node says is its head, and the slot in which it said so.
+    /// The head that a node reported, and the slot in which it reported it.
     node_head: Option<(Root, Slot)>,
-    /// [`Self::backed_head`], as of the last change.
+    /// [`Self::backed_head`] at the time of the last change.
     backed: Option<HeadView>,
-    /// Two branches grow side by side, as of the last change.
+    /// Whether two branches grew side by side at the time of the last change.
     split: bool,
     epochs_refused: u64,
 }
 
 impl Chain {
-    /// From any state: genesis or a later one. Checks every public key that `keys` does not have yet (62 us each).
+    /// Makes a chain from any state: genesis or a later one. This checks every public key that
+    /// `keys` does not contain yet (62 us each).
     pub fn from_state(
         spec: Spec,
         state_ssz: &[u8],
@@ -171,8 +181,8 @@ impl Chain {
         Ok(chain)
     }
 
-    /// A further state: adds validators, activations and exits, blocks and mixes. Contexts it would decide otherwise stand beside the
-    /// earlier ones.
+    /// Adds another state: its validators, activations and exits, blocks and mixes. If it changes
+    /// the committees of an epoch, both the earlier and the new committees are used for that epoch.
     pub fn add_state(&mut self, state_ssz: &[u8], keys: &mut PubkeyCache) -> Result<(), ChainError> {
         let network = self.network.clone();
         let view = parse(&network.spec, state_ssz)?;
@@ -191,8 +201,10 @@ impl Chain {
         &self.registry
     }
 
-    /// Tells the time. A live owner should call this every slot, a replay with the messages' times: pruning, the head, the bounds on odd
-    /// epochs and computing the next epoch's committees in time go by it. Without it, time is what blocks of at least three proposers agree on.
+    /// Sets the current time. A live program should call this in every slot, a replay with the
+    /// times of its messages. The time controls pruning, the head, the bounds on epochs far from
+    /// now, and the early computation of the next epoch's committees. Without this call, the
+    /// current time is the slot that blocks of at least three proposers have reached.
     pub fn tick(&mut self, slot: Slot) {
         let before = self.now();
         self.reference.tick(slot);
@@ -208,7 +220,7 @@ impl Chain {
         }
     }
 
-    /// Adds a *proven* block, and those that waited for it.
+    /// Adds a *proven* block, and the blocks that waited for it.
     pub fn extend(&mut self, block: &BlockFacts) -> Extension {
         let now = self.now().epoch(self.preset());
         if self.reference.has_clock() && block.slot.epoch(self.preset()) > now.saturating_add(FUTURE_EPOCHS) {
@@ -221,7 +233,8 @@ impl Chain {
             Insert::Attached => {
                 self.tree.add_votes(&block.root, self.votes.take(&block.root));
                 self.reference.block_seen(block.slot, block.proposer_index);
-                // With a clock, time refills the budget: with blocks one key could.
+                // With a clock, the budget is refilled as time passes. It must not be refilled by
+                // blocks then, because the owner of one key could sign many.
                 if !self.reference.has_clock() {
                     self.shufflings.refund();
                 }
@@ -243,21 +256,24 @@ impl Chain {
         }
     }
 
-    /// The attached block with the greatest slot that is not in the future ([`Self::tick`]; without a clock, not more than an
-    /// epoch past what three proposers agree on). Not a fork choice: the watcher follows every branch alike.
+    /// Returns the attached block with the highest slot that is not in the future. The time is that
+    /// of [`Self::tick`]; without a clock, blocks up to one epoch after the slot that three
+    /// proposers have reached are allowed. This is not a fork choice: the watcher follows every
+    /// branch alike.
     pub fn head(&self) -> HeadView {
         let allowance = if self.reference.has_clock() { 0 } else { self.preset().slots_per_epoch };
         self.head_at(self.now().saturating_add(allowance))
     }
 
-    /// The end of the branch for which most stake voted in the last two epochs, and on which most proposers built in their turn; of those that
-    /// a node's head is on, where a node has lately said what its head is. Unlike [`Self::head`] it does not follow whoever signs the
-    /// latest block.
+    /// Returns the end of the branch with the most backing: the most stake voted for its blocks in
+    /// the last two epochs, and then the most proposers built on it in turn. If a node has recently
+    /// reported its head, only branches that contain this head are considered. Unlike
+    /// [`Self::head`], the result does not follow whoever signed the latest block.
     pub fn backed_head(&self) -> HeadView {
         self.backed.unwrap_or_else(|| self.head())
     }
 
-    /// Votes that are proven: stake for the branches they name.
+    /// Adds the stake of proven votes to the blocks that they name as head.
     pub fn count_votes<'a>(&mut self, votes: impl Iterator<Item = (&'a AttestationData, &'a [ValidatorIndex])>) {
         let ahead = if self.reference.has_clock() { 1 } else { self.preset().slots_per_epoch };
         let mut counted = false;
@@ -276,46 +292,50 @@ impl Chain {
         }
     }
 
-    /// What a node that is trusted says is its head. Its word holds for an epoch, if the block is known and no older than that.
+    /// Records the head that a trusted node reported. It is used for one epoch, if the block is
+    /// known and not older than one epoch.
     pub fn note_node_head(&mut self, root: Root) {
         self.node_head = Some((root, self.now()));
         self.look_at_branches();
     }
 
-    /// Whose turn a slot is on the branch of a known block; `None` where that cannot be told.
+    /// Returns the proposer of a slot on the branch of a known block, or `None` if it cannot be
+    /// determined.
     pub fn proposer_on(&mut self, parent: &Root, slot: Slot) -> Option<ValidatorIndex> {
         let epoch = slot.epoch(self.preset());
         let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
         self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix)
     }
 
-    /// Whether a known block was built in its proposer's turn, or so much stake voted for it (half a slot's) that the network has it, or a
-    /// state named it.
+    /// Returns whether a known block counts as part of the chain: its proposer built it in turn, or
+    /// a state named it, or so much stake voted for it (half of a slot's) that the network must
+    /// have it.
     pub fn is_in_turn(&self, root: &Root) -> bool {
         self.tree.is_in_turn(root)
     }
 
-    /// [`Self::is_in_turn`] of a block and of all those before it down to the one that stands at `since`.
+    /// Like [`Self::is_in_turn`], for a block and all blocks before it, down to the last one at or
+    /// before `since`.
     pub fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
         self.tree.is_branch_in_turn(root, since)
     }
 
-    /// [`Self::head`] as it looks from `slot`.
+    /// Like [`Self::head`], at the time `slot`.
     pub fn head_at(&self, slot: Slot) -> HeadView {
         self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })
     }
 
-    /// As the latest state or node said.
+    /// The finalized checkpoint that the latest state or node reported.
     pub fn finalized(&self) -> Checkpoint {
         self.finalized
     }
 
-    /// As the latest state or node said.
+    /// The justified checkpoint that the latest state or node reported.
     pub fn justified(&self) -> Checkpoint {
         self.justified
     }
 
-    /// What a node reports; older checkpoints are ignored.
+    /// Records the checkpoints that a node reports. Older checkpoints are ignored.
     pub fn note_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
         if finalized.epoch >= self.finalized.epoch {
             self.finalized = finalized;
@@ -334,61 +354,69 @@ impl Chain {
         self.tree.slot_of(root)
     }
 
-    /// Parent of a known block, if known.
+    /// Parent of a known block, if the parent is known.
     pub fn block_parent(&self, root: &Root) -> Option<Root> {
         self.tree.parent_of(root)
     }
 
-    /// The block that stands at `slot` on the branch of a known block: at it or the last before it.
+    /// Returns the last block at or before `slot` on the branch of a known block.
     pub fn ancestor_at(&self, root: &Root, slot: Slot) -> Option<Root> {
         self.tree.last_before(*root, slot.saturating_add(1))
     }
 
-    /// Whether peers may not share the branch of a known block: two branches grow side by side, or its proposer made another
-    /// block for the same slot, or it is not known at all.
+    /// Returns whether peers may not have this block or be on its branch. This is so if two
+    /// branches grow side by side, if the proposer made another block for the same slot, or if the
+    /// block is not known here.
     pub fn is_contested(&self, root: &Root) -> bool {
         self.split || !self.is_known_block(root) || self.tree.has_twin(root)
     }
 
-    /// Parents that blocks wait for, at most 64 and a few of each proposer: worth asking a node for. First those of blocks in turn, then those
-    /// nearest to now.
+    /// Lists missing parents of waiting blocks, which can be requested from a node: at most 64, and
+    /// only a few for each proposer. The parents of blocks in turn come first, then those nearest
+    /// to now.
     pub fn missing_blocks(&self) -> Vec<Root> {
         self.tree.missing(self.now())
     }
 
-    /// A missing block that no node has, though it was asked for several times: it is named no more.
+    /// Stops listing a missing block that no node has, although it was requested several times.
     pub fn give_up_block(&mut self, root: &Root) {
         self.tree.give_up(root);
     }
 
-    /// Grows whenever new contexts may exist: messages that wait for one are worth another try.
+    /// A number that grows whenever new contexts may exist. A message that waits for a context
+    /// should then be tried again.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// A newer state is wanted: the active set of the coming epochs is no longer certain and something may have changed it.
+    /// Returns whether a newer state is wanted, because the active set of the next epochs is no
+    /// longer certain and something may have changed it.
     pub fn needs_registry_refresh(&self) -> bool {
         let now = self.now().epoch(self.preset());
         let age = now.as_u64().saturating_sub(self.registry.slot().epoch(self.preset()).as_u64());
-        // A state of epoch s knows who is active up to s + MAX_SEED_LOOKAHEAD; the next epoch must stay covered.
+        // A state of epoch s determines who is active up to epoch s + MAX_SEED_LOOKAHEAD. The next
+        // epoch must be within that range.
         let past_horizon = age + 1 > MAX_SEED_LOOKAHEAD;
         past_horizon && (self.registry_change.is_some() || self.registry.n_pending() > 0 || age > MAX_REGISTRY_AGE_EPOCHS)
     }
 
-    /// A block at `slot` may have changed the registry (deposits, exits, slashings, consolidations).
+    /// Records that a block at `slot` may have changed the registry (deposits, exits, slashings,
+    /// consolidations).
     pub fn note_registry_change(&mut self, slot: Slot) {
         if slot > self.registry.slot() {
             self.registry_change = Some(self.registry_change.map_or(slot, |known| known.max(slot)));
         }
     }
 
-    /// What a proven block carries of exits: those who are slashed by it and those who ask to leave, in the order of processing.
+    /// Records the exits of a proven block, in the order of processing: the validators that it
+    /// slashes and those whose voluntary exits it carries.
     pub fn note_exits(&mut self, block: Root, slot: Slot, validators: Vec<ValidatorIndex>) {
         self.exits.note(block, slot, validators);
     }
 
-    /// Once an epoch, since an exit changes committees five epochs after its block at the earliest; and before committees are asked for that
-    /// blocks have changed meanwhile, in a replay that brings many epochs at once.
+    /// Updates the forecast of exits. It runs once per epoch, because an exit changes committees
+    /// five epochs after its block at the earliest. It also runs before committees are computed
+    /// that newer blocks can have changed, which happens in a replay of many epochs at once.
     fn forecast_exits(&mut self) {
         let forecast = self.exits.forecast(self.backed_head().root, &self.tree, &self.registry, &self.network.spec);
         self.registry.set_forecast(&forecast);
@@ -417,7 +445,8 @@ impl Chain {
         &self.network.spec.preset
     }
 
-    /// The slot that is now: by the caller's clock, or by the latest state if that is later. Never goes back.
+    /// The current slot: by the caller's clock, or by the latest state if that is later. Without a
+    /// clock, blocks of three proposers also move it. It never goes back.
     pub fn now(&self) -> Slot {
         self.reference.slot()
     }
@@ -465,7 +494,8 @@ impl Chain {
         Ok(())
     }
 
-    /// What a state says of proposers is exact for its branch; what was computed from an older registry may have been wrong.
+    /// Records the proposers that a state names. They are exact for its branch. Proposers that were
+    /// computed from an older registry may have been wrong, so they are discarded.
     fn note_duties(&mut self, view: &StateView<'_>, latest_block: Option<Root>) {
         let network = self.network.clone();
         let preset = network.preset();
@@ -501,7 +531,7 @@ impl Chain {
         self.look_at_branches();
     }
 
-    /// Whether branches compete, and which of them is the chain's.
+    /// Determines whether branches compete, and which of them has the most backing.
     fn look_at_branches(&mut self) {
         let (now, per_epoch) = (self.now(), self.preset().slots_per_epoch);
         self.split = self.tree.is_split(now.saturating_sub(per_epoch), now);
@@ -523,12 +553,13 @@ impl Chain {
         });
     }
 
-    /// Finds out whose turn it was for blocks that came, and with `again` for those of which it could not be told before.
+    /// Determines for new blocks whether they were built in turn. With `again` it also retries the
+    /// blocks for which this could not be determined before.
     fn judge_turns(&mut self, again: bool) {
         for block in self.tree.take_unjudged(again) {
             let Unjudged { root, slot, parent, proposer } = block;
             let (epoch, now) = (slot.epoch(self.preset()), self.now().epoch(self.preset()));
-            // Too old to be counted any more.
+            // The block is so old that nothing counts it any more.
             if epoch.saturating_add(JUDGED_EPOCHS) < now {
                 continue;
             }
@@ -578,7 +609,8 @@ impl Chain {
 fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainError> {
     let read = fork_of_state(spec, state_ssz).and_then(|fork| StateView::parse(fork, &spec.preset, state_ssz));
     read.map_err(|error| match fork_version_in(state_ssz) {
-        // A state of another network is of other forks at other slots, so it does not decode as one of this network.
+        // A state of another network has other forks at other slots, so it does not decode as a
+        // state of this network.
         Some(found) if spec.forks.iter().all(|fork| fork.version != found) => {
             ChainError::OtherForkVersion { found: hex::encode(found), network: spec.config_name.clone() }
         }
@@ -586,7 +618,8 @@ fn parse<'a>(spec: &Spec, state_ssz: &'a [u8]) -> Result<StateView<'a>, ChainErr
     })
 }
 
-/// `state.fork.current_version`: behind genesis time, genesis validators root, slot and the previous version, in every fork.
+/// Reads `state.fork.current_version`. In every fork it comes after genesis time, genesis
+/// validators root, slot and the previous version.
 fn fork_version_in(state_ssz: &[u8]) -> Option<[u8; 4]> {
     state_ssz.get(8 + 32 + 8 + 4..)?.first_chunk().copied()
 }

@@ -1,33 +1,40 @@
-//! Where branches compete: what a neighbour on one of them can do with a block or a vote of the other.
+//! Detects competing branches. A peer on one of them may not have a block that a message from the
+//! other branch refers to.
 //!
-//! A client that hears of a block whose parent it lacks asks the peer that sent it, and holds an empty answer against that
-//! peer. A listener has no blocks to give, so it must know when its peers may not share a branch:
+//! A client that receives a block or a vote whose parent block it lacks asks the peer that sent it,
+//! and blames that peer if the answer is empty. We only listen and have no blocks to serve. So we
+//! must know when our peers may not share a branch:
 //!
 //! ```text
-//!            ┌─ A2 ── A3      both sides grew by blocks of two proposers: split, the tree is at odds with itself
+//!            ┌─ A2 ── A3      both sides have blocks of two proposers: the tree is split
 //! ── F ── X ─┤
 //!            └─ B1 ── B3
 //!
-//! ── F ── X ── Y              one late or doubled block is everyday life: no split, but
-//!         └─── Y'             Y and Y' by the same proposer for the same slot are twins: half the network lacks either
+//! ── F ── X ── Y              a single late or second block is normal: the tree is not split, but
+//!         └─── Y'             Y and Y' have the same proposer and slot (twins): half of the
+//!                             network lacks either of them
 //! ```
 //!
-//! Proposers whose turn it was are counted, and not blocks or signers: anyone with a key can build a branch of any length, two keys together
-//! one of two proposers, and nobody need follow it.
+//! What is counted is the number of different proposers with a block in turn
+//! ([`Turn`](crate::tree::Turn)). Blocks or signers are not counted: the owner of one key can build
+//! a branch of any length, the owner of two keys a branch of two proposers, and no node has to
+//! follow it.
 
 use crate::tree::Tree;
 use consensus::{Root, Slot, ValidatorIndex};
 use std::collections::{HashMap, HashSet};
 
-/// Different proposers that each side must have grown by.
+/// Number of different proposers by which each side of a split must have grown.
 const SPLIT_PROPOSERS: usize = 2;
-/// How far the sides are walked back to where they part; further back they count as parted.
+/// Maximum number of blocks that each side is followed back to the common ancestor. If none is
+/// found by then, the sides count as separate.
 const MAX_WALK: usize = 256;
-/// Ends of branches looked at.
+/// Maximum number of branch ends that are compared.
 const MAX_TIPS: usize = 16;
 
 impl Tree {
-    /// Whether two branches that end in `since..=now` have both grown since they parted, by blocks in turn.
+    /// Returns whether two branches that end in `since..=now` have both grown by blocks in turn
+    /// since their common ancestor.
     pub(crate) fn is_split(&self, since: Slot, now: Slot) -> bool {
         let ends = self.backed_ends(since, now, MAX_TIPS);
         let Some((best, others)) = ends.split_first() else { return false };
@@ -49,7 +56,7 @@ impl Tree {
         })
     }
 
-    /// Whether its proposer has another block for the same slot.
+    /// Returns whether the proposer of this block has another block for the same slot.
     pub(crate) fn has_twin(&self, root: &Root) -> bool {
         let (Some(slot), Some(proposer)) = (self.slot_of(root), self.proposer_of(root)) else { return false };
         self.at_slot(slot).any(|other| other != root && self.proposer_of(other) == Some(proposer))
@@ -60,11 +67,12 @@ impl Tree {
     }
 }
 
-/// Who built a part of a branch in their turn.
+/// Counts the proposers that built a part of a branch in turn.
 #[derive(Default)]
 struct Builders {
     proposers: HashSet<ValidatorIndex>,
-    /// Blocks that came with a state: of whom is not known, but a node has followed them.
+    /// Number of blocks that came with a state. Their proposers are not known, but a node has
+    /// followed these blocks.
     from_state: usize,
 }
 

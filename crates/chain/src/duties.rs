@@ -1,44 +1,52 @@
-//! Whose turn it is: the proposer of a slot on one branch, computed when a block asks for it and kept for the next one.
+//! The proposer of a slot on one branch. It is computed when it is first needed for a block, and
+//! kept for later blocks.
 //!
-//! It follows from the randao mix of the branch's deciding block (as committees do), who is active in the epoch, and their balances; of an
-//! epoch that a state itself says the proposers of (`proposer_lookahead`, Fulu) it is exact. As far as our registry goes otherwise: a balance
-//! or a slashing that it does not have yet may change one slot's, an activation all of them.
+//! The proposer depends on three things: the randao mix of the branch's decision block (like
+//! committees), the validators that are active in the epoch, and their effective balances. For
+//! epochs whose proposers are in a state (`proposer_lookahead`, from Fulu on) the result is exact.
+//! For other epochs it is only as good as our registry. A balance or a slashing that the registry
+//! lacks can change the proposer of one slot. An activation that it lacks can change the proposers
+//! of all slots.
 //!
-//! Price: about 1 ms for a slot with a million validators, and 3 ms more for the first slot of an epoch. Who is not active is refused before
-//! that, so keys that have left cost nothing, and all others pay with a signature of theirs that had to be checked first.
+//! Price: about 1 ms per slot with a million validators, and 3 ms more for the first slot of an
+//! epoch. A proposer that is not active is refused before this computation, so keys of exited
+//! validators cannot cause it. Anyone else can cause it only with a valid signature, which is
+//! checked first.
 //!
-//! Bounds: [`MAX_SLOTS`] slots, [`MAX_EPOCHS`] lists of active validators; the oldest goes first.
+//! Bounds: [`MAX_SLOTS`] slots and [`MAX_EPOCHS`] lists of active validators. The oldest is dropped
+//! first.
 
 use crate::registry::Registry;
 use consensus::{Epoch, ForkName, Gwei, Root, Slot, Spec, ValidatorIndex, compute_proposer};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Slots of branches whose proposers are kept: 64 epochs of mainnet.
+/// Maximum number of slots of branches whose proposers are kept: 64 epochs of mainnet.
 const MAX_SLOTS: usize = 2_048;
-/// Epochs whose active validators are kept: 4 bytes each, 4 MB of a million.
+/// Maximum number of epochs whose active validators are kept. A list takes 4 bytes per validator,
+/// which is 4 MB for a million.
 const MAX_EPOCHS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
-    /// By slot and the deciding block's mix. `None`: nobody can propose.
+    /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
     proposers: HashMap<(Slot, Root), Option<ValidatorIndex>>,
     order: VecDeque<(Slot, Root)>,
     candidates: VecDeque<(Epoch, Arc<Vec<u32>>)>,
 }
 
 impl Duties {
-    /// Another registry: what was computed from the one before may be wrong.
+    /// Discards everything. After a change of the registry, earlier results can be wrong.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// What a state says.
+    /// Records a proposer that a state names.
     pub(crate) fn note(&mut self, slot: Slot, mix: Root, proposer: ValidatorIndex) {
         self.keep((slot, mix), Some(proposer));
     }
 
-    /// The proposer of a slot where the deciding block's mix is `mix`.
+    /// Returns the proposer of a slot. `mix` is the mix of the branch's decision block.
     pub(crate) fn proposer(&mut self, registry: &Registry, spec: &Spec, slot: Slot, mix: Root) -> Option<ValidatorIndex> {
         if let Some(known) = self.proposers.get(&(slot, mix)) {
             return *known;
@@ -70,7 +78,8 @@ impl Duties {
     }
 }
 
-/// Who can be drawn in an epoch: active validators, from Gloas on without the slashed ones (EIP-8045).
+/// Returns the validators that can be drawn as proposers in an epoch: the active ones, from Gloas
+/// on without the slashed ones (EIP-8045).
 pub(crate) fn candidates(registry: &Registry, fork: ForkName, epoch: Epoch) -> Arc<Vec<u32>> {
     let active = registry.active_at(epoch, 0);
     if fork < ForkName::Gloas {
@@ -82,7 +91,7 @@ pub(crate) fn candidates(registry: &Registry, fork: ForkName, epoch: Epoch) -> A
     Arc::new(list)
 }
 
-/// The spec's draw, with the registry's balances.
+/// Draws a proposer as the specification does, with the effective balances of the registry.
 pub(crate) fn draw(registry: &Registry, spec: &Spec, candidates: &[u32], mix: Root, slot: Slot) -> Option<ValidatorIndex> {
     let balance = |validator| registry.record(validator).map_or_else(Gwei::default, |record| record.effective_balance);
     compute_proposer(spec.fork_name_at(slot.epoch(&spec.preset)), &spec.preset, candidates, balance, mix, slot)

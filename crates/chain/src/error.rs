@@ -1,9 +1,11 @@
-//! What can go wrong with a state or the key cache. Messages from the network are never errors here.
+//! Errors about a beacon state or the key cache. A message from the network never causes an error
+//! in this crate.
 
 use consensus::{DecodeError, Root};
 use std::io;
 use std::path::PathBuf;
 
+/// The reason why a beacon state or a key cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     #[error("the beacon state cannot be read; fetch it again, or another one, as SSZ from a node of this network")]

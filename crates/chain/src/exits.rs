@@ -1,44 +1,50 @@
-//! Who leaves the active set by what blocks carry, before a state says so.
+//! A forecast of the validators that exit because of operations in blocks. It is available before a
+//! state shows them.
 //!
-//! Voluntary exits and slashings in blocks give a validator an exit epoch at least `MAX_SEED_LOOKAHEAD` + 1 epochs later, and later still
-//! when more leave than an epoch lets go (`initiate_validator_exit`; from Electra on `compute_exit_epoch_and_update_churn`). After a mass
-//! slashing committees change for that reason alone, so a watcher that waits for the next state reads aggregates in the wrong committees.
+//! A voluntary exit or a slashing in a block gives the validator an exit epoch at least
+//! `MAX_SEED_LOOKAHEAD` + 1 epochs later. The exit epoch is later still if more validators exit
+//! than the churn limit of an epoch allows (`initiate_validator_exit`; from Electra on
+//! `compute_exit_epoch_and_update_churn`). After a mass slashing the committees change for this
+//! reason alone. A watcher that waits for the next state would then resolve aggregates with the
+//! wrong committees.
 //!
-//! What is computed here is a forecast: a block may be one that no chain takes, and ejections and requests of the execution layer queue too
-//! and are not read. So it is tried beside what the registry says and never instead of it, and a later state settles it.
+//! The forecast can be wrong. A block can be one that no chain includes. Ejections, and requests of
+//! the execution layer, are also in the exit queue and are not read here. The forecast is therefore
+//! used beside the registry, never instead of it, and a later state replaces it.
 //!
-//! Worked example (Deneb, at most 2 leave per epoch, nobody has left yet): a block of epoch 3 carries three exits. The first two get epoch
-//! 3 + 1 + 4 = 8, the third 9.
+//! Worked example (Deneb, at most 2 exits per epoch, nobody has exited yet): a block of epoch 3
+//! carries three exits. The first two get epoch 3 + 1 + 4 = 8, and the third gets 9.
 //!
-//! Bounds: [`MAX_EXITS`] exits remembered in all; what is older than the registry's state or the kept blocks is forgotten.
+//! Bounds: at most [`MAX_EXITS`] exits are kept in all. Exits older than the registry's state or
+//! than the kept blocks are discarded.
 
 use crate::registry::{ExitQueue, Registry};
 use crate::tree::Tree;
 use consensus::{Epoch, ForkName, MAX_SEED_LOOKAHEAD, Preset, Root, Slot, Spec, ValidatorIndex};
 use std::collections::{BTreeMap, HashMap};
 
-/// Exits remembered at most: a quarter of mainnet leaving at once.
+/// Maximum number of exits that are kept: a quarter of mainnet that exits at once.
 const MAX_EXITS: usize = 262_144;
-/// `EFFECTIVE_BALANCE_INCREMENT`, Gwei.
+/// `EFFECTIVE_BALANCE_INCREMENT` in Gwei.
 const EFFECTIVE_BALANCE_INCREMENT: u64 = 1_000_000_000;
 
-/// Exit epochs by validator.
+/// Forecast exit epochs by validator.
 pub(crate) type Forecast = BTreeMap<ValidatorIndex, Epoch>;
 
-/// Exits in the blocks that are kept.
+/// The exits in the blocks that are kept.
 #[derive(Debug, Default)]
 pub(crate) struct Exits {
     by_block: HashMap<Root, (Slot, Vec<ValidatorIndex>)>,
-    /// Of all blocks.
+    /// Total number of exits in all blocks.
     n_exits: usize,
     /// Slot of the earliest block that came since the last forecast.
     news_since: Option<Slot>,
-    /// Exits that found no room.
+    /// Number of exits that were refused because [`MAX_EXITS`] was reached.
     pub(crate) refused: u64,
 }
 
 impl Exits {
-    /// What a proven block carries, in the order in which the block is processed.
+    /// Records the exits of a proven block, in the order in which the block is processed.
     pub(crate) fn note(&mut self, block: Root, slot: Slot, validators: Vec<ValidatorIndex>) {
         if validators.is_empty() || self.by_block.contains_key(&block) {
             return;
@@ -52,18 +58,20 @@ impl Exits {
         self.news_since = Some(self.news_since.map_or(slot, |earliest| earliest.min(slot)));
     }
 
-    /// Forgets what is before `floor`.
+    /// Discards blocks before `floor`.
     pub(crate) fn prune(&mut self, floor: Slot) {
         self.by_block.retain(|_, (slot, _)| *slot >= floor);
         self.n_exits = self.by_block.values().map(|(_, validators)| validators.len()).sum();
     }
 
-    /// Whether blocks that came since the last forecast may change who is active in `epoch`.
+    /// Returns whether blocks that came since the last forecast can change who is active in
+    /// `epoch`.
     pub(crate) fn have_news_of(&self, epoch: Epoch, preset: &Preset) -> bool {
         self.news_since.is_some_and(|slot| earliest_exit(slot.epoch(preset)) <= epoch)
     }
 
-    /// Exit epochs on the branch that ends with `tip`, of validators that the registry has none for.
+    /// Computes the exit epochs on the branch that ends with `tip`, for validators that have no
+    /// exit epoch in the registry.
     pub(crate) fn forecast(&mut self, tip: Root, tree: &Tree, registry: &Registry, spec: &Spec) -> Forecast {
         self.news_since = None;
         let slots = self.by_block.values().map(|(slot, _)| *slot);
@@ -83,7 +91,7 @@ impl Exits {
     }
 }
 
-/// Processes the exits of blocks, earliest first, on top of the registry.
+/// Applies the exits of blocks to the registry. The earliest block comes first.
 fn forecast(blocks: &[(Slot, &[ValidatorIndex])], registry: &Registry, spec: &Spec) -> Forecast {
     let preset = &spec.preset;
     let mut queue = registry.exit_queue();
@@ -115,12 +123,14 @@ fn forecast(blocks: &[(Slot, &[ValidatorIndex])], registry: &Registry, spec: &Sp
     found
 }
 
-/// `compute_activation_exit_epoch`.
+/// `compute_activation_exit_epoch` of the specification.
 fn earliest_exit(epoch: Epoch) -> Epoch {
     epoch.saturating_add(1 + MAX_SEED_LOOKAHEAD)
 }
 
-/// `get_validator_churn_limit` (validators), from Electra on `get_activation_exit_churn_limit` (Gwei).
+/// `get_validator_churn_limit` (in validators), from Electra on `get_activation_exit_churn_limit`
+/// (in Gwei). `gone` holds the forecast so far: its validators no longer count once they have
+/// exited.
 fn churn_limit(registry: &Registry, gone: &Forecast, epoch: Epoch, by_balance: bool, preset: &Preset) -> u64 {
     let (n_active, balance) = registry.active_balance(epoch);
     let gone: Vec<u64> = gone
@@ -139,7 +149,7 @@ fn churn_limit(registry: &Registry, gone: &Forecast, epoch: Epoch, by_balance: b
 }
 
 impl ExitQueue {
-    /// `initiate_validator_exit`, phase0 to Deneb: at most `limit` validators leave in an epoch.
+    /// `initiate_validator_exit` from phase0 to Deneb: at most `limit` validators exit in an epoch.
     fn next_by_count(&mut self, earliest: Epoch, limit: u64) -> Epoch {
         if self.last < earliest {
             (self.last, self.n_at_last) = (earliest, 0);
@@ -151,8 +161,11 @@ impl ExitQueue {
         self.last
     }
 
-    /// `compute_exit_epoch_and_update_churn`, from Electra on: at most `limit` Gwei leave in an epoch. `at_upgrade`: the earliest exit
-    /// epoch at Electra's first epoch, from which `upgrade_to_electra` begins where no state of Electra was seen.
+    /// `compute_exit_epoch_and_update_churn` from Electra on: at most `limit` Gwei exit in an
+    /// epoch.
+    ///
+    /// `at_upgrade` is the earliest exit epoch in Electra's first epoch. `upgrade_to_electra`
+    /// starts with it. It is used if no Electra state was seen.
     fn next_by_balance(&mut self, at_upgrade: Epoch, earliest: Epoch, balance: u64, limit: u64) -> Epoch {
         let (mut epoch, mut left) = self.by_balance.unwrap_or((self.last.max(at_upgrade).saturating_add(1), limit));
         if epoch < earliest {
@@ -181,13 +194,13 @@ mod tests {
         let mut empty = queue(0, 0);
         let epochs: Vec<u64> = (0..5).map(|_| empty.next_by_count(earliest_exit(Epoch::new(3)), 2).as_u64()).collect();
         assert_eq!(epochs, [8, 8, 9, 9, 10]);
-        // Who waits already goes first.
+        // Validators that already wait exit first.
         let mut busy = queue(20, 1);
         let epochs: Vec<u64> = (0..3).map(|_| busy.next_by_count(earliest_exit(Epoch::new(3)), 2).as_u64()).collect();
         assert_eq!(epochs, [20, 21, 21]);
     }
 
-    /// Against the specification's own arithmetic, written out: 64 ETH an epoch.
+    /// Compared with the specification's arithmetic, written out by hand: 64 ETH per epoch.
     #[test]
     fn from_electra_on_so_much_stake_leaves_in_an_epoch() {
         const ETH: u64 = 1_000_000_000;

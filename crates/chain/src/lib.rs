@@ -1,18 +1,20 @@
-//! What is true now: genesis, the block tree, who is in the registry, and who sat where on which branch.
+//! The state of the chain that is being watched: genesis, the block tree, the validator registry,
+//! and the committees on each branch.
 //!
-//! Pure knowledge about one chain, owned by one thread: [`Chain`] takes states and proven blocks, and answers
-//! "which committees could this vote mean?". Its only I/O is the public-key cache's file. [`node`] is the door to
-//! beacon nodes over their REST API; it is async and knows nothing of [`Chain`].
+//! One thread owns a [`Chain`]. It receives states and proven blocks, and answers the question
+//! which committees a vote can belong to. Its only I/O is the file of the public-key cache.
+//! [`node`] is the client for the REST API of beacon nodes. It is async and does not use [`Chain`].
 //!
 //! ```text
-//! state ──> Snapshot ──> Registry (keys, activation, exit)      ┐
-//!                   └──> Tree (ancestors, randao mixes)         ├─> Chain::contexts(vote) -> Shuffling(s)
-//! proven block ────────> Tree                                   ┘
+//! state ──> Snapshot ──> Registry (keys, activation, exit) ┐
+//!                   └──> Tree (ancestors, randao mixes)    ├─> Chain::contexts(vote) -> shufflings
+//! proven block ────────> Tree                              ┘
 //! ```
 //!
-//! Price: committees are computed from the registry as the last state had it, so they are exact for
-//! `MAX_SEED_LOOKAHEAD` epochs past it and a very good guess beyond; [`Chain::needs_registry_refresh`] says when a newer
-//! state is wanted. What is gained: no state transition, and branches that no node would replay for us.
+//! Price: committees are computed from the registry of the latest state. They are exact up to
+//! `MAX_SEED_LOOKAHEAD` epochs after that state, and a very good guess after that.
+//! [`Chain::needs_registry_refresh`] reports when a newer state is wanted. Gain: there is no state
+//! transition, and committees are known also on branches that no node would replay for us.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,40 +1,43 @@
-//! Blocks that wait for their parents. Bounded, and per proposer too: anyone with one key can sign blocks on top of nothing.
+//! Blocks that wait for their parents ("orphans"). Their number is bounded, also for each proposer,
+//! because the owner of one key can sign blocks with invented parents.
 //!
-//! The parents that they name are asked for, so whoever signs such blocks decides what nodes are asked. First come blocks whose proposer had
-//! the turn as far as the chain's own branch tells, then those of other active validators, then the rest ([`OrphanClaim`]); of these those
-//! nearest to now; and each proposer has a share. What several nodes do not have is given up.
+//! The missing parents are requested from nodes, so whoever signs such blocks influences the
+//! requests. Parents are therefore requested in an order. First come those of blocks whose proposer
+//! has the slot on the chain's own branch, then those of blocks of other active validators, then
+//! the rest ([`OrphanClaim`]). Within each group the blocks nearest to now come first, and each
+//! proposer has a limited share. A parent that several nodes do not have is given up.
 
 use crate::chain::BlockFacts;
 use consensus::{Root, Slot, ValidatorIndex};
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// Blocks without a known parent kept at most.
+/// Maximum number of blocks without a known parent.
 pub(crate) const MAX_ORPHANS: usize = 1_024;
-/// Orphans of one proposer kept at most.
+/// Maximum number of orphans of one proposer.
 const MAX_ORPHANS_PER_PROPOSER: usize = 32;
-/// Missing parents named at most.
+/// Maximum number of missing parents that are listed.
 const MAX_MISSING: usize = 64;
-/// Missing parents named at most for the blocks of one proposer.
+/// Maximum number of missing parents that are listed for the blocks of one proposer.
 const MAX_MISSING_PER_PROPOSER: usize = 4;
 
-/// How likely an orphan is one of the chain's blocks. Ordered: the likeliest first.
+/// How likely it is that an orphan belongs to the chain. The order matters: the likeliest is first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OrphanClaim {
     /// Its proposer has the slot on the chain's own branch.
     InTurn,
     /// Its proposer is active, so it may have the slot on another branch.
     Active,
-    /// No branch that our registry knows has room for it.
+    /// Its proposer is not active by our registry, so it has the slot on no branch.
     Inactive,
 }
 
-/// Blocks that wait for their parents, in order of arrival.
+/// The waiting blocks, in the order of their arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
     blocks: HashMap<Root, (BlockFacts, OrphanClaim)>,
     by_parent: HashMap<Root, Vec<Root>>,
     order: VecDeque<Root>,
-    /// Parents that nobody has. No more than there are parents waited for.
+    /// Parents that no node has. There are at most as many as parents that are waited for.
     given_up: HashSet<Root>,
     pub(crate) dropped: u64,
 }
@@ -48,7 +51,9 @@ impl Orphans {
         self.blocks.contains_key(root)
     }
 
-    /// In a full pool the least likely block gives way, the oldest of them, unless the newcomer is less likely than any.
+    /// Adds an orphan, and returns whether it was added. If the pool is full, the oldest of the
+    /// least likely orphans is dropped for it. The new block is refused if it is less likely than
+    /// all others, or if its proposer has [`MAX_ORPHANS_PER_PROPOSER`] orphans already.
     pub(crate) fn push(&mut self, block: &BlockFacts, claim: OrphanClaim) -> bool {
         let of_proposer = self.blocks.values().filter(|(other, _)| other.proposer_index == block.proposer_index).count();
         if of_proposer >= MAX_ORPHANS_PER_PROPOSER {
@@ -91,8 +96,9 @@ impl Orphans {
         roots.iter().filter_map(|root| self.blocks.remove(root)).map(|(block, _)| block).collect()
     }
 
-    /// Parents waited for that are no orphans themselves, the likeliest first, then those whose child is nearest to `now`; at most
-    /// [`MAX_MISSING`], and [`MAX_MISSING_PER_PROPOSER`] for the blocks of one proposer.
+    /// Lists missing parents, at most [`MAX_MISSING`], and at most [`MAX_MISSING_PER_PROPOSER`] for
+    /// the blocks of one proposer. Parents that are orphans themselves are left out. Parents of the
+    /// likeliest blocks come first, then those whose child is nearest to `now`.
     pub(crate) fn missing(&self, now: Slot) -> Vec<Root> {
         let open = |parent: &Root| !self.blocks.contains_key(parent) && !self.given_up.contains(parent);
         let mut missing: Vec<(OrphanClaim, u64, Root, ValidatorIndex)> = self
@@ -117,12 +123,14 @@ impl Orphans {
         missing.into_iter().map(|(_, _, root, _)| root).collect()
     }
 
+    /// Stops listing this parent as missing.
     pub(crate) fn give_up(&mut self, parent: &Root) {
         if self.by_parent.contains_key(parent) {
             self.given_up.insert(*parent);
         }
     }
 
+    /// Drops orphans before `floor`.
     pub(crate) fn drop_before(&mut self, floor: Slot) {
         let old: Vec<Root> = self.blocks.values().filter(|(block, _)| block.slot < floor).map(|(block, _)| block.root).collect();
         for root in old {

@@ -1,9 +1,10 @@
-//! Public keys, checked once and kept uncompressed on disk.
+//! Public keys that are checked once and kept uncompressed on disk.
 //!
-//! Checking a key (decompression and group check) takes 62 us, so a million of them take a minute of one core; loading the 96 bytes of a
-//! checked one takes 0.4 us. The price is a file of 96 MB per million keys, which may be deleted at any time.
+//! Checking a key (decompression and group check) takes 62 us, so a million keys take one core a
+//! minute. Loading the 96 bytes of a checked key takes 0.4 us. The price is a file of 96 MB per
+//! million keys. The file may be deleted at any time.
 //!
-//! The file is described in [`disk`].
+//! The module [`disk`] describes the file.
 
 mod disk;
 
@@ -16,20 +17,21 @@ use tracing::warn;
 
 pub use disk::CHUNK_KEYS;
 
-/// How far a long task has come.
+/// Progress of a long task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub stage: Stage,
-    /// Public keys ready.
+    /// Number of public keys that are ready.
     pub done: usize,
     pub total: usize,
 }
 
+/// What a long task is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Keys come from the cache.
+    /// Keys are loaded from the cache.
     LoadingKeys,
-    /// Keys are new and checked, 62 us each.
+    /// Keys are new and are being checked, 62 us each.
     CheckingKeys,
 }
 
@@ -42,27 +44,29 @@ impl Stage {
     }
 }
 
-/// The file `pubkeys` of a data directory, or nothing behind the same face.
+/// A cache of checked keys: the file `pubkeys` of a data directory, or no file at all.
 #[derive(Debug)]
 pub struct PubkeyCache {
     disk: Option<Disk>,
-    /// Keys that had to be checked since the start.
+    /// Number of keys that had to be checked since the start.
     n_checked: u64,
-    /// Keys that came from the file since the start.
+    /// Number of keys that were loaded from the file since the start.
     n_loaded: u64,
 }
 
-/// One key: the checked point, or `None` for bytes that are no valid key.
+/// One key: the checked point, or `None` for bytes that are not a valid key.
 pub(crate) type CheckedKey = Option<PublicKey>;
 
 impl PubkeyCache {
-    /// Opens or makes the file. Refuses one that is not a key cache, so that a wrong path overwrites nothing.
+    /// Opens the file, or makes it if it does not exist. A file that is not a key cache is refused,
+    /// so that a wrong path overwrites nothing.
     pub fn open(path: &Path) -> Result<Self, ChainError> {
         Ok(Self { disk: Some(Disk::open(path)?), n_checked: 0, n_loaded: 0 })
     }
 
-    /// Makes a cache of keys that need no check because the caller made them: for loads of many validators, whose keys follow by
-    /// additions. `keys` in order of validator index; the file must be new or empty.
+    /// Makes a cache of keys that need no check, because the caller made them. This is for load
+    /// tests with many validators, whose keys are made by additions. `keys` are in the order of the
+    /// validator index. If the file already has keys, nothing is written.
     pub fn write_known(path: &Path, keys: &[PublicKey]) -> Result<(), ChainError> {
         let mut cache = Self::open(path)?;
         let Some(disk) = cache.disk.as_mut().filter(|disk| disk.len() == 0) else { return Ok(()) };
@@ -74,12 +78,12 @@ impl PubkeyCache {
         Ok(())
     }
 
-    /// Keeps nothing: every key is checked again at each start.
+    /// Makes a cache without a file: every key is checked again at each start.
     pub fn in_memory() -> Self {
         Self { disk: None, n_checked: 0, n_loaded: 0 }
     }
 
-    /// Keys on disk.
+    /// Number of keys on disk.
     pub fn len(&self) -> usize {
         self.disk.as_ref().map_or(0, Disk::len)
     }
@@ -88,24 +92,26 @@ impl PubkeyCache {
         self.len() == 0
     }
 
-    /// Keys that had to be checked (62 us each) since the start.
+    /// Number of keys that had to be checked (62 us each) since the start.
     pub fn n_checked(&self) -> u64 {
         self.n_checked
     }
 
-    /// Keys that came from the file since the start.
+    /// Number of keys that were loaded from the file since the start.
     pub fn n_loaded(&self) -> u64 {
         self.n_loaded
     }
 
-    /// The keys in a file, compressed, in order of validator index, without changing it: also beside a process that has it open. A
-    /// chunk that is damaged, or just being appended, ends them. About 0.5 s per million.
+    /// Reads the compressed keys of a file in the order of the validator index. The file is not
+    /// changed, so this also works while another process has it open. Reading ends at a chunk that
+    /// is damaged or is just being appended. It takes about 0.5 s per million keys.
     pub fn compressed_in(path: &Path) -> Result<Vec<PubkeyBytes>, ChainError> {
         disk::compressed_in(path)
     }
 
-    /// The checked keys of validators `first..`, from the file where it has them, else by checking on all cores and appending.
-    /// Trouble with the file costs time, not correctness: it is logged and the keys are checked.
+    /// Returns the checked keys of the validators `first..`. They are loaded from the file if it
+    /// has them. Otherwise they are checked on all cores and appended to the file. A problem with
+    /// the file costs time but not correctness: it is logged, and the keys are checked.
     pub(crate) fn resolve(
         &mut self,
         first: usize,
@@ -168,7 +174,7 @@ mod tests {
     use consensus::sha256;
     use std::fs;
 
-    /// `n` keys, the third of which is none.
+    /// Makes `n` keys. The third one is not a valid key.
     fn keys(n: usize) -> Vec<PubkeyBytes> {
         let mut keys: Vec<PubkeyBytes> = (0..n)
             .map(|nth| {
@@ -214,7 +220,8 @@ mod tests {
         let (checked, ..) = resolve(&path, 0, &keys[..100]);
         let (loaded, n_loaded, n_checked) = resolve(&path, 0, &keys[..100]);
         assert_eq!((checked, n_loaded, n_checked), (loaded, 100, 0));
-        // A later state's new validators, then everything at once, then a part that begins and ends within chunks.
+        // The new validators of a later state, then all at once, then a part that begins and ends
+        // within chunks.
         assert_eq!(counts(resolve(&path, 100, &keys[100..150])), (0, 50));
         assert_eq!(counts(resolve(&path, 0, &keys)), (150, 150));
         assert_eq!(counts(resolve(&path, 50, &keys[50..200])), (150, 0));

@@ -1,37 +1,43 @@
-//! Whether a block could include a slashing now. The one place that decides it: what is forwarded, what is blamed and what is told of a
-//! finding all ask here. Source: phase0/beacon-chain.md, `is_slashable_validator`, `get_domain`.
+//! Decides whether a block could include a slashing now.
 //!
-//! A state checks a signature with its previous or its current fork version, by the epoch that the message is about. So a message is
-//! checkable or not by the version that it is *signed with*, and that is not always the schedule's:
+//! This is the only place that decides it. Which messages are forwarded, which peers are blamed,
+//! and what a finding reports all depend on it. Source: phase0/beacon-chain.md,
+//! `is_slashable_validator`, `get_domain`.
+//!
+//! A state checks a signature with its previous or its current fork version. It chooses by the
+//! epoch that the message is about. Whether a message can be checked therefore depends on the
+//! version it was *signed with*, which is not always the scheduled one:
 //!
 //! ```text
 //! fork N ──────────────── epoch F: fork N + 1 ───────────── fork N + 2
-//!    now     a vote for target F + 3, signed with N: a block takes it until F, and never again
-//!            the same vote, signed with N + 1: no block takes it before F
+//!    now     a vote for target F + 3, signed with N: a block can include it until F, never after
+//!            the same vote, signed with N + 1: no block can include it before F
 //! ```
 //!
-//! For a moment after a fork the state that peers and nodes check with is that of the last block, which is of the time before it. Then
-//! both states must agree.
+//! For a short time after a fork, peers and nodes still check with the state of the last block,
+//! which is from before the fork. During that time both states must accept the message.
 
 use crate::Chain;
 use consensus::state::StateFork;
 use consensus::{Epoch, ForkName, ForkVersion, Network, Punishable, Spec, ValidatorIndex};
 
-/// What a message is about, for its domain, and the version that its signature holds with.
+/// The epoch that a message is about, and the fork version for which its signature is valid. Both
+/// determine the domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedWith {
-    /// Of a vote its target's, of a proposal its slot's.
+    /// For a vote the epoch of its target, for a proposal the epoch of its slot.
     pub epoch: Epoch,
     pub version: ForkVersion,
 }
 
 impl SignedWith {
-    /// The version of the fork that is scheduled at `epoch`.
+    /// Uses the version of the fork that is scheduled at `epoch`.
     pub fn scheduled(network: &Network, epoch: Epoch) -> Self {
         Self { epoch, version: network.spec.fork_at(epoch).version }
     }
 
-    /// The version of this fork.
+    /// Uses the version of the fork `fork`, or the scheduled version if that fork is not in the
+    /// configuration.
     pub fn of_fork(network: &Network, epoch: Epoch, fork: ForkName) -> Self {
         let found = network.spec.forks.iter().find(|one| one.name == fork);
         found.map_or_else(|| Self::scheduled(network, epoch), |fork| Self { epoch, version: fork.version })
@@ -39,8 +45,9 @@ impl SignedWith {
 }
 
 impl Chain {
-    /// Whether a slashing of `validator` with two messages signed like this would be accepted now, as far as is known here. "Now" is the
-    /// epoch of the clock, or of the head if that is later.
+    /// Returns whether a block would now accept a slashing of `validator` with two messages that
+    /// were signed like this, as far as this program knows. "Now" is the epoch of the clock, or of
+    /// the head if the head is later.
     pub fn punishable(&self, validator: ValidatorIndex, signed: [SignedWith; 2]) -> Punishable {
         let (now, head) = (self.now(), self.backed_head().slot);
         let [now, head] = [now.max(head), head].map(|slot| slot.epoch(self.preset()));
@@ -54,7 +61,7 @@ impl Chain {
         if now >= record.withdrawable_epoch {
             return Punishable::Withdrawable;
         }
-        // A head that has stood still for an epoch says nothing about the states of now.
+        // A head that has not moved for an epoch does not show which states nodes check with now.
         let states = [now, head.max(now.saturating_sub(1))].map(|epoch| self.state_fork_in(epoch));
         let spec = &self.network().spec;
         let ages = states.iter().flat_map(|state| signed.iter().map(|signed| age(spec, state, *signed)));
@@ -65,7 +72,8 @@ impl Chain {
         }
     }
 
-    /// The `Fork` of a state in `epoch`: as the latest state itself says, until the next fork.
+    /// Returns the `Fork` of a state in `epoch`. It is the one in the latest state, until the next
+    /// fork.
     fn state_fork_in(&self, epoch: Epoch) -> StateFork {
         let scheduled = self.network().spec.state_fork_at(epoch);
         let known = self.state_fork();
@@ -74,11 +82,11 @@ impl Chain {
     }
 }
 
-/// Ordered: the worst last.
+/// States whether a state can check a message. The order matters: the worst value is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Age {
     Checkable,
-    /// Signed with a later fork's version: checkable once that fork is there.
+    /// Signed with the version of a later fork. It can be checked after that fork.
     NotYet,
     Expired,
 }
@@ -87,7 +95,8 @@ fn age(spec: &Spec, state: &StateFork, signed: SignedWith) -> Age {
     if state.version_for(signed.epoch) == signed.version {
         return Age::Checkable;
     }
-    // Messages about earlier epochs than the later fork's are not checked with its version then either.
+    // The later fork does not help for messages about epochs before it: they are not checked with
+    // its version then either.
     let is_to_come =
         spec.forks.iter().any(|fork| fork.version == signed.version && state.epoch < fork.epoch && fork.epoch <= signed.epoch);
     if is_to_come { Age::NotYet } else { Age::Expired }
@@ -104,7 +113,7 @@ mod tests {
     #[test]
     fn two_forks_old_is_proven_but_no_longer_punishable() {
         let spec = Spec::builtin("mainnet").unwrap();
-        // Mainnet: Capella from 194 048, Deneb from 269 568, Electra from 364 032.
+        // Mainnet: Capella from epoch 194 048, Deneb from 269 568, Electra from 364 032.
         let state = spec.state_fork_at(Epoch::new(364_100));
         let age = |epoch| age(&spec, &state, signed_by_schedule(&spec, epoch));
         assert_eq!(age(364_050), Age::Checkable);
@@ -113,7 +122,8 @@ mod tests {
         assert_eq!(age(u64::MAX), Age::NotYet);
     }
 
-    /// A state is upgraded twice in that epoch, and its previous version is one that nobody signed anything with.
+    /// The state is upgraded twice in that epoch, so its previous version is one with which nobody
+    /// signed anything.
     #[test]
     fn where_forks_share_an_epoch_what_was_signed_before_is_expired() {
         let spec = Spec::from_yaml("ALTAIR_FORK_EPOCH: 5\nBELLATRIX_FORK_EPOCH: 5\nCAPELLA_FORK_EPOCH: 9\n").unwrap();

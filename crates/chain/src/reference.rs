@@ -1,46 +1,49 @@
-//! Where "now" is, for pruning and bounds, without trusting any one block.
+//! The current slot for pruning and for bounds, without trust in any single block.
 //!
-//! Anyone with a key can sign a block for the year 3000. So time comes from the caller's clock ([`Reference::tick`]); without one (a
-//! replay that has no clock) it is the third-latest slot that different proposers have built at, which two keys cannot move.
+//! Anyone with a key can sign a block for the year 3000. The time therefore comes from the caller's
+//! clock ([`Reference::tick`]). Without a clock, as in a replay that has none, it is the
+//! third-latest slot at which different proposers have built. Two keys cannot move that slot.
 
 use consensus::{Slot, ValidatorIndex};
 
-/// Proposers that must be past a slot before it counts as reached.
+/// Number of different proposers with blocks at or after a slot that are needed before the slot
+/// counts as reached.
 const WITNESSES: usize = 3;
-/// Proposers ahead that are remembered; the ones furthest ahead are forgotten first.
+/// Maximum number of remembered proposers whose blocks are ahead of the current slot. Those that
+/// are furthest ahead are dropped first.
 const MAX_AHEAD: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     slot: Slot,
     has_clock: bool,
-    /// Latest slot of each proposer ahead of `slot`.
+    /// The latest slot of each proposer that has a block after `slot`.
     ahead: Vec<(Slot, ValidatorIndex)>,
 }
 
 impl Reference {
-    /// The slot that is now; never goes back.
+    /// The current slot. It never goes back.
     pub(crate) fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Whether the caller tells the time.
+    /// Returns whether the caller provides the time.
     pub(crate) fn has_clock(&self) -> bool {
         self.has_clock
     }
 
-    /// The caller's clock.
+    /// Sets the time of the caller's clock.
     pub(crate) fn tick(&mut self, slot: Slot) {
         self.has_clock = true;
         self.reach(slot);
     }
 
-    /// A state of this slot was given by someone trusted.
+    /// Records a state of this slot. The state comes from a trusted source.
     pub(crate) fn state_seen(&mut self, slot: Slot) {
         self.reach(slot);
     }
 
-    /// A block was attached.
+    /// Records an attached block.
     pub(crate) fn block_seen(&mut self, slot: Slot, proposer: ValidatorIndex) {
         if self.has_clock || slot <= self.slot {
             return;

@@ -1,9 +1,12 @@
-//! Who the validators are: keys, and from when to when each is active. Compact: 96 bytes for the key and 16 for the rest.
+//! The validator registry: public keys, and the epochs between which each validator is active. It
+//! is compact: 96 bytes for the key, 16 for the record and 4 for the withdrawal credentials.
 //!
-//! The registry holds what the latest state says. What earlier (or older) states said differently is kept beside it as a
-//! *version*: a list of the entries that differ. So a context computed from an earlier state can be computed again.
+//! The registry holds the content of the latest state. Where other states differ from it, the
+//! differing entries are kept beside it as a *version*. A context that was computed from an earlier
+//! state can thus be computed again.
 //!
-//! Limits: [`MAX_VALIDATORS`]; [`MAX_VERSIONS`] versions of at most [`MAX_OVERLAY`] differing entries.
+//! Limits: [`MAX_VALIDATORS`] validators; [`MAX_VERSIONS`] versions of at most [`MAX_OVERLAY`]
+//! differing entries.
 
 use crate::ChainError;
 use crate::builders::Builders;
@@ -16,104 +19,112 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tracing::warn;
 
-/// Validators held at most: twice the registry that is expected of mainnet.
+/// Maximum number of validators: twice the size that mainnet's registry is expected to reach.
 pub const MAX_VALIDATORS: usize = 5_000_000;
-/// Earlier versions of the active set kept at most.
+/// Maximum number of other versions of the active set that are kept.
 pub(crate) const MAX_VERSIONS: usize = 3;
-/// Entries in which a kept version may differ from the current one.
+/// Maximum number of entries in which a kept version may differ from the current one.
 const MAX_OVERLAY: usize = 262_144;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
-/// `MIN_ACTIVATION_BALANCE`, ETH.
+/// `MIN_ACTIVATION_BALANCE` in ETH.
 const ACTIVATION_ETH: u64 = 32;
-/// `EJECTION_BALANCE`, ETH, and one more: what an inactive validator loses in the two days between two states at most.
+/// `EJECTION_BALANCE` in ETH, plus one ETH: an offline validator loses no more in the two days
+/// between two states.
 const NEAR_EJECTION_ETH: u64 = 16 + 1;
-/// Keys handed to the cache at a time: bounds the memory beside the registry itself.
+/// Number of keys that are passed to the cache at a time. It bounds the memory that is used beside
+/// the registry itself.
 const KEY_BATCH: usize = 131_072;
 
-/// A validator's standing, as the latest state had it.
+/// A validator's record in the latest state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub activation_epoch: Epoch,
     pub exit_epoch: Epoch,
     pub withdrawable_epoch: Epoch,
     pub slashed: bool,
-    /// Whole ETH in Gwei, as the protocol keeps it.
+    /// In Gwei, but always a whole number of ETH, as in the protocol.
     pub effective_balance: Gwei,
 }
 
 impl Record {
-    /// `is_active_validator`.
+    /// `is_active_validator` of the specification.
     pub fn is_active(&self, epoch: Epoch) -> bool {
         self.activation_epoch <= epoch && epoch < self.exit_epoch
     }
 }
 
-/// Epochs as u32, `u32::MAX` for never (and for anything beyond: 50 000 years of mainnet).
+/// A record with epochs as u32. `u32::MAX` means never. Later epochs are stored as never, too; that
+/// many epochs are 50 000 years of mainnet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Compact {
     activation: u32,
     exit: u32,
     withdrawable: u32,
-    /// ETH in the lower 31 bits, slashed on top.
+    /// ETH in the lower 31 bits. The highest bit is set if the validator is slashed.
     balance: u32,
 }
 
 const SLASHED_BIT: u32 = 1 << 31;
 
-/// Index -> key and record.
+/// Maps a validator's index to its public key and its record.
 #[derive(Debug, Default)]
 pub struct Registry {
     keys: Vec<PublicKey>,
     records: Vec<Compact>,
-    /// Position in `credentials` of each validator's withdrawal credentials.
+    /// For each validator: the position of its withdrawal credentials in `credentials`.
     credential_numbers: Vec<u32>,
-    /// Each once; operators use theirs for thousands of keys.
+    /// Each value is stored once, because an operator uses the same credentials for thousands of
+    /// keys.
     credentials: Vec<Root>,
-    /// Bytes that are no valid key, by index. Such a validator can sign nothing.
+    /// The bytes of keys that are not valid, by validator index. Such a validator cannot sign
+    /// anything.
     invalid: BTreeMap<u32, PubkeyBytes>,
-    /// Slot of the state it is from.
+    /// Slot of the state that the registry was read from.
     slot: Slot,
     id: RegistryId,
-    /// Who may become active or cease to be without a block that says so.
+    /// Number of validators that may become active or inactive although no block shows it.
     n_pending: usize,
-    /// [`Self::has_related_keys`], as of the last state.
+    /// [`Self::has_related_keys`] at the time of the last state.
     related_keys: bool,
     versions: Vec<Version>,
-    /// Later states that named another key for a known index; the first one stays.
+    /// Number of times a later state named another key for a known index. The first key stays.
     conflicting_keys: u64,
     dropped_versions: u64,
     builders: Builders,
-    /// Of the latest state, from Electra on: `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei).
+    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei) of the latest state, from Electra
+    /// on.
     exit_churn: Option<(Epoch, u64)>,
-    /// Who leaves by blocks since the latest state, beside the versions of other states.
+    /// The exits in blocks since the latest state. They are used like a version, beside those of
+    /// other states.
     forecast: Option<Version>,
 }
 
-/// The end of the queue of those who leave.
+/// The end of the queue of exiting validators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExitQueue {
-    /// The latest exit epoch of anybody, 0 if nobody leaves.
+    /// The latest exit epoch of any validator, or 0 if no validator exits.
     pub last: Epoch,
-    /// Validators that leave then.
+    /// Number of validators that exit in epoch `last`.
     pub n_at_last: u64,
-    /// From Electra on: `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei).
+    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), from Electra on.
     pub by_balance: Option<(Epoch, u64)>,
 }
 
-/// How another state's registry differs from the current one.
+/// The differences between the registry of another state and the current one.
 #[derive(Debug)]
 struct Version {
     slot: Slot,
     n_validators: usize,
-    /// index -> (activation, exit) there.
+    /// Maps a validator index to its activation and exit epochs in the other state.
     overlay: BTreeMap<u32, (u32, u32)>,
 }
 
-/// Names what the registry and its kept versions say together.
+/// Identifies the content of the registry together with its kept versions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RegistryId(u64);
 
-/// Which registry an active set was taken from: 0 the current one, else the nth kept version.
+/// The registry from which an active set is computed: 0 is the current one, n is the nth kept
+/// version.
 pub(crate) type VersionNumber = usize;
 
 impl Registry {
@@ -125,7 +136,8 @@ impl Registry {
         self.records.is_empty()
     }
 
-    /// The checked, uncompressed key; `None` for an unknown index or a key that is no valid point.
+    /// Returns the checked, uncompressed key. Returns `None` if the index is unknown or if the key
+    /// is not a valid point.
     pub fn pubkey(&self, validator: ValidatorIndex) -> Option<&PublicKey> {
         let index = self.position(validator)?;
         if !self.invalid.is_empty() && self.invalid.contains_key(&(index as u32)) {
@@ -150,36 +162,40 @@ impl Registry {
         })
     }
 
-    /// The checked key of a builder, as the latest state had it; `None` for an unknown index or a key that is no valid point.
+    /// Returns the checked key of a builder in the latest state. Returns `None` if the index is
+    /// unknown or if the key is not a valid point.
     pub fn builder_key(&self, builder: BuilderIndex) -> Option<&PublicKey> {
         self.builders.key(builder)
     }
 
-    /// A state's builders: the latest state's count, since an index can go to another builder.
+    /// Takes the builders of a state, unless it is older than the latest state: an index can be
+    /// given to another builder.
     pub(crate) fn take_builders(&mut self, slot: Slot, keys: Vec<PubkeyBytes>) {
         if slot >= self.slot {
             self.builders.take(keys);
         }
     }
 
-    /// Whether sums of different keys coincide, as in test networks whose secret keys are 1, 2, 3, ..., in whatever order. There a good
-    /// signature of one set of validators verifies for another. Keys that were made independently do not do that, and those on a real
-    /// network are.
+    /// Returns whether sums of different keys are equal. This happens in test networks whose secret
+    /// keys are 1, 2, 3, ..., in any order. On such a network a valid signature of one set of
+    /// validators is also valid for another set. It does not happen if the keys were made
+    /// independently, as on a real network.
     pub fn has_related_keys(&self) -> bool {
         self.related_keys
     }
 
-    /// Withdrawal credentials, as the latest state had them.
+    /// Returns the withdrawal credentials of a validator in the latest state.
     pub fn withdrawal_credentials(&self, validator: ValidatorIndex) -> Option<Root> {
         self.credentials.get(self.credential_number(validator)? as usize).copied()
     }
 
-    /// Stands for a validator's withdrawal credentials: equal for equal ones, below 2^32, stable while the program runs.
+    /// Returns a number for a validator's withdrawal credentials. It is the same for equal
+    /// credentials, it is below 2^32, and it does not change while the program runs.
     pub fn credential_number(&self, validator: ValidatorIndex) -> Option<u32> {
         self.credential_numbers.get(self.position(validator)?).copied()
     }
 
-    /// How many validators there are of each credential number.
+    /// Returns the number of validators for each credential number.
     pub fn n_by_credential(&self) -> Vec<u32> {
         let mut counts = vec![0u32; self.credentials.len()];
         for number in &self.credential_numbers {
@@ -188,7 +204,8 @@ impl Registry {
         counts
     }
 
-    /// The indices of the given keys, in one pass over the registry (about 0.2 s per million); unknown ones are left out.
+    /// Returns the indices of the given keys. Unknown keys are left out. This is one pass over the
+    /// registry (about 0.2 s per million validators).
     pub fn indices_of(&self, wanted: &[PubkeyBytes]) -> HashMap<PubkeyBytes, ValidatorIndex> {
         let wanted: std::collections::HashSet<&PubkeyBytes> = wanted.iter().collect();
         let mut found = HashMap::with_capacity(wanted.len());
@@ -204,7 +221,8 @@ impl Registry {
         found
     }
 
-    /// Validators with one of these withdrawal credentials, ascending by index, in one pass over the registry.
+    /// Returns the validators with one of these withdrawal credentials, ascending by index. This is
+    /// one pass over the registry.
     pub fn with_credentials(&self, wanted: &[Root]) -> Vec<(ValidatorIndex, Root)> {
         let wanted: std::collections::HashSet<&Root> = wanted.iter().collect();
         let is_wanted: Vec<bool> = self.credentials.iter().map(|credentials| wanted.contains(credentials)).collect();
@@ -212,27 +230,30 @@ impl Registry {
         all.map(|(number, index)| (ValidatorIndex::new(index), self.credentials[*number as usize])).collect()
     }
 
-    /// Slot of the state it is from.
+    /// Slot of the state that the registry was read from.
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Validators whose key is no valid point.
+    /// Number of validators whose key is not a valid point.
     pub fn n_invalid_keys(&self) -> usize {
         self.invalid.len()
     }
 
-    /// States that named another key for an index than an earlier one did.
+    /// Number of times a state named another key for an index than an earlier state. The first key
+    /// stays.
     pub fn n_conflicting_keys(&self) -> u64 {
         self.conflicting_keys
     }
 
-    /// Versions of the active set that were dropped because [`MAX_VERSIONS`] or their own bound was reached.
+    /// Number of versions of the active set that were dropped because [`MAX_VERSIONS`] or their own
+    /// bound was reached.
     pub fn n_dropped_versions(&self) -> u64 {
         self.dropped_versions
     }
 
-    /// Active validators and the sum of their effective balances (whole ETH, in Gwei) at an epoch.
+    /// Returns the number of active validators in an epoch and the sum of their effective balances
+    /// in Gwei (a whole number of ETH).
     pub fn active_balance(&self, epoch: Epoch) -> (usize, Gwei) {
         let epoch = narrow(epoch);
         let mut eth = 0u64;
@@ -244,13 +265,15 @@ impl Registry {
         (n, Gwei::new(eth.saturating_mul(GWEI_PER_ETH)))
     }
 
-    /// Who may become active or cease to be active after the latest state without a block that says so: validators that wait for an
-    /// activation epoch, deposits that wait to be applied, active validators whose balance is near ejection.
+    /// Number of validators that may become active or inactive after the latest state although no
+    /// block shows it: validators that wait for an activation epoch, deposits that wait to be
+    /// applied, and active validators whose balance is near ejection.
     pub(crate) fn n_pending(&self) -> usize {
         self.n_pending
     }
 
-    /// Exit epochs by blocks since the latest state. They stand beside what the state says, as a version, until a later state tells.
+    /// Sets the exit epochs that follow from blocks since the latest state. They are used as a
+    /// version beside the registry, until a later state replaces them.
     pub(crate) fn set_forecast(&mut self, forecast: &Forecast) {
         let overlay: BTreeMap<u32, (u32, u32)> = forecast
             .iter()
@@ -267,19 +290,19 @@ impl Registry {
         self.id.0 += 1;
     }
 
-    /// Those of other states, then what blocks say.
+    /// Iterates over the versions of other states, then over the forecast from blocks.
     fn other_versions(&self) -> impl Iterator<Item = &Version> {
         self.versions.iter().chain(&self.forecast)
     }
 
-    /// A state's own account of the exit queue, which states have from Electra on.
+    /// Takes the end of the exit queue as a state names it, from Electra on.
     pub(crate) fn take_exit_churn(&mut self, slot: Slot, churn: Option<(Epoch, u64)>) {
         if slot >= self.slot {
             self.exit_churn = churn;
         }
     }
 
-    /// The end of the queue of those who leave, as of the latest state.
+    /// Returns the end of the queue of exiting validators in the latest state.
     pub(crate) fn exit_queue(&self) -> ExitQueue {
         let mut queue = ExitQueue { last: Epoch::new(0), n_at_last: 0, by_balance: self.exit_churn };
         for exit in self.records.iter().map(|record| wide(record.exit)).filter(|exit| *exit != Epoch::FAR_FUTURE) {
@@ -291,19 +314,22 @@ impl Registry {
         queue
     }
 
-    /// Deposits of a state that wait to be applied.
+    /// Adds the deposits of a state that wait to be applied.
     pub(crate) fn take_pending_deposits(&mut self, slot: Slot, n_deposits: usize) {
         if slot >= self.slot {
             self.n_pending += n_deposits;
         }
     }
 
-    /// Grows whenever a state changes who is active when, or adds validators.
+    /// A number that grows whenever a state or the forecast from blocks changes when validators are
+    /// active, and whenever a state adds validators.
     pub fn version(&self) -> u64 {
         self.id.0
     }
 
-    /// Takes a state's validators: the first state's, a later one's (what it changes becomes a version), or an older one's (a version only).
+    /// Takes the validators of a state. If it is the first or a newer state, it becomes the
+    /// registry, and what it changed becomes a version. If it is older, only its differences become
+    /// a version.
     pub(crate) fn take(
         &mut self,
         slot: Slot,
@@ -325,7 +351,7 @@ impl Registry {
         let more = n_validators.saturating_sub(had);
         self.records.reserve_exact(more);
         self.keys.reserve_exact(more);
-        // Only while a state is read: between two states the table is enough.
+        // This map exists only while a state is read. The table is enough at other times.
         let mut numbers: HashMap<Root, u32> = self.credentials.iter().copied().zip(0u32..).collect();
         for (index, validator) in validators.enumerate() {
             let compact = Compact::from(&validator);
@@ -397,7 +423,7 @@ impl Registry {
 
     fn keep_version(&mut self, slot: Slot, newer: bool, n: usize, differs: BTreeMap<u32, (u32, u32)>, too_different: bool) {
         if newer {
-            // The kept versions are told as differences from the current one, which has just changed.
+            // Versions are stored as differences from the current registry, which has just changed.
             for version in &mut self.versions {
                 for (index, was) in &differs {
                     if (*index as usize) < version.n_validators {
@@ -427,7 +453,8 @@ impl Registry {
         self.dropped_versions += (before - self.versions.len()) as u64;
     }
 
-    /// Versions whose active set at `epoch` may differ from the current one's, the current one (0) first.
+    /// Lists the versions whose active set in `epoch` may differ from the current one. The current
+    /// one (0) comes first.
     pub(crate) fn versions_at(&self, epoch: Epoch) -> Vec<VersionNumber> {
         let epoch = narrow(epoch);
         let active = |activation: u32, exit: u32| activation <= epoch && epoch < exit;
@@ -446,12 +473,12 @@ impl Registry {
         numbers
     }
 
-    /// Changes with every state that changes who is active when.
+    /// Changes with every state and every forecast that changes when validators are active.
     pub(crate) fn id(&self) -> RegistryId {
         self.id
     }
 
-    /// Indices of the validators active at `epoch`, ascending.
+    /// Returns the indices of the validators that are active in `epoch`, ascending.
     pub(crate) fn active_at(&self, epoch: Epoch, version: VersionNumber) -> Arc<Vec<u32>> {
         let epoch = narrow(epoch);
         let is_active = |record: &Compact| record.activation <= epoch && epoch < record.exit;
@@ -495,7 +522,7 @@ impl From<&Validator> for Compact {
     }
 }
 
-/// Whether it may get an activation or exit epoch without a block that says so.
+/// Returns whether a validator may get an activation or exit epoch although no block shows it.
 fn is_pending(validator: &Validator) -> bool {
     let eth = validator.effective_balance.as_u64() / GWEI_PER_ETH;
     if validator.activation_epoch == Epoch::FAR_FUTURE {

@@ -1,19 +1,25 @@
-//! Whether a network's keys were made independently of one another.
+//! Detects networks whose keys were not made independently of one another.
 //!
-//! In test networks secret keys are often 1, 2, 3, ..., and sums of different sets of such keys coincide: 1 + 4 = 2 + 3. A good signature of
-//! one set of validators then verifies for another, so whose it is must be known for certain and not guessed.
+//! In test networks the secret keys are often 1, 2, 3, .... The sums of different sets of such keys
+//! can be equal: 1 + 4 = 2 + 3. A valid signature of one set of validators is then also valid for
+//! another set. On such a network the signers of a signature must be known with certainty, not
+//! guessed.
 
 use blst::min_pk::{AggregatePublicKey, PublicKey};
 use std::collections::HashSet;
 
-/// Keys from all over the registry whose sums are compared.
+/// Number of keys whose sums are compared. They are taken from the whole registry.
 const SAMPLES: usize = 128;
 
-/// Among the sums of any two of the samples (8 256 of 128 keys) two are equal if the secret keys are numbers up to some millions, in whatever
-/// order: there are 34 million pairs of sums, and fewer different sums. Of independent keys none are.
+/// Returns whether two sums of any two sample keys are equal.
+///
+/// 128 samples have 8 256 sums and 34 million pairs of sums. If the secret keys are numbers up to
+/// some millions, in any order, there are fewer different sums than pairs, so two of them are
+/// equal. Among independent keys no two sums are equal.
 pub(crate) fn are_related(keys: &[PublicKey]) -> bool {
     let step = (keys.len() / SAMPLES).max(1);
-    // An operator may use one key twice; equal keys relate nobody else's.
+    // An operator may use one key twice. Equal keys do not show that other keys are related, so
+    // they are removed.
     let mut met = HashSet::new();
     let mut samples: Vec<&PublicKey> = keys.iter().step_by(step).take(SAMPLES).collect();
     samples.retain(|key| met.insert(key.compress()));
@@ -44,7 +50,8 @@ mod tests {
     fn keys_in_series_are_told_from_independent_ones() {
         assert!(related((1..65).map(number)));
         assert!(related((0..3).map(|n| number(1_000_003 + 7 * n))));
-        // Neighbours at ever other distances: dealt out to operators in turn, and in an order of which nothing is known.
+        // The distances between neighbours vary: keys were assigned to operators in turn, and in an
+        // order that is not known.
         assert!(related((0..64).map(|n| number(1 + n / 4 + n % 4 * 16))));
         let shuffled = |seed: u64| move |n: u64| number(1 + (n * 40_503 + seed) % 65_536);
         assert!(related((0..4096).map(shuffled(7))));
@@ -55,7 +62,7 @@ mod tests {
         assert!(!related((0..100).map(independent)));
         assert!(!related((0..2).map(|n| number(n + 1))), "two keys are always at some distance");
         assert!(!related(std::iter::empty()));
-        // The same key three times is a distance of nothing.
+        // The same key three times. The distance is zero.
         assert!(!related((0..3).map(|_| number(9))));
     }
 }

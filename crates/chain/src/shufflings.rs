@@ -1,21 +1,29 @@
-//! Committees, computed when a vote asks for them and kept for the next one.
+//! Shufflings (the committees of an epoch). They are computed when a vote needs them, and kept for
+//! later votes.
 //!
-//! A shuffling follows from epoch, seed and active set; the seed from the mix of the decision block. It is therefore kept under
-//! (epoch, seed), one for each version of the registry that had other validators active: branches whose decision blocks differ but whose mixes agree (a proposer's two versions of one
-//! block carry the same reveal) share one, whose `decision_root` is the first branch's.
+//! A shuffling depends on the epoch, the seed and the active set; the seed depends on the mix of
+//! the decision block. The cache is therefore keyed by (epoch, seed), with one shuffling for each
+//! version of the registry that has another active set. Two branches with different decision blocks
+//! but equal mixes share an entry, whose `decision_root` is that of the first branch. This happens
+//! if a proposer makes two versions of one block, because both carry the same reveal.
 //!
-//! The next epoch's is known an epoch before it is needed, so it is computed ahead on a thread of its own ([`Shufflings::prepare`]): otherwise
-//! all messages would wait for it at every epoch's start.
+//! The committees of the next epoch are known one epoch before they are needed. They are computed
+//! ahead on a separate thread ([`Shufflings::prepare`]). Otherwise all messages would wait for them
+//! at the start of every epoch.
 //!
-//! Price: one of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB with its seat table. So both are bounded: the
-//! cache by [`MAX_SHUFFLINGS`] and [`MAX_BYTES`], least recently used out first, and computing by budgets ([`Effort`]), because anyone can name
-//! any epoch and any block of it in a vote before its signature is looked at: each block before an epoch's decision slot gives other committees.
-//! The budgets of a slot also bound what a batch of votes holds beyond the cache: 12 bytes a seat.
+//! Price: a shuffling of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB
+//! with its seat table. Both are bounded. [`MAX_SHUFFLINGS`] and [`MAX_BYTES`] bound the cache; the
+//! least recently used entry is evicted first. Budgets ([`Effort`]) bound the computing, because a
+//! vote can name any epoch and any block before its signature is checked, and each block before an
+//! epoch's decision slot gives other committees. The budgets of a slot also bound the memory that a
+//! batch of votes holds beyond the cache: 12 bytes per seat.
 //!
-//! **Who computes.** Live ([`Work::OnWorker`]) it is a worker thread, one shuffling at a time, and whoever asked is told that there is none
-//! yet: its vote waits, and the owner's next [`Shufflings::poll`] brings the answer. Nothing else waits. There each peer has a budget of its own,
-//! so that one which names odd targets leaves the others theirs. A replay ([`Work::AtOnce`]) waits for each answer, so what it finds does not
-//! depend on how fast a thread is, or on where its batches end.
+//! **Who computes.** In live operation ([`Work::OnWorker`]) a worker thread computes one shuffling
+//! at a time. The caller gets none at first: its vote waits until a later [`Shufflings::poll`]
+//! brings the result, and nothing else waits. Each peer then has a budget of its own, so a peer
+//! that names odd targets cannot use up the budget of the others. A replay ([`Work::AtOnce`]) waits
+//! for each result, so its findings do not depend on the speed of a thread or on the ends of
+//! batches.
 
 use crate::registry::{MAX_VERSIONS, Registry, RegistryId};
 use crate::tree::Decision;
@@ -24,48 +32,54 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
-/// Pairs of epoch and seed kept at most.
+/// Maximum number of (epoch, seed) pairs in the cache.
 pub const MAX_SHUFFLINGS: usize = 64;
-/// Their memory together at most, bytes: 12 per active validator.
+/// Maximum memory of all kept shufflings in bytes. A shuffling takes 12 bytes per active validator.
 pub const MAX_BYTES: usize = 288 << 20;
-/// Odd shufflings ([`Effort::Odd`]) computed at most per epoch that passes.
+/// Maximum number of odd shufflings ([`Effort::Odd`]) that are computed per epoch of time.
 pub const MAX_ODD_PER_EPOCH: u32 = 96;
-/// Seats in the odd shufflings computed in a slot; the last one may go beyond. Two seconds of work.
+/// Maximum number of seats in the odd shufflings that are computed per slot. The last shuffling may
+/// exceed it. This is two seconds of work.
 pub const MAX_ODD_SEATS_PER_SLOT: usize = 4_000_000;
-/// Seats in the near shufflings ([`Effort::Near`]) computed in a slot; the last one may go beyond. An ordinary epoch asks for one shuffling.
+/// Maximum number of seats in the near shufflings ([`Effort::Near`]) that are computed per slot.
+/// The last shuffling may exceed it. An ordinary epoch needs one shuffling.
 pub const MAX_NEAR_SEATS_PER_SLOT: usize = 8_000_000;
 
-/// Of the odd ones in an epoch, those that one peer's votes ask for.
+/// Part of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
 pub const MAX_ODD_OF_PEER: u32 = MAX_ODD_PER_EPOCH / 8;
-/// The same of votes that came from no peer in particular: those inside blocks.
+/// Part of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
 pub const MAX_ODD_OF_NOBODY: u32 = MAX_ODD_PER_EPOCH / 2;
-/// Of the near seats in a slot, those that one peer's votes ask for; the last one may go beyond.
+/// Part of [`MAX_NEAR_SEATS_PER_SLOT`] that the votes of one peer may use. The last shuffling may
+/// exceed it.
 pub const MAX_NEAR_SEATS_OF_PEER: usize = MAX_NEAR_SEATS_PER_SLOT / 2;
-/// Shufflings that wait for the worker at most. Its budgets let in fewer on a large network.
+/// Maximum number of shufflings that wait for the worker. On a large network the budgets allow
+/// fewer.
 const MAX_WAITING: usize = 128;
 
-/// What a shuffling may cost.
+/// The budget from which a shuffling is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Of an epoch about now, decided on a branch that is being built on.
+    /// The near budget: the epoch is about now, and the decision is on a branch on which blocks are
+    /// being built.
     Near,
-    /// Of a far epoch, or decided by a block that nobody builds on any more.
+    /// The odd budget: the epoch is far from now, or no more blocks are built on the decision
+    /// block.
     Odd,
-    /// Nothing: only what is there already.
+    /// No budget: only shufflings that are already there are used.
     AtHand,
 }
 
-/// Who computes shufflings.
+/// States who computes shufflings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Whoever asks, and waits for it.
+    /// The caller computes them and waits.
     #[default]
     AtOnce,
-    /// A thread of its own, while whoever asked does something else.
+    /// A separate thread computes them, and the caller does not wait.
     OnWorker,
 }
 
-/// Whose vote asks: a peer's, or nobody's in particular.
+/// The peer whose vote needs a shuffling. `None` means no particular peer.
 pub(crate) type Asker = Option<Arc<[u8]>>;
 
 #[derive(Debug, Default)]
@@ -74,7 +88,7 @@ pub(crate) struct Shufflings {
     cache: HashMap<(Epoch, Root), Entry>,
     clock: u64,
     bytes: usize,
-    /// The last active sets, so that epochs and branches with equal ones share the list.
+    /// The latest active sets. Epochs and branches with equal sets share one list.
     recent_active: Vec<Arc<Vec<u32>>>,
     running: Option<Running>,
     waiting: Vec<Request>,
@@ -84,7 +98,7 @@ pub(crate) struct Shufflings {
     pub(crate) refused: u64,
 }
 
-/// What was computed lately.
+/// What was computed in the current slot and epoch.
 #[derive(Debug, Default)]
 struct Budget {
     slot: Slot,
@@ -92,7 +106,7 @@ struct Budget {
     odd: u32,
     odd_seats: usize,
     near_seats: usize,
-    /// Seats of the last odd one.
+    /// Number of seats of the last odd shuffling.
     last_odd: usize,
     odd_by_asker: HashMap<Asker, u32>,
     near_seats_by_asker: HashMap<Asker, usize>,
@@ -119,7 +133,7 @@ impl Budget {
         }
     }
 
-    /// Whether there is something left of the asker's own share.
+    /// Returns whether the asker's own share is not used up.
     fn allows_asker(&self, effort: Effort, asker: &Asker) -> bool {
         let odd_most = if asker.is_some() { MAX_ODD_OF_PEER } else { MAX_ODD_OF_NOBODY };
         match effort {
@@ -157,24 +171,25 @@ impl Budget {
 
 #[derive(Debug)]
 struct Entry {
-    /// The registry they were made from; with another one it is asked again whether there are more.
+    /// The registry from which the shufflings were made. If it has changed, there may be more
+    /// shufflings.
     registry: RegistryId,
-    /// The current registry's first, then those of its earlier versions.
+    /// The shuffling of the current registry first, then those of its other versions.
     shufflings: Vec<Arc<Shuffling>>,
     used: u64,
 }
 
-/// How soon the worker takes a request; the lesser one first.
+/// How soon the worker handles a request. The smallest value comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
-    /// Votes about now wait for it.
+    /// Votes about now wait for this shuffling.
     Near,
-    /// The next epoch's: nobody waits yet.
+    /// A shuffling of the next epoch. No vote waits for it yet.
     Ahead,
     Odd,
 }
 
-/// One that is to be computed by the worker.
+/// A shuffling that the worker shall compute.
 #[derive(Debug)]
 struct Request {
     urgency: Urgency,
@@ -182,7 +197,7 @@ struct Request {
     decision: Decision,
 }
 
-/// One that is being computed on another thread.
+/// A shuffling that another thread is computing.
 #[derive(Debug)]
 struct Running {
     key: (Epoch, Root),
@@ -190,7 +205,8 @@ struct Running {
     result: Receiver<Vec<Arc<Shuffling>>>,
 }
 
-/// A shuffling of a version of the registry: known, or yet to be made of who is active.
+/// A shuffling of one version of the registry: a known one, or an active set from which it is still
+/// to be made.
 enum Part {
     Known(Arc<Shuffling>),
     Make(Arc<Vec<u32>>),
@@ -205,7 +221,8 @@ impl Shufflings {
         self.work == Work::OnWorker
     }
 
-    /// Begins to compute a shuffling that will soon be asked for, unless it is there or another one is under way.
+    /// Starts to compute a shuffling that will soon be needed, unless it is known or another one is
+    /// being computed.
     pub(crate) fn prepare(&mut self, registry: &Registry, preset: &Preset, epoch: Epoch, decision: Decision) {
         self.poll(registry, preset);
         let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
@@ -215,7 +232,8 @@ impl Shufflings {
         }
     }
 
-    /// Keeps what the worker has finished, and gives it the next one. Whether there is something new.
+    /// Collects the result of the worker and gives it the next request. Returns whether there is a
+    /// new result.
     pub(crate) fn poll(&mut self, registry: &Registry, preset: &Preset) -> bool {
         let mut has_news = false;
         if let Some(running) = self.running.take() {
@@ -226,7 +244,8 @@ impl Shufflings {
                     has_news = true;
                 }
                 Err(TryRecvError::Empty) => self.running = Some(running),
-                // The thread panicked or was ended: whoever wants it asks again.
+                // The thread panicked or was ended. A caller that still needs the shuffling asks
+                // again.
                 Err(TryRecvError::Disconnected) => {}
             }
         }
@@ -234,7 +253,7 @@ impl Shufflings {
         has_news
     }
 
-    /// Waits for what is being computed on the other thread, if it is this, and keeps it.
+    /// If another thread is computing this shuffling, waits for it and returns the result.
     fn wait_for(&mut self, key: (Epoch, Root)) -> Option<Vec<Arc<Shuffling>>> {
         self.waiting.retain(|request| request.key != key);
         let running = self.running.take_if(|running| running.key == key)?;
@@ -250,7 +269,7 @@ impl Shufflings {
         self.start_next(registry, preset);
     }
 
-    /// Gives the worker what is most urgent, unless it has something to do.
+    /// Gives the worker the most urgent request, unless it is busy.
     fn start_next(&mut self, registry: &Registry, preset: &Preset) {
         while self.running.is_none()
             && let Some(nth) = (0..self.waiting.len()).min_by_key(|nth| self.waiting[*nth].urgency)
@@ -267,18 +286,19 @@ impl Shufflings {
                     Part::Known(known) => known,
                     Part::Make(active) => Arc::new(Shuffling::new(epoch, decision.root, seed, active, &preset)),
                 });
-                // Nobody listens any more if the chain is gone.
+                // Sending fails only if the chain is gone. Nobody needs the result then.
                 let _ = send.send(made.collect());
             };
-            // Without a thread, whoever wants it asks again.
+            // If no thread can be started, a caller that needs the shuffling asks again.
             if std::thread::Builder::new().name("shuffling".to_owned()).spawn(work).is_ok() {
                 self.running = Some(Running { key, registry: registry.id(), result });
             }
         }
     }
 
-    /// What there is to be of an epoch, in order: one per differing version of the registry, the current one first. Then what has been
-    /// handed out before: it stays, even if the registry's version behind it is forgotten.
+    /// Lists the shufflings of an epoch in order: one for each version of the registry with another
+    /// active set, the current one first. After these come shufflings that were returned before.
+    /// They stay even if the version of the registry behind them has been dropped.
     fn parts(&mut self, registry: &Registry, epoch: Epoch, earlier: &[Arc<Shuffling>]) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let is_of = |part: &Part, active: &Arc<Vec<u32>>| match part {
@@ -303,8 +323,10 @@ impl Shufflings {
         parts
     }
 
-    /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. What
-    /// `effort` does not allow at the slot `now`, or the worker has not finished, is missing: ask again later.
+    /// Returns the shufflings of `epoch` after `decision`: one for each version of the registry
+    /// with another active set, the current one first. A shuffling is missing if `effort` does not
+    /// allow it at the slot `now`, or if the worker has not finished it. The caller can ask again
+    /// later.
     #[expect(clippy::too_many_arguments, reason = "the chain's parts that it reads are borrowed one by one")]
     pub(crate) fn get(
         &mut self,
@@ -340,7 +362,7 @@ impl Shufflings {
             );
         }
         earlier.extend(self.wait_for(key).unwrap_or_default());
-        // Listing who is active takes milliseconds, so it is not done in vain either.
+        // Listing the active validators takes milliseconds, so it is done only if it can be of use.
         if earlier.is_empty() && !self.may_compute(effort) {
             return earlier;
         }
@@ -353,7 +375,7 @@ impl Shufflings {
                     found.push(Arc::new(Shuffling::new(epoch, decision.root, key.1, active, preset)));
                     self.computed += 1;
                 }
-                // Not kept, so that the next vote asks again.
+                // The result is incomplete, so it is not cached. The next vote asks again.
                 Part::Make(_) => return if found.is_empty() { earlier } else { found },
             }
         }
@@ -361,7 +383,8 @@ impl Shufflings {
         found
     }
 
-    /// What is there, if it is all; else the worker is asked for it, within the budgets, and there is none yet.
+    /// Returns the shufflings if all are known. Otherwise requests them from the worker, within the
+    /// budgets, and returns none. If a budget is used up, returns those that are known.
     fn ask_worker(
         &mut self,
         registry: &Registry,
@@ -419,8 +442,9 @@ impl Shufflings {
         self.bytes
     }
 
-    /// A past block's reveal has become known: what it brings may ask for odd epochs once more. So a replay of old blocks, in which no time
-    /// passes, is not held up.
+    /// Returns a part of the odd budget when the reveal of a past block has become known: the votes
+    /// in it may again name odd epochs. Otherwise a replay of old blocks, in which no time passes,
+    /// would be held up.
     pub(crate) fn refund(&mut self) {
         self.budget.refund();
     }

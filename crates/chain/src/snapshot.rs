@@ -1,23 +1,26 @@
-//! What a beacon state says about its own past: ancestors by slot, and the mixes of past epochs.
+//! Reads from a beacon state what it holds about its own past: ancestors by slot, and the randao
+//! mixes of past epochs.
 //!
-//! `block_roots[slot % SLOTS_PER_HISTORICAL_ROOT]` is the last block at or before `slot`, so a root first stands at the slot of its
-//! own block. `randao_mixes[epoch % EPOCHS_PER_HISTORICAL_VECTOR]` is the mix after the last block of that epoch.
+//! `block_roots[slot % SLOTS_PER_HISTORICAL_ROOT]` is the root of the last block at or before
+//! `slot`. A root therefore appears first at the slot of its own block. `randao_mixes[epoch %
+//! EPOCHS_PER_HISTORICAL_VECTOR]` is the mix after the last block of that epoch.
 
 use crate::chain::KEPT_EPOCHS;
 use crate::tree::Ancestor;
 use consensus::state::StateView;
 use consensus::{Epoch, Preset, Root, Slot};
 
-/// Epochs of a state's past whose mixes are taken.
+/// Number of past epochs whose mixes are read from a state.
 pub(crate) const PAST_EPOCHS: u64 = KEPT_EPOCHS + 4;
-/// Oldest entries of the mix vector left alone: the next epochs overwrite them.
+/// Number of the oldest entries of the mix vector that are not read, because the next epochs
+/// overwrite them.
 const MIX_MARGIN: u64 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// Oldest first; the last one is the state's latest block.
+    /// Ascending by slot. The last one is the state's latest block.
     pub ancestors: Vec<Ancestor>,
-    /// Mix at the end of each past epoch, ascending.
+    /// The mix at the end of each past epoch, ascending by epoch.
     pub mixes: Vec<(Epoch, Root)>,
 }
 
@@ -29,7 +32,8 @@ impl Snapshot {
         let first_epoch = epoch.saturating_sub(reach);
         let mixes: Vec<(Epoch, Root)> =
             (first_epoch.as_u64()..epoch.as_u64()).map(Epoch::new).map(|past| (past, view.randao_mix(past))).collect();
-        // The vector starts filled with the genesis mix; its last entry is overwritten at epoch EPOCHS_PER_HISTORICAL_VECTOR - 1.
+        // At genesis every entry of the vector is the genesis mix. The last entry is overwritten in
+        // epoch EPOCHS_PER_HISTORICAL_VECTOR - 1.
         let last_entry = Epoch::new(preset.epochs_per_historical_vector - 1);
         let genesis_mix = (epoch < last_entry).then(|| view.randao_mix(last_entry));
 
@@ -49,7 +53,8 @@ fn block_history(view: &StateView<'_>, state_slot: Slot, first: Slot) -> Vec<Anc
         let slot = Slot::new(slot);
         let Some(root) = view.block_root_at(slot) else { continue };
         if ancestors.last().is_none_or(|last| last.root != root) {
-            // The very first one may be older than where we began to look, unless that was genesis.
+            // The first root can belong to a block before the first slot that is read, unless that
+            // slot is genesis.
             let exact_slot = !ancestors.is_empty() || slot == Slot::new(0);
             ancestors.push(Ancestor { root, slot, exact_slot, mix: None });
         }
@@ -57,7 +62,8 @@ fn block_history(view: &StateView<'_>, state_slot: Slot, first: Slot) -> Vec<Anc
     ancestors
 }
 
-/// The last block of an epoch has the mix of that epoch's end, and of the empty epochs after it.
+/// Fills in the mix of each block that is the last one of its epoch. It is the mix at the end of
+/// that epoch, and also of the empty epochs after it.
 fn fill_mixes(ancestors: &mut [Ancestor], mixes: &[(Epoch, Root)], genesis_mix: Option<Root>, preset: &Preset) {
     let next_slots: Vec<Slot> = ancestors.iter().skip(1).map(|ancestor| ancestor.slot).collect();
     for (ancestor, next) in ancestors.iter_mut().zip(next_slots) {

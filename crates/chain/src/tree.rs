@@ -1,46 +1,58 @@
-//! The block tree: who is whose parent, and the randao mix after each block.
+//! The block tree: the parent of each block, and the randao mix after each block.
 //!
-//! A block adds the hash of its `randao_reveal` to its branch's mix by XOR, and empty slots carry the mix on:
+//! A block changes the mix of its branch by an XOR with the hash of its `randao_reveal`. Empty
+//! slots do not change the mix:
 //!
 //! ```text
 //! mix(block) = mix(parent) XOR sha256(block.randao_reveal)
 //! ```
 //!
-//! XOR undoes itself, so a known mix also gives the parent's: a state's `block_roots` name ancestors whose mix is known at the
-//! ends of epochs only, and when such an ancestor's own block arrives the gap between closes from either side.
+//! XOR is its own inverse, so the mix of a block also gives the mix of its parent. A state's
+//! `block_roots` name ancestors whose mixes are known only at the ends of epochs. When the block of
+//! such an ancestor arrives, the missing mixes are filled in from both sides.
 //!
-//! Worked example: A (slot 3, mix 0b0011) <- B (slot 5, reveal hash 0b0101) <- C (slot 9). B's mix is 0b0110. With 4 slots per
-//! epoch the committees of epoch 3 on C's branch are decided by the last block before slot 8 (the start of epoch 2): B.
+//! Worked example: A (slot 3, mix 0b0011) <- B (slot 5, reveal hash 0b0101) <- C (slot 9). The mix
+//! of B is 0b0110. With 4 slots per epoch, the committees of epoch 3 on C's branch are decided by
+//! the last block before slot 8 (the start of epoch 2), which is B. B is their *decision block*.
 //!
-//! Invariants: a child's slot is greater than its parent's; every node kept by pruning has its decision block kept with it.
-//! Bounds: [`MAX_NODES`] nodes, [`crate::orphans::MAX_ORPHANS`] orphans; per proposer a share of either, since anyone with one key can sign blocks for
-//! any slot and nobody is punished for that. In a full tree whoever has more blocks than the newcomer's proposer loses a leaf, so many keys
-//! together cannot keep the others out either.
+//! A block is built *in turn* if its proposer is the slot's proposer on the block's own branch
+//! ([`Turn::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if a state
+//! named it, or if enough stake voted for it.
+//!
+//! Invariants: the slot of a child is greater than the slot of its parent; pruning keeps the
+//! decision block of every node that it keeps.
+//!
+//! Bounds: [`MAX_NODES`] nodes and [`crate::orphans::MAX_ORPHANS`] orphans. Each proposer has a
+//! limited share of both, because the owner of one key can sign blocks for any slot, and nobody is
+//! punished for that. If the tree is full, the proposer with the most blocks loses a leaf, if it
+//! has more blocks than the proposer of the new block. So many keys together cannot keep the other
+//! blocks out either.
 
 use crate::chain::BlockFacts;
 use crate::orphans::{OrphanClaim, Orphans};
 use consensus::{Root, Slot, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-/// Blocks kept at most, about 150 bytes each.
+/// Maximum number of blocks in the tree. Each takes about 150 bytes.
 pub(crate) const MAX_NODES: usize = 32_768;
-/// How far back a tip's proposers are counted.
+/// Maximum number of blocks, and of slots, before the end of a branch whose proposers and votes are
+/// counted.
 const DIVERSITY_DEPTH: usize = 32;
-/// Blocks of one proposer for one slot that are looked at as ends of branches.
+/// Maximum number of blocks of one proposer for one slot that are considered as ends of branches.
 const MAX_TWINS: usize = 4;
-/// Blocks that wait for what tells whose turn it was.
+/// Maximum number of blocks that wait until their proposer's turn can be determined.
 const MAX_UNJUDGED: usize = 1_024;
 
-/// Whether it was its proposer's turn, on its own branch.
+/// States whether the block's proposer is the slot's proposer on the block's own branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Not known (yet): the deciding block's mix is missing, or the block is of a slot to come.
+    /// Not known (yet): the mix of the decision block is missing, or the block is in a future slot.
     Unknown,
     Own,
     Others,
 }
 
-/// A block that is to be judged by [`Turn`].
+/// A block whose [`Turn`] is to be determined.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unjudged {
     pub root: Root,
@@ -52,39 +64,41 @@ pub(crate) struct Unjudged {
 #[derive(Clone, Debug)]
 struct Node {
     slot: Slot,
-    /// `slot` is known exactly, not only as "this slot or before" (the oldest entry of a state's history).
+    /// The slot is known exactly. If not, the block is at this slot or before it, because it is the
+    /// oldest entry of a state's history.
     exact_slot: bool,
     parent: Option<Root>,
     proposer: Option<ValidatorIndex>,
-    /// sha256 of the block's randao reveal; `None` while only its root is known.
+    /// SHA-256 of the block's randao reveal. `None` while only the root of the block is known.
     reveal_hash: Option<Root>,
     mix: Option<Root>,
     children: Vec<Root>,
-    /// A state named it: a node has followed it.
+    /// A state named this block, so a node has followed it.
     from_state: bool,
     turn: Turn,
-    /// Stake that voted for this very block as head, whole ETH.
+    /// Stake, in whole ETH, that voted for this very block as head.
     votes: u64,
 }
 
-/// How good a branch is, the best last: stake that voted for its blocks, then how many proposers built in their turn. What comes after that
-/// decides nothing but an order.
+/// How good a branch is; the best is last. First compared is the stake that voted for its blocks,
+/// then the number of proposers that built in turn. The other fields only make the order complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Backing {
     pub votes: u64,
     pub in_turn: usize,
-    /// The end itself was built in turn.
+    /// The last block of the branch was built in turn.
     pub is_in_turn: bool,
     pub proposers: usize,
     pub slot: Slot,
     pub root: Root,
 }
 
-/// What became of a block.
+/// The result of adding a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Insert {
     Attached,
-    /// `news`: its root had come with a state, and only now its reveal is known.
+    /// `news` is set if a state had named the root, and this block is the first to provide the
+    /// reveal.
     Known {
         news: bool,
     },
@@ -95,17 +109,17 @@ pub(crate) enum Insert {
     Refused(&'static str),
 }
 
-/// An ancestor as a state names it.
+/// An ancestor that a state names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ancestor {
     pub root: Root,
     pub slot: Slot,
     pub exact_slot: bool,
-    /// The mix after it, where the state has it: for the last block of an epoch.
+    /// The mix after the block, if the state has it: for the last block of an epoch.
     pub mix: Option<Root>,
 }
 
-/// The block that decides a shuffling, and the mix its seed is made from.
+/// The decision block of a shuffling, and the mix from which the seed is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub root: Root,
@@ -120,28 +134,32 @@ pub(crate) struct Tree {
     by_slot: BTreeSet<(Slot, Root)>,
     /// Blocks that count ([`Tree::is_in_turn`]), by slot.
     in_turn: BTreeSet<(Slot, Root)>,
-    /// Blocks whose turn is to be found out: those that just came.
+    /// New blocks whose turn is not determined yet.
     unjudged: VecDeque<Root>,
-    /// Those of which it could not be told yet, at most [`MAX_UNJUDGED`]; the oldest are never judged.
+    /// Blocks whose turn could not be determined so far, at most [`MAX_UNJUDGED`]. When there are
+    /// more, the oldest is dropped and never determined.
     undecided: VecDeque<Root>,
-    /// Stake, whole ETH, whose votes for a block are as good as its proposer's turn.
+    /// Stake in whole ETH. A block with votes of this much stake counts, as if it was built in
+    /// turn.
     quorum: u64,
     per_proposer: HashMap<ValidatorIndex, usize>,
     orphans: Orphans,
-    /// Blocks before this slot are no longer taken.
+    /// Blocks before this slot are no longer accepted.
     floor: Slot,
     pub(crate) refused: u64,
     pub(crate) pruned: u64,
 }
 
 impl Tree {
-    /// Adds a state's chain, oldest first; the last one is the state's latest block. Returns what waited for any of them.
+    /// Adds the ancestors that a state names, ascending by slot; the last one is the state's latest
+    /// block. Returns the blocks that waited for any of them.
     pub(crate) fn add_ancestors(&mut self, chain: &[Ancestor]) -> Vec<BlockFacts> {
         let mut parent: Option<Root> = None;
         let mut freed = Vec::new();
         for ancestor in chain {
             if !self.nodes.contains_key(&ancestor.root) && self.orphans.contains(&ancestor.root) {
-                // Its block has been waiting; as a node it is attached already, so only its reveal is still of use.
+                // This block was an orphan. Its node is added below, so only its reveal is still
+                // needed.
                 freed.extend(self.orphans.take(&ancestor.root));
             }
             self.add_ancestor(ancestor, parent);
@@ -187,8 +205,9 @@ impl Tree {
         }
     }
 
-    /// Attaches a proven block, or says why not. The caller attaches those that waited for it ([`Self::take_waiting`]).
-    /// `claim`: how likely the block is one of the chain, should it wait for its parent.
+    /// Attaches a proven block, or returns the reason why not. The caller attaches the blocks that
+    /// waited for it ([`Self::take_waiting`]). `claim` states how likely the block belongs to the
+    /// chain; it is used if the block has to wait for its parent.
     pub(crate) fn insert(&mut self, block: &BlockFacts, reveal_hash: Root, share: usize, claim: OrphanClaim) -> Insert {
         if self.nodes.contains_key(&block.root) {
             return Insert::Known { news: self.learn(block, reveal_hash) };
@@ -232,13 +251,16 @@ impl Tree {
         Insert::Attached
     }
 
-    /// Blocks of a proposer.
+    /// Number of blocks of a proposer.
     fn n_of(&self, proposer: ValidatorIndex) -> usize {
         self.per_proposer.get(&proposer).copied().unwrap_or(0)
     }
 
-    /// In a full tree a leaf of whoever has most blocks gives way, the earliest of them, unless that is the newcomer's proposer itself. What
-    /// is built on is no leaf, and blocks that came with a state are nobody's. Whether there is room.
+    /// Makes room for a new block, and returns whether there is room.
+    ///
+    /// If the tree is full, the proposer with the most blocks loses its earliest leaf, if it has
+    /// more blocks than the new block's proposer. A block with children is no leaf. A block that
+    /// came with a state belongs to no proposer.
     fn make_room(&mut self, newcomer: &BlockFacts) -> bool {
         if self.nodes.len() < MAX_NODES {
             return true;
@@ -259,7 +281,7 @@ impl Tree {
         }
     }
 
-    /// The orphans that waited for `root`, removed from the pool.
+    /// Removes and returns the orphans that waited for `root`.
     pub(crate) fn take_waiting(&mut self, root: &Root) -> Vec<BlockFacts> {
         self.orphans.take_children(root)
     }
@@ -275,7 +297,8 @@ impl Tree {
         Insert::Orphan { missing_parent: block.parent_root }
     }
 
-    /// A block whose root a state had named already: now its parent and reveal are known too.
+    /// Completes a block whose root a state had named: its reveal, its proposer and its parent are
+    /// now known. Returns whether this was new.
     fn learn(&mut self, block: &BlockFacts, reveal_hash: Root) -> bool {
         let Some(node) = self.nodes.get_mut(&block.root) else { return false };
         if node.reveal_hash.is_some() {
@@ -311,7 +334,8 @@ impl Tree {
         }
     }
 
-    /// Only to a parent of an earlier slot, whatever a state claims: so no branch is a circle. The first parent stays.
+    /// Sets the parent of a block. A state could claim anything, so the parent's slot must be
+    /// earlier; therefore no branch is a circle. A parent that is already set stays.
     fn link(&mut self, child: Root, parent: Root) {
         let Some(parent_slot) = self.slot_of(&parent) else { return };
         let Some(node) = self.nodes.get_mut(&child) else { return };
@@ -325,7 +349,7 @@ impl Tree {
         }
     }
 
-    /// Sets a block's mix, if it was unknown, and carries it to those whose mix follows from it.
+    /// Sets the mix of a block if it was unknown, and computes all mixes that follow from it.
     fn settle(&mut self, root: Root, mix: Root) {
         let Some(node) = self.nodes.get_mut(&root) else { return };
         if node.mix.is_none() {
@@ -366,7 +390,7 @@ impl Tree {
         self.nodes.get(root).and_then(|node| node.parent)
     }
 
-    /// Who made it; unknown of blocks that a state named.
+    /// Returns the proposer of a block. It is unknown while only a state has named the block.
     pub(crate) fn proposer_of(&self, root: &Root) -> Option<ValidatorIndex> {
         self.nodes.get(root).and_then(|node| node.proposer)
     }
@@ -375,7 +399,8 @@ impl Tree {
         self.by_slot.range((slot, Root::ZERO)..=(slot, Root::repeat_byte(0xff))).map(|(_, root)| root)
     }
 
-    /// The last block before `slot` on the branch of `root`, or the block at slot 0; `None` where the branch is not known so far back.
+    /// Returns the last block before `slot` on the branch of `root`, or the block at slot 0.
+    /// Returns `None` if the branch is not known that far back.
     pub(crate) fn last_before(&self, root: Root, slot: Slot) -> Option<Root> {
         let mut at = root;
         loop {
@@ -387,17 +412,20 @@ impl Tree {
         }
     }
 
-    /// [`Self::last_before`] with its mix; `None` too where the mix is not known.
+    /// Like [`Self::last_before`], together with the mix of that block. Also returns `None` if the
+    /// mix is not known.
     pub(crate) fn decision(&self, root: Root, before: Slot) -> Option<Decision> {
         let root = self.last_before(root, before)?;
         let mix = self.nodes.get(&root)?.mix?;
         Some(Decision { root, mix })
     }
 
-    /// Ends of branches, best first ([`Backing`]): those of blocks that were built in turn, and blocks without children, of which one of each
-    /// proposer and slot is looked at. Bounded by `limit`.
+    /// Returns the ends of branches, best first ([`Backing`]), at most `limit`. Considered are the
+    /// last blocks in turn of each branch, and blocks without children. Of the blocks of one
+    /// proposer without children in one slot only one is considered.
     pub(crate) fn ranked_tips(&self, not_after: Slot, limit: usize) -> Vec<Root> {
-        // Both the tips of now and those of the future are looked at, each within the limit, so that neither hides the other.
+        // Ends until now and ends in the future are both considered, each up to the limit, so that
+        // neither group hides the other.
         let mut now = OneEach { tree: self, met: HashSet::new() };
         let now = self.tips.range(..=(not_after, Root::repeat_byte(0xff))).rev().filter(|tip| now.is_first(tip)).take(limit);
         let mut future = OneEach { tree: self, met: HashSet::new() };
@@ -405,7 +433,8 @@ impl Tree {
             self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
         let mut roots: HashSet<Root> = now.chain(future).map(|(_, root)| *root).collect();
         roots.extend(self.ends_in_turn(not_after.saturating_sub(2 * DIVERSITY_DEPTH as u64), not_after, limit));
-        // The same slots for all: a branch that was left some slots ago must not bring older votes instead.
+        // The same slots are counted for all branches. Otherwise a branch that ended some slots ago
+        // could count older votes instead.
         let latest = self.latest_in_turn(not_after).map_or(not_after, |(slot, _)| slot);
         let since = latest.saturating_sub(DIVERSITY_DEPTH as u64);
         let goes_on = |slot: Slot, depth: usize| slot >= since && depth < DIVERSITY_DEPTH;
@@ -415,7 +444,8 @@ impl Tree {
         ranked.into_iter().map(|backing| backing.root).collect()
     }
 
-    /// What backs a block by those before it, as far as `goes_on` (slot, how many blocks back).
+    /// Computes the backing of a branch from its last block backwards, as long as `goes_on` returns
+    /// true. Its arguments are the slot and the number of blocks back.
     fn backing(&self, tip: Root, goes_on: impl Fn(Slot, usize) -> bool) -> Option<Backing> {
         let end = self.nodes.get(&tip)?;
         let (mut votes, mut from_state) = (0u64, 0);
@@ -426,7 +456,7 @@ impl Tree {
             }
             votes = votes.saturating_add(node.votes);
             match node.proposer {
-                // A node has followed it; of whom it is is not known.
+                // A node has followed this block, but its proposer may be unknown.
                 _ if node.from_state => from_state += 1,
                 Some(proposer) => {
                     proposers.insert(proposer);
@@ -441,15 +471,18 @@ impl Tree {
         Some(Backing { votes, in_turn, is_in_turn: self.counts(end), proposers, slot: end.slot, root: tip })
     }
 
-    /// A block and those before it, as far as they are known.
+    /// Iterates over a block and the blocks before it, as far as they are known.
     fn branch(&self, tip: Root) -> impl Iterator<Item = (Root, &Node)> {
         let node = |root: Root| self.nodes.get(&root).map(|node| (root, node));
         std::iter::successors(node(tip), move |(_, child)| child.parent.and_then(node))
     }
 
-    /// Blocks built in turn in the slots `since..=until` on which no other such block there stands, latest first. Of one proposer and slot at
-    /// most [`MAX_TWINS`], those with most votes: who signs twice in its turn must neither hide the branch that the network is on nor
-    /// fill the list.
+    /// Returns the blocks in turn in the slots `since..=until` that have no later such block on top
+    /// of them, the latest first.
+    ///
+    /// Of the blocks of one proposer for one slot, at most [`MAX_TWINS`] with the most votes are
+    /// returned. A proposer that signs several blocks in its turn must neither hide the branch that
+    /// the network follows nor fill the list.
     fn ends_in_turn(&self, since: Slot, until: Slot, limit: usize) -> Vec<Root> {
         let votes_of = |root: &Root| self.nodes.get(root).map_or(0, |node| node.votes);
         let range = self.in_turn.range((since, Root::ZERO)..=(until, Root::repeat_byte(0xff)));
@@ -473,14 +506,15 @@ impl Tree {
                     ends.push(root);
                 }
             }
-            // Down to the next that counts: what lies between are blocks out of turn.
+            // Go down to the next block that counts. The blocks in between were not built in turn.
             let below = self.branch(root).skip(1).take(DIVERSITY_DEPTH).find(|(_, node)| self.counts(node));
             built_on.extend(below.map(|(root, _)| root));
         }
         ends
     }
 
-    /// Ends of the branches of blocks in turn between `since` and `until`, best first. Looks at `limit` at most.
+    /// Returns the ends of the branches of blocks in turn between `since` and `until`, best first.
+    /// At most `limit` ends are considered.
     pub(crate) fn backed_ends(&self, since: Slot, until: Slot, limit: usize) -> Vec<Backing> {
         let ends = self.ends_in_turn(since, until, limit);
         let mut backed: Vec<Backing> = ends.into_iter().filter_map(|root| self.backing(root, |slot, _| slot >= since)).collect();
@@ -488,17 +522,19 @@ impl Tree {
         backed
     }
 
-    /// The latest block at or before `slot` that was built in turn.
+    /// Returns the latest block at or before `slot` that counts.
     pub(crate) fn latest_in_turn(&self, slot: Slot) -> Option<(Slot, Root)> {
         self.in_turn.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()
     }
 
-    /// Whether it counts: it was its proposer's turn, a state named it, or so much stake voted for it that the network has it.
+    /// Returns whether a block counts: it was built in turn, a state named it, or so much stake
+    /// voted for it that the network must have it.
     pub(crate) fn is_in_turn(&self, root: &Root) -> bool {
         self.nodes.get(root).is_some_and(|node| self.counts(node))
     }
 
-    /// Whether it and those before it, from `since` on, count. `false` where they are not known that far back.
+    /// Returns whether a block and the blocks before it, down to `since`, all count. A block that a
+    /// state named also ends the search. Returns `false` if the branch is not known that far back.
     pub(crate) fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
         let mut reached = false;
         for (_, node) in self.branch(*root) {
@@ -517,12 +553,12 @@ impl Tree {
         node.from_state || node.turn == Turn::Own || (self.quorum > 0 && node.votes >= self.quorum)
     }
 
-    /// Whose turn it was, as found out.
+    /// Returns what was determined about the turn of a block's proposer.
     pub(crate) fn turn_of(&self, root: &Root) -> Option<Turn> {
         self.nodes.get(root).map(|node| node.turn)
     }
 
-    /// Stake that voted for a block; `false` if it is not known.
+    /// Adds stake that voted for a block. Returns `false` if the block is not known.
     pub(crate) fn add_votes(&mut self, root: &Root, stake: u64) -> bool {
         let Some(node) = self.nodes.get_mut(root) else { return false };
         node.votes = node.votes.saturating_add(stake);
@@ -541,7 +577,7 @@ impl Tree {
         }
     }
 
-    /// Into the list of those that count, or out of it.
+    /// Adds the block to the set of blocks that count, or removes it.
     fn sort(&mut self, root: Root) {
         let Some(node) = self.nodes.get(&root) else { return };
         let at = (node.slot, root);
@@ -552,7 +588,8 @@ impl Tree {
         };
     }
 
-    /// Blocks whose turn is to be found out: those that just came, and with `again` also those of which it could not be told before.
+    /// Removes and returns the blocks whose turn is to be determined: the new ones, and with
+    /// `again` also those for which it could not be determined before.
     pub(crate) fn take_unjudged(&mut self, again: bool) -> Vec<Unjudged> {
         let mut roots: Vec<Root> = self.unjudged.drain(..).collect();
         if again {
@@ -572,14 +609,15 @@ impl Tree {
         self.undecided.push_back(root);
     }
 
-    /// All blocks from `since` on that were judged to be out of turn, to be judged again.
+    /// Queues all blocks from `since` on that were not built in turn, at most [`MAX_UNJUDGED`], so
+    /// that this is determined again.
     pub(crate) fn forget_turns(&mut self, since: Slot) {
         let later = self.by_slot.range((since, Root::ZERO)..).map(|(_, root)| *root);
         let out: Vec<Root> = later.filter(|root| self.turn_of(root) == Some(Turn::Others)).take(MAX_UNJUDGED).collect();
         self.unjudged.extend(out);
     }
 
-    /// The attached block with the greatest slot not after `slot`.
+    /// Returns the attached block with the highest slot that is not after `slot`.
     pub(crate) fn head_at(&self, slot: Slot) -> Option<(Slot, Root)> {
         self.by_slot.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()
     }
@@ -596,17 +634,18 @@ impl Tree {
         self.orphans.dropped
     }
 
-    /// Parents that orphans wait for and that are not orphans themselves ([`Orphans::missing`]).
+    /// Lists the missing parents of orphans ([`Orphans::missing`]).
     pub(crate) fn missing(&self, now: Slot) -> Vec<Root> {
         self.orphans.missing(now)
     }
 
-    /// Nobody has this block: it is not asked for any more.
+    /// Stops listing a missing block, because no node has it.
     pub(crate) fn give_up(&mut self, root: &Root) {
         self.orphans.give_up(root);
     }
 
-    /// Forgets blocks before `floor`, but not the parents of those that stay: one of them may be a decision block.
+    /// Removes blocks before `floor`. The parents of remaining blocks are kept, because one of them
+    /// can be a decision block.
     pub(crate) fn prune(&mut self, floor: Slot) {
         if floor <= self.floor {
             return;
@@ -617,7 +656,8 @@ impl Tree {
         for (_, root) in self.by_slot.range((floor, Root::ZERO)..) {
             stays.extend(self.nodes.get(root).and_then(|node| node.parent));
         }
-        // With nothing at or after the floor (a long silence) the latest block stays, or nothing could attach any more.
+        // After a long silence there may be no block at or after the floor. The latest block is
+        // then kept, because otherwise no new block could attach.
         if self.by_slot.range((floor, Root::ZERO)..).next().is_none() {
             stays.extend(self.by_slot.last().map(|(_, root)| *root));
         }
@@ -659,7 +699,7 @@ impl Tree {
     }
 }
 
-/// Of each proposer and slot one block.
+/// Selects one block for each proposer and slot.
 struct OneEach<'a> {
     tree: &'a Tree,
     met: HashSet<(Slot, ValidatorIndex)>,

@@ -1,29 +1,33 @@
-//! What a branch weighs: the stake that voted for its blocks.
+//! The weight of a branch: the stake that voted for its blocks.
 //!
-//! "Proven" says only that some key signed, and anyone with a key can sign any number of blocks. Stake cannot be made up: a vote counts for
-//! an active validator that is not slashed, with its effective balance, once an epoch. Whoever votes twice has voted once here, and whoever
-//! has left has no vote.
+//! A proven block shows only that some key signed it, and the owner of a key can sign any number of
+//! blocks. Stake cannot be invented. A vote counts with the effective balance of an active
+//! validator that is not slashed, once per epoch. A validator that votes twice in an epoch counts
+//! once. A validator that has exited does not count.
 //!
-//! Votes that come before their block are kept until it comes: [`MAX_EARLY`] roots, those with least stake are forgotten first.
+//! Votes that arrive before their block are kept until the block arrives. They are kept for at most
+//! [`MAX_EARLY`] block roots. When there are more, the root with the least stake is dropped first.
 
 use crate::registry::Registry;
 use consensus::{AttestationData, Epoch, Preset, Root, Slot, ValidatorIndex};
 use std::collections::HashMap;
 
-/// Blocks that are not known (yet) whose votes are kept.
+/// Maximum number of unknown blocks whose votes are kept.
 const MAX_EARLY: usize = 256;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
 
-/// Who has voted in which epoch, and for blocks that are still to come.
+/// Records in which epoch each validator was last counted, and the stake of votes for blocks that
+/// have not arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Votes {
-    /// By validator: the last epoch it was counted in, and one more; 0 for none.
+    /// For each validator: the last epoch in which it was counted, plus one. 0 means that it was
+    /// never counted.
     counted: Vec<u32>,
     early: HashMap<Root, u64>,
 }
 
 impl Votes {
-    /// The stake (whole ETH) of those of `members` that are counted with this vote.
+    /// Returns the stake, in whole ETH, of the `members` that are counted for this vote.
     pub(crate) fn count(&mut self, registry: &Registry, data: &AttestationData, members: &[ValidatorIndex]) -> u64 {
         let epoch = data.target.epoch;
         let Ok(mark) = u32::try_from(epoch.as_u64().saturating_add(1)) else { return 0 };
@@ -44,7 +48,7 @@ impl Votes {
         stake
     }
 
-    /// Stake for a block that is not known.
+    /// Keeps stake for a block that is not known.
     pub(crate) fn keep(&mut self, block: Root, stake: u64) {
         if let Some(known) = self.early.get_mut(&block) {
             *known = known.saturating_add(stake);
@@ -62,13 +66,14 @@ impl Votes {
         self.early.insert(block, stake);
     }
 
-    /// What was kept for a block that has come.
+    /// Removes and returns the stake that was kept for a block that has arrived.
     pub(crate) fn take(&mut self, block: &Root) -> u64 {
         self.early.remove(block).unwrap_or(0)
     }
 }
 
-/// The votes that can tell where the chain is now: of this epoch and the last, for their own epoch's slots.
+/// Returns whether a vote can show where the chain is now. Such a vote is about the current epoch
+/// or the previous one, and its slot is in the epoch of its target.
 pub(crate) fn is_about_now(data: &AttestationData, now: Slot, ahead: u64, preset: &Preset) -> bool {
     let epoch: Epoch = data.slot.epoch(preset);
     epoch == data.target.epoch && data.slot <= now.saturating_add(ahead) && now.epoch(preset) <= epoch.saturating_add(1)

@@ -1,4 +1,5 @@
-//! Branches nobody may follow: what the tree answers does not depend on the order in which blocks came, and nobody fills it alone.
+//! Branches that perhaps nobody follows. The answers of the tree must not depend on the order in
+//! which blocks arrive, and nobody may be able to fill the tree alone.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 const SLOTS_PER_EPOCH: u64 = 8;
 
-/// A block of the model: parent by position in the list (0 is genesis).
+/// A block of the model. The parent is a position in the list (0 is genesis).
 #[derive(Clone, Debug)]
 struct Planned {
     parent: usize,
@@ -25,7 +26,7 @@ struct Planned {
 
 fn planned(n: usize) -> impl Strategy<Value = Vec<Planned>> {
     let block = |nth: usize| {
-        // Mostly on one of the last few blocks, sometimes anywhere.
+        // The parent is mostly one of the last few blocks, and sometimes any block.
         let parent = prop_oneof![4 => nth.saturating_sub(3)..=nth, 1 => 0..=nth];
         (parent, 1u64..7, 0u64..64).prop_map(|(parent, slots_later, proposer)| Planned { parent, slots_later, proposer })
     };
@@ -46,7 +47,7 @@ fn facts(nth: usize, slot: u64, parent: Root, proposer: u64) -> BlockFacts {
     }
 }
 
-/// A block by whoever has the slot on its parent's branch.
+/// Returns a block by the proposer that has the slot on the parent's branch.
 fn in_turn(chain: &mut Chain, nth: usize, slot: u64, parent: Root) -> BlockFacts {
     let proposer = chain.proposer_on(&parent, Slot::new(slot)).unwrap();
     facts(nth, slot, parent, proposer.as_u64())
@@ -62,7 +63,7 @@ fn vote(slot: u64, epoch: u64, target: Root, head: Root) -> AttestationData {
     }
 }
 
-/// The simplest way to a seed: walk the list of blocks.
+/// Computes a seed in the simplest way: by walking the list of blocks.
 fn model_seed(blocks: &HashMap<Root, BlockFacts>, target: Root, epoch: u64, genesis_mix: Root) -> Root {
     let before = epoch.saturating_sub(1) * SLOTS_PER_EPOCH;
     let mut at = target;
@@ -84,7 +85,7 @@ fn small_chain() -> (Chain, Root, Root) {
     let capture = Capture::read(&small_capture());
     let chain = capture.chain();
     let genesis = chain.head().root;
-    // randao_mixes[0] of a minimal state, see common/crafted.rs.
+    // The position of randao_mixes[0] in a minimal state, see common/crafted.rs.
     let at = 176 + 2 * 64 * 32 + 4 + 72 + 4 + 8 + 4 + 4;
     (chain, genesis, Root::from_slice(&capture.state[at..at + 32]))
 }
@@ -102,7 +103,8 @@ proptest! {
             blocks.push((block.root, block.slot.as_u64()));
             all.insert(block.root, block);
         }
-        // Rotated and strided: parents after children as often as before.
+        // A pseudo-random order, in which parents come after their children as often as before
+        // them.
         let mut arrivals: Vec<&BlockFacts> = all.values().collect();
         arrivals.sort_by_key(|block| sha256(&[block.root.as_slice(), &seed.to_be_bytes()].concat()));
         let by = order.index(arrivals.len());
@@ -123,7 +125,8 @@ proptest! {
                         prop_assert_eq!(shufflings.len(), 1);
                         prop_assert_eq!(shufflings[0].seed(), model_seed(&all, target, epoch, genesis_mix));
                     }
-                    // The budget for odd epochs may be used up; it is asked for too often here.
+                    // The budget for odd epochs may be used up, because this test asks for very
+                    // many.
                     other => prop_assert!(matches!(other, Contexts::Unknown) && chain.stats().shufflings_refused > 0),
                 }
             }
@@ -134,7 +137,8 @@ proptest! {
 #[test]
 fn two_branches_give_two_candidates_and_the_votes_own_head_comes_first() {
     let (mut chain, genesis, _) = small_chain();
-    // Two branches from genesis, long enough that the committees of epoch 3 (decided before slot 16) differ.
+    // Two branches from genesis. They are so long that the committees of epoch 3 (decided before
+    // slot 16) differ.
     for (branch, n_blocks) in [(0, 9), (100, 3)] {
         let mut parent = genesis;
         for nth in 0..n_blocks {
@@ -157,12 +161,14 @@ fn two_branches_give_two_candidates_and_the_votes_own_head_comes_first() {
     assert_eq!(by_weight[0].0, root(7), "the branch most proposers build on comes first");
     let by_head = seeds(chain.contexts(&vote(25, 3, unknown, minority)));
     assert_eq!(by_head, [by_weight[1], by_weight[0]]);
-    // A target that cannot be the checkpoint of its epoch contradicts, and decides nothing.
+    // A target that cannot be the checkpoint of its epoch contradicts what is known, so it decides
+    // nothing.
     let contradicting = seeds(chain.contexts(&vote(9, 1, root(7), unknown)));
     assert_eq!(contradicting.len(), 1, "both branches share the committees of epoch 1");
 }
 
-/// Clocks about four hours ahead: 37 epochs with 32 12-s slots. The target is the last block they saw.
+/// Clocks that are about four hours ahead: 37 epochs with 32 slots of 12 s. The target is the last
+/// block that they saw.
 #[test]
 fn medallas_clocks_are_followed_and_the_absurd_is_not() {
     let (mut chain, genesis, mix) = small_chain();
@@ -173,7 +179,7 @@ fn medallas_clocks_are_followed_and_the_absurd_is_not() {
     let Contexts::Certain(shufflings) = chain.contexts(&future) else { panic!("known target") };
     let all = HashMap::from([(block.root, block.clone())]);
     assert_eq!(shufflings[0].seed(), model_seed(&all, block.root, 37, mix));
-    // The same vote for a block that only those clocks have seen.
+    // The same vote for a block that only nodes with those clocks have seen.
     let unseen = AttestationData { target: Checkpoint { root: Root::repeat_byte(1), ..future.target }, ..future };
     let Contexts::Candidates(candidates) = chain.contexts(&unseen) else { panic!("the tip as if all slots stayed empty") };
     assert_eq!(candidates[0].id(), shufflings[0].id());
@@ -200,13 +206,13 @@ fn odd_epochs_are_computed_within_a_budget() {
     let stats = chain.stats();
     assert!(computed < 200 && stats.shufflings_computed < 200, "{computed} {stats:?}");
     assert!(stats.shufflings <= 64 && stats.shufflings_refused > 0);
-    // The next epoch has its own, and what is about now is never refused.
+    // The next epoch has its own budget, and a shuffling that is about now is never refused.
     chain.tick(Slot::new(SLOTS_PER_EPOCH));
     assert!(matches!(chain.contexts(&vote(40 * SLOTS_PER_EPOCH, 40, root(7), genesis)), Contexts::Certain(_)));
     assert!(matches!(chain.contexts(&vote(SLOTS_PER_EPOCH, 1, root(8), genesis)), Contexts::Certain(_)));
 }
 
-/// A chain of 400 blocks, of slots 1 to 400.
+/// A chain of 400 blocks in the slots 1 to 400.
 fn long_chain() -> Chain {
     let (mut chain, mut parent, _) = small_chain();
     for nth in 0..400 {
@@ -218,7 +224,7 @@ fn long_chain() -> Chain {
     chain
 }
 
-/// Asks until the worker is done.
+/// Repeats the question until the worker has finished.
 fn answered(chain: &mut Chain, ask: impl Fn(&mut Chain) -> Contexts) -> Vec<Arc<Shuffling>> {
     let slot = chain.now();
     for _ in 0..100_000_000u64 {
@@ -231,7 +237,8 @@ fn answered(chain: &mut Chain, ask: impl Fn(&mut Chain) -> Contexts) -> Vec<Arc<
     panic!("the worker gives no answer");
 }
 
-/// Live, no call computes a shuffling: the answer is unknown until the worker has it, and then the same as at once.
+/// In live operation no call computes a shuffling. The context is unknown until the worker has
+/// computed it. It is then the same as if it had been computed at once.
 #[test]
 fn on_the_worker_nobody_waits_for_a_shuffling() {
     let (mut live, mut replay) = (long_chain(), long_chain());
@@ -247,14 +254,15 @@ fn on_the_worker_nobody_waits_for_a_shuffling() {
         assert_eq!((found.len(), found[0].id()), (expected.len(), expected[0].id()));
         assert!(live.generation() > before, "what waits is tried again");
     }
-    // At the end the answer is waited for.
+    // When the program stops, calls wait for the answer.
     let vote = vote(400, now, root(350), root(350));
     assert!(matches!(live.contexts_asked_by(&vote, &peer), Contexts::Unknown));
     live.compute_at_once();
     assert!(matches!(live.contexts(&vote), Contexts::Certain(_)));
 }
 
-/// A peer whose votes name one odd target after the other uses up its own budget, and another peer's votes are still answered.
+/// A peer whose votes name many odd targets uses up its own budget. The votes of another peer are
+/// still answered.
 #[test]
 fn a_peer_that_names_odd_targets_leaves_the_others_their_budget() {
     let mut chain = long_chain();
@@ -273,16 +281,17 @@ fn a_peer_that_names_odd_targets_leaves_the_others_their_budget() {
     assert_eq!(found.len(), 1);
     let computed = chain.stats().shufflings_computed - before.shufflings_computed;
     assert!(computed <= u64::from(MAX_ODD_OF_PEER) + 2, "{computed} computed");
-    // Nor does whoever has no budget left wait for what another one asked for.
+    // A peer without any budget left can use what another peer asked for.
     let vote = vote(400, now, root(310), root(310));
     assert!(matches!(chain.contexts_asked_by(&vote, &Some(Arc::from([1u8].as_slice()))), Contexts::Certain(_)));
-    // The next epoch has its own.
+    // The next epoch has its own budget.
     chain.tick(Slot::new(400 + SLOTS_PER_EPOCH));
     let late = answered(&mut chain, |chain| ask(chain, 299, 1));
     assert_eq!(late.len(), 1);
 }
 
-/// Each known block before an epoch's decision slot gives other committees, and anyone can name it as target.
+/// Each known block before the decision slot of an epoch gives other committees, and anyone can
+/// name it as a target.
 #[test]
 fn odd_targets_of_this_epoch_are_computed_within_a_budget() {
     let (mut chain, genesis, mix) = small_chain();
@@ -297,7 +306,8 @@ fn odd_targets_of_this_epoch_are_computed_within_a_budget() {
     }
     let now = 400 / SLOTS_PER_EPOCH;
     let before = chain.stats().shufflings_computed;
-    // Who needs no seat buys none, whatever it names.
+    // A caller that can do without the answer causes no computation, whatever targets its votes
+    // name.
     for target in 0..400 {
         chain.contexts_at_hand(&vote(400, now, root(target), root(target)));
         chain.contexts_at_hand(&vote(400, now, Root::repeat_byte(1), root(target)));
@@ -311,7 +321,7 @@ fn odd_targets_of_this_epoch_are_computed_within_a_budget() {
     }
     let computed = chain.stats().shufflings_computed - before;
     assert!((90..110).contains(&computed) && answered < 150, "{computed} computed, {answered} answered");
-    // The honest vote is answered all the same.
+    // The honest vote is still answered.
     let target = root(400 - 8 - 1 + 7);
     let Contexts::Certain(shufflings) = chain.contexts_at_hand(&vote(400, now, target, target)) else { panic!("at hand") };
     assert_eq!(shufflings[0].seed(), model_seed(&all, target, now, mix));
@@ -327,7 +337,8 @@ fn one_key_fills_neither_the_tree_nor_the_candidates() {
         parent = block.root;
     }
     let honest = parent;
-    // One proposer: a thousand blocks upon one another, orphans without end, and the far future.
+    // One proposer signs a thousand blocks on top of one another, many orphans, and blocks of the
+    // far future.
     let mut refused = 0;
     parent = root(0);
     for nth in 1_000..2_000 {
@@ -348,14 +359,14 @@ fn one_key_fills_neither_the_tree_nor_the_candidates() {
     assert!(chain.missing_blocks().len() <= 64);
 }
 
-/// Each of many keys within its share, all together more than the tree holds.
+/// Each of many keys stays within its share. All together sign more blocks than the tree holds.
 #[test]
 fn many_keys_fill_the_tree_and_honest_blocks_are_taken_all_the_same() {
     let (mut chain, genesis, mix) = small_chain();
     let first = facts(0, 1, genesis, 0);
     chain.extend(&first);
     let mut all = HashMap::from([(first.root, first.clone())]);
-    // 200 keys sign for every slot there is.
+    // 200 keys sign a block for every slot.
     'full: for slot in 2u64.. {
         for proposer in 1..=200u64 {
             let mut block = facts(1, slot, first.root, proposer);
@@ -392,7 +403,8 @@ fn one_key_neither_hides_the_head_nor_feigns_a_split() {
     }
     let (honest, now) = (parent, 25);
     chain.tick(Slot::new(now));
-    // A branch of its own beside the last three blocks, and as many versions of a block for this slot as it may sign.
+    // A branch of one key beside the last three blocks, and as many versions of a block for this
+    // slot as one key may sign.
     let mut side = root(21);
     for nth in 100..103 {
         chain.extend(&facts(nth, nth as u64 - 78, side, 60));
@@ -416,7 +428,7 @@ fn impossible_blocks_are_refused() {
     assert_eq!(chain.extend(&first), Extension::Attached);
     assert!(matches!(chain.extend(&facts(1, 5, first.root, 2)), Extension::Refused(_)), "not after its parent");
     assert!(matches!(chain.extend(&facts(2, 4, first.root, 2)), Extension::Refused(_)));
-    // Waiting does not help.
+    // A block that had to wait for its parent is checked in the same way.
     assert!(matches!(chain.extend(&facts(4, 7, root(3), 2)), Extension::Orphan { .. }));
     assert_eq!(chain.extend(&facts(3, 9, first.root, 2)), Extension::Attached);
     assert!(!chain.is_known_block(&root(4)));
@@ -431,7 +443,8 @@ fn old_blocks_go_and_decision_blocks_stay() {
     let (mut chain, genesis, mix) = small_chain();
     let mut parent = genesis;
     let mut all = HashMap::new();
-    // One block every 20 slots: most epochs decide by a block from before.
+    // One block in every 20 slots: most epochs are empty, and several epochs share a decision
+    // block.
     for nth in 0..200 {
         let block = facts(nth, 20 * (nth as u64 + 1), parent, nth as u64 % 64);
         chain.tick(block.slot);
@@ -448,9 +461,10 @@ fn old_blocks_go_and_decision_blocks_stay() {
     let Contexts::Certain(shufflings) = chain.contexts(&vote(epoch * SLOTS_PER_EPOCH, epoch, root(oldest), genesis)) else {
         panic!("its decision block is kept")
     };
-    // The model's walk begins at genesis, which is gone here: the mixes were carried on.
+    // The model walks back to genesis, which the chain has dropped. The chain has kept the mixes.
     assert_eq!(shufflings[0].seed(), model_seed(&all, root(oldest), epoch, mix));
-    // After a silence longer than what is kept, the last block still takes children.
+    // After a silence that is longer than the kept period, the last block is still there as a
+    // parent.
     chain.tick(Slot::new(20 * 200 + 5_000));
     assert!(chain.is_known_block(&parent));
     assert_eq!(chain.extend(&facts(999, 20 * 200 + 5_001, parent, 5)), Extension::Attached);
@@ -463,7 +477,7 @@ fn committees_computed_ahead_are_those_that_are_asked_for() {
     let mut parent = genesis;
     for nth in 0..30 {
         chain.tick(Slot::new(nth as u64 + 1));
-        // What is computed ahead is that of the branch built in turn.
+        // The committees that are computed ahead are those of the branch that is built in turn.
         let block = in_turn(&mut chain, nth, nth as u64 + 1, parent);
         chain.extend(&block);
         parent = block.root;
@@ -477,7 +491,8 @@ fn committees_computed_ahead_are_those_that_are_asked_for() {
         };
         assert_eq!(shufflings[0].seed(), model_seed(&all, target, epoch, mix));
     }
-    // Whether they were ready, under way or not begun (30 slots pass in a moment here): none is computed twice.
+    // They may be ready, in progress or not begun, because 30 slots pass in a moment here. None of
+    // them is computed twice.
     assert!(chain.stats().shufflings_computed <= 4, "epochs 1 to 4 are prepared, 2 and 3 asked for: {:?}", chain.stats());
 }
 
@@ -492,15 +507,16 @@ fn twins_and_branches_that_grow_side_by_side_are_contested() {
     add(&mut chain, 1, 1, genesis);
     assert!(!chain.is_contested(&root(1)));
     assert!(chain.is_contested(&root(99)), "an unknown block");
-    // The same proposer again: half the network lacks either. What is built on top of one is everyday life again.
+    // The same proposer makes another block, so half of the network lacks either of the two. A
+    // block on top of one of them is normal again.
     add(&mut chain, 2, 1, genesis);
     assert!(chain.is_contested(&root(1)) && chain.is_contested(&root(2)));
     add(&mut chain, 3, 2, root(1));
     assert!(!chain.is_contested(&root(3)), "one block on the other side is no split");
-    // The other side grows to two blocks as well: now nothing is sure to be known to all.
+    // The other side grows to two blocks as well. Now no block is sure to be known to all.
     add(&mut chain, 4, 3, root(2));
     assert!(chain.is_contested(&root(3)) && chain.is_contested(&root(4)) && chain.is_contested(&genesis));
-    // Only one of them goes on; an epoch later the other is history.
+    // Only one of the branches grows further. An epoch later the other one no longer matters.
     for slot in 4..13 {
         add(&mut chain, slot as usize + 10, slot, if slot == 4 { root(3) } else { root(slot as usize + 9) });
     }

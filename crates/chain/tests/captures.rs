@@ -1,4 +1,5 @@
-//! The committees that follow from a genesis state and the blocks' reveals are those the executable specification's validators used.
+//! Committees and proposers of captures. Those computed from a genesis state and the randao reveals
+//! of blocks must be those that the validators of the executable specification used.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -7,7 +8,8 @@ use chain::{Chain, Contexts, Extension};
 use common::{Capture, facts, shared, small_capture};
 use consensus::{Attestation, AttestationData, SignedAggregate, ValidatorIndex};
 
-/// Feeds the blocks, then asks for the seat of every single vote: (agreeing, all).
+/// Adds all blocks, then looks up the committee position of each single vote. Returns the number of
+/// votes that agree and the number of all votes.
 fn seats(capture: &Capture) -> (usize, usize) {
     let mut chain = with_blocks(capture);
     let votes = capture.singles();
@@ -54,7 +56,8 @@ fn votes_of_electra_and_later_sit_where_we_say() {
     }
 }
 
-/// Before Electra a vote does not name its validator, so the check is weaker: the bits fit the committee. Only one length fits at all.
+/// Before Electra a vote does not name its validator, so this check is weaker: the number of bits
+/// must be the size of the committee.
 #[test]
 fn bits_of_earlier_votes_fit_their_committees() {
     for name in ["phase0_2", "altair_8", "bellatrix_10", "deneb_3"] {
@@ -121,7 +124,7 @@ fn ids(contexts: Contexts) -> (u8, Vec<consensus::ShufflingId>) {
     }
 }
 
-/// The executable specification's blocks are by whom we expect, on every fork.
+/// On every fork, the blocks of the executable specification have the proposers that we compute.
 #[test]
 fn blocks_are_by_the_proposers_that_we_expect() {
     for name in [

@@ -1,5 +1,8 @@
-//! Keys that have left the network, and have nothing to lose: anyone can have some, and what they sign is proven like everything else.
-//! They decide neither what the chain's head is, nor whether branches compete, nor which missing blocks are asked for.
+//! Attacks with the keys of validators that have exited. Anyone can have such keys and has nothing
+//! to lose, and messages signed with them are proven like all others.
+//!
+//! These keys must not decide what the chain's head is, whether branches compete, or which missing
+//! blocks are requested.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,10 +15,10 @@ use consensus::{
 };
 
 const N_VALIDATORS: u64 = 64;
-/// The first of those that have left; all after it have, too.
+/// The first validator that has exited. All validators after it have exited, too.
 const LEFT: u64 = 44;
 
-/// The small capture's network at genesis, validators from `LEFT` on withdrawn.
+/// The network of the small capture at genesis, with all validators from `LEFT` on withdrawn.
 fn chain() -> Chain {
     let capture = Capture::read(&small_capture());
     let spec = capture.spec.clone();
@@ -28,7 +31,8 @@ fn chain() -> Chain {
         let ssz = json_to_ssz(ForkName::Fulu, &spec.preset, "BeaconState", state).unwrap();
         Chain::from_state(spec.clone(), &ssz, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
     };
-    // As a node would have it: the proposers of both epochs are among those that stayed.
+    // As in a state of a real node, the proposers of both epochs are validators that have not
+    // exited.
     let due = open(&state);
     let lookahead = [0, 1].map(|epoch| due.proposers(Epoch::new(epoch)).unwrap()).concat();
     state["proposer_lookahead"] = lookahead.iter().map(|index| index.to_string()).collect();
@@ -47,14 +51,14 @@ fn block(name: &str, slot: u64, parent: Root, proposer: u64) -> BlockFacts {
     }
 }
 
-/// Whose turn a slot is on the chain's branch.
+/// Returns the proposer of a slot on the chain's branch.
 fn due(chain: &Chain, slot: u64) -> u64 {
     let epoch = Slot::new(slot).epoch(chain.network().preset());
     let first = epoch.start_slot(chain.network().preset()).as_u64();
     chain.proposers(epoch).unwrap()[(slot - first) as usize].as_u64()
 }
 
-/// The honest chain up to a slot, in turn; its roots by slot.
+/// Adds honest blocks in turn up to a slot. Returns their roots by slot.
 fn grow(chain: &mut Chain, until: u64) -> Vec<Root> {
     let mut roots = vec![chain.head().root];
     for slot in 1..=until {
@@ -84,14 +88,14 @@ fn sixteen_keys_that_have_left_do_not_move_the_head() {
     let mut chain = chain();
     let honest = grow(&mut chain, 16);
     let mut parent = honest[0];
-    // One block for each of the last two epochs' slots, each by another key.
+    // One block for each slot of the last two epochs, each signed with another key.
     for (slot, key) in (1..=16).zip(LEFT..) {
         let forged = block("forged", slot, parent, key);
         chain.extend(&forged);
         parent = forged.root;
     }
     assert_eq!(chain.backed_head().root, honest[16]);
-    // Nor do blocks on top of the honest chain's last one.
+    // Blocks on top of the last block of the honest chain do not move the head either.
     chain.tick(Slot::new(18));
     let on_top = block("forged", 17, honest[16], LEFT);
     chain.extend(&on_top);
@@ -109,7 +113,7 @@ fn vote(slot: u64, head: Root, target: Root) -> AttestationData {
     }
 }
 
-/// Both built in turn: proposers that sign twice can do that.
+/// Both branches are built in turn. Proposers that sign twice can do that.
 #[test]
 fn of_two_branches_built_in_turn_the_head_is_on_that_for_which_most_stake_voted() {
     let mut chain = chain();
@@ -130,11 +134,11 @@ fn of_two_branches_built_in_turn_the_head_is_on_that_for_which_most_stake_voted(
     count(&mut chain, other, 0..30);
     count(&mut chain, honest[10], 30..40);
     assert_eq!(chain.backed_head().root, other);
-    // Who votes twice has voted once, and who has left has no vote.
+    // A validator that votes twice counts once, and a validator that has exited does not count.
     count(&mut chain, honest[10], 0..40);
     count(&mut chain, honest[10], LEFT..N_VALIDATORS);
     assert_eq!(chain.backed_head().root, other);
-    // A node's word goes before.
+    // The head that a node reports takes precedence.
     chain.note_node_head(honest[9]);
     assert_eq!(chain.backed_head().root, honest[10]);
     for slot in 11..=20 {
@@ -143,14 +147,15 @@ fn of_two_branches_built_in_turn_the_head_is_on_that_for_which_most_stake_voted(
     assert_eq!(chain.backed_head().root, other, "it was of a while ago");
 }
 
-/// Votes for a block are heard before the block is; half a slot's stake is as good as its proposer's turn.
+/// Votes for a block can arrive before the block. Votes of half of a slot's stake make a block
+/// count as if it was built in turn.
 #[test]
 fn votes_that_come_before_their_block_count_for_it() {
     let mut chain = chain();
     let honest = grow(&mut chain, 8);
     chain.tick(Slot::new(9));
     let due = due(&chain, 9);
-    // As if our registry were old and took another for the proposer.
+    // As if our registry were old and gave another proposer for the slot.
     let block = block("honest", 9, honest[8], (due + 1) % LEFT);
     let members: Vec<ValidatorIndex> = (0..4).map(ValidatorIndex::new).collect();
     let data = vote(9, block.root, honest[8]);
@@ -178,7 +183,7 @@ fn a_missing_block_that_no_node_has_is_given_up() {
 fn blocks_of_two_keys_without_parents_hide_no_honest_missing_block() {
     let mut chain = chain();
     let honest = grow(&mut chain, 10);
-    // For slots to come within 32 hours, each on a parent that nobody has.
+    // For the next 64 slots, each with a parent that nobody has.
     for nth in 0..64 {
         chain.extend(&block("forged", 11 + nth, Root::from(sha256(&[nth as u8])), LEFT + nth % 2));
     }
@@ -191,7 +196,7 @@ fn blocks_of_two_keys_without_parents_hide_no_honest_missing_block() {
     assert!(wanted.len() <= 64);
 }
 
-/// All keys there are, for the slot that is now.
+/// All keys of exited validators sign blocks for the current slot.
 #[test]
 fn blocks_of_all_keys_that_have_left_hide_no_honest_missing_block() {
     let mut chain = chain();

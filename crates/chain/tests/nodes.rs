@@ -1,4 +1,4 @@
-//! A set of beacon nodes, some of which misbehave.
+//! Tests with a set of beacon nodes, some of which misbehave.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -25,7 +25,7 @@ async fn serve(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// A port nobody listens at.
+/// Returns the URL of a port on which nobody listens.
 async fn nobody() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -103,7 +103,7 @@ async fn answers_are_bounded_whatever_they_announce() {
     let flood = Router::new().route("/eth/v1/node/syncing", get(|| async { vec![b' '; 200_000] })).route(
         "/eth/v1/node/identity",
         get(|| async {
-            // No length announced, and no end.
+            // The body has no announced length and no end.
             Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 10_000])))
         }),
     );
@@ -141,7 +141,8 @@ async fn addresses_are_checked_and_passwords_not_shown() {
     assert!(!error.contains("secret") && !nodes.label(0).contains("secret"), "{error}");
 }
 
-/// An explorer's address, a proxy's login page: whatever it is asked, and with whatever status it refuses.
+/// The address of an explorer, or the login page of a proxy. It is detected for every request and
+/// for every status of a refusal.
 #[tokio::test]
 async fn a_web_page_is_named_as_that() {
     let page = "\n<!DOCTYPE html><html><head><title>Explorer</title></head></html>";
@@ -161,7 +162,7 @@ async fn a_web_page_is_named_as_that() {
             assert!(error.to_string().contains(url) && error.to_string().contains("web page"), "{error}");
         }
     }
-    // A proxy whose node is away may have it back in a moment.
+    // A proxy whose node is down may reach it again in a moment.
     let gateway = serve(Router::new().fallback(move || async move { (StatusCode::BAD_GATEWAY, page) })).await;
     assert!(set(&[&gateway]).genesis().await.unwrap_err().is_transient());
     let good = serve(genesis_router(Arc::default())).await;
@@ -173,7 +174,8 @@ fn spec(network: &str) -> Option<Spec> {
     Some(Spec::from_yaml(&std::fs::read_to_string(path).unwrap()).unwrap())
 }
 
-/// A real Capella block, as a JSON-only node (Lodestar 1.5.1), as an SSZ node, and from one that has it not.
+/// A real Capella block: from a node that serves only JSON (Lodestar 1.5.1), from a node that
+/// serves SSZ, and from a node that does not have it.
 #[tokio::test]
 async fn blocks_come_as_ssz_or_as_json() {
     let (Some(spec), Some(path)) = (spec("mainnet"), shared("vectors/mainnet_blocks/slot_7109344.capella.signed_block.json"))
@@ -258,7 +260,7 @@ async fn states_come_as_ssz_only() {
     assert!(matches!(nodes.state_ssz(StateId::Slot(Slot::new(3))).await, Err(NodeError::TooLarge { .. })));
 }
 
-/// The answers of a real node.
+/// The responses of a real node.
 #[tokio::test]
 async fn documents_of_sepolia_are_read() {
     let folder = "vectors/sepolia_live_2025-05-23";

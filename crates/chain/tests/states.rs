@@ -1,4 +1,5 @@
-//! Later states: they carry their past with them, close gaps, and add contexts without taking any away.
+//! Later states: they bring their own past, close gaps between blocks, and add contexts without
+//! removing any.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 struct Story {
     capture: Capture,
     genesis_root: Root,
-    /// From the child of genesis to the latest block.
+    /// The blocks from the child of genesis to the latest block.
     trunk: Vec<(BlockFacts, BeaconBlockHeader)>,
 }
 
@@ -47,7 +48,7 @@ impl Story {
         Chain::from_state(self.capture.spec.clone(), state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
     }
 
-    /// From genesis, with every block.
+    /// The chain from genesis with every block.
     fn whole(&self) -> Chain {
         let mut chain = self.capture.chain();
         extend_all(&mut chain, &self.trunk);
@@ -85,14 +86,16 @@ fn a_later_state_knows_the_committees_of_its_past_and_future() {
             if let Some(found) = found {
                 assert_eq!(Some(found), expected, "state after {n} blocks, target epoch {}", vote.data.target.epoch);
             } else {
-                // Its target lies on a side branch from before the state, or is unknown to both.
+                // The target of this vote is on a side branch from before the state, or neither
+                // chain knows it.
                 assert!(expected.is_none() || vote.data.slot.as_u64() < slot, "state after {n} blocks misses {:?}", vote.data);
             }
         }
     }
 }
 
-/// An ERA file: the state comes last and the blocks lie before it. No time passes while they are read.
+/// An ERA file: the state comes last, and the blocks are older than the state. No time passes while
+/// they are read.
 #[test]
 fn blocks_before_the_state_find_their_committees() {
     let story = story();
@@ -127,7 +130,7 @@ fn a_state_closes_the_gap_between_blocks() {
     let state = story.state_after(gap.end - 1, story.slot(gap.end - 2) + 1);
     chain.add_state(&state, &mut PubkeyCache::in_memory()).unwrap();
     assert!(chain.generation() > generation);
-    // The state's head is the missing block's parent: still one block is missing.
+    // The head of the state is the parent of the missing block, so one block is still missing.
     assert_eq!(chain.missing_blocks().len(), 1);
     extend_all(&mut chain, &story.trunk[gap.end - 1..gap.end]);
     assert_eq!(chain.missing_blocks().len(), 0);
@@ -161,7 +164,7 @@ fn a_registry_that_changes_adds_contexts_and_takes_none_away() {
     assert!(after.contains(&before[0]), "the earlier one stays");
     assert_eq!(chain.registry().record(ValidatorIndex::new(7)).unwrap().exit_epoch, epoch);
 
-    // The same state again, and one that is older: nothing new for this epoch.
+    // The same state again, and an older one. Neither brings anything new for this epoch.
     chain.add_state(&state, &mut keys).unwrap();
     chain.add_state(&story.capture.state, &mut keys).unwrap();
     assert_eq!(certain(&mut chain, &late).unwrap(), after);
@@ -187,7 +190,8 @@ fn a_refresh_is_asked_for_when_somebody_may_come_or_go() {
     assert!(!chain.needs_registry_refresh());
 }
 
-/// A deposit that waits, a validator with a full balance, one that will be ejected: no block will say when they come or go.
+/// A waiting deposit, a validator with a full balance, and a validator that will be ejected. No
+/// block shows when they become active or inactive.
 #[test]
 fn who_comes_or_goes_without_a_block_makes_an_old_registry_uncertain() {
     let story = story();
@@ -243,7 +247,8 @@ fn a_key_that_is_no_key_is_kept_as_such() {
         assert_eq!(chain.registry().pubkey_bytes(ValidatorIndex::new(3)).unwrap().as_slice(), [0xab; 48]);
         assert!(chain.registry().pubkey(ValidatorIndex::new(4)).is_some());
         assert!(chain.registry().pubkey(ValidatorIndex::MAX).is_none());
-        // Another state whose bytes at that place are a key: the first one stays, and it is counted.
+        // In another state the bytes of this validator are a valid key. The first key stays, and
+        // the conflict is counted.
         let mut chain = chain;
         chain.add_state(&story.capture.state, &mut keys).unwrap();
         assert_eq!(chain.registry().n_conflicting_keys(), 1);
@@ -259,13 +264,14 @@ fn damaged_states_are_refused_without_a_panic() {
         let error = Chain::from_state(story.capture.spec.clone(), &state[..len], &mut keys, &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains("fetch it again"), "{error}");
     }
-    // A slot at the end of time is absurd, but no reason to fall over or to allocate.
+    // A slot at the end of time makes no sense, but it must cause neither a panic nor a large
+    // allocation.
     let mut absurd = state.clone();
     absurd[40..48].copy_from_slice(&u64::MAX.to_le_bytes());
     if let Ok(chain) = Chain::from_state(story.capture.spec.clone(), &absurd, &mut keys, &mut |_| ()) {
         assert!(chain.stats().blocks < 5_000);
     }
-    // Roots that come back make no circle: every vote is still answered.
+    // Repeated roots must not make a circle: every vote is still answered.
     let mut circular = story.state_after(3, 60);
     for slot in 0..60 {
         let at = 176 + slot * 32;

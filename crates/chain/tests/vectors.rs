@@ -92,7 +92,8 @@ fn a_cache_of_another_network_is_not_believed() {
     assert_eq!(keys.len(), 21_063);
 }
 
-/// Two years after genesis the genesis validators that are still active in the registry of 2025 have the keys they began with.
+/// The validators of Sepolia's genesis have the same keys in the registry of 2025, almost three
+/// years later.
 #[test]
 fn sepolias_registry_of_2025_extends_that_of_genesis() {
     let (Some(spec), Some(state), Some(later)) = (
@@ -122,11 +123,11 @@ fn an_official_electra_state_is_read() {
         return;
     };
     let state = snap::raw::Decoder::new().decompress_vec(&std::fs::read(path).unwrap()).unwrap();
-    // The sample's forks all happen at genesis.
+    // In the sample all forks happen at genesis.
     spec.forks.retain(|fork| fork.name <= consensus::ForkName::Electra);
     for fork in &mut spec.forks {
         fork.epoch = Epoch::new(0);
-        // The generator's own version numbers.
+        // The version numbers that the generator uses.
         fork.version = [fork.name as u8, 0, 0, 1];
     }
     let version: [u8; 4] = state[52..56].try_into().unwrap();
@@ -154,7 +155,7 @@ fn anothers_state_is_refused_and_says_what_to_do() {
     let mut chain = Chain::from_state(spec("sepolia").unwrap(), &sepolia, &mut keys, &mut |_| ()).unwrap();
     let mut foreign = std::fs::read(main).unwrap();
     assert!(chain.add_state(&foreign, &mut keys).is_err());
-    // With the right fork version it is still another network.
+    // With the right fork version the state still belongs to another network.
     foreign[48..64].copy_from_slice(&sepolia[48..64]);
     let error = chain.add_state(&foreign, &mut keys).unwrap_err();
     assert!(error.to_string().contains("another network"), "{error}");

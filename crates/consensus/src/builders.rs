@@ -1,11 +1,14 @@
-//! What Gloas (EIP-7732) adds that is signed and cannot be slashed for: votes on whether a payload came in time, and builders' bids.
+//! Messages that Gloas (EIP-7732) adds and that are signed but not slashable: votes on whether a
+//! payload came in time, and bids of builders.
+//!
 //! Source: consensus-specs, gloas/beacon-chain.md and gloas/p2p-interface.md.
 
 use crate::ssz_schema::{Catalogue, View};
 use crate::{BuilderIndex, DecodeError, ForkName, Gwei, Preset, Root, SignatureBytes, Slot, ValidatorIndex};
 use serde::Serialize;
 
-/// What a member of the payload-timeliness committee says about a slot, once.
+/// The vote of a member of the payload-timeliness committee (PTC) about one slot. Each member sends
+/// one vote for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PayloadAttestationData {
     pub beacon_block_root: Root,
@@ -14,20 +17,21 @@ pub struct PayloadAttestationData {
     pub blob_data_available: bool,
 }
 
-/// `PayloadAttestationMessage`.
+/// `PayloadAttestationMessage` of the specification: a vote of one PTC member with its signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadAttestationMessage {
     pub validator_index: ValidatorIndex,
     pub data: PayloadAttestationData,
-    /// Hash-tree-root of `data`, which is what is signed.
+    /// Hash-tree-root of `data`. The signature is over this root.
     pub data_root: Root,
     pub signature: SignatureBytes,
 }
 
 impl PayloadAttestationMessage {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 146;
 
+    /// Decodes the SSZ and hashes `data`.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         let catalogue = Catalogue::of(fork, preset);
         let view = catalogue.get("PayloadAttestationMessage")?.validate(bytes)?;
@@ -46,7 +50,7 @@ impl PayloadAttestationMessage {
     }
 }
 
-/// A builder's bid, of which only what tells it from others is read.
+/// A builder's bid. Only the fields that distinguish it from other bids are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PayloadBid {
     pub builder_index: BuilderIndex,
@@ -57,16 +61,18 @@ pub struct PayloadBid {
     pub value: Gwei,
 }
 
-/// `SignedExecutionPayloadBid`.
+/// `SignedExecutionPayloadBid` of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedPayloadBid {
     pub message: PayloadBid,
-    /// Hash-tree-root of the whole `ExecutionPayloadBid`.
+    /// Hash-tree-root of the whole `ExecutionPayloadBid`, including the fields that are not kept
+    /// here. The signature is over this root.
     pub root: Root,
     pub signature: SignatureBytes,
 }
 
 impl SignedPayloadBid {
+    /// Decodes the SSZ and hashes the bid.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         let catalogue = Catalogue::of(fork, preset);
         let view = catalogue.get("SignedExecutionPayloadBid")?.validate(bytes)?;

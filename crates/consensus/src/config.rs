@@ -1,9 +1,13 @@
-//! Reading and writing a network's configuration: `config.yaml`, and the beacon API's `/eth/v1/config/spec`, which has the
-//! same keys.
+//! Reads and writes the configuration of a network: `config.yaml`, and the response of the beacon
+//! API's `/eth/v1/config/spec`, which has the same keys.
 //!
-//! A missing key has its preset's value. A fork that is missing or at 18446744073709551615 never happens, not even at that
-//! epoch. Keys that are not needed are ignored. Keys of the preset itself are honoured where a file has them: networks before
-//! 2021 wrote both into one file, and Medalla's differs from the preset of today.
+//! - A missing key has the value of its preset.
+//! - A fork whose epoch is missing or is 18446744073709551615 never happens, not even at that
+//!   epoch.
+//! - Unknown keys are ignored.
+//! - Keys that belong to the preset also take effect if a file has them. Networks before 2021 wrote
+//!   the preset and the configuration into one file, and Medalla's preset differs from the preset
+//!   of today.
 
 use crate::{BlobParameters, Epoch, Fork, ForkName, Preset, PresetName, Spec, SpecError};
 use serde::Deserialize;
@@ -15,24 +19,26 @@ use std::time::Duration;
 impl Spec {
     /// Reads a network's `config.yaml`.
     pub fn from_yaml(text: &str) -> Result<Self, SpecError> {
-        // Files put together from several say some keys twice; clients take the last.
+        // Files that were assembled from several parts contain some keys twice. Clients use the
+        // last value.
         let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
         let keys: BTreeMap<String, Value> =
             serde_saphyr::from_str_with_options(text, options).map_err(|error| SpecError::NotYaml(error.to_string()))?;
         Keys(keys).into_spec()
     }
 
-    /// Reads the answer of `/eth/v1/config/spec`, with or without the envelope `{"data": ..}`.
+    /// Reads the response of `/eth/v1/config/spec`, with or without the envelope `{"data": ..}`.
     pub fn from_api_json(json: &serde_json::Value) -> Result<Self, SpecError> {
         let keys = json.get("data").unwrap_or(json);
         let keys = BTreeMap::<String, Value>::deserialize(keys).map_err(|error| SpecError::NotJson(error.to_string()))?;
         Keys(keys).into_spec()
     }
 
-    /// As a `config.yaml`, which [`Spec::from_yaml`] reads back to an equal value.
+    /// Returns the configuration as a `config.yaml`. [`Spec::from_yaml`] reads it back to an equal
+    /// value.
     pub fn to_yaml(&self) -> String {
         let mut out = String::new();
-        // Writing to a String cannot fail, so the results carry nothing.
+        // Writing to a `String` cannot fail, so the results are ignored.
         let _ = writeln!(out, "PRESET_BASE: '{}'", self.preset.name.as_str());
         let _ = writeln!(out, "CONFIG_NAME: {}", serde_json::Value::from(self.config_name.as_str()));
         let published = Preset::by_name(self.preset.name);
@@ -64,12 +70,13 @@ impl Spec {
     }
 }
 
-/// A preset's size that a configuration may change.
+/// A size of the preset that a configuration can change.
 struct Size {
     key: &'static str,
     get: fn(&Preset) -> u64,
     set: fn(&mut Preset, u64),
-    /// Greatest value that this program accepts; the least is 1. Keeps sizes of containers within what memory can hold.
+    /// Largest accepted value. The smallest is 1. The bound keeps the sizes of containers within
+    /// what memory can hold.
     most: u64,
 }
 
@@ -101,7 +108,8 @@ const SIZES: [Size; 19] = [
     size!("MAX_PER_EPOCH_ACTIVATION_EXIT_CHURN_LIMIT", max_per_epoch_activation_exit_churn_limit, 1 << 60),
 ];
 
-/// Most steps of a blob schedule that are kept; real ones have two or three.
+/// Maximum number of steps in a blob schedule. A longer schedule is refused. Real networks have two
+/// or three steps.
 const MAX_BLOB_STEPS: usize = 1024;
 
 struct Keys(BTreeMap<String, Value>);
@@ -153,7 +161,9 @@ impl Keys {
         Ok(preset)
     }
 
-    /// Forks that happen. A fork counts from its epoch until a later one's, so one that a later one precedes is dropped.
+    /// Returns the forks that happen, ascending by epoch. A fork is in force from its own epoch
+    /// until the epoch of a later fork. A fork is dropped if a later fork begins before it, because
+    /// it would never be in force.
     fn forks(&self, preset: PresetName) -> Result<Vec<Fork>, SpecError> {
         let mut forks: Vec<Fork> = Vec::new();
         for name in ForkName::ALL {
@@ -211,7 +221,8 @@ impl Keys {
         }
     }
 
-    /// Four bytes, written `0x01000000`; YAML readers make a number of it.
+    /// Reads a version of four bytes, written like `0x01000000`. YAML readers turn it into a
+    /// number, so a decimal number is accepted too.
     fn version(&self, key: &str) -> Result<Option<[u8; 4]>, SpecError> {
         let Some(text) = self.text(key) else { return Ok(None) };
         let version = match text.strip_prefix("0x") {
@@ -260,7 +271,7 @@ fn epoch_key(fork: ForkName) -> &'static str {
     }
 }
 
-/// The versions of consensus-specs' `configs/` and of Gnosis Chain.
+/// Returns the fork version of consensus-specs' `configs/` or of Gnosis Chain.
 fn default_version(fork: ForkName, preset: PresetName) -> [u8; 4] {
     let last = match preset {
         PresetName::Mainnet => 0,
@@ -278,7 +289,8 @@ fn default_slot_ms(preset: PresetName) -> u64 {
     }
 }
 
-/// Any YAML or JSON value, scalars as text: a fork version and a terminal difficulty are no numbers that Rust could hold alike.
+/// Any YAML or JSON value. Scalars are kept as text, because no Rust number type can hold both a
+/// fork version and a terminal total difficulty.
 #[derive(Debug)]
 enum Value {
     Null,

@@ -1,5 +1,7 @@
-//! The signed objects, without type parameters. Fixed-size ones derive SSZ and hash-tree-root; those whose bounds depend
-//! on fork and preset are read through [`crate::ssz_schema`].
+//! The signed messages of the specification, without type parameters.
+//!
+//! Containers of fixed size derive SSZ and hash-tree-root. Containers whose bounds depend on the
+//! fork and the preset are decoded through [`crate::ssz_schema`].
 
 use crate::{CommitteeIndex, Epoch, Root, Slot, ValidatorIndex};
 use alloy_primitives::FixedBytes;
@@ -9,26 +11,30 @@ use ssz_derive::{Decode, Encode};
 use tree_hash::TreeHash as _;
 use tree_hash_derive::TreeHash;
 
-/// A compressed BLS public key, unchecked.
+/// A compressed BLS public key. Nobody has checked that it is a valid point.
 pub type PubkeyBytes = FixedBytes<48>;
 /// An address of the execution layer.
 pub type ExecutionAddress = FixedBytes<20>;
-/// A compressed BLS signature, unchecked.
+/// A compressed BLS signature. Nobody has checked that it is a valid point.
 pub type SignatureBytes = FixedBytes<96>;
-/// Bits of an aggregate: one committee before Electra, up to a slot's committees after. The bound here is the greatest of
-/// all presets; the preset's own is checked when decoding.
+/// Aggregation bits: of one committee before Electra, of up to all committees of a slot from
+/// Electra on. The bound of this type is the largest of all presets. Decoding checks the bound of
+/// the preset.
 pub type AggregationBits = BitList<typenum::U131072>;
 
+/// `Checkpoint` of the specification: the first block of an epoch, by its root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, TreeHash, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub epoch: Epoch,
     pub root: Root,
 }
 
+/// `AttestationData` of the specification: what a vote says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, TreeHash, Serialize, Deserialize)]
 pub struct AttestationData {
     pub slot: Slot,
-    /// Committee index before Electra, 0 from Electra, payload status (0 or 1) from Gloas. Always signed.
+    /// The committee's index before Electra, 0 from Electra on, and the payload status (0 or 1)
+    /// from Gloas on. It is part of what is signed in every fork.
     pub index: CommitteeIndex,
     pub beacon_block_root: Root,
     pub source: Checkpoint,
@@ -36,15 +42,16 @@ pub struct AttestationData {
 }
 
 impl AttestationData {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 128;
 
-    /// Hash-tree-root, the name under which votes are compared.
+    /// Hash-tree-root. Two votes are the same if their roots are equal.
     pub fn root(&self) -> Root {
         self.tree_hash_root()
     }
 }
 
+/// `BeaconBlockHeader` of the specification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, TreeHash, Serialize, Deserialize)]
 pub struct BeaconBlockHeader {
     pub slot: Slot,
@@ -55,19 +62,21 @@ pub struct BeaconBlockHeader {
 }
 
 impl BeaconBlockHeader {
-    /// Hash-tree-root, which is the block's root.
+    /// Hash-tree-root. It is also the root of the block.
     pub fn root(&self) -> Root {
         self.tree_hash_root()
     }
 }
 
+/// `SignedBeaconBlockHeader` of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
 pub struct SignedBeaconBlockHeader {
     pub message: BeaconBlockHeader,
     pub signature: SignatureBytes,
 }
 
-/// One vote on a subnet from Electra on. `committee_index` is not signed.
+/// A vote of one validator on an attestation subnet, from Electra on. The signature covers `data`
+/// only: `committee_index` is not signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct SingleAttestation {
     pub committee_index: CommitteeIndex,
@@ -77,11 +86,12 @@ pub struct SingleAttestation {
 }
 
 impl SingleAttestation {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 240;
 }
 
-/// An attestation by bits. `committee_bits` is `None` before Electra (then `data.index` names the committee).
+/// An attestation that names its signers by bits. `committee_bits` is `None` before Electra; then
+/// `data.index` names the committee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attestation {
     pub aggregation_bits: AggregationBits,
@@ -90,7 +100,8 @@ pub struct Attestation {
     pub signature: SignatureBytes,
 }
 
-/// An attestation by validator indices: ascending and unique in valid ones.
+/// An attestation that names its signers by validator index. In a valid one the indices are
+/// ascending and unique.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexedAttestation {
     pub attesting_indices: Vec<ValidatorIndex>,
@@ -98,56 +109,62 @@ pub struct IndexedAttestation {
     pub signature: SignatureBytes,
 }
 
+/// `AttesterSlashing` of the specification: two attestations that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttesterSlashing {
     pub attestation_1: IndexedAttestation,
     pub attestation_2: IndexedAttestation,
 }
 
+/// `ProposerSlashing` of the specification: two headers of one proposer for one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct ProposerSlashing {
     pub signed_header_1: SignedBeaconBlockHeader,
     pub signed_header_2: SignedBeaconBlockHeader,
 }
 
-/// `SignedAggregateAndProof`, flattened. Its two outer signatures matter for forwarding, not for accusing.
+/// `SignedAggregateAndProof`, flattened. Its two outer signatures (`selection_proof` and
+/// `signature`) decide whether a node forwards it. They are not needed to prove an offence of an
+/// attester.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedAggregate {
     pub aggregator_index: ValidatorIndex,
     pub aggregate: Attestation,
     pub selection_proof: SignatureBytes,
     pub signature: SignatureBytes,
-    /// Hash-tree-root of the `AggregateAndProof`, which the aggregator signed.
+    /// Hash-tree-root of the `AggregateAndProof`. The aggregator's signature is over this root.
     pub message_root: Root,
 }
 
-/// What is kept of a `SignedBeaconBlock`.
+/// The parts of a `SignedBeaconBlock` that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedBlock {
-    /// Header with the body's hash-tree-root, and the proposer's signature over it.
+    /// The header, with the hash-tree-root of the body, and the proposer's signature over it.
     pub signed_header: SignedBeaconBlockHeader,
-    /// Root of the block.
+    /// Hash-tree-root of the block.
     pub root: Root,
     pub randao_reveal: SignatureBytes,
     pub graffiti: [u8; 32],
-    /// Who gets the fees: of the payload, from Gloas on of the bid. `None` before Bellatrix.
+    /// Address that receives the fees: of the payload before Gloas, of the bid from Gloas on.
+    /// `None` before Bellatrix.
     pub fee_recipient: Option<ExecutionAddress>,
     pub attestations: Vec<Attestation>,
     pub attester_slashings: Vec<AttesterSlashing>,
     pub proposer_slashings: Vec<ProposerSlashing>,
-    /// Who asks to leave.
+    /// The validators whose voluntary exits are in the block.
     pub voluntary_exits: Vec<ValidatorIndex>,
     pub registry_change: RegistryChange,
 }
 
-/// Whether a block carries operations that add validators or move activation and exit epochs.
+/// States whether a block carries operations that can add validators or change their activation,
+/// exit or withdrawable epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryChange {
     None,
     Possible,
 }
 
-/// A validator's record in a state.
+/// `Validator` of the specification: a validator's record in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TreeHash)]
 pub struct Validator {
     pub pubkey: PubkeyBytes,
@@ -161,15 +178,15 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 121;
 
-    /// `is_active_validator`.
+    /// `is_active_validator` of the specification.
     pub fn is_active(&self, epoch: Epoch) -> bool {
         self.activation_epoch <= epoch && epoch < self.exit_epoch
     }
 
-    /// `is_slashable_validator`.
+    /// `is_slashable_validator` of the specification.
     pub fn is_slashable(&self, epoch: Epoch) -> bool {
         !self.slashed && self.activation_epoch <= epoch && epoch < self.withdrawable_epoch
     }

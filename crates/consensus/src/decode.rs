@@ -1,7 +1,10 @@
-//! From bytes to the containers of [`crate::containers`], strictly: what is not exactly one well-formed value is a
-//! [`DecodeError`], and nothing is allocated before the bytes for it are there.
+//! Decodes SSZ bytes into the containers of [`crate::containers`].
 //!
-//! What has one layout in every fork and preset is read directly; the rest through [`crate::ssz_schema`].
+//! Decoding is strict: bytes that are not exactly one well-formed value are a [`DecodeError`].
+//! Memory for a value is allocated only after its bytes are there.
+//!
+//! Containers with one layout in every fork and preset are decoded directly. All others are decoded
+//! through [`crate::ssz_schema`].
 
 use crate::ssz_schema::{Catalogue, View, json_to_ssz};
 use crate::{
@@ -11,26 +14,28 @@ use crate::{
 };
 use ssz::{Decode as _, Encode as _};
 
-/// Which sidecar a signed header comes in.
+/// The kind of sidecar that carries a signed block header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SidecarKind {
     Blob,
     DataColumn,
 }
 
-/// What stands at fixed offsets in every `SignedBeaconBlock`, of unknown later forks too.
+/// The fields at fixed offsets of every `SignedBeaconBlock`. They are at the same place also in
+/// forks that this program does not know yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockPrefix {
     pub slot: Slot,
     pub proposer_index: ValidatorIndex,
     pub parent_root: Root,
     pub state_root: Root,
-    /// Of the proposer, over a root that cannot be computed here.
+    /// The proposer's signature. It is over the root of the block, which cannot be computed from
+    /// these fields.
     pub signature: SignatureBytes,
 }
 
 impl SingleAttestation {
-    /// Reads the 240 bytes of a vote on a subnet, Electra and later.
+    /// Decodes the 240 bytes of a vote on a subnet, from Electra on.
     pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut fixed = Fixed::of("SingleAttestation", bytes, Self::SSZ_LEN)?;
         Ok(Self {
@@ -41,18 +46,21 @@ impl SingleAttestation {
         })
     }
 
+    /// Encodes it as SSZ.
     pub fn to_ssz(&self) -> Vec<u8> {
         self.as_ssz_bytes()
     }
 }
 
 impl Attestation {
-    /// Reads an `Attestation` as it stands in gossip before Electra, in aggregates and in blocks.
+    /// Decodes an `Attestation`. This is the form in blocks, in aggregates and, before Electra, on
+    /// the subnets.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::from_view(&Catalogue::of(fork, preset).attestation.validate(bytes)?)
     }
 
-    /// Its SSZ. The preset gives the width of `committee_bits`; before Electra it makes no difference.
+    /// Encodes it as SSZ. The preset determines the width of `committee_bits`. Before Electra the
+    /// preset has no effect.
     pub fn to_ssz(&self, preset: &Preset) -> Vec<u8> {
         let width = self.committee_bits.map_or(0, |_| preset.max_committees_per_slot.div_ceil(8) as usize).min(8);
         let offset = 4 + AttestationData::SSZ_LEN + 96 + width;
@@ -67,7 +75,8 @@ impl Attestation {
         out
     }
 
-    /// The committees it speaks for, ascending: those of `committee_bits`, before Electra the one of `data.index`.
+    /// Returns the committees of its signers, ascending. They are those in `committee_bits`; before
+    /// Electra it is the one in `data.index`.
     pub fn committees(&self) -> Vec<CommitteeIndex> {
         match self.committee_bits {
             Some(bits) => (0..64).filter(|i| bits >> i & 1 == 1).map(CommitteeIndex::new).collect(),
@@ -75,8 +84,11 @@ impl Attestation {
         }
     }
 
-    /// `get_attesting_indices`, ascending: who signed, if this is the shuffling of the vote's slot. `None` if a committee does
-    /// not exist there, none is named, or the number of bits is not that of the committees' members.
+    /// `get_attesting_indices` of the specification: the signers, ascending. `shuffling` must be
+    /// the one of the vote's epoch on its branch.
+    ///
+    /// Returns `None` if a committee does not exist in the shuffling, if no committee is named, or
+    /// if the number of bits differs from the number of the committees' members.
     pub fn attesting_indices(&self, shuffling: &Shuffling) -> Option<Vec<ValidatorIndex>> {
         let committees = self.committees();
         let mut indices = Vec::with_capacity(self.aggregation_bits.num_set_bits());
@@ -119,7 +131,7 @@ impl Attestation {
 }
 
 impl SignedAggregate {
-    /// Reads a `SignedAggregateAndProof`.
+    /// Decodes a `SignedAggregateAndProof`.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         let catalogue = Catalogue::of(fork, preset);
         let view = catalogue.signed_aggregate.validate(bytes)?;
@@ -133,7 +145,7 @@ impl SignedAggregate {
         })
     }
 
-    /// Its SSZ; `message_root` is not part of it.
+    /// Encodes it as SSZ. `message_root` is not part of it.
     pub fn to_ssz(&self, preset: &Preset) -> Vec<u8> {
         let aggregate = self.aggregate.to_ssz(preset);
         let mut out = Vec::with_capacity(208 + aggregate.len());
@@ -148,11 +160,12 @@ impl SignedAggregate {
 }
 
 impl IndexedAttestation {
+    /// Decodes an `IndexedAttestation`.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::from_view(&Catalogue::of(fork, preset).indexed_attestation.validate(bytes)?)
     }
 
-    /// Its SSZ, alike in all forks.
+    /// Encodes it as SSZ. The encoding is the same in all forks.
     pub fn to_ssz(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(INDEXED_HEAD_LEN + self.attesting_indices.len() * 8);
         out.extend_from_slice(&(INDEXED_HEAD_LEN as u32).to_le_bytes());
@@ -180,15 +193,17 @@ impl IndexedAttestation {
     }
 }
 
-/// Offset, data and signature.
+/// Length in bytes of the part before the indices: offset, data and signature.
 const INDEXED_HEAD_LEN: usize = 4 + AttestationData::SSZ_LEN + 96;
 
 impl AttesterSlashing {
+    /// Decodes an `AttesterSlashing`.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         Self::from_view(&Catalogue::of(fork, preset).attester_slashing.validate(bytes)?)
     }
 
-    /// What the two sides say, without the lists of who signed it, which may be long. Of valid SSZ; `None` of what is too short.
+    /// Reads the attestation data of both sides directly from the SSZ. The lists of signers, which
+    /// can be long, are skipped. The SSZ must be valid; `None` is returned if it is too short.
     pub fn data_in_ssz(bytes: &[u8]) -> Option<[AttestationData; 2]> {
         let side = |at: usize| {
             let offset = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
@@ -198,7 +213,7 @@ impl AttesterSlashing {
         Some([side(0)?, side(4)?])
     }
 
-    /// Its SSZ, alike in all forks.
+    /// Encodes it as SSZ. The encoding is the same in all forks.
     pub fn to_ssz(&self) -> Vec<u8> {
         let (first, second) = (self.attestation_1.to_ssz(), self.attestation_2.to_ssz());
         let mut out = Vec::with_capacity(8 + first.len() + second.len());
@@ -218,34 +233,38 @@ impl AttesterSlashing {
 }
 
 impl ProposerSlashing {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 2 * SignedBeaconBlockHeader::SSZ_LEN;
 
+    /// Decodes a `ProposerSlashing`.
     pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut fixed = Fixed::of("ProposerSlashing", bytes, Self::SSZ_LEN)?;
         Ok(Self { signed_header_1: fixed.signed_header(), signed_header_2: fixed.signed_header() })
     }
 
+    /// Encodes it as SSZ.
     pub fn to_ssz(&self) -> Vec<u8> {
         self.as_ssz_bytes()
     }
 }
 
 impl SignedBeaconBlockHeader {
-    /// Length of its SSZ.
+    /// Length of its SSZ in bytes.
     pub const SSZ_LEN: usize = 208;
 
+    /// Decodes a `SignedBeaconBlockHeader`.
     pub fn from_ssz(bytes: &[u8]) -> Result<Self, DecodeError> {
         Ok(Fixed::of("SignedBeaconBlockHeader", bytes, Self::SSZ_LEN)?.signed_header())
     }
 
+    /// Encodes it as SSZ.
     pub fn to_ssz(&self) -> Vec<u8> {
         self.as_ssz_bytes()
     }
 }
 
 impl SignedBlock {
-    /// Reads a `SignedBeaconBlock` and hashes it.
+    /// Decodes a `SignedBeaconBlock` and computes its root.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         let catalogue = Catalogue::of(fork, preset);
         let view = catalogue.signed_block.validate(bytes)?;
@@ -284,21 +303,24 @@ impl SignedBlock {
         })
     }
 
-    /// SSZ of a block that a node served as JSON: the block itself or the answer around it (`{"version":..,"data":..}`).
+    /// Encodes as SSZ a block that a beacon node served as JSON. `json` is the block itself or the
+    /// node's response around it (`{"version":..,"data":..}`).
     pub fn ssz_from_json(fork: ForkName, preset: &Preset, json: &serde_json::Value) -> Result<Vec<u8>, DecodeError> {
         let block = json.get("data").filter(|_| json.get("message").is_none()).unwrap_or(json);
         json_to_ssz(fork, preset, "SignedBeaconBlock", block)
     }
 }
 
-/// Where the body names one; zero before the merge's first payload, which nobody watches.
+/// Returns the fee recipient if the body names one. It is zero in blocks before the merge's first
+/// payload, and nobody watches for that address.
 fn fee_recipient(body: &View<'_, '_>) -> Option<ExecutionAddress> {
     let payload = body.path("execution_payload.fee_recipient");
     let named = payload.or_else(|| body.path("signed_execution_payload_bid.message.fee_recipient"))?;
     Some(ExecutionAddress::from(named.as_array::<20>()))
 }
 
-/// Whether the body has an operation that adds a validator or sets an activation, exit or withdrawable epoch.
+/// States whether the body has an operation that adds a validator or can set an activation, exit or
+/// withdrawable epoch.
 fn registry_change(body: &View<'_, '_>) -> RegistryChange {
     const LISTS: [&str; 10] = [
         "deposits",
@@ -318,7 +340,8 @@ fn registry_change(body: &View<'_, '_>) -> RegistryChange {
     }
 }
 
-/// The signed header in a blob sidecar (Deneb on) or data column sidecar (Fulu; gone in Gloas).
+/// Decodes the signed block header of a blob sidecar (from Deneb on) or of a data column sidecar
+/// (Fulu only; Gloas removes the header from it).
 pub fn sidecar_header(
     fork: ForkName,
     preset: &Preset,
@@ -334,8 +357,9 @@ pub fn sidecar_header(
     SignedBeaconBlockHeader::from_ssz(view.need("signed_block_header")?.bytes())
 }
 
-/// Slot, proposer, parent and state root of a signed block of an unknown later fork: "seen, not provable". `None` if the bytes
-/// do not even begin like a signed block.
+/// Reads the fields at fixed offsets of a signed block whose fork this program does not know. Such
+/// a block can be reported as seen, but its signature cannot be checked. Returns `None` if the
+/// bytes do not begin like a signed block.
 pub fn block_prefix(bytes: &[u8]) -> Option<BlockPrefix> {
     const MESSAGE: usize = 4 + 96;
     const PREFIX_LEN: usize = MESSAGE + 8 + 8 + 32 + 32 + 4;
@@ -361,7 +385,8 @@ fn signature(view: &View<'_, '_>) -> SignatureBytes {
     SignatureBytes::from(view.as_array::<96>())
 }
 
-/// Takes fixed-size fields off the front of bytes whose length was checked.
+/// Reads fields of fixed size one after the other. The caller has checked that there are enough
+/// bytes.
 pub(crate) struct Fixed<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fixed<'a> {

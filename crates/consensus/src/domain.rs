@@ -1,10 +1,12 @@
-//! Domains and signing roots. Source: phase0/beacon-chain.md, `compute_domain`, `compute_signing_root`.
+//! Domains and signing roots.
+//!
+//! Source: consensus-specs, phase0/beacon-chain.md, `compute_domain` and `compute_signing_root`.
 
 use crate::Root;
 use ethereum_hashing::hash32_concat;
 use std::fmt;
 
-/// What a signature is for (`DOMAIN_*`).
+/// The kind of message that a signature is for (`DOMAIN_*` in the specification).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DomainType {
     BeaconProposer,
@@ -12,15 +14,16 @@ pub enum DomainType {
     Randao,
     SelectionProof,
     AggregateAndProof,
-    /// Gloas.
+    /// From Gloas on.
     BeaconBuilder,
-    /// Gloas.
+    /// From Gloas on.
     PtcAttester,
-    /// Heze.
+    /// From Heze on.
     InclusionListCommittee,
 }
 
 impl DomainType {
+    /// The four bytes with which a domain of this type begins.
     pub const fn bytes(self) -> [u8; 4] {
         let first = match self {
             Self::BeaconProposer => 0,
@@ -36,7 +39,7 @@ impl DomainType {
     }
 }
 
-/// The four bytes in a gossip topic that name fork and network.
+/// The four bytes in the name of a gossip topic that identify the fork and the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ForkDigest(pub [u8; 4]);
 
@@ -46,14 +49,14 @@ impl fmt::Display for ForkDigest {
     }
 }
 
-/// `compute_fork_data_root`.
+/// `compute_fork_data_root` of the specification.
 pub fn fork_data_root(version: [u8; 4], genesis_validators_root: Root) -> Root {
     let mut chunk = [0u8; 32];
     chunk[..4].copy_from_slice(&version);
     Root::from(hash32_concat(&chunk, genesis_validators_root.as_slice()))
 }
 
-/// `compute_domain`.
+/// `compute_domain` of the specification.
 pub fn compute_domain(kind: DomainType, version: [u8; 4], genesis_validators_root: Root) -> [u8; 32] {
     let root = fork_data_root(version, genesis_validators_root);
     let mut domain = [0u8; 32];
@@ -62,7 +65,8 @@ pub fn compute_domain(kind: DomainType, version: [u8; 4], genesis_validators_roo
     domain
 }
 
-/// `compute_signing_root`: what is signed, given the object's hash-tree-root.
+/// `compute_signing_root` of the specification: the root that is signed. `object_root` is the
+/// hash-tree-root of the message.
 pub fn signing_root(object_root: Root, domain: [u8; 32]) -> Root {
     Root::from(hash32_concat(object_root.as_slice(), &domain))
 }

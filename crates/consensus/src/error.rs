@@ -1,17 +1,20 @@
-//! Why bytes or JSON could not be read: the container, the field, the offset and the reason.
+//! The error for bytes or JSON that cannot be decoded: the container, the field, the offset and the
+//! reason.
 
 use std::fmt;
 
-/// Foreign bytes that are not what they claim to be. The sender is at fault, never this program.
+/// Received bytes or JSON that are not a well-formed value of the expected container. The sender is
+/// at fault, never this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeError {
     /// Name of the outermost container, as in the specification.
     pub container: &'static str,
-    /// Path of the field within it, for example `body.attestations[3].data`; empty for the container itself.
+    /// Path of the field within the container, for example `body.attestations[3].data`. Empty if
+    /// the error is about the container itself.
     pub field: String,
-    /// Where in the bytes the field begins; 0 for JSON.
+    /// Position of the field in the bytes. 0 for JSON.
     pub offset: usize,
-    /// What is wrong there.
+    /// What is wrong with the field.
     pub reason: String,
 }
 

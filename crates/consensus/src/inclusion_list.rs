@@ -1,41 +1,53 @@
-//! Inclusion lists (Heze, EIP-7805): sixteen validators of each slot sign which transactions the next payload has to include. Two
-//! different lists of one validator cannot be slashed for; nodes pass both on and then count neither.
+//! Inclusion lists (Heze, EIP-7805).
+//!
+//! Sixteen validators of each slot sign which transactions the next payload has to include. A
+//! validator that signs two different lists cannot be slashed for it. Nodes forward both lists and
+//! then ignore both.
+//!
 //! Source: consensus-specs, heze/beacon-chain.md and heze/p2p-interface.md.
 
 use crate::ssz_schema::Catalogue;
 use crate::{DecodeError, ForkName, Preset, Root, SignatureBytes, Slot, ValidatorIndex};
 
-/// Most bytes that a list's transactions have together.
+/// Maximum total size in bytes of the transactions of one list.
 pub const MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST: usize = 8192;
-/// Most bytes of a `SignedInclusionList`: as many transactions of one byte, each with its offset, and [`HEAD_LEN`].
+/// Maximum size in bytes of a `SignedInclusionList`. It is reached with 8192 transactions of one
+/// byte: each takes 1 byte and an offset of 4 bytes, after a head of `HEAD_LEN` bytes.
 pub const MAX_SIGNED_INCLUSION_LIST_SIZE: usize = 41_112;
 
-/// What stands before the transactions: offset 4 and signature 96, then slot 8, validator 8, root 32, offset 4.
+/// Number of bytes before the transactions: offset 4 and signature 96, then slot 8, validator 8,
+/// root 32, offset 4.
 const HEAD_LEN: usize = 152;
 
-/// An inclusion list, without its transactions: they are counted and forgotten.
+/// An inclusion list without its transactions. The transactions are only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InclusionList {
     pub slot: Slot,
     pub validator_index: ValidatorIndex,
-    /// The block that decides the slot's committees on the signer's branch.
+    /// The block that determines the slot's committees on the signer's branch.
     pub dependent_root: Root,
     pub n_transactions: usize,
-    /// Of all transactions together.
+    /// Total size of all transactions in bytes.
     pub transactions_bytes: usize,
 }
 
-/// `SignedInclusionList`.
+/// `SignedInclusionList` of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedInclusionList {
     pub message: InclusionList,
-    /// Hash-tree-root of the whole `InclusionList`, which is what is signed.
+    /// Hash-tree-root of the whole `InclusionList`. The signature is over this root.
     pub root: Root,
     pub signature: SignatureBytes,
 }
 
 impl SignedInclusionList {
-    /// Reads and hashes it. More than [`MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST`] is an error, as it is for every node.
+    /// Decodes the SSZ and hashes the list.
+    ///
+    /// # Errors
+    ///
+    /// The SSZ is malformed, or the transactions have more than
+    /// [`MAX_TRANSACTIONS_BYTES_PER_INCLUSION_LIST`] bytes together. Every node refuses such a
+    /// list.
     pub fn from_ssz(fork: ForkName, preset: &Preset, bytes: &[u8]) -> Result<Self, DecodeError> {
         const NAME: &str = "SignedInclusionList";
         if bytes.len() > MAX_SIGNED_INCLUSION_LIST_SIZE {

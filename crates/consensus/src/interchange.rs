@@ -1,32 +1,34 @@
-//! EIP-3076: what a set of keys has signed, as validator clients hand it to each other.
+//! EIP-3076: the file format in which validator clients exchange what a set of keys has signed.
 //!
-//! Two forms. The *complete* one lists every message with the root that was signed; the *minimal* one has the highest slot,
-//! source and target only, and stands for "nothing at or below this": one block and one attestation per key, whose source and
-//! target may come from two different votes.
+//! There are two forms. The *complete* form lists every message with the root that was signed. The
+//! *minimal* form has only the highest slot, source and target of each key: at most one block and
+//! one attestation. It means that the key must sign nothing at or below these values. The source
+//! and the target of the minimal form can come from two different votes.
 //!
 //! Source: <https://eips.ethereum.org/EIPS/eip-3076>, format version 5.
 
 use crate::{Epoch, PubkeyBytes, Root, Slot};
 use serde::{Deserialize, Serialize};
 
-/// The only version there is in use.
+/// The format version that is read and written. No other version is in use.
 pub const FORMAT_VERSION: &str = "5";
 
-/// A file.
+/// An interchange file: the signing histories of keys on one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interchange {
     pub metadata: Metadata,
-    /// A key may stand in it more than once; then all of it counts.
+    /// A key may occur more than once. Then all its entries count together.
     pub data: Vec<SigningHistory>,
 }
 
+/// Format version and network of an interchange file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     pub interchange_format_version: String,
     pub genesis_validators_root: Root,
 }
 
-/// What one key has signed.
+/// The messages that one key has signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SigningHistory {
     pub pubkey: PubkeyBytes,
@@ -34,26 +36,26 @@ pub struct SigningHistory {
     pub signed_attestations: Vec<SignedEpochs>,
 }
 
-/// A signed block.
+/// A signed block: its slot, and optionally what was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SignedSlot {
     pub slot: Slot,
-    /// `compute_signing_root(block, domain)`.
+    /// `compute_signing_root(block, domain)`. Optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_root: Option<Root>,
 }
 
-/// A signed attestation.
+/// A signed attestation: its source and target epochs, and optionally what was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SignedEpochs {
     pub source_epoch: Epoch,
     pub target_epoch: Epoch,
-    /// `compute_signing_root(attestation.data, domain)`.
+    /// `compute_signing_root(attestation.data, domain)`. Optional.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_root: Option<Root>,
 }
 
-/// Why a file is not taken.
+/// The reason why an interchange file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum InterchangeError {
     #[error("it is no EIP-3076 interchange file: {0}; export one with the validator client")]
@@ -67,13 +69,14 @@ pub enum InterchangeError {
 }
 
 impl Interchange {
-    /// An empty file of a network.
+    /// Returns an empty file for a network.
     pub fn new(genesis_validators_root: Root) -> Self {
         let metadata = Metadata { interchange_format_version: FORMAT_VERSION.into(), genesis_validators_root };
         Self { metadata, data: Vec::new() }
     }
 
-    /// Reads a file and checks that it is this network's.
+    /// Reads a file. Checks that its format version is [`FORMAT_VERSION`] and that it belongs to
+    /// the network with this genesis validators root.
     pub fn parse(json: &[u8], genesis_validators_root: Root) -> Result<Self, InterchangeError> {
         let file: Self = serde_json::from_slice(json)?;
         let Metadata { interchange_format_version, genesis_validators_root: found } = &file.metadata;
@@ -86,14 +89,15 @@ impl Interchange {
         Ok(file)
     }
 
-    /// The minimal form.
+    /// Returns the minimal form of the file.
     pub fn minimal(&self) -> Self {
         Self { metadata: self.metadata.clone(), data: self.data.iter().map(SigningHistory::minimal).collect() }
     }
 }
 
 impl SigningHistory {
-    /// Highest slot, source and target only; without roots, because they belong to no single message.
+    /// Returns only the highest slot, source and target. The result has no signing roots, because
+    /// its values can come from several messages.
     pub fn minimal(&self) -> Self {
         let slot = self.signed_blocks.iter().map(|block| block.slot).max();
         let source = self.signed_attestations.iter().map(|vote| vote.source_epoch).max();

@@ -1,7 +1,9 @@
-//! What Ethereum says: quantities, containers per fork, SSZ, domains, shuffling and the slashing predicates.
+//! The rules of Ethereum's consensus layer: quantities, containers of each fork, SSZ, domains,
+//! shuffling and the slashing predicates.
 //!
-//! No I/O, no clock, no async: the same input gives the same output. Presets (mainnet, minimal, gnosis) are values,
-//! so nothing above this crate carries a type parameter for them.
+//! This crate does no I/O, reads no clock and has no async code. The same input always gives the
+//! same output. The presets (mainnet, minimal, gnosis) are values, not type parameters. So no crate
+//! above this one needs a type parameter for the preset.
 //!
 //! Source: <https://github.com/ethereum/consensus-specs>.
 
@@ -45,7 +47,7 @@ pub use spec::{BlobParameters, Fork, ForkDigests, ForkName, ForkVersion, Network
 /// A 32-byte hash-tree-root or other hash.
 pub use alloy_primitives::B256 as Root;
 
-/// SHA-256.
+/// Computes SHA-256, the hash function of the consensus specification.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     ethereum_hashing::hash_fixed(bytes)
 }

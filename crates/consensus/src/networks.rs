@@ -1,11 +1,12 @@
-//! The public networks by name: configuration and genesis facts. Other networks come as a `config.yaml` and a state.
+//! The public networks by name: their configuration and genesis. Any other network is described by
+//! a `config.yaml` and a state.
 
 use crate::{Network, Root, Spec};
 
 struct Builtin {
     name: &'static str,
     config: &'static str,
-    /// Seconds since the Unix epoch.
+    /// In seconds since the Unix epoch.
     genesis_time: u64,
     genesis_validators_root: &'static str,
 }
@@ -50,14 +51,14 @@ const BUILTIN: [Builtin; 6] = [
 ];
 
 impl Spec {
-    /// A public network's configuration by name; [`Network::builtin_names`] has the names.
+    /// Returns the configuration of a public network. [`Network::builtin_names`] lists the names.
     pub fn builtin(name: &str) -> Option<Self> {
         find(name).map(|builtin| builtin.spec())
     }
 }
 
 impl Network {
-    /// A public network by name, with its genesis.
+    /// Returns a public network by its name, with its genesis.
     pub fn builtin(name: &str) -> Option<Self> {
         find(name).map(|builtin| {
             let root: Root = builtin.genesis_validators_root.parse().expect("our own table holds 64 hex digits");
@@ -65,7 +66,7 @@ impl Network {
         })
     }
 
-    /// Names of the public networks that need no configuration file.
+    /// Lists the names of the public networks. They need no configuration file.
     pub fn builtin_names() -> impl Iterator<Item = &'static str> {
         BUILTIN.iter().map(|builtin| builtin.name)
     }

@@ -1,6 +1,8 @@
-//! Presets as values: the sizes that networks share. Source: consensus-specs `presets/`, gnosischain/configs.
+//! Presets as values: the sizes that several networks share.
+//!
+//! Source: consensus-specs `presets/` and gnosischain/configs.
 
-/// Which of the published presets a network is built on (`PRESET_BASE` in its config).
+/// The published preset that a network is built on (`PRESET_BASE` in its configuration).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PresetName {
     Mainnet,
@@ -18,7 +20,8 @@ impl PresetName {
     }
 }
 
-/// The preset's sizes that this program needs.
+/// The sizes of a preset that this program needs. Each field has the name of its key in the
+/// specification, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preset {
     pub name: PresetName,
@@ -35,17 +38,20 @@ pub struct Preset {
     pub max_withdrawals_per_payload: u64,
     pub pending_partial_withdrawals_limit: u64,
     pub pending_consolidations_limit: u64,
-    /// Gloas: size of the payload-timeliness committee.
+    /// Size of the payload-timeliness committee, from Gloas on.
     pub ptc_size: u64,
-    /// Heze: size of the inclusion list committee.
+    /// Size of the inclusion list committee, from Heze on.
     pub inclusion_list_committee_size: u64,
-    /// Validators that may leave in an epoch at least (phase0 to Deneb). This and the following are configuration values.
+    /// Number of validators that may always exit in one epoch (phase0 to Deneb). In the
+    /// specification this field and the fields below are configuration values, not part of the
+    /// preset.
     pub min_per_epoch_churn_limit: u64,
-    /// One validator in so many (from Electra on, of the stake) may leave in an epoch.
+    /// One validator in this number may exit in one epoch. From Electra on it is a share of the
+    /// total stake.
     pub churn_limit_quotient: u64,
-    /// Gwei that may leave in an epoch at least (from Electra on).
+    /// Stake in Gwei that may always exit in one epoch, from Electra on.
     pub min_per_epoch_churn_limit_electra: u64,
-    /// Gwei that may leave in an epoch at most (from Electra on).
+    /// Maximum stake in Gwei that may exit in one epoch, from Electra on.
     pub max_per_epoch_activation_exit_churn_limit: u64,
 }
 
@@ -55,7 +61,8 @@ pub const MIN_SEED_LOOKAHEAD: u64 = 1;
 pub const MAX_SEED_LOOKAHEAD: u64 = 4;
 /// `MAX_VALIDATORS_PER_COMMITTEE`, the same in every preset.
 pub const MAX_VALIDATORS_PER_COMMITTEE: u64 = 2048;
-/// `MAX_PROPOSER_SLASHINGS`, the same in every preset and fork: so many fit into a block.
+/// `MAX_PROPOSER_SLASHINGS`: maximum number of proposer slashings in one block. It is the same in
+/// every preset and fork.
 pub const MAX_PROPOSER_SLASHINGS: u64 = 16;
 
 impl Preset {
@@ -125,7 +132,8 @@ impl Preset {
         }
     }
 
-    /// Members of one slot's committees together at most: the bound of an Electra aggregate's bits and indices.
+    /// Maximum number of members of all committees of one slot. From Electra on it bounds the bits
+    /// of an attestation and the indices of an indexed attestation.
     pub const fn max_validators_per_slot(&self) -> u64 {
         MAX_VALIDATORS_PER_COMMITTEE * self.max_committees_per_slot
     }

@@ -1,23 +1,33 @@
-//! Who is to propose. Source: `compute_proposer_index` of phase0 and Electra (EIP-7251), `get_beacon_proposer_indices` of Fulu
-//! (EIP-7917) and Gloas (EIP-8045: none that is slashed).
+//! Computes which validator proposes the block of a slot.
 //!
-//! Candidates are drawn by shuffling, and accepted with a chance that grows with their effective balance. From Fulu on an epoch's
-//! proposers are fixed an epoch before it begins, with the balances of that time; earlier with those of its start. The seed is the same.
+//! Candidates are drawn by shuffling. Each is accepted with a probability that grows with its
+//! effective balance. From Fulu on, the proposers of an epoch are fixed one epoch before it begins,
+//! with the effective balances of that time. Before Fulu they are computed with the balances at the
+//! start of the epoch itself. The seed is the same in both cases.
+//!
+//! Source: `compute_proposer_index` of phase0 and Electra (EIP-7251), `get_beacon_proposer_indices`
+//! of Fulu (EIP-7917) and of Gloas (EIP-8045: slashed validators do not propose).
 
 use crate::shuffling::{compute_seed, compute_shuffled_index};
 use crate::{DomainType, Epoch, ForkName, Gwei, Preset, Root, Slot, ValidatorIndex, sha256};
 
-/// `MAX_EFFECTIVE_BALANCE`, the same in every preset.
+/// `MAX_EFFECTIVE_BALANCE` in Gwei. It is the same in every preset.
 const MAX_EFFECTIVE_BALANCE: u64 = 32_000_000_000;
-/// `MAX_EFFECTIVE_BALANCE_ELECTRA`, the same in every preset.
+/// `MAX_EFFECTIVE_BALANCE_ELECTRA` in Gwei. It is the same in every preset.
 const MAX_EFFECTIVE_BALANCE_ELECTRA: u64 = 2_048_000_000_000;
-/// Candidates drawn for a slot. With 16 ETH each, one in 128 is accepted: that so many are refused does not happen, unless a state is made up.
+/// Maximum number of candidates that are drawn for one slot. Validators with 16 ETH are accepted
+/// once in 128 draws from Electra on, so this number of refusals in a row does not happen in a real
+/// state. It can happen only in a state that somebody made up.
 const MAX_DRAWN: u64 = 16_384;
 
-/// The proposer of a slot; `None` if there is no candidate, or none with a balance.
+/// Returns the proposer of a slot.
 ///
-/// `candidates`: validators active in the slot's epoch, ascending, from Gloas on without the slashed ones. `mix`: the randao mix at the end of the epoch before
-/// the previous one, as for committees.
+/// Returns `None` if there is no candidate, or if none of the first `MAX_DRAWN` candidates is
+/// accepted because all balances are about zero.
+///
+/// - `candidates`: indices of the validators that are active in the slot's epoch, ascending. From
+///   Gloas on the caller leaves out slashed validators.
+/// - `mix`: the randao mix at the end of the epoch before the previous epoch, as for committees.
 pub fn compute_proposer(
     fork: ForkName,
     preset: &Preset,
@@ -38,7 +48,7 @@ pub fn compute_proposer(
     None
 }
 
-/// `hash(get_seed(state, epoch, DOMAIN_BEACON_PROPOSER) + slot)`.
+/// The seed of one slot: `hash(get_seed(state, epoch, DOMAIN_BEACON_PROPOSER) + slot)`.
 fn slot_seed(epoch: Epoch, mix: Root, slot: Slot) -> Root {
     let mut preimage = [0u8; 40];
     preimage[..32].copy_from_slice(compute_seed(DomainType::BeaconProposer, epoch, mix).as_slice());
@@ -46,7 +56,10 @@ fn slot_seed(epoch: Epoch, mix: Root, slot: Slot) -> Root {
     Root::from(sha256(&preimage))
 }
 
-/// A random byte, from Electra on two, against the balance's share of the greatest one.
+/// Returns whether draw number `i` accepts a candidate with this effective balance.
+///
+/// A random value (one byte, from Electra on two bytes) is compared with the balance's share of the
+/// maximum effective balance.
 fn accepts(fork: ForkName, balance: Gwei, seed: Root, i: u64) -> bool {
     let wide = fork >= ForkName::Electra;
     let per_hash = if wide { 16 } else { 32 };
@@ -81,7 +94,8 @@ mod tests {
         assert_eq!(draw(ForkName::Phase0, &[4], |_| 32, 1), Some(4));
     }
 
-    /// Seldom, and then within bounds: a random value of zero accepts even who has nothing.
+    /// A random value of zero accepts even a validator without balance. This happens rarely, and
+    /// the number of draws is bounded.
     #[test]
     fn balances_of_nothing_end() {
         let found = (0..4).filter_map(|slot| draw(ForkName::Electra, &[1, 2, 3], |_| 0, slot)).count();
@@ -95,7 +109,8 @@ mod tests {
             let found = draw(ForkName::Electra, &candidates, |index| if index < 10 { 2_048 } else { 32 }, *slot);
             found.is_some_and(|index| index < 10)
         });
-        // 10 * 2 048 of 10 * 2 048 + 90 * 32 ETH are 88 %; with 2 000 draws six deviations are 5 %.
+        // The ten rich validators hold 10 * 2 048 of 10 * 2 048 + 90 * 32 ETH, which is 88 %. With
+        // 2 000 draws, six standard deviations are 5 %.
         let share = rich.count() as f64 / 2_000.0;
         assert!((0.83..0.93).contains(&share), "{share}");
     }

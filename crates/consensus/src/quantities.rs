@@ -1,4 +1,4 @@
-//! Named quantities. A bare `u64` never stands for a slot, an epoch or a validator.
+//! Quantities as types of their own. A bare `u64` never stands for a slot, an epoch or a validator.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -52,7 +52,7 @@ macro_rules! quantity {
             }
         }
 
-        /// Decimal string, as the beacon API writes every u64.
+        /// Serializes as a decimal string, as the beacon API does with every `uint64`.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(&self.0)
@@ -111,42 +111,43 @@ macro_rules! quantity {
 }
 
 quantity!(
-    /// A slot: `SLOT_DURATION` long, counted from genesis.
+    /// A slot: a period of `SLOT_DURATION`, counted from genesis.
     Slot
 );
 quantity!(
-    /// An epoch: `SLOTS_PER_EPOCH` slots.
+    /// An epoch: a period of `SLOTS_PER_EPOCH` slots.
     Epoch
 );
 quantity!(
-    /// A validator's position in the registry. As claimed by a message it may be any 64-bit number.
+    /// A validator's index in the registry. In a received message it can be any 64-bit number.
     ValidatorIndex
 );
 quantity!(
-    /// A builder's position in the state's list of builders (Gloas). As claimed by a message it may be any 64-bit number.
+    /// A builder's index in the state's list of builders (Gloas). In a received message it can be
+    /// any 64-bit number.
     BuilderIndex
 );
 quantity!(
-    /// A committee's position within its slot.
+    /// A committee's index within its slot.
     CommitteeIndex
 );
 quantity!(
-    /// An amount of ether in 10^-9 ETH.
+    /// An amount of ether. One Gwei is 10^-9 ETH.
     Gwei
 );
 
 impl Slot {
-    /// The epoch this slot lies in.
+    /// Returns the epoch that contains this slot.
     pub const fn epoch(self, preset: &Preset) -> Epoch {
         Epoch(self.0 / preset.slots_per_epoch)
     }
 }
 
 impl Epoch {
-    /// `FAR_FUTURE_EPOCH`: never.
+    /// `FAR_FUTURE_EPOCH` of the specification. It means "never".
     pub const FAR_FUTURE: Self = Self::MAX;
 
-    /// First slot of the epoch; saturates at the end of time.
+    /// Returns the first slot of the epoch. The result saturates at the largest slot.
     pub const fn start_slot(self, preset: &Preset) -> Slot {
         Slot(self.0.saturating_mul(preset.slots_per_epoch))
     }

@@ -1,21 +1,24 @@
-//! Who sits where: swap-or-not shuffling and committees. Source: phase0/beacon-chain.md, `compute_shuffled_index`,
-//! `compute_committee`, `get_committee_count_per_slot`, `get_seed`.
+//! Committees and the swap-or-not shuffling that they come from.
+//!
+//! Source: phase0/beacon-chain.md, `compute_shuffled_index`, `compute_committee`,
+//! `get_committee_count_per_slot`, `get_seed`.
 
 use crate::{CommitteeIndex, DomainType, Epoch, Preset, Root, Slot, ValidatorIndex, sha256};
 use ethereum_hashing::hash;
 use std::sync::{Arc, OnceLock};
 
-/// Names one shuffling by content: epoch, seed and active set. Two branches, or two versions of the registry, that lead
-/// to the same committees share it.
+/// Identifies a shuffling by its content: epoch, seed and active validators. Two branches, or two
+/// versions of the registry, that lead to the same committees have the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShufflingId(pub [u8; 8]);
 
-/// A validator's place in one epoch.
+/// A validator's committee and its position in it, in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seat {
     pub slot: Slot,
     pub committee: CommitteeIndex,
-    /// Position within the committee, which is the position of its aggregation bit.
+    /// Position within the committee. The validator's aggregation bit has this position, counted
+    /// from the first bit of the committee.
     pub position: u32,
 }
 
@@ -28,16 +31,18 @@ pub struct Shuffling {
     seed: Root,
     slots_per_epoch: u64,
     committees_per_slot: u64,
-    /// Active validators, ascending.
+    /// Indices of the active validators, ascending.
     active: Arc<Vec<u32>>,
-    /// Active validators in committee order.
+    /// Indices of the active validators in the order of the committees.
     order: Vec<u32>,
-    /// For each validator index up to the greatest active one: position in `order`, or `u32::MAX`.
+    /// Position in `order` for each validator index up to the highest active one. `u32::MAX` means
+    /// that the validator is not active.
     seats: OnceLock<Vec<u32>>,
 }
 
 impl Shuffling {
-    /// `active`: indices of validators active in `epoch`, ascending. `decision_root`: the block that fixed the seed.
+    /// Computes the committees of `epoch`. `active` holds the indices of the validators that are
+    /// active in `epoch`, ascending. `decision_root` is the root of the block that fixed the seed.
     pub fn new(epoch: Epoch, decision_root: Root, seed: Root, active: Arc<Vec<u32>>, preset: &Preset) -> Self {
         debug_assert!(active.is_sorted());
         let order = shuffle_list(active.to_vec(), seed, preset.shuffle_round_count);
@@ -72,7 +77,8 @@ impl Shuffling {
         self.epoch
     }
 
-    /// Root of the block that decided it: the last one before the start of the previous epoch, on its branch.
+    /// Root of the decision block: the last block before the start of the previous epoch, on the
+    /// shuffling's branch.
     pub fn decision_root(&self) -> Root {
         self.decision_root
     }
@@ -93,7 +99,8 @@ impl Shuffling {
         self.slots_per_epoch
     }
 
-    /// Members of a committee in bit order; `None` outside the epoch or past the last committee.
+    /// Returns the members of a committee in the order of their aggregation bits. Returns `None` if
+    /// the slot is outside the epoch or the committee does not exist.
     pub fn committee(&self, slot: Slot, committee: CommitteeIndex) -> Option<&[u32]> {
         let first_slot = self.epoch.as_u64().checked_mul(self.slots_per_epoch)?;
         let offset = slot.as_u64().checked_sub(first_slot).filter(|o| *o < self.slots_per_epoch)?;
@@ -104,7 +111,8 @@ impl Shuffling {
         Some(&self.order[self.boundary(nth)..self.boundary(nth + 1)])
     }
 
-    /// Where a validator sits in this epoch; `None` if it is not active. Builds a table on first use: 4 bytes per validator.
+    /// Returns the committee and the position of a validator in this epoch, or `None` if it is not
+    /// active. The first call builds a table with 4 bytes per validator.
     pub fn seat(&self, validator: ValidatorIndex) -> Option<Seat> {
         let seats = self.seats.get_or_init(|| {
             let mut seats = vec![u32::MAX; self.active.last().map_or(0, |last| *last as usize + 1)];
@@ -119,7 +127,8 @@ impl Shuffling {
         }
         let n_committees = self.committees_per_slot * self.slots_per_epoch;
         let n_active = self.order.len() as u64;
-        // boundary(nth) = n_active * nth / n_committees, rounded down: the inverse is off by one at most.
+        // boundary(nth) is n_active * nth / n_committees, rounded down. Because of the rounding,
+        // this inverse can be one too small.
         let mut nth = u64::from(position) * n_committees / n_active;
         while self.boundary(nth + 1) <= position as usize {
             nth += 1;
@@ -136,7 +145,8 @@ impl Shuffling {
     }
 }
 
-/// `get_seed`: `mix` is the randao mix as it stood at the end of the epoch before the previous one.
+/// `get_seed` of the specification. `mix` is the randao mix at the end of the epoch before the
+/// previous epoch.
 pub fn compute_seed(domain: DomainType, epoch: Epoch, mix: Root) -> Root {
     let mut preimage = [0u8; 44];
     preimage[..4].copy_from_slice(&domain.bytes());
@@ -145,7 +155,8 @@ pub fn compute_seed(domain: DomainType, epoch: Epoch, mix: Root) -> Root {
     Root::from_slice(&hash(&preimage))
 }
 
-/// `compute_shuffled_index`: one index, the spec's own way. Kept as the oracle of the whole-list shuffle and for old epochs.
+/// `compute_shuffled_index` of the specification, for one index. Proposers are drawn with it. It is
+/// also the oracle in the tests of [`shuffle_list`].
 pub fn compute_shuffled_index(index: u64, count: u64, seed: Root, rounds: u8) -> Option<u64> {
     if index >= count {
         return None;
@@ -167,10 +178,12 @@ pub fn compute_shuffled_index(index: u64, count: u64, seed: Root, rounds: u8) ->
     Some(index)
 }
 
-/// The whole list at once: `result[i] = list[compute_shuffled_index(i)]`; some 0.04 s per million.
+/// Shuffles a whole list: `result[i] = list[compute_shuffled_index(i)]`. It takes about 0.04 s per
+/// million elements.
 ///
-/// Each round is walked over the list, so that one hash serves 256 positions, and without a branch on the random bit, which
-/// a processor cannot predict: with one it took eight times as long.
+/// The loop walks the list once in each round, so that one hash serves 256 positions. The swap has
+/// no branch on the random bit, because a processor cannot predict it: with a branch the function
+/// took eight times as long.
 pub fn shuffle_list(mut list: Vec<u32>, seed: Root, rounds: u8) -> Vec<u32> {
     let n = list.len();
     if n < 2 {
@@ -178,11 +191,13 @@ pub fn shuffle_list(mut list: Vec<u32>, seed: Root, rounds: u8) -> Vec<u32> {
     }
     let mut buffer = [0u8; 37];
     buffer[..32].copy_from_slice(seed.as_slice());
-    // Applying the rounds last to first to the list is the inverse permutation of indices, which is what moves values.
+    // The rounds are applied from last to first. Applied to indices, this is the inverse
+    // permutation, which is the one that moves values to their new positions.
     for round in (0..rounds).rev() {
         buffer[32] = round;
         let pivot = (first_u64(&sha256(&buffer[..33])) % n as u64) as usize;
-        // Mirror pairs around pivot / 2, then around (pivot + n) / 2; the bit of a pair is that of its upper place.
+        // Swap mirror pairs around pivot / 2, then around (pivot + n) / 2. The bit of a pair is the
+        // one of its upper position.
         for (first, last) in [(0, pivot), (pivot + 1, n - 1)] {
             let (mut low, mut high) = (first, last);
             while low < high {

@@ -1,5 +1,7 @@
-//! A network's configuration: forks, digests, slot time. Source: consensus-specs `configs/`, and `compute_fork_digest`
-//! with the blob parameters mixed in from Fulu on (EIP-7892).
+//! The configuration of a network: forks, fork digests and the duration of a slot.
+//!
+//! Source: consensus-specs `configs/`, and `compute_fork_digest`. From Fulu on the digest also
+//! depends on the blob parameters (EIP-7892).
 
 use crate::domain::fork_data_root;
 use crate::state::StateFork;
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// The forks whose containers are known, in order.
+/// The forks whose containers this program knows, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForkName {
@@ -37,7 +39,7 @@ impl ForkName {
         Self::Heze,
     ];
 
-    /// As in `Eth-Consensus-Version`.
+    /// The name as in the HTTP header `Eth-Consensus-Version`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Phase0 => "phase0",
@@ -52,12 +54,14 @@ impl ForkName {
         }
     }
 
-    /// `MAX_ATTESTER_SLASHINGS`, `MAX_ATTESTER_SLASHINGS_ELECTRA`: so many fit into a block.
+    /// `MAX_ATTESTER_SLASHINGS` before Electra, `MAX_ATTESTER_SLASHINGS_ELECTRA` from Electra on:
+    /// the maximum number of attester slashings in one block.
     pub fn max_attester_slashings(self) -> u64 {
         if self >= Self::Electra { 1 } else { 2 }
     }
 
-    /// EIP-7549: aggregates over committees, single attestations that name their validator.
+    /// Returns whether EIP-7549 applies. From that fork on, aggregates span several committees, and
+    /// a single attestation names its validator.
     pub fn has_single_attestations(self) -> bool {
         self >= Self::Electra
     }
@@ -69,7 +73,7 @@ impl fmt::Display for ForkName {
     }
 }
 
-/// What a signature's domain knows a fork by.
+/// The version that stands for a fork in a signature's domain.
 pub type ForkVersion = [u8; 4];
 
 /// A scheduled fork.
@@ -80,7 +84,7 @@ pub struct Fork {
     pub version: ForkVersion,
 }
 
-/// One step of the blob schedule.
+/// One step of the blob schedule: from `epoch` on, a block has at most `max_blobs_per_block` blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobParameters {
     pub epoch: Epoch,
@@ -92,17 +96,19 @@ pub struct BlobParameters {
 pub struct Spec {
     pub config_name: String,
     pub preset: Preset,
-    /// Forks that happen, by epoch. Of forks at one epoch the last counts, and the one before it is its state's previous version. Never
+    /// The scheduled forks, ascending by epoch. If several forks have the same epoch, the last one
+    /// is in force. The one before it is then the previous version of the state. The list is never
     /// empty.
     pub forks: Vec<Fork>,
     pub slot_duration: Duration,
-    /// Ascending by epoch.
+    /// The steps, ascending by epoch.
     pub blob_schedule: Vec<BlobParameters>,
-    /// What the digest mixes in when no step of the schedule applies (`ELECTRA_FORK_EPOCH`, `MAX_BLOBS_PER_BLOCK_ELECTRA`).
+    /// The blob parameters in the fork digest as long as no step of the schedule applies
+    /// (`ELECTRA_FORK_EPOCH`, `MAX_BLOBS_PER_BLOCK_ELECTRA`).
     pub blob_default: BlobParameters,
 }
 
-/// Why a configuration cannot be used.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     #[error("config.yaml is not a YAML mapping: {0}; give the file that the network's clients start with")]
@@ -116,21 +122,28 @@ pub enum SpecError {
 }
 
 impl Spec {
-    /// The last fork at or before `epoch`. The first fork covers everything before it.
+    /// Returns the last fork that begins at or before `epoch`. The first fork also covers all
+    /// epochs before it.
     pub fn fork_at(&self, epoch: Epoch) -> Fork {
         *self.forks.iter().rev().find(|fork| fork.epoch <= epoch).unwrap_or(&self.forks[0])
     }
 
-    /// The `Fork` of a state in `epoch`. States are upgraded from fork to fork, also where several share an epoch: then the previous version
-    /// is one that no epoch was lived in (`upgrade_to_*`: `previous_version = pre.fork.current_version`).
+    /// Returns the `Fork` of a state in `epoch`.
+    ///
+    /// A state is upgraded from each fork to the next one, even if several forks have the same
+    /// epoch. The previous version can therefore be the version of a fork that was never in force
+    /// (`upgrade_to_*`: `previous_version = pre.fork.current_version`).
     pub fn state_fork_at(&self, epoch: Epoch) -> StateFork {
         let current = self.forks.iter().rposition(|fork| fork.epoch <= epoch).unwrap_or(0);
         let (fork, previous) = (self.forks[current], self.forks[current.saturating_sub(1)]);
         StateFork { previous_version: previous.version, current_version: fork.version, epoch: fork.epoch }
     }
 
-    /// The scheduled fork that has not happened in `now` and from which on messages about `epoch` are signed with another version than the
-    /// state of `now` has: until then it is not certain which of the two a message is signed with.
+    /// Returns whether it is uncertain which version signs messages about `epoch`.
+    ///
+    /// This is so if a scheduled fork begins after `now` and at or before `epoch`. Messages about
+    /// `epoch` are then signed with the new version, but the state in `now` still has the old one.
+    /// As long as the fork has not happened, a message can be signed with either of the two.
     pub fn is_version_uncertain(&self, epoch: Epoch, now: Epoch) -> bool {
         epoch > now && self.fork_at(epoch).epoch > now
     }
@@ -139,19 +152,19 @@ impl Spec {
         self.fork_at(epoch).name
     }
 
-    /// Time from a slot's start until its votes are due: a third of the slot, from Gloas on a quarter (`ATTESTATION_DUE_BPS`,
-    /// `ATTESTATION_DUE_BPS_GLOAS`).
+    /// Returns the time from the start of a slot until its votes are due: a third of the slot, from
+    /// Gloas on a quarter (`ATTESTATION_DUE_BPS`, `ATTESTATION_DUE_BPS_GLOAS`).
     pub fn attestation_due(&self, slot: Slot) -> Duration {
         let gloas = self.fork_name_at(slot.epoch(&self.preset)) >= ForkName::Gloas;
         self.slot_duration / if gloas { 4 } else { 3 }
     }
 
-    /// `get_blob_parameters`.
+    /// `get_blob_parameters` of the specification.
     pub fn blob_parameters_at(&self, epoch: Epoch) -> BlobParameters {
         *self.blob_schedule.iter().rev().find(|step| step.epoch <= epoch).unwrap_or(&self.blob_default)
     }
 
-    /// `compute_fork_digest`.
+    /// `compute_fork_digest` of the specification.
     pub fn fork_digest_at(&self, epoch: Epoch, genesis_validators_root: Root) -> ForkDigest {
         let fork = self.fork_at(epoch);
         let base = fork_data_root(fork.version, genesis_validators_root);
@@ -170,7 +183,8 @@ impl Spec {
     }
 }
 
-/// One network: configuration and genesis. Everything a signature's domain or a topic's name needs.
+/// One network: its configuration and its genesis. The domain of a signature and the name of a
+/// topic can be computed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     pub spec: Spec,
@@ -184,12 +198,14 @@ impl Network {
         &self.spec.preset
     }
 
-    /// The domain of a message about `epoch` (attestations: the target's, proposals: the slot's).
+    /// Returns the domain of a message about `epoch`. For an attestation this is the target's
+    /// epoch, for a proposal the epoch of its slot.
     pub fn domain(&self, kind: DomainType, epoch: Epoch) -> [u8; 32] {
         compute_domain(kind, self.spec.fork_at(epoch).version, self.genesis_validators_root)
     }
 
-    /// The domain of a message that is signed with a fork's version, whatever epoch it is about.
+    /// Returns the domain of a message that is signed with the version of a given fork, independent
+    /// of the epoch that the message is about.
     pub fn domain_of(&self, kind: DomainType, version: ForkVersion) -> [u8; 32] {
         compute_domain(kind, version, self.genesis_validators_root)
     }
@@ -198,7 +214,8 @@ impl Network {
         self.spec.fork_digest_at(epoch, self.genesis_validators_root)
     }
 
-    /// Every digest this network uses over time, with the epoch it begins at and its fork: forks and blob steps.
+    /// Lists every fork digest of this network with the epoch at which it begins and its fork. A
+    /// new digest begins with a fork or with a step of the blob schedule.
     pub fn digests(&self) -> Vec<(ForkDigest, Epoch, ForkName)> {
         let mut epochs: Vec<Epoch> = self.spec.forks.iter().map(|fork| fork.epoch).collect();
         epochs.extend(self.spec.blob_schedule.iter().map(|step| step.epoch));
@@ -214,47 +231,49 @@ impl Network {
         rows
     }
 
-    /// The fork a digest stands for. Hashes the whole table: who asks per message keeps [`Network::fork_digests`].
+    /// Returns the fork that a digest stands for. This call hashes the whole table. A caller that
+    /// looks up every message keeps [`Network::fork_digests`] instead.
     pub fn fork_of_digest(&self, digest: ForkDigest) -> Option<ForkName> {
         self.fork_digests().fork_of(digest)
     }
 
-    /// [`Network::digests`] to look things up in.
+    /// Returns the table of [`Network::digests`] for repeated lookups.
     pub fn fork_digests(&self) -> ForkDigests {
         ForkDigests { rows: self.digests() }
     }
 
-    /// The slot at `unix_ns` nanoseconds since the Unix epoch; slot 0 before genesis.
+    /// Returns the slot at `unix_ns`, in nanoseconds since the Unix epoch. Any time before genesis
+    /// is in slot 0.
     pub fn slot_at(&self, unix_ns: u64) -> Slot {
         let since_genesis = unix_ns.saturating_sub(self.genesis_time.saturating_mul(1_000_000_000));
         Slot::new(since_genesis / (self.spec.slot_duration.as_nanos() as u64).max(1))
     }
 
-    /// When a slot starts, nanoseconds since the Unix epoch; saturates.
+    /// Returns the start of a slot in nanoseconds since the Unix epoch. The result saturates.
     pub fn slot_start_ns(&self, slot: Slot) -> u64 {
         let offset = slot.as_u64().saturating_mul(self.spec.slot_duration.as_nanos() as u64);
         self.genesis_time.saturating_mul(1_000_000_000).saturating_add(offset)
     }
 }
 
-/// All fork digests of a network, hashed once: about ten rows, so a lookup is a short scan.
+/// All fork digests of a network, computed once. There are about ten, so a lookup is a short scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkDigests {
     rows: Vec<(ForkDigest, Epoch, ForkName)>,
 }
 
 impl ForkDigests {
-    /// The fork a digest stands for.
+    /// Returns the fork that a digest stands for.
     pub fn fork_of(&self, digest: ForkDigest) -> Option<ForkName> {
         self.rows.iter().find(|row| row.0 == digest).map(|row| row.2)
     }
 
-    /// The epoch a digest's topics begin at.
+    /// Returns the epoch at which the topics with this digest begin.
     pub fn begins_at(&self, digest: ForkDigest) -> Option<Epoch> {
         self.rows.iter().find(|row| row.0 == digest).map(|row| row.1)
     }
 
-    /// Digest, first epoch and fork, by epoch.
+    /// Lists digest, first epoch and fork, ascending by epoch.
     pub fn rows(&self) -> &[(ForkDigest, Epoch, ForkName)] {
         &self.rows
     }

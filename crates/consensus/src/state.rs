@@ -1,5 +1,5 @@
-//! A `BeaconState` read in its bytes. A mainnet state is 300 MB with 2.5 million validators; it is checked once, nothing of it
-//! is copied, and only what the watcher needs is looked at.
+//! Reads a `BeaconState` in place. A mainnet state is 300 MB with 2.5 million validators. It is
+//! checked once, none of it is copied, and only the fields that the watcher needs are read.
 
 use crate::decode::Fixed;
 use crate::ssz_schema::{Catalogue, View};
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// A `BeaconState` in its bytes, validated once and read in place.
+/// A view of the SSZ bytes of a `BeaconState`. The bytes are validated once and then read in place.
 #[derive(Clone, Debug)]
 pub struct StateView<'a> {
     bytes: &'a [u8],
@@ -29,7 +29,7 @@ pub struct StateView<'a> {
     validators: &'a [u8],
 }
 
-/// `Fork` as a state holds it.
+/// The `Fork` container of a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateFork {
     pub previous_version: ForkVersion,
@@ -38,14 +38,14 @@ pub struct StateFork {
 }
 
 impl StateFork {
-    /// The version with which the state checks a message about `epoch` (`get_domain`).
+    /// Returns the version with which the state checks a message about `epoch` (`get_domain`).
     pub fn version_for(&self, epoch: Epoch) -> ForkVersion {
         if epoch < self.epoch { self.previous_version } else { self.current_version }
     }
 }
 
 impl<'a> StateView<'a> {
-    /// Checks the whole state; linear in its bytes.
+    /// Validates the whole state. The time is linear in the number of bytes.
     pub fn parse(fork: ForkName, preset: &Preset, bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let catalogue = Catalogue::of(fork, preset);
         let view = catalogue.state.validate(bytes)?;
@@ -75,7 +75,7 @@ impl<'a> StateView<'a> {
         })
     }
 
-    /// Its SSZ.
+    /// The SSZ bytes of the state.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -84,7 +84,7 @@ impl<'a> StateView<'a> {
         self.fork_name
     }
 
-    /// Seconds since the Unix epoch.
+    /// In seconds since the Unix epoch.
     pub fn genesis_time(&self) -> u64 {
         self.genesis_time
     }
@@ -97,7 +97,7 @@ impl<'a> StateView<'a> {
         self.slot
     }
 
-    /// The epoch of its slot.
+    /// The epoch of the state's slot.
     pub fn epoch(&self) -> Epoch {
         self.slot.epoch(&self.preset)
     }
@@ -110,13 +110,16 @@ impl<'a> StateView<'a> {
         self.latest_block_header
     }
 
-    /// Hash-tree-root of the whole state: about 25 million hashes at 2.5 million validators, some seconds.
+    /// Hash-tree-root of the whole state. With 2.5 million validators this takes about 25 million
+    /// hashes, which is some seconds.
     pub fn root(&self) -> Root {
         View::checked(&self.catalogue.state, self.bytes).hash_tree_root()
     }
 
-    /// Root of the latest block. Its header lacks the state root until the next slot is processed; then this state's own root
-    /// belongs there, and the whole state is hashed for it.
+    /// Returns the root of the latest block.
+    ///
+    /// The state root in the latest block header is zero until the next slot is processed. In that
+    /// case the state root is this state's own root, and the whole state is hashed to compute it.
     pub fn latest_block_root(&self) -> Root {
         let mut header = self.latest_block_header;
         if header.state_root.is_zero() {
@@ -125,7 +128,8 @@ impl<'a> StateView<'a> {
         header.root()
     }
 
-    /// `get_block_root_at_slot`: the block that was the head at `slot`; `None` outside the last SLOTS_PER_HISTORICAL_ROOT slots.
+    /// `get_block_root_at_slot`: the root of the block that was the head at `slot`. Returns `None`
+    /// outside the last SLOTS_PER_HISTORICAL_ROOT slots.
     pub fn block_root_at(&self, slot: Slot) -> Option<Root> {
         let length = self.preset.slots_per_historical_root;
         if slot >= self.slot || self.slot.as_u64() - slot.as_u64() > length {
@@ -134,8 +138,9 @@ impl<'a> StateView<'a> {
         nth_root(self.block_roots, slot.as_u64() % length)
     }
 
-    /// `get_randao_mix`. Mixes of epochs that are not in the state are those of other epochs in their place: the caller asks
-    /// for the last EPOCHS_PER_HISTORICAL_VECTOR only.
+    /// `get_randao_mix`. The state has only the mixes of the last EPOCHS_PER_HISTORICAL_VECTOR
+    /// epochs, and the caller must ask only for these. For any other epoch the result is the mix of
+    /// a different epoch.
     pub fn randao_mix(&self, epoch: Epoch) -> Root {
         nth_root(self.randao_mixes, epoch.as_u64() % self.preset.epochs_per_historical_vector).unwrap_or_default()
     }
@@ -144,7 +149,7 @@ impl<'a> StateView<'a> {
         self.validators.len() / Validator::SSZ_LEN
     }
 
-    /// All validators in order of their index.
+    /// Iterates over all validators in the order of their index.
     pub fn validators(&self) -> impl ExactSizeIterator<Item = Validator> + use<'a> {
         self.validators.chunks_exact(Validator::SSZ_LEN).map(validator)
     }
@@ -154,12 +159,14 @@ impl<'a> StateView<'a> {
         self.validators.get(start..start.checked_add(Validator::SSZ_LEN)?).map(validator)
     }
 
-    /// Deposits that wait to be applied (Electra on). Each may add a validator or fill one up, and no block will say so.
+    /// Number of deposits that wait to be applied, from Electra on. Applying one adds a validator
+    /// or raises a balance, and no block shows when that happens.
     pub fn n_pending_deposits(&self) -> usize {
         View::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
     }
 
-    /// Who is to propose in the slots of this epoch and the next (`proposer_lookahead`, Fulu on); nothing earlier.
+    /// Lists the proposers of the slots of this epoch and the next one (`proposer_lookahead`). The
+    /// list is empty before Fulu.
     pub fn proposer_lookahead(&self) -> Vec<(Slot, ValidatorIndex)> {
         let state = View::checked(&self.catalogue.state, self.bytes);
         let first = self.epoch().start_slot(&self.preset).as_u64();
@@ -168,14 +175,16 @@ impl<'a> StateView<'a> {
         slots.zip(list.map(|index| ValidatorIndex::new(index.as_u64()))).collect()
     }
 
-    /// `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei); `None` before Electra.
+    /// Returns `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), or `None` before
+    /// Electra.
     pub fn exit_churn(&self) -> Option<(Epoch, u64)> {
         let state = View::checked(&self.catalogue.state, self.bytes);
         Some((Epoch::new(state.field("earliest_exit_epoch")?.as_u64()), state.field("exit_balance_to_consume")?.as_u64()))
     }
 
-    /// Keys of the builders in order of their index, at most `most` of them; none before Gloas. An index is given to another
-    /// builder when its owner has left.
+    /// Returns the public keys of the builders in the order of their index, at most `most` of them.
+    /// The list is empty before Gloas. The index of a builder that has left can be given to another
+    /// builder.
     pub fn builder_pubkeys(&self, most: usize) -> Vec<PubkeyBytes> {
         let state = View::checked(&self.catalogue.state, self.bytes);
         let builders = state.field("builders").into_iter().flat_map(|list| list.elements());
@@ -198,9 +207,13 @@ impl<'a> StateView<'a> {
     }
 }
 
-/// The fork of a state's containers, by the fork version inside it, which every fork has at the same place.
+/// Determines the fork of a state's containers from the fork version inside the state. This version
+/// is at the same offset in every fork.
 ///
-/// A version that the configuration does not list is an error: the state is then of another network or a later fork.
+/// # Errors
+///
+/// The configuration does not list the version. The state then belongs to another network or to a
+/// later fork.
 pub fn fork_of_state(spec: &Spec, bytes: &[u8]) -> Result<ForkName, DecodeError> {
     const SLOT: usize = 40;
     const FORK: usize = 48;

@@ -1,5 +1,5 @@
-//! Real blocks: mainnet (Bellatrix to Deneb, roots proven by others) and Medalla; and the objects of the spec's gossip cases, which
-//! are named by their roots.
+//! Real blocks of mainnet (Bellatrix to Deneb, with roots that others proved) and of Medalla, and
+//! the objects of the specification's gossip cases, whose file names contain their roots.
 
 mod common;
 
@@ -83,7 +83,7 @@ fn medalla_block_is_read_with_its_own_configuration() {
     assert!(block.attestations.iter().all(|vote| vote.data.slot < block.signed_header.message.slot));
 }
 
-/// `block_0x<root>.ssz_snappy` and the like: the root in the name is that of the object inside.
+/// The root in a file name like `block_0x<root>.ssz_snappy` is the root of the object in the file.
 #[test]
 fn gossip_objects_have_the_roots_in_their_names() {
     let Some(_) = common::vectors() else { return };

@@ -1,4 +1,4 @@
-//! The rules of a configuration, one by one.
+//! The rules for reading a configuration, one test for each.
 
 use consensus::{BlobParameters, Epoch, ForkName, PresetName, Slot, Spec};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Arbitrary and mutated bytes: every decoder of every fork answers, none panics, and what is accepted is canonical.
+//! Arbitrary and mutated bytes. Every decoder of every fork returns without a panic, and whatever
+//! it accepts is canonical.
 
 mod common;
 
@@ -7,7 +8,8 @@ use consensus::state::{StateView, fork_of_state};
 use consensus::*;
 use proptest::prelude::*;
 
-/// Every decoder on these bytes. What `validate` accepts must survive hashing and the way through JSON.
+/// Runs every decoder on these bytes. A value that `validate` accepts must hash, and must be
+/// unchanged after a conversion to JSON and back.
 fn read_with_everything(fork: ForkName, preset: &Preset, bytes: &[u8]) {
     let catalogue = Catalogue::of(fork, preset);
     for name in catalogue.names() {
@@ -60,7 +62,7 @@ proptest! {
     }
 }
 
-/// Real cases with bytes changed, cut and added, offsets above all.
+/// Takes real cases and changes, cuts or appends bytes. Many changes hit offsets.
 #[test]
 fn mutated_valid_bytes() {
     let cases = common::cases(&common::archive("consensus-specs_ssz_static.tar.gz"), |path| {
@@ -107,7 +109,8 @@ fn mutated_valid_bytes() {
     assert!(n > 100);
 }
 
-/// A claimed number costs nothing: 16 MiB of offsets is refused or read in linear time.
+/// A number that a message claims must not cost memory or time. 16 MiB of offsets are refused or
+/// read in linear time.
 #[test]
 fn claims_cost_nothing() {
     let started = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! Configurations of real networks, and the fork digests that follow from them.
+//! Configurations of real networks, and the fork digests that result from them.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn digests_of_public_networks() {
         for (i, row) in rows.iter().enumerate() {
             let epoch = row["epoch"].as_u64().expect("epoch");
             if rows.get(i + 1).is_some_and(|next| next["epoch"].as_u64() == Some(epoch)) {
-                continue; // of forks at the same epoch the last counts
+                continue; // the last of several forks at one epoch is in force
             }
             let wanted = digest(row["digest"].as_str().expect("digest"));
             assert_eq!(network.fork_digest_at(Epoch::new(epoch)), wanted, "{name} {row}");
@@ -35,7 +35,7 @@ fn digests_of_public_networks() {
     assert!(n > 15);
 }
 
-/// Published by the networks' own clients, from other sources than the vectors.
+/// Digests that the networks' own clients published. They come from other sources than the vectors.
 #[test]
 fn digests_after_fulu() {
     for (network, epoch, wanted) in [

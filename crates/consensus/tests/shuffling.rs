@@ -1,4 +1,4 @@
-//! The spec's shuffling vectors, one index at a time and the whole list at once.
+//! The shuffling vectors of the specification, for one index at a time and for the whole list.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn mapping_is_the_specs() {
             assert_eq!(compute_shuffled_index(i as u64, count, seed, preset.shuffle_round_count), Some(*to), "{}", case.name());
         }
         assert_eq!(compute_shuffled_index(count, count, seed, preset.shuffle_round_count), None);
-        // The committees in order are the whole list, shuffled at once.
+        // The members of all committees, in order, are the whole shuffled list.
         let active: Arc<Vec<u32>> = Arc::new((0..count as u32).collect());
         let shuffling = Shuffling::new(Epoch::new(0), Root::ZERO, seed, active, &preset);
         let order: Vec<u64> = (0..preset.slots_per_epoch)

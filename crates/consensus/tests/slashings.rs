@@ -1,4 +1,5 @@
-//! The spec's slashing operations: decoding, and everything but the signatures of what makes them valid.
+//! The slashing operations of the specification: decoding, and all conditions of validity except
+//! the signatures.
 
 mod common;
 
@@ -72,7 +73,7 @@ fn proposer_slashings_are_valid_as_the_spec_says() {
     assert!(counts.len() == 2 && cases.len() > 150, "{counts:?}");
 }
 
-/// `is_valid_indexed_attestation` without the signature.
+/// `is_valid_indexed_attestation` of the specification, without the signature.
 fn sorted_and_known(attestation: &IndexedAttestation, state: &StateView<'_>) -> bool {
     let indices = &attestation.attesting_indices;
     !indices.is_empty()

@@ -1,4 +1,5 @@
-//! Every `ssz_static` case: bytes are accepted, hash to the root given, and survive the way through JSON.
+//! All `ssz_static` cases of the specification. The bytes are accepted, have the given root, and
+//! are unchanged after a conversion to JSON and back.
 
 mod common;
 
@@ -42,7 +43,8 @@ fn every_case_is_read_hashed_and_written_back() {
     }
 }
 
-/// The typed decoders agree with the schema: same bytes back, same roots.
+/// Checks that the typed decoders agree with the schema: they encode to the same bytes and compute
+/// the same roots.
 fn typed(
     container: &str,
     fork: consensus::ForkName,

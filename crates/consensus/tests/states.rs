@@ -1,4 +1,5 @@
-//! States: genesis of mainnet and Sepolia with their committees, a released official vector, and one of 2.5 million validators.
+//! States: the genesis of mainnet and Sepolia with their committees, an official vector, and a
+//! state with 2.5 million validators.
 
 mod common;
 
@@ -62,7 +63,8 @@ fn official_state_and_block_fit_together() {
     assert_eq!(state.validators().len(), state.n_validators());
 }
 
-/// The states of the spec's gossip cases: the blocks beside them build on each other and on the state.
+/// The states of the specification's gossip cases. The blocks next to a state build on each other
+/// and on the state.
 #[test]
 fn gossip_states_know_the_blocks_beside_them() {
     let Some(_) = common::vectors() else { return };
@@ -98,7 +100,8 @@ fn a_state_of_another_network_is_refused_with_both_versions() {
     assert!(fork_of_state(&spec, &bytes[..63]).is_err());
 }
 
-/// A mainnet state of the size planned for is checked and hashed in seconds, with no memory of its own.
+/// A mainnet state of the largest planned size is checked and hashed in seconds. The check
+/// allocates no memory of its own.
 #[test]
 fn two_and_a_half_million_validators() {
     const N: usize = 2_500_000;
@@ -118,7 +121,8 @@ fn two_and_a_half_million_validators() {
     assert!(parsed.as_secs() < 5);
 }
 
-/// A phase0 state with `n` validators, every second one slashed, made from the fixed part alone.
+/// Builds a phase0 state with `n` validators, of which every second one is slashed. Only the fixed
+/// part, the validators and the balances are filled.
 fn big_state(preset: &Preset, n: usize) -> Vec<u8> {
     let catalogue = Catalogue::of(ForkName::Phase0, preset);
     let ty = catalogue.get("BeaconState").expect("exists");
@@ -135,7 +139,8 @@ fn big_state(preset: &Preset, n: usize) -> Vec<u8> {
                 place += 4;
                 match field.name() {
                     "validators" => (0..n).for_each(|i| {
-                        // As on mainnet: keys, credentials and balances differ, effective balances and epochs repeat.
+                        // As on mainnet, keys, credentials and balances differ, while effective
+                        // balances and epochs repeat.
                         let mut validator = [0xff_u8; 121];
                         let name = consensus::sha256(&i.to_le_bytes());
                         validator[..32].copy_from_slice(&name);

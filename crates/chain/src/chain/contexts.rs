@@ -1,10 +1,15 @@
-//! Which committees can a vote mean? Those of its target's epoch on its target's branch:
+//! Finds the committees that a vote can belong to. They are the committees of the target's epoch on
+//! the target's branch:
 //!
-//! 1. its target root is a block we know, at or before the first slot of the target's epoch: **certain**;
-//! 2. the target is unknown or contradicts what we know: **candidates**, one per branch on which the epoch would have other committees,
-//!    that of the vote's own head first if we know it. An epoch in the future is taken as if all slots till then stayed empty: that is what a
-//!    clock that is hours ahead computes (Medalla: 37 epochs);
-//! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
+//! 1. **Certain**: the target root is a known block at or before the first slot of the target's
+//!    epoch.
+//! 2. **Candidates**: the target is unknown, or it contradicts what is known. There is one
+//!    candidate for each branch on which the epoch has different committees. If the head in the
+//!    vote is a known block, the candidate of its branch is first. For a future epoch it is assumed
+//!    that all slots until then stay empty. A node whose clock is hours ahead computes exactly that
+//!    (Medalla: 37 epochs).
+//! 3. **Unknown**: neither blocks nor mixes of the epoch are known, or the epoch is too far from
+//!    now.
 
 use super::{Chain, FUTURE_EPOCHS};
 use crate::duties;
@@ -14,61 +19,71 @@ use crate::tree::Decision;
 use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex};
 use std::sync::Arc;
 
-/// Committees tried at most for a vote whose target is not known.
+/// Maximum number of shufflings that are tried for a vote whose target is not known.
 pub const MAX_CANDIDATES: usize = 4;
-/// Branches looked at for candidates.
+/// Maximum number of branch ends that are searched for candidates.
 const MAX_TIPS: usize = 16;
 
-/// Who could have sat where.
+/// The shufflings that can apply to a vote.
 #[derive(Clone, Debug)]
 pub enum Contexts {
-    /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
+    /// The vote's target is a known block, so this is the shuffling. There is more than one only if
+    /// states disagree about who was active.
     Certain(Vec<Arc<Shuffling>>),
-    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`].
+    /// The target is unknown or contradicts what is known. One of these shufflings may apply. The
+    /// likeliest is first. There is at least one, and there are at most [`MAX_CANDIDATES`].
     Candidates(Vec<Arc<Shuffling>>),
-    /// Nothing known for that epoch yet, or it is out of all proportion.
+    /// Nothing is known yet for that epoch, or the epoch is too far from now.
     Unknown,
 }
 
 impl Chain {
-    /// Who could have sat where for this vote. Computes at most [`MAX_CANDIDATES`] shufflings, once each, and those that are not of branches
-    /// being built on about now within a budget; what that leaves out is there when asked for in later slots.
+    /// Returns the shufflings that can apply to this vote.
+    ///
+    /// This computes at most [`MAX_CANDIDATES`] shufflings, each only once. A budget limits those
+    /// that do not belong to a branch on which blocks are being built about now. A shuffling that
+    /// the budget does not allow can be asked for again in later slots.
     pub fn contexts(&mut self, data: &AttestationData) -> Contexts {
         self.contexts_asked_by(data, &None)
     }
 
-    /// [`Self::contexts`] for a vote that a peer sent. On the worker ([`Self::compute_on_worker`]) what it asks for is taken from a budget of
-    /// that peer's own, beside the common one, so the answer may be unknown to one peer and not to another.
+    /// Like [`Self::contexts`], for a vote that a peer sent. If shufflings are computed on the
+    /// worker ([`Self::compute_on_worker`]), each peer also has a budget of its own beside the
+    /// common one. The same vote can therefore be `Unknown` for one peer and not for another.
     pub fn contexts_asked_by(&mut self, data: &AttestationData, peer: &Asker) -> Contexts {
         self.contexts_for(data, Effort::Odd, peer)
     }
 
-    /// From now on a thread of its own computes shufflings, and contexts are unknown until it has: [`Self::tick`] takes over what it
-    /// finished. For live traffic, where nothing may wait half a second for a shuffling.
+    /// Makes a separate thread compute shufflings from now on. Contexts are unknown until it has
+    /// finished; [`Self::tick`] collects its results. This is for live traffic, where no message
+    /// may wait half a second for a shuffling.
     pub fn compute_on_worker(&mut self) {
         self.shufflings.set_work(Work::OnWorker);
     }
 
-    /// From now on whoever asks waits for the answer, as at the beginning: a replay, and the last questions at a stop.
+    /// Makes each call wait for its shufflings from now on, as a new chain does. This is for a
+    /// replay, and for the last votes when the program stops.
     pub fn compute_at_once(&mut self) {
         self.shufflings.set_work(Work::AtOnce);
     }
 
-    /// Takes over what the worker finished.
+    /// Collects the results of the worker.
     pub(super) fn poll_shufflings(&mut self) {
         let has_news = self.shufflings.poll(&self.registry, &self.network.spec.preset);
-        // A replay's answers were waited for: its messages have no reason to be tried again.
+        // In a replay each call waits for its result, so there is no reason to try its messages
+        // again.
         if has_news && self.shufflings.is_on_worker() {
             self.generation += 1;
         }
     }
 
-    /// [`Self::contexts`] for whom a seat is welcome but not needed: takes nothing from the budget, and leaves out what would.
+    /// Like [`Self::contexts`], for a caller that can do without the answer. It uses nothing of the
+    /// budget, and leaves out every shuffling that would have to be computed.
     pub fn contexts_at_hand(&mut self, data: &AttestationData) -> Contexts {
         self.contexts_for(data, Effort::AtHand, &None)
     }
 
-    /// `odd`: what shufflings may cost that are not near.
+    /// `odd` is the effort that is allowed for shufflings that are not near ([`Self::is_near`]).
     fn contexts_for(&mut self, data: &AttestationData, odd: Effort, asker: &Asker) -> Contexts {
         let epoch = data.target.epoch;
         let now = self.now().epoch(self.preset());
@@ -91,11 +106,14 @@ impl Chain {
         if found.is_empty() { Contexts::Unknown } else { Contexts::Candidates(found) }
     }
 
-    /// Who is to propose in each slot of an epoch, in order, on the branch that is best backed; `None` while its deciding block is not
-    /// known, and for epochs to come whose deciding blocks are still to come.
+    /// Returns the proposers of all slots of an epoch, in order, on the branch with the most
+    /// backing. Returns `None` while the decision block is not known, and for a future epoch whose
+    /// decision block does not exist yet.
     ///
-    /// As far as our registry goes: a balance or a slashing that it does not have yet may change one slot's, an activation all of them. So hold
-    /// it against the blocks that came. Some 0.04 s for a million validators from Electra on; nothing is kept.
+    /// The result is only as good as our registry. A balance or a slashing that the registry lacks
+    /// can change the proposer of one slot, and an activation can change all of them. The caller
+    /// should therefore compare it with the blocks that came. It takes about 0.04 s for a million
+    /// validators from Electra on. Nothing is cached.
     pub fn proposers(&self, epoch: Epoch) -> Option<Vec<ValidatorIndex>> {
         let (preset, spec) = (self.preset(), &self.network.spec);
         let now = self.now();
@@ -110,7 +128,9 @@ impl Chain {
         slots.map(|slot| duties::draw(&self.registry, spec, &candidates, decision.mix, slot)).collect()
     }
 
-    /// Past the first quarter of an epoch late blocks of the one before are rare, so the next epoch's committees are settled.
+    /// Starts to compute the committees of the next epoch. This waits for the first quarter of the
+    /// current epoch to pass, because after that a late block of the previous epoch is rare, so the
+    /// committees no longer change.
     pub(super) fn prepare_next_epoch(&mut self, now: Slot) {
         let slots_per_epoch = self.preset().slots_per_epoch;
         if now.as_u64() % slots_per_epoch < slots_per_epoch / 4 {
@@ -122,7 +142,8 @@ impl Chain {
         }
     }
 
-    /// Decided by the vote's own target: a known block that can be the checkpoint of its epoch.
+    /// Returns the decision on the branch of the vote's own target, if the target is a known block
+    /// that can be the checkpoint of its epoch.
     fn certain_decision(&self, target: Checkpoint) -> Option<Decision> {
         let slot = self.tree.slot_of(&target.root)?;
         if slot > target.epoch.start_slot(self.preset()) {
@@ -135,7 +156,8 @@ impl Chain {
         let epoch = data.target.epoch;
         let before = decision_slot(epoch, self.preset());
         let mut decisions: Vec<Decision> = Vec::new();
-        // The voter names its head: that branch is the likeliest. (Only where slot and target agree, which bounds the walk.)
+        // The vote names its head, and the branch of that block is the likeliest. The head is used
+        // only if the slot and the target are of the same epoch, which bounds the walk.
         if data.slot.epoch(self.preset()) == epoch
             && self.tree.slot_of(&data.beacon_block_root).is_some_and(|slot| slot <= data.slot)
         {
@@ -163,7 +185,8 @@ impl Chain {
                     add(decision);
                 }
             }
-            // Before the blocks we have: the mix alone is enough for the committees, only the block that decided them has no name.
+            // For epochs before the blocks that are kept. The mix alone is enough for the
+            // committees; only the root of the decision block is not known.
             if let Some(past) = epoch.checked_sub(2) {
                 for mix in self.mixes.get(&past).into_iter().flatten() {
                     add(Decision { root: Root::ZERO, mix: *mix });
@@ -182,7 +205,9 @@ impl Chain {
         self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, asker, now)
     }
 
-    /// About now, and decided as on a branch that is being built on. Any other known block can be named as target by anyone.
+    /// Returns whether the epoch is about now and the decision belongs to a branch on which blocks
+    /// are being built. Otherwise the shuffling is not near: anyone can name any other known block
+    /// as a target.
     fn is_near(&mut self, epoch: Epoch, decision: Decision) -> bool {
         let now = self.now().epoch(self.preset());
         let about_now = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(2);
@@ -191,7 +216,9 @@ impl Chain {
     }
 }
 
-/// The committees of `epoch` are decided by the last block before this slot: the start of the epoch before. Epochs 0 and 1 are decided at genesis.
+/// Returns the slot that limits the decision block: the committees of `epoch` are decided by the
+/// last block before it. It is the start of the previous epoch. Epochs 0 and 1 are decided at
+/// genesis.
 pub(super) fn decision_slot(epoch: Epoch, preset: &Preset) -> Slot {
     epoch.saturating_sub(1).start_slot(preset)
 }

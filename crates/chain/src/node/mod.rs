@@ -1,14 +1,20 @@
-//! Beacon nodes over the standard REST API: <https://github.com/ethereum/beacon-APIs>.
+//! A client for the REST API of beacon nodes: <https://github.com/ethereum/beacon-APIs>.
 //!
-//! A [`NodeSet`] is one or more nodes that are asked in turn: the last good one first, the next on failure, then again after a pause.
-//! What a node says is hostile input: bodies are bounded before they are read, numbers and roots are parsed strictly, and each
-//! error names the node and what to do next. Nothing here decides what is true: states and blocks are checked by whoever takes them.
+//! A [`NodeSet`] is a set of one or more nodes. A request goes to the last node that answered. If
+//! it fails, it goes to the next one, and after all have failed, it is repeated after a pause. The
+//! response of a node is treated as hostile input: its size is bounded before it is read, numbers
+//! and roots are parsed strictly, and each error names the node and what to do next. This module
+//! does not decide what is true; its callers check the states and blocks.
 //!
-//! Quirks this client lives with (seen in Lodestar 1.5.1): blocks are JSON only (asked as SSZ, then taken as JSON); `/committees` transposes
-//! index and slot (never asked); `/genesis` names another fork version than the config (not read: the state decides); slashing pools
-//! know only v1 (tried after v2).
+//! Peculiarities that this client handles (seen in Lodestar 1.5.1):
 //!
-//! TLS: the process's `rustls` provider if one is installed, else ring; the system's certificates are read only if a URL is `https`.
+//! - Blocks are served only as JSON. They are requested as SSZ, and JSON is accepted.
+//! - `/committees` swaps index and slot. It is never requested.
+//! - `/genesis` has another fork version than the configuration. It is not read; the state decides.
+//! - The pools of slashings know only v1. It is tried after v2.
+//!
+//! TLS uses the `rustls` provider of the process if one is installed, otherwise ring. The
+//! certificates of the system are read only if a URL is `https`.
 //!
 //! Limits: [`Limits`].
 
@@ -24,12 +30,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use transport::Format;
 
-/// Validators asked for in one request.
+/// Maximum number of validators in one request.
 const STATUS_BATCH: usize = 64;
-/// Validators asked for in one call of [`NodeSet::validator_statuses`].
+/// Maximum number of validators in one call of [`NodeSet::validator_statuses`].
 pub const MAX_STATUSES: usize = 16_384;
 
-/// What a node says of its network.
+/// The network that a node reports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeNetwork {
     pub spec: Spec,
@@ -42,12 +48,12 @@ struct Data<T> {
 }
 
 impl NodeSet {
-    /// Genesis time and validators root.
+    /// Requests the genesis time and the genesis validators root.
     pub async fn genesis(&self) -> Result<Genesis, NodeError> {
         self.json("/eth/v1/beacon/genesis").await
     }
 
-    /// The network's configuration as the node runs it.
+    /// Requests the network's configuration that the node uses.
     pub async fn config_spec(&self) -> Result<Spec, NodeError> {
         let path = "/eth/v1/config/spec";
         let answer = self.get(path, Format::Json, self.limits().small_bytes).await?;
@@ -55,7 +61,8 @@ impl NodeSet {
         Spec::from_api_json(&body).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))
     }
 
-    /// Which network each node is of, all of them asked at the same time. A node that does not say, or is away, has its error.
+    /// Asks all nodes at the same time for their networks. A node that cannot be reached or does
+    /// not report it has an error.
     pub async fn networks(&self) -> Vec<(String, Result<NodeNetwork, NodeError>)> {
         let each = (0..self.len()).map(|nth| async move { (self.label(nth), self.network_of(nth).await) });
         futures::future::join_all(each).await
@@ -71,7 +78,7 @@ impl NodeSet {
         Ok(NodeNetwork { spec, genesis: genesis.parse::<Data<Genesis>>()?.data })
     }
 
-    /// A whole state as SSZ; hundreds of MB on mainnet.
+    /// Requests a whole state as SSZ. On mainnet it has hundreds of MB.
     pub async fn state_ssz(&self, id: StateId) -> Result<Vec<u8>, NodeError> {
         let path = format!("/eth/v2/debug/beacon/states/{id}");
         let answer = self.get(&path, Format::State, self.limits().state_bytes).await?;
@@ -85,7 +92,8 @@ impl NodeSet {
         Ok(answer.body)
     }
 
-    /// A signed block as SSZ; `None` if no node has it. Nodes that only speak JSON are understood.
+    /// Requests a signed block as SSZ. Returns `None` if no node has it. Nodes that serve only JSON
+    /// are supported.
     pub async fn block_ssz(&self, id: BlockId, spec: &Spec) -> Result<Option<NodeBlock>, NodeError> {
         let path = format!("/eth/v2/beacon/blocks/{id}");
         let limit = self.limits().block_bytes;
@@ -128,7 +136,8 @@ impl NodeSet {
         Ok(Some(NodeBlock { fork, ssz }))
     }
 
-    /// Headers of all blocks the node knows at a slot; empty for an empty slot.
+    /// Requests the headers of all blocks that the node knows at a slot. The list is empty for an
+    /// empty slot.
     pub async fn headers_at(&self, slot: Slot) -> Result<Vec<HeaderInfo>, NodeError> {
         match self.json(&format!("/eth/v1/beacon/headers?slot={slot}")).await {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
@@ -136,7 +145,7 @@ impl NodeSet {
         }
     }
 
-    /// One header; `None` if no node has it.
+    /// Requests one header. Returns `None` if no node has it.
     pub async fn header(&self, id: BlockId) -> Result<Option<HeaderInfo>, NodeError> {
         match self.json(&format!("/eth/v1/beacon/headers/{id}")).await {
             Ok(header) => Ok(Some(header)),
@@ -145,16 +154,18 @@ impl NodeSet {
         }
     }
 
+    /// Requests the state of the node's synchronisation.
     pub async fn syncing(&self) -> Result<Syncing, NodeError> {
         self.json("/eth/v1/node/syncing").await
     }
 
-    /// The node's addresses on the peer-to-peer network.
+    /// Requests the node's addresses on the peer-to-peer network.
     pub async fn identity(&self) -> Result<Identity, NodeError> {
         self.json("/eth/v1/node/identity").await
     }
 
-    /// Addresses of every node of the set that answers: to peer with all of them.
+    /// Requests the addresses of every node of the set, so that the program can peer with all of
+    /// them. A node that does not answer has an error.
     pub async fn identities(&self) -> Vec<(String, Result<Identity, NodeError>)> {
         let mut identities = Vec::new();
         for nth in 0..self.len() {
@@ -165,7 +176,8 @@ impl NodeSet {
         identities
     }
 
-    /// Status and balance at the head; unknown indices are left out. At most [`MAX_STATUSES`] are asked for.
+    /// Requests the statuses and balances of validators in the head state. Unknown indices are left
+    /// out. At most [`MAX_STATUSES`] are requested.
     pub async fn validator_statuses(&self, indices: &[ValidatorIndex]) -> Result<Vec<ValidatorStatus>, NodeError> {
         let mut statuses: Vec<ValidatorStatus> = Vec::new();
         for batch in indices[..indices.len().min(MAX_STATUSES)].chunks(STATUS_BATCH) {
@@ -177,17 +189,19 @@ impl NodeSet {
         Ok(statuses)
     }
 
-    /// Justified and finalized checkpoints of the head.
+    /// Requests the justified and finalized checkpoints of the head.
     pub async fn finality(&self) -> Result<Finality, NodeError> {
         self.json("/eth/v1/beacon/states/head/finality_checkpoints").await
     }
 
-    /// Hands an `AttesterSlashing` (beacon-API JSON) to the pool of **every** node; `Ok` names those that took it. v2 with the fork, then v1.
+    /// Submits an `AttesterSlashing` (JSON of the beacon API) to the pool of **every** node. v2 is
+    /// used with the fork, then v1. `Ok` lists the nodes that accepted it; there is at least one.
     pub async fn submit_attester_slashing(&self, fork: ForkName, json: &Value) -> Result<Vec<String>, NodeError> {
         self.submit("/eth/v2/beacon/pool/attester_slashings", "/eth/v1/beacon/pool/attester_slashings", fork, json).await
     }
 
-    /// Hands a `ProposerSlashing` (beacon-API JSON) to the pool of every node; `Ok` names those that took it.
+    /// Submits a `ProposerSlashing` (JSON of the beacon API) to the pool of every node. `Ok` lists
+    /// the nodes that accepted it; there is at least one.
     pub async fn submit_proposer_slashing(&self, fork: ForkName, json: &Value) -> Result<Vec<String>, NodeError> {
         let path = "/eth/v1/beacon/pool/proposer_slashings";
         self.submit(path, path, fork, json).await
@@ -209,7 +223,7 @@ impl NodeSet {
         if taken.is_empty() { Err(NodeError::all_failed(path, errors)) } else { Ok(taken) }
     }
 
-    /// GET of a JSON document, its `data`.
+    /// Requests a JSON document and returns its `data`.
     async fn json<T: DeserializeOwned + Send>(&self, path: &str) -> Result<T, NodeError> {
         let body: Data<T> = self.get_parsed(path, self.limits().small_bytes).await?;
         Ok(body.data)
@@ -217,7 +231,7 @@ impl NodeSet {
 }
 
 impl NodeSet {
-    /// Root of the head block.
+    /// Requests the root of the head block.
     pub async fn head_root(&self) -> Result<Option<Root>, NodeError> {
         Ok(self.header(BlockId::Head).await?.map(|header| header.root))
     }

@@ -1,6 +1,8 @@
-//! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
+//! Requests with failover, timeouts and bounds. The parent module [`super`] has the requests
+//! themselves.
 //!
-//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come and how fast.
+//! While a node keeps us waiting, its name is logged every [`TELL_EVERY`], with the amount that has
+//! arrived and the speed.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
@@ -14,24 +16,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
-/// Nodes in a set at most.
+/// Maximum number of nodes in a set.
 pub const MAX_NODES: usize = 16;
-/// Between two lines in the log about an answer that is still awaited.
+/// Time between two log lines about a response that is still awaited.
 const TELL_EVERY: Duration = Duration::from_secs(3);
-/// Bytes of a node's error message that are shown.
+/// Maximum number of characters of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
 const VERSION_HEADER: &str = "eth-consensus-version";
-/// How Lodestar says that its pool has a slashing of all whom the one it was handed accuses: with a 500, of all statuses.
+/// Text by which Lodestar reports that its pool already has slashings of all validators in a
+/// submitted slashing. It sends it with status 500.
 const ALREADY_THERE: &str = "ALREADY_EXISTS";
 
-/// Greatest answers accepted, in bytes. Anything greater is refused before it is read to its end.
+/// Maximum sizes of responses in bytes. A larger response is refused before it is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Documents other than those below.
     pub small_bytes: usize,
-    /// A block, as JSON twice its SSZ and more.
+    /// A block. As JSON it is more than twice as large as its SSZ.
     pub block_bytes: usize,
-    /// A state: mainnet's has about 330 MB.
+    /// A state. On mainnet it has about 330 MB.
     pub state_bytes: usize,
 }
 
@@ -41,19 +44,19 @@ impl Default for Limits {
     }
 }
 
-/// How to talk to the nodes.
+/// Timeouts, retries and limits of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     pub connect_timeout: Duration,
-    /// Between two pieces of an answer, and until the first one.
+    /// Maximum time until the first part of a response, and between two parts.
     pub read_timeout: Duration,
-    /// For a whole answer other than a state.
+    /// Maximum time for a whole response that is not a state.
     pub request_timeout: Duration,
-    /// For a whole state.
+    /// Maximum time for a whole state.
     pub state_timeout: Duration,
-    /// Rounds over all nodes before giving up.
+    /// Number of rounds over all nodes before a request fails.
     pub rounds: usize,
-    /// Pause after the first round; doubles.
+    /// Pause after the first round. It doubles after each round.
     pub first_pause: Duration,
     pub limits: Limits,
 }
@@ -72,7 +75,7 @@ impl Default for NodeConfig {
     }
 }
 
-/// What a node did wrong. Each message names the node and what to do.
+/// The reason why a node's response cannot be used. Each message names the node and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     #[error("node URL {url:?} is not usable: {reason}; write it like http://127.0.0.1:5052")]
@@ -109,7 +112,8 @@ impl NodeError {
         Self::Malformed { node: node.to_owned(), path: path.to_owned(), reason }
     }
 
-    /// One error for all nodes; the only one itself if there is one.
+    /// Combines the errors of all nodes into one. If there is only one error, it is returned
+    /// itself.
     pub(super) fn all_failed(path: &str, mut errors: Vec<NodeError>) -> Self {
         match (errors.pop(), errors.is_empty()) {
             (Some(only), true) => only,
@@ -118,7 +122,8 @@ impl NodeError {
         }
     }
 
-    /// A node says that it has no such thing, and no node says otherwise; some may be out of reach.
+    /// Returns whether a node reports that the object does not exist, and no node contradicts this.
+    /// Some nodes may be unreachable.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Status { status, .. } => *status == 404,
@@ -130,8 +135,9 @@ impl NodeError {
         }
     }
 
-    /// A node has looked at what it was handed and does not want it: repeating changes nothing. Wrong credentials and missing endpoints
-    /// are the node's affair, not the content's.
+    /// Returns whether a node has examined the submitted message and refuses it. Repeating the
+    /// request would not help. Wrong credentials and missing endpoints are not refusals, because
+    /// they are problems of the node and not of the message.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 400 | 409 | 413 | 422),
@@ -140,7 +146,8 @@ impl NodeError {
         }
     }
 
-    /// A node has what it was handed already, by its words: its status may be that of a breakdown.
+    /// Returns whether a node reports that it already has the submitted message. Its text decides
+    /// this, because its status can be that of a failure.
     pub fn is_already_there(&self) -> bool {
         match self {
             Self::Status { message, .. } => message.contains(ALREADY_THERE),
@@ -149,7 +156,8 @@ impl NodeError {
         }
     }
 
-    /// A node failed over what it was handed; that may be its own trouble, or the content's.
+    /// Returns whether a node failed while it handled the submitted message. The cause can be the
+    /// node or the message.
     pub fn is_breakdown(&self) -> bool {
         match self {
             Self::Status { status, .. } => *status >= 500 && *status != 503,
@@ -158,12 +166,12 @@ impl NodeError {
         }
     }
 
-    /// The node does not know this path, method or media type.
+    /// Returns whether the node does not support this path, method or media type.
     pub(super) fn is_unsupported(&self) -> bool {
         matches!(self, Self::Status { status: 404 | 405 | 406 | 415 | 501, .. })
     }
 
-    /// A node does not like the media type asked for.
+    /// Returns whether a node does not accept the requested media type.
     pub(super) fn is_about_format(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 400 | 406 | 415),
@@ -172,12 +180,12 @@ impl NodeError {
         }
     }
 
-    /// Worth another try after a pause.
+    /// Returns whether the request should be repeated after a pause.
     fn is_worth_retry(&self) -> bool {
         self.is_transient() && !self.is_not_found()
     }
 
-    /// The node is away or busy, so another try later may help.
+    /// Returns whether the node is unreachable or busy, so that a later request may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -193,13 +201,13 @@ impl NodeError {
     }
 }
 
-/// What is asked for.
+/// The requested media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
-    /// A state as SSZ, which takes its time.
+    /// A state as SSZ. It is large, so it takes a long time.
     State,
-    /// SSZ, or JSON from nodes that have nothing else.
+    /// SSZ, or JSON from nodes that have no SSZ.
     SszOrJson,
 }
 
@@ -213,13 +221,13 @@ impl Format {
     }
 }
 
-/// A whole answer within its bound.
+/// A complete response within its size limit.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub node: String,
     path: String,
     content_type: String,
-    /// `Eth-Consensus-Version`.
+    /// The header `Eth-Consensus-Version`.
     pub version: Option<String>,
     pub body: Vec<u8>,
 }
@@ -234,28 +242,31 @@ impl Answer {
     }
 }
 
-/// A request under way. Boxed: as an async closure its future could not be sent between threads.
+/// A request in progress. It is boxed because the future of an async closure could not be sent
+/// between threads.
 type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, NodeError>> + Send + 'a>>;
 
-/// One or more beacon nodes; cheap to share behind an `Arc`.
+/// A set of one or more beacon nodes. It can be shared cheaply behind an `Arc`.
 #[derive(Debug)]
 pub struct NodeSet {
     client: Client,
     nodes: Vec<Url>,
-    /// The one that answered last.
+    /// Position of the node that answered last.
     good: AtomicUsize,
     config: NodeConfig,
 }
 
 impl NodeSet {
-    /// `urls`: `http://host:port`, with a path prefix or user and password where a provider wants one.
+    /// Makes a set from URLs of the form `http://host:port`. A URL can have a path prefix, or a
+    /// user and a password, if a provider needs them.
     pub fn new(urls: &[String], config: NodeConfig) -> Result<Self, NodeError> {
         if urls.is_empty() || urls.len() > MAX_NODES {
             return Err(NodeError::WrongCount { found: urls.len() });
         }
         let nodes = urls.iter().map(|url| parse_url(url)).collect::<Result<Vec<Url>, NodeError>>()?;
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Lost the race against another thread: then one is installed, which is all that is wanted.
+            // If another thread was faster, a provider is installed now, which is all that is
+            // needed.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let mut builder = Client::builder();
@@ -277,17 +288,17 @@ impl NodeSet {
         self.nodes.len()
     }
 
-    /// Never: a set has at least one node.
+    /// Always false: a set has at least one node.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The node's address as shown in logs: without user, password and query.
+    /// Returns the node's address for logs, without user, password and path.
     pub fn label(&self, nth: usize) -> String {
         self.nodes.get(nth).map_or_else(String::new, shown)
     }
 
-    /// Base URLs with what they carry of credentials: for the event stream. Do not log.
+    /// Returns the base URLs including their credentials, for the event stream. Do not log them.
     pub fn urls(&self) -> &[Url] {
         &self.nodes
     }
@@ -296,12 +307,12 @@ impl NodeSet {
         self.config.limits
     }
 
-    /// GET from the last good node, then from the others, in a few rounds.
+    /// Sends a GET request to the last good node, then to the others, in a few rounds.
     pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
         self.rounds(path, |nth| Box::pin(self.get_from(nth, path, format, limit))).await
     }
 
-    /// [`Self::get`], where an answer that does not parse also sends us to the next node.
+    /// Like [`Self::get`], but a response that does not parse also leads to the next node.
     pub(super) async fn get_parsed<T: DeserializeOwned + Send>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
         self.rounds(path, |nth| Box::pin(async move { self.get_from(nth, path, Format::Json, limit).await?.parse() })).await
     }
@@ -330,7 +341,7 @@ impl NodeSet {
             let nth = (first + offset) % self.nodes.len();
             match ask(nth).await {
                 Ok(answer) => {
-                    // A 404 says nothing against a node; only a failure moves us on.
+                    // A 404 is no reason to leave a node. Only other failures are.
                     if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
                         warn!(node = shown(&self.nodes[nth]), "changed to another beacon node");
                         self.good.store(nth, Ordering::Relaxed);
@@ -394,7 +405,7 @@ fn joined(base: &Url, path: &str) -> String {
     format!("{}{path}", base.as_str().trim_end_matches('/'))
 }
 
-/// Without user and password, which may be secret.
+/// Returns the URL without user and password, which can be secret.
 fn shown(url: &Url) -> String {
     let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
@@ -405,7 +416,8 @@ fn unreachable_node(url: &Url, path: &str, error: &reqwest::Error) -> NodeError 
     NodeError::Unreachable { node: shown(url), path: path.to_owned(), reason }
 }
 
-/// The innermost cause: reqwest's own text repeats the URL, which may carry a password.
+/// Returns the innermost cause. The text of reqwest itself repeats the URL, which can contain a
+/// password.
 fn chain_of(error: &reqwest::Error) -> String {
     let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
     let mut text = String::from("no connection");
@@ -435,7 +447,7 @@ async fn refusal(url: &Url, path: &str, status: StatusCode, response: reqwest::R
     NodeError::Status { node: shown(url), path: path.to_owned(), status: status.as_u16(), message: text, advice }
 }
 
-/// Reads an answer piece by piece and stops at the bound, whatever length it announces.
+/// Reads a response in parts and stops at the limit, whatever length was announced.
 async fn bounded_body(
     url: &Url,
     path: &str,
@@ -461,20 +473,21 @@ async fn bounded_body(
     Ok(body)
 }
 
-/// Whether an answer is made for people. Nothing that we ask for looks like it: JSON begins otherwise, and a state is never called so.
+/// Returns whether a response is a web page. Nothing that is requested looks like one: JSON begins
+/// with other characters, and a state never has that content type.
 fn is_web_page(content_type: &str, body: &[u8]) -> bool {
     let begins_with = |tag: &[u8]| body.trim_ascii_start().get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
     content_type.contains("text/html") || begins_with(b"<!doctype html") || begins_with(b"<html")
 }
 
-/// An answer that is awaited, and the last line in the log about it.
+/// A response that is awaited, and the time of the last log line about it.
 struct Wait<'a> {
     url: &'a Url,
     path: &'a str,
     began: Instant,
     told: Instant,
     received: u64,
-    /// As announced.
+    /// The announced length in bytes.
     expected: Option<u64>,
 }
 
@@ -484,7 +497,8 @@ impl<'a> Wait<'a> {
         Self { url, path, began: now, told: now, received: 0, expected: None }
     }
 
-    /// The future's output. While it takes long, the log says so.
+    /// Waits for a future and returns its output. While this takes long, a line is logged from time
+    /// to time.
     async fn for_this<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         loop {

@@ -1,10 +1,10 @@
-//! The documents of the REST API that are read, as far as they are read.
+//! The documents of the beacon API. Only the fields that are used are read.
 
 use consensus::{Checkpoint, Epoch, ForkName, Gwei, PubkeyBytes, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
-/// Which state (`state_id`).
+/// Identifies a state (`state_id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateId {
     Genesis,
@@ -29,7 +29,7 @@ impl fmt::Display for StateId {
     }
 }
 
-/// Which block (`block_id`).
+/// Identifies a block (`block_id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockId {
     Genesis,
@@ -51,37 +51,38 @@ impl fmt::Display for BlockId {
     }
 }
 
-/// `/eth/v1/beacon/genesis`, without the fork version: nodes disagree with their own config about it.
+/// `/eth/v1/beacon/genesis`. The fork version is not read, because some nodes report another one
+/// than their own configuration has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Genesis {
-    /// Seconds since the Unix epoch.
+    /// In seconds since the Unix epoch.
     #[serde(deserialize_with = "decimal")]
     pub genesis_time: u64,
     pub genesis_validators_root: Root,
 }
 
-/// A block as a node has it: bytes of a `SignedBeaconBlock`, not decoded.
+/// A block of a node: the bytes of a `SignedBeaconBlock`, not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeBlock {
     pub fork: ForkName,
     pub ssz: Vec<u8>,
 }
 
-/// An item of `/eth/v1/beacon/headers`.
+/// An element of `/eth/v1/beacon/headers`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct HeaderInfo {
     pub root: Root,
-    /// On the branch the node follows.
+    /// Whether the block is on the branch that the node follows.
     #[serde(default)]
     pub canonical: bool,
     pub header: SignedBeaconBlockHeader,
 }
 
-/// `/eth/v1/node/syncing`.
+/// `/eth/v1/node/syncing`: the state of a node's synchronisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Syncing {
     pub head_slot: Slot,
-    /// Slots.
+    /// Number of slots between the head and the current slot.
     #[serde(deserialize_with = "decimal")]
     pub sync_distance: u64,
     pub is_syncing: bool,
@@ -91,28 +92,28 @@ pub struct Syncing {
     pub el_offline: bool,
 }
 
-/// `/eth/v1/node/identity`.
+/// `/eth/v1/node/identity`: the node's addresses on the peer-to-peer network.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Identity {
     pub peer_id: String,
     #[serde(default)]
     pub enr: String,
-    /// Multiaddrs, most with the peer id at the end.
+    /// Multiaddrs. Most of them end with the peer id.
     #[serde(default)]
     pub p2p_addresses: Vec<String>,
 }
 
-/// An item of `/eth/v1/beacon/states/{id}/validators`.
+/// An element of `/eth/v1/beacon/states/{id}/validators`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ValidatorStatus {
     pub index: ValidatorIndex,
     pub balance: Gwei,
-    /// `active_ongoing`, `active_slashed`, `exited_slashed`, ...
+    /// `active_ongoing`, `active_slashed`, `exited_slashed`, and so on.
     pub status: String,
     pub validator: StatusRecord,
 }
 
-/// The registry's part of [`ValidatorStatus`].
+/// The fields of [`ValidatorStatus`] that come from the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct StatusRecord {
     pub pubkey: PubkeyBytes,
@@ -132,12 +133,13 @@ pub struct Finality {
     pub finalized: Checkpoint,
 }
 
-/// As in `Eth-Consensus-Version`.
+/// Returns the fork with this name in the header `Eth-Consensus-Version`. Upper and lower case are
+/// not distinguished.
 pub(crate) fn fork_by_name(name: &str) -> Option<ForkName> {
     ForkName::ALL.into_iter().find(|fork| fork.as_str().eq_ignore_ascii_case(name))
 }
 
-/// A u64 as the API writes it (a decimal string), or as some nodes do (a number).
+/// Reads a u64: a decimal string as in the beacon API, or a number as some nodes write it.
 fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,19 +1,24 @@
 //! The file of checked keys.
 //!
-//! # File format, version 1 (numbers big-endian)
+//! # File format, version 1 (numbers are big-endian)
+//!
 //! ```text
 //! file  = "SWPUBKEY" | version: u32 | 0: u32 | chunk*
 //! chunk = n: u32 | sum of n and keys: u64 | keys: n x 96 bytes
 //! ```
-//! Keys are in order of validator index, without gaps. A key is its uncompressed point; one that failed its check is its 48 compressed
-//! bytes followed by 48 bytes 0xff (no point's y is that great), so that it is not tried again. Chunks are only ever appended. A chunk
-//! that is cut or whose sum is wrong ends the file: it is cut off there, said in the log, and made anew.
 //!
-//! The sum is a plain 64-bit one ([`chunk_sum`]) against torn writes and bad disks. A loaded key needs no more: it must lie on the curve
-//! and compress to the state's 48 bytes, which fixes x and the sign of y, so it is the very point that was checked. After a mix-up of data
-//! directories the cache is rebuilt.
+//! Keys are in the order of the validator index, without gaps. A key is stored as its uncompressed
+//! point. A key that failed its check is stored as its 48 compressed bytes followed by 48 bytes
+//! 0xff, so that it is not checked again. (No point has such a large y.) Chunks are only appended.
+//! If a chunk is incomplete or its sum is wrong, the file is cut off before it, this is logged, and
+//! the rest is made again.
 //!
-//! Limits: [`CHUNK_KEYS`] keys a chunk.
+//! The sum is a simple 64-bit sum ([`chunk_sum`]) against incomplete writes and bad disks. A loaded
+//! key needs no stronger protection: it must be a point on the curve, and it must compress to the
+//! 48 bytes in the state. This fixes x and the sign of y, so it is the same point that was checked.
+//! If data directories are mixed up, the cache is made again.
+//!
+//! Limits: [`CHUNK_KEYS`] keys in a chunk.
 
 use super::{CheckedKey, n_threads};
 use crate::ChainError;
@@ -29,11 +34,12 @@ const VERSION: u32 = 1;
 const HEADER_LEN: u64 = 16;
 const CHUNK_HEADER_LEN: u64 = 12;
 const KEY_LEN: usize = 96;
-/// Keys per chunk at most: the unit of checking, writing and reading; 786 kB.
+/// Maximum number of keys in a chunk, which is 786 kB. Keys are checked, written and read in
+/// chunks.
 pub const CHUNK_KEYS: usize = 8_192;
 const INVALID_MARK: [u8; 48] = [0xff; 48];
 
-/// The file, open.
+/// The open file.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) path: PathBuf,
@@ -43,7 +49,7 @@ pub(super) struct Disk {
 
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
-    /// Of its header.
+    /// Position of the chunk's header in the file.
     offset: u64,
     first: usize,
     n: usize,
@@ -69,7 +75,7 @@ impl Disk {
         self.chunks.last().map_or(0, |chunk| chunk.first + chunk.n)
     }
 
-    /// Reads the chunks' headers and cuts off a tail that is no whole chunk.
+    /// Reads the headers of the chunks, and cuts off an incomplete chunk at the end.
     fn scan(&mut self) -> io::Result<()> {
         let len = self.file.metadata()?.len();
         let mut offset = HEADER_LEN;
@@ -98,7 +104,8 @@ impl Disk {
         self.file.sync_data()
     }
 
-    /// Keys `at..` as far as the file has them and they agree with `compressed`; empty when it has none.
+    /// Loads the keys from validator `at` on, as far as the file has them and they agree with
+    /// `compressed`. Returns an empty list if the file has none.
     pub(super) fn load(&mut self, at: usize, compressed: &[PubkeyBytes]) -> Vec<CheckedKey> {
         let from = self.chunks.partition_point(|chunk| chunk.first + chunk.n <= at);
         let end = at + compressed.len();
@@ -149,8 +156,9 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// Appends keys of validators `first..`. Does nothing when they would leave a gap or repeat. `compressed`: as long as `keys`, or empty if
-    /// all of those are good.
+    /// Appends the keys of the validators `first..`. Does nothing if they would leave a gap or
+    /// repeat keys. `compressed` has as many elements as `keys`, or is empty if all of these are
+    /// valid.
     pub(super) fn append(&mut self, first: usize, keys: &[CheckedKey], compressed: &[PubkeyBytes]) -> io::Result<()> {
         if first != self.len() || keys.is_empty() {
             return Ok(());
@@ -183,7 +191,7 @@ impl Disk {
     }
 }
 
-/// All keys, without changing the file.
+/// Reads all keys without changing the file.
 pub(super) fn compressed_in(path: &Path) -> Result<Vec<PubkeyBytes>, ChainError> {
     let failed = |source| ChainError::CacheOpen { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
@@ -224,7 +232,8 @@ fn header() -> [u8; HEADER_LEN as usize] {
     header
 }
 
-/// For each 8 bytes (big-endian; the keys are 12 such words each): `sum = ((sum ^ word) * 0x9e3779b97f4a7c15).rotate_left(29)`, from `n` on.
+/// Computes the sum of a chunk. It starts with `n`, and then takes 8 bytes (big-endian) at a time:
+/// `sum = ((sum ^ word) * 0x9e3779b97f4a7c15).rotate_left(29)`. A key has 12 such words.
 fn chunk_sum(n: [u8; 4], payload: &[u8]) -> [u8; 8] {
     let mut sum = u64::from(u32::from_be_bytes(n));
     for word in payload.chunks_exact(8) {
@@ -234,7 +243,7 @@ fn chunk_sum(n: [u8; 4], payload: &[u8]) -> [u8; 8] {
     sum.to_be_bytes()
 }
 
-/// All keys of a chunk; `None` if it is damaged.
+/// Returns all keys of a chunk, or `None` if it is damaged.
 fn compressed_chunk(bytes: &[u8]) -> Option<Vec<PubkeyBytes>> {
     let (head, payload) = bytes.split_at_checked(CHUNK_HEADER_LEN as usize)?;
     let n: [u8; 4] = head[..4].try_into().ok()?;
@@ -248,7 +257,8 @@ fn compressed_chunk(bytes: &[u8]) -> Option<Vec<PubkeyBytes>> {
     keys.collect()
 }
 
-/// The part of a chunk that lies within `at..at + compressed.len()`; `None` if the chunk is damaged or has other keys.
+/// Returns the keys of a chunk that are within `at..at + compressed.len()`. Returns `None` if the
+/// chunk is damaged or has other keys.
 fn parse_chunk(bytes: &[u8], chunk: &Chunk, at: usize, compressed: &[PubkeyBytes]) -> Option<Vec<CheckedKey>> {
     let (head, payload) = bytes.split_at(CHUNK_HEADER_LEN as usize);
     let n: [u8; 4] = head[..4].try_into().ok()?;

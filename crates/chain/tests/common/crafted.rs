@@ -1,5 +1,6 @@
-//! Later states made from a genesis state (minimal preset), by writing over what this crate reads. Offsets: `BeaconState` of any fork
-//! begins alike (phase0/beacon-chain.md).
+//! Makes later states from a genesis state (minimal preset) by overwriting the fields that this
+//! crate reads. The offsets are the same in every fork, because `BeaconState` begins in the same
+//! way in all of them (phase0/beacon-chain.md).
 #![allow(dead_code, clippy::unwrap_used)]
 
 use chain::BlockFacts;
@@ -13,7 +14,8 @@ const RANDAO_MIXES: usize = BLOCK_ROOTS + 2 * ROOTS * 32 + 4 + 72 + 4 + 8 + 4 + 
 const VALIDATORS_OFFSET: usize = RANDAO_MIXES - 8;
 const SLOTS_PER_EPOCH: u64 = 8;
 
-/// The state at `slot` after `chain`, which begins with the child of `genesis`.
+/// Returns the state at `slot` after the blocks of `chain`. The first of them is the child of
+/// `genesis`.
 pub fn state_after(genesis: &[u8], genesis_root: Root, chain: &[(BlockFacts, BeaconBlockHeader)], slot: u64) -> Vec<u8> {
     let mut state = genesis.to_vec();
     let mut mix = Root::from_slice(&genesis[RANDAO_MIXES..RANDAO_MIXES + 32]);
@@ -60,14 +62,15 @@ pub fn set_activation(state: &mut [u8], validator: usize, epoch: u64) {
     set_field(state, validator, 24, epoch);
 }
 
-/// Writes over a validator's public key.
+/// Overwrites a validator's public key.
 pub fn set_pubkey(state: &mut [u8], validator: usize, key: [u8; 48]) {
     let at = validators(state) + validator * Validator::SSZ_LEN;
     state[at..at + 48].copy_from_slice(&key);
 }
 
 fn set_field(state: &mut [u8], validator: usize, from_end: usize, value: u64) {
-    // ... activation_epoch, exit_epoch, withdrawable_epoch are the last 8 bytes each.
+    // activation_epoch, exit_epoch and withdrawable_epoch are the last three fields, with 8 bytes
+    // each.
     let at = validators(state) + (validator + 1) * Validator::SSZ_LEN - from_end;
     state[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }

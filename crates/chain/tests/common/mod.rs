@@ -1,4 +1,4 @@
-//! What the tests share: where the data is, and a small reader of capture files.
+//! Helpers of the tests: the location of the test data, and a small reader of capture files.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use chain::{BlockFacts, Chain, PubkeyCache};
@@ -6,7 +6,8 @@ use consensus::{ForkName, Network, SignedBlock, SingleAttestation, Spec};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A file of the shared test data, or `None` (said on stderr) where the data is not there.
+/// Returns the path of a file of the shared test data. Returns `None` and prints a line to stderr
+/// if it does not exist.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let full = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")).join(path);
     if full.exists() {
@@ -16,7 +17,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// The capture committed with this crate.
+/// Returns the path of the capture that is committed with this crate.
 pub fn small_capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/minimal_fulu.e2s")
 }
@@ -25,11 +26,11 @@ pub fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// A capture file, read.
+/// The content of a capture file.
 pub struct Capture {
     pub spec: Spec,
     pub state: Vec<u8>,
-    /// Topic name and decompressed payload, in order of arrival.
+    /// Topic name and decompressed payload of each message, in order of arrival.
     pub gossip: Vec<(String, Vec<u8>)>,
 }
 

@@ -1,11 +1,11 @@
-//! All containers of one fork on one preset, made once and kept.
+//! All containers of one fork on one preset. They are made once and kept.
 
 use super::{Layout, TypeRef, container};
 use crate::{DecodeError, ForkName, Preset, PresetName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Named types of one fork and preset.
+/// The named types of one fork and preset.
 #[derive(Debug)]
 pub struct Catalogue {
     types: BTreeMap<&'static str, TypeRef>,
@@ -17,7 +17,8 @@ pub struct Catalogue {
     pub(crate) state: TypeRef,
 }
 
-/// Configurations that change a preset's sizes are kept too, up to so many; more are made anew each time.
+/// Maximum number of catalogues that are kept for configurations that change a preset's sizes. Any
+/// further catalogue is made again at each call.
 const MAX_CUSTOM_PRESETS: usize = 32;
 
 const N_PRESETS: usize = 3;
@@ -28,7 +29,7 @@ type Custom = Vec<(ForkName, Preset, Arc<Catalogue>)>;
 static CUSTOM: Mutex<Custom> = Mutex::new(Vec::new());
 
 impl Catalogue {
-    /// The types of `fork` on `preset`.
+    /// Returns the types of `fork` on `preset`.
     pub fn of(fork: ForkName, preset: &Preset) -> Arc<Self> {
         let row = match preset.name {
             PresetName::Mainnet => 0,
@@ -49,12 +50,13 @@ impl Catalogue {
         made
     }
 
-    /// A container by its name in the specification.
+    /// Returns a container by its name in the specification. The error states that this fork has no
+    /// such container.
     pub fn get(&self, name: &'static str) -> Result<&TypeRef, DecodeError> {
         self.types.get(name).ok_or_else(|| DecodeError::new(name, "", 0, "this fork has no such container"))
     }
 
-    /// Names of all containers, in alphabetical order.
+    /// Lists the names of all containers in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.types.keys().copied()
     }
@@ -75,7 +77,7 @@ impl Catalogue {
     }
 }
 
-/// A catalogue being written: later containers name earlier ones.
+/// A catalogue that is being built. A container can use only containers that were added before it.
 pub(super) struct Draft<'a> {
     pub(super) fork: ForkName,
     pub(super) preset: &'a Preset,
@@ -83,7 +85,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// A container that was added before.
+    /// Returns a container that was added before. Panics if there is none.
     pub(super) fn get(&self, name: &'static str) -> TypeRef {
         self.types.get(name).expect("our own catalogue adds containers before it uses them").clone()
     }
@@ -92,7 +94,8 @@ impl Draft<'_> {
         self.fork >= fork
     }
 
-    /// A limit before Gloas; from Gloas on the list is progressive (EIP-7688).
+    /// Returns `limit` before Gloas and `None` from Gloas on, when the list becomes progressive
+    /// (EIP-7688).
     pub(super) fn limit(&self, limit: u64) -> Option<u64> {
         (!self.since(ForkName::Gloas)).then_some(limit)
     }
@@ -101,12 +104,13 @@ impl Draft<'_> {
         self.types.insert(name, container(name, fields, Layout::Plain));
     }
 
-    /// A container that EIP-7688 makes progressive from Gloas on.
+    /// Adds a container that EIP-7688 makes progressive from Gloas on.
     pub(super) fn add_stable(&mut self, name: &'static str, fields: Vec<(&'static str, TypeRef)>) {
         self.add_stable_without(name, fields, &[]);
     }
 
-    /// [`Draft::add_stable`] less the fields that this fork has removed: from Gloas on each leaves a gap where it stood.
+    /// Like [`Draft::add_stable`], but without the fields that this fork removed. From Gloas on,
+    /// each removed field leaves a gap at its position.
     pub(super) fn add_stable_without(
         &mut self,
         name: &'static str,

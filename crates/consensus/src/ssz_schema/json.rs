@@ -1,17 +1,20 @@
-//! The beacon API's JSON: integers as decimal strings, bytes and bitfields as 0x-hex of their SSZ, lists as arrays.
+//! Converts between SSZ and the beacon API's JSON: integers are decimal strings, bytes and
+//! bitfields are 0x-hex of their SSZ, lists are arrays.
 //!
-//! Needed because one client serves blocks as JSON only. Reading is lenient where the meaning is clear (numbers without
-//! quotes, fields that are not known) and strict otherwise; what is written is always canonical.
+//! This is needed because one client serves blocks only as JSON. Reading is lenient where the
+//! meaning is clear: it accepts numbers without quotes, and it ignores unknown fields. It is strict
+//! in everything else. The output is always canonical.
 
 use super::{Catalogue, Container, Kind, OFFSET_LEN, Type, View};
 use crate::{DecodeError, ForkName, Preset};
 use alloy_primitives::U256;
 use serde_json::{Map, Value};
 
-/// Path to the value, and what is wrong there.
+/// The path to the value, and what is wrong with it.
 type Reason = (String, String);
 
-/// Turns beacon-API JSON of the container `name` into SSZ, and checks the result like any other bytes.
+/// Converts the beacon API's JSON of the container `name` into SSZ. The result is validated like
+/// received SSZ.
 pub fn json_to_ssz(fork: ForkName, preset: &Preset, name: &'static str, json: &Value) -> Result<Vec<u8>, DecodeError> {
     let catalogue = Catalogue::of(fork, preset);
     let ty = catalogue.get(name)?;
@@ -20,13 +23,14 @@ pub fn json_to_ssz(fork: ForkName, preset: &Preset, name: &'static str, json: &V
     Ok(ssz)
 }
 
-/// Turns SSZ of the container `name` into beacon-API JSON.
+/// Converts the SSZ of the container `name` into the beacon API's JSON.
 pub fn ssz_to_json(fork: ForkName, preset: &Preset, name: &'static str, ssz: &[u8]) -> Result<Value, DecodeError> {
     Ok(Catalogue::of(fork, preset).get(name)?.validate(ssz)?.to_json())
 }
 
 impl Type {
-    /// SSZ of the value that `json` describes. List limits and padding bits are left to [`Type::validate`].
+    /// Encodes the value in `json` as SSZ. It does not check list limits and padding bits;
+    /// [`Type::validate`] does.
     pub fn ssz_from_json(&self, json: &Value) -> Result<Vec<u8>, DecodeError> {
         let mut out = Vec::new();
         write(self, json, &mut out).map_err(|(path, reason)| DecodeError::new(self.name(), path, 0, reason))?;
@@ -35,7 +39,7 @@ impl Type {
 }
 
 impl View<'_, '_> {
-    /// The value as beacon-API JSON.
+    /// Returns the value as the beacon API's JSON.
     pub fn to_json(&self) -> Value {
         match self.ty().kind() {
             Kind::Uint { bytes: 32 } => Value::String(U256::from_le_bytes(self.as_array::<32>()).to_string()),
@@ -160,7 +164,7 @@ fn write_container(container: &Container, json: &Value, out: &mut Vec<u8>) -> Re
     Ok(())
 }
 
-/// Writes at `place` how far the end of `out` is from `begin`.
+/// Writes an offset at `place`: the distance from `begin` to the end of `out`.
 fn put_offset(out: &mut [u8], place: usize, begin: usize) -> Result<(), Reason> {
     let offset = u32::try_from(out.len() - begin).map_err(|_| (String::new(), "over 4 GiB".to_owned()))?;
     out[place..place + OFFSET_LEN].copy_from_slice(&offset.to_le_bytes());

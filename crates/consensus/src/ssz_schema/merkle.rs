@@ -1,14 +1,19 @@
-//! Hash-tree-root from bytes.
+//! Computes the hash-tree-root of validated bytes.
 //!
-//! Registries repeat themselves: most validators share their effective balance, exit epoch or activation epoch with the one
-//! before. Large values (states) are therefore hashed with a small direct-mapped memory of the last pairs, which saves about half of
-//! the hashes; its entries are compared whole, so it can only save time. Without SHA instructions one hash costs about 0.4 us.
+//! **Cache.** Neighbours in a registry are often alike: most validators have the effective balance,
+//! exit epoch or activation epoch of the validator before them. Large values (states) are therefore
+//! hashed with a small direct-mapped cache of the last pairs, which saves about half of the hashes.
+//! An entry is used only if the whole pair is equal, so the cache cannot change a result. Without
+//! SHA instructions one hash takes about 0.4 us.
 //!
-//! Trees are hashed as their leaves come, like a binary counter: one waiting node per level, so a list of 2.5 million
-//! validators needs no more memory than one of three. Missing leaves are the well-known roots of all-zero trees.
+//! **Trees.** A tree is hashed while its leaves arrive, in the same way as a binary counter counts.
+//! Only one waiting node per level is kept, so a list of 2.5 million validators needs no more
+//! memory than a list of three. Missing leaves are replaced by the known roots of trees that hold
+//! only zeros.
 //!
-//! Progressive trees (EIP-7916) are a chain of binary trees of 1, 4, 16, ... leaves: `hash(tree_0, hash(tree_1, ...))`, ended
-//! by zero; so a list may grow for ever and its early leaves keep their place.
+//! **Progressive trees** (EIP-7916) are a chain of binary trees of 1, 4, 16, ... leaves that ends
+//! with zero: `hash(tree_0, hash(tree_1, ...))`. A list can therefore grow without a limit while
+//! its first leaves keep their positions.
 
 use super::view::bitlist_len;
 use super::{Container, Kind, Layout, Type, View};
@@ -18,10 +23,11 @@ use std::sync::LazyLock;
 
 type Node = [u8; 32];
 
-/// Deepest tree there is: the registry's 2^40 elements, and some room.
+/// Maximum depth of a tree. The deepest one is the registry with 2^40 elements, and there is some
+/// room above it.
 const MAX_DEPTH: usize = 48;
 
-/// `ZERO_ROOTS[d]`: root of a tree of depth `d` with only zeros below.
+/// `ZERO_ROOTS[d]` is the root of a tree of depth `d` whose leaves are all zero.
 static ZERO_ROOTS: LazyLock<[Node; MAX_DEPTH + 1]> = LazyLock::new(|| {
     let mut roots = [[0; 32]; MAX_DEPTH + 1];
     for depth in 0..MAX_DEPTH {
@@ -31,7 +37,7 @@ static ZERO_ROOTS: LazyLock<[Node; MAX_DEPTH + 1]> = LazyLock::new(|| {
 });
 
 impl View<'_, '_> {
-    /// `hash_tree_root`.
+    /// `hash_tree_root` of the specification.
     pub fn hash_tree_root(&self) -> Root {
         Root::from(root(self, &mut Hasher::for_size(self.bytes().len())))
     }
@@ -93,7 +99,8 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
     }
 }
 
-/// EIP-7495: a gap is a zero leaf, told from a field that is zero by the positions mixed in.
+/// EIP-7495: a gap is a zero leaf. The mixed-in positions distinguish it from a field whose root is
+/// zero.
 fn progressive_container(view: &View<'_, '_>, container: &Container, gaps: &[usize], hasher: &mut Hasher) -> Node {
     let width = container.fields.len() + gaps.len();
     let mut tree = ProgressiveTree::new();
@@ -105,17 +112,17 @@ fn progressive_container(view: &View<'_, '_>, container: &Container, gaps: &[usi
     hash32_concat(&tree.finish(hasher), &active_fields(width, gaps))
 }
 
-/// Leaves of `n` packed basic values.
+/// Number of leaves that `n` packed basic values take.
 fn chunks_of(element: &Type, n: u64) -> u64 {
     n.saturating_mul(element.fixed_len().unwrap_or(32) as u64).div_ceil(32)
 }
 
-/// Depth of the smallest tree with room for `leaves`.
+/// Depth of the smallest tree with room for `leaves` leaves.
 fn depth_of(leaves: u64) -> usize {
     (u64::BITS - leaves.max(1).saturating_sub(1).leading_zeros()) as usize
 }
 
-/// Up to 32 bytes, padded with zeros.
+/// Pads at most 32 bytes with zeros to a leaf.
 fn chunk(bytes: &[u8]) -> Node {
     let mut node = [0; 32];
     let n = bytes.len().min(32);
@@ -143,12 +150,12 @@ fn limited_or_progressive(bytes: &[u8], leaves: Option<u64>, hasher: &mut Hasher
     }
 }
 
-/// `mix_in_length`.
+/// `mix_in_length` of the specification.
 fn mix_in(tree: Node, length: usize) -> Node {
     hash32_concat(&tree, &chunk(&(length as u64).to_le_bytes()))
 }
 
-/// A bit for each position that has a field.
+/// `active_fields` of EIP-7495: one bit for each position that has a field.
 fn active_fields(width: usize, gaps: &[usize]) -> Node {
     let mut node = [0; 32];
     for i in (0..width.min(256)).filter(|i| !gaps.contains(i)) {
@@ -157,16 +164,18 @@ fn active_fields(width: usize, gaps: &[usize]) -> Node {
     node
 }
 
-/// Hashes pairs of nodes, and remembers some where that pays.
+/// Hashes pairs of nodes. For large values it caches the hashes of some pairs.
 struct Hasher {
-    /// Left, right and their hash; empty for small values.
+    /// Cache entries: left node, right node and their hash. Empty for small values.
     memory: Vec<(Node, Node, Node)>,
 }
 
 impl Hasher {
-    /// Entries, about 100 kB: fits the second-level cache.
+    /// Number of entries. They take about 100 kB, which fits into the second-level cache of a
+    /// processor.
     const ENTRIES: usize = 1024;
-    /// Values under this many bytes are hashed before a memory would be made.
+    /// Minimum size in bytes of a value for which a cache is made. A smaller value is hashed in
+    /// less time than making the cache takes.
     const WORTH_IT: usize = 1 << 18;
 
     fn for_size(bytes: usize) -> Self {
@@ -189,9 +198,10 @@ impl Hasher {
     }
 }
 
-/// A binary tree that takes its leaves from the left.
+/// A binary tree that receives its leaves from left to right.
 struct Tree {
-    /// `waiting[level]` is a left sibling without its right one, if bit `level` of `count` is set.
+    /// `waiting[level]` is a left node whose right sibling has not come yet, if bit `level` of
+    /// `count` is set.
     waiting: [Node; MAX_DEPTH + 1],
     count: u64,
 }
@@ -211,7 +221,8 @@ impl Tree {
         self.count += 1;
     }
 
-    /// Root of the tree of this depth, filled up with zeros. `depth` has room for all leaves pushed.
+    /// Returns the root of the tree of this depth. Missing leaves count as zero. The depth must
+    /// have room for all leaves that were pushed.
     fn finish(self, depth: usize, hasher: &mut Hasher) -> Node {
         if self.count == 0 {
             return ZERO_ROOTS[depth];
@@ -230,7 +241,7 @@ impl Tree {
     }
 }
 
-/// Trees of 1, 4, 16, ... leaves in a row.
+/// A chain of trees of 1, 4, 16, ... leaves.
 struct ProgressiveTree {
     finished: Vec<Node>,
     current: Tree,

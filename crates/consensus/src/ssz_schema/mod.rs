@@ -1,25 +1,36 @@
-//! SSZ types as values: every container of every fork and preset, without a type parameter for any of them.
+//! SSZ types as values: every container of every fork and preset, without a type parameter for any
+//! of them.
 //!
 //! # The problem
-//! One binary reads phase0 to Heze on three presets and on configurations that change a preset (Medalla did). With types
-//! per preset that is 27 copies of about 60 containers, and a type parameter through everything above.
+//!
+//! One binary reads all forks from phase0 to Heze on three presets, and also configurations that
+//! change a preset (Medalla did). With one Rust type per fork and preset there would be 27 copies
+//! of about 60 containers, and all code above would need a type parameter.
 //!
 //! # The idea
-//! A [`Type`] is a small tree made at run time: `Catalogue::of(fork, preset)` builds all of them once and keeps them.
-//! Bytes are checked against it once ([`Type::validate`]), which gives a [`View`]: type and bytes together. A view slices
-//! fields and elements without copying, hashes itself, and turns into the beacon API's JSON. As only `validate` makes
-//! views, nothing behind it can meet a bad offset.
+//!
+//! A [`Type`] is a small tree that is made at run time. `Catalogue::of(fork, preset)` builds all
+//! types of a fork and preset once and keeps them. Bytes are checked against a type once
+//! ([`Type::validate`]). The result is a [`View`], which is the type and the bytes together. A view
+//! slices fields and elements without copying, computes its own hash-tree-root, and converts itself
+//! into the beacon API's JSON. Only `validate` makes views, so code that has a view cannot meet a
+//! bad offset.
 //!
 //! # A worked example
-//! `IndexedAttestation` of two validators is 244 bytes: a 4-byte offset (228, the length of the fixed part), 128 bytes of
-//! `data`, 96 of `signature`, then two 8-byte indices. `validate` checks: 244 >= 228; the first offset is 228 exactly; the
-//! 16 bytes behind it are a multiple of 8 and 16 / 8 is not over the list's limit.
+//!
+//! `IndexedAttestation` with two validators has 244 bytes: a 4-byte offset (228, the length of the
+//! fixed part), 128 bytes of `data`, 96 bytes of `signature`, then two 8-byte indices. `validate`
+//! checks three things: 244 >= 228; the first offset is exactly 228; the length of the last 16
+//! bytes is a multiple of 8, and 16 / 8 is not over the list's limit.
 //!
 //! # Limits
-//! Checking is linear in the bytes given and allocates nothing; depth is that of the type. Lists of EIP-7916 (Gloas on)
-//! have no limit of their own, the caller bounds the bytes. Hashing keeps one node per level (48 at most).
 //!
-//! Sources: consensus-specs `ssz/simple-serialize.md`; EIP-7495 and EIP-7916 for the progressive types, EIP-7688 for their use.
+//! The time of a check is linear in the number of bytes. A check allocates nothing, and its depth
+//! is the depth of the type. The lists of EIP-7916 (from Gloas on) have no limit of their own, so
+//! the caller must bound the bytes. Hashing keeps one node per level (at most 48).
+//!
+//! Sources: consensus-specs `ssz/simple-serialize.md`; EIP-7495 and EIP-7916 for the progressive
+//! types, EIP-7688 for their use.
 
 mod catalogue;
 mod json;
@@ -35,32 +46,34 @@ pub use view::{Elements, View};
 
 use std::sync::Arc;
 
-/// A shared type.
+/// A shared reference to a type.
 pub type TypeRef = Arc<Type>;
 
 /// One SSZ type.
 #[derive(Debug)]
 pub struct Type {
     kind: Kind,
-    /// Length of its SSZ where all values have the same.
+    /// Length of its SSZ in bytes, if it is the same for all values.
     fixed_len: Option<usize>,
-    /// Every byte string of the right length is a value: nothing inside needs a look.
+    /// Every byte string of the right length is a value of this type, so the bytes need no further
+    /// check.
     unrestricted: bool,
 }
 
-/// What kind of value a [`Type`] describes. A limit of `None` means progressive (EIP-7916).
+/// The kind of value that a [`Type`] describes. A limit of `None` means that the list is
+/// progressive (EIP-7916).
 #[derive(Debug)]
 pub enum Kind {
-    /// Little-endian, 1, 8 or 32 bytes.
+    /// Unsigned integer of 1, 8 or 32 bytes, little-endian.
     Uint {
         bytes: usize,
     },
     Boolean,
-    /// `Vector[byte, N]`; hex in JSON.
+    /// `Vector[byte, N]`. In JSON it is a hexadecimal string.
     ByteVector {
         length: usize,
     },
-    /// `List[byte, N]`; hex in JSON.
+    /// `List[byte, N]`. In JSON it is a hexadecimal string.
     ByteList {
         limit: Option<u64>,
     },
@@ -81,24 +94,25 @@ pub enum Kind {
     Container(Container),
 }
 
-/// Named fields in order.
+/// A container: named fields in order.
 #[derive(Debug)]
 pub struct Container {
     name: &'static str,
     fields: Vec<Field>,
-    /// Length of the fixed part: fixed-size fields and offsets.
+    /// Length in bytes of the fixed part, which holds the fields of fixed size and the offsets.
     head_len: usize,
     layout: Layout,
 }
 
-/// How a container's fields become the leaves of its tree.
+/// How the fields of a container become the leaves of its Merkle tree.
 #[derive(Debug)]
 enum Layout {
-    /// One leaf each, in a tree as small as they allow.
+    /// Each field is one leaf. The tree is the smallest one with room for all fields.
     Plain,
-    /// EIP-7495: a progressive tree, with the positions in use mixed in.
+    /// EIP-7495: a progressive tree. The bit field of the positions in use is mixed in.
     Progressive {
-        /// Positions whose field a later fork removed, ascending: the fields behind them keep their own.
+        /// Positions of fields that a later fork removed, ascending. The fields after them keep
+        /// their positions.
         gaps: Vec<usize>,
     },
 }
@@ -108,7 +122,7 @@ enum Layout {
 pub struct Field {
     name: &'static str,
     ty: TypeRef,
-    /// Where its bytes, or its offset, stand in the fixed part.
+    /// Position of the field's bytes, or of its offset, in the fixed part.
     start: usize,
 }
 
@@ -117,12 +131,12 @@ impl Type {
         &self.kind
     }
 
-    /// Length of its SSZ where all values have the same length.
+    /// Length of its SSZ in bytes, if it is the same for all values.
     pub fn fixed_len(&self) -> Option<usize> {
         self.fixed_len
     }
 
-    /// The container's name, or the kind's for other types.
+    /// Name of the container. For any other type, the name of its kind.
     pub fn name(&self) -> &'static str {
         match &self.kind {
             Kind::Uint { .. } => "uint",
@@ -136,12 +150,14 @@ impl Type {
         }
     }
 
-    /// Bytes this type takes in the fixed part of what contains it: its own, or an offset.
+    /// Number of bytes of this type in the fixed part of its container: the value itself, or an
+    /// offset.
     fn head_len(&self) -> usize {
         self.fixed_len.unwrap_or(OFFSET_LEN)
     }
 
-    /// Basic values are packed into chunks, others have a root each.
+    /// Returns whether the type is basic. Basic values are packed into chunks of 32 bytes; every
+    /// other value has a root of its own.
     fn is_basic(&self) -> bool {
         matches!(self.kind, Kind::Uint { .. } | Kind::Boolean)
     }
@@ -163,10 +179,11 @@ impl Field {
     }
 }
 
-/// `BYTES_PER_LENGTH_OFFSET`.
+/// `BYTES_PER_LENGTH_OFFSET` of the specification.
 const OFFSET_LEN: usize = 4;
 
-// Constructors, named as in the specification's own notation. Private: the catalogue is the only author of types.
+// Constructors with the names of the specification's notation. They are private, because only the
+// catalogue makes types.
 
 fn make(kind: Kind, fixed_len: Option<usize>, unrestricted: bool) -> TypeRef {
     Arc::new(Type { kind, fixed_len, unrestricted })
@@ -188,7 +205,7 @@ fn bytes(length: usize) -> TypeRef {
     make(Kind::ByteVector { length }, Some(length), true)
 }
 
-/// A root, hash or other 32 bytes.
+/// A root, a hash or any other value of 32 bytes.
 fn bytes32() -> TypeRef {
     bytes(32)
 }

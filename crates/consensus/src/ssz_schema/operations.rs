@@ -1,8 +1,11 @@
-//! Votes, slashings, payloads and blocks of every fork. Sources: consensus-specs `specs/*/beacon-chain.md`, `p2p-interface.md`,
-//! `validator.md`, and `presets/`.
+//! The types of votes, slashings, payloads and blocks in every fork.
 //!
-//! Heze is written as of consensus-specs a5ab894edd2c22494dfe46dc880946d636f5cdf7 (October 2026): EIP-7805's inclusion lists, named by
-//! their dependent root, with progressive lists as in Gloas, and EIP-8015, which removes the old deposits. It is not final.
+//! Sources: consensus-specs `specs/*/beacon-chain.md`, `p2p-interface.md`, `validator.md`, and
+//! `presets/`.
+//!
+//! Heze follows consensus-specs a5ab894edd2c22494dfe46dc880946d636f5cdf7 (October 2026) and is not
+//! final. It has the inclusion lists of EIP-7805, which name a dependent root and use progressive
+//! lists as in Gloas. It also has EIP-8015, which removes the old deposits.
 
 use super::catalogue::Draft;
 use super::*;
@@ -251,7 +254,7 @@ fn add_execution_requests(d: &mut Draft<'_>) {
     d.add_stable("ExecutionRequests", requests);
 }
 
-/// EIP-7732: bids, envelopes and the payload-timeliness committee's votes.
+/// EIP-7732: bids, envelopes and the votes of the payload-timeliness committee.
 fn add_builder_messages(d: &mut Draft<'_>) {
     d.add(
         "PayloadAttestationData",
@@ -300,7 +303,7 @@ fn add_builder_messages(d: &mut Draft<'_>) {
     signed(d, "SignedExecutionPayloadEnvelope", envelope);
 }
 
-/// EIP-7805. A plain container, of which the list is progressive.
+/// EIP-7805. The container itself is plain, but its list of transactions is progressive.
 fn add_inclusion_list(d: &mut Draft<'_>) {
     let transactions = list(byte_list(None), None);
     d.add(
@@ -345,7 +348,7 @@ fn add_blocks(d: &mut Draft<'_>) {
         body.push(("payload_attestations", list(d.get("PayloadAttestation"), None)));
         body.push(("parent_execution_requests", d.get("ExecutionRequests")));
     }
-    // EIP-8015.
+    // EIP-8015 removes the old deposits.
     let removed: &[&str] = if d.since(Heze) { &["eth1_data", "deposits"] } else { &[] };
     d.add_stable_without("BeaconBlockBody", body, removed);
     d.add(
@@ -362,7 +365,8 @@ fn add_blocks(d: &mut Draft<'_>) {
     signed(d, "SignedBeaconBlock", block);
 }
 
-/// Blob sidecars (Deneb on) and data column sidecars (Fulu on; without a signed header from Gloas on).
+/// Blob sidecars (Deneb to Fulu) and data column sidecars (from Fulu on, from Gloas on without a
+/// signed header).
 fn add_sidecars(d: &mut Draft<'_>) {
     let header = d.get("SignedBeaconBlockHeader");
     if d.since(Deneb) && !d.since(Gloas) {

@@ -1,4 +1,4 @@
-//! `BeaconState` of every fork. Source: consensus-specs `specs/*/beacon-chain.md`.
+//! The type `BeaconState` of every fork. Source: consensus-specs `specs/*/beacon-chain.md`.
 
 use super::catalogue::Draft;
 use super::*;
@@ -49,7 +49,7 @@ pub(super) fn add(d: &mut Draft<'_>) {
     if d.since(Gloas) {
         builders(d, &mut fields);
     }
-    // EIP-8015.
+    // EIP-8015 removes the old deposits.
     let removed: &[&str] =
         if d.since(Heze) { &["eth1_data", "eth1_data_votes", "eth1_deposit_index", "deposit_requests_start_index"] } else { &[] };
     d.add_stable_without("BeaconState", fields, removed);
@@ -141,7 +141,7 @@ fn participation(d: &Draft<'_>, fields: &mut Fields) {
     }
 }
 
-/// EIP-7732.
+/// The fields that EIP-7732 adds.
 fn builders(d: &Draft<'_>, fields: &mut Fields) {
     let p = d.preset;
     let committee = vector(uint64(), p.ptc_size);

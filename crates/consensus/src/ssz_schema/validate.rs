@@ -1,9 +1,10 @@
-//! Strict checking of bytes against a type: after it, every slice that a [`View`] takes exists and means something.
+//! Checks bytes strictly against a type. After the check, every slice that a [`View`] takes is in
+//! bounds and is a value of its type.
 
 use super::{Container, Kind, OFFSET_LEN, Type, View};
 use crate::DecodeError;
 
-/// A rule that was broken, with the path to it from the inside out.
+/// A broken rule. The path to it is collected from the innermost step to the outermost.
 struct Problem {
     path: Vec<Step>,
     offset: usize,
@@ -16,8 +17,11 @@ enum Step {
 }
 
 impl Type {
-    /// Checks that `bytes` are one value of this type, nothing missing and nothing over: offsets in order and in bounds,
-    /// list limits, bitlist sentinels, padding bits zero, booleans 0 or 1. Linear in `bytes`, allocates only for an error.
+    /// Checks that `bytes` are exactly one value of this type, without missing or extra bytes.
+    ///
+    /// The check covers: the order and bounds of offsets, the limits of lists, the delimiter bit of
+    /// bitlists, padding bits that must be zero, and booleans that must be 0 or 1. Its time is
+    /// linear in the number of bytes. It allocates memory only for an error.
     pub fn validate<'t, 'a>(&'t self, bytes: &'a [u8]) -> Result<View<'t, 'a>, DecodeError> {
         match check(self, bytes, 0) {
             Ok(()) => Ok(View::checked(self, bytes)),
@@ -53,7 +57,7 @@ impl Problem {
     }
 }
 
-/// `at`: where `bytes` begin in the whole message, for error messages only.
+/// `at` is the position of `bytes` in the whole message. It is used in error messages only.
 fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
     if let Some(len) = ty.fixed_len
         && bytes.len() != len
@@ -116,7 +120,7 @@ fn check_fixed_elements(element: &Type, len: usize, bytes: &[u8], at: usize) -> 
     Ok(())
 }
 
-/// Elements of varying size: as many offsets as elements, then the elements.
+/// Checks elements of variable size: first one offset for each element, then the elements.
 fn check_variable_elements(
     element: &Type,
     length: Option<usize>,
@@ -156,7 +160,8 @@ fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(),
         let reason = format!("{} bytes, its fixed part has {}", bytes.len(), container.head_len);
         return Err(Problem::new(at, reason));
     }
-    // The field before an offset is checked once its end is known, so each variable field waits for the next offset.
+    // The end of a field of variable size is the offset of the next one. Each such field is
+    // therefore checked when the next offset is read.
     let mut waiting: Option<(&super::Field, usize)> = None;
     for field in &container.fields {
         if let Some(len) = field.ty.fixed_len {
@@ -183,7 +188,7 @@ fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(),
     Ok(())
 }
 
-/// The offset at `position`, if four bytes are there.
+/// Reads the offset at `position`. Returns `None` if there are fewer than four bytes.
 pub(super) fn read_offset(bytes: &[u8], position: usize) -> Option<usize> {
     let four = bytes.get(position..position + OFFSET_LEN)?;
     Some(u32::from_le_bytes(four.try_into().ok()?) as usize)

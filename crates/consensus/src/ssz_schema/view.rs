@@ -1,10 +1,10 @@
-//! Checked bytes with their type: fields and elements by slicing, no copies.
+//! Validated bytes together with their type. Fields and elements are slices; nothing is copied.
 
 use super::validate::read_offset;
 use super::{Container, Kind, OFFSET_LEN, Type};
 use crate::{DecodeError, Root};
 
-/// Bytes that were validated as a value of `ty`.
+/// Bytes that were validated as a value of the type `ty`.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'t, 'a> {
     ty: &'t Type,
@@ -12,7 +12,8 @@ pub struct View<'t, 'a> {
 }
 
 impl<'t, 'a> View<'t, 'a> {
-    /// Only for bytes that [`Type::validate`] has accepted, and parts of them.
+    /// Makes a view without a check. The bytes must be bytes that [`Type::validate`] accepted, or a
+    /// part of them.
     pub(crate) fn checked(ty: &'t Type, bytes: &'a [u8]) -> Self {
         Self { ty, bytes }
     }
@@ -21,29 +22,31 @@ impl<'t, 'a> View<'t, 'a> {
         self.ty
     }
 
-    /// Its SSZ.
+    /// The SSZ bytes of the value.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// A field of a container; `None` if this is no container or has no such field in this fork.
+    /// Returns a field of a container. Returns `None` if this is not a container or if it has no
+    /// such field in this fork.
     pub fn field(&self, name: &str) -> Option<View<'t, 'a>> {
         let Kind::Container(container) = &self.ty.kind else { return None };
         let i = container.fields.iter().position(|field| field.name == name)?;
         Some(self.nth_field(container, i))
     }
 
-    /// A field within fields: `message.body.graffiti`.
+    /// Returns a field inside nested containers, for example `message.body.graffiti`.
     pub fn path(&self, path: &str) -> Option<View<'t, 'a>> {
         path.split('.').try_fold(*self, |view, name| view.field(name))
     }
 
-    /// [`View::path`] where the specification has the field in every fork that the caller asks for.
+    /// Like [`View::path`], for a field that the specification has in every fork that the caller
+    /// asks for. A missing field is an error.
     pub(crate) fn need(&self, path: &str) -> Result<View<'t, 'a>, DecodeError> {
         self.path(path).ok_or_else(|| DecodeError::new(self.ty.name(), path, 0, "this fork has no such field"))
     }
 
-    /// Number of fields, elements, bytes or bits.
+    /// Number of fields, elements, bytes or bits, depending on the type.
     pub fn len(&self) -> usize {
         match &self.ty.kind {
             Kind::Uint { .. } | Kind::Boolean => 1,
@@ -63,7 +66,7 @@ impl<'t, 'a> View<'t, 'a> {
         self.len() == 0
     }
 
-    /// An element of a vector or list.
+    /// Returns an element of a vector or list.
     pub fn element(&self, i: usize) -> Option<View<'t, 'a>> {
         if i >= self.len() {
             return None;
@@ -80,22 +83,22 @@ impl<'t, 'a> View<'t, 'a> {
         Some(Self { ty: element, bytes })
     }
 
-    /// All elements of a vector or list; nothing for other types.
+    /// Iterates over all elements of a vector or list. For other types the iterator is empty.
     pub fn elements(&self) -> Elements<'t, 'a> {
         Elements { of: *self, next: 0 }
     }
 
-    /// A `uint64`; 0 for other types.
+    /// Returns the value of a `uint64`, or 0 for other types.
     pub fn as_u64(&self) -> u64 {
         self.bytes.try_into().map_or(0, u64::from_le_bytes)
     }
 
-    /// Exactly `N` bytes; zeros for types of another length.
+    /// Returns exactly `N` bytes, or zeros for a type of another length.
     pub fn as_array<const N: usize>(&self) -> [u8; N] {
         self.bytes.try_into().unwrap_or([0; N])
     }
 
-    /// A 32-byte value.
+    /// Returns a value of 32 bytes.
     pub fn as_root(&self) -> Root {
         Root::from(self.as_array::<32>())
     }
@@ -117,7 +120,7 @@ impl<'t, 'a> View<'t, 'a> {
     }
 }
 
-/// Iterates over the elements of a vector or list.
+/// An iterator over the elements of a vector or list.
 #[derive(Clone, Debug)]
 pub struct Elements<'t, 'a> {
     of: View<'t, 'a>,
@@ -134,7 +137,7 @@ impl<'t, 'a> Iterator for Elements<'t, 'a> {
     }
 }
 
-/// Bits before the sentinel; 0 if there is none.
+/// Number of bits before the delimiter bit, or 0 if there is none.
 pub(super) fn bitlist_len(bytes: &[u8]) -> usize {
     match bytes.last() {
         Some(last) if *last != 0 => bytes.len() * 8 - 1 - last.leading_zeros() as usize,

@@ -1,11 +1,12 @@
-//! Where the test data is: the full vectors beside the repository, or the small set committed in `tests/data`.
+//! Locates and reads the test data: the full vectors outside of the repository, or the small set
+//! that is committed in `tests/data`.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// The full vectors, if they are there; says so once if not.
+/// Returns the folder of the full vectors. Returns `None` and prints a line if it does not exist.
 pub fn vectors() -> Option<PathBuf> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors"));
     if path.is_dir() {
@@ -15,12 +16,13 @@ pub fn vectors() -> Option<PathBuf> {
     None
 }
 
-/// The committed set.
+/// Returns the folder of the committed small set.
 pub fn small_set() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data")).to_owned()
 }
 
-/// The archive of this name, from the full vectors or the committed set.
+/// Returns the path of the archive with this name, in the full vectors or else in the committed
+/// set.
 pub fn archive(name: &str) -> PathBuf {
     match vectors() {
         Some(folder) => folder.join(name),
@@ -28,7 +30,7 @@ pub fn archive(name: &str) -> PathBuf {
     }
 }
 
-/// One case of the spec's test format: its path within the archive, and its files by name.
+/// One case in the specification's test format: its path within the archive, and its files by name.
 pub struct Case {
     /// For example `["minimal", "gloas", "ssz_static", "Attestation", "ssz_random", "case_0"]`.
     pub path: Vec<String>,
@@ -49,12 +51,13 @@ impl Case {
     }
 }
 
-/// Raw snappy, as the vectors use it.
+/// Decompresses raw snappy, the format of the vectors.
 pub fn unsnap(bytes: &[u8]) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(bytes).expect("snappy")
 }
 
-/// Reads the cases whose path (below the archive's top folder) `wanted` accepts. A missing archive is a failure.
+/// Reads the cases whose path (below the top folder of the archive) `wanted` accepts. Panics if the
+/// archive is missing.
 pub fn cases(archive: &Path, wanted: impl Fn(&[&str]) -> bool) -> Vec<Case> {
     let file = std::fs::File::open(archive).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(std::io::BufReader::new(file)));
@@ -90,7 +93,7 @@ pub fn fork(name: &str) -> consensus::ForkName {
     *consensus::ForkName::ALL.iter().find(|fork| fork.as_str() == name).unwrap_or_else(|| panic!("unknown fork {name}"))
 }
 
-/// The value of `key: '0x..'` in a one-line YAML file.
+/// Returns the value of `key: '0x..'` in a one-line YAML file.
 pub fn hex_value(text: &str, key: &str) -> Vec<u8> {
     let after = text.split(&format!("{key}:")).nth(1).unwrap_or_else(|| panic!("{key} in {text}"));
     let digits: String =
