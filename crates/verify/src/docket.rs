@@ -1,4 +1,5 @@
-//! The claims of one equation, each once: the same signers, message and signature bytes share one claim and its judgement.
+//! The claims of one equation, without duplicates. Claims with the same signers, the same message
+//! and the same signature bytes share one claim and its judgement.
 
 use crate::batch::Claim;
 use consensus::{Root, SignatureBytes};
@@ -10,11 +11,11 @@ pub(crate) struct Docket {
     by_content: HashMap<(Root, SignatureBytes), Vec<usize>>,
 }
 
-/// Where a claim stands in the docket.
+/// The position of a claim in the docket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) claim: usize,
-    /// Nobody made it before in this docket.
+    /// True if no equal claim was added to this docket before.
     pub(crate) first: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Where test data made by others lies: a folder next to the repository. Tests say so and pass over it where it is missing.
+//! Finds the published test data, which is in a folder next to the repository. If the folder is
+//! missing, a test prints that and is skipped.
 
 use std::path::PathBuf;
 
