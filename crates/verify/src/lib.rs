@@ -10,8 +10,8 @@
 //!                         Expired
 //! ```
 //!
-//! Decoding turns bytes into claims. Resolving finds out who claims to have signed. The check proves
-//! that they did sign.
+//! Decoding turns bytes into claims. Resolving finds out who claims to have signed. The check
+//! proves that they did sign.
 //!
 //! [`Verifier::process`] takes a batch of [`RawMessage`]s and returns [`Verified`]: everything that
 //! was proven, and one [`Outcome`] for each message. A message that is late, early, repeated or
@@ -19,8 +19,8 @@
 //!
 //! How messages are counted: every [`RawMessage`] gets exactly one *final* outcome. A message that
 //! waits for its committees is reported as [`Outcome::Parked`] when it begins to wait, and again
-//! with its final outcome when that is known. So at any time `received = final outcomes + parked
-//! now` ([`Verifier::parked`]).
+//! with its final outcome when that is known. So at any time
+//! `received = final outcomes + parked now` ([`Verifier::parked`]).
 //!
 //! This crate reads no clock, no socket and no disk.
 

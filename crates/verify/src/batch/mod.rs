@@ -7,7 +7,8 @@
 //! pairings. So a whole batch is one equation:
 //!
 //! ```text
-//! product over messages m of e( sum of r_u * K_u over its units u, H(m) )  =  e( g, sum of r_u * S_u over all units u )
+//!   product over messages m of e( sum of r_u * K_u over the units u of m, H(m) )
+//! = e( g, sum of r_u * S_u over all units u )
 //! ```
 //!
 //! A *unit* is what is proven as one thing. It has a secret random 64-bit weight `r_u` and its own
