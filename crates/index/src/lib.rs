@@ -34,11 +34,12 @@
 //! | [`summary`] | which validator voted in which block of epochs; finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: the sums over one data |
 //! | [`shufflings`], [`seating`], [`geometry`] | the committees, also old ones and on other branches |
-//! | [`present`], [`active`] | the seats of an aggregate's members; the active validators |
+//! | [`present`], [`active`] | an aggregate's seats; the set of active validators |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`allowance`] | limits for messages that a validator can sign in unlimited number |
 //! | [`arrivals`] | when and how each validator's own vote arrived, in memory only |
-//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
+//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`] | writing and opening |
+//! | [`db`], [`keys`] | RocksDB and its keys |
 //! | [`inspect`], [`several`], [`view`] | reading, also while another process owns the index |
 //!
 //! # Durability
