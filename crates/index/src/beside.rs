@@ -12,7 +12,7 @@
 //! for target 6: below 4, 3; above 9, 10
 //! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8;  (2,6) asks: 2 < 3
 //! w voted in 3 and 10: (5,6) joins, 2 <= 5 <= 9
-//! x voted in 2 and 9:  asks, because epoch 2 is not among the stored slices
+//! x voted in 2 and 9:  asks, if epoch 2 is too far away to be used
 //! ```
 //!
 //! "Asks" means the slow way, which finds what the vote contradicts. The fast way can only find

@@ -33,7 +33,7 @@
 //! | [`beside`], [`shelf`] | whole epochs of old votes, for example when history is filled |
 //! | [`summary`] | which validator voted in which block of epochs; finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: the sums over one data |
-//! | [`shufflings`], [`seating`], [`geometry`] | the committees, also old ones and on other branches |
+//! | [`shufflings`], [`seating`], [`geometry`] | the committees, also of old epochs and branches |
 //! | [`present`], [`active`] | an aggregate's seats; the set of active validators |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
 //! | [`allowance`] | limits for messages that a validator can sign in unlimited number |

@@ -76,7 +76,7 @@ pub struct VerifyConfig {
     pub remembered_roots: usize,
     /// For how many peers the results of their messages are remembered.
     pub remembered_peers: usize,
-    /// How many forged votes are remembered, so that a repeated forgery costs nothing. Each one
+    /// How many forged messages are remembered, so that a repeated forgery costs nothing. Each one
     /// takes 40 bytes.
     pub remembered_forgeries: usize,
 }
