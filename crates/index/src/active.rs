@@ -48,6 +48,7 @@ impl Base {
         Self { id, words, samples, len }
     }
 
+    /// The words in big-endian order. The id is a hash of these bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
@@ -174,6 +175,7 @@ impl ActiveSet {
         all
     }
 
+    /// Writes the base's id and the differences from the base.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.base.id);
         for list in [&self.added, &self.removed] {

@@ -34,6 +34,7 @@ pub(crate) const PER_VALIDATOR: u8 = 16;
 /// How many proposals for slots of far epochs are stored in one epoch of the network.
 pub(crate) const FAR_PROPOSALS_PER_EPOCH: u32 = 1024;
 
+/// What was used up of the limits in the network's current epoch.
 #[derive(Default)]
 pub(crate) struct Allowance {
     now: Option<u64>,

@@ -95,6 +95,7 @@ impl EpochArrivals {
 /// Identifies a vote outside its validator's chain: the validator and the handle of the data.
 type Outside = (u32, u32);
 
+/// The arrivals of all validators' votes that are kept in memory.
 #[derive(Default)]
 pub(crate) struct Arrivals {
     by_epoch: HashMap<u32, EpochArrivals>,
@@ -148,6 +149,7 @@ impl Arrivals {
         page[validator as usize % PAGE].get()
     }
 
+    /// The arrival of a vote outside its validator's chain.
     pub fn of_outside(&self, validator: u32, handle: u32) -> Option<Arrival> {
         self.outside(validator, handle)?.get()
     }

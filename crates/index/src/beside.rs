@@ -117,6 +117,7 @@ struct Sides {
     above: Side,
 }
 
+/// The slices in memory, and which epochs are next to which target.
 #[derive(Default)]
 pub(crate) struct Beside {
     slices: HashMap<u32, Slice>,

@@ -41,6 +41,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes a number as LEB128.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

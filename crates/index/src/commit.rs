@@ -59,6 +59,7 @@ impl Index {
         self.db.settle()
     }
 
+    /// Commits. `close_all` writes every set as a row and empties the log.
     pub(crate) fn commit_with(&mut self, close_all: bool) -> Result<(), IndexError> {
         let checkpoint = self.due_checkpoint(close_all);
         let mut state = self.state;

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 /// The largest number of epochs whose data are kept in memory. An epoch takes about 10 KB.
 const MAX_CACHED_EPOCHS: usize = 64;
 
+/// One attestation data with its handle and its hash-tree-root.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DataRow {
     pub handle: u32,
@@ -37,6 +38,7 @@ struct EpochData {
     touched: u64,
 }
 
+/// All attestation data. Those of some epochs are in memory.
 pub(crate) struct DataTable {
     epochs: HashMap<u64, EpochData>,
     pub next_handle: u32,
@@ -88,6 +90,7 @@ impl DataTable {
         self.epochs.get(&epoch)?.by_handle.get(&handle).map(|row| row.root == root)
     }
 
+    /// The row with this handle. It is read from disk if it is not in memory.
     pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
         if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
             return Ok(Some(*row));
@@ -96,6 +99,7 @@ impl DataTable {
         decode(epoch, handle, &value).map(Some).ok_or_else(|| unreadable(db))
     }
 
+    /// Writes the new rows.
     pub fn stage(&self, batch: &mut Batch<'_>) {
         for (epoch, handle) in &self.staged {
             if let Some(row) = self.epochs.get(epoch).and_then(|held| held.by_handle.get(handle)) {
@@ -104,6 +108,8 @@ impl DataTable {
         }
     }
 
+    /// Called after a commit. Drops the epochs that were not used for longest, if there are too
+    /// many.
     pub fn committed(&mut self) {
         self.staged.clear();
         if self.epochs.len() > MAX_CACHED_EPOCHS {
@@ -114,6 +120,7 @@ impl DataTable {
         }
     }
 
+    /// Drops the epochs before `before` from memory. The caller deletes the rows.
     pub fn forget(&mut self, before: u64) {
         self.epochs.retain(|epoch, _| *epoch >= before);
         self.staged.retain(|(epoch, _)| *epoch >= before);

@@ -74,6 +74,7 @@ impl Cf {
     }
 }
 
+/// A RocksDB database with the path that errors name.
 pub(crate) struct Db {
     db: DB,
     path: PathBuf,
@@ -178,6 +179,7 @@ impl Db {
         Ok(None)
     }
 
+    /// An empty batch of writes.
     pub fn batch(&self) -> Batch<'_> {
         Batch { db: self, batch: WriteBatch::default() }
     }
@@ -199,6 +201,7 @@ impl Db {
             .sum()
     }
 
+    /// The error for damaged data in this database.
     pub fn corrupt(&self, reason: impl Into<String>) -> IndexError {
         IndexError::Corrupt { path: self.path.clone(), reason: reason.into() }
     }

@@ -11,6 +11,7 @@ pub(crate) const HANDLES: usize = 1 << 10;
 /// Source and target of `HANDLES` data.
 type Page = Box<[(u32, u32); HANDLES]>;
 
+/// The table from handle to source and target.
 #[derive(Default)]
 pub(crate) struct Epochs(Vec<Option<Page>>);
 
@@ -27,6 +28,7 @@ impl Epochs {
         }
     }
 
+    /// Makes the entry of a vote's handle.
     #[inline]
     pub fn note(&mut self, vote: Remembered) {
         let at = vote.handle as usize / HANDLES;

@@ -22,6 +22,7 @@ impl Geometry {
         self.boundary(u64::from(slot) * self.committees_per_slot)
     }
 
+    /// Number of seats in a slot.
     pub fn slot_len(&self, slot: u16) -> u32 {
         self.boundary((u64::from(slot) + 1) * self.committees_per_slot) - self.slot_start(slot)
     }

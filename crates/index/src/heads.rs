@@ -80,6 +80,7 @@ pub(crate) struct Joined {
     pub to_ask: Vec<u32>,
 }
 
+/// The two newest votes of all validators.
 #[derive(Default)]
 pub(crate) struct Heads {
     pages: Vec<Option<Box<[Slot]>>>,
@@ -93,6 +94,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
+    /// The two newest votes of a validator.
     #[inline]
     pub fn get(&self, validator: u32) -> Head {
         head(&self.epochs, read(&self.pages, validator))
@@ -181,6 +183,7 @@ impl Heads {
         }
     }
 
+    /// Marks that a validator has votes outside its chain.
     pub fn mark_exceptional(&mut self, validator: u32) {
         entry(&mut self.pages, validator).0[1] |= FLAG;
     }
@@ -210,6 +213,7 @@ impl Heads {
         }
     }
 
+    /// Called after the rows of [`Self::stage_late`] were written.
     pub fn committed_late(&mut self) {
         self.late.clear();
     }

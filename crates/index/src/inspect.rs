@@ -203,6 +203,7 @@ impl Index {
         Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })
     }
 
+    /// What the index contains, and what it did since it was opened.
     pub fn stats(&self) -> Stats {
         let counters = self.counters;
         Stats {

@@ -66,6 +66,7 @@ pub(crate) struct Rival {
     pub handle: u32,
 }
 
+/// The result of judging one vote.
 #[derive(Debug, Default)]
 pub(crate) struct Judged {
     /// True if the vote is already stored.
@@ -125,6 +126,7 @@ impl Index {
         if list.votes.iter().any(surrounds) { Glance::Contradicts } else { by_chain }
     }
 
+    /// Compares a vote with everything stored of its validator. May read the disk.
     pub(crate) fn judge(&mut self, validator: u32, new: &DataRow) -> Result<Judged, IndexError> {
         let head = self.heads.get(validator);
         let mut judged = Judged::default();

@@ -39,8 +39,10 @@ pub(crate) struct SetKey {
 }
 
 impl SetKey {
+    /// Length of the key in bytes.
     pub const LEN: usize = 23;
 
+    /// The key of votes with listed members that are signed with the scheduled version.
     pub fn listed(epoch: u64, handle: u32) -> Self {
         Self { epoch, shuffling: None, slot: 0, handle }
     }
@@ -96,6 +98,7 @@ pub(crate) fn data_key(epoch: u64, handle: u32) -> [u8; 12] {
     key
 }
 
+/// The key of a row of `shufflings`.
 pub(crate) fn shuffling_key(epoch: u64, id: ShufflingId) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&epoch.to_be_bytes());
@@ -103,6 +106,7 @@ pub(crate) fn shuffling_key(epoch: u64, id: ShufflingId) -> [u8; 16] {
     key
 }
 
+/// The key of a row of `summary`.
 pub(crate) fn summary_key(level: u8, block: u64, chunk: u32) -> [u8; 13] {
     let mut key = [0; 13];
     key[0] = level;
@@ -111,6 +115,7 @@ pub(crate) fn summary_key(level: u8, block: u64, chunk: u32) -> [u8; 13] {
     key
 }
 
+/// The part of a key of `proposals` that all headers of one slot and proposer share.
 pub(crate) fn proposal_prefix(slot: u64, proposer: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&slot.to_be_bytes());

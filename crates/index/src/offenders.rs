@@ -35,6 +35,7 @@ pub(crate) const MAX_LISTED: usize = 256;
 /// How many lists are kept in memory. A list takes at most about 5 KB, mostly 100 bytes.
 const MAX_CACHED: usize = 1 << 16;
 
+/// A vote in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub source: u64,
@@ -118,6 +119,7 @@ impl List {
     }
 }
 
+/// The lists of all validators that have votes outside their chain.
 #[derive(Default)]
 pub(crate) struct Offenders {
     cached: HashMap<u32, List>,
@@ -183,6 +185,7 @@ impl Offenders {
         Ok(())
     }
 
+    /// Adds kinds of offence that the validator has shown, as bits.
     pub fn add_kinds(&mut self, db: &Db, validator: u32, kinds: u8) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if list.kinds | kinds != list.kinds {

@@ -85,6 +85,7 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The key of the state's row in the column family `default`.
     pub fn key() -> &'static [u8] {
         STATE_KEY
     }
@@ -241,6 +242,7 @@ impl Index {
         Ok(())
     }
 
+    /// Reads a set from its row. `None` if there is no row.
     pub(crate) fn read_set(&self, key: &SetKey) -> Result<Option<SumSet>, IndexError> {
         let Some(value) = self.db.get(Cf::Votes, &key.to_bytes())? else { return Ok(None) };
         let seating = self.seating_of(key)?;
@@ -249,12 +251,14 @@ impl Index {
     }
 }
 
+/// The shuffling in which the members of a set have their seats. `None` for listed members.
 pub(crate) fn seating_of(db: &Db, table: &Table, key: &SetKey) -> Result<Option<Arc<Seating>>, IndexError> {
     let Some(id) = key.shuffling else { return Ok(None) };
     let found = table.find(db, key.epoch, id)?;
     found.map(Some).ok_or_else(|| db.corrupt(format!("the shuffling of a vote row of epoch {} is missing", key.epoch)))
 }
 
+/// A key that is not less than any key of an epoch's sets.
 pub(crate) fn last_of_epoch(epoch: u64) -> [u8; SetKey::LEN] {
     let mut key = [0xff; SetKey::LEN];
     key[..8].copy_from_slice(&epoch.to_be_bytes());

@@ -25,6 +25,7 @@ const PICKED: usize = 1024;
 /// Follows a number in the key of the row that stores since when the number belongs to its owner.
 const SINCE: u8 = 1;
 
+/// The table of peers and their numbers.
 #[derive(Default)]
 pub(crate) struct Peers {
     numbers: HashMap<Arc<[u8]>, u32>,

@@ -15,6 +15,7 @@ use verify::{Proposal, Signed};
 /// pairs of the kept headers are reported, which are at most 120.
 pub(crate) const MAX_PER_SLOT: usize = 16;
 
+/// Headers that are staged and not committed yet: key and value of their rows.
 #[derive(Default)]
 pub(crate) struct Proposals {
     staged: BTreeMap<[u8; 48], Vec<u8>>,

@@ -56,6 +56,7 @@ impl Seating {
         lock(&self.live).clone()
     }
 
+    /// Sets the whole shuffling, or drops it.
     pub fn set_live(&self, shuffling: Option<Arc<Shuffling>>) {
         *lock(&self.live) = shuffling;
     }
@@ -196,6 +197,7 @@ impl Seating {
         index
     }
 
+    /// Writes the row. The key contains epoch and id.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(96);
         out.extend_from_slice(self.decision_root.as_slice());

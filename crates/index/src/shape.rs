@@ -28,6 +28,7 @@ impl Shape {
     /// 54 000 epochs, which are 240 days on mainnet.
     pub const DEFAULT_HISTORY_EPOCHS: u64 = 54_000;
 
+    /// The preset with this number of slots per epoch.
     pub(crate) fn preset(&self) -> Result<Preset, IndexError> {
         match self.slots_per_epoch {
             8 => Ok(Preset::MINIMAL),

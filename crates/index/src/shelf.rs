@@ -57,10 +57,12 @@ impl Shelf<'_> {
         Ok(in_memory.max(on_disk).and_then(|epoch| u32::try_from(epoch).ok()))
     }
 
+    /// Whether an epoch has any rows.
     pub fn has_rows(&self, epoch: u32) -> Result<bool, IndexError> {
         Ok(self.first_epoch_from(u64::from(epoch))? == Some(u64::from(epoch)))
     }
 
+    /// Reads all rows of an epoch.
     pub fn votes_of_epoch(&self, epoch: u32) -> Result<EpochVotes, IndexError> {
         let (first, last) = (SetKey::listed(u64::from(epoch), 0), last_of_epoch(u64::from(epoch)));
         let mut orders = HashMap::new();

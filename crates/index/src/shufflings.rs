@@ -83,6 +83,7 @@ impl Table {
         Ok(found)
     }
 
+    /// The shuffling with this id.
     pub fn find(&self, db: &Db, epoch: u64, id: ShufflingId) -> Result<Option<Arc<Seating>>, IndexError> {
         Ok(self.of_epoch(db, epoch)?.iter().find(|seating| seating.id == id).cloned())
     }

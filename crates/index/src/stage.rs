@@ -162,6 +162,7 @@ impl Index {
         Ok(())
     }
 
+    /// Counts new votes for a target epoch, to find the tail.
     pub(crate) fn count_epoch(&mut self, epoch: u64, n_votes: u64) {
         if self.epochs_seen.len() >= MAX_EPOCHS_SEEN && !self.epochs_seen.contains_key(&epoch) {
             let most = self.epochs_seen.values().max().copied().unwrap_or(0);
@@ -516,6 +517,7 @@ fn stored(vote: &Vote) -> StoredVote {
     }
 }
 
+/// The number that stands for a source in rows. It is part of the format.
 pub(crate) fn source_number(source: SourceKind) -> u8 {
     match source {
         SourceKind::Gossip => 0,

@@ -44,6 +44,7 @@ struct Block {
     touched: u64,
 }
 
+/// The bits of all levels. Some blocks are in memory.
 #[derive(Default)]
 pub(crate) struct Summary {
     blocks: HashMap<(u8, u32), Block>,

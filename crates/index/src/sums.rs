@@ -43,6 +43,7 @@ pub(crate) struct FirstHeard {
     pub peer: u32,
 }
 
+/// One signature with exactly its signers.
 #[derive(Clone, Debug)]
 pub(crate) struct Sum {
     pub members: Members,
@@ -73,6 +74,7 @@ pub(crate) struct SumSet {
 }
 
 impl SumSet {
+    /// An empty set, for members with seats or for listed members.
     pub fn new(seated: bool) -> Self {
         let covered = if seated { Members::Seats(Bits::default()) } else { Members::Listed(Vec::new()) };
         Self {
@@ -92,6 +94,7 @@ impl SumSet {
         self.on_disk && !self.changed && self.staged.is_empty() && self.logged_from.is_none()
     }
 
+    /// Whether any sum contains `member`.
     pub fn covers(&self, member: u32) -> bool {
         self.covered.contains(member)
     }
@@ -141,6 +144,7 @@ impl SumSet {
         self.changed = true;
     }
 
+    /// Whether the set has so many unmerged sums that it must be merged before it is closed.
     pub fn wants_merging(&self) -> bool {
         self.n_unmerged > MAX_UNMERGED
     }
@@ -186,6 +190,7 @@ impl SumSet {
         self.changed = true;
     }
 
+    /// Writes the row: committees, members, arrivals and signatures, each for all sums.
     pub fn encode(&self, key: &SetKey, geometry: Option<&Geometry>) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.sums.len() * 112);
         let base_ns = self.sums.iter().map(|sum| sum.heard.at_ns).min().unwrap_or(0);
@@ -210,6 +215,7 @@ impl SumSet {
         out
     }
 
+    /// Reads a row. `None` if it does not parse.
     pub fn decode(value: &[u8], key: &SetKey, geometry: Option<&Geometry>) -> Option<Self> {
         let (mut reader, numbers, base_ns) = read_head(value)?;
         let mut set = Self::new(key.shuffling.is_some());
@@ -271,6 +277,7 @@ pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: O
     out.extend_from_slice(sum.signature.as_slice());
 }
 
+/// Reads one sum from a record of the log.
 pub(crate) fn read_record(reader: &mut Reader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
     let committee = u16::try_from(reader.varint()?).ok()?.checked_sub(1);
     let members = read_members(reader, committee, key, geometry)?;

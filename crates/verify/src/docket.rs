@@ -5,6 +5,7 @@ use crate::batch::Claim;
 use consensus::{Root, SignatureBytes};
 use std::collections::HashMap;
 
+/// The claims of one equation.
 #[derive(Default)]
 pub(crate) struct Docket {
     pub(crate) claims: Vec<Claim>,
@@ -20,6 +21,7 @@ pub(crate) struct Place {
 }
 
 impl Docket {
+    /// Adds a claim, or merges it into an equal one.
     pub(crate) fn add(&mut self, claim: Claim) -> Place {
         let equals = self.by_content.entry(claim.content()).or_default();
         if let Some(known) = equals.iter().copied().find(|known| self.claims[*known].members() == claim.members()) {

@@ -240,7 +240,7 @@ impl Statement {
 /// contains the body's root.
 #[derive(Clone, Debug)]
 pub struct ProvenBlock {
-    /// The attestations and slashings in the block are judged one by one, and they are given out
+    /// The attestations and slashings in the block are judged one by one, and they are returned
     /// separately as votes, proposals and operations.
     pub block: SignedBlock,
     pub fork: ForkName,
@@ -258,8 +258,8 @@ pub struct Inclusion {
     pub slot: Slot,
 }
 
-/// A slashing operation in which every signature is proven. Its sides are also given out as votes
-/// or proposals, unless they were given out before.
+/// A slashing operation in which every signature is proven. Its sides are also returned as votes
+/// or proposals, unless they were returned before.
 #[derive(Clone, Debug)]
 pub struct SlashingOp {
     pub body: SlashingBody,
@@ -270,6 +270,7 @@ pub struct SlashingOp {
     pub included_in: Option<Inclusion>,
 }
 
+/// The content of a slashing operation, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlashingBody {
     Attester(Box<AttesterSlashing>),

@@ -52,6 +52,7 @@ struct Holding {
     n_bytes: usize,
 }
 
+/// The jobs that wait, by number, with the share of each peer.
 #[derive(Debug)]
 pub(crate) struct Parking {
     limits: ParkingLimits,
@@ -68,10 +69,12 @@ impl Parking {
         Self { limits, jobs: BTreeMap::new(), by_peer: HashMap::new(), n_bytes: 0, n_messages: 0, next: 0 }
     }
 
+    /// Number of all jobs that wait, including parts of blocks.
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
 
+    /// Bytes of SSZ of all jobs that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.n_bytes
     }

@@ -44,6 +44,7 @@ impl Reputes {
         Self { peers: HashMap::new(), limit: limit.max(1) }
     }
 
+    /// How the claims of this peer are judged.
     pub(crate) fn of(&self, peer: Option<&PeerBytes>) -> Repute {
         let Some(peer) = peer else { return Repute::Good };
         match self.peers.get(peer) {
@@ -54,11 +55,13 @@ impl Reputes {
         }
     }
 
+    /// Counts a proven message of this peer.
     pub(crate) fn proven(&mut self, peer: &PeerBytes) {
         let record = self.entry(peer);
         record.proven = record.proven.saturating_add(1);
     }
 
+    /// Counts a forged message of this peer.
     pub(crate) fn forged(&mut self, peer: &PeerBytes) {
         let record = self.entry(peer);
         record.forged = record.forged.saturating_add(1);

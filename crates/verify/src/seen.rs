@@ -131,6 +131,7 @@ struct Voters {
 }
 
 impl SeenVotes {
+    /// An empty memory for so many (validator, data) pairs and so many different data.
     pub(crate) fn new(max_votes: usize, max_data: usize) -> Self {
         Self {
             by_data: HashMap::new(),

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+/// The folder, or `None` after printing that it is missing.
 pub(crate) fn shared() -> Option<PathBuf> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     if !path.join("vectors").is_dir() {

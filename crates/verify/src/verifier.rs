@@ -132,6 +132,7 @@ struct Intake {
 }
 
 impl Verifier {
+    /// A verifier with unpredictable weights.
     pub fn new(config: VerifyConfig) -> Self {
         Self::with_rng(config, StdRng::try_from_rng(&mut OsRng).unwrap_or_else(|_| StdRng::from_rng(&mut rand::rng())))
     }
@@ -305,7 +306,7 @@ impl Verifier {
         intake
     }
 
-    /// Runs the equation over a docket. What it proves is given out and remembered. A forgery
+    /// Runs the equation over a docket. What it proves is returned and remembered. A forgery
     /// counts against its sender, unless the signers were a guess.
     fn judge(&mut self, chain: &Chain, mut docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
         let network = chain.network();

@@ -15,6 +15,7 @@ const FIRST_EPOCH: u64 = 400_000;
 const POOL: usize = 1 << 14;
 const PEERS: u64 = 128;
 
+/// Makes the votes of the benchmark. Every run makes the same ones.
 pub struct Load {
     options: Options,
     active: Arc<Vec<u32>>,
@@ -43,6 +44,7 @@ impl Load {
         }
     }
 
+    /// Prepares the shuffling of an epoch. It is not counted as work of the index.
     pub fn begin_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.shuffling = shuffling(self.number(epoch), &self.active);

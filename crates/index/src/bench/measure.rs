@@ -11,6 +11,7 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// Runs `work` and adds its CPU time.
     pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = this_thread_ns();
         let result = work();
@@ -19,6 +20,7 @@ impl Clock {
     }
 }
 
+/// The size of the files of an index, and all bytes that this process has written to disk.
 pub struct Usage {
     pub disk_bytes: u64,
     pub written_bytes: u64,
@@ -73,12 +75,14 @@ pub fn waited_ns() -> u64 {
     text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// The largest resident memory that the process had, in bytes.
 pub fn peak_rss_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     peak.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// A percentile of durations, in microseconds. 0 if there are none.
 pub fn percentile_us(nanoseconds: &[u64], percent: usize) -> f64 {
     let mut sorted = nanoseconds.to_vec();
     sorted.sort_unstable();

@@ -52,8 +52,8 @@ pub(super) enum Subject {
     /// The member is the validator that signed it. For a builder it is a number that stands for the
     /// builder ([`builder_member`]), whose key is looked up among the builders' keys.
     Statement(Statement),
-    /// Something that is not given out by itself: a randao reveal, a selection proof, or the
-    /// signature of an aggregator.
+    /// Something that is not returned as a result of its own: a randao reveal, a selection proof, or
+    /// the signature of an aggregator.
     Attribute,
 }
 
@@ -304,7 +304,7 @@ impl Claim {
         }
     }
 
-    /// An equal claim: what one of them gives out is given out, and the earlier time counts.
+    /// An equal claim: what one of them gives out is returned, and the earlier time counts.
     pub(crate) fn absorb(&mut self, other: Self) {
         if other.heard.at < self.heard.at {
             self.heard = other.heard;
@@ -316,7 +316,7 @@ impl Claim {
         self.block_epoch = self.block_epoch.into_iter().chain(other.block_epoch).min();
     }
 
-    /// The data and its root, if the claim is a vote that is given out.
+    /// The data and its root, if the claim is a vote that is returned.
     pub(crate) fn vote(&self) -> Option<(Root, &AttestationData)> {
         match &self.subject {
             Subject::Vote { data, data_root, .. } => Some((*data_root, data)),
@@ -324,7 +324,7 @@ impl Claim {
         }
     }
 
-    /// The root and the signature, if the claim is a proposal that is given out.
+    /// The root and the signature, if the claim is a proposal that is returned.
     pub(crate) fn proposal_root(&self) -> Option<(Root, SignatureBytes)> {
         match &self.subject {
             Subject::Proposal { root, .. } => Some((*root, self.signature)),

@@ -16,6 +16,7 @@ pub(crate) struct Harvest {
 }
 
 impl Judged {
+    /// Collects everything that was proven.
     pub(crate) fn harvest(&self) -> Harvest {
         let mut votes = Vec::new();
         let mut proposals = Vec::new();

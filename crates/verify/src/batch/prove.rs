@@ -118,6 +118,7 @@ impl Judged {
         }
     }
 
+    /// The claims that were proven.
     pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
         self.claims
             .iter()

@@ -103,7 +103,7 @@ fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
     signature.fast_aggregate_verify(true, claim.signing_root.as_slice(), dst, &keys) == blst::BLST_ERROR::BLST_SUCCESS
 }
 
-/// Checks the votes that are given out: the signature of each vote is the sum over exactly its
+/// Checks the votes that are returned: the signature of each vote is the sum over exactly its
 /// indices.
 fn check_votes(judged: &Judged, keys: &Keys) {
     for vote in judged.harvest().votes {
@@ -261,7 +261,7 @@ fn a_forged_copy_hides_nothing() {
 }
 
 /// Two validators own a key and its negative. The sum of the keys is the point at infinity, which
-/// no client accepts, so each vote is given out by itself.
+/// no client accepts, so each vote is returned by itself.
 #[test]
 fn opposite_keys_do_not_escape() {
     let (mut secrets, mut publics) = keys(3);

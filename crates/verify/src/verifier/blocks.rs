@@ -16,6 +16,7 @@ use consensus::{
 };
 use std::collections::HashSet;
 
+/// A block before the equation.
 pub(super) struct BlockJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
@@ -24,6 +25,7 @@ pub(super) struct BlockJob {
     pub(super) n_bytes: usize,
 }
 
+/// A header before the equation.
 pub(super) struct HeaderJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
@@ -51,6 +53,7 @@ impl Standing {
         }
     }
 
+    /// Whether the same claim was proven before, or an earlier message of this batch makes it too.
     pub(super) fn is_repeat(self) -> bool {
         match self {
             Self::Known => true,
@@ -72,6 +75,7 @@ impl Verifier {
         }
     }
 
+    /// Proves the blocks and headers of a batch, all of them together.
     pub(super) fn prove_blocks(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
         let network = chain.network().clone();
         let mut docket = Docket::default();

@@ -54,6 +54,8 @@ struct Open {
 }
 
 impl Verifier {
+    /// Proves the new votes by bits of a batch, and the parked ones for which the chain has
+    /// changed.
     pub(super) fn prove_by_bits(&mut self, chain: &mut Chain, fresh: Vec<Job>, new_slot: bool, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Signers);
         let mut jobs = Vec::new();

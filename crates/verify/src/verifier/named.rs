@@ -20,6 +20,7 @@ use consensus::{
 const NOT_INDEXED: &str = "a side's indices are not ascending and unique, or there are none; ask its sender for the signed one";
 const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in this order; it proves nothing";
 
+/// A slashing operation before the equation.
 #[derive(Debug)]
 pub(super) struct SlashingJob {
     pub(super) item: Item,
@@ -118,6 +119,7 @@ enum Sides {
 }
 
 impl Verifier {
+    /// Proves the single votes and slashing operations of a batch, all of them together.
     pub(super) fn prove_named(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Seats);
         let mut docket = Docket::default();

@@ -14,6 +14,7 @@ use crate::{Heard, Outcome, Statement};
 use chain::Chain;
 use consensus::{Network, Root, SignatureBytes, sha256};
 
+/// A statement before the equation.
 pub(super) struct StatementJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
@@ -22,6 +23,7 @@ pub(super) struct StatementJob {
 }
 
 impl Verifier {
+    /// Proves the statements of a batch, all of them together.
     pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut Ledger) {
         let network: &Network = chain.network();
         let mut docket = Docket::default();

@@ -13,6 +13,7 @@ const MAX_WAITING: usize = 256;
 /// Each member takes 8 bytes.
 const MAX_MEMBERS: usize = 1 << 20;
 
+/// The operations that wait.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     jobs: VecDeque<SlashingJob>,
