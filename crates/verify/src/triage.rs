@@ -2,9 +2,12 @@
 //! important messages are judged first, and known messages cost nothing. This takes microseconds.
 //! Only the BLS equation decides whether a message is true, whatever is decided here.
 //!
-//! Since Electra a single vote has fixed offsets: `committee_index: 8 | attester_index: 8 | data:
-//! 128 | signature: 96`, where `data` is `slot: 8 | index: 8 | head: 32 | source: 8 + 32 | target:
-//! 8 + 32`. All lengths are in bytes.
+//! Since Electra a single vote has fixed offsets. Lengths are in bytes:
+//!
+//! ```text
+//! SingleAttestation: committee_index 8, attester_index 8, data 128, signature 96
+//! data: slot 8, index 8, head 32, source 8 + 32, target 8 + 32
+//! ```
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};

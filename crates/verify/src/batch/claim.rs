@@ -52,8 +52,8 @@ pub(super) enum Subject {
     /// The member is the validator that signed it. For a builder it is a number that stands for the
     /// builder ([`builder_member`]), whose key is looked up among the builders' keys.
     Statement(Statement),
-    /// Something that is not returned as a result of its own: a randao reveal, a selection proof, or
-    /// the signature of an aggregator.
+    /// Something that is not returned as a result of its own: a randao reveal, a selection proof,
+    /// or the signature of an aggregator.
     Attribute,
 }
 
@@ -304,7 +304,7 @@ impl Claim {
         }
     }
 
-    /// An equal claim: what one of them gives out is returned, and the earlier time counts.
+    /// An equal claim: what one of them gives out is given out, and the earlier time counts.
     pub(crate) fn absorb(&mut self, other: Self) {
         if other.heard.at < self.heard.at {
             self.heard = other.heard;

@@ -75,7 +75,7 @@ impl SlashingJob {
     /// The greatest validator index in the operation.
     fn greatest_named(&self) -> ValidatorIndex {
         let named = match &self.body {
-            // The indices are ascending. If they are not, the operation never gets here.
+            // The indices are ascending. If they are not, the result is not used.
             SlashingBody::Attester(slashing) => [&slashing.attestation_1, &slashing.attestation_2]
                 .into_iter()
                 .filter_map(|side| side.attesting_indices.last().copied())
