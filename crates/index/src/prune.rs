@@ -47,8 +47,8 @@ impl Index {
     /// the slot. Returns `false` if there is no such epoch. An epoch of a million validators takes
     /// about 0.06 s.
     ///
-    /// Rows that still grow are not folded. If votes are added to a folded epoch, the next call starts
-    /// at that epoch again, but a restart in between forgets this.
+    /// Rows that still grow are not folded. If votes are added to a folded epoch, the next call
+    /// starts at that epoch again, but a restart in between forgets this.
     pub fn fold_next(&mut self, before: Epoch) -> Result<bool, IndexError> {
         let Self { db, table, data, sets, .. } = self;
         let shelf = Shelf { db, table, data, sets };

@@ -261,7 +261,8 @@ impl Trial<'_> {
                 Repute::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
             }
         }
-        // The largest sets come first, so that all threads finish at about the same time.
+        // These two come first because they are mostly the largest, so that all threads finish at
+        // about the same time.
         sets.splice(0..0, [good, unknown].into_iter().filter(|set| !set.is_empty()));
         let held = self.each_holds(&sets, rng);
         let mut bad = Vec::new();
