@@ -1,5 +1,9 @@
-//! The benchmark of `slashwatch bench index` by itself: `cargo run --release -p index --features bench --example bench -- epochs=40`.
-//! `open=DIR` only opens the index in DIR, which an earlier run left or was killed in, and prints wall and CPU seconds.
+//! Runs the benchmark of `slashwatch bench index` by itself:
+//!
+//!     cargo run --release -p index --features bench --example bench -- epochs=40
+//!
+//! `open=DIR` only opens the index in DIR, which an earlier run left or was killed in, and prints
+//! wall and CPU seconds.
 
 use index::bench::{Options, Variant, compare, reopen, run};
 

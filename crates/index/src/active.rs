@@ -1,30 +1,32 @@
-//! The validators active in an epoch, with rank and select: what a seat in an old epoch is computed from.
+//! The set of validators that are active in an epoch, with rank and select. Seats in an old epoch
+//! are computed from it.
 //!
-//! From one epoch to the next only a few validators come or go, so a set is a *base*, a bitmap shared by many epochs and
-//! stored once under a hash of its content, and the differences from it. A million validators are 125 KB of bitmap per
-//! base and nothing but a few bytes per epoch.
+//! Only a few validators become active or leave from one epoch to the next. So a set consists of a
+//! *base* and the differences from it. The base is a bitmap that many epochs share. It is stored
+//! once, and a hash of its content is its key. For a million validators a base takes 125 KB, and
+//! each epoch takes only a few bytes.
 
 use crate::codec::{Reader, put_ascending, put_varint, read_ascending};
 use std::sync::Arc;
 
-/// Differences past which a set becomes a base of its own.
+/// A set with more differences than this becomes a base of its own.
 pub(crate) const MAX_DIFFERENCES: usize = 2048;
 
-/// Words of 64 validators per rank sample.
+/// Number of words, of 64 validators each, per rank sample.
 const WORDS_PER_SAMPLE: usize = 8;
 
-/// A bitmap of validators with ranks sampled every 512.
+/// A bitmap of validators. The rank is stored for every 512th validator.
 #[derive(Debug)]
 pub(crate) struct Base {
     pub id: [u8; 8],
     words: Vec<u64>,
-    /// Members before each sample.
+    /// Number of members before each sample.
     samples: Vec<u32>,
     len: u32,
 }
 
 impl Base {
-    /// `members` ascending.
+    /// Makes a base. `members` must be ascending.
     pub fn new(members: &[u32]) -> Self {
         let mut words = vec![0u64; members.last().map_or(0, |last| *last as usize / 64 + 1)];
         for member in members {
@@ -46,11 +48,12 @@ impl Base {
         Self { id, words, samples, len }
     }
 
+    /// The words in big-endian order. The id is a hash of these bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
-    /// `None` if the bytes are not what was hashed to `id`.
+    /// Reads a base. `None` if the hash of the bytes is not `id`.
     pub fn from_bytes(id: [u8; 8], bytes: &[u8]) -> Option<Self> {
         let words = bytes.chunks_exact(8).map(|chunk| u64::from_be_bytes(chunk.try_into().expect("eight bytes"))).collect();
         Some(Self::from_words(words)).filter(|base| base.id == id && bytes.len().is_multiple_of(8))
@@ -60,7 +63,7 @@ impl Base {
         self.words.get(validator as usize / 64).is_some_and(|word| word >> (validator % 64) & 1 == 1)
     }
 
-    /// Members below `validator`.
+    /// Number of members below `validator`.
     fn rank(&self, validator: u32) -> u32 {
         let at = validator as usize / 64;
         if at >= self.words.len() {
@@ -85,18 +88,19 @@ impl Base {
     }
 }
 
-/// One epoch's active validators.
+/// The active validators of one epoch.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveSet {
     base: Arc<Base>,
-    /// Members that the base lacks, ascending.
+    /// Members that are not in the base, in ascending order.
     added: Vec<u32>,
-    /// Members of the base that are not in this set, ascending.
+    /// Members of the base that are not in this set, in ascending order.
     removed: Vec<u32>,
 }
 
 impl ActiveSet {
-    /// By difference from `base`, or `None` if that is too far away. `members` ascending.
+    /// The set as differences from `base`. `None` if there are too many differences. `members` must
+    /// be ascending.
     pub fn by_difference(base: &Arc<Base>, members: &[u32]) -> Option<Self> {
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         let mut theirs = base.members().peekable();
@@ -132,7 +136,7 @@ impl ActiveSet {
         self.base.len + self.added.len() as u32 - self.removed.len() as u32
     }
 
-    /// Position of a validator among the active ones.
+    /// The position of a validator among the active ones.
     pub fn rank_of(&self, validator: u32) -> Option<u32> {
         let added = self.added.binary_search(&validator);
         let removed = self.removed.binary_search(&validator);
@@ -148,7 +152,7 @@ impl ActiveSet {
             return None;
         }
         let end = (self.base.words.len() as u32 * 64).max(self.added.last().map_or(0, |last| last + 1));
-        // The greatest validator with exactly `position` members below it is that member.
+        // The greatest validator that has exactly `position` members below it is the wanted member.
         let (mut low, mut high) = (0, end);
         while low + 1 < high {
             let middle = low + (high - low) / 2;
@@ -161,7 +165,7 @@ impl ActiveSet {
         Some(low)
     }
 
-    /// All members, ascending.
+    /// All members, in ascending order.
     pub fn to_vec(&self) -> Vec<u32> {
         let mut all: Vec<u32> = self.base.members().filter(|member| self.removed.binary_search(member).is_err()).collect();
         if !self.added.is_empty() {
@@ -171,6 +175,7 @@ impl ActiveSet {
         all
     }
 
+    /// Writes the base's id and the differences from the base.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.base.id);
         for list in [&self.added, &self.removed] {
@@ -179,7 +184,8 @@ impl ActiveSet {
         }
     }
 
-    /// The base's id, and the set once the base is at hand.
+    /// Reads a set. `base_of` finds the base by its id. `None` if the value does not parse or does
+    /// not fit its base.
     pub fn decode(reader: &mut Reader<'_>, base_of: impl FnOnce([u8; 8]) -> Option<Arc<Base>>) -> Option<Self> {
         let base = base_of(reader.array()?)?;
         let mut lists = [Vec::new(), Vec::new()];
@@ -188,7 +194,8 @@ impl ActiveSet {
             read_ascending(reader, n, |member| list.push(member))?;
         }
         let [added, removed] = lists;
-        // Lengths are subtracted later: what is added must be new and what is removed must be there.
+        // The lengths are subtracted later, so added members must not be in the base and removed
+        // members must be in it.
         let sound = added.iter().all(|member| !base.contains(*member)) && removed.iter().all(|member| base.contains(*member));
         sound.then_some(Self { base, added, removed })
     }

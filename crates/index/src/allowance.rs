@@ -1,31 +1,40 @@
-//! How much is taken of what has no bound of its own, counted per epoch of the network.
+//! Limits for what a validator can sign in unlimited number. They are counted per epoch of the
+//! network.
 //!
-//! A validator that keeps to the rules has one vote for an epoch, for epochs up to now. Whoever does not may sign any number
-//! of votes: other data for one target, or targets in a future that never comes. Both are proven and may be half of an
-//! offence, so a validator's first ones are always taken; after that it is a question of what is worth the room:
+//! A validator that follows the rules has one vote per epoch, for epochs up to now. A validator
+//! that does not follow them can sign any number of votes: other data for one target, or targets in
+//! a future that never comes. Such votes are proven and may be one side of an offence, so the first
+//! ones of a validator are always stored. After that these limits apply:
 //!
-//! - votes for a target up to [`AHEAD_EPOCHS`] past the network's epoch are history like any other. That is past what clocks
-//!   were wrong by, also by a day;
-//! - votes for later targets are *far*: they never enter chain, summary or tail, only their validator's list;
-//! - a validator whose list is full has [`PER_VALIDATOR`] more votes outside its chain in each epoch, and those that can show
-//!   what its other votes cannot ([`crate::judge::Judged::is_spanned`]). All of them together are [`PER_EPOCH`] at most.
+//! - Votes for a target up to [`AHEAD_EPOCHS`] after the network's epoch are history like any
+//!   other. No clock has been wrong by that much; errors of a whole day have occurred.
+//! - Votes for later targets are *far*. They are never added to chain, summary or tail, only to
+//!   their validator's list.
+//! - A validator whose list is full may have [`PER_VALIDATOR`] more votes outside its chain in each
+//!   epoch. Votes that can show an offence that its other votes cannot show
+//!   ([`crate::judge::Judged::is_spanned`]) are stored in addition. All of these votes of all
+//!   validators together are at most [`PER_EPOCH`].
 //!
-//! The epoch comes from the owner; nothing here reads a clock. While the owner says nothing, no target is far.
+//! The owner sets the network's epoch, so nothing here reads a clock. Until it is set, no target is
+//! far.
 
 use crate::Index;
 use crate::heads::NONE;
 use consensus::Epoch;
 use std::collections::HashMap;
 
-/// Epochs past the network's own for which votes are history: 54 h on mainnet.
+/// Votes for this many epochs after the network's own are still history. 512 epochs are 54 h on
+/// mainnet.
 pub(crate) const AHEAD_EPOCHS: u64 = 512;
-/// Votes outside their validator's chain that are taken in one epoch of the network past full lists: about 1.6 MB.
+/// How many votes outside their validator's chain are stored in one epoch of the network for
+/// validators whose lists are full. They take about 1.6 MB.
 pub(crate) const PER_EPOCH: u32 = 4096;
-/// Of these, votes of one validator that show nothing its other votes do not.
+/// How many of these may come from one validator and show nothing that its other votes do not show.
 pub(crate) const PER_VALIDATOR: u8 = 16;
-/// Proposals for slots of far epochs that are taken in one epoch of the network.
+/// How many proposals for slots of far epochs are stored in one epoch of the network.
 pub(crate) const FAR_PROPOSALS_PER_EPOCH: u32 = 1024;
 
+/// What was used up of the limits in the network's current epoch.
 #[derive(Default)]
 pub(crate) struct Allowance {
     now: Option<u64>,
@@ -35,22 +44,23 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// The network's epoch, if the owner told it.
+    /// The network's epoch, if the owner has set it.
     pub fn now(&self) -> Option<u64> {
         self.now
     }
 
-    /// Votes for this target may enter chain and summary.
+    /// Whether votes for this target may be added to chain and summary.
     pub fn is_near(&self, target: u64) -> bool {
         target < u64::from(NONE) && self.now.is_none_or(|now| target <= now.saturating_add(AHEAD_EPOCHS))
     }
 
-    /// One more vote of a validator whose list is full may be taken, though it shows nothing new.
+    /// Whether one more vote of a validator whose list is full may be stored, although it shows
+    /// nothing new.
     pub fn has_left(&self, validator: u32) -> bool {
         self.n_taken < PER_EPOCH && self.by_validator.get(&validator).is_none_or(|n| *n < PER_VALIDATOR)
     }
 
-    /// Takes one more vote of a validator whose list is full, if it may be.
+    /// Counts one more vote of a validator whose list is full. Returns whether it may be stored.
     pub fn spend(&mut self, validator: u32, shows_more: bool) -> bool {
         let may = if shows_more { self.n_taken < PER_EPOCH } else { self.has_left(validator) };
         if may {
@@ -60,7 +70,7 @@ impl Allowance {
         may
     }
 
-    /// Takes one more proposal for a slot of `epoch`, if it may be.
+    /// Counts one more proposal for a slot of `epoch`. Returns whether it may be stored.
     pub fn spend_proposal(&mut self, epoch: u64) -> bool {
         if self.now.is_none_or(|now| epoch <= now.saturating_add(AHEAD_EPOCHS)) {
             return true;
@@ -72,8 +82,9 @@ impl Allowance {
 }
 
 impl Index {
-    /// Tells the epoch the network is in, before votes are staged. It decides which votes are for a far future, and renews what
-    /// one epoch allows. Never goes back.
+    /// Sets the epoch that the network is in. The owner calls this before it stages votes. The
+    /// epoch decides which votes are for a far future, and a new epoch resets the limits per epoch.
+    /// An earlier epoch is ignored.
     pub fn set_now(&mut self, epoch: Epoch) {
         let epoch = epoch.as_u64();
         if self.allowance.now.is_none_or(|now| now < epoch) {

@@ -1,33 +1,38 @@
-//! When and how each validator's own vote arrived: the two times and the sources of a finding.
+//! When and how each validator's own vote arrived. A finding takes its two times and its sources
+//! from here.
 //!
-//! A sum has one time and one source, those of the earliest message in it, and that may be seconds before another member's message. So
-//! the arrival of each validator's vote is held in memory, 8 bytes each, for as many target epochs as fit in [`MAX_BYTES`]: six of a million
-//! validators, two if they are spread over a registry of 2.5 million, thousands of a test network. The epochs that were used last stay.
+//! A sum has only one time and one source, those of the earliest message in it. That message may
+//! have come seconds before another member's message. So the arrival of each validator's vote is
+//! kept in memory, 8 bytes each, for as many target epochs as fit into [`MAX_BYTES`]. These are six
+//! epochs of a million validators, two epochs if the voters are spread over a registry of 2.5
+//! million, and thousands of epochs on a test network. The epochs that were used last are kept.
 //!
-//! Nothing of it is written: a million of them would be thirty times an epoch's proofs. After a start, and for epochs that had to make
-//! room, a finding has the time of the sum that proves the vote, which is earlier than the vote's own or equal to it, and its source.
+//! Arrivals are not written to disk, because a million of them would take thirty times as much as
+//! an epoch's proofs. After a start, and for epochs that were dropped, a finding has the time and
+//! source of the sum that proves the vote. This time is equal to the vote's own arrival or earlier.
 
 use crate::heads::NONE;
 use crate::stage::source_number;
 use std::collections::HashMap;
 use verify::{Arrival, SourceKind, UnixNs};
 
-/// For votes in their validator's chain.
+/// Limit for arrivals of votes in their validator's chain.
 const MAX_BYTES: usize = 48 << 20;
-/// Arrivals of votes outside the chain: twice as many are held at most, 24 bytes each.
+/// Limit for arrivals of votes outside the chain. At most twice as many are kept, 24 bytes each.
 const MAX_OUTSIDE: usize = 1 << 16;
-/// Validators per page; small, so that a single vote for some far epoch costs little.
+/// Number of validators per page. It is small, so that a single vote for a far epoch costs little
+/// memory.
 const PAGE: usize = 512;
-/// Votes whose places are looked at together before they are written.
+/// Number of votes whose memory is read together before it is written.
 const TOGETHER: usize = 64;
 
-/// An [`Arrival`] in eight bytes: nanoseconds since the Unix epoch, then two bits for the source. So the lesser one is the earlier, and
-/// what arrives past the year 2116 is not held.
+/// An [`Arrival`] in eight bytes: nanoseconds since the Unix epoch, followed by two bits for the
+/// source. So the smaller value is the earlier arrival. An arrival after the year 2116 is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packed(u64);
 
 impl Packed {
-    /// Nobody voted, or at the very beginning of time, which no sum is earlier than.
+    /// No arrival is known. It is also the value of an arrival at time 0 with the first source.
     const UNKNOWN: Self = Self(0);
 
     #[inline]
@@ -40,7 +45,7 @@ impl Packed {
         (self != Self::UNKNOWN).then_some(Arrival { at: UnixNs(self.0 >> 2), source })
     }
 
-    /// Of both.
+    /// The earlier one of two arrivals.
     #[inline]
     fn earlier(self, other: Self) -> Self {
         match (self, other) {
@@ -52,7 +57,7 @@ impl Packed {
 
 type Page = Box<[Packed; PAGE]>;
 
-/// Arrivals for one target epoch. In a chain there is one vote for it.
+/// The arrivals for one target epoch. A chain has one vote for each target.
 #[derive(Default)]
 struct EpochArrivals {
     pages: Vec<Option<Page>>,
@@ -61,15 +66,16 @@ struct EpochArrivals {
 }
 
 impl EpochArrivals {
-    /// Reads the places of some votes, one right after the other: members of a committee lie anywhere in memory, and so the processor waits
-    /// for all of them at once instead of for each.
+    /// Reads the memory of several votes, one directly after another. The members of a committee
+    /// are spread over memory, so the processor waits for all of these reads at once instead of for
+    /// each one.
     fn touch(&self, some: &[(u32, Packed)]) {
         let place = |validator: u32| Some(self.pages.get(validator as usize / PAGE)?.as_ref()?[validator as usize % PAGE].0);
         let read = some.iter().filter_map(|(validator, _)| place(*validator)).fold(0, |read, place| read ^ place);
         std::hint::black_box(read);
     }
 
-    /// The earlier one counts.
+    /// Notes an arrival. The earlier one is kept.
     #[inline]
     fn hear(&mut self, validator: u32, arrival: Packed) {
         let number = validator as usize / PAGE;
@@ -86,20 +92,23 @@ impl EpochArrivals {
     }
 }
 
-/// Names a vote outside its validator's chain: validator and handle of the data.
+/// Identifies a vote outside its validator's chain: the validator and the handle of the data.
 type Outside = (u32, u32);
 
+/// The arrivals of all validators' votes that are kept in memory.
 #[derive(Default)]
 pub(crate) struct Arrivals {
     by_epoch: HashMap<u32, EpochArrivals>,
-    /// Those noted since the first was full, and those before them.
+    /// The first map contains the latest arrivals. When it is full, it replaces the second one, and
+    /// a new map is started.
     outside: [HashMap<Outside, Packed>; 2],
     n_bytes: usize,
     clock: u64,
 }
 
 impl Arrivals {
-    /// Messages with votes of the chain for one target: whichever came first counts. Makes room for itself.
+    /// Notes the arrivals of chain votes for one target. The earliest arrival of each vote is kept.
+    /// Epochs that were not used for longest are dropped to make room.
     pub fn hear(&mut self, target: u32, votes: impl Iterator<Item = (u32, Arrival)>) {
         let mut votes = votes.peekable();
         if votes.peek().is_none() {
@@ -123,7 +132,7 @@ impl Arrivals {
         }
     }
 
-    /// The same for a vote outside its validator's chain.
+    /// Notes the arrival of a vote outside its validator's chain.
     pub fn hear_outside(&mut self, validator: u32, handle: u32, arrival: Arrival) {
         let known = self.outside(validator, handle).unwrap_or(Packed::UNKNOWN);
         let earlier = known.earlier(Packed::of(arrival));
@@ -133,13 +142,14 @@ impl Arrivals {
         self.outside[0].insert((validator, handle), earlier);
     }
 
-    /// Of the one vote of its chain with this target.
+    /// The arrival of the chain's vote with this target.
     pub fn of_chain(&self, validator: u32, target: u64) -> Option<Arrival> {
         let target = u32::try_from(target).ok().filter(|target| *target < NONE)?;
         let page = self.by_epoch.get(&target)?.pages.get(validator as usize / PAGE)?.as_ref()?;
         page[validator as usize % PAGE].get()
     }
 
+    /// The arrival of a vote outside its validator's chain.
     pub fn of_outside(&self, validator: u32, handle: u32) -> Option<Arrival> {
         self.outside(validator, handle)?.get()
     }
@@ -148,7 +158,7 @@ impl Arrivals {
         self.outside.iter().find_map(|some| some.get(&(validator, handle)).copied())
     }
 
-    /// Drops what is for targets before `before`, which are being pruned.
+    /// Drops the arrivals for targets before `before`, because those epochs are being pruned.
     pub fn forget(&mut self, before: u32) {
         self.by_epoch.retain(|target, _| *target >= before);
         self.n_bytes = self.by_epoch.values().map(|epoch| epoch.n_bytes).sum();
@@ -204,7 +214,7 @@ mod tests {
         }
         let known: Vec<u64> = (0..8).filter(|target| arrivals.of_chain(1, *target).is_some()).collect();
         assert_eq!(known, [0, 3, 4, 5, 6, 7], "the oldest in use, and the newest");
-        // One voter for many far epochs.
+        // One validator votes for many far epochs.
         for target in 100..100_000 {
             arrivals.hear(target, [(2_400_000, at(1))].into_iter());
         }

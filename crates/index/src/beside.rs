@@ -1,46 +1,54 @@
-//! Whole epochs of old votes, judged together.
+//! Judges whole epochs of old votes together.
 //!
-//! A vote older than its validator's two newest is compared with its neighbours in the chain, and to find those in their
-//! rows takes 20 microseconds and more. When history is filled, a million such votes come for one epoch, and their
-//! neighbours all lie in the same few epochs. So these are held as *slices*, one byte per validator: did it vote for this
-//! target, and with which source. The nearest epochs that have any rows, on both sides, decide nearly every vote:
+//! A vote that is older than its validator's two newest votes must be compared with its neighbours
+//! in the chain. To find these in their rows takes 20 microseconds or more. When history is filled,
+//! a million such votes come for one epoch, and their neighbours are all in the same few epochs. So
+//! these epochs are held as *slices*, with one byte per validator: whether it voted for this
+//! target, and with which source. The nearest epochs with rows on both sides are enough to decide
+//! nearly every vote:
 //!
 //! ```text
-//! stored, target (source): 3 (2), 4 (3), 9 (8), 10 (9)         for target 6: below 4, 3; above 9, 10
-//! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8                 (2,6) asks: 2 < 3
-//! w voted in 3 and 10: (5,6) joins, 2 <= 5 <= 9                 x voted in 2 and 9: asks, if epoch 2 is not looked at
+//! stored epochs, as target (source): 3 (2), 4 (3), 9 (8), 10 (9)
+//! for target 6: below 4, 3; above 9, 10
+//! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8;  (2,6) asks: 2 < 3
+//! w voted in 3 and 10: (5,6) joins, 2 <= 5 <= 9
+//! x voted in 2 and 9:  asks, if epoch 2 is too far away to be used
 //! ```
 //!
-//! "Asks" is the slow way, which names what contradicts; here it is only found that nothing does. Slices are complete: made
-//! from all rows of an epoch, and told of every vote that is stored later. Filled in any order, neighbours are mostly the
-//! epochs filled last, which are at hand. Making slices is paid for in advance: only when as much time went into asking.
+//! "Asks" means the slow way, which finds what the vote contradicts. The fast way can only find
+//! that a vote contradicts nothing. A slice is complete: it is made from all rows of an epoch, and
+//! every vote that is stored later is added to it. Whatever the order in which history is filled,
+//! the neighbours are mostly the epochs that were filled last, and their slices are in memory. The
+//! slices around a target are made only after asking about its votes has taken as much time as
+//! making them takes.
 
 use crate::IndexError;
 use crate::heads::NONE;
 use crate::shelf::Shelf;
 use std::collections::HashMap;
 
-/// Votes to ask about in one sum from which on it is tried.
+/// The slices are used only if a sum has at least this many votes to ask about.
 pub(crate) const AT_LEAST: usize = 2;
-/// Epochs looked at on each side.
+/// Number of epochs that are used on each side.
 const DEPTH: usize = 3;
-/// Slices held, 1 MB each per million validators.
+/// The largest number of slices in memory, at 1 MB per million validators each.
 const MAX_SLICES: usize = 12;
-/// Targets whose neighbours are held.
+/// The largest number of targets whose neighbours are remembered.
 const MAX_TARGETS: usize = 64;
-/// Asking about one validator takes as long as making a slice does for so many.
+/// Asking about one validator takes as long as making a slice takes for this many validators.
 const SLICED_PER_ASKED: u64 = 256;
-/// Validators per page.
+/// Number of validators per page.
 const PAGE: usize = 1 << 16;
 
 const NOT: u8 = 0;
-/// With several sources, or with one past what can be told.
+/// The validator voted with several sources, or with a source that has no number.
 const ASK: u8 = u8::MAX;
 
-/// Who voted for one target, with which source.
+/// The validators that voted for one target, and their sources.
 #[derive(Default)]
 struct Slice {
-    /// 0, or one more than the place of the source, or [`ASK`]. Made for validators that voted, as [`crate::heads`] does.
+    /// For each validator: 0, or the index of its source plus one, or [`ASK`]. A page is allocated
+    /// only if one of its validators voted, as in [`crate::heads`].
     pages: Vec<Option<Box<[u8]>>>,
     sources: Vec<u32>,
     used: u64,
@@ -65,7 +73,8 @@ impl Slice {
             self.sources.push(source);
             self.sources.len() - 1
         });
-        // Sources are few; whoever makes up hundreds of them has its voters asked.
+        // There are few sources. If an attacker makes up hundreds of them, its votes are judged the
+        // slow way.
         self.sources.truncate(usize::from(ASK) - 1);
         u8::try_from(at + 1).unwrap_or(ASK)
     }
@@ -78,7 +87,8 @@ impl Slice {
         }
     }
 
-    /// The source, if the validator voted with one that can be told. Not to be called for [`NOT`].
+    /// The source, if the validator voted with a single one that has a number. Must not be called
+    /// for [`NOT`].
     #[inline]
     fn source(&self, mark: u8) -> Option<u32> {
         self.sources.get(usize::from(mark) - 1).copied()
@@ -89,12 +99,13 @@ impl Slice {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Side {
     nearest_first: Vec<u32>,
-    /// There are more, farther away.
+    /// True if there are more epochs with rows, farther away.
     goes_on: bool,
 }
 
 impl Side {
-    /// Whether this is still true once `epoch`, of the same side, has rows. `is_farther` than another epoch.
+    /// Whether this is still correct after `epoch`, on the same side, got rows. `is_farther`
+    /// returns whether `epoch` is farther away than another epoch.
     fn stands(&self, epoch: u32, is_farther: impl Fn(u32) -> bool) -> bool {
         self.nearest_first.contains(&epoch) || (self.goes_on && self.nearest_first.last().is_some_and(|last| is_farther(*last)))
     }
@@ -106,11 +117,13 @@ struct Sides {
     above: Side,
 }
 
+/// The slices in memory, and which epochs are next to which target.
 #[derive(Default)]
 pub(crate) struct Beside {
     slices: HashMap<u32, Slice>,
     sides: HashMap<u32, Sides>,
-    /// Votes asked about, by target, since the slices were last made for it.
+    /// Number of votes for each target that were asked about since the slices around it were last
+    /// made.
     asked: HashMap<u32, u64>,
     clock: u64,
 }
@@ -124,8 +137,8 @@ pub(crate) struct Neighbours<'a> {
 }
 
 impl Neighbours<'_> {
-    /// Surely a validator's vote with this source joins its chain, given that the validator has a vote above, and none
-    /// outside its chain.
+    /// Whether a validator's vote with this source certainly joins its chain. The validator must
+    /// have a vote above the target, and none outside its chain.
     #[inline]
     pub fn surely_joins(&self, validator: u32, source: u32) -> bool {
         if self.at.mark(validator) != NOT {
@@ -146,7 +159,8 @@ impl Neighbours<'_> {
 }
 
 impl Beside {
-    /// The slices around `target`, if they are at hand or it is time to make them: `n_ask` votes for it are to be asked about.
+    /// The slices around `target`, if they are in memory or it is worth making them now. `n_ask` is
+    /// the number of votes for the target that are to be asked about.
     pub fn of(
         &mut self,
         shelf: &Shelf<'_>,
@@ -195,12 +209,13 @@ impl Beside {
         }))
     }
 
-    /// Must be told of every vote that is stored. `source`: `None` if it is past all that heads can name.
+    /// Adds votes to the slices. Must be called for every vote that is stored. `source` is `None`
+    /// if it is too great for a head.
     pub fn note(&mut self, target: u32, source: Option<u32>, validators: &[u32]) {
         if let Some(slice) = self.slices.get_mut(&target) {
             slice.add(source, validators);
         }
-        // An epoch that had no rows until now may come between others.
+        // An epoch that had no rows until now may be nearer than others.
         self.sides.retain(|middle, sides| match target.cmp(middle) {
             std::cmp::Ordering::Equal => true,
             std::cmp::Ordering::Less => sides.below.stands(target, |last| target < last),
@@ -208,14 +223,14 @@ impl Beside {
         });
     }
 
-    /// What was deleted is no neighbour.
+    /// Drops the epochs before `before`, because they were deleted.
     pub fn forget(&mut self, before: u32) {
         self.slices.retain(|epoch, _| *epoch >= before);
         self.sides.clear();
         self.asked.clear();
     }
 
-    /// Those needed now stay.
+    /// Drops the slices that were not used for the longest time. Those that are needed now stay.
     fn drop_old(&mut self) {
         while self.slices.len() > MAX_SLICES {
             let oldest = self.slices.iter().min_by_key(|(_, slice)| slice.used).map(|(epoch, _)| *epoch);
@@ -236,7 +251,8 @@ fn sides(shelf: &Shelf<'_>, target: u32) -> Result<Sides, IndexError> {
         below = epoch;
     }
     let mut above = u64::from(target) + 1;
-    // Epochs that no head can name are those of validators that are asked about in any case.
+    // Epochs that are too great for a head are not needed: the validators that voted for them are
+    // asked about in any case.
     while let Some(epoch) =
         shelf.first_epoch_from(above)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch < NONE)
     {

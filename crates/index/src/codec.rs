@@ -1,6 +1,7 @@
-//! Byte forms of what the rows hold. Little helpers that never panic on foreign bytes: a short or absurd value is `None`.
+//! Encodes and decodes the values of rows. Decoding never panics on foreign bytes: a value that is
+//! too short or impossible gives `None`.
 
-/// Reads from a value; every step may find it too short.
+/// Reads from a value. Every read returns `None` if the value is too short.
 pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -40,6 +41,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Writes a number as LEB128.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -48,7 +50,8 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Ascending numbers as differences; the first as it is, later ones less one.
+/// Writes ascending numbers as differences. The first number is written as it is; each later one is
+/// written as the difference to its predecessor, minus one.
 pub(crate) fn put_ascending(out: &mut Vec<u8>, numbers: impl Iterator<Item = u32>) {
     let mut next = 0u64;
     for number in numbers {
@@ -68,14 +71,14 @@ pub(crate) fn read_ascending(reader: &mut Reader<'_>, n: u64, mut visit: impl Fn
     Some(())
 }
 
-/// How a part of a stretch is written, whichever is shortest.
+/// The ways in which a stretch can be written. The shortest one is used.
 const FULL: u8 = 0;
 const MISSING: u8 = 1;
 const PRESENT: u8 = 2;
 const RAW: u8 = 3;
 
-/// Writes which of the numbers `0..len` are present: number n is bit n of `words`, lowest first. There are just as many words
-/// as `len` needs, and no bit is set past it.
+/// Writes which of the numbers `0..len` are present. Number n is bit n of `words`, with the lowest
+/// bit first. There are exactly as many words as `len` needs, and no bit beyond `len` is set.
 pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, words: &[u64]) {
     debug_assert_eq!(words.len(), len.div_ceil(64) as usize);
     let n_present: u32 = words.iter().map(|word| word.count_ones()).sum();
@@ -88,7 +91,7 @@ pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, words: &[u64]) {
         out.extend(words.iter().flat_map(|word| word.to_le_bytes()).take(raw_len as usize));
     } else if n_missing < n_present {
         put_varint(out, u64::from(n_missing) << 2 | u64::from(MISSING));
-        // Bits past the end come last, and are not taken.
+        // Inverted bits beyond `len` come last and are not taken.
         put_ascending(out, ones(words.iter().map(|word| !word)).take(n_missing as usize));
     } else {
         put_varint(out, u64::from(n_present) << 2 | u64::from(PRESENT));
@@ -96,7 +99,8 @@ pub(crate) fn put_stretch(out: &mut Vec<u8>, len: u32, words: &[u64]) {
     }
 }
 
-/// Numbers of the bits that are set, ascending; word by word, lowest first.
+/// The numbers of the bits that are set, in ascending order. Within a word the lowest bit comes
+/// first.
 pub(crate) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
     (0u32..).zip(words).flat_map(|(at, word)| {
         let mut rest = word;
@@ -110,7 +114,7 @@ pub(crate) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32
     })
 }
 
-/// Visits the numbers present in a stretch of `len`, ascending.
+/// Visits the numbers that are present in a stretch of `len` numbers, in ascending order.
 pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl FnMut(u32)) -> Option<()> {
     let head = reader.varint()?;
     match (head & 3) as u8 {
@@ -146,7 +150,8 @@ pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl Fn
     Some(())
 }
 
-/// Whether `member` is present in a stretch of `len`; steps over it at the price of its bytes.
+/// Whether `member` is present in a stretch of `len` numbers. Reads past the stretch at the cost of
+/// its bytes, without decoding it.
 pub(crate) fn stretch_has(reader: &mut Reader<'_>, len: u32, member: u32) -> Option<bool> {
     let head = reader.varint()?;
     let mut listed = false;

@@ -1,11 +1,12 @@
-//! One atomic write per commit, sized to what is new.
+//! Commits: one atomic write each, whose size depends on what is new.
 //!
-//! A set that came nearly complete (one batch per slot) is written as a row at once. One that comes in pieces is kept in
-//! the log, each piece once, and becomes a row when it was quiet for [`QUIET_COMMITS`], or has been in the log for
-//! [`MAX_LOG_ENTRIES`] entries; then its signatures are added up and its log entries are deleted in the same batch.
+//! A set that arrives almost complete (one batch per slot) is written as a row at once. A set that
+//! arrives in parts is kept in the log, each part once. It becomes a row when nothing was added to
+//! it for [`QUIET_COMMITS`] commits, or when it has been in the log for [`MAX_LOG_ENTRIES`]
+//! entries. Then its signatures are added up, and its log entries are deleted in the same batch.
 //!
-//! Every few epochs a checkpoint writes what opening could not find in the last epochs' rows: newest votes of validators
-//! that stopped voting, and the summary.
+//! Every few epochs a checkpoint writes what cannot be rebuilt from the rows of the last epochs
+//! when the index is opened: the newest votes of validators that stopped voting, and the summary.
 
 use crate::codec::put_varint;
 use crate::db::Cf;
@@ -15,21 +16,24 @@ use crate::sums::put_record;
 use crate::{Index, IndexError};
 use std::collections::BTreeSet;
 
-/// Commits without an addition after which a set is closed.
+/// A set is closed after this many commits without an addition.
 const QUIET_COMMITS: u64 = 64;
-/// Commits that a set may stay in the log.
+/// A set stays in the log for at most this many entries.
 const MAX_LOG_ENTRIES: u64 = 256;
-/// Sets in memory, up to some 20 KB each; those of the oldest epochs are closed first.
+/// The largest number of sets in memory, up to about 20 KB each. Those of the oldest epochs are
+/// closed first.
 const MAX_OPEN_SETS: usize = 1024;
-/// A set that covers this many eighths of its slot when it first comes is written as a row at once.
+/// A set is written as a row at once if it covers this many eighths of its slot when it first
+/// arrives.
 const COMPLETE_EIGHTHS: u32 = 6;
-/// Epochs with many votes that opening reads again at least, at most twice as many.
+/// Opening reads at least this many epochs with many votes again, and at most twice as many.
 const TAIL_EPOCHS: usize = 4;
-/// Many votes: at least one in this many of those since the tail began, and one validator in four times as many. Single
-/// votes for far epochs do not move the tail.
+/// An epoch has many votes if it has at least one in `CROWD` of the votes since the tail began, and
+/// at least one vote for every `4 * CROWD` validators. So single votes for far epochs do not move
+/// the tail.
 const CROWD: u64 = 64;
 
-/// What a commit will have done to a set.
+/// What a commit does to a set.
 struct Done {
     key: SetKey,
     how: How,
@@ -42,18 +46,20 @@ enum How {
 }
 
 impl Index {
-    /// Writes everything staged in one atomic batch; durable when it returns. On error nothing of it is on disk, all of it
-    /// is still staged, and it may be called again.
+    /// Writes everything staged in one atomic batch, which is durable when this returns. On error
+    /// nothing of it is on disk and everything is still staged, so this may be called again.
     pub fn commit(&mut self) -> Result<(), IndexError> {
         self.commit_with(false)
     }
 
-    /// Commits and folds the log, so that all history is rows: before a prune, a backup, or closing for long.
+    /// Commits and folds the log, so that all history is in rows. Used before a prune, before a
+    /// backup, and before closing for a long time.
     pub fn flush(&mut self) -> Result<(), IndexError> {
         self.commit_with(true)?;
         self.db.settle()
     }
 
+    /// Commits. `close_all` writes every set as a row and empties the log.
     pub(crate) fn commit_with(&mut self, close_all: bool) -> Result<(), IndexError> {
         let checkpoint = self.due_checkpoint(close_all);
         let mut state = self.state;
@@ -67,7 +73,7 @@ impl Index {
             let slot_len = geometry.map_or(u32::MAX, |geometry| geometry.slot_len(key.slot));
             let complete = u64::from(set.n_covered()) * 8 >= u64::from(slot_len) * u64::from(COMPLETE_EIGHTHS);
             if close_all {
-                // Closed below.
+                // These sets are closed below.
             } else if complete && !set.on_disk && set.logged_from.is_none() {
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
                 done.push(Done { key: *key, how: How::Written });
@@ -107,7 +113,8 @@ impl Index {
             batch.put(Cf::Log, &sequence.to_be_bytes(), &entry);
             state.log_next += 1;
         }
-        // A set that is logged now and closed in the same commit is in both: its row has everything.
+        // A set that is logged and closed in the same commit is in the log and in a row. The row
+        // contains everything.
         let still = self.sets.iter().filter(|(key, set)| set.logged_from.is_some() && !closing.contains(key));
         let still = still.filter_map(|(_, set)| set.logged_from).min();
         let logged_now = !entry.is_empty();
@@ -143,7 +150,7 @@ impl Index {
         Ok(())
     }
 
-    /// Nothing of this happens unless the write succeeded.
+    /// Updates the state in memory after the write succeeded.
     fn committed(&mut self, state: State, checkpoint: Option<u32>, done: &[Done], sequence: u64) {
         for Done { key, how } in done {
             let Some(set) = self.sets.get_mut(key) else { continue };
@@ -178,8 +185,9 @@ impl Index {
         self.n_commits += 1;
     }
 
-    /// The first epoch of the new tail, if it is time to move it: the last epochs that many voted in, up to the one after the
-    /// network's own. While the owner does not tell that, wherever they lie.
+    /// The first epoch of the new tail, if it is time to move it. The tail consists of the last
+    /// epochs with many votes, up to one epoch after the network's own. If the owner has not set
+    /// the network's epoch, there is no upper limit.
     fn due_checkpoint(&self, close_all: bool) -> Option<u32> {
         let last = self.allowance.now().map_or(u64::MAX, |now| now.saturating_add(1));
         let total: u64 = self.epochs_seen.values().sum();

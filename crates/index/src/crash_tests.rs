@@ -1,7 +1,11 @@
-//! Kill -9 at any point, then the tail again: the same conflicts. A child process (this test binary, told so by its
-//! environment) feeds a fixed sequence of votes and acknowledges each commit; it is killed at points inside the commit, or
-//! by the parent at whatever moment; then it is started again on the same directory, from the first vote it had not
-//! acknowledged. All conflicts named by all its lives together must be those of a run without a kill.
+//! Kills the process with SIGKILL at any point and feeds the rest of the votes again: the conflicts
+//! must be the same.
+//!
+//! A child process runs this test binary, which recognizes by an environment variable that it is
+//! the child. It feeds a fixed sequence of votes and acknowledges each commit. It is killed at
+//! certain points inside the commit, or by the parent at any moment. Then it is started again on
+//! the same directory, from the first vote that it had not acknowledged. All conflicts that it
+//! reported in all its lives together must be those of a run without a kill.
 
 use crate::{Conflict, Index, Shape};
 use consensus::{
@@ -15,8 +19,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock};
 use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
 
-/// Kills in the ordinary run: a third at injected points, a third at whatever moment, a third inside a write to a file.
-/// [`KILLS`] in the environment asks for more.
+/// Number of kills in an ordinary run: a third at injected points, a third at any moment, and a
+/// third inside a write to a file. The environment variable [`KILLS`] sets another number.
 const DEFAULT_KILLS: u64 = 24;
 const KILLS: &str = "SLASHWATCH_KILLS";
 const DIR: &str = "SLASHWATCH_INDEX_CRASH_DIR";
@@ -24,18 +28,19 @@ const FROM: &str = "SLASHWATCH_INDEX_CRASH_FROM";
 const ABORT: &str = "SLASHWATCH_INDEX_CRASH_ABORT";
 const UNFLUSHED: &str = "SLASHWATCH_INDEX_CRASH_UNFLUSHED";
 const N_BATCHES: u64 = 60;
-/// The signal for passing the greatest size of a file, on Linux.
+/// The signal that Linux sends when a file exceeds the size limit.
 const SIGXFSZ: i32 = 25;
 
-/// Called inside a commit, in tests only: ends the process as a kill would, at the point and commit it was told.
+/// Called inside a commit, in tests only. Ends the process like a kill, if this is the point and
+/// the commit that the environment variable names.
 pub(crate) fn abort_point(point: &str, n_commits: u64) {
     if std::env::var(ABORT).is_ok_and(|wanted| wanted == format!("{point}:{n_commits}")) {
-        // Like SIGKILL, nothing is flushed and no destructor runs.
+        // As with SIGKILL, nothing is flushed and no destructor runs.
         std::process::abort();
     }
 }
 
-/// Somebody's signature.
+/// A valid point that serves as every signature.
 static POINT: LazyLock<[u8; 96]> = LazyLock::new(|| {
     let key = blst::min_pk::SecretKey::key_gen(&[7; 32], &[]).unwrap();
     key.sign(b"any", b"TEST", &[]).to_bytes()
@@ -50,7 +55,8 @@ fn shuffling(epoch: u64) -> Arc<Shuffling> {
     Arc::new(Shuffling::new(Epoch::new(epoch), Root::ZERO, seed, Arc::new((0..96).collect()), &Preset::MINIMAL))
 }
 
-/// Four batches a slot-pair: most vote plainly, some twice, some around others.
+/// The votes of batch `n`. There are four batches per epoch. Most validators vote normally, some
+/// vote twice, and some surround other votes.
 fn batch(n: u64) -> Vec<Signed<Vote>> {
     let epoch = 2 + n / 4;
     let shuffling = shuffling(epoch);
@@ -82,7 +88,8 @@ fn single(target: u64, source: u64, slot: u64, head: u8, validator: u32, shuffli
         source: Checkpoint { epoch: Epoch::new(source), root: Root::ZERO },
         target: Checkpoint { epoch: Epoch::new(target), root: Root::ZERO },
     };
-    // Any point but infinity does: what is tested here is who is named.
+    // Any point except infinity is good enough, because the test only compares which validators are
+    // reported.
     let bytes = *POINT;
     let heard = Heard { at: UnixNs(1), source: SourceKind::Gossip, peer: None };
     Signed::for_tests(Vote {
@@ -110,7 +117,8 @@ fn name(conflict: &Conflict) -> String {
     }
 }
 
-/// Feeds batches from `from` on. Conflicts are reported before the commit, as evidence is stored before the index.
+/// Feeds the batches from `from` on. Conflicts are reported before the commit, just as evidence is
+/// stored before the index.
 fn feed(dir: &Path, from: u64, mut report: impl FnMut(String)) {
     let mut index = Index::open(dir, shape()).unwrap();
     for n in from..N_BATCHES {
@@ -122,7 +130,7 @@ fn feed(dir: &Path, from: u64, mut report: impl FnMut(String)) {
             return;
         }
         report(format!("acknowledged {n}"));
-        // Without it the log grows past the limit of the full-disk test.
+        // Without the flush the log would exceed the limit of the full-disk test.
         if n % 20 == 19 && std::env::var_os(UNFLUSHED).is_none() {
             index.flush().unwrap();
         }
@@ -134,7 +142,8 @@ fn a_full_disk_is_told_and_what_was_committed_is_intact() {
     let expected = uninterrupted(tempfile::tempdir().unwrap().path());
     let dir = tempfile::tempdir().unwrap();
     let mut life = Life { found: BTreeSet::new(), next: 0, refused: None, limit: Limit::Fails(144) };
-    // No file may pass this many blocks: writing fails as on a full disk, the process goes on.
+    // No file may be larger than this many blocks. Writing more fails as on a full disk, and the
+    // process continues.
     life.live(dir.path(), "", None);
     let refused = life.refused.take().expect("the log did not fit");
     assert!(refused.contains("free disk space") && refused.contains(&dir.path().display().to_string()), "{refused}");
@@ -168,23 +177,23 @@ fn child_of_the_kill_test() {
 struct Life {
     found: BTreeSet<String>,
     next: u64,
-    /// What it said when a commit failed.
+    /// The error message of the commit that failed.
     refused: Option<String>,
     limit: Limit,
 }
 
-/// The greatest size of a file, in blocks of the shell's `ulimit -f`.
+/// The largest size of a file, in blocks of the shell's `ulimit -f`.
 #[derive(Clone, Copy)]
 enum Limit {
     None,
-    /// Writing past it fails, as on a full disk.
+    /// Writing more fails, as on a full disk.
     Fails(u64),
-    /// Writing past it writes what fits and kills.
+    /// Writing more writes as much as fits and then kills the process.
     Kills(u64),
 }
 
 impl Life {
-    /// Runs the child until it ends, or is killed after `kill_after` lines.
+    /// Runs the child until it ends, or until it is killed after `kill_after` lines.
     fn live(&mut self, dir: &Path, abort: &str, kill_after: Option<u64>) -> ExitStatus {
         let (on_limit, limit) = match self.limit {
             Limit::None => ("trap - XFSZ", "unlimited".to_owned()),
@@ -246,7 +255,8 @@ fn killed_anywhere_and_fed_the_tail_again_it_names_the_same() {
                     };
                 }
                 1 => kill_after = Some(1 + (kills * 13 + round * 5) % 23),
-                // Half a megabyte in all is written by one life, to files of at most a few hundred blocks.
+                // One life writes half a megabyte in total, to files of at most a few hundred
+                // blocks.
                 _ => life.limit = Limit::Kills(1 + (kills * 37 + round * 11) % 240),
             }
             let status = life.live(dir.path(), &abort, kill_after);
@@ -278,7 +288,7 @@ fn copied(from: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// A copy of a closed index with one byte flipped in its largest file of a kind.
+/// A copy of a closed index, with one byte changed in its largest file with this suffix.
 fn damaged(from: &Path, suffix: &str, at: impl Fn(usize) -> usize) -> tempfile::TempDir {
     let dir = copied(from);
     let files = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.path());
@@ -291,7 +301,7 @@ fn damaged(from: &Path, suffix: &str, at: impl Fn(usize) -> usize) -> tempfile::
     dir
 }
 
-/// Everything the index tells, or the message with which it refuses.
+/// All votes that can be read from the index, or the error message with which it refuses.
 fn tell(dir: &Path) -> Result<Vec<BTreeSet<Root>>, String> {
     let index = Index::open(dir, shape()).map_err(|error| error.to_string())?;
     let votes = |validator| {
@@ -304,7 +314,7 @@ fn tell(dir: &Path) -> Result<Vec<BTreeSet<Root>>, String> {
 #[test]
 fn a_flipped_byte_is_told_and_never_believed() {
     let whole = tempfile::tempdir().unwrap();
-    // Ends with the last ten batches in the log and the rest in tables.
+    // At the end, the last ten batches are in the log and the rest is in tables.
     feed(whole.path(), 0, |_| ());
     let mut index = Index::open(whole.path(), shape()).unwrap();
     index.flush().unwrap();
@@ -315,7 +325,7 @@ fn a_flipped_byte_is_told_and_never_believed() {
         index.commit().unwrap();
     }
     drop(index);
-    // Of a copy: opening moves the log into tables.
+    // A copy is read, because opening moves the log into tables.
     let expected = tell(copied(whole.path()).path()).unwrap();
     let mut refused = [0, 0];
     for (kind, suffix) in [".sst", ".log"].iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Attestation data and their handles. Other tables name a data by a 4-byte handle, given out in order of arrival; two
-//! votes are for the same data exactly if their handles are equal.
+//! Attestation data and their handles. Other tables refer to a data by a handle of 4 bytes. Handles
+//! are assigned in order of arrival. Two votes are for the same data exactly if their handles are
+//! equal.
 
 use crate::IndexError;
 use crate::codec::Reader;
@@ -9,9 +10,10 @@ use crate::keys::data_key;
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, Slot};
 use std::collections::HashMap;
 
-/// Epochs whose data are held, some 10 KB each.
+/// The largest number of epochs whose data are kept in memory. An epoch takes about 10 KB.
 const MAX_CACHED_EPOCHS: usize = 64;
 
+/// One attestation data with its handle and its hash-tree-root.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DataRow {
     pub handle: u32,
@@ -36,6 +38,7 @@ struct EpochData {
     touched: u64,
 }
 
+/// All attestation data. Those of some epochs are in memory.
 pub(crate) struct DataTable {
     epochs: HashMap<u64, EpochData>,
     pub next_handle: u32,
@@ -48,7 +51,8 @@ impl DataTable {
         Self { epochs: HashMap::new(), next_handle, staged: Vec::new(), clock: 0 }
     }
 
-    /// The row of a data, made now if it is new. `None` when handles have run out, after 2^31 different data.
+    /// The row of a data. It is created if the data is new. `None` if no handle is left, after 2^31
+    /// different data.
     pub fn intern(&mut self, db: &Db, data: &AttestationData, root: Root) -> Result<Option<DataRow>, IndexError> {
         let epoch = data.target.epoch.as_u64();
         self.load(db, epoch)?;
@@ -67,7 +71,8 @@ impl DataTable {
         Ok(Some(row))
     }
 
-    /// Takes back the row made last, if nothing came to name it: what nobody's stored vote is for is not stored.
+    /// Removes the row that was created last, if no stored vote refers to it. A data without a
+    /// stored vote is not stored.
     pub fn take_back(&mut self, row: &DataRow) {
         if self.staged.last() != Some(&(row.target(), row.handle)) {
             return;
@@ -80,11 +85,12 @@ impl DataTable {
         }
     }
 
-    /// Whether a handle is of the data with this root; `None` if its epoch is not in memory.
+    /// Whether a handle belongs to the data with this root. `None` if the epoch is not in memory.
     pub fn is_of(&self, epoch: u64, handle: u32, root: Root) -> Option<bool> {
         self.epochs.get(&epoch)?.by_handle.get(&handle).map(|row| row.root == root)
     }
 
+    /// The row with this handle. It is read from disk if it is not in memory.
     pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
         if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
             return Ok(Some(*row));
@@ -93,6 +99,7 @@ impl DataTable {
         decode(epoch, handle, &value).map(Some).ok_or_else(|| unreadable(db))
     }
 
+    /// Writes the new rows.
     pub fn stage(&self, batch: &mut Batch<'_>) {
         for (epoch, handle) in &self.staged {
             if let Some(row) = self.epochs.get(epoch).and_then(|held| held.by_handle.get(handle)) {
@@ -101,6 +108,8 @@ impl DataTable {
         }
     }
 
+    /// Called after a commit. Drops the epochs that were not used for longest, if there are too
+    /// many.
     pub fn committed(&mut self) {
         self.staged.clear();
         if self.epochs.len() > MAX_CACHED_EPOCHS {
@@ -111,6 +120,7 @@ impl DataTable {
         }
     }
 
+    /// Drops the epochs before `before` from memory. The caller deletes the rows.
     pub fn forget(&mut self, before: u64) {
         self.epochs.retain(|epoch, _| *epoch >= before);
         self.staged.retain(|(epoch, _)| *epoch >= before);
@@ -127,7 +137,7 @@ impl DataTable {
         db.scan(Cf::Data, &data_key(epoch, 0), &data_key(epoch, u32::MAX), |key, value| {
             let handle = key.get(8..).and_then(|handle| handle.try_into().ok()).map(u32::from_be_bytes);
             let row = handle.and_then(|handle| decode(epoch, handle, value)).ok_or_else(|| unreadable(db))?;
-            // Or a handle would be given out twice.
+            // Otherwise a handle would be assigned twice.
             if row.handle >= next_handle {
                 return Err(db.corrupt("attestation data are newer than the index's state"));
             }
@@ -143,7 +153,7 @@ impl DataTable {
 fn encode(row: &DataRow) -> Vec<u8> {
     let data = &row.data;
     let mut out = Vec::with_capacity(152);
-    // What an epoch's data share comes first, for the compressor.
+    // The values that the data of an epoch share come first, so that the row compresses well.
     out.extend_from_slice(&data.source.epoch.as_u64().to_be_bytes());
     out.extend_from_slice(data.source.root.as_slice());
     out.extend_from_slice(data.target.root.as_slice());

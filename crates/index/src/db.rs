@@ -1,11 +1,15 @@
-//! The one place that talks to RocksDB: options, column families, errors with the path.
+//! The only module that calls RocksDB. It sets the options, defines the column families, and adds
+//! the path to errors.
 //!
-//! Why these options:
-//! - Keys begin with the epoch, so flushed files hardly overlap; a compaction trigger of one file moves them down as they
-//!   are instead of merging them: data is written once to the log and once to a table.
-//! - Recovery tolerates a cut last record of the log, which a crash leaves behind, and refuses every other damage; the
-//!   default would silently drop all that follows a flipped byte.
-//! - Block checksums are verified on every read, so a flipped byte in a table is an error and never a vote.
+//! The reasons for these options:
+//! - Keys begin with the epoch, so flushed files hardly overlap. With a compaction trigger of one
+//!   file they are moved down a level without being merged, so data is written once to the log and
+//!   once to a table.
+//! - Recovery tolerates a truncated last record of the log, which a crash leaves behind, and
+//!   refuses all other damage. RocksDB's default would silently drop everything after a changed
+//!   byte.
+//! - Block checksums are verified on every read, so a changed byte in a table gives an error and
+//!   never a vote.
 
 use crate::IndexError;
 use rocksdb::{
@@ -15,14 +19,14 @@ use rocksdb::{
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Shared block cache of all column families, in bytes.
+/// Size of the block cache that all column families share, in bytes.
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
-/// Memory for unflushed writes over all column families, in bytes.
+/// Memory for unflushed writes of all column families, in bytes.
 const WRITE_BUFFERS_BYTES: usize = 48 << 20;
-/// The log is kept below this many bytes, which bounds what opening has to replay.
+/// Largest size of the write-ahead log, in bytes. It bounds what has to be replayed when opening.
 const WAL_BYTES: u64 = 64 << 20;
 
-/// Column families, see [`crate::keys`].
+/// The column families. Their keys are described in [`crate::keys`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cf {
     Meta,
@@ -70,6 +74,7 @@ impl Cf {
     }
 }
 
+/// A RocksDB database with the path that errors name.
 pub(crate) struct Db {
     db: DB,
     path: PathBuf,
@@ -77,7 +82,7 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    /// Opens or creates. A directory that holds something else is refused.
+    /// Opens a database or creates one. A directory that contains something else is refused.
     pub fn open(path: &Path, sync: bool) -> Result<Self, IndexError> {
         let storage = |reason: String| IndexError::Storage { path: path.to_owned(), reason };
         let exists = path.join("CURRENT").exists();
@@ -101,7 +106,8 @@ impl Db {
         Ok(Self { db, path: path.to_owned(), sync })
     }
 
-    /// Opens for reading, beside another process or not. Files are held open, so what that process deletes stays readable.
+    /// Opens the database for reading. Another process may have it open at the same time. All files
+    /// are kept open, so files that the other process deletes stay readable.
     pub fn open_read_only(path: &Path) -> Result<Self, IndexError> {
         if !path.join("CURRENT").exists() {
             return Err(IndexError::NotAnIndex { path: path.to_owned(), reason: "there is none".into() });
@@ -110,7 +116,7 @@ impl Db {
         options.create_if_missing(false);
         options.create_missing_column_families(false);
         options.set_max_open_files(-1);
-        // RocksDB's own notes would be a file in the directory, in place of the owner's.
+        // RocksDB's own log would be written to a file in the directory, in place of the owner's.
         options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |_, note| tracing::debug!(note, "rocksdb")));
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = Cf::ALL.iter().map(|cf| ColumnFamilyDescriptor::new(cf.name(), family_options(*cf, &cache)));
@@ -126,7 +132,7 @@ impl Db {
         self.db.get_pinned_cf(&self.cf(cf), key).map_err(|error| self.error(&error))
     }
 
-    /// Visits rows from `from` to `to` inclusive, in key order, until `visit` says `false`.
+    /// Visits the rows from `from` to `to` (inclusive) in key order, until `visit` returns `false`.
     pub fn scan(
         &self,
         cf: Cf,
@@ -161,11 +167,11 @@ impl Db {
         last.transpose().map(|row| row.map(|(key, _)| key)).map_err(|error| self.error(&error))
     }
 
-    /// The last key before `before`.
+    /// The last key that is less than `before`.
     pub fn last_before(&self, cf: Cf, before: &[u8]) -> Result<Option<Box<[u8]>>, IndexError> {
         for row in self.db.iterator_cf(&self.cf(cf), IteratorMode::From(before, Direction::Reverse)) {
             let (key, _) = row.map_err(|error| self.error(&error))?;
-            // The first may be `before` itself.
+            // The first key may be `before` itself.
             if *key < *before {
                 return Ok(Some(key));
             }
@@ -173,11 +179,13 @@ impl Db {
         Ok(None)
     }
 
+    /// An empty batch of writes.
     pub fn batch(&self) -> Batch<'_> {
         Batch { db: self, batch: WriteBatch::default() }
     }
 
-    /// Flushes memory tables and waits for background work, for measuring and before a copy is taken.
+    /// Flushes memory tables and waits for background work. Used for measurements and before a copy
+    /// is made.
     pub fn settle(&self) -> Result<(), IndexError> {
         for cf in Cf::ALL {
             self.db.flush_cf(&self.cf(cf)).map_err(|error| self.error(&error))?;
@@ -185,7 +193,7 @@ impl Db {
         self.db.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).map_err(|error| self.error(&error))
     }
 
-    /// Bytes on disk by RocksDB's own count.
+    /// Bytes on disk, by RocksDB's own count.
     pub fn table_bytes(&self) -> u64 {
         Cf::ALL
             .iter()
@@ -193,6 +201,7 @@ impl Db {
             .sum()
     }
 
+    /// The error for damaged data in this database.
     pub fn corrupt(&self, reason: impl Into<String>) -> IndexError {
         IndexError::Corrupt { path: self.path.clone(), reason: reason.into() }
     }
@@ -217,7 +226,7 @@ impl Batch<'_> {
         self.batch.put_cf(&self.db.cf(cf), key, value);
     }
 
-    /// `to` is exclusive.
+    /// Deletes the keys from `from` to `to`. `to` is exclusive.
     pub fn delete_range(&mut self, cf: Cf, from: &[u8], to: &[u8]) {
         self.batch.delete_range_cf(&self.db.cf(cf), from, to);
     }
@@ -226,7 +235,9 @@ impl Batch<'_> {
         self.batch.is_empty()
     }
 
-    /// Durable when it returns, if the index was opened so. On error nothing of it is in the database.
+    /// Writes the batch. It is durable when this returns, if the index was opened with
+    /// [`Durability::Synced`](crate::Durability::Synced). On error nothing of the batch is in the
+    /// database.
     pub fn write(self) -> Result<(), IndexError> {
         let mut options = WriteOptions::default();
         options.set_sync(self.db.sync);
@@ -235,7 +246,7 @@ impl Batch<'_> {
 }
 
 fn is_rocksdb_leftover(path: &Path) -> bool {
-    // A process killed while it created the database leaves these without CURRENT.
+    // A process that was killed while it created the database leaves these files without CURRENT.
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     ["LOCK", "LOG", "IDENTITY", "lost+found"].contains(&name.as_str())
         || ["LOG.old", "MANIFEST-", "OPTIONS-"].iter().any(|prefix| name.starts_with(prefix))
@@ -247,7 +258,7 @@ fn classify(path: &Path, error: &rocksdb::Error) -> IndexError {
     match error.kind() {
         ErrorKind::Corruption => IndexError::Corrupt { path, reason },
         ErrorKind::IOError if reason.contains("lock") => IndexError::Locked { path },
-        // A table or log that the manifest names is gone or short.
+        // A table or log file that the manifest lists is missing or too short.
         ErrorKind::IOError if reason.contains("No such file") => IndexError::Corrupt { path, reason },
         _ => IndexError::Storage { path, reason },
     }

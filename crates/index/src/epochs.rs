@@ -1,21 +1,22 @@
-//! Source and target of every data that a remembered vote names, by handle: pages that are made when needed and dropped
-//! when nobody needs them.
+//! Source and target of every data that a remembered vote refers to, by handle. They are stored in
+//! pages, which are allocated when needed and dropped when no vote refers to them.
 
 use crate::newest::Remembered;
 
-/// No vote.
+/// Stands for "no vote".
 pub(crate) const NO_HANDLE: u32 = u32::MAX >> 1;
-/// Handles per page.
+/// Number of handles per page.
 pub(crate) const HANDLES: usize = 1 << 10;
 
 /// Source and target of `HANDLES` data.
 type Page = Box<[(u32, u32); HANDLES]>;
 
+/// The table from handle to source and target.
 #[derive(Default)]
 pub(crate) struct Epochs(Vec<Option<Page>>);
 
 impl Epochs {
-    /// [`Remembered::NONE`] for [`NO_HANDLE`].
+    /// The vote with this handle. [`Remembered::NONE`] for [`NO_HANDLE`].
     #[inline]
     pub fn remembered(&self, handle: u32) -> Remembered {
         match self.0.get(handle as usize / HANDLES) {
@@ -27,6 +28,7 @@ impl Epochs {
         }
     }
 
+    /// Makes the entry of a vote's handle.
     #[inline]
     pub fn note(&mut self, vote: Remembered) {
         let at = vote.handle as usize / HANDLES;
@@ -37,7 +39,8 @@ impl Epochs {
         page[vote.handle as usize % HANDLES] = (vote.source, vote.target);
     }
 
-    /// Drops pages of which no handle is named: without this a long-lived process would keep every handle it met.
+    /// Drops the pages in which no handle is in `named`. Without this a long-lived process would
+    /// keep every handle that it ever met.
     pub fn keep_named(&mut self, named: impl Iterator<Item = u32>) {
         let mut is_named = vec![false; self.0.len()];
         for handle in named.filter(|handle| *handle != NO_HANDLE) {

@@ -1,9 +1,9 @@
-//! What can go wrong, each with the directory and what to do about it.
+//! The errors of the index. Each one contains the directory and what the operator can do.
 
 use consensus::Root;
 use std::path::PathBuf;
 
-/// Why the index cannot be opened or cannot go on. A refused index is never half-open: nothing was changed.
+/// Why the index cannot be opened or cannot continue. If opening is refused, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     #[error("{path}: another process has this index open; stop it, or give this one a data directory of its own")]

@@ -1,9 +1,10 @@
-//! How an epoch's active validators are cut into slots and committees.
+//! How the active validators of an epoch are divided into slots and committees.
 //!
-//! A *position* is counted from the start of a slot: the slot's committees one after the other, each in committee order.
-//! Source: phase0/beacon-chain.md, `compute_committee`: committee n of N is `n_active * n / N .. n_active * (n + 1) / N`.
+//! A *position* is counted from the start of a slot. The committees of the slot follow one after
+//! another, each in committee order. The source is `compute_committee` in phase0/beacon-chain.md:
+//! committee n of N is `n_active * n / N .. n_active * (n + 1) / N`.
 
-/// How an epoch's active validators are cut into slots and committees.
+/// How the active validators of an epoch are divided into slots and committees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub n_active: u64,
@@ -16,11 +17,12 @@ impl Geometry {
         (self.n_active * nth / (self.committees_per_slot * self.slots_per_epoch)) as u32
     }
 
-    /// Where a slot begins in the epoch's order.
+    /// The index at which a slot begins in the epoch's order.
     pub fn slot_start(&self, slot: u16) -> u32 {
         self.boundary(u64::from(slot) * self.committees_per_slot)
     }
 
+    /// Number of seats in a slot.
     pub fn slot_len(&self, slot: u16) -> u32 {
         self.boundary((u64::from(slot) + 1) * self.committees_per_slot) - self.slot_start(slot)
     }
@@ -32,15 +34,16 @@ impl Geometry {
         (start - self.slot_start(slot), self.boundary(nth + 1) - start)
     }
 
-    /// The committee a position in a slot belongs to.
+    /// The committee that a position in a slot belongs to.
     pub fn committee_of(&self, slot: u16, position: u32) -> u16 {
         let at = self.slot_start(slot) + position;
         (self.nth_of(at) - u64::from(slot) * self.committees_per_slot) as u16
     }
 
-    /// The committee, counted over the whole epoch, that a place in the epoch's order belongs to.
+    /// The committee that an index in the epoch's order belongs to. Committees are counted over the
+    /// whole epoch.
     pub fn nth_of(&self, at: u32) -> u64 {
-        // boundary() rounds down, so the inverse is off by one at most.
+        // `boundary` rounds down, so this inverse is at most one too small.
         let mut nth = u64::from(at) * self.committees_per_slot * self.slots_per_epoch / self.n_active;
         while self.boundary(nth + 1) <= at {
             nth += 1;

@@ -1,20 +1,24 @@
-//! The two newest votes of every validator, in memory: 8 bytes each. Nearly every vote is judged by them alone.
+//! The two newest votes of every validator, in memory, at 8 bytes per validator. They alone decide
+//! nearly every vote.
 //!
-//! A vote is remembered by the handle of its data; source and target of each handle stand once in a small table
-//! ([`crate::epochs`]), of which an epoch uses some dozens of neighbouring entries. So eight validators share a cache line,
-//! and the line of the handle is at hand. We pay a second look-up; with source and target in place (24 bytes) waiting for
-//! memory was most of the time.
+//! A vote is remembered by the handle of its data. The source and target of each handle are stored
+//! once, in a small table ([`crate::epochs`]). One epoch uses only a few dozen neighbouring entries
+//! of this table. So eight validators share a cache line, and the entry of a handle is usually in
+//! the cache. The price is a second look-up. With source and target stored for each validator (24
+//! bytes), most of the time was spent waiting for memory.
 //!
-//! They are derived from the rows and so are not written for everybody: on disk are only the heads of validators whose
-//! two newest votes do not both lie in the *tail*, the last epochs, which opening reads again anyway. A validator that
+//! The two newest votes can be rebuilt from the rows, so they are not written for every validator.
+//! The heads on disk are only those of validators whose two newest votes are not both in the
+//! *tail*. The tail consists of the last epochs, which opening reads again anyway. A validator that
 //! stops voting is written once.
 //!
 //! # Why a handle always finds its epochs
 //!
-//! A handle is given to one data for ever ([`crate::data`]), so what the table says of it never changes; it can only be
-//! missing. It is noted whenever a vote is taken in ([`Heads::join_all`], [`Heads::observe`]), before the head names it, and
-//! a page of the table is dropped only at a checkpoint and only if no head names any handle in it. A vote that becomes the
-//! second was the newest, and so was named.
+//! A handle always belongs to the same data ([`crate::data`]), so its entry in the table never
+//! changes; it can only be missing. The entry is made whenever a vote is added
+//! ([`Heads::join_all`], [`Heads::observe`]), before the head refers to it. A page of the table is
+//! dropped only at a checkpoint, and only if no head refers to any handle in it. A vote that
+//! becomes the second one was the newest before, so its entry is still there.
 
 use crate::codec::Reader;
 use crate::db::{Batch, Cf};
@@ -22,16 +26,18 @@ use crate::epochs::{Epochs, NO_HANDLE};
 pub(crate) use crate::newest::{Head, NONE, Quick, Remembered};
 use crate::summary::same_block;
 
-/// Validators per page; pages are made for validators that voted, never for the numbers in between.
+/// Number of validators per page. A page is allocated only if one of its validators voted.
 const PAGE: usize = 1 << 16;
 const FLAG: u32 = 1 << 31;
-/// Greatest handle of a data: the top bit of a remembered handle carries a flag, and one number means no vote.
+/// Greatest handle of a data. The top bit of a remembered handle is used for a flag, and one value
+/// means "no vote".
 pub(crate) const MAX_HANDLE: u32 = NO_HANDLE - 1;
-/// Validators whose newest votes are read together.
+/// Number of validators whose newest votes are read together.
 const TOGETHER: usize = 32;
 
-/// What is held of a validator: handles of its newest and second vote. The top bit of the first says that the head changed
-/// since it was last written, that of the second that the validator has votes outside its chain.
+/// What is stored of a validator: the handles of its newest and its second vote. The top bit of the
+/// first handle is set if the head changed since it was last written. The top bit of the second is
+/// set if the validator has votes outside its chain.
 #[derive(Clone, Copy, Debug)]
 struct Slot([u32; 2]);
 
@@ -63,44 +69,50 @@ impl Slot {
     }
 }
 
-/// What the members of one vote did, see [`Heads::join_all`]. Kept by the caller for its memory.
+/// What happened to the members of one vote, see [`Heads::join_all`]. The caller keeps it so that
+/// its memory is used again.
 #[derive(Default)]
 pub(crate) struct Joined {
     pub n_joined: u64,
-    /// Joined ones that the summary may not know in this vote's smallest block.
+    /// Members whose votes joined and that the summary may not have in this vote's smallest block.
     pub to_mark: Vec<u32>,
-    /// Those that must be judged against everything stored.
+    /// Members whose votes must be compared with everything stored.
     pub to_ask: Vec<u32>,
 }
 
+/// The two newest votes of all validators.
 #[derive(Default)]
 pub(crate) struct Heads {
     pages: Vec<Option<Box<[Slot]>>>,
     epochs: Epochs,
-    /// Changed by votes before the tail since the last commit: those must be written with it.
+    /// Validators whose heads were changed by votes before the tail since the last commit. They
+    /// must be written with the next commit.
     late: Vec<u32>,
-    /// Written by the checkpoint that is under way.
+    /// Validators that the present checkpoint writes.
     dormant: Vec<u32>,
     pub n_validators: u64,
 }
 
 impl Heads {
+    /// The two newest votes of a validator.
     #[inline]
     pub fn get(&self, validator: u32) -> Head {
         head(&self.epochs, read(&self.pages, validator))
     }
 
-    /// As [`Head::has_exceptions`], for less.
+    /// Like [`Head::has_exceptions`], but cheaper.
     #[inline]
     pub fn has_exceptions(&self, validator: u32) -> bool {
         read(&self.pages, validator).has_exceptions()
     }
 
-    /// Takes in one vote for each of `validators` that its two newest alone allow it: what nearly every vote goes through.
-    /// `late`: the vote's epoch is not read again when opening. `joined` is emptied first.
+    /// Adds one vote for each of `validators` for which the two newest votes alone show that it
+    /// joins the chain. Nearly every vote is handled here. `late` means that opening does not read
+    /// the vote's epoch again. `joined` is emptied first.
     ///
-    /// Each validator's head lies in a place of its own, and waiting for them one by one would be most of what a vote
-    /// costs; so a few are read together, and what decides nearly always, a vote newer than the newest, comes first.
+    /// The heads of the validators are spread over memory. Waiting for them one by one would be
+    /// most of the cost of a vote, so a few are read together. The most frequent case, a vote that
+    /// is newer than the newest, is tested first.
     pub fn join_all(&mut self, validators: &[u32], vote: Remembered, late: bool, joined: &mut Joined) {
         joined.n_joined = 0;
         joined.to_mark.clear();
@@ -114,7 +126,8 @@ impl Heads {
             for (slot, validator) in slots.iter().zip(group) {
                 let newest = self.epochs.remembered(slot.newest());
                 let (first_of_block, changed);
-                // No vote has the greatest target there is, so that is not less.
+                // A missing vote has the greatest possible target, so this comparison is false for
+                // it.
                 if newest.target < vote.target && newest.source <= vote.source && !slot.has_exceptions() {
                     entry(&mut self.pages, *validator).change(vote.handle, newest.handle);
                     (first_of_block, changed) = (!same_block(newest.target, vote.target), true);
@@ -141,7 +154,7 @@ impl Heads {
         }
     }
 
-    /// Takes in a vote that was judged to be of the chain. `late` as in [`Self::join_all`].
+    /// Adds a vote that was judged to be part of the chain. `late` as in [`Self::join_all`].
     pub fn observe(&mut self, validator: u32, vote: Remembered, late: bool) {
         self.epochs.note(vote);
         let head = self.get(validator);
@@ -150,7 +163,8 @@ impl Heads {
         }
     }
 
-    /// [`Self::observe`] for many, as when opening; those that have votes outside their chain are put into `apart` instead.
+    /// Like [`Self::observe`] for many validators, as needed when opening. Validators that have
+    /// votes outside their chain are appended to `apart` instead.
     pub fn observe_all(&mut self, validators: &[u32], vote: Remembered, apart: &mut Vec<u32>) {
         self.epochs.note(vote);
         for group in validators.chunks(TOGETHER) {
@@ -169,16 +183,17 @@ impl Heads {
         }
     }
 
+    /// Marks that a validator has votes outside its chain.
     pub fn mark_exceptional(&mut self, validator: u32) {
         entry(&mut self.pages, validator).0[1] |= FLAG;
     }
 
-    /// Removes votes before `before`, which are being pruned.
+    /// Removes votes before `before`, because those epochs are being pruned.
     pub fn forget(&mut self, before: u32) {
         for (validator, slot) in all(&mut self.pages) {
             let head = head(&self.epochs, *slot);
             let is_gone = |vote: Remembered| vote.exists() && vote.target < before;
-            // The second is older: it goes with the newest.
+            // The second vote is older, so it is removed whenever the newest one is.
             if is_gone(head.second()) {
                 slot.0[1] = NO_HANDLE | slot.0[1] & FLAG;
                 self.late.push(validator);
@@ -191,18 +206,20 @@ impl Heads {
         }
     }
 
-    /// Rows of validators changed by late votes.
+    /// Writes the rows of validators that were changed by late votes.
     pub fn stage_late(&self, batch: &mut Batch<'_>) {
         for validator in &self.late {
             put(batch, *validator, &self.get(*validator));
         }
     }
 
+    /// Called after the rows of [`Self::stage_late`] were written.
     pub fn committed_late(&mut self) {
         self.late.clear();
     }
 
-    /// Rows of validators that a new tail, the epochs from `tail_from` on, no longer tells everything about.
+    /// Writes the rows of validators whose heads cannot be rebuilt from a new tail, which consists
+    /// of the epochs from `tail_from` on.
     pub fn stage_dormant(&mut self, batch: &mut Batch<'_>, tail_from: u32) {
         self.find_dormant(tail_from);
         for validator in &self.dormant {
@@ -219,7 +236,7 @@ impl Heads {
         }
     }
 
-    /// After [`Self::stage_dormant`] was written.
+    /// Called after the rows of [`Self::stage_dormant`] were written.
     pub fn committed_dormant(&mut self) {
         for validator in std::mem::take(&mut self.dormant) {
             entry(&mut self.pages, validator).0[0] &= !FLAG;
@@ -228,7 +245,7 @@ impl Heads {
         self.epochs.keep_named(named);
     }
 
-    /// Takes in a stored row.
+    /// Reads a stored row.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let validator = u32::from_be_bytes(key.try_into().ok()?);
         let mut reader = Reader(value);
@@ -242,7 +259,8 @@ impl Heads {
         reader.is_empty().then_some(())
     }
 
-    /// `false` if the vote is older than both, and so is not remembered.
+    /// Adds a vote to a head. Returns `false` if the vote is older than both votes and so is not
+    /// remembered.
     #[inline]
     fn take(&mut self, validator: u32, head: &Head, vote: Remembered) -> bool {
         let Some([newest, second]) = head.with(vote) else { return false };
@@ -324,10 +342,10 @@ mod tests {
         Checkpoint(u32),
     }
 
-    /// Epochs at which a narrower number wraps around, and the greatest that fits.
+    /// Epochs at which a narrower number wraps around, and the greatest epoch that fits.
     const EDGES: [u32; 12] = [0, 1, 7, 8, 255, 256, 65_535, 65_536, 1 << 31, (1 << 31) + 1, NONE - 2, NONE - 1];
 
-    /// Handles on the edges of pages, and the greatest.
+    /// Data whose handles are at the edges of pages, and the greatest handle.
     fn known_data() -> Vec<Remembered> {
         let page = HANDLES as u32;
         let handles = [
@@ -345,7 +363,8 @@ mod tests {
         ];
         let spans = handles.iter().enumerate().flat_map(|(n, handle)| {
             let target = EDGES[n % EDGES.len()];
-            // Two data for a target, a source behind it and one that is not.
+            // There are two data for each target: one with the source right before it, and one with
+            // another source.
             [(target.saturating_sub(1), *handle), (EDGES[(n * 5 + 3) % EDGES.len()], handle.wrapping_sub(40) % (MAX_HANDLE + 1))]
                 .map(|(source, handle)| Remembered { source, target, handle })
         });
@@ -364,7 +383,7 @@ mod tests {
         ]
     }
 
-    /// All votes of a chain by target, of which the heads must be the last two.
+    /// All votes of a chain by target. The heads must be the last two.
     #[derive(Default)]
     struct Model(BTreeMap<u32, BTreeMap<u32, Remembered>>);
 
@@ -409,7 +428,7 @@ mod tests {
                         prop_assert_eq!((joined.n_joined, &joined.to_mark, &joined.to_ask), (n_joined, &to_mark, &to_ask));
                     }
                     Step::Observe { data, validators } => {
-                        // Of a chain: nobody has two votes with one target.
+                        // In a chain no validator has two votes with the same target.
                         let fits = |v: &u32| model.0.get(v).is_none_or(|votes| !votes.contains_key(&known[data].target));
                         let validators: Vec<u32> = validators.into_iter().filter(fits).collect();
                         let mut apart = Vec::new();

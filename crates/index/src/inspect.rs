@@ -1,4 +1,4 @@
-//! Reading: what the index knows of one validator, and what it did.
+//! Reading: what the index has stored of a validator, and counts of what it did.
 
 use crate::heads::NONE;
 use crate::shelf::Shelf;
@@ -6,7 +6,7 @@ use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
 
-/// Counted since the index was opened.
+/// Counts since the index was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub votes: u64,
@@ -21,38 +21,40 @@ pub(crate) struct Counters {
     pub refused_data: u64,
 }
 
-/// What the index holds and what it did since it was opened.
+/// What the index contains, and what it did since it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     /// Validators with at least one vote.
     pub validators: u64,
-    /// Members of sums that came in, repeated ones included.
+    /// Members of the sums that were staged, including repeated ones.
     pub votes: u64,
     /// Votes that were new.
     pub new_votes: u64,
-    /// Votes that the two newest of their validator could not decide.
+    /// Votes that could not be decided by the two newest votes of their validator.
     pub slow_votes: u64,
     pub proposals: u64,
     pub conflicts: u64,
-    /// Votes with more contradicting pairs than are named.
+    /// Votes with more contradicting pairs than are reported.
     pub pairs_over_cap: u64,
-    /// Different attestation data met, in all the time of this index.
+    /// Number of different attestation data that this index ever stored.
     pub different_data: u64,
-    /// Votes of offenders whose list is full and whose share of the epoch is used up: not stored.
+    /// Votes of offenders that were not stored, because the list is full and the validator's share
+    /// of the epoch is used up.
     pub votes_over_cap: u64,
-    /// Headers past the bound of one proposer and slot, or of far slots in one epoch: not stored.
+    /// Headers that were not stored, because they exceed the limit of one proposer and slot, or the
+    /// limit of far slots in one epoch.
     pub proposals_over_cap: u64,
-    /// Sums that name a validator index of 2^32 - 1 or more.
+    /// Sums that contain a validator index of 2^32 - 1 or more.
     pub refused_index: u64,
-    /// Sums refused because 2^31 different data are stored.
+    /// Sums that were refused because 2^31 different data are stored.
     pub refused_data: u64,
-    /// Shufflings not taken up; their votes are listed by index.
+    /// Shufflings that were not stored. Their votes are listed by validator index.
     pub refused_shufflings: u64,
-    /// Rows stored without the peer they came from, though it was known.
+    /// Rows that were stored without the peer that they came from, although it was known.
     pub refused_peers: u64,
     /// Sets of sums in memory.
     pub open_sets: u64,
-    /// Bytes of tables on disk, without the log.
+    /// Size of the tables on disk in bytes, without the log.
     pub table_bytes: u64,
 }
 
@@ -62,7 +64,8 @@ pub struct KnownVote {
     pub data: AttestationData,
     /// Hash-tree-root of `data`.
     pub data_root: Root,
-    /// It contradicted another when it came, or is for a far future, or has an epoch of 2^32 - 1 or more.
+    /// True if the vote contradicted another one when it came, or is for a far future, or has an
+    /// epoch of 2^32 - 1 or more.
     pub outside_chain: bool,
 }
 
@@ -76,40 +79,42 @@ pub struct Gap {
     pub last: Epoch,
 }
 
-/// What is known of one validator's votes.
+/// What is stored of one validator's votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VotesOf {
-    /// By target epoch, then by arrival of their data.
+    /// The votes, ordered by target epoch and then by the arrival of their data.
     pub votes: Vec<KnownVote>,
     pub gaps: Vec<Gap>,
-    /// The validator contradicted itself at some time.
+    /// True if the validator contradicted itself at some time.
     pub offender: bool,
 }
 
-/// Proposals between two calls of who is told how far a walk is.
+/// Number of proposals between two calls of `tell`.
 const TELL_EVERY: u64 = 1024;
 
-/// The epochs of a walk through history, to tell how far it is.
+/// The epochs of a walk through history, to compute its progress.
 struct Span {
     first: u64,
     n_epochs: u64,
 }
 
 impl Span {
-    /// What comes before and after the span's epochs counts as its beginning and its end.
+    /// The progress at epoch `end`. Epochs before and after the span count as its beginning and its
+    /// end.
     fn walked_to(&self, end: u64) -> Walked {
         Walked { done: end.saturating_sub(self.first).min(self.n_epochs), total: self.n_epochs }
     }
 }
 
 impl Index {
-    /// Every stored vote of a validator, of those for a far future the 256 that are listed. Takes some 20 microseconds per epoch
-    /// in which it voted.
+    /// Every stored vote of a validator. Of votes for a far future, only the 256 that are listed
+    /// are included. Takes about 20 microseconds per epoch in which the validator voted.
     pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
         self.votes_of_telling(validator, &mut |_| {})
     }
 
-    /// As [`Self::votes_of`]; `tell` hears every few epochs how far it is, and at the end that it is there.
+    /// Like [`Self::votes_of`]. `tell` is called with the progress every few epochs, and once at
+    /// the end.
     pub fn votes_of_telling(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
         let span = self.span()?;
         let Ok(validator) = u32::try_from(validator.as_u64()) else { return Ok(VotesOf::default()) };
@@ -138,7 +143,8 @@ impl Index {
                 all.votes.push(KnownVote { data: row.data, data_root: row.root, outside_chain: true });
             }
         }
-        // What is far was found last. The sort is stable: votes for one target stay in the order of their data's arrival.
+        // Far votes are added last. The sort is stable, so votes for one target stay in the order
+        // in which their data arrived.
         all.votes.sort_by_key(|vote| vote.data.target.epoch);
         let targets = all.votes.iter().map(|vote| vote.data.target.epoch);
         for (one, next) in targets.clone().zip(targets.skip(1)) {
@@ -150,13 +156,15 @@ impl Index {
         Ok(all)
     }
 
-    /// Every stored proposal of a validator, by slot: reads the proposals of the whole history.
+    /// Every stored proposal of a validator, ordered by slot. Reads the proposals of the whole
+    /// history.
     pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
         self.proposals_where(|proposer| proposer == validator, &mut |_| {})
     }
 
-    /// Every stored proposal of the wanted validators, by slot: reads the proposals of the whole history once. `tell` hears now and then
-    /// how far it is, and at the end that it is there.
+    /// Every stored proposal of the wanted validators, ordered by slot. Reads the proposals of the
+    /// whole history once. `tell` is called with the progress from time to time, and once at the
+    /// end.
     pub fn proposals_where(
         &self,
         wanted: impl Fn(ValidatorIndex) -> bool,
@@ -178,8 +186,8 @@ impl Index {
         Ok(found)
     }
 
-    /// The first and the last target epoch of which votes are stored, whoever cast them; epochs of 2^32 - 1 or more do not count. `None`
-    /// while there are none.
+    /// The first and the last target epoch for which votes are stored, of any validator. Epochs of
+    /// 2^32 - 1 or more are not included. `None` if there are none.
     pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
         let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let first = shelf.first_epoch_from(0)?.filter(|first| *first < u64::from(NONE));
@@ -187,7 +195,7 @@ impl Index {
         Ok(first.zip(last).map(|(first, last)| (Epoch::new(first), Epoch::new(u64::from(last)))))
     }
 
-    /// From the first epoch with votes to the last that is no far future.
+    /// The span from the first epoch with votes to the last one that is not in a far future.
     fn span(&self) -> Result<Span, IndexError> {
         let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let first = shelf.first_epoch_from(0)?.unwrap_or(0);
@@ -195,6 +203,7 @@ impl Index {
         Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })
     }
 
+    /// What the index contains, and what it did since it was opened.
     pub fn stats(&self) -> Stats {
         let counters = self.counters;
         Stats {

@@ -1,11 +1,13 @@
-//! One vote against everything stored of its validator: the list of votes outside the chain, compared one by one, and the
-//! chain, where the votes that contradict a new one lie next to it:
+//! Judges one vote against everything stored of its validator: the list of votes outside the chain,
+//! each of which is compared, and the chain. In the chain the votes that contradict a new one are
+//! next to it:
 //!
-//! - at its target epoch: a double vote;
-//! - before it, as long as their source is greater: it surrounds them;
-//! - after it, as long as their source is less: they surround it.
+//! - at its target epoch there is a double vote;
+//! - before it, it surrounds the votes whose source is greater;
+//! - after it, the votes whose source is smaller surround it.
 //!
-//! So the walk goes on from each neighbour while the comparison still contradicts, and every pair is named.
+//! So the walk continues from each neighbour as long as the compared vote contradicts, and every
+//! pair is found.
 
 use crate::data::DataRow;
 use crate::heads::{NONE, Remembered};
@@ -15,10 +17,11 @@ use crate::{Index, IndexError};
 use consensus::{AttestationData, Offence, Root, ValidatorIndex};
 use verify::Glance;
 
-/// Pairs named per new vote and kind; more are counted, not named. A vote from epoch 0 to now surrounds all history.
+/// The largest number of pairs that are reported per new vote and kind. A vote with further pairs
+/// is only counted. For example, a vote from epoch 0 to now surrounds all history.
 pub(crate) const MAX_PAIRS_PER_KIND: usize = 256;
 
-/// What a new vote does to a stored one.
+/// The relation of a new vote to a stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Double,
@@ -27,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As kept in an offender's row.
+    /// The bit for this kind in the row of an offender.
     pub fn offence_bit(self) -> u8 {
         match self {
             Self::Double => 1,
@@ -63,31 +66,33 @@ pub(crate) struct Rival {
     pub handle: u32,
 }
 
+/// The result of judging one vote.
 #[derive(Debug, Default)]
 pub(crate) struct Judged {
-    /// The vote is known already.
+    /// True if the vote is already stored.
     pub duplicate: bool,
-    /// It contradicts nothing in the chain.
+    /// True if the vote contradicts nothing in the chain.
     pub joins: bool,
     pub rivals: Vec<Rival>,
-    /// There are pairs beyond [`MAX_PAIRS_PER_KIND`].
+    /// True if there are more pairs than [`MAX_PAIRS_PER_KIND`].
     pub more_pairs: bool,
 }
 
 impl Judged {
-    /// Kinds of offence it shows, if there is proof of the rivals.
+    /// The kinds of offence that the vote shows, if there is proof of the rivals.
     pub fn kinds(&self) -> u8 {
         self.rivals.iter().fold(0, |kinds, rival| kinds | rival.kind.offence_bit())
     }
 
-    /// Stored votes for the same target have sources on both sides of this one, so whatever it surrounds or is surrounded by
-    /// surrounds or is surrounded by one of them, too.
+    /// Whether stored votes for the same target have sources on both sides of `source`. Then every
+    /// vote that the new vote surrounds, or is surrounded by, also surrounds one of them or is
+    /// surrounded by one of them.
     pub fn is_spanned(&self, source: u64) -> bool {
         let same_target = || self.rivals.iter().filter(|rival| rival.kind == Kind::Double);
         same_target().any(|rival| rival.source <= source) && same_target().any(|rival| rival.source >= source)
     }
 
-    /// Says whether `old` contradicts; takes it in if so.
+    /// Whether `old` contradicts the new vote. If it does, it is added to the rivals.
     fn compare(&mut self, new: &DataRow, old: &Known) -> bool {
         let Some(kind) = Kind::of(new, old) else { return false };
         if self.rivals.iter().any(|rival| rival.handle == old.handle) {
@@ -95,7 +100,7 @@ impl Judged {
         }
         if self.rivals.iter().filter(|rival| rival.kind == kind).count() >= MAX_PAIRS_PER_KIND {
             self.more_pairs = true;
-            // No more of this kind: the walk ends here.
+            // No more pairs of this kind are reported, so the walk ends here.
             return false;
         }
         self.rivals.push(Rival { kind, source: old.source, target: old.target, handle: old.handle });
@@ -104,8 +109,9 @@ impl Judged {
 }
 
 impl Index {
-    /// What a validator's history says at a glance about a vote in its name, for data with this root: by its two newest votes
-    /// and the list of those outside its chain, as far as they are in memory. Reads no disk.
+    /// A quick look at a validator's history, for a vote with its name and data of this root. It
+    /// uses the validator's two newest votes and the list of its votes outside the chain, as far as
+    /// they are in memory. It reads no disk.
     pub fn glance(&self, validator: ValidatorIndex, data: &AttestationData, data_root: Root) -> Glance {
         let Some(validator) = u32::try_from(validator.as_u64()).ok() else { return Glance::Fits };
         let (source, target) = (data.source.epoch.as_u64(), data.target.epoch.as_u64());
@@ -120,6 +126,7 @@ impl Index {
         if list.votes.iter().any(surrounds) { Glance::Contradicts } else { by_chain }
     }
 
+    /// Compares a vote with everything stored of its validator. May read the disk.
     pub(crate) fn judge(&mut self, validator: u32, new: &DataRow) -> Result<Judged, IndexError> {
         let head = self.heads.get(validator);
         let mut judged = Judged::default();
@@ -147,7 +154,7 @@ impl Index {
         let target = new.target();
         let is_late = second.is_some_and(|second| target < u64::from(second.target));
 
-        // The same target. The two newest know theirs; older ones are looked up.
+        // Double votes. The two newest votes are known here; older ones are looked up in the rows.
         for known in [newest, second].into_iter().flatten().map(Known::from).filter(|known| known.target == target) {
             judged.duplicate |= known.handle == new.handle;
             judged.compare(new, &known);
@@ -181,7 +188,8 @@ impl Index {
         Ok(judged)
     }
 
-    /// With all that is stored and not listed: where there are votes outside the chain among it, the two newest do not tell.
+    /// Compares a vote with everything that is stored and not listed. If some of it is outside the
+    /// chain, the two newest votes are not enough to decide.
     fn compare_with_rows(&self, validator: u32, new: &DataRow, outside: &[u32], judged: &mut Judged) -> Result<(), IndexError> {
         for known in self.votes_at(validator, new.target())? {
             judged.duplicate |= known.handle == new.handle;
@@ -211,7 +219,7 @@ impl Index {
             }
             below = known.target;
         }
-        // With one vote or none remembered there is nothing older.
+        // If the second vote does not exist, there is nothing older than the votes above.
         if second.is_some() {
             self.chain_before(validator, below, outside, &mut |known| judged.compare(new, known))?;
         }

@@ -1,39 +1,55 @@
-//! Keys: big-endian, fixed width, so that RocksDB's byte order is the order of epochs and slots.
+//! The keys of the column families. They are big-endian and of fixed width, so that RocksDB's byte
+//! order is the order of epochs and slots.
 //!
-//! | column family | key | order it gives, who scans it |
+//! | column family | key | order of the rows, and who scans them |
 //! |---|---|---|
-//! | `votes` | target epoch 8, sort 1 (0 listed, 1 seated), shuffling id 8, slot in epoch 2 (listed: 0, or 1 + number of the fork whose version they are signed with, if not the scheduled one), data handle 4 | by epoch: prune, reopen; by slot: a seat's rows |
+//! | `votes` | see below, 23 bytes | by epoch: prune, reopen; by slot: the rows of a seat |
 //! | `data` | target epoch 8, handle 4 | by epoch: prune, the epoch's data by root |
 //! | `shufflings` | epoch 8, shuffling id 8 | by epoch: prune, all branches of an epoch |
-//! | `summary` | level 1, block of epochs 8, chunk of validators 4 | by level and block: prune, load a block |
-//! | `proposals` | slot 8, proposer 8, block root 32 | by slot: prune; by slot and proposer: contradictions |
-//! | `heads` | validator 4 | all, when opening |
+//! | `summary` | level 1, block of epochs 8, chunk of validators 4 | by level, block: prune, load |
+//! | `proposals` | slot 8, proposer 8, block root 32 | by slot: prune; by both: contradictions |
+//! | `heads` | validator 4 | all rows, when opening |
 //! | `offenders` | validator 4 | all keys, when opening |
-//! | `actives` | content id 8 | none, by id |
-//! | `peers` | number 4, or number 4 and 1 | all, when opening |
-//! | `log` | sequence 8 | all, when opening |
+//! | `actives` | content id 8 | no scan; rows are read by id |
+//! | `peers` | number 4, or number 4 and the byte 1 | all rows, when opening |
+//! | `log` | sequence 8 | all rows, when opening |
+//!
+//! All widths are in bytes. A key of `votes` consists of:
+//!
+//! 1. target epoch, 8;
+//! 2. sort, 1: 0 for a set with listed members, 1 for a set with seats;
+//! 3. shuffling id, 8;
+//! 4. slot within the epoch, 2. For listed members it is 0, or 1 + the number of the fork whose
+//!    version the votes are signed with, if that is not the scheduled fork;
+//! 5. data handle, 4.
 
 use consensus::{ForkName, ShufflingId};
 
-/// Names one row of `votes`: all sums over one attestation data, by seats of one shuffling or by explicit list.
+/// The key of one row of `votes`: all sums over one attestation data, with members as seats of one
+/// shuffling or as an explicit list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SetKey {
     pub epoch: u64,
-    /// `None`: members are listed by index.
+    /// `None` if the members are listed by validator index.
     pub shuffling: Option<ShufflingId>,
-    /// Slot within the epoch. Of listed ones 0, or by whose version they are signed ([`Self::listed_of`]).
+    /// Slot within the epoch. For listed members it is 0, or a number for the fork whose version
+    /// the votes are signed with ([`Self::listed_of`]).
     pub slot: u16,
     pub handle: u32,
 }
 
 impl SetKey {
+    /// Length of the key in bytes.
     pub const LEN: usize = 23;
 
+    /// The key of votes with listed members that are signed with the scheduled version.
     pub fn listed(epoch: u64, handle: u32) -> Self {
         Self { epoch, shuffling: None, slot: 0, handle }
     }
 
-    /// Signed with the version of another fork than the one scheduled at the target: no sum with the others' signatures proves anything.
+    /// The key of votes that are signed with the version of `fork` instead of the version of the
+    /// fork that is scheduled at the target. They have a row of their own, because a sum of
+    /// signatures with different versions proves nothing.
     pub fn listed_of(epoch: u64, handle: u32, fork: Option<ForkName>) -> Self {
         Self { slot: fork.map_or(0, |fork| fork as u16 + 1), ..Self::listed(epoch, handle) }
     }
@@ -65,7 +81,8 @@ impl SetKey {
         })
     }
 
-    /// First and last key of all sets that could hold a validator with this seat (or, without one, listed).
+    /// First and last key of all sets that can contain a validator with this seat, or a listed
+    /// validator if there is no seat.
     pub fn seat_range(epoch: u64, seat: Option<(ShufflingId, u16)>) -> (Self, Self) {
         let (shuffling, first, last) = seat.map_or((None, 0, u16::MAX), |(id, slot)| (Some(id), slot, slot));
         let key = |slot, handle| Self { epoch, shuffling, slot, handle };
@@ -73,7 +90,7 @@ impl SetKey {
     }
 }
 
-/// Two big-endian numbers: `data` (epoch, handle).
+/// The key of a row of `data`: epoch and handle.
 pub(crate) fn data_key(epoch: u64, handle: u32) -> [u8; 12] {
     let mut key = [0; 12];
     key[..8].copy_from_slice(&epoch.to_be_bytes());
@@ -81,6 +98,7 @@ pub(crate) fn data_key(epoch: u64, handle: u32) -> [u8; 12] {
     key
 }
 
+/// The key of a row of `shufflings`.
 pub(crate) fn shuffling_key(epoch: u64, id: ShufflingId) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&epoch.to_be_bytes());
@@ -88,6 +106,7 @@ pub(crate) fn shuffling_key(epoch: u64, id: ShufflingId) -> [u8; 16] {
     key
 }
 
+/// The key of a row of `summary`.
 pub(crate) fn summary_key(level: u8, block: u64, chunk: u32) -> [u8; 13] {
     let mut key = [0; 13];
     key[0] = level;
@@ -96,6 +115,7 @@ pub(crate) fn summary_key(level: u8, block: u64, chunk: u32) -> [u8; 13] {
     key
 }
 
+/// The part of a key of `proposals` that all headers of one slot and proposer share.
 pub(crate) fn proposal_prefix(slot: u64, proposer: u64) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&slot.to_be_bytes());

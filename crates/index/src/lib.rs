@@ -1,44 +1,54 @@
-//! Who signed what: every vote and proposal, kept as proof, and whether a new one contradicts what is kept.
+//! The vote index. It stores who signed what: every vote and every proposal, kept as proof. It
+//! tells whether a new one contradicts what is stored.
 //!
 //! # The idea
 //!
-//! Write a vote as (source epoch, target epoch). Two different votes of one validator are slashable when their targets are
-//! equal or when one surrounds the other. If no two votes of a validator are slashable, then sorted by target their
-//! sources never fall: they form a *chain*. So a new vote need only be compared with its neighbours in the chain:
+//! Write a vote as (source epoch, target epoch). Two different votes of one validator are slashable
+//! if their targets are equal, or if one surrounds the other. If no two votes of a validator are
+//! slashable, then their sources never decrease when the votes are sorted by target. Such votes
+//! form a *chain*. So a new vote only has to be compared with its neighbours in the chain:
 //!
 //! ```text
 //! chain (2,3) (3,4) (4,5) (5,7)
-//! (5,8): after (5,7), 5 <= 5: joins         (3,9): after (5,7), 5 > 3: surrounds it, and (4,5) before it
-//! (6,6): before (5,7), 5 < 6: surrounded    (4,5) with other data: double vote
+//! (5,8): after (5,7), 5 <= 5: joins
+//! (3,9): after (5,7), 5 > 3: surrounds it, and also (4,5) before it
+//! (6,6): before (5,7), 5 < 6: is surrounded by it
+//! (4,5) with other data: double vote
 //! ```
 //!
-//! A vote that contradicts its chain stays outside it, in a list ([`offenders`]); later votes of that validator are
-//! compared with the list and with the chain, so every contradicting pair is named, whatever the order of arrival.
+//! A vote that contradicts its chain is not added to the chain but to a list ([`offenders`]). Later
+//! votes of that validator are compared with the list and with the chain. So every contradicting
+//! pair is reported, whatever the order of arrival.
 //!
-//! History and proof are the same bytes: signatures over equal data add up, so all that is known of one data and
-//! committee is one attestation ([`sums`]). A million validators take about 0.23 MB per epoch, with proof for every vote.
+//! The same bytes are history and proof. Signatures over equal data can be added up, so everything
+//! that is known about one data and one committee is one attestation ([`sums`]). A million
+//! validators take about 0.23 MB per epoch, with a proof for every vote.
 //!
 //! # Map
 //!
 //! | module | what |
 //! |---|---|
 //! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
-//! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each: decides nearly every vote |
-//! | [`beside`], [`shelf`] | whole epochs of old votes, as when history is filled |
-//! | [`summary`] | who voted in which block of epochs: finds neighbours across gaps |
-//! | [`sums`], [`members`], [`codec`] | one row: sums over one data |
-//! | [`shufflings`], [`seating`], [`geometry`], [`present`], [`active`] | who sat where, also long ago and on other branches |
+//! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each |
+//! | [`beside`], [`shelf`] | whole epochs of old votes, for example when history is filled |
+//! | [`summary`] | which validator voted in which block of epochs; finds neighbours across gaps |
+//! | [`sums`], [`members`], [`codec`] | one row: the sums over one data |
+//! | [`shufflings`], [`seating`], [`geometry`] | the committees, also of old epochs and branches |
+//! | [`present`], [`active`] | an aggregate's seats; the set of active validators |
 //! | [`data`], [`peers`], [`offenders`], [`proposals`] | the small tables |
-//! | [`allowance`] | how much is taken of what a validator may sign without end |
-//! | [`arrivals`] | when and how each validator's own vote came, in memory only |
-//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`], [`db`], [`keys`] | disk |
-//! | [`inspect`], [`several`], [`view`] | reading, also beside the owner |
+//! | [`allowance`] | limits for messages that a validator can sign in unlimited number |
+//! | [`arrivals`] | when and how each validator's own vote arrived, in memory only |
+//! | [`open`], [`shape`], [`tail`], [`commit`], [`prune`] | writing and opening |
+//! | [`db`], [`keys`] | RocksDB and its keys |
+//! | [`inspect`], [`several`], [`view`] | reading, also while another process owns the index |
 //!
 //! # Durability
 //!
-//! `stage_*` act in memory at once; [`Index::commit`] writes all of it in one atomic, synced batch. A crash loses what was
-//! not committed and nothing else: feeding it again gives the same conflicts. A set of sums that still grows is kept in a
-//! log of what was added and written as a row once, when it has been quiet for [`commit`]'s number of commits.
+//! The `stage_*` methods take effect in memory at once. [`Index::commit`] writes everything in one
+//! atomic and synced batch. A crash loses what was not committed and nothing else; when it is
+//! staged again, it gives the same conflicts. A set of sums that still grows is kept in a log of
+//! additions. It is written as a row once, when nothing was added to it for the number of commits
+//! that [`commit`] defines.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -93,31 +103,34 @@ use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, Valida
 use std::sync::{Arc, Mutex, MutexGuard};
 use verify::{Arrival, Heard};
 
-/// Two messages of one validator that contradict each other, with proof of both.
+/// Two messages of one validator that contradict each other, with a proof of both.
 ///
-/// `arrivals`: of the earliest message that carried this validator's vote, for either side in the order of the fields, as far as
-/// messages were proven by the end of the call. Where that is no longer known ([`arrivals`]), of the sum that proves it.
+/// `arrivals` is the arrival of the earliest message that carried this validator's vote, for each
+/// side in the order of the fields. It covers the messages that were proven by the end of the call.
+/// If this arrival is no longer known ([`arrivals`]), it is the arrival of the sum that proves the
+/// vote.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "conflicts are few, and two headers are read more easily than two boxes")]
 pub enum Conflict {
     /// Different data for one target epoch. `first` was stored before.
     DoubleVote { validator: ValidatorIndex, first: Arc<StoredVote>, second: Arc<StoredVote>, arrivals: [Arrival; 2] },
-    /// One vote's source and target enclose the other's.
+    /// The source and target of one vote enclose those of the other.
     Surround { validator: ValidatorIndex, surrounding: Arc<StoredVote>, surrounded: Arc<StoredVote>, arrivals: [Arrival; 2] },
     /// Different headers for one slot. `first` was stored before.
     DoubleProposal { validator: ValidatorIndex, first: StoredProposal, second: StoredProposal },
 }
 
-/// A sum that is in the index: `signature` is by exactly `indices` over `data`.
+/// A sum that is in the index. `signature` is the signature of exactly `indices` over `data`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredVote {
     pub data: AttestationData,
     /// Hash-tree-root of `data`.
     pub data_root: Root,
-    /// Ascending, unique.
+    /// In ascending order, without repetition.
     pub indices: Vec<ValidatorIndex>,
     pub signature: SignatureBytes,
-    /// Of the earliest message in the sum, to the microsecond once it was on disk.
+    /// The earliest message in the sum. Its time is exact to the microsecond once the sum was on
+    /// disk.
     pub heard: Heard,
 }
 
@@ -131,7 +144,8 @@ pub struct StoredProposal {
     pub heard: Heard,
 }
 
-/// The caches behind these locks are valid after every step, so a panic elsewhere does not spoil them.
+/// Locks a cache. The caches behind these locks are valid after every step, so a poisoned lock is
+/// accepted: a panic elsewhere does no damage to them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

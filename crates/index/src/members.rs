@@ -2,12 +2,13 @@
 
 use crate::codec::ones;
 
-/// Signers of one sum.
+/// The signers of one sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Members {
-    /// Bits over positions in a slot: the slot's committees one after the other, each in committee order.
+    /// Bits over positions in a slot. The committees of the slot follow one after another, each in
+    /// committee order.
     Seats(Bits),
-    /// Validator indices, ascending.
+    /// Validator indices, in ascending order.
     Listed(Vec<u32>),
 }
 
@@ -23,7 +24,7 @@ impl Members {
         match (self, other) {
             (Self::Seats(a), Self::Seats(b)) => a.is_disjoint(b),
             (Self::Listed(a), Self::Listed(b)) => intersects(a, b).is_none(),
-            // One set holds one sort of members only; unlike sorts are never merged.
+            // One set contains only one sort of members, so different sorts are never merged.
             (Self::Seats(_), Self::Listed(_)) | (Self::Listed(_), Self::Seats(_)) => false,
         }
     }
@@ -47,7 +48,7 @@ impl Members {
                     a.extend_from_slice(b);
                 } else {
                     a.extend_from_slice(b);
-                    // Two ascending runs: the stable sort merges them in one pass.
+                    // These are two ascending runs, so the stable sort merges them in one pass.
                     a.sort();
                     a.dedup();
                 }
@@ -58,7 +59,7 @@ impl Members {
         }
     }
 
-    /// Members that are not in `other`, ascending.
+    /// The members that are not in `other`, in ascending order.
     pub fn without(&self, other: &Self) -> Vec<u32> {
         match (self, other) {
             (Self::Seats(a), Self::Seats(b)) => {
@@ -70,7 +71,8 @@ impl Members {
         }
     }
 
-    /// `member` is a position in the slot, or a validator index, as the sort of set has it.
+    /// Whether `member` is in the set. It is a position in the slot or a validator index, depending
+    /// on the sort of the set.
     pub fn contains(&self, member: u32) -> bool {
         match self {
             Self::Seats(bits) => bits.contains(member),
@@ -91,7 +93,7 @@ fn intersects(a: &[u32], b: &[u32]) -> Option<u32> {
     None
 }
 
-/// A bit set over a stretch of positions: words before and after the stretch are not stored.
+/// A bit set over a stretch of positions. Words before and after the stretch are not stored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bits {
     first_word: u32,
@@ -99,14 +101,14 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
-    /// Empty, with room for `start..start + len`.
+    /// An empty set with room for the positions `start..start + len`.
     pub fn with_span(start: u32, len: u32) -> Self {
         let first_word = start / 64;
         let end = start.saturating_add(len).div_ceil(64);
         Self { first_word, words: vec![0; end.saturating_sub(first_word) as usize] }
     }
 
-    /// `position` must lie in the stretch given at creation, or the set grows to hold it.
+    /// Adds a position. If it is not in the stretch that was given at creation, the set grows.
     pub fn insert(&mut self, position: u32) {
         let word = position / 64;
         if word < self.first_word {
@@ -121,7 +123,8 @@ impl Bits {
         self.words[at] |= 1 << (position % 64);
     }
 
-    /// Adds a position of the stretch given at creation if `wanted`, without a branch.
+    /// Adds a position if `wanted` is true, without a branch. The position must be in the stretch
+    /// that was given at creation.
     #[inline]
     pub fn insert_if(&mut self, position: u32, wanted: bool) {
         self.words[(position / 64 - self.first_word) as usize] |= u64::from(wanted) << (position % 64);
@@ -160,18 +163,18 @@ impl Bits {
         }
     }
 
-    /// Positions, ascending.
+    /// The positions, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let first = self.first_word * 64;
         ones(self.words.iter().copied()).map(move |at| first + at)
     }
 
-    /// The positions of `start..start + len` as words of their own, counted from `start`.
+    /// The positions `start..start + len` as new words, counted from `start`.
     pub fn stretch(&self, start: u32, len: u32) -> impl Iterator<Item = u64> + '_ {
         let (first, shift) = (start / 64, start % 64);
         (0..len.div_ceil(64)).map(move |at| {
             let low = self.word(first + at) >> shift;
-            // Shifted in two steps: by 64 at once is not allowed.
+            // The shift is done in two steps, because a shift by 64 at once is not allowed.
             let high = self.word(first + at + 1) << (63 - shift) << 1;
             let rest = len - at * 64;
             (low | high) & if rest < 64 { (1 << rest) - 1 } else { u64::MAX }

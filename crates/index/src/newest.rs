@@ -1,6 +1,7 @@
-//! What a validator's two newest votes say about a new one.
+//! Decides about a new vote by a validator's two newest votes.
 //!
-//! With both neighbours of a new vote among them, they decide (see the crate's documentation):
+//! If both neighbours of a new vote are among them, they are enough to decide (see the crate's
+//! documentation):
 //!
 //! ```text
 //! newest (7,8), second (5,6)
@@ -11,7 +12,7 @@
 use crate::summary::same_block;
 use verify::Glance;
 
-/// No vote.
+/// Stands for "no vote".
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// One remembered vote.
@@ -34,7 +35,7 @@ impl Remembered {
     }
 }
 
-/// The two newest votes of a validator's chain, `newest.target > second.target`.
+/// The two newest votes of a validator's chain, with `newest.target > second.target`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     newest: Remembered,
@@ -57,12 +58,13 @@ impl Head {
         self.second
     }
 
-    /// The validator has an entry in `offenders`: votes outside its chain.
+    /// Whether the validator has an entry in `offenders`, that is, votes outside its chain.
     #[inline]
     pub fn has_exceptions(&self) -> bool {
         self.has_exceptions
     }
 
+    /// Decides about a new vote by the two newest votes.
     #[inline]
     pub fn quick(&self, vote: Remembered) -> Quick {
         let (newest, second) = (self.newest(), self.second());
@@ -88,8 +90,9 @@ impl Head {
         Quick::Ask
     }
 
-    /// What the two newest alone say of a vote, which costs nothing and may leave it open. `is_same`: whether the vote is for the
-    /// data with this handle, if that is at hand.
+    /// What the two newest votes show about a vote. This costs almost nothing, and the result may
+    /// be `Unclear`. `is_same` returns whether the vote is for the data with this handle, or `None`
+    /// if the data is not in memory.
     pub fn glance(&self, source: u64, target: u64, is_same: impl Fn(u32) -> Option<bool>) -> Glance {
         let contradicts = |yes: bool| if yes { Glance::Contradicts } else { Glance::Fits };
         let span = |vote: Remembered| (u64::from(vote.source), u64::from(vote.target));
@@ -99,7 +102,7 @@ impl Head {
         }
         let ((newest_source, newest_target), second) = (span(newest), second.map(span));
         if target > newest_target {
-            // The newest has the greatest source there is.
+            // The newest vote has the greatest source of the chain.
             return contradicts(source < newest_source);
         }
         match second {
@@ -120,13 +123,14 @@ impl Head {
         Quick::Joins { first_of_block: !self.newest.exists() || !same_block(self.newest.target, vote.target) }
     }
 
-    /// Reading the epochs from `tail_from` on gives this head.
+    /// Whether reading the epochs from `tail_from` on gives this head.
     pub fn is_told_by(&self, tail_from: u32) -> bool {
         let told = |vote: Remembered| !vote.exists() || vote.target >= tail_from;
         told(self.newest) && told(self.second)
     }
 
-    /// The newest and second vote once `vote` of the chain is taken in; `None` if it is not among the two newest.
+    /// The newest and the second vote after `vote`, which is part of the chain, was added. `None`
+    /// if it is not among the two newest.
     #[inline]
     pub fn with(&self, vote: Remembered) -> Option<[Remembered; 2]> {
         let is_newer = |than: Remembered| !than.exists() || vote.target > than.target;
@@ -137,14 +141,16 @@ impl Head {
     }
 }
 
-/// What the two newest votes say about a new one.
+/// What the two newest votes show about a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quick {
-    /// It is one of them.
+    /// The vote is one of them.
     Same,
-    /// It fits the chain. `first_of_block`: the newest vote so far is not of the same smallest block of the summary.
+    /// The vote fits the chain. `first_of_block` is true if the newest vote so far is not in the
+    /// same smallest block of the summary.
     Joins { first_of_block: bool },
-    /// It contradicts one, or is older than both, or the validator has votes outside its chain.
+    /// The vote contradicts one of them, or it is older than both, or the validator has votes
+    /// outside its chain.
     Ask,
 }
 
@@ -191,7 +197,8 @@ mod tests {
     }
 
     proptest! {
-        /// No finality, heads apart, late votes: whatever an honest validator's next votes are, nobody's attention is called.
+        /// Without finality, with competing heads or with late votes: whatever the next votes of an
+        /// honest validator are, none of them is taken for a contradiction.
         #[test]
         fn honest_votes_are_never_taken_for_contradictions(steps in prop::collection::vec((0u32..3, 0u32..3), 1..40)) {
             let (mut chain, mut source, mut target) = (Vec::<(u32, u32)>::new(), 10, 20);

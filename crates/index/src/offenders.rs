@@ -1,20 +1,27 @@
-//! Votes outside their validator's chain: the durable mark of an offender, and its list.
+//! Votes outside their validator's chain. A validator with a list here is marked durably as an
+//! offender or as a signer of far votes.
 //!
-//! Votes that contradicted something when they came are listed here, and so are *far* votes, which may be innocent: their
-//! target is in a far future ([`crate::allowance`]), or they have an epoch that the two newest votes cannot hold (2^32 - 1 and
-//! above). Everything else of a validator is a chain, where looking at neighbours is enough. A new vote is compared with the
-//! whole list *and* with the chain, so every pair is found.
+//! Votes that contradicted another vote when they came are listed here. *Far* votes are listed too,
+//! and they may be innocent: their target is in a far future ([`crate::allowance`]), or they have
+//! an epoch of 2^32 - 1 or more, which the two newest votes cannot hold. All other votes of a
+//! validator form its chain, in which only neighbours have to be compared. A new vote is compared
+//! with the whole list *and* with the chain, so every pair is found.
 //!
 //! # Full lists
 //!
-//! Past [`MAX_LISTED`] votes one makes way for each that comes, and the list is *cut*: from then on the rows, which hold
-//! what was ever taken in, are asked too.
+//! When the list has more than [`MAX_LISTED`] votes, one vote is removed for each that is added,
+//! and the list is *cut*. From then on the rows, which contain every vote that was ever stored, are
+//! searched as well.
 //!
-//! - First those go that are not far: rows and summary know them, and as long as no surround is known, looking at the
-//!   neighbours among *all* stored votes is enough to find the first one (sorted by target their sources do not fall).
-//! - Of far votes the four stay that have the least and the greatest source and target. Their targets lie past that of any
-//!   vote that is not far, so if one of them surrounds it, that with the least source does. What goes is still found at its
-//!   own target; far votes that it alone surrounds, or is surrounded by, are not.
+//! - Votes that are not far are removed first, the lowest target first. Rows and summary still
+//!   contain them. As long as no surround is known, it is enough to compare the neighbours among
+//!   *all* stored votes to find the first surround, because sorted by target their sources do not
+//!   decrease.
+//! - Of the far votes, four are kept: those with the smallest and greatest source and the smallest
+//!   and greatest target. Their targets are greater than the target of any vote that is not far. So
+//!   if one of them surrounds such a vote, the one with the smallest source does. A far vote that
+//!   was removed is still found at its own target. Far votes that surround only this vote, or are
+//!   surrounded only by it, are not found.
 
 use crate::IndexError;
 use crate::codec::{Reader, put_varint};
@@ -22,11 +29,13 @@ use crate::db::{Batch, Cf, Db};
 use crate::heads::NONE;
 use std::collections::{HashMap, HashSet};
 
-/// Votes listed per validator. [`crate::allowance`] says what is taken past it.
+/// How many votes are listed per validator. [`crate::allowance`] defines what is stored beyond
+/// that.
 pub(crate) const MAX_LISTED: usize = 256;
-/// Lists held in memory, at most about 5 KB each, mostly 100 bytes.
+/// How many lists are kept in memory. A list takes at most about 5 KB, mostly 100 bytes.
 const MAX_CACHED: usize = 1 << 16;
 
+/// A vote in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub source: u64,
@@ -34,17 +43,17 @@ pub(crate) struct Listed {
     pub handle: u32,
 }
 
-/// One validator's votes outside its chain.
+/// The votes of one validator outside its chain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct List {
     pub votes: Vec<Listed>,
-    /// Kinds of offence shown, as bits of [`crate::judge::Kind`].
+    /// The kinds of offence that were shown, as bits of [`crate::judge::Kind`].
     pub kinds: u8,
-    /// There are stored votes outside the chain that are not listed.
+    /// True if there are stored votes outside the chain that are not listed.
     pub cut: bool,
 }
 
-/// All kinds of offence.
+/// The bits of all kinds of offence.
 pub(crate) const ALL_KINDS: u8 = 3;
 
 impl List {
@@ -56,14 +65,15 @@ impl List {
         self.votes.iter().any(|vote| vote.handle == handle)
     }
 
-    /// Those with a target that no head can name, by target.
+    /// The votes with a target that is too great for a head, ordered by target.
     pub fn named_by_no_head(&self) -> Vec<Listed> {
         let mut far: Vec<Listed> = self.votes.iter().filter(|vote| vote.target >= u64::from(NONE)).copied().collect();
         far.sort_by_key(|vote| (vote.target, vote.handle));
         far
     }
 
-    /// Lists a vote. Past the bound one is no longer listed, which is returned; it may be the new one.
+    /// Lists a vote. If the list is then too long, one vote is removed and returned. It may be the
+    /// new one.
     fn add(&mut self, vote: Listed, is_far: impl Fn(&Listed) -> bool) -> Option<Listed> {
         self.votes.push(vote);
         if self.votes.len() <= MAX_LISTED {
@@ -109,16 +119,18 @@ impl List {
     }
 }
 
+/// The lists of all validators that have votes outside their chain.
 #[derive(Default)]
 pub(crate) struct Offenders {
     cached: HashMap<u32, List>,
     changed: HashSet<u32>,
-    /// Votes with targets before it were pruned: they are no proof, and take up no room.
+    /// Votes with targets before this epoch were pruned. They are no proof any more and are removed
+    /// from lists.
     pruned_before: u64,
 }
 
 impl Offenders {
-    /// A validator's list; empty if it has none.
+    /// A validator's list. Empty if it has none.
     pub fn list(&mut self, db: &Db, validator: u32) -> Result<&mut List, IndexError> {
         if !self.cached.contains_key(&validator) {
             let list = self.read(db, validator)?;
@@ -127,12 +139,12 @@ impl Offenders {
         Ok(self.cached.get_mut(&validator).expect("inserted above"))
     }
 
-    /// The same if it is in memory.
+    /// A validator's list, if it is in memory.
     pub fn at_hand(&self, validator: u32) -> Option<&List> {
         self.cached.get(&validator)
     }
 
-    /// The same without remembering it.
+    /// A validator's list. It is not kept in memory.
     pub fn read(&self, db: &Db, validator: u32) -> Result<List, IndexError> {
         if let Some(list) = self.cached.get(&validator) {
             return Ok(list.clone());
@@ -144,7 +156,7 @@ impl Offenders {
         Ok(list)
     }
 
-    /// Lists a vote. Returns one that is no longer listed, if the list was full.
+    /// Lists a vote. If the list was full, returns the vote that is no longer listed.
     pub fn add(
         &mut self,
         db: &Db,
@@ -157,13 +169,13 @@ impl Offenders {
         Ok(unlisted)
     }
 
-    /// Forgets votes with targets before `before`, which are being pruned.
+    /// Removes votes with targets before `before`, because those epochs are being pruned.
     pub fn forget(&mut self, before: u64) {
         self.pruned_before = self.pruned_before.max(before);
         self.cached.values_mut().for_each(|list| list.votes.retain(|vote| vote.target >= before));
     }
 
-    /// Notes that a vote was left out, though the rest of its sum may be stored.
+    /// Marks that a vote was left out. The rest of its sum may be stored.
     pub fn cut(&mut self, db: &Db, validator: u32) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if !list.cut {
@@ -173,6 +185,7 @@ impl Offenders {
         Ok(())
     }
 
+    /// Adds kinds of offence that the validator has shown, as bits.
     pub fn add_kinds(&mut self, db: &Db, validator: u32, kinds: u8) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if list.kinds | kinds != list.kinds {
@@ -182,7 +195,7 @@ impl Offenders {
         Ok(())
     }
 
-    /// Drops a listed vote whose row was pruned.
+    /// Removes a listed vote whose row was pruned.
     pub fn remove(&mut self, db: &Db, validator: u32, handle: u32) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         list.votes.retain(|vote| vote.handle != handle);

@@ -1,4 +1,4 @@
-//! Opening: what a directory must be, and how the state in memory is found again.
+//! Opens the index: checks what the directory must contain, and rebuilds the state in memory.
 
 use crate::IndexError;
 use crate::allowance::Allowance;
@@ -30,19 +30,20 @@ const STATE_KEY: &[u8] = b"state";
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Survives a power cut. The default.
+    /// A commit survives a power cut. This is the default.
     Synced,
-    /// Survives a crash of the process but not of the machine; for replays that can be repeated.
+    /// A commit survives a crash of the process but not of the machine. For replays that can be
+    /// repeated.
     Buffered,
 }
 
-/// The vote index. One owner stages and commits; see the crate's documentation.
+/// The vote index. It has one owner, which stages and commits. See the documentation of the crate.
 pub struct Index {
     pub(crate) db: Db,
     pub(crate) shape: Shape,
-    /// Sets in memory: those still growing, and some that were read.
+    /// The sets in memory: those that still grow, and some that were read.
     pub(crate) sets: BTreeMap<SetKey, SumSet>,
-    /// Sets added to since the last commit.
+    /// The sets that were added to since the last commit.
     pub(crate) dirty: Vec<SetKey>,
     pub(crate) table: Table,
     pub(crate) data: DataTable,
@@ -57,33 +58,34 @@ pub struct Index {
     pub(crate) counters: Counters,
     pub(crate) allowance: Allowance,
     pub(crate) state: State,
-    /// [`State::reach`] with what is staged.
+    /// [`State::reach`], including what is staged.
     pub(crate) reach: u32,
-    /// New votes per target epoch of the tail: shows which epochs the network is in.
+    /// Number of new votes per target epoch of the tail. It shows which epochs the network is in.
     pub(crate) epochs_seen: BTreeMap<u64, u64>,
     pub(crate) n_commits: u64,
-    /// Epochs before it were folded.
+    /// Epochs before this one were folded.
     pub(crate) folded_to: u64,
-    /// Kept between calls for its memory.
+    /// Kept between calls so that its memory is used again.
     pub(crate) joined: Joined,
 }
 
-/// The small numbers that go with every commit.
+/// The small numbers that are written with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Heads and summary of epochs from here on are found by reading their rows.
+    /// Heads and summary of the epochs from this one on are rebuilt from the epochs' rows.
     pub tail_from: u64,
     pub next_handle: u32,
-    /// Log entries before this are folded into rows.
+    /// Log entries before this one are already in rows.
     pub log_floor: u64,
     pub log_next: u64,
-    /// The greatest target that heads or summary may know of.
+    /// The greatest target that heads or summary may contain.
     pub reach: u32,
-    /// The latest arrival of what has a peer.
+    /// The latest arrival of a message that came from a peer.
     pub newest: UnixNs,
 }
 
 impl State {
+    /// The key of the state's row in the column family `default`.
     pub fn key() -> &'static [u8] {
         STATE_KEY
     }
@@ -104,22 +106,25 @@ impl State {
         let next_handle = u32::from_be_bytes(reader.array()?);
         let log_floor = u64::from_be_bytes(reader.array()?);
         let log_next = u64::from_be_bytes(reader.array()?);
-        // Format 1 ends here: there any target that fits may be known.
+        // A value of format 1 ends here. In that case any target that fits may be known.
         let reach = if reader.is_empty() { NONE - 1 } else { u32::from_be_bytes(reader.array()?) };
-        // Format 2 ends here: no peer's number was ever given to another one.
+        // A value of format 2 ends here. In that format no peer's number was ever assigned a second
+        // time.
         let newest = if reader.is_empty() { 0 } else { u64::from_be_bytes(reader.array()?) };
         reader.is_empty().then_some(Self { tail_from, next_handle, log_floor, log_next, reach, newest: UnixNs(newest) })
     }
 }
 
 impl Index {
-    /// Opens the index in `dir`, or makes one where there is nothing.
+    /// Opens the index in `dir`, or creates one if the directory is empty or missing. Commits wait
+    /// for the disk.
     pub fn open(dir: &Path, shape: Shape) -> Result<Self, IndexError> {
         Self::open_with(dir, shape, Durability::Synced)
     }
 
+    /// Like [`Self::open`], with a choice of durability.
     pub fn open_with(dir: &Path, shape: Shape, durability: Durability) -> Result<Self, IndexError> {
-        // Refused before anything is made.
+        // An unknown preset is refused before anything is created.
         shape.preset()?;
         let db = Db::open(dir, durability == Durability::Synced)?;
         #[cfg(test)]
@@ -128,7 +133,7 @@ impl Index {
         Self::load(db, shape)
     }
 
-    /// Finds the state in memory again. Writes nothing.
+    /// Rebuilds the state in memory. Writes nothing.
     pub(crate) fn load(db: Db, shape: Shape) -> Result<Self, IndexError> {
         let state = match db.get(Cf::Meta, STATE_KEY)? {
             Some(value) => State::decode(&value).ok_or_else(|| db.corrupt("its state row does not parse"))?,
@@ -182,7 +187,8 @@ impl Index {
         })
     }
 
-    /// Sets that were still growing: their additions since the row was written, if it was.
+    /// Restores the sets that were still growing: their additions since the row was written, if
+    /// there is a row.
     fn replay_log(&mut self) -> Result<(), IndexError> {
         let mut entries = Vec::new();
         let (from, to) = (self.state.log_floor.to_be_bytes(), u64::MAX.to_be_bytes());
@@ -214,18 +220,19 @@ impl Index {
             }
             let set = self.sets.get_mut(&set_key).expect("ensured above");
             set.logged_from.get_or_insert(sequence);
-            // Its row must be written before the log entry goes, even if the row has it all.
+            // The row must be written before the log entry is deleted, even if the row already
+            // contains everything.
             set.changed = true;
         }
         Ok(())
     }
 
-    /// The shuffling a set's members sit in.
+    /// The shuffling in which a set's members have their seats. `None` for listed members.
     pub(crate) fn seating_of(&self, key: &SetKey) -> Result<Option<Arc<Seating>>, IndexError> {
         seating_of(&self.db, &self.table, key)
     }
 
-    /// Brings a set into memory, from its row if it has one.
+    /// Brings a set into memory. It is read from its row, if there is one.
     pub(crate) fn ensure_set(&mut self, key: SetKey) -> Result<(), IndexError> {
         if !self.sets.contains_key(&key) {
             let mut set = self.read_set(&key)?.unwrap_or_else(|| SumSet::new(key.shuffling.is_some()));
@@ -235,6 +242,7 @@ impl Index {
         Ok(())
     }
 
+    /// Reads a set from its row. `None` if there is no row.
     pub(crate) fn read_set(&self, key: &SetKey) -> Result<Option<SumSet>, IndexError> {
         let Some(value) = self.db.get(Cf::Votes, &key.to_bytes())? else { return Ok(None) };
         let seating = self.seating_of(key)?;
@@ -243,12 +251,14 @@ impl Index {
     }
 }
 
+/// The shuffling in which the members of a set have their seats. `None` for listed members.
 pub(crate) fn seating_of(db: &Db, table: &Table, key: &SetKey) -> Result<Option<Arc<Seating>>, IndexError> {
     let Some(id) = key.shuffling else { return Ok(None) };
     let found = table.find(db, key.epoch, id)?;
     found.map(Some).ok_or_else(|| db.corrupt(format!("the shuffling of a vote row of epoch {} is missing", key.epoch)))
 }
 
+/// A key that is not less than any key of an epoch's sets.
 pub(crate) fn last_of_epoch(epoch: u64) -> [u8; SetKey::LEN] {
     let mut key = [0xff; SetKey::LEN];
     key[..8].copy_from_slice(&epoch.to_be_bytes());

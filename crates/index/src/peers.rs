@@ -1,12 +1,15 @@
-//! Peers by number, so that a row names who sent it in a byte or two.
+//! Numbers for peers, so that a row can name its sender in one or two bytes.
 //!
-//! There are [`MAX_PEERS`] numbers. When all are given away, whoever sent nothing for longest gives up its number to a newcomer. So the
-//! table never fills, however many peer ids somebody makes up. Rows of the old owner stay on disk with the number in them. They are told
-//! from the new owner's by time: a number that was given again belongs to its owner for what arrived at or after `since`, which is later
-//! than everything stored before. For earlier rows nobody is named, never the wrong peer.
+//! There are [`MAX_PEERS`] numbers. When all of them are assigned, a new peer gets the number of
+//! the peer that has sent nothing for the longest time. So the table never becomes full, however
+//! many peer ids an attacker makes up. Rows of the former owner stay on disk with this number. They
+//! are told apart from rows of the new owner by time. A number that was assigned again belongs to
+//! its new owner only for messages that arrived at or after `since`, which is later than everything
+//! stored before. For earlier rows no peer is named, and never a wrong one.
 //!
-//! Worked example: number 7 is peer A's. The last row stored arrived at time 50. Peer B takes number 7, since 51. A row of A with time 30
-//! and number 7 is now from an unknown peer; one of B with time 60 is from B.
+//! Worked example: number 7 belongs to peer A. The last stored row arrived at time 50. Peer B gets
+//! number 7, since 51. A row of A with time 30 and number 7 now has an unknown peer. A row of B
+//! with time 60 has peer B.
 
 use crate::IndexError;
 use crate::db::{Batch, Cf, Db};
@@ -14,39 +17,42 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use verify::{Heard, UnixNs};
 
-/// Peers that are remembered at a time. 64 bytes each.
+/// How many peers are remembered at a time, at 64 bytes each.
 pub(crate) const MAX_PEERS: usize = 1 << 16;
-/// Numbers picked at a time to be given again: looking for them is a pass over the table.
+/// How many numbers are selected at a time to be assigned again. Selecting them takes a pass over
+/// the table.
 const PICKED: usize = 1024;
-/// Follows a number in the key of the row that says since when it is its owner's.
+/// Follows a number in the key of the row that stores since when the number belongs to its owner.
 const SINCE: u8 = 1;
 
+/// The table of peers and their numbers.
 #[derive(Default)]
 pub(crate) struct Peers {
     numbers: HashMap<Arc<[u8]>, u32>,
-    /// Number n is at n - 1: 0 means nobody.
+    /// The owner of number n is at n - 1. Number 0 means no peer.
     owners: Vec<Owner>,
     /// Numbers whose owners are not on disk yet.
     changed: BTreeSet<u32>,
-    /// Numbers to be given again, with the commit in which they were used last; the last one first.
+    /// Numbers that can be assigned again, with the commit in which they were last used. The next
+    /// one to be assigned is at the end.
     picked: Vec<(u64, u32)>,
     n_commits: u64,
-    /// The latest arrival with a peer that was numbered.
+    /// The latest arrival of a message whose peer got a number.
     pub newest: UnixNs,
-    /// Rows stored without the peer that they came from.
+    /// Number of rows that were stored without the peer that they came from.
     pub n_refused: u64,
 }
 
 struct Owner {
     peer: Arc<[u8]>,
-    /// What arrived earlier is not of this peer.
+    /// What arrived earlier is not from this peer.
     since: UnixNs,
-    /// The commit in which it was used last.
+    /// The commit in which the number was last used.
     used: u64,
 }
 
 impl Peers {
-    /// `newest`: as it was at the last commit.
+    /// Reads the table. `newest` is its value at the last commit.
     pub fn load(db: &Db, newest: UnixNs) -> Result<Self, IndexError> {
         let mut peers = Self { newest, ..Self::default() };
         db.scan_all(Cf::Peers, |key, value| {
@@ -68,7 +74,8 @@ impl Peers {
         Ok(peers)
     }
 
-    /// The number to store for whoever something came from; 0 for nobody.
+    /// The number to store for the sender of something. 0 if there is no peer, or if the number
+    /// belongs to this peer only since a later time.
     pub fn number(&mut self, heard: &Heard) -> u32 {
         let Some(peer) = &heard.peer else { return 0 };
         let number = match self.numbers.get(peer) {
@@ -84,7 +91,7 @@ impl Peers {
                 owner.used = n_commits;
                 number
             }
-            // Stored earlier, by the arrival times, than it got its number.
+            // By its arrival time it is older than the peer's number.
             None => {
                 self.n_refused += 1;
                 0
@@ -92,7 +99,7 @@ impl Peers {
         }
     }
 
-    /// Whose number it was when something arrived.
+    /// The peer that owned this number when something arrived.
     pub fn peer(&self, number: u32, at: UnixNs) -> Option<Arc<[u8]>> {
         let owner = self.owners.get(number.checked_sub(1)? as usize)?;
         (owner.since <= at).then(|| owner.peer.clone())
@@ -123,11 +130,11 @@ impl Peers {
         number
     }
 
-    /// Takes the number of whoever was not heard of for longest.
+    /// Assigns the number of the peer that has sent nothing for the longest time.
     fn give_again(&mut self, peer: Arc<[u8]>) -> u32 {
         let number = loop {
             match self.picked.pop() {
-                // Used again since it was picked.
+                // This number was used again after it was selected.
                 Some((used, number)) if self.owners[number as usize - 1].used != used => {}
                 Some((_, number)) => break number,
                 None => self.pick(),
@@ -173,7 +180,8 @@ mod tests {
         (db, loaded)
     }
 
-    /// Somebody makes up more peer ids than there are numbers: peers that come later are named all the same, and nobody for another.
+    /// An attacker makes up more peer ids than there are numbers. Peers that come later are still
+    /// named, and no peer is named for another.
     #[test]
     fn a_flood_of_peer_ids_takes_nobodys_place_for_ever() {
         let dir = tempfile::tempdir().unwrap();
@@ -190,12 +198,12 @@ mod tests {
             numbers.push(peers.number(&heard(nth, 10 + nth)));
         }
         assert_eq!((peers.owners.len(), peers.numbers.len()), (MAX_PEERS, MAX_PEERS));
-        // Whoever goes on sending keeps its number.
+        // A peer that keeps sending keeps its number.
         assert_eq!(peers.number(&Heard { at: UnixNs(20 + n_flood), ..regular.clone() }), 1);
         let late = heard(1 << 41, 30 + n_flood);
         let number = peers.number(&late);
         assert_ne!(number, 0, "a peer that comes after the flood has a number");
-        // `changed` is empty where a commit was made without a batch: write all.
+        // `changed` is empty after a commit without a batch, so all numbers are written here.
         peers.changed = (1..=MAX_PEERS as u32).collect();
         let (_db, loaded) = reopened(db, &mut peers, dir.path());
         assert_eq!(loaded.peer(number, late.at), late.peer);
@@ -210,7 +218,8 @@ mod tests {
         assert!(named >= MAX_PEERS as u64 - 2 * PICKED as u64, "{named} rows still name their peer");
     }
 
-    /// What arrived before a number was given again is stored without a peer, not with the number's former owner.
+    /// A message that arrived before its peer got the number is stored without a peer, and not with
+    /// the former owner of the number.
     #[test]
     fn a_message_from_before_its_peers_number_names_nobody() {
         let mut peers = Peers::default();

@@ -1,29 +1,32 @@
-//! Seats of an aggregate's members without a look-up per member.
+//! Finds the seats of an aggregate's members without a look-up for each member.
 //!
-//! An aggregate brings most of a committee, ascending by validator; the committee lists its members in order of their
-//! positions. Looking each up in a table of all seats waits for memory every time. Here the members are marked in a bit
-//! map over all validators (125 KB per million, which stays in the cache), and the committee, which lies in one piece, is
-//! walked once. Few members of a committee are looked up: walking it would cost more.
+//! An aggregate contains most of a committee, in ascending order of validators. The committee lists
+//! its members in order of their positions. To look each member up in a table of all seats would
+//! mean waiting for memory every time. So the members are marked in a bitmap over all validators
+//! (125 KB per million, which stays in the cache), and the committee, which is contiguous in
+//! memory, is walked once. If only a few members of a committee voted, they are looked up, because
+//! walking would cost more.
 
 use crate::geometry::Geometry;
 use crate::members::Bits;
 use consensus::{CommitteeIndex, Shuffling};
 use verify::Vote;
 
-/// Walked is what has at least one in this many of its seats in the vote.
+/// A committee or slot is walked if at least one in this many of its seats is in the vote.
 const WALKED: u32 = 16;
 
-/// The bit map; empty between calls.
+/// The bitmap. It is empty between calls.
 #[derive(Default)]
 pub(crate) struct Present(Vec<u64>);
 
 impl Present {
-    /// Positions of a vote's members in their slot, and their committee if it is one. `None` if somebody sits elsewhere.
+    /// The positions of a vote's members in their slot, and their committee if it is a single one.
+    /// `None` if a member does not have a seat in this slot.
     pub fn seats(&mut self, shuffling: &Shuffling, geometry: &Geometry, slot: u16, vote: &Vote) -> Option<(Bits, Option<u16>)> {
         self.seats_by_walk(shuffling, geometry, slot, vote).or_else(|| one_by_one(shuffling, geometry, slot, vote))
     }
 
-    /// `None` also if it is not worth the walk.
+    /// Finds the seats by walking. `None` also if a walk is not worth its cost.
     fn seats_by_walk(
         &mut self,
         shuffling: &Shuffling,
@@ -33,7 +36,8 @@ impl Present {
     ) -> Option<(Bits, Option<u16>)> {
         let n_members = vote.indices.len() as u32;
         let seat = shuffling.seat(*vote.indices.first()?).filter(|seat| seat.slot == vote.data.slot)?;
-        // Ascending: nothing is allocated for an index beyond the registry's.
+        // The indices are ascending, so this check prevents an allocation for an index beyond the
+        // registry.
         let last = vote.indices.last().map(|last| last.as_u64() as u32)?;
         if shuffling.active().last().is_none_or(|greatest| last > *greatest) {
             return None;
@@ -73,7 +77,7 @@ impl Present {
         found
     }
 
-    /// Adds a committee's members that are marked; says how many.
+    /// Adds the members of a committee that are marked. Returns their number.
     fn walk(&self, shuffling: &Shuffling, vote: &Vote, committee: u16, start: u32, bits: &mut Bits) -> u32 {
         let members = shuffling.committee(vote.data.slot, CommitteeIndex::new(u64::from(committee))).unwrap_or_default();
         let mut n_found = 0;
@@ -86,7 +90,7 @@ impl Present {
     }
 }
 
-/// The same by looking up every member.
+/// Finds the same seats by looking up every member.
 fn one_by_one(shuffling: &Shuffling, geometry: &Geometry, slot: u16, vote: &Vote) -> Option<(Bits, Option<u16>)> {
     let mut bits: Option<Bits> = None;
     let mut committees = (u16::MAX, 0);
@@ -152,7 +156,7 @@ mod tests {
             let expected = one_by_one(&shuffling, &geometry, 5, &vote);
             let mut present = Present::default();
             for _ in 0..2 {
-                // Twice: the bit map is empty again after each call.
+                // It is called twice, because the bitmap must be empty again after each call.
                 let found = present.seats(&shuffling, &geometry, 5, &vote);
                 prop_assert_eq!(found.as_ref().map(|(bits, _)| bits), expected.as_ref().map(|(bits, _)| bits));
             }

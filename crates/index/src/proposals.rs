@@ -1,4 +1,5 @@
-//! Signed headers, by slot and proposer. Their root is part of the key, so one never overwrites another.
+//! Signed headers, by slot and proposer. The header's root is part of the key, so one header never
+//! overwrites another.
 
 use crate::codec::{Reader, put_varint};
 use crate::db::{Batch, Cf};
@@ -10,9 +11,11 @@ use consensus::{BeaconBlockHeader, Root, SignatureBytes, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
 use verify::{Proposal, Signed};
 
-/// Different headers kept of one proposer and slot; more are counted. All pairs of these are named: 120 at most.
+/// How many different headers are kept of one proposer and slot. Further ones are only counted. All
+/// pairs of the kept headers are reported, which are at most 120.
 pub(crate) const MAX_PER_SLOT: usize = 16;
 
+/// Headers that are staged and not committed yet: key and value of their rows.
 #[derive(Default)]
 pub(crate) struct Proposals {
     staged: BTreeMap<[u8; 48], Vec<u8>>,
@@ -31,7 +34,7 @@ impl Proposals {
 }
 
 impl Index {
-    /// Takes in signed headers and names every pair of different ones by one proposer for one slot.
+    /// Stores signed headers. Returns every pair of different headers by one proposer for one slot.
     pub fn stage_proposals(&mut self, proposals: &[Signed<Proposal>]) -> Result<Vec<Conflict>, IndexError> {
         let mut conflicts = Vec::new();
         for proposal in proposals {
@@ -67,7 +70,7 @@ impl Index {
         Ok(conflicts)
     }
 
-    /// Headers of one proposer for one slot, by root.
+    /// The headers of one proposer for one slot, ordered by root.
     pub(crate) fn stored_proposals(&self, slot: Slot, proposer: ValidatorIndex) -> Result<Vec<StoredProposal>, IndexError> {
         let prefix = proposal_prefix(slot.as_u64(), proposer.as_u64());
         let (mut from, mut to) = ([0; 48], [0xff; 48]);
@@ -86,7 +89,7 @@ impl Index {
         Ok(found)
     }
 
-    /// All headers of slots `from..=to`, for reading.
+    /// Visits all headers of the slots `from..=to`.
     pub(crate) fn proposals_between(
         &self,
         from: Slot,

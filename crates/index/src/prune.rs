@@ -1,4 +1,4 @@
-//! Old epochs: forgetting them, one range delete per table, and folding them.
+//! Old epochs: deletes them with one range delete per table, and folds them.
 
 use crate::db::{Cf, Db};
 use crate::heads::NONE;
@@ -11,10 +11,11 @@ use consensus::{Epoch, ShufflingId};
 const FOLDED_KEY: &[u8] = b"folded";
 
 impl Index {
-    /// Deletes votes with a target before `before` and proposals of the slots before it. Commits what is staged first.
-    /// Older votes may be added again later; they are judged like any other.
+    /// Deletes votes with a target before `before`, and proposals of the slots before that epoch.
+    /// Commits what is staged first. Older votes may be added again later; they are judged like any
+    /// other.
     pub fn prune(&mut self, before: Epoch) -> Result<(), IndexError> {
-        // The log must not bring back what is deleted here.
+        // The log must not restore what is deleted here.
         self.commit_with(true)?;
         let before = before.as_u64();
         let near = u32::try_from(before).unwrap_or(NONE).min(NONE - 1);
@@ -40,11 +41,14 @@ impl Index {
         Ok(())
     }
 
-    /// Folds the oldest epoch before `before` that was not folded yet: adds up the committees that share their data, one
-    /// signature per data and slot, about 3 KB an epoch instead of 0.2 MB. What is paid: a proof then names all of the
-    /// slot's voters. `false` if there was none; an epoch of a million validators takes some 0.06 s.
+    /// Folds the oldest epoch before `before` that is not folded yet. Folding adds up the
+    /// committees that share their data, so that there is one signature per data and slot. An epoch
+    /// then takes about 3 KB instead of 0.2 MB. The price is that a proof contains all voters of
+    /// the slot. Returns `false` if there is no such epoch. An epoch of a million validators takes
+    /// about 0.06 s.
     ///
-    /// Rows that are still growing are left alone, and so is what is added to a folded epoch later.
+    /// Rows that still grow are not folded. If votes are added to a folded epoch, the next call
+    /// starts at that epoch again, but a restart in between forgets this.
     pub fn fold_next(&mut self, before: Epoch) -> Result<bool, IndexError> {
         let Self { db, table, data, sets, .. } = self;
         let shelf = Shelf { db, table, data, sets };
@@ -56,7 +60,7 @@ impl Index {
             keys.extend(SetKey::from_bytes(key).filter(|key| key.shuffling.is_some()));
             Ok(true)
         })?;
-        // What is only a copy of its row is read again when it is needed.
+        // A set that is only a copy of its row can be dropped. It is read again when it is needed.
         self.sets.retain(|key, set| key.epoch != epoch || !set.is_copy_of_row());
         keys.retain(|key| !self.sets.contains_key(key));
         let folded_to = epoch + 1;
@@ -65,7 +69,8 @@ impl Index {
             let Some(mut set) = self.read_set(key)? else { continue };
             let geometry = self.seating_of(key)?.map(|seating| seating.geometry);
             let committees = set.sums.iter().filter_map(|sum| sum.committee);
-            // Committees share a data only since Electra, whose attestations can name a whole slot's voters.
+            // Committees share a data only since Electra, whose attestations can contain the voters
+            // of a whole slot.
             if committees.clone().min() == committees.max() {
                 continue;
             }
@@ -79,7 +84,7 @@ impl Index {
     }
 }
 
-/// Epochs before this one are folded; none if there is no such row.
+/// All epochs before the returned one are folded. 0 if there is no such row.
 pub(crate) fn folded_to(db: &Db) -> Result<u64, IndexError> {
     let Some(value) = db.get(Cf::Meta, FOLDED_KEY)? else { return Ok(0) };
     let value = (*value).try_into().map_err(|_| db.corrupt("its row of folded epochs does not parse"))?;

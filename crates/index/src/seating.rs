@@ -1,7 +1,9 @@
-//! Where every validator sat in one epoch of one branch, also after the node forgot.
+//! The seats of all validators in one epoch of one branch. They can be computed long after the node
+//! has forgotten them.
 //!
-//! What is kept is the decision root, the seed and the active set ([`crate::active`]): enough to compute one seat with one
-//! swap-or-not walk (90 hashes on mainnet, 6 to 11 microseconds) plus the validator's rank, or all of them at once.
+//! The decision root, the seed and the active set ([`crate::active`]) are stored. They are enough
+//! to compute one seat with one swap-or-not walk (90 hashes on mainnet, 6 to 11 microseconds) and
+//! the validator's rank, or all seats at once.
 
 use crate::active::{ActiveSet, Base};
 use crate::codec::{Reader, put_varint};
@@ -10,10 +12,10 @@ use crate::lock;
 use consensus::{CommitteeIndex, Preset, Root, Shuffling, ShufflingId, Slot, ValidatorIndex, sha256, shuffle_list};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Computing one seat takes as long as computing the whole order does for so many validators.
+/// Computing one seat takes as long as computing the whole order takes for this many validators.
 const ORDERED_PER_WALK: u64 = 200;
 
-/// One shuffling, reduced to what computes it.
+/// One shuffling, reduced to the values from which it is computed.
 #[derive(Debug)]
 pub(crate) struct Seating {
     pub id: ShufflingId,
@@ -24,12 +26,13 @@ pub(crate) struct Seating {
     pub active: ActiveSet,
     rounds: u8,
     pivots: OnceLock<Vec<u64>>,
-    /// The whole shuffling while it is in use: there a seat is a table look-up.
+    /// The whole shuffling, as long as it is in use. A seat is then found by a table look-up.
     live: Mutex<Option<Arc<Shuffling>>>,
 }
 
 impl Seating {
-    /// Of a shuffling that a vote came with. `active`: its active validators.
+    /// Makes the seating of a shuffling that came with a vote. `active` contains its active
+    /// validators.
     pub fn of(shuffling: &Shuffling, active: ActiveSet, rounds: u8) -> Self {
         Self {
             id: shuffling.id(),
@@ -53,11 +56,12 @@ impl Seating {
         lock(&self.live).clone()
     }
 
+    /// Sets the whole shuffling, or drops it.
     pub fn set_live(&self, shuffling: Option<Arc<Shuffling>>) {
         *lock(&self.live) = shuffling;
     }
 
-    /// Slot within the epoch and position within the slot; `None` if the validator is not active.
+    /// Slot within the epoch and position within the slot. `None` if the validator is not active.
     pub fn locate(&self, validator: u32) -> Option<(u16, u32)> {
         match self.live() {
             Some(live) => self.look_up(&live, validator),
@@ -65,7 +69,8 @@ impl Seating {
         }
     }
 
-    /// What is computed from the row must be what the caller sees, or old seats would be wrong: tried for one validator.
+    /// Whether the seat that is computed from the row is the same as in `shuffling`, tried for one
+    /// validator. If it were not, seats of old epochs would be wrong.
     pub fn agrees_with(&self, shuffling: &Shuffling, validator: u32) -> bool {
         self.compute(validator) == self.look_up(shuffling, validator)
     }
@@ -77,7 +82,8 @@ impl Seating {
         Some((slot, start + seat.position))
     }
 
-    /// Slot within the epoch, position within the slot, and validator, of those of `wanted` (ascending) that are active.
+    /// For the active validators among `wanted` (which must be ascending): slot within the epoch,
+    /// position within the slot, and validator.
     pub fn locate_all(&self, wanted: &[u32]) -> Vec<(u16, u32, u32)> {
         let few = wanted.len() as u64 * ORDERED_PER_WALK <= self.geometry.n_active;
         if few || self.live().is_some() {
@@ -103,13 +109,13 @@ impl Seating {
         Some(self.seat_at(self.walk(u64::from(self.active.rank_of(validator)?), false) as u32))
     }
 
-    /// Slot and position of a place in the epoch's order.
+    /// Slot and position for an index in the epoch's order.
     fn seat_at(&self, at: u32) -> (u16, u32) {
         let slot = (self.geometry.nth_of(at) / self.geometry.committees_per_slot) as u16;
         (slot, at - self.geometry.slot_start(slot))
     }
 
-    /// Who sits at positions of a slot, in the order asked.
+    /// The validators at these positions of a slot, in the order of the positions.
     pub fn validators_at(&self, slot: u16, positions: impl Iterator<Item = u32>) -> Vec<u32> {
         match self.live() {
             Some(live) => {
@@ -140,12 +146,13 @@ impl Seating {
         }
     }
 
-    /// All active validators in committee order, computed anew: some 0.04 s per million.
+    /// All active validators in committee order. They are computed again, which takes about 0.04 s
+    /// per million validators.
     pub fn order(&self) -> Vec<u32> {
         shuffle_list(self.active.to_vec(), self.seed, self.rounds)
     }
 
-    /// Visits who sits at positions of a slot, given [`Self::order`].
+    /// The validators at these positions of a slot, found in the result of [`Self::order`].
     pub fn members_in<'a>(
         &self,
         order: &'a [u32],
@@ -169,8 +176,8 @@ impl Seating {
         })
     }
 
-    /// Swap-or-not for one index: forward is the spec's `compute_shuffled_index`; each round is its own inverse, so
-    /// backward is the rounds in reverse.
+    /// Swap-or-not for one index. Forward is the specification's `compute_shuffled_index`. Each
+    /// round is its own inverse, so backward applies the rounds in reverse order.
     fn walk(&self, index: u64, forward: bool) -> u64 {
         let n = self.geometry.n_active;
         let pivots = self.pivots();
@@ -190,6 +197,7 @@ impl Seating {
         index
     }
 
+    /// Writes the row. The key contains epoch and id.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(96);
         out.extend_from_slice(self.decision_root.as_slice());
@@ -199,7 +207,7 @@ impl Seating {
         out
     }
 
-    /// `base_of`: the active set's base by its id.
+    /// Decodes a row. `base_of` finds the base of the active set by its id.
     pub fn decode(
         (epoch, id): (u64, ShufflingId),
         value: &[u8],
@@ -263,7 +271,8 @@ mod tests {
             };
             let looked_up = seats(&seating);
             prop_assert_eq!(looked_up.len() as u32, n);
-            // The same without the whole shuffling, one by one and all at once.
+            // The seats must be the same without the whole shuffling, computed one by one and all
+            // at once.
             seating.set_live(None);
             let slot_len = seating.geometry.slot_len(2);
             let together = seating.validators_at(2, 0..slot_len);

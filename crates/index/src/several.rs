@@ -1,8 +1,9 @@
-//! Stored votes of many validators at once: epoch by epoch instead of validator by validator.
+//! Reads stored votes of many validators at once: epoch by epoch instead of validator by validator.
 //!
-//! Looking one validator's seat up costs 90 hashes an epoch on mainnet, and then rows are read for it alone. For thousands the
-//! epoch's whole order is computed once (40 ms a million validators), every row is taken apart once, and each is asked for all who could
-//! be in it.
+//! To find one validator's seat takes 90 hashes per epoch on mainnet, and then rows are read for
+//! this validator alone. For thousands of validators, the epoch's whole order is computed once (40
+//! ms per million validators), and every row is decoded once and searched for all validators that
+//! can be in it.
 
 use crate::heads::NONE;
 use crate::keys::SetKey;
@@ -14,10 +15,11 @@ use crate::{Index, IndexError, KnownVote};
 use consensus::{ShufflingId, ValidatorIndex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Fewer are asked for one by one.
+/// Fewer validators than this are looked up one by one.
 const AT_LEAST: usize = 64;
 
-/// How far a walk through history has come, in epochs, of each validator where they are walked one by one.
+/// The progress of a walk through history, in epochs. If validators are walked one by one, the
+/// epochs of each validator are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walked {
     pub done: u64,
@@ -25,8 +27,10 @@ pub struct Walked {
 }
 
 impl Index {
-    /// Visits every stored vote of these validators, each validator's in the order of [`Index::votes_of`]. `tell` hears now and then how
-    /// far it is. Takes some 20 microseconds per validator and epoch for few, and for thousands on mainnet some 50 ms per epoch.
+    /// Visits every stored vote of these validators. The votes of each validator come in the order
+    /// of [`Index::votes_of`]. `tell` is called from time to time with the progress. This takes
+    /// about 20 microseconds per validator and epoch for few validators. For thousands of
+    /// validators on mainnet it takes about 50 ms per epoch.
     pub fn votes_of_several(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
@@ -100,9 +104,10 @@ impl Index {
         Ok(())
     }
 
-    /// Who of `wanted` (ascending) voted for this target, and for which data: ascending, each once.
+    /// The (validator, data handle) pairs of the validators in `wanted` that voted for this target.
+    /// `wanted` must be ascending. The result is ascending and without repetition.
     fn voted_at(&self, epoch: u64, wanted: &[u32]) -> Result<BTreeSet<(u32, u32)>, IndexError> {
-        // By shuffling and slot: position, validator.
+        // By shuffling and slot: the positions with their validators.
         let mut seats: HashMap<(ShufflingId, u16), Vec<(u32, u32)>> = HashMap::new();
         for seating in self.table.of_epoch(&self.db, epoch)?.iter() {
             for (slot, position, validator) in seating.locate_all(wanted) {

@@ -1,4 +1,5 @@
-//! What shapes the data: stored with it, and compared when it is opened.
+//! The parameters that shape the data. They are stored with it and compared when the index is
+//! opened.
 
 use crate::IndexError;
 use crate::codec::Reader;
@@ -6,24 +7,28 @@ use crate::db::{Cf, Db};
 use crate::open::State;
 use consensus::{Preset, Root};
 
-/// The format this program writes. Raised with every change of a key or value; older ones are listed in docs/formats.md.
+/// The format that this program writes. It is raised with every change of a key or value. Older
+/// formats are listed in docs/formats.md.
 pub(crate) const FORMAT: u32 = 3;
 
 const SHAPE_KEY: &[u8] = b"shape";
 
-/// What shapes the data. The network's part is stored with it and must not change; history is a plain setting.
+/// The parameters that shape the data. Those of the network are stored with the data and must not
+/// change. The length of history is an ordinary setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub genesis_validators_root: Root,
     pub slots_per_epoch: u64,
-    /// Epochs to keep; what is older is deleted by [`crate::Index::prune`]. May be raised and lowered at any time.
+    /// How many epochs to keep. Older ones are deleted by [`crate::Index::prune`]. The number may
+    /// be raised and lowered at any time.
     pub history_epochs: u64,
 }
 
 impl Shape {
-    /// 54 000 epochs, 240 days on mainnet.
+    /// 54 000 epochs, which are 240 days on mainnet.
     pub const DEFAULT_HISTORY_EPOCHS: u64 = 54_000;
 
+    /// The preset with this number of slots per epoch.
     pub(crate) fn preset(&self) -> Result<Preset, IndexError> {
         match self.slots_per_epoch {
             8 => Ok(Preset::MINIMAL),
@@ -38,7 +43,8 @@ impl Shape {
 pub(crate) fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
     let stored = db.get(Cf::Meta, SHAPE_KEY)?.map(|value| value.to_vec());
     let Some(stored) = stored else {
-        // The first thing written to a new index. A process killed before that leaves all tables empty.
+        // The shape is the first thing that is written to a new index. If a process was killed
+        // before that, all tables are empty.
         if db.last_key(Cf::Votes)?.is_some() || db.last_key(Cf::Proposals)?.is_some() || db.get(Cf::Meta, State::key())?.is_some()
         {
             return Err(db.corrupt("it has rows but no shape"));
@@ -56,7 +62,7 @@ pub(crate) fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
     Ok(())
 }
 
-/// Checks the stored shape of an index that is only looked at.
+/// Checks the stored shape of an index that is only read.
 pub(crate) fn check_shape_of_view(db: &Db, shape: &Shape) -> Result<(), IndexError> {
     match db.get(Cf::Meta, SHAPE_KEY)? {
         Some(stored) => compare_shape(db, shape, &stored),

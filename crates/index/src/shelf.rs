@@ -1,5 +1,6 @@
-//! Whole epochs of rows, as lists of validators. Who sits behind a row's bits follows from the epoch's shuffling, which is
-//! computed anew (some 0.04 s per million validators and epoch).
+//! Reads whole epochs of rows as lists of validators. The validators behind a row's bits follow
+//! from the epoch's shuffling, which is computed again (about 0.04 s per million validators and
+//! epoch).
 
 use crate::IndexError;
 use crate::codec::ones;
@@ -13,16 +14,17 @@ use crate::sums::SumSet;
 use consensus::ShufflingId;
 use std::collections::{BTreeMap, HashMap};
 
-/// What one epoch's rows say.
+/// The contents of one epoch's rows.
 pub(crate) struct EpochVotes {
     pub epoch: u32,
-    /// Per row: its data and who voted for it. A validator may be there twice, in two sums or by seat and by list.
+    /// For each row: its data and the validators that voted for it. A validator may be there twice,
+    /// in two sums, or by seat and by list.
     pub rows: Vec<(DataRow, Vec<u32>)>,
-    /// Everybody who voted, ascending.
+    /// All validators that voted, in ascending order.
     pub voters: Vec<u32>,
 }
 
-/// All rows, on disk and in memory.
+/// Access to all rows, on disk and in memory.
 pub(crate) struct Shelf<'a> {
     pub db: &'a Db,
     pub table: &'a Table,
@@ -31,7 +33,7 @@ pub(crate) struct Shelf<'a> {
 }
 
 impl Shelf<'_> {
-    /// The first epoch with rows from `epoch` on.
+    /// The first epoch with rows, from `epoch` on.
     pub fn first_epoch_from(&self, epoch: u64) -> Result<Option<u64>, IndexError> {
         let from = SetKey::listed(epoch, 0);
         let in_memory = self.sets.range(from..).next().map(|(key, _)| key.epoch);
@@ -55,15 +57,17 @@ impl Shelf<'_> {
         Ok(in_memory.max(on_disk).and_then(|epoch| u32::try_from(epoch).ok()))
     }
 
+    /// Whether an epoch has any rows.
     pub fn has_rows(&self, epoch: u32) -> Result<bool, IndexError> {
         Ok(self.first_epoch_from(u64::from(epoch))? == Some(u64::from(epoch)))
     }
 
+    /// Reads all rows of an epoch.
     pub fn votes_of_epoch(&self, epoch: u32) -> Result<EpochVotes, IndexError> {
         let (first, last) = (SetKey::listed(u64::from(epoch), 0), last_of_epoch(u64::from(epoch)));
         let mut orders = HashMap::new();
         let mut votes = EpochVotes { epoch, rows: Vec::new(), voters: Vec::new() };
-        // An epoch's rows are about 0.3 MB.
+        // An epoch's rows take about 0.3 MB.
         let mut rows = Vec::new();
         self.db.scan(Cf::Votes, &first.to_bytes(), &last, |key, value| {
             let key = SetKey::from_bytes(key).ok_or_else(|| self.db.corrupt("a vote row's key does not parse"))?;
@@ -90,7 +94,7 @@ impl Shelf<'_> {
         Ok(votes)
     }
 
-    /// `orders`: whole committee orders of this epoch.
+    /// Adds a row to `votes`. `orders` keeps the committee orders of this epoch.
     fn add_row(
         &self,
         votes: &mut EpochVotes,

@@ -1,4 +1,5 @@
-//! The table of shufflings: all branches of all stored epochs, a few hundred bytes each. Those in use now are kept whole.
+//! The table of shufflings: all branches of all stored epochs, at a few hundred bytes each.
+//! Shufflings in use are kept whole.
 
 use crate::active::{ActiveSet, Base};
 use crate::db::{Batch, Cf, Db};
@@ -9,13 +10,14 @@ use consensus::{Preset, Shuffling, ShufflingId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-/// Shufflings held whole, 8 MB each per million validators, shared with the verifier that handed them over.
+/// The largest number of shufflings that are kept whole, at 8 MB per million validators each. They
+/// are shared with the verifier that provided them.
 pub(crate) const MAX_LIVE: usize = 6;
-/// Epochs whose rows are held, a few hundred bytes each.
+/// The largest number of epochs whose rows are in memory, at a few hundred bytes each.
 const MAX_CACHED_EPOCHS: usize = 512;
-/// Bitmaps held, 125 KB each per million validators.
+/// The largest number of bitmaps in memory, at 125 KB per million validators each.
 const MAX_CACHED_BASES: usize = 8;
-/// Shufflings of one epoch that are looked at; branches beyond are refused and counted.
+/// The largest number of shufflings of one epoch. Further branches are refused and counted.
 pub(crate) const MAX_PER_EPOCH: usize = 16;
 
 /// All shufflings, on disk and staged.
@@ -26,9 +28,11 @@ pub(crate) struct Table {
     live: VecDeque<Arc<Seating>>,
     staged: Vec<Arc<Seating>>,
     staged_bases: Vec<Arc<Base>>,
-    /// The active set last registered, by the list it was made from: epochs mostly share it.
+    /// The active set that was registered last, with the list that it was made from. Successive
+    /// epochs mostly share it.
     last_active: Option<(Arc<Vec<u32>>, ActiveSet)>,
-    /// Shufflings not taken up because their epoch already has [`MAX_PER_EPOCH`] or they do not follow the preset.
+    /// Number of shufflings that were refused, because their epoch already has [`MAX_PER_EPOCH`] of
+    /// them or because they do not follow the preset.
     pub n_refused: u64,
 }
 
@@ -46,7 +50,7 @@ impl Table {
         }
     }
 
-    /// All shufflings known of an epoch.
+    /// All known shufflings of an epoch.
     pub fn of_epoch(&self, db: &Db, epoch: u64) -> Result<Arc<Vec<Arc<Seating>>>, IndexError> {
         if let Some(found) = lock(&self.cached).get(&epoch) {
             return Ok(found.clone());
@@ -79,12 +83,14 @@ impl Table {
         Ok(found)
     }
 
+    /// The shuffling with this id.
     pub fn find(&self, db: &Db, epoch: u64, id: ShufflingId) -> Result<Option<Arc<Seating>>, IndexError> {
         Ok(self.of_epoch(db, epoch)?.iter().find(|seating| seating.id == id).cloned())
     }
 
-    /// Takes up a shuffling that a vote came with, and keeps it whole for a while. `None`: it is not one this index can
-    /// compute again, or its epoch has too many; its votes are then listed by index.
+    /// Stores a shuffling that came with a vote, and keeps it whole for a while. `None` if this
+    /// index cannot compute the shuffling again, or if its epoch has too many; its votes are then
+    /// listed by validator index.
     pub fn register(&mut self, db: &Db, shuffling: &Arc<Shuffling>) -> Result<Option<Arc<Seating>>, IndexError> {
         if let Some(last) = self.live.back().filter(|last| last.id == shuffling.id()) {
             return Ok(Some(last.clone()));
@@ -122,7 +128,7 @@ impl Table {
         self.staged_bases.clear();
     }
 
-    /// Forgets what is held of epochs before `before`; the rows are deleted by the caller.
+    /// Drops the epochs before `before` from memory. The caller deletes the rows.
     pub fn forget(&mut self, before: u64) {
         lock(&self.cached).retain(|epoch, _| *epoch >= before);
         self.live.retain(|seating| seating.epoch >= before);
@@ -174,7 +180,7 @@ impl Table {
         Ok(active)
     }
 
-    /// The base the newest stored shuffling uses, so that a restart does not begin another one.
+    /// The base that the newest stored shuffling uses, so that a restart does not begin a new one.
     fn newest_base(&self, db: &Db) -> Result<Option<Arc<Base>>, IndexError> {
         let Some(key) = db.last_key(Cf::Shufflings)? else { return Ok(None) };
         let epoch = u64::from_be_bytes(key[..8].try_into().map_err(|_| db.corrupt("a shuffling's key is short"))?);

@@ -1,4 +1,5 @@
-//! From proven votes to conflicts: each new member of each sum is judged, then the sum is taken in.
+//! Turns proven votes into conflicts. Each new member of each sum is judged, and then the sum is
+//! stored.
 
 use crate::beside;
 use crate::data::DataRow;
@@ -17,13 +18,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
 
-/// Proofs built during one call are shared between the conflicts of one pair of rows; at most this many are kept at once.
+/// Proofs that are built during one call are shared by the conflicts of one pair of rows. At most
+/// this many are kept at once.
 const MAX_SHARED_PROOFS: usize = 1024;
 
-/// Epochs whose votes are counted to find the tail; past it those with few votes are forgotten.
+/// The largest number of epochs whose votes are counted to find the tail. Beyond it, epochs with
+/// few votes are dropped.
 const MAX_EPOCHS_SEEN: usize = 4096;
 
-/// Proofs already built in this call, by set and signature.
+/// The proofs that were already built in this call, by set and signature.
 pub(crate) type Proofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
 
 impl Index {
@@ -58,7 +61,8 @@ impl Index {
 
     fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
         self.counters.votes += vote.indices.len() as u64;
-        // The registry bounds what a proven index can be; an index that no registry has is nothing to store.
+        // The registry bounds the index of a proven validator. An index that no registry can have
+        // is not stored.
         if vote.indices.last().is_none_or(|last| last.as_u64() >= u64::from(NONE)) {
             self.counters.refused_index += 1;
             return Ok(());
@@ -96,7 +100,7 @@ impl Index {
         }
         let mut dropped = Vec::new();
         if !joined.to_ask.is_empty() {
-            // The walks look at it.
+            // The walks use the summary.
             self.summary.settle(&self.db)?;
             let this = Arc::new(stored(vote));
             for validator in &joined.to_ask {
@@ -113,7 +117,8 @@ impl Index {
         self.counters.new_votes += joined.n_joined;
         if dropped.len() == fresh.len() {
             self.joined = joined;
-            // An offender may sign as many different data as it likes: those that are not kept leave nothing behind.
+            // An offender may sign any number of different data. Those that are not stored leave
+            // nothing behind.
             if self.data.next_handle != n_data {
                 self.data.take_back(&row);
                 self.sets.remove(&place.key);
@@ -136,7 +141,8 @@ impl Index {
         Ok(())
     }
 
-    /// Finds those that surely join their chain among the votes older than both remembered ones.
+    /// Finds the votes that certainly join their chain, among those that are older than both
+    /// remembered votes.
     fn judge_together(&mut self, vote: Remembered, joined: &mut Joined) -> Result<(), IndexError> {
         let Self { db, table, data, sets, heads, beside, .. } = self;
         let shelf = Shelf { db, table, data, sets };
@@ -156,6 +162,7 @@ impl Index {
         Ok(())
     }
 
+    /// Counts new votes for a target epoch, to find the tail.
     pub(crate) fn count_epoch(&mut self, epoch: u64, n_votes: u64) {
         if self.epochs_seen.len() >= MAX_EPOCHS_SEEN && !self.epochs_seen.contains_key(&epoch) {
             let most = self.epochs_seen.values().max().copied().unwrap_or(0);
@@ -164,7 +171,7 @@ impl Index {
         *self.epochs_seen.entry(epoch).or_default() += n_votes;
     }
 
-    /// The slow way: judges against everything stored of this validator.
+    /// The slow way: judges a vote against everything stored of this validator.
     #[expect(clippy::too_many_arguments, reason = "the pieces of one vote's staging, borrowed apart")]
     fn ask(
         &mut self,
@@ -193,14 +200,15 @@ impl Index {
         let mut kinds = 0;
         for rival in &judged.rivals {
             let (index, offence) = (ValidatorIndex::new(u64::from(validator)), rival.kind.offence());
-            // The first of each kind is always put together: only a pair of which there is proof marks its validator.
+            // The first pair of each kind is always built, because only a pair with proof marks its
+            // validator.
             let is_new_kind = (known_kinds | kinds) & rival.kind.offence_bit() == 0;
             if !(pairs.wants)(index, offence) && !is_new_kind {
                 *pairs.not_named.entry((index, offence)).or_default() += 1;
                 continue;
             }
             let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
-                // Its row was pruned; the list may name it still.
+                // The row of this vote was pruned, but the list may still contain it.
                 self.offenders.remove(&self.db, validator, rival.handle)?;
                 continue;
             };
@@ -214,15 +222,18 @@ impl Index {
             None => self.put_on_list(validator, Listed { source: row.source(), target: row.target(), handle: row.handle })?,
         }
         if joins.is_none() || kinds != 0 {
-            // Who contradicts itself once is marked for good, whichever of its votes stayed in the chain.
+            // A validator that contradicts itself once is marked permanently, whichever of its
+            // votes stayed in the chain.
             self.offenders.add_kinds(&self.db, validator, kinds)?;
             self.heads.mark_exceptional(validator);
         }
         Ok(Asked::Taken)
     }
 
-    /// What needs no look at rows: votes of one that was found in every kind of offence, whose list is full and who has had its
-    /// share of this epoch, unless they plainly go on its chain. Looking would cost milliseconds, and the vote is not taken.
+    /// Handles votes that need no look at the rows. These are votes of a validator that has shown
+    /// every kind of offence, whose list is full, and whose share of this epoch is used up, unless
+    /// they simply continue its chain. Reading the rows would take milliseconds, and the vote is
+    /// not stored anyway.
     fn ask_list_only(&mut self, validator: u32, row: &DataRow, near: Option<Remembered>) -> Result<Option<Asked>, IndexError> {
         let head = self.heads.get(validator);
         if !head.has_exceptions() || self.allowance.has_left(validator) {
@@ -242,8 +253,8 @@ impl Index {
         }
     }
 
-    /// A vote outside the chain may be taken: its list is not full, or it shows what nothing stored does, or this epoch has
-    /// room for it.
+    /// Whether a vote outside the chain may be stored: the list is not full, or the vote shows a
+    /// kind of offence that nothing stored shows, or this epoch has room for it.
     fn has_room(&mut self, validator: u32, row: &DataRow, judged: &Judged) -> Result<bool, IndexError> {
         let list = self.offenders.list(&self.db, validator)?;
         if !list.is_full() || list.kinds | judged.kinds() != list.kinds {
@@ -266,7 +277,8 @@ impl Index {
             && allowance.is_near(vote.target)
             && let Ok(epoch) = u32::try_from(vote.target)
         {
-            // Only the row names it from now on. It may have been far when it was listed, so that the summary does not know of it.
+            // From now on only the row contains this vote. It may have been far when it was listed,
+            // so the summary may not contain it yet.
             self.reach = self.reach.max(epoch);
             self.summary.mark(db, epoch, &[validator], vote.target < self.state.tail_from)?;
             self.summary.settle(db)?;
@@ -274,7 +286,8 @@ impl Index {
         Ok(())
     }
 
-    /// When the members of a vote were heard to say so. `dropped`, ascending: those of whom it was not taken in.
+    /// Notes the arrivals of a vote's members. `dropped` (ascending) contains the members whose
+    /// vote was not stored.
     fn hear(&mut self, vote: &Vote, row: &DataRow, dropped: &[u32]) -> Result<(), IndexError> {
         let Self { db, heads, offenders, arrivals, .. } = self;
         let members = vote.indices.iter().zip(&vote.arrivals).map(|(index, arrival)| (index.as_u64() as u32, *arrival));
@@ -294,14 +307,14 @@ impl Index {
         Ok(())
     }
 
-    /// With the arrival of either side's own message.
+    /// Makes a conflict, with the arrival of each side's own message.
     fn conflict(&mut self, pair: Pair) -> Result<Conflict, IndexError> {
         let Pair { kind, validator, this, other } = pair;
         let list = self.offenders.list(&self.db, validator)?;
         let arrivals = &self.arrivals;
         let arrived = |side: &Side| -> Arrival {
             let of_chain = || arrivals.of_chain(validator, side.vote.data.target.epoch.as_u64());
-            // A list that was cut does not tell which votes are in the chain.
+            // If the list was cut, it does not show which votes are in the chain.
             let is_chain = !list.cut && !list.has(side.handle);
             let own = arrivals.of_outside(validator, side.handle).or_else(|| is_chain.then(of_chain).flatten());
             own.unwrap_or_else(|| side.vote.heard.arrival())
@@ -319,7 +332,8 @@ impl Index {
         })
     }
 
-    /// By seats where all members sit at the data's slot in a shuffling that can be computed again, else by list.
+    /// Finds the set for a vote: by seats if all members have their seats at the data's slot in a
+    /// shuffling that can be computed again, otherwise by list.
     fn place(&mut self, vote: &Vote, row: &DataRow) -> Result<Place, IndexError> {
         if let Some(shuffling) = vote.shuffling.as_ref().filter(|_| vote.signed_with.is_none())
             && shuffling.epoch() == vote.data.target.epoch
@@ -378,7 +392,7 @@ impl Index {
         }
         let Some((key, at, _, seating)) = best else { return Ok(None) };
         let sum = &self.sets[&key].sums[at];
-        // One who holds several keys can make sums of different signers with the same signature.
+        // An owner of several keys can make sums of different signers with the same signature.
         let signer = ValidatorIndex::new(u64::from(validator));
         if let Some(known) = proofs.get(&(key, sum.signature)).filter(|known| known.indices.binary_search(&signer).is_ok()) {
             return Ok(Some(known.clone()));
@@ -400,10 +414,12 @@ impl Index {
         Ok(Some(proof))
     }
 
-    /// Keys of all sets over one data that could hold a validator, with its name there.
+    /// The keys of all sets over one data that can contain a validator, each with the validator's
+    /// position or index in it.
     fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<Home>, IndexError> {
         let mut places = vec![(SetKey::listed(row.target(), row.handle), None, validator)];
-        // Votes signed with another version than the scheduled one: there are hardly ever any, which one look tells.
+        // Votes that are signed with another version than the scheduled one. There are hardly ever
+        // any, and one look shows whether there are.
         let (first, last) =
             (SetKey::listed_of(row.target(), 0, Some(ForkName::Phase0)), SetKey::seat_range(row.target(), None).1);
         let mut has_some = self.sets.range(first..=last).next().is_some();
@@ -447,7 +463,8 @@ struct Pairs<'a> {
     wants: &'a mut dyn FnMut(ValidatorIndex, Offence) -> bool,
 }
 
-/// Two votes of one validator that contradict each other; `kind` is what the new one does to the other.
+/// Two votes of one validator that contradict each other. `kind` is the relation of the new one to
+/// the other.
 struct Pair {
     kind: Kind,
     validator: u32,
@@ -460,20 +477,20 @@ struct Side {
     vote: Arc<StoredVote>,
 }
 
-/// A set that could hold a validator, and the validator's position there, or its index.
+/// A set that can contain a validator, and the validator's position or index in it.
 type Home = (SetKey, Option<Arc<Seating>>, u32);
 
-/// Where a vote belongs.
+/// The set to which a vote belongs.
 struct Place {
     key: SetKey,
     seating: Option<Arc<Seating>>,
     members: Members,
-    /// Set if all members sit in this committee.
+    /// The committee, if all members are in the same one.
     committee: Option<u16>,
 }
 
 impl Place {
-    /// Who the members are that sit here, in the order of `members`.
+    /// The validators behind `members`, in the same order.
     fn validators(&self, members: Vec<u32>) -> Vec<u32> {
         match &self.seating {
             Some(seating) => seating.validators_at(self.key.slot, members.into_iter()),
@@ -485,7 +502,8 @@ impl Place {
 enum Asked {
     Taken,
     Known,
-    /// The validator's list is full, the vote shows nothing new, and its share of this epoch is used up.
+    /// The validator's list is full, the vote shows nothing new, and the validator's share of this
+    /// epoch is used up.
     Dropped,
 }
 
@@ -499,6 +517,7 @@ fn stored(vote: &Vote) -> StoredVote {
     }
 }
 
+/// The number that stands for a source in rows. It is part of the format.
 pub(crate) fn source_number(source: SourceKind) -> u8 {
     match source {
         SourceKind::Gossip => 0,

@@ -1,12 +1,18 @@
-//! In which epochs did a validator vote at all? Bits over blocks of 8, 64, 512, ... epochs, so that the neighbours of a
-//! late vote are found across any gap in a few dozen steps instead of one step per absent epoch.
+//! Tells in which epochs a validator voted at all. It has bits over blocks of 8, 64, 512, ...
+//! epochs. So the neighbours of a late vote are found across any gap in a few dozen steps, instead
+//! of one step per epoch without a vote.
 //!
-//! Level k has one bit per validator and block of 8^k epochs. Worked example: a validator voted in epochs 3 and 50 000;
-//! from epoch 20 upwards the walk asks level 1 (16..24: no), level 2 (0..64: yes, because of 3), so it steps to 24, and so
-//! on to 64; then levels 1, 2, 3 ... say no up to 8^5 = 32 768, and it steps there at once.
+//! Level k has one bit for each validator and block of 8^k epochs. Worked example: a validator
+//! voted in epochs 3 and 50 000, and the walk starts at epoch 20 and goes up. The block of level 1
+//! (16..24) is empty and that of level 2 (0..64) is not, because of epoch 3. So the walk steps to
+//! 24, and on in steps of 8 to 64. There level 2 is empty and level 3 (0..512) is not, so it goes
+//! on in steps of 64 to 512. It continues in steps of 512 to 4 096, then in steps of 4 096 to 49
+//! 152, whose block of level 4 contains 50 000. From there the steps become smaller again, down to
+//! 8.
 //!
-//! A set bit without a vote (after pruning) costs a look; a missing bit would hide a vote, so bits of epochs that opening
-//! does not read again are written in the commit that stores the vote.
+//! A set bit without a vote can exist after pruning. It costs one look-up. A missing bit would hide
+//! a vote. So the bits of epochs that opening does not read again are written in the commit that
+//! stores the vote.
 
 use crate::IndexError;
 use crate::codec::{Reader, put_stretch, read_stretch, stretch_has};
@@ -14,43 +20,46 @@ use crate::db::{Batch, Cf, Db};
 use crate::keys::summary_key;
 use std::collections::HashMap;
 
-/// Epochs per block of a level are 8 to its power.
+/// A block of level k has 8^k = 2^(3k) epochs.
 const RADIX_BITS: u32 = 3;
-/// 8^10 epochs per block: four blocks hold all 32-bit epochs.
+/// The largest blocks have 8^10 epochs. Four of them contain all 32-bit epochs.
 pub(crate) const LEVELS: u8 = 10;
 const CHUNK: u32 = 4096;
 const WORDS: usize = CHUNK as usize / 64;
-/// Blocks held, 125 KB each per million validators.
+/// The largest number of blocks in memory, at 125 KB per million validators each.
 const MAX_CACHED_BLOCKS: usize = 48;
 
 #[derive(Clone)]
 struct Chunk {
     bits: [u64; WORDS],
     changed: bool,
-    /// Changed by a vote that opening does not read again.
+    /// True if it was changed by a vote that opening does not read again.
     late: bool,
 }
 
 #[derive(Default)]
 struct Block {
-    /// By number; `None`: not read yet.
+    /// The chunks by number. `None` if a chunk is not read yet.
     chunks: Vec<Option<Box<Chunk>>>,
     touched: u64,
 }
 
+/// The bits of all levels. Some blocks are in memory.
 #[derive(Default)]
 pub(crate) struct Summary {
     blocks: HashMap<(u8, u32), Block>,
     clock: u64,
-    /// Marked and not settled: for which epoch, and whether opening does not read that again.
+    /// The marks that are not settled yet: for which epoch, and whether opening does not read that
+    /// epoch again.
     pending_for: Option<(u32, bool)>,
-    /// By number of the chunk; emptied when settled, kept for their memory.
+    /// The marks by number of the chunk. They are emptied when settled, and kept so that their
+    /// memory is used again.
     pending: Vec<Option<Box<Group>>>,
-    /// Numbers of those in use.
+    /// The numbers of the chunks with marks.
     named: Vec<u32>,
 }
 
-/// Validators of one chunk that were marked.
+/// The validators of one chunk that were marked.
 struct Group {
     bits: [u64; WORDS],
     is_named: bool,
@@ -63,8 +72,9 @@ impl Default for Group {
 }
 
 impl Summary {
-    /// Notes that `validators` voted in `epoch`; known to the other methods after [`Self::settle`]. Kept back until then,
-    /// because thousands are taken in at once, 64 in a step, for the price of one by one.
+    /// Notes that `validators` voted in `epoch`. The other methods use it only after
+    /// [`Self::settle`]. The marks are collected until then, so that thousands of validators are
+    /// added at once, 64 in each step, at the cost of one by one.
     pub fn mark(&mut self, db: &Db, epoch: u32, validators: &[u32], late: bool) -> Result<(), IndexError> {
         if self.pending_for != Some((epoch, late)) {
             self.settle(db)?;
@@ -84,14 +94,15 @@ impl Summary {
         Ok(())
     }
 
-    /// Takes in all that was marked.
+    /// Adds everything that was marked.
     pub fn settle(&mut self, db: &Db) -> Result<(), IndexError> {
         let Some((epoch, late)) = self.pending_for.take() else { return Ok(()) };
         self.clock += 1;
         for number in std::mem::take(&mut self.named) {
             let Some(group) = self.pending.get_mut(number as usize).and_then(Option::as_mut) else { continue };
-            // What the next commit writes of a level, it must write of all larger blocks too: opening takes who is known in a
-            // small block for known in the larger ones.
+            // If the next commit writes a chunk of one level, it must also write the chunks of all
+            // larger blocks. After opening, a validator that is in a small block is assumed to be
+            // in the larger ones too.
             let mut is_written = late;
             for level in 1..=LEVELS {
                 let block_number = block_of(level, epoch);
@@ -105,13 +116,14 @@ impl Summary {
                 }
                 let any_new = newly.iter().any(|word| *word != 0);
                 chunk.changed |= any_new;
-                // A bit set by a vote of the tail is not on disk yet; a late vote relies on it all the same.
+                // A bit that was set by a vote of the tail is not on disk yet, but a late vote
+                // relies on it.
                 is_written |= chunk.late;
                 chunk.late = is_written && chunk.changed;
                 if late && chunk.changed {
                     continue;
                 }
-                // Who is known here is known in all larger blocks.
+                // A validator that is in this block is in all larger blocks too.
                 group.bits = newly;
                 if !any_new && !is_written {
                     break;
@@ -122,7 +134,8 @@ impl Summary {
         Ok(())
     }
 
-    /// The next epoch at or after `from` in whose smallest block the validator voted, with the end of that block.
+    /// The next epoch at or after `from` in whose smallest block the validator voted, and the end
+    /// of that block.
     pub fn block_from(&self, db: &Db, validator: u32, from: u32) -> Result<Option<(u32, u32)>, IndexError> {
         let mut at = u64::from(from);
         while at < u64::from(u32::MAX) {
@@ -134,7 +147,8 @@ impl Summary {
         Ok(None)
     }
 
-    /// The last epoch before `below` in whose smallest block the validator voted, with the start of that block.
+    /// The last epoch before `below` in whose smallest block the validator voted, and the start of
+    /// that block.
     pub fn block_below(&self, db: &Db, validator: u32, below: u32) -> Result<Option<(u32, u32)>, IndexError> {
         let mut below = below;
         while let Some(at) = below.checked_sub(1) {
@@ -148,7 +162,8 @@ impl Summary {
         Ok(None)
     }
 
-    /// The greatest level at which the validator has no vote in the block of `epoch`.
+    /// The greatest level at which the validator has no vote in the block of `epoch`. `None` if it
+    /// voted in the smallest block.
     fn empty_level(&self, db: &Db, validator: u32, epoch: u32) -> Result<Option<u8>, IndexError> {
         let mut empty = None;
         for level in 1..=LEVELS {
@@ -170,7 +185,8 @@ impl Summary {
         stretch_has(&mut Reader(&value), CHUNK, within).ok_or_else(|| unreadable(db))
     }
 
-    /// Chunks to write: those of late votes, or at a checkpoint all that changed.
+    /// Writes the chunks that were changed by late votes. At a checkpoint, writes all chunks that
+    /// changed.
     pub fn stage(&self, batch: &mut Batch<'_>, checkpoint: bool) {
         for ((level, number), block) in &self.blocks {
             for (at, chunk) in block.chunks.iter().enumerate() {
@@ -182,7 +198,7 @@ impl Summary {
         }
     }
 
-    /// After [`Self::stage`] was written.
+    /// Called after the chunks of [`Self::stage`] were written.
     pub fn committed(&mut self, checkpoint: bool) {
         for chunk in self.blocks.values_mut().flat_map(|block| block.chunks.iter_mut().flatten()) {
             if chunk.late || checkpoint {
@@ -197,7 +213,7 @@ impl Summary {
         }
     }
 
-    /// Deletes blocks that lie wholly before `before`.
+    /// Deletes the blocks that lie completely before `before`.
     pub fn stage_prune(&mut self, batch: &mut Batch<'_>, before: u32) {
         for level in 1..=LEVELS {
             let end = block_of(level, before);
@@ -208,7 +224,7 @@ impl Summary {
 }
 
 impl Block {
-    /// A chunk of this block, read from disk on first use.
+    /// A chunk of this block. It is read from disk on first use.
     fn chunk(&mut self, db: &Db, level: u8, block: u32, number: u32) -> Result<&mut Chunk, IndexError> {
         let at = number as usize;
         if at >= self.chunks.len() {
@@ -226,7 +242,8 @@ impl Block {
     }
 }
 
-/// Two epochs share the smallest block: who voted in one needs no further bit for the other.
+/// Whether two epochs are in the same smallest block. A validator that voted in one of them needs
+/// no further bit for the other.
 #[inline]
 pub(crate) fn same_block(one: u32, other: u32) -> bool {
     one >> RADIX_BITS == other >> RADIX_BITS

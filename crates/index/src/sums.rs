@@ -1,19 +1,21 @@
-//! Sums: one signature over one attestation data, with exactly its signers. They are history and proof in one.
+//! Sums. A sum is one signature over one attestation data, with exactly its signers. Sums are both
+//! history and proof.
 //!
-//! A [`SumSet`] holds all sums over one data by the members of one shuffling's slot (or by explicit list). What the
-//! verifier proved comes in as sums; disjoint ones are added together when the set is closed, so that a committee ends
-//! as one signature:
+//! A [`SumSet`] contains all sums over one data by members of one slot of one shuffling, or by
+//! explicitly listed members. What the verifier proved arrives as sums. When the set is closed,
+//! disjoint sums are added together, so that a committee ends up as one signature:
 //!
 //! ```text
-//! in:  {1,4} s1    {2} s2    {4,5} s3    {1,2} s4         (s4: everybody is covered already: dropped)
-//! out: {1,2,4} s1+s2         {4,5} s3                     (s3 overlaps, and only it proves 5: kept apart)
+//! in:  {1,4} s1    {2} s2    {4,5} s3    {1,2} s4      (s4 covers nobody new: dropped)
+//! out: {1,2,4} s1+s2         {4,5} s3                  (s3 overlaps and only it proves 5: kept)
 //! ```
 //!
-//! A sum over several committees cannot be divided. It is kept whole as long as it alone proves somebody, and dropped
-//! when the committees' own sums cover it.
+//! A sum over several committees cannot be divided. It is kept as a whole as long as it is the only
+//! proof of some vote. It is dropped when the sums of the single committees cover it.
 //!
-//! Data with few votes (another head: 1 % of the votes touch nearly every committee) are summed over all committees at
-//! once: one signature and one list instead of 64 rows.
+//! Data with few votes are summed over all committees at once, which gives one signature and one
+//! list instead of 64 rows. An example is another head, for which 1 % of the votes are spread over
+//! nearly every committee.
 
 use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has};
 use crate::geometry::Geometry;
@@ -23,14 +25,17 @@ use blst::blst_p2;
 use blst::min_pk::{AggregateSignature, Signature};
 use consensus::SignatureBytes;
 
-/// Signers that sums over several committees are merged up to: an attestation of any fork can carry them.
+/// Sums over several committees are merged up to this number of signers. An attestation of any fork
+/// can contain them.
 const MAX_MERGED_MEMBERS: u32 = 2048;
-/// A data with less than this share of its slot's seats (one in ...) is summed over all committees.
+/// A data is summed over all committees if its votes are less than one in this many of its slot's
+/// seats.
 const MINORITY: u32 = 8;
-/// Unmerged sums past which a set is merged before it is closed: about 2 MB.
+/// A set with more unmerged sums than this is merged before it is closed. So many take about 2 MB.
 const MAX_UNMERGED: usize = 8192;
 
-/// When and from whom a sum was first heard. The peer is a number of the peer table, 0 if there was none.
+/// When and from whom a sum was first received. `peer` is a number of the peer table, or 0 if there
+/// was no peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstHeard {
     pub at_ns: u64,
@@ -38,35 +43,38 @@ pub(crate) struct FirstHeard {
     pub peer: u32,
 }
 
+/// One signature with exactly its signers.
 #[derive(Clone, Debug)]
 pub(crate) struct Sum {
     pub members: Members,
     pub n_members: u32,
-    /// Set if all members sit in this committee.
+    /// The committee, if all members are in the same one.
     pub committee: Option<u16>,
     pub signature: SignatureBytes,
     pub heard: FirstHeard,
 }
 
-/// All sums over one data and one way of naming members.
+/// All sums over one data that name their members in the same way.
 #[derive(Clone, Debug)]
 pub(crate) struct SumSet {
     pub sums: Vec<Sum>,
     covered: Members,
-    /// Sums since the last merge.
+    /// Number of sums that were added since the last merge.
     n_unmerged: usize,
-    /// The row on disk differs from this, or there is none.
+    /// True if the row on disk differs from this set or there is no row.
     pub changed: bool,
     pub on_disk: bool,
-    /// Sums added since the last commit, as they came: what goes to the log, unless the row is written at once.
+    /// The sums that were added since the last commit, unchanged. They are written to the log,
+    /// unless the row is written at once.
     pub staged: Vec<Sum>,
-    /// Sequence of the first log entry that holds a part of this set.
+    /// Sequence number of the first log entry that contains a part of this set.
     pub logged_from: Option<u64>,
-    /// Commit at which the set was last added to.
+    /// The commit at which something was last added to the set.
     pub touched: u64,
 }
 
 impl SumSet {
+    /// An empty set, for members with seats or for listed members.
     pub fn new(seated: bool) -> Self {
         let covered = if seated { Members::Seats(Bits::default()) } else { Members::Listed(Vec::new()) };
         Self {
@@ -81,16 +89,19 @@ impl SumSet {
         }
     }
 
-    /// It says what its row says, and nothing of it is in the log.
+    /// Whether the set contains the same as its row and no part of it is in the log.
     pub fn is_copy_of_row(&self) -> bool {
         self.on_disk && !self.changed && self.staged.is_empty() && self.logged_from.is_none()
     }
 
+    /// Whether any sum contains `member`.
     pub fn covers(&self, member: u32) -> bool {
         self.covered.contains(member)
     }
 
-    /// Surely none of `members` is covered. Cheap for a committee, whatever else of its slot is; lists are not compared.
+    /// Whether it is certain that none of `members` is covered. The check is cheap for a committee,
+    /// whatever is covered in the rest of its slot. Lists are not compared, so for a list the
+    /// result is true only if nothing is covered.
     pub fn covers_none(&self, members: &Members) -> bool {
         match members {
             Members::Seats(_) => members.is_disjoint(&self.covered),
@@ -98,7 +109,7 @@ impl SumSet {
         }
     }
 
-    /// Those of `members` that no sum covers yet, ascending.
+    /// The members that no sum covers yet, in ascending order.
     pub fn without_covered(&self, members: &Members) -> Vec<u32> {
         members.without(&self.covered)
     }
@@ -111,7 +122,7 @@ impl SumSet {
         self.covered.len()
     }
 
-    /// The smallest sum that `member` is part of.
+    /// The index of the smallest sum that contains `member`.
     pub fn proof_of(&self, member: u32) -> Option<usize> {
         let with = self.sums.iter().enumerate().filter(|(_, sum)| sum.members.contains(member));
         with.min_by_key(|(_, sum)| sum.n_members).map(|(at, _)| at)
@@ -123,7 +134,7 @@ impl SumSet {
         self.add(sum);
     }
 
-    /// Adds a sum that covers somebody new and is on disk.
+    /// Adds a sum that covers somebody new and is already on disk.
     pub fn add(&mut self, sum: Sum) {
         self.covered.union_with(&sum.members);
         let replaced = |old: &Sum| old.committee == sum.committee && old.members.is_subset(&sum.members);
@@ -133,11 +144,13 @@ impl SumSet {
         self.changed = true;
     }
 
+    /// Whether the set has so many unmerged sums that it must be merged before it is closed.
     pub fn wants_merging(&self) -> bool {
         self.n_unmerged > MAX_UNMERGED
     }
 
-    /// Adds disjoint sums together and drops what is covered. `slot_len`: seats of the slot, 0 for listed members.
+    /// Adds disjoint sums together and drops sums that are covered by others. `slot_len` is the
+    /// number of seats in the slot, or 0 for listed members.
     pub fn merge(&mut self, slot_len: u32) {
         if self.n_unmerged == 0 {
             return;
@@ -165,7 +178,8 @@ impl SumSet {
         self.sums = merged;
     }
 
-    /// Adds all disjoint sums together, committees included, into as few signatures as there can be.
+    /// Adds all disjoint sums together, also of different committees, to get as few signatures as
+    /// possible.
     pub fn fold(&mut self) {
         let mut group = std::mem::take(&mut self.sums);
         group.sort_by_key(|sum| u32::MAX - sum.n_members);
@@ -176,6 +190,7 @@ impl SumSet {
         self.changed = true;
     }
 
+    /// Writes the row: committees, members, arrivals and signatures, each for all sums.
     pub fn encode(&self, key: &SetKey, geometry: Option<&Geometry>) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.sums.len() * 112);
         let base_ns = self.sums.iter().map(|sum| sum.heard.at_ns).min().unwrap_or(0);
@@ -183,7 +198,8 @@ impl SumSet {
         put_varint(&mut out, base_ns);
         let mut next = 0;
         for sum in &self.sums {
-            // Mostly committees 0, 1, 2, ...: then this is 1 throughout.
+            // The committees are mostly 0, 1, 2, ..., so the number written here is mostly the
+            // same.
             let number = sum.committee.map_or(0, |committee| u64::from(committee) + 1);
             put_varint(&mut out, if number >= next { (number - next) << 1 } else { number << 1 | 1 });
             next = number;
@@ -199,6 +215,7 @@ impl SumSet {
         out
     }
 
+    /// Reads a row. `None` if it does not parse.
     pub fn decode(value: &[u8], key: &SetKey, geometry: Option<&Geometry>) -> Option<Self> {
         let (mut reader, numbers, base_ns) = read_head(value)?;
         let mut set = Self::new(key.shuffling.is_some());
@@ -220,7 +237,8 @@ impl SumSet {
         for sum in &mut set.sums {
             sum.signature = SignatureBytes::from(reader.array::<96>()?);
         }
-        // Earlier builds added opposite keys up. That proves nobody's vote; heard again, a vote is kept with its proof.
+        // Earlier versions added up signatures of opposite keys. Such a sum proves nobody's vote
+        // and is dropped. If the vote is received again, it is stored with its proof.
         set.sums.retain(|sum| !is_infinity(&sum.signature));
         set.sums.iter().for_each(|sum| set.covered.union_with(&sum.members));
         set.on_disk = true;
@@ -228,7 +246,8 @@ impl SumSet {
     }
 }
 
-/// Whether a stored row covers `member`, without taking the row apart: other committees are stepped over.
+/// Whether a stored row covers `member`. The row is not decoded completely; other committees are
+/// skipped.
 pub(crate) fn row_covers(value: &[u8], key: &SetKey, geometry: Option<&Geometry>, member: u32) -> Option<bool> {
     let (mut reader, numbers, _) = read_head(value)?;
     for number in numbers {
@@ -249,7 +268,7 @@ pub(crate) fn row_covers(value: &[u8], key: &SetKey, geometry: Option<&Geometry>
     Some(false)
 }
 
-/// One sum as a record of the log.
+/// Writes one sum as a record of the log.
 pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: Option<&Geometry>) {
     put_varint(out, sum.committee.map_or(0, |committee| u64::from(committee) + 1));
     put_members(out, sum, key, geometry);
@@ -258,6 +277,7 @@ pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: O
     out.extend_from_slice(sum.signature.as_slice());
 }
 
+/// Reads one sum from a record of the log.
 pub(crate) fn read_record(reader: &mut Reader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
     let committee = u16::try_from(reader.varint()?).ok()?.checked_sub(1);
     let members = read_members(reader, committee, key, geometry)?;
@@ -271,7 +291,7 @@ pub(crate) fn read_record(reader: &mut Reader<'_>, key: &SetKey, geometry: Optio
 
 fn read_head(value: &[u8]) -> Option<(Reader<'_>, Vec<u16>, u64)> {
     let mut reader = Reader(value);
-    // Each sum takes its signature at least, which bounds what is allocated.
+    // Each sum takes at least the bytes of its signature, which bounds what is allocated.
     let n_sums = reader.varint().filter(|n| *n <= value.len() as u64 / 96)?;
     let base_ns = reader.varint()?;
     let mut numbers = Vec::with_capacity(n_sums as usize);
@@ -284,7 +304,8 @@ fn read_head(value: &[u8]) -> Option<(Reader<'_>, Vec<u16>, u64)> {
     Some((reader, numbers, base_ns))
 }
 
-/// Start and length of the stretch of positions a sum's members lie in; nothing for listed ones.
+/// Start and length of the stretch of positions in which a sum's members lie. (0, 0) for listed
+/// members.
 fn span(committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Option<(u32, u32)> {
     let Some(geometry) = geometry else { return Some((0, 0)) };
     match committee {
@@ -323,7 +344,8 @@ fn read_members(reader: &mut Reader<'_>, committee: Option<u16>, key: &SetKey, g
     Some(Members::Listed(list))
 }
 
-/// Adds disjoint sums of `group` (largest first) together and puts what remains into `out`.
+/// Adds disjoint sums of `group` (ordered with the largest first) together, and appends the
+/// resulting sums to `out`.
 fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
     let begin = out.len();
     let mut totals: Vec<Option<AggregateSignature>> = Vec::new();
@@ -355,11 +377,13 @@ fn merge_group(group: Vec<Sum>, bound: u32, out: &mut Vec<Sum>) {
     }
 }
 
-/// Adds a proven signature to a total that begins with `first`. `false`, and nothing changed, if the sums must stay apart:
-/// - their sum is the point at infinity, as of opposite keys. Each proves its signers, together they prove nothing;
-/// - the bytes are no point: then they were not proven by our verifier.
+/// Adds a proven signature to a total that begins with `first`. Returns `false` and changes nothing
+/// if the sums must stay apart, because:
+/// - their sum is the point at infinity, as with opposite keys. Each of them proves its signers,
+///   but together they prove nothing;
+/// - the bytes are not a point. Then they were not proven by our verifier.
 ///
-/// Both were group-checked by whoever proved them.
+/// The groups of both signatures were checked when they were proven.
 fn add_signature(total: &mut Option<AggregateSignature>, first: &SignatureBytes, more: &SignatureBytes) -> bool {
     let Ok(more) = Signature::from_bytes(more.as_slice()) else { return false };
     let before =
@@ -372,12 +396,13 @@ fn add_signature(total: &mut Option<AggregateSignature>, first: &SignatureBytes,
     true
 }
 
-/// The compressed point at infinity: nobody's signature.
+/// Whether this is the compressed point at infinity, which is nobody's signature.
 fn is_infinity(signature: &SignatureBytes) -> bool {
     matches!(signature.as_slice(), [0xc0, rest @ ..] if rest.iter().all(|byte| *byte == 0))
 }
 
-/// Drops sums over several committees whose members all have a sum of their own committee.
+/// Drops sums over several committees if all their members are covered by sums of single
+/// committees.
 fn drop_covered(sums: &mut Vec<Sum>) {
     if sums.iter().all(|sum| sum.committee.is_some()) {
         return;

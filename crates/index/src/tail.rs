@@ -1,8 +1,10 @@
-//! Opening, the last part: newest votes and summary of the *tail*, the last epochs, from their rows.
+//! The last part of opening: rebuilds heads and summary of the *tail*, which consists of the last
+//! epochs, from their rows.
 //!
-//! Who sits behind a row's bits follows from the epoch's shuffling, which is computed anew (some 0.04 s per million
-//! validators and epoch): most of what opening costs. So threads read epochs and turn them into lists of validators, and the opening
-//! thread takes those in. The order of epochs does not matter: the two newest are the two newest however they come.
+//! The validators behind a row's bits follow from the epoch's shuffling, which is computed again
+//! (about 0.04 s per million validators and epoch). This is most of the cost of opening. So several
+//! threads read epochs and turn them into lists of validators, and the opening thread adds those.
+//! The order of the epochs does not matter, because the two newest votes are the same in any order.
 
 use crate::heads::{NONE, Remembered};
 use crate::shelf::{EpochVotes, Shelf};
@@ -10,11 +12,11 @@ use crate::{Index, IndexError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
-/// Threads that read epochs, at most; each holds up to 16 MB per million validators.
+/// The largest number of threads that read epochs. Each holds up to 16 MB per million validators.
 const MAX_READERS: usize = 4;
 
 impl Index {
-    /// Heads and summary of the last epochs.
+    /// Rebuilds heads and summary of the last epochs.
     pub(crate) fn read_tail(&mut self) -> Result<(), IndexError> {
         let Self { db, table, data, sets, heads, summary, offenders, state, .. } = self;
         let shelf = Shelf { db, table, data, sets };
@@ -23,7 +25,8 @@ impl Index {
         let next = AtomicUsize::new(0);
         let mut counts = Vec::new();
         std::thread::scope(|scope| {
-            // Full when the opening thread has one epoch to take in: readers do not pile up more than they hold.
+            // The channel is full if one epoch waits for the opening thread. So each reader holds
+            // at most one more epoch.
             let (sender, receiver) = sync_channel(1);
             for _ in 0..n_readers {
                 let (sender, shelf, epochs, next) = (sender.clone(), &shelf, &epochs, &next);
@@ -31,7 +34,7 @@ impl Index {
                     while let Some(epoch) = epochs.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let votes = shelf.votes_of_epoch(*epoch);
                         let failed = votes.is_err();
-                        // Nobody receives any more after an error elsewhere.
+                        // After an error in another thread nobody receives.
                         if sender.send(votes).is_err() || failed {
                             break;
                         }
@@ -63,8 +66,9 @@ impl Index {
     }
 }
 
-/// Epochs with rows, on disk or still growing, that heads can name; ascending. Those past `reach` hold far votes only, which
-/// are found through their validators' lists.
+/// The epochs with rows (on disk, or in memory and still growing) that a head can contain, in
+/// ascending order. Epochs after `reach` contain far votes only, which are found through their
+/// validators' lists.
 fn epochs_between(shelf: &Shelf<'_>, tail_from: u64, reach: u32) -> Result<Vec<u32>, IndexError> {
     let mut epochs = Vec::new();
     let mut from = tail_from;

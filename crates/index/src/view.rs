@@ -1,4 +1,5 @@
-//! A look at an index without owning it: beside the process that has it open, or at a copy. Nothing in it is changed.
+//! A read-only view of an index, without owning it. The index may be open in another process, or it
+//! may be a copy. Nothing in it is changed.
 
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
@@ -7,19 +8,21 @@ use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// How often opening is tried: the owner may delete a file between its being listed and its being opened.
+/// How often opening is tried. The owner may delete a file after it was listed and before it was
+/// opened.
 const ATTEMPTS: usize = 5;
 
-/// The index as it was when it was opened, committed votes only.
+/// The index as it was when the view was opened. Only committed votes are included.
 pub struct IndexView(Index);
 
 impl IndexView {
-    /// `shape.history_epochs` does not matter here.
+    /// Opens a view of the index in `dir`. `shape.history_epochs` has no effect here.
     pub fn open(dir: &Path, shape: Shape) -> Result<Self, IndexError> {
         let mut attempt = 1;
         loop {
             match Self::try_open(dir, shape) {
-                // Damage is found again; what looks like it because the owner was at work is not.
+                // Real damage is found again at the next attempt. What only looks like damage,
+                // because the owner is writing, is not.
                 Err(IndexError::Corrupt { .. } | IndexError::Storage { .. }) if attempt < ATTEMPTS => attempt += 1,
                 result => return result,
             }
@@ -47,7 +50,7 @@ impl IndexView {
         self.0.votes_of_several(validators, visit, tell)
     }
 
-    /// As [`Index::proposals_of`], told as [`Index::proposals_where`] tells.
+    /// Like [`Index::proposals_of`]. `tell` gets the progress as in [`Index::proposals_where`].
     pub fn proposals_of(
         &self,
         validator: ValidatorIndex,
@@ -70,7 +73,7 @@ impl IndexView {
         self.0.epochs_held()
     }
 
-    /// See [`Index::stats`]; what is counted since opening is zero.
+    /// See [`Index::stats`]. Numbers that are counted since opening are zero.
     pub fn stats(&self) -> Stats {
         self.0.stats()
     }

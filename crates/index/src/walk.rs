@@ -1,4 +1,5 @@
-//! A validator's stored votes, found by seat: at one epoch, and walking away from it in both directions.
+//! Finds a validator's stored votes by its seat: at one epoch, and from an epoch onward in both
+//! directions.
 
 use crate::db::Cf;
 use crate::heads::{NONE, Remembered};
@@ -6,7 +7,7 @@ use crate::keys::SetKey;
 use crate::sums::row_covers;
 use crate::{Index, IndexError};
 
-/// A stored vote, as far as judging needs it.
+/// A stored vote, with what is needed to judge another vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     pub source: u64,
@@ -60,7 +61,8 @@ impl Index {
         })
     }
 
-    /// Visits chain votes before `below`, newest first, while `visit` says so. `outside`: votes that are not of the chain.
+    /// Visits the chain votes before `below`, newest first, while `visit` returns `true`. `outside`
+    /// lists the handles of votes that are not part of the chain.
     pub(crate) fn chain_before(
         &self,
         validator: u32,
@@ -80,7 +82,8 @@ impl Index {
         Ok(())
     }
 
-    /// Visits chain votes after `above` and before `end`, oldest first, while `visit` says so.
+    /// Visits the chain votes after `above` and before `end`, oldest first, while `visit` returns
+    /// `true`.
     pub(crate) fn chain_after(
         &self,
         validator: u32,
@@ -113,7 +116,8 @@ impl Index {
     ) -> Result<bool, IndexError> {
         let votes = self.votes_at(validator, u64::from(epoch))?;
         let mut chain = votes.iter().filter(|vote| !outside.contains(&vote.handle)).peekable();
-        // Normally one. More are there if the list was cut: then any that contradicts leads on.
+        // There is normally one vote. There can be more if the list was cut. In that case the walk
+        // continues if any of them contradicts.
         let mut goes_on = chain.peek().is_none();
         for vote in chain {
             goes_on |= visit(vote);

@@ -1,4 +1,5 @@
-//! A conflict's two times and sources against the plainest record there is: of each validator's vote, the earliest message that carried it.
+//! Compares the two arrival times and sources of a conflict with the simplest possible record: for
+//! each validator's vote, the earliest message that carried it.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -10,7 +11,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use verify::{Arrival, Signed, SourceKind, UnixNs, Vote};
 
-/// A message: members of a committee (or anybody, by list) of one of a few data, arrived at some time.
+/// A message that arrived at some time: members of a committee (or a listed validator) that signed
+/// one of a few data.
 #[derive(Clone, Debug)]
 struct Message {
     source: u64,
@@ -37,7 +39,7 @@ impl Message {
         let signers = if signers.is_empty() { vec![u64::from(self.chosen % 7)] } else { signers };
         let known = Some(shuffling.clone()).filter(|_| !self.listed && committee.contains(&(signers[0] as u32)));
         let mut vote = vote_in(data(self.source, self.target, slot, self.head), &signers, known).get().clone();
-        // Each member has a time and a source of its own, as in a sum of singles.
+        // Each member has its own time and source, as in a sum of single votes.
         let arrival = |nth: u64| Arrival {
             at: UnixNs(self.at + nth * 7 % 5),
             source: SourceKind::ALL[((u64::from(self.chosen) + nth) % 4) as usize],
@@ -49,7 +51,7 @@ impl Message {
     }
 }
 
-/// Validator and data: when and how it was first heard.
+/// For each validator and data: when and how the vote was first received.
 type Earliest = BTreeMap<(ValidatorIndex, Root), Arrival>;
 
 fn note(earliest: &mut Earliest, vote: &Vote) {
@@ -96,7 +98,7 @@ proptest! {
     }
 }
 
-/// After a start only sums are left, and a sum is never later than what is in it.
+/// After a start only sums are left. The time of a sum is never later than that of any vote in it.
 #[test]
 fn what_is_no_longer_known_is_told_by_the_sum() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Validators that sign without end: what is not kept is counted, and every kind of offence is found all the same.
+//! Tests validators that sign without end. What is not stored is counted, and every kind of offence
+//! is still found.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -11,7 +12,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use verify::{Signed, Vote};
 
-/// Votes that a list holds, and those taken past it of one validator and in all, in one epoch.
+/// The number of votes in a list, and the number that is stored beyond it in one epoch, for one
+/// validator and for all together.
 const LISTED: u64 = 256;
 const PER_VALIDATOR: u64 = 16;
 const PER_EPOCH: u64 = 4096;
@@ -25,7 +27,7 @@ fn span(source: u64, target: u64, validator: u64) -> Signed<Vote> {
     vote(data(source, target, target.wrapping_mul(8), 1), &[validator])
 }
 
-/// One of many data with the same epochs, none of them that of [`span`].
+/// One of many data with the same epochs. None of them is equal to that of [`span`].
 fn nth(source: u64, target: u64, n: u64) -> AttestationData {
     let mut data = data(source, target, target.wrapping_mul(8), 1);
     data.beacon_block_root = Root::from([(n >> 8) as u8 + 2; 32]);
@@ -78,7 +80,7 @@ fn a_vote_that_is_no_longer_listed_is_found_among_the_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
     index.set_now(Epoch::new(3100));
-    // Two votes for each target; no two targets surround each other.
+    // There are two votes for each target. No vote surrounds another one.
     for n in 0..300u64 {
         assert_eq!(one(&mut index, &span(10 * n, 10 * n + 20, 1)), [""; 0]);
         assert_eq!(one(&mut index, &span(10 * n + 5, 10 * n + 20, 1)), [format!("double 1 at {}", 10 * n + 20)]);
@@ -111,7 +113,7 @@ fn an_offender_is_heard_again_in_later_epochs_and_after_its_votes_are_pruned() {
         assert!(one(&mut index, &span(1099, 1100, 1)).is_empty());
         assert_eq!(one(&mut index, &vote(nth(1099, 1100, 1), &[1])), ["double 1 at 1100"], "pruned: {prune}");
         if prune {
-            // The pruned ones take up no room.
+            // Pruned votes take up no room in the list.
             let more = (2..100).filter(|n| !one(&mut index, &vote(nth(1099, 1100, *n), &[1])).is_empty());
             assert_eq!(more.count(), 98);
         }
@@ -126,7 +128,7 @@ fn stale_votes_on_a_list_are_no_offence() {
     one(&mut index, &span(4, 5, 1));
     index.prune(Epoch::new(FAR + 2)).unwrap();
     let mut index = reopened(index, dir.path());
-    // It would surround the far vote, of which there is no proof any more.
+    // It would surround the far vote, for which there is no proof any more.
     assert_eq!(one(&mut index, &span(7, FAR + 3, 1)), [""; 0]);
     assert!(!index.votes_of(ValidatorIndex::new(1)).unwrap().offender);
 }
@@ -151,7 +153,7 @@ fn votes_for_a_far_future_are_bounded_and_never_lead_the_chain() {
     assert!(!known.offender);
     assert_eq!(one(&mut index, &span(9, 10, 1)), [""; 0]);
     assert_eq!(one(&mut index, &span(21, 22, 1)), ["surround 1: 20->1000 over 21->22"]);
-    // Epochs later, what was far is not.
+    // Epochs later, the votes that were far are not far any more.
     index.set_now(Epoch::new(1000));
     assert_eq!(
         one(&mut index, &span(19, 1001, 1)),
@@ -196,8 +198,9 @@ fn one_validator_cannot_move_the_tail_into_the_future() {
     }
 }
 
-/// Votes of a validator whose votes for one target are many, and of which no two targets surround each other, innocent votes for
-/// the far future, and then some that may be anything.
+/// The votes of one validator: first a flood of many votes for the same targets, where no vote
+/// surrounds another one, or of innocent votes for the far future, or of both; then a few votes
+/// that may be anything.
 fn endless() -> impl Strategy<Value = Vec<(u64, u64, u64)>> {
     let doubles = (0u64..30, 0u64..10, 0u64..3).prop_map(|(k, r, head)| (10 * k + r, 10 * k + 20, head));
     let innocent = (0u64..4000).prop_map(|n| (FAR + n, 2 * FAR + n, 0));
@@ -224,7 +227,8 @@ fn kinds<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> BTreeSet<(Offence, u6
 proptest! {
     #![proptest_config(config(6))]
 
-    /// What is past a list's end is not named pair by pair, but every kind of offence is found, by true pairs.
+    /// When the list is full, not every pair is reported, but every kind of offence is found, and
+    /// every reported pair is a true one.
     #[test]
     fn every_kind_is_found_whatever_else_is_signed(votes in endless(), now in prop::option::of(0u64..400), commits: bool) {
         let dir = tempfile::tempdir().unwrap();
@@ -245,7 +249,7 @@ proptest! {
     }
 }
 
-/// `PROPTEST_CASES` in the environment asks for more.
+/// The environment variable `PROPTEST_CASES` sets another number of cases.
 fn config(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").map_or(cases, |text| text.parse().expect("a number of cases"));
     ProptestConfig { cases, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() }

@@ -1,4 +1,5 @@
-//! History filled afterwards, in any order: the same offenders as live, and rows, not lists, for what has its shuffling.
+//! Fills history afterwards, in any order. The same offenders must be found as live, and most votes
+//! must be judged without the slow way.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,7 +9,7 @@ use consensus::{CommitteeIndex, Slot};
 use std::collections::BTreeSet;
 use verify::{Signed, Vote};
 
-/// Everybody's votes of an epoch, some validators voting against their earlier selves.
+/// The votes of all validators in an epoch. Some of them contradict their earlier votes.
 fn epoch(target: u64) -> Vec<Signed<Vote>> {
     let shuffling = shuffling(target, 0);
     let mut votes = Vec::new();
@@ -53,7 +54,8 @@ fn whole_epochs_in_any_order_are_judged_like_live_ones() {
             }
         }
         assert_eq!(named, oracle.pairs, "in order {order:?}");
-        // Offenders are judged one by one, and they are many here; others are not, whatever the order.
+        // There are many offenders here, and they are judged one by one. Other validators must not
+        // be, whatever the order.
         assert!(n_slow * 2 < n_votes, "{n_slow} of {n_votes} votes went the slow way in order {order:?}");
     }
 }

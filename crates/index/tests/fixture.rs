@@ -1,5 +1,6 @@
-//! An index written in this format or an earlier one, by the build of its day, is opened and says what it said. Run with
-//! `WRITE_FIXTURE=1` on a new format to make its fixture beside the old ones; never change an old one.
+//! Opens an index that was written in this format or in an earlier one, by the version of that
+//! time, and checks that it has the same content. For a new format, run with `WRITE_FIXTURE=1` to
+//! make its fixture beside the old ones. Never change an old fixture.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -14,7 +15,8 @@ fn fixture(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{format}"))
 }
 
-/// Rows by seat and by list, a log with a row still growing, an offender, a far epoch, two branches, proposals.
+/// Writes rows by seat and by list, a log with a row that still grows, an offender, a vote for a
+/// far epoch, two branches, and proposals.
 fn write(dir: &Path) {
     let mut index = open(dir);
     for target in 3..12u64 {
@@ -67,7 +69,7 @@ fn format_3_is_read() {
     read(3);
 }
 
-/// Opens a fixture's copy, and looks whether it says what it said.
+/// Opens a copy of a fixture and checks that its content is what was written.
 fn read(format: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy(&fixture(format), dir.path());
@@ -87,7 +89,7 @@ fn read(format: u32) -> tempfile::TempDir {
     let found = told(&found);
     assert!(found.contains("surround 16: 2->11 over 9->10") && found.contains("double 16 at 11"), "{found:?}");
     assert!(found.contains("surround 13: 2->18446744073709551615 over 4->9"), "{found:?}");
-    // Written in this format and opened again.
+    // The index was written in the newest format, and is now opened again.
     index.commit().unwrap();
     drop(index);
     assert!(open(dir.path()).votes_of(ValidatorIndex::new(16)).unwrap().offender);
@@ -97,7 +99,7 @@ fn read(format: u32) -> tempfile::TempDir {
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // RocksDB's own notes are not part of the format.
+        // RocksDB's own log and options are not part of the format.
         if name != "LOCK" && !name.starts_with("LOG") && !name.starts_with("OPTIONS-") {
             std::fs::copy(entry.path(), to.join(name)).unwrap();
         }

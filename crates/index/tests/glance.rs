@@ -1,4 +1,4 @@
-//! What a glance at the history says of a vote that is not proven yet.
+//! Tests what a quick look at the history says about a vote that is not proven yet.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -8,7 +8,8 @@ use consensus::ValidatorIndex;
 use index::Index;
 use verify::Glance;
 
-/// What makes a message urgent before it is proven: the history of the validator in whose name it is, and nothing else about it.
+/// A message is urgent before it is proven only because of the history of the validator that it
+/// names, and not because of anything else in it.
 #[test]
 fn a_glance_sees_what_the_next_vote_would_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -33,7 +34,7 @@ fn a_glance_sees_what_the_next_vote_would_do() {
     }
     assert_eq!(glance(&index, 7, 3, 6, 0), Glance::Fits, "it is known");
     assert_eq!(glance(&index, 7, 3, 6, 1), Glance::Contradicts, "other data for its target");
-    // A vote outside the chain counts as well.
+    // A vote outside the chain counts too.
     index.stage_votes(&[vote(data(1, 9, 72, 0), &[7])]).unwrap();
     assert_eq!(glance(&index, 7, 3, 8, 0), Glance::Contradicts, "surrounded by 1->9");
     assert_eq!(glance(&index, 7, 3, 10, 0), Glance::Fits);

@@ -1,4 +1,5 @@
-//! Named cases: what other slashers got wrong, boundary values, and cases the property tests found.
+//! Individual cases: errors that other slashers had, boundary values, and cases that the property
+//! tests found.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -27,7 +28,8 @@ fn the_worked_example_of_the_documentation() {
     for (votes, expected) in [
         (span(5, 8, 9), &[][..]),
         (span(3, 9, 9), &["surround 9: 3->9 over 4->5", "surround 9: 3->9 over 5->7", "surround 9: 3->9 over 5->8"]),
-        // Within the chain it is surrounded by (5,7) and (5,8); the vote outside the chain surrounds it too.
+        // In the chain it is surrounded by (5,7) and (5,8). The vote outside the chain surrounds it
+        // too.
         (span(6, 6, 9), &["surround 9: 3->9 over 6->6", "surround 9: 5->7 over 6->6", "surround 9: 5->8 over 6->6"]),
         (vote(data(4, 5, 41, 2), &[9]), &["double 9 at 5", "surround 9: 3->9 over 4->5"]),
         (span(5, 6, 9), &["double 9 at 6", "surround 9: 3->9 over 5->6"]),
@@ -48,12 +50,13 @@ fn a_double_vote_in_two_different_batches_is_found() {
     assert_eq!(one(&mut index, &vote(data(3, 4, 33, 2), &[1])), ["double 1 at 4"]);
 }
 
-/// Whoever holds several keys can have the sums of two pairs of them coincide, and would hide behind the other pair's proof.
+/// An operator with several keys can make the sums of two pairs of keys equal. It could then hide
+/// behind the proof of the other pair.
 #[test]
 fn sums_with_one_signature_prove_their_own_signers_only() {
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
-    // Keys are index + 1: 2 + 5 = 3 + 4.
+    // The secret keys are index + 1, so 2 + 5 = 3 + 4.
     let pairs = [vote(data(3, 4, 33, 1), &[1, 4]), vote(data(3, 4, 33, 1), &[2, 3])];
     assert_eq!(pairs[0].get().signature, pairs[1].get().signature);
     assert!(index.stage_votes(&pairs).unwrap().is_empty());
@@ -68,10 +71,11 @@ fn sums_with_one_signature_prove_their_own_signers_only() {
     }
 }
 
-/// One operator may register a key and its opposite. Their sum is the point at infinity, which proves nothing.
+/// One operator may register a key and its opposite. Their sum is the point at infinity, which
+/// proves nothing.
 #[test]
 fn opposite_keys_do_not_escape_when_their_sums_are_merged() {
-    // By seat, in one slot of which epoch ever, and by list.
+    // The pair votes by seat, in one slot of an epoch that is searched here, and by list.
     let sits = |epoch, v: u64| shuffling(epoch, 0).seat(ValidatorIndex::new(v)).unwrap().slot;
     let pairs = (4..40u64).flat_map(|epoch| (5..96u64).step_by(7).map(move |v| (epoch, v - 1, v)));
     let seated = pairs.into_iter().find(|(epoch, key, opposite)| sits(*epoch, *key) == sits(*epoch, *opposite)).unwrap();
@@ -148,7 +152,7 @@ fn epochs_out_of_all_proportion_are_judged_like_others() {
     drop(index);
     let mut index = open(dir.path());
     assert_eq!(one(&mut index, &vote(data(4, u64::MAX, 5, 2), &[1])), [format!("double 1 at {}", u64::MAX)]);
-    // Source after target: the lemma holds for these too.
+    // The source is after the target. The rule about neighbours holds for such votes too.
     assert_eq!(one(&mut index, &vote(data(u64::MAX, 3, 24, 1), &[2])), [""; 0]);
     assert_eq!(one(&mut index, &vote(data(5, 4, 32, 1), &[2])), [format!("surround 2: 5->4 over {}->3", u64::MAX)]);
     let known = index.votes_of(ValidatorIndex::new(1)).unwrap();
@@ -163,13 +167,14 @@ fn wrap_around_does_not_hide_a_surround() {
     one(&mut index, &span(65_535, 65_536, 1));
     one(&mut index, &span(65_536, 65_791, 1));
     assert_eq!(one(&mut index, &span(65_534, 65_537, 1)), ["surround 1: 65534->65537 over 65535->65536"]);
-    // A source 65 536 epochs back would be zero in sixteen bits.
+    // A source that is 65 536 epochs back would become zero in sixteen bits.
     assert_eq!(one(&mut index, &span(256, 65_792, 1)).len(), 3, "all three stored votes are surrounded, whatever their distance");
 }
 
 #[test]
 fn a_forged_first_header_cannot_hide_a_double_proposal() {
-    // Only `Signed<Proposal>` enters, and a root is part of its key: nothing overwrites a stored header.
+    // Only `Signed<Proposal>` is accepted, and the root is part of the key, so nothing overwrites a
+    // stored header.
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
     assert!(index.stage_proposals(&[proposal(8, 3, 1)]).unwrap().is_empty());
@@ -196,7 +201,8 @@ fn headers_of_one_slot_are_bounded_and_counted() {
 
 #[test]
 fn the_same_vote_again_is_no_offence_however_it_comes() {
-    // sigp/lighthouse#10085: unsigned fields are not part of a vote; as single, in an aggregate, in a block, by list.
+    // sigp/lighthouse#10085: unsigned fields are not part of a vote. The same vote comes as a
+    // single vote, in an aggregate, in a block, and by list.
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
     let shuffling = shuffling(4, 0);
@@ -219,7 +225,8 @@ fn the_same_vote_again_is_no_offence_however_it_comes() {
 
 #[test]
 fn what_is_stored_with_a_signature_is_exactly_who_signed() {
-    // Grandine overwrites evidence, slashoor cuts the list: `told` checks each proof's signature against its signers.
+    // Grandine overwrites evidence, and slashoor truncates the list. `told` checks each proof's
+    // signature against its signers.
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
     let shuffling = shuffling(4, 0);
@@ -262,7 +269,7 @@ fn an_offenders_list_is_cut_at_its_bound_and_every_kind_is_still_found() {
         index.stage_votes(&[vote(other, &[1])]).unwrap();
     }
     let stats = index.stats();
-    // Past the list's end one epoch has room for sixteen.
+    // When the list is full, one epoch has room for sixteen more.
     assert_eq!(stats.votes_over_cap, 300 - 256 - 16);
     assert_eq!(stats.different_data, 1 + 256 + 16, "what is not kept leaves no data behind either");
     assert_eq!(stats.conflicts, (1..=256).chain([256; 16]).sum::<u64>());
@@ -287,7 +294,8 @@ fn a_vote_that_surrounds_all_history_names_a_bounded_number() {
     assert_eq!(index.stats().pairs_over_cap, 1);
 }
 
-/// Pairs that nobody wants are counted and not put together; each kind's first one is, because it marks its validator for good.
+/// Pairs that are not wanted are counted and their proofs are not built. The first pair of each
+/// kind is always built, because it marks its validator permanently.
 #[test]
 fn pairs_that_nobody_wants_are_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -332,7 +340,8 @@ fn neighbours_are_found_across_long_gaps() {
 
 #[test]
 fn old_votes_that_come_together_see_what_came_between_them_one_by_one() {
-    // Neighbouring epochs are held while an epoch is filled; votes that come meanwhile lie between them.
+    // The neighbouring epochs are kept in memory while an epoch is filled. Votes that come in
+    // between must be seen as well.
     for commits in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let mut index = open(dir.path());
@@ -349,14 +358,15 @@ fn old_votes_that_come_together_see_what_came_between_them_one_by_one() {
             assert_eq!(feed(span(source, target, &all)), [""; 0]);
         }
         assert_eq!(feed(span(49, 50, &all[..4])), [""; 0]);
-        // Below, above, and at the epoch itself, each before anything else is new.
+        // Votes come below, above and at the epoch itself. Each is compared before another one
+        // comes.
         assert_eq!(feed(span(39, 40, &[10])), [""; 0]);
         assert_eq!(feed(span(30, 50, &[5, 10])), ["surround 10: 30->50 over 39->40"]);
         assert_eq!(feed(span(45, 70, &[6])), [""; 0]);
         assert_eq!(feed(span(49, 50, &[6, 8])), ["surround 6: 45->70 over 49->50"]);
         assert_eq!(feed(span(48, 50, &[7])), [""; 0]);
         assert_eq!(feed(span(49, 50, &[7, 9])), ["double 7 at 50"]);
-        // Those that joined together are neighbours, too.
+        // Votes that joined together are neighbours too.
         assert_eq!(feed(span(29, 60, &[5, 9])), ["surround 5: 29->60 over 30->50", "surround 9: 29->60 over 49->50"]);
         assert_eq!(
             feed(span(48, 52, &[0, 1, 2])),
@@ -401,7 +411,8 @@ fn the_earliest_time_is_kept_when_sums_are_merged() {
     assert_eq!((first.heard.at.0, &first.heard.peer), (3_000_123, &heard(3_000_123).peer));
 }
 
-/// Before a fork one may sign with either version: a sum of both would prove nothing, and hide the offender in it.
+/// Before a fork a validator may sign with either version. A sum of both would prove nothing and
+/// would hide the offender in it.
 #[test]
 fn votes_signed_with_different_versions_are_never_summed() {
     let dir = tempfile::tempdir().unwrap();
@@ -424,7 +435,7 @@ fn votes_signed_with_different_versions_are_never_summed() {
 
 #[test]
 fn a_far_source_with_a_near_target_is_remembered() {
-    // Found by the property test: the summary did not know of such a vote.
+    // Found by the property test: the summary did not contain such a vote.
     let dir = tempfile::tempdir().unwrap();
     let mut index = open(dir.path());
     one(&mut index, &vote(data(u64::from(u32::MAX), 0, 0, 0), &[0]));
@@ -506,7 +517,7 @@ fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
     assert!(view.proposals_of(five, &mut |_| {}).unwrap().is_empty());
     assert_eq!(view.stats().validators, 1);
     assert!(files() == before, "looking changed a file");
-    // The owner goes on, deleting what the view still has open.
+    // The owner continues and deletes what the view still has open.
     for target in 42..90 {
         one(&mut owner, &span(target - 1, target, 5));
         owner.flush().unwrap();

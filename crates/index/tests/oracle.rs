@@ -1,5 +1,6 @@
-//! The index against the all-pairs loop: random votes in random order, cut into batches, with restarts, crashes before a
-//! commit, flushes, folding and pruning. Every pair is found, once, with proof, and nobody else is named.
+//! Compares the index with a loop over all pairs: random votes in random order, divided into
+//! batches, with restarts, crashes before a commit, flushes, folding and pruning. Every pair is
+//! found once, with proof, and no other validator is reported.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -13,7 +14,7 @@ use verify::{Signed, Vote};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Members are a slice of a committee, a slot, or anybody, by `sort`.
+    /// The members are part of a committee, part of a slot, or any validators, depending on `sort`.
     Vote {
         sort: u8,
         branch: u8,
@@ -30,7 +31,7 @@ enum Step {
         validator: u64,
         head: u8,
     },
-    /// One of two validators with opposite keys, alone.
+    /// A vote of one of two validators with opposite keys.
     Opposite {
         target: u64,
         pair: u64,
@@ -39,9 +40,9 @@ enum Step {
     },
     Commit,
     Flush,
-    /// Close and open again, without losing anything.
+    /// Closes the index and opens it again, without losing anything.
     Reopen,
-    /// Die with uncommitted votes, open, and be fed them again.
+    /// Ends with uncommitted votes, opens the index and feeds them again.
     Crash,
     Prune {
         before: u64,
@@ -49,7 +50,7 @@ enum Step {
     Fold {
         before: u64,
     },
-    /// The owner tells the network's epoch: later targets may be far.
+    /// The owner sets the network's epoch, so later targets may be far.
     Now {
         epoch: u64,
     },
@@ -61,7 +62,8 @@ fn step(epochs: u64, offences: bool) -> impl Strategy<Value = Step> {
             sort,
             branch,
             target,
-            // Mostly the epoch before; now and then anything, also a source after the target.
+            // The source is mostly the epoch before the target. Sometimes it is another epoch,
+            // which may be after the target.
             back: if back < if offences { 170 } else { 253 } { 1 } else { back % 12 },
             slot,
             committee,
@@ -99,19 +101,19 @@ fn built(step: &Step) -> Option<Signed<Vote>> {
             let shuffling = shuffling(*target, *branch);
             let at = Slot::new(target * SLOTS + slot);
             let (candidates, shuffling) = match sort {
-                // One committee, which is the common case.
+                // One committee, which is the most frequent case.
                 0..=5 => {
                     let committee = CommitteeIndex::new(committee % shuffling.committees_per_slot());
                     (shuffling.committee(at, committee).unwrap().to_vec(), Some(shuffling))
                 }
-                // Across committees, like an on-chain aggregate.
+                // Members of several committees, as in an on-chain aggregate.
                 6 | 7 => {
                     let all = (0..shuffling.committees_per_slot()).map(CommitteeIndex::new);
                     (all.flat_map(|c| shuffling.committee(at, c).unwrap().to_vec()).collect(), Some(shuffling))
                 }
                 // The shuffling is not known.
                 8 => ((0..N_VALIDATORS).collect(), None),
-                // Out of their committee.
+                // Members outside their committee.
                 _ => ((0..N_VALIDATORS).collect::<Vec<_>>(), Some(shuffling)),
             };
             let mut signers: Vec<u64> = candidates.iter().map(|v| u64::from(*v)).collect();
@@ -186,12 +188,13 @@ fn run(steps: &[Step]) {
                 index.prune(Epoch::new(*before)).unwrap();
                 oracle.prune(*before);
                 uncommitted.clear();
-                // What was pruned is no longer known, so the pair may be named again if it comes again.
+                // Pruned votes are no longer known, so a pair may be reported again if its votes
+                // come again.
                 let known: BTreeSet<_> = oracle.votes.values().flat_map(|votes| votes.keys()).collect();
                 oracle.pairs.retain(|(_, _, a, b)| known.contains(a) && known.contains(b));
             }
             Step::Fold { before } => {
-                // Commits nothing of what is staged.
+                // Folding does not commit what is staged.
                 while index.fold_next(Epoch::new(*before)).unwrap() {}
             }
             Step::Now { epoch } => index.set_now(Epoch::new(*epoch)),
@@ -223,14 +226,16 @@ fn run(steps: &[Step]) {
     assert_eq!(pairs(&index.stage_votes(&again).unwrap()), [], "known votes contradict nothing");
 }
 
-/// `PROPTEST_CASES` in the environment asks for more.
+/// The environment variable `PROPTEST_CASES` sets another number of cases.
 fn config(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").map_or(cases, |text| text.parse().expect("a number of cases"));
-    // A failing case is printed with its steps; found ones are kept as named cases in known.rs.
+    // A failing case is printed with its steps. Cases that were found are kept as individual tests
+    // in known.rs.
     ProptestConfig { cases, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A late vote has part of the summary written early, and a vote of the tail is in that part: opening must still find it.
+/// A late vote causes a part of the summary to be written early. A vote of the tail is in that
+/// part, and opening must still find it.
 #[test]
 fn a_part_of_the_summary_that_is_written_early_hides_nobody() {
     let vote =

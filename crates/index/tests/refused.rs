@@ -1,4 +1,5 @@
-//! What is refused, with a reason and before anything is changed: a newer format, foreign tables, files that were cut or lost.
+//! Tests what is refused, with a reason and before anything is changed: a newer format, unknown
+//! tables, and files that were truncated or lost.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -23,7 +24,7 @@ fn written() -> tempfile::TempDir {
     dir
 }
 
-/// Contents by name, without RocksDB's notes of its own doing.
+/// The contents of the files by name, without RocksDB's own log and lock.
 fn contents(dir: &Path) -> BTreeMap<OsString, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().flatten();
     let entries = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with("LO"));
@@ -69,7 +70,7 @@ fn a_table_of_somebody_else_is_refused() {
     assert!(message.contains("poems") && message.contains("not a vote index"), "{message}");
 }
 
-/// The greatest file with this ending.
+/// The largest file whose name contains `part`.
 fn greatest(dir: &Path, part: &str) -> PathBuf {
     let files = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.file_name().unwrap().to_string_lossy().contains(part));

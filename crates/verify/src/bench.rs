@@ -1,28 +1,33 @@
-//! `slashwatch bench verify`: CPU time per single vote, from bytes to `Signed`, against the price nobody gets below, that of
-//! decompressing a signature, measured in the same run.
+//! `slashwatch bench verify` measures the CPU time per single vote, from bytes to `Signed`. The
+//! same run measures the time to decompress a signature, which no method of proving can avoid, and
+//! the report compares the two.
 //!
-//! The votes are real ones of one slot's committees. Both ways of proving: as sums per committee and data (what a replay does),
-//! and each by itself in a random combination (what may be forwarded). All at once, and in batches as they come live.
+//! The votes are real votes of one slot's committees. Both methods of proving are measured: sums
+//! per committee and data (used for a replay), and each vote by itself in a random combination (so
+//! that it may be forwarded). Each method is measured with all votes in one batch, and with batches
+//! of the size that occurs live.
 
 use crate::{Outcome, RawMessage, SinglesProof, UnixNs, Verifier, VerifyConfig, bls};
 use chain::Chain;
 use consensus::{SignatureBytes, SingleAttestation};
 use serde::Serialize;
 
-/// CPU seconds that a figure is measured for at least, since the clock ticks in hundredths.
+/// The smallest number of CPU seconds that one figure is measured for. The CPU clock counts in
+/// hundredths of a second.
 const LEAST_SECONDS: f64 = 2.0;
-/// Messages in a batch, as the watcher has them at mainnet's rate.
+/// Number of messages in a batch, as it occurs in the watcher at mainnet's rate.
 const LIVE_BATCH: usize = 1024;
 
-/// What one way of proving costs.
+/// The cost of one method of proving.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
     pub cpu_us_per_signature: f64,
-    /// Of that and the floor.
+    /// `cpu_us_per_signature` divided by `decompress_us`.
     pub ratio: f64,
 }
 
-/// Field names are the JSON's; the first four are of sums over all votes at once.
+/// The result of a run. The field names are those of the JSON. The first four fields are for sums
+/// over all votes in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Report {
     pub signatures: u64,
@@ -30,18 +35,18 @@ pub struct Report {
     pub decompress_us: f64,
     pub ratio: f64,
     pub distinct_data: u64,
-    /// Each proven by itself, so that it may be forwarded.
+    /// Each vote is proven by itself, so that it may be forwarded.
     pub random_combination: Cost,
-    /// Sums, in batches of 1 024.
+    /// Sums, in batches of 1 024 votes.
     pub live_sums: Cost,
-    /// Random combination, in batches of 1 024.
+    /// Random combination, in batches of 1 024 votes.
     pub live_random_combination: Cost,
 }
 
-/// Proves `votes` again and again. `cpu`: CPU seconds this process has used.
+/// Proves `votes` repeatedly. `cpu` returns the CPU seconds that this process has used.
 ///
 /// # Errors
-/// Votes that are not all proven: then the figures would say nothing.
+/// If not all votes are proven, because the figures would then mean nothing.
 pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dyn Fn() -> f64) -> Result<Report, String> {
     let signatures: Vec<SignatureBytes> = votes
         .iter()
@@ -53,7 +58,8 @@ pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dy
         if points == signatures.len() { Ok(()) } else { Err("some signatures are no points".to_owned()) }
     })?;
     let mut cost = |singles: SinglesProof, batch: usize| -> Result<Cost, String> {
-        // Copies of the votes are not what is measured, nor is the memory of a verifier that has proven them already.
+        // Neither the copying of the votes nor the memory of a verifier that has proven them
+        // already is to be measured.
         let mut spent = 0.0;
         let mut rounds = 0.0;
         while spent < LEAST_SECONDS {
@@ -73,7 +79,8 @@ pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dy
         let cpu_us_per_signature = spent * 1e6 / (n * rounds);
         Ok(Cost { cpu_us_per_signature, ratio: cpu_us_per_signature / decompress_us })
     };
-    // The first round computes committees and seats, once an epoch.
+    // The first round computes committees and seats, which is done once an epoch, so it is not
+    // measured.
     cost(SinglesProof::Sums, votes.len().max(1))?;
     let sums = cost(SinglesProof::Sums, votes.len().max(1))?;
     Ok(Report {

@@ -1,19 +1,21 @@
-//! The few BLS operations that are needed, over blst's safe API. Signatures in G2, public keys in G1, the proof-of-possession
-//! scheme of Ethereum (phase0/beacon-chain.md, "BLS signatures"; draft-irtf-cfrg-bls-signature).
+//! The few BLS operations that this crate needs, built on blst's safe API. Signatures are in G2 and
+//! public keys in G1, with Ethereum's proof-of-possession scheme (phase0/beacon-chain.md, "BLS
+//! signatures"; draft-irtf-cfrg-bls-signature).
 //!
-//! Infinity is refused wherever it could stand: as a signature, as a key, as a sum of keys.
+//! The point at infinity is refused everywhere: as a signature, as a key and as a sum of keys.
 
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
 use blst::{BLST_ERROR, MultiPoint, Pairing, blst_fp12, blst_p1_affine, blst_p2_affine};
 use consensus::{Root, SignatureBytes};
 
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
-/// In the first byte of a compressed point: the point at infinity.
+/// This bit of the first byte of a compressed point marks the point at infinity.
 const INFINITY_FLAG: u8 = 0x40;
-/// Bits of a random weight: a forged combination passes with probability 2^-64.
+/// Number of bits of a random weight. A forged combination passes with probability 2^-64.
 const WEIGHT_BITS: usize = 64;
 
-/// Reads a signature; `None` if it is no point of the curve or infinity. Does not check the group: see [`in_group`].
+/// Decompresses a signature. Returns `None` if the bytes are not a point of the curve, or are the
+/// point at infinity. The group is not checked: see [`in_group`].
 pub(crate) fn decompress(bytes: &SignatureBytes) -> Option<Signature> {
     if bytes[0] & INFINITY_FLAG != 0 {
         return None;
@@ -25,16 +27,17 @@ pub(crate) fn compress(signature: &Signature) -> SignatureBytes {
     SignatureBytes::from(signature.compress())
 }
 
-/// 54 microseconds.
+/// Whether the signature is in the prime-order subgroup. The check takes 54 microseconds.
 pub(crate) fn in_group(signature: &Signature) -> bool {
     signature.subgroup_check()
 }
 
-/// Of checked keys. `None` if there are none or they cancel (a key and its negative, each with its own proof of possession).
+/// The sum of keys that are already validated. Returns `None` if there are none or if they cancel
+/// out. A key and its negative cancel out, although each has its own proof of possession.
 pub(crate) fn sum_keys(keys: &[PublicKey]) -> Option<PublicKey> {
     match keys {
         [] => return None,
-        // A checked key is never infinity.
+        // A validated key is never the point at infinity.
         [one] => return Some(*one),
         _ => {}
     }
@@ -42,7 +45,7 @@ pub(crate) fn sum_keys(keys: &[PublicKey]) -> Option<PublicKey> {
     (sum.compress()[0] & INFINITY_FLAG == 0).then_some(sum)
 }
 
-/// `None` if there are none or they cancel.
+/// The sum of signatures. Returns `None` if there are none or if they cancel out.
 pub(crate) fn sum_signatures(points: &[Signature]) -> Option<Signature> {
     if points.is_empty() {
         return None;
@@ -51,12 +54,12 @@ pub(crate) fn sum_signatures(points: &[Signature]) -> Option<Signature> {
     (sum.compress()[0] & INFINITY_FLAG == 0).then_some(sum)
 }
 
-/// Sum of weight times key. The slices are not empty and equally long.
+/// The sum of weight times key. Both slices have the same length and are not empty.
 pub(crate) fn weigh_keys(keys: &[PublicKey], weights: &[u64]) -> AggregatePublicKey {
     keys.mult(&scalars(weights), WEIGHT_BITS)
 }
 
-/// Sum of weight times signature. The slices are not empty and equally long.
+/// The sum of weight times signature. Both slices have the same length and are not empty.
 pub(crate) fn weigh_signatures(points: &[Signature], weights: &[u64]) -> AggregateSignature {
     points.mult(&scalars(weights), WEIGHT_BITS)
 }
@@ -65,17 +68,18 @@ fn scalars(weights: &[u64]) -> Vec<u8> {
     weights.iter().flat_map(|weight| weight.to_le_bytes()).collect()
 }
 
-/// One side of the equation `product of e(key_m, H(m)) = e(g, signature)`: the messages with their keys, in any number of parts.
+/// One side of the equation `product of e(key_m, H(m)) = e(g, signature)`: the messages with their
+/// keys. It can be computed in parts that are merged. The flag is false if blst reported an error.
 pub(crate) struct Keys(Pairing<'static>, bool);
 
 impl Keys {
-    /// Hashes each message to the curve and takes its Miller loop.
+    /// Hashes each message to the curve and computes its Miller loop.
     pub(crate) fn of(messages: &[(Root, PublicKey)]) -> Self {
         let mut pairing = Pairing::new(true, DST);
         let mut sound = true;
         for (message, key) in messages {
             let key: &blst_p1_affine = key.into();
-            // `&()` is no signature: blst takes it for "none in this term".
+            // `&()` stands for no signature, so blst leaves the signature out of this term.
             sound &= pairing.aggregate(key, false, &(), false, message.as_slice(), &[]) == BLST_ERROR::BLST_SUCCESS;
         }
         pairing.commit();
@@ -86,7 +90,8 @@ impl Keys {
         self.1 &= other.1 && self.0.merge(&other.0) == BLST_ERROR::BLST_SUCCESS;
     }
 
-    /// Whether `signature` is the sum of signatures by these keys over their messages. It must be known to be in the group.
+    /// Whether `signature` is the sum of the signatures of these keys over their messages. The
+    /// caller must have checked that `signature` is in the group.
     pub(crate) fn signed(&self, signature: &Signature) -> bool {
         let mut right = blst_fp12::default();
         let point: &blst_p2_affine = signature.into();
@@ -100,7 +105,7 @@ pub(crate) mod tests {
     use super::*;
     use blst::min_pk::SecretKey;
 
-    /// Secret key number `n`, for tests.
+    /// The secret key with number `n`, for tests.
     pub(crate) fn secret(n: u64) -> SecretKey {
         let mut seed = [7u8; 32];
         seed[..8].copy_from_slice(&n.to_le_bytes());

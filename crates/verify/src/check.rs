@@ -1,6 +1,8 @@
-//! One message checked alone, the spec's plain way: for the second proof, and as the oracle of the batch.
+//! Checks one message alone, in the plain way of the specification. It is used for the second proof
+//! of a finding, and tests compare the batch verifier with it.
 //!
-//! Shares nothing with the batch verifier but the keys: a mistake there must not repeat itself here.
+//! This file shares only the public keys with the batch verifier, so that a mistake in one of them
+//! is not repeated in the other.
 
 use blst::BLST_ERROR;
 use blst::min_pk::{PublicKey, Signature};
@@ -11,9 +13,14 @@ use consensus::{
 
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
 
-/// `is_valid_indexed_attestation`: indices ascending and unique, at least one, all in the registry, and the signature holds for
-/// exactly them. Gives the version with which it does: the one scheduled at the target, or an earlier one, with which it was signed before
-/// that fork happened. About 1 ms, more only for what does not hold at once.
+/// Checks `is_valid_indexed_attestation`: there is at least one index, the indices are ascending
+/// and unique, all of them are in the registry, and the signature is valid for exactly these
+/// validators.
+///
+/// Returns the fork version with which the signature is valid. This is the version that is
+/// scheduled at the target's epoch, or an earlier one if the attestation was signed before that
+/// fork happened. The check takes about 1 ms, and longer only if the scheduled version does not
+/// match.
 pub fn version_of_indexed_attestation(chain: &Chain, attestation: &IndexedAttestation) -> Option<ForkVersion> {
     let indices = &attestation.attesting_indices;
     if indices.is_empty() || !indices.is_sorted_by(|a, b| a < b) {
@@ -26,8 +33,8 @@ pub fn version_of_indexed_attestation(chain: &Chain, attestation: &IndexedAttest
     })
 }
 
-/// A header's signature by its proposer, as `process_proposer_slashing` checks it: the version with which it holds, as of
-/// [`version_of_indexed_attestation`].
+/// Checks the proposer's signature on a header in the same way as `process_proposer_slashing`.
+/// Returns the fork version with which it is valid, as [`version_of_indexed_attestation`] does.
 pub fn version_of_signed_header(chain: &Chain, header: &SignedBeaconBlockHeader) -> Option<ForkVersion> {
     let network = chain.network();
     let message = &header.message;
@@ -37,14 +44,15 @@ pub fn version_of_signed_header(chain: &Chain, header: &SignedBeaconBlockHeader)
     })
 }
 
-/// The scheduled version first, then those of the forks before.
+/// Tries the scheduled version first, then the versions of the earlier forks, newest first.
 fn version(network: &Network, kind: DomainType, epoch: Epoch, holds: impl Fn([u8; 32]) -> bool) -> Option<ForkVersion> {
     let forks = network.spec.forks.iter().rev().filter(|fork| fork.epoch <= epoch);
     forks.map(|fork| fork.version).find(|version| holds(network.domain_of(kind, *version)))
 }
 
 fn holds(keys: &[&PublicKey], message: Root, signature: &SignatureBytes) -> bool {
-    // Uncompressing alone would take the point at infinity; the check below refuses it with the group check.
+    // `uncompress` alone would accept the point at infinity. `sig_validate` refuses it together
+    // with the group check.
     let Ok(signature) = Signature::sig_validate(signature.as_slice(), true) else { return false };
     signature.fast_aggregate_verify(false, message.as_slice(), DST, keys) == BLST_ERROR::BLST_SUCCESS
 }

@@ -1,36 +1,43 @@
-//! What can be chosen, with every bound of this crate in one place.
+//! The options of this crate. Every limit of the crate is in this file.
 
-/// How singles (one validator, one signature) with equal data are proven together.
+/// How single votes (one validator, one signature) with equal data are proven together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SinglesProof {
-    /// Plain sums, 35 microseconds a signature: proves that each validator signed, not that each 96 bytes received are its
-    /// signature (two offset ones can cancel), so nothing of it may be forwarded. For replay, backfill and bursts.
+    /// The signatures are added up, which costs 35 microseconds per signature. This proves that
+    /// each validator signed. It does not prove that each received signature of 96 bytes is valid
+    /// by itself, because two wrong signatures whose errors cancel out pass together. So no vote
+    /// that is proven this way may be forwarded. Use it for replay, backfill and bursts.
     Sums,
-    /// Each single in a random 64-bit combination with its own group check, 107 microseconds a signature: each is proven by
-    /// itself and may be forwarded. The default for a live node.
+    /// Each vote gets a random 64-bit weight and its own group check, which costs 107 microseconds
+    /// per signature. Each vote is proven by itself and may be forwarded. This is the default for a
+    /// live node.
     RandomCombination,
-    /// So many percent of the singles (chosen by a byte of their signature) as in `RandomCombination`, the others as in `Sums`: what is
-    /// forwarded is a share of all, and so is its price.
+    /// This percentage of the votes (chosen by a byte of the signature) is proven as in
+    /// `RandomCombination`, and the rest as in `Sums`. So only a share of the votes is forwarded,
+    /// and only that share costs the higher price.
     Mixed { alone_percent: u8 },
 }
 
-/// Bounds of the place where messages wait for the committees of their epoch.
+/// Limits of the parking place, where messages wait for the committees of their epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParkingLimits {
     pub messages: usize,
     pub bytes: usize,
-    /// Of `messages`, by one peer. Messages without a peer (captures, own node) are bound by the whole only.
+    /// The part of `messages` that one peer may use. Messages without a peer (from captures and
+    /// from our own node) are limited only by the total.
     pub messages_per_peer: usize,
-    /// Of `bytes`, by one peer: their SSZ.
+    /// The part of `bytes` that one peer may use, counted in bytes of SSZ.
     pub bytes_per_peer: usize,
-    /// How long one waits, in epochs of the network's time since it was handed to the verifier.
+    /// How long a message waits, in epochs of the network's time, counted from when it was given to
+    /// the verifier.
     pub wait_epochs: u64,
-    /// Under so many shufflings a message is tried at most.
+    /// The largest number of shufflings with which one message is tried.
     pub tries: usize,
 }
 
 impl Default for ParkingLimits {
-    /// 64 MiB: an epoch of mainnet's aggregates (32 x 1 024 of 0.5 kB) four times over.
+    /// 64 MiB hold four times the aggregates of one mainnet epoch (32 x 1 024 aggregates of 0.5 kB
+    /// each).
     fn default() -> Self {
         Self {
             messages: 131_072,
@@ -43,29 +50,34 @@ impl Default for ParkingLimits {
     }
 }
 
-/// How the verifier works.
+/// Configuration of the verifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyConfig {
-    /// Worker threads; 0 = as many as the machine offers.
+    /// Number of worker threads. 0 means as many as the machine offers.
     pub threads: usize,
     pub singles: SinglesProof,
-    /// Whether to check what only forwarding asks for: the selection proof and outer signature of aggregates (two more
-    /// claims each). Without it no aggregate is ever `forwardable`.
+    /// Whether to check the signatures that matter only for forwarding: the selection proof and the
+    /// outer signature of aggregates. These are two more claims for each aggregate. Without this
+    /// check no aggregate is ever `forwardable`.
     pub check_aggregators: bool,
     pub parking: ParkingLimits,
-    /// How many votes of one peer are tried per slot whose committees are not certain. Nobody can be blamed when such a vote
-    /// fails, so this is what bounds the price; more of them wait for the next slot. No bound for what has no peer.
+    /// How many votes of one peer are tried in each slot while their committees are not certain.
+    /// When such a vote fails, nobody can be blamed, so this limit bounds the cost. Further votes
+    /// wait for the next slot. Messages without a peer have no limit.
     pub uncertain_tries: usize,
-    /// Proven (validator, data) pairs that are remembered, so that a repeat costs no pairing: 8 bytes each. When full, the
-    /// data that was not met for longest is forgotten.
+    /// How many proven (validator, data) pairs are remembered, so that a repeated vote costs no
+    /// pairing. Each pair takes 8 bytes. When the memory is full, the data that was not seen for
+    /// the longest time is forgotten.
     pub remembered_votes: usize,
-    /// Different data that are remembered.
+    /// How many different attestation data are remembered.
     pub remembered_data: usize,
-    /// Proven proposals, blocks and slashing operations that are remembered, each.
+    /// How many proven proposals, blocks and slashing operations are remembered. The limit applies
+    /// to each of the three.
     pub remembered_roots: usize,
-    /// Peers of whom it is remembered what their messages turned out to be.
+    /// For how many peers the results of their messages are remembered.
     pub remembered_peers: usize,
-    /// Forged votes that are remembered, so that the same one again costs nothing: 40 bytes each.
+    /// How many forged messages are remembered, so that a repeated forgery costs nothing. Each one
+    /// takes 40 bytes.
     pub remembered_forgeries: usize,
 }
 
@@ -87,9 +99,10 @@ impl Default for VerifyConfig {
 }
 
 impl VerifyConfig {
-    /// For captures and ERA files: nothing is forwarded, so nothing is proven for forwarding. Time is not short, and what is
-    /// found must not depend on how many messages make a batch, so tries are not rationed. Blocks and states may come long after
-    /// the votes that need them.
+    /// The configuration for captures and ERA files. Nothing is forwarded, so nothing is proven for
+    /// forwarding. There is enough time, and the results must not depend on the size of the
+    /// batches, so the number of tries is not limited. Blocks and states may come long after the
+    /// votes that need them.
     pub fn replay() -> Self {
         let parking = ParkingLimits { wait_epochs: 64, ..ParkingLimits::default() };
         Self { singles: SinglesProof::Sums, check_aggregators: false, uncertain_tries: usize::MAX, parking, ..Self::default() }

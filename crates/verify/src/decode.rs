@@ -1,5 +1,6 @@
-//! Bytes to containers, by kind and fork. Which fork: the topic's digest says it; the REST API's messages may leave it to
-//! the slot they name, which stands at a fixed offset in every kind.
+//! Decodes bytes into containers, by kind and fork. The fork follows from the digest of the topic.
+//! For a message from the REST API the fork may be missing. It then follows from the slot of the
+//! message, which is at a fixed offset in every kind.
 
 use crate::outcome::NO_SIGNED_HEADER;
 use crate::{MessageKind, Outcome, RawMessage, SourceKind, Statement};
@@ -20,17 +21,17 @@ pub(crate) enum Decoded {
     Statement(Statement, SignatureBytes),
 }
 
-/// A vote as it was sent.
+/// A vote in the form in which it was sent.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one: 31 000 a slot, not worth an allocation each")]
 pub(crate) enum Ballot {
-    /// Names its validator.
+    /// The vote contains the index of its validator.
     Named(SingleAttestation),
-    /// Names bits of committees.
+    /// The vote contains bits that select members of committees.
     ByBits { attestation: Box<Attestation>, aggregator: Option<Box<Aggregator>> },
 }
 
-/// What is around an aggregate. Matters for forwarding only.
+/// The parts of a `SignedAggregateAndProof` around the aggregate. They matter only for forwarding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Aggregator {
     pub(crate) index: ValidatorIndex,
@@ -48,7 +49,7 @@ impl Ballot {
     }
 }
 
-/// `Err`: the outcome of what cannot be read.
+/// Decodes one message. `Err` contains the outcome of a message that cannot be decoded.
 pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded, Outcome> {
     let bytes = message.bytes.as_slice();
     let preset = network.preset();
@@ -81,7 +82,8 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
         MessageKind::ProposerSlashing => {
             ProposerSlashing::from_ssz(bytes).map(|slashing| Decoded::ProposerSlashing(Box::new(slashing), fork))
         }
-        // From Gloas on they carry no header: nothing to prove, and the sender is right.
+        // Sidecars contain no header since Gloas. There is nothing to prove, and the sender did
+        // nothing wrong.
         MessageKind::BlobSidecar { .. } | MessageKind::DataColumnSidecar { .. } if fork >= ForkName::Gloas => {
             return Err(Outcome::Refused(NO_SIGNED_HEADER));
         }
@@ -106,7 +108,8 @@ fn malformed(error: DecodeError) -> Outcome {
     Outcome::Malformed(error.to_string())
 }
 
-/// The fork at the slot the message names; only what our own node says is trusted to be of that fork.
+/// The fork at the slot that the message names. This is allowed only for our own node's REST API,
+/// because other senders are not trusted to send a message of that fork.
 fn fork_by_slot(network: &Network, message: &RawMessage) -> Result<ForkName, Outcome> {
     match message.origin.source {
         SourceKind::Api => {}

@@ -1,24 +1,27 @@
-//! The claims of one equation, each once: the same signers, message and signature bytes share one claim and its judgement.
+//! The claims of one equation, without duplicates. Claims with the same signers, the same message
+//! and the same signature bytes share one claim and its judgement.
 
 use crate::batch::Claim;
 use consensus::{Root, SignatureBytes};
 use std::collections::HashMap;
 
+/// The claims of one equation.
 #[derive(Default)]
 pub(crate) struct Docket {
     pub(crate) claims: Vec<Claim>,
     by_content: HashMap<(Root, SignatureBytes), Vec<usize>>,
 }
 
-/// Where a claim stands in the docket.
+/// The position of a claim in the docket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) claim: usize,
-    /// Nobody made it before in this docket.
+    /// True if no equal claim was added to this docket before.
     pub(crate) first: bool,
 }
 
 impl Docket {
+    /// Adds a claim, or merges it into an equal one.
     pub(crate) fn add(&mut self, claim: Claim) -> Place {
         let equals = self.by_content.entry(claim.content()).or_default();
         if let Some(known) = equals.iter().copied().find(|known| self.claims[*known].members() == claim.members()) {

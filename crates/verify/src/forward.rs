@@ -1,12 +1,18 @@
-//! What other clients would take badly: the parts of the gossip conditions that can be told from what is known here. A proven
-//! message that fails one is as good as evidence as any other, and not passed on. Source: `p2p-interface.md` of each fork, the
-//! [REJECT] conditions and the windows of the [IGNORE] ones.
+//! Checks the conditions under which other clients accept a message, as far as they can be checked
+//! with what is known here. A proven message that fails one of them is still full evidence, but it
+//! is not forwarded. The source is `p2p-interface.md` of each fork: the [REJECT] conditions, and
+//! the time windows of the [IGNORE] conditions.
 //!
-//! Nor is anything passed on of branches that compete: who is on the other one lacks the blocks it builds on, asks us for
-//! them, and holds it against us that we have none. Nor a block whose proposer did not have the slot, as far as can be told, or anything
-//! that stands on such a block: anyone with a key can sign one, every full node refuses it, and holds it against who sent it.
+//! Two more kinds of messages are not forwarded:
 //!
-//! Not told here: whether blocks are valid otherwise.
+//! - Messages about branches that compete with each other. A peer that follows the other branch
+//!   lacks the blocks of this one, requests them from us, and lowers our score because we have
+//!   none.
+//! - A block whose proposer did not have the slot, as far as this is known, and any message that
+//!   builds on such a block. Anybody with a key can sign such a block. Every full node refuses it
+//!   and lowers the score of the peer that sent it.
+//!
+//! Whether blocks are valid in other respects is not checked here.
 
 use crate::{UnixNs, resolve};
 use chain::{Chain, Contexts, SignedWith};
@@ -16,16 +22,16 @@ use consensus::{
 };
 use std::sync::Arc;
 
-/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`.
+/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`, in nanoseconds.
 const CLOCK_DISPARITY_NS: u64 = 500_000_000;
-/// `ATTESTATION_PROPAGATION_SLOT_RANGE`, before Deneb.
+/// `ATTESTATION_PROPAGATION_SLOT_RANGE`, which applies before Deneb.
 const PROPAGATION_SLOTS: u64 = 32;
 /// `ATTESTATION_SUBNET_COUNT`.
 const N_SUBNETS: u64 = 64;
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const TARGET_AGGREGATORS: u64 = 16;
 
-/// What every vote on gossip must be.
+/// The conditions for every vote on gossip.
 pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
     let network = chain.network();
     let preset = network.preset();
@@ -40,7 +46,7 @@ pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
         };
     let head_slot = chain.block_slot(&data.beacon_block_root);
     let index_fits = if fork >= ForkName::Gloas {
-        // A block's own slot cannot know whether its payload came.
+        // A vote of the block's own slot cannot know yet whether the payload was revealed.
         data.index.as_u64() < 2 && (data.index.as_u64() == 0 || head_slot != Some(data.slot))
     } else {
         fork < ForkName::Electra || data.index.as_u64() == 0
@@ -54,7 +60,8 @@ pub(crate) fn vote(chain: &Chain, data: &AttestationData, now: UnixNs) -> bool {
         && chain.ancestor_at(&data.beacon_block_root, data.target.epoch.start_slot(preset)) == Some(data.target.root)
 }
 
-/// A single vote on its subnet. `committee`: the one it names, unsigned from Electra on.
+/// The conditions for a single vote on its subnet. `committee` is the committee index that the vote
+/// names. Since Electra it is not part of what is signed.
 pub(crate) fn single(
     contexts: &Contexts,
     data: &AttestationData,
@@ -68,7 +75,7 @@ pub(crate) fn single(
     seat.slot == data.slot && seat.committee == committee && subnet == Some(wanted)
 }
 
-/// An aggregate of one committee by one of its aggregators.
+/// The conditions for an aggregate of one committee that one of the committee's aggregators made.
 pub(crate) fn aggregate(
     contexts: &Contexts,
     attestation: &Attestation,
@@ -83,7 +90,8 @@ pub(crate) fn aggregate(
     seat.slot == attestation.data.slot && attestation.committees() == [seat.committee] && u64::from_le_bytes(first) % modulo == 0
 }
 
-/// A block of about now on top of one we know, in its proposer's turn. It is in the chain's tree already.
+/// The conditions for a block: it is not from the future, its parent is known, and its proposer had
+/// the slot. The block is already in the chain's tree.
 pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now: UnixNs) -> bool {
     let network = chain.network();
     let early = network.slot_at(now.0.saturating_add(CLOCK_DISPARITY_NS));
@@ -96,14 +104,15 @@ pub(crate) fn block(chain: &Chain, header: &BeaconBlockHeader, root: &Root, now:
         && descends_from_finalized(chain, header)
 }
 
-/// As far as the finalized block is known.
+/// Whether the block descends from the finalized block. True if the finalized block is not known.
 fn descends_from_finalized(chain: &Chain, header: &BeaconBlockHeader) -> bool {
     let finalized = chain.finalized();
     let slot = finalized.epoch.start_slot(chain.network().preset());
     !chain.is_known_block(&finalized.root) || chain.ancestor_at(&header.parent_root, slot) == Some(finalized.root)
 }
 
-/// A slashing operation that a chain could include now: at least one of `subjects` is punishable for two messages signed like this.
+/// The condition for a slashing operation: a chain can include it now. That is, at least one of
+/// `subjects` can be slashed for two messages that are signed with these versions.
 pub(crate) fn slashing(chain: &Chain, mut subjects: impl Iterator<Item = ValidatorIndex>, signed: [SignedWith; 2]) -> bool {
     subjects.any(|subject| chain.punishable(subject, signed) == Punishable::Yes)
 }

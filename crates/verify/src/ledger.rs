@@ -1,15 +1,15 @@
-//! One outcome for each message: who is owed one, and what was settled.
+//! Collects the results of one call, so that each message gets exactly one outcome.
 
 use crate::batch::Harvest;
 use crate::{InnerKind, MessageKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
 
-/// Somebody who is owed an outcome.
+/// A message or part of a block that must get an outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    /// Order of arrival over all batches.
+    /// Position in the order of arrival, counted over all batches.
     number: u64,
     whose: Whose,
-    /// `Parked` was reported.
+    /// Whether the outcome `Parked` was already reported.
     pub(crate) parked: bool,
 }
 
@@ -24,12 +24,12 @@ impl Item {
         Self { number, whose: Whose::Message { ticket, peer, kind }, parked: false }
     }
 
-    /// Part of a block, which has the block's place in the order.
+    /// An item for a part of this block. It has the block's position in the order.
     pub(crate) fn inside(&self, kind: InnerKind) -> Self {
         Self { number: self.number, whose: Whose::Inner(kind), parked: false }
     }
 
-    /// Not a part of one.
+    /// Whether this item is a message of its own, not a part of a block.
     pub(crate) fn is_message(&self) -> bool {
         match self.whose {
             Whose::Message { .. } => true,
@@ -37,7 +37,7 @@ impl Item {
         }
     }
 
-    /// On which subnet it came, if it did.
+    /// The subnet on which the message came, if it came on one.
     pub(crate) fn subnet(&self) -> Option<u64> {
         match self.whose {
             Whose::Message { kind: MessageKind::Attestation { subnet }, .. } => Some(subnet),
@@ -46,7 +46,7 @@ impl Item {
     }
 }
 
-/// What one call proved and settled.
+/// Everything that one call proved, and the outcomes that it settled.
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub(crate) verified: Verified,
@@ -55,6 +55,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Records the outcome of an item.
     pub(crate) fn settle(&mut self, item: Item, outcome: Outcome) {
         match item.whose {
             Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
@@ -62,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// What an equation proved.
+    /// Adds everything that one equation proved.
     pub(crate) fn take(&mut self, harvest: Harvest) {
         let Harvest { votes, proposals, statements } = harvest;
         self.verified.votes.extend(votes);
@@ -70,7 +71,7 @@ impl Ledger {
         self.verified.statements.extend(statements);
     }
 
-    /// In order of arrival.
+    /// Returns the result, with the outcomes in order of arrival.
     pub(crate) fn close(mut self) -> Verified {
         self.outcomes.sort_by_key(|(number, _)| *number);
         self.inner.sort_by_key(|(number, kind, _)| (*number, *kind));

@@ -1,20 +1,28 @@
-//! Decode, resolve, check: from bytes somebody sent to messages somebody signed. This crate is the gate, and the only one.
+//! This crate decodes, resolves and checks messages. It turns bytes that somebody sent into
+//! messages that somebody signed. No unsigned message gets past this crate, and no other crate does
+//! this work.
 //!
 //! ```text
-//! RawMessage --decode--> claims --resolve--> who claims to have signed --batch--> Signed<Vote>, Signed<Proposal>
-//!                          |                       |                        |
-//!                       Malformed          Parked ... Expired          BadSignature
+//! RawMessage -> decode -> resolve -> batched check -> Signed<Vote>, Signed<Proposal>
+//!                 |          |            |
+//!            Malformed    Parked     BadSignature
+//!                            |
+//!                         Expired
 //! ```
 //!
-//! [`Verifier::process`] takes a batch of [`RawMessage`]s and gives [`Verified`]: what was proven, and one [`Outcome`] for
-//! each message. Late, early, repeated or unpopular messages are proven like any other; only what is malformed or not
-//! signed is dropped.
+//! Decoding turns bytes into claims. Resolving finds out who claims to have signed. The check
+//! proves that they did sign.
 //!
-//! What is counted: every [`RawMessage`] gets exactly one *final* outcome. One that waits for a context is reported as
-//! [`Outcome::Parked`] when it begins to wait, and again with its final outcome when that is known, so at any time
+//! [`Verifier::process`] takes a batch of [`RawMessage`]s and returns [`Verified`]: everything that
+//! was proven, and one [`Outcome`] for each message. A message that is late, early, repeated or
+//! unpopular is proven like any other. A message is dropped only if it is malformed or not signed.
+//!
+//! How messages are counted: every [`RawMessage`] gets exactly one *final* outcome. A message that
+//! waits for its committees is reported as [`Outcome::Parked`] when it begins to wait, and again
+//! with its final outcome when that is known. So at any time
 //! `received = final outcomes + parked now` ([`Verifier::parked`]).
 //!
-//! Nothing here reads a clock, a socket or a disk.
+//! This crate reads no clock, no socket and no disk.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

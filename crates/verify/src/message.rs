@@ -1,4 +1,5 @@
-//! What comes in and what comes out: messages as bytes with their origin, and the proven things made of them.
+//! The input and the output of this crate: messages as bytes with their origin, and the proven
+//! things that are made of them.
 
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, InclusionList, PayloadAttestationData, PayloadBid,
@@ -6,30 +7,31 @@ use consensus::{
 };
 use std::sync::Arc;
 
-/// Nanoseconds since the Unix epoch, taken where the bytes arrived.
+/// Nanoseconds since the Unix epoch. The time is taken where the bytes arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixNs(pub u64);
 
-/// A libp2p peer id in its binary form, or a node's URL for what came by REST.
+/// A libp2p peer id in its binary form. For what came by REST, the URL of the node.
 pub type PeerBytes = Arc<[u8]>;
 
-/// Where a proven thing was first seen. A capture's entries have the kind they had when they were recorded.
+/// Where a proven thing was first seen. The entries of a capture have the kind that they had when
+/// they were recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SourceKind {
-    /// On its own gossip topic.
+    /// It was seen on its own gossip topic.
     Gossip,
-    /// Inside a block.
+    /// It was inside a block.
     Block,
-    /// Inside a slashing operation, on its topic or in a block.
+    /// It was inside a slashing operation, which came on its own topic or in a block.
     SlashingOp,
-    /// From a beacon node's REST API or event stream.
+    /// It came from a beacon node's REST API or event stream.
     Api,
 }
 
 impl SourceKind {
     pub const ALL: [Self; 4] = [Self::Gossip, Self::Block, Self::SlashingOp, Self::Api];
 
-    /// As written in findings' `sources`.
+    /// The word for this kind in the field `sources` of findings.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Gossip => "gossip",
@@ -40,52 +42,56 @@ impl SourceKind {
     }
 }
 
-/// Where a message came from and by which fork's rules it is written.
+/// Where a message came from, and by which fork's rules it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub source: SourceKind,
-    /// Who sent it, if that is known: it bears the blame for forgeries and shares of bounded places are counted by it.
+    /// The sender, if it is known. It is blamed for forged messages, and its share of bounded
+    /// caches and queues is counted under this id.
     pub peer: Option<PeerBytes>,
-    /// By the topic's fork digest or `Eth-Consensus-Version`. `None` from [`SourceKind::Api`]: the fork at the message's own
-    /// slot; `None` from elsewhere: the digest is of no known fork.
+    /// The fork, from the fork digest of the topic or from the header `Eth-Consensus-Version`.
+    /// `None` from [`SourceKind::Api`] means the fork that is scheduled at the message's own slot.
+    /// `None` from any other source means that the digest belongs to no known fork.
     pub fork: Option<ForkName>,
 }
 
-/// What the bytes claim to be: the topic they came on.
+/// What the bytes claim to be, which follows from the topic that they came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MessageKind {
     /// `SignedBeaconBlock`.
     Block,
     /// `SignedAggregateAndProof`.
     Aggregate,
-    /// What is on an attestation subnet: `Attestation` before Electra, `SingleAttestation` from Electra on.
+    /// What is published on an attestation subnet: `Attestation` before Electra,
+    /// `SingleAttestation` since Electra.
     Attestation {
         subnet: u64,
     },
-    /// A bare `Attestation` by bits at any fork: the beacon API's `attestation` event, a block's list taken apart.
+    /// An `Attestation` with aggregation bits, alone, at any fork. It comes from the beacon API's
+    /// `attestation` event, or from the list of attestations of a block.
     AttestationByBits,
-    /// `SignedBeaconBlockHeader`: the beacon API's `headers`.
+    /// `SignedBeaconBlockHeader`, from the beacon API's `headers` endpoint.
     Header,
     AttesterSlashing,
     ProposerSlashing,
-    /// `BlobSidecar`, of which only the signed header is read.
+    /// `BlobSidecar`. Only the signed header in it is read.
     BlobSidecar {
         index: u64,
     },
-    /// `DataColumnSidecar`, of which only the signed header is read.
+    /// `DataColumnSidecar`. Only the signed header in it is read.
     DataColumnSidecar {
         index: u64,
     },
-    /// `PayloadAttestationMessage`, Gloas.
+    /// `PayloadAttestationMessage`, since Gloas.
     PayloadAttestation,
-    /// `SignedExecutionPayloadBid`, Gloas.
+    /// `SignedExecutionPayloadBid`, since Gloas.
     PayloadBid,
-    /// `SignedInclusionList`, Heze.
+    /// `SignedInclusionList`, since Heze.
     InclusionList,
 }
 
 impl MessageKind {
-    /// One word for metrics; without subnet or column number.
+    /// One word for metrics, without the number of the subnet or column.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Block => "block",
@@ -103,7 +109,7 @@ impl MessageKind {
         }
     }
 
-    /// All labels, for metrics that exist before their first message.
+    /// All labels, so that a metric can exist before its first message comes.
     pub const LABELS: [&str; 12] = [
         "block",
         "aggregate",
@@ -120,22 +126,24 @@ impl MessageKind {
     ];
 }
 
-/// Opaque to everyone but the source that made it: names the gossip message whose verdict is reported.
+/// Identifies the gossip message whose verdict is reported. Only the source that made a ticket
+/// knows what the number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// A message as it was received: size under the limit of its kind, decompressed, otherwise unread.
+/// A message as it was received. It is decompressed and its size is under the limit of its kind.
+/// Nothing else about it has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawMessage {
     pub origin: Origin,
     pub kind: MessageKind,
     pub received_at: UnixNs,
-    /// SSZ, already decompressed.
+    /// The message's SSZ, already decompressed.
     pub bytes: Vec<u8>,
     pub ticket: Option<Ticket>,
 }
 
-/// When, how and from whom something was first heard.
+/// When, how and from whom something was first received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     pub at: UnixNs,
@@ -149,32 +157,38 @@ impl Heard {
     }
 }
 
-/// When and how a message came. The lesser one is the earlier.
+/// When and how a message arrived. The smaller of two values is the earlier arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Arrival {
     pub at: UnixNs,
     pub source: SourceKind,
 }
 
-/// Equal data signed by each of `indices`; `signature` is the sum of exactly their signatures.
+/// The same attestation data signed by each of `indices`. `signature` is the sum of exactly their
+/// signatures.
 ///
-/// Before Electra at most `MAX_VALIDATORS_PER_COMMITTEE` indices, later at most that times `MAX_COMMITTEES_PER_SLOT`, so a
-/// vote always fits the fork's `IndexedAttestation`.
+/// Before Electra a vote has at most `MAX_VALIDATORS_PER_COMMITTEE` indices, later at most that
+/// number times `MAX_COMMITTEES_PER_SLOT`. So a vote always fits into the fork's
+/// `IndexedAttestation`.
 #[derive(Clone, Debug)]
 pub struct Vote {
     pub data: AttestationData,
     /// Hash-tree-root of `data`.
     pub data_root: Root,
-    /// Ascending, unique, never empty.
+    /// In ascending order, without repetition, never empty.
     pub indices: Vec<ValidatorIndex>,
-    /// Parallel to `indices`: of the message that carried this member's signature.
+    /// The arrivals in the same order as `indices`. Each one is the arrival of the message that
+    /// carried this member's signature.
     pub arrivals: Vec<Arrival>,
     pub signature: SignatureBytes,
-    /// Of `data.target.epoch`, where it is known and every member sits at `data.slot` in it.
+    /// The shuffling of `data.target.epoch`. It is `Some` only if the shuffling is known and every
+    /// member has its committee at `data.slot` in it.
     pub shuffling: Option<Arc<Shuffling>>,
-    /// The fork whose version it is signed with, where that is not the one scheduled at its target: today's, before a fork that is to come.
+    /// The fork whose version the vote is signed with, if that is not the fork that is scheduled at
+    /// its target. This happens before a scheduled fork takes effect: the vote is then signed with
+    /// today's version.
     pub signed_with: Option<ForkName>,
-    /// Of the earliest message in the sum.
+    /// The earliest message in the sum.
     pub heard: Heard,
 }
 
@@ -188,7 +202,8 @@ pub struct Proposal {
     pub heard: Heard,
 }
 
-/// Something signed that no rule of slashing is about, and that an honest signer says once: [`Statement`] and when it was heard.
+/// A signed message that no slashing rule covers, although an honest signer sends only one of its
+/// kind. It consists of the [`Statement`], its signature and its first arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {
     pub statement: Statement,
@@ -196,7 +211,7 @@ pub struct Stated {
     pub heard: Heard,
 }
 
-/// What is said, by whom, and its hash-tree-root.
+/// The content of the message, its signer and its hash-tree-root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     PayloadVote { validator: ValidatorIndex, data: PayloadAttestationData, root: Root },
@@ -213,7 +228,7 @@ impl Statement {
         }
     }
 
-    /// What is signed, before the domain.
+    /// The hash-tree-root that is signed, before the domain is mixed in.
     pub fn root(&self) -> Root {
         match self {
             Self::PayloadVote { root, .. } | Self::Bid { root, .. } | Self::InclusionList { root, .. } => *root,
@@ -221,38 +236,41 @@ impl Statement {
     }
 }
 
-/// A block whose proposer signature is proven; its body belongs to the header by the body root.
+/// A block whose proposer's signature is proven. The body belongs to the header because the header
+/// contains the body's root.
 #[derive(Clone, Debug)]
 pub struct ProvenBlock {
-    /// Its attestations and slashings are judged each by itself and given as votes, proposals and operations.
+    /// The attestations and slashings in the block are judged one by one, and they are returned
+    /// separately as votes, proposals and operations.
     pub block: SignedBlock,
     pub fork: ForkName,
-    /// The randao reveal is signed too. Only then did the block extend the chain.
+    /// True if the randao reveal is proven as well. Only then did the block extend the chain.
     pub randao_proven: bool,
     pub heard: Heard,
-    /// Size of its SSZ.
+    /// Size of the block's SSZ, in bytes.
     pub n_bytes: usize,
 }
 
-/// A block that carries something.
+/// The block that contains something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Inclusion {
     pub block: Root,
     pub slot: Slot,
 }
 
-/// A slashing operation every signature of which is proven. Its sides are also given as votes or proposals, unless those
-/// were given before.
+/// A slashing operation in which every signature is proven. Its sides are also returned as votes
+/// or proposals, unless they were returned before.
 #[derive(Clone, Debug)]
 pub struct SlashingOp {
     pub body: SlashingBody,
-    /// By whose containers it is written.
+    /// The fork whose containers it is encoded with.
     pub fork: ForkName,
     pub heard: Heard,
-    /// The block that carries it; `None` for one from its topic.
+    /// The block that contains it. `None` for an operation that came on its own topic.
     pub included_in: Option<Inclusion>,
 }
 
+/// The content of a slashing operation, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlashingBody {
     Attester(Box<AttesterSlashing>),

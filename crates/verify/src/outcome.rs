@@ -1,54 +1,61 @@
-//! What became of a message, whose fault it is, and what gossip is told.
+//! The result of each message, who is at fault if it is bad, and what is reported to gossipsub.
 
 use crate::{MessageKind, PeerBytes, Proposal, ProvenBlock, Signed, SlashingOp, Stated, Ticket, Vote};
 
-/// What became of one message. No `_` arms where it is matched: a new case must be thought through everywhere.
+/// The result of one message. Code that matches on it has no `_` arm, so that a new variant must be
+/// considered everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Every signature that counts is proven. `forwardable`: by itself or in a random 64-bit combination, and (aggregates)
-    /// the outer signatures too, so that the very bytes may be passed on as valid.
+    /// Every signature that counts is proven. `forwardable` means that the received bytes may be
+    /// forwarded as valid: each signature was proven by itself or in a random 64-bit combination,
+    /// and for an aggregate the outer signatures were proven too.
     Proven { forwardable: bool },
-    /// All of it was proven before.
+    /// Everything in the message was proven before.
     Duplicate,
-    /// Waits for the committees of its epoch; a slashing in a block, for a registry that knows its validators. The only outcome that is
-    /// not final.
+    /// The message waits for the committees of its epoch. A slashing operation inside a block waits
+    /// for a registry that contains its validators. This is the only outcome that is not final.
     Parked,
-    /// Waited, and its committees never came.
+    /// The message waited for its committees, and they did not become known in time.
     Expired,
-    /// Not the SSZ of its kind and fork, bits that no committee has, or an index that no validator can have. The sender's fault.
+    /// The bytes are not valid SSZ of their kind and fork, or the bits fit no committee, or an
+    /// index belongs to no validator that can exist. The sender is at fault.
     Malformed(String),
-    /// Of a fork whose containers are not known, or about a fork that is still to come and signed with no version that may hold: seen, not
-    /// provable. Nobody's fault.
+    /// The fork's containers are not known; or the message is about a fork that has not happened
+    /// yet and its signature holds with none of the versions that are possible. Such a message
+    /// cannot be proven, and nobody is at fault.
     UnknownFork,
-    /// Names a validator that is not in our registry, which may be old. Nobody's fault. One that cannot exist by now is malformed
+    /// The message names a validator that is not in our registry, which may be out of date. Nobody
+    /// is at fault. A validator that cannot exist yet makes the message malformed instead
     /// ([`chain::Chain::may_exist`]).
     UnknownValidator,
-    /// Somebody did not sign this. The sender's fault.
+    /// A signature is not valid. The sender is at fault.
     BadSignature,
-    /// A bound of ours was hit, in one word. Our fault.
+    /// The message hit one of our own limits, which the word names. We are at fault.
     Refused(&'static str),
 }
 
-/// [`Outcome::Refused`]: sidecars of this fork carry no signed header.
+/// The reason in [`Outcome::Refused`] for a sidecar of a fork whose sidecars contain no signed
+/// header.
 pub const NO_SIGNED_HEADER: &str = "no_signed_header";
 
-/// Why a vote could not wait for its committees, or not any longer. See [`crate::ParkingLimits`].
+/// Why a vote could not wait for its committees, or could not wait any longer. See
+/// [`crate::ParkingLimits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoRoom {
-    /// Its peer has as many messages waiting as one may have.
+    /// Its peer already has the largest number of waiting messages that one peer may have.
     PeerMessages,
-    /// Its peer has as many bytes waiting as one may have.
+    /// Its peer already has the largest number of waiting bytes that one peer may have.
     PeerBytes,
-    /// The place is full, and nobody holds a larger share of it than this peer.
+    /// The parking place is full, and no other peer holds a larger share of it than this peer.
     Full,
-    /// It waited, and made room for a peer that held less.
+    /// The vote was waiting and was removed to make room for a peer that held a smaller share.
     Evicted,
 }
 
 impl NoRoom {
     pub const ALL: [Self; 4] = [Self::PeerMessages, Self::PeerBytes, Self::Full, Self::Evicted];
 
-    /// One word for metrics, and for [`Outcome::Refused`].
+    /// One word for metrics and for [`Outcome::Refused`].
     pub const fn label(self) -> &'static str {
         match self {
             Self::PeerMessages => "parked_messages_of_peer",
@@ -59,19 +66,19 @@ impl NoRoom {
     }
 }
 
-/// What gossip is told about a message.
+/// What is reported to gossipsub about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Forward it.
+    /// Forward the message.
     Accept,
-    /// Neither forward it nor blame the sender.
+    /// Do not forward the message, and do not penalize the sender.
     Ignore,
-    /// Do not forward it, and blame the sender.
+    /// Do not forward the message, and penalize the sender.
     Reject,
 }
 
 impl Outcome {
-    /// All labels, for metrics that exist before their first message.
+    /// All labels, so that a metric can exist before its first message comes.
     pub const LABELS: [&str; 9] = [
         "proven",
         "duplicate",
@@ -99,6 +106,7 @@ impl Outcome {
         }
     }
 
+    /// The verdict for gossipsub that follows from this outcome.
     pub const fn verdict(&self) -> Verdict {
         match self {
             Self::Proven { forwardable: true } => Verdict::Accept,
@@ -113,7 +121,8 @@ impl Outcome {
         }
     }
 
-    /// All but [`Outcome::Parked`], which is followed by another one for the same message.
+    /// True for every outcome except [`Outcome::Parked`], which is followed by another outcome for
+    /// the same message.
     pub const fn is_final(&self) -> bool {
         match self {
             Self::Parked => false,
@@ -129,10 +138,11 @@ impl Outcome {
     }
 }
 
-/// One message's outcome: whose ticket, who sent it, what it claimed to be, what became of it.
+/// The outcome of one message: its ticket, its sender, the kind that it claims to be, and the
+/// outcome.
 pub type MessageOutcome = (Option<Ticket>, Option<PeerBytes>, MessageKind, Outcome);
 
-/// What a block carries that is judged on its own.
+/// A part of a block that gets an outcome of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum InnerKind {
     Attestation,
@@ -142,6 +152,7 @@ pub enum InnerKind {
 }
 
 impl InnerKind {
+    /// One word for metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Attestation => "block_attestation",
@@ -152,7 +163,8 @@ impl InnerKind {
     }
 }
 
-/// What one call of `Verifier::process` proved. The order depends on the input and the configuration only, never on threads.
+/// Everything that one call of `Verifier::process` proved. The order depends only on the input and
+/// the configuration, never on how threads are scheduled.
 #[derive(Debug, Default)]
 pub struct Verified {
     pub votes: Vec<Signed<Vote>>,
@@ -160,8 +172,9 @@ pub struct Verified {
     pub blocks: Vec<ProvenBlock>,
     pub slashings: Vec<SlashingOp>,
     pub statements: Vec<Signed<Stated>>,
-    /// Of this batch's messages, and of parked ones whose waiting ended.
+    /// The outcomes of the messages of this batch, and of parked messages whose waiting ended.
     pub outcomes: Vec<MessageOutcome>,
-    /// Of what blocks carry. Not messages, so not part of the sum of `outcomes`.
+    /// The outcomes of the parts of blocks. These parts are not messages, so they are not in the
+    /// sum of `outcomes`.
     pub inner: Vec<(InnerKind, Outcome)>,
 }

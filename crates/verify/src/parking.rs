@@ -1,6 +1,7 @@
-//! Where votes wait for the committees of their epoch. Bounded in messages and bytes, in total and by peer ([`ParkingLimits`]). When it is
-//! full, who holds the largest share of it (of its messages or of its bytes, whichever is larger) gives way, so one peer cannot keep the
-//! others out.
+//! The parking place, where votes wait for the committees of their epoch. It is bounded in messages
+//! and in bytes, in total and by peer ([`ParkingLimits`]). When it is full, the peer with the
+//! largest share loses its oldest vote. A share is counted in messages or in bytes, whichever gives
+//! more. So one peer cannot keep the others out.
 
 use crate::decode::Ballot;
 use crate::ledger::Item;
@@ -8,7 +9,7 @@ use crate::{Heard, NoRoom, ParkingLimits, PeerBytes, UnixNs};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// A vote on its way through, possibly with stops.
+/// A vote on its way through the verifier. It may be parked several times.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) item: Item,
@@ -16,46 +17,49 @@ pub(crate) struct Job {
     pub(crate) ballot: Ballot,
     pub(crate) data_root: Root,
     pub(crate) n_bytes: usize,
-    /// When it came to us, by the time given to `process`: waiting counts from then, also for what a replay or backfill brings late.
+    /// When the vote came to us, by the time that was given to `process`. The waiting time counts
+    /// from here, also for a message that a replay or backfill delivers late.
     pub(crate) since: UnixNs,
-    /// Shufflings under which it was tried and failed.
+    /// The shufflings with which the vote was tried and failed.
     pub(crate) tried: Vec<ShufflingId>,
 }
 
 impl Job {
-    /// Whose share of the room it takes. A part of a proven block is nobody's: it came but once, whoever passed the block on.
+    /// The peer whose share of the parking place the job uses. A part of a proven block counts for
+    /// no peer, because it came only once, whichever peer forwarded the block.
     fn holder(&self) -> Option<PeerBytes> {
         self.asker().cloned()
     }
 
-    /// Whose budget it takes what has to be computed for it from.
+    /// The peer whose budget pays for what has to be computed for this job.
     pub(crate) fn asker(&self) -> Option<&PeerBytes> {
         self.heard.peer.as_ref().filter(|_| self.item.is_message())
     }
 }
 
-/// What parking a job led to.
+/// The result of parking a job.
 pub(crate) struct Parked {
-    /// Made room for it.
+    /// The jobs that were removed to make room.
     pub(crate) evicted: Vec<Job>,
-    /// The job itself, if there was no room, and why.
+    /// The job itself and the reason, if there was no room for it.
     pub(crate) refused: Option<(Job, NoRoom)>,
 }
 
-/// What one peer has here.
+/// What one peer holds in the parking place.
 #[derive(Debug, Default)]
 struct Holding {
     ids: BTreeSet<u64>,
     n_bytes: usize,
 }
 
+/// The jobs that wait, by number, with the share of each peer.
 #[derive(Debug)]
 pub(crate) struct Parking {
     limits: ParkingLimits,
     jobs: BTreeMap<u64, Job>,
     by_peer: HashMap<Option<PeerBytes>, Holding>,
     n_bytes: usize,
-    /// Jobs that are messages of their own, not parts of a block.
+    /// Number of jobs that are messages of their own, not parts of a block.
     n_messages: usize,
     next: u64,
 }
@@ -65,26 +69,29 @@ impl Parking {
         Self { limits, jobs: BTreeMap::new(), by_peer: HashMap::new(), n_bytes: 0, n_messages: 0, next: 0 }
     }
 
+    /// Number of all jobs that wait, including parts of blocks.
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
 
+    /// Bytes of SSZ of all jobs that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.n_bytes
     }
 
-    /// Jobs that are messages of their own, not parts of a block.
+    /// Number of jobs that are messages of their own, not parts of a block.
     pub(crate) fn n_messages(&self) -> usize {
         self.n_messages
     }
 
-    /// When the one that waits longest came.
+    /// The arrival time of the job that has waited longest.
     pub(crate) fn waits_since(&self) -> Option<UnixNs> {
-        // One that was tried in between is behind others that came later.
+        // The map is not in order of arrival: a job that was tried in between is behind jobs that
+        // came later.
         self.jobs.values().map(|job| job.since).min()
     }
 
-    /// Lets a job wait, if there is room or can be made.
+    /// Parks a job, if there is room or room can be made.
     pub(crate) fn park(&mut self, job: Job) -> Parked {
         let peer = job.holder();
         let (n_held, bytes_held) = self.by_peer.get(&peer).map_or((0, 0), |holding| (holding.ids.len(), holding.n_bytes));
@@ -96,7 +103,7 @@ impl Parking {
             return Parked { evicted, refused: Some((job, NoRoom::PeerBytes)) };
         }
         while self.jobs.len() >= self.limits.messages || self.n_bytes + job.n_bytes > self.limits.bytes {
-            // Whoever holds most gives way, unless that is the newcomer itself.
+            // The peer with the largest share gives way, unless that is the peer of the new job.
             let shares = self.by_peer.iter().map(|(peer, holding)| (self.share(holding.ids.len(), holding.n_bytes), peer));
             let oldest = match shares.max() {
                 Some((most, largest)) if most > self.share(n_held, bytes_held) && *largest != peer => {
@@ -120,17 +127,18 @@ impl Parking {
         Parked { evicted, refused: None }
     }
 
-    /// How much of the place somebody takes with so many messages and bytes, on a scale that both are measured on.
+    /// The share of the parking place that this many messages and bytes use. The scale is the same
+    /// for both, so shares can be compared.
     fn share(&self, n_messages: usize, n_bytes: usize) -> u128 {
         (n_messages as u128 * self.limits.bytes as u128).max(n_bytes as u128 * self.limits.messages as u128)
     }
 
-    /// Those that wait since before `oldest`.
+    /// Removes and returns the jobs that have waited since before `oldest`.
     pub(crate) fn expire(&mut self, oldest: UnixNs) -> Vec<Job> {
         self.take_if(|job| job.since < oldest)
     }
 
-    /// Takes out those that `wanted` says are worth a try.
+    /// Removes and returns the jobs for which `wanted` returns true.
     pub(crate) fn take_if(&mut self, mut wanted: impl FnMut(&Job) -> bool) -> Vec<Job> {
         let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| wanted(job)).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
@@ -187,16 +195,16 @@ mod tests {
         for number in 0..8 {
             assert!(parking.park(job(Some(1), number)).refused.is_none());
         }
-        // Its share.
+        // Peer 1 has used up its share of 8 messages.
         assert!(parking.park(job(Some(1), 8)).refused.is_some());
         assert!(parking.park(job(Some(2), 9)).refused.is_none());
         assert!(parking.park(job(Some(2), 10)).refused.is_none());
-        // Full: peer 1 loses its oldest.
+        // The place is full, so peer 1 loses its oldest job.
         let parked = parking.park(job(Some(3), 11));
         assert!(parked.refused.is_none());
         assert_eq!(parked.evicted.iter().map(|job| job.heard.at.0).collect::<Vec<_>>(), [0]);
         assert_eq!((parking.len(), parking.n_messages(), parking.bytes()), (10, 10, 1000));
-        // The largest holder evicts nobody.
+        // The largest holder makes nobody else give way.
         assert!(parking.park(job(Some(1), 12)).refused.is_some());
         assert_eq!(parking.waits_since(), Some(UnixNs(1)));
         assert_eq!(parking.expire(UnixNs(9)).len(), 7);
@@ -214,14 +222,15 @@ mod tests {
             part.item = part.item.inside(crate::InnerKind::Attestation);
             assert!(parking.park(part).refused.is_none(), "part {number}");
         }
-        // And give way like anybody's.
+        // Parts of blocks give way like the jobs of any peer.
         let parked = parking.park(job(Some(1), 10));
         assert_eq!((parked.refused.is_none(), parked.evicted.len()), (true, 1));
         assert_eq!(parking.take_if(|_| true).len(), 10);
         assert_eq!((parking.n_messages(), parking.by_peer.len()), (0, 0));
     }
 
-    /// Peers that send the largest votes there are keep nobody out who sends more, small ones.
+    /// Peers that send votes of the largest size do not keep out a peer that sends more votes of a
+    /// small size.
     #[test]
     fn bytes_count_by_peer_too() {
         let bytes = 100_000;
@@ -238,7 +247,7 @@ mod tests {
         let taken: Vec<usize> = [1, 2].map(taken).into();
         assert_eq!(taken, [2, 2], "each has half of the bytes");
         assert_eq!(parking.park(large(1, 9)).refused.map(|(_, why)| why), Some(NoRoom::PeerBytes));
-        // 100 votes of 100 bytes fit beside them, and so do 100 more in the place of one large vote.
+        // 100 votes of 100 bytes fit beside them. 100 more fit after one large vote is removed.
         for number in 0..100 {
             assert!(parking.park(job(Some(3), number)).refused.is_none(), "small vote {number}");
         }

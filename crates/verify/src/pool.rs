@@ -1,9 +1,10 @@
-//! Workers for one call: scoped threads that take items in turn. Results are in the order of the items, whoever made them.
+//! Scoped worker threads for one call. The threads take the items one after another. The results
+//! are in the order of the items, whichever thread computed them.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The configured number, or what the machine offers for 0.
+/// The configured number of threads. For 0, the number that the machine offers.
 pub(crate) fn n_threads(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -11,7 +12,8 @@ pub(crate) fn n_threads(configured: usize) -> usize {
     }
 }
 
-/// `items` mapped by `f` on up to `threads` threads; on this thread if there is nothing to share.
+/// Maps `items` with `f` on up to `threads` threads. It runs on the calling thread if one thread is
+/// enough.
 pub(crate) fn map<T: Sync, R: Send>(threads: usize, items: &[T], f: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = threads.min(items.len());
     if threads <= 1 {

@@ -1,28 +1,32 @@
-//! What each peer's messages turned out to be. Not to blame anybody (that is the mesh's affair, by [`crate::Verdict`]) but to judge
-//! apart: whoever has forged before shares no equation with those who have not, so that a flood of forgeries makes nobody else wait.
+//! Remembers for each peer how many of its messages were proven and how many were forged. This does
+//! not penalize anybody, because gossipsub does that by [`crate::Verdict`]. It decides which claims
+//! are proven together: the claims of a peer that has sent forgeries are not in one equation with
+//! the claims of other peers, so a flood of forgeries delays nobody else.
 //!
-//! A message is never dropped for its sender's repute; it is proven like any other, only later and by itself.
+//! A message is never dropped because of its sender's reputation. It is proven like any other, only
+//! later and by itself.
 
 use crate::PeerBytes;
 use std::collections::HashMap;
 
-/// Proven messages that make a peer known.
+/// A peer with this many proven messages is known.
 const KNOWN_AFTER: u32 = 16;
-/// One forgery is forgiven for so many proven messages.
+/// One forgery is tolerated for this many proven messages.
 const FORGIVEN_FOR: u32 = 256;
 
-/// How a peer's claims are judged.
+/// How the claims of a peer are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Repute {
-    /// Together with all others of good repute. Also what has no peer: our own node, a file.
+    /// Together with the claims of all other peers of good reputation. Messages without a peer (our
+    /// own node, a file) are in this class too.
     Good,
-    /// With others that are not known yet.
+    /// Together with the claims of other peers that are not known yet.
     Unknown,
-    /// Each by itself: more than half of what it sent lately was forged.
+    /// Each claim by itself, because more than half of what the peer sent lately was forged.
     Bad,
 }
 
-/// Bounded; old merits and sins fade.
+/// The records of all peers. Their number is bounded, and old counts lose weight over time.
 #[derive(Debug)]
 pub(crate) struct Reputes {
     peers: HashMap<PeerBytes, Record>,
@@ -40,6 +44,7 @@ impl Reputes {
         Self { peers: HashMap::new(), limit: limit.max(1) }
     }
 
+    /// How the claims of this peer are judged.
     pub(crate) fn of(&self, peer: Option<&PeerBytes>) -> Repute {
         let Some(peer) = peer else { return Repute::Good };
         match self.peers.get(peer) {
@@ -50,17 +55,19 @@ impl Reputes {
         }
     }
 
+    /// Counts a proven message of this peer.
     pub(crate) fn proven(&mut self, peer: &PeerBytes) {
         let record = self.entry(peer);
         record.proven = record.proven.saturating_add(1);
     }
 
+    /// Counts a forged message of this peer.
     pub(crate) fn forged(&mut self, peer: &PeerBytes) {
         let record = self.entry(peer);
         record.forged = record.forged.saturating_add(1);
     }
 
-    /// Once an epoch: what was counts half.
+    /// Halves all counts. The verifier calls it once an epoch.
     pub(crate) fn fade(&mut self) {
         self.peers.retain(|_, record| {
             *record = Record { proven: record.proven / 2, forged: record.forged / 2 };
@@ -70,7 +77,7 @@ impl Reputes {
 
     fn entry(&mut self, peer: &PeerBytes) -> &mut Record {
         while self.peers.len() >= self.limit && !self.peers.contains_key(peer) {
-            // Those with least to remember go.
+            // Fading removes the peers with the smallest counts.
             self.fade();
         }
         self.peers.entry(peer.clone()).or_default()

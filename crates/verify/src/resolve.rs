@@ -1,7 +1,8 @@
-//! Bits to validators: which committees could this vote mean?
+//! Finds the validators behind the bits of a vote: which committees can this vote mean?
 //!
-//! What [`chain::Chain::contexts`] answers may be one shuffling for certain, or several that could be it. Under the wrong one
-//! a good vote looks forged, so only a vote that fails under the one certain shuffling is called that.
+//! [`chain::Chain::contexts`] returns either one shuffling that is certain, or several possible
+//! ones. With the wrong shuffling a good vote looks forged. So a vote is called forged only if it
+//! fails with the one certain shuffling.
 
 use crate::PeerBytes;
 use crate::batch::Members;
@@ -10,25 +11,27 @@ use consensus::{Attestation, AttestationData, Checkpoint, Root, Shuffling, Shuff
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A vote's possible signers.
+/// The possible signers of a vote.
 pub(crate) enum Resolution {
-    /// This shuffling and no other.
+    /// Only this shuffling is possible.
     Certain(Candidate),
-    /// Not yet tried, likeliest first. Never empty.
+    /// Candidates that have not been tried yet, the likeliest first. Never empty.
     Candidates(Vec<Candidate>),
-    /// Nothing (more) to try now.
+    /// There is nothing (or nothing more) to try now.
     Later,
-    /// The certain shuffling has no such committee, or of another size; or no bit is set.
+    /// The certain shuffling has no such committee, or the committee has another size, or no bit is
+    /// set.
     Misfit(&'static str),
 }
 
-/// Signers under one shuffling.
+/// The signers of a vote under one shuffling.
 pub(crate) struct Candidate {
     pub(crate) members: Members,
     pub(crate) shuffling: Arc<Shuffling>,
 }
 
-/// The chain's answers, asked once per data. Dropped when the chain changes. What they hold is bounded by the chain's budget of a slot.
+/// The chain's answers, so that it is asked only once for each attestation data. The cache is
+/// dropped when the chain changes. Its size is bounded by the chain's budget for one slot.
 pub(crate) struct ContextCache {
     answers: HashMap<Root, Answer>,
     need: Need,
@@ -39,12 +42,13 @@ struct Answer {
     asker: Option<PeerBytes>,
 }
 
-/// What the chain's answers are for.
+/// What the chain's answers are needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Without committees nobody knows who signed.
+    /// The committees are needed to know who signed.
     Signers,
-    /// The signers are named; where they sit is welcome if it costs nothing.
+    /// The vote names its signers. Their seats in committees are useful, but only if they cost no
+    /// computation.
     Seats,
 }
 
@@ -53,11 +57,15 @@ impl ContextCache {
         Self { answers: HashMap::new(), need }
     }
 
-    /// For a vote whose slot lies outside its target's epoch, the committees are those of the slot (`get_beacon_committee` takes
-    /// the slot's epoch); no honest client makes one, so they are never certain.
+    /// The chain's answer for attestation data.
     ///
-    /// `asker`: the peer whose budget it takes what has to be computed from. What is unknown to one because its budget is used up is asked
-    /// again for another, so that nobody's votes keep those of others waiting.
+    /// If the slot of a vote is not in the epoch of its target, the committees are those of the
+    /// slot, because `get_beacon_committee` uses the epoch of the slot. No honest client makes such
+    /// a vote, so its committees are never certain.
+    ///
+    /// `asker` is the peer whose budget pays for what has to be computed. An answer can be
+    /// `Unknown` because the budget of one peer is used up. In that case the chain is asked again
+    /// for another peer, so that the votes of one peer do not delay the votes of others.
     pub(crate) fn of<'a>(
         &'a mut self,
         chain: &mut Chain,
@@ -75,7 +83,7 @@ impl ContextCache {
             let slot_epoch = data.slot.epoch(chain.network().preset());
             match need {
                 Need::Seats if slot_epoch == data.target.epoch => return chain.contexts_at_hand(data),
-                // Nobody sits there.
+                // The slot is not in the target's epoch, so no member has a seat there.
                 Need::Seats => return Contexts::Unknown,
                 Need::Signers if slot_epoch == data.target.epoch => return chain.contexts_asked_by(data, &asker),
                 Need::Signers => {}
@@ -91,7 +99,8 @@ impl ContextCache {
     }
 }
 
-/// The shuffling of the target's epoch in which all `members` sit at the vote's slot, if it is among these.
+/// The shuffling of the target's epoch in which all `members` have their committee at the vote's
+/// slot, if it is one of `contexts`.
 pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[ValidatorIndex]) -> Option<Arc<Shuffling>> {
     let shufflings = match contexts {
         Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings,
@@ -102,8 +111,11 @@ pub(crate) fn seated(contexts: &Contexts, data: &AttestationData, members: &[Val
     shufflings.iter().find(|s| s.epoch() == data.target.epoch && members.iter().all(|member| sits(s, member))).cloned()
 }
 
-/// The signers of a vote by bits. `tried`: shufflings under which it failed before; those it cannot be of are added.
-/// `sure`: whether what the chain calls certain may be taken for that (its registry is not too old, or others signed by it).
+/// Finds the signers of a vote by bits.
+///
+/// `tried` lists the shufflings with which the vote failed before. Shufflings that the vote cannot
+/// belong to are added to it. `sure` is whether an answer that the chain calls certain may be
+/// trusted: the registry is recent enough, or other votes were proven with this shuffling.
 pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mut Vec<ShufflingId>, sure: bool) -> Resolution {
     if attestation.aggregation_bits.is_zero() {
         return Resolution::Misfit("no bit is set; ask its sender for the signed one");
@@ -129,7 +141,7 @@ pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mu
     }
 }
 
-/// The one certain shuffling.
+/// The one certain shuffling, if there is one.
 pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
     match contexts {
         Contexts::Certain(shufflings) => match shufflings.as_slice() {
@@ -140,7 +152,7 @@ pub(crate) fn only(contexts: &Contexts) -> Option<&Arc<Shuffling>> {
     }
 }
 
-/// Whether there is a shuffling under which it was not tried.
+/// Whether there is a shuffling with which the vote was not tried yet.
 pub(crate) fn has_news(contexts: &Contexts, tried: &[ShufflingId]) -> bool {
     match contexts {
         Contexts::Certain(shufflings) | Contexts::Candidates(shufflings) => shufflings.iter().any(|s| !tried.contains(&s.id())),

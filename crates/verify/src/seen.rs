@@ -1,32 +1,39 @@
-//! What was proven before, so that a repeat costs no pairing. Only proven things are remembered: a forgery never hides what
-//! comes after it. Bounded; forgetting costs a second proof and nothing else.
+//! Remembers what was proven before, so that a repeated message costs no pairing. Only proven
+//! messages are remembered here, so a forgery never hides a good message that comes after it. The
+//! memory is bounded. A message that was forgotten is proven a second time, and there is no other
+//! cost.
 //!
-//! Whether a validator has voted for other data with the same target is asked of every vote before it is proven, and any key can sign
-//! thousands of data for one target. So the answer comes from a count per target and validator, not from a walk over the target's data.
+//! For every vote, before it is proven, we ask whether its validator has voted for other data with
+//! the same target. One key can sign thousands of different data for one target. So the answer
+//! comes from a count for each target and validator, not from a search through the target's data.
 
 use crate::UnixNs;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
-/// So many votes for a target tell which source is the usual one.
+/// The usual source of a target is known when the target has at least this many votes.
 const USUAL_FROM: usize = 64;
-/// A source with less than one in so many votes is unusual.
+/// A source is unusual if fewer than one in this many votes have it.
 const USUAL_SHARE: usize = 16;
-/// Sources counted for one target; when another one comes the rarest is forgotten.
+/// The largest number of sources that are counted for one target. When another source comes, the
+/// rarest one is forgotten.
 const MAX_SOURCES: usize = 64;
-/// Validators per page of the set of those who voted; 64 bytes a page, so that a lone vote for some far target costs little.
+/// Validators per page of the set of voters. A page takes 64 bytes, so a single vote for a far
+/// target costs little memory.
 const PAGE: u32 = 512;
 
-/// Proven (validator, attestation data) pairs. What the message carried unsigned (committee index, aggregator, selection
-/// proof) is no part of it, so changing that buys nobody a second verification.
+/// Proven (validator, attestation data) pairs. The unsigned parts of a message (committee index,
+/// aggregator, selection proof) are not part of the pair, so a sender cannot cause a second
+/// verification by changing them.
 #[derive(Debug)]
 pub(crate) struct SeenVotes {
     by_data: HashMap<Root, Voters>,
     by_target: HashMap<Epoch, Target>,
-    /// Least recently used first.
+    /// The data by time of last use, with the least recently used first.
     by_use: BTreeSet<(u64, Root)>,
-    /// Those new in this batch, with the arrival of the message that proved it.
+    /// The pairs that are new in this batch, with the arrival time of the message that proved each
+    /// of them.
     of_batch: HashMap<Root, HashMap<u32, UnixNs>>,
     now: u64,
     n_votes: usize,
@@ -35,13 +42,13 @@ pub(crate) struct SeenVotes {
     pub(crate) n_forgotten: u64,
 }
 
-/// What was voted for one target.
+/// The votes for one target.
 #[derive(Debug, Default)]
 struct Target {
-    /// Data of this target that are remembered.
+    /// Number of remembered data with this target.
     n_data: usize,
     voters: Counts,
-    /// Votes by source, to tell what is usual.
+    /// Number of votes by source. It tells which source is usual.
     sources: HashMap<Epoch, usize>,
     n_votes: usize,
 }
@@ -59,13 +66,14 @@ impl Target {
     }
 }
 
-/// For how many of a target's remembered data each validator has voted. An honest one has one, so that is a bit; the others have a
-/// number of their own.
+/// For each validator, the number of this target's remembered data that it voted for. An honest
+/// validator votes for one, so one bit is enough for it. Only the others have a number of their
+/// own.
 #[derive(Debug, Default)]
 struct Counts {
-    /// A bit for each validator who voted at least once, by page.
+    /// One bit for each validator that voted at least once, by page.
     once: HashMap<u32, [u64; PAGE as usize / 64]>,
-    /// Of those, the ones who voted for more than one data.
+    /// The validators among them that voted for more than one data, with the number.
     several: HashMap<u32, u32>,
 }
 
@@ -86,7 +94,8 @@ impl Counts {
         }
     }
 
-    /// One of the data that it voted for is forgotten.
+    /// Counts one vote less for this validator, after one of the data that it voted for was
+    /// forgotten.
     fn remove(&mut self, voter: u32) {
         match self.several.get_mut(&voter) {
             Some(2) => {
@@ -106,7 +115,7 @@ impl Counts {
     }
 }
 
-/// Page, word in it, and bit in that.
+/// The page of a validator, the word in the page, and the bit in the word.
 fn place(voter: u32) -> (u32, usize, u64) {
     let in_page = voter % PAGE;
     (voter / PAGE, in_page as usize / 64, 1 << (in_page % 64))
@@ -116,11 +125,13 @@ fn place(voter: u32) -> (u32, usize, u64) {
 struct Voters {
     used: u64,
     target: Epoch,
-    /// Proven validators are in the registry, which has fewer than 2^32.
+    /// A proven validator is in the registry, which has fewer than 2^32 validators, so 32 bits are
+    /// enough.
     members: HashSet<u32>,
 }
 
 impl SeenVotes {
+    /// An empty memory for so many (validator, data) pairs and so many different data.
     pub(crate) fn new(max_votes: usize, max_data: usize) -> Self {
         Self {
             by_data: HashMap::new(),
@@ -135,12 +146,14 @@ impl SeenVotes {
         }
     }
 
-    /// A new batch: what it uses is younger than what earlier ones used.
+    /// Starts a new batch. What this batch uses counts as more recently used than what earlier
+    /// batches used.
     pub(crate) fn tick(&mut self) {
         self.now += 1;
         self.of_batch.clear();
     }
 
+    /// Whether all of these members are known to have voted for this data.
     pub(crate) fn covers(&mut self, data_root: Root, members: &[ValidatorIndex]) -> bool {
         let Some(voters) = self.by_data.get_mut(&data_root) else { return false };
         let all = members.iter().all(|member| short(*member).is_some_and(|member| voters.members.contains(&member)));
@@ -152,32 +165,37 @@ impl SeenVotes {
         all
     }
 
-    /// Whether a message that arrived at `at` was, for one of these, earlier than what proved the same in this batch. Then it has
-    /// something to say even though [`Self::covers`] all of it: when the vote was first heard, whatever the batches.
+    /// Whether a message that arrived at `at` is, for one of these members, earlier than the
+    /// message that proved the same vote in this batch. Such a message still has new information
+    /// even if [`Self::covers`] is true: the time at which the vote was first received. So this
+    /// time does not depend on how messages are cut into batches.
     pub(crate) fn came_first(&self, data_root: Root, members: &[ValidatorIndex], at: UnixNs) -> bool {
         let Some(new) = self.of_batch.get(&data_root) else { return false };
         members.iter().any(|member| short(*member).and_then(|member| new.get(&member)).is_some_and(|proven_by| at < *proven_by))
     }
 
-    /// Whether one of these is known to have voted for other data with this target: a second vote, which is not passed on.
+    /// Whether one of these members is known to have voted for other data with this target. The
+    /// vote is then a second vote, which is not forwarded.
     pub(crate) fn votes_twice(&self, data_root: Root, target: Epoch, members: &[ValidatorIndex]) -> bool {
         members.iter().any(|member| self.voted_otherwise(data_root, target, *member))
     }
 
-    /// Whether this validator is known to have voted for other data with this target. The same few steps however many data there are.
+    /// Whether this validator is known to have voted for other data with this target. The cost does
+    /// not depend on the number of data.
     pub(crate) fn voted_otherwise(&self, data_root: Root, target: Epoch, voter: ValidatorIndex) -> bool {
         let (Some(known), Some(voter)) = (self.by_target.get(&target), short(voter)) else { return false };
         let this = self.by_data.get(&data_root).is_some_and(|this| this.target == target && this.members.contains(&voter));
         known.voters.of(voter) > u32::from(this)
     }
 
-    /// Whether nearly all votes for this target have another source: such a one surrounds others, or is surrounded, if any does.
+    /// Whether nearly all votes for this target have another source. If any vote for this target
+    /// surrounds others or is surrounded, it is most likely one with such a source.
     pub(crate) fn is_unusual_source(&self, target: Epoch, source: Epoch) -> bool {
         let Some(known) = self.by_target.get(&target) else { return false };
         known.n_votes >= USUAL_FROM && known.sources.get(&source).copied().unwrap_or(0) < known.n_votes / USUAL_SHARE
     }
 
-    /// `at`: arrival of the message that proves it.
+    /// Remembers a proven vote. `at` is the arrival time of the message that proves it.
     pub(crate) fn insert(&mut self, data_root: Root, data: &AttestationData, members: &[ValidatorIndex], at: UnixNs) {
         let target = data.target.epoch;
         let known = self.by_target.entry(target).or_default();
@@ -211,11 +229,13 @@ impl SeenVotes {
         }
     }
 
+    /// Number of remembered (validator, data) pairs.
     pub(crate) fn len(&self) -> usize {
         self.n_votes
     }
 
-    /// These are no longer in `by_data`. As many steps as they took to come.
+    /// Corrects the counts after these voters were removed from `by_data`. The cost is the number
+    /// of these voters.
     fn forget_data_of(&mut self, voters: &Voters) {
         let Some(known) = self.by_target.get_mut(&voters.target) else { return };
         known.n_data -= 1;
@@ -288,7 +308,8 @@ mod tests {
         AttestationData { target, ..AttestationData::default() }
     }
 
-    /// One key signs for the current target with source after source: neither memory nor time grows with it, and what is usual stays so.
+    /// One key signs votes with many different sources for the current target. Memory and time stay
+    /// bounded, and the usual source stays the same.
     #[test]
     fn many_sources_of_one_target_are_bounded_and_forgetting_keeps_up() {
         let mut seen = SeenVotes::new(1_000_000, 1000);
@@ -311,7 +332,7 @@ mod tests {
         assert_eq!((known.n_data, known.voters.of(7)), (1000, 1000 - u32::from(seen.by_data.contains_key(&Root::ZERO))));
         assert!(!seen.is_unusual_source(target, Epoch::new((1 << 20) - 1)));
         assert!(seen.is_unusual_source(target, Epoch::new(4999)) && seen.is_unusual_source(target, Epoch::new(0)));
-        // What is remembered is compared with, what was forgotten is not.
+        // A vote is compared with what is remembered, and not with what was forgotten.
         assert!(seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
         assert!(!seen.covers(root(0), &validators(7..8)) && seen.covers(root(4999), &validators(7..8)));
         for source in 0..2000 {
@@ -327,8 +348,9 @@ mod tests {
         assert!(!seen.voted_otherwise(root(9999), target, ValidatorIndex::new(7)));
     }
 
-    /// One key signs more data for a target than anything is compared with: nobody else's vote looks like a second one for it, and a
-    /// second vote is told even of who voted after all of them.
+    /// One key signs more data for a target than the number of data that a vote could be compared
+    /// with one by one. The votes of others are not taken for second votes because of it. A real
+    /// second vote is still noticed, also of a validator that voted after all of them.
     #[test]
     fn a_flood_of_data_by_one_key_neither_accuses_nor_hides_others() {
         let mut seen = SeenVotes::new(1_000_000, 65_536);
@@ -348,7 +370,8 @@ mod tests {
     #[test]
     fn counts_are_those_of_a_plain_list() {
         let (mut counts, mut plain) = (Counts::default(), Vec::<u32>::new());
-        // A linear congruential generator, seed 1: which of few voters is added or removed.
+        // A linear congruential generator with seed 1 chooses which of a few voters is added or
+        // removed.
         let mut state = 1u64;
         for _ in 0..20_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

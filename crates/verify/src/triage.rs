@@ -1,8 +1,13 @@
-//! A first look at a message, before anything is proven: what would it be, if it were true? So that what matters is judged first
-//! and what is known costs nothing. Microseconds; whatever it says, only the equation decides.
+//! Looks at a message before anything is proven and decides what it would be if it were true. So
+//! important messages are judged first, and known messages cost nothing. This takes microseconds.
+//! Only the BLS equation decides whether a message is true, whatever is decided here.
 //!
-//! From Electra on a single vote stands at fixed offsets: `committee_index: 8 | attester_index: 8 | data: 128 | signature: 96`, and
-//! `data` is `slot: 8 | index: 8 | head: 32 | source: 8 + 32 | target: 8 + 32`.
+//! Since Electra a single vote has fixed offsets. Lengths are in bytes:
+//!
+//! ```text
+//! SingleAttestation: committee_index 8, attester_index 8, data 128, signature 96
+//! data: slot 8, index 8, head 32, source 8 + 32, target 8 + 32
+//! ```
 
 use crate::repute::Repute;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
@@ -10,71 +15,86 @@ use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader,
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
-/// The target's epoch in `AttestationData`.
+/// Offset of the target's epoch in `AttestationData`.
 const DATA_TARGET: usize = 88;
-/// In a `SingleAttestation`.
+/// Offset of the data in a `SingleAttestation`.
 const SINGLE_DATA: usize = 16;
-/// In a `SignedAggregateAndProof`: offset 4, signature 96, index 8, offset 4, selection proof 96, offset 4.
+/// Offset of the data in a `SignedAggregateAndProof`, after: offset 4, signature 96, index 8,
+/// offset 4, selection proof 96, offset 4.
 const AGGREGATE_DATA: usize = 212;
-/// In an `Attestation` by bits: offset 4.
+/// Offset of the data in an `Attestation` by bits, after: offset 4.
 const BITS_DATA: usize = 4;
-/// In an `AttesterSlashing`: two offsets of 4, then the first side's own.
+/// Offset of the first side's data in an `AttesterSlashing`, after: two offsets of 4, and the first
+/// side's own offset of 4.
 const ACCUSED_DATA: usize = 12;
-/// In a `SignedBeaconBlock`: offset 4, signature 96, slot 8.
+/// Offset of the proposer in a `SignedBeaconBlock`, after: offset 4, signature 96, slot 8.
 const BLOCK_PROPOSER: usize = 108;
-/// In a `BlobSidecar`: index 8, blob, commitment and proof 48 each, then the header's slot 8.
+/// Offset of the proposer in a `BlobSidecar`, after: index 8, the blob, commitment and proof of 48
+/// each, and the header's slot 8.
 const BLOB_SIDECAR_PROPOSER: usize = 8 + 131_072 + 96 + 8;
-/// In a `DataColumnSidecar`: index 8, three offsets of 4, then the header's slot 8.
+/// Offset of the proposer in a `DataColumnSidecar`, after: index 8, three offsets of 4, and the
+/// header's slot 8.
 const COLUMN_SIDECAR_PROPOSER: usize = 28;
-/// In a `PayloadAttestationMessage`: index 8, block root 32.
+/// Offset of the slot in a `PayloadAttestationMessage`, after: index 8, block root 32.
 const PAYLOAD_VOTE_SLOT: usize = 40;
-/// In a `SignedExecutionPayloadBid`: offset 4, signature 96, four roots, fee recipient 20, gas limit 8, builder 8.
+/// Offset of the slot in a `SignedExecutionPayloadBid`, after: offset 4, signature 96, four roots,
+/// fee recipient 20, gas limit 8, builder 8.
 const PAYLOAD_BID_SLOT: usize = 4 + 96 + 4 * 32 + 36;
-/// In a `SignedInclusionList`: offset 4, signature 96, slot 8.
+/// Offset of the validator in a `SignedInclusionList`, after: offset 4, signature 96, slot 8.
 const INCLUSION_LIST_VALIDATOR: usize = 108;
-/// Roots of data kept at hand: a slot has a few, and floods are not to grow it.
+/// The largest number of data roots in the cache. A slot needs only a few, and a flood must not
+/// make the cache grow.
 const MAX_ROOTS: usize = 4096;
 
-/// What a message would be.
+/// What a message would be if it were true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Triage {
-    /// All it says is proven: nothing to do, whoever sent it.
+    /// Everything in the message is already proven. There is nothing to do, whoever sent it.
     Known,
-    /// Whatever it proves changes next to nothing ([`About`]): its signers cannot be punished, or enough is on record of them. Anyone can
-    /// make any number of these for nothing, so they wait for everything else. With the first of the signers.
+    /// Whatever the message proves changes almost nothing ([`About`]): its signers cannot be
+    /// slashed, or there is already enough evidence against them. Anybody can make any number of
+    /// such messages without cost, so they wait until everything else is done. The value is the
+    /// first of the signers.
     Settled(ValidatorIndex),
-    /// Contradicts something proven, or could. Of a single vote its validator's history decides ([`Glance`]); where that says nothing,
-    /// and of aggregates, whose members are not known yet: a source that hardly any other vote for its target has, a target that is not
-    /// about now. A slashing operation, and a block or header where another one of its slot and proposer is proven.
+    /// The message contradicts something proven, or may contradict it. These are:
+    ///
+    /// - a single vote that contradicts its validator's history ([`Glance`]);
+    /// - a vote about which the history gives no answer, or an aggregate, whose members are not
+    ///   known yet: if hardly any other vote for its target has its source, or if its target is not
+    ///   near the current epoch;
+    /// - a slashing operation;
+    /// - a block or header, if a different one of the same slot and proposer is proven.
     Contradiction,
-    /// A block or a header: few, and others wait for them.
+    /// A block or a header. There are few of them, and other messages wait for them.
     Context,
-    /// One of thousands.
+    /// One of thousands of ordinary messages.
     Ordinary,
 }
 
-/// What a message says of a validator that it names, for whoever knows whether that is [`Triage::Settled`].
+/// What a message is about, for a validator that it names. The caller uses it to decide whether the
+/// message is [`Triage::Settled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum About {
     Vote,
-    /// A header: it is evidence and nothing else.
+    /// A header. It is evidence and has no other use.
     Proposal,
-    /// A whole block that claims this slot: as long as its proposer could have had a turn then, others may wait for it.
+    /// A whole block of this slot. Other messages may wait for it, if its proposer could have been
+    /// the proposer of that slot.
     Block(Slot),
 }
 
-/// What a validator's history says at a glance about a vote in its name.
+/// What a quick look at a validator's history says about a vote with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Glance {
-    /// It is known, or contradicts nothing, or nothing is known of the validator.
+    /// The vote is known, or contradicts nothing, or nothing is known of the validator.
     Fits,
     /// It contradicts a stored vote.
     Contradicts,
-    /// Older than what can be looked at in no time.
+    /// The vote is older than the part of the history that a quick look covers.
     Unclear,
 }
 
-/// Hash-tree-roots of data met lately, by their bytes.
+/// Hash-tree-roots of attestation data that was seen lately. The key is the data's bytes.
 #[derive(Debug, Default)]
 pub(crate) struct DataRoots(HashMap<[u8; DATA_LEN], (Root, AttestationData)>);
 
@@ -94,8 +114,11 @@ impl DataRoots {
 }
 
 impl Verifier {
-    /// What this message would be. `now`: by the clock that messages are told early and late by. `history`: what is stored of a
-    /// validator, asked about a vote in its name for data with this root. `is_settled`: whether it matters what else is proven of a
+    /// What this message would be if it were true.
+    ///
+    /// `now` is the current slot, by the clock that decides which messages are early or late.
+    /// `history` looks at what is stored of a validator, for a vote with its name and data of this
+    /// root. `is_settled` says whether it makes no difference what else is proven about a
     /// validator.
     pub fn triage(
         &mut self,
@@ -173,8 +196,9 @@ impl Verifier {
         }
     }
 
-    /// Whether a block of this slot and proposer is proven and a message is not about that one. Of a whole block that is not known
-    /// before it is hashed.
+    /// Whether a block of this slot and proposer is proven, and this message is about a different
+    /// one. A whole block is always taken for a different one, because its root is not known before
+    /// it is hashed.
     fn contradicts_a_block(&self, message: &RawMessage, slot: Slot, proposer: ValidatorIndex) -> bool {
         let Some(first) = self.first_blocks.get(&(slot, proposer)) else { return false };
         let at = match message.kind {
@@ -190,12 +214,12 @@ impl Verifier {
         header.is_some_and(|header| header.message.root() != *first)
     }
 
-    /// How this peer's messages are judged.
+    /// How the claims of this peer are judged.
     pub fn repute(&self, peer: Option<&PeerBytes>) -> Repute {
         self.reputes.of(peer)
     }
 
-    /// Of votes by nobody in particular.
+    /// Decides about a vote for which there is no answer from a validator's history.
     fn triage_data(&self, data: &AttestationData, now: Epoch) -> Triage {
         let target = data.target.epoch;
         let about_now = target <= now.saturating_add(1) && now <= target.saturating_add(1);
@@ -206,41 +230,43 @@ impl Verifier {
     }
 }
 
-/// The greatest validator index that a message names in the clear; `None` for votes by bits and for what is too short.
-/// Nothing is checked here.
+/// The greatest validator index that can be read in a message. `None` for votes by bits, for
+/// payload bids, and for a message that is too short. The message is not checked.
 pub fn greatest_index_named(message: &RawMessage) -> Option<u64> {
     let at = match message.kind {
         MessageKind::Attestation { .. } if is_single_vote(message) => 8,
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits | MessageKind::Aggregate => return None,
         MessageKind::AttesterSlashing => return indices_accused(&message.bytes)?.max(),
-        // The slot, then the proposer.
+        // The slot comes first, then the proposer.
         MessageKind::Header | MessageKind::ProposerSlashing => 8,
         MessageKind::Block => BLOCK_PROPOSER,
         MessageKind::BlobSidecar { .. } => BLOB_SIDECAR_PROPOSER,
         MessageKind::DataColumnSidecar { .. } => COLUMN_SIDECAR_PROPOSER,
         MessageKind::PayloadAttestation => 0,
-        // Signed by a builder, whose index counts elsewhere.
+        // A builder signs a bid. Builder indices are not validator indices.
         MessageKind::PayloadBid => return None,
         MessageKind::InclusionList => INCLUSION_LIST_VALIDATOR,
     };
     u64_at(&message.bytes, at)
 }
 
-/// Before Electra a vote by bits of a committee of 88 to 95 is as long, so the fork counts where it is known.
+/// Whether this is a single vote. Before Electra a vote by bits of a committee of 88 to 95 members
+/// has the same length, so the fork decides where it is known.
 fn is_single_vote(message: &RawMessage) -> bool {
     matches!(message.kind, MessageKind::Attestation { .. })
         && message.bytes.len() == SingleAttestation::SSZ_LEN
         && message.origin.fork.is_none_or(ForkName::has_single_attestations)
 }
 
-/// Whose vote a single one would be (Electra on), for which target epoch, and all that it says; `None` for other messages. Nothing is checked here.
+/// For a single vote (since Electra): the validator that it names, its target epoch, and all bytes
+/// of its data. `None` for other messages. The message is not checked.
 pub fn single_vote_claimed(message: &RawMessage) -> Option<(ValidatorIndex, Epoch, &[u8])> {
     let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single_vote(message))?;
     Some((ValidatorIndex::new(number(&message.bytes, 8)), Epoch::new(number(data, DATA_TARGET)), data))
 }
 
-/// The slot that a message says it is about; of a slashing operation its first side's. `None` if it is too short to say.
-/// Nothing is checked here.
+/// The slot that a message names. For a slashing operation it is the slot of the first side. `None`
+/// if the message is too short. The message is not checked.
 pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
     let at = match message.kind {
         MessageKind::Attestation { .. } if is_single_vote(message) => SINGLE_DATA,
@@ -258,7 +284,8 @@ pub fn slot_claimed(message: &RawMessage) -> Option<Slot> {
     u64_at(&message.bytes, at).map(Slot::new)
 }
 
-/// Of both sides of an attester slashing: lists of 8 bytes each behind data and signature.
+/// The indices in both sides of an attester slashing. Each side has them as a list of 8 bytes each,
+/// after data and signature.
 fn indices_accused(bytes: &[u8]) -> Option<impl Iterator<Item = u64>> {
     const INDICES: usize = 4 + DATA_LEN + 96;
     let offset = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
@@ -327,7 +354,7 @@ mod tests {
         assert_eq!(named(MessageKind::Block, &block), Some(9));
         let about = |kind, bytes: &[u8]| slot_claimed(&message(kind, bytes.to_vec())).map(Slot::as_u64);
         assert_eq!(about(MessageKind::Block, &block), Some(8));
-        // An inclusion list has slot and signer where a block has slot and proposer.
+        // An inclusion list has its slot and signer where a block has its slot and proposer.
         assert_eq!(named(MessageKind::InclusionList, &block), Some(9));
         assert_eq!(about(MessageKind::InclusionList, &block), Some(8));
         let data = AttestationData { slot: Slot::new(6), ..AttestationData::default() };
@@ -335,7 +362,7 @@ mod tests {
         let slashing = AttesterSlashing { attestation_1: side.clone(), attestation_2: side }.to_ssz();
         assert_eq!(about(MessageKind::AttesterSlashing, &slashing), Some(6));
         assert_eq!(about(MessageKind::Header, &signed.to_ssz()), Some(0));
-        // Nothing is read beyond the end, whatever the offsets say.
+        // Nothing is read beyond the end of the bytes, whatever the offsets in them are.
         let kinds = [
             MessageKind::AttesterSlashing,
             MessageKind::Block,
@@ -374,7 +401,7 @@ mod tests {
         assert_eq!(single_vote_claimed(&whole), Some((ValidatorIndex::new(77), Epoch::new(6), &bytes[..])));
         assert_eq!(single_vote_claimed(&message(MessageKind::Attestation { subnet: 0 }, ssz[..239].to_vec())), None);
         assert_eq!(single_vote_claimed(&message(MessageKind::Aggregate, ssz.clone())), None);
-        // Before Electra a vote by bits of a committee of 88 to 95 has the same length.
+        // Before Electra a vote by bits of a committee of 88 to 95 members has the same length.
         for (fork, is_single) in [(Some(ForkName::Deneb), false), (Some(ForkName::Electra), true), (None, true)] {
             let of_fork = RawMessage { origin: crate::Origin { fork, ..whole.origin.clone() }, ..whole.clone() };
             assert_eq!(single_vote_claimed(&of_fork).is_some(), is_single, "{fork:?}");

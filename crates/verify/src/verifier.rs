@@ -1,11 +1,16 @@
-//! [`Verifier::process`]: one batch through decode, resolve and check, in three equations:
+//! [`Verifier::process`] takes one batch through decode, resolve and check, in three steps of one
+//! or more equations each:
 //!
-//! 1. blocks, and headers from sidecars. What is proven extends the chain, so that the rest of the batch finds its committees;
-//! 2. what names its validators: single votes from Electra on, slashing operations, also those inside the blocks;
-//! 3. votes by bits: aggregates, attestations inside blocks, single votes before Electra, and those parked that the chain's news may help.
-//!    First those whose committees are certain; then the others, candidate by candidate.
+//! 1. Blocks, and headers from sidecars. Proven blocks extend the chain, so that the committees of
+//!    the rest of the batch are known.
+//! 2. Messages that name their validators: single votes since Electra, and slashing operations,
+//!    including those inside the blocks.
+//! 3. Votes by bits: aggregates, attestations inside blocks, single votes before Electra, and
+//!    parked votes that the changes of the chain may help. First come the votes whose committees
+//!    are certain, then the others, candidate by candidate.
 //!
-//! Then what no rule punishes (Gloas, Heze). Each in a file of its own beside this one.
+//! After these come messages that no rule punishes (Gloas, Heze). Each step is in a file of its
+//! own.
 
 mod blocks;
 mod by_bits;
@@ -33,51 +38,58 @@ use statements::StatementJob;
 use std::collections::HashMap;
 use strangers::Strangers;
 
-/// Shufflings remembered as confirmed: more than the chain keeps.
+/// Number of shufflings that are remembered as confirmed. It is more than the chain keeps.
 const CONFIRMED: usize = 256;
 const NO_SUCH_VALIDATOR: &str =
     "it names a validator that cannot exist yet, by the most deposits since our state; its sender is at fault";
-/// Claims of one peer about a fork to come that may hold with no version in a slot: nobody is blamed for them, so more are not tried.
+/// How many claims of one peer about a fork that has not happened yet may fail with every possible
+/// version in one slot. Nobody is blamed for such claims, so further ones are not tried.
 const MAX_WITHOUT_VERSION: usize = 64;
-/// Messages that one worker decodes at a time.
+/// Number of messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
-/// Proves what batches of messages claim. One owner; the memory of what was proven, and what waits, is in here.
+/// Proves the claims in batches of messages. It has one owner. It contains what was proven before
+/// and what waits.
 #[derive(Debug)]
 pub struct Verifier {
     config: VerifyConfig,
     method: Method,
-    /// Weights must be unpredictable for who sends signatures.
+    /// The weights must be unpredictable for the senders of signatures.
     rng: StdRng,
     pub(crate) votes: SeenVotes,
-    /// Votes and headers that were judged forged, by hash of all that the judgement depends on.
+    /// Votes, headers, statements and slashing operations that were judged forged, by a hash of
+    /// everything that the judgement depends on.
     forgeries: Recent<Root, ()>,
     n_repeated_forgeries: u64,
     pub(crate) reputes: Reputes,
     pub(crate) roots: DataRoots,
-    /// Proven headers by root, with the one signature that is valid.
+    /// Proven headers by root, with their only valid signature.
     proposals: Recent<Root, SignatureBytes>,
     blocks: Recent<Root, ()>,
-    /// The first proven block of each slot and proposer: a second one is not passed on.
+    /// The first proven block of each slot and proposer. A second one is not forwarded.
     pub(crate) first_blocks: Recent<(Slot, ValidatorIndex), Root>,
     slashings: Recent<Root, ()>,
-    /// Who is slashed by a block, of whatever branch: our registry may not know it yet, so operations against them are not passed on.
+    /// Validators that a block slashed, on any branch. Our registry may not show this yet, so
+    /// operations against them are not forwarded.
     slashed: Recent<ValidatorIndex, ()>,
-    /// Sides of attester slashings and other sums that were proven, by hash of all that the proof depends on.
+    /// Sides of attester slashings and other sums that were proven, by a hash of everything that
+    /// the proof depends on.
     sides: Recent<Root, ()>,
-    /// Proven statements by who says what, with the one signature that is valid.
+    /// Proven statements by a hash of signer and content, with their only valid signature.
     statements: Recent<Root, SignatureBytes>,
-    /// Proven votes by bits whose committees were not certain: what they said, by hash.
+    /// Proven votes by bits whose committees were not certain, by a hash of their content.
     ballots: Recent<Root, ()>,
-    /// Shufflings in which most of some committees were proven to have signed: such a one is right, however old the registry behind it.
+    /// Shufflings for which most members of a committee were proven to have signed. Such a
+    /// shuffling is right, however old the registry behind it is.
     confirmed: Recent<ShufflingId, ()>,
     parking: Parking,
-    /// Slashing operations of blocks that name validators the registry lacks.
+    /// Slashing operations from blocks that name validators that the registry lacks.
     strangers: Strangers,
     registry_version: u64,
-    /// Tries of uncertain votes in this slot, by peer.
+    /// Number of tries of uncertain votes in this slot, by peer.
     tries: HashMap<PeerBytes, usize>,
-    /// Claims about a fork to come that held with no version, in this slot, by peer.
+    /// Number of claims about a fork that has not happened yet that failed with every possible
+    /// version in this slot, by peer.
     without_version: HashMap<PeerBytes, usize>,
     slot: Slot,
     generation: u64,
@@ -87,28 +99,28 @@ pub struct Verifier {
 /// Sizes for the metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifierStats {
-    /// Waiting messages; parts of blocks come on top.
+    /// Waiting messages. Waiting parts of blocks are not included.
     pub parked_messages: usize,
-    /// Everything that waits.
+    /// Everything that waits, including parts of blocks.
     pub parked: usize,
     pub parked_bytes: usize,
-    /// (validator, data) pairs that a repeat of costs nothing.
+    /// Number of remembered (validator, data) pairs. A repeated vote of such a pair costs nothing.
     pub remembered_votes: usize,
-    /// Pairs that had to make room.
+    /// Number of pairs that were removed to make room.
     pub forgotten_votes: u64,
-    /// Forged votes that came again and cost nothing.
+    /// Number of forged messages that came again and cost nothing.
     pub repeated_forgeries: u64,
 }
 
-/// Where the claimed signers come from.
+/// Whether the claimed signers are known for certain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Signers {
     Certain,
-    /// One of several committees it could be.
+    /// One of several committees that are possible.
     Guessed,
 }
 
-/// A batch, sorted by what is done with it.
+/// A batch, sorted by what is done with its messages.
 #[derive(Default)]
 struct Intake {
     blocks: Vec<BlockJob>,
@@ -120,11 +132,12 @@ struct Intake {
 }
 
 impl Verifier {
+    /// A verifier with unpredictable weights.
     pub fn new(config: VerifyConfig) -> Self {
         Self::with_rng(config, StdRng::try_from_rng(&mut OsRng).unwrap_or_else(|_| StdRng::from_rng(&mut rand::rng())))
     }
 
-    /// With predictable weights: for tests only.
+    /// A verifier with predictable weights, for tests only.
     #[cfg(feature = "test-support")]
     pub fn seeded(config: VerifyConfig, seed: u64) -> Self {
         Self::with_rng(config, StdRng::seed_from_u64(seed))
@@ -160,14 +173,16 @@ impl Verifier {
         }
     }
 
-    /// While more comes in than can be proven for forwarding, singles are proven in sums, at a third of the price.
+    /// While more comes in than can be proven for forwarding, single votes are proven in sums, at a
+    /// third of the cost.
     pub fn set_pressed(&mut self, pressed: bool) {
         self.method.singles = if pressed { crate::SinglesProof::Sums } else { self.config.singles };
     }
 
-    /// Judges a batch. `now`: the time by which messages expire and by which "early" and "late" are told for forwarding; in a
-    /// replay the latest message's. Proven blocks extend `chain`. Each message of the batch has one outcome in the result,
-    /// and so has each parked one whose waiting ended.
+    /// Judges a batch. `now` is the time that decides which messages expire, and which ones are too
+    /// early or too late for forwarding. In a replay it is the time of the latest message. Proven
+    /// blocks extend `chain`. The result contains one outcome for each message of the batch, and
+    /// one for each parked message whose waiting ended.
     pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: UnixNs) -> Verified {
         let network = chain.network().clone();
         let mut ledger = Ledger::default();
@@ -183,11 +198,12 @@ impl Verifier {
         ledger.close()
     }
 
-    /// Ends all waiting: at the end of a replay, or of the program. Whatever can be tried is tried a last time, without the
-    /// budgets and the patience that only make sense while more may come; the rest expires. So what a replay finds does not
-    /// depend on where its batches were cut.
+    /// Ends all waiting, at the end of a replay or of the program. Everything that can be tried is
+    /// tried a last time. The limits and delays that are useful only while more may come do not
+    /// apply. The rest expires. So the result of a replay does not depend on how it was cut into
+    /// batches.
     pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
-        // Nothing will be asked again later.
+        // The chain will not be asked again later, so everything must be computed now.
         chain.compute_at_once();
         let mut ledger = Ledger::default();
         let mut intake = Intake::default();
@@ -203,12 +219,13 @@ impl Verifier {
         ledger.close()
     }
 
-    /// Messages that wait: `received = final outcomes + parked`.
+    /// The number of waiting messages: `received = final outcomes + parked`.
     pub fn parked(&self) -> usize {
         self.parking.n_messages()
     }
 
-    /// When the message or part of one that waits longest came; a crash loses what waits. Looks at everything parked.
+    /// The arrival time of the message, or part of one, that has waited longest. A crash loses what
+    /// waits. Looks at everything that is parked.
     pub fn parked_since(&self) -> Option<UnixNs> {
         self.parking.waits_since()
     }
@@ -224,7 +241,8 @@ impl Verifier {
         }
     }
 
-    /// Once a slot: budgets are new, and who waited too long has waited in vain. Whether the slot is a new one.
+    /// Starts a new slot: resets the limits per slot, and lets messages expire that waited too
+    /// long. Returns whether the slot is a new one.
     fn turn_to(&mut self, network: &Network, now: UnixNs, ledger: &mut Ledger) -> bool {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
@@ -244,11 +262,11 @@ impl Verifier {
         true
     }
 
-    /// What another registry gives reason to judge anew.
+    /// Prepares what has to be judged again after the registry has changed.
     fn read_registry(&mut self, chain: &Chain, intake: &mut Intake) {
         if chain.registry().version() != self.registry_version {
             self.registry_version = chain.registry().version();
-            // Who signed by bits may be others than it was taken for.
+            // With the new registry, votes by bits may have other signers than before.
             self.forgeries.clear();
             intake.slashings.extend(self.strangers.take());
         }
@@ -288,8 +306,8 @@ impl Verifier {
         intake
     }
 
-    /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
-    /// signers were a guess.
+    /// Runs the equation over a docket. What it proves is returned and remembered. A forgery
+    /// counts against its sender, unless the signers were a guess.
     fn judge(&mut self, chain: &Chain, mut docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
         let network = chain.network();
         let now = chain.now().epoch(network.preset());
@@ -322,7 +340,8 @@ impl Verifier {
             if let Some((data_root, data)) = claim.vote() {
                 self.votes.insert(data_root, data, claim.members(), claim.arrival());
             }
-            // What holds with another version than the scheduled one must not make the right signature a forgery after the fork.
+            // A signature that is valid with another version than the scheduled one must not make
+            // the right signature a forgery after the fork.
             if let Some((root, signature)) = claim.proposal_root().filter(|_| claim.signed_with().is_none()) {
                 self.proposals.insert(root, signature);
             }
@@ -331,7 +350,8 @@ impl Verifier {
     }
 }
 
-/// What becomes of a message none of whose keys we have: it names a validator that our registry does not know yet, or one that cannot be.
+/// The outcome of a message with a validator whose key is not known. Our registry may not contain
+/// the validator yet, or the validator cannot exist.
 fn without_key(chain: &Chain, named: ValidatorIndex, heard: &Heard) -> Outcome {
     if chain.may_exist(named, chain.network().slot_at(heard.at.0)) {
         Outcome::UnknownValidator
@@ -340,7 +360,8 @@ fn without_key(chain: &Chain, named: ValidatorIndex, heard: &Heard) -> Outcome {
     }
 }
 
-/// A vote with the root of its data: seven hashes, so they are made where the decoding is, on all threads.
+/// A vote with the root of its data. The root takes seven hashes, so it is computed together with
+/// the decoding, on all threads.
 fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
     let root = match &decoded {
         Decoded::Vote(ballot) => ballot.data().root(),
@@ -354,7 +375,7 @@ fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
 }
 
 impl Intake {
-    /// `data_root`: of the ballot's data.
+    /// Adds a vote to the batch. `data_root` is the root of the ballot's data.
     fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, data_root: Root, n_bytes: usize, since: UnixNs) {
         let job = Job { item, heard, data_root, n_bytes, since, tried: Vec::new(), ballot };
         match &job.ballot {
@@ -364,7 +385,8 @@ impl Intake {
     }
 }
 
-/// The chain's answers for votes about now, which are cheap; `None` for others, whose committees only aggregates need.
+/// The chain's answer for a vote that is near the current epoch, which is cheap. `None` for other
+/// votes: only aggregates need the committees of other epochs.
 fn contexts_near<'a>(
     cache: &'a mut ContextCache,
     chain: &mut Chain,

@@ -1,5 +1,6 @@
-//! Streams made by the executable specification, end to end. The oracle for who contradicted themselves is the plain
-//! all-pairs loop over what was proven: if a vote were missed or a forgery believed, its findings would differ.
+//! Replays captures that the executable specification made, from end to end. The expected offences
+//! come from a plain loop over all pairs of what was proven. If a vote were missed or a forgery
+//! accepted, the result would differ.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -10,7 +11,7 @@ use consensus::{AttestationData, BeaconBlockHeader, Offence, is_double_proposal,
 use std::collections::{BTreeMap, BTreeSet};
 use verify::{MessageOutcome, Outcome, SinglesProof, UnixNs, Verified, Verifier, VerifyConfig};
 
-/// All that a replay proved and settled.
+/// Everything that a replay proved, and its outcomes.
 #[derive(Default)]
 struct Replay {
     votes: BTreeMap<u64, BTreeSet<VoteKey>>,
@@ -75,7 +76,7 @@ impl Run {
         found
     }
 
-    /// Final outcomes by label.
+    /// The final outcomes, counted by label.
     fn outcomes(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for (_, _, _, outcome) in self.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()) {
@@ -102,7 +103,7 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     }
     run.take(verifier.finish(&mut chain, last));
     assert_eq!(verifier.parked(), 0);
-    // Exactly one final outcome each.
+    // Every message has exactly one final outcome.
     let mut tickets: Vec<u64> =
         run.replay.outcomes.iter().filter(|(.., outcome)| outcome.is_final()).map(|(ticket, ..)| ticket.unwrap().0).collect();
     tickets.sort_unstable();
@@ -110,18 +111,20 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     run
 }
 
-/// Those whose truth can be found from their first state; a later one is read by a replay only.
+/// The captures whose offences can be found from their first state. In the excluded capture a later
+/// state is needed, which only the program's replay reads.
 fn captures() -> Vec<Capture> {
     common::captures().into_iter().filter(|capture| capture.name != "newcomers_state_after").collect()
 }
 
-/// Who did what, by the capture's own list.
+/// The (offence, validator) pairs in one of the capture's own lists.
 fn pairs(capture: &Capture, list: &str) -> BTreeSet<(String, u64)> {
     let rows = capture.expected[list].as_array().into_iter().flatten();
     rows.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap())).collect()
 }
 
-/// True contradictions that rest on one good side of an invalid operation may be found or not.
+/// Removes contradictions that rest on one valid side of an invalid operation. They are true, but
+/// they may be found or not.
 fn without_optional(capture: &Capture, found: BTreeSet<(String, u64)>) -> BTreeSet<(String, u64)> {
     let expected = pairs(capture, "findings");
     let optional = pairs(capture, "optional");
@@ -150,7 +153,8 @@ fn captures_replayed_in_sums() {
 fn captures_as_if_live() {
     for capture in captures() {
         let run = check(&capture, VerifyConfig::default(), 20);
-        // Captures with statistics count all that the specification refuses as invalid; here each reason is counted by itself.
+        // Captures with statistics count everything that the specification refuses as invalid. Here
+        // each reason has its own count, so they are not compared.
         let Some(invalid) = capture.expected["invalid_signatures"].as_u64().filter(|_| capture.expected["stats"].is_null())
         else {
             continue;
@@ -170,10 +174,12 @@ fn captures_message_by_message() {
     }
 }
 
-/// Backwards, so that everything comes before its context: what can be proven late is, and what cannot is counted.
+/// Replays captures backwards, so that every message comes before its context. What can be proven
+/// later is proven, and the rest is counted.
 #[test]
 fn captures_backwards() {
-    // Without order and with wrong times there is no telling what time it is.
+    // In these captures the current time cannot be known without the order of the messages, or the
+    // times are wrong.
     let in_time = |capture: &&Capture| capture.expected["preset"] == "minimal" && capture.name != "wrong_times";
     for capture in captures().iter().filter(in_time) {
         let mut backwards = capture.messages.clone();
@@ -182,7 +188,8 @@ fn captures_backwards() {
         let mut verifier = Verifier::seeded(VerifyConfig::replay(), 1);
         let mut run = Run { replay: Replay::default(), data: BTreeMap::new() };
         let now = capture.messages.iter().map(|message| message.received_at).max().unwrap();
-        // Which fork version a message is signed with depends on whether the fork has happened.
+        // Whether the fork has already happened decides which fork version a message is signed
+        // with.
         chain.tick(chain.network().slot_at(now.0));
         for messages in backwards.chunks(29) {
             run.take(verifier.process(&mut chain, messages.to_vec(), now));

@@ -1,4 +1,5 @@
-//! What must not pass the gate, what must not cost twice, and what must not be lost while it waits.
+//! Tests what the verifier must refuse, what must not be proven twice, and what must not be lost
+//! while it waits.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -29,7 +30,7 @@ fn singles(capture: &Capture) -> impl Iterator<Item = &RawMessage> {
     capture.messages.iter().filter(|message| matches!(message.kind, MessageKind::Attestation { .. }))
 }
 
-/// The first single that is honestly signed, proven by a fresh verifier.
+/// The first single vote with a valid signature, and its decoded form. A new verifier proves it.
 fn good_single(capture: &Capture) -> (RawMessage, SingleAttestation) {
     for message in singles(capture) {
         let mut chain = capture.chain();
@@ -42,7 +43,8 @@ fn good_single(capture: &Capture) -> (RawMessage, SingleAttestation) {
     panic!("no honest single in {}", capture.name);
 }
 
-/// Flipped bits, cut ends and foreign kinds: an outcome each, and nothing proven that was not sent.
+/// Changed bytes, truncated messages and wrong kinds: each message gets one outcome and nothing
+/// panics.
 #[test]
 fn no_bytes_make_it_panic() {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
@@ -95,7 +97,8 @@ fn no_bytes_make_it_panic() {
     }
 }
 
-/// A validator that was deposited since our state is unknown, and nobody's fault. One that cannot have been is its sender's.
+/// A validator that was deposited after our state is unknown, and nobody is at fault. For a
+/// validator that cannot have been deposited yet, the sender is at fault.
 #[test]
 fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     let Some(capture) = named("electra_6") else { return };
@@ -104,7 +107,8 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let (stranger, nobody) = ("unknown_validator", "malformed");
     let n_validators = chain.registry().len() as u64;
-    // Genesis, and 64 epochs of 8 slots with 16 deposits each, and 16 more at each epoch's end.
+    // The validators at genesis, plus 64 epochs of 8 slots with 16 deposits in each slot, plus 16
+    // more at the end of each epoch.
     let most = n_validators + 64 * (8 * 16 + 16);
     let expected =
         [(1 << 63, nobody), (u64::MAX, nobody), (n_validators, stranger), (most - 1, stranger), (most + 100_000, nobody)];
@@ -129,8 +133,9 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
     }
 }
 
-/// A forged slashing operation is remembered like a forged vote, and so is who sent it: the same one again costs no equation, another one
-/// waits behind everybody else's messages.
+/// A forged slashing operation and its sender are remembered like a forged vote and its sender. The
+/// same operation costs no equation when it comes again. Another operation of this sender waits
+/// behind the messages of everybody else.
 #[test]
 fn a_forged_slashing_operation_is_judged_once() {
     let Some(capture) = named("electra_6") else { return };
@@ -138,7 +143,7 @@ fn a_forged_slashing_operation_is_judged_once() {
     let header = |body: u8| {
         let body_root = consensus::Root::repeat_byte(body);
         let message = BeaconBlockHeader { proposer_index: ValidatorIndex::new(3), body_root, ..BeaconBlockHeader::default() };
-        // A signature, but of something else.
+        // The signature is valid, but for another message.
         SignedBeaconBlockHeader { message, signature: single.signature }
     };
     let proposer = ProposerSlashing { signed_header_1: header(1), signed_header_2: header(2) }.to_ssz();
@@ -159,7 +164,7 @@ fn a_forged_slashing_operation_is_judged_once() {
     }
 }
 
-/// Lighthouse's sigp/lighthouse#10085: a replay with another unsigned field made unbounded work.
+/// In sigp/lighthouse#10085 a replay with another unsigned field caused unlimited work.
 #[test]
 fn unsigned_fields_buy_no_second_verification() {
     let Some(capture) = named("electra_6") else { return };
@@ -169,16 +174,16 @@ fn unsigned_fields_buy_no_second_verification() {
     let now = message.received_at;
     let moved = SingleAttestation { committee_index: consensus::CommitteeIndex::new(1 << 40), ..single };
     let moved = RawMessage { bytes: moved.to_ssz(), ..message.clone() };
-    // In one batch, and in the next.
+    // The copy comes in the same batch and in the next one.
     let verified = verifier.process(&mut chain, vec![message.clone(), moved.clone()], now);
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven", "duplicate"], 1));
     let verified = verifier.process(&mut chain, vec![moved.clone()], now);
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["duplicate"], 0));
-    // Alone it is proven like the other, and not passed on.
+    // Alone, the copy is proven like the original, but it is not forwarded.
     let verified = Verifier::seeded(VerifyConfig::default(), 1).process(&mut chain, vec![moved], now);
     assert!(matches!(verified.outcomes[0].3, Outcome::Proven { forwardable: false }));
 
-    // An aggregate with another aggregator: its members are proven.
+    // An aggregate with another aggregator. Its members are already proven.
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let mut n_aggregates = 0;
     for message in &capture.messages {
@@ -187,7 +192,7 @@ fn unsigned_fields_buy_no_second_verification() {
             continue;
         }
         let mut bytes = message.bytes.clone();
-        // `aggregator_index` stands after the offset, the outer signature and so at byte 100.
+        // `aggregator_index` is at byte 100, after the offset and the outer signature.
         bytes[100] ^= 1;
         let changed = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &bytes).unwrap();
         let original = SignedAggregate::from_ssz(ForkName::Electra, &capture.spec.preset, &message.bytes).unwrap();
@@ -199,7 +204,7 @@ fn unsigned_fields_buy_no_second_verification() {
     assert!(n_aggregates > 0);
 }
 
-/// A forged copy before the good one, and a good one before the forged copy, in one batch and in two.
+/// A forged copy comes before the valid vote, in one batch and in two.
 #[test]
 fn a_forgery_hides_nothing() {
     let Some(capture) = named("electra_6") else { return };
@@ -221,7 +226,8 @@ fn a_forgery_hides_nothing() {
     }
 }
 
-/// The same forgery again, or with an unsigned field changed, costs no second equation; the good vote is proven all the same.
+/// The same forgery costs no second equation when it comes again, even if an unsigned field is
+/// changed. The valid vote is still proven.
 #[test]
 fn a_forgery_is_judged_once() {
     let Some(capture) = named("electra_6") else { return };
@@ -244,7 +250,8 @@ fn a_forgery_is_judged_once() {
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1));
 }
 
-/// What a message would be if it were true: known once proven, a contradiction once another is.
+/// What a message would be if it were true: it is known after it was proven, and it is a
+/// contradiction after a different one was proven.
 #[test]
 fn a_first_look_tells_what_matters() {
     let Some(capture) = named("electra_6") else { return };
@@ -280,7 +287,8 @@ fn a_first_look_tells_what_matters() {
     assert_eq!(look(&mut verifier, &RawMessage { bytes: vec![1; 7], ..good.clone() }), Triage::Ordinary);
 }
 
-/// What only settled validators have signed is told apart; a single other name in it and it is judged like any other.
+/// A message that only settled validators have signed is recognized. If it names one other
+/// validator, it is judged like any other message.
 #[test]
 fn a_first_look_tells_what_only_settled_validators_have_signed() {
     use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
@@ -338,7 +346,8 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
     assert_eq!(asked.get(), Some(About::Block(consensus::Slot::new(77))), "by the slot that the block claims");
 }
 
-/// A header that was proven, or shown to be forged, costs no second proof in whatever operation it comes again; the same of a side.
+/// A header that was proven or judged forged is not judged a second time, whichever operation
+/// contains it. The same holds for a side of an attester slashing.
 #[test]
 fn headers_and_sides_are_proven_once_true_or_forged() {
     let Some(capture) = named("ops_electra") else { return };
@@ -346,7 +355,8 @@ fn headers_and_sides_are_proven_once_true_or_forged() {
     for kind in [MessageKind::ProposerSlashing, MessageKind::AttesterSlashing] {
         let good = capture.messages.iter().find(|message| message.kind == kind).unwrap();
         let mut forged = good.clone();
-        // The last byte of the second side's signature, which stands before the indices of an attester slashing.
+        // The byte to change is the last one of the second side's signature. In an attester
+        // slashing it comes before the indices.
         let at = match kind {
             MessageKind::ProposerSlashing => forged.bytes.len() - 1,
             _ => {
@@ -368,7 +378,8 @@ fn headers_and_sides_are_proven_once_true_or_forged() {
     assert_eq!(n_repeated, 4, "the second and the third time of each");
 }
 
-/// A vote by bits for an epoch nobody knows: waits, is counted, expires; a full place refuses.
+/// A vote by bits for an epoch that the chain does not know waits, is counted, and expires. If the
+/// parking place is full, a vote is refused.
 #[test]
 fn waiting_is_bounded_and_ends() {
     let Some(capture) = named("phase0_2") else { return };
@@ -379,7 +390,8 @@ fn waiting_is_bounded_and_ends() {
     let now = template.received_at;
     let strange = |target: u64, peer: u8| {
         let mut message = template.clone();
-        // Attestation: offset 4, then data: slot 8, index 8, root 32, source 40, target epoch.
+        // The layout of an attestation: offset 4, then data with slot 8, index 8, root 32, source
+        // 40 and the target's epoch.
         message.bytes[4..12].copy_from_slice(&(target * 8).to_le_bytes());
         message.bytes[92..100].copy_from_slice(&target.to_le_bytes());
         message.origin.peer = Some(verify::PeerBytes::from([peer]));
@@ -387,7 +399,7 @@ fn waiting_is_bounded_and_ends() {
     };
     let batch = vec![strange(90_000, 1), strange(u64::MAX / 8, 1), strange(90_001, 1), strange(90_002, 2), strange(90_003, 3)];
     let verified = verifier.process(&mut chain, batch, now);
-    // The third is above its peer's share; the fifth makes the first give way.
+    // The third vote exceeds its peer's share. The fifth vote makes the first one give way.
     assert_eq!(labels(&verified), ["parked", "refused", "parked", "refused", "parked", "parked"]);
     assert_eq!((verifier.parked(), verifier.stats().parked), (3, 3));
     let epoch_ns = 8 * 6_000_000_000;
@@ -398,11 +410,12 @@ fn waiting_is_bounded_and_ends() {
     assert_eq!((verifier.parked(), verifier.stats().parked_bytes), (0, 0));
 }
 
-/// With a worker that computes shufflings, votes wait parked until theirs is there. What is proven in the end is what is proven when each
-/// answer is waited for, whatever the batches.
+/// If a worker thread computes shufflings, votes are parked until theirs is computed. In the end
+/// the same is proven as when each answer is waited for, whatever the size of the batches.
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
-    // Forged signatures that cancel in a sum prove the same signers whatever is summed with them only by chance.
+    // In these captures forged signatures cancel out in a sum. Which signers are proven depends on
+    // what they are summed with, so the runs would be equal only by chance.
     for capture in captures().into_iter().filter(|capture| !capture.name.starts_with("cancelling")) {
         let run = |on_worker: bool, batch_len: usize| {
             let mut chain = capture.chain();

@@ -1,4 +1,5 @@
-//! The specification's own cases: slashing operations and gossip messages, phase0 to Gloas, minimal preset.
+//! Runs the specification's own test cases for slashing operations and gossip messages, from phase0
+//! to Gloas, with the minimal preset.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -106,7 +107,8 @@ fn gossip_messages() {
             let label = format!("{} {} message {i}, expected {expected}: {outcome:?}", case.fork, case.name);
             match expected {
                 "valid" => assert!(matches!(outcome, Outcome::Proven { .. }), "{label}"),
-                // Whether a proposer's block is valid is not asked: a few are passed on that others refuse.
+                // This crate does not check whether a proposer's block is valid, so a few blocks
+                // are forwarded that other clients refuse.
                 "reject" => {
                     let about_validity =
                         ["too_many_", "failed_el_validation", "bid_parent_root", "contains_deposits", "finalized_checkpoint_not"];
@@ -121,7 +123,8 @@ fn gossip_messages() {
         println!("{n:5} {what}");
     }
     let accepted = |topic: &str| counts.get(&format!("{topic} valid: proven Accept")).copied().unwrap_or_default();
-    // Who sits in the payload-timeliness committee is not known, so of these nothing is passed on.
+    // The members of the payload-timeliness committee are not known here, so none of these messages
+    // is forwarded.
     let others = handlers.iter().filter(|handler| !handler.ends_with("payload_attestation_message"));
     for topic in others.filter_map(|handler| handler.rsplit("gossip_").next()) {
         assert!(counts.is_empty() || accepted(topic) > 0, "{topic}: nothing valid may be forwarded");

@@ -1,5 +1,6 @@
-//! A registry that is older than it looks: validators that came or went without a block that said so. Committees made from it are wrong, and
-//! nobody is to be blamed for that, nor is anything to be lost.
+//! Tests with a registry that is older than it looks: validators became active or left without a
+//! block that shows it. Committees that are computed from such a registry are wrong. Nobody may be
+//! blamed for that, and nothing may be lost.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -32,7 +33,8 @@ fn chain_of(capture: &Capture, fork: ForkName, change: impl FnOnce(&mut Value)) 
     Chain::from_state(capture.spec.clone(), &ssz, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap()
 }
 
-/// A deposit that waits in the state: of whom it is does not matter, only that nobody can tell whom it will make active.
+/// Adds a pending deposit to the state. Whose deposit it is does not matter. What matters is that
+/// nobody can know which validator it will make active.
 fn with_a_deposit(state: &mut Value) {
     state["pending_deposits"] = json!([{
         "pubkey": format!("0x{}", "ab".repeat(48)), "withdrawal_credentials": format!("0x{}", "00".repeat(32)),
@@ -40,7 +42,7 @@ fn with_a_deposit(state: &mut Value) {
     }]);
 }
 
-/// Keys made independently of one another, as on a real network.
+/// Keys that are independent of each other, as on a real network.
 fn secrets() -> Vec<SecretKey> {
     (0..64u8).map(|n| SecretKey::key_gen(&[n; 32], &[]).unwrap()).collect()
 }
@@ -51,8 +53,9 @@ fn with_keys(state: &mut Value, secrets: &[SecretKey]) {
     }
 }
 
-/// What three quarters of a committee say, signed by them all; `forged`: by somebody else. Committees are those of `truth`; the genesis
-/// block is that of `told`, whose state has other contents and so another root.
+/// An attestation by three quarters of a committee, signed by all of them, or by other validators
+/// if `forged` is true. The committees are those of `truth`. The genesis block is that of `told`,
+/// whose state has other contents and therefore another root.
 fn aggregate(truth: &mut Chain, told: &Chain, secrets: &[SecretKey], epoch: u64, forged: bool) -> RawMessage {
     let network = truth.network().clone();
     let genesis = told.head().root;
@@ -101,7 +104,8 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
     let epoch_ns = capture.spec.preset.slots_per_epoch * capture.spec.slot_duration.as_nanos() as u64;
     let epoch = 6;
 
-    // The state lacks a validator that a deposit has made active since. An honest aggregate fails and nobody is blamed.
+    // A deposit has made a validator active that this state lacks. An honest aggregate fails, and
+    // nobody is blamed.
     let mut stale = chain_of(&capture, ForkName::Electra, |state| {
         with_keys(state, &secrets);
         with_a_deposit(state);
@@ -123,7 +127,8 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
     assert_eq!((told, verifier.parked()), (vec!["parked"], 1));
     assert_ne!(verifier.repute(good.origin.peer.as_ref()), Repute::Bad);
 
-    // The deposit has made nobody active yet. Once most of a committee signed by it, the shuffling is right and a forgery is one.
+    // The deposit has made nobody active yet. Once most members of a committee were proven to have
+    // signed, the shuffling is known to be right, and a forgery is called one.
     let mut right = chain_of(&capture, ForkName::Electra, |state| {
         with_keys(state, &secrets);
         with_a_deposit(state);
@@ -138,7 +143,8 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
     assert_eq!(labels(&verifier.process(&mut right, vec![forged], later)), ["bad_signature"]);
 }
 
-/// A block is judged once, so a slashing in it that names a validator of tomorrow's registry must wait for that.
+/// A block is judged only once, so a slashing in it that names a validator of a later registry must
+/// wait for that registry.
 #[test]
 fn a_slashing_in_a_block_waits_for_a_registry_that_knows_its_validators() {
     let mut n_tried = 0;
@@ -148,14 +154,15 @@ fn a_slashing_in_a_block_waits_for_a_registry_that_knows_its_validators() {
         let fork = network.spec.fork_name_at(Epoch::new(0));
         for message in capture.messages.iter().filter(|message| message.kind == MessageKind::Block) {
             let Ok(block) = SignedBlock::from_ssz(fork, network.preset(), &message.bytes) else { continue };
-            // Others beside it may be proven at once.
+            // Other slashings in the same block could be proven at once, so only a block with
+            // exactly one slashing is used.
             let ([slashing], []) = (&block.attester_slashings[..], &block.proposer_slashings[..]) else { continue };
             let Some(last) = slashing.attestation_1.attesting_indices.last() else { continue };
             let (last, proposer) = (last.as_u64(), block.signed_header.message.proposer_index.as_u64());
             if proposer >= last {
                 continue;
             }
-            // A registry that ends before the slashed validator.
+            // This registry ends before the slashed validator.
             let mut young = chain_of(&capture, fork, |state| {
                 for list in
                     ["validators", "balances", "previous_epoch_participation", "current_epoch_participation", "inactivity_scores"]
@@ -176,7 +183,7 @@ fn a_slashing_in_a_block_waits_for_a_registry_that_knows_its_validators() {
             assert!(slashings(&verified).contains(&Outcome::Parked), "{}: {:?}", capture.name, slashings(&verified));
             assert!(verified.slashings.is_empty());
             young.add_state(&capture.state, &mut PubkeyCache::in_memory()).unwrap();
-            // With the next batch, or when there is none.
+            // The slashing is proven with the next batch, or by `finish` if there is none.
             let verified = match n_tried % 2 {
                 0 => verifier.process(&mut young, Vec::new(), now),
                 _ => verifier.finish(&mut young, now),

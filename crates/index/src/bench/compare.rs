@@ -1,38 +1,41 @@
-//! The same load in other circumstances, against the plain one: sources far back, everybody returning after a long absence.
+//! Compares the same load under other conditions with the plain one: sources far back, or all
+//! validators returning after a long absence.
 //!
-//! All loads run in one process, slot by slot in turn, so that whatever else the machine does hits them alike; what is
-//! compared is the CPU time of the calling thread inside the index's calls.
+//! All loads run in one process, one slot of each in turn, so that other work on the machine
+//! affects them all in the same way. The CPU time of the calling thread inside the index's calls is
+//! compared.
 
 use super::{Feed, Options, SLOTS, in_temporary, measure};
 use crate::IndexError;
 use std::path::Path;
 
-/// What a load differs in from the plain one.
+/// The difference between a load and the plain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
-    /// Epochs between source and target.
+    /// Number of epochs between source and target.
     SourceDistance(u64),
-    /// Epochs without any vote, after the first.
+    /// Number of epochs without any vote, after the first one.
     AbsentEpochs(u64),
 }
 
-/// A load against the plain one, 1.0 being as fast.
+/// A load compared with the plain one. A ratio of 1.0 means equal speed.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Comparison {
     #[serde(flatten)]
     pub variant: Variant,
     pub cpu_seconds_per_epoch: f64,
-    /// CPU time per vote against the plain load's, over all epochs.
+    /// CPU time per vote divided by that of the plain load, over all epochs.
     pub ratio: f64,
-    /// CPU time per vote in the first epoch, in which everybody returns, against the plain load's over all epochs.
+    /// CPU time per vote in the first epoch, in which all validators return, divided by that of the
+    /// plain load over all epochs.
     pub first_epoch_ratio: f64,
-    /// Validators named as offenders; there are none.
+    /// Number of validators that were reported as offenders. The load contains none.
     #[serde(rename = "false")]
     pub falsely: u64,
 }
 
-/// One load, and what its first epoch took.
+/// One load, and the CPU time per vote of its first epoch, in nanoseconds.
 struct Run {
     feed: Feed,
     first_epoch: f64,
@@ -44,7 +47,8 @@ impl Run {
     }
 }
 
-/// Runs the plain load of `options` and all `variants` of it side by side; needs the memory of all of them at once.
+/// Runs the plain load of `options` and all `variants` of it side by side. Needs the memory of all
+/// of them at once.
 pub fn compare(options: &Options, variants: &[Variant]) -> Result<Vec<Comparison>, IndexError> {
     in_temporary("-compare", |path| compare_in(path, options, variants))
 }
@@ -66,7 +70,8 @@ fn compare_in(path: &Path, options: &Options, variants: &[Variant]) -> Result<Ve
     for epoch in 1..=options.epochs {
         runs.iter_mut().for_each(|run| run.feed.load.begin_epoch(epoch));
         for slot in 0..SLOTS {
-            // Nobody is always the one after the same other.
+            // The order changes with the slot, so that no load always runs after the same other
+            // one.
             let n_runs = runs.len();
             runs.rotate_left(slot as usize % n_runs);
             let fed = runs.iter_mut().try_for_each(|run| run.feed.slot(slot));

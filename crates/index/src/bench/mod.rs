@@ -1,11 +1,16 @@
-//! `slashwatch bench index`: what a machine can do, with the load the verifier would hand over.
+//! `slashwatch bench index` measures what a machine can do, with the load that the verifier would
+//! provide.
 //!
-//! Committees are reshuffled every epoch; each slot comes in one or several batches, each batch is committed. Signatures
-//! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
-//! the sums they claim to be, which the index does not look at. Making the load is not counted: CPU time is that of the
-//! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
-//! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, less what
-//! was spent waiting for a processor that another program had.
+//! Committees are shuffled again every epoch. Each slot comes in one or several batches, and each
+//! batch is committed. Signatures are real points, so that merging them has its real cost. They
+//! come from a pool, which is made by adding one point again and again. They are not valid
+//! signatures of their votes, but the index does not check that.
+//!
+//! Making the load is not counted. The CPU time is that of the calling thread inside the index's
+//! calls, plus that of RocksDB's threads. The bytes written are all block I/O of the process until
+//! tables are flushed and settled. The growth is what is then on disk. The times of single votes
+//! are wall time in the index, minus the time spent waiting for a processor that another program
+//! used.
 
 mod compare;
 mod load;
@@ -21,26 +26,26 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use verify::{Signed, Vote};
 
-/// Late votes and offenders' votes that are timed, at most.
+/// The largest number of late votes, and of offenders' votes, that are timed.
 const MAX_SAMPLES: u64 = 2000;
 const SLOTS: u64 = 32;
-/// Epochs that are stored before history is filled.
+/// Number of epochs that are stored before history is filled.
 const STORED_EPOCHS: u64 = 6;
-/// Epochs fed between a flush and opening: one more would move the tail.
+/// Number of epochs that are fed between a flush and opening. One more would move the tail.
 const TAIL_GROWTH: u64 = 3;
-/// Keys whose whole history is read at once, as an export does.
+/// Number of keys whose whole history is read at once, as an export does.
 const HISTORY_KEYS: u32 = 10_000;
-/// Validators that are made to offend.
+/// Number of validators that commit offences.
 const OFFENDERS: u64 = 256;
 
-/// In what form votes come.
+/// The form in which votes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteShape {
-    /// Single votes, summed per data, committee and batch.
+    /// Single votes, summed by data, committee and batch.
     Singles,
-    /// One aggregate per data and committee; later batches bring larger ones.
+    /// One aggregate for each data and committee. Later batches contain larger ones.
     Aggregates,
-    /// One aggregate per data over all committees, as in blocks.
+    /// One aggregate for each data over all committees, as in blocks.
     Blocks,
 }
 
@@ -57,24 +62,27 @@ impl std::str::FromStr for VoteShape {
     }
 }
 
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub validators: u32,
-    /// Epochs measured, after one that warms up.
+    /// Number of epochs that are measured, after one that warms up.
     pub epochs: u64,
     pub batches_per_slot: u32,
-    /// Percent of validators that vote in an epoch.
+    /// Percentage of validators that vote in an epoch.
     pub participation: f64,
-    /// Percent of votes that are for another head.
+    /// Percentage of votes that are for another head.
     pub minority: f64,
     pub shape: VoteShape,
-    /// Epochs between source and target.
+    /// Number of epochs between source and target.
     pub source_distance: u64,
-    /// Epochs without any vote between the warm-up and the rest.
+    /// Number of epochs without any vote between the warm-up and the rest.
     pub absent_epochs: u64,
-    /// History is filled: the epochs before those that are stored, one commit for each.
+    /// If true, history is filled: the measured epochs come before those that are stored, with one
+    /// commit for each.
     pub bulk: bool,
-    /// Where to put the index; must not exist or be empty. `None`: a temporary directory, removed afterwards.
+    /// The directory for the index. It must be empty or not exist. `None` means a temporary
+    /// directory, which is removed afterwards.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -95,7 +103,7 @@ impl Default for Options {
     }
 }
 
-/// What was measured; field names are the JSON's.
+/// What was measured. The field names are those of the JSON.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     pub validators: u32,
@@ -110,27 +118,30 @@ pub struct Report {
     pub disk_bytes: u64,
     pub reopen_wall_seconds: f64,
     pub reopen_cpu_seconds: f64,
-    /// The same from the files as they are while it runs, which is what a kill leaves behind.
+    /// The same for a copy of the files as they are while the index is open, which is what a kill
+    /// leaves behind.
     pub reopen_killed_wall_seconds: f64,
     pub reopen_killed_cpu_seconds: f64,
     pub late_vote_p50_us: f64,
     pub late_vote_p99_us: f64,
     pub offender_vote_p50_us: f64,
     pub offender_vote_p99_us: f64,
-    /// Reading all votes of so many validators: CPU time per epoch of history.
+    /// For the reading of all votes of `history_keys` validators: CPU time in milliseconds per
+    /// epoch of history.
     pub history_keys: u32,
     pub history_cpu_ms_per_epoch: f64,
-    /// Offenders named, offenders not named, and others named.
+    /// Number of offenders that were reported, of offenders that were not, and of other validators
+    /// that were.
     pub found: u64,
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
-    /// Filled by [`compare`].
+    /// Set by [`compare`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub compared: Vec<Comparison>,
 }
 
-/// Runs the load. `progress` is told the epochs done.
+/// Runs the load. `progress` is called with the number of epochs that are done.
 pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
     match &options.data_dir {
         Some(path) => run_in(path, options, progress),
@@ -141,7 +152,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, I
 fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
     let path = std::env::temp_dir().join(format!("slashwatch-bench-{}{suffix}", std::process::id()));
     let result = work(&path);
-    // A leftover in the temporary directory is no reason to lose the report.
+    // If the temporary directory cannot be removed, the report is still returned.
     let _ = std::fs::remove_dir_all(&path);
     result
 }
@@ -150,7 +161,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let mut feed = Feed::new(path, options)?;
     feed.epoch(0)?;
     if options.bulk {
-        // What is stored already when history is filled.
+        // These epochs are already stored when history is filled.
         (1..STORED_EPOCHS).try_for_each(|more| feed.epoch(options.epochs + more))?;
     }
     feed.index.flush()?;
@@ -171,7 +182,8 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     index.commit()?;
     let peak_rss_bytes = measure::peak_rss_bytes();
     let mut feed = Feed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
-    // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
+    // The flush moved the tail to the last epochs. The tail now becomes as long as it can be before
+    // it is moved again.
     let last = options.epochs + if options.bulk { STORED_EPOCHS } else { 0 };
     (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(last + more))?;
     let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
@@ -212,7 +224,7 @@ fn shape() -> Shape {
     Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 }
 }
 
-/// Wall and CPU seconds of opening an index that this benchmark left.
+/// Opens an index that an earlier run of this benchmark left. Returns wall and CPU time in seconds.
 pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     let (started, cpu) = (Instant::now(), measure::process_seconds());
     let index = Index::open(path, shape())?;
@@ -221,7 +233,8 @@ pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     Ok(taken)
 }
 
-/// Keys asked for, and CPU milliseconds per epoch for all their votes.
+/// The number of keys that were asked for, and the CPU time in milliseconds per epoch for all their
+/// votes.
 fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError> {
     let index = Index::open(path, shape())?;
     let n_keys = HISTORY_KEYS.min(options.validators);
@@ -234,13 +247,13 @@ fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError
     Ok((n_keys, seconds * 1000.0 / epochs.max(1) as f64))
 }
 
-/// Copies the files of an index that nobody writes to just now.
+/// Copies the files of an index to which nobody writes at the moment.
 fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     let copy = || {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            // Tables never change: a second name will do.
+            // Tables never change, so a hard link is enough.
             let name = entry.file_name();
             if !name.to_string_lossy().ends_with(".sst") || std::fs::hard_link(entry.path(), to.join(&name)).is_err() {
                 std::fs::copy(entry.path(), to.join(&name))?;
@@ -251,13 +264,13 @@ fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     copy().map_err(|error: std::io::Error| IndexError::Storage { path: to.to_owned(), reason: error.to_string() })
 }
 
-/// A load and the index it is fed to, with the CPU time of the feeding.
+/// A load, the index that it is fed to, and the CPU time of feeding it.
 struct Feed {
     index: Index,
     load: Load,
     bulk: bool,
     clock: measure::Clock,
-    /// Validators named as offenders; the load has none.
+    /// Validators that were reported as offenders. The load contains none.
     named: BTreeSet<ValidatorIndex>,
     n_votes: u64,
 }
@@ -279,7 +292,8 @@ impl Feed {
         (0..SLOTS).try_for_each(|slot| self.slot(slot))
     }
 
-    /// A slot of the epoch begun last; the last one commits a whole epoch that came in bulk.
+    /// Feeds one slot of the epoch that was begun last. The last slot also commits the whole epoch,
+    /// if history is being filled.
     fn slot(&mut self, slot: u64) -> Result<(), IndexError> {
         for batch in self.load.slot(slot) {
             self.n_votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
@@ -295,7 +309,8 @@ impl Feed {
     }
 }
 
-/// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.
+/// Times votes of validators that were away, for the epochs in which they were away, one validator
+/// and epoch after another.
 fn late_votes(
     index: &mut Index,
     load: &mut Load,
@@ -308,7 +323,7 @@ fn late_votes(
         return Ok(times);
     }
     for n in 0..sleepers.min(MAX_SAMPLES) {
-        // Spread over all epochs of the gap, and not in order.
+        // The epochs are spread over the whole gap and are not in order.
         let epoch = 2 + (n * 7919) % (options.epochs - 5);
         let vote = load.single(n * SLEEPER_SHARE, epoch, 0);
         times.push(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
@@ -320,7 +335,8 @@ fn late_votes(
     Ok(times)
 }
 
-/// Validators that vote twice for the last epoch, and go on voting, in and out of contradiction.
+/// Times votes of validators that vote twice for the last epoch and then continue to vote, with and
+/// without contradictions.
 fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
     let n_offenders = OFFENDERS.min(u64::from(options.validators) / SLEEPER_SHARE);
     let last = options.epochs;
@@ -328,7 +344,7 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     let mut times = Vec::new();
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
-        // The first is known already, unless the validator happened to be away.
+        // The first vote is already known, unless the validator happened to be away.
         for head in [0, 1] {
             let vote = load.single(validator, last, head);
             timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?;
@@ -338,7 +354,7 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
         for step in 1..=4 {
-            // A plain vote, and one for yet another head of a stored epoch.
+            // One normal vote, and one for another head of a stored epoch.
             let plain = load.single(validator, last + step, 0);
             times.push(timed(index, &plain, |_| ())?);
             let again = load.single(validator, last.saturating_sub(step), 2);
@@ -352,7 +368,8 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     Ok((times, expected.intersection(&named).count() as u64, expected.difference(&named).count() as u64))
 }
 
-/// Wall time of one vote in nanoseconds, less the time that its thread was ready and others had the processor.
+/// The wall time of one vote in nanoseconds, minus the time in which its thread was ready to run
+/// and others had the processor.
 fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
     let waited = measure::waited_ns();
     let started = Instant::now();

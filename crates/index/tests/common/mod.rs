@@ -1,6 +1,7 @@
-//! A small network with votes that can be checked: validator v has secret key v + 1 (or, one in seven, the opposite of the
-//! key before it), so the sum over a set of signers is the message's point times the sum of their keys, and a wrong list of
-//! signers is a wrong signature.
+//! A small network with votes that can be checked. Validator v has the secret key v + 1, but one
+//! validator in seven has the opposite of the key before it. So the sum of the signatures of
+//! several signers is the message's point times the sum of their keys, and a wrong list of signers
+//! gives a wrong signature.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use blst::min_pk::SecretKey;
@@ -31,7 +32,8 @@ thread_local! {
     static SIGNATURES: RefCell<HashMap<(Root, i128), SignatureBytes>> = RefCell::default();
 }
 
-/// The shuffling of an epoch on a branch. Two branches differ in their seed, a third also in who is active.
+/// The shuffling of an epoch on a branch. Branches differ in their seed, and branch 2 also differs
+/// in its active validators.
 pub fn shuffling(epoch: u64, branch: u8) -> Arc<Shuffling> {
     SHUFFLINGS.with_borrow_mut(|known| {
         known
@@ -47,7 +49,7 @@ pub fn shuffling(epoch: u64, branch: u8) -> Arc<Shuffling> {
     })
 }
 
-/// Attestation data told apart by `head`.
+/// Attestation data. Different values of `head` give different data.
 pub fn data(source: u64, target: u64, slot: u64, head: u8) -> AttestationData {
     AttestationData {
         slot: Slot::new(slot),
@@ -58,13 +60,15 @@ pub fn data(source: u64, target: u64, slot: u64, head: u8) -> AttestationData {
     }
 }
 
-/// A validator's secret key. 5 has the opposite of 4's, 12 of 11's, and so on: one operator may register both.
+/// A validator's secret key. Validator 5 has the opposite of 4's key, 12 the opposite of 11's, and
+/// so on: one operator may register both.
 fn key(validator: u64) -> i128 {
     let number = i128::from(validator) + 1;
     if validator < u64::from(N_VALIDATORS) && validator % 7 == 5 { 1 - number } else { number }
 }
 
-/// Signers whose keys sum to nothing, and so no signature proves that they signed: no verifier hands over such a sum.
+/// Whether the keys of these signers add up to zero. No signature proves that they signed, so no
+/// verifier produces such a sum.
 pub fn cancel_out(signers: impl Iterator<Item = u64>) -> bool {
     signers.map(key).sum::<i128>() == 0
 }
@@ -79,7 +83,7 @@ pub fn signature(root: Root, signers: impl Iterator<Item = u64>) -> SignatureByt
             let secret = SecretKey::from_bytes(&bytes).unwrap();
             let mut signature = secret.sign(root.as_slice(), b"TEST", &[]).to_bytes();
             if key < 0 {
-                // The sign of a compressed point.
+                // This bit is the sign of a compressed point.
                 signature[0] ^= 0x20;
             }
             SignatureBytes::from(signature)
@@ -123,10 +127,11 @@ pub fn proposal(slot: u64, proposer: u64, body: u8) -> Signed<Proposal> {
     Signed::for_tests(Proposal { header, root, signature: signature(root, std::iter::once(proposer)), heard: heard(slot) })
 }
 
-/// Kind, validator, roots: for a surround the surrounding vote first, else ascending.
+/// Kind, validator, and the two roots: for a surround the surrounding vote first, otherwise in
+/// ascending order.
 pub type Pair = (Offence, u64, Root, Root);
 
-/// The pair of a conflict, after checking that it is proof by itself.
+/// The pair of a conflict, after checking that each side is proof by itself.
 pub fn pair(conflict: &Conflict) -> Pair {
     let check = |vote: &StoredVote, validator: ValidatorIndex| {
         assert!(vote.indices.is_sorted_by(|a, b| a < b), "signers ascending and unique");
@@ -162,7 +167,7 @@ pub fn pairs(conflicts: &[Conflict]) -> Vec<Pair> {
     conflicts.iter().map(pair).collect()
 }
 
-/// Short form for named cases: `double 3`, `surround 3: 3->7 over 4->6`.
+/// A short form for individual cases: `double 3 at 4`, `surround 3: 3->7 over 4->6`.
 pub fn told(conflicts: &[Conflict]) -> BTreeSet<String> {
     let span = |vote: &StoredVote| format!("{}->{}", vote.data.source.epoch, vote.data.target.epoch);
     let one = |conflict: &Conflict| {
@@ -178,7 +183,7 @@ pub fn told(conflicts: &[Conflict]) -> BTreeSet<String> {
     conflicts.iter().map(one).collect()
 }
 
-/// The all-pairs loop: what the index must find.
+/// The loop over all pairs, which gives what the index must find.
 #[derive(Default)]
 pub struct Oracle {
     pub votes: BTreeMap<u64, BTreeMap<Root, AttestationData>>,

@@ -1,4 +1,5 @@
-//! Who claims to have signed what. Signing roots are computed here, from the very thing that becomes [`crate::Signed`].
+//! Claims: which validators claim to have signed what. The signing roots are computed here, from
+//! the same values that become [`crate::Signed`].
 
 use crate::{Heard, PeerBytes, SourceKind, Statement, UnixNs};
 use consensus::{
@@ -7,16 +8,16 @@ use consensus::{
 };
 use std::sync::Arc;
 
-/// The claimed signers.
+/// The validators that are claimed to have signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Members {
     One(ValidatorIndex),
-    /// Ascending, unique, not empty.
+    /// In ascending order, without repetition, not empty.
     Many(Vec<ValidatorIndex>),
 }
 
 impl Members {
-    /// `None` unless they are ascending and unique, and there are some.
+    /// Makes the set. `None` unless the indices are ascending, without repetition, and not empty.
     pub(crate) fn from_sorted(indices: Vec<ValidatorIndex>) -> Option<Self> {
         match indices.as_slice() {
             [] => None,
@@ -34,49 +35,53 @@ impl Members {
     }
 }
 
-/// What is signed.
+/// The signed thing.
 #[derive(Clone, Debug)]
 pub(super) enum Subject {
     Vote {
         data: AttestationData,
         data_root: Root,
         shuffling: Option<Arc<Shuffling>>,
-        /// Set for singles: which other singles it may be summed with.
+        /// Set for single votes: with which other single votes it may be summed.
         merges: Option<MergeKey>,
     },
     Proposal {
         header: BeaconBlockHeader,
         root: Root,
     },
-    /// Its member is the validator that says it, or stands for a builder, whose key is then looked up as one ([`builder_member`]).
+    /// The member is the validator that signed it. For a builder it is a number that stands for the
+    /// builder ([`builder_member`]), whose key is looked up among the builders' keys.
     Statement(Statement),
-    /// Nothing comes of it by itself: randao reveals, selection proofs, what is proven a second time.
+    /// Something that is not returned as a result of its own: a randao reveal, a selection proof,
+    /// or the signature of an aggregator.
     Attribute,
 }
 
-/// Singles over equal data with equal keys here become one vote.
+/// Single votes over equal data with equal keys of this type become one vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum MergeKey {
-    /// Of one committee, at their true seats.
+    /// The vote's validator is in this committee at the vote's slot.
     Seat(ShufflingId, CommitteeIndex),
-    /// Out of their committee, or its shuffling is not known.
+    /// The vote's validator has no seat at the vote's slot, or the shuffling is not known.
     Listed,
 }
 
-/// Which version a claim's signature is checked with: the one that is scheduled at the epoch it is about, unless that fork is still to come.
-/// Until then a chain takes what is signed with today's version, so that one is tried as well, and nobody is blamed if neither holds.
+/// The fork version that a claim's signature is checked with. This is the version that is scheduled
+/// at the claim's epoch. If that fork has not happened yet, a chain accepts what is signed with
+/// today's version, so that version is tried as well, and nobody is blamed if neither is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Scheduled,
-    /// The scheduled one first, then this fork's.
+    /// The scheduled version is tried first, then the version of this fork.
     InDoubt(ForkName, Root),
-    /// As before, but its sender has had its share of what holds with neither: not tried.
+    /// As before, but it is not tried, because its sender already had many claims that were valid
+    /// with neither version.
     GivenUp,
-    /// This fork's, and not the scheduled one.
+    /// The version of this fork, and not the scheduled one.
     Of(ForkName),
 }
 
-/// A claim: these validators signed this.
+/// A claim that certain validators signed a certain thing.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(super) subject: Subject,
@@ -85,18 +90,18 @@ pub(crate) struct Claim {
     pub(super) signature: SignatureBytes,
     pub(super) heard: Heard,
     pub(super) version: Version,
-    /// Of the block that carries it: its state checked the signature.
+    /// The epoch of the block that contains it. The block's state was used to check the signature.
     pub(super) block_epoch: Option<Epoch>,
 }
 
 impl Claim {
-    /// It is in a block of this epoch.
+    /// Sets the epoch of the block that contains the claim.
     pub(crate) fn in_block_of(mut self, epoch: Option<Epoch>) -> Self {
         self.block_epoch = epoch;
         self
     }
 
-    /// Finds out whether its version is in doubt, as of the epoch `now`.
+    /// Decides whether the claim's version is in doubt, as of the epoch `now`.
     pub(crate) fn consider_versions(&mut self, network: &Network, now: Epoch) {
         let (kind, epoch, object) = match &self.subject {
             Subject::Vote { data, data_root, .. } => (DomainType::BeaconAttester, data.target.epoch, *data_root),
@@ -114,18 +119,19 @@ impl Claim {
         matches!(self.version, Version::InDoubt(..))
     }
 
-    /// It is not tried at all.
+    /// Marks the claim so that it is not tried.
     pub(crate) fn give_up(&mut self) {
         self.version = Version::GivenUp;
     }
 
-    /// The same, signed with the other version that is possible.
+    /// The same claim with the other possible version.
     pub(super) fn with_other_version(&self) -> Option<Self> {
         let Version::InDoubt(fork, signing_root) = self.version else { return None };
         Some(Self { signing_root, version: Version::Of(fork), ..self.clone() })
     }
 
-    /// The fork whose version it was found to be signed with, where that is not the scheduled one.
+    /// The fork whose version was found to be the one it is signed with, if that is not the
+    /// scheduled one.
     pub(crate) fn signed_with(&self) -> Option<ForkName> {
         match self.version {
             Version::Of(fork) => Some(fork),
@@ -133,7 +139,8 @@ impl Claim {
         }
     }
 
-    /// One validator's own vote. `shuffling` must be of the target epoch; whether it sits at `data.slot` is looked up.
+    /// One validator's own vote. `shuffling` must be that of the target's epoch. Whether the
+    /// validator has a seat at `data.slot` is looked up.
     pub(crate) fn single(
         network: &Network,
         data: AttestationData,
@@ -160,7 +167,8 @@ impl Claim {
         }
     }
 
-    /// A sum that somebody else made. `shuffling`: one in which every member sits at `data.slot`, if known.
+    /// A sum that somebody else made. `shuffling` is one in which every member has a seat at
+    /// `data.slot`, if it is known.
     pub(crate) fn aggregate(
         network: &Network,
         data: AttestationData,
@@ -181,7 +189,8 @@ impl Claim {
         }
     }
 
-    /// A header, signed by the proposer it names. Domain of the fork at its slot.
+    /// A header that is signed by the proposer in it. The domain is that of the fork at the
+    /// header's slot.
     pub(crate) fn proposal(
         network: &Network,
         header: BeaconBlockHeader,
@@ -201,7 +210,7 @@ impl Claim {
         }
     }
 
-    /// Domain of the fork at its slot.
+    /// A statement. The domain is that of the fork at its slot.
     pub(crate) fn statement(network: &Network, statement: Statement, signature: SignatureBytes, heard: Heard) -> Self {
         let (kind, member) = match &statement {
             Statement::PayloadVote { validator, .. } => (DomainType::PtcAttester, *validator),
@@ -267,12 +276,13 @@ impl Claim {
         }
     }
 
-    /// What tells claims apart, beside the members.
+    /// What distinguishes claims, apart from their members.
     pub(crate) fn content(&self) -> (Root, SignatureBytes) {
         (self.signing_root, self.signature)
     }
 
-    /// Who and what, in one hash: the same again has the same judgement.
+    /// A hash of the signers and of what they signed. Claims with the same hash have the same
+    /// judgement.
     pub(crate) fn fingerprint(&self) -> Root {
         let mut bytes = self.signing_root.to_vec();
         bytes.extend_from_slice(self.signature.as_slice());
@@ -282,8 +292,9 @@ impl Claim {
         Root::from(sha256(&bytes))
     }
 
-    /// Whose merit or fault it is: the peer that sent a vote or block on its own topic. What is inside others' blocks, and what only
-    /// a full node checks before it forwards, says nothing about who forwarded it.
+    /// The peer that is credited or blamed for the claim. This is the peer that sent a vote, a
+    /// block or a statement on its own topic. What is inside other validators' blocks, or what only
+    /// a full node checks before it forwards it, shows nothing about the peer that forwarded it.
     pub(crate) fn answerable(&self) -> Option<&PeerBytes> {
         match (&self.subject, self.heard.source) {
             (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Statement(_), SourceKind::Gossip) => {
@@ -305,7 +316,7 @@ impl Claim {
         self.block_epoch = self.block_epoch.into_iter().chain(other.block_epoch).min();
     }
 
-    /// The data and its root, if it is a vote that is given out.
+    /// The data and its root, if the claim is a vote that is returned.
     pub(crate) fn vote(&self) -> Option<(Root, &AttestationData)> {
         match &self.subject {
             Subject::Vote { data, data_root, .. } => Some((*data_root, data)),
@@ -313,7 +324,7 @@ impl Claim {
         }
     }
 
-    /// Root and signature, if it is a proposal that is given out.
+    /// The root and the signature, if the claim is a proposal that is returned.
     pub(crate) fn proposal_root(&self) -> Option<(Root, SignatureBytes)> {
         match &self.subject {
             Subject::Proposal { root, .. } => Some((*root, self.signature)),
@@ -321,7 +332,7 @@ impl Claim {
         }
     }
 
-    /// Its signer, where that is a builder: its key is among the builders'.
+    /// The signer, if it is a builder. Its key is among the builders' keys.
     pub(super) fn builder(&self) -> Option<BuilderIndex> {
         match &self.subject {
             Subject::Statement(Statement::Bid { bid, .. }) => Some(bid.builder_index),
@@ -340,19 +351,21 @@ impl Claim {
         self.members.as_slice()
     }
 
-    /// Of the earliest message that made it.
+    /// The arrival of the earliest message that made this claim.
     pub(crate) fn arrival(&self) -> UnixNs {
         self.heard.at
     }
 }
 
-/// `convert_builder_index_to_validator_index`: a number that no validator has, to tell claims apart by.
+/// `convert_builder_index_to_validator_index`: a number that no validator has. It distinguishes
+/// claims.
 fn builder_member(builder: BuilderIndex) -> ValidatorIndex {
     const BUILDER_INDEX_FLAG: u64 = 1 << 40;
     ValidatorIndex::new(builder.as_u64() | BUILDER_INDEX_FLAG)
 }
 
-/// Domain by the fork version at the *target's* epoch, whatever the slot says.
+/// The signing root of a vote. The domain uses the fork version at the *target's* epoch, whatever
+/// the slot is.
 fn vote_root(network: &Network, data: &AttestationData, data_root: Root) -> Root {
     signing_root(data_root, network.domain(DomainType::BeaconAttester, data.target.epoch))
 }

@@ -1,4 +1,4 @@
-//! From judged claims to votes and proposals: what was proven, and nothing else, becomes [`Signed`].
+//! Turns judged claims into votes and proposals. Only what was proven becomes [`Signed`].
 
 use super::claim::Subject;
 use super::{Judged, Judgement, Signed};
@@ -6,7 +6,8 @@ use crate::{Arrival, Proposal, Stated, Vote, bls, pool};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
 
-/// What a batch proved, in order of claims; of the votes first the aggregates, then the singles, summed per unit.
+/// Everything that a batch proved, in the order of the claims. Among the votes, the aggregates come
+/// first, then the single votes, summed up by unit.
 #[derive(Debug)]
 pub(crate) struct Harvest {
     pub(crate) votes: Vec<Signed<Vote>>,
@@ -15,6 +16,7 @@ pub(crate) struct Harvest {
 }
 
 impl Judged {
+    /// Collects everything that was proven.
     pub(crate) fn harvest(&self) -> Harvest {
         let mut votes = Vec::new();
         let mut proposals = Vec::new();
@@ -47,7 +49,8 @@ impl Judged {
         for (unit, vote) in sums.into_iter().zip(summed) {
             match vote {
                 Some(vote) => votes.push(vote),
-                // Owners of opposite keys: together their signatures prove nothing, as they were proven they do.
+                // These signers own opposite keys. The sum of their signatures proves nothing, so
+                // each group of claims that was proven together becomes a vote of its own.
                 None => {
                     let mut proofs: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
                     for claim in unit {
@@ -60,7 +63,8 @@ impl Judged {
         Harvest { votes, proposals, statements }
     }
 
-    /// One vote out of proven claims of one unit. `None` if their signatures cancel out.
+    /// Makes one vote out of the proven claims of one unit. Returns `None` if their signatures
+    /// cancel out.
     fn vote(&self, unit: &[usize]) -> Option<Signed<Vote>> {
         let first = &self.claims[*unit.first()?];
         let Subject::Vote { data, data_root, shuffling, .. } = &first.subject else { return None };

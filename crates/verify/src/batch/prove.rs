@@ -1,4 +1,4 @@
-//! The equation, and how a batch that fails it is taken apart. See the module above for the idea.
+//! The equation, and how a batch that fails it is split. The module above explains the idea.
 
 use super::claim::{Claim, Subject, Version};
 use crate::repute::{Repute, Reputes};
@@ -10,12 +10,12 @@ use rand::{Rng as _, SeedableRng as _};
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
-/// Claims that one worker takes at a time.
+/// Number of claims that one worker takes at a time.
 const CHUNK_CLAIMS: usize = 256;
-/// Distinct messages that one worker takes at a time.
+/// Number of distinct messages that one worker takes at a time.
 const CHUNK_MESSAGES: usize = 8;
 
-/// Where public keys come from: validated ones, for which a proof of possession was given.
+/// Source of public keys. Its keys are validated, and each came with a proof of possession.
 pub(crate) trait KeySource: Sync {
     fn key(&self, validator: ValidatorIndex) -> Option<&PublicKey>;
 
@@ -32,7 +32,7 @@ impl KeySource for chain::Registry {
     }
 }
 
-/// How to prove.
+/// How claims are proven.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Method {
     pub(crate) singles: SinglesProof,
@@ -40,46 +40,50 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// Whether a single is proven by itself.
+    /// Whether a single vote is proven by itself.
     fn proves_alone(self, claim: &Claim) -> bool {
         match self.singles {
             SinglesProof::Sums => false,
             SinglesProof::RandomCombination => true,
-            // A byte in the middle of a coordinate, evenly spread among honest signatures; nothing is won by choosing one's own.
+            // This byte is in the middle of a coordinate, so its values are evenly distributed
+            // among honest signatures. A sender gains nothing by choosing a signature with a
+            // certain value.
             SinglesProof::Mixed { alone_percent } => u32::from(claim.signature[40]) * 100 < u32::from(alone_percent) * 256,
         }
     }
 }
 
-/// What became of a claim.
+/// The result for a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// They signed. `alone`: by itself or in a random combination with its own group check, so its very bytes are valid.
+    /// All members signed. `alone` means that the claim was proven by itself, or in a random
+    /// combination with its own group check, so the received bytes are a valid signature.
     Proven {
         alone: bool,
     },
     Forged,
-    /// Names a validator without a key.
+    /// The claim names a validator whose key is not known.
     NoKey,
-    /// A fork is to come, and the signature holds with neither version that is possible: nobody's fault.
+    /// A fork is scheduled but has not happened yet, and the signature is valid with neither of the
+    /// two possible versions. Nobody is at fault.
     NoVersion,
 }
 
-/// A judged batch. Only [`prove`] makes one, and only from it a `Signed` is made.
+/// A judged batch. Only [`prove`] makes one, and a `Signed` is made only from it.
 pub(crate) struct Judged {
     pub(super) claims: Vec<Claim>,
     pub(super) judgements: Vec<Judgement>,
-    /// Which claims may be one sum.
+    /// For each claim, the number of its unit: claims of one unit may be added up.
     pub(super) units: Vec<u32>,
-    /// Which proven claims were proven as one sum.
+    /// For each proven claim, the number of its proof: claims of one proof were proven as one sum.
     pub(super) proofs: Vec<u32>,
-    /// `None` for what is no point.
+    /// The signatures of the claims. `None` for bytes that are not a point of the curve.
     pub(super) signatures: Vec<Option<Signature>>,
     pub(super) threads: usize,
 }
 
 impl Judged {
-    /// Of the claim at this position of the batch.
+    /// The judgement of the claim at this position of the batch.
     pub(crate) fn judgement(&self, claim: usize) -> Judgement {
         self.judgements[claim]
     }
@@ -88,18 +92,20 @@ impl Judged {
         &self.claims[claim]
     }
 
-    /// Every claim with what became of it.
+    /// Every claim with its judgement.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Claim, Judgement)> {
         self.claims.iter().zip(self.judgements.iter().copied())
     }
 
-    /// What did not hold with the scheduled version and may hold with another: places, and the same claims with that version.
+    /// The claims that failed with the scheduled version and may hold with another one: their
+    /// positions, and the same claims with the other version.
     pub(crate) fn in_doubt(&self) -> (Vec<usize>, Vec<Claim>) {
         let forged = (0..self.claims.len()).filter(|place| self.judgements[*place] == Judgement::Forged);
         forged.filter_map(|place| Some((place, self.claims[place].with_other_version()?))).unzip()
     }
 
-    /// Takes over what was found of the claims at `places` with the other version.
+    /// Copies the judgements of `other`, in which the claims at `places` were judged with the other
+    /// version.
     pub(crate) fn take_over(&mut self, places: &[usize], other: &Self) {
         for (nth, place) in places.iter().enumerate() {
             match other.judgements[nth] {
@@ -112,6 +118,7 @@ impl Judged {
         }
     }
 
+    /// The claims that were proven.
     pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
         self.claims
             .iter()
@@ -143,9 +150,10 @@ pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, re
     Judged { claims, judgements, units, proofs, signatures, threads: method.threads }
 }
 
-/// Numbers the units. Singles with the same data and seat share one, up to the bound of a pre-Electra evidence container; a
-/// validator that stands in its unit already gets a unit of its own (one of its two signatures must be forged, and dropping
-/// one of two members from a proven sum would spoil it).
+/// Assigns each claim to a unit. Single votes with the same data and committee share one unit, up
+/// to the number of members that fit into an evidence container before Electra. A second claim of a
+/// validator that is already in the unit gets a unit of its own. One of its two signatures must be
+/// forged, and a proven sum would be useless if one of two equal members had to be taken out.
 fn units_of(claims: &[Claim]) -> Vec<u32> {
     let mut open: HashMap<(Root, super::claim::MergeKey), u32> = HashMap::new();
     let mut members: HashMap<u32, HashSet<ValidatorIndex>> = HashMap::new();
@@ -169,7 +177,7 @@ fn units_of(claims: &[Claim]) -> Vec<u32> {
         .collect()
 }
 
-/// A claim's points: the sum of its members' keys, and its signature.
+/// The points of a claim: the sum of its members' keys, and its signature.
 struct Points {
     key: PublicKey,
     signature: Signature,
@@ -177,7 +185,7 @@ struct Points {
 }
 
 impl Points {
-    /// `Err`: judged without a pairing.
+    /// Reads the points. `Err` is the judgement of a claim that can be judged without a pairing.
     fn of(claim: &Claim, keys: &dyn KeySource) -> Result<Self, Judgement> {
         if claim.version == Version::GivenUp {
             return Err(Judgement::NoVersion);
@@ -191,7 +199,7 @@ impl Points {
                 }
             }
         }
-        // Keys that cancel out: no signature says anything about their owners together.
+        // If the keys cancel out, no signature proves anything about their owners together.
         let key = bls::sum_keys(&each).ok_or(Judgement::Forged)?;
         let signature = bls::decompress(&claim.signature).ok_or(Judgement::Forged)?;
         Ok(Self { key, signature, in_group: OnceLock::new() })
@@ -202,7 +210,7 @@ impl Points {
     }
 }
 
-/// A batch being judged.
+/// A batch while it is being judged.
 struct Trial<'a> {
     claims: &'a [Claim],
     points: &'a [Result<Points, Judgement>],
@@ -213,28 +221,36 @@ struct Trial<'a> {
     n_proofs: u32,
 }
 
-/// One unit's share of an equation: claims over one message whose plain sum gets one weight.
+/// The part of one unit in an equation: claims over one message. Their plain sum gets one weight.
 struct Term {
     message: Root,
     claims: Vec<usize>,
     weight: u64,
 }
 
-/// What a worker makes of some terms.
+/// What a worker computes from some of the terms.
 struct Partial {
     keys: Vec<(Root, AggregatePublicKey)>,
     signature: AggregateSignature,
 }
 
 impl Trial<'_> {
-    /// Those of good repute together, those not known yet together, notorious liars' claims one by one. Then level by level: every set on a
-    /// level is known to hold a forgery; its halves are asked for on all threads at once.
+    /// Judges all claims, in several equations.
+    ///
+    /// The claims of peers of good reputation share one equation, and so do the claims of peers
+    /// that are not known yet. The claims of peers of bad reputation are judged one by one. Claims
+    /// whose fork version is in doubt have one equation for each peer.
+    ///
+    /// Then the sets that failed are split, level by level. Every set on a level is known to
+    /// contain a forgery. The halves of all sets are tested at once, on all threads.
     fn run(&mut self, reputes: &Reputes, rng: &mut StdRng) {
         let mut all: Vec<usize> = (0..self.claims.len()).filter(|i| self.points[*i].is_ok()).collect();
-        // By peer, so that splitting separates peers first. Stable: within a peer in order of arrival.
+        // Sorts by peer, so that a split separates peers first. The sort is stable, so the claims
+        // of one peer stay in order of arrival.
         all.sort_by(|a, b| self.peer(*a).cmp(&self.peer(*b)));
         let (mut good, mut unknown, mut sets) = (Vec::new(), Vec::new(), Vec::new());
-        // Those that may hold with another version only would spoil the others' equation, and nobody is called a forger for them.
+        // A claim that may hold only with another version would make the equation of the others
+        // fail, so such claims are kept apart. Nobody is called a forger because of them.
         let in_doubt = |claim: &usize| self.claims[*claim].is_version_in_doubt();
         let (doubted, all): (Vec<usize>, Vec<usize>) = all.into_iter().partition(in_doubt);
         sets.extend(doubted.chunk_by(|a, b| self.peer(*a) == self.peer(*b)).map(<[usize]>::to_vec));
@@ -245,7 +261,8 @@ impl Trial<'_> {
                 Repute::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
             }
         }
-        // The longest first, so that the threads end together.
+        // These two come first because they are mostly the largest, so that all threads finish at
+        // about the same time.
         sets.splice(0..0, [good, unknown].into_iter().filter(|set| !set.is_empty()));
         let held = self.each_holds(&sets, rng);
         let mut bad = Vec::new();
@@ -257,13 +274,15 @@ impl Trial<'_> {
             }
         }
         while !bad.is_empty() {
-            // A set of one that does not hold is a forgery, and that is what the judgements begin with.
+            // A set with one claim that fails is a forgery. Every judgement starts as `Forged`, so
+            // nothing is to be done.
             let halves: Vec<(Vec<usize>, Vec<usize>)> =
                 bad.drain(..).filter(|set| set.len() > 1).map(|set| self.halve(set)).collect();
             let (lefts, rights): (Vec<_>, Vec<_>) = halves.into_iter().unzip();
             let left_holds = self.each_holds(&lefts, rng);
-            // Where the left half holds, the right one must be bad: no need to ask. But nobody is called a forger on another's
-            // account: a claim by itself is always asked (sums can also fail because keys cancel out in them).
+            // If the left half holds, the right half must be bad and is not tested. But a claim by
+            // itself is always tested, because a sum can also fail when keys cancel out in it, and
+            // nobody may be called a forger because of another's claim.
             let asks = |right: &[usize], left_held: bool| !left_held || right.len() == 1;
             let asked: Vec<Vec<usize>> = rights
                 .iter()
@@ -289,7 +308,8 @@ impl Trial<'_> {
         self.claims[claim].heard.peer.as_deref()
     }
 
-    /// At the border between two peers that is nearest to the middle; in the middle, if all is from one peer.
+    /// Splits a set at the border between two peers that is nearest to the middle. Splits in the
+    /// middle if all claims are from one peer.
     fn halve(&self, mut set: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
         let middle = set.len() / 2;
         let border = (1..set.len())
@@ -300,7 +320,7 @@ impl Trial<'_> {
         (set, right)
     }
 
-    /// The equation held over this set: each of its terms is a proof.
+    /// Marks the claims of a set for which the equation held. Each term of the equation is a proof.
     fn mark_proven(&mut self, set: &[usize]) {
         let mut by_unit: HashMap<u32, (u32, u32)> = HashMap::new();
         for claim in set {
@@ -323,14 +343,15 @@ impl Trial<'_> {
         }
     }
 
-    /// Many small equations, one thread each; few ones share the threads inside.
+    /// Tests several sets. Many small equations run on one thread each; a few equations use several
+    /// threads each.
     fn each_holds(&self, sets: &[Vec<usize>], rng: &mut StdRng) -> Vec<bool> {
         let seeded: Vec<(&[usize], [u8; 32])> = sets.iter().map(|set| (set.as_slice(), rng.random())).collect();
         let inside = self.method.threads / sets.len().max(1);
         pool::map(self.method.threads, &seeded, |(set, seed)| self.holds(set, inside.max(1), &mut StdRng::from_seed(*seed)))
     }
 
-    /// The equation over a set of claims.
+    /// Whether the equation holds for a set of claims.
     fn holds(&self, set: &[usize], threads: usize, rng: &mut StdRng) -> bool {
         let terms = self.terms(set, rng);
         let per_chunk = (terms.len() * CHUNK_CLAIMS).div_ceil(set.len().max(1)).max(1);
@@ -366,7 +387,7 @@ impl Trial<'_> {
         left.signed(&total.to_signature())
     }
 
-    /// In order of messages, so that equal ones are neighbours.
+    /// The terms of an equation, ordered by message so that equal messages are next to each other.
     fn terms(&self, set: &[usize], rng: &mut StdRng) -> Vec<Term> {
         let mut ordered: Vec<usize> = set.to_vec();
         let alone = |claim: usize| self.method.proves_alone(&self.claims[claim]);
@@ -383,7 +404,8 @@ impl Trial<'_> {
         terms
     }
 
-    /// Sums, group checks and weights of some terms; `None` if one of the sums cannot be a signature.
+    /// The sums, group checks and weights of some terms. `None` if one of the sums cannot be a
+    /// valid signature.
     fn partial(&self, terms: &[Term]) -> Option<Partial> {
         let mut keys = Vec::with_capacity(terms.len());
         let mut signatures = Vec::with_capacity(terms.len());

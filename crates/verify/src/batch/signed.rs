@@ -1,8 +1,9 @@
-//! A thing whose signers are proven.
+//! The type for a thing whose signers are proven.
 
 use std::ops::Deref;
 
-/// Holding one proves that they did sign: its only constructor is private to the batch verifier.
+/// A value whose signers did sign it. Its only constructor is private to the batch verifier, so
+/// holding a `Signed` proves this.
 #[derive(Clone, Debug)]
 pub struct Signed<T>(T);
 
@@ -19,7 +20,8 @@ impl<T> Signed<T> {
         self.0
     }
 
-    /// A vote or proposal that nobody checked, for tests and benches of what comes after this crate.
+    /// Makes a vote or proposal that nobody checked, for tests and benches of the crates that use
+    /// this one.
     #[cfg(feature = "test-support")]
     pub fn for_tests(inner: T) -> Self {
         Self(inner)

@@ -1,4 +1,5 @@
-//! The equation against one-by-one, against published vectors, and against those who would cheat it.
+//! Tests the equation against checking one by one, against published vectors and against attacks on
+//! it.
 
 use super::claim::{Claim, Members, Subject, Version};
 use super::harvest::Harvest;
@@ -50,7 +51,7 @@ fn heard(peer: u8, at: u64) -> Heard {
     Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])) }
 }
 
-/// A single vote that is honestly signed; `spoil` changes the signature.
+/// A single vote with a valid signature.
 fn single(secrets: &[SecretKey], about: u64, validator: u64, peer: u8) -> Claim {
     let network = network();
     let data = data(about);
@@ -94,7 +95,7 @@ fn is_proven(judged: &Judged) -> Vec<bool> {
     (0..judged.claims.len()).map(|i| matches!(judged.judgement(i), Judgement::Proven { .. })).collect()
 }
 
-/// The plain way, without any of the machinery: FastAggregateVerify.
+/// Checks a claim with plain `FastAggregateVerify`, without any part of the batch verifier.
 fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
     let Ok(signature) = Signature::uncompress(claim.signature.as_slice()) else { return false };
     let Some(keys) = claim.members().iter().map(|member| keys.key(*member)).collect::<Option<Vec<_>>>() else { return false };
@@ -102,7 +103,8 @@ fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
     signature.fast_aggregate_verify(true, claim.signing_root.as_slice(), dst, &keys) == blst::BLST_ERROR::BLST_SUCCESS
 }
 
-/// What is given out is true: each vote's signature is the sum over exactly its indices.
+/// Checks the votes that are returned: the signature of each vote is the sum over exactly its
+/// indices.
 fn check_votes(judged: &Judged, keys: &Keys) {
     for vote in judged.harvest().votes {
         assert!(vote.indices.is_sorted() && vote.indices.len() == vote.arrivals.len());
@@ -141,13 +143,14 @@ fn batch_equals_one_by_one() {
         let judged = judge(claims.clone(), &publics, SinglesProof::RandomCombination, 2, rng.random());
         assert_eq!(is_proven(&judged), alone, "round {round}");
         check_votes(&judged, &publics);
-        // In sums two offsets may cancel inside a unit, so what is proven by itself is proven, and everyone proven did sign.
+        // Within a unit two errors may cancel out in a sum. So here it is only checked that every
+        // claim that is valid by itself is proven, and that every proven validator did sign.
         let sums = judge(claims.clone(), &publics, SinglesProof::Sums, 1, rng.random());
         for (i, alone) in alone.iter().enumerate() {
             assert!(!alone || is_proven(&sums)[i], "round {round}: claim {i} is good and was refused");
         }
         check_votes(&sums, &publics);
-        // Neither weights nor threads change anything.
+        // The result depends neither on the weights nor on the number of threads.
         let again = judge(claims, &publics, SinglesProof::RandomCombination, 1, rng.random());
         assert_eq!(format!("{:?}", judged.harvest()), format!("{:?}", again.harvest()), "round {round}");
     }
@@ -170,7 +173,8 @@ fn singles_become_one_vote() {
     }
 }
 
-/// D added in one committee and subtracted in another: plain sums over the batch would pass and spoil two stored proofs.
+/// A point D is added to a signature of one committee and subtracted in another. Plain sums over
+/// the batch would pass, and two stored proofs would be invalid.
 #[test]
 fn offsets_do_not_cancel_across_units() {
     let (secrets, publics) = keys(6);
@@ -183,7 +187,8 @@ fn offsets_do_not_cancel_across_units() {
         assert_eq!(is_proven(&judged), [false, true, false, true], "{mode:?}");
         check_votes(&judged, &publics);
     }
-    // The same against aggregates of equal data, which have one message but two stored proofs.
+    // The same attack on aggregates of equal data, which have one message but are stored as two
+    // proofs.
     let mut claims = vec![aggregate(&secrets, 1, &[0, 1], 0), aggregate(&secrets, 1, &[2, 3], 0)];
     shift(&mut claims[0], &offset, false);
     shift(&mut claims[1], &offset, true);
@@ -192,7 +197,8 @@ fn offsets_do_not_cancel_across_units() {
     }
 }
 
-/// Inside one unit they do cancel: the sum is a proof, the parts are not, and nothing of it is called proven by itself.
+/// Inside one unit the errors do cancel out. The sum is a proof and its parts are not, so no part
+/// counts as proven by itself.
 #[test]
 fn offsets_inside_a_sum_prove_the_sum_only() {
     let (secrets, publics) = keys(6);
@@ -207,11 +213,12 @@ fn offsets_inside_a_sum_prove_the_sum_only() {
     assert_eq!(is_proven(&each), [false, false, true]);
 }
 
-/// A point outside the group, added and subtracted, must not pass either.
+/// A point outside the group that is added or subtracted must not pass either.
 #[test]
 fn points_outside_the_group_are_refused() {
     let (secrets, publics) = keys(4);
-    // Compressed points are on the curve for about half of all x; nearly none of those is in the group.
+    // About half of all x coordinates give a point on the curve. Almost none of those points is in
+    // the group.
     let stray = (0..=255u8)
         .find_map(|byte| {
             let mut bytes = SignatureBytes::repeat_byte(0);
@@ -230,7 +237,8 @@ fn points_outside_the_group_are_refused() {
     }
 }
 
-/// Two signatures of one validator over one data: one is forged, whichever comes first, and never hides the other.
+/// Two signatures of one validator over the same data. One of them is forged. It never hides the
+/// valid one, whichever comes first.
 #[test]
 fn a_forged_copy_hides_nothing() {
     let (secrets, publics) = keys(4);
@@ -252,7 +260,8 @@ fn a_forged_copy_hides_nothing() {
     }
 }
 
-/// Owners of a key and its negative: their sum is infinity, no client accepts it, so each vote is given by itself.
+/// Two validators own a key and its negative. The sum of the keys is the point at infinity, which
+/// no client accepts, so each vote is returned by itself.
 #[test]
 fn opposite_keys_do_not_escape() {
     let (mut secrets, mut publics) = keys(3);
@@ -262,7 +271,7 @@ fn opposite_keys_do_not_escape() {
     secrets[1] = secrets[0].clone();
     for mode in MODES {
         let mut claims = vec![single(&secrets, 1, 0, 0), single(&secrets, 1, 1, 0)];
-        // Signature by the negative key: the negative point.
+        // The signature by the negative key is the negative point.
         claims[1].signature[0] ^= 0x20;
         let judged = judge(claims, &publics, mode, 1, 8);
         assert_eq!(is_proven(&judged), [true, true], "{mode:?}");
@@ -290,7 +299,7 @@ fn an_empty_batch_is_fine() {
     assert!(judge(Vec::new(), &publics, SinglesProof::Sums, 3, 0).harvest().votes.is_empty());
 }
 
-/// A claim over a bare message, for the published vectors.
+/// A claim over a message without a domain, for the published vectors.
 fn bare(message: &str, members: Vec<ValidatorIndex>, signature: &str) -> Option<Claim> {
     let signature: [u8; 96] = unhex(signature).try_into().ok()?;
     Some(Claim {
@@ -316,7 +325,8 @@ fn strings(value: &serde_json::Value) -> Vec<String> {
     }
 }
 
-/// Every case of a folder of `bls12-381-tests`: one claim per message, or one for all pubkeys.
+/// Checks every case in a folder of `bls12-381-tests`, with one claim for each message, or one
+/// claim for all public keys.
 fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
     let Some(shared) = crate::test_data::shared() else { return };
     let mut n_cases = [0, 0];
@@ -332,7 +342,7 @@ fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
             let each = messages.iter().zip(&signatures).enumerate();
             each.map(|(i, (message, signature))| bare(message, vec![ValidatorIndex::new(i as u64)], signature)).collect()
         };
-        // An empty set of signers is no claim at all.
+        // An empty set of signers makes no claim.
         let verdict = claims
             .is_some_and(|claims| is_proven(&judge(claims, &publics, SinglesProof::Sums, 1, 0)).iter().all(|proven| *proven));
         let expected = case["output"].as_bool().unwrap();
@@ -368,7 +378,7 @@ fn published_signatures_decode_or_not() {
         let Ok(bytes) = <[u8; 96]>::try_from(bytes) else { continue };
         let infinity = path.to_string_lossy().contains("succeeds_infinity");
         let expected = case["output"].as_bool().unwrap() && !infinity;
-        // "Not in the group" is a matter of the group check, which every unit has.
+        // A point outside the group is refused by the group check, which every unit has.
         let verdict = bls::decompress(&bytes.into()).is_some_and(|point| bls::in_group(&point));
         assert_eq!(verdict, expected, "{}", path.display());
         n_cases += 1;
@@ -376,7 +386,7 @@ fn published_signatures_decode_or_not() {
     assert!(n_cases > 0);
 }
 
-/// Real headers and block attestations of Sepolia, Electra.
+/// Real headers and block attestations of Sepolia, in Electra.
 #[test]
 fn sepolia_signatures_verify() {
     let Some(shared) = crate::test_data::shared() else { return };
@@ -443,7 +453,8 @@ fn sepolia_signatures_verify() {
     assert_eq!((votes.len(), proposals.len()), (n_attestations, n_headers));
 }
 
-/// Notorious liars' claims are judged one by one, those of others together: the judgements are the same.
+/// The claims of peers of bad reputation are judged one by one, and those of other peers together.
+/// The judgements are the same.
 #[test]
 fn repute_changes_the_order_and_not_the_outcome() {
     let (secrets, keys) = keys(12);

@@ -1,5 +1,6 @@
-//! Blocks and headers. A header is proven by its proposer's signature; the body belongs to it by the body root, so what a
-//! proven block carries is what the proposer put there. It extends the chain if its randao reveal is proven too.
+//! Proves blocks and headers. A header is proven by its proposer's signature. The body belongs to
+//! the header because the header contains the body's root, so everything in a proven block was put
+//! there by its proposer. A proven block extends the chain if its randao reveal is proven too.
 
 use super::{Intake, Signers, Verifier, without_key};
 use crate::batch::{Claim, Judged, Judgement};
@@ -15,6 +16,7 @@ use consensus::{
 };
 use std::collections::HashSet;
 
+/// A block before the equation.
 pub(super) struct BlockJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
@@ -23,19 +25,22 @@ pub(super) struct BlockJob {
     pub(super) n_bytes: usize,
 }
 
+/// A header before the equation.
 pub(super) struct HeaderJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
     pub(super) header: SignedBeaconBlockHeader,
 }
 
-/// What is known about a header before the equation.
+/// What is known about a header, a side of an attester slashing or a statement before the equation.
 #[derive(Clone, Copy)]
 pub(super) enum Standing {
-    /// This very signature was proven before.
+    /// Exactly this signature was proven before.
     Known,
-    /// Another one was, and of BLS signatures only one is valid.
+    /// This signature is forged: another one was proven, and only one BLS signature is valid; or
+    /// this signature was judged forged before.
     Forged,
+    /// The equation decides. The value is the claim's position in the docket.
     Asked(Place),
 }
 
@@ -48,6 +53,7 @@ impl Standing {
         }
     }
 
+    /// Whether the same claim was proven before, or an earlier message of this batch makes it too.
     pub(super) fn is_repeat(self) -> bool {
         match self {
             Self::Known => true,
@@ -69,6 +75,7 @@ impl Verifier {
         }
     }
 
+    /// Proves the blocks and headers of a batch, all of them together.
     pub(super) fn prove_blocks(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
         let network = chain.network().clone();
         let mut docket = Docket::default();
@@ -95,7 +102,7 @@ impl Verifier {
             self.remember(standing, &judged);
             let outcome = match standing.judgement(&judged) {
                 Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
-                // The sidecar around it is not checked, so it is not passed on.
+                // The sidecar around the header is not checked, so it is not forwarded.
                 Judgement::Proven { .. } => Outcome::Proven { forwardable: false },
                 Judgement::Forged => Outcome::BadSignature,
                 Judgement::NoKey => without_key(chain, job.header.message.proposer_index, &job.heard),
@@ -103,7 +110,7 @@ impl Verifier {
             };
             ledger.settle(job.item, outcome);
         }
-        // Parents first.
+        // Parents come before their children.
         blocks.sort_by_key(|(job, ..)| job.block.signed_header.message.slot);
         for (job, standing, reveal) in blocks {
             self.remember(standing, &judged);
@@ -125,8 +132,9 @@ impl Verifier {
         }
     }
 
-    /// A claim for a header, unless its root was proven before, or this very signature was judged forged. `block_epoch`: of the block that
-    /// carries it in an operation.
+    /// Adds a claim for a header, unless its root was proven before or this very signature was
+    /// judged forged before. `block_epoch` is the epoch of the block that contains the header in a
+    /// slashing operation.
     pub(super) fn ask_header(
         &mut self,
         docket: &mut Docket,
@@ -140,11 +148,13 @@ impl Verifier {
         let (epoch, now) = (header.message.slot.epoch(network.preset()), chain.now().epoch(network.preset()));
         match self.proposals.get(&root) {
             Some(signature) if *signature == header.signature => Standing::Known,
-            // While a fork is to come, each of its versions has a valid signature of its own.
+            // Before a scheduled fork happens, a valid signature exists for each of the two
+            // versions.
             Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => Standing::Forged,
             Some(_) | None => {
                 let claim = proposal_claim(network, header.message, root, header.signature, heard);
-                // What was forged with the scheduled version may hold with another one.
+                // A signature that was judged forged with the scheduled version may be valid with
+                // another one.
                 let is_certain = !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now));
                 if is_certain && self.is_known_forgery(|| claim.fingerprint()) {
                     return Standing::Forged;
@@ -156,14 +166,15 @@ impl Verifier {
 }
 
 impl Verifier {
-    /// What was found out about a header or a side of an attester slashing, so that the same again costs no pairing, true or forged. Proven
-    /// headers are remembered where they are judged.
+    /// Remembers the result for a header or for a side of an attester slashing, so that the same
+    /// one costs no pairing when it comes again, whether it is valid or forged. Proven headers are
+    /// remembered in `judge`.
     pub(super) fn remember(&mut self, standing: Standing, judged: &Judged) {
         let Standing::Asked(place) = standing else { return };
         let claim = judged.claim(place.claim);
         match judged.judgement(place.claim) {
             Judgement::Forged => self.forgeries.insert(claim.fingerprint(), ()),
-            // What was proven within a sum only is no proof by itself.
+            // A claim that was proven only within a sum is not proven by itself.
             Judgement::Proven { alone: true } if claim.vote().is_some() => self.sides.insert(claim.fingerprint(), ()),
             Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => {}
         }
@@ -180,14 +191,16 @@ fn reveal_claim(network: &Network, job: &BlockJob) -> Claim {
     Claim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
-/// Whether a proposer had a block for this slot before: gossip passes on the first one only.
+/// Whether the proposer already had a different block for this slot. Gossipsub forwards only the
+/// first one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     First,
     Second,
 }
 
-/// Who leaves by a block, in the order in which it is processed: the slashed, then who asks to.
+/// The validators that leave because of a block, in the order in which the block is processed:
+/// first the slashed ones, then the voluntary exits.
 fn leaving(block: &SignedBlock) -> Vec<ValidatorIndex> {
     let mut leaving: Vec<ValidatorIndex> =
         block.proposer_slashings.iter().map(|slashing| slashing.signed_header_1.message.proposer_index).collect();
@@ -199,7 +212,8 @@ fn leaving(block: &SignedBlock) -> Vec<ValidatorIndex> {
     leaving
 }
 
-/// A block whose proposer signed it: extends the chain, and hands on what it carries.
+/// Processes a block whose proposer's signature is proven: extends the chain and passes on what the
+/// block contains.
 fn take_block(
     chain: &mut Chain,
     intake: &mut Intake,

@@ -1,5 +1,6 @@
-//! Votes by bits: who signed follows from committees, and those from the branch. A vote that fails under one shuffling is not
-//! called forged while another could be the right one: it waits, and nobody is blamed.
+//! Proves votes by bits. Who signed such a vote follows from the committees, and the committees
+//! follow from the branch. A vote that fails with one shuffling is not called forged while another
+//! shuffling can be the right one. It waits, and nobody is blamed.
 
 use super::{Signers, Verifier};
 use crate::batch::{Claim, Judged, Judgement, Members};
@@ -13,10 +14,12 @@ use chain::Chain;
 use consensus::{Attestation, Network, Root, ShufflingId, sha256};
 use std::collections::VecDeque;
 
-/// Up to an epoch divided by this, slots without a block are taken for empty at once.
+/// The number of recent slots without a block that are accepted as empty at once is an epoch's
+/// length divided by this.
 const EMPTY_SLOTS_TAKEN: u64 = 4;
 
-/// Whether a vote of uncertain committees may still wait for better news than the candidates at hand.
+/// Whether a vote whose committees are uncertain may still wait until more is known than the
+/// present candidates.
 #[derive(Clone, Copy)]
 enum Patience {
     Waits(UnixNs),
@@ -35,26 +38,29 @@ impl Patience {
     }
 }
 
-/// A vote whose committees are certain, in the docket.
+/// A vote whose committees are certain. Its claims are in the docket.
 struct Asked {
     job: Job,
     shuffling: ShufflingId,
     vote: Place,
-    /// Selection proof and the aggregator's signature.
+    /// The selection proof and the aggregator's signature.
     outer: Option<[Place; 2]>,
 }
 
-/// A vote with candidates that are still to be tried.
+/// A vote with candidates that are not tried yet.
 struct Open {
     job: Job,
     candidates: VecDeque<Candidate>,
 }
 
 impl Verifier {
+    /// Proves the new votes by bits of a batch, and the parked ones for which the chain has
+    /// changed.
     pub(super) fn prove_by_bits(&mut self, chain: &mut Chain, fresh: Vec<Job>, new_slot: bool, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Signers);
         let mut jobs = Vec::new();
-        // Only those are tried again for whose epoch the chain has a shuffling that they were not tried under.
+        // A parked job is tried again only if the chain has a shuffling of its epoch with which it
+        // was not tried.
         if chain.generation() != self.generation || new_slot {
             self.generation = chain.generation();
             let tries = self.config.parking.tries;
@@ -68,7 +74,8 @@ impl Verifier {
         self.prove_candidates(chain, open, ledger);
     }
 
-    /// Everything that waits and has a shuffling it was not tried under.
+    /// Tries, for the last time, every parked job for which there is a shuffling with which it was
+    /// not tried.
     pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Signers);
         let jobs = self
@@ -78,7 +85,8 @@ impl Verifier {
         self.prove_candidates(chain, open, ledger);
     }
 
-    /// One equation over all votes whose committees are certain. Gives back those whose are not.
+    /// Proves, in one equation, all votes whose committees are certain. Returns the votes whose
+    /// committees are not certain.
     fn prove_certain(
         &mut self,
         chain: &mut Chain,
@@ -89,7 +97,9 @@ impl Verifier {
     ) -> Vec<Open> {
         let now = patience.now();
         let network = chain.network().clone();
-        // With an old registry what looks certain may be wrong, and honest peers would be blamed; unless most of a committee signed by it.
+        // With an old registry a certain shuffling may be wrong, and honest peers would be blamed.
+        // A shuffling is still right if most members of a committee were proven to have signed by
+        // it.
         let up_to_date = !chain.needs_registry_refresh();
         let mut docket = Docket::default();
         let mut asked: Vec<Asked> = Vec::new();
@@ -120,7 +130,8 @@ impl Verifier {
                 }
                 Resolution::Candidates(mut candidates) => {
                     if chain.registry().has_related_keys() {
-                        // Several such keys can add up to the same under a wrong shuffling: a guess would accuse the innocent.
+                        // Several related keys can have the same sum with a wrong shuffling, so a
+                        // guess could accuse validators that did not sign.
                         candidates.retain(|candidate| matches!(candidate.members, Members::One(_)));
                     }
                     if self.ballots.contains(&said(attestation, job.data_root)) {
@@ -158,7 +169,8 @@ impl Verifier {
         open
     }
 
-    /// One equation for each rank of candidates; those proven under an earlier one are done.
+    /// Runs one equation for the first candidate of every vote, one for the second, and so on. A
+    /// vote that is proven with an earlier candidate is done.
     fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<Open>, ledger: &mut Ledger) {
         let network = chain.network().clone();
         while !open.is_empty() {
@@ -195,8 +207,12 @@ impl Verifier {
         }
     }
 
-    /// A shuffling made of other validators puts everybody elsewhere, so under a wrong one no committee's sum holds. A few keys of one owner
-    /// that happen to sit together could feign it; most of the seats asked about they are not.
+    /// Remembers a shuffling as confirmed if most members of a committee were proven to have signed
+    /// by it.
+    ///
+    /// If a shuffling is computed from a wrong set of validators, every validator has another
+    /// position, so no committee's sum is valid with it. The owner of a few keys that are in one
+    /// committee by chance could fake a proof for these keys, but not for most of a committee.
     fn note_confirmed(&mut self, job: &Job, shuffling: ShufflingId, judgement: Judgement) {
         let (Judgement::Proven { .. }, Ballot::ByBits { attestation, .. }) = (judgement, &job.ballot) else { return };
         let (n_signed, n_seats) = (attestation.aggregation_bits.num_set_bits(), attestation.aggregation_bits.len());
@@ -205,8 +221,9 @@ impl Verifier {
         }
     }
 
-    /// The chain ends well before the block that decides this vote's committees, so candidates would be guesses about blocks
-    /// that are about to come. If none came for an epoch, guessing (that those slots are empty) is right.
+    /// Whether the chain ends well before the block that decides this vote's committees. The
+    /// candidates would then be guesses about blocks that are still to come. If no block has come
+    /// for an epoch, the guess that those slots are empty is right.
     fn is_behind(&self, chain: &Chain, job: &Job, now: UnixNs) -> bool {
         let network = chain.network();
         let preset = network.preset();
@@ -217,7 +234,8 @@ impl Verifier {
         chain.head_at(self.slot).slot.saturating_add(tolerance) < decision && waited_ns < epoch_ns
     }
 
-    /// Within the peer's budget of this slot. What has no peer was chosen by ourselves.
+    /// Whether the peer's budget for this slot allows one more try. A job without a peer has no
+    /// limit, because we requested it ourselves.
     fn may_try(&mut self, job: &Job) -> bool {
         let Some(peer) = &job.heard.peer else { return true };
         let used = self.tries.entry(peer.clone()).or_default();
@@ -225,7 +243,7 @@ impl Verifier {
         *used <= self.config.uncertain_tries
     }
 
-    /// Whether other clients would take this proven vote well.
+    /// Whether this proven vote meets the conditions under which other clients accept it.
     fn is_welcome(
         &self,
         chain: &mut Chain,
@@ -251,7 +269,7 @@ impl Verifier {
                     && forward::aggregate(contexts, attestation, aggregator.index, &aggregator.selection_proof)
             }
             (Some(_), None) => false,
-            // A single vote before Electra: exactly one bit.
+            // A single vote before Electra has exactly one bit set.
             (None, _) => {
                 let Members::One(signer) = candidate.members else { return false };
                 forward::single(contexts, &attestation.data, signer, attestation.data.index, job.item.subnet())
@@ -266,7 +284,7 @@ impl Verifier {
         match (parked.refused, newcomer) {
             (Some((job, why)), _) => ledger.settle(job.item, Outcome::Refused(why.label())),
             (None, Some(item)) => ledger.settle(item, Outcome::Parked),
-            // Said before.
+            // `Parked` was already reported for this job.
             (None, None) => {}
         }
         for job in parked.evicted {
@@ -297,7 +315,7 @@ fn outer_claims(network: &Network, attestation: &Attestation, outer: &Aggregator
     ]
 }
 
-/// What a vote by bits says, without who aggregated it.
+/// A hash of the content of a vote by bits, without its aggregator.
 fn said(attestation: &Attestation, data_root: Root) -> Root {
     let mut bytes = data_root.to_vec();
     bytes.extend_from_slice(attestation.signature.as_slice());

@@ -1,5 +1,6 @@
-//! What names its validators: single votes from Electra on, and both sides of slashing operations. Needs the registry and
-//! nothing else, so messages about branches nobody follows are proven like any other.
+//! Proves messages that name their validators: single votes since Electra, and both sides of
+//! slashing operations. Only the registry is needed, so messages about branches that nobody follows
+//! are proven like any other.
 
 use super::blocks::Standing;
 use super::{Intake, Signers, Verifier, contexts_near, without_key};
@@ -19,6 +20,7 @@ use consensus::{
 const NOT_INDEXED: &str = "a side's indices are not ascending and unique, or there are none; ask its sender for the signed one";
 const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in this order; it proves nothing";
 
+/// A slashing operation before the equation.
 #[derive(Debug)]
 pub(super) struct SlashingJob {
     pub(super) item: Item,
@@ -26,9 +28,10 @@ pub(super) struct SlashingJob {
     body: SlashingBody,
     fork: ForkName,
     included_in: Option<Inclusion>,
-    /// Hash of its SSZ.
+    /// The hash of the operation's SSZ.
     hash: Root,
-    /// Whose merit or fault it is: of one from its own topic, the peer that sent it.
+    /// The peer that is credited or blamed for the operation. This is the sender, if the operation
+    /// came on its own topic.
     answerable: Option<PeerBytes>,
 }
 
@@ -59,7 +62,7 @@ impl SlashingJob {
 }
 
 impl SlashingJob {
-    /// Names written in it.
+    /// The number of validator indices in the operation.
     pub(super) fn n_members(&self) -> usize {
         match &self.body {
             SlashingBody::Attester(slashing) => {
@@ -69,10 +72,10 @@ impl SlashingJob {
         }
     }
 
-    /// The greatest index in it.
+    /// The greatest validator index in the operation.
     fn greatest_named(&self) -> ValidatorIndex {
         let named = match &self.body {
-            // Ascending, or it is not asked about.
+            // The indices are ascending. If they are not, the result is not used.
             SlashingBody::Attester(slashing) => [&slashing.attestation_1, &slashing.attestation_2]
                 .into_iter()
                 .filter_map(|side| side.attesting_indices.last().copied())
@@ -85,33 +88,38 @@ impl SlashingJob {
         named.unwrap_or(ValidatorIndex::new(0))
     }
 
-    /// Whether it names a validator whom a later state may know.
+    /// Whether the operation names a validator that is not in the registry and may be in a later
+    /// state.
     fn names_a_stranger(&self, chain: &Chain) -> bool {
         let greatest = self.greatest_named();
         chain.registry().record(greatest).is_none() && chain.may_exist(greatest, chain.network().slot_at(self.heard.at.0))
     }
 }
 
-/// The peer that sent it on its own topic, where every client checks an operation before passing it on. Blocks are passed on unchecked.
+/// The sender of an operation that came on its own topic. Every client checks such an operation
+/// before it forwards it. The operations in a block are forwarded without this check, so they count
+/// for nobody.
 fn answerable(heard: &Heard) -> Option<PeerBytes> {
     heard.peer.clone().filter(|_| heard.source == SourceKind::Gossip)
 }
 
-/// Whatever way an operation came, what is in it is known from an operation.
+/// Whatever way an operation came, the votes and headers in it have the source "slashing
+/// operation".
 fn by_operation(heard: Heard) -> Heard {
     Heard { source: SourceKind::SlashingOp, ..heard }
 }
 
-/// A slashing operation before the equation.
+/// What is known about a slashing operation before the equation.
 enum Sides {
     NotIndexed,
     Known,
-    /// This very operation was judged forged before.
+    /// Exactly this operation was judged forged before.
     Forged,
     Asked([Standing; 2]),
 }
 
 impl Verifier {
+    /// Proves the single votes and slashing operations of a batch, all of them together.
     pub(super) fn prove_named(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
         let mut cache = ContextCache::new(Need::Seats);
         let mut docket = Docket::default();
@@ -168,15 +176,18 @@ impl Verifier {
         }
     }
 
-    /// Whether the very same was judged forged before. The hash is made only if there is anything to compare it with.
+    /// Whether exactly the same message was judged forged before. The hash is computed only if any
+    /// forgery is remembered.
     pub(super) fn is_known_forgery(&mut self, fingerprint: impl FnOnce() -> Root) -> bool {
         let known = !self.forgeries.is_empty() && self.forgeries.contains(&fingerprint());
         self.n_repeated_forgeries += u64::from(known);
         known
     }
 
-    /// Under which a forged operation is remembered, until the epoch is over: what is forged under the fork versions of one may be good under
-    /// those of another. Of those in blocks none is remembered, for the same reason; a block is judged once.
+    /// The key under which a forged operation is remembered. It is valid until the end of the
+    /// epoch, because an operation that is forged with the fork versions of one epoch may be valid
+    /// with those of another. For the same reason no forged operation from a block is remembered; a
+    /// block is judged only once anyway.
     fn forgery_name(&self, chain: &Chain, hash: Root) -> Root {
         let mut bytes = hash.to_vec();
         bytes.extend_from_slice(&self.slot.epoch(chain.network().preset()).as_u64().to_le_bytes());
@@ -201,7 +212,7 @@ impl Verifier {
         if self.slashings.contains(&job.hash) {
             return Sides::Known;
         }
-        // A block's state may know another fork version than ours.
+        // The state of the block may use another fork version than ours.
         let name = self.forgery_name(chain, job.hash);
         if job.included_in.is_none() && self.is_known_forgery(|| name) {
             return Sides::Forged;
@@ -231,9 +242,13 @@ impl Verifier {
         }
     }
 
-    /// One side of an attester slashing, unless this very sum was judged before. [`SeenVotes`](crate::seen::SeenVotes) does not do:
-    /// the operation is evidence as it is, so its own signature must hold for exactly its signers.
-    /// `version_is_certain`: what was forged with the scheduled version may else hold with another one.
+    /// Adds a claim for one side of an attester slashing, unless exactly this sum was judged
+    /// before.
+    ///
+    /// [`SeenVotes`](crate::seen::SeenVotes) is not enough here. The operation as a whole is
+    /// evidence, so the signature in it must be valid for exactly its signers. If
+    /// `version_is_certain` is false, a side that was judged forged with the scheduled version may
+    /// be valid with another one.
     fn ask_side(&mut self, docket: &mut Docket, claim: Claim, version_is_certain: bool) -> Standing {
         let fingerprint = claim.fingerprint();
         if self.sides.contains(&fingerprint) {
@@ -281,7 +296,7 @@ impl Verifier {
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if !contradicts(&body) => {
                     Outcome::Malformed(NO_CONTRADICTION.into())
                 }
-                // In this batch already.
+                // The same operation was proven earlier in this batch.
                 [Judgement::Proven { .. }, Judgement::Proven { .. }] if self.slashings.contains(&hash) => Outcome::Duplicate,
                 [Judgement::Proven { alone: first }, Judgement::Proven { alone: second }] => {
                     self.slashings.insert(hash, ());
@@ -312,7 +327,7 @@ impl Verifier {
                 self.reputes.proven(&peer);
             }
         }
-        // In a block even a known operation is news: it is included now.
+        // A known operation inside a block is still reported, because the block now includes it.
         let given = match &outcome {
             Outcome::Proven { .. } => true,
             Outcome::Duplicate => included_in.is_some(),
@@ -332,7 +347,7 @@ impl Verifier {
 }
 
 impl Verifier {
-    /// What both sides are signed with; `None` where that is not certain.
+    /// The versions that both sides are signed with. `None` if they are not certain.
     fn signed_with(&self, chain: &Chain, body: &SlashingBody, sides: [Standing; 2], judged: &Judged) -> Option<[SignedWith; 2]> {
         let network = chain.network();
         let now = chain.now().epoch(network.preset());
@@ -363,7 +378,7 @@ impl Verifier {
     }
 }
 
-/// The spec's predicate, with the order of an attester slashing's sides.
+/// The specification's predicate. The order of the sides of an attester slashing matters.
 fn contradicts(body: &SlashingBody) -> bool {
     match body {
         SlashingBody::Attester(slashing) => {
@@ -375,7 +390,7 @@ fn contradicts(body: &SlashingBody) -> bool {
     }
 }
 
-/// What the two sides are about, for their domains.
+/// The epochs of the two sides, which select their domains.
 fn epochs_of(body: &SlashingBody, network: &Network) -> [Epoch; 2] {
     match body {
         SlashingBody::Attester(slashing) => [slashing.attestation_1.data.target.epoch, slashing.attestation_2.data.target.epoch],
@@ -385,7 +400,7 @@ fn epochs_of(body: &SlashingBody, network: &Network) -> [Epoch; 2] {
     }
 }
 
-/// Who is accused: signers of both sides.
+/// The accused validators: those that signed both sides.
 fn subjects(body: &SlashingBody) -> Vec<ValidatorIndex> {
     match body {
         SlashingBody::Attester(slashing) => {

@@ -1,8 +1,9 @@
-//! What is signed, must not be said twice, and is punished by no rule: votes of the payload-timeliness committee and builders' bids
-//! (Gloas), inclusion lists (Heze). Proven like everything else, each by itself; whether two of them contradict each other is for others
-//! to say.
+//! Signed messages of which a signer may send only one, although no rule punishes two: votes of the
+//! payload-timeliness committee and bids of builders (Gloas), and inclusion lists (Heze). Each of
+//! them is proven by itself. Whether two of them contradict each other is decided elsewhere.
 //!
-//! Whether a signer sits in the committee that it speaks for is not known here, so nothing of this is passed on.
+//! This crate does not know whether a signer is in the committee that it claims to be in, so none
+//! of these messages is forwarded.
 
 use super::{Signers, Verifier, without_key};
 use crate::batch::{Claim, Judgement};
@@ -13,6 +14,7 @@ use crate::{Heard, Outcome, Statement};
 use chain::Chain;
 use consensus::{Network, Root, SignatureBytes, sha256};
 
+/// A statement before the equation.
 pub(super) struct StatementJob {
     pub(super) item: Item,
     pub(super) heard: Heard,
@@ -21,6 +23,7 @@ pub(super) struct StatementJob {
 }
 
 impl Verifier {
+    /// Proves the statements of a batch, all of them together.
     pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut Ledger) {
         let network: &Network = chain.network();
         let mut docket = Docket::default();
@@ -73,7 +76,7 @@ impl Verifier {
     }
 }
 
-/// Who says what, in one hash.
+/// One hash of the kind, the signer and the content.
 fn name_of(statement: &Statement) -> Root {
     let (kind, signer) = match statement {
         Statement::PayloadVote { validator, .. } => (0u8, validator.as_u64()),

@@ -1,16 +1,19 @@
-//! Slashing operations inside proven blocks that name validators our registry does not have yet. A block is judged once, so what
-//! is in it must wait here until a later state knows them.
+//! Keeps slashing operations from proven blocks that name validators that our registry does not
+//! have yet. A block is judged only once, so its operations must wait here until a later state
+//! contains these validators.
 //!
-//! Bounds: [`MAX_WAITING`] operations with [`MAX_MEMBERS`] members together; the oldest give way. No time limit: a registry may be refreshed
-//! hours later.
+//! The limits are [`MAX_WAITING`] operations with [`MAX_MEMBERS`] members in total. When a limit is
+//! reached, the oldest operations are removed. There is no time limit, because a registry may be
+//! refreshed hours later.
 
 use super::named::SlashingJob;
 use std::collections::VecDeque;
 
 const MAX_WAITING: usize = 256;
-/// 8 bytes each.
+/// Each member takes 8 bytes.
 const MAX_MEMBERS: usize = 1 << 20;
 
+/// The operations that wait.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     jobs: VecDeque<SlashingJob>,
@@ -18,7 +21,7 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    /// Keeps an operation. Gives back those that made room.
+    /// Keeps an operation. Returns the operations that were removed to make room.
     pub(super) fn keep(&mut self, job: SlashingJob) -> Vec<SlashingJob> {
         self.n_members += job.n_members();
         self.jobs.push_back(job);
@@ -31,7 +34,7 @@ impl Strangers {
         evicted
     }
 
-    /// All that wait, in order of arrival.
+    /// Removes and returns all waiting operations, in order of arrival.
     pub(super) fn take(&mut self) -> VecDeque<SlashingJob> {
         self.n_members = 0;
         std::mem::take(&mut self.jobs)

@@ -1,5 +1,6 @@
-//! Reading test data made by others: capture files and the specification's own test cases. Small on purpose, and its own:
-//! what is tested here must not depend on the program's reader.
+//! Reads test data that others made: capture files and the specification's own test cases. This
+//! reader is small and separate on purpose, so that the tests do not depend on the program's
+//! reader.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -11,7 +12,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, Ticket, UnixNs};
 
-/// The folder next to the repository, or `None` with a line that says so.
+/// The folder next to the repository. If it is missing, this prints a line and returns `None`.
 pub fn shared() -> Option<PathBuf> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     if !path.join("vectors").is_dir() {
@@ -21,7 +22,7 @@ pub fn shared() -> Option<PathBuf> {
     Some(path)
 }
 
-/// A capture: its chain at genesis, and its messages in order, numbered by their tickets.
+/// A capture: its chain at genesis, and its messages in order. The tickets number the messages.
 pub struct Capture {
     pub name: String,
     pub spec: Spec,
@@ -36,7 +37,8 @@ impl Capture {
     }
 }
 
-/// Every capture; never none.
+/// All captures in the folder, which must contain at least one. Empty if the folder with test data
+/// is missing.
 pub fn captures() -> Vec<Capture> {
     let Some(shared) = shared() else { return Vec::new() };
     let mut names: Vec<PathBuf> = std::fs::read_dir(shared.join("captures"))
@@ -60,7 +62,7 @@ pub fn capture(path: &Path) -> Capture {
         let (kind, body) = (&rest[..2], &rest[8..8 + len]);
         match kind {
             b"cf" => spec = Some(Spec::from_yaml(std::str::from_utf8(body).unwrap()).unwrap()),
-            // The first one: later ones add to it.
+            // The first state starts the chain. Later states would only add to it.
             [2, 0] if state.is_empty() => {
                 snap::read::FrameDecoder::new(body).read_to_end(&mut state).unwrap();
             }
@@ -82,7 +84,7 @@ pub fn capture(path: &Path) -> Capture {
     }
 }
 
-/// `None` for what no topic that is read brings.
+/// Reads one gossip entry. `None` if the topic is not one of those that are read.
 fn gossip(network: &Network, entry: &[u8], number: u64) -> Option<RawMessage> {
     let received_at = u64::from_le_bytes(entry[..8].try_into().unwrap());
     let (peer, entry) = entry[9..].split_at(usize::from(entry[8]));
@@ -121,15 +123,15 @@ pub fn kind(name: &str) -> Option<MessageKind> {
     })
 }
 
-/// `None` for what is no snappy, which a source refuses.
+/// Decompresses bytes. `None` if they are not valid snappy, which a source refuses.
 pub fn unsnap(bytes: &[u8]) -> Option<Vec<u8>> {
     snap::raw::Decoder::new().decompress_vec(bytes).ok()
 }
 
-/// A case of the specification's own tests: its files by name, decompressed.
+/// One of the specification's own test cases: its files by name, decompressed.
 pub struct Case {
     pub fork: ForkName,
-    /// `networking/gossip_beacon_block` and the like.
+    /// The runner and handler, for example `networking/gossip_beacon_block`.
     pub handler: String,
     pub name: String,
     pub files: BTreeMap<String, Vec<u8>>,
@@ -141,13 +143,13 @@ impl Case {
         Some(serde_saphyr::from_str(text).unwrap())
     }
 
-    /// A file by its stem.
+    /// An SSZ file by its name without the extension.
     pub fn ssz(&self, stem: &str) -> Option<&[u8]> {
         self.files.get(&format!("{stem}.ssz_snappy")).map(Vec::as_slice)
     }
 }
 
-/// Cases of the minimal preset under `runner/handler`, all forks.
+/// The cases of the minimal preset for these `runner/handler` names, in all forks.
 pub fn cases(handlers: &[&str]) -> Vec<Case> {
     let Some(shared) = shared() else { return Vec::new() };
     let file = std::fs::File::open(shared.join("vectors/consensus-specs_reftests.tar.gz")).unwrap();
@@ -175,7 +177,8 @@ pub fn cases(handlers: &[&str]) -> Vec<Case> {
     cases.into_iter().map(|((fork, handler, name), files)| Case { fork, handler, name, files }).collect()
 }
 
-/// The configuration of the specification's minimal tests: the given fork from genesis on.
+/// The configuration of the specification's minimal tests, in which the given fork is active since
+/// genesis.
 pub fn minimal_spec(fork: ForkName) -> Spec {
     let mut yaml =
         String::from("PRESET_BASE: minimal\nCONFIG_NAME: minimal\nSECONDS_PER_SLOT: 6\nGENESIS_FORK_VERSION: 0x00000001\n");
