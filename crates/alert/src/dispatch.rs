@@ -3,8 +3,8 @@
 //! A worker takes the deliveries that are due, up to its concurrency, sends them, records the
 //! result of each, and looks again. If nothing is due, it sleeps until the next retry or until
 //! something is recorded. While a receiver is down or has an internal problem, the worker as a
-//! whole pauses, and then tries a single delivery. So 10 000 waiting deliveries do not become 10
-//! 000 connections, and an outage does not use up their attempts.
+//! whole pauses, and then tries a single delivery. So 10 000 waiting deliveries do not become
+//! 10 000 connections, and an outage does not use up their attempts.
 //!
 //! A receiver that refuses deliveries is up, so the worker does not pause. Each delivery has its
 //! own waits and is given up after [`Policy::max_refusals`] refusals, however many others wait.

@@ -1,10 +1,11 @@
-//! Who proposes where every active validator has 32 ETH.
+//! The proposer of a slot, if every active validator has 32 ETH.
 
 use consensus::{ForkName, Gwei, Preset, Root, Slot, ValidatorIndex, compute_proposer};
 
 const EFFECTIVE_BALANCE: Gwei = Gwei::new(32_000_000_000);
 
-/// The proposer of a slot; the first validator if nobody is active. `mix`: the randao mix at the end of the epoch before the previous one.
+/// The proposer of a slot, or the first validator if none is active. `mix` is the randao mix at the
+/// end of the epoch before the previous one.
 pub(crate) fn proposer(fork: ForkName, preset: &Preset, active: &[u32], mix: Root, slot: Slot) -> ValidatorIndex {
     compute_proposer(fork, preset, active, |_| EFFECTIVE_BALANCE, mix, slot).unwrap_or(ValidatorIndex::new(0))
 }
@@ -17,13 +18,15 @@ mod tests {
     use sources::capture::{CaptureFile, Entry};
     use std::path::PathBuf;
 
-    /// Captures made with the executable specification; the small set of the repository where the full one is missing.
+    /// Captures that were made with the executable specification, or the small set in the
+    /// repository if there are no others.
     fn captures() -> Vec<PathBuf> {
         let folders =
             ["/../../../shared/captures", "/../../tests/data"].map(|end| format!("{}{end}", env!("CARGO_MANIFEST_DIR")));
         let list = |folder: &String| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-            // A real client's network begins with a state that the client made its own way, proposers included.
+            // The network of a real client begins with a state that the client created in its own
+            // way, including the proposers.
             let is_of_specification =
                 |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar"));
             entries.filter(|path| path.extension().is_some_and(|end| end == "e2s")).filter(is_of_specification).collect()
@@ -57,7 +60,7 @@ mod tests {
                 let Ok(ssz) = snap::raw::Decoder::new().decompress_vec(&gossip.payload) else { continue };
                 let Ok(block) = SignedBlock::from_ssz(fork, &spec.preset, &ssz) else { continue };
                 let header = block.signed_header.message;
-                // Epochs 0 and 1 are seeded by the genesis state's mixes.
+                // Epochs 0 and 1 use the mixes of the genesis state as their seeds.
                 if header.slot.epoch(&spec.preset) <= Epoch::new(1) {
                     let epoch = header.slot.epoch(&spec.preset);
                     let active: Vec<u32> =
