@@ -117,6 +117,7 @@ impl Routes {
         &self.policy
     }
 
+    /// Returns the route with this name.
     pub fn get(&self, name: &str) -> Result<&Route, AlertError> {
         self.iter().find(|route| route.name().as_str() == name).ok_or_else(|| AlertError::NoSuchRoute {
             route: name.into(),
@@ -157,6 +158,7 @@ impl Route {
         &self.addressee.route
     }
 
+    /// The lowest severity of the findings that the route sends.
     pub fn min_severity(&self) -> Severity {
         self.addressee.min_severity
     }

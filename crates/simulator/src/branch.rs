@@ -15,6 +15,7 @@ use std::sync::Arc;
 /// blocks.
 const KEPT_BLOCKS: usize = 512;
 
+/// One branch of the simulated chain, with its votes.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) pool: Pool,

@@ -37,7 +37,7 @@ pub enum Condition {
 #[serde(rename_all = "snake_case")]
 pub enum Group {
     Everybody,
-    /// Validators from the first number on, as many as the second number says.
+    /// `Range(first, n)`: `n` validators from index `first` on.
     Range(u64, u64),
     /// Validators that run this client.
     Client(String),

@@ -48,6 +48,7 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
+    /// Whether every expected incident was reported in time, and no other.
     pub fn is_complete(&self) -> bool {
         self.missed.is_empty() && self.invented.is_empty()
     }

@@ -18,6 +18,7 @@ pub(crate) struct Sent {
     pub(crate) claims: Vec<Claim>,
 }
 
+/// Whether a message has a valid signature by its claimed signer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
     Signed,

@@ -155,6 +155,7 @@ impl SimNetwork {
         &self.state_ssz
     }
 
+    /// The network's `config.yaml`.
     pub fn config_yaml(&self) -> &str {
         &self.config_yaml
     }

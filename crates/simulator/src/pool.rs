@@ -34,6 +34,7 @@ pub(crate) struct Place {
 }
 
 impl Pool {
+    /// Adds a vote.
     pub(crate) fn add(&mut self, data: &AttestationData, place: Place, validator: ValidatorIndex) {
         let waiting = self.0.entry(data.root()).or_insert_with(|| Waiting { data: *data, committees: BTreeMap::new() });
         let seats = waiting.committees.entry(place.committee).or_default();

@@ -147,12 +147,11 @@ pub struct Scenario {
     /// Clients with their shares in percent, distributed at random over the validators. If empty,
     /// there are six clients, assigned to the validators in turn.
     pub clients: Vec<(String, u8)>,
-    /// Percentage of validators whose blocks have a graffiti of their own that names no client.
+    /// Percentage of validators whose blocks have a graffiti that names no client.
     pub custom_graffiti: u8,
     pub circumstances: Vec<Circumstance>,
     pub wear: Wear,
-    /// A number and an epoch: so many validators, those with the highest indices, become active in
-    /// that epoch.
+    /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     pub fresh: Option<(u64, Epoch)>,
     pub peers: Peers,
     /// Number of slots after the second message of an offence until blocks begin to include its

@@ -51,8 +51,7 @@ struct ScenarioFile {
     custom_graffiti: u8,
     /// The first index and the number of one operator's validators.
     operator: Option<(u64, u64)>,
-    /// A number and an epoch: so many validators, those with the highest indices, become active in
-    /// that epoch.
+    /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     fresh: Option<(u64, u64)>,
     acts: Vec<ActLine>,
     circumstances: Vec<Circumstance>,

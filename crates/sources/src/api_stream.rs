@@ -51,8 +51,8 @@ pub const QUIET_FOR: Duration = Duration::from_secs(600);
 /// Capacity, in events, of the channel between a node's streams and their reader. When it is full,
 /// the streams wait.
 const EVENTS_UNREAD: usize = 64;
-/// Blocks that are fetched from one node at the same time. While so many are in progress, further
-/// events wait.
+/// Greatest number of blocks that are fetched from one node at the same time. At this number,
+/// further events wait.
 const MAX_FETCHES: usize = 4;
 /// Number of roots that are remembered, so that `block_gossip` and `block` fetch a block only once.
 const REMEMBERED_ROOTS: usize = 1024;

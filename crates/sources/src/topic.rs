@@ -46,6 +46,7 @@ pub enum TopicError {
 }
 
 impl Topic {
+    /// Parses a topic that is read here. Other topics are errors.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let (digest, name) = split(text).ok_or_else(|| TopicError::Malformed(shortened(text)))?;
         let name = TopicName::parse(name).ok_or_else(|| TopicError::NotRead(shortened(text)))?;
@@ -76,6 +77,7 @@ impl TopicName {
         }
     }
 
+    /// The kind of the messages on this topic.
     pub const fn kind(self) -> MessageKind {
         match self {
             Self::BeaconBlock => MessageKind::Block,

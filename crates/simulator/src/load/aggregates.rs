@@ -9,7 +9,9 @@ use blst::{blst_p2, p2_affines};
 use consensus::{CommitteeIndex, DomainType, ForkName, Root, ValidatorIndex, sha256};
 use sources::topic::TopicName;
 
+/// When the first aggregate is sent, in nanoseconds after the start of the slot.
 const AGGREGATES_FROM: u64 = 8_000_000_000;
+/// Nanoseconds over which the aggregates are spread.
 const AGGREGATES_FOR: u64 = 1_500_000_000;
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const AGGREGATORS: u64 = 16;

@@ -229,6 +229,7 @@ impl Load {
         })
     }
 
+    /// The network's `config.yaml`.
     pub fn config_yaml(&self) -> String {
         crate::genesis::config_yaml(&self.plan.scenario())
     }

@@ -18,6 +18,7 @@ use consensus::{AttestationData, Checkpoint, Offence, Slot};
 /// Least time between the first and the second vote, in nanoseconds. The second one is sent before
 /// [`SECOND_VOTES_END`].
 const SECOND_AFTER: u64 = 200_000_000;
+/// End of the second votes, in nanoseconds after the start of the slot.
 const SECOND_VOTES_END: u64 = 8_500_000_000;
 
 impl LoadPlan {

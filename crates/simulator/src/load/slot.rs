@@ -15,10 +15,13 @@ use consensus::{
 };
 use sources::topic::{Topic, TopicName};
 
+/// Length of a slot. All times in this file are in nanoseconds.
 const SLOT_NS: u64 = 12_000_000_000;
+/// When the block is sent, after the start of its slot.
 const BLOCK_AT: u64 = 300_000_000;
-/// The burst of votes.
+/// Beginning of the burst of votes, after the start of the slot.
 pub(super) const VOTES_FROM: u64 = 4_000_000_000;
+/// Length of the burst.
 pub(super) const VOTES_FOR: u64 = 4_000_000_000;
 /// The copies of a message arrive within this time.
 const COPIES_WITHIN: u64 = 300_000_000;
@@ -198,6 +201,7 @@ pub(super) fn compressed(signature: &Signature) -> SignatureBytes {
     SignatureBytes::from(signature.to_bytes())
 }
 
+/// When the `nth` vote of a slot is sent, after the start of the slot.
 pub(super) fn vote_time(nth: usize) -> u64 {
     VOTES_FROM + even(nth, VOTES_FOR)
 }

@@ -43,4 +43,5 @@ pub(super) fn skip(input: &mut impl Read, len: u64) -> io::Result<u64> {
     io::copy(&mut input.take(len), &mut io::sink())
 }
 
+/// Greatest number of bytes that are allocated before any data has arrived.
 const FIRST_ALLOCATION: u64 = 64 << 10;

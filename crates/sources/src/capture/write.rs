@@ -113,6 +113,7 @@ impl<W: Write> CaptureWriter<W> {
         self.put_scratch(EntryType::GOSSIP, "message", data)
     }
 
+    /// Writes a peer event.
     pub fn peer_event(&mut self, entry: &PeerEventEntry) -> Result<(), WriteError> {
         let mut data = std::mem::take(&mut self.scratch);
         data.clear();
@@ -121,6 +122,7 @@ impl<W: Write> CaptureWriter<W> {
         self.put_scratch(EntryType::PEER_EVENT, "peer event", data)
     }
 
+    /// Writes an event of a beacon node's event stream.
     pub fn api_event(&mut self, entry: &ApiEventEntry) -> Result<(), WriteError> {
         let node_len = fits::<u16>("node's name", entry.node.len(), MAX_NODE_NAME_LEN)?;
         let topic_len = fits::<u16>("event topic", entry.topic.len(), MAX_TOPIC_LEN)?;

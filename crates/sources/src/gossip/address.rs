@@ -18,6 +18,7 @@ pub struct PeerAddress {
     pub peer: Option<PeerId>,
 }
 
+/// Why a text is not an address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("{text:?} is no multiaddr ({reason}); write it like /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA..., or give an ENR")]

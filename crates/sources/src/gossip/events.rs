@@ -136,7 +136,7 @@ pub struct PeerInfo {
     pub messages: u64,
     /// Number of topics to which it is subscribed.
     pub topics: usize,
-    /// Failed attempts since the last connection that lasted.
+    /// Failed attempts and ended connections since the last connection that lasted.
     pub failed_attempts: u32,
     /// The reason why it is not connected, as text.
     pub last_problem: Option<String>,

@@ -57,6 +57,7 @@ impl Goodbyes {
         if lasted < self.pause.min(BANNED_WITHIN) { Self::after(Some(self), self.code, lasted, pauses, now) } else { None }
     }
 
+    /// The time before which the peer is not dialled.
     pub fn until(&self) -> Instant {
         self.until
     }

@@ -22,6 +22,7 @@ pub enum Identity {
     Secret([u8; 32]),
 }
 
+/// Why the network key cannot be loaded or created.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("network key file {path}: {source}; check the path and its permissions", path = path.display())]

@@ -61,6 +61,7 @@ pub(super) struct Pauses {
     pub goodbye: (Duration, Duration),
 }
 
+/// All connected and configured peers.
 pub(super) struct Peers {
     pub connected: HashMap<PeerId, Peer>,
     configured: Vec<Configured>,
@@ -219,6 +220,7 @@ impl Peers {
         self.configured.iter().enumerate().filter(|(_, one)| is_due(one)).map(|(nth, one)| (nth, one.target.clone())).collect()
     }
 
+    /// Records that an attempt to reach a configured peer has begun.
     pub fn dialling(&mut self, nth: usize, connection: ConnectionId) {
         if let Some(one) = self.configured.get_mut(nth) {
             one.dialling = Some(connection);
@@ -374,7 +376,7 @@ mod tests {
     /// The slots of an epoch.
     const FAR: u64 = 32;
 
-    /// Peers that have reported heads so many slots behind the clock. `None` is a peer that claims
+    /// Peers whose reported heads are `behind` slots behind the clock. `None` is a peer that claims
     /// no chain.
     fn peers_at(behind: &[Option<u64>], now: Instant) -> (Peers, Vec<PeerId>) {
         let mut peers = Peers::new(&[], PAUSES, now);

@@ -78,6 +78,7 @@ pub(super) fn topic_params() -> TopicScoreParams {
     }
 }
 
+/// Counters below this value become 0.
 const DECAY_TO_ZERO: f64 = 0.01;
 
 /// Returns the factor that, applied once every `interval`, brings a counter from 1 to

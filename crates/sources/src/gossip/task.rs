@@ -132,6 +132,7 @@ impl Listener {
         *self.swarm.local_peer_id()
     }
 
+    /// Runs until the stop token is cancelled, and then says goodbye to all peers.
     pub async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -16,6 +16,7 @@ use verify::Ticket;
 /// attestations a second), at 150 bytes each.
 pub(super) const MAX_PENDING: usize = 131_072;
 
+/// The table of open tickets.
 pub(super) struct Tickets {
     /// The number of the first ticket in `pending`.
     first: u64,
@@ -25,6 +26,7 @@ pub(super) struct Tickets {
     max: usize,
 }
 
+/// A message that waits for its verdict, and the peer that sent it.
 pub(super) struct Pending {
     pub message: MessageId,
     pub peer: PeerId,
@@ -73,6 +75,7 @@ impl Tickets {
         expired
     }
 
+    /// Number of tickets that wait for a verdict.
     pub fn n_open(&self) -> usize {
         self.n_open
     }

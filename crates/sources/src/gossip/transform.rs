@@ -94,6 +94,7 @@ pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Splits a frame into its parts. Returns `None` if it is not a frame.
 pub(super) fn open(framed: &[u8]) -> Option<Frame<'_>> {
     let (first, rest) = framed.split_first_chunk::<FRAME_HEAD>()?;
     let [valid, length @ ..] = *first;
