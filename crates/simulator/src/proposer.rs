@@ -18,15 +18,13 @@ mod tests {
     use sources::capture::{CaptureFile, Entry};
     use std::path::PathBuf;
 
-    /// Captures that were made with the executable specification, or the small set in the
-    /// repository if there are no others.
+    /// Captures made with the executable specification; the small set of the repository where the full one is missing.
     fn captures() -> Vec<PathBuf> {
         let folders =
             ["/../../../shared/captures", "/../../tests/data"].map(|end| format!("{}{end}", env!("CARGO_MANIFEST_DIR")));
         let list = |folder: &String| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-            // The network of a real client begins with a state that the client created in its own
-            // way, including the proposers.
+            // A real client's network begins with a state that the client made its own way, proposers included.
             let is_of_specification =
                 |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar"));
             entries.filter(|path| path.extension().is_some_and(|end| end == "e2s")).filter(is_of_specification).collect()

@@ -110,8 +110,7 @@ impl KillSwitch {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
-    /// Tests the connection: runs the same program or calls the same address, with an order that is
-    /// marked as a test.
+    /// Proves the wiring: the same program or address, told that it is a test.
     pub async fn test(&self, now: Time) -> Report {
         self.order(self.test_order(), now).await
     }

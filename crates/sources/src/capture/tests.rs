@@ -1,5 +1,4 @@
-//! Tests of the reader against the writer, against damage at every offset, and against the captures
-//! that are stored beside the repository.
+//! The reader against the writer, against damage at every offset, and against the captures beside the repository.
 
 use super::*;
 use crate::intake::Intake;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/captures");
-/// A small set of captures inside the repository, for readers who do not have the others.
+/// One of them, for who has the repository only.
 const SMALL_SET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data");
 
 fn any_entry() -> impl Strategy<Value = Entry> {
@@ -258,7 +257,7 @@ fn a_state_at_the_end_is_found_first() {
     assert_eq!(CaptureFile::open(&path).unwrap().first_state().unwrap(), None);
 }
 
-/// The captures beside the repository, or those in it if the former do not exist.
+/// The captures beside the repository, or the one in it.
 fn shared_captures() -> Vec<PathBuf> {
     let listing = std::fs::read_dir(CAPTURES).or_else(|_| {
         eprintln!("no {CAPTURES}: using the small set in tests/data");

@@ -37,7 +37,7 @@ pub(super) struct Peer {
     pub closing: Option<Instant>,
 }
 
-/// A peer in the configuration.
+/// A peer of the configuration.
 struct Configured {
     target: PeerAddress,
     /// The peer id in the target, or that of the peer that answered there.
@@ -46,7 +46,7 @@ struct Configured {
     next_dial: Instant,
     failures: u32,
     problem: Option<String>,
-    /// The agent string of its last connection.
+    /// Of its last connection.
     agent: Option<String>,
     goodbyes: Option<Goodbyes>,
 }

@@ -455,8 +455,7 @@ impl Listener {
     }
 }
 
-/// Returns the innermost cause of an error, because libp2p's own text for an address in use is
-/// empty.
+/// The cause below all wrappers: libp2p's own words for an address in use are empty.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(below) = cause.source() {
