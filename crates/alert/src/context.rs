@@ -1,4 +1,5 @@
-//! What a delivery says besides its finding: which network it is about, what kill switches made of it, and all of it in words.
+//! The content of a delivery beside its finding: the network's name, the decisions of kill
+//! switches, and a summary as text.
 
 use consensus::Root;
 use evidence::{Finding, Punishable, Time};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 /// Digits of a public key that a text shows at each end.
 const KEY_DIGITS: usize = 6;
-/// Labels that a text names.
+/// Greatest number of labels that a text contains.
 const MAX_LABELS: usize = 6;
 
 /// The network that a delivery is about.
@@ -17,30 +18,30 @@ const MAX_LABELS: usize = 6;
 pub struct NetworkName {
     /// `CONFIG_NAME`.
     pub name: String,
-    /// Null only in a test message, before the first start.
+    /// Null only in a test message that is sent before the first start.
     pub genesis_validators_root: Option<Root>,
 }
 
-/// What a group's kill switch makes of a finding.
+/// The decision of a group's kill switch about a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SwitchNote {
     pub group: String,
     pub fires: bool,
-    /// Why it does not fire, or that it fired before.
+    /// Why the switch does not fire, or that it has fired before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Kill switches that a finding concerns, as of this moment.
+/// Returns the kill switches that a finding concerns, with their decisions at this time.
 pub type SwitchNotes = Arc<dyn Fn(&Finding, Time) -> Vec<SwitchNote> + Send + Sync>;
 
-/// The same for all deliveries of a watcher.
+/// The data that all deliveries of a watcher share.
 #[derive(Clone, Default)]
 pub struct Context {
     pub network: NetworkName,
-    /// Where people reach page and API; `None` makes no links.
+    /// The address at which people reach the web page and the API. `None` produces no links.
     pub public_url: Option<String>,
-    /// `None` where there are no kill switches.
+    /// `None` if there are no kill switches.
     pub switches: Option<SwitchNotes>,
 }
 
@@ -55,13 +56,13 @@ impl Context {
         self.switches.as_ref().map_or_else(Vec::new, |notes| notes(finding, now))
     }
 
-    /// The finding's place in the API.
+    /// The finding's address in the API.
     pub(crate) fn link(&self, finding: &Finding) -> Option<String> {
         let base = self.public_url.as_deref()?.trim_end_matches('/');
         Some(format!("{base}/v1/findings/{}", finding.id))
     }
 
-    /// A finding in one paragraph of plain words.
+    /// Describes a finding in one paragraph of plain text.
     pub(crate) fn text(&self, finding: &Finding, notes: &[SwitchNote]) -> String {
         let detail = |name: &str| finding.details.as_ref().and_then(|details| details.get(name)?.as_str());
         let news = match detail("news") {

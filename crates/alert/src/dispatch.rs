@@ -1,16 +1,18 @@
-//! The dispatcher: one worker per route, from the durable outbox to the receiver.
+//! The dispatcher: one worker for each route, from the durable outbox to the receiver.
 //!
-//! A worker takes what is due, up to its concurrency, sends it, writes down how each went, and looks again. With nothing
-//! due it sleeps until the next retry or until something is recorded. While a receiver is away or has trouble of its own, the worker
-//! pauses as a whole and comes back with a single delivery: 10 000 waiting ones do not become 10 000 connections, and their
-//! own attempts are not used up by somebody's outage.
+//! A worker takes the deliveries that are due, up to its concurrency, sends them, records the
+//! result of each, and looks again. If nothing is due, it sleeps until the next retry or until
+//! something is recorded. While a receiver is down or has an internal problem, the worker as a
+//! whole pauses, and then tries a single delivery. So 10 000 waiting deliveries do not become
+//! 10 000 connections, and an outage does not use up their attempts.
 //!
-//! A receiver that refuses is there, so nothing pauses: each delivery goes by its own waits and is given up after
-//! [`Policy::max_refusals`], however many wait beside it. Were there one pause for all, as for an outage, each attempt would be another
-//! delivery's, and none would come to its end.
+//! A receiver that refuses deliveries is up, so the worker does not pause. Each delivery has its
+//! own waits and is given up after [`Policy::max_refusals`] refusals, however many others wait.
+//! With one pause for the whole route, as for an outage, each attempt would be that of another
+//! delivery, and none would reach its end.
 //!
-//! The worker holds no state that matters: killed at any moment, the next one over the same store goes on where the
-//! outbox says.
+//! The worker holds no state that matters. It can be killed at any moment, and the next worker over
+//! the same store continues from the outbox.
 
 use crate::retry::{FailureKind, Next, Tries};
 use crate::route::{AttemptResult, Route, Routes};
@@ -24,10 +26,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A worker that has nothing due looks again after this long at the latest, should the clock have jumped.
+/// Longest sleep of a worker that has nothing due. It matters if the clock jumps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// Runs the workers. Dropping it stops them at once; [`Self::stop`] lets them finish.
+/// Runs the workers. Dropping it stops them without waiting, and [`Self::stop`] waits until they
+/// have finished.
 pub struct Dispatcher {
     stop: CancellationToken,
     workers: JoinSet<()>,
@@ -38,17 +41,18 @@ pub struct Dispatcher {
 /// What a route's worker has done since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteCounts {
-    /// Answers and failures to get one; the sum of the next three.
+    /// Attempts that ended, with an answer or without one. This is the sum of the next three
+    /// fields.
     pub attempts: u64,
     pub delivered: u64,
     pub retried: u64,
     pub given_up: u64,
-    /// Outcomes that could not be written down; such a delivery is made again.
+    /// Results that could not be recorded. Such a delivery is sent again.
     pub store_errors: u64,
 }
 
 impl Dispatcher {
-    /// Starts a worker per route on the current tokio runtime. `clock` is the wall clock.
+    /// Starts a worker for each route on the current tokio runtime. `clock` is the wall clock.
     pub fn start(store: Store, routes: Routes, clock: fn() -> Time) -> Self {
         let stop = CancellationToken::new();
         let counts: BTreeMap<_, _> = routes.iter().map(|route| (route.name().clone(), RouteCounts::default())).collect();
@@ -73,18 +77,19 @@ impl Dispatcher {
             };
             workers.spawn(worker.run());
         }
-        // `notify_one` keeps one permit, so a bell rung while the worker is busy is not lost.
+        // `notify_one` keeps one permit, so a notification is not lost while the worker is busy.
         let subscription = store.subscribe(move |_| bells.iter().for_each(|bell| bell.notify_one()));
         workers.spawn(give_up_orphans(store, routes, clock));
         Self { stop, workers, counts, _subscription: subscription }
     }
 
-    /// Counters by route, as they change.
+    /// The counters of each route, as they change.
     pub fn counts(&self) -> watch::Receiver<BTreeMap<RouteName, RouteCounts>> {
         self.counts.clone()
     }
 
-    /// Stops taking deliveries, waits for those under way for the policy's grace, and ends.
+    /// Takes no more deliveries, waits for those in progress for at most the policy's grace, and
+    /// ends.
     pub async fn stop(mut self) {
         self.stop.cancel();
         while let Some(ended) = self.workers.join_next().await {
@@ -110,9 +115,9 @@ struct Worker {
     bell: Arc<Notify>,
     stop: CancellationToken,
     count: watch::Sender<BTreeMap<RouteName, RouteCounts>>,
-    /// Outages in a row.
+    /// Rounds in succession in which the receiver was down or busy.
     n_failures: u32,
-    /// The last answer was no.
+    /// Whether the last round had a refusal.
     is_refused: bool,
 }
 
@@ -123,7 +128,8 @@ impl Worker {
                 Ok(Some(pause)) => pause,
                 Ok(None) => continue,
                 Err(error) => {
-                    // Going on would send the same delivery again and again, because its end cannot be written down.
+                    // Without a pause the same delivery would be sent again and again, because its
+                    // result cannot be recorded.
                     tracing::error!(route = %self.route.name(), %error, "the outbox fails, this route pauses");
                     self.add(|counts| counts.store_errors += 1);
                     Pause { length: self.policy.max_retry, until_bell: false }
@@ -138,7 +144,8 @@ impl Worker {
         }
     }
 
-    /// Takes what is due and sends it; how long to pause then, if at all.
+    /// Takes the deliveries that are due and sends them. Returns how long to pause afterwards, if
+    /// at all.
     async fn round(&mut self) -> Result<Option<Pause>, StoreError> {
         let limit = if self.n_failures == 0 { self.policy.concurrency } else { 1 };
         let due = self.read_due(limit).await?;
@@ -155,13 +162,14 @@ impl Worker {
         };
         let results = tokio::select! {
             results = attempts => results,
-            // Nothing is written down: they are still due, and are made again after the next start.
+            // Nothing is recorded: these deliveries are still due, and are sent again after the
+            // next start.
             () = cut_off => return Ok(None),
         };
         self.settle(due, results).await
     }
 
-    /// Writes down how each attempt went.
+    /// Records the result of each attempt.
     async fn settle(&mut self, due: Vec<Due>, results: Vec<AttemptResult>) -> Result<Option<Pause>, StoreError> {
         let now = (self.clock)();
         let mut asked = Duration::ZERO;
@@ -210,7 +218,7 @@ impl Worker {
         off_the_async_threads(move || store.due_for(route.name(), now, limit)).await
     }
 
-    /// Synced writes, one per delivery: some milliseconds each.
+    /// Records the results with one synced write for each delivery, which takes some milliseconds.
     async fn write_down(&self, due: Vec<Due>, results: Vec<AttemptResult>, now: Time) -> Result<Vec<End>, StoreError> {
         let (store, policy) = (self.store.clone(), self.policy);
         off_the_async_threads(move || {
@@ -227,11 +235,11 @@ impl Worker {
 /// How long a worker does nothing.
 struct Pause {
     length: Duration,
-    /// Whether a new finding ends it. Not while the receiver fails.
+    /// Whether a new finding ends the pause. This is not the case while the receiver fails.
     until_bell: bool,
 }
 
-/// How one attempt ended.
+/// The recorded result of one attempt.
 enum End {
     Delivered,
     Retried,
@@ -270,7 +278,8 @@ fn end(store: &Store, policy: &Policy, due: &Due, result: AttemptResult, now: Ti
     }
 }
 
-/// Deliveries of routes that are no longer configured wait as long as any other, should the route come back, and end then.
+/// Gives up deliveries of routes that are no longer configured, if they are older than the policy's
+/// greatest age. Younger ones wait, because the route may be configured again.
 async fn give_up_orphans(store: Store, routes: Routes, clock: fn() -> Time) {
     let given_up = off_the_async_threads(move || {
         let now = clock();

@@ -1,7 +1,9 @@
-//! What is wrong with a route. No message contains a secret, nor a URL's path or query, which often are one.
+//! Errors of routes and kill switches. No error message contains a secret, nor the path or query of
+//! a URL, which often are secrets.
 
 use evidence::RouteNameError;
 
+/// What is wrong with a route, a secret or a kill switch.
 #[derive(Debug, thiserror::Error)]
 pub enum AlertError {
     #[error("route name: {0}")]

@@ -1,15 +1,20 @@
-//! Telling people and programs: routes, their sinks, and retrying until told.
+//! Delivery of alerts to people and programs: routes, their sinks, and retries until each delivery
+//! has ended.
 //!
-//! The durable outbox of [`evidence::Store`] holds one delivery per finding and route. A [`Dispatcher`] takes what is due,
-//! sends it and writes down how it went: delivered, try again at a later time, or given up with the reason. It only ever
-//! reads what has been recorded, so a receiver that is slow or away delays nothing but its own route.
+//! The durable outbox of [`evidence::Store`] holds one delivery for each finding and route. A
+//! [`Dispatcher`] takes the deliveries that are due, sends them and records the result of each:
+//! delivered, retried at a later time, or given up with the reason. It only reads what has been
+//! recorded, so a receiver that is slow or down delays only its own route.
 //!
 //! What a receiver can rely on:
 //!
-//! - watched keys first, then new offenders, then the rest ([`evidence::Priority`]);
-//! - each finding of the route's severity or worse, **at least once**: killed between the receiver's answer and our note of
-//!   it, we send again, with the same `Idempotency-Key` and `delivery`;
-//! - a signature over time and body ([`webhook`]), so that it can refuse what is forged or replayed.
+//! - Findings about watched keys come first, then new offenders, then the rest
+//!   ([`evidence::Priority`]).
+//! - Each finding of the route's severity or worse arrives **at least once**. If the process is
+//!   killed after the receiver's answer and before the result is recorded, the delivery is sent
+//!   again, with the same `Idempotency-Key` and `delivery`.
+//! - Each message has a signature over time and body ([`webhook`]), so the receiver can refuse
+//!   forged and replayed messages.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

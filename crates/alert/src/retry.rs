@@ -1,27 +1,30 @@
-//! When to try again, and when to stop. Pure: clock and chance come in.
+//! When to retry a delivery, and when to give it up. The functions are pure: time and randomness
+//! are parameters.
 
 use evidence::Time;
 use std::time::Duration;
 
-/// How patient the dispatcher is. The defaults are what runs unless a test says otherwise.
+/// The dispatcher's timeouts and limits. All runs use the defaults; only tests use other values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// An attempt's time from connecting to the answer.
+    /// Greatest duration of an attempt, from connecting to the answer.
     pub timeout: Duration,
-    /// Wait after the first failure; doubles with each further one.
+    /// Wait after the first failure. It doubles with each further one.
     pub first_retry: Duration,
-    /// The wait grows no further than this.
+    /// The greatest wait.
     pub max_retry: Duration,
-    /// The receiver's own `Retry-After` is followed up to this.
+    /// The greatest wait that a receiver can request with `Retry-After`.
     pub max_retry_after: Duration,
-    /// Answers that say no (3xx, 4xx but 408 and 429) until the delivery is given up. With the defaults above the eighth
-    /// comes some four minutes after the first, so a receiver may be redeployed meanwhile.
+    /// Number of refusals (3xx, and 4xx except 408 and 429) after which a delivery is given up.
+    /// With the defaults the eighth refusal comes two to four minutes after the first, so a
+    /// receiver can be redeployed in between.
     pub max_refusals: u32,
     /// A delivery older than this is given up when its next attempt fails.
     pub max_age: Duration,
-    /// Attempts of one route at a time.
+    /// Greatest number of attempts of one route at the same time.
     pub concurrency: usize,
-    /// How long a stop waits for attempts that are under way. Those that last longer are made again after the next start.
+    /// How long a stop waits for attempts in progress. Attempts that take longer are repeated after
+    /// the next start.
     pub grace: Duration,
 }
 
@@ -44,21 +47,22 @@ impl Default for Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
-    /// One line, without secrets.
+    /// One line of text, without secrets.
     pub(crate) reason: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// Not reached, or it had trouble of its own: the same attempt may succeed later.
+    /// The receiver was not reached, or had an internal problem. The same attempt may succeed
+    /// later.
     Unavailable,
-    /// It asked to wait.
+    /// The receiver asked to wait.
     Busy { retry_after: Option<Duration> },
-    /// It said no to this request.
+    /// The receiver refused this request.
     Refused,
 }
 
-/// What follows from a failed attempt.
+/// What to do after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Retry { at: Time },
@@ -66,7 +70,8 @@ pub(crate) enum Next {
 }
 
 impl Policy {
-    /// `attempts` and `refusals` include the one that failed just now; `chance` is in 0..1.
+    /// Decides what to do after a failed attempt. `tries` includes the attempt that has just
+    /// failed. `chance` is in 0..1.
     pub(crate) fn after_failure(&self, tries: Tries, failure: &Failure, now: Time, chance: f64) -> Next {
         let Tries { attempts, refusals, created_at } = tries;
         let reason = &failure.reason;
@@ -83,8 +88,9 @@ impl Policy {
         Next::Retry { at: now.after(self.backoff(attempts, chance).max(asked)) }
     }
 
-    /// Doubles with each failure up to the greatest wait; the last half of it is chance, so that those who failed together
-    /// do not come back together.
+    /// The wait after `n_failures` failures. It doubles with each failure, up to the greatest wait.
+    /// `chance` adds the second half of the wait, so that deliveries that failed at the same time
+    /// are not retried at the same time.
     pub(crate) fn backoff(&self, n_failures: u32, chance: f64) -> Duration {
         let doublings = n_failures.saturating_sub(1).min(31);
         let wait = self.first_retry.saturating_mul(1 << doublings).min(self.max_retry);
@@ -92,7 +98,7 @@ impl Policy {
     }
 }
 
-/// What a delivery has been through, the attempt that just failed included.
+/// The history of a delivery, including the attempt that has just failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tries {
     pub(crate) attempts: u32,

@@ -1,4 +1,4 @@
-//! Routes: who is told, from which severity on, and how.
+//! Routes: who receives alerts, from which severity on, and by which sink.
 
 use crate::retry::{Failure, Policy};
 use crate::webhook::{self, Message, Webhook};
@@ -7,18 +7,19 @@ use evidence::{Addressee, Due, RouteName, Severity, Time};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A route as configured.
+/// A route, as configured.
 #[derive(Clone, Debug)]
 pub struct RouteConfig {
-    /// Names the route in the outbox: a renamed route is a new one.
+    /// The name of the route in the outbox. A renamed route is a new one.
     pub name: String,
     pub min_severity: Severity,
-    /// Only findings whose validator has one of these labels; empty: all findings.
+    /// Only findings whose validator has one of these labels are sent. If empty, all findings are
+    /// sent.
     pub labels: Vec<String>,
     pub sink: SinkConfig,
 }
 
-/// Where a route leads, as configured.
+/// The destination of a route, as configured.
 #[derive(Clone, Debug)]
 pub enum SinkConfig {
     Webhook { url: String, secret: SecretSource },
@@ -44,29 +45,29 @@ pub struct Routes {
     context: Arc<Context>,
 }
 
-/// How an attempt went.
+/// The result of an attempt.
 pub(crate) type AttemptResult = Result<Attempt, Failure>;
 
-/// A receiver's good answer.
+/// A receiver's successful answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// One line.
+    /// The answer as one line of text.
     pub answer: String,
 }
 
-/// What happened to a test message.
+/// The result of a test message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestReport {
     pub route: RouteName,
     /// Scheme, host and port of the receiver.
     pub place: String,
     pub took: Duration,
-    /// The receiver's good answer, or why there was none and what to do.
+    /// The receiver's successful answer, or the reason of the failure and what to do.
     pub result: Result<String, String>,
 }
 
 impl Routes {
-    /// Loads secrets and checks addresses; all problems at once.
+    /// Loads secrets and checks addresses. Returns all problems together.
     pub fn new(configs: &[RouteConfig], policy: Policy) -> Result<Self, Vec<AlertError>> {
         let client = webhook::client(&policy).map_err(|error| vec![error])?;
         let mut routes: Vec<Route> = Vec::new();
@@ -84,12 +85,12 @@ impl Routes {
         if problems.is_empty() { Ok(Self { routes: Arc::new(routes), policy, context: Arc::default() }) } else { Err(problems) }
     }
 
-    /// The same routes, whose deliveries say this of themselves.
+    /// Returns the same routes, with this context in their deliveries.
     pub fn about(self, context: Context) -> Self {
         Self { context: Arc::new(context), ..self }
     }
 
-    /// Whether these are the very routes of `other`, and not ones made anew.
+    /// Whether these are the same routes as `other`, and not newly created ones.
     pub fn are(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.routes, &other.routes)
     }
@@ -98,7 +99,8 @@ impl Routes {
         &self.context
     }
 
-    /// What [`evidence::Store::record`] wants to know: each route's name, and from which severity on it is told.
+    /// The input of [`evidence::Store::record`]: each route's name, and from which severity on it
+    /// receives findings.
     pub fn names(&self) -> Vec<Addressee> {
         self.routes.iter().map(|route| route.addressee.clone()).collect()
     }
@@ -115,6 +117,7 @@ impl Routes {
         &self.policy
     }
 
+    /// Returns the route with this name.
     pub fn get(&self, name: &str) -> Result<&Route, AlertError> {
         self.iter().find(|route| route.name().as_str() == name).ok_or_else(|| AlertError::NoSuchRoute {
             route: name.into(),
@@ -125,7 +128,7 @@ impl Routes {
         })
     }
 
-    /// Sends a test message over a route, once, and says what happened. `now` is the wall clock.
+    /// Sends a test message over a route, once, and returns the result. `now` is the wall clock.
     pub async fn test(&self, name: &str, now: Time) -> Result<TestReport, AlertError> {
         let route = self.get(name)?;
         let started = Instant::now();
@@ -155,11 +158,12 @@ impl Route {
         &self.addressee.route
     }
 
+    /// The lowest severity of the findings that the route sends.
     pub fn min_severity(&self) -> Severity {
         self.addressee.min_severity
     }
 
-    /// Scheme, host and port of the receiver; nothing secret.
+    /// Scheme, host and port of the receiver. It contains nothing secret.
     pub fn place(&self) -> String {
         match &self.sink {
             Sink::Webhook(webhook) => webhook.place(),

@@ -1,17 +1,18 @@
-//! Secrets: by file or by environment variable, never on a command line, never printed.
+//! Secrets. They come from a file or an environment variable, never from a command line, and they
+//! are never printed.
 
 use crate::AlertError;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a secret is.
+/// Where a secret is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     File(PathBuf),
     Variable(String),
 }
 
-/// A shared secret. Prints as `***`.
+/// A shared secret. It prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -20,7 +21,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// Reads it; white space around it (a file's last line break) is not part of it.
+    /// Reads the secret. White space around it, such as a file's last line break, is removed.
     pub fn load(source: &SecretSource) -> Result<Self, AlertError> {
         let (text, from) = match source {
             SecretSource::File(path) => {

@@ -1,22 +1,24 @@
-//! The webhook sink: one signed POST per delivery.
+//! The webhook sink: one signed POST for each delivery.
 //!
 //! ```text
 //! POST /hook
 //! Content-Type: application/json
-//! Idempotency-Key: 0x48e8..6547                      the finding's id: the same however often it comes
-//! X-Slashwatch-Timestamp: 1700000000                 Unix seconds, of this attempt
-//! X-Slashwatch-Signature: sha256=5257a8..            HMAC-SHA-256(secret, timestamp + "." + body), hex
+//! Idempotency-Key: 0x48e8..6547               the finding's id, the same in every repetition
+//! X-Slashwatch-Timestamp: 1700000000          Unix seconds of this attempt
+//! X-Slashwatch-Signature: sha256=5257a8..     HMAC-SHA-256(secret, timestamp + "." + body), hex
 //!
 //! {"schema":1,"delivery":"0x48e8..6547:ops","attempt":1,
-//!  "network":{"name":"hoodi","genesis_validators_root":"0x.."},       which network it is about
-//!  "text":"hoodi: double vote by validator 5 ..","link":"https://..", for people; the link where `api.public_url` is set
-//!  "kill_switches":[{"group":"acme","fires":false,"reason":".."}],    where it concerns any
+//!  "network":{"name":"hoodi","genesis_validators_root":"0x.."},   the network of the finding
+//!  "text":"hoodi: double vote by validator 5 ..",                 for people
+//!  "link":"https://..",                                           if `api.public_url` is set
+//!  "kill_switches":[{"group":"acme","fires":false,"reason":".."}], if the finding concerns any
 //!  "finding":{..}}
 //! ```
 //!
-//! A receiver recomputes the signature over the raw body, compares in constant time, and refuses timestamps that are more
-//! than some minutes off: so nobody can forge a delivery, and nobody can replay an old one. Any 2xx is "delivered". A test
-//! message has `"test":true` and `"finding":null`.
+//! A receiver computes the signature over the raw body, compares it in constant time, and refuses
+//! timestamps that differ from its clock by more than some minutes. So nobody can forge a delivery
+//! or replay an old one. Any 2xx status means "delivered". A test message has `"test":true` and
+//! `"finding":null`.
 
 use crate::retry::{Failure, FailureKind, Policy};
 use crate::{AlertError, NetworkName, Secret, SwitchNote};
@@ -28,12 +30,12 @@ use serde::Serialize;
 use sha2::Sha256;
 use std::time::Duration;
 
-/// Version of the body around the finding.
+/// Version of the format of the body around the finding.
 const SCHEMA: u64 = 1;
-/// Bytes of an answer's body that are looked at: enough for a reason.
+/// Number of bytes of an answer's body that are read. This is enough for a reason.
 const MAX_ANSWER_BYTES: usize = 256;
 
-/// Where to post, and with which secret.
+/// An address to post to, with its secret.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     client: Client,
@@ -62,12 +64,12 @@ struct Body<'a> {
 pub(crate) struct Message<'a> {
     pub(crate) delivery: String,
     pub(crate) idempotency_key: String,
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) network: &'a NetworkName,
-    /// For people.
+    /// The summary for people.
     pub(crate) text: String,
-    /// Where there is more to see.
+    /// The address with further details.
     pub(crate) link: Option<String>,
     pub(crate) switches: Vec<SwitchNote>,
     pub(crate) finding: Option<&'a Finding>,
@@ -83,12 +85,12 @@ impl Webhook {
         Ok(Self { client, url, secret })
     }
 
-    /// Scheme, host and port. Path and query often are a secret.
+    /// Scheme, host and port. Path and query are left out, because they often contain a secret.
     pub(crate) fn place(&self) -> String {
         self.url.origin().ascii_serialization()
     }
 
-    /// Posts; `Ok` with the status when the receiver has it.
+    /// Posts a message. Returns the status if the receiver has accepted it.
     pub(crate) async fn send(&self, message: &Message<'_>, now: Time) -> Result<StatusCode, Failure> {
         let body = Body {
             schema: SCHEMA,
@@ -126,9 +128,11 @@ impl Webhook {
     }
 }
 
-/// The client that all webhooks share: no redirects, because a signed body goes to the address that was given or nowhere.
+/// Creates the client that all webhooks share. It follows no redirects, so that a signed body goes
+/// only to the configured address.
 pub(crate) fn client(policy: &Policy) -> Result<Client, AlertError> {
-    // The binary has done so already; a library user or a test may not have. An error means that it is done.
+    // The binary has already done this, but a library user or a test may not have. An error means
+    // that it has been done.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .timeout(policy.timeout)
@@ -138,7 +142,7 @@ pub(crate) fn client(policy: &Policy) -> Result<Client, AlertError> {
         .map_err(|error| AlertError::Client(error.to_string()))
 }
 
-/// `sha256=<hex of HMAC-SHA-256(secret, timestamp + "." + body)>`.
+/// Computes `sha256=<hex of HMAC-SHA-256(secret, timestamp + "." + body)>`.
 pub fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(timestamp.as_bytes());
@@ -150,7 +154,7 @@ pub fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
 fn not_reached(error: reqwest::Error, place: &str) -> Failure {
     let what = if error.is_timeout() { "did not answer in time" } else { "was not reached" };
     let mut reason = format!("{place} {what}");
-    // The innermost cause is the one that tells ("connection refused"); the outer ones repeat the URL.
+    // The innermost cause is the useful one ("connection refused"). The outer ones repeat the URL.
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;
     while let Some(inner) = cause.source() {
@@ -171,7 +175,7 @@ fn kind_of(status: StatusCode, headers: &HeaderMap, now: Time) -> FailureKind {
     }
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Reads `Retry-After`: a number of seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -181,7 +185,7 @@ fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
     Some(Time::from_unix_ns(u64::try_from(date).ok()?).since(now))
 }
 
-/// The beginning of an answer, on one line, for the log and the outbox.
+/// Returns the beginning of an answer, as one line, for the log and the outbox.
 async fn first_words(mut answer: reqwest::Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_ANSWER_BYTES {
@@ -199,7 +203,7 @@ async fn first_words(mut answer: reqwest::Response) -> String {
 mod tests {
     use super::*;
 
-    /// RFC 4231 has no case with our framing, so this one is from
+    /// RFC 4231 has no case with this framing, so the expected value is the output of
     /// `printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac hunter2`.
     #[test]
     fn the_signature_is_what_openssl_computes() {

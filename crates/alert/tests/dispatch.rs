@@ -36,7 +36,7 @@ impl Heard {
     }
 }
 
-/// Decides what the nth request of a receiver is answered.
+/// Decides the answer to the next request of a receiver.
 type Answer = Arc<Mutex<dyn FnMut(&Value) -> (StatusCode, Vec<(HeaderName, String)>) + Send>>;
 
 struct Receiver {
@@ -45,7 +45,8 @@ struct Receiver {
     server: tokio::task::JoinHandle<()>,
 }
 
-/// Listens on `address`, verifies each signature as a receiver would, and answers as told.
+/// Listens on `address`, verifies each signature as a receiver should, and answers as `answer`
+/// says.
 async fn receiver_at(
     address: SocketAddr,
     answer: impl FnMut(&Value) -> (StatusCode, Vec<(HeaderName, String)>) + Send + 'static,
@@ -156,7 +157,7 @@ async fn a_finding_arrives_signed_and_once() {
 #[tokio::test]
 async fn down_then_up_with_a_restart_in_between() {
     let dir = tempfile::tempdir().unwrap();
-    // A port that nobody listens on: bound once and let go.
+    // A port that nobody listens on: it is bound once and released.
     let address = TcpListener::bind(anywhere()).await.unwrap().local_addr().unwrap();
     let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
     let routes = routes(dir.path(), address, quick());
@@ -169,7 +170,7 @@ async fn down_then_up_with_a_restart_in_between() {
     dispatcher.stop().await;
     drop(store);
 
-    // Another process, the same outbox; and the receiver is there again.
+    // Another process opens the same outbox, and the receiver is up again.
     let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
     assert_eq!(store.outbox_counts().pending, 20);
     let DeliveryState::Pending { .. } = store.delivery(&ops(1)).unwrap().unwrap().state else { panic!("waits") };
@@ -260,15 +261,17 @@ async fn no_is_taken_for_an_answer_and_holds_up_nobody_else() {
     assert_eq!(n_heard, 14);
 }
 
-/// An answer of no is no outage: each delivery is given up after its own eight refusals, however many wait beside it. With a pause
-/// for the whole route, 12 attempts in 18 minutes were those of 12 deliveries, and none was given up.
+/// A refusal is not an outage: each delivery is given up after its own eight refusals, however many
+/// others wait. With a pause for the whole route, 12 attempts in 18 minutes were those of 12
+/// deliveries, and none was given up.
 #[tokio::test]
 async fn a_receiver_that_refuses_everything_is_given_up_delivery_by_delivery() {
     const N: u64 = 20;
     let dir = tempfile::tempdir().unwrap();
     let receiver = receiver_at(anywhere(), always(StatusCode::BAD_REQUEST)).await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
-    // The real policy, a hundred times as fast: its eighth refusal comes 2.5 s after the first.
+    // The real policy, a hundred times as fast: its eighth refusal comes at most 2.5 s after the
+    // first.
     let real = Policy::default();
     let fast = |length: Duration| length / 100;
     let policy = Policy { first_retry: fast(real.first_retry), max_retry: fast(real.max_retry), ..real };
@@ -283,7 +286,8 @@ async fn a_receiver_that_refuses_everything_is_given_up_delivery_by_delivery() {
     dispatcher.stop().await;
 }
 
-/// 5 000 findings that accuse a key which nobody can punish wait already when a watched key contradicts itself.
+/// 5 000 findings about a key that cannot be slashed any more wait already when a watched key signs
+/// a conflicting message.
 #[tokio::test]
 async fn a_watched_keys_alert_goes_before_thousands_of_worthless_ones() {
     const WORTHLESS: u64 = 5_000;
@@ -303,7 +307,7 @@ async fn a_watched_keys_alert_goes_before_thousands_of_worthless_ones() {
     for _ in 0..side_by_side {
         first.push(receiver.heard.recv().await.unwrap().key().to_owned());
     }
-    // They go out side by side, so that within the first handful the order is anybody's.
+    // Deliveries are sent concurrently, so the order within the first few is not defined.
     assert!(wanted.iter().all(|id| first.contains(id)), "{first:?}");
     dispatcher.stop().await;
 }
@@ -354,7 +358,8 @@ fn offence(validator: u64, nth: u64, labels: &[&str], punishable: Punishable) ->
         punishable,
         ..Slashable::sample()
     };
-    // The route wants critical ones; what cannot be punished is one only of watched keys.
+    // The route accepts critical findings only. An offence that cannot be punished is critical only
+    // for watched keys.
     let finding = Finding { severity: Severity::Critical, ..Finding::slashable(facts, &evidence) };
     (finding, Arc::new(evidence))
 }
@@ -362,7 +367,7 @@ fn offence(validator: u64, nth: u64, labels: &[&str], punishable: Punishable) ->
 #[tokio::test]
 async fn a_receiver_that_never_answers_delays_no_recording_and_no_stop() {
     let dir = tempfile::tempdir().unwrap();
-    // Accepts into its backlog and says nothing.
+    // This socket accepts connections into its backlog and never answers.
     let silent = TcpListener::bind(anywhere()).await.unwrap();
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let policy = Policy { timeout: Duration::from_secs(3600), grace: Duration::from_millis(10), ..quick() };

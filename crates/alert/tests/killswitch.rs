@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 
 fn finding() -> Finding {
     Finding::anomaly(Anomaly {
-        // Labels are the operator's, but a test may as well see that nothing here is ever a command.
+        // Labels come from the operator, but the test shows that their content is never run as a
+        // command.
         validator: Some(Subject {
             index: ValidatorIndex::new(5),
             pubkey: PubkeyBytes::repeat_byte(1),
@@ -83,7 +84,7 @@ async fn noise_and_children_left_behind_do_not_hold_it_up() {
     assert!(report.took < LONG, "{report:?}");
 }
 
-/// A receiver on loopback, and a switch that calls it. `answer` is given how often it was called before.
+/// A receiver on loopback, and a switch that calls it. `answer` gets the number of earlier calls.
 async fn receiver(
     timeout: Duration,
     answer: impl Fn(usize, &str) -> Response + Clone + Send + Sync + 'static,

@@ -1,7 +1,9 @@
-//! Blocks of every fork from phase0 to Fulu: valid SSZ with the few fields filled in that a watcher looks at.
+//! Blocks of every fork from phase0 to Fulu: valid SSZ in which only the few fields are set that a
+//! watcher reads.
 //!
-//! Payloads, deposits and sync committees stay empty, and the state root is any hash: nobody here executes anything. Randao
-//! reveals, signatures, parent links, attestations and slashings are real.
+//! Payloads, deposits and sync committees are empty, and the state root is an arbitrary hash,
+//! because nothing is executed. Randao reveals, signatures, parent links, attestations and
+//! slashings are real.
 
 use crate::containers::{Bits, attestation, attester_slashing, proposer_slashing, root, signature};
 use crate::keys::infinity_signature;
@@ -19,7 +21,7 @@ const MAX_DEPOSIT_REQUESTS_PER_PAYLOAD: u64 = 8192;
 const MAX_WITHDRAWAL_REQUESTS_PER_PAYLOAD: u64 = 16;
 const MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD: u64 = 2;
 
-/// What distinguishes one body from another.
+/// The fields of a body that differ between blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Body {
     pub(crate) randao_reveal: SignatureBytes,
@@ -29,7 +31,7 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    /// The default body, which a genesis state's header names.
+    /// The default body, whose root is in the header of a genesis state.
     pub(crate) fn empty() -> Self {
         Self {
             randao_reveal: SignatureBytes::ZERO,
@@ -39,7 +41,8 @@ impl Body {
         }
     }
 
-    /// `BeaconBlockBody`. `sync_signature` is the point at infinity in blocks and zero in the default body.
+    /// `BeaconBlockBody`. `sync_signature` is the point at infinity in blocks, and zero in the
+    /// default body.
     pub(crate) fn to_value(&self, fork: ForkName, preset: &Preset, sync_signature: &SignatureBytes) -> Value {
         let mut fields = vec![
             signature(&self.randao_reveal),
@@ -87,7 +90,7 @@ impl Body {
         Value::Container(fields)
     }
 
-    /// `SignedBeaconBlock` with this body. The header must name the body's root.
+    /// `SignedBeaconBlock` with this body. The header must contain the body's root.
     pub(crate) fn signed_block(&self, fork: ForkName, preset: &Preset, signed: &SignedBeaconBlockHeader) -> Value {
         let header = &signed.message;
         let body = self.to_value(fork, preset, &infinity_signature());
@@ -102,13 +105,13 @@ impl Body {
         crate::containers::signed(block, &signed.signature)
     }
 
-    /// Root of the body as it stands in a block.
+    /// The root of the body as part of a block.
     pub(crate) fn root(&self, fork: ForkName, preset: &Preset) -> Root {
         self.to_value(fork, preset, &infinity_signature()).root()
     }
 }
 
-/// `MAX_ATTESTATIONS`, or `_ELECTRA`.
+/// `MAX_ATTESTATIONS` or `MAX_ATTESTATIONS_ELECTRA`.
 pub(crate) fn max_attestations(fork: ForkName) -> u64 {
     if fork.has_single_attestations() { 8 } else { 128 }
 }
@@ -125,7 +128,7 @@ fn empty_payload(fork: ForkName, preset: &Preset) -> Value {
     Value::Container(fields)
 }
 
-/// `ExecutionPayloadHeader`, all zero, as a state before its first payload holds it.
+/// `ExecutionPayloadHeader` with all fields zero, as in a state before the first payload.
 pub(crate) fn empty_payload_header(fork: ForkName) -> Value {
     let mut fields = payload_start();
     fields.push(root(Root::ZERO));
@@ -138,7 +141,7 @@ pub(crate) fn empty_payload_header(fork: ForkName) -> Value {
     Value::Container(fields)
 }
 
-/// The fields that payload and payload header begin with.
+/// The fields with which both payload and payload header begin.
 fn payload_start() -> Vec<Value> {
     vec![
         root(Root::ZERO),                            // parent_hash

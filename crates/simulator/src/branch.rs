@@ -1,7 +1,9 @@
-//! One branch of the simulated chain: its blocks, randao mixes and committees, which votes it has, and what they justify.
+//! One branch of the simulated chain: its blocks, randao mixes, committees and votes, and the
+//! checkpoints that these justify.
 //!
-//! A checkpoint is justified when two thirds of the validators voted for it within its epoch, as the specification has it from
-//! epoch 2 on; the rule about four epochs and late votes is left out, it only matters to finality.
+//! A checkpoint is justified when two thirds of the validators have voted for it within its epoch,
+//! from epoch 2 on, as in the specification. The rules about late votes and about the last four
+//! epochs are left out, because they matter only for finality.
 
 use crate::pool::Pool;
 use consensus::{
@@ -9,24 +11,26 @@ use consensus::{
 };
 use std::sync::Arc;
 
-/// Blocks older than that are asked for by nobody: two epochs of the greatest preset are 64.
+/// Number of blocks that are kept. Nothing reads blocks older than two epochs, which are at most 64
+/// blocks.
 const KEPT_BLOCKS: usize = 512;
 
+/// One branch of the simulated chain, with its votes.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) pool: Pool,
-    /// Ascending; genesis first. Of earlier epochs only what is needed: [`KEPT_BLOCKS`].
+    /// In ascending order, with genesis first. Only the last [`KEPT_BLOCKS`] are kept.
     pub(crate) blocks: Vec<(Slot, Root)>,
-    /// Of the newest block.
+    /// The header of the newest block.
     pub(crate) head_header: BeaconBlockHeader,
     genesis_mix: Root,
-    /// Randao mix by epoch, the last one still changing.
+    /// The randao mix of each epoch. The last one still changes.
     mixes: Vec<Root>,
-    /// Of the current epoch.
+    /// The committees of the current epoch.
     shuffling: Arc<Shuffling>,
-    /// What votes of each epoch name as their source; genesis's has no root.
+    /// The source of the votes of each epoch. The genesis checkpoint has no root.
     sources: Vec<Checkpoint>,
-    /// Votes of the current epoch for its checkpoint.
+    /// Votes in the current epoch for its checkpoint.
     weight: usize,
 }
 
@@ -46,7 +50,8 @@ impl Branch {
         }
     }
 
-    /// Carries the randao mix into a new epoch, seats its committees and counts the votes of the one before.
+    /// Enters a new epoch: continues the randao mix, computes the committees, and counts the votes
+    /// of the previous epoch.
     pub(crate) fn enter(&mut self, epoch: Epoch, active: &Arc<Vec<u32>>, preset: &Preset) {
         while (self.mixes.len() as u64) <= epoch.as_u64() {
             self.mixes.push(self.mixes[self.mixes.len() - 1]);
@@ -66,24 +71,25 @@ impl Branch {
             self.weight = 0;
         }
         let seed = compute_seed(DomainType::BeaconAttester, epoch, self.seed_mix(epoch));
-        // The last block before the epoch before: two epochs are always kept.
+        // The last block before the previous epoch. Two epochs of blocks are always kept.
         let decided_by = epoch.saturating_sub(1).start_slot(preset);
         let decision = self.blocks.iter().rev().find(|(slot, _)| *slot < decided_by).unwrap_or(&self.blocks[0]).1;
         self.shuffling = Arc::new(Shuffling::new(epoch, decision, seed, active.clone(), preset));
     }
 
-    /// Committees of an epoch to come, as they are if all slots till then stay empty.
+    /// The committees of a later epoch, as they are if all slots until then stay empty.
     pub(crate) fn shuffling_ahead(&self, epoch: Epoch, active: Arc<Vec<u32>>, preset: &Preset) -> Shuffling {
         let seed = compute_seed(DomainType::BeaconAttester, epoch, self.mixes[self.mixes.len() - 1]);
         Shuffling::new(epoch, self.head(), seed, active, preset)
     }
 
-    /// The mix that seeds an epoch: as it stood at the end of the epoch before the previous one; genesis's for the first two.
+    /// The mix that is the seed of an epoch: its value at the end of the epoch before the previous
+    /// one, or at genesis for the first two epochs.
     pub(crate) fn seed_mix(&self, epoch: Epoch) -> Root {
         epoch.checked_sub(2).map_or(self.genesis_mix, |end| self.mixes[end.as_u64() as usize])
     }
 
-    /// The mix after the last block of each epoch up to the current one.
+    /// The mix after the last block of each epoch, up to the current one.
     pub(crate) fn mixes(&self) -> &[Root] {
         &self.mixes
     }
@@ -92,7 +98,7 @@ impl Branch {
         &self.shuffling
     }
 
-    /// Members of a committee of the current epoch.
+    /// The members of a committee of the current epoch.
     pub(crate) fn committee(&self, slot: Slot, committee: CommitteeIndex) -> Vec<ValidatorIndex> {
         members(&self.shuffling, slot, committee)
     }
@@ -107,7 +113,7 @@ impl Branch {
         self.blocks.iter().rposition(|(at, _)| *at <= slot).unwrap_or(0)
     }
 
-    /// A block was made: it is the head, and its reveal goes into the mix.
+    /// Adds a block: it becomes the head, and its reveal is mixed into the randao mix.
     pub(crate) fn extend(&mut self, header: BeaconBlockHeader, randao_reveal: &[u8], preset: &Preset) {
         let slot = header.slot;
         self.head_header = header;
@@ -122,7 +128,7 @@ impl Branch {
         }
     }
 
-    /// One vote more for the current epoch's checkpoint.
+    /// Counts one more vote, if it is for the current epoch's checkpoint.
     pub(crate) fn count(&mut self, target: Checkpoint, preset: &Preset) {
         let epoch = self.shuffling.epoch();
         if target == (Checkpoint { epoch, root: self.boundary(self.blocks.len() - 1, epoch, preset) }) {
@@ -130,13 +136,14 @@ impl Branch {
         }
     }
 
-    /// What votes cast in `epoch` name as their source.
+    /// The source of votes that are cast in `epoch`.
     pub(crate) fn source(&self, epoch: Epoch) -> Checkpoint {
         let at = (epoch.as_u64() as usize).min(self.sources.len() - 1);
         self.sources[at]
     }
 
-    /// `get_block_root(epoch)` as seen from a block: the last one at or before the epoch's first slot.
+    /// `get_block_root(epoch)` as seen from a block: the last block at or before the epoch's first
+    /// slot.
     pub(crate) fn boundary(&self, head_at: usize, epoch: Epoch, preset: &Preset) -> Root {
         let start = epoch.start_slot(preset);
         self.blocks[..=head_at].iter().rev().find(|(slot, _)| *slot <= start).unwrap_or(&self.blocks[0]).1

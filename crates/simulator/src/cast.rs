@@ -1,4 +1,4 @@
-//! Who does what now: the acts of a scenario and how far they are.
+//! Assignment of offences to validators: the acts of a scenario, and what is left of each.
 
 use crate::scenario::{Act, Deed, Who};
 use consensus::{Slot, ValidatorIndex};
@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 #[derive(Clone, Debug)]
 pub(crate) struct Cast {
     parts: Vec<Part>,
-    /// Those who have begun a deed: nobody is picked twice by [`Who::OnDuty`].
+    /// Validators that have begun an offence, or that an act names. [`Who::OnDuty`] does not choose
+    /// them.
     picked: BTreeSet<ValidatorIndex>,
 }
 
@@ -46,8 +47,8 @@ impl Cast {
         Self { parts, picked }
     }
 
-    /// What `validator`, on duty in `slot`, does wrong, if anything. `possible` says which deeds have their opportunity now; a
-    /// deed that is given out counts as done.
+    /// Returns the offence that `validator` commits at its duty in `slot`, if any. `possible` tells
+    /// which offences have an opportunity now. An offence that is returned counts as committed.
     pub(crate) fn deed(&mut self, slot: Slot, validator: ValidatorIndex, possible: impl Fn(Deed) -> bool) -> Option<Deed> {
         for part in self.parts.iter_mut().filter(|part| slot >= part.from && possible(part.deed)) {
             match &mut part.left {

@@ -1,7 +1,10 @@
-//! What happens to some validators for a while: clocks that jump, machines that stop, views that stand still, a wrong branch.
+//! Conditions of some validators for a while: clocks that are ahead, machines that stop, views that
+//! do not advance, a wrong branch.
 //!
-//! Unlike a [`Deed`](crate::scenario::Deed) none of it is an offence by itself; offences follow from it where they followed in
-//! reality: clocks that come back contradict what they signed ahead, who leaves a wrongly justified branch surrounds its votes.
+//! Unlike a [`Deed`](crate::scenario::Deed), none of them is an offence by itself. Offences follow
+//! from them as they did in reality. A validator whose clock is set back contradicts what it signed
+//! ahead of time. A validator that leaves a wrongly justified branch surrounds its votes on that
+//! branch.
 
 use crate::dice::Dice;
 use crate::error::SimError;
@@ -9,54 +12,56 @@ use crate::scenario::Scenario;
 use consensus::{Slot, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 
-/// What is so.
+/// A condition of a validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// No votes, no blocks.
+    /// The validator sends no votes and no blocks.
     Offline,
-    /// No blocks; votes as ever.
+    /// The validator sends no blocks. It votes as usual.
     NoBlocks,
-    /// Blocks leave so many thousandths of a slot after its start.
+    /// Its blocks are sent this many thousandths of a slot after the slot's start.
     LateBlocks(u64),
-    /// Everything is done so many slots too early: votes for the committees of then, as seen from the head of now.
+    /// Its votes are sent this many slots too early: they are for the committees of the later slot,
+    /// with the current head. The validator sends no blocks.
     ClockAhead(u64),
-    /// Votes for head and target as they stood so many slots ago.
+    /// Its votes are for the head and target of this many slots ago.
     StaleView(u64),
-    /// Follows a branch of its own, which begins at the first slot of the first circumstance of this sort and has all who ever
-    /// follow it.
+    /// The validator follows the second branch. That branch begins when the first such condition
+    /// begins, and all validators with this condition follow it.
     OtherBranch,
 }
 
-/// Whom it happens to.
+/// The validators with a condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Group {
     Everybody,
-    /// From this index on, so many.
+    /// `Range(first, n)`: `n` validators from index `first` on.
     Range(u64, u64),
-    /// Who runs this client.
+    /// Validators that run this client.
     Client(String),
-    /// So many percent of those who run this client.
+    /// This percentage of the validators that run this client.
     PartOfClient(String, u8),
-    /// So many percent of all, picked by chance.
+    /// This percentage of all validators, chosen at random.
     Percent(u8),
-    /// All but the first so many percent picked by the same chance.
+    /// All validators except those that `Percent` with the same number chooses.
     AllButPercent(u8),
 }
 
-/// Something that is so for some, for a while.
+/// A condition of some validators for some slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Circumstance {
     pub what: Condition,
     pub who: Group,
+    /// First slot in which the condition holds.
     pub from: u64,
-    /// First slot in which it is over.
+    /// First slot in which the condition no longer holds.
     pub until: u64,
 }
 
-/// Chance of ordinary trouble, in percent.
+/// The probability of ordinary problems, in percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wear {
@@ -64,21 +69,22 @@ pub struct Wear {
     pub missed_votes: u8,
     /// Blocks that come after the votes of their slot.
     pub late_blocks: u8,
-    /// Blocks that come late and that the next proposer does not build on.
+    /// Blocks that come late and on which the next proposer does not build.
     pub reorged_blocks: u8,
 }
 
-/// What peers say of themselves in a capture.
+/// What peers report about themselves in a capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Peers {
-    /// Connected, by client as validators are.
+    /// Number of connected peers. Their clients are distributed as those of the validators.
     pub n: u64,
-    /// From this slot on so many percent say that they are so many slots behind; until another.
+    /// A time in which some of the peers report that they are behind.
     pub storm: Option<Storm>,
 }
 
-/// Many peers that have to catch up.
+/// A time in which many peers are behind and have to sync. `percent` of the peers report a head
+/// that is `behind` slots old, from slot `from` until slot `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storm {
@@ -86,7 +92,7 @@ pub struct Storm {
     pub until: u64,
     pub percent: u8,
     pub behind: u64,
-    /// Of those behind, so many percent say goodbye each epoch.
+    /// The percentage of those peers that send a goodbye, in each epoch.
     pub goodbyes: u8,
 }
 

@@ -1,4 +1,5 @@
-//! What is signed and sent, as values to write: votes, aggregates, slashings, headers, columns. By fork and preset.
+//! The containers that are signed and sent, as values to serialize: votes, aggregates, slashings,
+//! headers and columns, by fork and preset.
 //!
 //! Source: consensus-specs `beacon-chain.md` and `p2p-interface.md` of each fork.
 
@@ -8,15 +9,15 @@ use consensus::{
     SignatureBytes, SignedBeaconBlockHeader, ValidatorIndex,
 };
 
-/// Votes by bits, before it is known how a fork writes them.
+/// Votes as bits, independent of the format of a fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bits {
     pub(crate) data: AttestationData,
-    /// Ascending. Before Electra exactly one, the one that `data.index` names.
+    /// In ascending order. Before Electra there is exactly one, which is also in `data.index`.
     pub(crate) committees: Vec<CommitteeIndex>,
-    /// The committees' bits one after the other.
+    /// The bits of all committees, one committee after the other.
     pub(crate) bits: Vec<bool>,
-    /// Who they stand for, ascending.
+    /// The validators whose bits are set, in ascending order.
     pub(crate) signers: Vec<ValidatorIndex>,
     pub(crate) signature: SignatureBytes,
 }
@@ -58,7 +59,7 @@ pub(crate) fn attestation(fork: ForkName, preset: &Preset, votes: &Bits) -> Valu
     Value::Container(fields)
 }
 
-/// `SingleAttestation`, Electra and later.
+/// `SingleAttestation`, from Electra on.
 pub(crate) fn single_attestation(
     committee: CommitteeIndex,
     attester: ValidatorIndex,
@@ -73,7 +74,7 @@ pub(crate) fn aggregate_and_proof(aggregator: ValidatorIndex, aggregate: Value, 
     Value::Container(vec![Value::u64(aggregator.as_u64()), aggregate, signature(selection_proof)])
 }
 
-/// Any `Signed...`: the message and the signature over its root.
+/// Any `Signed...` container: the message and the signature over its root.
 pub(crate) fn signed(message: Value, over_it: &SignatureBytes) -> Value {
     Value::Container(vec![message, signature(over_it)])
 }
@@ -110,7 +111,7 @@ pub(crate) fn proposer_slashing(first: &SignedBeaconBlockHeader, second: &Signed
     Value::Container(vec![signed_header(first), signed_header(second)])
 }
 
-/// Fulu's `DataColumnSidecar` with an empty column: only its signed header means something here.
+/// Fulu's `DataColumnSidecar` with an empty column. Only its signed header has a meaning here.
 pub(crate) fn data_column_sidecar(index: u64, block: &SignedBeaconBlockHeader) -> Value {
     Value::Container(vec![
         Value::u64(index),
@@ -122,7 +123,8 @@ pub(crate) fn data_column_sidecar(index: u64, block: &SignedBeaconBlockHeader) -
     ])
 }
 
-/// Members of an attestation at most: one committee before Electra, a slot's after.
+/// Greatest number of members of an attestation: one committee before Electra, all committees of a
+/// slot from Electra on.
 fn max_voters(fork: ForkName, preset: &Preset) -> u64 {
     if fork.has_single_attestations() { preset.max_validators_per_slot() } else { MAX_VALIDATORS_PER_COMMITTEE }
 }

@@ -1,6 +1,8 @@
-//! Chance that can be repeated: every decision is a hash of the scenario's seed and what the decision is about.
+//! Repeatable randomness: every decision is a hash of the scenario's seed and of what the decision
+//! is about.
 //!
-//! No generator with a state: asking one question more does not change the answers to the others.
+//! There is no generator with a state, so one more question does not change the answers to the
+//! others.
 
 use consensus::sha256;
 
@@ -15,7 +17,7 @@ impl Dice {
         Self { seed }
     }
 
-    /// 32 bytes that depend on the seed, the question and its numbers.
+    /// Returns 32 bytes that depend on the seed, the question and its numbers.
     pub(crate) fn hash(&self, question: &str, about: &[u64]) -> [u8; 32] {
         let mut preimage = Vec::with_capacity(question.len() + 9 + about.len() * 8);
         preimage.extend_from_slice(&self.seed.to_le_bytes());
@@ -27,19 +29,19 @@ impl Dice {
         sha256(&preimage)
     }
 
-    /// A number below `n`; 0 if `n` is 0. The bias is below n / 2^64.
+    /// Returns a number below `n`, or 0 if `n` is 0. The bias is below n / 2^64.
     pub(crate) fn below(&self, n: u64, question: &str, about: &[u64]) -> u64 {
         let hash = self.hash(question, about);
         let number = u64::from_le_bytes(hash[..8].try_into().expect("a hash has 32 bytes"));
         if n == 0 { 0 } else { number % n }
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub(crate) fn percent(&self, percent: u8, question: &str, about: &[u64]) -> bool {
         self.below(100, question, about) < u64::from(percent)
     }
 
-    /// `n` bytes.
+    /// Returns `n` bytes.
     pub(crate) fn bytes(&self, n: usize, question: &str, about: &[u64]) -> Vec<u8> {
         let mut out = Vec::with_capacity(n + 32);
         let mut block = self.hash(question, about);

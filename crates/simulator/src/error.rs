@@ -1,20 +1,20 @@
-//! What can keep a simulation from running.
+//! Errors of a simulation.
 
 use std::path::PathBuf;
 
 /// Why a simulation could not be set up, run or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
-    /// The scenario asks for something this simulator cannot play.
+    /// The scenario asks for something that this simulator cannot play.
     #[error("scenario: {what} is {found}, possible is {possible}; change it there")]
     Scenario { what: &'static str, found: String, possible: String },
-    /// Not a scenario file.
+    /// The text is not a scenario file.
     #[error("the scenario file cannot be read: {0}; scenarios/ has examples")]
     File(String),
-    /// The simulator's own configuration text was not understood by the watcher's reader.
+    /// The watcher's reader did not accept the simulator's own configuration text.
     #[error("the simulated network's config.yaml was refused; this is a mistake of the program, please report it")]
     Config(#[source] consensus::SpecError),
-    /// The capture file could not be written.
+    /// The capture file could not be read or written.
     #[error("cannot write the capture {path}; check that the folder exists and the disk has room")]
     Capture {
         path: PathBuf,
@@ -28,10 +28,10 @@ pub enum SimError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The task that sends the messages is gone.
+    /// The task that sends the messages has ended early.
     #[error("the simulation broke off; this is a mistake of the program, please report it with the scenario and the log")]
     BrokenOff,
-    /// A thread of the operating system could not be had.
+    /// The operating system did not provide a thread.
     #[error("no thread for the simulation; check the limit of processes (ulimit -u)")]
     Thread(#[source] std::io::Error),
 }

@@ -1,42 +1,45 @@
-//! What there is to say about a scenario: incidents, since when, and how soon. Written by whoever wrote the scenario, and compared
-//! with what a watcher said, in a replay or live.
+//! The incidents that a watcher must report about a scenario: which ones, from which slot on, and
+//! how soon. The author of a scenario writes them, and they are compared with the reports of a
+//! watcher, in a replay or live.
 
 use crate::ledger::GroundTruth;
 use consensus::Slot;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// An incident that has to be said.
+/// An incident that must be reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
     pub kind: String,
-    /// Slot in which it begins to be true.
+    /// The slot in which the incident begins.
     pub onset: u64,
-    /// Said at most so many slots later.
+    /// Greatest delay of the report, in slots.
     pub within: u64,
     #[serde(default)]
     pub seen: Seen,
 }
 
-/// Where an incident can be seen.
+/// Where an incident can be observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
     #[default]
     Everywhere,
-    /// It is about [`Peers`](crate::Peers), who exist in captures only: live, a few simulated nodes speak for themselves.
+    /// The incident is about [`Peers`](crate::Peers), which exist only in captures. Live, the only
+    /// peers are the few simulated nodes.
     InCaptures,
 }
 
-/// Something that a watcher said: an incident by the slot in which it was opened, an anomaly by its own.
+/// A report of a watcher: an incident with the slot in which it was opened, or an anomaly with its
+/// own slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     pub kind: String,
     pub slot: Slot,
 }
 
-/// What was said against what there was to say.
+/// The comparison of a watcher's reports with the expected incidents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reckoning {
     pub found: Vec<(Expected, Slot)>,
@@ -45,6 +48,7 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
+    /// Whether every expected incident was reported in time, and no other.
     pub fn is_complete(&self) -> bool {
         self.missed.is_empty() && self.invented.is_empty()
     }
@@ -76,8 +80,9 @@ impl fmt::Display for Reckoning {
 }
 
 impl GroundTruth {
-    /// Every incident found in time, and none invented: of a kind that was expected not before its onset, of a kind that may follow
-    /// not before the first onset of all.
+    /// Compares reports with the expected incidents. Every incident must be reported in time, and
+    /// no other may be reported. A kind that is expected may not be reported before its onset. A
+    /// kind in `may_follow` may not be reported before the first onset of all.
     pub fn reckon(&self, said: &[Said]) -> Reckoning {
         let mut reckoning = Reckoning::default();
         for expected in &self.incidents {

@@ -1,8 +1,10 @@
-//! Where a simulated network begins: its `config.yaml` and its genesis state, as bytes.
+//! The beginning of a simulated network: its `config.yaml` and its genesis state, as bytes.
 //!
-//! The state is a plain genesis state of the wished fork: all validators active from epoch 0 with 32 ETH, randao mixes all
-//! equal to the eth1 block hash, no history. Sync committees are simply the first validators in turn (the watcher does not
-//! look at them). Source: consensus-specs, `initialize_beacon_state_from_eth1` and each fork's `BeaconState`.
+//! The state is a plain genesis state of the wanted fork. All validators are active from epoch 0 on
+//! with 32 ETH, unless the scenario activates some later. All randao mixes equal the eth1 block
+//! hash, and there is no history. The sync committees are the first validators in order, because
+//! the watcher does not read them. Source: consensus-specs, `initialize_beacon_state_from_eth1` and
+//! each fork's `BeaconState`.
 
 use crate::block::{Body, empty_payload_header};
 use crate::containers::{checkpoint, header, root};
@@ -20,7 +22,7 @@ pub(crate) const VALIDATOR_REGISTRY_LIMIT: u64 = 1 << 40;
 const HISTORICAL_ROOTS_LIMIT: u64 = 1 << 24;
 const MAX_PENDING_ATTESTATIONS_PER_SLOT: u64 = 128;
 const PENDING_DEPOSITS_LIMIT: u64 = 1 << 27;
-/// Epochs.
+/// In epochs.
 const MIN_VALIDATOR_WITHDRAWABILITY_DELAY: u64 = 256;
 /// 32 ETH in Gwei.
 pub(crate) const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
@@ -31,18 +33,18 @@ pub struct Genesis {
     /// Seconds since the Unix epoch.
     pub time: u64,
     pub validators_root: Root,
-    /// The state, SSZ.
+    /// The state in SSZ.
     pub state_ssz: Vec<u8>,
     pub state_root: Root,
-    /// Header of the block at slot 0, the parent of the first one.
+    /// Header of the block at slot 0, which is the parent of the first block.
     pub header: BeaconBlockHeader,
     /// Public keys by validator index.
     pub pubkeys: Vec<PubkeyBytes>,
-    /// Every entry of the randao mixes.
+    /// The value of every entry of the randao mixes.
     pub randao_mix: Root,
 }
 
-/// The network's `config.yaml`.
+/// Returns the network's `config.yaml`.
 pub fn config_yaml(scenario: &Scenario) -> String {
     let mut text = String::new();
     let ms = scenario.slot_duration.as_millis();
@@ -66,19 +68,19 @@ pub fn config_yaml(scenario: &Scenario) -> String {
     text
 }
 
-/// The network that belongs to a genesis.
+/// Returns the network that belongs to a genesis.
 pub(crate) fn network(scenario: &Scenario, genesis: &Genesis) -> Result<Network, SimError> {
     let spec = Spec::from_yaml(&config_yaml(scenario)).map_err(SimError::Config)?;
     Ok(Network { spec, genesis_time: genesis.time, genesis_validators_root: genesis.validators_root })
 }
 
-/// Number of the fork, then "SIM".
+/// The number of the fork, followed by "SIM".
 pub(crate) fn fork_version(fork: ForkName) -> [u8; 4] {
     [fork as u8, b'S', b'I', b'M']
 }
 
 impl Genesis {
-    /// The genesis state of a scenario, at a time in seconds since the Unix epoch.
+    /// Creates the genesis state of a scenario. `time` is in seconds since the Unix epoch.
     pub(crate) fn new(scenario: &Scenario, keys: &Keyring, time: u64) -> Self {
         let preset = &scenario.preset();
         let fork = scenario.fork;
@@ -125,7 +127,7 @@ impl Genesis {
     }
 }
 
-/// The header of the block at slot 0, without the state's root.
+/// The header of the block at slot 0, without the root of the state.
 pub(crate) fn first_header(fork: ForkName, preset: &Preset) -> BeaconBlockHeader {
     BeaconBlockHeader {
         body_root: Body::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
@@ -133,33 +135,34 @@ pub(crate) fn first_header(fork: ForkName, preset: &Preset) -> BeaconBlockHeader
     }
 }
 
-/// What an early state is made of: no history, no finality, everybody with 32 ETH.
+/// The parts of an early state, which has no history and no finality, and in which every validator
+/// has 32 ETH.
 pub(crate) struct Parts<'a> {
     pub(crate) fork: ForkName,
     pub(crate) preset: &'a Preset,
     pub(crate) keys: &'a Keyring,
-    /// Genesis, seconds since the Unix epoch.
+    /// Genesis time in seconds since the Unix epoch.
     pub(crate) time: u64,
     pub(crate) slot: Slot,
-    /// Ascending.
+    /// In ascending order.
     pub(crate) active: &'a [u32],
     pub(crate) n_validators: usize,
-    /// The registry, as a list or already written out.
+    /// The registry, as a list or already encoded.
     pub(crate) validators: Value,
     pub(crate) validators_root: Root,
-    /// The one at genesis, in all entries that no epoch has written since.
+    /// The mix at genesis, which is in all entries that no epoch has written since.
     pub(crate) randao_mix: Root,
-    /// By epoch, from 0 on.
+    /// The mixes by epoch, from epoch 0 on.
     pub(crate) mixes: &'a [Root],
     /// `SLOTS_PER_HISTORICAL_ROOT` roots.
     pub(crate) block_roots: Value,
     pub(crate) latest_header: BeaconBlockHeader,
-    /// First of the two epochs whose proposers a Fulu state names.
+    /// The first of the two epochs whose proposers a Fulu state contains.
     pub(crate) lookahead_from: Epoch,
 }
 
 impl Parts<'_> {
-    /// `BeaconState`.
+    /// Builds the `BeaconState`.
     pub(crate) fn state(self) -> Value {
         let (preset, fork) = (self.preset, self.fork);
         let n = self.n_validators as u64;
@@ -205,7 +208,8 @@ impl Parts<'_> {
             fields.extend([Value::u64(0), Value::u64(0), Value::empty(HISTORICAL_ROOTS_LIMIT)]);
         }
         if fork >= ForkName::Electra {
-            // Deposit request index, three balances to consume and two earliest epochs, then the pending lists.
+            // The deposit request index, three balances to consume and two earliest epochs. Then
+            // the pending lists follow.
             fields.extend((0..6).map(|_| Value::u64(0)));
             fields.push(Value::empty(PENDING_DEPOSITS_LIMIT));
             fields.push(Value::empty(preset.pending_partial_withdrawals_limit));
@@ -230,12 +234,13 @@ impl Parts<'_> {
         let members: Vec<ValidatorIndex> = (0..self.preset.sync_committee_size).map(|i| ValidatorIndex::new(i % n)).collect();
         let by_index = self.keys.pubkeys(self.n_validators.min(members.len()));
         let pubkeys = members.iter().flat_map(|member| by_index[member.as_u64() as usize].to_vec()).collect::<Vec<u8>>();
-        // A vector of composite byte vectors: its chunks are the roots of 48 bytes each, so not one packed value.
+        // This is a vector of composite byte vectors: its chunks are the roots of 48 bytes each. So
+        // it cannot be one packed value.
         let pubkeys = Value::Container(pubkeys.chunks_exact(48).map(Value::bytes).collect());
         Value::Container(vec![pubkeys, Value::bytes(self.keys.aggregate_pubkey(&members).as_slice())])
     }
 
-    /// Fulu: proposers of two epochs, as `initialize_proposer_lookahead` computes them.
+    /// Fulu's proposers of two epochs, as `initialize_proposer_lookahead` computes them.
     fn proposer_lookahead(&self) -> Value {
         let mut bytes = Vec::new();
         let first = self.lookahead_from.start_slot(self.preset);
@@ -251,14 +256,15 @@ impl Parts<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Free,
-    /// With the epoch of its exit, and of the slashing.
+    /// Slashed, with the epoch of its exit and the epoch of the slashing.
     Slashed {
         exit: Epoch,
         at: Epoch,
     },
 }
 
-/// `Validator`. An operator's have its withdrawal address, everybody else an own one.
+/// Builds a `Validator`. All validators of the operator share one withdrawal address, and every
+/// other validator has its own.
 pub(crate) fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes, standing: Standing) -> Value {
     let mut credentials = [0u8; 32];
     credentials[0] = 1;

@@ -1,16 +1,18 @@
-//! Validators' keys: real BLS keys in arithmetic progression, so that a million of them cost additions.
+//! Validators' keys: real BLS keys in arithmetic progression, so that a million keys cost only
+//! additions.
 //!
 //! Validator `i` has the secret key `k + i`. Then
 //!
 //! - public keys follow by adding the generator: `pk(i + 1) = pk(i) + G`;
-//! - signatures of one message follow by adding its hash: `sig(i + 1, m) = sig(i, m) + H(m)`, and `H(m)` is what the secret
-//!   key 1 signs;
-//! - the sum of the signatures of a set `S` is what the key `|S| k + sum(S)` signs: one signing for any aggregate.
+//! - signatures of one message follow by adding its hash: `sig(i + 1, m) = sig(i, m) + H(m)`, where
+//!   `H(m)` is the signature of `m` by the secret key 1;
+//! - the sum of the signatures of a set `S` is the signature by the key `|S| k + sum(S)`, so any
+//!   aggregate costs one signing.
 //!
-//! `k` is below 2^232, so sums over a slot's committees (2^17 members, indices below 2^40) stay below the group's order
-//! (about 2^254.9) and need no reduction.
+//! `k` is below 2^232. Sums over a slot's committees (2^17 members, indices below 2^40) are
+//! therefore below the group's order (about 2^254.9) and need no reduction.
 //!
-//! Nothing about these keys is secret: anybody with the scenario's seed has them.
+//! These keys are not secret: they follow from the scenario's seed.
 
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature};
 use blst::{blst_p1, blst_p2, p1_affines, p2_affines};
@@ -18,20 +20,21 @@ use consensus::{PubkeyBytes, Root, SignatureBytes, ValidatorIndex, sha256};
 
 /// Ciphersuite of the consensus layer (phase0/beacon-chain.md, "BLS signatures").
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
-/// Points brought into affine form together: one inversion for all of them.
+/// Number of points that are converted to affine form together, with one inversion for all of them.
 const AFFINE_BATCH: usize = 8192;
-/// Multiples of `H(m)` kept ready in [`Keyring::sign_each`]: validators further apart than this cost more additions.
+/// Number of multiples of `H(m)` that [`Keyring::sign_each`] precomputes. A larger gap between two
+/// validators costs more than one addition.
 const STEPS: usize = 512;
 
 /// All keys of a simulated network.
 #[derive(Clone, Debug)]
 pub struct Keyring {
-    /// `k`, little-endian limbs.
+    /// `k` as little-endian limbs.
     base: [u64; 4],
 }
 
 impl Keyring {
-    /// The keys that belong to a seed.
+    /// Creates the keys that belong to a seed.
     pub fn from_seed(seed: u64) -> Self {
         let mut preimage = b"slashwatch simulator keys".to_vec();
         preimage.extend_from_slice(&seed.to_le_bytes());
@@ -41,12 +44,13 @@ impl Keyring {
             *limb = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
         }
         base[3] &= (1 << 40) - 1;
-        // Index 0 has the key k itself, which must not be 0.
+        // Validator 0 has the key `k` itself, which must not be 0.
         base[0] |= 1;
         Self { base }
     }
 
-    /// 1, 2, 3 and so on: those of the states and messages that the executable specification makes.
+    /// The keys 1, 2, 3 and so on, which the executable specification uses for its states and
+    /// messages.
     pub fn of_the_specification() -> Self {
         Self { base: [1, 0, 0, 0] }
     }
@@ -61,7 +65,8 @@ impl Keyring {
         compress(&self.secret(validator).sign(signing_root.as_slice(), DST, &[]))
     }
 
-    /// The sum of the signatures of `validators`, each once, over one signing root. Nobody's sum is the point at infinity.
+    /// The sum of the signatures of `validators`, each once, over one signing root. Without
+    /// validators it is the point at infinity.
     pub fn sign_together(&self, validators: &[ValidatorIndex], signing_root: Root) -> SignatureBytes {
         if validators.is_empty() {
             return infinity_signature();
@@ -70,12 +75,13 @@ impl Keyring {
         compress(&self.sum_of(validators.len() as u64, sum).sign(signing_root.as_slice(), DST, &[]))
     }
 
-    /// Public keys of validators 0 to `n` - 1, compressed.
+    /// The compressed public keys of validators 0 to `n` - 1.
     pub fn pubkeys(&self, n: usize) -> Vec<PubkeyBytes> {
         self.public_keys(n).iter().map(|key| PubkeyBytes::from(key.to_bytes())).collect()
     }
 
-    /// Public keys of validators 0 to `n` - 1: one addition and a share of an inversion each.
+    /// The public keys of validators 0 to `n` - 1. Each costs one addition and a share of an
+    /// inversion.
     pub fn public_keys(&self, n: usize) -> Vec<PublicKey> {
         let generator = small_secret(1).sk_to_pk();
         let mut sum = AggregatePublicKey::from_public_key(&self.secret(ValidatorIndex::new(0)).sk_to_pk());
@@ -85,7 +91,7 @@ impl Keyring {
             batch.clear();
             for _ in 0..AFFINE_BATCH.min(n - keys.len()) {
                 batch.push(sum.into());
-                // Without a group check this has nothing to refuse: the generator is in the group.
+                // Without a group check this call cannot fail. The generator is in the group.
                 let _ = sum.add_public_key(&generator, false);
             }
             keys.extend(p1_affines::from(&batch).as_slice().iter().map(|point| PublicKey::from(*point)));
@@ -93,8 +99,8 @@ impl Keyring {
         keys
     }
 
-    /// Each validator's own signature over one signing root. `validators` ascending: the step from one to the next is an
-    /// addition of a ready multiple of `H(m)`.
+    /// Each validator's own signature over one signing root. `validators` must be in ascending
+    /// order. The step from one to the next is an addition of a precomputed multiple of `H(m)`.
     pub fn sign_each(&self, validators: &[ValidatorIndex], signing_root: Root) -> Vec<Signature> {
         let Some(first) = validators.first() else { return Vec::new() };
         let steps = multiples(&small_secret(1).sign(signing_root.as_slice(), DST, &[]), STEPS);
@@ -108,7 +114,7 @@ impl Keyring {
             for validator in part {
                 while at < validator.as_u64() {
                     let step = (validator.as_u64() - at).min(STEPS as u64);
-                    // No group check: multiples of H(m) are in the group.
+                    // No group check is needed, because multiples of `H(m)` are in the group.
                     let _ = sum.add_signature(&steps[step as usize - 1], false);
                     at += step;
                 }
@@ -126,14 +132,15 @@ impl Keyring {
         PubkeyBytes::from(self.sum_of(validators.len().max(1) as u64, sum).sk_to_pk().to_bytes())
     }
 
-    /// Signatures of one message by validators `first`, `first + 1`, ... without end: one addition each.
+    /// An endless series of signatures over one signing root by validators `first`, `first + 1` and
+    /// so on. Each costs one addition.
     pub fn series(&self, first: ValidatorIndex, signing_root: Root) -> SignatureSeries {
         let start = self.secret(first).sign(signing_root.as_slice(), DST, &[]);
         let step = small_secret(1).sign(signing_root.as_slice(), DST, &[]);
         SignatureSeries { next: AggregateSignature::from_signature(&start), step }
     }
 
-    /// `n k + offset`.
+    /// The key `n k + offset`.
     fn sum_of(&self, n: u64, offset: u128) -> SecretKey {
         let mut limbs = [0u64; 4];
         let mut carry = 0u128;
@@ -151,7 +158,7 @@ impl Keyring {
     }
 }
 
-/// `point`, twice it, and so on, `n` of them.
+/// The first `n` multiples of `point`, beginning with `point` itself.
 fn multiples(point: &Signature, n: usize) -> Vec<Signature> {
     let mut sum = AggregateSignature::from_signature(point);
     let mut points: Vec<blst_p2> = Vec::with_capacity(n);
@@ -162,7 +169,8 @@ fn multiples(point: &Signature, n: usize) -> Vec<Signature> {
     p2_affines::from(&points).as_slice().iter().map(|point| Signature::from(*point)).collect()
 }
 
-/// Endless signatures of one message by consecutive validators. For load generators: no scalar multiplication.
+/// An endless series of signatures of one message by consecutive validators, for load generators.
+/// It needs no scalar multiplication.
 #[derive(Clone)]
 pub struct SignatureSeries {
     next: AggregateSignature,
@@ -174,13 +182,13 @@ impl Iterator for SignatureSeries {
 
     fn next(&mut self) -> Option<SignatureBytes> {
         let signature = compress(&self.next.to_signature());
-        // Without a group check this has nothing to refuse: H(m) is in the group.
+        // Without a group check this call cannot fail. `H(m)` is in the group.
         let _ = self.next.add_signature(&self.step, false);
         Some(signature)
     }
 }
 
-/// The compressed point at infinity: the signature of nobody, as an empty sync aggregate has it.
+/// The compressed point at infinity, which is the signature of an empty sync aggregate.
 pub fn infinity_signature() -> SignatureBytes {
     let mut bytes = [0; 96];
     bytes[0] = 0xc0;
@@ -197,8 +205,8 @@ fn compress(signature: &Signature) -> SignatureBytes {
     SignatureBytes::from(signature.to_bytes())
 }
 
-/// Whether `signature` is the sum of the signatures of `pubkeys` over `signing_root`: the simulator's own check of its work,
-/// a few lines of blst and nothing of the watcher.
+/// Whether `signature` is the sum of the signatures of `pubkeys` over `signing_root`. The simulator
+/// checks itself with it, using only blst and no code of the watcher.
 pub fn verifies(pubkeys: &[PubkeyBytes], signing_root: Root, signature: &SignatureBytes) -> bool {
     let keys: Option<Vec<PublicKey>> = pubkeys.iter().map(|bytes| PublicKey::key_validate(bytes.as_slice()).ok()).collect();
     let (Some(keys), Ok(signature)) = (keys, Signature::sig_validate(signature.as_slice(), true)) else { return false };

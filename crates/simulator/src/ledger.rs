@@ -1,8 +1,10 @@
-//! What really happened: every validly signed message that left, compared with all earlier ones of its signer.
+//! What really happened: every message with a valid signature that was sent, compared with all
+//! earlier ones of its signer.
 //!
-//! All pairs, by the text of the rule, nothing clever: this is what the watcher is judged by, so it shares no code with it.
-//! Forged messages are not entered. Votes more than [`LEDGER_EPOCHS`] epochs older than the newest are forgotten; no deed
-//! reaches that far back.
+//! It compares all pairs by the text of the rule and is deliberately simple. The watcher's results
+//! are compared with it, so it shares no code with the watcher. Forged messages are not entered.
+//! Votes whose target is more than [`LEDGER_EPOCHS`] epochs older than the newest one are dropped;
+//! no offence of a scenario reaches that far back.
 
 use crate::circumstances::Circumstance;
 use crate::expected::Expected;
@@ -11,53 +13,55 @@ use consensus::{AttestationData, BeaconBlockHeader, Epoch, Offence, Root, Slot, 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far back the ledger remembers.
+/// Number of epochs that the ledger keeps.
 pub const LEDGER_EPOCHS: u64 = 64;
 
-/// What a message's signers said. One message may say several things: a block proposes and carries votes.
+/// What the signers of a message signed. One message may contain several claims: a block is a
+/// proposal and carries votes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     Vote { data: AttestationData, signers: Vec<ValidatorIndex> },
     Proposal(BeaconBlockHeader),
 }
 
-/// Two contradicting messages of one validator, both sent.
+/// Two contradicting messages of one validator that were both sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Crime {
     pub kind: Offence,
     pub validator: ValidatorIndex,
     /// The greater of the two messages' slots.
     pub slot: Slot,
-    /// Hash-tree-roots of the two `AttestationData` or headers, ascending.
+    /// The hash-tree-roots of the two `AttestationData` or headers, in ascending order.
     pub roots: [Root; 2],
-    /// What a finding of it is called: SHA-256(genesis validators root, kind, validator, the two roots).
+    /// The id of a finding about it: SHA-256(genesis validators root, kind, validator, the two
+    /// roots).
     pub finding_id: Root,
     /// Nanoseconds since the Unix epoch.
     pub first_message_sent_at: u64,
-    /// Nanoseconds since the Unix epoch: from here on it can be known.
+    /// Nanoseconds since the Unix epoch. From this time on the offence can be detected.
     pub second_message_sent_at: u64,
 }
 
-/// All that there was to find, and what else was sent.
+/// Everything that there was to find, and what else was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GroundTruth {
     /// In the order in which they became visible.
     pub crimes: Vec<Crime>,
-    /// Whose slashing is in a block of the first branch, and that block's slot.
+    /// The validators whose slashing is in a block of the first branch, with that block's slot.
     pub slashed: BTreeMap<ValidatorIndex, Slot>,
-    /// What happened to whom for a while.
+    /// The circumstances that were played.
     pub happened: Vec<Happened>,
-    /// What is to be said about it.
+    /// The incidents that a watcher must report.
     pub incidents: Vec<Expected>,
-    /// Kinds that may be said besides.
+    /// Kinds of incidents that a watcher may report as well.
     pub may_follow: Vec<String>,
-    /// Messages that left, all kinds.
+    /// Messages of all kinds that were sent.
     pub messages: u64,
-    /// Of these, with signatures that are not their claimed signer's.
+    /// Those of `messages` with signatures that are not by their claimed signer.
     pub forged: u64,
-    /// Of these, random bytes.
+    /// Those of `messages` that are random bytes.
     pub junk: u64,
-    /// Messages that no one listened to: they count for nothing.
+    /// Messages that nobody received. They are counted only here.
     pub unheard: u64,
 }
 
@@ -65,12 +69,13 @@ pub struct GroundTruth {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Happened {
     pub circumstance: Circumstance,
-    /// How many it happened to.
+    /// Number of validators that it affected.
     pub validators: u64,
 }
 
 impl GroundTruth {
-    /// Before anything has happened. `sees`: whether an incident can be seen where the scenario is played.
+    /// The truth before anything has happened. `sees` tells whether an incident can be observed
+    /// where the scenario is played.
     pub(crate) fn of(scenario: &Scenario, sees: impl Fn(&Expected) -> bool) -> Self {
         Self {
             incidents: scenario.incidents.iter().filter(|expected| sees(expected)).cloned().collect(),
@@ -79,12 +84,12 @@ impl GroundTruth {
         }
     }
 
-    /// What has to be found, and nothing else may be.
+    /// The offences that a watcher must find. It must find no others.
     pub fn pairs(&self) -> BTreeSet<(Offence, ValidatorIndex)> {
         self.crimes.iter().map(|crime| (crime.kind, crime.validator)).collect()
     }
 
-    /// In the form of the captures' `expected.json`.
+    /// The truth in the form of the captures' `expected.json`.
     pub fn expected_json(&self) -> serde_json::Value {
         let findings: Vec<_> =
             self.pairs().iter().map(|(kind, validator)| serde_json::json!([kind.as_str(), validator.as_u64()])).collect();
@@ -92,7 +97,7 @@ impl GroundTruth {
     }
 }
 
-/// Who said what when.
+/// All claims with their signers and times.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     genesis_validators_root: Root,
@@ -122,7 +127,8 @@ impl Ledger {
         }
     }
 
-    /// Enters a message that left at `sent_at` (ns since the Unix epoch); gives the crimes that it completes.
+    /// Enters a message that was sent at `sent_at` (in nanoseconds since the Unix epoch). Returns
+    /// the offences that it completes.
     pub(crate) fn enter(&mut self, claims: &[Claim], sent_at: u64) -> Vec<Crime> {
         let mut crimes = Vec::new();
         for claim in claims {
@@ -220,7 +226,7 @@ pub(crate) mod tests {
     use super::*;
     use consensus::Checkpoint;
 
-    /// For the tests of what reads ledgers, too.
+    /// Tests of other modules that read ledgers use this too.
     pub(crate) fn vote(source: u64, target: u64, head: u8, signers: &[u64]) -> Claim {
         let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
         let data = AttestationData {

@@ -1,26 +1,28 @@
-//! An adversarial network: honest validators, offenders, and a list of what they really did.
+//! An adversarial network: honest validators, offenders, and a record of what they really did.
 //!
-//! The watcher is tried against it: in tests by capture files that are the same for the same [`Scenario`], in `demo` over
-//! real libp2p on loopback. Signatures, committees, proposers, randao and block bodies are real for every fork from phase0
-//! to Fulu; execution is not. Checkpoints are justified by the votes that were cast.
+//! The watcher is tested against it. Tests use capture files, which are always the same for the
+//! same [`Scenario`]. The command `demo` uses real libp2p on loopback. Signatures, committees,
+//! proposers, randao and block bodies are real for every fork from phase0 to Fulu. Execution is not
+//! simulated. Checkpoints are justified by the votes that were cast.
 //!
 //! | module | subject |
 //! |---|---|
 //! | [`scenario`] | what is to happen |
-//! | [`circumstances`] | what happens to many for a while: clocks, outages, stale views, a wrong branch |
+//! | [`circumstances`] | temporary conditions: clocks, outages, stale views, a wrong branch |
 //! | [`scenario_file`] | a scenario as a TOML file |
-//! | [`keys`] | a million BLS keys for the price of additions |
+//! | [`keys`] | a million BLS keys at the cost of additions |
 //! | [`genesis`] | config.yaml and genesis state |
-//! | `world`, `voting`, `proposing`, `noise` | slot by slot, all messages that leave |
-//! | `slasher` | what was signed twice, included in blocks |
-//! | [`ledger`] | what happened, compared all pairs: the oracle |
-//! | `expected` | what is to be said about it |
-//! | [`record`] | into a capture file |
-//! | [`network`] | over sockets |
-//! | [`load`] | not a story but a quantity: mainnet's size and rate, into a capture or over sockets |
+//! | `world`, `voting`, `proposing`, `noise` | all messages that are sent, slot by slot |
+//! | `slasher` | finds slashable messages and includes them in blocks |
+//! | [`ledger`] | what happened, with all pairs compared: the oracle |
+//! | `expected` | the incidents that a watcher must report |
+//! | [`record`] | writes a capture file |
+//! | [`network`] | sends over sockets |
+//! | [`load`] | mainnet's size and rate, into a capture or over sockets |
 //!
-//! The crate knows neither verifier, index nor detectors, and writes SSZ with code of its own (`ssz`): what it says is found
-//! or missed is not said by the code that is to find it.
+//! This crate uses neither the verifier nor the index nor the detectors, and it writes SSZ with its
+//! own code (`ssz`). So the code that decides what is found or missed shares nothing with the code
+//! under test.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

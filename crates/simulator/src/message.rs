@@ -1,9 +1,9 @@
-//! One message on its way out.
+//! A message that is to be sent.
 
 use crate::ledger::Claim;
 use sources::topic::Topic;
 
-/// A gossip message, when and where it leaves, and what its signers thereby say.
+/// A gossip message, the time and node at which it is sent, and the claims of its signers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
     /// Nanoseconds since genesis.
@@ -11,13 +11,14 @@ pub(crate) struct Sent {
     /// Index of the node that publishes it.
     pub(crate) node: usize,
     pub(crate) topic: Topic,
-    /// Uncompressed.
+    /// The SSZ, not compressed.
     pub(crate) ssz: Vec<u8>,
     pub(crate) nature: Nature,
-    /// Empty unless validly signed.
+    /// Empty if the signature is not valid.
     pub(crate) claims: Vec<Claim>,
 }
 
+/// Whether a message has a valid signature by its claimed signer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
     Signed,
@@ -25,12 +26,12 @@ pub(crate) enum Nature {
     Junk,
 }
 
-/// Moments within a slot, in thousandths of it. Sources: consensus-specs, phase0/validator.md ("Attesting", "Broadcast
-/// aggregate"); what comes second comes a little later.
+/// Moments within a slot, in thousandths of it. Source: consensus-specs, phase0/validator.md
+/// ("Attesting", "Broadcast aggregate"). Second messages are sent a little later.
 pub(crate) mod moment {
     pub(crate) const BLOCK: u64 = 20;
     pub(crate) const SECOND_BLOCK: u64 = 120;
-    /// After the votes, which are then for its parent.
+    /// After the votes, which are therefore for the block's parent.
     pub(crate) const LATE_BLOCK: u64 = 540;
     pub(crate) const VOTES: u64 = 333;
     pub(crate) const VOTES_END: u64 = 500;

@@ -1,15 +1,19 @@
-//! A scenario played live: simulated nodes on loopback, real libp2p, real time.
+//! A scenario played live: simulated nodes on loopback, with real libp2p in real time.
 //!
 //! ```text
-//! player thread: World::play(slot) -> batches (two at most ahead) -> crier task: waits for each message's moment,
-//!     publishes it on its node, enters what was heard into the ledger
-//! nodes: honest ... | second machine | vandal     all dialled by the watcher; they do not know each other
+//! player thread: World::play(slot) -> batches (two at most ahead) -> crier task:
+//!     waits for each message's time, publishes it on its node,
+//!     enters what was received by somebody into the ledger
+//! nodes: honest ... | second machine | vandal
+//!     the watcher dials all of them; they do not know each other
 //! ```
 //!
-//! A real node would not relay the second message of an equivocation, so the second machine has a node of its own, and only
-//! who listens to both hears both. The vandal has one as well: watchers stop listening to peers that lie.
+//! A real node would not forward the second message of an equivocation. So the second machine has
+//! its own node, and only a listener that is connected to both nodes receives both messages. The
+//! vandal has its own node too, because watchers ignore peers that send invalid messages.
 //!
-//! Only what was handed to at least one listener is entered into the ledger: a crime that nobody could hear is none.
+//! Only messages that at least one listener received are entered into the ledger. An offence that
+//! nobody could observe does not count.
 
 use crate::error::SimError;
 use crate::expected::Seen;
@@ -29,21 +33,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Slots that are computed before they are due.
+/// Number of slots that are computed before they are due.
 const SLOTS_AHEAD: usize = 2;
-/// How far a live simulation is.
+/// The progress of a live simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Slots whose messages have all been sent.
     pub slots: u64,
-    /// Messages that left.
+    /// Messages that were sent.
     pub messages: u64,
     pub crimes: usize,
-    /// The scenario is played to its end, or was stopped.
+    /// The scenario has been played to its end, or was stopped.
     pub done: bool,
 }
 
-/// A running simulated network. Dropping it stops it; [`SimNetwork::stop`] waits until it is gone.
+/// A running simulated network. Dropping it stops it. [`SimNetwork::stop`] also waits until it has
+/// ended.
 #[derive(Debug)]
 pub struct SimNetwork {
     state_ssz: Vec<u8>,
@@ -59,12 +64,13 @@ pub struct SimNetwork {
     stop: DropGuard,
 }
 
-/// The machine that signs with keys that are in use elsewhere. Clones name the same one.
+/// The machine that signs with keys that are in use elsewhere. Clones refer to the same machine.
 #[derive(Clone, Debug, Default)]
 pub struct SecondMachine(Arc<AtomicBool>);
 
 impl SecondMachine {
-    /// Switches it off: what it would have sent from now on is never said, and is no crime.
+    /// Switches the machine off. The messages that it would have sent from now on are not sent and
+    /// are not offences.
     pub fn stop(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -75,19 +81,20 @@ impl SecondMachine {
 }
 
 impl SimNetwork {
-    /// Sets the network up and begins, see [`SimNetwork::start_at`]; now is now.
+    /// Sets the network up and starts it at the current time. See [`SimNetwork::start_at`].
     ///
     /// # Errors
-    /// The scenario cannot be played, or loopback sockets or threads cannot be had.
+    /// The scenario cannot be played, or loopback sockets or threads are not available.
     pub async fn start(scenario: Scenario) -> Result<Self, SimError> {
         Self::start_at(scenario, SystemTime::now()).await
     }
 
-    /// Sets the network up and begins: genesis is the first whole second after `now` plus the scenario's delay. Needs a tokio
-    /// runtime. The first message waits, within the scenario's patience, until somebody listens to each node.
+    /// Sets the network up and starts it. Genesis is the first whole second after `now` plus the
+    /// scenario's delay. This needs a tokio runtime. The first message waits, within the scenario's
+    /// patience, until each node has a listener.
     ///
     /// # Errors
-    /// As [`SimNetwork::start`].
+    /// The same as for [`SimNetwork::start`].
     pub async fn start_at(scenario: Scenario, now: SystemTime) -> Result<Self, SimError> {
         scenario.check()?;
         let genesis_time = first_second_after(now + scenario.genesis_delay);
@@ -97,7 +104,8 @@ impl SimNetwork {
         let world = tokio::task::spawn_blocking(move || World::new(scenario, genesis_time))
             .await
             .map_err(|error| SimError::Thread(std::io::Error::other(error)))??;
-        // Dropped on any way out before the end, it takes the nodes down that are up already.
+        // If this function returns early, dropping the guard stops the nodes that have already
+        // started.
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let head = StatusView { head_root: world.head(), ..StatusView::default() };
@@ -142,16 +150,17 @@ impl SimNetwork {
         })
     }
 
-    /// Genesis state, SSZ.
+    /// The genesis state in SSZ.
     pub fn state_ssz(&self) -> &[u8] {
         &self.state_ssz
     }
 
+    /// The network's `config.yaml`.
     pub fn config_yaml(&self) -> &str {
         &self.config_yaml
     }
 
-    /// Seconds since the Unix epoch.
+    /// The genesis time in seconds since the Unix epoch.
     pub fn genesis_time(&self) -> u64 {
         self.genesis_time
     }
@@ -160,45 +169,47 @@ impl SimNetwork {
         self.genesis_validators_root
     }
 
-    /// Multiaddrs with `/p2p/`, one per node: the watcher dials all of them.
+    /// Multiaddrs with `/p2p/`, one for each node. The watcher dials all of them.
     pub fn peers(&self) -> &[String] {
         &self.peers
     }
 
-    /// What an operator's kill switch would stop.
+    /// The machine that an operator's kill switch would stop.
     pub fn second_machine(&self) -> SecondMachine {
         self.second_machine.clone()
     }
 
-    /// Everything there was to find up to now.
+    /// Everything that there was to find until now.
     pub fn truth(&self) -> GroundTruth {
         lock(&self.truth).clone()
     }
 
-    /// Crimes from the `n`-th on, in the order in which they became visible.
+    /// The offences from number `n` on, in the order in which they became visible.
     pub fn crimes_from(&self, n: usize) -> Vec<Crime> {
         lock(&self.truth).crimes.get(n..).unwrap_or_default().to_vec()
     }
 
-    /// Changes with every slot and every crime.
+    /// The progress. It changes with every slot and every offence.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
     }
 
-    /// Waits until the scenario is played, and says what there was to find. The nodes stay until [`SimNetwork::stop`].
+    /// Waits until the scenario has been played, and returns what there was to find. The nodes run
+    /// until [`SimNetwork::stop`].
     ///
     /// # Errors
-    /// The simulation broke off.
+    /// The simulation ended early.
     pub async fn run(&self) -> Result<GroundTruth, SimError> {
         let mut progress = self.progress.clone();
         let played = progress.wait_for(|progress| progress.done).await;
         played.map(|_| self.truth()).map_err(|_| SimError::BrokenOff)
     }
 
-    /// Ends it, played out or not: goodbyes, sockets closed. Gives what there was to find.
+    /// Stops the network, whether or not the scenario has been played to its end. Nodes say goodbye
+    /// and close their sockets. Returns what there was to find.
     pub async fn stop(self) -> GroundTruth {
         drop(self.stop);
-        // A panic of the task is its own report.
+        // The runtime reports a panic of the task.
         let _ = self.crier.await;
         for node in self.nodes {
             let _ = node.task.await;
@@ -208,7 +219,7 @@ impl SimNetwork {
     }
 }
 
-/// A slot's messages, and the head after it.
+/// The messages of a slot, and the head after it.
 struct Batch {
     slot: Slot,
     messages: Vec<Sent>,
@@ -216,7 +227,8 @@ struct Batch {
     slashed: BTreeMap<ValidatorIndex, Slot>,
 }
 
-/// Signing takes time that the async threads do not have: a thread plays ahead of the clock. It ends with its channel.
+/// Plays the world ahead of the clock in a separate thread, because signing takes time that async
+/// threads do not have. The thread ends when its channel is closed.
 fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
     let (batches, receiver) = mpsc::channel(SLOTS_AHEAD);
     let play = move || {
@@ -231,11 +243,11 @@ fn play_ahead(mut world: World) -> Result<mpsc::Receiver<Batch>, SimError> {
     Ok(receiver)
 }
 
-/// Sends messages at their time and writes the ledger.
+/// Sends messages at their time and enters them into the ledger.
 struct Crier {
-    /// Its node, and whether it still runs.
+    /// The node of the second machine, and the switch that tells whether it still runs.
     second_machine: (usize, SecondMachine),
-    /// What it would have said since it was stopped.
+    /// What the second machine would have sent since it was stopped.
     unsaid: Vec<Vec<Claim>>,
     genesis_ns: u64,
     ledger: Ledger,
@@ -278,7 +290,7 @@ impl Crier {
             self.unsaid.push(message.claims.clone());
             return;
         }
-        // Nobody can repeat what was never said.
+        // A message that was never sent cannot be repeated.
         if !message.claims.is_empty() && self.unsaid.contains(&message.claims) {
             return;
         }
@@ -305,7 +317,7 @@ fn lock(truth: &Mutex<GroundTruth>) -> std::sync::MutexGuard<'_, GroundTruth> {
     truth.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long until then; nothing if it is past.
+/// Time until `at_ns`, or zero if it has passed.
 fn until(at_ns: u64) -> Duration {
     Duration::from_nanos(at_ns.saturating_sub(unix_ns()))
 }

@@ -1,4 +1,5 @@
-//! A node of a simulated network: real libp2p on loopback, which says what it is told to and believes nothing that it hears.
+//! A node of a simulated network: real libp2p on loopback. It sends the messages that it is given,
+//! and ignores all messages that it receives.
 
 use crate::error::SimError;
 use consensus::Network;
@@ -10,16 +11,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A socket on loopback is there at once or never.
+/// Greatest time to wait for the listening address. A socket on loopback is ready at once or never.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Messages that wait for one listener: all of two of mainnet's slots, so that a listener that is slow for a moment misses none.
+/// Number of messages that may wait for one listener: all messages of two mainnet slots, so that a
+/// listener that is slow for a moment misses none.
 const SEND_QUEUE: usize = 65_536;
-/// Places in a node's event queue; what comes is thrown away.
+/// Capacity of a node's event queue. All events are dropped.
 const EVENT_QUEUE: usize = 4096;
-/// `GossipConfig` takes a whole address; port 0 is any free one.
+/// The address to listen on. Port 0 takes any free port.
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 
-/// It ends with the token it was started with.
+/// A running node. It ends when the token is cancelled with which it was started.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// Multiaddr with `/p2p/`.
@@ -29,7 +31,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// `who`: its number, network key and agent.
+    /// Starts a node. `who` is its number, its network key and its agent string.
     pub(crate) async fn start(
         who: (usize, [u8; 32], String),
         network: Arc<Network>,
@@ -62,7 +64,7 @@ impl Node {
     }
 }
 
-/// Without a verdict, messages end with it.
+/// Drops all events until the node stops. A message without a verdict is not forwarded.
 async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -73,16 +75,16 @@ async fn ignore_all(mut handle: GossipHandle, stop: CancellationToken) {
     handle.shutdown().await;
 }
 
-/// Until each node has a peer that subscribed to topics.
+/// Waits until each node has a peer that is subscribed to topics.
 pub(crate) async fn somebody_listens(nodes: impl IntoIterator<Item = &GossipControl>) {
     for control in nodes {
         let mut peers = control.watch_peers();
-        // An error means that the node is gone; publishing will say so.
+        // An error means that the node has ended. Publishing reports this.
         let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
     }
 }
 
-/// The system's time, nanoseconds since the Unix epoch.
+/// The system's time in nanoseconds since the Unix epoch.
 pub(crate) fn unix_ns() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,5 @@
-//! Messages that accuse nobody: forged, random, repeated, changed where no signature looks.
+//! Messages that contain no offence: forged, random, repeated, or changed in a field that no
+//! signature covers.
 
 use crate::block::Body;
 use crate::keys::Keyring;
@@ -9,9 +10,9 @@ use crate::world::{MAIN, World};
 use consensus::{AttestationData, CommitteeIndex, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use sources::topic::TopicName;
 
-/// Longest junk.
+/// Junk messages are shorter than this, in bytes.
 const MAX_JUNK: u64 = 600;
-/// Where `aggregator_index` stands in a `SignedAggregateAndProof`: offset and signature come first.
+/// Offset of `aggregator_index` in a `SignedAggregateAndProof`, after an offset and the signature.
 const AGGREGATOR_AT: usize = 4 + 96;
 
 impl World {
@@ -41,7 +42,8 @@ impl World {
         signed.get(at as usize).cloned()
     }
 
-    /// In turn: a vote with another's signature, a vote with no signature at all, a block with another's signature.
+    /// Forges in turn: a vote with another validator's signature, a vote with bytes that are no
+    /// signature, a block with another validator's signature.
     fn forge(&self, slot: Slot, n: u64) -> Option<Sent> {
         let dice = self.scenario.dice();
         let about = [slot.as_u64(), n];
@@ -49,7 +51,7 @@ impl World {
         let members = self.committee(slot, committee);
         let position = dice.below(members.len() as u64, "forged member", &about) as usize;
         let victim = *members.get(position)?;
-        // The next validator's key: a valid signature, of somebody else.
+        // The key of the next validator gives a valid signature, but of another validator.
         let other = ValidatorIndex::new((victim.as_u64() + 1) % self.scenario.n_validators as u64);
         let elsewhere = Root::from(dice.hash("forged head", &about));
         let sent = |name, ssz| Sent {
@@ -100,13 +102,13 @@ impl World {
     }
 }
 
-/// Votes and aggregates are repeated, honest ones and second ones alike.
+/// Whether a message can be repeated. Votes and aggregates are, both honest ones and second ones.
 fn repeatable(message: &Sent) -> bool {
     message.nature == Nature::Signed && matches!(message.topic.name, TopicName::Attestation(_) | TopicName::AggregateAndProof)
 }
 
-/// Changes what is not signed by the voters: a single vote's committee, or an aggregate's aggregator. A vote before Electra has
-/// nothing of the kind.
+/// Changes a field that the voters do not sign: the committee of a single vote, or the aggregator
+/// of an aggregate. A vote before Electra has no such field.
 fn alter(fork: ForkName, mut message: Sent) -> Option<Sent> {
     let at = match message.topic.name {
         TopicName::Attestation(_) if fork.has_single_attestations() => 0,

@@ -1,4 +1,5 @@
-//! What peers say of themselves, as entries of a capture. Live, the simulated nodes speak for themselves.
+//! What peers report about themselves, as entries of a capture. Live, the simulated nodes do this
+//! themselves.
 
 use crate::proposing::version_of;
 use crate::scenario::Scenario;
@@ -7,13 +8,14 @@ use serde_json::{Value, json};
 use sources::capture::PeerEventEntry;
 
 pub(crate) fn entry(json: Value, at: u64) -> PeerEventEntry {
-    // The time's type is not ours to name: it belongs to a crate that this one must not know.
+    // The time's type cannot be named here, because it belongs to a crate that this one must not
+    // use.
     let mut entry = PeerEventEntry { at: Default::default(), json };
     entry.at.0 = at;
     entry
 }
 
-/// Everybody connects and says what it runs.
+/// All peers connect and report their agent strings.
 pub(crate) fn at_start(scenario: &Scenario, genesis_ns: u64) -> Vec<PeerEventEntry> {
     let mut entries = Vec::new();
     for peer in 0..scenario.peers.n {
@@ -24,7 +26,8 @@ pub(crate) fn at_start(scenario: &Scenario, genesis_ns: u64) -> Vec<PeerEventEnt
     entries
 }
 
-/// Once an epoch everybody says where its head is; in a storm some are far behind, and some of those leave.
+/// Each peer reports its head once an epoch. During a storm some report a head that is far behind,
+/// and some of these send a goodbye.
 pub(crate) fn in_slot(scenario: &Scenario, slot: Slot, genesis_ns: u64) -> Vec<PeerEventEntry> {
     let mut entries = Vec::new();
     let per_epoch = scenario.preset().slots_per_epoch;

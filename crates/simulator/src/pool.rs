@@ -1,14 +1,15 @@
-//! Votes waiting for a block, and how a proposer packs them.
+//! Votes that wait for a block, and how a proposer packs them.
 //!
-//! Before Electra a block takes one attestation per data (which names the committee); from Electra on the committees of
-//! one data come together in one attestation.
+//! Before Electra, an attestation in a block holds the votes for one `AttestationData`, which names
+//! the committee. From Electra on, an attestation holds the votes of all committees for one
+//! `AttestationData`.
 
 use crate::containers::Bits;
 use crate::keys::Keyring;
 use consensus::{AttestationData, CommitteeIndex, Root, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
 
-/// Data by root, and under each of its committees who voted for it by position.
+/// The votes by root of their data, then by committee, then by position of the voter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool(BTreeMap<Root, Waiting>);
 
@@ -24,7 +25,7 @@ struct Seats {
     taken: BTreeMap<usize, ValidatorIndex>,
 }
 
-/// A validator's place in a committee of `size` members.
+/// A validator's position in a committee of `size` members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) committee: CommitteeIndex,
@@ -33,6 +34,7 @@ pub(crate) struct Place {
 }
 
 impl Pool {
+    /// Adds a vote.
     pub(crate) fn add(&mut self, data: &AttestationData, place: Place, validator: ValidatorIndex) {
         let waiting = self.0.entry(data.root()).or_insert_with(|| Waiting { data: *data, committees: BTreeMap::new() });
         let seats = waiting.committees.entry(place.committee).or_default();
@@ -40,8 +42,9 @@ impl Pool {
         seats.taken.insert(place.position, validator);
     }
 
-    /// Takes up to `limit` attestations out, those with the fewest votes first, so that second versions are not crowded out.
-    /// Votes before `oldest` are thrown away. `sign` makes the signature of signers over data.
+    /// Removes and returns up to `limit` attestations. Those with the fewest votes come first, so
+    /// that there is always space for conflicting votes. Votes for slots before `oldest` are
+    /// dropped. `sign` creates the signature of the signers over the data.
     pub(crate) fn pack(
         &mut self,
         oldest: Slot,
@@ -71,7 +74,7 @@ impl Waiting {
     }
 }
 
-/// Votes of members of one committee for one data.
+/// Votes of members of one committee for the same data.
 pub(crate) fn one_committee(
     keys: &Keyring,
     signing_root: Root,

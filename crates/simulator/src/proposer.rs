@@ -1,10 +1,11 @@
-//! Who proposes where every active validator has 32 ETH.
+//! The proposer of a slot, if every active validator has 32 ETH.
 
 use consensus::{ForkName, Gwei, Preset, Root, Slot, ValidatorIndex, compute_proposer};
 
 const EFFECTIVE_BALANCE: Gwei = Gwei::new(32_000_000_000);
 
-/// The proposer of a slot; the first validator if nobody is active. `mix`: the randao mix at the end of the epoch before the previous one.
+/// The proposer of a slot, or the first validator if none is active. `mix` is the randao mix at the
+/// end of the epoch before the previous one.
 pub(crate) fn proposer(fork: ForkName, preset: &Preset, active: &[u32], mix: Root, slot: Slot) -> ValidatorIndex {
     compute_proposer(fork, preset, active, |_| EFFECTIVE_BALANCE, mix, slot).unwrap_or(ValidatorIndex::new(0))
 }
@@ -57,7 +58,7 @@ mod tests {
                 let Ok(ssz) = snap::raw::Decoder::new().decompress_vec(&gossip.payload) else { continue };
                 let Ok(block) = SignedBlock::from_ssz(fork, &spec.preset, &ssz) else { continue };
                 let header = block.signed_header.message;
-                // Epochs 0 and 1 are seeded by the genesis state's mixes.
+                // Epochs 0 and 1 use the mixes of the genesis state as their seeds.
                 if header.slot.epoch(&spec.preset) <= Epoch::new(1) {
                     let epoch = header.slot.epoch(&spec.preset);
                     let active: Vec<u32> =

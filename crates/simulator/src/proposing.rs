@@ -1,4 +1,4 @@
-//! Blocks: the honest one, and the second ones.
+//! Blocks: the honest ones and the second ones.
 
 use crate::block::{Body, max_attestations};
 use crate::circumstances::Condition;
@@ -11,7 +11,7 @@ use crate::world::{MAIN, World};
 use consensus::{BeaconBlockHeader, DomainType, ForkName, Root, SignatureBytes, SignedBeaconBlockHeader, Slot, ValidatorIndex};
 use sources::topic::TopicName;
 
-/// What clients write into blocks where the operator says nothing.
+/// The text that clients write into blocks if the operator sets none.
 const GRAFFITI: [(&str, &str); 6] = [
     ("lighthouse", "Lighthouse/v8.0.0"),
     ("prysm", "prysm-v7.0.0"),
@@ -20,10 +20,10 @@ const GRAFFITI: [(&str, &str); 6] = [
     ("lodestar", "Lodestar-v1.36.0"),
     ("grandine", "Grandine/2.0.0"),
 ];
-/// The operator of the incident runs one client.
+/// The operator in the incident runs one client.
 const OPERATOR_CLIENT: &str = "prysm";
 const OPERATOR_GRAFFITI: &str = "prysm-v7.0.0 operator";
-/// Subnet of the columns that carry a hidden block's header.
+/// Subnet of the columns that contain a hidden block's header.
 const COLUMN: u64 = 0;
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
             self.head_is_late = false;
         }
         let about = [slot.as_u64()];
-        // Blocks of the slashed are invalid.
+        // Blocks of slashed validators are invalid.
         if branch == MAIN && self.slashed_in(proposer).is_some() {
             return;
         }
@@ -88,7 +88,7 @@ impl World {
             Root::from(chunk)
         };
         let oldest = slot.saturating_sub(self.preset.slots_per_epoch);
-        // Votes in the other shape stay behind at Electra.
+        // At Electra, votes in the old format are left out.
         let first_of_shape = match self.network.spec.forks.iter().find(|f| f.name >= ForkName::Electra) {
             Some(electra) if fork.has_single_attestations() => electra.epoch.start_slot(&self.preset),
             _ => Slot::new(0),
@@ -130,7 +130,8 @@ impl World {
         operations
     }
 
-    /// Header of a block with this body, signed. The state root is any hash: nobody executes anything.
+    /// Signs the header of a block with this body. The state root is an arbitrary hash, because
+    /// nothing is executed.
     pub(crate) fn sign_block(&self, slot: Slot, proposer: ValidatorIndex, parent: Root, body: &Body) -> SignedBeaconBlockHeader {
         let message = BeaconBlockHeader {
             slot,
@@ -185,7 +186,8 @@ impl World {
     }
 }
 
-/// Clients order a block's attestations each in its own way. Which way is whose is made up here; that there are several is not.
+/// Sorts a block's attestations, because each client uses its own order. The assignment of orders
+/// to clients is invented, but it is true that orders differ.
 fn arrange(client: &str, attestations: &mut [Bits]) {
     let place = |votes: &Bits| (votes.data.slot, votes.committees.first().copied());
     match client {
@@ -196,7 +198,7 @@ fn arrange(client: &str, attestations: &mut [Bits]) {
     }
 }
 
-/// Name and version as a client states them, in a block or to a peer.
+/// The name and version that a client writes into a block or reports to a peer.
 pub(crate) fn version_of(client: &str) -> &str {
     GRAFFITI.iter().find(|(name, _)| *name == client).map_or(client, |(_, version)| version)
 }

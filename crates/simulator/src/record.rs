@@ -1,4 +1,5 @@
-//! A scenario played into a capture file: simulated time, no sockets, the same bytes for the same scenario.
+//! A scenario played into a capture file, in simulated time and without sockets. The same scenario
+//! gives the same bytes.
 
 use crate::error::SimError;
 use crate::genesis::config_yaml;
@@ -12,13 +13,14 @@ use sources::capture::{CaptureWriter, GossipEntry, PeerEventEntry, WriteError};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// When simulated networks begin in capture files: 13 September 2020, seconds since the Unix epoch.
+/// Genesis time of simulated networks in capture files: 13 September 2020, in seconds since the
+/// Unix epoch.
 pub const GENESIS_TIME: u64 = 1_600_000_000;
 
-/// Plays a scenario into a new capture file and says what there is to find in it.
+/// Plays a scenario into a new capture file and returns what there is to find in it.
 ///
 /// # Errors
-/// The scenario cannot be played, the file exists already, or the disk refuses.
+/// The scenario cannot be played, the file exists already, or it cannot be written.
 pub fn write_capture(scenario: &Scenario, path: &Path) -> Result<GroundTruth, SimError> {
     let failed = |source: WriteError| SimError::Capture { path: path.to_owned(), source: Box::new(source) };
     let world = World::new(scenario.clone(), GENESIS_TIME)?;
@@ -28,7 +30,7 @@ pub fn write_capture(scenario: &Scenario, path: &Path) -> Result<GroundTruth, Si
     Ok(truth)
 }
 
-/// The same into memory.
+/// Plays a scenario into a capture in memory.
 ///
 /// # Errors
 /// The scenario cannot be played.
@@ -66,7 +68,7 @@ fn write<W: Write>(mut world: World, writer: &mut CaptureWriter<W>) -> Result<Gr
     let mut told_slashed = 0;
     for slot in 1..=world.scenario.slots {
         let is_first = slot % world.preset.slots_per_epoch == 0;
-        // What a node's state would say, where the registry has changed.
+        // A new state, as a node would serve it, if the registry has changed.
         if is_first && world.slashed().len() > told_slashed {
             told_slashed = world.slashed().len();
             writer.state(&world.state_ssz(Slot::new(slot)))?;
@@ -98,7 +100,8 @@ impl GroundTruth {
 
 fn gossip_entry(packer: &mut snap::raw::Encoder, message: &Sent, received_at: u64) -> Result<GossipEntry, WriteError> {
     let mut entry = GossipEntry {
-        // Its type is not ours to name: it belongs to a crate that this one must not know.
+        // The field's type cannot be named here, because it belongs to a crate that this one must
+        // not use.
         received_at: Default::default(),
         peer: peer(message.node).into_bytes(),
         topic: message.topic.to_string(),

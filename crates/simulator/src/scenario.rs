@@ -1,8 +1,9 @@
-//! What a simulated network looks like and who misbehaves when.
+//! The configuration of a simulated network, and which validators commit which offences when.
 //!
-//! A scenario is data: the same one gives the same bytes, whether played into a file or, apart from the arrival times, over
-//! sockets. What really happened is not read off the scenario but written down by the [ledger](crate::ledger) as messages
-//! leave, so an act that found no opportunity is no crime.
+//! A scenario is data. The same scenario gives the same bytes, whether it is played into a file or,
+//! apart from the times of arrival, over sockets. What really happened is not derived from the
+//! scenario: the [ledger](crate::ledger) records it as messages are sent. So an act that found no
+//! opportunity is not an offence.
 
 use crate::circumstances::{Circumstance, Peers, Wear};
 use crate::dice::Dice;
@@ -12,39 +13,44 @@ use consensus::{Epoch, ForkName, Preset, PresetName, Slot, ValidatorIndex};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// More validators than mainnet's registry are not simulated.
+/// Greatest number of validators, a little more than mainnet's registry has.
 const MAX_VALIDATORS: usize = 2_500_000;
-/// A longer run would be decades.
+/// Greatest number of slots. A longer run would take decades.
 const MAX_SLOTS: u64 = 100_000_000;
-/// Simulated nodes are sockets and tasks of this process.
+/// Greatest number of nodes, because each has sockets and tasks in this process.
 const MAX_NODES: usize = 64;
-/// Keys that signed twice on 2 February 2021.
+/// Number of keys that signed twice on 2 February 2021.
 pub const STAKED_KEYS: usize = 75;
 
-/// One offence, done once by each of those who are to do it.
+/// A kind of offence. Each chosen validator commits it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deed {
-    /// A second machine with the same key votes for the previous head, on the same subnet, near another node.
+    /// A second machine with the same key votes for the previous head, on the same subnet, near
+    /// another node.
     DoubleVote,
-    /// As before, but the second vote is heard only as part of an aggregate.
+    /// As `DoubleVote`, but the second vote is sent only as part of an aggregate.
     DoubleVoteInAggregate,
-    /// As before, but the second vote is heard only in a block's attestations.
+    /// As `DoubleVote`, but the second vote is sent only in a block's attestations.
     DoubleVoteInBlock,
-    /// As before, but the second vote is heard only in an attester slashing on its topic.
+    /// As `DoubleVote`, but the second vote is sent only in an attester slashing on its topic.
     DoubleVoteInOperation,
-    /// As before, but only somebody's slasher hears the second vote: the public learns of it from a block's slashing. Needs
-    /// [`Scenario::slashings_after`].
+    /// As `DoubleVote`, but only a slasher receives the second vote. It becomes public with the
+    /// slashing in a block. This needs [`Scenario::slashings_after`].
     DoubleVoteUnheard,
-    /// In place of an honest vote, one whose source is older than that of the vote before, and so surrounds it.
+    /// Instead of an honest vote, the validator sends one with an older source than its previous
+    /// vote, so that it surrounds that vote.
     Surround,
-    /// As before, but the surrounded vote is held back and arrives after the surrounding one, more than an epoch late.
+    /// As `Surround`, but the surrounded vote is held back. It arrives after the surrounding one,
+    /// more than an epoch late.
     LateSurround,
-    /// A second block for the same slot from the second machine.
+    /// The second machine sends a second block for the same slot.
     DoubleProposal,
-    /// The second block itself is never heard; its signed header is, in a data column. Fulu only.
+    /// The second block itself is never sent. Its signed header is sent in a data column. Fulu
+    /// only.
     DoubleProposalInColumn,
-    /// The second block itself is never heard; its signed header is, in a proposer slashing on its topic.
+    /// The second block itself is never sent. Its signed header is sent in a proposer slashing on
+    /// its topic.
     DoubleProposalInOperation,
 }
 
@@ -62,7 +68,7 @@ impl Deed {
         Self::DoubleProposalInOperation,
     ];
 
-    /// Done by proposers rather than by voters.
+    /// Whether proposers commit it, and not voters.
     pub fn is_proposal(self) -> bool {
         match self {
             Self::DoubleProposal | Self::DoubleProposalInColumn | Self::DoubleProposalInOperation => true,
@@ -77,87 +83,92 @@ impl Deed {
     }
 }
 
-/// Who does it.
+/// The validators that commit an offence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// These, each at its first opportunity.
+    /// These validators, each at its first opportunity.
     Validators(Vec<ValidatorIndex>),
-    /// So many of those who have a duty when it begins: voters in the order of their committees, or the next proposers.
+    /// This many of the validators that have a duty when the act begins: voters in the order of
+    /// their committees, or the next proposers.
     OnDuty(usize),
 }
 
-/// A part in the play.
+/// An offence together with the validators that commit it and its first slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
     pub deed: Deed,
     pub who: Who,
-    /// Not before this slot.
+    /// The first slot in which it may happen.
     pub from: Slot,
 }
 
-/// Messages per slot that accuse nobody, sent by a vandal's node.
+/// Messages in each slot that contain no offence. The vandal's node sends them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Noise {
-    /// Second votes and blocks in other people's names, with signatures that are points but not theirs, or no points.
+    /// Second votes and blocks in the names of other validators. Their signatures are either valid
+    /// points by another key, or not points at all.
     pub forged: u64,
     /// Random bytes on random topics.
     pub junk: u64,
-    /// Honest messages once more, unchanged.
+    /// Honest messages that are repeated unchanged.
     pub duplicates: u64,
-    /// Honest messages once more, a field changed that is not signed.
+    /// Honest messages that are repeated with a change in a field that no signature covers.
     pub altered: u64,
 }
 
 /// A network to simulate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// Keys, randao and every choice follow from it.
+    /// The seed of the keys, the randao and every choice.
     pub seed: u64,
     pub preset: PresetName,
-    /// The fork at genesis, phase0 to Fulu.
+    /// The fork at genesis, from phase0 to Fulu.
     pub fork: ForkName,
-    /// A fork during the run.
+    /// A fork during the run, with its epoch.
     pub next_fork: Option<(ForkName, Epoch)>,
     pub slot_duration: Duration,
-    /// Slots played after genesis, slot 1 to this one.
+    /// Number of slots that are played after genesis, from slot 1 on.
     pub slots: u64,
     pub n_validators: usize,
-    /// Nodes on the wire: the last is the vandal's, the one before the second machine's, those before are honest. With fewer
-    /// than three, roles share a node.
+    /// Number of nodes. The last one is the vandal's, the one before is the second machine's, and
+    /// those before are honest. With fewer than three nodes, roles share a node.
     pub n_nodes: usize,
-    /// Live only: from start to genesis, in which watchers connect.
+    /// Live only: the time from start to genesis, in which watchers connect.
     pub genesis_delay: Duration,
-    /// Live only: how long the first message waits for somebody to listen to each node.
+    /// Live only: how long the first message waits until each node has a listener.
     pub patience: Duration,
-    /// Percent of slots without a block.
+    /// Percentage of slots without a block.
     pub missed_blocks_percent: u8,
-    /// One operator's keys, for labels and watch lists; their blocks bear one client's graffiti.
+    /// One operator's validators, for labels and watch lists. Their blocks have one client's
+    /// graffiti.
     pub operator: Vec<ValidatorIndex>,
     pub acts: Vec<Act>,
     pub noise: Noise,
-    /// Clients and their share in percent, by chance over the validators. Empty: six clients, one validator each in turn.
+    /// Clients with their shares in percent, distributed at random over the validators. If empty,
+    /// there are six clients, assigned to the validators in turn.
     pub clients: Vec<(String, u8)>,
-    /// Percent of validators whose blocks bear a text of their own, which names no client.
+    /// Percentage of validators whose blocks have a graffiti that names no client.
     pub custom_graffiti: u8,
     pub circumstances: Vec<Circumstance>,
     pub wear: Wear,
-    /// The last so many validators become active in this epoch only.
+    /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     pub fresh: Option<(u64, Epoch)>,
     pub peers: Peers,
-    /// So many slots after the second message blocks begin to include slashings; `None`: never.
+    /// Number of slots after the second message of an offence until blocks begin to include its
+    /// slashing. `None` means never.
     pub slashings_after: Option<u64>,
-    /// What is to be said of it.
+    /// The incidents that a watcher must report.
     pub incidents: Vec<Expected>,
-    /// What may be said besides, from the first of these on: its consequences, too small or too much a matter of chance to be
-    /// asked for.
+    /// Kinds of incidents that a watcher may report as well, from the first onset in `incidents`
+    /// on. They are consequences that are too small or too random to be required.
     pub may_follow: Vec<String>,
 }
 
-/// Who runs what where a scenario does not say.
+/// The clients of a scenario that names none.
 const CLIENTS: [&str; 6] = ["lighthouse", "prysm", "teku", "nimbus", "lodestar", "grandine"];
 
 impl Scenario {
-    /// Honest validators, nothing else: Fulu, minimal preset, 2-second slots.
+    /// A network of honest validators only: Fulu, minimal preset, slots of 2 seconds.
     pub fn quiet(n_validators: usize) -> Self {
         Self {
             seed: 1,
@@ -186,7 +197,7 @@ impl Scenario {
         }
     }
 
-    /// The client a validator runs.
+    /// The client that a validator runs.
     pub fn client_of(&self, validator: ValidatorIndex) -> &str {
         let index = validator.as_u64();
         if self.clients.is_empty() {
@@ -203,7 +214,7 @@ impl Scenario {
         "another"
     }
 
-    /// When a validator becomes active.
+    /// The epoch in which a validator becomes active.
     pub fn activation_of(&self, validator: ValidatorIndex) -> Epoch {
         match self.fresh {
             Some((n, epoch)) if validator.as_u64() + n >= self.n_validators as u64 => epoch,
@@ -211,15 +222,16 @@ impl Scenario {
         }
     }
 
-    /// Indices active in an epoch, ascending.
+    /// The indices that are active in an epoch, in ascending order.
     pub(crate) fn active(&self, epoch: Epoch) -> Vec<u32> {
         let fresh = self.fresh.filter(|(_, from)| epoch < *from).map_or(0, |(n, _)| n as usize);
         (0..self.n_validators.saturating_sub(fresh) as u32).collect()
     }
 
-    /// 2 February 2021: an operator's validator clients restart without their protection database, and one key after the
-    /// other signs a second version of its vote, beginning in slot 4; with the minimal preset the last is done by slot 15.
-    /// A vandal forges and repeats a few messages meanwhile.
+    /// The incident of 2 February 2021: an operator's validator clients restart without their
+    /// protection database, and one key after the other signs a second version of its vote,
+    /// beginning in slot 4. With the minimal preset the last key does so by slot 15. In the
+    /// meantime a vandal forges and repeats a few messages.
     pub fn staked(n_validators: usize, operator_keys: usize) -> Self {
         let first = n_validators / 4;
         let operator: Vec<ValidatorIndex> = (first..first + operator_keys).map(|i| ValidatorIndex::new(i as u64)).collect();
@@ -232,7 +244,7 @@ impl Scenario {
         }
     }
 
-    /// Every deed that the fork knows, and every kind of noise, over seven epochs.
+    /// Every kind of offence that the fork has, and every kind of noise, over seven epochs.
     pub fn every_crime(fork: ForkName, preset: PresetName, n_validators: usize) -> Self {
         let slots_per_epoch = Preset::by_name(preset).slots_per_epoch;
         let mut acts = Vec::new();
@@ -255,12 +267,12 @@ impl Scenario {
         }
     }
 
-    /// Sizes by preset.
+    /// The sizes of the preset.
     pub fn preset(&self) -> Preset {
         Preset::by_name(self.preset)
     }
 
-    /// The epoch in which `fork` begins; `None` if it does not happen.
+    /// The epoch in which `fork` begins, or `None` if it does not happen.
     pub fn fork_epoch(&self, fork: ForkName) -> Option<Epoch> {
         match self.next_fork {
             _ if fork <= self.fork => Some(Epoch::new(0)),
@@ -269,7 +281,7 @@ impl Scenario {
         }
     }
 
-    /// Refuses what cannot be played.
+    /// Checks that the scenario can be played.
     pub fn check(&self) -> Result<(), SimError> {
         let wrong = |what, found: String, possible: String| Err(SimError::Scenario { what, found, possible });
         let least = self.preset().slots_per_epoch as usize;
@@ -319,7 +331,7 @@ impl Scenario {
         Dice::new(self.seed)
     }
 
-    /// The node that carries an honest message.
+    /// The node that sends an honest message of validator `of`.
     pub(crate) fn honest_node(&self, of: u64) -> usize {
         (of % (self.n_nodes.saturating_sub(2).max(1)) as u64) as usize
     }
@@ -329,7 +341,7 @@ impl Scenario {
         if self.n_nodes >= 3 { self.n_nodes - 2 } else { self.n_nodes - 1 }
     }
 
-    /// The node of those who forge and repeat.
+    /// The node that forges and repeats messages.
     pub(crate) fn vandal_node(&self) -> usize {
         self.n_nodes - 1
     }

@@ -1,4 +1,4 @@
-//! A scenario as a TOML file: what differs from a quiet network, in words.
+//! A scenario as a TOML file. It contains only the differences from a quiet network.
 //!
 //! ```toml
 //! # Clocks of one client run ahead for a while.
@@ -16,16 +16,17 @@
 //! first = 10
 //! n = 5
 //! from = 20
-//! # What is to be said of it, from which slot on, and at most so many slots later.
+//! # An incident that must be reported, its first slot, and the greatest delay in slots.
 //! [[incidents]]
 //! kind = "clock_skew"
 //! onset = 32
 //! within = 2
 //! ```
 //!
-//! Before the first `[[...]]`: `slashings_after = 4` has blocks include slashings from four slots after the second message on;
-//! `may_follow = ["missed_proposals"]` names what may be said besides. Everything has a default ([`Scenario::quiet`]); unknown keys
-//! are refused.
+//! Two more options go before the first `[[...]]`. With `slashings_after = 4`, blocks include
+//! slashings from four slots after the second message on. `may_follow = ["missed_proposals"]` lists
+//! kinds that may be reported as well. Every option has a default ([`Scenario::quiet`]). Unknown
+//! keys are errors.
 
 use crate::circumstances::{Circumstance, Peers, Wear};
 use crate::error::SimError;
@@ -48,16 +49,16 @@ struct ScenarioFile {
     missed_blocks_percent: u8,
     clients: Vec<(String, u8)>,
     custom_graffiti: u8,
-    /// First and number of one operator's validators.
+    /// The first index and the number of one operator's validators.
     operator: Option<(u64, u64)>,
-    /// The last so many validators become active in an epoch: number and epoch.
+    /// `(n, epoch)`: the `n` validators with the highest indices become active in `epoch`.
     fresh: Option<(u64, u64)>,
     acts: Vec<ActLine>,
     circumstances: Vec<Circumstance>,
     wear: Wear,
     peers: Peers,
     noise: NoiseLine,
-    /// Slots until blocks begin to include slashings.
+    /// Number of slots after which blocks begin to include slashings.
     slashings_after: Option<u64>,
     incidents: Vec<Expected>,
     may_follow: Vec<String>,
@@ -67,7 +68,8 @@ struct ScenarioFile {
 #[serde(deny_unknown_fields)]
 struct ActLine {
     deed: Deed,
-    /// Validators from this one on; without it whoever is on duty.
+    /// The validators with this index and the following ones. Without it, those that are on duty
+    /// are chosen.
     first: Option<u64>,
     n: u64,
     from: u64,
@@ -110,10 +112,10 @@ impl Default for ScenarioFile {
 }
 
 impl Scenario {
-    /// Reads a scenario file's text.
+    /// Reads the text of a scenario file.
     ///
     /// # Errors
-    /// It is not such a file, or it asks for what cannot be played.
+    /// The text is not a scenario file, or the scenario cannot be played.
     pub fn from_toml(text: &str) -> Result<Self, SimError> {
         let file: ScenarioFile = toml::from_str(text).map_err(|error| SimError::File(error.to_string()))?;
         let preset = [PresetName::Minimal, PresetName::Mainnet, PresetName::Gnosis].into_iter();

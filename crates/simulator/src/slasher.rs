@@ -1,10 +1,12 @@
-//! Somebody's slasher: what was signed twice is included in blocks, so many slots later, as many to a block as its fork takes.
+//! A slasher in the simulated network. It includes slashings of conflicting messages in blocks, a
+//! number of slots later, and as many in a block as its fork allows.
 //!
-//! One operation accuses one validator, as most did on 10 September 2025, and each validator is accused once: who is slashed is not
-//! slashed again. Both messages of an operation are thereby heard, whether they were sent by themselves or not.
+//! One operation slashes one validator, as most did on 10 September 2025. Each validator is accused
+//! once, because a slashed validator is not slashed again. An operation makes both of its messages
+//! public, whether they were sent separately or not.
 //!
-//! A slashed validator makes no more blocks, as the rules have it. It votes on: its exit waits in a queue that is longer than any
-//! scenario, so that committees stay what they are.
+//! A slashed validator proposes no more blocks, as the specification says. It continues to vote:
+//! its exit waits in a queue that is longer than any scenario, so that committees do not change.
 
 use crate::containers::Bits;
 use crate::ledger::{Claim, Crime, Ledger};
@@ -15,23 +17,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// `MAX_PROPOSER_SLASHINGS`.
 pub(crate) const MAX_PROPOSER_SLASHINGS: usize = 16;
-/// Epochs from the end of a run to the end of the exit queue.
+/// Number of epochs from the end of a run to the end of the exit queue.
 pub(crate) const EXIT_QUEUE_EPOCHS: u64 = 64;
 
-/// `MAX_ATTESTER_SLASHINGS`, or `_ELECTRA`.
+/// `MAX_ATTESTER_SLASHINGS` or `MAX_ATTESTER_SLASHINGS_ELECTRA`.
 pub(crate) fn max_attester_slashings(fork: ForkName) -> usize {
     if fork.has_single_attestations() { 1 } else { 2 }
 }
 
-/// Two contradicting messages of one validator, signatures to be added.
+/// Two contradicting messages of one validator, without their signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Charge {
-    /// The first surrounds the second, if one does.
+    /// If one of them surrounds the other, the first surrounds the second.
     Votes(ValidatorIndex, Box<[AttestationData; 2]>),
     Headers(Box<[BeaconBlockHeader; 2]>),
 }
 
-/// Slashing operations of a block.
+/// The slashing operations of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Operations {
     pub(crate) attester: Vec<[Bits; 2]>,
@@ -39,14 +41,14 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// What a block with these says besides its own.
+    /// The claims that these operations add to a block.
     pub(crate) fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
         let votes = self.attester.iter().flatten().map(|side| Claim::Vote { data: side.data, signers: side.signers.clone() });
         votes.chain(self.proposer.iter().flatten().map(|header| Claim::Proposal(header.message)))
     }
 }
 
-/// Finds by comparing all pairs, waits, and knows who is done with.
+/// Finds conflicts by comparing all pairs, delays them, and remembers who has been accused.
 #[derive(Clone, Debug)]
 pub(crate) struct Slasher {
     after_slots: u64,
@@ -56,7 +58,7 @@ pub(crate) struct Slasher {
     oldest: Epoch,
     waiting: VecDeque<(Slot, Charge)>,
     charged: BTreeSet<ValidatorIndex>,
-    /// With the slot of the block that did it.
+    /// With the slot of the block that includes the slashing.
     slashed: BTreeMap<ValidatorIndex, Slot>,
 }
 
@@ -74,7 +76,7 @@ impl Slasher {
         }
     }
 
-    /// What was said in a slot, heard by the public or only by whoever runs this slasher.
+    /// Enters the messages of a slot, including those that only this slasher received.
     pub(crate) fn hear<'a>(&mut self, slot: Slot, said: impl Iterator<Item = &'a [Claim]>) {
         for claims in said {
             for claim in claims {
@@ -90,7 +92,8 @@ impl Slasher {
         }
     }
 
-    /// Forgets what the ledger has forgotten: targets and slots before this epoch.
+    /// Drops what the ledger has dropped: messages with a target before epoch `oldest` or a slot
+    /// before `first_slot`.
     pub(crate) fn forget(&mut self, oldest: Epoch, first_slot: Slot) {
         if oldest > self.oldest {
             self.oldest = oldest;
@@ -99,7 +102,7 @@ impl Slasher {
         }
     }
 
-    /// What a block of this slot includes; its proposer has to be one that is not slashed.
+    /// Returns what a block of this slot includes. Its proposer must not be slashed.
     pub(crate) fn include(&mut self, slot: Slot, fork: ForkName) -> Vec<Charge> {
         let (mut attester, mut proposer) = (max_attester_slashings(fork), MAX_PROPOSER_SLASHINGS);
         let mut included = Vec::new();
@@ -121,7 +124,7 @@ impl Slasher {
         included
     }
 
-    /// Since when, if it is.
+    /// The slot in which a validator was slashed, if it was.
     pub(crate) fn slashed_in(&self, validator: ValidatorIndex) -> Option<Slot> {
         self.slashed.get(&validator).copied()
     }

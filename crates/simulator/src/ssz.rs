@@ -1,31 +1,34 @@
-//! SSZ by hand: a tree of values that can be written out and hashed.
+//! A minimal SSZ implementation: a tree of values that can be serialized and hashed.
 //!
-//! `consensus` has its own schemas for reading; this crate deliberately does not use them. What the simulator writes and the
-//! watcher reads are two independent readings of the specification, and a test compares their hash-tree-roots.
+//! `consensus` has its own schemas for reading, and this crate deliberately does not use them. So
+//! the simulator's writer and the watcher's reader are two independent implementations of the
+//! specification. A test compares their hash-tree-roots.
 //!
-//! Worked example: a container of a `uint64` 5 and a list with one byte `0xff` is written as
-//! `05 00 00 00 00 00 00 00 | 0c 00 00 00 | ff`: the number, the offset (8 + 4 = 12) of the list, the list.
+//! Worked example: a container of a `uint64` 5 and a list with one byte `0xff` is serialized as
+//! `05 00 00 00 00 00 00 00 | 0c 00 00 00 | ff`: the number, the offset of the list (8 + 4 = 12),
+//! the list.
 //!
 //! Source: consensus-specs `ssz/simple-serialize.md`.
 
 use consensus::{Root, sha256};
 use std::sync::LazyLock;
 
-/// Depth of the deepest list in use (2^40 validators), with room.
+/// Greatest depth of a tree. The deepest list in use has 2^40 validators.
 const MAX_DEPTH: usize = 64;
 
-/// A value with everything needed to write and to hash it.
+/// A value with everything that is needed to serialize and hash it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Numbers, byte vectors, bit vectors, vectors of numbers: fixed size, packed into chunks.
+    /// Numbers, byte vectors, bit vectors and vectors of numbers: fixed size, packed into chunks.
     Fixed(Vec<u8>),
-    /// Byte lists and lists of numbers or roots: `length` elements in `bytes`, at most `limit_chunks` chunks of 32 bytes.
+    /// Byte lists and lists of numbers or roots: `length` elements in `bytes`, at most
+    /// `limit_chunks` chunks of 32 bytes.
     Packed { bytes: Vec<u8>, length: u64, limit_chunks: u64 },
     /// A bit list of at most `limit` bits.
     Bits { bits: Vec<bool>, limit: u64 },
     /// A container, or a vector of composite elements.
     Container(Vec<Value>),
-    /// A list of composite elements, at most `limit`.
+    /// A list of at most `limit` composite elements.
     List { items: Vec<Value>, limit: u64 },
 }
 
@@ -61,19 +64,19 @@ impl Value {
         Self::Packed { bytes: bytes.to_vec(), length: bytes.len() as u64, limit_chunks: limit.div_ceil(32) }
     }
 
-    /// An empty list of composite elements, at most `limit`.
+    /// An empty list of at most `limit` composite elements.
     pub(crate) fn empty(limit: u64) -> Self {
         Self::List { items: Vec::new(), limit }
     }
 
-    /// Serialization.
+    /// The serialization.
     pub(crate) fn to_ssz(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(&mut out);
         out
     }
 
-    /// Hash-tree-root.
+    /// The hash-tree-root.
     pub(crate) fn root(&self) -> Root {
         Root::from(self.hash())
     }
@@ -164,7 +167,7 @@ static ZERO_HASHES: LazyLock<[[u8; 32]; MAX_DEPTH]> = LazyLock::new(|| {
     hashes
 });
 
-/// `merkleize`: a tree over `limit` leaves, those past the given ones zero.
+/// `merkleize`: the root of a tree with `limit` leaves, where missing leaves are zero.
 fn merkleize(mut layer: Vec<[u8; 32]>, limit: u64) -> [u8; 32] {
     let depth = limit.max(1).next_power_of_two().trailing_zeros() as usize;
     for zero in &ZERO_HASHES[..depth] {

@@ -1,4 +1,5 @@
-//! The simulator's own check: what it makes is read by the watcher's decoders and verified by a few lines of blst.
+//! The simulator's own check: its messages are read by the watcher's decoders and verified with a
+//! few lines of blst.
 
 use crate::ledger::{Claim, Ledger};
 use crate::message::{Nature, Sent};
@@ -37,7 +38,8 @@ fn a_chain_starts_from_the_state() {
     assert_eq!(chain.head().root, world.genesis.header.root());
 }
 
-/// A listener that dials every node hears every crime, and what it hears is exactly the ledger's.
+/// A listener that dials every node receives every offence, and what it receives is exactly what is
+/// in the ledger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_sockets_a_listener_hears_every_crime() {
     use sources::gossip::{GossipConfig, GossipEvent, GossipService, StatusView};
@@ -45,7 +47,7 @@ async fn over_sockets_a_listener_hears_every_crime() {
         slots: 10,
         slot_duration: Duration::from_millis(250),
         genesis_delay: Duration::ZERO,
-        // Enough for a machine that does other things as well.
+        // Enough for a machine that is busy with other work.
         patience: Duration::from_secs(300),
         ..Scenario::staked(64, 16)
     };
@@ -114,7 +116,8 @@ fn genesis_states_are_read_back() {
     }
 }
 
-/// Reads messages as an outsider would: decodes, finds the signers, checks the signature.
+/// Reads messages as an outside observer does: decodes them, finds the signers and checks the
+/// signature.
 struct Outsider {
     network: Network,
     pubkeys: Vec<PubkeyBytes>,
@@ -199,7 +202,7 @@ impl Outsider {
             .then_some(Claim::Proposal(header))
     }
 
-    /// What a message says, if it is well formed and signed by whom it names.
+    /// The claims of a message, if it is well formed and signed by the validators that it names.
     fn read(&mut self, message: &Sent) -> Option<Vec<Claim>> {
         let fork = self.network.fork_of_digest(message.topic.digest).expect("a digest of this network");
         let preset = &self.network.preset().clone();
@@ -290,7 +293,8 @@ fn play_all(scenario: &Scenario) -> (World, Vec<Sent>) {
     (world, messages)
 }
 
-/// Everything signed says what it claims to an outsider, everything else says nothing.
+/// Checks that an outside observer reads the claims of every signed message, and none from all
+/// other messages.
 fn check_messages(scenario: &Scenario) {
     let (world, messages) = play_all(scenario);
     let mut outsider = Outsider::new(&world);
@@ -312,7 +316,7 @@ fn check_messages(scenario: &Scenario) {
 fn messages_of_every_fork_verify() {
     for fork in FORKS {
         let scenario = Scenario::every_crime(fork, PresetName::Minimal, 64);
-        // The late deeds need seven epochs, and have nothing of their own at the forks in between.
+        // The late offences need seven epochs, and do not differ at the forks in between.
         let slots = if matches!(fork, ForkName::Phase0 | ForkName::Fulu) { scenario.slots } else { 20 };
         check_messages(&Scenario { slots, ..scenario });
     }
@@ -409,7 +413,8 @@ fn captures_are_read_by_the_watchers_reader() {
     assert_eq!((n_gossip, expected.next()), (truth.messages, None));
 }
 
-/// Blocks include what was signed twice, one attester slashing at a time from Electra on, and a later state says so.
+/// Checks that blocks include slashings of conflicting messages, one attester slashing at a time
+/// from Electra on, and that a later state has them.
 #[test]
 fn slashings_are_included_and_a_later_state_knows() {
     for fork in [ForkName::Phase0, ForkName::Deneb, ForkName::Fulu] {
@@ -445,7 +450,7 @@ fn slashings_are_included_and_a_later_state_knows() {
         assert_eq!(slashed, included);
         let first = state.validator(slashed[0]).unwrap();
         assert!(first.exit_epoch > Epoch::new(3) && first.withdrawable_epoch > first.exit_epoch);
-        // A watcher that reads it goes on with the same committees.
+        // A watcher that reads this state continues with the same committees.
         let mut keys = chain::PubkeyCache::in_memory();
         let chain = chain::Chain::from_state(spec.clone(), &ssz, &mut keys, &mut |_| {}).unwrap();
         assert_eq!(chain.head().root, world.head());

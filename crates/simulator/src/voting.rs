@@ -13,11 +13,11 @@ use sources::topic::TopicName;
 
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const TARGET_AGGREGATORS: u64 = 16;
-/// A withheld vote arrives so many slots after the one that surrounds it.
+/// Number of slots from the surrounding vote to the arrival of the withheld vote that it surrounds.
 const LATE_SLOTS: u64 = 2;
 
 impl World {
-    /// All votes of a slot by those who follow a branch, then its aggregates.
+    /// Sends all votes of a slot by the validators that follow a branch, and then its aggregates.
     pub(crate) fn vote(&mut self, slot: Slot, branch: usize, out: &mut Vec<Sent>) {
         for committee in self.committees() {
             let members = self.branches[branch].committee(slot, committee);
@@ -55,7 +55,8 @@ impl World {
         }
     }
 
-    /// What somebody on duty says who follows this branch; `None` if it says nothing, or elsewhere or at another time.
+    /// The data that a member on duty signs on this branch. `None` if the member does not vote, or
+    /// votes on another branch or at another time.
     fn view(
         &self,
         slot: Slot,
@@ -82,7 +83,8 @@ impl World {
         Some(said)
     }
 
-    /// Votes of those whose clocks are ahead: for a slot that has not begun, as seen from the head of now.
+    /// Sends the votes of validators whose clocks are ahead. These votes are for a slot that has
+    /// not begun, with the current head.
     pub(crate) fn vote_ahead(&self, slot: Slot, out: &mut Vec<Sent>) {
         let mut distances: Vec<u64> = Vec::new();
         for one in self.scenario.circumstances.iter().filter(|one| (one.from..one.until).contains(&slot.as_u64())) {
@@ -140,7 +142,7 @@ impl World {
         })
     }
 
-    /// Does the deed, if any, and says what becomes of the honest vote.
+    /// Commits the offence, if there is one, and returns what happens to the honest vote.
     fn commit(
         &mut self,
         deed: Option<Deed>,
@@ -176,7 +178,8 @@ impl World {
         Conduct::Honest
     }
 
-    /// First time on duty: signs and keeps the vote. Second time: sends one that surrounds it, and it a little later.
+    /// At the first duty, signs a vote and keeps it. At the second, sends a vote that surrounds the
+    /// first, and a little later the first.
     fn surround_late(
         &mut self,
         slot: Slot,
@@ -201,7 +204,7 @@ impl World {
         Conduct::Replaced
     }
 
-    /// Members of a committee vote one after the other between a third and half of the slot.
+    /// The members of a committee vote one after the other, between a third and a half of the slot.
     fn vote_time(&self, slot: Slot, place: Place) -> u64 {
         let spread = self.at(Slot::new(0), moment::VOTES_END - moment::VOTES);
         self.at(slot, moment::VOTES) + spread / place.size as u64 * place.position as u64
@@ -211,7 +214,7 @@ impl World {
         self.signing_root(data.root(), DomainType::BeaconAttester, data.target.epoch)
     }
 
-    /// Votes by `signers`; committees and bits are for the caller to fill in.
+    /// Votes of `signers`. The caller sets the committees and bits.
     pub(crate) fn sum(&self, data: &AttestationData, signers: &[ValidatorIndex]) -> Bits {
         let signature = self.keys.sign_together(signers, self.vote_root(data));
         Bits { data: *data, committees: Vec::new(), bits: Vec::new(), signers: signers.to_vec(), signature }
@@ -229,7 +232,8 @@ impl World {
         }
     }
 
-    /// What is on a subnet: a single attestation, or before Electra an attestation with one bit.
+    /// The message on a subnet: a single attestation, or before Electra an attestation with one
+    /// bit.
     pub(crate) fn vote_ssz(&self, data: &AttestationData, place: Place, member: ValidatorIndex, by: &SignatureBytes) -> Vec<u8> {
         let fork = self.fork(data.slot);
         if fork.has_single_attestations() {
@@ -266,7 +270,7 @@ impl World {
         })
     }
 
-    /// The first member that `is_aggregator` lets be one, with its selection proof.
+    /// The first member that `is_aggregator` accepts, with its selection proof.
     fn aggregator(
         &self,
         slot: Slot,
@@ -296,11 +300,11 @@ impl World {
     }
 }
 
-/// What became of the honest vote of somebody on duty.
+/// What happens to the honest vote of a validator on duty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Conduct {
-    /// It is sent as ever, whatever else is.
+    /// The honest vote is sent, whatever else is sent.
     Honest,
-    /// Another one took its place.
+    /// Another vote takes its place.
     Replaced,
 }

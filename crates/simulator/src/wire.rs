@@ -1,4 +1,5 @@
-//! Where a message belongs and what its signature is over, the same for stories and loads.
+//! The topic of a message, and the root that its signature covers. Scenarios and loads share this
+//! code.
 
 use consensus::{CommitteeIndex, DomainType, Epoch, Network, Root, Slot, signing_root};
 use sources::topic::{Topic, TopicName};
@@ -12,12 +13,12 @@ pub(crate) fn subnet(network: &Network, committees_per_slot: u64, slot: Slot, co
     TopicName::Attestation((committees_per_slot * since_epoch + committee.as_u64()) % SUBNETS)
 }
 
-/// A topic under the digest that is current in `slot`.
+/// A topic with the fork digest of `slot`.
 pub(crate) fn topic(network: &Network, slot: Slot, name: TopicName) -> Topic {
     Topic { digest: network.fork_digest_at(slot.epoch(network.preset())), name }
 }
 
-/// What is signed for `root` in `epoch`.
+/// The root that is signed for `root` in `epoch`.
 pub(crate) fn root_to_sign(network: &Network, root: Root, kind: DomainType, epoch: Epoch) -> Root {
     signing_root(root, network.domain(kind, epoch))
 }

@@ -1,8 +1,9 @@
-//! The simulated chain: which blocks there are, who sits where, what an honest validator says. And slot by slot, all
-//! messages that leave.
+//! The simulated chain: its blocks, its committees, what an honest validator signs, and, slot by
+//! slot, all messages that are sent.
 //!
-//! One branch, as most of the network sees it, unless the scenario splits it: then a second one begins with a copy of the first.
-//! A second machine's view lags behind by one block: it votes for the parent of the head.
+//! There is one branch, as most of the network sees it, unless the scenario splits it. Then a
+//! second branch begins as a copy of the first. The view of a second machine is one block behind:
+//! it votes for the parent of the head.
 
 use crate::branch::Branch;
 use crate::cast::Cast;
@@ -24,7 +25,7 @@ use sources::topic::{Topic, TopicName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Everything a simulation knows. [`World::play`] moves it on by a slot.
+/// The whole state of a simulation. [`World::play`] advances it by one slot.
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) preset: Preset,
@@ -32,17 +33,17 @@ pub(crate) struct World {
     pub(crate) keys: Keyring,
     pub(crate) genesis: Genesis,
     pub(crate) cast: Cast,
-    /// The first is everybody's; a second one exists while there is a split.
+    /// The first branch is that of all validators. A second one exists during a split.
     pub(crate) branches: Vec<Branch>,
-    /// Votes held back, by the validator that holds them.
+    /// Votes that are held back, by the validator that signed them.
     pub(crate) withheld: BTreeMap<ValidatorIndex, Withheld>,
-    /// Messages of earlier slots that leave in later ones.
+    /// Messages of earlier slots that are sent in later ones.
     pub(crate) delayed: BTreeMap<Slot, Vec<Sent>>,
-    /// Whoever gets slashings into blocks, where somebody does.
+    /// The slasher that brings slashings into blocks, if the scenario has one.
     pub(crate) slasher: Option<Slasher>,
-    /// What only the slasher hears of this slot.
+    /// The claims of this slot that only the slasher receives.
     pub(crate) overheard: Vec<Claim>,
-    /// The newest block of the first branch came after the votes of its slot.
+    /// Whether the newest block of the first branch came after the votes of its slot.
     pub(crate) head_is_late: bool,
 }
 
@@ -52,13 +53,13 @@ pub(crate) struct Withheld {
     pub(crate) message: Sent,
 }
 
-/// Where most are.
+/// The branch of most validators.
 pub(crate) const MAIN: usize = 0;
-/// Where those are who went wrong, or those who did not.
+/// The second branch of a split.
 pub(crate) const OTHER: usize = 1;
 
 impl World {
-    /// `genesis_time` in seconds since the Unix epoch.
+    /// Creates the world at genesis. `genesis_time` is in seconds since the Unix epoch.
     pub(crate) fn new(scenario: Scenario, genesis_time: u64) -> Result<Self, SimError> {
         scenario.check()?;
         let preset = scenario.preset();
@@ -84,7 +85,8 @@ impl World {
         })
     }
 
-    /// All messages of a slot in the order in which they leave. Slots are played one after the other from 1 on.
+    /// Returns all messages of a slot in the order in which they are sent. Slots must be played one
+    /// after the other, from slot 1 on.
     pub(crate) fn play(&mut self, slot: Slot) -> Vec<Sent> {
         self.split_or_heal(slot);
         let epoch = slot.epoch(&self.preset);
@@ -115,12 +117,12 @@ impl World {
         }
     }
 
-    /// Since when a validator is slashed on the first branch.
+    /// The slot in which a validator was slashed on the first branch.
     pub(crate) fn slashed_in(&self, validator: ValidatorIndex) -> Option<Slot> {
         self.slasher.as_ref()?.slashed_in(validator)
     }
 
-    /// The first branch's state at the start of a slot that was not played yet, SSZ.
+    /// The SSZ of the first branch's state at the start of a slot that has not been played yet.
     pub(crate) fn state_ssz(&self, slot: Slot) -> Vec<u8> {
         let (preset, scenario) = (&self.preset, &self.scenario);
         let main = &self.branches[MAIN];
@@ -158,12 +160,13 @@ impl World {
         parts.state().to_ssz()
     }
 
-    /// Who is slashed on the first branch, and since when.
+    /// The slashed validators of the first branch, with the slots in which they were slashed.
     pub(crate) fn slashed(&self) -> BTreeMap<ValidatorIndex, Slot> {
         self.slasher.as_ref().map(|slasher| slasher.slashed().clone()).unwrap_or_default()
     }
 
-    /// The other branch is there while somebody follows it.
+    /// Creates the second branch when a circumstance with `OtherBranch` begins, and removes it when
+    /// no such circumstance holds any more.
     fn split_or_heal(&mut self, slot: Slot) {
         let parted = self
             .scenario
@@ -179,13 +182,13 @@ impl World {
         }
     }
 
-    /// Everything that is so for a validator in a slot.
+    /// All conditions that hold for a validator in a slot.
     pub(crate) fn conditions(&self, slot: Slot, validator: ValidatorIndex) -> impl Iterator<Item = Condition> + '_ {
         let holds = move |one: &&crate::circumstances::Circumstance| one.holds(slot, validator, &self.scenario);
         self.scenario.circumstances.iter().filter(holds).map(|one| one.what)
     }
 
-    /// The branch a validator follows.
+    /// The branch that a validator follows.
     pub(crate) fn branch_of(&self, slot: Slot, validator: ValidatorIndex) -> usize {
         let other = self.branches.len() > 1 && self.conditions(slot, validator).any(|what| what == Condition::OtherBranch);
         if other { OTHER } else { MAIN }
@@ -197,7 +200,7 @@ impl World {
         proposer(self.fork(slot), &self.preset, &self.scenario.active(epoch), mix, slot)
     }
 
-    /// Members of a committee of the current epoch on the first branch.
+    /// The members of a committee of the current epoch on the first branch.
     pub(crate) fn committee(&self, slot: Slot, committee: CommitteeIndex) -> Vec<ValidatorIndex> {
         self.branches[MAIN].committee(slot, committee)
     }
@@ -210,7 +213,7 @@ impl World {
         self.network.spec.fork_name_at(slot.epoch(&self.preset))
     }
 
-    /// A topic under the digest that is current in `slot`.
+    /// A topic with the fork digest of `slot`.
     pub(crate) fn topic(&self, slot: Slot, name: TopicName) -> Topic {
         wire::topic(&self.network, slot, name)
     }
@@ -219,7 +222,8 @@ impl World {
         wire::subnet(&self.network, self.branches[MAIN].shuffling().committees_per_slot(), slot, committee)
     }
 
-    /// Nanoseconds since genesis, `thousandths` of a slot into it.
+    /// Nanoseconds from genesis to the point that is `thousandths` of a slot after the start of
+    /// `slot`.
     pub(crate) fn at(&self, slot: Slot, thousandths: u64) -> u64 {
         let slot_ns = self.scenario.slot_duration.as_nanos() as u64;
         slot.as_u64().saturating_mul(slot_ns).saturating_add(slot_ns / 1000 * thousandths)
@@ -234,30 +238,31 @@ impl World {
         self.branches[MAIN].head()
     }
 
-    /// What an honest member of a committee of the first branch says.
+    /// The data that an honest member of a committee of the first branch signs.
     pub(crate) fn honest_data(&self, slot: Slot, committee: CommitteeIndex) -> AttestationData {
         self.data_of(slot, MAIN, committee)
     }
 
-    /// What an honest member of a committee says. A block that came late is not voted for.
+    /// The data that an honest member of a committee signs. A block that came late gets no votes.
     pub(crate) fn data_of(&self, slot: Slot, branch: usize, committee: CommitteeIndex) -> AttestationData {
         let newest = self.branches[branch].blocks.len() - 1;
         let head_at = if self.head_is_late && branch == MAIN { newest.saturating_sub(1) } else { newest };
         self.data_seen_from(branch, head_at, slot, committee)
     }
 
-    /// What a machine says that has not yet seen the newest block; `None` as long as there is only genesis.
+    /// The data that a machine signs that has not yet seen the newest block, or `None` while only
+    /// genesis exists.
     pub(crate) fn stale_data(&self, slot: Slot, committee: CommitteeIndex) -> Option<AttestationData> {
         let lag = if self.head_is_late { 3 } else { 2 };
         Some(self.data_seen_from(MAIN, self.branches[MAIN].blocks.len().checked_sub(lag)?, slot, committee))
     }
 
-    /// What a machine says that has seen nothing for so many slots.
+    /// The data that a machine signs that has received nothing for `behind` slots.
     pub(crate) fn data_behind(&self, slot: Slot, branch: usize, committee: CommitteeIndex, behind: u64) -> AttestationData {
         self.data_seen_from(branch, self.branches[branch].head_at(slot.saturating_sub(behind)), slot, committee)
     }
 
-    /// A vote whose source is one epoch older than `source`.
+    /// The data of a vote whose source is one epoch older than `source`.
     pub(crate) fn surrounding_data(&self, slot: Slot, committee: CommitteeIndex, source: Epoch) -> Option<AttestationData> {
         let older = source.checked_sub(1)?;
         let main = &self.branches[MAIN];
@@ -265,7 +270,7 @@ impl World {
         Some(AttestationData { source: Checkpoint { epoch: older, root }, ..self.honest_data(slot, committee) })
     }
 
-    /// Epoch of the source of votes cast in `epoch` on the first branch.
+    /// The epoch of the source of votes that are cast in `epoch` on the first branch.
     pub(crate) fn justified_epoch(&self, epoch: Epoch) -> Epoch {
         self.branches[MAIN].source(epoch).epoch
     }

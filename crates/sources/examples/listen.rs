@@ -1,12 +1,15 @@
-//! Listens to a network as its beacon nodes know it, and prints what arrives.
+//! Listens to a network through its beacon nodes, and prints what arrives.
 //!
 //! ```text
-//! cargo run --release -p sources --example listen -- SECONDS http://127.0.0.1:9596 http://127.0.0.1:9597 [FILE.e2s]
+//! cargo run --release -p sources --example listen -- \
+//!     SECONDS http://127.0.0.1:9596 http://127.0.0.1:9597 [FILE.e2s]
 //! ```
 //!
-//! Config, genesis and peers are asked of the nodes; each node's own p2p address becomes a configured peer. Nothing is
-//! verified, so every message is reported back as `Ignore`; with `ACCEPT=1` in the environment all are forwarded, which on a
-//! healthy network does no harm and on a split one shows what becomes of a careless neighbour.
+//! The nodes supply the config, the genesis and the peers: each node's own p2p address becomes a
+//! configured peer. Nothing is verified, so every message is reported back as `Ignore`. With
+//! `ACCEPT=1` in the environment every message is accepted and forwarded. This does no harm on a
+//! healthy network. On a split network it shows what happens to a peer that forwards without
+//! checks.
 
 use chain::node::{NodeConfig, NodeSet, StateId};
 use consensus::{Network, Root};
@@ -109,7 +112,7 @@ async fn listen() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Mirrors the first node's head: a truth that its peers share.
+/// Publishes the first node's head as our status, so that peers see a true head.
 async fn follow_head(nodes: Arc<NodeSet>, status: watch::Sender<StatusView>) {
     let mut every = tokio::time::interval(Duration::from_secs(3));
     loop {

@@ -1,18 +1,23 @@
-//! A beacon node's event stream as a source: for those who cannot open a p2p port, and beside gossip for what their own
-//! node saw.
+//! A beacon node's event stream as a source. It serves operators who cannot open a p2p port. Beside
+//! gossip, it shows what the operator's own node has seen.
 //!
-//! A thread of its own keeps the streams open and opens them again with growing pauses: turning a block's JSON into SSZ
-//! takes milliseconds, which async threads that serve sockets do not have. What is asked for: `block`, `block_gossip`,
-//! `attestation`, `single_attestation`, `attester_slashing`, `proposer_slashing`. A block's event carries its root only, so
-//! the block is fetched from *that* node: of two blocks for one slot, each node may have only one.
+//! A dedicated thread keeps the streams open, and opens them again after growing pauses. It is not
+//! an async task of the main runtime, because converting a block's JSON into SSZ takes
+//! milliseconds, which threads that serve sockets cannot afford. The topics are `block`,
+//! `block_gossip`, `attestation`, `single_attestation`, `attester_slashing` and
+//! `proposer_slashing`. A block's event carries only its root, so the block is fetched from *the
+//! same* node: of two blocks for one slot, each node may have only one.
 //!
-//! What nodes get wrong, and what is done about it:
-//! - a topic that a node does not know makes it refuse the request, hang, or silently forget the topics named after it.
-//!   So there are several streams to a node ([`GROUPS`]): one for what every node knows, and one for each later addition;
-//! - some send headers only with the first event, so an unknown topic and a quiet one look alike: the first group may be
-//!   silent for three slots, the others for [`QUIET_FOR`];
-//! - `topics=` must be repeated, a comma list is not understood by all;
-//! - a line without end would grow without bound: an event of more than [`MAX_API_EVENT_LEN`] ends the stream.
+//! Known faults of nodes, and how they are handled:
+//! - A node that does not know a topic refuses the request, never answers, or silently ignores the
+//!   topics after it. So there are several streams to a node ([`GROUPS`]): one for the topics that
+//!   every node knows, and one for each later addition.
+//! - Some nodes send the headers only with the first event, so an unknown topic and a quiet one
+//!   look the same. The first group may be silent for three slots, the other groups for
+//!   [`QUIET_FOR`].
+//! - Some nodes do not understand a list with commas, so the parameter `topics=` is repeated.
+//! - A line that never ends would use memory without bound. An event of more than
+//!   [`MAX_API_EVENT_LEN`] bytes ends the stream.
 //!
 //! Source: beacon-APIs, `apis/eventstream/index.yaml`.
 
@@ -37,30 +42,35 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 use verify::{PeerBytes, RawMessage};
 
-/// Topics asked for together. The first group is what every node has known from the beginning.
+/// Groups of topics, with one stream for each group. The first group has the topics that every node
+/// has always known.
 pub const GROUPS: [&[&str]; 4] =
     [&["block", "attestation"], &["attester_slashing", "proposer_slashing"], &["block_gossip"], &["single_attestation"]];
-/// How long a group other than the first may say nothing before it is asked again.
+/// How long a group other than the first may send nothing before its stream is opened again.
 pub const QUIET_FOR: Duration = Duration::from_secs(600);
-/// Events between a node's streams and their reader; behind it the node waits.
+/// Capacity, in events, of the channel between a node's streams and their reader. When it is full,
+/// the streams wait.
 const EVENTS_UNREAD: usize = 64;
-/// Blocks being fetched from one node at a time; further ones wait in the stream.
+/// Greatest number of blocks that are fetched from one node at the same time. At this number,
+/// further events wait.
 const MAX_FETCHES: usize = 4;
-/// Roots remembered, so that `block_gossip` and `block` fetch a block once.
+/// Number of roots that are remembered, so that `block_gossip` and `block` fetch a block only once.
 const REMEMBERED_ROOTS: usize = 1024;
-/// A second attempt for a block that was announced before it could be served.
+/// Pause before the second attempt to fetch a block that was announced before the node could serve
+/// it.
 const FETCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// How streams are kept.
+/// Configuration of the event streams.
 #[derive(Clone, Debug)]
 pub struct StreamConfig {
-    /// Events waiting to be taken; what does not fit is shed and counted.
+    /// Capacity of the queue in events. An event that does not fit is dropped and counted.
     pub queue_events: usize,
-    /// Bytes of messages and of the events they came in, in that queue.
+    /// Capacity of that queue in bytes of messages and of the events that carried them.
     pub queue_bytes: QueueBytes,
-    /// First and greatest pause before a stream is opened again.
+    /// The first and the greatest pause before a stream is opened again.
     pub reconnect: (Duration, Duration),
-    /// A stream of the first group that is silent for so long is opened again. `None`: three slots.
+    /// A stream of the first group that is silent for this long is opened again. `None` means three
+    /// slots.
     pub silence: Option<Duration>,
     pub clock: Clock,
     pub node: NodeConfig,
@@ -79,23 +89,24 @@ impl Default for StreamConfig {
     }
 }
 
-/// What comes out.
+/// An event that the streams report.
 #[derive(Clone, Debug)]
 pub enum StreamEvent {
-    /// A message for the verifier, and the event it came in for the capture writer (none for a fetched block).
+    /// A message for the verifier. `entry` is the event that carried it, for the capture writer; a
+    /// fetched block has none.
     Message { raw: Box<RawMessage>, entry: Option<Box<ApiEventEntry>> },
-    /// A node's first stream came up or went down.
+    /// The stream of a node's first group was opened or has ended.
     Connection { node: String, up: bool, problem: Option<String> },
 }
 
-/// Running streams; dropping it ends them.
+/// Handle of running streams. Dropping it ends them.
 #[derive(Debug)]
 pub struct StreamHandle {
     pub events: QueueReceiver<StreamEvent>,
     _stop: DropGuard,
 }
 
-/// Opens a stream to each node of `nodes`, in a thread of its own.
+/// Opens the streams to each node of `nodes`, in a dedicated thread.
 pub fn start(
     nodes: &NodeSet,
     config: StreamConfig,
@@ -108,12 +119,13 @@ pub fn start(
     let slot = intake.network().spec.slot_duration;
     let mut tasks = Vec::new();
     for (nth, url) in nodes.urls().iter().enumerate() {
-        // Made first: it sees to it that there is a TLS provider.
+        // This comes first because it makes sure that a TLS provider is installed.
         let node = Arc::new(NodeSet::new(&[url.to_string()], config.node.clone())?);
         let (found, events_of_node) = mpsc::channel(EVENTS_UNREAD);
         let label = nodes.label(nth);
         let opener = Opener {
-            // The set's own client ends requests that take long, which a stream is meant to.
+            // The node set's own client cannot be used: it aborts requests that take long, and a
+            // stream is such a request.
             client: client(url, config.node.connect_timeout)?,
             url: url.clone(),
             silence: config.silence.unwrap_or(slot.saturating_mul(3)).max(Duration::from_millis(1)),
@@ -148,7 +160,7 @@ pub fn start(
 fn client(url: &reqwest::Url, connect_timeout: Duration) -> Result<reqwest::Client, NodeError> {
     let mut builder = reqwest::Client::builder();
     if url.scheme() == "http" {
-        // Then the system's certificates, which may not be there, are not looked for.
+        // With an empty list the system's certificates, which may not exist, are not loaded.
         builder = builder.tls_certs_only([]);
     }
     builder
@@ -180,11 +192,11 @@ async fn follow_node(opener: Opener, reader: Reader, events: mpsc::Receiver<even
     tokio::join!(join_all(groups), reader.read(events));
 }
 
-/// Where a node's findings go.
+/// Where the messages of one node go.
 #[derive(Clone)]
 struct Out {
     label: String,
-    /// Whose share of the queue it takes.
+    /// The sender whose share of the queue is used.
     peer: PeerBytes,
     events: QueueSender<StreamEvent>,
     metrics: SourceMetrics,
@@ -238,7 +250,7 @@ impl Opener {
             self.out.metrics.stream_reconnects.inc();
             let (first, greatest) = self.reconnect;
             let pause = match end {
-                // It does not know the topics; perhaps after its next update.
+                // The node does not know these topics. It may know them after its next update.
                 StreamEnd::Refused(_) if !is_first => QUIET_FOR,
                 _ => first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest),
             };
@@ -247,7 +259,7 @@ impl Opener {
         }
     }
 
-    /// One stream from its opening to its end.
+    /// Follows one stream from its opening to its end.
     async fn follow(&self, topics: &[&str], silence: Duration, is_first: bool, n_events: &mut u64) -> StreamEnd {
         let request = self.client.get(events_url(&self.url, topics)).header(reqwest::header::ACCEPT, "text/event-stream");
         let response = match tokio::time::timeout(silence, request.send()).await {
@@ -278,7 +290,7 @@ impl Opener {
     }
 }
 
-/// Makes messages of one node's events.
+/// Turns the events of one node into messages.
 struct Reader {
     node: Arc<NodeSet>,
     intake: Arc<Intake>,
@@ -303,7 +315,7 @@ impl Reader {
         }
     }
 
-    /// Hands a message on; or gives the root of a block to fetch.
+    /// Sends the event's message to the queue, or returns the root of a block to fetch.
     fn on_event(&mut self, event: eventsource_stream::Event) -> Option<Root> {
         let at = self.clock.now();
         let entry = ApiEventEntry { at, node: self.out.label.clone(), topic: event.event, json: event.data };
@@ -330,7 +342,7 @@ impl Reader {
     }
 }
 
-/// What became of fetching a block.
+/// The result of fetching a block.
 enum Fetched {
     Block(consensus::ForkName, Vec<u8>),
     NotThere,
@@ -347,7 +359,8 @@ impl Fetched {
     }
 }
 
-/// `block_gossip` comes before the node has imported the block, so there is a second attempt.
+/// Fetches a block. `block_gossip` is sent before the node has imported the block, so there is a
+/// second attempt.
 async fn fetch(node: Arc<NodeSet>, intake: Arc<Intake>, root: Root) -> Fetched {
     for attempt in 0..2 {
         if attempt > 0 {
@@ -373,9 +386,10 @@ fn events_url(base: &reqwest::Url, topics: &[&str]) -> reqwest::Url {
     url
 }
 
-/// Whole lines of a stream. The parser behind looks at all it holds whenever something comes, so a long line in small
-/// pieces would cost its square. A stream whose current event grows too long ends; `pending` counts its bytes and is set to
-/// 0 by whoever takes an event.
+/// Splits a stream of bytes into whole lines. The parser that reads the lines scans its whole
+/// buffer whenever something arrives, so a long line in small pieces would take quadratic time. The
+/// stream ends with an error when its current event grows too long. `pending` counts the bytes of
+/// that event, and the reader sets it to 0 when it takes an event.
 fn whole_lines<B: AsRef<[u8]>, E: std::error::Error + Send + Sync + 'static>(
     pieces: impl Stream<Item = Result<B, E>>,
     pending: Arc<AtomicUsize>,
@@ -394,7 +408,7 @@ fn whole_lines<B: AsRef<[u8]>, E: std::error::Error + Send + Sync + 'static>(
                     )))
                 } else {
                     begun.extend_from_slice(piece);
-                    // Only the new piece can hold the last line's end.
+                    // Only the new piece can contain the end of the last line.
                     piece.iter().rposition(|byte| *byte == b'\n').map(|at| {
                         let rest = begun.split_off(begun.len() - piece.len() + at + 1);
                         Ok(std::mem::replace(&mut begun, rest))
@@ -406,7 +420,7 @@ fn whole_lines<B: AsRef<[u8]>, E: std::error::Error + Send + Sync + 'static>(
     })
 }
 
-/// The last roots seen.
+/// The roots that were seen last.
 #[derive(Default)]
 struct Recent {
     order: VecDeque<Root>,
@@ -414,7 +428,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// Whether it is new.
+    /// Inserts a root. Returns whether it is new.
     fn insert(&mut self, root: Root) -> bool {
         if !self.known.insert(root) {
             return false;

@@ -1,8 +1,11 @@
-//! From what a source has to what the verifier takes: one [`RawMessage`], or one [`Refusal`] with its reason.
+//! Conversion of a source's input into what the verifier takes: one [`RawMessage`], or one
+//! [`Refusal`] with its reason.
 //!
-//! Nothing is judged here. A message is refused only if it cannot be a message at all: its topic is not read, or its bytes
-//! do not unpack within the limit of their kind. A digest of no known fork is *not* refused: the message goes on with
-//! `fork: None` and its outcome is `UnknownFork`, with its peer named, so that the sum of outcomes stays the sum of inputs.
+//! This module does not judge messages. It refuses an input only if it cannot be a message at all:
+//! its topic is not read here, or its bytes do not decompress within the limit of their kind. A
+//! fork digest that is not known is *not* refused. Such a message goes on with `fork: None`, and
+//! its outcome is `UnknownFork` with the name of its peer. So every input still has exactly one
+//! outcome.
 
 use crate::capture::{ApiEventEntry, GossipEntry};
 use crate::limits::{self, PayloadError};
@@ -13,13 +16,14 @@ use serde_json::Value;
 use std::sync::Arc;
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
 
-/// Why something is no message, and who sent it.
+/// Why an input is not a message, and who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: RefusalReason,
     pub peer: Option<PeerBytes>,
 }
 
+/// The reason of a [`Refusal`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefusalReason {
     #[error(transparent)]
@@ -28,7 +32,8 @@ pub enum RefusalReason {
     Payload { topic: String, error: PayloadError },
     #[error("block of {len} bytes is too short to name its slot; fetch it again")]
     ShortBlock { len: usize },
-    /// A block's root, a head, a sync contribution: nothing signed is in it.
+    /// The event contains nothing that is signed: for example a block's root, a head, or a sync
+    /// contribution.
     #[error("event {0:?} carries no signed message; it is counted and skipped")]
     EventNotRead(String),
     #[error("event {topic:?} is not what the beacon API says it is: {reason}; check the node's version")]
@@ -36,11 +41,11 @@ pub enum RefusalReason {
 }
 
 impl Refusal {
-    /// All labels, for metrics that exist before their first refusal.
+    /// All labels. Metrics use them to exist before the first refusal.
     pub const LABELS: [&str; 7] =
         ["topic_not_read", "topic_malformed", "too_long", "bad_snappy", "short_block", "event_not_read", "bad_event"];
 
-    /// One word for metrics.
+    /// The label of this reason in metrics.
     pub const fn label(&self) -> &'static str {
         match &self.reason {
             RefusalReason::Topic(TopicError::NotRead(_)) => "topic_not_read",
@@ -69,7 +74,7 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// A network as the intake needs it: its digests are computed once.
+/// Converts the inputs of one network. The network's fork digests are computed once.
 #[derive(Clone, Debug)]
 pub struct Intake {
     network: Arc<Network>,
@@ -90,7 +95,7 @@ impl Intake {
         &self.digests
     }
 
-    /// A message from a capture, unpacked.
+    /// Decompresses a message from a capture.
     pub fn gossip(&self, entry: &GossipEntry) -> Result<RawMessage, Refusal> {
         let peer = (!entry.peer.is_empty()).then(|| PeerBytes::from(entry.peer.as_slice()));
         let topic = match Topic::parse(&entry.topic) {
@@ -104,7 +109,8 @@ impl Intake {
         }
     }
 
-    /// A block from a capture or ERA file. Its arrival is not recorded, so it counts as arrived when its slot began.
+    /// Takes a block from a capture or an ERA file. Its time of arrival is not recorded, so the
+    /// start of its slot is used.
     pub fn block(&self, ssz: Vec<u8>) -> Result<RawMessage, Refusal> {
         let Some(prefix) = block_prefix(&ssz) else {
             return Err(Refusal::of(RefusalReason::ShortBlock { len: ssz.len() }, None));
@@ -114,12 +120,12 @@ impl Intake {
         Ok(raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz))
     }
 
-    /// A block fetched from a node, with the node's URL as its sender.
+    /// Takes a block that was fetched from a node. The node's URL is recorded as its sender.
     pub fn fetched_block(&self, ssz: Vec<u8>, fork: ForkName, node: &str, at: UnixNs) -> RawMessage {
         raw(SourceKind::Api, Some(PeerBytes::from(node.as_bytes())), Some(fork), MessageKind::Block, at, ssz)
     }
 
-    /// What an event of a node's stream carries: a message, or where to get one.
+    /// Reads an event of a node's stream: it contains a message, or it names a block to fetch.
     pub fn api_event(&self, entry: &ApiEventEntry) -> Result<ApiContent, Refusal> {
         let node = PeerBytes::from(entry.node.as_bytes());
         let read = match entry.topic.as_str() {
@@ -149,10 +155,11 @@ impl Intake {
             data: SingleAttestation,
         }
         let plain = serde_json::from_str(json).map_err(|error| error.to_string());
-        // Some nodes wrap it in `{version, data}` as the REST answers are.
+        // Some nodes wrap the object in `{version, data}`, as in the answers of the REST API.
         let single: SingleAttestation =
             plain.or_else(|reason| serde_json::from_str(json).map(|wrapped: Wrapped| wrapped.data).map_err(|_| reason))?;
-        // The subnet is not in the event and nothing depends on it. A vote by index is of Electra at least.
+        // The event does not contain the subnet, and nothing depends on it. Attestations that name
+        // the validator by its index exist from Electra on.
         let fork = self.fork_at(single.data.slot).max(ForkName::Electra);
         Ok((MessageKind::Attestation { subnet: 0 }, fork, single.to_ssz()))
     }
@@ -165,12 +172,12 @@ impl Intake {
         slot_at: &[&str],
     ) -> Result<(MessageKind, ForkName, Vec<u8>), String> {
         let value: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        // Some nodes wrap it in `{version, data}` as the REST answers are.
+        // Some nodes wrap the object in `{version, data}`, as in the answers of the REST API.
         let wrapped = value.get("version").is_some() && value.get("data").is_some();
         let value = if wrapped { &value["data"] } else { &value };
         let slot = slot_at.iter().find_map(|path| value.pointer(path)).and_then(Value::as_str).and_then(|text| text.parse().ok());
         let slot: Slot = slot.ok_or_else(|| format!("it has no {}", slot_at.join(", ")))?;
-        // Committee bits are Electra's at least, whatever the slot says.
+        // Committee bits exist from Electra on, whatever the slot says.
         let fork = match value.get("committee_bits") {
             Some(_) => self.fork_at(slot).max(ForkName::Electra),
             None => self.fork_at(slot),
@@ -203,28 +210,30 @@ impl Intake {
     }
 }
 
-/// What an event of a node's stream carries.
+/// The content of an event of a node's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiContent {
     Message(RawMessage),
-    /// The node has a block; its bytes are to be fetched by root.
+    /// The node has this block. Its bytes are to be fetched by root.
     BlockAnnounced {
         slot: Slot,
         root: Root,
     },
 }
 
-/// [`Intake::gossip`], for one message; where many come, keep an [`Intake`].
+/// Does what [`Intake::gossip`] does, for one message. Callers with many messages should keep an
+/// [`Intake`].
 pub fn gossip_to_raw(entry: &GossipEntry, network: &Network) -> Result<RawMessage, Refusal> {
     Intake::new(Arc::new(network.clone())).gossip(entry)
 }
 
-/// [`Intake::block`], for one block.
+/// Does what [`Intake::block`] does, for one block.
 pub fn block_to_raw(ssz: Vec<u8>, network: &Network) -> Result<RawMessage, Refusal> {
     Intake::new(Arc::new(network.clone())).block(ssz)
 }
 
-/// [`Intake::api_event`], for one event; events without a message in them are refused as such.
+/// Does what [`Intake::api_event`] does, for one event. An event without a message is refused with
+/// [`RefusalReason::EventNotRead`].
 pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawMessage, Refusal> {
     match Intake::new(Arc::new(network.clone())).api_event(entry)? {
         ApiContent::Message(message) => Ok(message),
@@ -234,7 +243,8 @@ pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawM
     }
 }
 
-/// A peer as its network writes it: base58 for libp2p peer ids, text for URLs, otherwise hex.
+/// Formats a peer as its network writes it: base58 for a libp2p peer id, text for a URL, hex for
+/// anything else.
 pub fn peer_text(peer: &[u8]) -> String {
     if let Ok(id) = libp2p::PeerId::from_bytes(peer) {
         return id.to_base58();
@@ -262,7 +272,7 @@ mod tests {
     use consensus::{BlobParameters, Epoch, Fork, Preset, Spec};
     use std::time::Duration;
 
-    /// Deneb, and Electra from epoch 10 on.
+    /// An intake of a network with Deneb from epoch 0 on and Electra from epoch 10 on.
     fn intake() -> Intake {
         let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
         let spec = Spec {

@@ -1,19 +1,22 @@
-//! Where messages come from: gossip over libp2p, a beacon node's event stream, capture and ERA files.
+//! Sources of messages: gossip over libp2p, a beacon node's event stream, capture files and ERA
+//! files.
 //!
-//! Every source ends in the same thing, a [`verify::RawMessage`]: bytes whose size was checked against the limit of their
-//! kind *before* they were decompressed or copied, with the time they arrived and who sent them. Nothing here judges a
-//! message; what became of it comes back by [`gossip::GossipHandle::report`], and only then does the mesh hear more of it.
+//! Every source produces the same type, [`verify::RawMessage`]. It holds the bytes of one message,
+//! the time of its arrival, and its sender. The size of the bytes is checked against the limit of
+//! the message's kind *before* they are decompressed or copied. This crate does not judge messages.
+//! The verifier's verdict comes back through [`gossip::GossipHandle::report`], and only then is a
+//! message forwarded to the mesh.
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`topic`] | names on the wire, and the fork behind a digest |
-//! | [`limits`] | how large each kind may be; bounded snappy |
-//! | [`intake`] | capture entries and API events become raw messages, or a [`intake::Refusal`] with its reason |
-//! | [`capture`] | the `.e2s` file: reader (ERA files too) and writer |
-//! | [`gossip`] | a listening post in the p2p network |
+//! | [`topic`] | names of gossip topics, and the fork that a digest stands for |
+//! | [`limits`] | the greatest size of each kind of message; bounded snappy decompression |
+//! | [`intake`] | capture entries and API events become raw messages or an [`intake::Refusal`] |
+//! | [`capture`] | the `.e2s` file: reader (for ERA files too) and writer |
+//! | [`gossip`] | a listener in the p2p network |
 //! | [`api_stream`] | a beacon node's server-sent events |
 //! | [`queue`] | the queue behind a source: bounded in messages and bytes |
-//! | [`metrics`] | the catalogue of counters |
+//! | [`metrics`] | all counters of this crate |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

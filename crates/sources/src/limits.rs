@@ -1,38 +1,45 @@
-//! How large each kind of message may be, and decompression that asks first.
+//! The greatest size of each kind of message, and decompression that checks the size first.
 //!
-//! A snappy block begins with the length it claims to unpack to. That number is compared with the limit of the message's
-//! kind before a byte is allocated, so a "bomb" (10 kB that claim 4 GB) costs nothing but its own arrival. The limits follow
-//! from the containers: a `SingleAttestation` is 240 bytes and nothing else; what has lists gets their greatest length.
-//! Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`, "Encoding strategies").
+//! A snappy block begins with its decompressed length, as its sender claims it. That number is
+//! compared with the limit of the message's kind before anything is allocated. A decompression bomb
+//! (10 kB that claim to be 4 GB) therefore costs only the bytes that arrived. The limits follow
+//! from the containers. A `SingleAttestation` always has 240 bytes, and a container with lists gets
+//! its greatest length. Source: consensus-specs, phase0/p2p-interface.md (`MAX_PAYLOAD_SIZE`,
+//! "Encoding strategies").
 
 use consensus::{ForkName, MAX_SIGNED_INCLUSION_LIST_SIZE, PayloadAttestationMessage, SingleAttestation};
 use std::io::Read;
 use verify::MessageKind;
 
-/// `MAX_PAYLOAD_SIZE`: uncompressed, of anything in gossip or a request.
+/// `MAX_PAYLOAD_SIZE`: the greatest decompressed size, in bytes, of any gossip message or request.
 pub const MAX_PAYLOAD_SIZE: usize = 10 << 20;
-/// `MAX_PAYLOAD_SIZE` after compression that made it larger: `32 + n + n / 6`, and room for the envelope.
+/// The greatest compressed size, in bytes, of a payload of `MAX_PAYLOAD_SIZE` that compression
+/// makes larger: `32 + n + n / 6`, plus space for the envelope.
 pub const MAX_WIRE_SIZE: usize = 32 + MAX_PAYLOAD_SIZE + MAX_PAYLOAD_SIZE / 6 + 1024;
 
-/// `SignedAggregateAndProof`: the bits of a slot (131 072) are 16 kB, the rest under 500 bytes.
+/// `SignedAggregateAndProof`: one bit for each of a slot's 131 072 committee members takes 16 kB.
+/// The rest takes less than 500 bytes.
 const MAX_AGGREGATE: usize = 20 << 10;
-/// `Attestation` before Electra: 2 048 bits and 228 bytes.
+/// `Attestation` before Electra: 2 048 bits and 228 other bytes.
 const MAX_ATTESTATION_BY_COMMITTEE: usize = 512;
-/// `AttesterSlashing`: twice 131 072 indices of 8 bytes, and headers.
+/// `AttesterSlashing`: two lists of 131 072 indices with 8 bytes each, and the fixed fields.
 const MAX_ATTESTER_SLASHING: usize = (2 << 20) + 1024;
-/// `ProposerSlashing`: two signed headers of 208 bytes.
+/// `ProposerSlashing`: two signed headers with 208 bytes each.
 const PROPOSER_SLASHING: usize = 416;
-/// `SignedBeaconBlockHeader`.
+/// `SignedBeaconBlockHeader`: always 208 bytes.
 const SIGNED_HEADER: usize = 208;
-/// `BlobSidecar`: 131 072 bytes of blob; proofs and header are under 1 kB.
+/// `BlobSidecar`: a blob of 131 072 bytes. Proofs and header take less than 1 kB.
 const MAX_BLOB_SIDECAR: usize = (128 << 10) + 4096;
-/// `DataColumnSidecar`: 2 144 bytes for each blob; this fits 480 blobs in a block, the schedule is at 21.
+/// `DataColumnSidecar`: 2 144 bytes for each blob. This limit allows 480 blobs in a block; the
+/// schedule allows 21.
 const MAX_COLUMN_SIDECAR: usize = 1 << 20;
 
-/// `SignedExecutionPayloadBid`: 48 bytes for each blob, 4 096 of which no block will ever have; the rest is under 500.
+/// `SignedExecutionPayloadBid`: 48 bytes for each blob commitment, and less than 500 bytes for the
+/// rest. No block will ever have 4 096 blobs.
 const MAX_PAYLOAD_BID: usize = 500 + 48 * 4096;
 
-/// Most bytes of SSZ that a message of this kind has. `fork` is `None` where it is not known.
+/// Greatest number of SSZ bytes of a message of this kind. `fork` is `None` if the fork is not
+/// known.
 pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
     match kind {
         MessageKind::Block => MAX_PAYLOAD_SIZE,
@@ -54,7 +61,7 @@ pub const fn max_ssz_len(kind: MessageKind, fork: Option<ForkName>) -> usize {
     }
 }
 
-/// Why a payload was not unpacked.
+/// Why a payload was not decompressed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     #[error("claims {claimed} bytes, a message of its kind has at most {limit}; its sender is at fault")]
@@ -64,7 +71,7 @@ pub enum PayloadError {
 }
 
 impl PayloadError {
-    /// One word for metrics.
+    /// The label of this error in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::TooLong { .. } => "too_long",
@@ -73,21 +80,22 @@ impl PayloadError {
     }
 }
 
-/// Unpacks a snappy block of at most `limit` bytes.
+/// Decompresses a snappy block of at most `limit` decompressed bytes.
 pub fn unpack(payload: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
     let mut ssz = Vec::new();
     unpack_onto(payload, limit, &mut ssz)?;
     Ok(ssz)
 }
 
-/// As [`unpack`], behind what `out` holds already. On an error `out` is as before.
+/// Does what [`unpack`] does, and appends the result to `out`. On an error `out` is left as it was.
 pub fn unpack_onto(payload: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), PayloadError> {
     let claimed = snap::raw::decompress_len(payload).map_err(|error| PayloadError::NotSnappy(error.to_string()))?;
     if claimed > limit {
         return Err(PayloadError::TooLong { claimed, limit });
     }
     let start = out.len();
-    // A block of n bytes cannot unpack to more than some 64 n, so a short payload with a great claim is not worth its allocation.
+    // A block of `n` bytes cannot decompress to more than about `64 * n` bytes. A short payload
+    // that claims more is refused without an allocation.
     if claimed > payload.len().saturating_mul(MAX_EXPANSION) {
         return Err(PayloadError::NotSnappy(format!("{} bytes cannot hold the {claimed} that it claims", payload.len())));
     }
@@ -101,15 +109,18 @@ pub fn unpack_onto(payload: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<()
     }
 }
 
-/// A snappy copy of 3 bytes makes at most 64 bytes; rounded up.
+/// Greatest ratio of decompressed to compressed size that is possible, rounded up: a snappy copy
+/// element of 3 bytes yields at most 64 bytes.
 const MAX_EXPANSION: usize = 64;
 
-/// Packs as gossip does. `None` if it is longer than snappy can say (4 GiB).
+/// Compresses as gossip does. Returns `None` if `ssz` is longer than the snappy format can express
+/// (4 GiB).
 pub fn pack(ssz: &[u8]) -> Option<Vec<u8>> {
     snap::raw::Encoder::new().compress_vec(ssz).ok()
 }
 
-/// Unpacks *framed* snappy (a state file, an ERA file's entry) of at most `limit` bytes.
+/// Decompresses *framed* snappy (a state file or an ERA file's entry) of at most `limit`
+/// decompressed bytes.
 pub fn unframe(framed: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
     let mut ssz = Vec::new();
     let unpacked = snap::read::FrameDecoder::new(framed).take(limit as u64 + 1).read_to_end(&mut ssz);
@@ -130,7 +141,7 @@ mod tests {
             let ssz: Vec<u8> = (0..n).map(|i| (i * 7 % 251) as u8).collect();
             assert_eq!(unpack(&pack(&ssz).unwrap(), n), Ok(ssz));
         }
-        // The best case of the format: one byte repeated.
+        // The best case of the format is one byte that is repeated.
         let zeros = vec![0u8; MAX_PAYLOAD_SIZE];
         assert_eq!(unpack(&pack(&zeros).unwrap(), MAX_PAYLOAD_SIZE).map(|ssz| ssz.len()), Ok(MAX_PAYLOAD_SIZE));
     }
@@ -145,7 +156,7 @@ mod tests {
         let mut claim = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
         claim.push(0);
         assert!(matches!(unpack(&claim, MAX_PAYLOAD_SIZE), Err(PayloadError::TooLong { .. })));
-        // Under the limit, but six bytes cannot hold 8 MiB.
+        // The claim is under the limit, but six bytes cannot hold 8 MiB.
         let lie = [0x80, 0x80, 0x80, 0x04, 0, 0];
         assert!(matches!(unpack(&lie, MAX_PAYLOAD_SIZE), Err(PayloadError::NotSnappy(_))));
     }

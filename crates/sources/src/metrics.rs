@@ -1,6 +1,8 @@
-//! Every metric of this crate. Names are `slashwatch_sources_<thing>_<unit>`, labels come from enums.
+//! All metrics of this crate. Names have the form `slashwatch_sources_<thing>_<unit>`, and the
+//! values of labels come from enums.
 //!
-//! Each counter exists at 0 for each value of its labels from the start, so that `increase()` sees its first event.
+//! Each counter exists with the value 0 for each value of its labels from the start, so that
+//! `increase()` sees the first event.
 
 use crate::gossip::PeerEventKind;
 use crate::intake::Refusal;
@@ -8,33 +10,40 @@ use crate::queue::QueueFull;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use verify::MessageKind;
 
-/// Counters of all sources of one process; clones share them.
+/// Counters of all sources of one process. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct SourceMetrics {
-    /// Messages handed on, by kind.
+    /// Messages that were handed on, by kind.
     pub received: IntCounterVec,
-    /// Inputs that never became a message, by reason.
+    /// Inputs that did not become a message, by reason.
     pub refused: IntCounterVec,
-    /// Messages and peer events dropped because the queue was full, or their sender's share of it: what they were, or the bound.
+    /// Messages and other events that were dropped because the queue, or their sender's share of
+    /// it, was full. The label names the bound, or the kind of the event.
     pub shed: IntCounterVec,
-    /// Verdicts, by what became of them: passed on to the mesh, or too late for it.
+    /// Verdicts on gossip messages, by verdict and fate. A verdict is `applied`, or it is `late`
+    /// because gossipsub no longer keeps the message. A message without a verdict is `expired` or
+    /// `given_up`.
     pub verdicts: IntCounterVec,
-    /// Peer events, by what happened.
+    /// Peer events, by kind.
     pub peer_events: IntCounterVec,
-    /// Requests of peers, by protocol and answer.
+    /// Requests that peers sent, by protocol and answer.
     pub requests: IntCounterVec,
-    /// Messages published, by result.
+    /// Messages that were published, by result.
     pub published: IntCounterVec,
-    /// Reconnections of event streams.
+    /// How often event streams were opened again.
     pub stream_reconnects: IntCounter,
-    /// Blocks that an event stream announced, by what became of fetching them.
+    /// Blocks that an event stream announced, by the result of fetching them.
     pub fetched_blocks: IntCounterVec,
     pub connected_peers: IntGauge,
     pub pending_tickets: IntGauge,
 }
 
 impl SourceMetrics {
-    /// All of them, registered. Fails if `registry` has them already.
+    /// Creates all metrics and registers them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self::unregistered();
         let Self {
@@ -81,7 +90,7 @@ impl SourceMetrics {
         }
     }
 
-    /// For tests, and for commands without a metrics page.
+    /// Creates metrics that no registry has, for tests and for commands without a metrics page.
     pub fn unregistered() -> Self {
         Self {
             received: counters("received_messages_total", "Messages handed on, by kind", &["kind"]),
@@ -107,7 +116,7 @@ impl SourceMetrics {
     }
 }
 
-/// From the start at 0 for every bound of the queue.
+/// The counter starts at 0 for every bound of the queue.
 fn shed() -> IntCounterVec {
     let shed =
         counters("shed_events_total", "Events dropped because the queue was full, by what they were or which bound", &["what"]);

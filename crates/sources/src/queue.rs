@@ -9,20 +9,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use verify::PeerBytes;
 
-/// What a message takes beside its bytes: the structures around it, and its place.
+/// Bytes that a message needs beside its own: the structures around it, and its place in the
+/// channel.
 const OVERHEAD_BYTES: usize = 512;
 
-/// Bytes that may wait in a queue.
+/// Greatest number of bytes that may wait in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueBytes {
     pub total: usize,
-    /// Of `total`, from one sender. A single message may always wait alone.
+    /// The part of `total` that one sender may use. If nothing else waits, one message of any size
+    /// is accepted.
     pub per_peer: usize,
 }
 
 impl QueueBytes {
-    /// Two slots of mainnet are some 60 MiB of votes, which one peer alone may bring; 256 MiB are 12 of the largest blocks, packed and
-    /// unpacked.
+    /// Two slots of mainnet have about 60 MiB of attestations, which may all come from one peer.
+    /// 256 MiB hold 12 of the largest blocks, each compressed and decompressed.
     pub const DEFAULT: Self = Self { total: 256 << 20, per_peer: 64 << 20 };
 }
 
@@ -32,22 +34,22 @@ impl Default for QueueBytes {
     }
 }
 
-/// Why something does not fit.
+/// Why a message does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QueueFull {
-    /// As many wait as there are places, or nobody reads any more.
+    /// The queue has as many messages as it may have, or its receiver is gone.
     Places,
     /// Its sender has half of the places.
     PlacesOfPeer,
     Bytes,
-    /// Its sender has as many bytes waiting as one may have.
+    /// The sender has as many bytes waiting as one sender may have.
     BytesOfPeer,
 }
 
 impl QueueFull {
     pub const ALL: [Self; 4] = [Self::Places, Self::PlacesOfPeer, Self::Bytes, Self::BytesOfPeer];
 
-    /// One word for metrics.
+    /// The label of this reason in metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Places => "message",
@@ -58,7 +60,7 @@ impl QueueFull {
     }
 }
 
-/// A queue with so many places and bytes.
+/// Creates a queue with this number of places and bytes.
 pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueReceiver<T>) {
     let (items, received) = mpsc::channel(places.max(1));
     let held = Held { bytes, places_per_peer: places.div_ceil(2).max(1), total: 0, by_peer: HashMap::new() };
@@ -66,7 +68,7 @@ pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueRecei
     (QueueSender { items, held }, QueueReceiver { items: received })
 }
 
-/// The end where sources put what they hear.
+/// The sending end of a queue.
 #[derive(Debug)]
 pub struct QueueSender<T> {
     items: mpsc::Sender<(T, Option<Room>)>,
@@ -80,42 +82,45 @@ impl<T> Clone for QueueSender<T> {
 }
 
 impl<T> QueueSender<T> {
-    /// Room for `n_bytes` from a sender, before they are copied. Given back when it is dropped, or the message taken out of the queue.
+    /// Reserves space for `n_bytes` from a sender, before they are copied. Dropping the [`Room`],
+    /// or taking the message out of the queue, gives the space back.
     pub fn room(&self, peer: &PeerBytes, n_bytes: usize) -> Result<Room, QueueFull> {
         let n_bytes = n_bytes.saturating_add(OVERHEAD_BYTES);
         lock(&self.held).take(peer, n_bytes)?;
         Ok(Room { held: self.held.clone(), peer: peer.clone(), n_bytes })
     }
 
-    /// Puts a message in.
+    /// Puts a message into the queue.
     pub fn try_send(&self, item: T, room: Room) -> Result<(), QueueFull> {
         self.items.try_send((item, Some(room))).map_err(|_| QueueFull::Places)
     }
 
-    /// Puts in what is no message: few and small.
+    /// Puts an event that is not a message into the queue. Such events are few and small, so they
+    /// need no space.
     pub fn try_send_note(&self, item: T) -> Result<(), QueueFull> {
         self.items.try_send((item, None)).map_err(|_| QueueFull::Places)
     }
 
-    /// Free places.
+    /// Number of free places.
     pub fn capacity(&self) -> usize {
         self.items.capacity()
     }
 }
 
-/// The end where they are read.
+/// The receiving end of a queue.
 #[derive(Debug)]
 pub struct QueueReceiver<T> {
     items: mpsc::Receiver<(T, Option<Room>)>,
 }
 
 impl<T> QueueReceiver<T> {
-    /// The next one; `None` when the source has ended. Nothing is lost if it is not waited for to the end.
+    /// Takes the next item. Returns `None` when all senders are gone. Cancelling the future loses
+    /// nothing.
     pub async fn recv(&mut self) -> Option<T> {
         self.items.recv().await.map(|(item, _)| item)
     }
 
-    /// How many wait.
+    /// Number of items that wait.
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -186,7 +191,8 @@ impl Held {
     }
 }
 
-/// A panic elsewhere leaves the numbers as they are: each step is one of addition.
+/// A panic in another thread cannot leave the numbers in an invalid state, so a poisoned lock is
+/// used as it is.
 fn lock(held: &Mutex<Held>) -> std::sync::MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -199,8 +205,8 @@ mod tests {
         PeerBytes::from([number])
     }
 
-    /// Places for 65 536 messages, and peers that send 10 MiB each: memory stays within the budget, each peer within its own, and who sends
-    /// small ones still gets through.
+    /// There are places for 65 536 messages, and peers send 10 MiB each. The memory stays within
+    /// the budget, each peer stays within its share, and small messages still get through.
     #[tokio::test]
     async fn large_messages_fill_their_senders_share_and_no_more() {
         let bytes = QueueBytes { total: 100 << 20, per_peer: 32 << 20 };
@@ -209,11 +215,12 @@ mod tests {
             |number: u8, n_bytes: usize| sender.room(&peer(number), n_bytes).and_then(|room| sender.try_send(number, room));
         let sent: Vec<usize> = (1..=3).map(|number| (0..50).filter(|_| send(number, 10 << 20).is_ok()).count()).collect();
         assert_eq!((sent, send(1, 10 << 20)), (vec![3, 3, 3], Err(QueueFull::BytesOfPeer)));
-        // 90 MiB wait. A fourth one of the kind has no room; a vote of 240 bytes has.
+        // 90 MiB wait. There is no space for a fourth message of this size, but there is for an
+        // attestation of 240 bytes.
         assert_eq!((send(4, 11 << 20), send(4, 240)), (Err(QueueFull::Bytes), Ok(())));
         let small = (0..10_000).filter(|_| send(5, 240).is_ok()).count();
         assert_eq!((small, receiver.len()), (10_000, 10_010));
-        // What is taken out makes room again.
+        // A message that is taken out makes space again.
         for _ in 0..3 {
             assert_eq!(receiver.recv().await, Some(1));
         }
@@ -222,7 +229,7 @@ mod tests {
             receiver.recv().await;
         }
         assert!(lock(&sender.held).by_peer.is_empty() && lock(&sender.held).total == 0);
-        // Larger than any budget, alone.
+        // A message larger than any budget is accepted when it is alone.
         assert_eq!(send(6, 200 << 20), Ok(()));
     }
 

@@ -1,17 +1,18 @@
 //! Gossip topics: `/eth2/<fork digest, 8 lower-case hex digits>/<name>/ssz_snappy`.
 //!
-//! Reading is strict, because two spellings of one topic would be two meshes: no upper-case digits, no leading zeros in a
-//! subnet number, nothing after the encoding. Source: consensus-specs, phase0/p2p-interface.md, "Topics and messages".
+//! Parsing is strict, because two spellings of one topic would be two meshes. It accepts no
+//! upper-case digits, no leading zeros in a subnet number, and nothing after the encoding. Source:
+//! consensus-specs, phase0/p2p-interface.md, "Topics and messages".
 
 use consensus::{Epoch, ForkDigest, ForkName, Network};
 use std::fmt;
 use verify::MessageKind;
 
-/// Longest topic that is looked at. The longest real one has 64 bytes.
+/// Greatest length in bytes of a topic that is parsed. The longest topic in use has 64 bytes.
 pub const MAX_TOPIC_LEN: usize = 256;
 
-/// The topics that are read. Subnet numbers are not checked against the network's count: a message on subnet 70 is as
-/// well signed as any other.
+/// The topics that are read. Subnet numbers are not checked against the network's number of
+/// subnets, because a message on subnet 70 can be signed like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TopicName {
     BeaconBlock,
@@ -26,7 +27,7 @@ pub enum TopicName {
     InclusionList,
 }
 
-/// A topic that is read.
+/// A topic that is read: fork digest and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic {
     pub digest: ForkDigest,
@@ -36,7 +37,8 @@ pub struct Topic {
 /// Why a topic is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// Well formed, of no interest here: sync committees, exits and the like.
+    /// The topic is well formed, but its messages are not used here: sync committees, voluntary
+    /// exits and others.
     #[error("topic {0:?} is not one that is read; it is counted and skipped")]
     NotRead(String),
     #[error("{0:?} is not a gossip topic; wanted /eth2/<8 hex digits>/<name>/ssz_snappy")]
@@ -44,6 +46,7 @@ pub enum TopicError {
 }
 
 impl Topic {
+    /// Parses a topic that is read here. Other topics are errors.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let (digest, name) = split(text).ok_or_else(|| TopicError::Malformed(shortened(text)))?;
         let name = TopicName::parse(name).ok_or_else(|| TopicError::NotRead(shortened(text)))?;
@@ -74,6 +77,7 @@ impl TopicName {
         }
     }
 
+    /// The kind of the messages on this topic.
     pub const fn kind(self) -> MessageKind {
         match self {
             Self::BeaconBlock => MessageKind::Block,
@@ -89,7 +93,7 @@ impl TopicName {
         }
     }
 
-    /// Its subnet or index; 0 where there is none.
+    /// The subnet or index of the topic, or 0 if it has none.
     pub const fn subnet(self) -> u64 {
         match self {
             Self::BeaconBlock
@@ -103,7 +107,8 @@ impl TopicName {
         }
     }
 
-    /// The topic such a message travels on; `None` for kinds that only the beacon API has.
+    /// The topic on which messages of this kind travel, or `None` for kinds that only the beacon
+    /// API has.
     pub const fn of_kind(kind: MessageKind) -> Option<Self> {
         match kind {
             MessageKind::Block => Some(Self::BeaconBlock),
@@ -138,7 +143,8 @@ impl fmt::Display for TopicName {
     }
 }
 
-/// A network's digests, looked up once per message and computed once per network.
+/// The fork digests of a network. They are computed once for the network and looked up for each
+/// message.
 #[derive(Clone, Debug)]
 pub struct DigestTable(Vec<(ForkDigest, Epoch, ForkName)>);
 
@@ -147,18 +153,18 @@ impl DigestTable {
         Self(network.digests())
     }
 
-    /// The fork a digest stands for.
+    /// The fork that a digest stands for, or `None` if the digest is not of this network.
     pub fn fork(&self, digest: ForkDigest) -> Option<ForkName> {
         self.0.iter().find(|row| row.0 == digest).map(|row| row.2)
     }
 
-    /// Digest, first epoch and fork, in order of time.
+    /// Digest, first epoch and fork of each row, in order of time.
     pub fn rows(&self) -> &[(ForkDigest, Epoch, ForkName)] {
         &self.0
     }
 }
 
-/// Digest and name of a well-formed topic, of interest or not.
+/// Splits a well-formed topic into digest and name, whether the topic is read here or not.
 pub fn split(text: &str) -> Option<(ForkDigest, &str)> {
     if text.len() > MAX_TOPIC_LEN {
         return None;
@@ -176,7 +182,7 @@ pub fn split(text: &str) -> Option<(ForkDigest, &str)> {
     Some((ForkDigest(bytes), name))
 }
 
-/// `prefix` and a decimal number as it is printed: no sign, no leading zero.
+/// Parses `prefix` followed by a decimal number in its printed form: no sign, no leading zero.
 fn numbered(text: &str, prefix: &str) -> Option<u64> {
     let digits = text.strip_prefix(prefix)?;
     let number: u64 = digits.parse().ok()?;

@@ -1,5 +1,6 @@
-//! What a client of today asks of a peer, and what it is told: a bare libp2p node plays the client, so that nothing here
-//! shares code with the listener's own requests and answers. Real sockets on loopback, nothing sleeps.
+//! What clients ask of a peer, and how the listener answers. A bare libp2p node plays the client,
+//! so that these tests share no code with the listener's own requests and answers. The tests use
+//! real sockets on loopback, and nothing sleeps.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +26,7 @@ const CLIENTS: [&str; 6] = [
     "nimbus",
     "lodestar/v1.39.1",
 ];
-/// Requests for data, and a body that the specification allows for each.
+/// Requests for data, each with a body length that the specification allows.
 const DATA: [(&str, usize); 12] = [
     ("beacon_blocks_by_range/1", 24),
     ("beacon_blocks_by_range/2", 24),
@@ -53,7 +54,7 @@ fn network(forks: &[(ForkName, u64)]) -> Arc<Network> {
         blob_schedule: Vec::new(),
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
     };
-    // In its third epoch.
+    // The network is in its fourth epoch, which has number 3.
     let genesis_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3 * 32 * 12;
     Arc::new(Network { spec, genesis_time, genesis_validators_root: Root::repeat_byte(1) })
 }
@@ -62,7 +63,7 @@ fn protocol(name: &str) -> StreamProtocol {
     StreamProtocol::try_from_owned(format!("/eth2/beacon_chain/req/{name}/ssz_snappy")).unwrap()
 }
 
-/// Bytes as they are, to the end of the stream.
+/// A codec that passes bytes unchanged, up to the end of the stream.
 #[derive(Clone, Default)]
 struct Bytes;
 
@@ -110,12 +111,12 @@ struct ClientNode {
     rpc: request_response::Behaviour<Bytes>,
 }
 
-/// A client that asks with one protocol.
+/// A client that sends requests of one protocol.
 struct Client {
     swarm: Swarm<ClientNode>,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     /// The stream ended without a chunk.
@@ -146,7 +147,7 @@ impl Client {
         Self { swarm }
     }
 
-    /// Connects, and waits until both know what the other calls itself.
+    /// Connects, and waits until both sides know the other's agent string.
     async fn connect(&mut self, address: &Multiaddr) -> PeerId {
         self.swarm.dial(address.clone()).unwrap();
         let (mut sent, mut received) = (false, None);
@@ -190,7 +191,7 @@ impl Client {
     }
 }
 
-/// Varint length and snappy frames.
+/// Encodes a body as varint length and snappy frames.
 fn packed(body: &[u8]) -> Vec<u8> {
     let mut buffer = unsigned_varint::encode::usize_buffer();
     let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
@@ -225,7 +226,7 @@ async fn listener(config: GossipConfig, network: &Arc<Network>) -> Listener {
     }
 }
 
-/// Sequence number and custody group count of metadata/3.
+/// Returns the sequence number and the custody group count of metadata/3.
 async fn metadata(network: &Arc<Network>, data_column_subnets: u64) -> (u64, u64) {
     let listener =
         listener(GossipConfig { data_column_subnets, identity: Identity::Secret([5; 32]), ..GossipConfig::default() }, network)
@@ -239,9 +240,10 @@ async fn metadata(network: &Arc<Network>, data_column_subnets: u64) -> (u64, u64
     (number(0), number(17))
 }
 
-/// Grandine says goodbye with Fault, and bans for 12 hours, to whom claims less than `CUSTODY_REQUIREMENT` (4), before Fulu
-/// too as soon as it is scheduled. Prysm counts a sequence number that went down against us, and nobody asks again while the
-/// number stays.
+/// Grandine sends a peer that claims less than `CUSTODY_REQUIREMENT` (4) the goodbye Fault and bans
+/// it for 12 hours. It does so as soon as Fulu is scheduled, even before it is active. Prysm
+/// penalizes a sequence number that went down, and no client asks for the metadata again while the
+/// number stays the same.
 #[tokio::test]
 async fn metadata_claims_the_custody_that_everybody_must_have() {
     let test = async {
@@ -260,7 +262,8 @@ async fn metadata_claims_the_custody_that_everybody_must_have() {
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// Lodestar takes 10 points for each request whose protocol we do not know: disconnected after 60 s, banned after 104.
+/// Lodestar deducts 10 points for each request whose protocol a peer does not support. It
+/// disconnects after 60 s and bans after 104 s.
 #[tokio::test]
 async fn every_request_for_data_is_known() {
     let network = network(&[(ForkName::Fulu, 0)]);
@@ -279,8 +282,8 @@ async fn every_request_for_data_is_known() {
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// What costs least at each client, as `docs/peers.md` says: `.` an empty stream, 3 ResourceUnavailable, 200 a code that no
-/// client knows.
+/// The answers that cost least at each client, as in `docs/peers.md`. `.` is an empty stream, 3 is
+/// ResourceUnavailable, and 200 is a code that no client knows.
 #[tokio::test]
 async fn each_client_is_answered_as_it_forgives() {
     let network = network(&[(ForkName::Fulu, 0)]);
@@ -318,7 +321,7 @@ execution_payload_envelopes_by_root/1 200 . 3 3 . 3 .
 inclusion_lists_by_indices/1 200 . 3 3 . 3 .
 ";
         assert_eq!(table, wanted);
-        // More than the quota is refused, and so is a body that no request has.
+        // Requests above the quota are refused.
         let mut client = Client::new(CLIENTS[5], "blob_sidecars_by_root/1");
         let peer = client.connect(&listener.address).await;
         let mut limited = 0;
@@ -334,7 +337,8 @@ inclusion_lists_by_indices/1 200 . 3 3 . 3 .
     tokio::time::timeout(PATIENCE, test).await.unwrap();
 }
 
-/// Nothing is kept, so no slot is available: not those that have been, and none before the next status is exchanged.
+/// This node keeps no blocks, so no slot is available: neither a past one, nor one before the next
+/// exchange of statuses.
 #[tokio::test]
 async fn status_promises_no_slot() {
     let network = network(&[(ForkName::Fulu, 0)]);

@@ -1,5 +1,5 @@
-//! Listeners against each other on loopback: real sockets, real noise, real gossipsub. Nothing sleeps; what should happen
-//! is awaited, with a limit.
+//! Listeners against each other on loopback, with real sockets, noise and gossipsub. Nothing
+//! sleeps. Each test waits for the expected event, with a time limit.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// A network of mainnet's preset that began now.
+/// A network with mainnet's preset whose genesis is now.
 fn network(forks: &[(ForkName, u64)], genesis_validators_root: Root) -> Arc<Network> {
     let spec = Spec {
         config_name: "loopback".into(),
@@ -54,7 +54,7 @@ struct Post {
     control: GossipControl,
     metrics: SourceMetrics,
     address: PeerAddress,
-    /// What peers are told; dropping it is no harm.
+    /// The status that peers receive. Dropping the sender does no harm.
     _status: watch::Sender<StatusView>,
 }
 
@@ -106,7 +106,7 @@ impl Post {
         }
     }
 
-    /// Waits until its view of `other` is as wanted.
+    /// Waits until the state of `other`, as this listener sees it, satisfies `wanted`.
     async fn until(&self, other: &Post, wanted: impl Fn(&PeerInfo) -> bool) -> PeerInfo {
         let peer = other.handle.peer_id.to_base58();
         let mut views = self.control.watch_peers();
@@ -171,7 +171,7 @@ async fn messages_go_both_ways_and_arrive_whole() {
     }
     let block = a.metrics.received.with_label_values(&[MessageKind::Block.label()]).get();
     assert_eq!(block + b.metrics.received.with_label_values(&["block"]).get(), 1);
-    // The mesh does not echo, and the same message is not published twice.
+    // The mesh sends nothing back, and the same message cannot be published twice.
     assert!(a.control.publish(topic(&network, TopicName::BeaconBlock), &ssz(5000, 0)).await.is_err());
     a.handle.shutdown().await;
     let goodbye = b.next_peer_event(|what| matches!(what, PeerEventKind::Goodbye { .. })).await;
@@ -219,7 +219,7 @@ async fn what_does_not_unpack_is_counted_and_held_against_its_sender() {
     let block = topic(&network, TopicName::BeaconBlock);
     b.control.publish_payload(block, b"\x20not snappy at all").await.unwrap();
     a.until(&b, |info| info.score < -5.0).await;
-    // More than once if `b`, no longer in the mesh, offers it again.
+    // It happens more than once if `b`, which is no longer in the mesh, offers the message again.
     assert!(a.refused("bad_snappy") >= 1);
     assert_eq!(a.refused("too_long"), 0);
     let bomb = limits::pack(&vec![0u8; limits::MAX_PAYLOAD_SIZE + 1]).unwrap();
@@ -282,7 +282,8 @@ async fn only_what_is_accepted_is_forwarded() {
     assert_eq!(arrived.raw.origin.peer.as_deref(), Some(&b.handle.peer_id.to_bytes()[..]));
 }
 
-/// A listener has no blocks and claims no chain. To another one that looks like a peer far behind, which it is not.
+/// A listener has no blocks and claims no chain. To another listener it looks like a peer far
+/// behind, but it must not be treated as one.
 #[tokio::test]
 async fn two_listeners_with_the_same_nodes_go_on_forwarding() {
     let mut network = Network::clone(&fulu());
@@ -292,7 +293,7 @@ async fn two_listeners_with_the_same_nodes_go_on_forwarding() {
     let at_the_head = StatusView { head_root: Root::repeat_byte(5), head_slot: now, ..StatusView::default() };
     let node = post(config(&[]), &network).await;
     let mut last = post(config(&[]), &network).await;
-    // Nor does one that says that its head is genesis stop anything.
+    // A peer that reports genesis as its head does not stop the forwarding either.
     let behind = post(config(&[]), &network).await;
     node._status.send_replace(at_the_head);
     last._status.send_replace(at_the_head);
@@ -371,7 +372,7 @@ async fn topics_follow_the_clock_over_a_fork() {
     let mut b = post(GossipConfig { clock, ..config(&[&a]) }, &network).await;
     a.until(&b, |info| info.topics == 4 + 64 + 9).await;
     epoch.store(9, Ordering::Relaxed);
-    // Only four of the 128 columns are common names; all of them are known here.
+    // Each side subscribes to four of the 128 columns, and knows all names of the other side.
     a.until(&b, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
     b.until(&a, |info| info.topics == (4 + 64 + 9) + (4 + 64 + 4)).await;
     let early = Topic { digest: network.fork_digest_at(Epoch::new(10)), name: TopicName::BeaconBlock };
@@ -391,7 +392,7 @@ async fn a_full_queue_sheds_messages_and_keeps_peer_events() {
     for n in 0..40u8 {
         b.control.publish(topic(&network, TopicName::Attestation(u64::from(n))), &ssz(240, n)).await.unwrap();
     }
-    // A sentinel that is shed too, or comes: either way all before it were seen.
+    // `messages` counts dropped messages too, so at 40 all of them have been processed.
     a.until(&b, |info| info.messages == 40).await;
     assert!(shed.get() >= 30, "{}", shed.get());
     let handed_on = a.metrics.received.with_label_values(&["attestation"]).get();
@@ -412,7 +413,7 @@ async fn strangers_are_taken_up_to_a_limit() {
     assert_eq!(a.control.peers().iter().filter(|info| info.connected).count(), 1);
 }
 
-/// Two watchers of one operator, peered with each other and with the same node.
+/// Two watchers of one operator, connected to each other and to the same node.
 #[tokio::test]
 async fn two_listeners_and_their_node_stay_connected() {
     let network = fulu();

@@ -1,7 +1,9 @@
-//! Calling an address: one signed POST, as with webhooks; again while nobody is reached or the receiver has trouble of its own
-//! (408, 429 and 5xx), until the caller's timeout. A receiver that says no (any other status but 2xx) is believed.
+//! A kill switch that calls an address: one signed POST, as with webhooks. It is sent again, until
+//! the caller's timeout, if the receiver is not reached or has a temporary problem (408, 429 and
+//! 5xx). Any other status except 2xx is a refusal and final.
 //!
-//! Each attempt is signed with the time at which it is made: receivers refuse what is older than some minutes.
+//! Each attempt is signed with its own time, because receivers refuse a timestamp that is some
+//! minutes old.
 
 use super::Order;
 use crate::retry::FailureKind;
@@ -9,12 +11,13 @@ use crate::webhook::Webhook;
 use evidence::Time;
 use std::time::{Duration, Instant};
 
-/// After the first failed attempt; doubles with each further one.
+/// Pause after the first failed attempt. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// `now` is the wall clock at the beginning; `longest_wait` bounds what a receiver may ask for by `Retry-After`. `last_failure` is
-/// there for whoever drops this before its end.
+/// Calls the address until it succeeds or is refused. `now` is the wall clock at the beginning.
+/// `longest_wait` bounds the wait that a receiver may request with `Retry-After`. `last_failure`
+/// receives the reason of each failed attempt, for a caller that drops this future before its end.
 pub(super) async fn call(
     webhook: &Webhook,
     order: &Order<'_>,

@@ -1,6 +1,8 @@
-//! Running a program: fixed words, no shell, the order on its standard input, what it says kept in part.
+//! A kill switch that runs a program: fixed arguments, no shell, and the order on its standard
+//! input. The beginning of its output is kept.
 //!
-//! Its environment is `PATH`, `HOME`, `USER` and `LANG` of ours, and what the order is about; our secrets are not in it.
+//! The program's environment has our `PATH`, `HOME`, `USER` and `LANG`, and variables that describe
+//! the order. It has no secrets of ours.
 
 use super::{MAX_ANSWER_BYTES, Order};
 use std::process::Stdio;
@@ -8,11 +10,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-/// After its end, for what is still in the pipes.
+/// How long to read what is still in the pipes after the program has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
 
-/// Dropped before its end (a timeout), it kills the program.
+/// Runs the program. Dropping the future before its end (after a timeout) kills the program.
 pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true);
@@ -38,7 +40,7 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) 
     let status = {
         let hand_over = async {
             if let Some(mut stdin) = stdin {
-                // A program that does not read its input is within its rights.
+                // A program does not have to read its input.
                 let _ = stdin.write_all(&body).await;
             }
         };
@@ -51,7 +53,7 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) 
                 _ = &mut talking, if !is_silent => is_silent = true,
             }
         };
-        // What it leaves running in the background may hold its output open for ever.
+        // Processes that the program leaves in the background may keep its output open without end.
         if !is_silent {
             let _ = tokio::time::timeout(LAST_WORDS, talking).await;
         }
@@ -64,7 +66,8 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) 
     if status.success() { Ok(told) } else { Err(told) }
 }
 
-/// The beginning of a stream; the rest is read and dropped, so that the program never waits for us.
+/// Keeps the beginning of a stream. The rest is read and dropped, so that the program never blocks
+/// on its output.
 async fn beginning(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
     let mut buffer = [0u8; 1024];

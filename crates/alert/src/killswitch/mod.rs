@@ -1,10 +1,12 @@
-//! Kill switches: the one thing to do at once when a group's keys begin to sign against themselves.
+//! Kill switches: the action to take at once when a group's keys begin to sign slashable messages.
 //!
-//! An order runs a program or calls an address, with a timeout, and ends with a [`Report`]. Whether and when to order, and
-//! that it happens once, is the caller's business; nothing here remembers anything.
+//! An order runs a program or calls an address, with a timeout, and ends with a [`Report`]. The
+//! caller decides whether and when to give an order, and ensures that it happens only once. This
+//! module keeps no state.
 //!
-//! Nothing that came from the network decides what is run: program, arguments and address are the configuration's, handed over
-//! as they are, without a shell. The finding goes in as data: JSON on the standard input or in the body.
+//! No input from the network decides what is run. The program, its arguments and the address come
+//! from the configuration and are used unchanged, without a shell. The finding is passed as data:
+//! JSON on the standard input or in the body.
 
 mod call;
 mod exec;
@@ -15,12 +17,12 @@ use evidence::{Finding, Time};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Version of the JSON that an order hands over.
+/// Version of the JSON format of an order.
 const SCHEMA: u64 = 1;
-/// Bytes kept of what a program or a receiver says.
+/// Number of bytes that are kept of the output of a program or the answer of a receiver.
 pub const MAX_ANSWER_BYTES: usize = 2048;
 
-/// What a switch does, as configured.
+/// The action of a kill switch, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionConfig {
     /// Program and arguments.
@@ -31,7 +33,7 @@ pub enum ActionConfig {
     },
 }
 
-/// A switch that is ready: its secret is loaded, its address is valid.
+/// A kill switch that is ready: its secret is loaded and its address is valid.
 #[derive(Clone, Debug)]
 pub struct KillSwitch {
     group: String,
@@ -46,14 +48,15 @@ enum Action {
     Call(Webhook),
 }
 
-/// What an order hands over.
+/// The JSON that an order passes to the program or receiver.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Order<'a> {
     schema: u64,
     pub kill_switch: &'a str,
-    /// From 1; more only when a crash left it unknown how the one before ended.
+    /// Number of the attempt, from 1. It is greater than 1 only after a crash that left the result
+    /// of the previous attempt unknown.
     pub attempt: u32,
-    /// Only proves the wiring: nothing is to be stopped.
+    /// If true, the order only tests the connection, and nothing is to be stopped.
     pub test: bool,
     pub network: &'a NetworkName,
     /// Null in a test.
@@ -64,7 +67,7 @@ pub struct Order<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub took: Duration,
-    /// What the program or receiver said, or why it did not do it.
+    /// The output of the program or the answer of the receiver, or the reason why the order failed.
     pub result: Result<String, String>,
 }
 
@@ -84,17 +87,17 @@ impl KillSwitch {
         Ok(Self { group: group.into(), network: NetworkName::default(), action, timeout })
     }
 
-    /// The same switch, whose orders name this network.
+    /// Returns the same switch, with this network named in its orders.
     pub fn about(self, network: NetworkName) -> Self {
         Self { network, ..self }
     }
 
-    /// The group whose clients it stops.
+    /// The group whose clients the switch stops.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// The program, or scheme, host and port of the receiver; nothing secret.
+    /// The program, or the scheme, host and port of the receiver. It contains nothing secret.
     pub fn place(&self) -> String {
         match &self.action {
             Action::Command { program, .. } => program.clone(),
@@ -102,7 +105,7 @@ impl KillSwitch {
         }
     }
 
-    /// Does it because of a finding. `now` is the wall clock.
+    /// Executes the switch because of a finding. `now` is the wall clock.
     pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> Report {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }

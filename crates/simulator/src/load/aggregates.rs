@@ -1,4 +1,5 @@
-//! Aggregates of a slot: sums that cost an addition a member, and one real signature around each.
+//! The aggregates of a slot: sums of signatures that cost one addition for each member, and a real
+//! signature around each.
 
 use super::Load;
 use super::slot::{Duty, LoadMessage, compressed, even};
@@ -8,15 +9,17 @@ use blst::{blst_p2, p2_affines};
 use consensus::{CommitteeIndex, DomainType, ForkName, Root, ValidatorIndex, sha256};
 use sources::topic::TopicName;
 
+/// When the first aggregate is sent, in nanoseconds after the start of the slot.
 const AGGREGATES_FROM: u64 = 8_000_000_000;
+/// Nanoseconds over which the aggregates are spread.
 const AGGREGATES_FOR: u64 = 1_500_000_000;
 /// `TARGET_AGGREGATORS_PER_COMMITTEE`.
 const AGGREGATORS: u64 = 16;
-/// Of a committee, one member in so many has not reached an aggregator in time.
+/// One in this number of a committee's members is too late for the aggregators.
 const LATE_SHARE: usize = 50;
 
 impl Load {
-    /// Up to 16 aggregates a committee. Gives each committee's whole sum.
+    /// Adds up to 16 aggregates for each committee. Returns each committee's complete sum.
     pub(super) fn aggregate(&self, duty: &Duty, out: &mut Vec<LoadMessage>) -> Vec<Signature> {
         let slot = duty.slot;
         let mut slot_root = [0; 32];
@@ -24,7 +27,8 @@ impl Load {
         let proof_root = self.signing_root(Root::from(slot_root), DomainType::SelectionProof, slot);
         let validators: Vec<ValidatorIndex> = duty.voters.iter().map(|voter| voter.validator).collect();
         let proofs = self.keys.sign_each(&validators, proof_root);
-        // An outer signature each, over a message of its own, is the one thing that no trick makes cheaper.
+        // Each aggregate needs an outer signature over a message of its own, and no trick makes
+        // that cheaper. So two threads share the work.
         let half = duty.committees.len().div_ceil(2).max(1);
         let made: Vec<(Vec<LoadMessage>, Option<Signature>)> = std::thread::scope(|scope| {
             let workers: Vec<_> = duty
@@ -49,7 +53,7 @@ impl Load {
         totals
     }
 
-    /// One committee's aggregates, and its whole sum.
+    /// Returns one committee's aggregates and its complete sum.
     fn committee(
         &self,
         duty: &Duty,
@@ -60,12 +64,13 @@ impl Load {
         let (slot, n) = (duty.slot, members.len());
         let committee = CommitteeIndex::new(number as u64);
         let one_in = (n as u64 / AGGREGATORS).max(1);
-        // from_start[i]: the first i members together; to_end[i]: those from i on. `None` is nobody.
+        // `from_start[i]` is the sum of the first `i` members, and `to_end[i]` is the sum of those
+        // from `i` on. `None` is the sum of no members.
         let sum = |sums: &mut Vec<Option<AggregateSignature>>, at: usize| {
             let next = &duty.signatures[at];
             sums.push(Some(match sums.last().copied().flatten() {
                 Some(mut sum) => {
-                    // No group check: these are our own points.
+                    // No group check is needed, because these points were created here.
                     let _ = sum.add_signature(next, false);
                     sum
                 }
@@ -111,7 +116,7 @@ impl Load {
         (messages, from_start.last().copied().flatten().map(|total| total.to_signature()))
     }
 
-    /// Everybody's vote in one attestation, as a block carries it.
+    /// All votes of a slot in one attestation, as a block contains it.
     pub(super) fn whole_slot(&self, duty: &Duty, totals: &[Signature]) -> Bits {
         let sum = totals.split_first().map(|(first, others)| {
             let mut sum = AggregateSignature::from_signature(first);

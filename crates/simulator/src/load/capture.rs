@@ -1,4 +1,4 @@
-//! A load into a capture file, with what there is to find in it.
+//! Writing a load into a capture file, with a list of the offences in it.
 
 use super::{Load, LoadMessage, LoadPlan};
 use crate::error::SimError;
@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 use sources::capture::{CaptureWriter, GossipEntry, WriteError};
 use std::path::Path;
 
-/// The first slot with offences, counted from the load's first slot, which is 1: the one before warms up.
+/// The first slot with offences, counted from the load's first slot, which is 1. The slot before it
+/// serves to warm up.
 pub const OFFENCES_FROM: u64 = 2;
 
-/// An offence that was planted.
+/// An offence that was added to a load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlantedCrime {
-    /// What a finding of it is called.
+    /// The id of a finding about it.
     pub finding_id: Root,
     pub validator: ValidatorIndex,
-    /// Number of the message that completes it, counted through the capture's gossip messages from 0.
+    /// Number of the message that completes it, counted from 0 over the capture's gossip messages.
     pub message: u64,
 }
 
-/// What a load contains.
+/// The content of a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadTruth {
     /// Seconds since the Unix epoch.
@@ -30,14 +31,15 @@ pub struct LoadTruth {
     /// In order of arrival.
     pub crimes: Vec<PlantedCrime>,
     pub messages: u64,
-    /// Of these, in slot 1.
+    /// Those of `messages` that are in slot 1.
     pub messages_of_first_slot: u64,
 }
 
-/// Writes a load into a new capture file that begins at [`GENESIS_TIME`]. `progress` is told the slots done.
+/// Writes a load into a new capture file that begins at [`GENESIS_TIME`]. `progress` is called with
+/// the number of slots done.
 ///
 /// # Errors
-/// The plan cannot be played, the file exists already, or the disk refuses.
+/// The plan cannot be played, the file exists already, or it cannot be written.
 pub fn write_load(plan: LoadPlan, path: &Path, progress: &mut dyn FnMut(u64)) -> Result<LoadTruth, SimError> {
     let failed = |source: WriteError| SimError::Capture { path: path.to_owned(), source: Box::new(source) };
     let mut load = Load::new(plan, GENESIS_TIME)?;
@@ -65,7 +67,8 @@ pub fn write_load(plan: LoadPlan, path: &Path, progress: &mut dyn FnMut(u64)) ->
 
 fn entry(message: &LoadMessage) -> GossipEntry {
     let mut entry = GossipEntry {
-        // Its type is not ours to name: it belongs to a crate that this one must not know.
+        // The field's type cannot be named here, because it belongs to a crate that this one must
+        // not use.
         received_at: Default::default(),
         peer: message.sender.clone().into_bytes(),
         topic: message.topic.clone(),

@@ -1,23 +1,27 @@
-//! A network of mainnet's size, made in seconds: state, votes, aggregates, blocks; offenders, forgers and vandals among them.
+//! A network of mainnet's size that is created in seconds: state, votes, aggregates and blocks,
+//! together with offenders, forgers and vandals.
 //!
-//! [`Scenario`] plays a story with every kind of crime in it; this plays quantity. A million validators' votes are real,
-//! because keys in arithmetic progression sign for the price of an addition each ([`Keyring::sign_each`]), committees are the
-//! real shuffling's, and every block carries the votes of the slot before.
+//! A [`Scenario`] plays a story with every kind of offence, and a load plays mainnet's quantity.
+//! The votes of a million validators are real, because with keys in arithmetic progression each
+//! signature costs one addition ([`Keyring::sign_each`]). The committees come from the real
+//! shuffling, and every block contains the votes of the previous slot.
 //!
-//! | in each slot | how many at a million | when |
+//! | in each slot | number at a million validators | when |
 //! |---|---|---|
-//! | block with the slot before's votes in one aggregate | 1 | 0.3 s |
-//! | single votes, each on its subnet | 31 250 | 4 s to 8 s, evenly: the burst |
+//! | block, with the previous slot's votes in one aggregate | 1 | 0.3 s |
+//! | single votes, each on its subnet (the burst) | 31 250 | 4 s to 8 s, evenly |
 //! | offenders' second votes, for the head's parent | as planned | after the first, up to 8.5 s |
-//! | votes of some for the epochs to come, one surrounding the other | as planned | as those |
-//! | aggregates, 16 a committee, each lacking a few members | 1 024 | 8 s to 9.5 s |
-//! | forged votes, junk | as planned | through the burst |
+//! | surrounders' pairs of votes for later epochs | as planned | as those |
+//! | aggregates, 16 for each committee, each without a few members | 1 024 | 8 s to 9.5 s |
+//! | forged votes and junk | as planned | during the burst |
 //!
-//! What somebody sends who means harm and owns keys is made beside it: [`hostile`].
+//! Messages of attackers who own keys are created by the module [`hostile`].
 //!
-//! A forged vote is the worst that is cheap to make: a signature in the group, over the right data, by somebody else; every
-//! second one is for other data, so that it looks like the second half of a double vote. The state claims a registry root that
-//! is no hash of its registry, and the registry is all that it says about the past: nothing that listens can tell.
+//! A forged vote is the worst one that is cheap to create: its signature is a point of the group,
+//! over the right data, but by another validator. Every second one is for other data, so that it
+//! looks like the second half of a double vote. The state's `genesis_validators_root` is not the
+//! root of its registry, and the state has no other information about the past. So no listener can
+//! notice this.
 
 mod aggregates;
 mod capture;
@@ -46,47 +50,49 @@ use consensus::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Mainnet's registry is below this.
+/// Greatest number of registered validators, above the size of mainnet's registry.
 const MAX_REGISTERED: usize = 4_000_000;
-/// A day of mainnet.
+/// Greatest number of slots: one day of mainnet.
 const MAX_SLOTS: u64 = 7200;
-/// Epochs before a load at most: five years.
+/// Greatest number of epochs before a load: five years.
 const MAX_EPOCHS_BEFORE: u64 = 410_000;
-/// Blocks before that are asked for by nobody.
+/// Number of blocks that are kept. Nothing reads older ones.
 const KEPT_BLOCKS: usize = 256;
 
-/// How much of what.
+/// The size and content of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadPlan {
-    /// Keys, randao and every choice follow from it.
+    /// The seed of the keys, the randao and every choice.
     pub seed: u64,
-    /// Validators that vote.
+    /// Number of validators that vote.
     pub n_active: usize,
-    /// Validators with a key; those beyond the active ones have left long ago.
+    /// Number of validators with a key. Those that are not active have exited long ago.
     pub n_registered: usize,
-    /// Epochs that passed before the load. Nothing happened in them.
+    /// Number of epochs before the load, in which nothing happened.
     pub epochs_before: u64,
-    /// Slots of messages; the first one is slot 1, after [`Self::epochs_before`].
+    /// Number of slots with messages. The first one is slot 1 after [`Self::epochs_before`].
     pub slots: u64,
-    /// Of those who have left, so many were slashed: those with the lowest indices.
+    /// Number of exited validators that were slashed. They are those with the lowest indices.
     pub slashed: usize,
-    /// In how many copies each honest message arrives, each from another peer.
+    /// Number of copies of each honest message, each from another peer.
     pub copies: u32,
-    /// Forged votes for 100 honest ones.
+    /// Number of forged votes for each 100 honest votes.
     pub forged_percent: u32,
-    /// Peers that share the forging.
+    /// Number of peers that send the forged votes.
     pub n_forgers: u32,
-    /// Junk for 100 honest votes.
+    /// Number of junk messages for each 100 honest votes.
     pub junk_percent: u32,
-    /// Validators that vote twice, once each, beginning in [`OFFENCES_FROM`] and spread over the slots that follow.
+    /// Number of validators that vote twice, each once. They begin in slot [`OFFENCES_FROM`] and
+    /// are spread over the following slots.
     pub offenders: usize,
-    /// Validators that sign a vote which another of theirs surrounds, likewise. They are two epochs ahead, where honest votes would
-    /// come to contradict them: only in loads of less than an epoch.
+    /// Number of validators that sign two votes of which one surrounds the other, spread in the
+    /// same way. These votes are up to two epochs ahead, and honest votes of the same validators
+    /// would later contradict them. So surrounders are allowed only in loads of less than an epoch.
     pub surrounders: usize,
 }
 
 impl LoadPlan {
-    /// Honest votes of so many validators, all of them active.
+    /// A load of honest votes only, in which all of `n_validators` are active.
     pub fn quiet(n_validators: usize, slots: u64) -> Self {
         Self {
             seed: 1,
@@ -104,12 +110,12 @@ impl LoadPlan {
         }
     }
 
-    /// The slot of the block that the load builds on.
+    /// The slot of the block on which the load builds.
     fn slot_before(&self) -> Slot {
         Epoch::new(self.epochs_before).start_slot(&Preset::MAINNET)
     }
 
-    /// The slots of messages, in order.
+    /// The slots with messages, in order.
     pub fn each_slot(&self) -> impl Iterator<Item = Slot> + use<> {
         let before = self.slot_before();
         (1..=self.slots).map(move |nth| before.saturating_add(nth))
@@ -149,7 +155,7 @@ impl LoadPlan {
         Ok(())
     }
 
-    /// The same network as a scenario, for its config.yaml and its dice.
+    /// The same network as a scenario, for its config.yaml and its randomness.
     fn scenario(&self) -> Scenario {
         Scenario {
             seed: self.seed,
@@ -164,29 +170,30 @@ impl LoadPlan {
     }
 }
 
-/// A network under load. [`Load::play`] moves it on by a slot.
+/// A network under load. [`Load::play`] advances it by one slot.
 pub struct Load {
     plan: LoadPlan,
     preset: Preset,
     network: Network,
     keys: Keyring,
-    /// Indices of active validators, ascending.
+    /// Indices of active validators, in ascending order.
     active: Arc<Vec<u32>>,
     genesis_mix: Root,
-    /// Ascending; the one that the load builds on first, and its parent if it has one. The last [`KEPT_BLOCKS`].
+    /// In ascending order. First comes the parent of the block on which the load builds, if it has
+    /// one, then that block. Only the last [`KEPT_BLOCKS`] are kept.
     blocks: Vec<(Slot, Root)>,
-    /// Randao mix by epoch, the last one still changing.
+    /// The randao mix of each epoch. The last one still changes.
     mixes: Vec<Root>,
-    /// Of the current epoch.
+    /// The committees of the current epoch.
     shuffling: Arc<Shuffling>,
-    /// What the next block carries.
+    /// The votes that the next block contains.
     votes_of_last_slot: Option<crate::containers::Bits>,
     offenders_left: usize,
     surrounders_left: usize,
 }
 
 impl Load {
-    /// The network at `genesis_time`, seconds since the Unix epoch.
+    /// Creates the network. `genesis_time` is in seconds since the Unix epoch.
     ///
     /// # Errors
     /// The plan cannot be played.
@@ -222,6 +229,7 @@ impl Load {
         })
     }
 
+    /// The network's `config.yaml`.
     pub fn config_yaml(&self) -> String {
         crate::genesis::config_yaml(&self.plan.scenario())
     }
@@ -234,22 +242,22 @@ impl Load {
         &self.plan
     }
 
-    /// The newest block: its slot and root.
+    /// The slot and root of the newest block.
     pub fn head(&self) -> (Slot, Root) {
         self.blocks[self.blocks.len() - 1]
     }
 
-    /// Indices of active validators, ascending.
+    /// Indices of active validators, in ascending order.
     pub fn active(&self) -> &[u32] {
         &self.active
     }
 
-    /// Keys of all registered validators, in order: good by construction.
+    /// The public keys of all registered validators, in order. They are valid by construction.
     pub fn public_keys(&self) -> Vec<PublicKey> {
         self.keys.public_keys(self.plan.n_registered)
     }
 
-    /// Carries the randao mix into a new epoch and seats its committees.
+    /// Enters a new epoch: continues the randao mix and computes the committees.
     fn enter(&mut self, epoch: Epoch) {
         while (self.mixes.len() as u64) <= epoch.as_u64() {
             self.mixes.push(self.mixes[self.mixes.len() - 1]);
@@ -262,12 +270,13 @@ impl Load {
         }
     }
 
-    /// As it stood at the end of the epoch before the previous one; genesis's for the first two.
+    /// The randao mix at the end of the epoch before the previous one, or at genesis for the first
+    /// two epochs.
     fn seed_mix(&self, epoch: Epoch) -> Root {
         epoch.checked_sub(2).map_or(self.genesis_mix, |end| self.mixes[end.as_u64() as usize])
     }
 
-    /// A block was made: it is the head, and its reveal goes into the mix.
+    /// Adds a block: it becomes the head, and its reveal is mixed into the randao mix.
     fn extend(&mut self, slot: Slot, root: Root, randao_reveal: &[u8]) {
         self.blocks.push((slot, root));
         if self.blocks.len() > KEPT_BLOCKS {
@@ -279,7 +288,8 @@ impl Load {
         }
     }
 
-    /// What those say who see the chain up to the block `behind` before the newest.
+    /// The data that a validator signs that has received the chain up to the block `behind` blocks
+    /// before the newest.
     fn data(&self, slot: Slot, behind: usize) -> AttestationData {
         let head_at = self.blocks.len().saturating_sub(1 + behind);
         let epoch = slot.epoch(&self.preset);
@@ -307,7 +317,8 @@ impl Load {
     }
 }
 
-/// `n` numbers below `of`, as evenly as it goes: exits are spread over the whole registry.
+/// Returns `n` numbers below `of`, spread as evenly as possible, so that exited validators are in
+/// all parts of the registry.
 fn spread(n: usize, of: usize) -> Vec<u32> {
     let share = |i: usize| (i as u64 * n as u64 / of as u64) as u32;
     (0..of).filter(|i| share(*i) != share(*i + 1)).map(|i| i as u32).collect()

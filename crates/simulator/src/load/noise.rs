@@ -1,4 +1,4 @@
-//! Forged votes and junk, spread through the burst.
+//! Forged votes and junk, spread over the burst.
 
 use super::Load;
 use super::slot::{Duty, LoadMessage, VOTES_FOR, VOTES_FROM, even, packed};
@@ -7,12 +7,13 @@ use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkDigest, 
 use sources::topic::{Topic, TopicName};
 
 const SLOT_NS: u64 = 12_000_000_000;
-/// Peers that send junk.
+/// Number of peers that send junk.
 const VANDALS: u64 = 4;
-/// What a bomb says it unpacks to: 4 GiB less one byte, as snappy's varint.
+/// The header of a decompression bomb. It claims a decompressed length of 4 GiB less one byte, as
+/// snappy's varint.
 const BOMB: [u8; 6] = [0xff, 0xff, 0xff, 0xff, 0x0f, 0x00];
 
-/// Every way of being nothing at all.
+/// The kinds of invalid messages.
 #[derive(Clone, Copy)]
 enum Junk {
     NotSnappy,
@@ -37,7 +38,8 @@ const KINDS: [Junk; 8] = [
 ];
 
 impl Load {
-    /// Votes in others' names, with a neighbour's signature. Every second one is for other data.
+    /// Adds votes in the names of validators with the signature of another voter. Every second one
+    /// is for other data.
     pub(super) fn forge(&self, duty: &Duty, out: &mut Vec<LoadMessage>) {
         let n_voters = duty.voters.len();
         let n = n_voters * self.plan.forged_percent as usize / 100;

@@ -1,11 +1,12 @@
-//! Offenders: some vote for two heads, some sign a vote that another of theirs surrounds.
+//! Offenders: some vote for two heads, and some sign two votes of which one surrounds the other.
 //!
-//! | | first | second, which completes it |
+//! | offence | first vote | second vote, which completes it |
 //! |---|---|---|
 //! | double vote | the honest vote | for the head's parent |
-//! | surround | (source, epoch + 2), by a clock two epochs fast | (source + 1, epoch + 1): by itself as good as any |
+//! | surround vote | (source, epoch + 2) | (source + 1, epoch + 1) |
 //!
-//! Nothing about the second half of a surround is odd but its author's history.
+//! The first vote of a surround pair comes from a clock that is two epochs fast. The second vote
+//! looks like any other. Only the history of its signer makes it an offence.
 
 use super::capture::OFFENCES_FROM;
 use super::slot::{Duty, LoadMessage, compressed, even, vote_time};
@@ -14,12 +15,15 @@ use crate::containers::single_attestation;
 use crate::ledger::crime;
 use consensus::{AttestationData, Checkpoint, Offence, Slot};
 
-/// A second vote comes at least so much after the first, and at most until [`SECOND_VOTES_END`].
+/// Least time between the first and the second vote, in nanoseconds. The second one is sent before
+/// [`SECOND_VOTES_END`].
 const SECOND_AFTER: u64 = 200_000_000;
+/// End of the second votes, in nanoseconds after the start of the slot.
 const SECOND_VOTES_END: u64 = 8_500_000_000;
 
 impl LoadPlan {
-    /// How many of those who are to offend do so in a slot: as many as are left, spread over the slots that are left.
+    /// The number of offenders in a slot: those that are left are spread over the slots that are
+    /// left.
     fn share(&self, left: usize, duty: &Duty) -> usize {
         let nth = duty.slot.as_u64() - self.slot_before().as_u64();
         let slots_left = self.slots.saturating_sub(nth) as usize + 1;
@@ -28,7 +32,7 @@ impl LoadPlan {
 }
 
 impl Load {
-    /// Second votes of this slot's share of the offenders.
+    /// Adds the second votes of this slot's offenders.
     pub(super) fn vote_twice(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
         let n = self.plan.share(self.offenders_left, duty);
         if n == 0 {
@@ -44,7 +48,7 @@ impl Load {
         }
     }
 
-    /// Both votes of this slot's share of the surrounders.
+    /// Adds both votes of this slot's surrounders.
     pub(super) fn surround(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
         let n = self.plan.share(self.surrounders_left, duty);
         if n == 0 {
@@ -61,14 +65,16 @@ impl Load {
         }
     }
 
-    /// What a clock says that is `epochs` fast, on a chain whose justified epoch is `justified` further.
+    /// The data of a clock that is `epochs` fast, on a chain whose justified epoch is later by
+    /// `justified`.
     fn ahead(&self, data: &AttestationData, epochs: u64, justified: u64) -> AttestationData {
         let later = |checkpoint: Checkpoint, epochs| Checkpoint { epoch: checkpoint.epoch.saturating_add(epochs), ..checkpoint };
         let slot = Slot::new(data.slot.as_u64() + epochs * self.preset.slots_per_epoch);
         AttestationData { slot, source: later(data.source, justified), target: later(data.target, epochs), ..*data }
     }
 
-    /// Votes for `data` by some of the slot's voters, `at` telling when: by place in the series and among the voters.
+    /// Votes for `data` by some of the slot's voters. `at` returns the time of a vote from its
+    /// position in the series and its position among the voters.
     fn cast(&self, duty: &Duty, voters: &[usize], data: &AttestationData, at: impl Fn(usize, usize) -> u64) -> Vec<LoadMessage> {
         let validators: Vec<_> = voters.iter().map(|voter| duty.voters[*voter].validator).collect();
         let signatures = self.keys.sign_each(&validators, self.vote_root(data));
@@ -81,7 +87,8 @@ impl Load {
         .collect()
     }
 
-    /// Notes in a message which crime it completes. `first`: when the other one is sent, and what it says.
+    /// Records in a message which offence it completes. `first` is the time and the data of the
+    /// other message.
     fn complete(
         &self,
         second: &mut LoadMessage,
@@ -99,7 +106,8 @@ impl Load {
     }
 }
 
-/// Of the `nth` second vote, nanoseconds into its slot; the first one is sent at `first`.
+/// The time of the `nth` second vote, in nanoseconds after the start of its slot. The first vote is
+/// sent at `first`.
 fn second_time(nth: usize, first: u64) -> u64 {
     let room = SECOND_VOTES_END - first - SECOND_AFTER;
     first + SECOND_AFTER + even(nth.wrapping_mul(7) + 3, room)

@@ -1,11 +1,13 @@
-//! A load out of its capture file onto loopback: publishers that each send everything, and forgers and vandals of their own.
+//! Publishes a load from its capture file on loopback. Publishers send every honest message each.
+//! Forgers and vandals have nodes of their own.
 //!
 //! ```text
-//! capture -> reader thread -> one bounded channel a node -> at each message's moment: publish
+//! capture -> reader thread -> one bounded channel for each node -> at each message's time: publish
 //! ```
 //!
-//! Forged votes and junk come from nodes of their own: watchers stop listening to who lies, and honest publishers are not to
-//! suffer for it. Topics that nobody subscribes to are heard by nobody, and counted.
+//! Forged votes and junk come from separate nodes, because watchers ignore peers that send invalid
+//! messages, and honest publishers must not be affected. Messages on topics without subscribers
+//! reach nobody and are counted.
 
 use crate::error::SimError;
 use crate::node::{self, Node, unix_ns};
@@ -20,39 +22,41 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Messages read ahead of their time, for each node.
+/// Messages that are read before they are due, for each node.
 const READ_AHEAD: usize = 4096;
-/// Handed to a node at a time.
+/// Greatest number of messages that are given to a node at the same time.
 const TOGETHER: usize = 64;
-/// How long a node that takes nothing more is waited for.
+/// How long to wait for a node that accepts no more messages.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// How often it is looked at.
+/// Pause between two attempts to give a message to such a node.
 const RETRY: Duration = Duration::from_millis(5);
-/// Nodes that forge, at most; more forgers share them.
+/// Greatest number of nodes that forge. More forgers share these nodes.
 const MAX_FORGER_NODES: u64 = 16;
 
-/// Where and when.
+/// Options of [`publish_load`].
 #[derive(Clone, Debug)]
 pub struct PublishOptions {
     pub capture: PathBuf,
-    /// Seconds since the Unix epoch: the network begins then, whatever the capture says.
+    /// The genesis time in seconds since the Unix epoch. It replaces the one in the capture.
     pub genesis_time: u64,
-    /// Nodes that each send every honest message.
+    /// Number of nodes that each send every honest message.
     pub publishers: usize,
-    /// How long the first message waits for somebody to listen to each node.
+    /// How long the first message waits until each node has a listener.
     pub patience: Duration,
 }
 
-/// What was sent.
+/// The result of publishing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Published {
-    /// Handed to at least one listener, counted for each node.
+    /// Messages that reached at least one listener, counted for each node.
     pub heard: u64,
-    /// On topics that nobody listens to, or known already, or by a node that is no longer listened to.
+    /// Messages that reached nobody: nobody subscribes to their topic, they were known already, or
+    /// their node is ignored.
     pub unheard: u64,
-    /// Lost, because a send queue was full, or ours for too long: the machine or the listener is too slow. The run says nothing then.
+    /// Messages that were lost because a send queue was full, or our own queue was full for too
+    /// long. The machine or the listener is too slow, and the result of the run is not usable.
     pub gave_up: u64,
-    /// How late the latest message left, in milliseconds.
+    /// The greatest delay of a message, in milliseconds.
     pub greatest_delay_ms: u64,
 }
 
@@ -72,10 +76,10 @@ struct Due {
     payload: Arc<[u8]>,
 }
 
-/// Publishes a load. `ready` is told the nodes' addresses once all of them listen.
+/// Publishes a load. `ready` is called with the addresses of the nodes when all of them listen.
 ///
 /// # Errors
-/// The capture cannot be read, or loopback sockets cannot be had.
+/// The capture cannot be read, or loopback sockets are not available.
 pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])) -> Result<Published, SimError> {
     let capture = options.capture.clone();
     let Survey { network, liars } = tokio::task::spawn_blocking(move || survey(&capture))
@@ -84,7 +88,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
     let genesis_of_capture = network.genesis_time;
     let network = Arc::new(Network { genesis_time: options.genesis_time, ..network });
     let (status, status_seen) = watch::channel(StatusView::default());
-    // Dropped at the end or on any way out before it, it takes the nodes down.
+    // Dropping the guard, at the end or on an early return, stops the nodes.
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut nodes: Vec<Node> = Vec::new();
@@ -122,10 +126,10 @@ fn unreadable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + S
     SimError::Capture { path: path.to_owned(), source: error.into() }
 }
 
-/// What is to be known of a capture before it is played.
+/// What must be known about a capture before it is played.
 struct Survey {
     network: Network,
-    /// Which node plays each sender that lies.
+    /// The node of each sender of invalid messages.
     liars: BTreeMap<Vec<u8>, usize>,
 }
 
@@ -134,7 +138,7 @@ fn survey(path: &Path) -> Result<Survey, SimError> {
     let config = file.first_config().map_err(|error| unreadable(path, error))?;
     let spec = Spec::from_yaml(&config.unwrap_or_default()).map_err(SimError::Config)?;
     let state = file.first_state().map_err(|error| unreadable(path, error))?.unwrap_or_default();
-    // `genesis_time` and `genesis_validators_root` begin every BeaconState.
+    // `genesis_time` and `genesis_validators_root` are the first fields of every `BeaconState`.
     let head: [u8; 40] = state.get(..40).and_then(|head| head.try_into().ok()).unwrap_or([0; 40]);
     let genesis_time = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
     let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
@@ -156,7 +160,7 @@ fn survey(path: &Path) -> Result<Survey, SimError> {
     Ok(Survey { network: Network { spec, genesis_time, genesis_validators_root }, liars })
 }
 
-/// Reads the capture and hands each message to the nodes that are to send it.
+/// Reads the capture and passes each message to the nodes that are to send it.
 fn deal(
     path: &Path,
     shift: i128,
@@ -167,13 +171,14 @@ fn deal(
     let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
     for entry in file.entries().map_err(|error| unreadable(path, error))? {
         let Entry::Gossip(gossip) = entry.map_err(|error| unreadable(path, error))?.entry else { continue };
-        // What is on no topic that this program knows cannot be sent by it.
+        // A message on a topic that this program does not know cannot be sent by it.
         let Ok(topic) = Topic::parse(&gossip.topic) else { continue };
         let payload: Arc<[u8]> = Arc::from(gossip.payload);
         let at_unix_ns = u64::try_from(i128::from(gossip.received_at.0) + shift).unwrap_or(0);
         let to: Vec<usize> = match liars.get(&gossip.peer) {
             Some(liar) => vec![publishers + liar],
-            // Copies are what the publishers make by sending everything each.
+            // Other publishers' copies are left out, because every publisher sends all messages
+            // itself.
             None if gossip.peer == b"publisher-0" => (0..publishers).collect(),
             None => Vec::new(),
         };
@@ -187,7 +192,7 @@ fn deal(
     Ok(())
 }
 
-/// Publishes what falls due, in order, some at a time.
+/// Publishes messages in order when they are due, several at the same time.
 async fn send(control: GossipControl, mut due: mpsc::Receiver<Due>) -> Published {
     let mut published = Published::default();
     let mut waiting = Vec::with_capacity(TOGETHER);
@@ -196,7 +201,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<Due>) -> Published
         for message in waiting.drain(..) {
             let now = unix_ns();
             if message.at_unix_ns > now {
-                // Those before it are under way already.
+                // The messages before it are being sent already.
                 tokio::time::sleep(Duration::from_nanos(message.at_unix_ns - now)).await;
             }
             let control = control.clone();
@@ -222,7 +227,8 @@ async fn publish(control: &GossipControl, message: &Due) -> Published {
                 continue;
             }
             Err(PublishError::Unavailable) => published.gave_up = 1,
-            // It counts as published from then on, so a second attempt would be refused as a repetition.
+            // gossipsub counts the message as published from then on, so a second attempt would be
+            // refused as a duplicate.
             Err(PublishError::Refused(reason)) if reason.to_lowercase().contains("queue") => published.gave_up = 1,
             Err(PublishError::Refused(_) | PublishError::TooLong(_)) => published.unheard = 1,
         }

@@ -1,4 +1,5 @@
-//! A slot of load: block and votes, each signed for real; aggregates, offences and noise are in files beside.
+//! A slot of load: the block and the votes, each with a real signature. Aggregates, offences and
+//! noise are in other files.
 
 use super::Load;
 use crate::block::Body;
@@ -14,29 +15,32 @@ use consensus::{
 };
 use sources::topic::{Topic, TopicName};
 
+/// Length of a slot. All times in this file are in nanoseconds.
 const SLOT_NS: u64 = 12_000_000_000;
+/// When the block is sent, after the start of its slot.
 const BLOCK_AT: u64 = 300_000_000;
-/// The burst.
+/// Beginning of the burst of votes, after the start of the slot.
 pub(super) const VOTES_FROM: u64 = 4_000_000_000;
+/// Length of the burst.
 pub(super) const VOTES_FOR: u64 = 4_000_000_000;
-/// Copies of a message trickle in within this.
+/// The copies of a message arrive within this time.
 const COPIES_WITHIN: u64 = 300_000_000;
 
-/// One gossip message on its way.
+/// A gossip message that is to be sent.
 #[derive(Clone, Debug)]
 pub struct LoadMessage {
     /// Nanoseconds since genesis.
     pub at_ns: u64,
-    /// Who sends it: `publisher-0` and so on for honest ones, `forger-` and `vandal-` for others.
+    /// The sender: `publisher-0` and so on for honest messages, `forger-` and `vandal-` for others.
     pub sender: String,
     pub topic: String,
-    /// As on the wire.
+    /// The payload as on the wire.
     pub payload: Vec<u8>,
-    /// What it completes, if it is the second half of an offence.
+    /// The offence that this message completes, if it is the second half of one.
     pub crime: Option<Crime>,
 }
 
-/// A voter on duty.
+/// A validator with the duty to vote.
 #[derive(Clone, Copy)]
 pub(super) struct Voter {
     pub(super) validator: ValidatorIndex,
@@ -44,22 +48,24 @@ pub(super) struct Voter {
     position: usize,
 }
 
-/// What a slot's voters sign.
+/// The votes of a slot.
 pub(super) struct Duty {
     pub(super) slot: Slot,
     pub(super) data: AttestationData,
-    /// What somebody says who has not seen the newest block; the same as `data` as long as there is only one.
+    /// The data of a validator that has not received the newest block. It equals `data` while there
+    /// is only one block.
     pub(super) stale: AttestationData,
-    /// Ascending by validator.
+    /// In ascending order of validators.
     pub(super) voters: Vec<Voter>,
-    /// Over `data`, in order of `voters`.
+    /// The signatures over `data`, in the order of `voters`.
     pub(super) signatures: Vec<Signature>,
-    /// Members of each committee in order of their bits: positions in `voters`.
+    /// For each committee, the positions of its members in `voters`, in the order of their bits.
     pub(super) committees: Vec<Vec<usize>>,
 }
 
 impl Load {
-    /// All messages of a slot in order of time. Slots are played one after the other, as [`super::LoadPlan::each_slot`] gives them.
+    /// Returns all messages of a slot in order of time. Slots must be played one after the other,
+    /// in the order of [`super::LoadPlan::each_slot`].
     pub fn play(&mut self, slot: Slot) -> Vec<LoadMessage> {
         self.enter(slot.epoch(&self.preset));
         let mut messages = vec![self.propose(slot)];
@@ -84,7 +90,8 @@ impl Load {
         messages
     }
 
-    /// Only the votes of slot 1, dealt out over so many different heads: for whoever wants to know what proving costs.
+    /// Returns only the votes of slot 1, distributed over `distinct_data` different heads. It
+    /// serves to measure the cost of verification.
     pub fn votes(&self, distinct_data: u64) -> Vec<LoadMessage> {
         let duty = self.duty(self.plan.slot_before().saturating_add(1));
         let mut messages = Vec::with_capacity(duty.voters.len());
@@ -170,7 +177,7 @@ impl Load {
         self.network.genesis_time * 1_000_000_000 + slot.as_u64() * SLOT_NS + within
     }
 
-    /// An honest message, `within` nanoseconds into its slot.
+    /// An honest message, sent `within` nanoseconds after the start of its slot.
     pub(super) fn message(&self, slot: Slot, within: u64, name: TopicName, ssz: &[u8]) -> LoadMessage {
         LoadMessage {
             at_ns: slot.as_u64() * SLOT_NS + within,
@@ -194,11 +201,13 @@ pub(super) fn compressed(signature: &Signature) -> SignatureBytes {
     SignatureBytes::from(signature.to_bytes())
 }
 
+/// When the `nth` vote of a slot is sent, after the start of the slot.
 pub(super) fn vote_time(nth: usize) -> u64 {
     VOTES_FROM + even(nth, VOTES_FOR)
 }
 
-/// The `nth` of a series that fills `0..span` evenly however long it is (multiples of the golden ratio).
+/// The `nth` value of a series that fills `0..span` evenly, whatever its length (multiples of the
+/// golden ratio).
 pub(super) fn even(nth: usize, span: u64) -> u64 {
     let fraction = (nth as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     ((u128::from(span) * u128::from(fraction)) >> 32) as u64

@@ -1,8 +1,10 @@
-//! The state a load starts from: one slot after its first block, as many validators as wished.
+//! The state from which a load starts. It is one slot after the load's first block.
 //!
-//! 350 MB at 2.5 million validators, so the registry is written out directly and not as a tree of values. The state's latest
-//! header carries its state root already (the state is one slot past its block), so that nobody needs to hash all of it to
-//! learn the block's root; [`Load::state_to_be_hashed`] is the other kind, which a node serves for a block's own slot.
+//! A state of 2.5 million validators has 350 MB, so the registry is serialized directly and not as
+//! a tree of values. The latest header in the state already contains its state root, because the
+//! state is one slot after its block. So a reader does not have to hash the whole state to get the
+//! block's root. [`Load::state_to_be_hashed`] is the other kind of state, which a node serves for a
+//! block's own slot.
 
 use super::{Load, LoadPlan};
 use crate::dice::Dice;
@@ -10,10 +12,10 @@ use crate::genesis::{EFFECTIVE_BALANCE, Parts, VALIDATOR_REGISTRY_LIMIT, first_h
 use crate::ssz::Value;
 use consensus::{BeaconBlockHeader, Epoch, ForkName, Preset, Root, Slot};
 
-/// Bytes of a `Validator`.
+/// Length of a `Validator` in bytes.
 const VALIDATOR_LEN: usize = 121;
 
-/// The block before the load's first slot, with a state root that is any hash.
+/// The block before the load's first slot. Its state root is an arbitrary hash.
 pub(super) fn first_block(plan: &LoadPlan, preset: &Preset) -> BeaconBlockHeader {
     let (slot, dice) = (plan.slot_before(), plan.scenario().dice());
     let state_root = Root::from(dice.hash("state root", &[slot.as_u64()]));
@@ -21,19 +23,19 @@ pub(super) fn first_block(plan: &LoadPlan, preset: &Preset) -> BeaconBlockHeader
     BeaconBlockHeader { slot, parent_root, state_root, ..first_header(ForkName::Fulu, preset) }
 }
 
-/// The chain's head through all the epochs before the load.
+/// The head of the chain in all epochs before the load.
 pub(super) fn parent_of_first(dice: Dice) -> Root {
     Root::from(dice.hash("block before the load", &[]))
 }
 
 impl Load {
-    /// The state to start from, SSZ.
+    /// The state to start from, in SSZ.
     pub fn state_ssz(&self) -> Vec<u8> {
         self.state(self.plan.slot_before().saturating_add(1), first_block(&self.plan, &self.preset))
     }
 
-    /// The same at slot 0, before its root is known to itself: to tell what a start costs with a state as nodes serve it. The
-    /// load's blocks do not build on it.
+    /// The same state at slot 0, whose latest header has no state root yet. It serves to measure
+    /// the cost of a start with a state as nodes serve it. The load's blocks do not build on it.
     pub fn state_to_be_hashed(&self) -> Vec<u8> {
         self.state(Slot::new(0), first_header(ForkName::Fulu, &self.preset))
     }
@@ -69,7 +71,7 @@ impl Load {
         parts.state().to_ssz()
     }
 
-    /// `List[Validator, VALIDATOR_REGISTRY_LIMIT]`, written out.
+    /// `List[Validator, VALIDATOR_REGISTRY_LIMIT]`, serialized.
     fn registry(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.plan.n_registered * VALIDATOR_LEN);
         let mut active = self.active.iter().copied().peekable();
@@ -80,7 +82,7 @@ impl Load {
             let exit = if is_active { never } else { 0 };
             let key = key.to_bytes();
             bytes.extend_from_slice(&key);
-            // Withdrawal credentials of an address, any.
+            // Withdrawal credentials with an arbitrary address.
             bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             bytes.extend_from_slice(&key[..20]);
             bytes.extend_from_slice(&EFFECTIVE_BALANCE.to_le_bytes());

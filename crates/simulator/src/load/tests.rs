@@ -1,4 +1,4 @@
-//! What a load makes is read by the watcher's decoders and verified by a few lines of blst.
+//! The messages of a load are read by the watcher's decoders and verified with a few lines of blst.
 
 use super::*;
 use crate::keys::verifies;
@@ -77,7 +77,7 @@ fn every_honest_message_is_signed_and_every_offence_is_one() {
                 }
                 TopicName::Attestation(_) => {
                     let vote = SingleAttestation::from_ssz(&ssz).unwrap();
-                    // Pairings are slow and the votes alike.
+                    // Pairings are slow and the votes are alike, so only some are verified.
                     if vote.attester_index.as_u64().is_multiple_of(16) || message.crime.is_some() {
                         let key = pubkeys[vote.attester_index.as_u64() as usize];
                         assert!(verifies(&[key], load.vote_root(&vote.data), &vote.signature));
@@ -116,7 +116,8 @@ fn a_load_may_begin_when_its_network_is_old() {
     assert_eq!(crimes, 14);
 }
 
-/// No two messages of an attack are the same, so gossip takes each for new; and none accuses a key that the attackers do not have.
+/// No two messages of an attack are the same, so gossip treats each as new. None of them accuses a
+/// validator whose key the attackers do not have.
 #[test]
 fn attacks_differ_from_message_to_message() {
     let mut load = Load::new(LoadPlan { epochs_before: 5000, slashed: 3, ..plan() }, 0).unwrap();
@@ -134,7 +135,8 @@ fn attacks_differ_from_message_to_message() {
                 assert!((slot.as_u64() * 12..slot.as_u64() * 12 + 12).contains(&(shot.at_ns / 1_000_000_000)));
                 all.insert((shot.topic, sha256(&shot.payload)));
             }
-            // A slot may lack offences to imitate, and have fewer votes than an attack wants to change.
+            // A slot may have no offences to imitate, and fewer votes than an attack wants to
+            // change.
             assert!((all.len() - n_before) as u64 * 4 >= attack.per_slot, "{} repeats itself", attack.name);
         }
         for withdrawn in arsenal.withdrawn().iter().chain(arsenal.slashed()) {

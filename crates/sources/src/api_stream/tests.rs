@@ -1,4 +1,5 @@
-//! Against an HTTP server written by hand, since the point is what real ones do wrong.
+//! Tests against a minimal HTTP server in this file, because the tests need the faults of real
+//! servers.
 
 use super::*;
 use consensus::{BlobParameters, Epoch, Fork, ForkName, Preset, Spec};
@@ -31,8 +32,8 @@ async fn listen() -> (TcpListener, NodeSet) {
     (listener, NodeSet::new(&[url], NodeConfig::default()).unwrap())
 }
 
-/// The next request whose path contains `wanted`, and the connection to answer on. Others are kept open, unanswered: that
-/// is what some nodes do with topics they do not know.
+/// Returns the next request whose path contains `wanted`, with the connection to answer on. Other
+/// requests stay open and unanswered, as some nodes do for topics that they do not know.
 async fn accept(listener: &TcpListener, wanted: &str) -> (String, TcpStream) {
     let found = async {
         let mut hanging = Vec::new();
@@ -40,7 +41,7 @@ async fn accept(listener: &TcpListener, wanted: &str) -> (String, TcpStream) {
             let (mut socket, _) = listener.accept().await.unwrap();
             let path = read_request(&mut socket).await;
             if path.contains(wanted) {
-                // The hanging ones live as long as the test.
+                // The unanswered connections live as long as the test.
                 std::mem::forget(hanging);
                 return (path, socket);
             }
@@ -114,7 +115,7 @@ async fn votes_come_from_the_stream_and_blocks_from_the_same_node() {
     assert_eq!(path, "/eth/v1/events?topics=block&topics=attestation");
     let root = format!("0x{}", "ab".repeat(32));
     let announced = format!("{{\"slot\":\"9\",\"block\":\"{root}\"}}");
-    // The headers come with the first event only, and a root announced twice is fetched once.
+    // The headers come only with the first event. A root that is announced twice is fetched once.
     let text = format!(
         "{HEADERS}: keep-alive\n\nevent: block_gossip\ndata: {announced}\n\nevent: block\ndata: {announced}\n\n{}",
         single(77)
@@ -151,7 +152,7 @@ async fn a_stream_that_ends_is_opened_again() {
         let (_, mut stream) = accept(&listener, FIRST).await;
         stream.write_all(format!("{HEADERS}{}", single(attester)).as_bytes()).await.unwrap();
         drop(stream);
-        // The end of the stream and what was in it come by different ways, in any order.
+        // The end of the stream and the event in it arrive on different channels, so in any order.
         let (mut came, mut ended) = (None, None);
         while came.is_none() || ended.is_none() {
             match next(&mut handle).await {
@@ -199,7 +200,7 @@ async fn an_event_without_end_ends_the_stream() {
     stream.write_all(format!("{HEADERS}event: attestation\ndata: ").as_bytes()).await.unwrap();
     let flood = tokio::spawn(async move {
         let piece = vec![b'x'; 1 << 20];
-        // Fails when the reader has had enough.
+        // The write fails when the reader closes the stream.
         while stream.write_all(&piece).await.is_ok() {}
     });
     let problem = next_problem(&mut handle).await;

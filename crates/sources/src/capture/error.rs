@@ -1,15 +1,15 @@
-//! What can be wrong with a capture file: where, and what to do.
+//! Errors of a capture file: where the damage is, and what the user can do.
 
 use super::{EntryType, HEADER_LEN};
 use std::fmt;
 use std::path::PathBuf;
 
-/// A problem in a capture file. What was delivered before it stands.
+/// A problem in a capture file. Everything that was delivered before it remains valid.
 #[derive(Debug)]
 pub struct CaptureError {
-    /// The file, if it has a name.
+    /// The path of the file, if it is known.
     pub path: Option<PathBuf>,
-    /// Where the entry (or the file) begins that has the problem.
+    /// Offset in bytes of the entry that has the problem, or 0 if the problem is the file itself.
     pub offset: u64,
     pub damage: Damage,
 }
@@ -40,7 +40,7 @@ pub enum Damage {
 }
 
 impl CaptureError {
-    /// Whether reading goes on behind the entry.
+    /// Whether the reader continues after this entry.
     pub fn is_recoverable(&self) -> bool {
         match self.damage {
             Damage::BadEntry { .. } => true,

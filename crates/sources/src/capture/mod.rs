@@ -1,6 +1,7 @@
-//! The capture file (`.e2s`): what sources heard, in order of arrival, and what is needed to check it.
+//! The capture file (`.e2s`): the messages that sources received, in order of arrival, and the data
+//! that is needed to verify them.
 //!
-//! It is an e2store file, the container of Ethereum's ERA files, so one reader reads both:
+//! It is an e2store file, the container format of Ethereum's ERA files, so one reader reads both:
 //!
 //! ```text
 //! entry  = type: 2 bytes | length: u32 LE | reserved: 2 bytes, zero | data: length bytes
@@ -10,20 +11,24 @@
 //! 67 73 ........ 0000 ns | peer | topic | payload as on the wire   GossipMessage
 //! ```
 //!
-//! What the reader promises:
-//! - it never holds more than one entry, and for each type the entry's length is bounded before anything is allocated; even
-//!   then memory grows with the bytes that really come, never with the number claimed;
-//! - everything before damage is delivered; the damage is one error with file, offset and reason;
-//! - damage *inside* an entry (bad snappy, a name that is not UTF-8) costs that entry only, since its end is known;
-//! - types it does not know are skipped and counted.
+//! What the reader guarantees:
+//! - It never holds more than one entry. The length of an entry is checked against the limit of its
+//!   type before anything is allocated. Even then memory grows with the bytes that really arrive,
+//!   never with the claimed length.
+//! - It delivers everything before a damaged place. It reports the damage as one error with file,
+//!   offset and reason.
+//! - Damage *inside* an entry (bad snappy, a name that is not UTF-8) loses only that entry, because
+//!   the end of the entry is known.
+//! - Entries of unknown types are skipped and counted.
 //!
-//! In a capture, config and state precede the messages. An ERA file ends with its state, so such a file is read twice:
-//! [`CaptureFile::first_state`] finds it by leaping from entry to entry without unpacking what lies between.
+//! In a capture, config and state come before the messages. An ERA file has its state at the end,
+//! so such a file is read twice. [`CaptureFile::first_state`] finds the state by seeking from
+//! header to header, without decompressing the entries between.
 //!
-//! The writer appends whole entries and nothing else, so a file cut by a crash is readable up to the cut, and
-//! [`CaptureWriter::append_to`] takes the torn tail off before it goes on.
+//! The writer only appends whole entries, so a file that a crash has cut is readable up to the cut.
+//! [`CaptureWriter::append_to`] removes an incomplete last entry before it continues.
 //!
-//! Source of the container: eth-clients/e2store-format-specs, `formats/era.md`.
+//! Source of the container format: eth-clients/e2store-format-specs, `formats/era.md`.
 
 mod error;
 mod frame;
@@ -39,10 +44,10 @@ pub use write::{CaptureWriter, WriteError};
 
 use verify::UnixNs;
 
-/// Length of an entry's header.
+/// Length of an entry's header in bytes.
 pub const HEADER_LEN: u64 = 8;
 
-/// An entry's two-byte type.
+/// The type of an entry: two bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryType(pub [u8; 2]);
 
@@ -57,7 +62,8 @@ impl EntryType {
     pub const PEER_EVENT: Self = Self(*b"pe");
     pub const API_EVENT: Self = Self(*b"ap");
 
-    /// Most bytes an entry of this type may have. Types that are skipped are never held, so any length goes.
+    /// Greatest length in bytes of an entry of this type. Entries that are skipped are never held
+    /// in memory, so they may have any length.
     const fn max_len(self) -> u64 {
         match &self.0 {
             b"e2" => 0,
@@ -84,33 +90,35 @@ impl std::fmt::Display for EntryType {
     }
 }
 
-/// A `config.yaml`; mainnet's has 7 kB.
+/// Greatest length of a `config.yaml` in bytes. Mainnet's has 7 kB.
 pub const MAX_CONFIG_LEN: usize = 1 << 20;
-/// A state, packed or unpacked: mainnet's is 300 MB at 2 M validators.
+/// Greatest length of a state in bytes, compressed or decompressed. Mainnet's has 300 MB at 2
+/// million validators.
 pub const MAX_STATE_LEN: u64 = 1 << 30;
-/// A block, packed or unpacked: gossip allows 10 MiB.
+/// Greatest length of a block in bytes, compressed or decompressed. Gossip allows 10 MiB.
 pub const MAX_BLOCK_LEN: u64 = 16 << 20;
-/// The JSON of a peer event.
+/// Greatest length of a peer event's JSON in bytes.
 pub const MAX_PEER_EVENT_LEN: usize = 64 << 10;
-/// The JSON of one API event: an attester slashing of 2 x 131 072 indices is 3 MB.
+/// Greatest length of an API event's JSON in bytes. An attester slashing with 2 x 131 072 indices
+/// has 3 MB.
 pub const MAX_API_EVENT_LEN: usize = 8 << 20;
-/// A node's URL.
+/// Greatest length of a node's URL in bytes.
 pub const MAX_NODE_NAME_LEN: usize = 2048;
 
-/// One entry, unpacked but not interpreted.
+/// One entry, decompressed but not interpreted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     Version,
     /// The network's `config.yaml`.
     Config(String),
-    /// A `BeaconState`, SSZ.
+    /// A `BeaconState` in SSZ.
     State(Vec<u8>),
-    /// A `SignedBeaconBlock`, SSZ.
+    /// A `SignedBeaconBlock` in SSZ.
     Block(Vec<u8>),
     Gossip(GossipEntry),
     PeerEvent(PeerEventEntry),
     ApiEvent(ApiEventEntry),
-    /// Empty, SlotIndex, or a type not known here: skipped.
+    /// An Empty entry, a SlotIndex, or an entry of an unknown type. Its data is skipped.
     Skipped {
         entry_type: EntryType,
         len: u32,
@@ -118,7 +126,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// About what it takes in memory.
+    /// Approximate size in memory, in bytes.
     pub fn n_bytes(&self) -> usize {
         match self {
             Self::Config(text) => text.len(),
@@ -130,7 +138,7 @@ impl Entry {
     }
 }
 
-/// A message as it came over the wire.
+/// A message as it was received on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipEntry {
     pub received_at: UnixNs,
@@ -141,7 +149,8 @@ pub struct GossipEntry {
     pub payload: Vec<u8>,
 }
 
-/// Something about a peer: `connected`, `disconnected`, `agent`, `status`, `metadata`, `goodbye`, with its fields.
+/// Something that happened with a peer: `connected`, `disconnected`, `agent`, `status`, `metadata`
+/// or `goodbye`, with its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerEventEntry {
     pub at: UnixNs,
@@ -154,8 +163,8 @@ pub struct ApiEventEntry {
     pub at: UnixNs,
     /// The node's URL.
     pub node: String,
-    /// The event's name, as `single_attestation`.
+    /// The name of the event, for example `single_attestation`.
     pub topic: String,
-    /// The data, as sent.
+    /// The data of the event, as received.
     pub json: String,
 }

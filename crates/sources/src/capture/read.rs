@@ -1,4 +1,4 @@
-//! Reading: an iterator over entries, and a file that can be read more than once.
+//! Reading of capture files: an iterator over entries, and a file that can be read more than once.
 
 use super::frame::{self, Body};
 use super::{
@@ -9,14 +9,15 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use verify::UnixNs;
 
-/// An entry and where it begins.
+/// An entry and the offset in bytes where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located {
     pub offset: u64,
     pub entry: Entry,
 }
 
-/// Iterates over the entries of anything that can be read. After an error that is not recoverable it ends.
+/// Iterates over the entries of any reader. The iterator ends after an error that is not
+/// recoverable.
 #[derive(Debug)]
 pub struct CaptureReader<R> {
     input: R,
@@ -32,18 +33,19 @@ impl<R: Read> CaptureReader<R> {
         Self { input, path: None, offset: 0, ended: false, n_unknown: 0 }
     }
 
-    /// Names the file in errors.
+    /// Adds the file's path to errors.
     pub fn with_path(mut self, path: &Path) -> Self {
         self.path = Some(path.to_owned());
         self
     }
 
-    /// Where the next entry begins: everything before is read. After a damaged tail, where the damage begins.
+    /// Offset in bytes of the next entry. Everything before it has been read. After a damaged tail,
+    /// this is where the damage begins.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Entries so far whose type is not known here.
+    /// Number of entries read so far whose type is unknown.
     pub fn n_unknown(&self) -> u64 {
         self.n_unknown
     }
@@ -73,7 +75,7 @@ impl<R: Read> CaptureReader<R> {
         self.interpret(entry_type, len as u32, bytes).map(Some).map_err(|reason| Damage::BadEntry { entry_type, reason })
     }
 
-    /// Type and length; `None` at the end of the file.
+    /// Reads the type and length of the next entry. Returns `None` at the end of the file.
     fn read_header(&mut self) -> Result<Option<(EntryType, u64)>, Damage> {
         let mut header = [0u8; HEADER_LEN as usize];
         let have = read_up_to(&mut self.input, &mut header)?;
@@ -144,11 +146,11 @@ impl<R: Read> Iterator for CaptureReader<R> {
     }
 }
 
-/// The file's first entry, and the whole of what says that it is one of ours.
+/// The Version entry, which begins every e2store file. It alone identifies the format.
 const VERSION_ENTRY: [u8; 8] = [0x65, 0x32, 0, 0, 0, 0, 0, 0];
 
 impl CaptureReader<BufReader<File>> {
-    /// Goes behind the next entry of a file with `end` bytes without reading what is in it.
+    /// Seeks over the next entry of a file with `end` bytes, without reading its data.
     fn leap(&mut self, end: u64) -> Result<Option<EntryType>, Damage> {
         let Some((entry_type, wanted)) = self.read_header()? else { return Ok(None) };
         let have = end.saturating_sub(self.offset + HEADER_LEN);
@@ -161,8 +163,9 @@ impl CaptureReader<BufReader<File>> {
     }
 }
 
-/// Where the last whole entry of a file with `end` bytes ends, if the file is whole or merely cut there. Other damage is an
-/// error: what lies behind it may be good.
+/// Offset at which the last whole entry of a file with `end` bytes ends. The file must be whole, or
+/// cut inside its last entry. Other damage is an error, because entries after the damage may be
+/// intact.
 pub(super) fn end_of_whole_entries(file: File, end: u64) -> Result<u64, CaptureError> {
     let mut reader = CaptureReader::new(BufReader::with_capacity(READ_BUFFER, file));
     loop {
@@ -182,7 +185,8 @@ pub struct CaptureFile {
 }
 
 impl CaptureFile {
-    /// Opens a file and checks that it is one; empty and foreign files are refused here.
+    /// Opens a file and checks that it is an e2store file. Empty files and files of other formats
+    /// are errors.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
         let file = Self { path: path.to_owned() };
         match file.entries()?.next() {
@@ -196,13 +200,13 @@ impl CaptureFile {
         &self.path
     }
 
-    /// All entries, from the beginning.
+    /// Returns all entries, from the beginning.
     pub fn entries(&self) -> Result<CaptureReader<BufReader<File>>, CaptureError> {
         let file = File::open(&self.path).map_err(|error| self.error(0, Damage::Io(error)))?;
         Ok(CaptureReader::new(BufReader::with_capacity(READ_BUFFER, file)).with_path(&self.path))
     }
 
-    /// The first config, wherever it is; `None` in an ERA file.
+    /// Returns the first config, wherever it is. An ERA file has none.
     pub fn first_config(&self) -> Result<Option<String>, CaptureError> {
         Ok(self.find(EntryType::CONFIG)?.and_then(|located| match located.entry {
             Entry::Config(text) => Some(text),
@@ -210,8 +214,9 @@ impl CaptureFile {
         }))
     }
 
-    /// The first state's SSZ, wherever it is: in an ERA file the last entry but one. Damage behind it is left for
-    /// [`CaptureFile::entries`] to report; damage before it is an error here too.
+    /// Returns the SSZ of the first state, wherever it is. An ERA file has its state near the end,
+    /// before the slot indices. Damage after the state is not reported here, but by
+    /// [`CaptureFile::entries`]. Damage before it is an error here too.
     pub fn first_state(&self) -> Result<Option<Vec<u8>>, CaptureError> {
         Ok(self.find(EntryType::STATE)?.and_then(|located| match located.entry {
             Entry::State(ssz) => Some(ssz),
@@ -223,8 +228,9 @@ impl CaptureFile {
         self.each(wanted)?.next().transpose()
     }
 
-    /// All entries of a type. Leaps from header to header. A tail that ends inside an entry ends the search without an error, and an entry
-    /// that is damaged inside is passed over for the next of its type: [`CaptureFile::entries`] reports it.
+    /// Returns all entries of a type, by seeking from header to header. The iterator ends without
+    /// an error at a tail that ends inside an entry. It skips an entry that is damaged inside and
+    /// continues with the next one of its type. [`CaptureFile::entries`] reports such damage.
     pub fn each(&self, wanted: EntryType) -> Result<impl Iterator<Item = Result<Located, CaptureError>>, CaptureError> {
         let mut reader = self.entries()?;
         let end = reader.input.get_ref().metadata().map_err(|error| self.error(0, Damage::Io(error)))?.len();
@@ -268,7 +274,7 @@ impl CaptureFile {
 
 const READ_BUFFER: usize = 1 << 20;
 
-/// Fills `buffer` as far as the input goes.
+/// Fills `buffer` until it is full or the input ends. Returns the number of bytes that were read.
 fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut have = 0;
     while have < buffer.len() {
@@ -282,7 +288,7 @@ fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(have)
 }
 
-/// Takes fields off the front of an entry.
+/// Takes fields from the front of an entry's data.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -41,7 +41,7 @@ fn written(entries: &[Entry]) -> Vec<u8> {
     file
 }
 
-/// Entries, and the error reading ended with.
+/// The entries, and the errors that were reported while reading.
 fn read(bytes: &[u8]) -> (Vec<Entry>, Vec<CaptureError>) {
     let (mut entries, mut errors) = (Vec::new(), Vec::new());
     for item in CaptureReader::new(bytes) {
@@ -251,7 +251,7 @@ fn a_state_at_the_end_is_found_first() {
     assert_eq!(file.first_state().unwrap(), Some(vec![42; 5000]));
     assert_eq!(file.first_config().unwrap(), None);
     assert_eq!(file.entries().unwrap().count(), 52);
-    // A cut tail: what is whole is found, the rest is for the reading pass to report.
+    // The tail is cut. Whole entries are found, and reading all entries reports the rest.
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
     assert_eq!(CaptureFile::open(&path).unwrap().first_state().unwrap(), None);
@@ -273,7 +273,7 @@ fn shared_captures() -> Vec<PathBuf> {
 fn genesis_of(file: &CaptureFile) -> Network {
     let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
     let state = file.first_state().unwrap().unwrap();
-    // `genesis_time` and `genesis_validators_root` come first in every fork's state.
+    // `genesis_time` and `genesis_validators_root` are the first fields of every fork's state.
     let genesis_time = u64::from_le_bytes(state[..8].try_into().unwrap());
     Network { spec, genesis_time, genesis_validators_root: Root::from_slice(&state[8..40]) }
 }
@@ -283,7 +283,7 @@ fn every_message_of_the_shared_captures_becomes_a_raw_message() {
     for path in shared_captures() {
         let expected: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path.with_extension("expected.json")).unwrap()).unwrap();
-        // Only those made with the specification say what is in them.
+        // Only the captures that were made with the specification list what is in them.
         if !expected["made_by"].is_null() {
             continue;
         }

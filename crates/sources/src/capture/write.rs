@@ -1,4 +1,5 @@
-//! Writing: whole entries, appended; a tail torn by a crash is taken off before going on.
+//! Writing of capture files: whole entries, appended. An incomplete last entry, which a crash may
+//! leave, is removed before writing continues.
 
 use super::read::end_of_whole_entries;
 use super::{
@@ -10,7 +11,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Why an entry was not written. Nothing of it is in the file, except after `Io`, where a torn tail may be.
+/// Why an entry was not written. No part of the entry is in the file, except after `Io`, which may
+/// leave an incomplete entry at the end.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("{what} has {len} bytes, a capture takes at most {limit}; it is left out")]
@@ -23,8 +25,8 @@ pub enum WriteError {
     Damaged(#[from] CaptureError),
 }
 
-/// Writes entries one after the other. Call [`CaptureWriter::flush`] when what was written should survive a crash of
-/// this process, and [`CaptureWriter::sync`] for one of the machine.
+/// Writes entries one after the other. Call [`CaptureWriter::flush`] if the entries must survive a
+/// crash of this process, and [`CaptureWriter::sync`] if they must survive a crash of the machine.
 #[derive(Debug)]
 pub struct CaptureWriter<W: Write> {
     output: W,
@@ -33,7 +35,8 @@ pub struct CaptureWriter<W: Write> {
 }
 
 impl CaptureWriter<BufWriter<File>> {
-    /// A new file; an existing one is an error, since it may be somebody's only evidence.
+    /// Creates a new file. An existing file is an error, because it may be the only evidence that
+    /// somebody has.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
         let opened = OpenOptions::new().write(true).create_new(true).open(path);
         let file = opened.map_err(|error| match error.kind() {
@@ -43,8 +46,9 @@ impl CaptureWriter<BufWriter<File>> {
         Self::new(BufWriter::with_capacity(WRITE_BUFFER, file))
     }
 
-    /// Goes on behind the last whole entry of an existing file; a new or empty file is begun. Returns how many bytes of a
-    /// torn tail were taken off. A file that is no capture is refused and left as it is.
+    /// Continues after the last whole entry of an existing file. A file that is new or empty gets a
+    /// Version entry. Returns the number of bytes of an incomplete last entry that were removed. A
+    /// file that is not a capture is an error and stays as it is.
     pub fn append_to(path: &Path) -> Result<(Self, u64), WriteError> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let len = file.metadata()?.len();
@@ -59,7 +63,7 @@ impl CaptureWriter<BufWriter<File>> {
         Ok((Self { output, n_bytes: end, scratch: Vec::new() }, len - end))
     }
 
-    /// Flushes, and waits until the disk has it.
+    /// Flushes, and waits until the data is on the disk.
     pub fn sync(&mut self) -> Result<(), WriteError> {
         self.output.flush()?;
         Ok(self.output.get_ref().sync_data()?)
@@ -74,27 +78,27 @@ impl<W: Write> CaptureWriter<W> {
         Ok(writer)
     }
 
-    /// Bytes in the file so far, written or still in the buffer.
+    /// Bytes in the file so far, including those that are still in the buffer.
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
     }
 
-    /// The network's `config.yaml`.
+    /// Writes the network's `config.yaml`.
     pub fn config(&mut self, yaml: &str) -> Result<(), WriteError> {
         self.put(EntryType::CONFIG, "config", yaml.as_bytes(), MAX_CONFIG_LEN as u64)
     }
 
-    /// A `BeaconState`, SSZ.
+    /// Writes a `BeaconState`, given in SSZ.
     pub fn state(&mut self, ssz: &[u8]) -> Result<(), WriteError> {
         self.put_framed(EntryType::STATE, "state", ssz, MAX_STATE_LEN)
     }
 
-    /// A `SignedBeaconBlock`, SSZ.
+    /// Writes a `SignedBeaconBlock`, given in SSZ.
     pub fn block(&mut self, ssz: &[u8]) -> Result<(), WriteError> {
         self.put_framed(EntryType::BLOCK, "block", ssz, MAX_BLOCK_LEN)
     }
 
-    /// A message, its payload still packed as on the wire.
+    /// Writes a gossip message. Its payload is still compressed as on the wire.
     pub fn gossip(&mut self, entry: &GossipEntry) -> Result<(), WriteError> {
         let peer_len = fits::<u8>("peer id", entry.peer.len(), u8::MAX.into())?;
         let topic_len = fits::<u16>("topic", entry.topic.len(), MAX_TOPIC_LEN)?;
@@ -109,6 +113,7 @@ impl<W: Write> CaptureWriter<W> {
         self.put_scratch(EntryType::GOSSIP, "message", data)
     }
 
+    /// Writes a peer event.
     pub fn peer_event(&mut self, entry: &PeerEventEntry) -> Result<(), WriteError> {
         let mut data = std::mem::take(&mut self.scratch);
         data.clear();
@@ -117,6 +122,7 @@ impl<W: Write> CaptureWriter<W> {
         self.put_scratch(EntryType::PEER_EVENT, "peer event", data)
     }
 
+    /// Writes an event of a beacon node's event stream.
     pub fn api_event(&mut self, entry: &ApiEventEntry) -> Result<(), WriteError> {
         let node_len = fits::<u16>("node's name", entry.node.len(), MAX_NODE_NAME_LEN)?;
         let topic_len = fits::<u16>("event topic", entry.topic.len(), MAX_TOPIC_LEN)?;
@@ -131,7 +137,8 @@ impl<W: Write> CaptureWriter<W> {
         self.put_scratch(EntryType::API_EVENT, "API event", data)
     }
 
-    /// Any entry as the reader gave it. Skipped ones have lost their content and are left out.
+    /// Writes an entry that the reader returned. A skipped entry has lost its data, so it is left
+    /// out.
     pub fn entry(&mut self, entry: &Entry) -> Result<(), WriteError> {
         match entry {
             Entry::Version => self.put(EntryType::VERSION, "version", &[], 0),
@@ -145,7 +152,7 @@ impl<W: Write> CaptureWriter<W> {
         }
     }
 
-    /// Hands everything to the operating system.
+    /// Passes all buffered data to the operating system.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         Ok(self.output.flush()?)
     }
@@ -160,7 +167,7 @@ impl<W: Write> CaptureWriter<W> {
         self.put(entry_type, what, &packed, limit)
     }
 
-    /// Writes an entry made in the scratch buffer and takes the buffer back.
+    /// Writes an entry whose data is in the scratch buffer, and puts the buffer back.
     fn put_scratch(&mut self, entry_type: EntryType, what: &'static str, data: Vec<u8>) -> Result<(), WriteError> {
         let limit = match entry_type {
             EntryType::PEER_EVENT => 8 + MAX_PEER_EVENT_LEN as u64,
@@ -189,7 +196,8 @@ impl<W: Write> CaptureWriter<W> {
 }
 
 const WRITE_BUFFER: usize = 256 << 10;
-/// A scratch buffer that a large block made larger than this is given back.
+/// Capacity in bytes above which the scratch buffer is freed after use, because one large message
+/// made it grow.
 const KEPT_SCRATCH: usize = 1 << 20;
 
 fn fits<N: TryFrom<usize>>(what: &'static str, len: usize, limit: usize) -> Result<N, WriteError> {

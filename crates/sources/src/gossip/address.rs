@@ -1,4 +1,4 @@
-//! Who to connect to: a multiaddr, or an ENR, from which address and peer id follow.
+//! Addresses of peers: a multiaddr, or an ENR from which the address and the peer id follow.
 
 use enr::k256::ecdsa::SigningKey;
 use enr::{Enr, EnrPublicKey};
@@ -11,12 +11,14 @@ use std::str::FromStr;
 /// A peer to keep a connection to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddress {
-    /// Without `/p2p/`.
+    /// The address, without `/p2p/`.
     pub address: Multiaddr,
-    /// Unknown for a multiaddr without `/p2p/`: then whoever answers there is taken.
+    /// The peer id. A multiaddr without `/p2p/` has none, and then any peer that answers there is
+    /// accepted.
     pub peer: Option<PeerId>,
 }
 
+/// Why a text is not an address of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("{text:?} is no multiaddr ({reason}); write it like /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA..., or give an ENR")]
@@ -38,7 +40,7 @@ impl FromStr for PeerAddress {
     }
 }
 
-/// Where to listen: a TCP multiaddr.
+/// Parses an address to listen on: a TCP multiaddr.
 pub fn listen_address(text: &str) -> Result<Multiaddr, AddressError> {
     PeerAddress::from_multiaddr(text.trim()).map(|address| address.address)
 }
@@ -86,9 +88,9 @@ impl fmt::Display for PeerAddress {
 mod tests {
     use super::*;
 
-    /// Teku's bootnode of mainnet, from eth-clients/mainnet (CC0): 3.147.37.0, tcp 9000.
+    /// Teku's bootnode on mainnet, from eth-clients/mainnet (CC0): 3.147.37.0, tcp 9000.
     const TEKU: &str = "enr:-Iu4QLm7bZGdAt9NSeJG0cEnJohWcQTQaI9wFLu3Q7eHIDfrI4cwtzvEW3F3VbG9XdFXlrHyFGeXPn9snTCQJ9bnMRABgmlkgnY0gmlwhAOTJQCJc2VjcDI1NmsxoQIZdZD6tDYpkpEfVo5bgiU8MGRjhcOmHGD2nErK0UKRrIN0Y3CCIyiDdWRwgiMo";
-    /// Prysm's bootnode of mainnet: no tcp port.
+    /// Prysm's bootnode on mainnet. It has no tcp port.
     const PRYSM: &str = "enr:-Ku4QImhMc1z8yCiNJ1TyUxdcfNucje3BGwEHzodEZUan8PherEo4sF7pPHPSIB1NNuSg5fZy7qFsjmUKs2ea1Whi0EBh2F0dG5ldHOIAAAAAAAAAACEZXRoMpD1pf1CAAAAAP__________gmlkgnY0gmlwhBLf22SJc2VjcDI1NmsxoQOVphkDqal4QzPMksc5wnpuC3gvSC8AfbFOnZY_On34wIN1ZHCCIyg";
 
     #[test]

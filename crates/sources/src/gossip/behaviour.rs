@@ -1,4 +1,4 @@
-//! The libp2p node: transport, gossipsub's parameters, and the protocols beside it.
+//! The libp2p node: the transport, the parameters of gossipsub, and the protocols beside it.
 
 use super::filter::{Filter, filter};
 use super::rpc::{self, DataProtocol, Protocol, RpcCodec};
@@ -17,15 +17,18 @@ use libp2p::{Swarm, SwarmBuilder, identify, noise, tcp, yamux};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// gossipsub keeps a message this many heartbeats (8.4 s): so long may its verdict take. The specification's 6 are not
-/// enough for a vote that waits for its committee.
+/// Number of heartbeats (8.4 s) for which gossipsub keeps a message, and so the time in which its
+/// verdict must arrive. The specification's value of 6 is too short for an attestation that waits
+/// for its committee.
 pub(super) const HISTORY_HEARTBEATS: usize = 12;
-/// Control bytes of one RPC: IHAVE of 5 000 ids is 110 kB, the default of 16 kB closes the stream.
+/// Greatest size in bytes of the control messages and subscriptions of one RPC. An IHAVE of 5 000
+/// ids has 110 kB, and the first RPC of a supernode has more than 200 subscriptions. With the
+/// default of 16 kB such an RPC closes the stream.
 const MAX_CONTROL_SIZE: usize = 1 << 20;
-/// A supernode's hello has 200 subscriptions and more; connections idle between rare topics stay.
+/// Long enough to keep a connection that is idle between messages on rare topics.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 const MAX_PENDING_CONNECTIONS: u32 = 64;
-/// Two, since both sides may dial at once.
+/// Two, because both sides may dial at the same time.
 const MAX_CONNECTIONS_PER_PEER: u32 = 2;
 const MPLEX_BUFFER_FRAMES: usize = 256;
 
@@ -119,12 +122,12 @@ fn gossipsub(
         .fanout_ttl(Duration::from_secs(60))
         .history_length(HISTORY_HEARTBEATS)
         .history_gossip(3)
-        // seen_ttl of the specification.
+        // `seen_ttl` of the specification.
         .duplicate_cache_time(epoch.saturating_mul(2))
         .max_transmit_size(MAX_WIRE_SIZE)
         .max_control_message_size(MAX_CONTROL_SIZE)
         .connection_handler_queue_len(config.send_queue_messages)
-        // StrictNoSign: no author, no sequence number, no signature.
+        // The policy `StrictNoSign`: a message has no author, no sequence number and no signature.
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(message_id_fn(digests.clone()))

@@ -1,4 +1,4 @@
-//! What a listener reports: messages, and what happens with its peers.
+//! What a listener reports: messages, and events of its peers.
 
 use super::goodbyes::PeerGoodbye;
 use crate::capture::{GossipEntry, PeerEventEntry};
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verify::{PeerBytes, RawMessage, UnixNs};
 
-/// What comes out of a [`super::GossipHandle`].
+/// An event that a [`super::GossipHandle`] delivers.
 #[derive(Clone, Debug)]
 pub enum GossipEvent {
     Message(Box<GossipMessage>),
     Peer(PeerEvent),
-    /// An address this listener can be reached at, its port filled in, with its peer id.
+    /// An address at which this listener can be reached, with the actual port and the peer id.
     ListeningOn(Multiaddr),
 }
 
-/// A message for the verifier, and for the capture writer as it was on the wire.
+/// A message, decompressed for the verifier, and as it was on the wire for the capture writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipMessage {
     pub raw: RawMessage,
@@ -27,7 +27,7 @@ pub struct GossipMessage {
 }
 
 impl GossipMessage {
-    /// As it is written to a capture.
+    /// Returns the message as an entry of a capture.
     pub fn capture_entry(&self) -> GossipEntry {
         GossipEntry {
             received_at: self.raw.received_at,
@@ -38,7 +38,7 @@ impl GossipMessage {
     }
 }
 
-/// Something happened with a peer.
+/// An event of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerEvent {
     pub at: UnixNs,
@@ -51,7 +51,8 @@ impl PeerEvent {
         Arc::from(self.peer.to_bytes())
     }
 
-    /// As it is written to a capture: `peer`, `event` and the event's fields in one object.
+    /// Returns the event as an entry of a capture: `peer`, `event` and the event's fields in one
+    /// object.
     pub fn capture_entry(&self) -> PeerEventEntry {
         let mut json = serde_json::to_value(&self.what).unwrap_or_default();
         if let Some(object) = json.as_object_mut() {
@@ -67,17 +68,17 @@ impl PeerEvent {
 pub enum PeerEventKind {
     Connected {
         address: String,
-        /// Whether we dialled.
+        /// Whether this node dialled.
         outbound: bool,
     },
     Disconnected {
         reason: String,
     },
-    /// The peer's name for its client and version, as it says.
+    /// The name and version of the peer's client, as the peer reports them.
     Agent {
         agent: String,
     },
-    /// What the peer says its chain is.
+    /// The peer's status: what it reports about its chain.
     Status {
         fork_digest: String,
         finalized_root: String,
@@ -85,7 +86,7 @@ pub enum PeerEventKind {
         head_root: String,
         head_slot: String,
     },
-    /// What the peer says it listens to.
+    /// The peer's metadata: the subnets that it reports to be subscribed to.
     Metadata {
         seq_number: String,
         attnets: String,
@@ -93,7 +94,7 @@ pub enum PeerEventKind {
         custody_group_count: String,
     },
     Goodbye {
-        /// Whether we said it.
+        /// Whether this node sent the goodbye.
         sent: bool,
         code: u64,
         reason: String,
@@ -101,10 +102,10 @@ pub enum PeerEventKind {
 }
 
 impl PeerEventKind {
-    /// All labels, as in `event`.
+    /// All labels, as in the field `event`.
     pub const LABELS: [&str; 6] = ["connected", "disconnected", "agent", "status", "metadata", "goodbye"];
 
-    /// One word for metrics.
+    /// The label of this event in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Connected { .. } => "connected",
@@ -117,29 +118,30 @@ impl PeerEventKind {
     }
 }
 
-/// A peer's state now, for status pages and tests.
+/// The current state of a peer, for status pages and tests.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PeerInfo {
-    /// Base58; empty for a configured address whose peer is not known yet.
+    /// Base58 peer id. It is empty for a configured address whose peer is not known yet.
     pub peer: String,
     pub address: String,
-    /// From the configuration, so connected again for ever.
+    /// Whether the peer is in the configuration, so that it is always dialled again.
     pub configured: bool,
     pub connected: bool,
-    /// How its client calls itself; of a configured peer also after it has gone.
+    /// The agent string of its client. For a configured peer it is kept after the peer disconnects.
     pub agent: Option<String>,
     pub head_slot: Option<u64>,
-    /// gossipsub's; under -120 the peer is ignored.
+    /// gossipsub's score. A peer with less than -120 is ignored.
     pub score: f64,
-    /// Messages it was the first to bring.
+    /// Messages that this peer delivered first.
     pub messages: u64,
-    /// Topics it is subscribed to.
+    /// Number of topics to which it is subscribed.
     pub topics: usize,
-    /// Attempts since the last connection that lasted.
+    /// Failed attempts and ended connections since the last connection that lasted.
     pub failed_attempts: u32,
-    /// Why it is not connected, in words.
+    /// The reason why it is not connected, as text.
     pub last_problem: Option<String>,
-    /// Its last goodbye with a lasting reason, until a connection outlasts the pause that followed.
+    /// Its last goodbye with a lasting reason, until a connection lasts longer than the pause that
+    /// followed.
     pub goodbye: Option<PeerGoodbye>,
     /// Seconds until a configured peer is dialled again.
     pub next_attempt_seconds: Option<u64>,

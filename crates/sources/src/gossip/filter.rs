@@ -1,16 +1,19 @@
-//! Which topics may be subscribed to, by us and by peers.
+//! The topics to which this node and its peers may subscribe.
 //!
-//! gossipsub's own default counts to 100 and drops a whole RPC above it, so that a peer on all 128 column subnets would be
-//! on none. Here only topics that can be read under a digest of this network are kept, so what peers can make us remember
-//! is bounded by the names there are; the rest of an RPC is not held against it. The count on top is a second belt.
+//! gossipsub's default filter counts to 100 and drops a whole RPC above that number, so a peer on
+//! all 128 column subnets would seem to be on none. This filter keeps only topics that are read
+//! here under a fork digest of this network. So the number of such names bounds what a peer can
+//! make this node remember. Other topics of an RPC are skipped without a penalty. The limit on
+//! their number is a second bound.
 
 use crate::topic::{DigestTable, Topic};
 use libp2p::gossipsub::{MaxCountSubscriptionFilter, TopicHash, TopicSubscriptionFilter};
 use std::sync::Arc;
 
-/// Topics remembered of one peer, and named in one RPC: 210 names under 4 digests.
+/// Topics that are remembered for one peer, and that one RPC may name. There are 210 names under 4
+/// digests.
 const MAX_TOPICS_PER_PEER: usize = 1024;
-/// No subnet of any network has a number this high.
+/// All subnet numbers of all networks are below this.
 const MAX_SUBNET: u64 = 128;
 
 pub(super) type Filter = MaxCountSubscriptionFilter<KnownTopics>;
@@ -23,7 +26,7 @@ pub(super) fn filter(digests: Arc<DigestTable>) -> Filter {
     }
 }
 
-/// Lets through what can be read under a digest of this network.
+/// Accepts the topics that are read here under a fork digest of this network.
 pub(super) struct KnownTopics {
     digests: Arc<DigestTable>,
 }

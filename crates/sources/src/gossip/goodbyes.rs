@@ -1,42 +1,47 @@
-//! Goodbyes with a reason that lasts, and for how long the peer is then left alone.
+//! Goodbyes with a lasting reason, and how long the peer is not dialled after one.
 //!
-//! A client that has had enough of a peer says so (too many peers, bad score, banned) and counts each return further against
-//! it; after some, the address is closed with whoever else is on it. So the pause is minutes, and doubles with each goodbye:
+//! A client that rejects a peer sends it a goodbye with a reason: too many peers, bad score,
+//! banned. Each attempt to come back costs further points at that client. After some attempts the
+//! client bans the address, together with all other nodes on it. So the pause is several minutes,
+//! and it doubles with each goodbye:
 //!
 //! ```text
-//! goodbye 250, 5 min, goodbye 251, 10 min, closed without a word, 20 min, ... at most 12 h
+//! goodbye 250, 5 min, goodbye 251, 10 min, closed without a goodbye, 20 min, ... at most 12 h
 //! ```
 //!
-//! A connection that lasts longer than the pause before it starts over, and so does a goodbye of a client that shuts down.
+//! The pauses start again from the first one after a connection that lasts longer than the last
+//! pause, and after the goodbye of a client that shuts down.
 
 use super::rpc::goodbye;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// A peer's goodbye as status pages show it.
+/// The last goodbye of a peer, as status pages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PeerGoodbye {
     pub code: u64,
     pub reason: &'static str,
-    /// How often in a row.
+    /// Number of goodbyes in succession.
     pub times: u32,
 }
 
-/// Goodbyes in a row.
+/// The goodbyes that a peer has sent in succession.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Goodbyes {
     code: u64,
     times: u32,
     pause: Duration,
-    /// The peer is not dialled before.
+    /// The peer is not dialled before this time.
     until: Instant,
 }
 
-/// A client that still bans closes within so long. What lasted longer and was cut is a line or a restart.
+/// A client that still bans a peer closes the connection within this time. A connection that lasted
+/// longer was lost because of the network or a restart.
 const BANNED_WITHIN: Duration = Duration::from_secs(60);
 
 impl Goodbyes {
-    /// After a goodbye with `code`, at the end of a connection that lasted for `lasted`. `pauses`: the first and the greatest.
+    /// The state after a goodbye with `code`, at the end of a connection that lasted for `lasted`.
+    /// `pauses` are the first and the greatest pause.
     pub fn after(earlier: Option<Self>, code: u64, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
         if !goodbye::is_lasting(code) {
             return earlier.filter(|_| code != goodbye::CLIENT_SHUTDOWN);
@@ -46,11 +51,13 @@ impl Goodbyes {
         Some(Self { code, times: times.saturating_add(1), pause, until: now + pause })
     }
 
-    /// After a connection was closed without a word: so does a client that still bans.
+    /// The state after a connection was closed without a goodbye, which is what a client does that
+    /// still bans us.
     pub fn after_silence(self, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
         if lasted < self.pause.min(BANNED_WITHIN) { Self::after(Some(self), self.code, lasted, pauses, now) } else { None }
     }
 
+    /// The time before which the peer is not dialled.
     pub fn until(&self) -> Instant {
         self.until
     }

@@ -1,4 +1,5 @@
-//! This listener's own key: a new one at each start, or kept in a file so that peers know it again.
+//! The network key of this listener: a new one at each start, or one that is kept in a file so that
+//! peers recognise the listener after a restart.
 
 use consensus::sha256;
 use enr::NodeId;
@@ -8,18 +9,20 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Where the network key comes from.
+/// The source of the network key.
 #[derive(Clone, Debug, Default)]
 pub enum Identity {
-    /// A new one at each start.
+    /// A new key at each start.
     #[default]
     Ephemeral,
-    /// 32 bytes in hex; made when it does not exist, readable by its owner only.
+    /// A file with 32 bytes in hex. If it does not exist, it is created, readable by its owner
+    /// only.
     File(PathBuf),
-    /// For tests and simulated nodes.
+    /// A given secret, for tests and simulated nodes.
     Secret([u8; 32]),
 }
 
+/// Why the network key cannot be loaded or created.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error("network key file {path}: {source}; check the path and its permissions", path = path.display())]
@@ -57,7 +60,7 @@ fn keypair(mut secret: [u8; 32]) -> Option<Keypair> {
     Some(secp256k1::Keypair::from(secret).into())
 }
 
-/// In one step, so that a crash leaves no half of a key behind.
+/// Writes the key file atomically, so that a crash leaves no part of a key.
 #[expect(clippy::disallowed_methods, reason = "the folder is synced below; the crate that does both is not at hand here")]
 fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -78,8 +81,9 @@ fn save(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Column subnets that a node of this key would custody, so that ours are those that peers expect of us.
-/// Source: fulu/das-core.md, `get_custody_groups`; groups, columns and subnets are 128 each and one to one.
+/// The column subnets that a node with this key must custody. Peers expect a node on exactly these
+/// subnets. Source: fulu/das-core.md, `get_custody_groups`. There are 128 groups, 128 columns and
+/// 128 subnets, and they correspond one to one.
 pub(super) fn column_subnets(key: &Keypair, count: u64) -> Vec<u64> {
     let count = count.min(NUMBER_OF_COLUMN_SUBNETS);
     if count == NUMBER_OF_COLUMN_SUBNETS {
@@ -98,7 +102,7 @@ fn node_id(key: &Keypair) -> Option<[u8; 32]> {
     Some(NodeId::from(*signing.verifying_key()).raw())
 }
 
-/// `node_id` is big-endian, what is hashed little-endian.
+/// `node_id` is big-endian. The number that is hashed is little-endian.
 fn custody_groups(node_id: [u8; 32], count: u64) -> Vec<u64> {
     let mut id = node_id;
     id.reverse();
@@ -111,7 +115,7 @@ fn custody_groups(node_id: [u8; 32], count: u64) -> Vec<u64> {
         if !groups.contains(&group) {
             groups.push(group);
         }
-        // The next number modulo 2^256.
+        // Add 1 modulo 2^256.
         for byte in &mut id {
             *byte = byte.wrapping_add(1);
             if *byte != 0 {

@@ -1,21 +1,28 @@
-//! A listening post in the p2p network: gossip in, verdicts back.
+//! A listener in the p2p network: it receives gossip, and applies the verifier's verdicts.
 //!
-//! One [`GossipService::start`] makes one libp2p node: TCP, noise, yamux (mplex for old clients), gossipsub with Ethereum's
-//! message ids, and the few requests a peer must answer to be kept. Several networks are several services; nothing here is
-//! global.
+//! One call of [`GossipService::start`] creates one libp2p node: TCP, noise, yamux (and mplex for
+//! old clients), gossipsub with Ethereum's message ids, and the few requests that a node must
+//! answer so that its peers keep it. Several networks need several services. Nothing in this module
+//! is global.
 //!
 //! ```text
-//! peers <-> swarm (one task) -> events: Message, Peer, ListeningOn   (bounded; full: the message is shed and counted)
-//!                            <- report(ticket, verdict)               (only then is a message forwarded, or held against its sender)
-//!                            <- publish(topic, ssz)                   (simulated nodes only)
+//! peers <-> swarm (one task) -> events: Message, Peer, ListeningOn
+//!                                  (bounded; a message that does not fit is dropped and counted)
+//!                            <- report(ticket, verdict)
+//!                                  (only then is a message forwarded, or its sender penalized)
+//!                            <- publish(topic, ssz)
+//!                                  (simulated nodes only)
 //! ```
 //!
-//! Being a good neighbour: nothing is forwarded that the verifier did not accept by itself. To be kept by clients, the
-//! node answers `status`, `ping`, `metadata` and `goodbye`, and says the truth about itself: a head given by the caller,
-//! never beyond the clock; all 64 attestation subnets; no blocks to serve. Requests for data are answered as each client
-//! forgives it. Whoever says goodbye for a lasting reason is left alone for minutes. `docs/peers.md` has it in tables.
+//! The node is a correct peer. It forwards only messages that the verifier has accepted on their
+//! own merit. It answers `status`, `ping`, `metadata` and `goodbye`, because clients drop a peer
+//! that does not. It reports its true state: a head that the caller supplies and that is never
+//! later than the clock, all 64 attestation subnets, and no blocks to serve. It answers a request
+//! for data with the answer that the asking client penalizes least. It does not dial a peer for
+//! minutes after that peer's goodbye with a lasting reason. `docs/peers.md` has tables of all this.
 //!
-//! Configured peers are dialled for ever with growing pauses; others may connect up to a limit.
+//! Configured peers are dialled without end, with growing pauses. Other peers may connect up to a
+//! limit.
 //!
 //! Source: consensus-specs, `*/p2p-interface.md`.
 
@@ -55,41 +62,46 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use verify::{Ticket, UnixNs, Verdict};
 
-/// Places in the event queue that only peer events may take, so that a flood of messages does not hide a goodbye.
+/// Places in the event queue that are reserved for peer events, so that a flood of messages cannot
+/// displace a goodbye.
 pub(crate) const PEER_EVENT_PLACES: usize = 256;
-/// Verdicts on their way back.
+/// Capacity of the channel of verdicts.
 const REPORT_QUEUE: usize = 131_072;
-/// Messages to publish on their way.
+/// Capacity of the channel of messages to publish.
 const PUBLISH_QUEUE: usize = 1024;
 
-/// What a listener is told. `GossipConfig::default()` listens nowhere and dials nobody.
+/// Configuration of a listener. `GossipConfig::default()` listens on no address and dials nobody.
 #[derive(Clone, Debug)]
 pub struct GossipConfig {
-    /// TCP multiaddrs; port 0 takes a free one, reported by [`GossipEvent::ListeningOn`].
+    /// TCP multiaddrs to listen on. Port 0 takes a free port, which [`GossipEvent::ListeningOn`]
+    /// reports.
     pub listen: Vec<Multiaddr>,
-    /// Peers to keep a connection to, for ever.
+    /// Peers that are dialled again whenever they are not connected.
     pub peers: Vec<PeerAddress>,
-    /// Connections to peers other than those.
+    /// Greatest number of connections to peers that are not configured.
     pub max_peers: usize,
-    /// Column subnets to take signed headers from.
+    /// Number of data column subnets to subscribe to. Their sidecars contain signed block headers.
     pub data_column_subnets: u64,
+    /// The source of this node's network key.
     pub identity: Identity,
-    /// Messages waiting to be taken from `events`; what does not fit is shed and counted.
+    /// Capacity of `events` in messages. A message that does not fit is dropped and counted.
     pub queue_messages: usize,
-    /// Their bytes at most: payload and SSZ.
+    /// Capacity of `events` in bytes, counting each message's compressed payload and its SSZ.
     pub queue_bytes: QueueBytes,
-    /// Messages waiting to be sent to one peer; what does not fit is not sent to it.
+    /// Messages that may wait to be sent to one peer. A message that does not fit is not sent to
+    /// that peer.
     pub send_queue_messages: usize,
-    /// How this node calls itself.
+    /// The agent string that this node reports to its peers.
     pub agent: String,
     pub clock: Clock,
-    /// gossipsub's, 0.7 s by the specification.
+    /// The interval of gossipsub's heartbeat. The specification says 0.7 s.
     pub heartbeat: Duration,
-    /// First and greatest pause between attempts to reach a configured peer.
+    /// The first and the greatest pause between attempts to reach a configured peer.
     pub reconnect: (Duration, Duration),
-    /// The same after its goodbye with a reason that lasts: too many peers, a bad score, a ban.
+    /// The first and the greatest pause after a peer's goodbye with a lasting reason: too many
+    /// peers, a bad score, a ban.
     pub goodbye_pause: (Duration, Duration),
-    /// Whether topics are subscribed to. A node that only publishes need not.
+    /// Whether to subscribe to topics. A node that only publishes does not need to.
     pub subscribe: bool,
 }
 
@@ -114,7 +126,7 @@ impl Default for GossipConfig {
     }
 }
 
-/// Where the time comes from: the system's clock, or one that a test turns.
+/// The source of the time: the system's clock, or a clock that a test controls.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> UnixNs + Send + Sync>);
 
@@ -141,7 +153,8 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// What peers are told about our chain. The default claims nothing: genesis.
+/// What this node reports about its chain in its status. The default is genesis, so it claims no
+/// chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatusView {
     pub finalized: Checkpoint,
@@ -177,8 +190,8 @@ pub enum PublishError {
 pub struct GossipService;
 
 impl GossipService {
-    /// Starts a node in a task of its own on the current tokio runtime. `status`: what to tell peers, kept up to date by
-    /// the caller.
+    /// Starts a node in a task on the current tokio runtime. `status` is what the node reports to
+    /// its peers, and the caller keeps it up to date.
     pub fn start(
         config: GossipConfig,
         network: Arc<Network>,
@@ -206,11 +219,13 @@ impl GossipService {
     }
 }
 
-/// A running listener. Dropping it stops it; [`GossipHandle::shutdown`] says goodbye first.
+/// Handle of a running listener. Dropping it stops the listener. [`GossipHandle::shutdown`] does
+/// the same and waits until the listener has ended.
 #[derive(Debug)]
 pub struct GossipHandle {
     pub events: QueueReceiver<GossipEvent>,
-    /// For those who report, publish or look while another reads `events`.
+    /// For callers that report verdicts, publish or look at peers while another task reads
+    /// `events`.
     pub control: GossipControl,
     pub peer_id: PeerId,
     stop: DropGuard,
@@ -222,22 +237,24 @@ impl GossipHandle {
         self.control.report(ticket, verdict);
     }
 
-    /// Says goodbye to all peers, closes, and waits for the end, two seconds at most. Events still queued are dropped.
+    /// Says goodbye to all peers, closes the connections, and waits until the task has ended, which
+    /// takes about one second at most. Events that are still in the queue are dropped.
     pub async fn shutdown(self) {
         let Self { events, stop, task, .. } = self;
         drop(events);
         drop(stop);
-        // A panic of the task is its own report; there is nobody left to tell.
+        // The runtime reports a panic of the task. There is nobody left to return it to.
         let _ = task.await;
     }
 
-    /// Splits the reading end from what else there is to do. The listener stops when both are dropped or the second is.
+    /// Returns a handle for everything except reading events. The listener stops when the
+    /// [`GossipHandle`] is dropped, even if controls remain.
     pub fn control(&self) -> GossipControl {
         self.control.clone()
     }
 }
 
-/// Reports verdicts, publishes, and shows peers; cheap to clone.
+/// Reports verdicts, publishes messages and shows peers. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct GossipControl {
     reports: mpsc::Sender<(Ticket, Verdict)>,
@@ -247,8 +264,9 @@ pub struct GossipControl {
 }
 
 impl GossipControl {
-    /// What the verifier thinks of a message: `Accept` forwards it, `Reject` lowers its senders' scores. Never blocks; what
-    /// does not fit the queue counts as `Ignore`.
+    /// Reports the verdict on a message: `Accept` forwards it, `Reject` lowers its sender's score.
+    /// This method never blocks. A verdict that does not fit the channel is dropped, with the
+    /// effect of `Ignore`.
     pub fn report(&self, ticket: Ticket, verdict: Verdict) {
         if self.reports.try_send((ticket, verdict)).is_err() {
             self.metrics.shed.with_label_values(&["verdict"]).inc();
@@ -273,12 +291,12 @@ impl GossipControl {
         answer.await.map_err(|_| PublishError::Unavailable)?
     }
 
-    /// Peers as of the last second, configured ones first.
+    /// Returns the peers, configured ones first. The list is about one second old at most.
     pub fn peers(&self) -> Arc<Vec<PeerInfo>> {
         self.peers.borrow().clone()
     }
 
-    /// Changes with each look at the peers, about once a second.
+    /// Returns a receiver that sees each new list of peers, about once a second.
     pub fn watch_peers(&self) -> watch::Receiver<Arc<Vec<PeerInfo>>> {
         self.peers.clone()
     }

@@ -1,4 +1,5 @@
-//! Who is connected, who should be, and when the next attempt is due.
+//! The connected peers, the configured peers, and the time of the next attempt to reach each
+//! configured peer.
 
 use super::address::PeerAddress;
 use super::events::PeerInfo;
@@ -11,18 +12,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verify::PeerBytes;
 
-/// Peers whose heads lie further apart than this, in slots, may be on different branches.
+/// Greatest distance, in slots, of two peers' heads for which they are considered to be on the same
+/// branch.
 const ABREAST: u64 = 1;
-/// A new peer has this long to say where it stands.
+/// How long a new peer may take to send its status.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
-/// A connected peer. As many as the connection limits allow.
+/// A connected peer. The connection limits bound the number of peers.
 pub(super) struct Peer {
     pub bytes: PeerBytes,
     pub address: String,
     pub agent: Option<String>,
     pub status: Option<StatusMessage>,
-    /// Slots that its head was behind the clock when it told its status.
+    /// How many slots its head was behind the clock when it sent its status.
     pub behind: Option<u64>,
     pub metadata_seq: Option<u64>,
     pub messages: u64,
@@ -31,14 +33,14 @@ pub(super) struct Peer {
     pub next_ping: Instant,
     pub next_status: Instant,
     pub failed_pings: u32,
-    /// Goodbye was said; closed at this time, if not before.
+    /// Set after a goodbye. The connection is closed at this time, if it has not ended before.
     pub closing: Option<Instant>,
 }
 
 /// A peer of the configuration.
 struct Configured {
     target: PeerAddress,
-    /// Of the target, or who answered there.
+    /// The peer id in the target, or that of the peer that answered there.
     peer: Option<PeerId>,
     dialling: Option<ConnectionId>,
     next_dial: Instant,
@@ -49,15 +51,17 @@ struct Configured {
     goodbyes: Option<Goodbyes>,
 }
 
-/// Pauses between attempts to reach a configured peer: the first and the greatest.
+/// Pauses between attempts to reach a configured peer: for each case the first and the greatest
+/// one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pauses {
-    /// After it could not be reached, or the connection ended.
+    /// After the peer could not be reached, or its connection ended.
     pub reconnect: (Duration, Duration),
-    /// After it said goodbye for a reason that lasts.
+    /// After the peer sent a goodbye with a lasting reason.
     pub goodbye: (Duration, Duration),
 }
 
+/// All connected and configured peers.
 pub(super) struct Peers {
     pub connected: HashMap<PeerId, Peer>,
     configured: Vec<Configured>,
@@ -82,7 +86,7 @@ impl Peers {
         Self { connected: HashMap::new(), configured, pauses }
     }
 
-    /// A first connection to a peer.
+    /// Records the first connection to a peer.
     pub fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: String, now: Instant) {
         self.answered(peer, connection);
         self.connected.insert(
@@ -105,7 +109,8 @@ impl Peers {
         );
     }
 
-    /// An attempt has reached a peer, which may be connected already: both sides dialled, or its address names no peer.
+    /// Records that an attempt has reached a peer. The peer may be connected already, because both
+    /// sides dialled or because the configured address does not name the peer.
     pub fn answered(&mut self, peer: PeerId, connection: ConnectionId) {
         for one in self.configured.iter_mut().filter(|one| one.dialling == Some(connection)) {
             one.peer = Some(peer);
@@ -113,7 +118,7 @@ impl Peers {
         }
     }
 
-    /// The last connection to a peer is gone.
+    /// Records that the last connection to a peer has ended.
     pub fn disconnected(&mut self, peer: &PeerId, reason: &str, now: Instant) {
         let Some(gone) = self.connected.remove(peer) else { return };
         let lasted = now.duration_since(gone.connected_at);
@@ -129,7 +134,7 @@ impl Peers {
         }
     }
 
-    /// An attempt came to nothing.
+    /// Records that an attempt has failed.
     pub fn dial_failed(&mut self, connection: ConnectionId, reason: String, now: Instant) {
         let pauses = self.pauses.reconnect;
         for one in self.configured.iter_mut().filter(|one| one.dialling == Some(connection)) {
@@ -137,7 +142,8 @@ impl Peers {
         }
     }
 
-    /// A connected peer says goodbye: if for a reason that lasts, it is left alone for a while.
+    /// Records the goodbye of a connected peer. If its reason is a lasting one, the peer is not
+    /// dialled for a while.
     pub fn said_goodbye(&mut self, peer: &PeerId, code: u64, now: Instant) {
         self.note_problem(peer, &format!("it said goodbye: {} ({code})", goodbye::text(code)));
         let Some(known) = self.connected.get(peer).filter(|known| known.closing.is_none()) else { return };
@@ -147,7 +153,7 @@ impl Peers {
         }
     }
 
-    /// How a connected peer calls itself; whether that is news.
+    /// Records the agent string of a connected peer. Returns whether it has changed.
     pub fn is_called(&mut self, peer: &PeerId, agent: &str) -> bool {
         let Some(known) = self.connected.get_mut(peer) else { return false };
         if known.agent.as_deref() == Some(agent) {
@@ -160,21 +166,27 @@ impl Peers {
         true
     }
 
-    /// Why a peer goes, before it does: better than what the closed connection says.
+    /// Records why a peer is about to be disconnected. This says more than the error of the closed
+    /// connection.
     pub fn note_problem(&mut self, peer: &PeerId, problem: &str) {
         for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
             one.problem = Some(problem.to_owned());
         }
     }
 
-    /// Whether more than a third of the `listening` peers lack what the others have, or have what they lack: half of a split network, or
-    /// nodes that sync. What is passed on then builds on blocks that they would ask us for, and we have none. One peer alone, whatever it
-    /// says of itself, decides nothing among several:
+    /// Whether the peers' heads are so far apart that messages should not be forwarded.
     ///
-    /// - heads are held against their median, the nearer to the clock of two;
-    /// - who claims no chain (another listener) is not asked, nor is who is more than `far` slots behind the clock, unless all are: it syncs,
-    ///   by ranges, and asks nobody for single blocks;
-    /// - a new peer counts among those apart until it has said where it stands, or kept silent for too long.
+    /// This is so if more than a third of the `listening` peers lack blocks that the others have,
+    /// or have blocks that the others lack. Then half of the network has split off, or nodes are
+    /// syncing. Forwarded messages would refer to blocks for which the peers would ask us, and we
+    /// have none. A single peer among several decides nothing, whatever it claims:
+    ///
+    /// - Each head is compared with the median. Of two middle heads, the one nearer to the clock
+    ///   counts.
+    /// - A peer that claims no chain (another listener) is left out. So is a peer that is more than
+    ///   `far` slots behind the clock, unless all peers are: it syncs by ranges and asks nobody for
+    ///   single blocks.
+    /// - A new peer counts as apart until it has sent its status, or has been silent for too long.
     pub fn are_at_odds(&self, listening: impl Fn(&PeerId) -> bool, far: u64, now: Instant) -> bool {
         let mut heads: Vec<u64> = Vec::new();
         let mut n_new = 0;
@@ -199,7 +211,7 @@ impl Peers {
         self.configured.iter().any(|one| one.peer.as_ref() == Some(peer))
     }
 
-    /// Configured peers whose next attempt is due, by position.
+    /// Returns the configured peers whose next attempt is due, with their positions.
     pub fn due(&self, now: Instant) -> Vec<(usize, PeerAddress)> {
         let is_due = |one: &Configured| {
             let connected = one.peer.is_some_and(|peer| self.connected.contains_key(&peer));
@@ -208,13 +220,14 @@ impl Peers {
         self.configured.iter().enumerate().filter(|(_, one)| is_due(one)).map(|(nth, one)| (nth, one.target.clone())).collect()
     }
 
+    /// Records that an attempt to reach a configured peer has begun.
     pub fn dialling(&mut self, nth: usize, connection: ConnectionId) {
         if let Some(one) = self.configured.get_mut(nth) {
             one.dialling = Some(connection);
         }
     }
 
-    /// Configured ones first, then by peer id.
+    /// Returns the state of all peers: configured ones first, then the others in order of peer id.
     pub fn infos(&self, score: impl Fn(&PeerId) -> f64, topics: &HashMap<PeerId, usize>, now: Instant) -> Vec<PeerInfo> {
         let info = |peer: Option<&PeerId>, configured: Option<&Configured>| {
             let connection = peer.and_then(|peer| self.connected.get(peer));
@@ -261,7 +274,7 @@ impl Configured {
     }
 }
 
-/// `first` doubled with each failure, up to `greatest`.
+/// Returns `first`, doubled with each failure, up to `greatest`.
 pub(super) fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
     first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest)
 }
@@ -303,7 +316,7 @@ mod tests {
         peers.dialling(0, connection);
         peers.connected(peer, connection, "/ip4/127.0.0.1/tcp/1".into(), later);
         assert_eq!(peers.due(later + Duration::from_secs(100)), []);
-        // It lasted, so the first pause is short again.
+        // The connection lasted, so the next pause is the first one again.
         later += Duration::from_secs(100);
         peers.disconnected(&peer, "gone", later);
         assert_eq!(peers.due(later), []);
@@ -312,13 +325,15 @@ mod tests {
         assert_eq!((info.failed_attempts, info.last_problem.as_deref(), info.connected), (1, Some("gone"), false));
     }
 
-    /// It was 1.4 s after each, which cost further points and closed the address in the end.
+    /// Earlier versions waited 1.4 s after each goodbye. This cost further points, and in the end
+    /// the client banned the address.
     #[test]
     fn who_says_goodbye_for_good_is_left_alone_for_minutes_and_then_for_longer() {
         let start = Instant::now();
         let peer = PeerId::random();
         let target: PeerAddress = format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}").parse().unwrap();
-        // Connected for `lasted` seconds, then a goodbye (none: closed without a word); how long until it is dialled again.
+        // Connects for `lasted` seconds and then receives a goodbye, or none if the connection is
+        // closed without one. Returns how many seconds pass until the peer is dialled again.
         let mut now = start;
         let mut visit = |peers: &mut Peers, nth: usize, lasted: u64, code: Option<u64>| -> u64 {
             let connection = ConnectionId::new_unchecked(nth);
@@ -344,7 +359,8 @@ mod tests {
             assert_eq!(waits, [300, 600, 1200, 2400, 4800, 9600, 19_200, 38_400, 43_200, 43_200], "goodbye {code}");
             let info = peers.infos(|_| 0.0, &HashMap::new(), start).remove(0);
             assert_eq!(info.goodbye.map(|goodbye| (goodbye.code, goodbye.times)), Some((code, 10)));
-            // Still banned, it closes without a word. Kept for longer than the pause, all is forgotten.
+            // A client that still bans us closes without a goodbye. A connection that lasts longer
+            // than the pause resets everything.
             waits = [(2, None), (50_000, Some(code)), (60, Some(code)), (60, Some(1)), (60, Some(code)), (400, None)]
                 .into_iter()
                 .enumerate()
@@ -357,10 +373,11 @@ mod tests {
         assert!(visit(&mut peers, 0, 60, Some(1)) <= 2, "a client that restarts is soon back");
     }
 
-    /// Slots of an epoch.
+    /// The slots of an epoch.
     const FAR: u64 = 32;
 
-    /// Peers that have said so many slots behind the clock they are; `None`: they claim no chain.
+    /// Peers whose reported heads are `behind` slots behind the clock. `None` is a peer that claims
+    /// no chain.
     fn peers_at(behind: &[Option<u64>], now: Instant) -> (Peers, Vec<PeerId>) {
         let mut peers = Peers::new(&[], PAUSES, now);
         let ids: Vec<PeerId> = behind.iter().map(|_| PeerId::random()).collect();
@@ -408,7 +425,7 @@ mod tests {
         for odd in 0..40 {
             assert!(!at_odds(&[Some(1), Some(1), Some(0), Some(odd)]), "{odd} slots behind");
         }
-        // It comes again every five seconds and never says where it stands.
+        // A peer that reconnects every five seconds and never sends its status.
         let (mut peers, _) = peers_at(&[Some(0), Some(1), Some(1)], now);
         peers.connected(PeerId::random(), ConnectionId::new_unchecked(9), String::new(), now);
         assert!(!peers.are_at_odds(|_| true, FAR, now));
@@ -434,7 +451,8 @@ mod tests {
         peers.connected(peer, connection, String::new(), now);
         assert!(peers.is_configured(&peer));
         assert_eq!(peers.due(now + Duration::from_secs(1000)), []);
-        // It had dialled us before: the attempt is over all the same, and is made again when the peer is gone.
+        // The peer has dialled us before. The attempt is over all the same, and it is made again
+        // when the peer has disconnected.
         let target: PeerAddress = "/ip4/127.0.0.1/tcp/2".parse().unwrap();
         let mut peers = Peers::new(&[target], PAUSES, now);
         peers.connected(peer, ConnectionId::new_unchecked(2), String::new(), now);

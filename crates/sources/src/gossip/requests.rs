@@ -1,4 +1,5 @@
-//! What peers ask and answer: status, ping, metadata, goodbye, and data, of which none is kept here.
+//! Requests and answers of peers: status, ping, metadata, goodbye, and data, of which this node
+//! keeps none.
 
 use super::PeerEventKind;
 use super::rpc::{self, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
@@ -11,22 +12,26 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// A peer that answers no ping is gone, whatever TCP says.
+/// After this many unanswered pings a peer is considered gone, even if TCP reports it as connected.
 const MAX_FAILED_PINGS: u32 = 3;
-/// Statuses are exchanged once an epoch, within these. Where peers' heads lie decides whether anything is passed on.
+/// The least and the greatest interval between two statuses to a peer. Within these bounds the
+/// interval is one epoch. The heads in the statuses decide whether messages are forwarded.
 const STATUS_EVERY: (Duration, Duration) = (Duration::from_secs(12), Duration::from_secs(300));
-/// How long a peer may take to hear our goodbye.
+/// How long a peer may take to receive our goodbye before the connection is closed.
 const GOODBYE_WAIT: Duration = Duration::from_millis(500);
-/// `CUSTODY_REQUIREMENT`: who claims less is sent away as faulty as soon as Fulu is scheduled, and who claims more is asked for
-/// more. So it is claimed always, whatever column subnets are listened to.
+/// `CUSTODY_REQUIREMENT`. As soon as Fulu is scheduled, some clients send a peer that claims less
+/// away as faulty. A peer that claims more is asked for more columns. So this node always claims
+/// this number, whatever column subnets it subscribes to.
 const CUSTODY_GROUP_COUNT: u64 = 4;
-/// Epochs from now for which no block is promised. A status is said again well before they are over.
+/// Epochs from now for which the status promises no block. The status is sent again well before
+/// they are over.
 const NOTHING_AVAILABLE_EPOCHS: u64 = 2;
 
 type RpcEvent = Event<Request, Response>;
 
 impl Listener {
-    /// First words to a new peer. Who dialled must say its status; saying it unasked harms nobody.
+    /// Sends the first requests to a new peer. The side that dialled must send its status. Sending
+    /// it unasked does no harm.
     pub(super) fn greet(&mut self, peer: PeerId) {
         let now = Instant::now();
         if let Some(known) = self.peers.connected.get_mut(&peer) {
@@ -37,7 +42,7 @@ impl Listener {
         self.swarm.behaviour_mut().metadata.send_request(&peer, Request::Metadata);
     }
 
-    /// Pings and statuses whose time has come.
+    /// Sends the pings and statuses that are due.
     pub(super) fn ask_due(&mut self, now: Instant) {
         let epoch = self.network.spec.slot_duration.saturating_mul(self.network.preset().slots_per_epoch as u32);
         let (mut statuses, mut pings) = (Vec::new(), Vec::new());
@@ -64,14 +69,15 @@ impl Listener {
         }
     }
 
-    /// What we say of our chain: the caller's view, never beyond the clock, so that nobody finds it impossible.
+    /// Returns the status of this node: the caller's view of the chain, but never later than the
+    /// clock, because a peer would reject a later one as impossible.
     fn own_status(&self) -> StatusMessage {
         let view = *self.channels.status.borrow();
         let slot = self.network.slot_at(self.config.clock.now().0);
         let epoch = slot.epoch(self.network.preset());
         let finalized = match view.finalized {
             checkpoint if checkpoint.epoch > epoch => Checkpoint::default(),
-            // Of genesis the specification wants no root.
+            // The specification wants a zero root for the checkpoint of epoch 0.
             checkpoint if checkpoint.epoch.as_u64() == 0 => Checkpoint { root: Root::ZERO, ..checkpoint },
             checkpoint => checkpoint,
         };
@@ -81,7 +87,8 @@ impl Listener {
             finalized,
             head_root: view.head_root,
             head_slot,
-            // No block is kept, so there is none of any slot up to now, and there will be none of the next ones.
+            // This node keeps no block of any slot up to now, and it will keep none of the next
+            // slots.
             earliest_available_slot: Some(slot.saturating_add(NOTHING_AVAILABLE_EPOCHS * self.network.preset().slots_per_epoch)),
         }
     }
@@ -131,7 +138,8 @@ impl Listener {
             );
         }
         self.weigh_heads();
-        // Heads, however odd, are what we came for; another network's digest is nothing to us.
+        // Peers with unusual heads stay, because what they send is the reason to listen. A peer
+        // with another network's digest has nothing of use.
         if !near.contains(&status.fork_digest) {
             let problem = format!("it is on another network or fork (digest 0x{})", status.fork_digest);
             self.peers.note_problem(&peer, &problem);
@@ -158,7 +166,7 @@ impl Listener {
                 }
             }
             Event::OutboundFailure { peer, error, .. } => {
-                // Whoever does not speak ping is alive all the same.
+                // A peer that does not support ping may still be alive.
                 let gone = match error {
                     OutboundFailure::UnsupportedProtocols => false,
                     OutboundFailure::DialFailure
@@ -170,7 +178,7 @@ impl Listener {
                 known.failed_pings += u32::from(gone);
                 if known.failed_pings >= MAX_FAILED_PINGS {
                     self.peers.note_problem(&peer, "it answers no pings");
-                    // An error means that it has gone by itself.
+                    // An error means that the connection has ended already.
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
             }
@@ -178,7 +186,8 @@ impl Listener {
         }
     }
 
-    /// A higher number means that the peer's metadata changed.
+    /// A higher sequence number means that the peer's metadata has changed, so it is requested
+    /// again.
     fn hear_seq_number(&mut self, peer: PeerId, seq_number: u64) {
         let known = self.peers.connected.get(&peer).and_then(|peer| peer.metadata_seq);
         if known.is_some_and(|known| known < seq_number) {
@@ -221,7 +230,7 @@ impl Listener {
                 self.close_soon(peer);
                 self.peer_event(peer, PeerEventKind::Goodbye { sent: false, code, reason: reason.to_owned() });
             }
-            // Heard, or not to be heard any more.
+            // The peer has received our goodbye, or can no longer receive it.
             Event::Message { peer, .. } | Event::OutboundFailure { peer, .. } => {
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
@@ -244,7 +253,8 @@ impl Listener {
         }
     }
 
-    /// Nothing is kept, and each client forgives another answer to that.
+    /// Answers a request for data. This node keeps no data, and each client tolerates a different
+    /// answer to that.
     pub(super) fn on_data(&mut self, event: RpcEvent) {
         if let Event::Message { peer, message: Message::Request { request: Request::Data(data), channel, .. }, .. } = event {
             let agent = self.peers.connected.get(&peer).and_then(|peer| peer.agent.as_deref());
@@ -253,7 +263,8 @@ impl Listener {
         }
     }
 
-    /// Answers within the peer's quota; whether it was.
+    /// Sends an answer if the peer is within its quota, and an error otherwise. Returns whether it
+    /// was.
     fn answer(&mut self, peer: PeerId, protocol: Protocol, channel: ResponseChannel<Response>, answer: Response) -> bool {
         let now = Instant::now();
         let allowed = self.peers.connected.get_mut(&peer).is_some_and(|peer| peer.quotas.allow(protocol, now));
@@ -318,7 +329,7 @@ mod tests {
                 break address;
             }
         };
-        // A bare node, driven by hand: it asks and answers nothing.
+        // A node that the test drives by hand. It sends requests and answers none.
         let digests = Arc::new(DigestTable::new(&network));
         let key = Identity::Ephemeral.load().unwrap();
         let others = SourceMetrics::unregistered();

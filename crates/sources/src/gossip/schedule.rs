@@ -1,24 +1,27 @@
-//! Which topics are listened to, and when: forks and blob steps change the digest, and with it every topic's name.
+//! The topics to subscribe to, and when. Forks and changes of the blob limit change the fork
+//! digest, and with it the name of every topic.
 //!
-//! The next digest's topics are joined one epoch before they are used and the old ones are left two epochs after, so the
-//! mesh stands when the first message comes, and late messages still arrive.
+//! The topics of the next digest are joined one epoch before they are used, so that the mesh exists
+//! when the first message arrives. The old topics are left two epochs after their end, so that late
+//! messages still arrive.
 
 use crate::topic::{Topic, TopicName};
 use consensus::{Epoch, ForkDigest, ForkName, Network};
 use std::collections::BTreeSet;
 
-/// `ATTESTATION_SUBNET_COUNT`, the same on every network.
+/// `ATTESTATION_SUBNET_COUNT`, which is the same on every network.
 pub const ATTESTATION_SUBNETS: u64 = 64;
 /// `BLOB_SIDECAR_SUBNET_COUNT` of Deneb.
 const BLOB_SUBNETS_DENEB: u64 = 6;
 /// `BLOB_SIDECAR_SUBNET_COUNT_ELECTRA`.
 const BLOB_SUBNETS_ELECTRA: u64 = 9;
-/// Epochs before a digest begins that its topics are joined.
+/// Epochs before the first epoch of a digest at which its topics are joined.
 const JOIN_EARLY_EPOCHS: u64 = 1;
-/// Epochs after a digest ends that its topics are left.
+/// Epochs after the last epoch of a digest at which its topics are left.
 const LEAVE_LATE_EPOCHS: u64 = 2;
 
-/// Topics of interest at an epoch. `columns`: column subnets to listen to.
+/// Returns the topics to be subscribed to at an epoch. `columns` are the column subnets to listen
+/// to.
 pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<Topic> {
     let mut digests: Vec<(ForkDigest, ForkName)> = Vec::new();
     let from = epoch.saturating_sub(LEAVE_LATE_EPOCHS).as_u64();
@@ -35,7 +38,7 @@ pub fn topics_at(network: &Network, epoch: Epoch, columns: &[u64]) -> BTreeSet<T
         .collect()
 }
 
-/// Names in use at a fork.
+/// The names in use at a fork.
 fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
     let mut names =
         vec![TopicName::BeaconBlock, TopicName::AggregateAndProof, TopicName::AttesterSlashing, TopicName::ProposerSlashing];
@@ -45,14 +48,15 @@ fn names(fork: ForkName, columns: &[u64]) -> Vec<TopicName> {
         ForkName::Deneb => names.extend((0..BLOB_SUBNETS_DENEB).map(TopicName::BlobSidecar)),
         ForkName::Electra => names.extend((0..BLOB_SUBNETS_ELECTRA).map(TopicName::BlobSidecar)),
         ForkName::Fulu => names.extend(columns.iter().copied().map(TopicName::DataColumnSidecar)),
-        // From Gloas on sidecars carry no signed header.
+        // From Gloas on, sidecars do not contain a signed header.
         ForkName::Gloas => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid]),
         ForkName::Heze => names.extend([TopicName::PayloadAttestation, TopicName::PayloadBid, TopicName::InclusionList]),
     }
     names
 }
 
-/// Digests under which a peer may live at an epoch: ours, and those just before and after, since clocks differ.
+/// The digests that a peer of this network may report at an epoch: that of the epoch, and those of
+/// the epochs before and after it, because clocks differ.
 pub(super) fn digests_near(network: &Network, epoch: Epoch) -> [ForkDigest; 3] {
     [epoch, epoch.saturating_sub(1), epoch.saturating_add(1)].map(|epoch| network.fork_digest_at(epoch))
 }
@@ -63,7 +67,8 @@ mod tests {
     use consensus::{BlobParameters, Fork, Preset, Root, Spec};
     use std::time::Duration;
 
-    /// Capella at 0, Deneb at 10, Electra at 20, Fulu at 30, a blob step at 40, Gloas at 50, Heze at 70.
+    /// Capella from epoch 0 on, Deneb from 10, Electra from 20, Fulu from 30, another blob limit
+    /// from 40, Gloas from 50, Heze from 70.
     fn network() -> Network {
         let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
         let forks = vec![

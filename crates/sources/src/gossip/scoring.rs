@@ -1,29 +1,32 @@
-//! How peers are scored: what is held against them, and when they are no longer listened to.
+//! How peers are scored: what lowers a score, and at which score a peer is ignored.
 //!
-//! A listener's interest is not a validator's. It wants peers that say what others do not, so it does not punish silence
-//! (P3 is off: a devnet's subnet may be silent for hours, and no rate is known beforehand). What counts is lies: a message
-//! that does not unpack, is malformed or that nobody signed (P4), and broken promises (P7).
+//! A listener has other interests than a validator. It wants peers that send what others do not
+//! send, so it does not penalize silence (P3 is off: a devnet's subnet may be silent for hours, and
+//! no rate is known in advance). It penalizes invalid messages (P4): messages that do not
+//! decompress, are malformed, or have no valid signature. It also penalizes broken promises (P7).
 //!
-//! | invalid messages on one topic | score | |
+//! | invalid messages on one topic | score | consequence |
 //! |---|---|---|
 //! | 1 | -10 | |
-//! | 2 | -40 | no more gossip exchanged |
+//! | 2 | -40 | no more gossip is exchanged |
 //! | 3 | -90 | |
 //! | 4 | -160 | all its RPCs are ignored |
 //!
-//! Counters fade to nothing within [`FORGIVEN_AFTER`]; positive scores (time in the mesh, first deliveries) reach 20 at
-//! most, so they excuse one lie, not four. The thresholds (-30, -70, -120) lie between the rows, since counters fade between two lies.
+//! Counters decay to nothing within [`FORGIVEN_AFTER`]. Positive scores (time in the mesh, first
+//! deliveries) reach 20 at most, so they compensate for one invalid message but not for four. The
+//! thresholds (-30, -70, -120) lie between the rows, because counters also decay between two
+//! messages.
 
 use libp2p::gossipsub::{PeerScoreParams, PeerScoreThresholds, TopicScoreParams};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Two thirds of an hour: a node restarted with a repaired client is soon welcome again.
+/// 40 minutes. A node that was restarted with a repaired client is soon accepted again.
 pub(super) const FORGIVEN_AFTER: Duration = Duration::from_secs(2400);
 /// Below this score a peer's RPCs are ignored.
 pub(super) const GRAYLIST: f64 = -120.0;
-/// Nodes behind one address that are not suspicious yet.
+/// Number of nodes behind one IP address that is still considered normal.
 const PEERS_PER_IP: f64 = 8.0;
 
 pub(super) fn thresholds() -> PeerScoreThresholds {
@@ -45,7 +48,8 @@ pub(super) fn params() -> PeerScoreParams {
         ip_colocation_factor_weight: -5.0,
         ip_colocation_factor_threshold: PEERS_PER_IP,
         ip_colocation_factor_whitelist: HashSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]),
-        // A client that moves between subnets each slot grafts again before the pause is over, and means no harm.
+        // A client that moves between subnets at each slot grafts again before the backoff is over.
+        // It does so in good faith.
         behaviour_penalty_weight: -0.5,
         behaviour_penalty_threshold: 20.0,
         behaviour_penalty_decay: decay(Duration::from_secs(600), interval),
@@ -74,9 +78,11 @@ pub(super) fn topic_params() -> TopicScoreParams {
     }
 }
 
+/// Counters below this value become 0.
 const DECAY_TO_ZERO: f64 = 0.01;
 
-/// The factor per `interval` that brings a counter of 1 to zero in `time`.
+/// Returns the factor that, applied once every `interval`, brings a counter from 1 to
+/// `DECAY_TO_ZERO` in `time`.
 fn decay(time: Duration, interval: Duration) -> f64 {
     DECAY_TO_ZERO.powf(interval.as_secs_f64() / time.as_secs_f64())
 }
@@ -90,7 +96,8 @@ mod tests {
         params().validate().unwrap();
         thresholds().validate().unwrap();
         topic_params().validate().unwrap();
-        // Four lies on one topic are the end, whatever was good before is capped below that.
+        // Four invalid messages on one topic suffice, because positive scores are capped below the
+        // difference.
         assert!(topic_params().invalid_message_deliveries_weight * 16.0 + params().topic_score_cap < GRAYLIST);
     }
 }

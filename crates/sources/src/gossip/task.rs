@@ -1,4 +1,4 @@
-//! The task that owns the node: it takes the next thing that happened and applies it.
+//! The task that owns the libp2p node. It takes the next event and applies it.
 
 use super::behaviour::{self, HISTORY_HEARTBEATS, Node, NodeEvent};
 use super::peers::{Pauses, Peers};
@@ -30,18 +30,18 @@ use tracing::{debug, info, warn};
 use verify::{Origin, RawMessage, SourceKind, Ticket, Verdict};
 
 const NS_PER_MS: u64 = 1_000_000;
-/// How often due things are looked at.
+/// Interval at which due work is checked.
 const TICK: Duration = Duration::from_millis(250);
-/// Ticks between two looks at all peers.
+/// Ticks between two updates of the list of peers.
 const TICKS_PER_LOOK: u32 = 4;
-/// Verdicts applied at a time.
+/// Greatest number of verdicts that are applied at a time.
 const REPORT_BATCH: usize = 512;
-/// How long goodbyes may take at the end.
+/// How long the goodbyes may take when the task ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Characters of a peer's agent that are kept.
+/// Greatest number of characters of a peer's agent string that are kept.
 const MAX_AGENT_LEN: usize = 128;
 
-/// The ends that the task holds.
+/// The task's ends of the channels.
 pub(super) struct Channels {
     pub events: QueueSender<GossipEvent>,
     pub reports: mpsc::Receiver<(Ticket, Verdict)>,
@@ -59,6 +59,7 @@ pub(super) struct Publication {
     pub done: oneshot::Sender<Result<(), PublishError>>,
 }
 
+/// The task's state: the libp2p node and everything that belongs to it.
 pub(super) struct Listener {
     pub(super) swarm: Swarm<Node>,
     pub(super) config: GossipConfig,
@@ -66,20 +67,21 @@ pub(super) struct Listener {
     pub(super) metrics: SourceMetrics,
     pub(super) channels: Channels,
     pub(super) peers: Peers,
-    /// Of our metadata: higher than that of any run before, whose metadata may have been another. A client asks for it again
-    /// only then, and holds a number that went down against us.
+    /// The sequence number of our metadata. It is higher than in any earlier run, because the
+    /// metadata of that run may have been different. A client asks for the metadata again only if
+    /// the number is higher, and some clients penalize a number that went down.
     pub(super) metadata_seq: u64,
     digests: Arc<DigestTable>,
     columns: Vec<u64>,
     tickets: Tickets,
-    /// Topics subscribed to, and what is on them.
+    /// The topics that this node is subscribed to, with the fork of each.
     topics: HashMap<TopicHash, (Topic, Option<ForkName>)>,
-    /// The epoch `topics` is right for.
+    /// The epoch for which `topics` is right.
     topics_epoch: Option<Epoch>,
     ticks: u32,
-    /// Nothing is passed on: some of the peers could not use it.
+    /// If true, no message is forwarded, because some of the peers could not use it.
     peers_at_odds: bool,
-    /// What the gauge of pending tickets holds of ours.
+    /// This listener's part of the value in the gauge of pending tickets.
     n_open_shown: i64,
 }
 
@@ -100,7 +102,8 @@ impl Listener {
                 .map_err(|error| GossipError::Listen { address: address.clone(), reason: innermost(&error) })?;
         }
         let now = Instant::now();
-        // A message leaves at the last heartbeat of its history, so up to one heartbeat early.
+        // gossipsub drops a message at the last heartbeat of its history, which is up to one
+        // heartbeat early.
         let lifetime = config.heartbeat.saturating_mul(HISTORY_HEARTBEATS as u32 - 1);
         let mut listener = Self {
             peers: Peers::new(&config.peers, Pauses { reconnect: config.reconnect, goodbye: config.goodbye_pause }, now),
@@ -119,7 +122,8 @@ impl Listener {
             digests,
             columns,
         };
-        // Before the first connection, so that the first hello names them.
+        // This comes before the first connection, so that the first RPC to a peer contains the
+        // subscriptions.
         listener.follow_schedule();
         Ok(listener)
     }
@@ -128,6 +132,7 @@ impl Listener {
         *self.swarm.local_peer_id()
     }
 
+    /// Runs until the stop token is cancelled, and then says goodbye to all peers.
     pub async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -192,7 +197,8 @@ impl Listener {
                 warn!(?addresses, ?reason, "a listening address is gone");
             }
             SwarmEvent::ListenerError { error, .. } => warn!(%error, "a listening address has trouble"),
-            // Accepted, dialling, addresses of ours: nothing to do.
+            // The other events (an incoming connection, dialling, our own addresses) need no
+            // reaction.
             _ => {}
         }
     }
@@ -257,7 +263,7 @@ impl Listener {
             published.map(|_| ()).map_err(|error| PublishError::Refused(error.to_string()))
         };
         self.metrics.published.with_label_values(&[if result.is_ok() { "published" } else { "refused" }]).inc();
-        // Whoever asked may have gone.
+        // The caller may have stopped waiting.
         let _ = done.send(result);
     }
 
@@ -298,7 +304,7 @@ impl Listener {
         self.close_due(now);
         let expired = self.tickets.expire(now);
         self.metrics.verdicts.with_label_values(&["none", "expired"]).inc_by(expired as u64);
-        // Several listeners may share the gauge, so each adds what changed.
+        // Several listeners may share the gauge, so each adds only its own change.
         let n_open = self.tickets.n_open() as i64;
         self.metrics.pending_tickets.add(n_open - self.n_open_shown);
         self.n_open_shown = n_open;
@@ -366,12 +372,13 @@ impl Listener {
         }
     }
 
-    /// Ends connections that were said goodbye to, and those whose peers only lie.
+    /// Closes the connections whose goodbye was sent or received, and says goodbye to peers with a
+    /// score below [`GRAYLIST`] that are not configured.
     fn close_due(&mut self, now: Instant) {
         let closing: Vec<PeerId> =
             self.peers.connected.iter().filter(|(_, peer)| peer.closing.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for peer in closing {
-            // An error means that it has gone by itself.
+            // An error means that the connection has ended already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let gossip = &self.swarm.behaviour().gossip;
@@ -418,20 +425,20 @@ impl Listener {
         self.emit(GossipEvent::Peer(PeerEvent { at: self.config.clock.now(), peer, what }));
     }
 
-    /// Anything but a message.
+    /// Sends an event that is not a message.
     fn emit(&mut self, event: GossipEvent) {
         let what = match &event {
             GossipEvent::Message(_) => "message",
             GossipEvent::Peer(_) => "peer_event",
             GossipEvent::ListeningOn(_) => "address",
         };
-        // Full, or nobody reads any more.
+        // The queue is full, or nobody reads it any more.
         if self.channels.events.try_send_note(event).is_err() {
             self.metrics.shed.with_label_values(&[what]).inc();
         }
     }
 
-    /// Goodbye to all, and until they have it or a second has passed.
+    /// Says goodbye to all peers, and waits until all have disconnected or one second has passed.
     async fn farewell(mut self) {
         let connected: Vec<PeerId> = self.peers.connected.keys().copied().collect();
         for peer in connected {
@@ -443,7 +450,7 @@ impl Listener {
                 self.on_swarm(event);
             }
         };
-        // After this the swarm is dropped, which closes what is left.
+        // After this the swarm is dropped, which closes the remaining connections.
         let _ = tokio::time::timeout(FAREWELL, closed).await;
     }
 }

@@ -1,9 +1,10 @@
-//! Messages whose verdict is awaited. A ticket is a number that only grows, so the table is a ring: the position of a
-//! ticket is its distance from the oldest one.
+//! Messages that wait for their verdict. A ticket is a number that only grows, so the table is a
+//! ring: the position of a ticket is its distance from the oldest one.
 //!
-//! gossipsub keeps a message for some heartbeats; a verdict that comes later has nobody to go to. So tickets expire with
-//! it, and when the table is full the oldest goes, both counted: the message is then neither forwarded nor held against
-//! anybody, as with `Ignore`.
+//! gossipsub keeps a message only for some heartbeats, so a later verdict has no effect. Tickets
+//! therefore expire together with their messages. When the table is full, the oldest ticket is
+//! dropped. Both cases are counted. The message is then neither forwarded nor counted against its
+//! sender, as with `Ignore`.
 
 use libp2p::PeerId;
 use libp2p::gossipsub::MessageId;
@@ -11,11 +12,13 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use verify::Ticket;
 
-/// 13 seconds of mainnet's bursts (10 000 votes a second); 150 bytes each.
+/// Greatest number of tickets. This is enough for 13 seconds of mainnet's peak rate (10 000
+/// attestations a second), at 150 bytes each.
 pub(super) const MAX_PENDING: usize = 131_072;
 
+/// The table of open tickets.
 pub(super) struct Tickets {
-    /// The number of the first in `pending`.
+    /// The number of the first ticket in `pending`.
     first: u64,
     pending: VecDeque<Option<Pending>>,
     n_open: usize,
@@ -23,6 +26,7 @@ pub(super) struct Tickets {
     max: usize,
 }
 
+/// A message that waits for its verdict, and the peer that sent it.
 pub(super) struct Pending {
     pub message: MessageId,
     pub peer: PeerId,
@@ -34,7 +38,7 @@ impl Tickets {
         Self { first: 1, pending: VecDeque::new(), n_open: 0, lifetime, max: max.max(1) }
     }
 
-    /// A ticket for a message; how many older ones were given up for it.
+    /// Issues a ticket for a message. Also returns how many older tickets were dropped for it.
     pub fn issue(&mut self, message: MessageId, peer: PeerId, now: Instant) -> (Ticket, usize) {
         let mut given_up = 0;
         while self.pending.len() >= self.max {
@@ -46,7 +50,8 @@ impl Tickets {
         (ticket, given_up)
     }
 
-    /// Takes a ticket back; `None` if it expired, was taken before or never existed.
+    /// Removes a ticket and returns its message. Returns `None` if the ticket has expired, was
+    /// taken before, or never existed.
     pub fn take(&mut self, ticket: Ticket) -> Option<Pending> {
         let at = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         let taken = self.pending.get_mut(at)?.take();
@@ -57,7 +62,8 @@ impl Tickets {
         taken
     }
 
-    /// Drops what is older than its message; how many were still open.
+    /// Removes the tickets whose messages gossipsub no longer keeps. Returns how many of them were
+    /// still open.
     pub fn expire(&mut self, now: Instant) -> usize {
         let mut expired = 0;
         while let Some(first) = self.pending.front() {
@@ -69,11 +75,12 @@ impl Tickets {
         expired
     }
 
+    /// Number of tickets that wait for a verdict.
     pub fn n_open(&self) -> usize {
         self.n_open
     }
 
-    /// 1 if it was open.
+    /// Removes the oldest ticket. Returns 1 if it was open, otherwise 0.
     fn drop_first(&mut self) -> usize {
         let open = usize::from(matches!(self.pending.pop_front(), Some(Some(_))));
         self.first = self.first.saturating_add(1);

@@ -1,16 +1,19 @@
-//! Snappy between the wire and gossipsub, and the ids under which gossipsub knows messages.
+//! Snappy decompression between the wire and gossipsub, and the ids by which gossipsub identifies
+//! messages.
 //!
-//! gossipsub hands the application what the transform makes of a message. A capture wants the payload as it was on the
-//! wire, the verifier wants the SSZ, so the transform makes both, in one [`frame`]:
+//! gossipsub passes to the application what the transform returns for a message. A capture needs
+//! the payload as it was on the wire, and the verifier needs the SSZ. So the transform returns
+//! both, in one [`frame`]:
 //!
 //! ```text
-//! 1 (unpacked) or 0 (could not be) | length of payload: u32 LE | payload | SSZ
+//! 1 (decompressed) or 0 (not possible) | length of payload: u32 LE | payload | SSZ
 //! ```
 //!
-//! What does not unpack never leaves gossipsub: it is dropped there and its sender scored down (P4). It is therefore
-//! counted here, not in the event loop.
+//! A payload that does not decompress never leaves gossipsub: it is dropped there, and its sender's
+//! score is lowered (P4). Such payloads are therefore counted here and not in the event loop.
 //!
-//! Source of the ids: consensus-specs, altair/p2p-interface.md and phase0/p2p-interface.md, "message-id".
+//! Source of the ids: consensus-specs, altair/p2p-interface.md and phase0/p2p-interface.md,
+//! "message-id".
 
 use crate::limits;
 use crate::metrics::SourceMetrics;
@@ -23,10 +26,10 @@ use std::sync::Arc;
 
 const DOMAIN_VALID: [u8; 4] = [1, 0, 0, 0];
 const DOMAIN_INVALID: [u8; 4] = [0, 0, 0, 0];
-/// Bytes before the payload in a frame.
+/// Bytes of a frame before the payload.
 const FRAME_HEAD: usize = 5;
 
-/// Unpacks with the limit of each topic's kind.
+/// Decompresses each message with the limit of its topic's kind.
 #[derive(Clone)]
 pub(super) struct SnappyTransform {
     pub digests: Arc<DigestTable>,
@@ -53,7 +56,8 @@ impl DataTransform for SnappyTransform {
 impl SnappyTransform {
     fn unpack(&self, topic: &str, payload: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
         let topic = Topic::parse(topic).map_err(|error| ("topic_not_read", error.to_string()))?;
-        // We subscribe to known digests only; what comes on another was not asked for.
+        // This node subscribes only to known digests, so a message under another digest was not
+        // asked for.
         let fork = self.digests.fork(topic.digest).ok_or(("unknown_digest", format!("unknown digest {}", topic.digest)))?;
         let mut framed = head(true, payload);
         let limit = limits::max_ssz_len(topic.name.kind(), Some(fork));
@@ -67,18 +71,18 @@ impl SnappyTransform {
 pub(super) struct Frame<'a> {
     pub valid: bool,
     pub payload: &'a [u8],
-    /// Empty if the payload does not unpack.
+    /// Empty if the payload does not decompress.
     pub ssz: &'a [u8],
 }
 
-/// A frame for publishing SSZ.
+/// Builds a frame for publishing SSZ.
 pub(super) fn frame(ssz: &[u8]) -> Option<Vec<u8>> {
     let mut framed = head(true, &limits::pack(ssz)?);
     framed.extend_from_slice(ssz);
     Some(framed)
 }
 
-/// A frame for publishing a payload as it is, snappy or not.
+/// Builds a frame for publishing a payload as it is, whether it is valid snappy or not.
 pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
     match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
         Ok(ssz) => {
@@ -90,6 +94,7 @@ pub(super) fn frame_of_payload(payload: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Splits a frame into its parts. Returns `None` if it is not a frame.
 pub(super) fn open(framed: &[u8]) -> Option<Frame<'_>> {
     let (first, rest) = framed.split_first_chunk::<FRAME_HEAD>()?;
     let [valid, length @ ..] = *first;
@@ -105,7 +110,7 @@ fn head(valid: bool, payload: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// The function that names messages, for a gossipsub config.
+/// Returns the function that computes message ids, for a gossipsub config.
 pub(super) fn message_id_fn(digests: Arc<DigestTable>) -> impl Fn(&Message) -> MessageId + Send + Sync + 'static {
     move |message| {
         let topic = message.topic.as_str();
@@ -120,16 +125,17 @@ pub(super) fn message_id_fn(digests: Arc<DigestTable>) -> impl Fn(&Message) -> M
     }
 }
 
-/// By which fork's specification a message is named.
+/// The fork whose specification defines a message's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdRules {
-    /// On topics of the phase0 digest: domain and data.
+    /// For topics with the phase0 digest: the id is a hash of domain and data.
     Phase0,
-    /// Later ones: the topic between them.
+    /// For later topics: the hash also has the length of the topic and the topic, between domain
+    /// and data.
     Altair,
 }
 
-/// The id of a payload as it is on the wire.
+/// Computes the id of a payload as it is on the wire.
 pub fn message_id(rules: IdRules, topic: &str, payload: &[u8]) -> [u8; 20] {
     match limits::unpack(payload, limits::MAX_PAYLOAD_SIZE) {
         Ok(ssz) => hash(rules, topic, DOMAIN_VALID, &ssz),

@@ -1,4 +1,4 @@
-//! The attacks, each a function that makes its `nth` message.
+//! The attacks. Each is a function that creates the attack's `nth` message.
 
 use super::{Arsenal, Attack, LoadMessage, Moment, Shot};
 use crate::containers::{aggregate_and_proof, attester_slashing, proposer_slashing, signed, single_attestation};
@@ -8,7 +8,7 @@ use consensus::{
 };
 use sources::topic::TopicName;
 
-/// All of them. The rates together are what a home connection sends without effort.
+/// All attacks. A home connection can send their rates together without effort.
 pub const ATTACKS: &[Attack] = &[
     Attack { name: "proposer slashings of withdrawn keys", per_slot: 600, make: slash_withdrawn_proposers },
     Attack { name: "votes of one key around all its others", per_slot: 300, make: surround_with_falling_targets },
@@ -31,18 +31,19 @@ pub const ATTACKS: &[Attack] = &[
     Attack { name: "honest aggregates under withdrawn aggregators", per_slot: 60, make: wrap_aggregates },
 ];
 
-/// The longest message of gossip, uncompressed.
+/// Length of the longest gossip message in bytes, decompressed.
 const MAX_MESSAGE: usize = 10 << 20;
-/// Votes that a key first casts side by side, so that a later one surrounds all of them.
+/// Number of votes side by side that a key casts first, so that a later vote surrounds all of them.
 const RUNGS: u64 = 64;
-/// Epochs ago: beyond what any state still knows as punishable.
+/// A number of epochs ago for which no state knows an offence as punishable any more.
 const LONG_AGO: u64 = 3000;
-/// Room for votes inside each other.
+/// Number of epochs for votes that surround each other.
 const EPOCHS_TO_NEST_IN: u64 = 2000;
-/// Signers of one forged slashing in eight.
+/// Number of signers of every eighth forged slashing.
 const CROWD: u64 = 2048;
 
-/// 416 bytes each, all true: two headers of a withdrawn key for one slot, never the same two.
+/// Valid proposer slashings of 416 bytes: two headers of a withdrawn key for one slot, each time
+/// different ones.
 fn slash_withdrawn_proposers(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let by = arsenal.key(nth);
     let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, None);
@@ -50,7 +51,8 @@ fn slash_withdrawn_proposers(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u6
     arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
 }
 
-/// One key votes (s, s + 1) for many s, then (0, T) with T falling: each surrounds all those, and no two have one target.
+/// One key votes (s, s + 1) for many s, and then (0, T) with a falling T. Each of the later votes
+/// surrounds all of the first ones, and no two of them have the same target.
 fn surround_with_falling_targets(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let data = if nth < RUNGS {
         arsenal.data(Epoch::new(100 + nth), Epoch::new(101 + nth), nth)
@@ -66,7 +68,7 @@ fn vote_for_a_thousand_heads(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u6
     arsenal.vote(moment, nth, arsenal.key(1), &arsenal.data(epoch.saturating_sub(1), epoch, nth))
 }
 
-/// Two headers in the name of a key in use, signed by somebody else.
+/// Two headers in the name of an active validator, signed by another key.
 fn forge_proposer_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let victim = arsenal.victim(nth * 7);
     let side = |n| arsenal.signed(arsenal.header(moment.slot, victim, n), arsenal.key(n), None);
@@ -74,7 +76,8 @@ fn forge_proposer_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64
     arsenal.shot(moment, nth, TopicName::ProposerSlashing, &ssz)
 }
 
-/// Two votes in the name of keys in use, one or two thousand of them, signed by somebody else.
+/// Two votes in the names of active validators, either one or about two thousand of them, signed by
+/// another key.
 fn forge_attester_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let epoch = arsenal.epoch(moment);
     let n = if nth.is_multiple_of(8) { CROWD } else { 1 };
@@ -89,7 +92,8 @@ fn forge_attester_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64
     arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
 }
 
-/// Public, true, and punished months ago: anybody can copy it out of an old block.
+/// Public and valid slashings that were punished months ago. Anybody can copy them from an old
+/// block.
 fn replay_old_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let signer = [arsenal.slashed[nth as usize % arsenal.slashed.len()]];
     let epoch = arsenal.epoch(moment).saturating_sub(LONG_AGO + nth);
@@ -98,10 +102,11 @@ fn replay_old_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) ->
     arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
 }
 
-/// Signed by whom they name, but for another fork than the one of their epoch: no chain takes them.
+/// Messages that are signed by the keys that they name, but for another fork than that of their
+/// epoch. No chain accepts them.
 fn sign_for_another_fork(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let version = Some(crate::genesis::fork_version(Electra));
-    // An attacker may well own a key in use too.
+    // An attacker may also own the key of an active validator.
     let by = if nth.is_multiple_of(4) { arsenal.victim(nth) } else { arsenal.key(nth) };
     if nth.is_multiple_of(2) {
         let side = |n| arsenal.signed(arsenal.header(moment.slot, by, n), by, version);
@@ -114,20 +119,23 @@ fn sign_for_another_fork(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -
     arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
 }
 
-/// In pairs for one slot, on the newest block, by keys whose turn it was not.
+/// Pairs of blocks for one slot, on the parent of the newest block, by keys that were not the
+/// proposers of that slot.
 fn propose_out_of_turn(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let (_, ssz) = arsenal.block(moment.slot, arsenal.key(nth / 2), arsenal.parent(), nth);
     arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
 }
 
-/// Two keys make blocks for the next slots on parents that nobody has, so that these are asked for.
+/// Two keys create blocks for the next slots on parents that nobody has, so that a watcher requests
+/// these parents.
 fn orphans_of_the_future(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let parent = arsenal.any_root("hostile orphan's parent", &[nth]);
     let (_, ssz) = arsenal.block(moment.slot.saturating_add(1 + nth % 64), arsenal.key(nth % 2), parent, nth);
     arsenal.shot(moment, nth, TopicName::BeaconBlock, &ssz)
 }
 
-/// Votes and operations of validators that do not exist, a little or far beyond the registry.
+/// Votes and operations of validators that do not exist, with indices slightly or far beyond the
+/// registry.
 fn name_nobody(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let beyond = if nth.is_multiple_of(2) { arsenal.load.plan.n_registered as u64 + nth } else { (1 << 40) + nth };
     let nobody = ValidatorIndex::new(beyond);
@@ -161,7 +169,7 @@ const TOPICS: [TopicName; 6] = [
     TopicName::DataColumnSidecar(3),
 ];
 
-/// Random bytes, as snappy or not even that, on each topic.
+/// Random bytes on each topic, three in four of them as valid snappy.
 fn junk(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let bytes = arsenal.any_bytes(64 + nth as usize % 700, "hostile junk", nth);
     let topic = TOPICS[nth as usize % TOPICS.len()];
@@ -171,7 +179,7 @@ fn junk(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     }
 }
 
-/// A few bytes that claim to be gigabytes, and half a mebibyte that is ten.
+/// A few bytes that claim to be gigabytes, and half a mebibyte that decompresses to ten.
 fn bombs(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let topic = TOPICS[nth as usize % TOPICS.len()];
     if nth.is_multiple_of(20) {
@@ -185,9 +193,9 @@ fn bombs(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     arsenal.payload(moment, nth, topic, claim.into_iter().chain(rest).collect())
 }
 
-/// As long as a block may be, and nothing in it.
+/// A message as long as a block may be, without content.
 fn ten_mebibytes(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
-    // Unpacked it has to be within the limit, and random bytes do not shrink.
+    // Decompressed it must be within the limit, and random bytes do not compress.
     let mut bytes = arsenal.any_bytes(1 << 20, "hostile heap", nth).repeat(10);
     bytes.truncate(MAX_MESSAGE);
     let mut block = vec![100, 0, 0, 0];
@@ -195,10 +203,12 @@ fn ten_mebibytes(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     arsenal.shot(moment, nth, TopicName::BeaconBlock, &block)
 }
 
-/// Aggregates whose committees depend on a block that the attackers just made, two epochs ahead, or of odd epochs.
+/// Aggregates for two and three epochs ahead, whose committees depend on a block that the attackers
+/// have just created. Each such block can cost the watcher new shufflings.
 fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let preset = &arsenal.load.preset;
-    // In threes: the block, then votes of the epochs whose committees only it decides.
+    // Groups of three: the block, and then two aggregates for the epochs whose committees only this
+    // block decides.
     let (root, block) = arsenal.block(moment.slot, arsenal.key(40 + nth / 3 % 16), arsenal.parent(), (1 << 40) | (nth / 3));
     if nth.is_multiple_of(3) {
         return arsenal.shot(moment, nth, TopicName::BeaconBlock, &block);
@@ -214,7 +224,7 @@ fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot 
     arsenal.shot(moment, nth, TopicName::AggregateAndProof, &aggregate(arsenal, nth, data, moment.slot))
 }
 
-/// An aggregate in which everybody votes, by a withdrawn aggregator.
+/// An aggregate by a withdrawn aggregator, with the bits of all members of a committee set.
 fn aggregate(arsenal: &Arsenal<'_>, nth: u64, data: AttestationData, slot: Slot) -> Vec<u8> {
     let by = arsenal.key(nth);
     let size = arsenal.load.shuffling.committee(slot, CommitteeIndex::new(0)).map_or(1, <[u32]>::len);
@@ -227,7 +237,7 @@ fn aggregate(arsenal: &Arsenal<'_>, nth: u64, data: AttestationData, slot: Slot)
     gathered(arsenal, nth, &votes)
 }
 
-/// Votes under a withdrawn aggregator, whose own signatures are good.
+/// Votes in an aggregate of a withdrawn aggregator, whose own signatures are valid.
 fn gathered(arsenal: &Arsenal<'_>, nth: u64, votes: &crate::containers::Bits) -> Vec<u8> {
     let (by, epoch) = (arsenal.key(nth), votes.data.target.epoch);
     let sign = |root: Root, kind| arsenal.load.keys.sign(by, arsenal.root_to_sign(root, kind, epoch));
@@ -240,7 +250,8 @@ fn gathered(arsenal: &Arsenal<'_>, nth: u64, votes: &crate::containers::Bits) ->
     signed(message, &over_it).to_ssz()
 }
 
-/// An honest vote whose committee, which nobody signs, is another one; it comes just before the vote itself.
+/// An honest vote with another committee index, which no signature covers. It arrives just before
+/// the original.
 fn change_committees(_: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let votes: Vec<&LoadMessage> = moment.honest.iter().filter(|message| is_vote(message)).collect();
     before(votes[nth as usize * 31 % votes.len()], |ssz| {
@@ -249,8 +260,9 @@ fn change_committees(_: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     })
 }
 
-/// What completes an offence (or any vote, in slots without one), but signed by somebody else. It comes just before the true one, so
-/// that a watcher that goes by content alone takes the true one for known.
+/// The vote that completes an offence (or any vote, in slots without an offence), with a signature
+/// by another key. It arrives just before the original. A watcher that identifies messages by
+/// content alone would then treat the original as known.
 fn forge_twins(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let mut halves: Vec<&LoadMessage> = moment.honest.iter().filter(|message| message.crime.is_some()).collect();
     if halves.is_empty() {
@@ -266,12 +278,12 @@ fn forge_twins(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     })
 }
 
-/// A load may have junk of its own among its votes.
+/// Whether the message is a vote. A load may also have junk on the topics of votes.
 fn is_vote(message: &LoadMessage) -> bool {
     message.topic.contains("/beacon_attestation_") && snap::raw::Decoder::new().decompress_vec(&message.payload).is_ok()
 }
 
-/// An honest message that is changed and overtakes the original.
+/// Changes an honest message and sends it before the original.
 fn before(honest: &LoadMessage, change: impl FnOnce(&mut Vec<u8>)) -> Shot {
     const AHEAD: u64 = 20_000_000;
     let mut ssz = unpacked(honest);
@@ -283,7 +295,7 @@ fn unpacked(honest: &LoadMessage) -> Vec<u8> {
     snap::raw::Decoder::new().decompress_vec(&honest.payload).expect("packed by ourselves")
 }
 
-/// One key votes (n, T - n): each vote is surrounded by all those before.
+/// One key votes (n, T - n). Each vote is surrounded by all votes before it.
 fn nest(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let n = nth % (EPOCHS_TO_NEST_IN / 2 - 1);
     let target = arsenal.epoch(moment).saturating_sub(1);
@@ -291,7 +303,8 @@ fn nest(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     arsenal.vote(moment, nth, arsenal.key(2), &data)
 }
 
-/// All withdrawn keys vote for a block of one of them, for the slot in which honest votes are on their way.
+/// All withdrawn keys vote for a block of one of them, in the slot in which the honest votes are
+/// being sent.
 fn back_a_rival(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let (root, block) = arsenal.block(moment.slot, arsenal.key(60), arsenal.parent(), 2 << 40);
     if nth.is_multiple_of(64) {
@@ -301,7 +314,8 @@ fn back_a_rival(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     arsenal.vote(moment, nth, arsenal.key(nth), &data)
 }
 
-/// Everybody's true votes, gathered by somebody who was never asked to: no full node takes that.
+/// Honest votes in an aggregate by a validator that was not chosen as aggregator. No full node
+/// accepts that.
 fn wrap_aggregates(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
     let preset = &arsenal.load.preset;
     let is_aggregate = |message: &&LoadMessage| message.topic.contains("/beacon_aggregate_and_proof/");

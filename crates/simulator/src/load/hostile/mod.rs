@@ -1,11 +1,14 @@
-//! Attackers beside a load: what somebody sends who owns withdrawn keys and wants to fool, flood or deafen a watcher.
+//! Attackers beside a load: the messages of somebody who owns withdrawn keys and wants to deceive,
+//! flood or block a watcher.
 //!
-//! A withdrawn key can be bought for nothing, and whoever has it signs whatever he likes: all that is sent here either is validly signed
-//! by such a key and cannot be punished, or is not what it claims to be. An honest watcher finds nothing new in it, forwards none of it
-//! and goes on with its work.
+//! A withdrawn key costs nothing, and its owner can sign anything with it. Every message here
+//! either has a valid signature by such a key and cannot be punished, or is not what it claims to
+//! be. A correct watcher finds nothing new in these messages, forwards none of them, and continues
+//! its work.
 //!
-//! An attack is one function in [`attacks`] and one line in [`ATTACKS`]. Attacks are messages only; whose sockets carry them, and what
-//! these sockets claim about their chain, is the caller's affair.
+//! An attack is one function in [`attacks`] and one line in [`ATTACKS`]. This module creates only
+//! the messages. The caller chooses the sockets that send them, and what these report about their
+//! chain.
 
 mod attacks;
 
@@ -22,35 +25,35 @@ use sources::topic::TopicName;
 
 pub use attacks::ATTACKS;
 
-/// Withdrawn keys that the attackers own.
+/// Number of withdrawn keys that the attackers own.
 pub const ATTACKERS_KEYS: usize = 64;
 const SLOT_NS: u64 = 12_000_000_000;
 
-/// One thing that attackers do.
+/// One kind of attack.
 pub struct Attack {
     pub name: &'static str,
-    /// Messages in a slot, by all peers together.
+    /// Number of messages in a slot, from all peers together.
     pub per_slot: u64,
     make: fn(&Arsenal<'_>, &Moment<'_>, u64) -> Shot,
 }
 
-/// A hostile message on its way.
+/// A hostile message that is to be sent.
 pub struct Shot {
     /// Nanoseconds since genesis.
     pub at_ns: u64,
     pub topic: String,
-    /// As on the wire.
+    /// The payload as on the wire.
     pub payload: Vec<u8>,
 }
 
-/// What attackers know of a slot.
+/// What attackers know about a slot.
 pub struct Moment<'a> {
     pub slot: Slot,
     /// The load's messages of the slot.
     pub honest: &'a [LoadMessage],
 }
 
-/// Keys and a network to use them against.
+/// The attackers' keys, and the network that they attack.
 pub struct Arsenal<'a> {
     load: &'a Load,
     withdrawn: Vec<ValidatorIndex>,
@@ -58,7 +61,8 @@ pub struct Arsenal<'a> {
 }
 
 impl<'a> Arsenal<'a> {
-    /// The load must have played the slots of the moments that attacks are asked for: they name its newest block.
+    /// The load must have played the slots for which attacks are requested, because attacks refer
+    /// to its newest block.
     pub fn new(load: &'a Load) -> Self {
         let mut active = load.active.iter().copied().peekable();
         let mut left = (0..load.plan.n_registered as u32).filter(|index| active.next_if_eq(index).is_none()).map(Load::validator);
@@ -66,22 +70,22 @@ impl<'a> Arsenal<'a> {
         Self { load, slashed, withdrawn: left.take(ATTACKERS_KEYS).collect() }
     }
 
-    /// Keys that have left unpunished: nothing that they sign can be punished.
+    /// Validators that have exited and were not slashed. Nothing that they sign can be punished.
     pub fn withdrawn(&self) -> &[ValidatorIndex] {
         &self.withdrawn
     }
 
-    /// Keys that were slashed long ago.
+    /// Validators that were slashed long ago.
     pub fn slashed(&self) -> &[ValidatorIndex] {
         &self.slashed
     }
 
-    /// All that an attack sends in the `nth` slot of the campaign, counted from 0.
+    /// Returns all messages of an attack in the `nth` slot of the campaign, counted from 0.
     pub fn play(&self, attack: &Attack, moment: &Moment<'_>, nth: u64) -> Vec<Shot> {
         (0..attack.per_slot).map(|n| (attack.make)(self, moment, nth * attack.per_slot + n)).collect()
     }
 
-    /// A message, spread over the slot in which it is sent.
+    /// Creates a message. Messages are spread over the slot in which they are sent.
     fn shot(&self, moment: &Moment<'_>, nth: u64, name: TopicName, ssz: &[u8]) -> Shot {
         self.payload(moment, nth, name, packed(ssz))
     }
@@ -95,7 +99,7 @@ impl<'a> Arsenal<'a> {
         self.withdrawn[nth as usize % self.withdrawn.len()]
     }
 
-    /// A key in use, which the attackers do not have.
+    /// An active validator, whose key the attackers do not have.
     fn victim(&self, nth: u64) -> ValidatorIndex {
         Load::validator(self.load.active[nth as usize % self.load.active.len()])
     }
@@ -116,7 +120,7 @@ impl<'a> Arsenal<'a> {
         moment.slot.epoch(&self.load.preset)
     }
 
-    /// What somebody votes who says that nothing was justified but `source`, for a block that nobody has.
+    /// The data of a vote for a block that nobody has, with `source` as the justified epoch.
     fn data(&self, source: Epoch, target: Epoch, nth: u64) -> AttestationData {
         let checkpoint = |epoch: Epoch| Checkpoint { epoch, root: self.any_root("hostile checkpoint", &[epoch.as_u64()]) };
         AttestationData {
@@ -128,7 +132,7 @@ impl<'a> Arsenal<'a> {
         }
     }
 
-    /// A single vote by `by`, on any subnet.
+    /// A single vote by `by`, on an arbitrary subnet.
     fn vote(&self, moment: &Moment<'_>, nth: u64, by: ValidatorIndex, data: &AttestationData) -> Shot {
         let root = self.root_to_sign(data.root(), DomainType::BeaconAttester, data.target.epoch);
         let signature = self.load.keys.sign(by, root);
@@ -136,7 +140,8 @@ impl<'a> Arsenal<'a> {
         self.shot(moment, nth, TopicName::Attestation(nth % 64), &ssz)
     }
 
-    /// One side of an attester slashing, signed under `version`, or that of its epoch.
+    /// One side of an attester slashing, signed with fork version `version`, or with that of its
+    /// epoch.
     fn side(&self, signers: &[ValidatorIndex], data: AttestationData, version: Option<[u8; 4]>) -> Bits {
         let (gvr, kind) = (self.load.network.genesis_validators_root, DomainType::BeaconAttester);
         let root = match version {
@@ -157,7 +162,7 @@ impl<'a> Arsenal<'a> {
         }
     }
 
-    /// A header signed by `signer`, under `version` or that of its epoch.
+    /// A header signed by `signer`, with fork version `version` or that of its epoch.
     fn signed(&self, message: BeaconBlockHeader, signer: ValidatorIndex, version: Option<[u8; 4]>) -> SignedBeaconBlockHeader {
         let (gvr, kind) = (self.load.network.genesis_validators_root, DomainType::BeaconProposer);
         let root = match version {
@@ -167,7 +172,8 @@ impl<'a> Arsenal<'a> {
         SignedBeaconBlockHeader { message, signature: self.load.keys.sign(signer, root) }
     }
 
-    /// A whole block by `by`, whether or not it was its turn. Gives its root as well.
+    /// A complete block by `by`, whether or not it is the proposer of the slot. Returns the block's
+    /// root and its SSZ.
     fn block(&self, slot: Slot, by: ValidatorIndex, parent_root: Root, nth: u64) -> (Root, Vec<u8>) {
         use crate::block::Body;
         use consensus::ForkName::Fulu;
@@ -187,12 +193,12 @@ impl<'a> Arsenal<'a> {
         (message.root(), body.signed_block(Fulu, &self.load.preset, &signed).to_ssz())
     }
 
-    /// Nobody's votes on data, to fill in.
+    /// Votes on data without voters, for the caller to fill in.
     fn no_votes(&self, data: AttestationData) -> Bits {
         Bits { data, committees: Vec::new(), bits: Vec::new(), signers: Vec::new(), signature: infinity_signature() }
     }
 
-    /// What the newest block of the load builds on, and so may rivals of it.
+    /// The parent of the load's newest block. Rivals of that block can build on it too.
     fn parent(&self) -> Root {
         self.load.blocks[self.load.blocks.len() - 2].1
     }

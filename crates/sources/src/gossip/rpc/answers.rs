@@ -1,13 +1,15 @@
-//! What a peer is told that asks for blocks, sidecars or envelopes, of which none are kept here.
+//! Answers to requests for blocks, sidecars or envelopes. This node keeps none of them.
 //!
-//! The specification leaves several answers to who has nothing: an empty stream, or code 3, ResourceUnavailable. Clients count
-//! some of them against the peer, and each counts others: code 3 for blocks is a ban at Lighthouse, any error costs a third of
-//! what a new peer has at Nimbus, an empty stream for columns is a ban at Lodestar. So the answer goes by the client's
-//! name. `docs/peers.md` has the table with the place in each client's source.
+//! The specification allows several answers for a node that has nothing: an empty stream, or code
+//! 3, ResourceUnavailable. Clients penalize some of these answers, and each client penalizes
+//! different ones. Lighthouse bans a peer that answers a request for blocks with code 3. At Nimbus
+//! any error costs a third of the points of a new peer. Lodestar bans a peer that answers a request
+//! for columns with an empty stream. So the answer depends on the client's name. `docs/peers.md`
+//! has the table, with the place in each client's source.
 
 use super::messages::{DataProtocol, Response, result_code};
 
-/// A client as its agent string begins.
+/// A client, recognised by the beginning of its agent string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     Lighthouse,
@@ -16,7 +18,7 @@ enum Client {
     Lodestar,
     Prysm,
     Teku,
-    /// Without a name, or with one that is not known.
+    /// A client that sent no agent string, or an unknown one.
     Other,
 }
 
@@ -36,7 +38,7 @@ impl Client {
     }
 }
 
-/// The answer that costs least at the client that calls itself `agent`.
+/// Returns the answer that costs least at the client whose agent string is `agent`.
 pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>) -> Response {
     use DataProtocol::{
         BlobsByRange, BlobsByRoot, BlocksByHead, BlocksByRangeV1, BlocksByRangeV2, BlocksByRootV1, BlocksByRootV2,
@@ -46,12 +48,13 @@ pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>
     let unavailable = error(result_code::RESOURCE_UNAVAILABLE);
     match Client::of_agent(agent.unwrap_or_default()) {
         Client::Lodestar | Client::Prysm | Client::Teku => unavailable,
-        // Any error is a missing answer there.
+        // Nimbus treats any error as a missing answer.
         Client::Nimbus => Response::Nothing,
         Client::Lighthouse => match data {
             BlobsByRoot | ColumnsByRoot => unavailable,
             BlocksByRangeV1 | BlocksByRangeV2 | BlocksByHead => Response::Nothing,
-            // Who was asked by root claimed to have it, so an empty stream costs 10 points of 20; an unknown code costs 1.
+            // Lighthouse asks by root only a peer that claimed to have the block, so an empty
+            // stream costs 10 of 20 points. An unknown code costs 1 point.
             BlocksByRootV1 | BlocksByRootV2 | BlobsByRange | ColumnsByRange | EnvelopesByRange | EnvelopesByRoot
             | InclusionLists => error(result_code::NOT_KEPT),
         },
@@ -60,7 +63,8 @@ pub(in crate::gossip) fn to_data_request(data: DataProtocol, agent: Option<&str>
             BlocksByRangeV1 | BlocksByRangeV2 | BlocksByRootV1 | BlocksByRootV2 | BlocksByHead | BlobsByRange
             | ColumnsByRange | EnvelopesByRange | EnvelopesByRoot | InclusionLists => Response::Nothing,
         },
-        // Whoever of them it is under another name: what none of them bans for at once.
+        // This may be any client under another name, so it gets answers for which no client bans at
+        // once.
         Client::Other => match data {
             BlobsByRoot | ColumnsByRoot => unavailable,
             ColumnsByRange => error(result_code::NOT_KEPT),
@@ -93,7 +97,7 @@ mod tests {
         }
     }
 
-    /// Of each client the answers that its source punishes at once.
+    /// Checks for each client that it does not get an answer that its source punishes at once.
     #[test]
     fn nobody_is_given_what_it_bans_for() {
         let code = |agent: &str, data| match to_data_request(data, Some(agent)) {

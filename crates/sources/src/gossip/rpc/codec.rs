@@ -1,19 +1,22 @@
-//! Bytes on a stream: varint length, snappy frames, result byte. Nothing is read beyond what its length allows.
+//! The encoding of requests and responses on a stream: a varint length, snappy frames, and in a
+//! response a result byte. The reader never reads more than the length allows.
 
 use super::messages::{BodyLen, Metadata, Protocol, Request, Response, StatusMessage};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::request_response::Codec;
 use std::io::{self, Read, Write};
 
-/// Longest error message (`List[byte, 256]`).
+/// Greatest length of an error message in bytes (`List[byte, 256]`).
 const MAX_ERROR_LEN: usize = 256;
-/// A frame holds at most 64 kB unpacked.
+/// Greatest decompressed size of a frame's content in bytes.
 const MAX_FRAME_CONTENT: usize = 65_536;
-/// A frame's head: type and 3 bytes of length.
+/// Length of a frame's head in bytes: a type byte and a length of 3 bytes.
 const FRAME_HEAD_LEN: usize = 4;
-/// A frame's body at most: checksum, and 64 kB that compression made longer.
+/// Greatest length of a frame's body in bytes: a checksum, and 64 kB that compression has made
+/// longer.
 const MAX_FRAME_BODY: usize = 4 + 32 + MAX_FRAME_CONTENT + MAX_FRAME_CONTENT / 6;
-/// Frames that hold nothing, before somebody is thought to play for time.
+/// Frames without content that are accepted in one body. A peer that sends more of them is wasting
+/// time.
 const MAX_IDLE_FRAMES: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +104,7 @@ impl Codec for RpcCodec {
     }
 }
 
-/// Varint length and frames.
+/// Encodes a body as varint length and frames.
 fn packed(body: &[u8]) -> io::Result<Vec<u8>> {
     let mut buffer = unsigned_varint::encode::usize_buffer();
     let mut out = unsigned_varint::encode::usize(body.len(), &mut buffer).to_vec();
@@ -111,8 +114,8 @@ fn packed(body: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Reads a body whose length is allowed: frames are taken off the stream one by one until they hold that length, then
-/// unpacked together with their checksums checked.
+/// Reads a body whose length is allowed. It takes frames from the stream one by one until they hold
+/// that length. Then it decompresses them together and checks their checksums.
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, allowed: BodyLen) -> io::Result<Vec<u8>> {
     let len = unsigned_varint::aio::read_usize(&mut *io).await.map_err(|error| invalid(&error.to_string()))?;
     if !allowed.allows(len) {
@@ -233,7 +236,8 @@ mod tests {
         }
     }
 
-    /// The bytes of a ping as other clients write it: length 8, then the stream identifier and one frame.
+    /// The bytes of a ping as other clients write it: the length 8, then the stream identifier and
+    /// one frame.
     #[test]
     fn a_ping_is_what_others_expect() {
         let bytes = write_request(Protocol::Ping, Request::Ping { seq_number: 0 });
@@ -272,7 +276,7 @@ mod tests {
         for data in DataProtocol::ALL {
             assert!(read_request(Protocol::Data(data), &bytes).unwrap_err().to_string().contains("length"), "{data:?}");
         }
-        // Idle frames for ever.
+        // Frames without content that never end.
         let mut idle = vec![8u8];
         for _ in 0..1000 {
             idle.extend(b"\xfe\x00\x00\x00");

@@ -1,4 +1,4 @@
-//! The messages and their SSZ.
+//! The messages of the request/response protocols and their SSZ encoding.
 
 use consensus::{Checkpoint, Epoch, ForkDigest, Root, Slot};
 
@@ -15,26 +15,26 @@ pub enum Protocol {
     Data(DataProtocol),
 }
 
-/// A request for blocks or what belongs to them, none of which is kept here.
-/// Source: consensus-specs, `*/p2p-interface.md`; the limits are mainnet's, which no network exceeds.
+/// A request for blocks or the data that belongs to them. This node keeps none of it. Source:
+/// consensus-specs, `*/p2p-interface.md`. The limits are mainnet's, which no network exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataProtocol {
     BlocksByRangeV1,
     BlocksByRangeV2,
     BlocksByRootV1,
     BlocksByRootV2,
-    /// From Fulu on.
+    /// Exists from Fulu on.
     BlocksByHead,
-    /// From Deneb on.
+    /// Exists from Deneb on.
     BlobsByRange,
     BlobsByRoot,
-    /// From Fulu on.
+    /// Exists from Fulu on.
     ColumnsByRange,
     ColumnsByRoot,
-    /// From Gloas on.
+    /// Exists from Gloas on.
     EnvelopesByRange,
     EnvelopesByRoot,
-    /// From Heze on.
+    /// Exists from Heze on.
     InclusionLists,
 }
 
@@ -54,7 +54,7 @@ impl AsRef<str> for Protocol {
 }
 
 impl Protocol {
-    /// One word for metrics and quotas, versions taken together.
+    /// The label in metrics. All versions of a protocol share one label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::StatusV1 | Self::StatusV2 => "status",
@@ -65,7 +65,7 @@ impl Protocol {
         }
     }
 
-    /// Length of a request's SSZ.
+    /// Allowed length of a request's SSZ.
     pub(super) const fn request_len(self) -> BodyLen {
         match self {
             Self::StatusV1 => BodyLen::Exactly(StatusMessage::V1_LEN),
@@ -76,7 +76,7 @@ impl Protocol {
         }
     }
 
-    /// Length of a response's SSZ.
+    /// Allowed length of a response's SSZ.
     pub(super) const fn response_len(self) -> BodyLen {
         match self {
             Self::StatusV1 => BodyLen::Exactly(StatusMessage::V1_LEN),
@@ -91,7 +91,7 @@ impl Protocol {
 }
 
 impl DataProtocol {
-    /// All of them, the preferred version first.
+    /// All requests for data, with the preferred version first.
     pub const ALL: [Self; 12] = [
         Self::BlocksByRangeV2,
         Self::BlocksByRangeV1,
@@ -141,29 +141,30 @@ impl DataProtocol {
 
     const fn request_len(self) -> BodyLen {
         match self {
-            // start_slot, count, step
+            // `start_slot`, `count` and `step`.
             Self::BlocksByRangeV1 | Self::BlocksByRangeV2 => BodyLen::Exactly(24),
-            // MAX_REQUEST_BLOCKS roots
+            // `MAX_REQUEST_BLOCKS` roots.
             Self::BlocksByRootV1 | Self::BlocksByRootV2 => BodyLen::AtMost(1024 * 32),
-            // root, count
+            // `root` and `count`.
             Self::BlocksByHead => BodyLen::Exactly(40),
-            // start_slot, count
+            // `start_slot` and `count`.
             Self::BlobsByRange | Self::EnvelopesByRange => BodyLen::Exactly(16),
-            // MAX_REQUEST_BLOB_SIDECARS_ELECTRA times root, index
+            // `MAX_REQUEST_BLOB_SIDECARS_ELECTRA` pairs of root and index.
             Self::BlobsByRoot => BodyLen::AtMost(1152 * 40),
-            // start_slot, count, offset, up to 128 columns
+            // `start_slot`, `count`, an offset, and up to 128 columns.
             Self::ColumnsByRange => BodyLen::AtMost(20 + 128 * 8),
-            // MAX_REQUEST_BLOCKS_DENEB times offset, root, offset, up to 128 columns
+            // `MAX_REQUEST_BLOCKS_DENEB` items, each with its offset, a root, an offset, and up to
+            // 128 columns.
             Self::ColumnsByRoot => BodyLen::AtMost(128 * (4 + 36 + 128 * 8)),
-            // MAX_REQUEST_PAYLOADS roots
+            // `MAX_REQUEST_PAYLOADS` roots.
             Self::EnvelopesByRoot => BodyLen::AtMost(128 * 32),
-            // slot, dependent_root, a bit for each of 16 members
+            // `slot`, `dependent_root`, and one bit for each of 16 members.
             Self::InclusionLists => BodyLen::Exactly(42),
         }
     }
 }
 
-/// How long a body may be.
+/// The length that a body may have, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyLen {
     Nothing,
@@ -181,14 +182,14 @@ impl BodyLen {
     }
 }
 
-/// `Status`: where a node's chain is.
+/// `Status`: a node's view of its chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusMessage {
     pub fork_digest: ForkDigest,
     pub finalized: Checkpoint,
     pub head_root: Root,
     pub head_slot: Slot,
-    /// From Fulu on (status/2).
+    /// Exists from Fulu on (status/2).
     pub earliest_available_slot: Option<Slot>,
 }
 
@@ -226,15 +227,15 @@ impl StatusMessage {
     }
 }
 
-/// `MetaData`: what a node listens to.
+/// `MetaData`: the subnets to which a node is subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
     pub seq_number: u64,
-    /// A bit per attestation subnet.
+    /// One bit for each attestation subnet.
     pub attnets: [u8; 8],
-    /// A bit per sync committee subnet (metadata/2).
+    /// One bit for each sync committee subnet (metadata/2).
     pub syncnets: u8,
-    /// metadata/3.
+    /// Exists in metadata/3.
     pub custody_group_count: u64,
 }
 
@@ -264,7 +265,7 @@ impl Metadata {
     }
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gossip) enum Request {
     Status(StatusMessage),
@@ -275,11 +276,11 @@ pub(in crate::gossip) enum Request {
     Goodbye {
         code: u64,
     },
-    /// Whatever range or roots it names: none of it is kept here.
+    /// A request for data. Its ranges or roots are not read, because this node keeps no data.
     Data(DataProtocol),
 }
 
-/// What is answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::gossip) enum Response {
     Status(StatusMessage),
@@ -287,7 +288,8 @@ pub(in crate::gossip) enum Response {
         seq_number: u64,
     },
     Metadata(Metadata),
-    /// The stream is closed without a chunk: right for goodbye, and for a list with nothing in it.
+    /// The stream is closed without a chunk. This is the right answer to a goodbye, and for an
+    /// empty list.
     Nothing,
     Error {
         code: u8,
@@ -295,12 +297,13 @@ pub(in crate::gossip) enum Response {
     },
 }
 
-/// Result codes other than 0, success.
+/// Result codes except 0, which means success.
 pub(in crate::gossip) mod result_code {
     pub const RESOURCE_UNAVAILABLE: u8 = 3;
-    /// Not of the specification, but what clients use.
+    /// The specification does not define this code, but clients use it.
     pub const RATE_LIMITED: u8 = 139;
-    /// Of the range that is left to clients, and no client knows it: what each does with an unknown code.
+    /// A code from the range that the specification leaves to clients. No client knows it, so each
+    /// client treats it as an unknown code.
     pub const NOT_KEPT: u8 = 200;
 }
 
@@ -315,13 +318,14 @@ pub(in crate::gossip) mod goodbye {
     pub const BANNED: u64 = 251;
     pub const BANNED_ADDRESS: u64 = 252;
 
-    /// Whether the peer wants no more of us for a while: each return costs further points, and some clients then ban the
-    /// address with whoever else is on it.
+    /// Whether the peer rejects this node for some time. Each attempt to return costs further
+    /// points, and some clients then ban the address together with all other nodes on it.
     pub const fn is_lasting(code: u64) -> bool {
         matches!(code, FAULT | UNABLE_TO_VERIFY | TOO_MANY_PEERS | BAD_SCORE | BANNED | BANNED_ADDRESS)
     }
 
-    /// Its number in words: 1 to 3 of the specification, higher ones as clients use them.
+    /// The reason as text. The specification defines codes 1 to 3. Higher codes have the meaning
+    /// that clients give them.
     pub const fn text(code: u64) -> &'static str {
         match code {
             CLIENT_SHUTDOWN => "client shutdown",

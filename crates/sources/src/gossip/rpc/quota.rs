@@ -1,15 +1,16 @@
-//! How often a peer may ask. More is answered with an error, which costs nothing but its bytes.
+//! Limits on how often a peer may send requests. A request above the limit is answered with an
+//! error, which costs only its bytes.
 
 use super::{DataProtocol, Protocol};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Status, ping, metadata and goodbye.
+/// Number of quotas for status, ping, metadata and goodbye, which come before those for data.
 const N_OF_OURS: usize = 4;
 const N_QUOTAS: usize = N_OF_OURS + DataProtocol::ALL.len();
 
-/// Requests of one peer in the current ten seconds, per protocol.
+/// The requests of one peer in the current window of ten seconds, for each protocol.
 #[derive(Debug)]
 pub(in crate::gossip) struct Quotas {
     since: Instant,
@@ -21,7 +22,7 @@ impl Quotas {
         Self { since: now, used: [0; N_QUOTAS] }
     }
 
-    /// Whether one more is within the quota.
+    /// Counts one more request. Returns whether it is within the quota.
     pub fn allow(&mut self, protocol: Protocol, now: Instant) -> bool {
         if now.duration_since(self.since) >= WINDOW {
             *self = Self::new(now);
