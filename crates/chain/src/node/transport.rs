@@ -1,6 +1,8 @@
 //! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
 //!
-//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come and how fast.
+//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come and how fast; one that has sent nothing for
+//! [`HANGS_AFTER`] with a warning. In the first round a node that does not begin to answer is left after [`NodeConfig::move_on_after`] while
+//! there are others to ask: most nodes begin within a second, and another one may be well. Whoever needs longer gets that in the second round.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
@@ -18,6 +20,8 @@ use tracing::{debug, info, warn};
 pub const MAX_NODES: usize = 16;
 /// Between two lines in the log about an answer that is still awaited.
 const TELL_EVERY: Duration = Duration::from_secs(3);
+/// A node that has sent nothing for so long is worth a warning.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Bytes of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
 const VERSION_HEADER: &str = "eth-consensus-version";
@@ -47,6 +51,8 @@ pub struct NodeConfig {
     pub connect_timeout: Duration,
     /// Between two pieces of an answer, and until the first one.
     pub read_timeout: Duration,
+    /// Until an answer begins, in the first round and with other nodes left to ask.
+    pub move_on_after: Duration,
     /// For a whole answer other than a state.
     pub request_timeout: Duration,
     /// For a whole state.
@@ -63,6 +69,7 @@ impl Default for NodeConfig {
         Self {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
+            move_on_after: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
             state_timeout: Duration::from_secs(600),
             rounds: 3,
@@ -234,6 +241,14 @@ impl Answer {
     }
 }
 
+/// How long a node is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Its answer must begin soon: others are left to ask.
+    OthersWait,
+    Full,
+}
+
 /// A request under way. Boxed: as an async closure its future could not be sent between threads.
 type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, NodeError>> + Send + 'a>>;
 
@@ -298,37 +313,47 @@ impl NodeSet {
 
     /// GET from the last good node, then from the others, in a few rounds.
     pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
-        self.rounds(path, |nth| Box::pin(self.get_from(nth, path, format, limit))).await
+        self.rounds(path, |nth, patience| Box::pin(self.get_within(nth, path, format, limit, patience))).await
     }
 
     /// [`Self::get`], where an answer that does not parse also sends us to the next node.
     pub(super) async fn get_parsed<T: DeserializeOwned + Send>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
-        self.rounds(path, |nth| Box::pin(async move { self.get_from(nth, path, Format::Json, limit).await?.parse() })).await
+        let ask = |nth, patience| {
+            Box::pin(async move { self.get_within(nth, path, Format::Json, limit, patience).await?.parse() }) as Asking<'_, T>
+        };
+        self.rounds(path, ask).await
     }
 
-    async fn rounds<'a, T>(&self, path: &str, ask: impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
+    async fn rounds<'a, T>(&self, path: &str, ask: impl Fn(usize, Patience) -> Asking<'a, T>) -> Result<T, NodeError> {
+        let mut patience = if self.nodes.len() > 1 { Patience::OthersWait } else { Patience::Full };
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.config.first_pause)
             .with_max_delay(self.config.first_pause.saturating_mul(16))
             .with_max_times(self.config.rounds.saturating_sub(1))
             .build();
         loop {
-            let error = match self.round(path, &ask).await {
+            let error = match self.round(path, patience, &ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let Some(pause) = pauses.next().filter(|_| error.is_worth_retry()) else { return Err(error) };
             debug!(%error, ?pause, "no node answers, trying again");
             tokio::time::sleep(pause).await;
+            patience = Patience::Full;
         }
     }
 
-    async fn round<'a, T>(&self, path: &str, ask: &impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
+    async fn round<'a, T>(
+        &self,
+        path: &str,
+        patience: Patience,
+        ask: &impl Fn(usize, Patience) -> Asking<'a, T>,
+    ) -> Result<T, NodeError> {
         let first = self.good.load(Ordering::Relaxed);
         let mut errors = Vec::new();
         for offset in 0..self.nodes.len() {
             let nth = (first + offset) % self.nodes.len();
-            match ask(nth).await {
+            match ask(nth, patience).await {
                 Ok(answer) => {
                     // A 404 says nothing against a node; only a failure moves us on.
                     if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
@@ -343,13 +368,46 @@ impl NodeSet {
         Err(NodeError::all_failed(path, errors))
     }
 
+    /// Keeps to the first node in order that was found to answer.
+    pub(super) fn prefer(&self, nth: usize) {
+        self.good.store(nth, Ordering::Relaxed);
+    }
+
+    /// The node that is asked first.
+    pub(super) fn preferred(&self) -> usize {
+        self.good.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn get_from(&self, nth: usize, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+        self.get_within(nth, path, format, limit, Patience::Full).await
+    }
+
+    async fn get_within(
+        &self,
+        nth: usize,
+        path: &str,
+        format: Format,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Answer, NodeError> {
         let url = &self.nodes[nth];
         let timeout =
             if limit >= self.config.limits.state_bytes { self.config.state_timeout } else { self.config.request_timeout };
         let request = self.client.get(joined(url, path)).header(ACCEPT, format.accept()).timeout(timeout);
         let mut wait = Wait::begin(url, path);
-        let response = wait.for_this(request.send()).await.map_err(|error| unreachable_node(url, path, &error))?;
+        let sent = wait.for_this(request.send());
+        let response = match patience {
+            Patience::Full => sent.await,
+            Patience::OthersWait => {
+                let within = self.config.move_on_after;
+                tokio::time::timeout(within, sent).await.map_err(|_| NodeError::Unreachable {
+                    node: shown(url),
+                    path: path.to_owned(),
+                    reason: format!("no answer began within {within:?}, and other nodes are left to ask"),
+                })?
+            }
+        };
+        let response = response.map_err(|error| unreachable_node(url, path, &error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refusal(url, path, status, response).await);
@@ -504,7 +562,14 @@ impl<'a> Wait<'a> {
         let seconds = self.began.elapsed().as_secs();
         let (node, path) = (shown(self.url), self.path);
         if self.received == 0 {
-            info!(node, path, seconds, "waiting for a beacon node's answer");
+            if self.began.elapsed() >= HANGS_AFTER {
+                warn!(
+                    node,
+                    path, seconds, "waiting for a beacon node's answer: nothing has come; look at that node, or give another one"
+                );
+            } else {
+                info!(node, path, seconds, "waiting for a beacon node's answer");
+            }
             return;
         }
         let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
