@@ -52,6 +52,29 @@ fn a_wrong_clock_erases_nothing() {
     assert_eq!(engine.pruned_before, Epoch::new(0));
 }
 
+/// Whoever asks in the first slot, which may be long, must not read that nothing is watched.
+#[test]
+fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
+    use crate::watch::page::KeyPage;
+    use crate::watch::reload::InForce;
+    use api::WatchSource as _;
+    let path = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(path.path()).unwrap();
+    let mut engine = engine(&dir, 4_096);
+    let mut list = detect::watch::WatchList::default();
+    list.add(Some("acme"), "1-3".parse().unwrap(), &[], detect::watch::Duty::Active).unwrap();
+    engine.set_watch(Arc::new(list));
+    let in_force = Arc::new(InForce::new(crate::config::WatchConfig::default(), Default::default()));
+    let (switches, in_force) = (tokio::sync::watch::channel(Arc::default()).1, tokio::sync::watch::channel(in_force).1);
+    let page = KeyPage { desk: engine.desk.clone(), switches, in_force };
+    let groups: Vec<(String, u64)> = page.groups().into_iter().map(|group| (group.name, group.validators)).collect();
+    assert_eq!(groups, [("acme".to_owned(), 3)]);
+    let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
+    engine.process(Vec::new(), now).unwrap();
+    let shown = page.keys(None, &api::KeyFilter::default(), 10).keys.len();
+    assert_eq!(shown, 3, "before the first slot has ended");
+}
+
 /// It begins, the process is started anew, and something comes again.
 #[test]
 fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
