@@ -2,7 +2,7 @@
 
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
-use crate::{Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
+use crate::{Holdings, Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -70,8 +70,9 @@ impl IndexView {
         self.0.epochs_held()
     }
 
-    /// See [`Index::stats`]; what is counted since opening is zero.
-    pub fn stats(&self) -> Stats {
-        self.0.stats()
+    /// What there is, without what is counted since opening: whoever only looks has done nothing.
+    pub fn holdings(&self) -> Holdings {
+        let Stats { validators, different_data, table_bytes, .. } = self.0.stats();
+        Holdings { validators, different_data, table_bytes }
     }
 }
