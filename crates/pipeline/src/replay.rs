@@ -11,6 +11,7 @@ use crate::bootstrap;
 use crate::datadir::DataDir;
 use crate::engine::{Engine, EngineParts, Processed};
 use crate::error::PipelineError;
+use crate::inspect::count_incidents;
 use crate::metrics::Metrics;
 use crate::peer_news::peer_news;
 use chain::{Progress, PubkeyCache};
@@ -74,6 +75,8 @@ pub struct Summary {
     pub findings: u64,
     pub new_findings: u64,
     pub by_kind: BTreeMap<String, u64>,
+    /// In the data directory at the end, by kind and then by state.
+    pub incidents: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Contradicting pairs beyond those listed per validator, epoch and kind.
     pub not_listed: u64,
 }
@@ -201,6 +204,7 @@ impl Replay {
         for row in store.all_findings() {
             *self.summary.by_kind.entry(row?.1.kind).or_default() += 1;
         }
+        self.summary.incidents = count_incidents(&store.all_incidents()?);
         Ok(())
     }
 
@@ -453,7 +457,10 @@ fn spec_by_name(network: &str) -> Result<Spec, PipelineError> {
     if file.is_file() {
         return bootstrap::read_spec(&file);
     }
-    Err(PipelineError::Usage(format!("--network {network:?} is neither a built-in network nor a folder with config.yaml")))
+    Err(PipelineError::Usage(format!(
+        "--network {network:?} is neither a built-in network ({}) nor a folder with config.yaml",
+        consensus::Network::builtin_names().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 fn note_processed(summary: &mut Summary, processed: &Processed) {
