@@ -56,7 +56,7 @@ pub struct Order<'a> {
     /// Only proves the wiring: nothing is to be stopped.
     pub test: bool,
     pub network: &'a NetworkName,
-    /// Null in a test.
+    /// In a test, one that is made up.
     pub finding: Option<&'a Finding>,
 }
 
@@ -107,9 +107,10 @@ impl KillSwitch {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
-    /// Proves the wiring: the same program or address, told that it is a test.
-    pub async fn test(&self, now: Time) -> Report {
-        self.order(self.test_order(), now).await
+    /// Proves the wiring: the same program or address gets what an order would hand over, and is told that it is a test. `finding` is made
+    /// up.
+    pub async fn test(&self, finding: &Finding, now: Time) -> Report {
+        self.order(Order { finding: Some(finding), ..self.test_order() }, now).await
     }
 
     fn test_order(&self) -> Order<'_> {
