@@ -24,6 +24,8 @@ const TELL_EVERY: Duration = Duration::from_secs(3);
 const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Bytes of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
+/// Characters of a path that are shown.
+const SHOWN_PATH: usize = 80;
 const VERSION_HEADER: &str = "eth-consensus-version";
 /// How Lodestar says that its pool has a slashing of all whom the one it was handed accuses: with a 500, of all statuses.
 const ALREADY_THERE: &str = "ALREADY_EXISTS";
@@ -89,22 +91,32 @@ pub enum NodeError {
     #[error("the HTTP client cannot be made: {reason}; check the system's certificates, or use http on a trusted network")]
     Client { reason: String },
     #[error(
-        "node {node} does not answer {path}: {reason}; check that it runs, that its REST API is switched on, and the address"
+        "node {node} does not answer {at}: {reason}; check that it runs, that its REST API is switched on, and the address",
+        at = short(path)
     )]
     Unreachable { node: String, path: String, reason: String },
-    #[error("node {node} answers {path} with status {status}: {message}; {advice}")]
+    #[error("node {node} answers {at} with status {status}: {message}; {advice}", at = short(path))]
     Status { node: String, path: String, status: u16, message: String, advice: &'static str },
-    #[error("node {node} sends more than {limit} bytes for {path}; it is refused, use another node or raise the limit")]
+    #[error("node {node} sends more than {limit} bytes for {at}; it is refused, use another node or raise the limit", at = short(path))]
     TooLarge { node: String, path: String, limit: usize },
-    #[error("node {node} sends something else than asked for at {path}: {reason}; use another node or version of it")]
+    #[error("node {node} sends something else than asked for at {at}: {reason}; use another node or version of it", at = short(path))]
     Malformed { node: String, path: String, reason: String },
     #[error(
-        "node {node} answers {path} with a web page: this is another server's address (an explorer, a proxy, a login page); \
-         give that of a beacon node's REST API, like http://127.0.0.1:5052"
+        "node {node} answers {at} with a web page: this is another server's address (an explorer, a proxy, a login page); \
+         give that of a beacon node's REST API, like http://127.0.0.1:5052",
+        at = short(path)
     )]
     WebPage { node: String, path: String },
-    #[error("no node answers {path}; last: {last}{}", others(errors))]
+    #[error("no node answers {at}; last: {last}{}", others(errors), at = short(path))]
     AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
+}
+
+/// A path as people read it: what is asked of 64 validators by their indices is longer than all the rest.
+fn short(path: &str) -> String {
+    match path.char_indices().nth(SHOWN_PATH) {
+        Some((end, _)) => format!("{}...", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 fn others(errors: &[NodeError]) -> String {
@@ -593,6 +605,15 @@ mod tests {
 
     fn answer(status: u16, message: &str) -> NodeError {
         NodeError::Status { node: "one".into(), path: "/pool".into(), status, message: message.into(), advice: "" }
+    }
+
+    #[test]
+    fn a_long_path_is_cut_where_people_read_it() {
+        let ids: Vec<String> = (100_000..100_064).map(|index: u64| index.to_string()).collect();
+        let path = format!("/eth/v1/beacon/states/head/validators?id={}", ids.join(","));
+        let away = NodeError::Unreachable { node: "one".into(), path: path.clone(), reason: "refused".into() };
+        let all = NodeError::AllFailed { path, last: Box::new(away), errors: Vec::new() }.to_string();
+        assert!(all.contains("validators?id=100000,") && all.contains("refused") && all.len() < 400, "{all}");
     }
 
     #[test]
