@@ -253,6 +253,29 @@ fn ask(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
     (status, bytes[end + 4..].to_vec())
 }
 
+/// `slashwatch serve | head -1` has read enough before anything is written.
+#[test]
+fn whoever_does_not_read_the_address_is_served_all_the_same() {
+    let dir = tempfile::tempdir().expect("a fresh directory");
+    let data = dir.path().join("data");
+    let output = run(slashwatch().arg("replay").arg(capture("fulu_4")).arg("--data-dir").arg(&data));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let address = common::running::free_port();
+    let mut command = slashwatch();
+    command.arg("serve").arg("--data-dir").arg(&data).arg("--listen").arg(address.to_string());
+    let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let until = std::time::Instant::now() + common::running::PATIENCE;
+    while get(address, "/v1/status").is_none() {
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none() && std::time::Instant::now() < until, "{ended:?}");
+        std::thread::yield_now();
+    }
+    let _ = std::process::Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
 #[test]
 fn a_recorded_directory_is_served_read_only() {
     let dir = tempfile::tempdir().expect("a fresh directory");
@@ -288,6 +311,23 @@ fn a_recorded_directory_is_served_read_only() {
     let status = get(address, "/v1/status").expect("status");
     assert!(status["notices"][0].as_str().expect("a notice").contains("this is a recording"), "{status}");
     assert_eq!(status["findings"].as_u64(), Some(found.len() as u64));
+    // What the process that recorded it did is not recorded, and this one does nothing.
+    let names: Vec<&String> = status["index"].as_object().expect("numbers").keys().collect();
+    assert_eq!(names, ["different_data", "table_bytes", "validators"]);
+    assert!(status["index"]["validators"].as_u64() > Some(0), "{status}");
+    let inspected = run(slashwatch().arg("inspect").arg("--data-dir").arg(at("data")));
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+    assert!(inspected["index"].get("votes").is_none() && inspected["index"]["validators"] == status["index"]["validators"]);
+    let mut by_kind = std::collections::BTreeMap::<(&str, &str), u64>::new();
+    for incident in &incidents {
+        *by_kind.entry((incident["kind"].as_str().expect("kind"), incident["state"].as_str().expect("state"))).or_default() += 1;
+    }
+    assert!(stderr(&output).contains(&format!("{} incidents", incidents.len())), "{}", stderr(&output));
+    for ((kind, state), count) in by_kind {
+        assert_eq!(inspected["incidents"][kind][state], count, "{inspected}");
+        let line = stderr(&output).lines().find(|line| line.contains(&format!("{kind} ("))).expect("a line each").to_owned();
+        assert!(line.contains(&format!("{count} {state}")), "{line}");
+    }
     // Others may look at the same time; nobody may write.
     let (mut other, _) = serve(&at("data"));
     let refused = run(slashwatch().arg("replay").arg(&file).arg("--data-dir").arg(at("data")));

@@ -3,13 +3,13 @@
 
 mod common;
 
-use common::http::{get, runtime, serve, stage, wait_until};
+use common::http::{anywhere, get, runtime, serve, stage, wait_until};
 use common::running::{PATIENCE, Running, free_port};
 use common::{capture, slashwatch, stderr};
 use simulator::{Scenario, SimNetwork};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -182,4 +182,23 @@ fn the_peer_id_is_the_same_after_a_restart_and_the_status_shows_each_peer() {
     assert_eq!(ids[0], ids[1]);
     let key = std::fs::metadata(stage.dir.path().join("data/node.key")).expect("the key is kept");
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
+}
+
+/// Alerts can be tried without a network.
+#[test]
+fn the_demo_tells_a_webhook() {
+    let (tell, told) = sync_channel(1000);
+    let hook = serve(anywhere(), move |request: common::http::Request| {
+        assert!(request.headers.contains_key("x-slashwatch-signature"));
+        let _ = tell.send(request.json());
+        "204 No Content"
+    });
+    let mut command = slashwatch();
+    command.args(["demo", "--slots", "10", "--slot-ms", "1000", "--validators", "64", "--listen", "127.0.0.1:0", "--webhook"]);
+    let mut demo = command.arg(format!("http://{hook}/")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let told = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+    let offence = told.map(|delivery| delivery["finding"].clone()).find(|finding| finding["kind"] == "double_vote");
+    let _ = demo.kill();
+    let _ = demo.wait();
+    assert!(offence.expect("an offence is told")["evidence"].is_object());
 }

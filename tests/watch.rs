@@ -349,9 +349,14 @@ fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     running.signal("HUP");
     let told = running.wait_for("what was in force stays");
     assert!(told.contains("keys.csv") && told.contains("line 2"), "{told}");
+    wait_until(stage.api, "/v1/status", |status| {
+        let notices = status["notices"].to_string();
+        notices.contains("what was in force stays") && notices.contains("line 2")
+    });
     std::fs::write(&keys, "group,key\nacme,1-9\nblue,20\n").expect("writable");
     running.signal("HUP");
     running.wait_for("lists of watched keys are read again");
+    wait_until(stage.api, "/v1/status", |status| !status["notices"].to_string().contains("what was in force stays"));
     assert_eq!(running.terminate(), Some(0));
 }
 

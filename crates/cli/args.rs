@@ -48,6 +48,9 @@ pub enum Command {
         /// Keeps findings and index here instead of a temporary folder.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        /// Is told of what is found, as an alert route is; signed with the secret `demo`.
+        #[arg(long, value_name = "URL")]
+        webhook: Option<String>,
     },
     /// API and page over a recorded data directory, read only, until SIGINT or SIGTERM.
     Serve {

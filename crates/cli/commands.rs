@@ -39,13 +39,18 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
         }
-        Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir } => {
+        Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir })
+            demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook })
         }
         Command::Serve { data_dir, listen } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            offline::serve::serve(&data_dir, listen, stop_signal, |address| println!("page and API: http://{address}"))?;
+            offline::serve::serve(&data_dir, listen, stop_signal, |address| {
+                // Whoever read the line may have gone; that is no reason to serve nobody.
+                if let Err(error) = output::line(format!("page and API: http://{address}")) {
+                    tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
+                }
+            })?;
             Ok(0)
         }
         Command::Report { data_dir, from, to, out } => report::report(&data_dir, from, to, &out),
@@ -237,6 +242,12 @@ fn print_summary(summary: &Summary, seconds: f64) {
     eprintln!("{} findings ({} new)", summary.findings, summary.new_findings);
     for (kind, count) in &summary.by_kind {
         eprintln!("  {count:>8}  {kind}");
+    }
+    let n_incidents: u64 = summary.incidents.values().flat_map(|states| states.values()).sum();
+    eprintln!("{n_incidents} incidents");
+    for (kind, states) in &summary.incidents {
+        let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        eprintln!("  {:>8}  {kind} ({})", summary.incidents[kind].values().sum::<u64>(), states.join(", "));
     }
     let expired = summary.outcomes.get("expired").copied().unwrap_or(0);
     if expired > 0 {

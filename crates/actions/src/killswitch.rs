@@ -20,9 +20,9 @@ use crate::follower::{Follower, RETRY_AFTER};
 use crate::lists::reload::InForce;
 use alert::killswitch::{ActionConfig, KillSwitch, Report};
 use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
-use consensus::{Network, Root};
+use consensus::{Epoch, ForkName, Network, Offence, Root, Slot};
 use detect::watch::{Desk, Label};
-use evidence::{Finding, Store, StoreError, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -487,6 +487,28 @@ fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::Al
     KillSwitch::new(group, &action, config.timeout)
 }
 
+/// A double vote of a key of the group, as a real order would name one. Its id is that of no finding, and its proof is empty.
+fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
+    let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
+    let (index, pubkey) = armed.own.named.first();
+    let facts = Slashable {
+        genesis_validators_root: Root::ZERO,
+        offence: Offence::DoubleVote,
+        roots: [Root::ZERO; 2],
+        slot: Slot::new(1),
+        epoch: Epoch::new(0),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        punishable: Punishable::Yes,
+        validator: index.unwrap_or_default(),
+        pubkey: pubkey.unwrap_or_default(),
+        labels: vec![format!("{}={group}", Label::GROUP)],
+        seen: [now; 2],
+        recorded_at: now,
+    };
+    Finding::slashable(facts, &evidence)
+}
+
 /// Orders a group's switch as a test; what was answered.
 pub async fn test(in_force: &InForce, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
     let armed = armed(in_force, network)?;
@@ -497,7 +519,7 @@ pub async fn test(in_force: &InForce, network: &NetworkName, group: &str, now: T
             if known.is_empty() { "none".to_owned() } else { known.join(", ") }
         )));
     };
-    let report = armed.switch.test(now).await;
+    let report = armed.switch.test(&made_up(armed, group, now), now).await;
     match report.result {
         Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
         Err(reason) => Err(ActionError::Failed(format!(

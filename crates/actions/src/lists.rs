@@ -6,7 +6,8 @@ mod files;
 pub mod reload;
 
 use crate::config::{GroupConfig, Problem, WatchConfig};
-use detect::watch::{Duty, Label, ListError, Selector, WatchList};
+use crate::killswitch::Ledger;
+use detect::watch::{Duty, Label, Labels, ListError, Members, Selector, WatchList};
 use std::collections::BTreeMap;
 
 /// Problems told of one load; the rest is counted.
@@ -36,6 +37,44 @@ pub fn load(config: &WatchConfig) -> Loaded {
         }
     }
     loading.finish()
+}
+
+/// Groups with the numbers of their keys, kill switches and alert routes, a line each: what the log says at the start.
+pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) -> Vec<String> {
+    let of_group = |group: &Members| {
+        let unknown = match group.unknown.len() {
+            0 => String::new(),
+            n => format!(", and {n} that the network does not know yet"),
+        };
+        format!("group {} is watched: {} keys{unknown}", group.name, group.validators.len())
+    };
+    let of_switch = |group: &GroupConfig| {
+        let switch = group.kill_switch.as_ref()?;
+        let on: Vec<String> =
+            switch.on.iter().filter_map(|trigger| Some(serde_json::to_value(trigger).ok()?.as_str()?.to_owned())).collect();
+        let state = match ledger.fired.get(&group.name) {
+            Some(fired) => format!("has fired at {} and stays so until it is rearmed", fired.ordered_at),
+            None => "is ready".to_owned(),
+        };
+        Some(format!("kill switch of group {} {state} (on {})", group.name, on.join(", ")))
+    };
+    let of_route = |route: evidence::Addressee| {
+        let only = match route.labels.is_empty() {
+            true => String::new(),
+            false => format!(", only of {}", route.labels.join(", ")),
+        };
+        format!("alert route {} is told of what is {} or worse{only}", route.route.as_str(), route.min_severity.as_str())
+    };
+    let mut lines: Vec<String> = labels.groups().iter().map(of_group).collect();
+    lines.extend(in_force.config.groups.iter().filter_map(of_switch));
+    lines.extend(in_force.routes.names().into_iter().map(of_route));
+    if labels.groups().is_empty() {
+        lines.push("no group of keys is watched: `watch.groups` and `watch.files` are empty".into());
+    }
+    if in_force.routes.is_empty() {
+        lines.push("no alert route: findings are recorded and shown, and nobody is told".into());
+    }
+    lines
 }
 
 /// Entries on their way into a list.

@@ -70,7 +70,7 @@ async fn what_fails_or_takes_too_long_is_reported() {
     let told = fire(dir.path(), "exec sleep 1000", Duration::from_millis(300)).await.result.unwrap_err();
     assert!(told.contains("broken off"), "{told}");
     let missing = ActionConfig::Command(vec!["/nowhere/at/all".into()]);
-    let told = KillSwitch::new("acme", &missing, LONG).unwrap().test(Time::from_unix_ns(3)).await.result.unwrap_err();
+    let told = KillSwitch::new("acme", &missing, LONG).unwrap().test(&finding(), Time::from_unix_ns(3)).await.result.unwrap_err();
     assert!(told.contains("cannot be run"), "{told}");
 }
 
@@ -154,8 +154,9 @@ async fn a_call_is_signed_and_a_refusal_reported() {
     })
     .await;
     let now = Time::from_unix_ns(1_700_000_000_000_000_000);
-    switch.test(now).await.result.unwrap();
+    switch.test(&finding(), now).await.result.unwrap();
     let (headers, body) = received.recv().await.unwrap();
+    assert!(body.contains("\"test\":true") && body.contains("\"finding\":{"), "{body}");
     let wanted = webhook::signature(&alert::Secret::new("hunter2"), "1700000000", body.as_bytes());
     assert_eq!(headers["x-slashwatch-signature"], wanted.as_str());
     let told = switch.fire(&finding(), 1, now).await.result.unwrap_err();

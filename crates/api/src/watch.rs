@@ -273,6 +273,19 @@ pub(crate) async fn validators(
     let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
     let wanted = KeyFilter { group: query.group, label: query.label, missed_in_a_row };
     let watch = shared.privacy.watch()?;
+    if let Some(group) = &wanted.group {
+        let known: Vec<String> = watch.groups().into_iter().map(|group| group.name).collect();
+        if !known.contains(group) {
+            let there_are = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            return Err(Problem::bad_request(format!("no group is called {group:?}; {there_are}")));
+        }
+    }
+    if let Some(label) = &wanted.label {
+        let alone = KeyFilter { label: Some(label.clone()), ..KeyFilter::default() };
+        if watch.keys(None, &alone, 1).keys.is_empty() {
+            return Err(Problem::bad_request(format!("no watched key has the label {label:?}")));
+        }
+    }
     read(&shared, move |store| {
         let page = watch.keys(after, &wanted, limit);
         let next = page.keys.last().filter(|_| page.has_more).map(|key| key.index.to_string());

@@ -312,7 +312,16 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     assert_eq!(keys["validators"][8]["alarms"]["worst"], Value::Null);
     let missing = api.json("/v1/watch/validators?missed_in_a_row=1").await;
     assert_eq!(missing["validators"].as_array().unwrap().len(), 5);
-    for (query, word) in [("limit=0", "limit"), ("label=acme", "key=value"), ("cursor=x", "cursor"), ("nonsense=1", "nonsense")] {
+    let of_group = api.json("/v1/watch/validators?group=acme&label=group%3Dacme").await;
+    assert_eq!(of_group["validators"].as_array().unwrap().len(), 25);
+    for (query, word) in [
+        ("limit=0", "limit"),
+        ("label=acme", "key=value"),
+        ("cursor=x", "cursor"),
+        ("nonsense=1", "nonsense"),
+        ("group=nope", "there are acme"),
+        ("label=group%3Dnope", "no watched key"),
+    ] {
         let answer = api.get(&format!("/v1/watch/validators?{query}")).await;
         assert_problem(answer, StatusCode::BAD_REQUEST, word).await;
     }

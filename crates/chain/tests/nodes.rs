@@ -35,6 +35,7 @@ fn quick() -> NodeConfig {
     NodeConfig {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_millis(500),
+        move_on_after: Duration::from_millis(500),
         request_timeout: Duration::from_millis(500),
         state_timeout: Duration::from_secs(2),
         rounds: 2,
@@ -96,6 +97,61 @@ async fn a_node_that_hangs_is_left() {
     assert!(matches!(error, NodeError::Unreachable { .. }) && error.to_string().contains("timed out"), "{error}");
     let good = serve(genesis_router(Arc::default())).await;
     set(&[&slow, &good]).genesis().await.unwrap();
+}
+
+/// All else would wait for minutes: what is told apart is who begins to answer.
+fn patient() -> NodeConfig {
+    let long = Duration::from_secs(600);
+    NodeConfig {
+        read_timeout: long,
+        request_timeout: long,
+        state_timeout: long,
+        move_on_after: Duration::from_millis(100),
+        ..quick()
+    }
+}
+
+#[tokio::test]
+async fn the_next_node_is_asked_long_before_a_hanging_ones_time_is_over() {
+    let slow = serve(Router::new().fallback(|| async { std::future::pending::<()>().await })).await;
+    let state = Router::new().route("/eth/v2/debug/beacon/states/finalized", get(|| async { vec![7u8; 1000] }));
+    let good = serve(genesis_router(Arc::default()).merge(state)).await;
+    let nodes = NodeSet::new(&[slow, good], patient()).unwrap();
+    let asked = std::time::Instant::now();
+    assert_eq!(nodes.state_ssz(StateId::Finalized).await.unwrap().len(), 1000);
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+}
+
+/// A node that takes longer than others are kept waiting for, and is the only one that is well.
+#[tokio::test]
+async fn a_slow_node_is_given_its_time_once_nobody_else_answers() {
+    let dead = nobody().await;
+    let late = get(|| async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        Json(
+            json!({"data": {"genesis_time": "7", "genesis_validators_root": Root::repeat_byte(7), "genesis_fork_version": "0x00000001"}}),
+        )
+    });
+    let slow = serve(Router::new().route("/eth/v1/beacon/genesis", late)).await;
+    let nodes = NodeSet::new(&[slow, dead], patient()).unwrap();
+    assert_eq!(nodes.genesis().await.unwrap().genesis_time, 7);
+}
+
+#[tokio::test]
+async fn who_did_not_say_its_network_is_asked_after_the_others() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let bad = serve(failing_router(asked.clone(), StatusCode::INTERNAL_SERVER_ERROR)).await;
+    let spec = Router::new().route(
+        "/eth/v1/config/spec",
+        get(|| async { Json(json!({"data": {"PRESET_BASE": "mainnet", "CONFIG_NAME": "mainnet"}})) }),
+    );
+    let good = serve(genesis_router(Arc::default()).merge(spec)).await;
+    let nodes = set(&[&bad, &good]);
+    let networks = nodes.networks().await;
+    assert!(networks[0].1.is_err() && networks[1].1.is_ok(), "{networks:?}");
+    let before = asked.load(Ordering::Relaxed);
+    nodes.genesis().await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), before, "it was asked first all the same");
 }
 
 #[tokio::test]

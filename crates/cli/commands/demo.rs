@@ -6,7 +6,9 @@
 
 use crate::exit::FAILED;
 use crate::output;
-use actions::config::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig};
+use actions::config::{
+    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, MinSeverity, RouteConfig, TriggerConfig,
+};
 use anyhow::Context as _;
 use consensus::Network;
 use engine::silence::is_silence;
@@ -36,6 +38,8 @@ pub struct Options {
     pub seed: u64,
     pub stay: bool,
     pub data_dir: Option<PathBuf>,
+    /// Told of what is found.
+    pub webhook: Option<String>,
 }
 
 pub fn demo(options: Options) -> anyhow::Result<u8> {
@@ -83,7 +87,7 @@ fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
     Ok((scenario, format!("an operator of {operator_keys} keys starts a second machine")))
 }
 
-/// The watcher's configuration: the network's own files, all its nodes as peers, no alerts.
+/// The watcher's configuration: the network's own files, all its nodes as peers, and the webhook as the only alert route, if there is one.
 fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Result<Config> {
     let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
     std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;
@@ -94,6 +98,18 @@ fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Res
     config.gossip.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
     config.gossip.peers = network.peers().to_vec();
     config.api.listen = options.listen;
+    if let Some(url) = &options.webhook {
+        let secret = folder.join("secret");
+        std::fs::write(&secret, "demo").context("cannot write to the temporary folder")?;
+        config.alerts.routes.push(RouteConfig {
+            name: "demo".into(),
+            url: url.clone(),
+            secret_file: Some(secret),
+            secret_env: None,
+            min_severity: MinSeverity::Info,
+            labels: Vec::new(),
+        });
+    }
     Ok(config)
 }
 

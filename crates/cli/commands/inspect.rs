@@ -68,10 +68,11 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "network": network.spec.config_name,
         "genesis_validators_root": network.genesis_validators_root,
         "findings": by_kind,
+        "incidents": inspection.incident_counts()?,
         "outbox": inspection.store().outbox_counts(),
         "submissions": inspection.submission_counts()?,
         "kill_switches": actions::killswitch::Ledger::read(inspection.store())?,
-        "index": inspection.index().map(|index| index.stats()),
+        "index": inspection.index().map(|index| index.holdings()),
     }))
 }
 

@@ -58,6 +58,17 @@ pub struct Stats {
     pub table_bytes: u64,
 }
 
+/// What the index holds, whoever wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Holdings {
+    /// Validators with at least one vote.
+    pub validators: u64,
+    /// Different attestation data met, in all the time of this index.
+    pub different_data: u64,
+    /// Bytes of tables on disk, without the log.
+    pub table_bytes: u64,
+}
+
 /// One stored vote of a validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownVote {

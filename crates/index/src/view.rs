@@ -3,7 +3,7 @@
 
 use crate::db::Db;
 use crate::shape::check_shape_of_view;
-use crate::{Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
+use crate::{Holdings, Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -73,8 +73,9 @@ impl IndexView {
         self.0.epochs_held()
     }
 
-    /// See [`Index::stats`]. Numbers that are counted since opening are zero.
-    pub fn stats(&self) -> Stats {
-        self.0.stats()
+    /// What the index holds, without what is counted since opening, because a reader has done nothing.
+    pub fn holdings(&self) -> Holdings {
+        let Stats { validators, different_data, table_bytes, .. } = self.0.stats();
+        Holdings { validators, different_data, table_bytes }
     }
 }

@@ -515,7 +515,7 @@ fn a_view_beside_the_owner_sees_what_was_committed_and_changes_nothing() {
     let five = ValidatorIndex::new(5);
     assert_eq!(view.votes_of(five, &mut |_| {}).unwrap().votes.len(), 37, "what is staged is not committed");
     assert!(view.proposals_of(five, &mut |_| {}).unwrap().is_empty());
-    assert_eq!(view.stats().validators, 1);
+    assert_eq!(view.holdings().validators, 1);
     assert!(files() == before, "looking changed a file");
     // The owner continues and deletes what the view still has open.
     for target in 42..90 {

@@ -1,7 +1,7 @@
 //! A read-only look at a data directory, for people.
 
 use consensus::{Network, Root, ValidatorIndex};
-use evidence::{Evidence, Finding, Query, Store, Submission, SubmissionState};
+use evidence::{Evidence, Finding, Incident, Query, Store, Submission, SubmissionState};
 use index::{IndexView, Shape};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +10,15 @@ use watcher::datadir::{self, DataDirError};
 
 /// Submissions read in one go.
 const PAGE: usize = 1024;
+
+/// Incidents by kind and then by state.
+pub(crate) fn count_incidents(incidents: &[Incident]) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
+    let mut counts = BTreeMap::<String, BTreeMap<&'static str, u64>>::new();
+    for incident in incidents {
+        *counts.entry(incident.kind.clone()).or_default().entry(incident.state.as_str()).or_default() += 1;
+    }
+    counts
+}
 
 /// A data directory as it is now, also while a watcher is at work in it. Nothing in it is changed.
 pub struct Inspection {
@@ -49,6 +58,11 @@ impl Inspection {
             None => None,
         };
         Ok(Some((finding, evidence)))
+    }
+
+    /// How many incidents there are, by kind and then by state.
+    pub fn incident_counts(&self) -> Result<BTreeMap<String, BTreeMap<&'static str, u64>>, WatcherError> {
+        Ok(count_incidents(&self.store.all_incidents()?))
     }
 
     /// How often the submission of a proof ended how; all states, none left out.

@@ -7,6 +7,7 @@ mod clock;
 mod session;
 mod strangers;
 
+use crate::inspect::count_incidents;
 use actions::error_chain;
 use chain::{Progress, PubkeyCache};
 use clock::Clock;
@@ -75,6 +76,8 @@ pub struct Summary {
     pub findings: u64,
     pub new_findings: u64,
     pub by_kind: BTreeMap<String, u64>,
+    /// In the data directory at the end, by kind and then by state.
+    pub incidents: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Contradicting pairs beyond those listed per validator, epoch and kind.
     pub not_listed: u64,
 }
@@ -202,6 +205,7 @@ impl Replay {
         for row in store.all_findings() {
             *self.summary.by_kind.entry(row?.1.kind).or_default() += 1;
         }
+        self.summary.incidents = count_incidents(&store.all_incidents()?);
         Ok(())
     }
 
@@ -455,7 +459,10 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
     if file.is_file() {
         return bootstrap::read_spec(&file);
     }
-    Err(WatcherError::Usage(format!("--network {network:?} is neither a built-in network nor a folder with config.yaml")))
+    Err(WatcherError::Usage(format!(
+        "--network {network:?} is neither a built-in network ({}) nor a folder with config.yaml",
+        consensus::Network::builtin_names().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 fn note_processed(summary: &mut Summary, processed: &Processed) {

@@ -81,7 +81,8 @@ impl Recording {
             clock_slot: slot,
             head: Head { slot, root: Root::ZERO },
             stages: BTreeMap::new(),
-            index: inspection.index().map(|index| numbers(&index.stats())).unwrap_or_default(),
+            // What the index did is counted by the process that does it, and not recorded.
+            index: inspection.index().map(|index| numbers(&index.holdings())).unwrap_or_default(),
             gaps: gaps::known(store)?,
             node: NodeState::NotConfigured,
             notices: vec![notice],

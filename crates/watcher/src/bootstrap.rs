@@ -157,7 +157,8 @@ pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
     match nodes.state_ssz(StateId::Finalized).await {
         Ok(state) => Ok(state),
         Err(error) => {
-            tracing::info!(%error, "no finalized state; asking for the head's");
+            let reason = if error.is_not_found() { "no node has it" } else { "it could not be fetched" };
+            tracing::warn!(%error, reason, "the finalized state is not to be had: asking for the head's");
             nodes.state_ssz(StateId::Head).await
         }
     }

@@ -406,6 +406,30 @@ mod tests {
         assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
     }
 
+    #[test]
+    fn a_value_of_another_type_is_told_with_what_to_write() {
+        let told = check(
+            "data_dir = 5\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
+             max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\n",
+        )
+        .unwrap_err();
+        for wanted in [
+            "data_dir: invalid type: integer `5`, expected a path in quotes such as \"/",
+            "network.name: \"hoody\" is not built in; there are mainnet, ",
+            "nodes.urls: invalid type: string \"http://x\", expected a list in brackets such as [",
+            "nodes.timeout: invalid type: integer `3`, expected a duration in quotes such as \"30s\"",
+            "nodes.state_timeout: invalid value: string \"soon\", expected a duration in quotes such as \"30s\"",
+            "gossip.enabled: invalid type: string \"yes\", expected true or false",
+            "gossip.max_peers: invalid value: integer `-1`, expected a whole number",
+            "gossip.peers[0]: invalid type: integer `7`, expected text in quotes",
+            "api.listen: expected an address and a port in quotes such as \"127.0.0.1:5080\"",
+            "log.format: unknown variant `xml`, expected `text` or `json`",
+            "watch.reload: invalid type: integer `10`, expected a duration in quotes",
+        ] {
+            assert!(told.contains(&format!("  {wanted}")), "{wanted} is missing in: {told}");
+        }
+    }
+
     /// What is left out of a list moves nothing behind it, and of an element no more is left out than is wrong.
     #[test]
     fn problems_in_lists_are_told_one_by_one_where_they_stand() {

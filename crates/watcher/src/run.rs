@@ -22,7 +22,7 @@ use crate::watched_keys::KeyPage;
 use actions::alerts;
 use actions::config::{AlertsConfig, WatchConfig};
 use actions::killswitch::{Surroundings, Switches};
-use actions::lists::reload::{self, InForce};
+use actions::lists::reload::{self, InForce, Told};
 use actions::submission::Submitter;
 use alert::Context;
 use api::StatusSource as _;
@@ -190,6 +190,7 @@ impl Watcher {
         let surroundings = Surroundings { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
         let mut switches = Switches::new(store.clone(), surroundings)?;
         switches.arm(&in_force)?;
+        let in_force_at_start = actions::lists::in_words(&in_force, &desk.labels(), &switches.ledger().borrow());
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
         let ledger = switches.ledger();
         let own_keys = config.api.own_keys();
@@ -201,10 +202,10 @@ impl Watcher {
         };
         let alerts = StoppedLast::start(|stop| alerts::deliver(store.clone(), context, lists_changed.clone(), now, stop));
         let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), not_recorded, stop));
-        tasks.push((
-            "lists",
-            tokio::spawn(reload::follow(config.source.clone(), sections, in_force, hangups, lists, cancel.clone())),
-        ));
+        let (refused, refused_lists) = watch::channel(None);
+        let told = Told { changed: lists, refused, now };
+        let following = reload::follow(config.source.clone(), sections, in_force, hangups, told, cancel.clone());
+        tasks.push(("lists", tokio::spawn(following)));
         tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
         let feed = queue.downgrade();
         drop(queue);
@@ -217,6 +218,7 @@ impl Watcher {
             gossip: control,
             sources: Sources { n_peers: config.gossip.peers.len(), has_event_streams: config.event_stream.enabled },
             switches: (own_keys == api::OwnKeys::Shown).then_some(ledger),
+            refused_lists,
             metrics: metrics.clone(),
         });
         let mut api_address = None;
@@ -235,6 +237,7 @@ impl Watcher {
             };
             tasks.push(("api", tokio::spawn(serve(listener, parts, cancel.clone()))));
         }
+        in_force_at_start.iter().for_each(|line| tracing::info!("{line}"));
         tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
         guard.disarm();
         Ok(Self { store, api_address, page, failed, tasks, switches, alerts, engine_thread, cancel, queue: feed, _dir: dir })

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::listen;
 use actions::killswitch::Ledger;
+use actions::lists::reload::Refused;
 use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
@@ -82,6 +83,8 @@ pub struct StatusPage {
     pub sources: Sources,
     /// `None` if they are nobody else's business.
     pub switches: Option<watch::Receiver<Arc<Ledger>>>,
+    /// A changed configuration that cannot be used.
+    pub refused_lists: watch::Receiver<Option<Refused>>,
 }
 
 impl StatusPage {
@@ -127,6 +130,10 @@ impl StatusPage {
         }
         if self.metrics.unproven.get() > 0 {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
+        }
+        if let Some(refused) = &*self.refused_lists.borrow() {
+            // The reason names groups and keys.
+            notices.push(if self.switches.is_some() { refused.notice() } else { refused.notice_without_reason() });
         }
         if let Some(switches) = &self.switches {
             let ledger = switches.borrow();
@@ -255,7 +262,8 @@ fn by_outcome(metrics: &Metrics) -> BTreeMap<String, u64> {
     sums
 }
 
-pub fn numbers(stats: &Stats) -> BTreeMap<String, u64> {
+/// The fields of a struct of numbers, by name.
+pub fn numbers(stats: &impl serde::Serialize) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(stats).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();
     fields.filter_map(|(name, number)| Some((name.clone(), number.as_u64()?))).collect()

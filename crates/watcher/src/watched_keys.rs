@@ -17,11 +17,12 @@ pub struct KeyPage {
 
 impl WatchSource for KeyPage {
     fn groups(&self) -> Vec<WatchGroup> {
-        let report = self.desk.report();
+        // Groups are known from the start, and what their members did from the first batch on.
+        let (report, labels) = (self.desk.report(), self.desk.labels());
         let (ledger, in_force) = (self.switches.borrow().clone(), self.in_force.borrow().clone());
         let with_switch =
             |name: &str| in_force.config.groups.iter().any(|group| group.name == name && group.kill_switch.is_some());
-        let groups = report.labels.groups().iter().map(|group| {
+        let groups = labels.groups().iter().map(|group| {
             let members = group.validators.iter().filter_map(|validator| key(&report.keys, *validator));
             let members: Vec<&KeyStatus> = members.collect();
             let judged: Vec<u32> = members.iter().filter_map(|key| key.effectiveness_permille).collect();

@@ -7,7 +7,7 @@
 //! ([`MembersConfig::All`]), and then his offence must be one that a block can punish.
 
 use crate::config::MembersConfig;
-use consensus::PubkeyBytes;
+use consensus::{PubkeyBytes, ValidatorIndex};
 use detect::watch::{Entry, Selector, WatchList};
 use evidence::{Finding, Subject};
 use std::collections::{BTreeSet, HashSet};
@@ -48,6 +48,12 @@ impl Named {
         named
     }
 
+    /// One of them by its index, or else by its public key.
+    pub fn first(&self) -> (Option<ValidatorIndex>, Option<PubkeyBytes>) {
+        let index = self.ranges.first().map(|(first, _)| ValidatorIndex::new(*first));
+        (index, self.pubkeys.iter().min().copied().filter(|_| index.is_none()))
+    }
+
     fn is_empty(&self) -> bool {
         self.ranges.is_empty() && self.pubkeys.is_empty()
     }
@@ -79,7 +85,7 @@ impl Circle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use consensus::{ExecutionAddress, Root, ValidatorIndex};
+    use consensus::{ExecutionAddress, Root};
     use detect::watch::{Duty, WatchList};
 
     #[test]

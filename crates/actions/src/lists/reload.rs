@@ -7,6 +7,7 @@ use crate::config::{AlertsConfig, WatchConfig};
 use alert::Routes;
 use detect::watch::{Desk, Label, WatchList};
 use engine::WatchParts;
+use evidence::Time;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,40 @@ impl InForce {
     }
 }
 
+/// A changed configuration, or a changed list, that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// When it was looked at first.
+    pub at: Time,
+    pub reason: String,
+}
+
+impl Refused {
+    /// For the operator, on the status page.
+    pub fn notice(&self) -> String {
+        let reason = self.reason.split('\n').map(str::trim).collect::<Vec<_>>().join("; ");
+        format!("the configuration as changed at {} or before cannot be used, and what was in force stays: {reason}", self.at)
+    }
+
+    /// The same for whoever may not know what is watched.
+    pub fn notice_without_reason(&self) -> String {
+        format!(
+            "the configuration as changed at {} or before cannot be used, and what was in force stays: the log says why",
+            self.at
+        )
+    }
+}
+
+/// Where [`follow`] tells what it found.
+pub struct Told {
+    /// What is in force.
+    pub changed: watch::Sender<Arc<InForce>>,
+    /// What is not, and why; `None` once it is mended.
+    pub refused: watch::Sender<Option<Refused>>,
+    /// The wall clock.
+    pub now: fn() -> Time,
+}
+
 /// Listens for SIGHUP, which would end the process otherwise. Needs a tokio runtime.
 pub fn hangups() -> Option<Signal> {
     let hangups = signal(SignalKind::hangup());
@@ -69,13 +104,14 @@ pub fn hangups() -> Option<Signal> {
 /// Reads `[watch]` and `[alerts]` from a configuration's file.
 pub type ReadConfig = fn(&Path) -> Result<(WatchConfig, AlertsConfig), String>;
 
-/// Sends what is in force after each change, until cancelled. `source`: the configuration's file, if it came from one.
+/// Reports what is in force after each change, and what cannot be used, until cancelled. `source`: the
+/// configuration's file, if it came from one.
 pub async fn follow(
     source: Option<PathBuf>,
     read_config: ReadConfig,
     mut now: InForce,
     mut hangups: Option<Signal>,
-    changed: watch::Sender<Arc<InForce>>,
+    told: Told,
     cancel: CancellationToken,
 ) {
     // What was wrong at the last look: until it is mended, which may be done to files that nothing in force names, each look reads.
@@ -98,11 +134,13 @@ pub async fn follow(
                 tracing::info!(groups, entries, "lists of watched keys are read again");
                 wrong = None;
                 now = next.clone();
-                changed.send_replace(Arc::new(next));
+                told.refused.send_replace(None);
+                told.changed.send_replace(Arc::new(next));
             }
             Ok(Err(reason)) => {
                 if asked || wrong.as_ref() != Some(&reason) {
                     tracing::error!(reason, "the changed lists cannot be used; what was in force stays");
+                    told.refused.send_replace(Some(Refused { at: (told.now)(), reason: reason.clone() }));
                 }
                 wrong = Some(reason);
             }
@@ -281,7 +319,8 @@ mod tests {
         async fn follow_until(&self, read: InForce, wanted: impl Fn(&InForce) -> bool) -> Arc<InForce> {
             let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
             let cancel = CancellationToken::new();
-            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, changed, cancel.clone()));
+            let told = Told { changed, refused: watch::channel(None).0, now: || Time::default() };
+            let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, told, cancel.clone()));
             let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
             let now = now.unwrap().clone();
             cancel.cancel();
@@ -318,6 +357,35 @@ mod tests {
         };
         let (now, ()) = tokio::join!(stage.follow_until(read, |now| n_entries(now) == 1), mend);
         assert!(now.config.groups[0].kill_switch.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_told_until_it_is_mended() {
+        let stage = Stage::new("files = [\"keys.csv\"]\n");
+        stage.file("keys.csv", "group,key\nacme,1\n");
+        let read = stage.read();
+        let (changed, _in_force) = watch::channel(Arc::new(read.clone()));
+        let (refused, mut told) = watch::channel(None);
+        let cancel = CancellationToken::new();
+        stage.file("keys.csv", "group,key\nacme,zebra\n");
+        let task = tokio::spawn(follow(
+            Some(stage.source.clone()),
+            read_config,
+            read,
+            None,
+            Told { changed, refused, now: || Time::default() },
+            cancel.clone(),
+        ));
+        let notice = {
+            let told = tokio::time::timeout(PATIENCE, told.wait_for(Option::is_some)).await.expect("seen in time").unwrap();
+            told.as_ref().map(|refused| (refused.notice(), refused.notice_without_reason())).unwrap()
+        };
+        assert!(notice.0.contains("line 2") && notice.0.contains("what was in force stays"), "{notice:?}");
+        assert!(!notice.1.contains("acme") && !notice.1.contains("keys.csv"), "{notice:?}");
+        stage.file("keys.csv", "group,key\nacme,2\n");
+        tokio::time::timeout(PATIENCE, told.wait_for(Option::is_none)).await.expect("mended in time").unwrap();
+        cancel.cancel();
+        task.await.unwrap();
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct Order<'a> {
     /// If true, the order only tests the connection, and nothing is to be stopped.
     pub test: bool,
     pub network: &'a NetworkName,
-    /// Null in a test.
+    /// In a test, one that is made up.
     pub finding: Option<&'a Finding>,
 }
 
@@ -110,9 +110,10 @@ impl KillSwitch {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
-    /// Proves the wiring: the same program or address, told that it is a test.
-    pub async fn test(&self, now: Time) -> Report {
-        self.order(self.test_order(), now).await
+    /// Proves the wiring: the same program or address gets what an order would hand over, and is told that it is a test. `finding` is made
+    /// up.
+    pub async fn test(&self, finding: &Finding, now: Time) -> Report {
+        self.order(Order { finding: Some(finding), ..self.test_order() }, now).await
     }
 
     fn test_order(&self) -> Order<'_> {

@@ -228,7 +228,9 @@ impl api::WatchSource for TestKeys {
             effectiveness: Some(0.95),
         };
         let first = after.map_or(0, |after| after.as_u64() + 1);
-        let matching: Vec<_> = (first..25).map(key).filter(|key| key.missed_in_a_row >= wanted.missed_in_a_row).collect();
+        let has_label = wanted.label.as_ref().is_none_or(|label| label == "group=acme");
+        let is_wanted = |key: &api::WatchedKey| has_label && key.missed_in_a_row >= wanted.missed_in_a_row;
+        let matching: Vec<_> = (first..25).map(key).filter(is_wanted).collect();
         api::WatchPage { has_more: matching.len() > limit, keys: matching.into_iter().take(limit).collect() }
     }
 

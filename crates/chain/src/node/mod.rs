@@ -62,10 +62,16 @@ impl NodeSet {
     }
 
     /// Asks all nodes at the same time for their networks. A node that cannot be reached or does
-    /// not report it has an error.
+    /// not report it has an error, and is asked after the others from here on.
     pub async fn networks(&self) -> Vec<(String, Result<NodeNetwork, NodeError>)> {
         let each = (0..self.len()).map(|nth| async move { (self.label(nth), self.network_of(nth).await) });
-        futures::future::join_all(each).await
+        let networks = futures::future::join_all(each).await;
+        if networks[self.preferred()].1.is_err()
+            && let Some(nth) = networks.iter().position(|(_, network)| network.is_ok())
+        {
+            self.prefer(nth);
+        }
+        networks
     }
 
     async fn network_of(&self, nth: usize) -> Result<NodeNetwork, NodeError> {

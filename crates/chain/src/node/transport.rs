@@ -2,7 +2,10 @@
 //! themselves.
 //!
 //! While a node keeps us waiting, its name is logged every [`TELL_EVERY`], with the amount that has
-//! arrived and the speed.
+//! arrived and the speed. A node that has sent nothing for [`HANGS_AFTER`] is logged as a warning.
+//! In the first round a node that does not begin to answer within [`NodeConfig::move_on_after`] is left
+//! while there are others to ask: most nodes begin within a second. A node that needs longer gets that
+//! in the second round.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
@@ -20,8 +23,12 @@ use tracing::{debug, info, warn};
 pub const MAX_NODES: usize = 16;
 /// Time between two log lines about a response that is still awaited.
 const TELL_EVERY: Duration = Duration::from_secs(3);
+/// A node that has sent nothing for this long is worth a warning.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Maximum number of characters of a node's error message that are shown.
 const SHOWN_ERROR_BYTES: usize = 400;
+/// Characters of a path that are shown.
+const SHOWN_PATH: usize = 80;
 const VERSION_HEADER: &str = "eth-consensus-version";
 /// Text by which Lodestar reports that its pool already has slashings of all validators in a
 /// submitted slashing. It sends it with status 500.
@@ -50,6 +57,8 @@ pub struct NodeConfig {
     pub connect_timeout: Duration,
     /// Maximum time until the first part of a response, and between two parts.
     pub read_timeout: Duration,
+    /// Maximum time until a response begins, in the first round and with other nodes left to ask.
+    pub move_on_after: Duration,
     /// Maximum time for a whole response that is not a state.
     pub request_timeout: Duration,
     /// Maximum time for a whole state.
@@ -66,6 +75,7 @@ impl Default for NodeConfig {
         Self {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
+            move_on_after: Duration::from_secs(10),
             request_timeout: Duration::from_secs(20),
             state_timeout: Duration::from_secs(600),
             rounds: 3,
@@ -85,22 +95,32 @@ pub enum NodeError {
     #[error("the HTTP client cannot be made: {reason}; check the system's certificates, or use http on a trusted network")]
     Client { reason: String },
     #[error(
-        "node {node} does not answer {path}: {reason}; check that it runs, that its REST API is switched on, and the address"
+        "node {node} does not answer {at}: {reason}; check that it runs, that its REST API is switched on, and the address",
+        at = short(path)
     )]
     Unreachable { node: String, path: String, reason: String },
-    #[error("node {node} answers {path} with status {status}: {message}; {advice}")]
+    #[error("node {node} answers {at} with status {status}: {message}; {advice}", at = short(path))]
     Status { node: String, path: String, status: u16, message: String, advice: &'static str },
-    #[error("node {node} sends more than {limit} bytes for {path}; it is refused, use another node or raise the limit")]
+    #[error("node {node} sends more than {limit} bytes for {at}; it is refused, use another node or raise the limit", at = short(path))]
     TooLarge { node: String, path: String, limit: usize },
-    #[error("node {node} sends something else than asked for at {path}: {reason}; use another node or version of it")]
+    #[error("node {node} sends something else than asked for at {at}: {reason}; use another node or version of it", at = short(path))]
     Malformed { node: String, path: String, reason: String },
     #[error(
-        "node {node} answers {path} with a web page: this is another server's address (an explorer, a proxy, a login page); \
-         give that of a beacon node's REST API, like http://127.0.0.1:5052"
+        "node {node} answers {at} with a web page: this is another server's address (an explorer, a proxy, a login page); \
+         give that of a beacon node's REST API, like http://127.0.0.1:5052",
+        at = short(path)
     )]
     WebPage { node: String, path: String },
-    #[error("no node answers {path}; last: {last}{}", others(errors))]
+    #[error("no node answers {at}; last: {last}{}", others(errors), at = short(path))]
     AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
+}
+
+/// A path as people read it: what is asked of 64 validators by their indices is longer than all the rest.
+fn short(path: &str) -> String {
+    match path.char_indices().nth(SHOWN_PATH) {
+        Some((end, _)) => format!("{}...", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 fn others(errors: &[NodeError]) -> String {
@@ -242,6 +262,14 @@ impl Answer {
     }
 }
 
+/// How long a node is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Its response must begin soon, because others are left to ask.
+    OthersWait,
+    Full,
+}
+
 /// A request in progress. It is boxed because the future of an async closure could not be sent
 /// between threads.
 type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, NodeError>> + Send + 'a>>;
@@ -309,37 +337,47 @@ impl NodeSet {
 
     /// Sends a GET request to the last good node, then to the others, in a few rounds.
     pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
-        self.rounds(path, |nth| Box::pin(self.get_from(nth, path, format, limit))).await
+        self.rounds(path, |nth, patience| Box::pin(self.get_within(nth, path, format, limit, patience))).await
     }
 
     /// Like [`Self::get`], but a response that does not parse also leads to the next node.
     pub(super) async fn get_parsed<T: DeserializeOwned + Send>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
-        self.rounds(path, |nth| Box::pin(async move { self.get_from(nth, path, Format::Json, limit).await?.parse() })).await
+        let ask = |nth, patience| {
+            Box::pin(async move { self.get_within(nth, path, Format::Json, limit, patience).await?.parse() }) as Asking<'_, T>
+        };
+        self.rounds(path, ask).await
     }
 
-    async fn rounds<'a, T>(&self, path: &str, ask: impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
+    async fn rounds<'a, T>(&self, path: &str, ask: impl Fn(usize, Patience) -> Asking<'a, T>) -> Result<T, NodeError> {
+        let mut patience = if self.nodes.len() > 1 { Patience::OthersWait } else { Patience::Full };
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.config.first_pause)
             .with_max_delay(self.config.first_pause.saturating_mul(16))
             .with_max_times(self.config.rounds.saturating_sub(1))
             .build();
         loop {
-            let error = match self.round(path, &ask).await {
+            let error = match self.round(path, patience, &ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let Some(pause) = pauses.next().filter(|_| error.is_worth_retry()) else { return Err(error) };
             debug!(%error, ?pause, "no node answers, trying again");
             tokio::time::sleep(pause).await;
+            patience = Patience::Full;
         }
     }
 
-    async fn round<'a, T>(&self, path: &str, ask: &impl Fn(usize) -> Asking<'a, T>) -> Result<T, NodeError> {
+    async fn round<'a, T>(
+        &self,
+        path: &str,
+        patience: Patience,
+        ask: &impl Fn(usize, Patience) -> Asking<'a, T>,
+    ) -> Result<T, NodeError> {
         let first = self.good.load(Ordering::Relaxed);
         let mut errors = Vec::new();
         for offset in 0..self.nodes.len() {
             let nth = (first + offset) % self.nodes.len();
-            match ask(nth).await {
+            match ask(nth, patience).await {
                 Ok(answer) => {
                     // A 404 is no reason to leave a node. Only other failures are.
                     if errors.iter().any(|error: &NodeError| !error.is_not_found()) {
@@ -354,13 +392,46 @@ impl NodeSet {
         Err(NodeError::all_failed(path, errors))
     }
 
+    /// Keeps to the first node in order that was found to answer.
+    pub(super) fn prefer(&self, nth: usize) {
+        self.good.store(nth, Ordering::Relaxed);
+    }
+
+    /// The node that is asked first.
+    pub(super) fn preferred(&self) -> usize {
+        self.good.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn get_from(&self, nth: usize, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+        self.get_within(nth, path, format, limit, Patience::Full).await
+    }
+
+    async fn get_within(
+        &self,
+        nth: usize,
+        path: &str,
+        format: Format,
+        limit: usize,
+        patience: Patience,
+    ) -> Result<Answer, NodeError> {
         let url = &self.nodes[nth];
         let timeout =
             if limit >= self.config.limits.state_bytes { self.config.state_timeout } else { self.config.request_timeout };
         let request = self.client.get(joined(url, path)).header(ACCEPT, format.accept()).timeout(timeout);
         let mut wait = Wait::begin(url, path);
-        let response = wait.for_this(request.send()).await.map_err(|error| unreachable_node(url, path, &error))?;
+        let sent = wait.for_this(request.send());
+        let response = match patience {
+            Patience::Full => sent.await,
+            Patience::OthersWait => {
+                let within = self.config.move_on_after;
+                tokio::time::timeout(within, sent).await.map_err(|_| NodeError::Unreachable {
+                    node: shown(url),
+                    path: path.to_owned(),
+                    reason: format!("no answer began within {within:?}, and other nodes are left to ask"),
+                })?
+            }
+        };
+        let response = response.map_err(|error| unreachable_node(url, path, &error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refusal(url, path, status, response).await);
@@ -518,7 +589,14 @@ impl<'a> Wait<'a> {
         let seconds = self.began.elapsed().as_secs();
         let (node, path) = (shown(self.url), self.path);
         if self.received == 0 {
-            info!(node, path, seconds, "waiting for a beacon node's answer");
+            if self.began.elapsed() >= HANGS_AFTER {
+                warn!(
+                    node,
+                    path, seconds, "waiting for a beacon node's answer: nothing has come; look at that node, or give another one"
+                );
+            } else {
+                info!(node, path, seconds, "waiting for a beacon node's answer");
+            }
             return;
         }
         let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
@@ -542,6 +620,15 @@ mod tests {
 
     fn answer(status: u16, message: &str) -> NodeError {
         NodeError::Status { node: "one".into(), path: "/pool".into(), status, message: message.into(), advice: "" }
+    }
+
+    #[test]
+    fn a_long_path_is_cut_where_people_read_it() {
+        let ids: Vec<String> = (100_000..100_064).map(|index: u64| index.to_string()).collect();
+        let path = format!("/eth/v1/beacon/states/head/validators?id={}", ids.join(","));
+        let away = NodeError::Unreachable { node: "one".into(), path: path.clone(), reason: "refused".into() };
+        let all = NodeError::AllFailed { path, last: Box::new(away), errors: Vec::new() }.to_string();
+        assert!(all.contains("validators?id=100000,") && all.contains("refused") && all.len() < 400, "{all}");
     }
 
     #[test]

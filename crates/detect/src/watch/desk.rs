@@ -9,13 +9,13 @@ use super::{KeyStatus, Labels};
 use consensus::Slot;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What is known of all watched keys at the end of a slot.
+/// What is known of all watched keys at the end of a slot, or when other keys began to be watched.
 #[derive(Clone, Debug, Default)]
 pub struct WatchReport {
     /// The slot that ended last.
     pub slot: Slot,
     pub labels: Arc<Labels>,
-    /// Ascending by validator; exactly those that `labels` watches, once the first slot has ended.
+    /// Ascending by validator; exactly those that `labels` watches.
     pub keys: Vec<KeyStatus>,
 }
 

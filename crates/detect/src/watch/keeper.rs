@@ -96,7 +96,7 @@ impl Keeper {
         }
     }
 
-    /// Takes over who is watched, if that changed. What is known of those who stay stays.
+    /// Takes over who is watched, if that changed, and shows it at once. What is known of those who stay stays.
     fn look_at_desk(&mut self, now: Slot, view: &View<'_>) {
         let labels = self.desk.labels();
         if Arc::ptr_eq(&labels, &self.labels) {
@@ -117,6 +117,7 @@ impl Keeper {
         self.signed_ahead.retain(|validator, _| self.records.contains_key(validator));
         self.second_signer_told.retain(|validator| self.records.contains_key(validator));
         self.labels = labels;
+        self.publish(self.last_ended, view);
     }
 
     fn vote(&mut self, vote: &Vote, view: &View<'_>, out: &mut Vec<Signal>) {

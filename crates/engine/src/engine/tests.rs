@@ -52,6 +52,22 @@ fn a_wrong_clock_erases_nothing() {
     assert_eq!(engine.pruned_before, Epoch::new(0));
 }
 
+/// Whoever asks in the first slot, which may be long, must not read that nothing is watched.
+#[test]
+fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
+    let path = tempfile::tempdir().unwrap();
+    let mut engine = engine(path.path(), 4_096);
+    let mut list = detect::watch::WatchList::default();
+    list.add(Some("acme"), "1-3".parse().unwrap(), &[], detect::watch::Duty::Active).unwrap();
+    engine.set_watch(Arc::new(list));
+    let report = engine.desk.report();
+    let groups: Vec<(&str, usize)> = report.labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
+    assert_eq!(groups, [("acme", 3)]);
+    let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
+    engine.process(Vec::new(), now).unwrap();
+    assert_eq!(engine.desk.report().keys.len(), 3, "before the first slot has ended");
+}
+
 /// It begins, the process is started anew, and something comes again.
 #[test]
 fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {

@@ -7,7 +7,7 @@ use super::goodbyes::Goodbyes;
 use super::rpc::{Quotas, StatusMessage, goodbye};
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use verify::PeerBytes;
@@ -38,6 +38,9 @@ pub(super) struct Peer {
 }
 
 /// A peer of the configuration.
+/// Reasons counted one by one of a configured peer; further ones, which may be made up by it, are counted together.
+const MAX_REASONS: usize = 16;
+
 struct Configured {
     target: PeerAddress,
     /// The peer id in the target, or that of the peer that answered there.
@@ -46,6 +49,8 @@ struct Configured {
     next_dial: Instant,
     failures: u32,
     problem: Option<String>,
+    /// How often it failed for which reason, for the log.
+    reasons: BTreeMap<String, u32>,
     /// Of its last connection.
     agent: Option<String>,
     goodbyes: Option<Goodbyes>,
@@ -79,6 +84,7 @@ impl Peers {
                 next_dial: now,
                 failures: 0,
                 problem: None,
+                reasons: BTreeMap::new(),
                 agent: None,
                 goodbyes: None,
             })
@@ -270,7 +276,19 @@ impl Configured {
             self.next_dial = self.next_dial.max(goodbyes.until());
         }
         self.failures = self.failures.saturating_add(1);
+        if let Some(times) = self.is_told(&problem) {
+            let peer = &self.target.address;
+            tracing::warn!(%peer, reason = problem, times, "a configured peer is not connected; it is tried again");
+        }
         self.problem = Some(problem);
+    }
+
+    /// Counts a reason. Its number, if the log is to be told of it: the first time, and whenever it has doubled.
+    fn is_told(&mut self, problem: &str) -> Option<u32> {
+        let is_new = !self.reasons.contains_key(problem) && self.reasons.len() >= MAX_REASONS;
+        let times = self.reasons.entry(if is_new { String::new() } else { problem.to_owned() }).or_default();
+        *times = times.saturating_add(1);
+        times.is_power_of_two().then_some(*times)
     }
 }
 
@@ -294,6 +312,18 @@ mod tests {
         let pauses: Vec<u64> =
             [0, 1, 2, 3, 7, 31, 32, 1000].map(|n| pause(n, Duration::from_secs(1), Duration::from_secs(60)).as_secs()).to_vec();
         assert_eq!(pauses, [1, 2, 4, 8, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn the_log_is_told_of_each_reason_at_first_and_by_doubling() {
+        let target: PeerAddress = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let mut peers = Peers::new(&[target], PAUSES, Instant::now());
+        let peer = &mut peers.configured[0];
+        let told: Vec<u32> = (0..100).filter_map(|_| peer.is_told("nobody listens there")).collect();
+        assert_eq!(told, [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!((peer.is_told("no answer"), peer.is_told("nobody listens there")), (Some(1), None));
+        let told = (0..10_000).filter_map(|nth| peer.is_told(&format!("made up {nth}"))).count();
+        assert!(told < 40 && peer.reasons.len() <= MAX_REASONS + 1, "{told}");
     }
 
     #[test]

@@ -19,9 +19,11 @@ use futures::StreamExt;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, TopicHash};
 use libp2p::multiaddr::Protocol as AddressPart;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{PeerId, Swarm, identify};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{PeerId, Swarm, TransportError, identify};
 use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -284,9 +286,9 @@ impl Listener {
         self.peer_event(peer, PeerEventKind::Disconnected { reason });
     }
 
-    fn on_dial_failed(&mut self, connection: ConnectionId, error: &libp2p::swarm::DialError) {
+    fn on_dial_failed(&mut self, connection: ConnectionId, error: &DialError) {
         debug!(%error, "a peer cannot be reached");
-        self.peers.dial_failed(connection, error.to_string(), Instant::now());
+        self.peers.dial_failed(connection, in_words(error), Instant::now());
     }
 
     fn on_agent(&mut self, peer: PeerId, agent: &str) {
@@ -456,10 +458,52 @@ impl Listener {
 }
 
 /// The cause below all wrappers: libp2p's own words for an address in use are empty.
-fn innermost(error: &dyn std::error::Error) -> String {
+/// Why a peer cannot be reached, for people.
+fn in_words(error: &DialError) -> String {
+    match error {
+        DialError::LocalPeerId { .. } => "its address is our own".into(),
+        DialError::NoAddresses => "its address cannot be dialled; write it like /ip4/192.0.2.1/tcp/9000/p2p/16Uiu2HA...".into(),
+        DialError::DialPeerConditionFalse(_) => "it is connected or being dialled already".into(),
+        DialError::Aborted => "the attempt was broken off".into(),
+        DialError::WrongPeerId { obtained, .. } => {
+            format!("another node answers there: {obtained}; correct the id in its address")
+        }
+        DialError::Denied { cause } => format!("we refuse more connections: {}", innermost(cause)),
+        DialError::Transport(attempts) => {
+            let mut reasons: Vec<String> = attempts.iter().map(|(_, error)| transport_in_words(error)).collect();
+            reasons.dedup();
+            if reasons.is_empty() { "no address of it could be dialled".into() } else { reasons.join("; ") }
+        }
+    }
+}
+
+fn transport_in_words(error: &TransportError<io::Error>) -> String {
+    let TransportError::Other(error) = error else {
+        return "this kind of address is not spoken: TCP over IP or DNS is".into();
+    };
+    let first: &(dyn Error + 'static) = error;
+    let mut kinds = std::iter::successors(Some(first), |cause| below(*cause))
+        .filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
+    let words = kinds.find_map(|kind| match kind {
+        ErrorKind::ConnectionRefused => Some("nobody listens there (connection refused)"),
+        ErrorKind::TimedOut => Some("no answer in time: look at the address and at firewalls"),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some("there is no way to this address"),
+        ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => Some("it closed the connection before the handshake was done"),
+        _ => None,
+    });
+    words.map_or_else(|| innermost(error), str::to_owned)
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(below) = cause.source() {
-        cause = below;
+    while let Some(next) = below(cause) {
+        cause = next;
     }
     cause.to_string()
+}
+
+/// What caused an error. An [`io::Error`] names as its cause what caused the error that it wraps, and not that error.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
 }

@@ -27,7 +27,11 @@ impl Config {
         if let Some(name) = &network.name
             && consensus::Spec::builtin(name).is_none()
         {
-            wrong("network.name", format!("{name:?} is not built in; use `config` with the network's config.yaml"));
+            let known = consensus::Network::builtin_names().collect::<Vec<_>>().join(", ");
+            wrong(
+                "network.name",
+                format!("{name:?} is not built in; there are {known}; for others use `config` with the network's config.yaml"),
+            );
         }
         for (key, path) in [("network.config", &network.config), ("network.state", &network.state)] {
             if let Some(path) = path

@@ -119,7 +119,7 @@ impl Misfits {
     /// Whether it fits; if not, that is a problem.
     fn tell(&mut self, path: String, misfit: Option<String>) -> bool {
         let fits = misfit.is_none();
-        self.problems.extend(misfit.map(|text| Problem { path, text }));
+        self.problems.extend(misfit.map(|text| Problem { path, text: in_words(&text) }));
         fits
     }
 
@@ -173,6 +173,30 @@ fn misfit(at: &[String], value: Value) -> Option<String> {
     let nested = at.iter().rev().fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
     let error = Config::deserialize(nested).err()?;
     Some(error.message().trim().replace('\n', " "))
+}
+
+/// What a value must look like, instead of what the program calls its type.
+fn in_words(misfit: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("a duration", "a duration in quotes such as \"30s\", \"5m\" or \"1h\""),
+        ("a boolean", "true or false, without quotes"),
+        ("a sequence", "a list in brackets such as [\"a\", \"b\"]"),
+        ("a map", "a section such as [name], or { key = \"value\" }"),
+        ("path string", "a path in quotes such as \"/var/lib/slashwatch\""),
+        ("a string", "text in quotes such as \"abc\""),
+        ("socket address", "an address and a port in quotes such as \"127.0.0.1:5080\""),
+    ];
+    if misfit == "invalid socket address syntax" {
+        return "expected an address and a port in quotes such as \"127.0.0.1:5080\"".into();
+    }
+    let Some((found, expected)) = misfit.split_once(", expected ") else { return misfit.to_owned() };
+    if matches!(expected, "u8" | "u16" | "u32" | "u64" | "usize") {
+        return format!("{found}, expected a whole number, 0 or more, without quotes such as 10");
+    }
+    match WORDS.iter().find(|(called, _)| *called == expected) {
+        Some((_, words)) => format!("{found}, expected {words}"),
+        None => misfit.to_owned(),
+    }
 }
 
 fn below(path: &str, key: &str) -> String {
