@@ -6,7 +6,7 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
-use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
+use verify::{Heard, SourceKind, UnixNs, Vote};
 
 /// One validator in this many is away from the third epoch to the third last: its votes come late.
 pub const SLEEPER_SHARE: u64 = 256;
@@ -51,9 +51,9 @@ impl Load {
     }
 
     /// The batches of one slot of the epoch begun last.
-    pub fn slot(&mut self, slot: u64) -> Vec<Vec<Signed<Vote>>> {
+    pub fn slot(&mut self, slot: u64) -> Vec<Vec<Vote>> {
         let n_batches = if self.options.shape == VoteShape::Blocks { 1 } else { self.options.batches_per_slot.max(1) };
-        let mut batches: Vec<Vec<Signed<Vote>>> = (0..n_batches).map(|_| Vec::new()).collect();
+        let mut batches: Vec<Vec<Vote>> = (0..n_batches).map(|_| Vec::new()).collect();
         let mut whole: [Vec<u32>; 2] = Default::default();
         let first_slot = self.number(self.epoch) * 32;
         for committee in 0..self.shuffling.committees_per_slot() {
@@ -93,7 +93,7 @@ impl Load {
     }
 
     /// One validator's vote, by a verifier that no longer knows the committees.
-    pub fn single(&mut self, validator: u64, epoch: u64, head: u8) -> Signed<Vote> {
+    pub fn single(&mut self, validator: u64, epoch: u64, head: u8) -> Vote {
         self.vote(epoch, validator % 32, head, vec![validator as u32], false)
     }
 
@@ -114,7 +114,7 @@ impl Load {
         }
     }
 
-    fn vote(&mut self, epoch: u64, slot: u64, head: u8, mut members: Vec<u32>, seated: bool) -> Signed<Vote> {
+    fn vote(&mut self, epoch: u64, slot: u64, head: u8, mut members: Vec<u32>, seated: bool) -> Vote {
         members.sort_unstable();
         let target = self.number(epoch);
         let data = AttestationData {
@@ -128,7 +128,7 @@ impl Load {
         let at = data.slot.as_u64() * 12_000_000_000 + mix(self.next as u64, 3) % 4_000_000_000;
         let peer = self.peers[(mix(self.next as u64, 5) % PEERS) as usize].clone();
         let heard = Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
-        Signed::for_tests(Vote {
+        Vote {
             data,
             data_root: data.root(),
             arrivals: vec![heard.arrival(); members.len()],
@@ -137,7 +137,7 @@ impl Load {
             shuffling: seated.then(|| self.shuffling.clone()),
             signed_with: None,
             heard,
-        })
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Committees are reshuffled every epoch; each slot comes in one or several batches, each batch is committed. Signatures
 //! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
-//! the sums they claim to be, which the index does not look at. Making the load is not counted: CPU time is that of the
+//! the sums they claim to be, which the index does not look at. So no verifier could hand these votes over: they enter by
+//! [`Index::stage_unproven_votes`], which serves an index of the benchmark's own network only. Making the load is not counted: CPU time is that of the
 //! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
 //! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, less what
 //! was spent waiting for a processor that another program had.
@@ -19,8 +20,10 @@ use load::{Load, SLEEPER_SHARE};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use verify::{Signed, Vote};
+use verify::Vote;
 
+/// The genesis validators root of the benchmark's indices. Their votes are signed by nobody, so no real network may open them.
+pub(crate) const NETWORK: Root = Root::repeat_byte(0xbe);
 /// Late votes and offenders' votes that are timed, at most.
 const MAX_SAMPLES: u64 = 2000;
 const SLOTS: u64 = 32;
@@ -209,7 +212,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
 }
 
 fn shape() -> Shape {
-    Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 }
+    Shape { genesis_validators_root: NETWORK, slots_per_epoch: 32, history_epochs: 54_000 }
 }
 
 /// Wall and CPU seconds of opening an index that this benchmark left.
@@ -282,8 +285,8 @@ impl Feed {
     /// A slot of the epoch begun last; the last one commits a whole epoch that came in bulk.
     fn slot(&mut self, slot: u64) -> Result<(), IndexError> {
         for batch in self.load.slot(slot) {
-            self.n_votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
-            self.named.extend(validators(&self.clock.run(|| self.index.stage_votes(&batch))?));
+            self.n_votes += batch.iter().map(|vote| vote.indices.len() as u64).sum::<u64>();
+            self.named.extend(validators(&self.clock.run(|| self.index.stage_unproven_votes(&batch))?));
             if !self.bulk {
                 self.clock.run(|| self.index.commit())?;
             }
@@ -353,10 +356,10 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
 }
 
 /// Wall time of one vote in nanoseconds, less the time that its thread was ready and others had the processor.
-fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
+fn timed(index: &mut Index, vote: &Vote, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
     let waited = measure::waited_ns();
     let started = Instant::now();
-    let conflicts = index.stage_votes(std::slice::from_ref(vote))?;
+    let conflicts = index.stage_unproven_votes(std::slice::from_ref(vote))?;
     let nanoseconds = started.elapsed().as_nanos() as u64;
     found(&conflicts);
     Ok(nanoseconds.saturating_sub(measure::waited_ns() - waited))
