@@ -1,9 +1,6 @@
 //! Heze: inclusion lists, and the containers that the fork changes. Nobody's vectors have them yet, so bytes are written here by hand and
 //! roots computed by the definitions of SSZ, EIP-7495 and EIP-7916, recursively and without a thought for speed.
 
-mod common;
-
-use common::{archive, cases};
 use consensus::ssz_schema::{Catalogue, View, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
 use consensus::{
@@ -11,6 +8,7 @@ use consensus::{
     SignedPayloadBid, Slot, Spec, ValidatorIndex, sha256,
 };
 use serde_json::{Value, json};
+use test_support::spec_tests::{SSZ_STATIC, cases, hex_value};
 
 const HEZE: ForkName = ForkName::Heze;
 const GLOAS: ForkName = ForkName::Gloas;
@@ -191,15 +189,11 @@ fn lists_out_of_bounds_are_refused_with_a_reason() {
     );
 }
 
-/// Gloas values of the specification's vectors, and the same as JSON. None without the full vectors.
+/// Gloas values of the specification's vectors, and the same as JSON.
 fn gloas(container: &'static str) -> Vec<(Vec<u8>, Value)> {
-    if common::vectors().is_none() {
-        return Vec::new();
-    }
     let wanted = ["minimal", "gloas", "ssz_static", container];
-    let cases = cases(&archive("consensus-specs_ssz_static.tar.gz"), |path| path.starts_with(&wanted));
+    let cases = cases(SSZ_STATIC, |path| path.starts_with(&wanted));
     println!("{container}: {} cases", cases.len());
-    assert!(!cases.is_empty());
     let read = |ssz: Vec<u8>| {
         let json = ssz_to_json(GLOAS, &MINIMAL, container, &ssz).expect("a valid case");
         (ssz, json)
@@ -327,12 +321,8 @@ fn states_have_gaps_where_the_old_deposits_were() {
 /// The same oracle over what the specification's generator hashed: a progressive container without gaps, and a signature.
 #[test]
 fn the_oracle_agrees_with_the_specifications_vectors() {
-    if common::vectors().is_none() {
-        return;
-    }
     let wanted = ["minimal", "gloas", "ssz_static", "SignedExecutionPayloadBid"];
-    let all = cases(&archive("consensus-specs_ssz_static.tar.gz"), |path| path.starts_with(&wanted));
-    assert!(!all.is_empty());
+    let all = cases(SSZ_STATIC, |path| path.starts_with(&wanted));
     for case in all {
         let ssz = case.ssz("serialized");
         let catalogue = Catalogue::of(GLOAS, &MINIMAL);
@@ -340,7 +330,7 @@ fn the_oracle_agrees_with_the_specifications_vectors() {
         let positions: Vec<Option<&str>> = BID[..12].iter().copied().map(Some).collect();
         let message = container_root(&view.field("message").expect("a field"), &positions);
         let signature: Vec<Node> = view.field("signature").expect("a field").bytes().chunks(32).map(leaf).collect();
-        let root = common::hex_value(&case.text("roots.yaml"), "root");
+        let root = hex_value(&case.text("roots.yaml"), "root");
         assert_eq!(hash(message, merkleize(&signature, 4)).as_slice(), root, "{}", case.name());
     }
 }

@@ -1,11 +1,10 @@
 //! Arbitrary and mutated bytes: every decoder of every fork answers, none panics, and what is accepted is canonical.
 
-mod common;
-
 use consensus::ssz_schema::{Catalogue, json_to_ssz};
 use consensus::state::{StateView, fork_of_state};
 use consensus::*;
 use proptest::prelude::*;
+use test_support::spec_tests::{SSZ_STATIC, cases};
 
 /// Every decoder on these bytes. What `validate` accepts must survive hashing and the way through JSON.
 fn read_with_everything(fork: ForkName, preset: &Preset, bytes: &[u8]) {
@@ -63,9 +62,7 @@ proptest! {
 /// Real cases with bytes changed, cut and added, offsets above all.
 #[test]
 fn mutated_valid_bytes() {
-    let cases = common::cases(&common::archive("consensus-specs_ssz_static.tar.gz"), |path| {
-        path.first() == Some(&"minimal") && path.last() == Some(&"case_0")
-    });
+    let cases = cases(SSZ_STATIC, |path| path.first() == Some(&"minimal") && path.last() == Some(&"case_0"));
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut random = move |below: usize| {
         state ^= state << 13;
@@ -75,7 +72,7 @@ fn mutated_valid_bytes() {
     };
     let mut n = 0;
     for case in &cases {
-        let (preset, fork) = (common::preset(&case.path[0]), common::fork(&case.path[1]));
+        let (preset, fork) = (case.preset(), case.fork());
         let valid = case.ssz("serialized");
         if valid.len() > 100_000 {
             continue;

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Capture, capture, captures, shared};
+use common::{Capture, capture, captures};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, IndexedAttestation, ProposerSlashing, SignedAggregate,
     SignedBeaconBlockHeader, SingleAttestation, ValidatorIndex,
@@ -16,10 +16,6 @@ use verify::{
     About, Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
     VerifyConfig,
 };
-
-fn named(name: &str) -> Option<Capture> {
-    Some(capture(&shared()?.join("captures").join(format!("{name}.e2s"))))
-}
 
 fn labels(verified: &Verified) -> Vec<&'static str> {
     verified.outcomes.iter().map(|(.., outcome)| outcome.label()).collect()
@@ -98,7 +94,7 @@ fn no_bytes_make_it_panic() {
 /// A validator that was deposited since our state is unknown, and nobody's fault. One that cannot have been is its sender's.
 #[test]
 fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (message, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -133,7 +129,7 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
 /// waits behind everybody else's messages.
 #[test]
 fn a_forged_slashing_operation_is_judged_once() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let header = |body: u8| {
         let body_root = consensus::Root::repeat_byte(body);
@@ -162,7 +158,7 @@ fn a_forged_slashing_operation_is_judged_once() {
 /// Lighthouse's sigp/lighthouse#10085: a replay with another unsigned field made unbounded work.
 #[test]
 fn unsigned_fields_buy_no_second_verification() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (message, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -202,7 +198,7 @@ fn unsigned_fields_buy_no_second_verification() {
 /// A forged copy before the good one, and a good one before the forged copy, in one batch and in two.
 #[test]
 fn a_forgery_hides_nothing() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
     let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
@@ -224,7 +220,7 @@ fn a_forgery_hides_nothing() {
 /// The same forgery again, or with an unsigned field changed, costs no second equation; the good vote is proven all the same.
 #[test]
 fn a_forgery_is_judged_once() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
     let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
@@ -247,7 +243,7 @@ fn a_forgery_is_judged_once() {
 /// What a message would be if it were true: known once proven, a contradiction once another is.
 #[test]
 fn a_first_look_tells_what_matters() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -284,7 +280,7 @@ fn a_first_look_tells_what_matters() {
 #[test]
 fn a_first_look_tells_what_only_settled_validators_have_signed() {
     use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let settled = |index: ValidatorIndex, _: About| index.as_u64() >= 1000;
@@ -341,7 +337,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
 /// A header that was proven, or shown to be forged, costs no second proof in whatever operation it comes again; the same of a side.
 #[test]
 fn headers_and_sides_are_proven_once_true_or_forged() {
-    let Some(capture) = named("ops_electra") else { return };
+    let capture = capture("ops_electra");
     let mut n_repeated = 0;
     for kind in [MessageKind::ProposerSlashing, MessageKind::AttesterSlashing] {
         let good = capture.messages.iter().find(|message| message.kind == kind).unwrap();
@@ -371,7 +367,7 @@ fn headers_and_sides_are_proven_once_true_or_forged() {
 /// A vote by bits for an epoch nobody knows: waits, is counted, expires; a full place refuses.
 #[test]
 fn waiting_is_bounded_and_ends() {
-    let Some(capture) = named("phase0_2") else { return };
+    let capture = capture("phase0_2");
     let mut chain = capture.chain();
     let parking = ParkingLimits { messages: 3, messages_per_peer: 2, ..ParkingLimits::default() };
     let mut verifier = Verifier::seeded(VerifyConfig { parking, ..VerifyConfig::default() }, 1);
