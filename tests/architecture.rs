@@ -116,8 +116,9 @@ fn features(packages: &[&str], edges: &str) -> String {
 /// A page that points to nowhere is worse than none.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
-    let docs = fs::read_dir(Path::new(ROOT).join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| Path::new(ROOT).join(name));
+    let folders = ["docs", "docs/dev"].map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap());
+    let docs = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| Path::new(ROOT).join(name));
     let mut wrong = Vec::new();
     for page in pages.into_iter().chain(docs).filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
         let text = fs::read_to_string(&page).unwrap();
