@@ -20,7 +20,7 @@ fi
 export SLASHWATCH_CACHE
 # The devnet's client (npm packages) and its work files: beside the cache, since `cargo` knows nothing of them.
 export SLASHWATCH_DEVNET=${SLASHWATCH_DEVNET:-$SLASHWATCH_CACHE-devnet}
-# Vectors, captures and the real client to test against live beside the clone; all are optional.
+# The full test data and the real client live beside the clone. Without them tests use the committed set: tests/data/README.md.
 export SLASHWATCH_SHARED=${SLASHWATCH_SHARED:-$SLASHWATCH_ROOT/../shared}
 
 # One archive for each version of the crate and recipe of scripts/rocksdb-archive.sh ("-1": raise it when the flags change).

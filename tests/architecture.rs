@@ -7,6 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -94,11 +95,39 @@ fn consensus_detect_and_the_engine_ask_nobody() {
     assert!(wrong.is_empty(), "these crates do no I/O and read no clock:\n{}", wrong.join("\n"));
 }
 
+/// Invariant 2: who holds a `Signed` got it from the batch verifier, since the tests' constructor is not built in.
+#[test]
+fn the_released_binary_has_no_test_support() {
+    let with_tests = features(&["--workspace"], "normal,dev");
+    assert!(with_tests.contains("verify feature \"test-support\""), "this test has lost its subject:\n{with_tests}");
+    let released = features(&["--package", "slashwatch"], "normal,build");
+    assert!(released.contains("verify feature \"bench\""), "the commands of `slashwatch bench` are gone:\n{released}");
+    let wrong: Vec<&str> = released.lines().filter(|line| line.contains("test-support")).collect();
+    assert!(wrong.is_empty(), "built into the binary:\n{}\n{released}", wrong.join("\n"));
+}
+
+/// What `cargo tree` says of this workspace's features along edges of these kinds.
+fn features(packages: &[&str], edges: &str) -> String {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--prefix", "none"])
+        .args(packages)
+        .args(["--edges", &format!("features,{edges}")])
+        .arg("--manifest-path")
+        .arg(Path::new(ROOT).join("Cargo.toml"))
+        // A setting of who runs the tests; it unifies features over the whole workspace.
+        .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    String::from_utf8(tree.stdout).expect("UTF-8")
+}
+
 /// A page that points to nowhere is worse than none.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
-    let docs = fs::read_dir(Path::new(ROOT).join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| Path::new(ROOT).join(name));
+    let folders = ["docs", "docs/dev"].map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap());
+    let docs = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| Path::new(ROOT).join(name));
     let mut wrong = Vec::new();
     for page in pages.into_iter().chain(docs).filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
         let text = fs::read_to_string(&page).unwrap();

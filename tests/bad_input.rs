@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{capture, findings, ids, replay, run, slashwatch, stderr};
+use common::{findings, ids, replay, run, slashwatch, stderr};
 use std::collections::BTreeSet;
 use std::path::Path;
+use test_support::capture;
 
 const UNREADABLE: i32 = 65;
 const USAGE: i32 = 64;
@@ -120,8 +121,7 @@ fn a_data_directory_of_another_network_is_refused() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = dir.path().join("data");
     replay(&capture("fulu_4"), &data, &dir.path().join("out.jsonl"));
-    let captures = common::captures();
-    let Some(other) = captures.iter().find(|path| common::stem(path).starts_with("phase0")) else { return };
+    let other = capture("phase0_2");
     let output = run(slashwatch().arg("replay").arg(other).arg("--data-dir").arg(&data));
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{capture, captures, expected, findings, ids, optional, pairs, replay, run, slashwatch, stderr, stem};
+use common::{expected, findings, ids, optional, pairs, replay, run, slashwatch, stderr, stem};
 use std::process::Stdio;
+use test_support::{capture, captures};
 
 #[test]
 fn every_capture_gives_exactly_what_is_expected_and_again_on_the_same_data() {
@@ -22,7 +23,7 @@ fn every_capture_gives_exactly_what_is_expected_and_again_on_the_same_data() {
 
 #[test]
 fn evidence_files_exist_for_every_finding_and_name_the_offender_on_both_sides() {
-    let file = capture("electra_7");
+    let file = capture("electra_7_wave");
     let dir = tempfile::tempdir().expect("a fresh directory");
     let (out, evidence) = (dir.path().join("findings.jsonl"), dir.path().join("evidence"));
     let mut command = slashwatch();
@@ -49,7 +50,8 @@ fn evidence_files_exist_for_every_finding_and_name_the_offender_on_both_sides() 
 
 #[test]
 fn a_killed_replay_is_made_good_by_the_next_one() {
-    let file = capture("fulu_14");
+    // The largest: most moments to be killed at.
+    let file = capture(if test_support::has_full_set() { "fulu_14_mainnetpreset" } else { "electra_7_wave" });
     let seed = std::process::id();
     println!("seed {seed}");
     let dir = tempfile::tempdir().expect("a fresh directory");

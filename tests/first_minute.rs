@@ -5,7 +5,7 @@ mod common;
 
 use common::http::{get, get_any, get_text, runtime};
 use common::running::{PATIENCE, Running, free_port};
-use common::{capture, findings, run, slashwatch, stderr};
+use common::{findings, run, slashwatch, stderr};
 use serde_json::Value;
 use simulator::{Scenario, SimNetwork};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use test_support::capture;
 
 /// What a node answers to a path.
 enum Answer {

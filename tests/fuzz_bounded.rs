@@ -106,7 +106,7 @@ fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
 /// Well-formed inputs of a target, made from the captures.
 fn seeds_for(target: &str) -> Vec<Vec<u8>> {
     let prefixed = |prefix: &[u8], bytes: &[u8]| [prefix, bytes].concat();
-    let captures: Vec<Vec<u8>> = common::captures().iter().map(|path| std::fs::read(path).expect("readable")).collect();
+    let captures: Vec<Vec<u8>> = test_support::captures().iter().map(|path| std::fs::read(path).expect("readable")).collect();
     let entries = captures.iter().flat_map(|bytes| CaptureReader::new(bytes.as_slice()).flatten().map(|located| located.entry));
     // Forks by their place in `ForkName::ALL`; presets: 0 mainnet, 1 minimal, 2 gnosis. The captures are on minimal, one on mainnet.
     let mut seeds = Vec::new();

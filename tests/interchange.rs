@@ -11,7 +11,7 @@ use consensus::{ForkName, PresetName, Root};
 use serde_json::Value;
 use simulator::{Circumstance, Condition, Group, Scenario, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a client refuses to sign.
 #[derive(Clone, Copy, PartialEq)]
@@ -98,20 +98,10 @@ fn root_of(value: &Value) -> Option<Root> {
     value["signing_root"].as_str().map(|text| text.parse().expect("a root"))
 }
 
-/// The official vectors; `None` where they are not at hand.
-fn vectors() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors/eip3076_interchange_tests");
-    let folder =
-        std::env::var_os("SLASHWATCH_SHARED").map_or(folder, |s| Path::new(&s).join("vectors/eip3076_interchange_tests"));
-    folder.is_dir().then_some(folder)
-}
-
 #[test]
 fn the_rules_used_here_are_those_of_the_official_vectors() {
-    let Some(folder) = vectors() else {
-        eprintln!("the EIP-3076 vectors are not at hand; `scripts/setup.sh` says where they belong");
-        return;
-    };
+    // Their repository has no licence, so they are not committed here.
+    let Some(folder) = test_support::full_set("vectors/eip3076_interchange_tests") else { return };
     let mut n_steps = 0;
     for entry in std::fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();

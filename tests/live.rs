@@ -5,13 +5,14 @@ mod common;
 
 use common::http::{anywhere, get, runtime, serve, stage, wait_until};
 use common::running::{PATIENCE, Running, free_port};
-use common::{capture, slashwatch, stderr};
+use common::{slashwatch, stderr};
 use simulator::{Scenario, SimNetwork};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
+use test_support::capture;
 
 /// Accepts webhook deliveries; gives `(finding id, idempotency key)` of each.
 fn receiver(address: SocketAddr) -> Receiver<(String, String)> {

@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{capture, findings, ids, run, slashwatch, stderr};
+use common::{findings, ids, run, slashwatch, stderr};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use test_support::capture;
 
 const UNREADABLE: i32 = 65;
 const CONFIG: [u8; 2] = *b"cf";

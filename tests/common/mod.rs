@@ -7,35 +7,10 @@ pub mod running;
 pub mod said;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-/// The captures made by others, or the one committed here when they are missing.
-pub fn captures() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = root.join("../shared/captures");
-    let folder = if shared.is_dir() {
-        shared
-    } else {
-        eprintln!("../shared/captures is missing: only the small set in tests/data is used");
-        root.join("tests/data")
-    };
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|ext| ext == "e2s"))
-        .collect();
-    files.sort();
-    assert!(!files.is_empty(), "no capture in {}", folder.display());
-    files
-}
-
-/// One capture by the beginning of its name; the first there is when it is missing.
-pub fn capture(name: &str) -> PathBuf {
-    let files = captures();
-    files.iter().find(|path| stem(path).starts_with(name)).unwrap_or(&files[0]).clone()
-}
-
+/// One capture by its name.
 pub fn stem(path: &Path) -> String {
     path.file_stem().expect("a file").to_string_lossy().into_owned()
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use chain::{BlockFacts, Chain, Contexts, Extension, MAX_CANDIDATES, MAX_ODD_OF_PEER};
-use common::{Capture, small_capture};
+use common::{chain_of, small_capture};
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
     compute_seed, sha256,
@@ -82,8 +82,8 @@ fn model_seed(blocks: &HashMap<Root, BlockFacts>, target: Root, epoch: u64, gene
 }
 
 fn small_chain() -> (Chain, Root, Root) {
-    let capture = Capture::read(&small_capture());
-    let chain = capture.chain();
+    let capture = small_capture();
+    let chain = chain_of(&capture);
     let genesis = chain.head().root;
     // The position of randao_mixes[0] in a minimal state, see common/crafted.rs.
     let at = 176 + 2 * 64 * 32 + 4 + 72 + 4 + 8 + 4 + 4;

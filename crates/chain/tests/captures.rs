@@ -5,8 +5,9 @@
 mod common;
 
 use chain::{Chain, Contexts, Extension};
-use common::{Capture, facts, shared, small_capture};
+use common::{captures, chain_of, facts, small_capture};
 use consensus::{Attestation, AttestationData, SignedAggregate, ValidatorIndex};
+use test_support::capture::Capture;
 
 /// Adds all blocks, then looks up the committee position of each single vote. Returns the number of
 /// votes that agree and the number of all votes.
@@ -21,7 +22,7 @@ fn seats(capture: &Capture) -> (usize, usize) {
 }
 
 fn with_blocks(capture: &Capture) -> Chain {
-    let mut chain = capture.chain();
+    let mut chain = chain_of(capture);
     let network = chain.network().clone();
     for block in capture.blocks(&network) {
         let result = chain.extend(&facts(&block));
@@ -42,15 +43,15 @@ fn is_seated(chain: &mut Chain, who: ValidatorIndex, committee: consensus::Commi
 
 #[test]
 fn the_committed_captures_votes_sit_where_we_say() {
-    let (agree, all) = seats(&Capture::read(&small_capture()));
+    let (agree, all) = seats(&small_capture());
     assert!(all > 100 && agree * 100 >= all * 90, "{agree} of {all}");
 }
 
 #[test]
 fn votes_of_electra_and_later_sit_where_we_say() {
-    for name in ["electra_6", "electra_7_wave", "fulu_4", "fulu_43_inblock", "fulu_52_ops", "gloas_12", "fulu_14_mainnetpreset"] {
-        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
-        let (agree, all) = seats(&Capture::read(&path));
+    let names = ["electra_6", "electra_7_wave", "fulu_4", "fulu_43_inblock", "fulu_52_ops", "gloas_12", "fulu_14_mainnetpreset"];
+    for capture in captures(&names) {
+        let (name, (agree, all)) = (&capture.name, seats(&capture));
         eprintln!("{name}: {agree} of {all} votes sit where their committee index says");
         assert!(agree * 100 >= all * 90, "{name}: {agree} of {all}");
     }
@@ -60,20 +61,19 @@ fn votes_of_electra_and_later_sit_where_we_say() {
 /// must be the size of the committee.
 #[test]
 fn bits_of_earlier_votes_fit_their_committees() {
-    for name in ["phase0_2", "altair_8", "bellatrix_10", "deneb_3"] {
-        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
-        let capture = Capture::read(&path);
+    for capture in captures(&["phase0_2", "altair_8", "bellatrix_10", "deneb_3"]) {
+        let name = &capture.name;
         let mut chain = with_blocks(&capture);
         let network = chain.network().clone();
-        let fork = capture.fork(&network);
+        let fork = capture.fork();
         let (mut agree, mut all) = (0, 0);
         for bytes in capture.named("beacon_attestation_") {
-            let vote = Attestation::from_ssz(fork, network.preset(), bytes).unwrap();
+            let vote = Attestation::from_ssz(fork, network.preset(), &bytes).unwrap();
             all += 1;
             agree += usize::from(fits(&mut chain, &vote));
         }
         for bytes in capture.named("beacon_aggregate_and_proof") {
-            let aggregate = SignedAggregate::from_ssz(fork, network.preset(), bytes).unwrap();
+            let aggregate = SignedAggregate::from_ssz(fork, network.preset(), &bytes).unwrap();
             all += 1;
             agree += usize::from(fits(&mut chain, &aggregate.aggregate));
         }
@@ -95,8 +95,8 @@ fn fits(chain: &mut Chain, vote: &Attestation) -> bool {
 
 #[test]
 fn blocks_in_any_order_give_the_same_committees() {
-    let capture = Capture::read(&small_capture());
-    let mut chain = capture.chain();
+    let capture = small_capture();
+    let mut chain = chain_of(&capture);
     let network = chain.network().clone();
     let mut blocks = capture.blocks(&network);
     blocks.reverse();
@@ -127,7 +127,7 @@ fn ids(contexts: Contexts) -> (u8, Vec<consensus::ShufflingId>) {
 /// On every fork, the blocks of the executable specification have the proposers that we compute.
 #[test]
 fn blocks_are_by_the_proposers_that_we_expect() {
-    for name in [
+    let names = [
         "phase0_2",
         "altair_8",
         "bellatrix_10",
@@ -137,9 +137,9 @@ fn blocks_are_by_the_proposers_that_we_expect() {
         "fulu_4",
         "fulu_14_mainnetpreset",
         "gloas_12",
-    ] {
-        let Some(path) = shared(&format!("captures/{name}.e2s")) else { return };
-        let (agree, all) = proposers(&Capture::read(&path));
+    ];
+    for capture in captures(&names) {
+        let (name, (agree, all)) = (&capture.name, proposers(&capture));
         eprintln!("{name}: {agree} of {all} blocks are by whom we expect");
         assert!(all > 4 && agree == all, "{name}: {agree} of {all}");
     }
@@ -147,7 +147,7 @@ fn blocks_are_by_the_proposers_that_we_expect() {
 
 #[test]
 fn the_committed_captures_blocks_are_by_the_proposers_that_we_expect() {
-    let (agree, all) = proposers(&Capture::read(&small_capture()));
+    let (agree, all) = proposers(&small_capture());
     assert!(all > 4 && agree == all, "{agree} of {all}");
 }
 

@@ -8,7 +8,7 @@
 mod common;
 
 use chain::{BlockFacts, Chain, PubkeyCache};
-use common::{Capture, small_capture};
+use common::small_capture;
 use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkName, Root, SignatureBytes, Slot, ValidatorIndex, sha256,
@@ -20,7 +20,7 @@ const LEFT: u64 = 44;
 
 /// The network of the small capture at genesis, with all validators from `LEFT` on withdrawn.
 fn chain() -> Chain {
-    let capture = Capture::read(&small_capture());
+    let capture = small_capture();
     let spec = capture.spec.clone();
     let mut state = ssz_to_json(ForkName::Fulu, &spec.preset, "BeaconState", &capture.state).unwrap();
     for validator in &mut state["validators"].as_array_mut().unwrap()[LEFT as usize..] {

@@ -1,8 +1,6 @@
 //! Tests with a set of beacon nodes, some of which misbehave.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chain::node::{BlockId, Limits, NodeConfig, NodeError, NodeSet, StateId};
-use common::{json, shared};
 use consensus::{Epoch, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -225,20 +222,16 @@ async fn a_web_page_is_named_as_that() {
     set(&[&labelled, &good]).genesis().await.unwrap();
 }
 
-fn spec(network: &str) -> Option<Spec> {
-    let path = shared(&format!("vectors/networks/{network}/config.yaml"))?;
-    Some(Spec::from_yaml(&std::fs::read_to_string(path).unwrap()).unwrap())
+fn spec(network: &str) -> Spec {
+    Spec::from_yaml(&test_support::text(&format!("vectors/networks/{network}/config.yaml"))).unwrap()
 }
 
 /// A real Capella block: from a node that serves only JSON (Lodestar 1.5.1), from a node that
 /// serves SSZ, and from a node that does not have it.
 #[tokio::test]
 async fn blocks_come_as_ssz_or_as_json() {
-    let (Some(spec), Some(path)) = (spec("mainnet"), shared("vectors/mainnet_blocks/slot_7109344.capella.signed_block.json"))
-    else {
-        return;
-    };
-    let document = json(&path);
+    let spec = spec("mainnet");
+    let document = test_support::json("vectors/mainnet_blocks/slot_7109344.capella.signed_block.json");
     let data = document.get("data").cloned().unwrap_or(document);
     let ssz = SignedBlock::ssz_from_json(ForkName::Capella, &spec.preset, &data).unwrap();
     let expected = SignedBlock::from_ssz(ForkName::Capella, &spec.preset, &ssz).unwrap();
@@ -319,15 +312,8 @@ async fn states_come_as_ssz_only() {
 /// The responses of a real node.
 #[tokio::test]
 async fn documents_of_sepolia_are_read() {
-    let folder = "vectors/sepolia_live_2025-05-23";
-    let (Some(spec), Some(headers), Some(validators)) = (
-        shared(&format!("{folder}/spec.json")),
-        shared(&format!("{folder}/headers_by_slot.json")),
-        shared(&format!("{folder}/validators_7687968.json")),
-    ) else {
-        return;
-    };
-    let (spec, headers, validators) = (json(&spec), json(&headers), json(&validators));
+    let document = |name: &str| test_support::json(&format!("vectors/sepolia_live_2025-05-23/{name}.json"));
+    let (spec, headers, validators) = (document("spec"), document("headers_by_slot"), document("validators_7687968"));
     let first = headers.as_object().unwrap().values().next().unwrap().clone();
     let one = first.clone();
     let router = Router::new()

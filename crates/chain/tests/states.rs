@@ -7,10 +7,11 @@ mod common;
 mod crafted;
 
 use chain::{BlockFacts, Chain, Contexts, Extension, PubkeyCache};
-use common::{Capture, facts, small_capture};
+use common::{chain_of, facts, small_capture};
 use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
 use consensus::{BeaconBlockHeader, Epoch, ForkName, Root, ShufflingId, SignedBlock, Slot, ValidatorIndex};
 use std::collections::HashMap;
+use test_support::capture::Capture;
 
 struct Story {
     capture: Capture,
@@ -20,8 +21,8 @@ struct Story {
 }
 
 fn story() -> Story {
-    let capture = Capture::read(&small_capture());
-    let chain = capture.chain();
+    let capture = small_capture();
+    let chain = chain_of(&capture);
     let blocks: HashMap<Root, SignedBlock> =
         capture.blocks(&chain.network().clone()).into_iter().map(|block| (block.root, block)).collect();
     let mut trunk = Vec::new();
@@ -50,7 +51,7 @@ impl Story {
 
     /// The chain from genesis with every block.
     fn whole(&self) -> Chain {
-        let mut chain = self.capture.chain();
+        let mut chain = chain_of(&self.capture);
         extend_all(&mut chain, &self.trunk);
         chain
     }
@@ -120,7 +121,7 @@ fn blocks_before_the_state_find_their_committees() {
 fn a_state_closes_the_gap_between_blocks() {
     let story = story();
     let gap = 5..15;
-    let mut chain = story.capture.chain();
+    let mut chain = chain_of(&story.capture);
     extend_all(&mut chain, &story.trunk[..gap.start]);
     for (block, _) in &story.trunk[gap.end..] {
         assert!(matches!(chain.extend(block), Extension::Orphan { .. }));
@@ -179,7 +180,7 @@ fn a_registry_that_changes_adds_contexts_and_takes_none_away() {
 #[test]
 fn a_refresh_is_asked_for_when_somebody_may_come_or_go() {
     let story = story();
-    let mut chain = story.capture.chain();
+    let mut chain = chain_of(&story.capture);
     chain.tick(Slot::new(0));
     chain.note_registry_change(Slot::new(3));
     assert!(!chain.needs_registry_refresh(), "the next four epochs are certain");

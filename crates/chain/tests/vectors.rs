@@ -1,15 +1,14 @@
 //! Real states: mainnet and Sepolia at genesis, and an official Electra state.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use chain::{Chain, Contexts, PubkeyCache};
-use common::{json, shared};
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, Slot, Spec, ValidatorIndex};
 
-fn spec(network: &str) -> Option<Spec> {
-    let path = shared(&format!("vectors/networks/{network}/config.yaml"))?;
-    Some(Spec::from_yaml(&std::fs::read_to_string(path).unwrap()).unwrap())
+/// Too large for the committed set.
+const MAINNET_GENESIS: &str = "vectors/genesis/mainnet_genesis.ssz";
+
+fn spec(network: &str) -> Spec {
+    Spec::from_yaml(&test_support::text(&format!("vectors/networks/{network}/config.yaml"))).unwrap()
 }
 
 fn vote(slot: u64, epoch: u64, target: Root) -> AttestationData {
@@ -21,16 +20,9 @@ fn vote(slot: u64, epoch: u64, target: Root) -> AttestationData {
 }
 
 fn check_genesis(network: &str, keys: &mut PubkeyCache) {
-    let (Some(spec), Some(state), Some(committees)) = (
-        spec(network),
-        shared(&format!("vectors/genesis/{network}_genesis.ssz")),
-        shared(&format!("vectors/genesis/{network}_committees_epoch0.json")),
-    ) else {
-        return;
-    };
-    let state = std::fs::read(state).unwrap();
-    let expected = json(&committees);
-    let mut chain = Chain::from_state(spec, &state, keys, &mut |_| ()).unwrap();
+    let state = test_support::bytes(&format!("vectors/genesis/{network}_genesis.ssz"));
+    let expected = test_support::json(&format!("vectors/genesis/{network}_committees_epoch0.json"));
+    let mut chain = Chain::from_state(spec(network), &state, keys, &mut |_| ()).unwrap();
     assert_eq!(chain.registry().len() as u64, expected["validators"].as_u64().unwrap());
     assert_eq!(chain.registry().n_invalid_keys(), 0);
     assert_eq!(format!("{:?}", chain.network().genesis_validators_root), expected["genesis_validators_root"].as_str().unwrap());
@@ -55,15 +47,15 @@ fn check_genesis(network: &str, keys: &mut PubkeyCache) {
 
 #[test]
 fn mainnets_first_committees_and_its_cached_keys() {
+    if test_support::full_set(MAINNET_GENESIS).is_none() {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pubkeys");
     let mut keys = PubkeyCache::open(&path).unwrap();
     let first = std::time::Instant::now();
     check_genesis("mainnet", &mut keys);
     let first = first.elapsed();
-    if keys.is_empty() {
-        return;
-    }
     assert_eq!(keys.n_checked(), 21_063);
     drop(keys);
     let mut keys = PubkeyCache::open(&path).unwrap();
@@ -80,31 +72,25 @@ fn sepolias_first_committees() {
 
 #[test]
 fn a_cache_of_another_network_is_not_believed() {
+    if test_support::full_set(MAINNET_GENESIS).is_none() {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pubkeys");
     let mut keys = PubkeyCache::open(&path).unwrap();
     check_genesis("sepolia", &mut keys);
-    if keys.is_empty() {
-        return;
-    }
     check_genesis("mainnet", &mut keys);
     assert_eq!(keys.n_checked(), 1_570 + 21_063);
     assert_eq!(keys.len(), 21_063);
 }
 
-/// The validators of Sepolia's genesis have the same keys in the registry of 2025, almost three
-/// years later.
+/// Two years after genesis the genesis validators that are still active in the registry of 2025 have the keys they began with.
 #[test]
 fn sepolias_registry_of_2025_extends_that_of_genesis() {
-    let (Some(spec), Some(state), Some(later)) = (
-        spec("sepolia"),
-        shared("vectors/genesis/sepolia_genesis.ssz"),
-        shared("vectors/sepolia_live_2025-05-23/validators_7687968.json"),
-    ) else {
-        return;
-    };
-    let chain = Chain::from_state(spec, &std::fs::read(state).unwrap(), &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-    for validator in json(&later)["data"].as_array().unwrap() {
+    let state = test_support::bytes("vectors/genesis/sepolia_genesis.ssz");
+    let later = test_support::json("vectors/sepolia_live_2025-05-23/validators_7687968.json");
+    let chain = Chain::from_state(spec("sepolia"), &state, &mut PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+    for validator in later["data"].as_array().unwrap() {
         let index: ValidatorIndex = validator["index"].as_str().unwrap().parse().unwrap();
         if let Some(bytes) = chain.registry().pubkey_bytes(index) {
             assert_eq!(format!("{bytes:?}"), validator["validator"]["pubkey"].as_str().unwrap());
@@ -116,18 +102,14 @@ fn sepolias_registry_of_2025_extends_that_of_genesis() {
 
 #[test]
 fn an_official_electra_state_is_read() {
-    let (Some(mut spec), Some(path)) = (
-        spec("mainnet"),
-        shared("vectors/official_spec_tests_sample/electra_mainnet_sanity_empty_block_transition/pre.ssz_snappy"),
-    ) else {
-        return;
-    };
-    let state = snap::raw::Decoder::new().decompress_vec(&std::fs::read(path).unwrap()).unwrap();
-    // In the sample all forks happen at genesis.
+    let path = "vectors/official_spec_tests_sample/electra_mainnet_sanity_empty_block_transition/pre.ssz_snappy";
+    let state = test_support::unsnap(&test_support::bytes(path)).unwrap();
+    let mut spec = spec("mainnet");
+    // The sample's forks all happen at genesis.
     spec.forks.retain(|fork| fork.name <= consensus::ForkName::Electra);
     for fork in &mut spec.forks {
         fork.epoch = Epoch::new(0);
-        // The version numbers that the generator uses.
+        // The generator's own version numbers.
         fork.version = [fork.name as u8, 0, 0, 1];
     }
     let version: [u8; 4] = state[52..56].try_into().unwrap();
@@ -145,17 +127,13 @@ fn an_official_electra_state_is_read() {
 
 #[test]
 fn anothers_state_is_refused_and_says_what_to_do() {
-    let (Some(main), Some(sepolia)) =
-        (shared("vectors/genesis/mainnet_genesis.ssz"), shared("vectors/genesis/sepolia_genesis.ssz"))
-    else {
-        return;
-    };
-    let sepolia = std::fs::read(sepolia).unwrap();
+    let Some(main) = test_support::full_set(MAINNET_GENESIS) else { return };
+    let sepolia = test_support::bytes("vectors/genesis/sepolia_genesis.ssz");
     let mut keys = PubkeyCache::in_memory();
-    let mut chain = Chain::from_state(spec("sepolia").unwrap(), &sepolia, &mut keys, &mut |_| ()).unwrap();
+    let mut chain = Chain::from_state(spec("sepolia"), &sepolia, &mut keys, &mut |_| ()).unwrap();
     let mut foreign = std::fs::read(main).unwrap();
     assert!(chain.add_state(&foreign, &mut keys).is_err());
-    // With the right fork version the state still belongs to another network.
+    // With the right fork version it is still another network.
     foreign[48..64].copy_from_slice(&sepolia[48..64]);
     let error = chain.add_state(&foreign, &mut keys).unwrap_err();
     assert!(error.to_string().contains("another network"), "{error}");

@@ -1,12 +1,6 @@
-//! Heze: inclusion lists, and the containers that the fork changes.
-//!
-//! There are no published vectors for them yet. The tests therefore write the bytes by hand, and
-//! compute the roots by the definitions of SSZ, EIP-7495 and EIP-7916. These computations are
-//! recursive and not optimised.
+//! Heze: inclusion lists, and the containers that the fork changes. Nobody's vectors have them yet, so bytes are written here by hand and
+//! roots computed by the definitions of SSZ, EIP-7495 and EIP-7916, recursively and without a thought for speed.
 
-mod common;
-
-use common::{archive, cases};
 use consensus::ssz_schema::{Catalogue, View, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
 use consensus::{
@@ -14,6 +8,7 @@ use consensus::{
     SignedPayloadBid, Slot, Spec, ValidatorIndex, sha256,
 };
 use serde_json::{Value, json};
+use test_support::spec_tests::{SSZ_STATIC, cases, hex_value};
 
 const HEZE: ForkName = ForkName::Heze;
 const GLOAS: ForkName = ForkName::Gloas;
@@ -25,7 +20,7 @@ fn hash(left: Node, right: Node) -> Node {
     sha256(&[left, right].concat())
 }
 
-/// `merkleize` for a number of leaves that is a power of two. Missing leaves are zero.
+/// `merkleize` of a number of leaves that is a power of two, absent ones zero.
 fn merkleize(leaves: &[Node], width: usize) -> Node {
     match (width, leaves) {
         (1, []) => [0; 32],
@@ -37,7 +32,7 @@ fn merkleize(leaves: &[Node], width: usize) -> Node {
     }
 }
 
-/// `merkleize_progressive` of EIP-7916.
+/// `merkleize_progressive`.
 fn progressive(leaves: &[Node], width: usize) -> Node {
     if leaves.is_empty() {
         return [0; 32];
@@ -56,7 +51,7 @@ fn number(n: usize) -> Node {
     leaf(&(n as u64).to_le_bytes())
 }
 
-/// Hash-tree-root of a `ProgressiveByteList`.
+/// Of a `ProgressiveByteList`.
 fn transaction_root(transaction: &[u8]) -> Node {
     let leaves: Vec<Node> = transaction.chunks(32).map(leaf).collect();
     hash(progressive(&leaves, 1), number(transaction.len()))
@@ -104,7 +99,7 @@ impl List {
         merkleize(&[number(self.slot as usize), number(self.validator as usize), self.dependent_root, transactions], 4)
     }
 
-    /// Hash-tree-root of the `SignedInclusionList`. The signature takes three leaves.
+    /// Of the `SignedInclusionList`: the signature is three leaves.
     fn root(&self) -> Node {
         let signature: Vec<Node> = self.signature.chunks(32).map(leaf).collect();
         hash(self.message_root(), merkleize(&signature, 4))
@@ -134,7 +129,7 @@ fn lists_are_read_and_hashed() {
     }
 }
 
-/// The signature covers every part of a list: a list with any other content has another root.
+/// What is said is what is signed: no other list has its root.
 #[test]
 fn each_part_of_a_list_is_in_its_root() {
     let list = || List::of_lengths(&[3, 40]);
@@ -168,14 +163,13 @@ fn lists_out_of_bounds_are_refused_with_a_reason() {
         assert!(error.contains(reason) && error.contains("SignedInclusionList"), "{error}");
     }
     let good = List::of_lengths(&[3, 40]).ssz();
-    // The position of each offset in the bytes, and its value.
+    // Where each offset stands, and what it is.
     for (at, offset) in [(0, 100), (148, 52), (152, 8), (156, 11)] {
         assert_eq!(good[at..at + 4], u32::to_le_bytes(offset));
         for wrong in [0, 1, offset - 1, offset + 1, good.len() as u32, u32::MAX] {
             let mut bad = good.clone();
             bad[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
-            // The offset of the second transaction can be any position from the start of the first
-            // one on.
+            // The second transaction's may lie anywhere behind the first's.
             if at == 156 && (10..=51).contains(&wrong) {
                 assert_ne!(read(&bad).expect("another list").root, read(&good).expect("a list").root);
                 continue;
@@ -195,16 +189,11 @@ fn lists_out_of_bounds_are_refused_with_a_reason() {
     );
 }
 
-/// Gloas values of the specification's vectors, each as SSZ and as JSON. Empty without the full
-/// vectors.
+/// Gloas values of the specification's vectors, and the same as JSON.
 fn gloas(container: &'static str) -> Vec<(Vec<u8>, Value)> {
-    if common::vectors().is_none() {
-        return Vec::new();
-    }
     let wanted = ["minimal", "gloas", "ssz_static", container];
-    let cases = cases(&archive("consensus-specs_ssz_static.tar.gz"), |path| path.starts_with(&wanted));
+    let cases = cases(SSZ_STATIC, |path| path.starts_with(&wanted));
     println!("{container}: {} cases", cases.len());
-    assert!(!cases.is_empty());
     let read = |ssz: Vec<u8>| {
         let json = ssz_to_json(GLOAS, &MINIMAL, container, &ssz).expect("a valid case");
         (ssz, json)
@@ -217,8 +206,7 @@ fn without(json: &mut Value, removed: &[&str]) {
     removed.iter().for_each(|name| assert!(fields.remove(*name).is_some(), "{name}"));
 }
 
-/// Computes the root by EIP-7495: the root of each field at its position, and zero where the
-/// position is `None`.
+/// By EIP-7495: the fields' own roots at their positions, zero at `None`.
 fn container_root(view: &View<'_, '_>, positions: &[Option<&str>]) -> Node {
     let field = |name: &&str| view.field(name).unwrap_or_else(|| panic!("no {name}")).hash_tree_root().0;
     let leaves: Vec<Node> = positions.iter().map(|name| name.as_ref().map_or([0; 32], field)).collect();
@@ -330,16 +318,11 @@ fn states_have_gaps_where_the_old_deposits_were() {
     }
 }
 
-/// Checks the oracle of this file against roots that the specification's generator computed: a
-/// progressive container without gaps, and a signature.
+/// The same oracle over what the specification's generator hashed: a progressive container without gaps, and a signature.
 #[test]
 fn the_oracle_agrees_with_the_specifications_vectors() {
-    if common::vectors().is_none() {
-        return;
-    }
     let wanted = ["minimal", "gloas", "ssz_static", "SignedExecutionPayloadBid"];
-    let all = cases(&archive("consensus-specs_ssz_static.tar.gz"), |path| path.starts_with(&wanted));
-    assert!(!all.is_empty());
+    let all = cases(SSZ_STATIC, |path| path.starts_with(&wanted));
     for case in all {
         let ssz = case.ssz("serialized");
         let catalogue = Catalogue::of(GLOAS, &MINIMAL);
@@ -347,7 +330,7 @@ fn the_oracle_agrees_with_the_specifications_vectors() {
         let positions: Vec<Option<&str>> = BID[..12].iter().copied().map(Some).collect();
         let message = container_root(&view.field("message").expect("a field"), &positions);
         let signature: Vec<Node> = view.field("signature").expect("a field").bytes().chunks(32).map(leaf).collect();
-        let root = common::hex_value(&case.text("roots.yaml"), "root");
+        let root = hex_value(&case.text("roots.yaml"), "root");
         assert_eq!(hash(message, merkleize(&signature, 4)).as_slice(), root, "{}", case.name());
     }
 }
@@ -364,13 +347,13 @@ fn it_is_scheduled_and_signed_for_like_any_fork() {
         Spec::from_yaml(&format!("{forks}HEZE_FORK_VERSION: 0x80000038\nINCLUSION_LIST_COMMITTEE_SIZE: 24\n")).expect("valid");
     assert_eq!((own.fork_at(Epoch::new(9)).version, own.preset.inclusion_list_committee_size), ([0x80, 0, 0, 0x38], 24));
     assert_eq!(Spec::from_yaml(&own.to_yaml()).expect("our own"), own);
-    // A later fork that this program does not know changes nothing.
+    // A later fork, of which nothing is known, changes nothing.
     let later = Spec::from_yaml(&format!("{forks}I_STAR_FORK_VERSION: 0x09000000\nI_STAR_FORK_EPOCH: 7\n")).expect("valid");
     assert_eq!(later, spec);
 
     let network = Network { spec, genesis_time: 0, genesis_validators_root: Root::repeat_byte(3) };
     let domain = |epoch| network.domain(DomainType::InclusionListCommittee, Epoch::new(epoch));
-    // `compute_fork_data_root` by hand. The version is a leaf of its own.
+    // `compute_fork_data_root` by hand: the version in a leaf of its own.
     let fork_data_root = hash(leaf(&[8, 0, 0, 0]), [3; 32]);
     assert_eq!(domain(5)[..], [&[0x10, 0, 0, 0], &fork_data_root[..28]].concat());
     assert_ne!(domain(4), domain(5));

@@ -1,12 +1,11 @@
 //! Arbitrary and mutated bytes. Every decoder of every fork returns without a panic, and whatever
 //! it accepts is canonical.
 
-mod common;
-
 use consensus::ssz_schema::{Catalogue, json_to_ssz};
 use consensus::state::{StateView, fork_of_state};
 use consensus::*;
 use proptest::prelude::*;
+use test_support::spec_tests::{SSZ_STATIC, cases};
 
 /// Runs every decoder on these bytes. A value that `validate` accepts must hash, and must be
 /// unchanged after a conversion to JSON and back.
@@ -65,9 +64,7 @@ proptest! {
 /// Takes real cases and changes, cuts or appends bytes. Many changes hit offsets.
 #[test]
 fn mutated_valid_bytes() {
-    let cases = common::cases(&common::archive("consensus-specs_ssz_static.tar.gz"), |path| {
-        path.first() == Some(&"minimal") && path.last() == Some(&"case_0")
-    });
+    let cases = cases(SSZ_STATIC, |path| path.first() == Some(&"minimal") && path.last() == Some(&"case_0"));
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut random = move |below: usize| {
         state ^= state << 13;
@@ -77,7 +74,7 @@ fn mutated_valid_bytes() {
     };
     let mut n = 0;
     for case in &cases {
-        let (preset, fork) = (common::preset(&case.path[0]), common::fork(&case.path[1]));
+        let (preset, fork) = (case.preset(), case.fork());
         let valid = case.ssz("serialized");
         if valid.len() > 100_000 {
             continue;

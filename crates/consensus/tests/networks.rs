@@ -1,7 +1,5 @@
 //! Configurations of real networks, and the fork digests that result from them.
 
-mod common;
-
 use consensus::{Epoch, ForkDigest, ForkName, Network, Preset, PresetName, Spec};
 
 fn digest(text: &str) -> ForkDigest {
@@ -10,9 +8,7 @@ fn digest(text: &str) -> ForkDigest {
 
 #[test]
 fn digests_of_public_networks() {
-    let Some(vectors) = common::vectors() else { return };
-    let text = std::fs::read_to_string(vectors.join("p2p/fork_digests.json")).expect("file");
-    let all: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let all = test_support::json("vectors/p2p/fork_digests.json");
     let mut n = 0;
     for (name, wanted) in all.as_object().expect("object") {
         let network = Network::builtin(name).unwrap_or_else(|| panic!("{name} is not built in"));
@@ -60,9 +56,8 @@ fn digests_after_fulu() {
 
 #[test]
 fn published_files_agree_with_the_built_in_ones() {
-    let Some(vectors) = common::vectors() else { return };
     for name in ["mainnet", "sepolia", "hoodi", "holesky", "medalla"] {
-        let text = std::fs::read_to_string(vectors.join(format!("networks/{name}/config.yaml"))).expect("file");
+        let text = test_support::text(&format!("vectors/networks/{name}/config.yaml"));
         let file = Spec::from_yaml(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let builtin = Spec::builtin(name).expect("known");
         assert_eq!(file.preset, builtin.preset, "{name}");
@@ -79,9 +74,7 @@ fn published_files_agree_with_the_built_in_ones() {
 
 #[test]
 fn the_api_answer_of_a_real_node_is_read() {
-    let Some(vectors) = common::vectors() else { return };
-    let text = std::fs::read_to_string(vectors.join("sepolia_live_2025-05-23/spec.json")).expect("file");
-    let spec = Spec::from_api_json(&serde_json::from_str(&text).expect("json")).expect("spec");
+    let spec = Spec::from_api_json(&test_support::json("vectors/sepolia_live_2025-05-23/spec.json")).expect("spec");
     let builtin = Spec::builtin("sepolia").expect("known");
     assert_eq!(spec.preset, builtin.preset);
     assert_eq!(spec.forks[..], builtin.forks[..6], "Fulu was not dated then");

@@ -1,17 +1,16 @@
 //! The shuffling vectors of the specification, for one index at a time and for the whole list.
 
-mod common;
-
 use consensus::{CommitteeIndex, Epoch, Root, Shuffling, Slot, compute_shuffled_index};
 use std::sync::Arc;
+use test_support::spec_tests::{REFTESTS, cases, hex_value};
 
 #[test]
 fn mapping_is_the_specs() {
-    let cases = common::cases(&common::archive("consensus-specs_reftests.tar.gz"), |path| path.get(2) == Some(&"shuffling"));
+    let cases = cases(REFTESTS, |path| path.get(2) == Some(&"shuffling"));
     for case in &cases {
-        let preset = common::preset(&case.path[0]);
+        let preset = case.preset();
         let text = case.text("mapping.yaml");
-        let seed = Root::from_slice(&common::hex_value(&text, "seed"));
+        let seed = Root::from_slice(&hex_value(&text, "seed"));
         let list = text.split("mapping:").nth(1).expect("mapping").trim().trim_start_matches('[').trim_end_matches(']');
         let mapping: Vec<u64> =
             list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| item.parse().expect("index")).collect();
@@ -33,8 +32,7 @@ fn mapping_is_the_specs() {
         assert_eq!(order, mapping, "{}", case.name());
     }
     println!("shuffling cases: {}", cases.len());
-    assert!(!cases.is_empty(), "no shuffling case found");
-    if common::vectors().is_some() {
+    if test_support::has_full_set() {
         assert_eq!(cases.len(), 400, "200 of each preset");
     }
 }

@@ -1,25 +1,20 @@
 //! The slashing operations of the specification: decoding, and all conditions of validity except
 //! the signatures.
 
-mod common;
-
-use common::{archive, cases, fork, preset};
 use consensus::state::StateView;
 use consensus::{
     AttesterSlashing, IndexedAttestation, Offence, ProposerSlashing, is_double_proposal, is_double_vote,
     is_slashable_attestation_data, surrounds,
 };
 use std::collections::BTreeMap;
+use test_support::spec_tests::{REFTESTS, cases};
 
 #[test]
 fn attester_slashings_are_valid_as_the_spec_says() {
-    let Some(_) = common::vectors() else { return };
-    let cases = cases(&archive("consensus-specs_reftests.tar.gz"), |path| {
-        path.get(2) == Some(&"operations") && path.get(3) == Some(&"attester_slashing")
-    });
+    let cases = cases(REFTESTS, |path| path.get(2) == Some(&"operations") && path.get(3) == Some(&"attester_slashing"));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for case in &cases {
-        let (preset, fork) = (preset(&case.path[0]), fork(&case.path[1]));
+        let (preset, fork) = (case.preset(), case.fork());
         let pre = case.ssz("pre");
         let state = StateView::parse(fork, &preset, &pre).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
         let slashing = AttesterSlashing::from_ssz(fork, &preset, &case.ssz("attester_slashing"));
@@ -51,13 +46,10 @@ fn attester_slashings_are_valid_as_the_spec_says() {
 
 #[test]
 fn proposer_slashings_are_valid_as_the_spec_says() {
-    let Some(_) = common::vectors() else { return };
-    let cases = cases(&archive("consensus-specs_reftests.tar.gz"), |path| {
-        path.get(2) == Some(&"operations") && path.get(3) == Some(&"proposer_slashing")
-    });
+    let cases = cases(REFTESTS, |path| path.get(2) == Some(&"operations") && path.get(3) == Some(&"proposer_slashing"));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for case in &cases {
-        let (preset, fork) = (preset(&case.path[0]), fork(&case.path[1]));
+        let (preset, fork) = (case.preset(), case.fork());
         let pre = case.ssz("pre");
         let state = StateView::parse(fork, &preset, &pre).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
         let slashing = ProposerSlashing::from_ssz(&case.ssz("proposer_slashing")).expect("208 bytes twice");

@@ -1,23 +1,21 @@
 //! All `ssz_static` cases of the specification. The bytes are accepted, have the given root, and
 //! are unchanged after a conversion to JSON and back.
 
-mod common;
-
-use common::{archive, cases, fork, hex_value, preset};
 use consensus::ssz_schema::{Catalogue, json_to_ssz};
 use consensus::{
     Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, IndexedAttestation, ProposerSlashing, Root,
     SignedAggregate, SignedBeaconBlockHeader, SignedBlock, SingleAttestation, Validator,
 };
 use std::collections::BTreeMap;
+use test_support::spec_tests::{SSZ_STATIC, cases, hex_value};
 
 #[test]
 fn every_case_is_read_hashed_and_written_back() {
-    let cases = cases(&archive("consensus-specs_ssz_static.tar.gz"), |path| path.get(2) == Some(&"ssz_static"));
+    let cases = cases(SSZ_STATIC, |path| path.get(2) == Some(&"ssz_static"));
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut failures = Vec::new();
     for case in &cases {
-        let (preset, fork_name) = (preset(&case.path[0]), fork(&case.path[1]));
+        let (preset, fork_name) = (case.preset(), case.fork());
         let container: &'static str = case.path[3].clone().leak();
         let ssz = case.ssz("serialized");
         let root = Root::from_slice(&hex_value(&case.text("roots.yaml"), "root"));
@@ -36,8 +34,7 @@ fn every_case_is_read_hashed_and_written_back() {
     }
     println!("ssz_static cases: {counts:?}");
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
-    assert!(!cases.is_empty(), "no ssz_static case found");
-    if common::vectors().is_some() {
+    if test_support::has_full_set() {
         assert_eq!(counts.len(), 16, "two presets, eight forks");
         assert!(cases.len() > 1900, "{} cases", cases.len());
     }

@@ -1,8 +1,6 @@
 //! States: the genesis of mainnet and Sepolia with their committees, an official vector, and a
 //! state with 2.5 million validators.
 
-mod common;
-
 use consensus::ssz_schema::Catalogue;
 use consensus::state::{StateView, fork_of_state};
 use consensus::{
@@ -10,13 +8,15 @@ use consensus::{
     compute_seed,
 };
 use std::sync::Arc;
+use test_support::spec_tests::{REFTESTS, cases};
 
 #[test]
 fn genesis_states_give_the_committees_of_epoch_0() {
-    let Some(vectors) = common::vectors() else { return };
-    for name in ["mainnet", "sepolia"] {
+    // Mainnet's state is too large for the committed set.
+    let names: &[&str] = if test_support::has_full_set() { &["mainnet", "sepolia"] } else { &["sepolia"] };
+    for name in names.iter().copied() {
         let network = Network::builtin(name).expect("known");
-        let bytes = std::fs::read(vectors.join(format!("genesis/{name}_genesis.ssz"))).expect("file");
+        let bytes = test_support::bytes(&format!("vectors/genesis/{name}_genesis.ssz"));
         let fork = fork_of_state(&network.spec, &bytes).expect("its own network");
         assert_eq!(fork, ForkName::Phase0);
         let state = StateView::parse(fork, network.preset(), &bytes).expect("state");
@@ -27,8 +27,7 @@ fn genesis_states_give_the_committees_of_epoch_0() {
         let validators_root = view.field("validators").expect("field").hash_tree_root();
         assert_eq!(validators_root, network.genesis_validators_root, "the registry hashes to the name of the network");
 
-        let text = std::fs::read_to_string(vectors.join(format!("genesis/{name}_committees_epoch0.json"))).expect("file");
-        let wanted: serde_json::Value = serde_json::from_str(&text).expect("json");
+        let wanted = test_support::json(&format!("vectors/genesis/{name}_committees_epoch0.json"));
         let wanted = &wanted["epochs"]["0"];
         let preset = network.preset();
         let mix = state.randao_mix(Epoch::new(preset.epochs_per_historical_vector - MIN_SEED_LOOKAHEAD - 1));
@@ -51,10 +50,9 @@ fn genesis_states_give_the_committees_of_epoch_0() {
 
 #[test]
 fn official_state_and_block_fit_together() {
-    let Some(vectors) = common::vectors() else { return };
-    let folder = vectors.join("official_spec_tests_sample/electra_mainnet_sanity_empty_block_transition");
-    let pre = common::unsnap(&std::fs::read(folder.join("pre.ssz_snappy")).expect("file"));
-    let block = common::unsnap(&std::fs::read(folder.join("blocks_0.ssz_snappy")).expect("file"));
+    let folder = "vectors/official_spec_tests_sample/electra_mainnet_sanity_empty_block_transition";
+    let read = |name: &str| test_support::unsnap(&test_support::bytes(&format!("{folder}/{name}"))).expect("snappy");
+    let (pre, block) = (read("pre.ssz_snappy"), read("blocks_0.ssz_snappy"));
     let state = StateView::parse(ForkName::Electra, &Preset::MAINNET, &pre).expect("state");
     let block = SignedBlock::from_ssz(ForkName::Electra, &Preset::MAINNET, &block).expect("block");
     assert!(state.latest_block_header().state_root.is_zero(), "the whole state must be hashed here");
@@ -67,18 +65,16 @@ fn official_state_and_block_fit_together() {
 /// and on the state.
 #[test]
 fn gossip_states_know_the_blocks_beside_them() {
-    let Some(_) = common::vectors() else { return };
-    let cases = common::cases(&common::archive("consensus-specs_reftests.tar.gz"), |path| {
-        path.get(2) == Some(&"networking") && path.get(3) == Some(&"gossip_beacon_block")
-    });
+    let cases = cases(REFTESTS, |path| path.get(2) == Some(&"networking") && path.get(3) == Some(&"gossip_beacon_block"));
     let mut linked = 0;
     for case in cases.iter().filter(|case| case.files.contains_key("state.ssz_snappy")) {
-        let (preset, fork) = (common::preset(&case.path[0]), common::fork(&case.path[1]));
+        let (preset, fork) = (case.preset(), case.fork());
         let bytes = case.ssz("state");
         let state = StateView::parse(fork, &preset, &bytes).unwrap_or_else(|error| panic!("{}: {error}", case.name()));
         let latest = state.latest_block_root();
         for (file, packed) in case.files.iter().filter(|(file, _)| file.starts_with("block_")) {
-            let block = SignedBlock::from_ssz(fork, &preset, &common::unsnap(packed)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let packed = test_support::unsnap(packed).expect("snappy");
+            let block = SignedBlock::from_ssz(fork, &preset, &packed).unwrap_or_else(|e| panic!("{file}: {e}"));
             let header = block.signed_header.message;
             let known = [Some(latest), state.block_root_at(header.slot.saturating_sub(1))];
             linked += usize::from(known.contains(&Some(header.parent_root)) || known.contains(&Some(block.root)));

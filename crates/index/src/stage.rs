@@ -43,13 +43,30 @@ impl Index {
         votes: &[Signed<Vote>],
         wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
     ) -> Result<Staged, IndexError> {
+        self.stage_each(votes.iter().map(Signed::get), wants)
+    }
+
+    /// Votes that nobody proved, for the load of `bench index`. Only the benchmark's own index takes them: its network is none
+    /// that exists, so no watcher opens such an index.
+    #[cfg(feature = "bench")]
+    pub(crate) fn stage_unproven_votes(&mut self, votes: &[Vote]) -> Result<Vec<Conflict>, IndexError> {
+        let network = self.shape.genesis_validators_root;
+        assert_eq!(network, crate::bench::NETWORK, "unproven votes go into an index of the benchmark's network only");
+        Ok(self.stage_each(votes.iter(), &mut |_, _| true)?.named)
+    }
+
+    fn stage_each<'v>(
+        &mut self,
+        mut votes: impl Iterator<Item = &'v Vote>,
+        wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
+    ) -> Result<Staged, IndexError> {
         let mut pairs = Pairs { named: Vec::new(), not_named: BTreeMap::new(), wants };
         let mut proofs = Proofs::new();
-        let staged = votes.iter().try_for_each(|vote| {
+        let staged = votes.try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
                 proofs.clear();
             }
-            self.stage_vote(vote.get(), &mut proofs, &mut pairs)
+            self.stage_vote(vote, &mut proofs, &mut pairs)
         });
         self.summary.settle(&self.db)?;
         staged?;

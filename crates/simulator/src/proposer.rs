@@ -18,23 +18,12 @@ mod tests {
     use sources::capture::{CaptureFile, Entry};
     use std::path::PathBuf;
 
-    /// Captures made with the executable specification; the small set of the repository where the full one is missing.
+    /// Captures made with the executable specification.
     fn captures() -> Vec<PathBuf> {
-        let folders =
-            ["/../../../shared/captures", "/../../tests/data"].map(|end| format!("{}{end}", env!("CARGO_MANIFEST_DIR")));
-        let list = |folder: &String| -> Vec<PathBuf> {
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-            // A real client's network begins with a state that the client made its own way, proposers included.
-            let is_of_specification =
-                |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar"));
-            entries.filter(|path| path.extension().is_some_and(|end| end == "e2s")).filter(is_of_specification).collect()
-        };
-        let full = list(&folders[0]);
-        if full.is_empty() {
-            println!("no {}: the small set is used", folders[0]);
-            return list(&folders[1]);
-        }
-        full
+        let mut captures = test_support::captures();
+        // A real client's network begins with a state that the client made its own way, proposers included.
+        captures.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar")));
+        captures
     }
 
     #[test]

@@ -43,8 +43,6 @@ mod pool;
 mod repute;
 mod resolve;
 mod seen;
-#[cfg(test)]
-mod test_data;
 mod triage;
 mod verifier;
 

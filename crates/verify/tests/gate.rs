@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Capture, capture, captures, shared};
+use common::{Capture, capture, captures};
 use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, ForkName, IndexedAttestation, ProposerSlashing, SignedAggregate,
     SignedBeaconBlockHeader, SingleAttestation, ValidatorIndex,
@@ -17,10 +17,6 @@ use verify::{
     About, Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
     VerifyConfig,
 };
-
-fn named(name: &str) -> Option<Capture> {
-    Some(capture(&shared()?.join("captures").join(format!("{name}.e2s"))))
-}
 
 fn labels(verified: &Verified) -> Vec<&'static str> {
     verified.outcomes.iter().map(|(.., outcome)| outcome.label()).collect()
@@ -101,7 +97,7 @@ fn no_bytes_make_it_panic() {
 /// validator that cannot have been deposited yet, the sender is at fault.
 #[test]
 fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (message, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -138,7 +134,7 @@ fn an_index_that_no_deposit_can_have_made_is_its_senders_fault() {
 /// behind the messages of everybody else.
 #[test]
 fn a_forged_slashing_operation_is_judged_once() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let header = |body: u8| {
         let body_root = consensus::Root::repeat_byte(body);
@@ -167,7 +163,7 @@ fn a_forged_slashing_operation_is_judged_once() {
 /// In sigp/lighthouse#10085 a replay with another unsigned field caused unlimited work.
 #[test]
 fn unsigned_fields_buy_no_second_verification() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (message, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -207,7 +203,7 @@ fn unsigned_fields_buy_no_second_verification() {
 /// A forged copy comes before the valid vote, in one batch and in two.
 #[test]
 fn a_forgery_hides_nothing() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
     let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
@@ -230,7 +226,7 @@ fn a_forgery_hides_nothing() {
 /// changed. The valid vote is still proven.
 #[test]
 fn a_forgery_is_judged_once() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let other = singles(&capture).map(|message| SingleAttestation::from_ssz(&message.bytes).unwrap());
     let foreign = other.map(|other| other.signature).find(|signature| *signature != single.signature).unwrap();
@@ -254,7 +250,7 @@ fn a_forgery_is_judged_once() {
 /// contradiction after a different one was proven.
 #[test]
 fn a_first_look_tells_what_matters() {
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
@@ -292,7 +288,7 @@ fn a_first_look_tells_what_matters() {
 #[test]
 fn a_first_look_tells_what_only_settled_validators_have_signed() {
     use consensus::{AttesterSlashing, BeaconBlockHeader, IndexedAttestation, ProposerSlashing, SignedBeaconBlockHeader};
-    let Some(capture) = named("electra_6") else { return };
+    let capture = capture("electra_6");
     let (good, single) = good_single(&capture);
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let settled = |index: ValidatorIndex, _: About| index.as_u64() >= 1000;
@@ -350,7 +346,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
 /// contains it. The same holds for a side of an attester slashing.
 #[test]
 fn headers_and_sides_are_proven_once_true_or_forged() {
-    let Some(capture) = named("ops_electra") else { return };
+    let capture = capture("ops_electra");
     let mut n_repeated = 0;
     for kind in [MessageKind::ProposerSlashing, MessageKind::AttesterSlashing] {
         let good = capture.messages.iter().find(|message| message.kind == kind).unwrap();
@@ -382,7 +378,7 @@ fn headers_and_sides_are_proven_once_true_or_forged() {
 /// parking place is full, a vote is refused.
 #[test]
 fn waiting_is_bounded_and_ends() {
-    let Some(capture) = named("phase0_2") else { return };
+    let capture = capture("phase0_2");
     let mut chain = capture.chain();
     let parking = ParkingLimits { messages: 3, messages_per_peer: 2, ..ParkingLimits::default() };
     let mut verifier = Verifier::seeded(VerifyConfig { parking, ..VerifyConfig::default() }, 1);

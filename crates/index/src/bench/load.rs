@@ -1,4 +1,4 @@
-//! The load: which validators vote for what, and in which batch.
+//! The load: who votes for what, in which batch.
 
 use super::{Options, VoteShape};
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
@@ -6,16 +6,15 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
-use verify::{Heard, Signed, SourceKind, UnixNs, Vote};
+use verify::{Heard, SourceKind, UnixNs, Vote};
 
-/// One validator in this many is away from the third epoch to the third last. Its votes come late.
+/// One validator in this many is away from the third epoch to the third last: its votes come late.
 pub const SLEEPER_SHARE: u64 = 256;
-/// The first target epoch. It is far enough from zero for any source distance.
+/// The first target epoch; far enough from zero for any source distance.
 const FIRST_EPOCH: u64 = 400_000;
 const POOL: usize = 1 << 14;
 const PEERS: u64 = 128;
 
-/// Makes the votes of the benchmark. Every run makes the same ones.
 pub struct Load {
     options: Options,
     active: Arc<Vec<u32>>,
@@ -44,19 +43,17 @@ impl Load {
         }
     }
 
-    /// Prepares the shuffling of an epoch. It is not counted as work of the index.
     pub fn begin_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.shuffling = shuffling(self.number(epoch), &self.active);
-        // The table of seats is built here so that it counts as making the load. In a live run the
-        // verifier has built it to resolve the votes.
+        // Built here so that it counts as load: live, the verifier has built it to resolve the votes.
         let _ = self.shuffling.seat(ValidatorIndex::new(0));
     }
 
-    /// The batches of one slot of the epoch that was begun last.
-    pub fn slot(&mut self, slot: u64) -> Vec<Vec<Signed<Vote>>> {
+    /// The batches of one slot of the epoch begun last.
+    pub fn slot(&mut self, slot: u64) -> Vec<Vec<Vote>> {
         let n_batches = if self.options.shape == VoteShape::Blocks { 1 } else { self.options.batches_per_slot.max(1) };
-        let mut batches: Vec<Vec<Signed<Vote>>> = (0..n_batches).map(|_| Vec::new()).collect();
+        let mut batches: Vec<Vec<Vote>> = (0..n_batches).map(|_| Vec::new()).collect();
         let mut whole: [Vec<u32>; 2] = Default::default();
         let first_slot = self.number(self.epoch) * 32;
         for committee in 0..self.shuffling.committees_per_slot() {
@@ -95,8 +92,8 @@ impl Load {
         batches
     }
 
-    /// One validator's vote, as if from a verifier that no longer knows the committees.
-    pub fn single(&mut self, validator: u64, epoch: u64, head: u8) -> Signed<Vote> {
+    /// One validator's vote, by a verifier that no longer knows the committees.
+    pub fn single(&mut self, validator: u64, epoch: u64, head: u8) -> Vote {
         self.vote(epoch, validator % 32, head, vec![validator as u32], false)
     }
 
@@ -110,15 +107,14 @@ impl Load {
     fn number(&self, epoch: u64) -> u64 {
         match epoch {
             0 => FIRST_EPOCH,
-            // If history is filled, epochs 1 to `epochs` come before the first epoch, in ascending
-            // order. Later epochs come after it.
+            // History before the first epoch, in ascending order; what comes after lies after it.
             filled if self.options.bulk && filled <= self.options.epochs => FIRST_EPOCH - 1 - self.options.epochs + filled,
             later if self.options.bulk => FIRST_EPOCH + later - self.options.epochs,
             later => FIRST_EPOCH + later + self.options.absent_epochs,
         }
     }
 
-    fn vote(&mut self, epoch: u64, slot: u64, head: u8, mut members: Vec<u32>, seated: bool) -> Signed<Vote> {
+    fn vote(&mut self, epoch: u64, slot: u64, head: u8, mut members: Vec<u32>, seated: bool) -> Vote {
         members.sort_unstable();
         let target = self.number(epoch);
         let data = AttestationData {
@@ -132,7 +128,7 @@ impl Load {
         let at = data.slot.as_u64() * 12_000_000_000 + mix(self.next as u64, 3) % 4_000_000_000;
         let peer = self.peers[(mix(self.next as u64, 5) % PEERS) as usize].clone();
         let heard = Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
-        Signed::for_tests(Vote {
+        Vote {
             data,
             data_root: data.root(),
             arrivals: vec![heard.arrival(); members.len()],
@@ -141,7 +137,7 @@ impl Load {
             shuffling: seated.then(|| self.shuffling.clone()),
             signed_with: None,
             heard,
-        })
+        }
     }
 }
 
@@ -162,7 +158,7 @@ fn root(n: u64, salt: u64) -> Root {
     Root::from(bytes)
 }
 
-/// Makes the pool of points. Point i + 1 is point i + H, as for secret keys k + i.
+/// Point i + 1 = point i + H, as for secret keys k + i.
 fn pool() -> Vec<SignatureBytes> {
     let mut one = [0; 32];
     one[31] = 1;
@@ -177,7 +173,7 @@ fn pool() -> Vec<SignatureBytes> {
     pool
 }
 
-/// SplitMix64 over two numbers, so that the load is the same every time.
+/// SplitMix64 over two numbers: the same load every time.
 fn mix(a: u64, b: u64) -> u64 {
     let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b.wrapping_mul(0xd134_2543_de82_ef95)).wrapping_add(1);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

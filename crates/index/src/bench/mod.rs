@@ -1,16 +1,12 @@
-//! `slashwatch bench index` measures what a machine can do, with the load that the verifier would
-//! provide.
+//! `slashwatch bench index`: what a machine can do, with the load the verifier would hand over.
 //!
-//! Committees are shuffled again every epoch. Each slot comes in one or several batches, and each
-//! batch is committed. Signatures are real points, so that merging them has its real cost. They
-//! come from a pool, which is made by adding one point again and again. They are not valid
-//! signatures of their votes, but the index does not check that.
-//!
-//! Making the load is not counted. The CPU time is that of the calling thread inside the index's
-//! calls, plus that of RocksDB's threads. The bytes written are all block I/O of the process until
-//! tables are flushed and settled. The growth is what is then on disk. The times of single votes
-//! are wall time in the index, minus the time spent waiting for a processor that another program
-//! used.
+//! Committees are reshuffled every epoch; each slot comes in one or several batches, each batch is committed. Signatures
+//! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
+//! the sums they claim to be, which the index does not look at. So no verifier could hand these votes over: they enter by
+//! [`Index::stage_unproven_votes`], which serves an index of the benchmark's own network only. Making the load is not counted: CPU time is that of the
+//! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
+//! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, less what
+//! was spent waiting for a processor that another program had.
 
 mod compare;
 mod load;
@@ -24,28 +20,30 @@ use load::{Load, SLEEPER_SHARE};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use verify::{Signed, Vote};
+use verify::Vote;
 
-/// The largest number of late votes, and of offenders' votes, that are timed.
+/// The genesis validators root of the benchmark's indices. Their votes are signed by nobody, so no real network may open them.
+pub(crate) const NETWORK: Root = Root::repeat_byte(0xbe);
+/// Late votes and offenders' votes that are timed, at most.
 const MAX_SAMPLES: u64 = 2000;
 const SLOTS: u64 = 32;
-/// Number of epochs that are stored before history is filled.
+/// Epochs that are stored before history is filled.
 const STORED_EPOCHS: u64 = 6;
-/// Number of epochs that are fed between a flush and opening. One more would move the tail.
+/// Epochs fed between a flush and opening: one more would move the tail.
 const TAIL_GROWTH: u64 = 3;
-/// Number of keys whose whole history is read at once, as an export does.
+/// Keys whose whole history is read at once, as an export does.
 const HISTORY_KEYS: u32 = 10_000;
-/// Number of validators that commit offences.
+/// Validators that are made to offend.
 const OFFENDERS: u64 = 256;
 
-/// The form in which votes come.
+/// In what form votes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteShape {
-    /// Single votes, summed by data, committee and batch.
+    /// Single votes, summed per data, committee and batch.
     Singles,
-    /// One aggregate for each data and committee. Later batches contain larger ones.
+    /// One aggregate per data and committee; later batches bring larger ones.
     Aggregates,
-    /// One aggregate for each data over all committees, as in blocks.
+    /// One aggregate per data over all committees, as in blocks.
     Blocks,
 }
 
@@ -62,27 +60,24 @@ impl std::str::FromStr for VoteShape {
     }
 }
 
-/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub validators: u32,
-    /// Number of epochs that are measured, after one that warms up.
+    /// Epochs measured, after one that warms up.
     pub epochs: u64,
     pub batches_per_slot: u32,
-    /// Percentage of validators that vote in an epoch.
+    /// Percent of validators that vote in an epoch.
     pub participation: f64,
-    /// Percentage of votes that are for another head.
+    /// Percent of votes that are for another head.
     pub minority: f64,
     pub shape: VoteShape,
-    /// Number of epochs between source and target.
+    /// Epochs between source and target.
     pub source_distance: u64,
-    /// Number of epochs without any vote between the warm-up and the rest.
+    /// Epochs without any vote between the warm-up and the rest.
     pub absent_epochs: u64,
-    /// If true, history is filled: the measured epochs come before those that are stored, with one
-    /// commit for each.
+    /// History is filled: the epochs before those that are stored, one commit for each.
     pub bulk: bool,
-    /// The directory for the index. It must be empty or not exist. `None` means a temporary
-    /// directory, which is removed afterwards.
+    /// Where to put the index; must not exist or be empty. `None`: a temporary directory, removed afterwards.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -103,7 +98,7 @@ impl Default for Options {
     }
 }
 
-/// What was measured. The field names are those of the JSON.
+/// What was measured; field names are the JSON's.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     pub validators: u32,
@@ -118,30 +113,27 @@ pub struct Report {
     pub disk_bytes: u64,
     pub reopen_wall_seconds: f64,
     pub reopen_cpu_seconds: f64,
-    /// The same for a copy of the files as they are while the index is open, which is what a kill
-    /// leaves behind.
+    /// The same from the files as they are while it runs, which is what a kill leaves behind.
     pub reopen_killed_wall_seconds: f64,
     pub reopen_killed_cpu_seconds: f64,
     pub late_vote_p50_us: f64,
     pub late_vote_p99_us: f64,
     pub offender_vote_p50_us: f64,
     pub offender_vote_p99_us: f64,
-    /// For the reading of all votes of `history_keys` validators: CPU time in milliseconds per
-    /// epoch of history.
+    /// Reading all votes of so many validators: CPU time per epoch of history.
     pub history_keys: u32,
     pub history_cpu_ms_per_epoch: f64,
-    /// Number of offenders that were reported, of offenders that were not, and of other validators
-    /// that were.
+    /// Offenders named, offenders not named, and others named.
     pub found: u64,
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
-    /// Set by [`compare`].
+    /// Filled by [`compare`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub compared: Vec<Comparison>,
 }
 
-/// Runs the load. `progress` is called with the number of epochs that are done.
+/// Runs the load. `progress` is told the epochs done.
 pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
     match &options.data_dir {
         Some(path) => run_in(path, options, progress),
@@ -152,7 +144,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, I
 fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
     let path = std::env::temp_dir().join(format!("slashwatch-bench-{}{suffix}", std::process::id()));
     let result = work(&path);
-    // If the temporary directory cannot be removed, the report is still returned.
+    // A leftover in the temporary directory is no reason to lose the report.
     let _ = std::fs::remove_dir_all(&path);
     result
 }
@@ -161,7 +153,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let mut feed = Feed::new(path, options)?;
     feed.epoch(0)?;
     if options.bulk {
-        // These epochs are already stored when history is filled.
+        // What is stored already when history is filled.
         (1..STORED_EPOCHS).try_for_each(|more| feed.epoch(options.epochs + more))?;
     }
     feed.index.flush()?;
@@ -182,8 +174,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     index.commit()?;
     let peak_rss_bytes = measure::peak_rss_bytes();
     let mut feed = Feed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
-    // The flush moved the tail to the last epochs. The tail now becomes as long as it can be before
-    // it is moved again.
+    // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
     let last = options.epochs + if options.bulk { STORED_EPOCHS } else { 0 };
     (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(last + more))?;
     let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
@@ -221,10 +212,10 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
 }
 
 fn shape() -> Shape {
-    Shape { genesis_validators_root: Root::repeat_byte(0xbe), slots_per_epoch: 32, history_epochs: 54_000 }
+    Shape { genesis_validators_root: NETWORK, slots_per_epoch: 32, history_epochs: 54_000 }
 }
 
-/// Opens an index that an earlier run of this benchmark left. Returns wall and CPU time in seconds.
+/// Wall and CPU seconds of opening an index that this benchmark left.
 pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     let (started, cpu) = (Instant::now(), measure::process_seconds());
     let index = Index::open(path, shape())?;
@@ -233,8 +224,7 @@ pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     Ok(taken)
 }
 
-/// The number of keys that were asked for, and the CPU time in milliseconds per epoch for all their
-/// votes.
+/// Keys asked for, and CPU milliseconds per epoch for all their votes.
 fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError> {
     let index = Index::open(path, shape())?;
     let n_keys = HISTORY_KEYS.min(options.validators);
@@ -247,13 +237,13 @@ fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError
     Ok((n_keys, seconds * 1000.0 / epochs.max(1) as f64))
 }
 
-/// Copies the files of an index to which nobody writes at the moment.
+/// Copies the files of an index that nobody writes to just now.
 fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     let copy = || {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            // Tables never change, so a hard link is enough.
+            // Tables never change: a second name will do.
             let name = entry.file_name();
             if !name.to_string_lossy().ends_with(".sst") || std::fs::hard_link(entry.path(), to.join(&name)).is_err() {
                 std::fs::copy(entry.path(), to.join(&name))?;
@@ -264,13 +254,13 @@ fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     copy().map_err(|error: std::io::Error| IndexError::Storage { path: to.to_owned(), reason: error.to_string() })
 }
 
-/// A load, the index that it is fed to, and the CPU time of feeding it.
+/// A load and the index it is fed to, with the CPU time of the feeding.
 struct Feed {
     index: Index,
     load: Load,
     bulk: bool,
     clock: measure::Clock,
-    /// Validators that were reported as offenders. The load contains none.
+    /// Validators named as offenders; the load has none.
     named: BTreeSet<ValidatorIndex>,
     n_votes: u64,
 }
@@ -292,12 +282,11 @@ impl Feed {
         (0..SLOTS).try_for_each(|slot| self.slot(slot))
     }
 
-    /// Feeds one slot of the epoch that was begun last. The last slot also commits the whole epoch,
-    /// if history is being filled.
+    /// A slot of the epoch begun last; the last one commits a whole epoch that came in bulk.
     fn slot(&mut self, slot: u64) -> Result<(), IndexError> {
         for batch in self.load.slot(slot) {
-            self.n_votes += batch.iter().map(|vote| vote.get().indices.len() as u64).sum::<u64>();
-            self.named.extend(validators(&self.clock.run(|| self.index.stage_votes(&batch))?));
+            self.n_votes += batch.iter().map(|vote| vote.indices.len() as u64).sum::<u64>();
+            self.named.extend(validators(&self.clock.run(|| self.index.stage_unproven_votes(&batch))?));
             if !self.bulk {
                 self.clock.run(|| self.index.commit())?;
             }
@@ -309,8 +298,7 @@ impl Feed {
     }
 }
 
-/// Times votes of validators that were away, for the epochs in which they were away, one validator
-/// and epoch after another.
+/// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.
 fn late_votes(
     index: &mut Index,
     load: &mut Load,
@@ -323,7 +311,7 @@ fn late_votes(
         return Ok(times);
     }
     for n in 0..sleepers.min(MAX_SAMPLES) {
-        // The epochs are spread over the whole gap and are not in order.
+        // Spread over all epochs of the gap, and not in order.
         let epoch = 2 + (n * 7919) % (options.epochs - 5);
         let vote = load.single(n * SLEEPER_SHARE, epoch, 0);
         times.push(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
@@ -335,8 +323,7 @@ fn late_votes(
     Ok(times)
 }
 
-/// Times votes of validators that vote twice for the last epoch and then continue to vote, with and
-/// without contradictions.
+/// Validators that vote twice for the last epoch, and go on voting, in and out of contradiction.
 fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
     let n_offenders = OFFENDERS.min(u64::from(options.validators) / SLEEPER_SHARE);
     let last = options.epochs;
@@ -344,7 +331,7 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     let mut times = Vec::new();
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
-        // The first vote is already known, unless the validator happened to be away.
+        // The first is known already, unless the validator happened to be away.
         for head in [0, 1] {
             let vote = load.single(validator, last, head);
             timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?;
@@ -354,7 +341,7 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
         for step in 1..=4 {
-            // One normal vote, and one for another head of a stored epoch.
+            // A plain vote, and one for yet another head of a stored epoch.
             let plain = load.single(validator, last + step, 0);
             times.push(timed(index, &plain, |_| ())?);
             let again = load.single(validator, last.saturating_sub(step), 2);
@@ -368,12 +355,11 @@ fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Ve
     Ok((times, expected.intersection(&named).count() as u64, expected.difference(&named).count() as u64))
 }
 
-/// The wall time of one vote in nanoseconds, minus the time in which its thread was ready to run
-/// and others had the processor.
-fn timed(index: &mut Index, vote: &Signed<Vote>, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
+/// Wall time of one vote in nanoseconds, less the time that its thread was ready and others had the processor.
+fn timed(index: &mut Index, vote: &Vote, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
     let waited = measure::waited_ns();
     let started = Instant::now();
-    let conflicts = index.stage_votes(std::slice::from_ref(vote))?;
+    let conflicts = index.stage_unproven_votes(std::slice::from_ref(vote))?;
     let nanoseconds = started.elapsed().as_nanos() as u64;
     found(&conflicts);
     Ok(nanoseconds.saturating_sub(measure::waited_ns() - waited))

@@ -1,15 +1,10 @@
-//! The reader against the writer, against damage at every offset, and against the captures beside the repository.
+//! The reader against the writer, against damage at every offset, and against the captures made by others.
 
 use super::*;
 use crate::intake::Intake;
 use consensus::{Network, Root, Spec};
 use proptest::prelude::*;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/captures");
-/// One of them, for who has the repository only.
-const SMALL_SET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data");
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let bytes = |max| prop::collection::vec(any::<u8>(), 0..max);
@@ -257,19 +252,6 @@ fn a_state_at_the_end_is_found_first() {
     assert_eq!(CaptureFile::open(&path).unwrap().first_state().unwrap(), None);
 }
 
-/// The captures beside the repository, or the one in it.
-fn shared_captures() -> Vec<PathBuf> {
-    let listing = std::fs::read_dir(CAPTURES).or_else(|_| {
-        eprintln!("no {CAPTURES}: using the small set in tests/data");
-        std::fs::read_dir(SMALL_SET)
-    });
-    let mut paths: Vec<PathBuf> = listing.unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|ext| ext == "e2s"));
-    paths.sort();
-    assert!(!paths.is_empty(), "the small set has a capture");
-    paths
-}
-
 fn genesis_of(file: &CaptureFile) -> Network {
     let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
     let state = file.first_state().unwrap().unwrap();
@@ -280,7 +262,7 @@ fn genesis_of(file: &CaptureFile) -> Network {
 
 #[test]
 fn every_message_of_the_shared_captures_becomes_a_raw_message() {
-    for path in shared_captures() {
+    for path in test_support::captures() {
         let expected: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path.with_extension("expected.json")).unwrap()).unwrap();
         // Only the captures that were made with the specification list what is in them.
@@ -308,7 +290,7 @@ fn every_message_of_the_shared_captures_becomes_a_raw_message() {
 
 #[test]
 fn a_shared_capture_survives_being_copied() {
-    let path = &shared_captures()[0];
+    let path = &test_support::captures()[0];
     let entries: Vec<Entry> = CaptureFile::open(path).unwrap().entries().unwrap().map(|e| e.unwrap().entry).collect();
     let (copied, errors) = read(&written(&entries[1..]));
     assert!(errors.is_empty());

@@ -328,11 +328,9 @@ fn strings(value: &serde_json::Value) -> Vec<String> {
 /// Checks every case in a folder of `bls12-381-tests`, with one claim for each message, or one
 /// claim for all public keys.
 fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
-    let Some(shared) = crate::test_data::shared() else { return };
     let mut n_cases = [0, 0];
-    for entry in std::fs::read_dir(shared.join("vectors/bls12-381-tests").join(folder)).unwrap() {
-        let path = entry.unwrap().path();
-        let case: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for (name, text) in test_support::files(&format!("vectors/bls12-381-tests/{folder}")) {
+        let case: serde_json::Value = serde_saphyr::from_slice(&text).unwrap();
         let [pubkeys, messages, signatures] = fields.map(|field| strings(&case["input"][field]));
         let publics = Keys(pubkeys.iter().map(|key| PublicKey::key_validate(&unhex(key)).ok()).collect());
         let all: Vec<ValidatorIndex> = (0..pubkeys.len() as u64).map(ValidatorIndex::new).collect();
@@ -346,7 +344,7 @@ fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
         let verdict = claims
             .is_some_and(|claims| is_proven(&judge(claims, &publics, SinglesProof::Sums, 1, 0)).iter().all(|proven| *proven));
         let expected = case["output"].as_bool().unwrap();
-        assert_eq!(verdict, expected, "{}", path.display());
+        assert_eq!(verdict, expected, "{name}");
         n_cases[usize::from(expected)] += 1;
     }
     assert!(n_cases.iter().all(|n| *n > 0), "{folder}: {n_cases:?} refused and accepted cases");
@@ -369,18 +367,16 @@ fn published_batch_verify_cases() {
 
 #[test]
 fn published_signatures_decode_or_not() {
-    let Some(shared) = crate::test_data::shared() else { return };
     let mut n_cases = 0;
-    for entry in std::fs::read_dir(shared.join("vectors/bls12-381-tests/deserialization_G2")).unwrap() {
-        let path = entry.unwrap().path();
-        let case: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for (name, text) in test_support::files("vectors/bls12-381-tests/deserialization_G2") {
+        let case: serde_json::Value = serde_saphyr::from_slice(&text).unwrap();
         let bytes = unhex(case["input"]["signature"].as_str().unwrap());
         let Ok(bytes) = <[u8; 96]>::try_from(bytes) else { continue };
-        let infinity = path.to_string_lossy().contains("succeeds_infinity");
+        let infinity = name.contains("succeeds_infinity");
         let expected = case["output"].as_bool().unwrap() && !infinity;
         // A point outside the group is refused by the group check, which every unit has.
         let verdict = bls::decompress(&bytes.into()).is_some_and(|point| bls::in_group(&point));
-        assert_eq!(verdict, expected, "{}", path.display());
+        assert_eq!(verdict, expected, "{name}");
         n_cases += 1;
     }
     assert!(n_cases > 0);
@@ -389,11 +385,7 @@ fn published_signatures_decode_or_not() {
 /// Real headers and block attestations of Sepolia, in Electra.
 #[test]
 fn sepolia_signatures_verify() {
-    let Some(shared) = crate::test_data::shared() else { return };
-    let json = |name: &str| -> serde_json::Value {
-        let path = shared.join("vectors/sepolia_live_2025-05-23").join(name);
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    };
+    let json = |name: &str| test_support::json(&format!("vectors/sepolia_live_2025-05-23/{name}"));
     let validators = json("validators_7687968.json");
     let publics = Keys(
         validators["data"]

@@ -1,0 +1,165 @@
+//! Findings through the event stream, over a loopback socket: a backlog read by a client that comes late, and one finding live, from its
+//! record to the client.
+
+use crate::Ratio;
+use api::{ApiParts, Head, NoKeys, NodeState, OwnKeys, Readiness, Status, StatusSource};
+use consensus::{Epoch, ForkName, Root, Slot, ValidatorIndex};
+use criterion::{Criterion, Throughput};
+use evidence::{Evidence, EvidenceKind, Finding, Slashable, Store, Time};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const NETWORK: Root = Root::repeat_byte(0x4e);
+const BACKLOG: u64 = 1000;
+
+pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), NETWORK).unwrap();
+    store.record((1..=BACKLOG).map(finding).collect(), &[]).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let stop = CancellationToken::new();
+    let address = runtime.block_on(serve(store.clone(), stop.clone()));
+
+    let mut group = criterion.benchmark_group("events");
+    group.throughput(Throughput::Elements(BACKLOG));
+    group.bench_function("backlog_over_the_stream", |bencher| {
+        bencher.iter(|| Client::connect(address, 0).read(BACKLOG));
+    });
+    group.bench_function("backlog_read_from_the_store", |bencher| {
+        bencher.iter(|| {
+            let found = store.findings_after(0, BACKLOG as usize).unwrap();
+            found.iter().map(|(_, finding)| serde_json::to_string(finding).unwrap().len()).sum::<usize>()
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+    let mut nth = BACKLOG;
+    let mut live = |is_read: bool, n: u64| {
+        let mut client = Client::connect(address, store.last_seq() - 1);
+        client.read(1);
+        let mut took = Duration::ZERO;
+        for _ in 0..n {
+            nth += 1;
+            let one = vec![finding(nth)];
+            let started = Instant::now();
+            store.record(one, &[]).unwrap();
+            if is_read {
+                client.read(1);
+            }
+            took += started.elapsed();
+        }
+        took
+    };
+    group.bench_function("one_recorded_and_read_live", |bencher| bencher.iter_custom(|n| live(true, n)));
+    group.bench_function("one_recorded", |bencher| bencher.iter_custom(|n| live(false, n)));
+    group.finish();
+    stop.cancel();
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let ratio = |slow, fast, n, says| Ratio { group: "events", slow: (slow, n), fast: (fast, n), says };
+    vec![
+        ratio(
+            "backlog_over_the_stream",
+            "backlog_read_from_the_store",
+            BACKLOG,
+            "times as long as reading them from the store takes a backlog of findings to a client of the stream",
+        ),
+        ratio(
+            "one_recorded_and_read_live",
+            "one_recorded",
+            1,
+            "times as long as recording it takes a finding to a client's hands",
+        ),
+    ]
+}
+
+/// A reader of the event stream.
+struct Client {
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Events after this number.
+    fn connect(address: SocketAddr, after: u64) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        write!(stream, "GET /v1/events?after={after} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        Self { lines: BufReader::new(stream) }
+    }
+
+    /// Reads so many findings.
+    fn read(&mut self, n: u64) {
+        let mut line = String::new();
+        let mut n_read = 0;
+        while n_read < n {
+            line.clear();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the stream goes on");
+            n_read += u64::from(line.starts_with("id:"));
+        }
+    }
+}
+
+async fn serve(store: Store, stop: CancellationToken) -> SocketAddr {
+    let listener = api::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.address();
+    let parts = ApiParts {
+        store,
+        status: Arc::new(Quiet),
+        watch: Arc::new(NoKeys),
+        own_keys: OwnKeys::Shown,
+        registry: prometheus::Registry::new(),
+        max_streams: 4096,
+        max_connections: 4096,
+        header_timeout: api::HEADER_TIMEOUT,
+        hosts: Vec::new(),
+    };
+    tokio::spawn(api::serve(listener, parts, stop));
+    address
+}
+
+/// The program's state, which nobody asks for here.
+struct Quiet;
+
+impl StatusSource for Quiet {
+    fn status(&self) -> Status {
+        Status {
+            version: String::new(),
+            network: String::new(),
+            genesis_validators_root: NETWORK,
+            clock_slot: Slot::new(0),
+            head: Head { slot: Slot::new(0), root: NETWORK },
+            finalized: None,
+            peers: 0,
+            gossip_peers: Vec::new(),
+            validators: 0,
+            stages: BTreeMap::new(),
+            index: BTreeMap::new(),
+            gaps: Vec::new(),
+            node: NodeState::Away { reason: String::new() },
+            notices: Vec::new(),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness { listening: true, context_loaded: true, index_open: true, last_message: None, since: None, advice: Vec::new() }
+    }
+}
+
+fn finding(slot: u64) -> (Finding, Arc<Evidence>) {
+    let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![slot as u8; 700], serde_json::json!({}));
+    let mut root = [0; 32];
+    root[..8].copy_from_slice(&slot.to_le_bytes());
+    let facts = Slashable {
+        genesis_validators_root: NETWORK,
+        validator: ValidatorIndex::new(slot),
+        roots: [Root::from(root), Root::repeat_byte(0xff)],
+        slot: Slot::new(slot),
+        epoch: Epoch::new(slot / 32),
+        seen: [Time::from_unix_ns(slot); 2],
+        recorded_at: Time::from_unix_ns(slot),
+        ..Slashable::sample()
+    };
+    (Finding::slashable(facts, &evidence), Arc::new(evidence))
+}

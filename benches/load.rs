@@ -1,0 +1,33 @@
+//! The votes of one slot of a network of [`N_VALIDATORS`], signed, as a source hands them over.
+
+use chain::{Chain, PubkeyCache};
+use simulator::load::{Load, LoadMessage, LoadPlan};
+use sources::capture::GossipEntry;
+use sources::intake::Intake;
+use std::sync::Arc;
+use verify::{RawMessage, UnixNs};
+
+/// On mainnet's preset: 256 vote in a slot, in two committees.
+pub const N_VALIDATORS: usize = 8192;
+
+pub struct Votes {
+    pub chain: Chain,
+    pub messages: Vec<RawMessage>,
+}
+
+pub fn votes() -> Votes {
+    let load = Load::new(LoadPlan::quiet(N_VALIDATORS, 1), 0).unwrap();
+    let intake = Intake::new(Arc::new(load.network().clone()));
+    let message = |vote: LoadMessage| {
+        let LoadMessage { at_ns, topic, payload, .. } = vote;
+        intake.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload }).unwrap()
+    };
+    let messages = load.votes(1).into_iter().map(message).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("pubkeys");
+    // They were made here: nothing is to be checked.
+    PubkeyCache::write_known(&keys, &load.public_keys()).unwrap();
+    let mut keys = PubkeyCache::open(&keys).unwrap();
+    let chain = Chain::from_state(load.network().spec.clone(), &load.state_ssz(), &mut keys, &mut |_| ()).unwrap();
+    Votes { chain, messages }
+}
