@@ -86,7 +86,6 @@ pub use inspect::{Gap, KnownProposal, KnownVote, Stats, VotesOf};
 pub use open::{Durability, Index};
 pub use several::Walked;
 pub use shape::Shape;
-pub use stage::Staged;
 pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};

@@ -12,8 +12,8 @@ use crate::seating::Seating;
 use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{ForkName, Offence, SignatureBytes, ValidatorIndex};
-use std::collections::{BTreeMap, HashMap};
+use consensus::{Epoch, ForkName, Offence, SignatureBytes, ValidatorIndex};
+use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
 
@@ -30,17 +30,19 @@ impl Index {
     /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
     /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
-        Ok(self.stage_votes_naming(votes, &mut |_, _| true)?.named)
+        self.stage_votes_naming(votes, &mut |_, _, _| true)
     }
 
-    /// The same for whoever does not want all pairs named. `wants`: whether one more of this validator and offence is wanted; asked before
-    /// a pair's other side is read and put together, which is most of its price. Pairs that are not wanted are counted.
+    /// The same for whoever does not want all pairs named. `wants` is asked about each pair by its validator, its offence and the target
+    /// epochs of the two votes, before the other side is read and put together, which is most of a pair's price. Whoever answers no counts
+    /// that pair. The first pair of each validator and offence is named without asking. Pairs beyond the index's own bounds are neither
+    /// asked about nor named.
     pub fn stage_votes_naming(
         &mut self,
         votes: &[Signed<Vote>],
-        wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
-    ) -> Result<Staged, IndexError> {
-        let mut pairs = Pairs { named: Vec::new(), not_named: BTreeMap::new(), wants };
+        wants: &mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
+    ) -> Result<Vec<Conflict>, IndexError> {
+        let mut pairs = Pairs { named: Vec::new(), wants };
         let mut proofs = Proofs::new();
         let staged = votes.iter().try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
@@ -50,10 +52,8 @@ impl Index {
         });
         self.summary.settle(&self.db)?;
         staged?;
-        let Pairs { named, not_named, .. } = pairs;
         // Only now: the same vote may have come later in the call, in a message that was earlier.
-        let named = named.into_iter().map(|pair| self.conflict(pair)).collect::<Result<_, _>>()?;
-        Ok(Staged { named, not_named })
+        pairs.named.into_iter().map(|pair| self.conflict(pair)).collect()
     }
 
     fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
@@ -195,8 +195,8 @@ impl Index {
             let (index, offence) = (ValidatorIndex::new(u64::from(validator)), rival.kind.offence());
             // The first of each kind is always put together: only a pair of which there is proof marks its validator.
             let is_new_kind = (known_kinds | kinds) & rival.kind.offence_bit() == 0;
-            if !(pairs.wants)(index, offence) && !is_new_kind {
-                *pairs.not_named.entry((index, offence)).or_default() += 1;
+            let targets = [row.target(), rival.target].map(Epoch::new);
+            if !is_new_kind && !(pairs.wants)(index, offence, targets) {
                 continue;
             }
             let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
@@ -432,19 +432,10 @@ impl Index {
     }
 }
 
-/// What a call found.
-#[derive(Debug, Default)]
-pub struct Staged {
-    pub named: Vec<Conflict>,
-    /// How many more pairs there are, by validator and offence. Those beyond the index's own bounds are in neither.
-    pub not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
-}
-
 /// What a call has found so far.
 struct Pairs<'a> {
     named: Vec<Pair>,
-    not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
-    wants: &'a mut dyn FnMut(ValidatorIndex, Offence) -> bool,
+    wants: &'a mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
 }
 
 /// Two votes of one validator that contradict each other; `kind` is what the new one does to the other.
