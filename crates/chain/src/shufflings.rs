@@ -190,6 +190,24 @@ struct Running {
     result: Receiver<Vec<Arc<Shuffling>>>,
 }
 
+/// What there is of the shufflings that an epoch can have.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) shufflings: Vec<Arc<Shuffling>>,
+    /// Others are still to come or were refused by a budget: each of these may be the wrong one.
+    pub(crate) lacks_some: bool,
+}
+
+impl Found {
+    fn all(shufflings: Vec<Arc<Shuffling>>) -> Self {
+        Self { shufflings, lacks_some: false }
+    }
+
+    fn some(shufflings: Vec<Arc<Shuffling>>) -> Self {
+        Self { shufflings, lacks_some: true }
+    }
+}
+
 /// A shuffling of a version of the registry: known, or yet to be made of who is active.
 enum Part {
     Known(Arc<Shuffling>),
@@ -304,7 +322,8 @@ impl Shufflings {
     }
 
     /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. What
-    /// `effort` does not allow at the slot `now`, or the worker has not finished, is missing: ask again later.
+    /// `effort` does not allow at the slot `now`, or the worker has not finished, is missing: ask again later. Where the budget refuses what
+    /// another registry asks for, the answer says so, because a good vote looks forged in the committees of an earlier registry.
     #[expect(clippy::too_many_arguments, reason = "the chain's parts that it reads are borrowed one by one")]
     pub(crate) fn get(
         &mut self,
@@ -315,7 +334,7 @@ impl Shufflings {
         effort: Effort,
         asker: &Asker,
         now: Slot,
-    ) -> Vec<Arc<Shuffling>> {
+    ) -> Found {
         let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
         self.budget.turn_to(now, preset);
         self.clock += 1;
@@ -323,7 +342,7 @@ impl Shufflings {
             Some(entry) => {
                 entry.used = self.clock;
                 if entry.registry == registry.id() {
-                    return entry.shufflings.clone();
+                    return Found::all(entry.shufflings.clone());
                 }
                 entry.shufflings.clone()
             }
@@ -342,7 +361,7 @@ impl Shufflings {
         earlier.extend(self.wait_for(key).unwrap_or_default());
         // Listing who is active takes milliseconds, so it is not done in vain either.
         if earlier.is_empty() && !self.may_compute(effort) {
-            return earlier;
+            return Found::some(earlier);
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for part in self.parts(registry, epoch, &earlier) {
@@ -353,12 +372,15 @@ impl Shufflings {
                     found.push(Arc::new(Shuffling::new(epoch, decision.root, key.1, active, preset)));
                     self.computed += 1;
                 }
+                Part::Make(_) if effort == Effort::AtHand => {
+                    return Found::all(if found.is_empty() { earlier } else { found });
+                }
                 // Not kept, so that the next vote asks again.
-                Part::Make(_) => return if found.is_empty() { earlier } else { found },
+                Part::Make(_) => return Found::some(earlier),
             }
         }
         self.keep(key, registry.id(), found.clone());
-        found
+        Found::all(found)
     }
 
     /// What is there, if it is all; else the worker is asked for it, within the budgets, and there is none yet.
@@ -370,22 +392,22 @@ impl Shufflings {
         effort: Effort,
         asker: &Asker,
         earlier: Vec<Arc<Shuffling>>,
-    ) -> Vec<Arc<Shuffling>> {
+    ) -> Found {
         if effort == Effort::AtHand {
-            return earlier;
+            return Found::all(earlier);
         }
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.key == request.key) {
             waiting.urgency = waiting.urgency.min(request.urgency);
         }
         if self.is_coming(&request.key) {
-            return Vec::new();
+            return Found::some(Vec::new());
         }
         if !self.budget.allows_asker(effort, asker) || self.waiting.len() >= MAX_WAITING {
             self.refused += 1;
-            return earlier;
+            return Found::some(earlier);
         }
         if !self.may_compute(effort) {
-            return earlier;
+            return Found::some(earlier);
         }
         let (epoch, _) = request.key;
         let (mut n_seats, mut known) = (0, Vec::new());
@@ -397,12 +419,12 @@ impl Shufflings {
         }
         if n_seats == 0 && !known.is_empty() {
             self.keep(request.key, registry.id(), known.clone());
-            return known;
+            return Found::all(known);
         }
         self.budget.spend(effort, n_seats);
         self.budget.spend_of(asker.clone(), effort, n_seats);
         self.request(request, registry, preset);
-        Vec::new()
+        Found::some(Vec::new())
     }
 
     fn may_compute(&mut self, effort: Effort) -> bool {

@@ -4,11 +4,12 @@
 //! 2. the target is unknown or contradicts what we know: **candidates**, one per branch on which the epoch would have other committees,
 //!    that of the vote's own head first if we know it. An epoch in the future is taken as if all slots till then stayed empty: that is what a
 //!    clock that is hours ahead computes (Medalla: 37 epochs);
+//!    Likewise where the registry has changed and a budget refuses the new shuffling: those of earlier registries are candidates.
 //! 3. an epoch of which we have neither blocks nor mixes, or one out of all proportion: **unknown**.
 
 use super::{Chain, FUTURE_EPOCHS};
 use crate::duties;
-use crate::shufflings::{Asker, Effort, Work};
+use crate::shufflings::{Asker, Effort, Found, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
 use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex};
@@ -24,7 +25,8 @@ const MAX_TIPS: usize = 16;
 pub enum Contexts {
     /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
     Certain(Vec<Arc<Shuffling>>),
-    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`].
+    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`]. Also where a
+    /// budget refused the shuffling of the current registry: then these are of earlier registries.
     Candidates(Vec<Arc<Shuffling>>),
     /// Nothing known for that epoch yet, or it is out of all proportion.
     Unknown,
@@ -77,12 +79,16 @@ impl Chain {
             return Contexts::Unknown;
         }
         if let Some(decision) = self.certain_decision(data.target) {
-            let shufflings = self.shufflings_of(epoch, decision, odd, asker);
-            return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
+            let Found { shufflings, lacks_some } = self.shufflings_of(epoch, decision, odd, asker);
+            return match (shufflings.is_empty(), lacks_some) {
+                (true, _) => Contexts::Unknown,
+                (false, false) => Contexts::Certain(shufflings),
+                (false, true) => Contexts::Candidates(shufflings),
+            };
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for decision in self.candidate_decisions(data) {
-            for shuffling in self.shufflings_of(epoch, decision, odd, asker) {
+            for shuffling in self.shufflings_of(epoch, decision, odd, asker).shufflings {
                 if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
                     found.push(shuffling);
                 }
@@ -173,7 +179,7 @@ impl Chain {
         })
     }
 
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Vec<Arc<Shuffling>> {
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Found {
         if self.exits.have_news_of(epoch, &self.network.spec.preset) {
             self.forecast_exits();
         }
