@@ -4,8 +4,9 @@
 mod common;
 
 use consensus::{
-    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, ProposerSlashing, Root,
-    SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, Spec, ValidatorIndex, signing_root,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName,
+    IndexedAttestation, Network, ProposerSlashing, Root, SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, Spec,
+    ValidatorIndex, signing_root,
 };
 use evidence::{Finding, Severity};
 use pipeline::bench::cpu_seconds;
@@ -90,6 +91,21 @@ impl Keys {
     }
 
     fn vote(&self, validator: ValidatorIndex, peer: &str, source: u64, target: u64, head: u8) -> RawMessage {
+        let vote = self.single(validator, source, target, head);
+        self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
+    }
+
+    /// Two votes of target 0.
+    fn attester_slashing(&self, validator: ValidatorIndex, heads: [u8; 2]) -> RawMessage {
+        let [attestation_1, attestation_2] = heads.map(|head| {
+            let SingleAttestation { data, signature, .. } = self.single(validator, 0, 0, head);
+            IndexedAttestation { attesting_indices: vec![validator], data, signature }
+        });
+        let slashing = AttesterSlashing { attestation_1, attestation_2 };
+        self.message(MessageKind::AttesterSlashing, "flooder", slashing.to_ssz())
+    }
+
+    fn single(&self, validator: ValidatorIndex, source: u64, target: u64, head: u8) -> SingleAttestation {
         let checkpoint = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
         let slot = if target == 0 { SLOT } else { Slot::new(target * 32) };
         let data = AttestationData {
@@ -101,8 +117,7 @@ impl Keys {
         };
         let domain = self.network.domain(DomainType::BeaconAttester, data.target.epoch);
         let signature = self.keys.sign(validator, signing_root(data.root(), domain));
-        let vote = SingleAttestation { committee_index: CommitteeIndex::new(0), attester_index: validator, data, signature };
-        self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
+        SingleAttestation { committee_index: CommitteeIndex::new(0), attester_index: validator, data, signature }
     }
 
     fn header(&self, proposer: ValidatorIndex, slot: Slot, nth: u64) -> SignedBeaconBlockHeader {
@@ -273,6 +288,7 @@ impl Recorded {
         for (nth, (slot, message)) in (0..).zip(messages) {
             let name = match message.kind {
                 MessageKind::ProposerSlashing => TopicName::ProposerSlashing,
+                MessageKind::AttesterSlashing => TopicName::AttesterSlashing,
                 _ => TopicName::Attestation(0),
             };
             let digest = network.fork_digest_at(slot.epoch(network.preset()));
@@ -332,20 +348,22 @@ fn what_is_listed_does_not_depend_on_batches() {
     assert_eq!(recorded.replay("7", "second"), one_by_one, "a second run over the same data");
 }
 
-/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of arrival.
+/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of arrival, and not from the order in which the
+/// messages of a batch are proven. There operations come before single votes.
 #[test]
 fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
     let load = load(1_767_225_600);
     let keys = Keys::of(&load);
     let [double, surround] = [keys.active[0], keys.active[1]];
-    // 780 pairs for one target; 20 votes around 20, 400 pairs. They take turns, all in one slot.
+    // 20 votes around 20, 400 pairs, in turns with votes for one target, 780 pairs. All come in one slot.
     let doubles = (1..=40).map(|head| keys.vote(double, "flooder", 0, 0, head));
     let inner = (1..=20).map(|source| keys.vote(surround, "flooder", 20 + source, 21 + source, 1));
     let outer = (1..=20u64).map(|nth| keys.vote(surround, "flooder", nth % 7, 62 - nth, 1));
-    let both = doubles.zip(inner.chain(outer));
-    let messages: Vec<RawMessage> = both.flat_map(|(one, two)| [one, two]).collect();
-    let recorded =
-        Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages.into_iter().map(|message| (SLOT, message)));
+    let singles = doubles.zip(inner.chain(outer)).flat_map(|(one, two)| [one, two]);
+    // And twelve more votes in operations, 66 pairs among themselves.
+    let operations = (0..6).map(|nth| keys.attester_slashing(double, [41, 42].map(|head| head + 2 * nth)));
+    let messages = singles.chain(operations).map(|message| (SLOT, message));
+    let recorded = Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages);
     let one_by_one = recorded.replay("1", "first");
     let n_of = |kind: &str| one_by_one.iter().filter(|finding| finding["kind"] == kind).count();
     assert_eq!([n_of("double_vote"), n_of("surround_vote")], [64, 64]);
