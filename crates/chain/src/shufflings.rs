@@ -322,8 +322,9 @@ impl Shufflings {
     }
 
     /// The shufflings of `epoch` that `decision` leads to, one per differing version of the registry, the current one first. What
-    /// `effort` does not allow at the slot `now`, or the worker has not finished, is missing: ask again later. Where the budget refuses what
-    /// another registry asks for, the answer says so, because a good vote looks forged in the committees of an earlier registry.
+    /// `effort` does not allow at the slot `now`, or the worker has not finished, is missing: ask
+    /// again later. Where the budget refuses what another registry asks for, the answer says so,
+    /// because a good vote looks forged in the committees of an earlier registry.
     #[expect(clippy::too_many_arguments, reason = "the chain's parts that it reads are borrowed one by one")]
     pub(crate) fn get(
         &mut self,

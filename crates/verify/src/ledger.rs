@@ -70,9 +70,10 @@ impl Ledger {
         self.verified.statements.extend(statements);
     }
 
-    /// In order of arrival: also what was proven, of which operations and aggregates come before single votes. Of a key that signs too much only
-    /// the first pairs are listed, and these must be the same however messages are batched. A sum of several messages has the place of
-    /// its earliest.
+    /// In order of arrival: also what was proven, of which operations and aggregates come before
+    /// single votes. Of a key that signs too much only the first pairs are listed, and these must
+    /// be the same however messages are batched. A sum of several messages has the place of its
+    /// earliest.
     pub(crate) fn close(mut self) -> Verified {
         self.verified.votes.sort_by_key(|vote| (vote.heard.at, vote.data_root, vote.indices.first().copied()));
         self.verified.proposals.sort_by_key(|proposal| (proposal.heard.at, proposal.root));

@@ -25,8 +25,9 @@ const MAX_TIPS: usize = 16;
 pub enum Contexts {
     /// The vote's own target is a block we know: this is the shuffling (more than one only if states differ in who was active).
     Certain(Vec<Arc<Shuffling>>),
-    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at most [`MAX_CANDIDATES`]. Also where a
-    /// budget refused the shuffling of the current registry: then these are of earlier registries.
+    /// Target unknown or contradicting: one of these could be it, likeliest first; never empty, at
+    /// most [`MAX_CANDIDATES`]. Also where a budget refused the shuffling of the current registry:
+    /// then these are of earlier registries.
     Candidates(Vec<Arc<Shuffling>>),
     /// Nothing known for that epoch yet, or it is out of all proportion.
     Unknown,
