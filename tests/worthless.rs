@@ -348,14 +348,16 @@ fn what_is_listed_does_not_depend_on_batches() {
     assert_eq!(recorded.replay("7", "second"), one_by_one, "a second run over the same data");
 }
 
-/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of arrival, and not from the order in which the
-/// messages of a batch are proven. There operations come before single votes.
+/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of
+/// arrival, and not from the order in which the messages of a batch are proven. There operations
+/// come before single votes.
 #[test]
 fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
     let load = load(1_767_225_600);
     let keys = Keys::of(&load);
     let [double, surround] = [keys.active[0], keys.active[1]];
-    // 20 votes around 20, 400 pairs, in turns with votes for one target, 780 pairs. All come in one slot.
+    // 20 votes around 20, 400 pairs, in turns with votes for one target, 780 pairs. All come in one
+    // slot.
     let doubles = (1..=40).map(|head| keys.vote(double, "flooder", 0, 0, head));
     let inner = (1..=20).map(|source| keys.vote(surround, "flooder", 20 + source, 21 + source, 1));
     let outer = (1..=20u64).map(|nth| keys.vote(surround, "flooder", nth % 7, 62 - nth, 1));
@@ -372,8 +374,8 @@ fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
     }
 }
 
-/// Any key can contradict itself at no price in votes that no state checks any more, two forks old. However many there are, what it can still
-/// be punished for is listed.
+/// Any key can contradict itself at no price in votes that no state checks any more, two forks old.
+/// However many there are, what it can still be punished for is listed.
 #[test]
 fn what_no_fork_checks_any_more_hides_nothing_that_can_be_punished() {
     let load = load(1_767_225_600);

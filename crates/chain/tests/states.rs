@@ -177,8 +177,9 @@ fn a_registry_that_changes_adds_contexts_and_takes_none_away() {
     assert_eq!(certain(&mut chain, &early).unwrap().len(), 1);
 }
 
-/// Who was active has changed, and the budget refuses the new shuffling. What is known from before is then a guess: were it called certain,
-/// a good aggregate would be judged by the wrong committee and its sender blamed.
+/// Who was active has changed, and the budget refuses the new shuffling. What is known from before
+/// is then a guess: were it called certain, a good aggregate would be judged by the wrong committee
+/// and its sender blamed.
 #[test]
 fn while_the_budget_refuses_the_new_shuffling_the_earlier_one_is_not_certain() {
     let story = story();

@@ -574,8 +574,9 @@ impl Engine {
         Ok([of_operations, of_index])
     }
 
-    /// Contradictions between votes. Of a validator of which nothing more is listed they are counted and not put together. Pairs that can be
-    /// punished have room of their own, so that those that cannot never hide one. Also tells how many of the latter were not put together.
+    /// Contradictions between votes. Of a validator of which nothing more is listed they are
+    /// counted and not put together. Pairs that can be punished have room of their own, so that
+    /// those that cannot never hide one. Also tells how many of the latter were not put together.
     fn name_conflicts(&mut self, verified: &Verified) -> Result<(Vec<index::Conflict>, WorthlessPairs), EngineError> {
         let Self { chain, index, quota, metrics, .. } = self;
         let mut left = HashMap::new();

@@ -11,7 +11,9 @@
 //! | that cannot be punished | one a day |
 //!
 //! Epochs and days are those of the network when the pair became known, never those that a message claims. [`MAX_FURTHER`] bounds all that
-//! is listed beyond first pairs in one epoch. Pairs that cannot be punished take no room from those that can. Further pairs are counted; where they cannot be punished, also in the finding of their day.
+//! is listed beyond first pairs in one epoch. Pairs that cannot be punished take no room from those
+//! that can. Further pairs are counted; where they cannot be punished, also in the finding of their
+//! day.
 //!
 //! What is stored already counts, so that a second run over the same messages lists no more. The same holds for slashing operations that
 //! others made of such votes; those that a block carries have as much room again, so that what the chain punished is listed though

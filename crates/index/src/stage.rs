@@ -36,10 +36,11 @@ impl Index {
         self.stage_votes_naming(votes, &mut |_, _, _| true)
     }
 
-    /// The same for whoever does not want all pairs named. `wants` is asked about each pair by its validator, its offence and the target
-    /// epochs of the two votes, before the other side is read and put together, which is most of a pair's price. Whoever answers no counts
-    /// that pair. The first pair of each validator and offence is named without asking. Pairs beyond the index's own bounds are neither
-    /// asked about nor named.
+    /// The same for whoever does not want all pairs named. `wants` is asked about each pair by its
+    /// validator, its offence and the target epochs of the two votes, before the other side is read
+    /// and put together, which is most of a pair's price. Whoever answers no counts that pair. The
+    /// first pair of each validator and offence is named without asking. Pairs beyond the index's
+    /// own bounds are neither asked about nor named.
     pub fn stage_votes_naming(
         &mut self,
         votes: &[Signed<Vote>],

@@ -317,8 +317,10 @@ impl Verifier {
     /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
     /// signers were a guess.
     ///
-    /// Claims about a fork to come that hold with no version are nobody's fault and cost two equations, so a peer has [`MAX_WITHOUT_VERSION`]
-    /// of them in a slot. Those that hold cost nothing of that: what may be too much is put off until the others have shown how much is left.
+    /// Claims about a fork to come that hold with no version are nobody's fault and cost two
+    /// equations, so a peer has [`MAX_WITHOUT_VERSION`] of them in a slot. Those that hold cost
+    /// nothing of that: what may be too much is put off until the others have shown how much is
+    /// left.
     fn judge(&mut self, chain: &Chain, docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
         let now = chain.now().epoch(chain.network().preset());
         let mut claims = docket.claims;
@@ -336,7 +338,8 @@ impl Verifier {
         }
     }
 
-    /// Gives up those claims that may be more than what their senders have left, and gives them back as they were, with their places.
+    /// Gives up those claims that may be more than what their senders have left, and gives them
+    /// back as they were, with their places.
     fn put_off(&self, claims: &mut [Claim]) -> Vec<(usize, Claim)> {
         let mut left: HashMap<PeerBytes, usize> = HashMap::new();
         let mut put_off = Vec::new();
@@ -357,7 +360,8 @@ impl Verifier {
         put_off
     }
 
-    /// The equation, and for what it does not prove the one with the other version that is possible.
+    /// The equation, and for what it does not prove the one with the other version that is
+    /// possible.
     fn prove_claims(&mut self, chain: &Chain, claims: Vec<Claim>, signers: Signers, ledger: &mut Ledger) -> Judged {
         let mut judged = prove(claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
         ledger.take(judged.harvest());

@@ -114,10 +114,10 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     run
 }
 
-/// Those whose truth can be found from their first state. Of `newcomers_state_after` the messages that
-/// name newcomers stand before the state that knows them: the verifier is right to settle them as
-/// unknown, and the replay, which keeps them and gives them once more, is held to that truth by the
-/// program's own test of captures.
+/// Those whose truth can be found from their first state. Of `newcomers_state_after` the messages
+/// that name newcomers stand before the state that knows them: the verifier is right to settle them
+/// as unknown, and the replay, which keeps them and gives them once more, is held to that truth by
+/// the program's own test of captures.
 fn captures() -> Vec<Capture> {
     common::captures().into_iter().filter(|capture| capture.name != "newcomers_state_after").collect()
 }
@@ -128,8 +128,9 @@ fn pairs(capture: &Capture, list: &str) -> BTreeSet<(String, u64)> {
     rows.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap())).collect()
 }
 
-/// True contradictions that rest on one good side of an invalid operation may be found or not: proven
-/// one by one, none of the cancelling signatures is, while the good header of `headers_deneb` is.
+/// True contradictions that rest on one good side of an invalid operation may be found or not:
+/// proven one by one, none of the cancelling signatures is, while the good header of
+/// `headers_deneb` is.
 fn without_optional(capture: &Capture, found: BTreeSet<(String, u64)>) -> BTreeSet<(String, u64)> {
     let expected = pairs(capture, "findings");
     let optional = pairs(capture, "optional");

@@ -410,9 +410,11 @@ fn waiting_is_bounded_and_ends() {
 /// With a worker that computes shufflings, votes wait parked until theirs is there. What is proven in the end is what is proven when each
 /// answer is waited for, whatever the batches.
 ///
-/// Proven in sums, what is forged may come out as proven: of two signatures, one with something added and the other with the same taken off,
-/// neither holds and their sum does. Whether the two meet in one sum depends on when each is tried, so there only those that hold by themselves
-/// must be the same. Nothing is missed by that: a message whose own signature does not hold is valid for nobody.
+/// Proven in sums, what is forged may come out as proven: of two signatures, one with something
+/// added and the other with the same taken off, neither holds and their sum does. Whether the two
+/// meet in one sum depends on when each is tried, so there only those that hold by themselves must
+/// be the same. Nothing is missed by that: a message whose own signature does not hold is valid for
+/// nobody.
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     for capture in captures() {
@@ -455,8 +457,9 @@ fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     }
 }
 
-/// Before a fork two versions are possible. What holds with neither is nobody's fault and costs two equations, so a peer has a budget of it in
-/// each slot: also of slashing operations, and within one batch. What holds is proven however much of it there is.
+/// Before a fork two versions are possible. What holds with neither is nobody's fault and costs two
+/// equations, so a peer has a budget of it in each slot: also of slashing operations, and within
+/// one batch. What holds is proven however much of it there is.
 #[test]
 fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_proven() {
     let mut capture = capture("gloas_12");
