@@ -55,8 +55,8 @@ impl NodeSet {
         Spec::from_api_json(&body).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))
     }
 
-    /// Which network each node is of, all of them asked at the same time. A node that does not say, or is away, has its error, and is asked
-    /// after the others from here on.
+    /// Which network each node is of, all of them asked at the same time. A node that does not say,
+    /// or is away, has its error, and is asked after the others from here on.
     pub async fn networks(&self) -> Vec<(String, Result<NodeNetwork, NodeError>)> {
         let each = (0..self.len()).map(|nth| async move { (self.label(nth), self.network_of(nth).await) });
         let networks = futures::future::join_all(each).await;

@@ -1,8 +1,10 @@
 //! Requests, failover, timeouts and bounds. See [`super`] for what is asked.
 //!
-//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come and how fast; one that has sent nothing for
-//! [`HANGS_AFTER`] with a warning. In the first round a node that does not begin to answer is left after [`NodeConfig::move_on_after`] while
-//! there are others to ask: most nodes begin within a second, and another one may be well. Whoever needs longer gets that in the second round.
+//! A node that keeps us waiting is named in the log every [`TELL_EVERY`], with how much has come
+//! and how fast; one that has sent nothing for [`HANGS_AFTER`] with a warning. In the first round a
+//! node that does not begin to answer is left after [`NodeConfig::move_on_after`] while there are
+//! others to ask: most nodes begin within a second, and another one may be well. Whoever needs
+//! longer gets that in the second round.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;
@@ -111,7 +113,8 @@ pub enum NodeError {
     AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
 }
 
-/// A path as people read it: what is asked of 64 validators by their indices is longer than all the rest.
+/// A path as people read it: what is asked of 64 validators by their indices is longer than all the
+/// rest.
 fn short(path: &str) -> String {
     match path.char_indices().nth(SHOWN_PATH) {
         Some((end, _)) => format!("{}...", &path[..end]),

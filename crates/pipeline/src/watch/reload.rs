@@ -99,7 +99,8 @@ pub fn hangups() -> Option<Signal> {
     hangups.inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened for; only changes of the files are seen")).ok()
 }
 
-/// Tells what is in force after each change, and what cannot be used, until cancelled. `source`: the configuration's file, if it came from one.
+/// Tells what is in force after each change, and what cannot be used, until cancelled. `source`:
+/// the configuration's file, if it came from one.
 pub async fn follow(
     source: Option<PathBuf>,
     mut now: InForce,
