@@ -383,7 +383,7 @@ impl NodeSet {
         Err(NodeError::all_failed(path, errors))
     }
 
-    /// Keeps to the first node in order that was found to answer.
+    /// Asks this node first from here on.
     pub(super) fn prefer(&self, nth: usize) {
         self.good.store(nth, Ordering::Relaxed);
     }

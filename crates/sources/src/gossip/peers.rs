@@ -35,11 +35,11 @@ pub(super) struct Peer {
     pub closing: Option<Instant>,
 }
 
-/// A peer of the configuration.
 /// Reasons counted one by one of a configured peer; further ones, which may be made up by it, are
 /// counted together.
 const MAX_REASONS: usize = 16;
 
+/// A peer of the configuration.
 struct Configured {
     target: PeerAddress,
     /// Of the target, or who answered there.
