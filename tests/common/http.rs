@@ -15,7 +15,8 @@ pub fn anywhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// What one GET answers with 200. Anything else is no answer: while the program starts, all it says is 503 and why.
+/// What one GET answers with 200. Anything else is no answer: while the program starts, all it says
+/// is 503 and why.
 pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
     let (status, text) = get_any(address, path)?;
     if status != 200 {

@@ -35,7 +35,8 @@ impl Hosts {
     }
 }
 
-/// Whether an entry of `api.hosts` can ever be what a request names: a host's name or address alone, without scheme, port or path.
+/// Whether an entry of `api.hosts` can ever be what a request names: a host's name or address
+/// alone, without scheme, port or path.
 pub fn is_host(entry: &str) -> bool {
     let name = entry.trim_end_matches('.');
     let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));

@@ -3,8 +3,9 @@
 //! A watcher without a peer, or whose peers send nothing, finds nothing, and that looks like a quiet network. So it goes by the network's
 //! clock: while no proven vote or block came for [`SILENT_AFTER_SLOTS`] slots the watcher is deaf, whatever its connections look like. It
 //! is then not ready, the slots are a gap, and an incident is open that every alert route is told of, once when it begins and once when it is
-//! over. It is over when messages have come for [`OVER_AFTER_SLOTS`] slots without another silence between them, so that a message now and
-//! then makes one alert and not many. A restart in the middle of a silence goes on with the same incident.
+//! over. It is over when messages have come for [`OVER_AFTER_SLOTS`] slots without another silence
+//! between them, so that a message now and then makes one alert and not many. A restart in the
+//! middle of a silence goes on with the same incident.
 //!
 //! Only what is signed and of the network's present counts: junk from a peer, and old blocks that a node is asked for, do not.
 //!
@@ -20,7 +21,8 @@ use verify::UnixNs;
 
 /// Slots without a proven vote or block after which the watcher is deaf.
 pub const SILENT_AFTER_SLOTS: u32 = 2;
-/// A silence that was reported is over after so many slots in which the watcher was never silent again.
+/// A silence that was reported is over after so many slots in which the watcher was never silent
+/// again.
 pub const OVER_AFTER_SLOTS: u32 = 4;
 /// The incident's kind: all subnets are silent.
 const KIND: &str = "subnet_silent";
@@ -93,7 +95,8 @@ impl SilenceTracker {
         self.reception
     }
 
-    /// Since when nothing comes, if that was reported and nothing has come since. What comes after the silence is no gap.
+    /// Since when nothing comes, if that was reported and nothing has come since. What comes after
+    /// the silence is no gap.
     pub fn silent_since(&self) -> Option<UnixNs> {
         self.silent_since.filter(|_| self.heard_again.is_none())
     }
@@ -237,7 +240,8 @@ mod tests {
         assert_eq!(tracker.tick(at(3_072)), Some(SilenceChange::Began { since: at(3_047) }), "the next one is another one");
     }
 
-    /// A peer that sends one message in every third slot would else make an alert, and the end of one, each time.
+    /// A peer that sends one message in every third slot would else make an alert, and the end of
+    /// one, each time.
     #[test]
     fn a_message_now_and_then_ends_no_silence() {
         let mut tracker = SilenceTracker::new(network(), at(1_200), None);

@@ -249,7 +249,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether a silence begins, goes on or is over. What could not be stored of the last change is kept.
+    /// Whether a silence begins, goes on or is over. What could not be stored of the last change is
+    /// kept.
     fn silence_change(&mut self, now: UnixNs) -> Option<SilenceChange> {
         if let Some(at) = self.engine.last_reception() {
             self.silence.received(at);

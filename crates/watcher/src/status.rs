@@ -199,7 +199,8 @@ impl StatusSource for StatusPage {
         Readiness {
             listening,
             context_loaded,
-            // The API is served once it is open; what fails otherwise than by refusing writes ends the process.
+            // The API is served once it is open; what fails otherwise than by refusing writes ends
+            // the process.
             index_open: snapshot.refused.is_none(),
             last_message: reception.last_message.map(time),
             since: match (&snapshot.refused, listening, context_loaded) {

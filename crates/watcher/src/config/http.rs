@@ -34,7 +34,8 @@ pub enum ShowWatched {
 }
 
 impl ApiConfig {
-    /// Names that an API on a loopback address answers to: those of `hosts`, and the one that alerts link to.
+    /// Names that an API on a loopback address answers to: those of `hosts`, and the one that
+    /// alerts link to.
     pub fn admitted_hosts(&self) -> Vec<String> {
         let linked = self.public_url.as_deref().and_then(api::host_of);
         self.hosts.iter().cloned().chain(linked).collect()
