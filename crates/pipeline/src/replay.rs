@@ -199,7 +199,7 @@ impl Replay {
         self.summary.findings = store.count();
         self.summary.by_kind.clear();
         for row in store.all_findings() {
-            *self.summary.by_kind.entry(row?.1.kind).or_default() += 1;
+            *self.summary.by_kind.entry(row?.1.kind.to_string()).or_default() += 1;
         }
         Ok(())
     }
