@@ -3,11 +3,11 @@
 //!
 //! | what | means |
 //! |---|---|
-//! | *absent*: seen, and not in the file | somebody else signs with the key, or the record was lost |
-//! | *contradiction*: absent, and slashable together with an entry | the same, and the key is lost |
+//! | *absent*: seen, not in the file | somebody else signs with the key, or the record was lost |
+//! | *contradiction*: absent, and slashable with an entry | the same, and the key is lost |
 //! | *slashable*: two seen messages that contradict each other | the key is lost in any case |
-//! | *unheard*: in the file, never seen | the message did not spread, or no node of ours was near |
-//! | *gap*: epochs within the file's record without a vote in either | the key was silent |
+//! | *unheard*: in the file, never seen | the message did not spread, or we had no node near |
+//! | *gap*: epochs within the file's record without any vote | the key was silent |
 //!
 //! A file may be pruned or minimal. Then it states "nothing at or below this" instead of listing
 //! messages. So what was seen below the lowest target of a key in the file is only counted, not

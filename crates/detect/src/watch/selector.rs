@@ -99,8 +99,8 @@ mod tests {
         let hex = |digits: usize| format!("0x{}", "ab".repeat(digits / 2));
         for text in ["0", "18446744073709551615", "100-199", "7-7", &hex(96), &hex(64), &hex(40)] {
             let selector: Selector = text.parse().unwrap();
-            // Addresses are compared in lower case here, because they are shown with a checksum in
-            // mixed case.
+            // An address is written in lower case, without a checksum, so the texts can be
+            // compared.
             assert_eq!(selector.to_string().to_lowercase(), text);
         }
         assert!(matches!(hex(96).parse(), Ok(Selector::Pubkey(_))));
