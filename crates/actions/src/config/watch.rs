@@ -10,8 +10,8 @@ use std::time::Duration;
 /// Longest timeout that a kill switch may have.
 const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The `[watch]` section. Unknown keys are not refused here, because of the flattened field, but by
-/// `raw` in the whole configuration's check.
+/// The `[watch]` section. Unknown keys are not refused here, because of the flattened field. The
+/// watcher refuses them when it reads the whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WatchConfig {

@@ -6,13 +6,17 @@
 //! ([`Submission`]) is on disk before the first byte is sent, and is written again when a node has
 //! answered.
 //!
-//! | answer of a node | what happens |
-//! |---|---|
-//! | 2xx | `accepted`; the node passes the proof on to the network |
-//! | 400, 409, 413, 422: the node examined it and refuses it | `refused` with the node's text; not repeated |
-//! | 5xx except 503, [`MAX_BREAKDOWNS`] times | `refused` as well; other proofs go first in the meantime |
-//! | it already has a proof against the same validators, with any status | `not_needed` with the node's text |
-//! | any other answer, or none | all proofs wait: 2 s, doubled up to 5 minutes, without a limit of attempts |
+//! The answer of a node decides what happens:
+//!
+//! - 2xx: `accepted`. The node passes the proof on to the network.
+//! - 400, 409, 413 or 422: `refused`, with the node's text. The node examined the proof and refuses
+//!   it, so it is not sent again.
+//! - 5xx, except 503: the proof is tried again later, and other proofs go first in the meantime.
+//!   After [`MAX_BREAKDOWNS`] such answers it is `refused`, with the node's text.
+//! - The node already has a slashing of the same validators, with any status: `not_needed`, with the
+//!   node's text.
+//! - Any other answer, or none: all proofs wait. The pause begins with 2 s and doubles up to 5
+//!   minutes. The number of attempts has no limit.
 //!
 //! Before each attempt a node is asked about the accused validators. If none of them can be slashed
 //! any more, the record says `not_needed` and nothing is sent.
