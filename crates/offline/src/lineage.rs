@@ -22,7 +22,7 @@ const ASKED_PER_SLOT: usize = 64;
 pub struct Lineage {
     known: HashSet<Root>,
     order: VecDeque<Root>,
-    /// Blocks before this slot are already part of the state.
+    /// Slot of the state. Blocks up to this slot are already part of it.
     state_slot: Slot,
     slot: Slot,
     asked: usize,

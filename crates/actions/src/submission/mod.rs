@@ -13,8 +13,8 @@
 //!   it, so it is not sent again.
 //! - 5xx, except 503: the proof is tried again later, and other proofs go first in the meantime.
 //!   After [`MAX_BREAKDOWNS`] such answers it is `refused`, with the node's text.
-//! - The node already has a slashing of the same validators, with any status: `not_needed`, with the
-//!   node's text.
+//! - The node already has a slashing of the same validators, with any status: `not_needed`, with
+//!   the text of the node.
 //! - Any other answer, or none: all proofs wait. The pause begins with 2 s and doubles up to 5
 //!   minutes. The number of attempts has no limit.
 //!

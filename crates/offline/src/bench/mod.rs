@@ -46,9 +46,10 @@ pub struct Measured {
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
-    /// From the moment the last offence could be known until everything was found; absent in an unpaced run.
+    /// Time from the arrival of the last offence's second message until the last finding was on
+    /// disk, in milliseconds. It is absent in an unpaced run.
     pub last_found_after_ms: Option<f64>,
-    /// gossipsub's score of the worst peers, from publishers to forgers.
+    /// gossipsub scores of the peers, highest first.
     pub scores: Vec<f64>,
 }
 

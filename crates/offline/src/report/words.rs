@@ -1,9 +1,11 @@
-//! An incident's details in one sentence, for who has to read it in the night. Details are free in form: what is missing is left out.
+//! Describes an incident's details in one sentence, for somebody who is on call at night. Details
+//! have no fixed form, so a missing detail is left out.
 
 use evidence::Incident;
 use serde_json::Value;
 
-/// `None` for kinds that say everything elsewhere, or of which too little is known.
+/// Returns the sentence. It is `None` for kinds without further details, and for incidents of which
+/// too little is known.
 pub(super) fn in_words(incident: &Incident) -> Option<String> {
     let detail = |key: &str| incident.details.get(key);
     let text = |key: &str| detail(key).map(plain).filter(|text| !text.is_empty());
@@ -92,7 +94,7 @@ pub(super) fn in_words(incident: &Incident) -> Option<String> {
     Some(format!("{sentence}."))
 }
 
-/// Numbers and texts as they are, lists with commas, nothing else.
+/// Returns numbers and texts as they are, and lists with commas. Other values give an empty text.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -102,13 +104,13 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// `52 : 47`.
+/// Returns percentages like `52 : 47`.
 fn shares(sides: &Value) -> Option<String> {
     let sides = sides.as_array()?.iter().filter_map(|side| side.get("percent")).map(plain);
     Some(sides.collect::<Vec<_>>().join(" : ")).filter(|text| !text.is_empty())
 }
 
-/// `prysm (18), teku (2)`, most first.
+/// Returns a list like `prysm (18), teku (2)`, highest number first.
 fn by_client(counts: Option<&Value>) -> Option<String> {
     let mut rows: Vec<(u64, &String)> =
         counts?.as_object()?.iter().filter_map(|(client, n)| Some((n.as_u64()?, client))).collect();
