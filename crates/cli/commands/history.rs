@@ -1,4 +1,4 @@
-//! `slashwatch export interchange` and `slashwatch audit`: EIP-3076 files, out and in.
+//! `slashwatch export interchange` and `slashwatch audit`: write and check EIP-3076 files.
 
 use super::progress;
 use crate::exit::FAILED;
@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-/// Messages named per key and sort in the text report; `--json` has more.
+/// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
 
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
@@ -104,7 +104,7 @@ fn text(report: &Audit) -> String {
     out
 }
 
-/// What was listened to.
+/// Describes the epochs of which votes are known, and the times in which no watcher ran.
 fn covered(coverage: &Coverage) -> String {
     let mut out = match &coverage.epochs {
         Some(epochs) => format!("what is known: votes of epochs {} to {}", epochs.first, epochs.last),
@@ -155,7 +155,7 @@ fn contradiction(pair: &Contradiction) -> String {
     }
 }
 
-/// Piece by piece: a complete file has gigabytes.
+/// Writes the JSON in pieces, because a complete file has gigabytes.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut out = BufWriter::new(output::stdout());
     serde_json::to_writer_pretty(&mut out, value)?;

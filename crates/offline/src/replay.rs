@@ -31,9 +31,11 @@ use watcher::bootstrap;
 use watcher::datadir::DataDir;
 use watcher::peer_news::peer_news;
 
-/// How files are read ahead: entries per lot, unpacked bytes per lot, and lots that wait.
+/// Maximum number of entries in one lot. The reading thread passes entries on in lots.
 const READ_TOGETHER: usize = 256;
+/// Unpacked bytes after which a lot is complete.
 const LOT_BYTES: usize = 8 << 20;
+/// Maximum number of lots that wait to be processed.
 const READ_AHEAD: usize = 8;
 
 /// The files to replay, and the options.

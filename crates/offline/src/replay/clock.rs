@@ -3,10 +3,9 @@
 //! The entries of a capture are in order of arrival, so time advances from one to the next by
 //! seconds. An entry that is more than an epoch ahead of all entries before it has one of two
 //! reasons. Either it is the first after a gap, or its time is wrong: a flipped bit, or a block
-//! that names a slot of the year
-//! 3000. Anybody can write such a block, because nothing is proven yet. If the clock followed a
-//!       wrong time, the history would be pruned, waiting votes would expire, and committees would
-//!       be forgotten. Then the messages that come after it would be missed.
+//! for a slot of the year 3000. Anybody can write such a block, because nothing is proven yet. If
+//! the clock followed a wrong time, the history would be pruned, waiting votes would expire, and
+//! committees would be forgotten. Then the messages that come after it would be missed.
 //!
 //! So time only follows entries that are in time. An entry is set aside if it is ahead and its
 //! content (the slot of a vote or a block) is about the same time. When [`WITNESSES`] such entries
@@ -33,7 +32,7 @@ const SPEAKS_OF_EPOCHS: u64 = 64;
 /// The time of a replay.
 pub(super) struct Clock {
     now: UnixNs,
-    /// A state of this time was given by someone trusted; entries up to it are not ahead.
+    /// Time of a trusted state. Entries up to this time are not ahead.
     known: UnixNs,
     /// An entry is in time if it is at most this much later than the entries before it.
     stride_ns: u64,
