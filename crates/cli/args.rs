@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Configuration file that commands use if none is given.
+/// Configuration file that the `alert` and `killswitch` commands use if none is given.
 const DEFAULT_CONFIG: &str = "slashwatch.toml";
 
 /// Watches Ethereum's beacon chain for slashable messages as they happen, and proves what it finds.
@@ -19,7 +19,7 @@ pub struct Args {
 pub enum Command {
     /// Runs the watcher until SIGINT or SIGTERM: it receives, judges, records, alerts and serves.
     Run {
-        /// Configuration file; `slashwatch config show-defaults` prints one.
+        /// Configuration file; `slashwatch config show-defaults` prints an example.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -251,7 +251,7 @@ pub struct ReportForm {
     /// Prints one JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
-    /// With --json: everything that was measured, as without it.
+    /// With --json: prints everything that was measured, as without --json.
     #[arg(long)]
     pub details: bool,
 }

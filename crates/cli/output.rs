@@ -19,6 +19,7 @@ impl std::error::Error for ReaderGone {}
 /// Stdout as a writer.
 pub struct Stdout(io::StdoutLock<'static>);
 
+/// Locks stdout and returns it.
 pub fn stdout() -> Stdout {
     Stdout(io::stdout().lock())
 }

@@ -171,6 +171,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
+    /// Applies a switch's rules to a finding, with the public keys that the registry has.
     fn verdict(&self, armed: &Armed, finding: &Finding, now: Time) -> Option<Verdict> {
         let labels = self.desk.labels();
         armed.verdict(finding, now, &self.network, &|index| labels.pubkey(index))
@@ -191,6 +192,7 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// Reads the ledger. No switch is in use until [`Self::arm`].
     pub fn new(store: Store, surroundings: Surroundings) -> Result<Self, StoreError> {
         let ledger = Ledger::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
@@ -355,6 +357,7 @@ impl Switches {
         to_order
     }
 
+    /// Notes that a finding concerned a group and did not fire its switch.
     fn hold_back(&mut self, group: &str, finding: &Finding, why: &HeldBack, now: Time) {
         let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
         // Somebody who can send one such message can send thousands, so only each power of two is
@@ -444,6 +447,7 @@ impl Switches {
         }
     }
 
+    /// Notes the result of an order.
     fn ended(&mut self, ended: Result<(String, Report), tokio::task::JoinError>) {
         let (group, report) = match ended {
             Ok(ended) => ended,
@@ -476,6 +480,7 @@ impl Switches {
     }
 }
 
+/// Makes the switches of all groups that have one, by group.
 fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, Armed>, ActionError> {
     let mut switches = BTreeMap::new();
     for group in &in_force.config.groups {
@@ -500,6 +505,7 @@ fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, A
     Ok(switches)
 }
 
+/// Makes a group's switch from its configuration, and loads its secret.
 fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
     let action = match (&config.url, &config.secret_file, &config.secret_env) {
         (Some(url), Some(file), _) => ActionConfig::Call { url: url.clone(), secret: SecretSource::File(file.clone()) },

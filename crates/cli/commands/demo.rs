@@ -30,6 +30,7 @@ const OF_WATCHED_KEYS: [&str; 4] = ["second_signer", "missed_duties", "flapping_
 /// Longest time after the last slot until the last messages are judged.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Arguments of the demo.
 pub struct Options {
     /// Scenario to play instead of February 2021. It defines the slots, the validators, and the
     /// seed.
@@ -45,6 +46,8 @@ pub struct Options {
     pub webhook: Option<String>,
 }
 
+/// Runs the demo. The exit code is 1 if an offence or an incident was missed or was reported
+/// wrongly.
 pub fn demo(options: Options) -> anyhow::Result<u8> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;

@@ -13,6 +13,7 @@ use std::path::Path;
 /// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
 
+/// Writes the interchange file to stdout, and a summary to stderr.
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
     let validators = history.validators(validators)?;
@@ -40,6 +41,7 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
     Ok(0)
 }
 
+/// Compares the file with what was seen. The exit code is 1 if the file lacks something.
 pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
     let bar = progress::bar("votes", "epochs");

@@ -11,6 +11,7 @@ use std::path::Path;
 /// Maximum number of findings that are listed for one validator.
 const MAX_FINDINGS: usize = 1000;
 
+/// Prints what `what` asks for, or an overview. The exit code is 1 if the finding does not exist.
 pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
     let words: Vec<&str> = what.iter().map(String::as_str).collect();
     let wanted = match words.as_slice() {

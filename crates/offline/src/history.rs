@@ -304,6 +304,7 @@ pub struct Totals {
     pub unheard_blocks: u64,
 }
 
+/// The audit of one key.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditedKey {
     pub index: ValidatorIndex,
@@ -313,6 +314,7 @@ pub struct AuditedKey {
 }
 
 impl Audit {
+    /// Returns whether the file lacks something for any key.
     pub fn lacks_something(&self) -> bool {
         self.totals.keys_lacking > 0
     }

@@ -28,6 +28,7 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// Opens the databases read-only. The vote index may be missing.
     pub fn open(path: &Path) -> Result<Self, WatcherError> {
         let network = datadir::read_network(path)?.ok_or_else(|| DataDirError::NotOne(path.into()))?;
         let store = Store::open_read_only(&path.join("evidence"))?;

@@ -158,6 +158,7 @@ impl Replay {
         first_problem.map_or(Ok(()), Err)
     }
 
+    /// Returns the result so far.
     pub fn summary(&self) -> Summary {
         self.summary.clone()
     }

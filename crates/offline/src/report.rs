@@ -178,6 +178,7 @@ impl Report {
         self.members.len()
     }
 
+    /// Fills everything that is derived from findings.
     fn count(&mut self, mut findings: Vec<Finding>) {
         findings.sort_by_key(|finding| (finding.second_seen.unwrap_or(finding.first_seen), finding.id));
         let mut members: BTreeMap<ValidatorIndex, Member> = BTreeMap::new();

@@ -29,6 +29,7 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// Collects the named keys of these entries. Overlapping ranges are merged.
     pub fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
         let mut named = Self::default();
         for entry in entries {
@@ -60,6 +61,7 @@ impl Named {
         self.ranges.is_empty() && self.pubkeys.is_empty()
     }
 
+    /// Returns whether the validator is named, by its index or by its public key.
     pub fn has(&self, subject: &Subject) -> bool {
         let index = subject.index.as_u64();
         let at = self.ranges.partition_point(|(first, _)| *first <= index);

@@ -120,6 +120,7 @@ impl Armed {
         held_back
     }
 
+    /// Returns the first reason why the finding does not fire the switch, if there is one.
     fn obstacle(
         &self,
         circle: &Circle,

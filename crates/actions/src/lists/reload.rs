@@ -36,6 +36,7 @@ pub struct InForce {
 }
 
 impl InForce {
+    /// Makes the value without alert routes, and finds the private labels.
     pub fn new(config: WatchConfig, list: WatchList) -> Self {
         // A million entries share a few sets of labels, so each set is visited only once.
         let sets = |of_groups: bool| -> HashSet<&[Label]> {

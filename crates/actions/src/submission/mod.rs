@@ -148,6 +148,7 @@ impl Submitter {
         self.note()
     }
 
+    /// Adds the proofs of new findings to the queue, as long as it has room.
     fn look(&mut self) -> Result<(), StoreError> {
         while !self.queue.is_full() {
             let page = self.follower.after(self.looked_at)?;
@@ -192,6 +193,7 @@ impl Submitter {
         self.network.slot_at((self.now)().as_unix_ns())
     }
 
+    /// Sends one proof and stores what happened.
     async fn submit(&mut self, id: Root, waiting: Waiting) -> Result<(), StoreError> {
         let Some(evidence) = self.store.evidence(id)? else {
             tracing::error!(evidence = %id, "a finding's proof is missing in the data directory and cannot be submitted");
@@ -227,6 +229,7 @@ impl Submitter {
         }
     }
 
+    /// Decides whether a failed attempt is final or is repeated.
     fn failed(&mut self, mut record: Submission, error: &NodeError) -> Result<(), StoreError> {
         let words = error.to_string();
         if error.is_already_there() {
@@ -257,6 +260,7 @@ impl Submitter {
         Ok(())
     }
 
+    /// Stores a final result, and removes the proof from the queue.
     fn end(&mut self, mut record: Submission, state: SubmissionState, answer: Option<&str>) -> Result<(), StoreError> {
         record.ends(state, answer);
         self.store.put_submission(&record)?;

@@ -14,6 +14,7 @@ pub struct Place {
 }
 
 impl Place {
+    /// Makes the folder, or a temporary one if none is wanted.
     pub fn new(wanted: Option<&Path>) -> anyhow::Result<Self> {
         match wanted {
             Some(path) => {

@@ -87,6 +87,7 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts the part as a child process.
     pub fn start(part: &Part) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["bench", "part", &serde_json::to_string(part)?])
@@ -108,10 +109,12 @@ impl Running {
         }
     }
 
+    /// Waits for the measurements of a watcher.
     pub fn measured(mut self) -> anyhow::Result<Measured> {
         self.line()
     }
 
+    /// Waits for the result of the publishers.
     pub fn published(mut self) -> anyhow::Result<Published> {
         self.line()
     }

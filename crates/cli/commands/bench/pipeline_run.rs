@@ -58,6 +58,7 @@ struct Report {
     published: Option<Published>,
 }
 
+/// Runs the benchmark. The exit code is 1 if an offence was missed or a finding was false.
 pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.forward_percent > 100 {
         return Err(Usage("--forward-percent goes from 0 to 100".into()).into());

@@ -17,6 +17,7 @@ const FIELDS: [&str; 4] = ["signatures", "cpu_us_per_signature", "decompress_us"
 /// Slots of an epoch on mainnet. The votes are those of one of these slots.
 const SLOTS: u64 = 32;
 
+/// Runs the benchmark with one slot of single votes.
 pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     if args.votes == 0 || args.distinct_data == 0 || args.distinct_data > args.votes {
         return Err(Usage("give at least one vote, and as many different data as votes at most".into()).into());

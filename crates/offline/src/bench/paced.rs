@@ -184,6 +184,7 @@ fn latencies(store: &evidence::Store, recorded: &[(u64, UnixNs)]) -> Result<(Vec
     Ok((all, last))
 }
 
+/// Returns the number of messages by outcome, including those that still wait.
 fn outcomes(watcher: &Watcher) -> BTreeMap<String, u64> {
     let status = watcher.status();
     let mut outcomes = status.stages.get("messages").cloned().unwrap_or_default();
