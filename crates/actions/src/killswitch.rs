@@ -295,8 +295,9 @@ impl Switches {
         }
     }
 
-    /// Gives the orders for what was found since the last call. Orders are given even when the
-    /// ledger cannot be written.
+    /// Gives the orders for what was found since the last call. If the ledger cannot be written,
+    /// the orders of the current page are given anyway. Further recorded findings are then examined
+    /// only after a later write has succeeded.
     fn look(&mut self, orders: &mut JoinSet<(String, Report)>) -> Result<(), StoreError> {
         if self.is_unwritten {
             self.write()?;

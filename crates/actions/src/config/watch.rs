@@ -166,8 +166,8 @@ impl WatchConfig {
             }
         }
         for (key, value, least, most) in [
-            // The misses of an epoch are reported a quarter into the second epoch after it. An
-            // incident that closes earlier would end between two such reports.
+            // The misses of an epoch are reported when a quarter of the next epoch is over. With
+            // less than two epochs an incident would close between two such reports.
             ("missed_closes_after_epochs", keeper.missed_closes_after_epochs, 2, 1_024),
             ("flapping_longest_epochs", keeper.flapping_longest_epochs, 1, 1_024),
             ("flapping_closes_after_epochs", keeper.flapping_closes_after_epochs, 1, 1_024),

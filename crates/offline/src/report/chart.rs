@@ -91,7 +91,7 @@ pub(super) fn offences(report: &Report) -> String {
     svg
 }
 
-/// Draws each incident as a bar over the report's time.
+/// Draws incidents as bars over the report's time. Only the first 24 are drawn.
 pub(super) fn incidents(report: &Report) -> String {
     let (first, last) = (report.from.as_u64(), report.to.as_u64().max(report.from.as_u64() + 1));
     let shown: Vec<_> = report.incidents.iter().take(24).collect();

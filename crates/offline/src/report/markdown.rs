@@ -1,4 +1,5 @@
-//! Writes the report as Markdown, with the same facts. Charts are drawn with characters.
+//! Writes the report as Markdown. It has the same facts as the HTML page, except the list of each
+//! incident's details. Charts are drawn with characters.
 
 use super::sections::{Cell, Chart, Story, Writer};
 use super::{MAX_ROWS, Report};

@@ -5,8 +5,8 @@ use evidence::Incident;
 use serde_json::Value;
 
 /// Writes the parts of a report in order. Arguments that are not `'static` may contain text from
-/// the network, and the writer escapes them. The exception is [`Writer::text`], which only gets our
-/// own text.
+/// the network, and the writer escapes them. The exceptions are `when` and [`Writer::text`], which
+/// only get our own text.
 pub(super) trait Writer {
     /// Writes the title and the time that the report is about.
     fn begin(&mut self, title: &str, when: &str);
