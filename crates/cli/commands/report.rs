@@ -1,4 +1,5 @@
-//! `slashwatch report`: the draft of a post-mortem, by the file's name as HTML or Markdown.
+//! `slashwatch report`: writes the draft of a post-mortem as HTML or Markdown. The extension of the
+//! file decides which.
 
 use crate::exit::Usage;
 use anyhow::Context as _;

@@ -1,8 +1,10 @@
-//! Whose offence could not fire a kill switch, because the key is slashed or has left: told by `config check` and `killswitch test`, so that
-//! nobody counts on a switch for keys that it does not protect.
+//! Lists the validators of groups with a kill switch whose offence could not fire it, because the
+//! validator is slashed or has left. `config check` and `killswitch test` print the lists, so that
+//! nobody relies on a switch for keys that it does not protect.
 //!
-//! Asked are, in this order, the state of `network.state`, the last state in the data directory, and the nodes. A state is read in its bytes:
-//! keys are compared, never used, so that none has to be checked.
+//! The sources are, in this order, the state of `network.state`, the last state in the data
+//! directory, and the nodes. A state is read from its bytes without checking its public keys,
+//! because they are only compared and never used.
 
 use actions::lists::reload::{self, InForce};
 use consensus::state::{StateView, fork_of_state};
@@ -14,19 +16,20 @@ use watcher::clock;
 use watcher::config::Config;
 use watcher::datadir;
 
-/// Members named in one line.
+/// Maximum number of members in one line.
 const NAMED: usize = 20;
-/// Members asked of a node.
+/// Maximum number of members that a node is asked about.
 const MAX_ASKED: usize = 4096;
 
-/// What a registry says of one validator.
+/// State of one validator in a registry.
 struct Standing {
     index: ValidatorIndex,
     slashed: bool,
     has_left: bool,
 }
 
-/// Lines about the members of groups with kill switches; none if there is no such group. `group`: only of this one.
+/// Returns lines about the members of groups with kill switches. There are none without such a
+/// group. If `group` is given, only that group is listed.
 pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
     let switched = |name: &str| {
         let has = config.watch.groups.iter().any(|known| known.name == name && known.kill_switch.is_some());
@@ -116,7 +119,7 @@ fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> Standin
     Standing { index, slashed: validator.slashed, has_left }
 }
 
-/// Only what names an index can be asked of a node.
+/// Asks the nodes. Only members that are named by index can be asked about.
 fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Result<Known<'a>, String> {
     let nodes = bootstrap::nodes(config).map_err(|error| error.to_string())?;
     let Some(nodes) = nodes else {
@@ -143,7 +146,8 @@ fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Resu
     Ok(("by a node; keys that no index names were not asked for".to_owned(), rows))
 }
 
-/// Whoever a group's entries name; not those who pay fees to an address, whom only blocks tell.
+/// The validators that a group's entries name. Those with a fee recipient are not included, because
+/// only blocks contain it.
 #[derive(Default)]
 struct Members {
     ranges: Vec<(u64, u64)>,

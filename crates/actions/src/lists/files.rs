@@ -1,7 +1,8 @@
-//! Lists in files.
+//! Reads lists from CSV and TOML files.
 //!
-//! CSV: a header, then one row per entry. `key` is required, `group` too in lists of watched keys; `duty` may be there; every other
-//! column is a label with the column's name, left out of rows where it is empty.
+//! A CSV file has a header and then one row for each entry. The column `key` is required. The
+//! column `group` is required in lists of watched keys. The column `duty` is optional. Every other
+//! column is a label with the column's name. A row where it is empty does not have that label.
 //!
 //! ```text
 //! group,key,operator,client,duty
@@ -9,8 +10,8 @@
 //! acme-1,0x8f2c..,acme,lighthouse,migrating
 //! ```
 //!
-//! TOML: `[[groups]]` as in the configuration, without kill switches; in lists of other people's keys `[[entities]]` with `keys`
-//! and `labels`.
+//! A TOML file has `[[groups]]` like the configuration, but without kill switches. A list of other
+//! people's keys has `[[entities]]` with `keys` and `labels` instead.
 
 use super::Loading;
 use crate::config::GroupConfig;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Largest list read: two million rows of 128 bytes.
+/// Largest list that is read: two million rows of 128 bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 #[derive(Deserialize)]
@@ -49,7 +50,8 @@ struct TomlEntity {
     labels: BTreeMap<String, String>,
 }
 
-/// Adds a file's entries. `watches`: it has groups; else it only labels.
+/// Adds the entries of a file. If `watches` is true, the file defines groups. Otherwise it only
+/// adds labels.
 pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut Loading) {
     let at = format!("{at} ({})", path.display());
     let text = match read_text(path) {
@@ -93,12 +95,12 @@ fn toml(at: &str, text: &str, watches: bool, into: &mut Loading) {
     }
 }
 
-/// Where a row has what.
+/// Positions of the columns.
 struct Columns {
     group: Option<usize>,
     key: usize,
     duty: Option<usize>,
-    /// Position and the label's name.
+    /// Position of each label column, with the label's name.
     labels: Vec<(usize, String)>,
 }
 
@@ -125,7 +127,8 @@ fn csv(at: &str, text: &str, watches: bool, into: &mut Loading) {
             Err(error) => {
                 let line = error.position().map_or(0, csv::Position::line);
                 into.wrong(format!("{at} line {line}"), error.to_string());
-                // A row of another length costs itself only; anything else is no table.
+                // A row with a wrong number of columns only loses itself. After any other error the
+                // rest cannot be read as a table.
                 if !matches!(error.kind(), csv::ErrorKind::UnequalLengths { .. }) {
                     return;
                 }

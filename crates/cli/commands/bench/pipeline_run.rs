@@ -1,7 +1,10 @@
-//! `slashwatch bench pipeline`: makes a load, has it watched twice, says what that took and what was found.
+//! `slashwatch bench pipeline`: makes a load, has it watched twice, and reports the costs and the
+//! findings.
 //!
-//! Every watcher and the publishers are processes of their own; times and memory are the watcher's. The top of the report is
-//! what the contract names: times and outcomes of the unpaced run, latencies of the paced one, the worse of both for the rest.
+//! Every watcher and the publishers are separate processes, and times and memory are those of the
+//! watcher. The fields at the top of the report are part of the contract with other programs. Times
+//! and outcomes come from the unpaced run, latencies from the paced one, and the others are the
+//! worse of both.
 
 use super::load::{Place, write, write_keys};
 use super::parts::{Files, Part, Running};
@@ -16,10 +19,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Each of them sends everything.
+/// Number of publishers. Each of them sends everything.
 const PUBLISHERS: usize = 2;
 
-/// What programs rely on.
+/// Fields that programs rely on.
 const FIELDS: [&str; 12] = [
     "slots",
     "messages",
@@ -55,6 +58,7 @@ struct Report {
     published: Option<Published>,
 }
 
+/// Runs the benchmark. The exit code is 1 if an offence was missed or a finding was false.
 pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.forward_percent > 100 {
         return Err(Usage("--forward-percent goes from 0 to 100".into()).into());
@@ -138,7 +142,8 @@ fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<
     }
 }
 
-/// A new data directory in which the load's keys are known already: making the load is not what is measured.
+/// Makes a new data directory with a cache of the load's keys, because checking the keys is not
+/// part of the measurement.
 fn data_dir(place: &Path, name: &str, keys: &Path) -> anyhow::Result<PathBuf> {
     let path = place.join(name);
     if path.exists() {

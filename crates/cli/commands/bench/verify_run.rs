@@ -1,4 +1,4 @@
-//! `slashwatch bench verify`.
+//! `slashwatch bench verify`: measures signature checking.
 
 use super::load::{Place, write_keys};
 use super::print_report;
@@ -12,11 +12,12 @@ use sources::intake::Intake;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
-/// What programs rely on.
+/// Fields that programs rely on.
 const FIELDS: [&str; 4] = ["signatures", "cpu_us_per_signature", "decompress_us", "ratio"];
-/// Slots of an epoch on mainnet: one of them votes.
+/// Slots of an epoch on mainnet. The votes are those of one of these slots.
 const SLOTS: u64 = 32;
 
+/// Runs the benchmark with one slot of single votes.
 pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     if args.votes == 0 || args.distinct_data == 0 || args.distinct_data > args.votes {
         return Err(Usage("give at least one vote, and as many different data as votes at most".into()).into());
