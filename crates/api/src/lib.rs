@@ -12,11 +12,22 @@
 //! - `page`: the web page, a few files that are compiled in
 //!
 //! ```no_run
-//! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
+//! # async fn example(
+//! #     store: evidence::Store,
+//! #     status: std::sync::Arc<dyn api::StatusSource>,
+//! # ) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys),
-//!     own_keys: api::OwnKeys::Shown, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
-//!     header_timeout: api::HEADER_TIMEOUT, hosts: Vec::new() };
+//! let parts = api::ApiParts {
+//!     store,
+//!     status,
+//!     watch: std::sync::Arc::new(api::NoKeys),
+//!     own_keys: api::OwnKeys::Shown,
+//!     registry: prometheus::Registry::new(),
+//!     max_streams: 1024,
+//!     max_connections: 2048,
+//!     header_timeout: api::HEADER_TIMEOUT,
+//!     hosts: Vec::new(),
+//! };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
 //! ```

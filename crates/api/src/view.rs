@@ -205,7 +205,8 @@ pub(crate) struct FindingSchema {
     /// Any of `gossip`, `block`, `slashing_op`, `api`.
     sources: Vec<String>,
     fork: String,
-    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`. Absent for anomalies.
+    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`.
+    /// Absent for anomalies.
     #[schema(required = false)]
     punishable: String,
     /// The block that carried the slashing, once it was seen.
