@@ -4,7 +4,7 @@
 //! ```text
 //! gossip, event stream --+                      +--> verdicts --> gossip
 //! node task -------------+--> queue --> engine -+--> wanted blocks, state --> node task
-//! clock ----------------/    (bounded)  thread  +--> head --> gossip's Status
+//! clock ----------------/    (bounded)  thread  +--> snapshot --> status of the API
 //!                                               +--> findings --> API streams, alert dispatcher
 //!                                                                 (through the store)
 //! ```
