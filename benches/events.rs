@@ -1,5 +1,5 @@
-//! Findings through the event stream, over a loopback socket: a backlog read by a client that comes late, and one finding live, from its
-//! record to the client.
+//! Findings through the event stream, over a loopback socket: a backlog read by a client that comes
+//! late, and one finding live, from its record to the client.
 
 use crate::Ratio;
 use api::{ApiParts, Head, NoKeys, NodeState, OwnKeys, Readiness, Status, StatusSource};

@@ -1,7 +1,9 @@
-//! A vote's way into the index: on time, late, and of a validator with a contradiction on record. Without the commit, which is disk.
+//! A vote's way into the index: on time, late, and of a validator with a contradiction on record.
+//! Without the commit, which is disk.
 //!
-//! The index holds [`EPOCHS`] epochs of [`N_VALIDATORS`] validators. One validator in [`ABSENT_SHARE`] was away from the second epoch on;
-//! its votes for those epochs are the late ones.
+//! The index holds [`EPOCHS`] epochs of [`N_VALIDATORS`] validators. One validator in
+//! [`ABSENT_SHARE`] was away from the second epoch on; its votes for those epochs are the late
+//! ones.
 
 use crate::Ratio;
 use consensus::{
@@ -153,7 +155,8 @@ impl History {
     }
 }
 
-/// Makes votes. Their signature is a real point, so that sums cost what they cost, but not theirs: the index does not look at that.
+/// Makes votes. Their signature is a real point, so that sums cost what they cost, but not theirs:
+/// the index does not look at that.
 struct Votes {
     active: Arc<Vec<u32>>,
     shuffling: Arc<Shuffling>,

@@ -1,7 +1,8 @@
-//! `cargo bench`: what the parts of one message's way cost, in some minutes. What a whole machine can do, with mainnet's load and
-//! process times, is measured by `slashwatch bench`.
+//! `cargo bench`: what the parts of one message's way cost, in some minutes. What a whole machine
+//! can do, with mainnet's load and process times, is measured by `slashwatch bench`.
 //!
-//! Times depend on the machine. So each group compares two ways of the same work in the same run, and the last lines are these ratios.
+//! Times depend on the machine. So each group compares two ways of the same work in the same run,
+//! and the last lines are these ratios.
 //!
 //! | group | what |
 //! |---|---|

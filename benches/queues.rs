@@ -1,4 +1,5 @@
-//! A slot's votes through the priority queues, against a plain queue; and what a contradiction waits while they are full.
+//! A slot's votes through the priority queues, against a plain queue; and what a contradiction
+//! waits while they are full.
 
 use crate::Ratio;
 use crate::load::votes;

@@ -1,7 +1,7 @@
 //! Floods: messages of every worthless kind, connections that say nothing, more peers than there is room for. Memory stays
 //! bounded, each message has its outcome, the sums add up, and what matters is found all the same.
 
-use consensus::Slot;
+use consensus::{SingleAttestation, Slot, ValidatorIndex};
 use offline::bench::peak_rss_bytes;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use verify::{MessageKind, RawMessage};
 use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
 use watcher::run::Watcher;
 
@@ -25,12 +26,21 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
+/// A single vote in the name of the validator that the next deposit makes.
+fn as_stranger(message: &RawMessage, n_registered: u64) -> Option<RawMessage> {
+    let MessageKind::Attestation { .. } = message.kind else { return None };
+    let single = SingleAttestation::from_ssz(&message.bytes).ok()?;
+    let bytes = SingleAttestation { attester_index: ValidatorIndex::new(n_registered), ..single }.to_ssz();
+    Some(RawMessage { bytes, ..message.clone() })
+}
+
 /// Every kind of junk as many as honest votes, half as many forgeries, three copies of everything, ten offenders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let plan =
         LoadPlan { copies: 3, forged_percent: 50, n_forgers: 40, junk_percent: 100, offenders: 10, ..LoadPlan::quiet(8192, 3) };
+    let n_registered = plan.n_registered as u64;
     let mut load = Load::new(plan, now() - 5 * 12).expect("it can be played");
     let (config, state) = (dir.path().join("config.yaml"), dir.path().join("state.ssz"));
     std::fs::write(&config, load.config_yaml()).expect("writable");
@@ -49,12 +59,14 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     let mut wanted = BTreeSet::new();
     let (mut offered, mut refused) = (0u64, BTreeMap::<&str, u64>::new());
     let feed = watcher.feed().expect("it runs");
+    let mut stranger = None;
     for slot in (1..=3).map(Slot::new) {
         for LoadMessage { at_ns, sender, topic, payload, crime } in load.play(slot) {
             wanted.extend(crime.map(|crime| crime.finding_id));
             let received_at = verify::UnixNs(load.network().genesis_time * 1_000_000_000 + at_ns);
             match intake.gossip(&GossipEntry { received_at, peer: sender.into_bytes(), topic, payload }) {
                 Ok(message) => {
+                    stranger = stranger.or_else(|| as_stranger(&message, n_registered));
                     assert!(feed.send(message).await, "the watcher ended");
                     offered += 1;
                 }
@@ -62,6 +74,9 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
             }
         }
     }
+    // Indices that no deposit can have made are among the junk, and malformed.
+    assert!(feed.send(stranger.expect("somebody votes")).await, "the watcher ended");
+    offered += 1;
     drop(feed);
     let mut judged = watcher.snapshots();
     let settled = tokio::time::timeout(PATIENCE, async {
@@ -76,7 +91,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
         }
     });
     let outcomes = settled.await.expect("every message has its outcome");
-    for label in ["proven", "duplicate", "bad_signature", "malformed", "unknown_fork"] {
+    for label in ["proven", "duplicate", "bad_signature", "malformed", "unknown_fork", "unknown_validator"] {
         assert!(outcomes.get(label).copied().unwrap_or(0) > 0, "no {label} in {outcomes:?}");
     }
     for label in ["bad_snappy", "too_long", "topic_not_read"] {

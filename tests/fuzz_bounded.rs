@@ -9,8 +9,6 @@
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-mod common;
-
 use consensus::ssz_schema::Catalogue;
 use consensus::{ForkName, Preset};
 use sources::capture::{CaptureReader, Entry};

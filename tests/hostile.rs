@@ -231,7 +231,10 @@ async fn start(
     Peer { name, address, control }
 }
 
-/// Publishes what falls due. Gives when each message that completes an offence left.
+/// Publishes what falls due, by the clock of the network that it plays: here, and where heads are
+/// told, it sleeps until a message's own time. It is the load that keeps time; whether the watcher
+/// has kept up is never waited for like this. Gives when each message that completes an offence
+/// left.
 async fn send(control: GossipControl, dues: Vec<Due>, genesis_ns: u64) -> Vec<(Root, u64)> {
     let mut left_at = Vec::new();
     let mut under_way = tokio::task::JoinSet::new();

@@ -4,13 +4,17 @@
 mod common;
 
 use consensus::{
-    AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, ProposerSlashing, Root,
-    SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex, signing_root,
+    AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName,
+    IndexedAttestation, Network, ProposerSlashing, Root, SignatureBytes, SignedBeaconBlockHeader, SingleAttestation, Slot, Spec,
+    ValidatorIndex, signing_root,
 };
 use evidence::{Finding, Severity};
 use offline::bench::cpu_seconds;
+use serde_json::Value;
 use simulator::keys::Keyring;
 use simulator::load::{Load, LoadPlan};
+use sources::capture::{CaptureWriter, GossipEntry};
+use sources::topic::{Topic, TopicName};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -87,6 +91,21 @@ impl Keys {
     }
 
     fn vote(&self, validator: ValidatorIndex, peer: &str, source: u64, target: u64, head: u8) -> RawMessage {
+        let vote = self.single(validator, source, target, head);
+        self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
+    }
+
+    /// Two votes of target 0.
+    fn attester_slashing(&self, validator: ValidatorIndex, heads: [u8; 2]) -> RawMessage {
+        let [attestation_1, attestation_2] = heads.map(|head| {
+            let SingleAttestation { data, signature, .. } = self.single(validator, 0, 0, head);
+            IndexedAttestation { attesting_indices: vec![validator], data, signature }
+        });
+        let slashing = AttesterSlashing { attestation_1, attestation_2 };
+        self.message(MessageKind::AttesterSlashing, "flooder", slashing.to_ssz())
+    }
+
+    fn single(&self, validator: ValidatorIndex, source: u64, target: u64, head: u8) -> SingleAttestation {
         let checkpoint = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::ZERO };
         let slot = if target == 0 { SLOT } else { Slot::new(target * 32) };
         let data = AttestationData {
@@ -98,8 +117,7 @@ impl Keys {
         };
         let domain = self.network.domain(DomainType::BeaconAttester, data.target.epoch);
         let signature = self.keys.sign(validator, signing_root(data.root(), domain));
-        let vote = SingleAttestation { committee_index: CommitteeIndex::new(0), attester_index: validator, data, signature };
-        self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
+        SingleAttestation { committee_index: CommitteeIndex::new(0), attester_index: validator, data, signature }
     }
 
     fn header(&self, proposer: ValidatorIndex, slot: Slot, nth: u64) -> SignedBeaconBlockHeader {
@@ -255,53 +273,66 @@ fn with_a_small_queue_nothing_honest_is_shed() {
     });
 }
 
+/// Messages in the order of their arrival, as a capture that is replayed.
+struct Recorded {
+    dir: tempfile::TempDir,
+}
+
+impl Recorded {
+    /// `messages`: each with the slot in which it came.
+    fn new(config: &str, state: &[u8], network: &Network, messages: impl IntoIterator<Item = (Slot, RawMessage)>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CaptureWriter::create(&dir.path().join("messages.e2s")).expect("writable");
+        writer.config(config).expect("writable");
+        writer.state(state).expect("writable");
+        for (nth, (slot, message)) in (0..).zip(messages) {
+            let name = match message.kind {
+                MessageKind::ProposerSlashing => TopicName::ProposerSlashing,
+                MessageKind::AttesterSlashing => TopicName::AttesterSlashing,
+                _ => TopicName::Attestation(0),
+            };
+            let digest = network.fork_digest_at(slot.epoch(network.preset()));
+            let payload = snap::raw::Encoder::new().compress_vec(&message.bytes).expect("short");
+            let entry = GossipEntry {
+                received_at: UnixNs(network.slot_start_ns(slot) + nth),
+                peer: b"flooder".to_vec(),
+                topic: Topic { digest, name }.to_string(),
+                payload,
+            };
+            writer.gossip(&entry).expect("writable");
+        }
+        writer.flush().expect("writable");
+        Self { dir }
+    }
+
+    /// All findings, in batches of at most `size` messages. Equal sizes share a data directory.
+    fn replay(&self, size: &str, run: &str) -> Vec<Value> {
+        let out = self.dir.path().join(format!("{size}-{run}.jsonl"));
+        let mut command = common::slashwatch();
+        command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(self.dir.path().join("messages.e2s"));
+        command.arg("--findings").arg(&out).arg("--data-dir").arg(self.dir.path().join(size));
+        let output = common::run(&mut command);
+        assert!(output.status.success(), "{}", common::stderr(&output));
+        let mut findings = common::findings(&out);
+        findings.iter_mut().for_each(|finding| drop(finding["recorded_at"].take()));
+        findings.sort_by_key(|finding| (finding["kind"].to_string(), finding["id"].to_string()));
+        findings
+    }
+}
+
 /// What is listed of the key and what is counted is the same however messages are batched, and in a second run.
 #[test]
 fn what_is_listed_does_not_depend_on_batches() {
-    use sources::capture::{CaptureWriter, GossipEntry};
-    use sources::topic::{Topic, TopicName};
-    let dir = tempfile::tempdir().expect("a temporary folder");
     let load = load(1_767_225_600);
     let keys = Keys::of(&load);
     let doubles = (1..=4).map(|head| keys.vote(keys.withdrawn, "flooder", 0, 0, head));
     let votes: Vec<RawMessage> = keys.falling_votes(60).into_iter().chain(doubles).collect();
     let mut messages = keys.proposer_slashings(40);
     messages.extend(votes);
-    let capture = dir.path().join("worthless.e2s");
-    let mut writer = CaptureWriter::create(&capture).expect("writable");
-    writer.config(&load.config_yaml()).expect("writable");
-    writer.state(&load.state_ssz()).expect("writable");
-    for (nth, message) in messages.iter().enumerate() {
-        // Twenty in each slot.
-        let received_at = UnixNs(keys.network.slot_start_ns(Slot::new(SLOT.as_u64() + nth as u64 / 20)) + nth as u64 % 20);
-        let name = match message.kind {
-            MessageKind::ProposerSlashing => TopicName::ProposerSlashing,
-            _ => TopicName::Attestation(0),
-        };
-        let topic = Topic { digest: keys.network.fork_digest_at(Epoch::new(0)), name }.to_string();
-        let payload = snap::raw::Encoder::new().compress_vec(&message.bytes).expect("short");
-        writer.gossip(&GossipEntry { received_at, peer: b"flooder".to_vec(), topic, payload }).expect("writable");
-    }
-    writer.flush().expect("writable");
-    let replay = |size: &str, run: &str| {
-        let out = dir.path().join(format!("{size}-{run}.jsonl"));
-        let mut command = common::slashwatch();
-        command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(&capture).arg("--findings").arg(&out);
-        command.arg("--data-dir").arg(dir.path().join(size));
-        let output = common::run(&mut command);
-        assert!(output.status.success(), "{}", common::stderr(&output));
-        let mut findings = common::findings(&out);
-        for finding in &mut findings {
-            finding["recorded_at"].take();
-            // How many further pairs are put together before the quota is full depends on where batches end.
-            if size != "1" {
-                finding["details"].take();
-            }
-        }
-        findings.sort_by_key(|finding| finding["kind"].to_string());
-        findings
-    };
-    let one_by_one = replay("1", "first");
+    // Twenty in each slot.
+    let messages = messages.into_iter().enumerate().map(|(nth, one)| (Slot::new(SLOT.as_u64() + nth as u64 / 20), one));
+    let recorded = Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages);
+    let one_by_one = recorded.replay("1", "first");
     let counts: Vec<_> =
         one_by_one.iter().map(|one| (&one["kind"], &one["severity"], &one["details"]["further_pairs"])).collect();
     // Sixteen headers in each of five slots; sixty votes around sixty-four; four votes for one target. One pair of each is listed.
@@ -311,10 +342,67 @@ fn what_is_listed_does_not_depend_on_batches() {
     for ((kind, severity, further), (wanted_kind, n)) in counts.into_iter().zip(&wanted) {
         assert_eq!((kind, severity, further), (&wanted_kind.to_string().into(), &"info".into(), &n.clone().into()));
     }
-    let mut one_by_one = one_by_one;
-    one_by_one.iter_mut().for_each(|finding| drop(finding["details"].take()));
     for size in ["7", "100000"] {
-        assert_eq!(replay(size, "first"), one_by_one, "batches of {size}");
+        assert_eq!(recorded.replay(size, "first"), one_by_one, "batches of {size}");
     }
-    assert_eq!(replay("7", "second"), one_by_one, "a second run over the same data");
+    assert_eq!(recorded.replay("7", "second"), one_by_one, "a second run over the same data");
+}
+
+/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of
+/// arrival, and not from the order in which the messages of a batch are proven. There operations
+/// come before single votes.
+#[test]
+fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
+    let load = load(1_767_225_600);
+    let keys = Keys::of(&load);
+    let [double, surround] = [keys.active[0], keys.active[1]];
+    // 20 votes around 20, 400 pairs, in turns with votes for one target, 780 pairs. All come in one
+    // slot.
+    let doubles = (1..=40).map(|head| keys.vote(double, "flooder", 0, 0, head));
+    let inner = (1..=20).map(|source| keys.vote(surround, "flooder", 20 + source, 21 + source, 1));
+    let outer = (1..=20u64).map(|nth| keys.vote(surround, "flooder", nth % 7, 62 - nth, 1));
+    let singles = doubles.zip(inner.chain(outer)).flat_map(|(one, two)| [one, two]);
+    // And twelve more votes in operations, 66 pairs among themselves.
+    let operations = (0..6).map(|nth| keys.attester_slashing(double, [41, 42].map(|head| head + 2 * nth)));
+    let messages = singles.chain(operations).map(|message| (SLOT, message));
+    let recorded = Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages);
+    let one_by_one = recorded.replay("1", "first");
+    let n_of = |kind: &str| one_by_one.iter().filter(|finding| finding["kind"] == kind).count();
+    assert_eq!([n_of("double_vote"), n_of("surround_vote")], [64, 64]);
+    for size in ["7", "100000"] {
+        assert_eq!(recorded.replay(size, "first"), one_by_one, "batches of {size}");
+    }
+}
+
+/// Any key can contradict itself at no price in votes that no state checks any more, two forks old.
+/// However many there are, what it can still be punished for is listed.
+#[test]
+fn what_no_fork_checks_any_more_hides_nothing_that_can_be_punished() {
+    let load = load(1_767_225_600);
+    let never = Epoch::FAR_FUTURE;
+    let config = load
+        .config_yaml()
+        .replace(&format!("GLOAS_FORK_EPOCH: {never}"), "GLOAS_FORK_EPOCH: 3")
+        .replace(&format!("HEZE_FORK_EPOCH: {never}"), "HEZE_FORK_EPOCH: 5");
+    let spec = Spec::from_yaml(&config).expect("two forks more");
+    let mut keys = Keys::of(&load);
+    keys.network.spec = spec;
+    let (key, now) = (keys.active[0], Slot::new(6 * 32));
+    // 105 pairs that are too old, and one that is not.
+    let old = (1..=15).map(|head| keys.vote(key, "flooder", 0, 1, head));
+    let new = (1..=2).map(|head| keys.vote(key, "flooder", 0, 6, head));
+    let messages: Vec<RawMessage> = old.chain(new).collect();
+    let messages = messages.into_iter().map(|message| (now, message));
+    let recorded = Recorded::new(&config, &load.state_ssz(), &keys.network, messages);
+    let one_by_one = recorded.replay("1", "first");
+    let told: Vec<_> = one_by_one.iter().map(|one| (&one["kind"], &one["epoch"], &one["punishable"])).collect();
+    let mut wanted = vec![("1", "fork_expired"), ("6", "yes")];
+    for (kind, epoch, punishable) in &told {
+        assert_eq!(*kind, "double_vote");
+        wanted.retain(|(e, p)| (*epoch, *punishable) != (&(*e).into(), &(*p).into()));
+    }
+    assert!(wanted.is_empty() && told.len() == 2, "{told:?}");
+    for size in ["7", "100000"] {
+        assert_eq!(recorded.replay(size, "first"), one_by_one, "batches of {size}");
+    }
 }

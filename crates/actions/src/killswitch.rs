@@ -487,7 +487,8 @@ fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::Al
     KillSwitch::new(group, &action, config.timeout)
 }
 
-/// A double vote of a key of the group, as a real order would name one. Its id is that of no finding, and its proof is empty.
+/// A double vote of a key of the group, as a real order would name one. Its id is that of no
+/// finding, and its proof is empty.
 fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
     let (index, pubkey) = armed.own.named.first();

@@ -39,7 +39,8 @@ pub fn load(config: &WatchConfig) -> Loaded {
     loading.finish()
 }
 
-/// Groups with the numbers of their keys, kill switches and alert routes, a line each: what the log says at the start.
+/// Groups with the numbers of their keys, kill switches and alert routes, a line each: what the log
+/// says at the start.
 pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) -> Vec<String> {
     let of_group = |group: &Members| {
         let unknown = match group.unknown.len() {

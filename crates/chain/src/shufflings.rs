@@ -205,6 +205,24 @@ struct Running {
     result: Receiver<Vec<Arc<Shuffling>>>,
 }
 
+/// The shufflings that are known for an epoch.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) shufflings: Vec<Arc<Shuffling>>,
+    /// Others are still to come or were refused by a budget, so each of these may be the wrong one.
+    pub(crate) lacks_some: bool,
+}
+
+impl Found {
+    fn all(shufflings: Vec<Arc<Shuffling>>) -> Self {
+        Self { shufflings, lacks_some: false }
+    }
+
+    fn some(shufflings: Vec<Arc<Shuffling>>) -> Self {
+        Self { shufflings, lacks_some: true }
+    }
+}
+
 /// A shuffling of one version of the registry: a known one, or an active set from which it is still
 /// to be made.
 enum Part {
@@ -326,7 +344,8 @@ impl Shufflings {
     /// Returns the shufflings of `epoch` after `decision`: one for each version of the registry
     /// with another active set, the current one first. A shuffling is missing if `effort` does not
     /// allow it at the slot `now`, or if the worker has not finished it. The caller can ask again
-    /// later.
+    /// later. If a budget refuses what another registry needs, the result says so, because a valid
+    /// vote looks forged in the committees of an earlier registry.
     #[expect(clippy::too_many_arguments, reason = "the chain's parts that it reads are borrowed one by one")]
     pub(crate) fn get(
         &mut self,
@@ -337,7 +356,7 @@ impl Shufflings {
         effort: Effort,
         asker: &Asker,
         now: Slot,
-    ) -> Vec<Arc<Shuffling>> {
+    ) -> Found {
         let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
         self.budget.turn_to(now, preset);
         self.clock += 1;
@@ -345,7 +364,7 @@ impl Shufflings {
             Some(entry) => {
                 entry.used = self.clock;
                 if entry.registry == registry.id() {
-                    return entry.shufflings.clone();
+                    return Found::all(entry.shufflings.clone());
                 }
                 entry.shufflings.clone()
             }
@@ -364,7 +383,7 @@ impl Shufflings {
         earlier.extend(self.wait_for(key).unwrap_or_default());
         // Listing the active validators takes milliseconds, so it is done only if it can be of use.
         if earlier.is_empty() && !self.may_compute(effort) {
-            return earlier;
+            return Found::some(earlier);
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for part in self.parts(registry, epoch, &earlier) {
@@ -375,12 +394,15 @@ impl Shufflings {
                     found.push(Arc::new(Shuffling::new(epoch, decision.root, key.1, active, preset)));
                     self.computed += 1;
                 }
+                Part::Make(_) if effort == Effort::AtHand => {
+                    return Found::all(if found.is_empty() { earlier } else { found });
+                }
                 // The result is incomplete, so it is not cached. The next vote asks again.
-                Part::Make(_) => return if found.is_empty() { earlier } else { found },
+                Part::Make(_) => return Found::some(earlier),
             }
         }
         self.keep(key, registry.id(), found.clone());
-        found
+        Found::all(found)
     }
 
     /// Returns the shufflings if all are known. Otherwise requests them from the worker, within the
@@ -393,22 +415,22 @@ impl Shufflings {
         effort: Effort,
         asker: &Asker,
         earlier: Vec<Arc<Shuffling>>,
-    ) -> Vec<Arc<Shuffling>> {
+    ) -> Found {
         if effort == Effort::AtHand {
-            return earlier;
+            return Found::all(earlier);
         }
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.key == request.key) {
             waiting.urgency = waiting.urgency.min(request.urgency);
         }
         if self.is_coming(&request.key) {
-            return Vec::new();
+            return Found::some(Vec::new());
         }
         if !self.budget.allows_asker(effort, asker) || self.waiting.len() >= MAX_WAITING {
             self.refused += 1;
-            return earlier;
+            return Found::some(earlier);
         }
         if !self.may_compute(effort) {
-            return earlier;
+            return Found::some(earlier);
         }
         let (epoch, _) = request.key;
         let (mut n_seats, mut known) = (0, Vec::new());
@@ -420,12 +442,12 @@ impl Shufflings {
         }
         if n_seats == 0 && !known.is_empty() {
             self.keep(request.key, registry.id(), known.clone());
-            return known;
+            return Found::all(known);
         }
         self.budget.spend(effort, n_seats);
         self.budget.spend_of(asker.clone(), effort, n_seats);
         self.request(request, registry, preset);
-        Vec::new()
+        Found::some(Vec::new())
     }
 
     fn may_compute(&mut self, effort: Effort) -> bool {

@@ -177,6 +177,52 @@ fn a_registry_that_changes_adds_contexts_and_takes_none_away() {
     assert_eq!(certain(&mut chain, &early).unwrap().len(), 1);
 }
 
+/// Who was active has changed, and the budget refuses the new shuffling. What is known from before
+/// is then a guess: were it called certain, a good aggregate would be judged by the wrong committee
+/// and its sender blamed.
+#[test]
+fn while_the_budget_refuses_the_new_shuffling_the_earlier_one_is_not_certain() {
+    let story = story();
+    for on_worker in [true, false] {
+        let mut chain = story.whole();
+        let preset = chain.network().preset().clone();
+        let mut known: Vec<_> = story.capture.singles().into_iter().map(|vote| vote.data).collect();
+        known.retain(|data| certain(&mut chain, data).is_some());
+        let late = *known.iter().max_by_key(|data| data.target.epoch).unwrap();
+        let now = late.target.epoch.saturating_add(8);
+        chain.tick(now.start_slot(&preset));
+        if on_worker {
+            chain.compute_on_worker();
+        }
+        let before = certain(&mut chain, &late).unwrap();
+        let n = story.trunk.len();
+        let mut state = story.state_after(n, story.slot(n - 1));
+        crafted::set_exit(&mut state, 7, late.target.epoch.as_u64());
+        chain.add_state(&state, &mut PubkeyCache::in_memory()).unwrap();
+
+        let refused = chain.stats().shufflings_refused;
+        for epoch in (2..50).map(|nth| now.saturating_add(nth)) {
+            for (block, _) in &story.trunk {
+                let target = consensus::Checkpoint { epoch, root: block.root };
+                chain.contexts(&consensus::AttestationData { slot: epoch.start_slot(&preset), target, ..late });
+            }
+        }
+        assert!(chain.stats().shufflings_refused > refused);
+        let n_refused = chain.stats().shufflings_refused;
+        let Contexts::Candidates(guesses) = chain.contexts(&late) else { panic!("on the worker: {on_worker}") };
+        assert_eq!(guesses.iter().map(|shuffling| shuffling.id()).collect::<Vec<_>>(), before);
+        assert_eq!(chain.stats().shufflings_refused, n_refused + 1, "it is counted");
+        // The next epoch has a budget of its own.
+        let next = now.saturating_add(1).start_slot(&preset);
+        let after = (0..100_000_000u64).find_map(|_| {
+            chain.tick(next);
+            std::thread::yield_now();
+            certain(&mut chain, &late)
+        });
+        assert_eq!(after.expect("the worker answers").len(), 2);
+    }
+}
+
 #[test]
 fn a_refresh_is_asked_for_when_somebody_may_come_or_go() {
     let story = story();

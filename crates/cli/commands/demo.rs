@@ -87,7 +87,8 @@ fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
     Ok((scenario, format!("an operator of {operator_keys} keys starts a second machine")))
 }
 
-/// The watcher's configuration: the network's own files, all its nodes as peers, and the webhook as the only alert route, if there is one.
+/// The watcher's configuration: the network's own files, all its nodes as peers, and the webhook as
+/// the only alert route, if there is one.
 fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Result<Config> {
     let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
     std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;

@@ -117,6 +117,9 @@ enum Case {
     Operation(usize),
 }
 
+/// How many pairs of a batch that cannot be punished were not put together.
+type WorthlessPairs = HashMap<(ValidatorIndex, Offence), u64>;
+
 /// Findings that cannot be punished are deleted so long after they were recorded.
 pub const WORTHLESS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Findings that wait for a disk that refuses them; more would be memory without a bound.
@@ -514,7 +517,7 @@ impl Engine {
     /// What slashing operations show, and what messages show together with what is stored, as far as there is room for it. Asked in an order
     /// that depends on the messages only, so what is listed does not depend on how they were batched.
     fn judge(&mut self, verified: &Verified) -> Result<[Vec<Judged>; 2], EngineError> {
-        let mut conflicts = self.name_conflicts(verified)?;
+        let (mut conflicts, not_named) = self.name_conflicts(verified)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
         let mut cases: Vec<(Candidate, Case)> =
             conflicts.into_iter().map(|conflict| (Candidate::of(&conflict, &self.chain), Case::Conflict(conflict))).collect();
@@ -544,6 +547,12 @@ impl Engine {
                 (Room::Counted(_), Case::Operation(_)) => self.metrics.not_listed.inc(),
             }
         }
+        // Only now: the finding that stands for them may be one of this batch.
+        for ((validator, offence), n) in not_named {
+            if let Some(id) = self.quota.stands_for(validator, offence) {
+                self.quota.count(id, n);
+            }
+        }
         let mut of_operations = Vec::new();
         for (operation, mut validators) in verified.slashings.iter().zip(listed) {
             validators.sort_unstable();
@@ -565,28 +574,27 @@ impl Engine {
         Ok([of_operations, of_index])
     }
 
-    /// Contradictions between votes. Of a validator of which nothing more is listed they are counted and not put together.
-    fn name_conflicts(&mut self, verified: &Verified) -> Result<Vec<index::Conflict>, EngineError> {
-        let Self { chain, index, quota, .. } = self;
-        let (registry, preset) = (chain.registry(), chain.network().preset());
-        let now = chain.now().epoch(preset);
+    /// Contradictions between votes. Of a validator of which nothing more is listed they are
+    /// counted and not put together. Pairs that can be punished have room of their own, so that
+    /// those that cannot never hide one. Also tells how many of the latter were not put together.
+    fn name_conflicts(&mut self, verified: &Verified) -> Result<(Vec<index::Conflict>, WorthlessPairs), EngineError> {
+        let Self { chain, index, quota, metrics, .. } = self;
         let mut left = HashMap::new();
-        let staged = index.stage_votes_naming(&verified.votes, &mut |validator, offence| {
-            let room = left.entry((validator, offence)).or_insert_with(|| {
-                let worthless = settled::cannot_be_punished(registry, preset, validator, now);
-                quota.room(validator, offence, worthless)
-            });
+        let mut not_named = WorthlessPairs::new();
+        let named = index.stage_votes_naming(&verified.votes, &mut |validator, offence, targets| {
+            let worthless = !detect::punishable(chain, validator, targets).is_possible();
+            let room = left.entry((validator, offence, worthless)).or_insert_with(|| quota.room(validator, offence, worthless));
             let wants = *room > 0;
             *room = room.saturating_sub(1);
+            if !wants {
+                metrics.not_listed.inc();
+            }
+            if !wants && worthless {
+                *not_named.entry((validator, offence)).or_default() += 1;
+            }
             wants
         })?;
-        for ((validator, offence), n) in staged.not_named {
-            self.metrics.not_listed.inc_by(n);
-            if let Some(id) = quota.stands_for(validator, offence) {
-                quota.count(id, n);
-            }
-        }
-        Ok(staged.named)
+        Ok((named, not_named))
     }
 
     /// Whether nobody can lose anything for it. A watched key is no exception: who holds it can sign without end, and one finding a day says

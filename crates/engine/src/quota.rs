@@ -6,11 +6,14 @@
 //! | pairs of one validator and kind | listed |
 //! |---|---|
 //! | the first | always: every offender has a finding in each kind that it committed |
+//! | the first that can be punished | always, whatever was listed before that cannot be |
 //! | that can be punished | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
 //! | that cannot be punished | one a day |
 //!
 //! Epochs and days are those of the network when the pair became known, never those that a message claims. [`MAX_FURTHER`] bounds all that
-//! is listed beyond first pairs in one epoch. Further pairs are counted; where they cannot be punished, also in the finding of their day.
+//! is listed beyond first pairs in one epoch. Pairs that cannot be punished take no room from those
+//! that can. Further pairs are counted; where they cannot be punished, also in the finding of their
+//! day.
 //!
 //! What is stored already counts, so that a second run over the same messages lists no more. The same holds for slashing operations that
 //! others made of such votes; those that a block carries have as much room again, so that what the chain punished is listed though
@@ -18,7 +21,7 @@
 
 use consensus::{Epoch, Network, Offence, Root, Slot, ValidatorIndex};
 use detect::Candidate;
-use evidence::{Query, Store, StoreError};
+use evidence::{Punishable, Query, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
 /// Findings listed per validator, kind and epoch of the network.
@@ -68,11 +71,14 @@ impl Moment {
 /// What is listed of one validator and kind.
 #[derive(Debug, Default)]
 struct Listed {
+    /// That can be punished.
     in_total: usize,
     /// When the latest was.
     latest: Moment,
-    /// In that epoch.
+    /// That can be punished, in that epoch.
     in_epoch: usize,
+    /// Whether one is listed that cannot be punished, on whichever day.
+    has_worthless: bool,
     /// That cannot be punished, on that day.
     worthless: usize,
     /// The first of these: it stands for those that are not listed.
@@ -127,7 +133,7 @@ impl Quota {
         let listed = self.listed((candidate.validator, candidate.offence), network, store)?;
         listed.turn_to(now);
         let share = if seen == Seen::InBlock { 2 } else { 1 };
-        let is_first = listed.in_total == 0;
+        let is_first = listed.in_total == 0 && !(worthless && listed.has_worthless);
         let has_room = if worthless {
             listed.worthless < MAX_WORTHLESS * share
         } else {
@@ -201,13 +207,17 @@ impl Listed {
         loop {
             let page = store.find(&query, PAGE)?;
             for (_, finding) in &page.findings {
-                listed.in_total += 1;
                 let seen = finding.second_seen.unwrap_or(finding.first_seen);
                 let moment = Moment::of(network.slot_at(seen.as_unix_ns()), network);
-                listed.in_epoch += usize::from(moment.epoch == now.epoch);
-                if moment.day == now.day && finding.punishable.is_some_and(|punishable| !punishable.is_possible()) {
-                    listed.worthless += 1;
-                    listed.stands_for_day.get_or_insert(finding.id);
+                if finding.punishable.is_none_or(Punishable::is_possible) {
+                    listed.in_total += 1;
+                    listed.in_epoch += usize::from(moment.epoch == now.epoch);
+                } else {
+                    listed.has_worthless = true;
+                    if moment.day == now.day {
+                        listed.worthless += 1;
+                        listed.stands_for_day.get_or_insert(finding.id);
+                    }
                 }
             }
             match page.next {
@@ -235,11 +245,12 @@ impl Listed {
     }
 
     fn add(&mut self, id: Root, worthless: bool) {
-        self.in_total += 1;
         if worthless {
+            self.has_worthless = true;
             self.worthless += 1;
             self.stands_for_day.get_or_insert(id);
         } else {
+            self.in_total += 1;
             self.in_epoch += 1;
         }
     }
@@ -249,7 +260,7 @@ impl Listed {
 mod tests {
     use super::*;
     use consensus::{ForkName, Spec};
-    use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+    use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time};
     use std::sync::Arc;
     use verify::{Arrival, SourceKind, UnixNs};
 
@@ -372,6 +383,31 @@ mod tests {
         let n: usize = (0..400).map(|validator| court.n_listed(Offence::DoubleVote, validator, 0..100, false)).sum();
         assert_eq!(n, MAX_FURTHER + 400);
         assert_eq!(court.at(101 * EPOCH).n_listed(Offence::DoubleVote, 5, 500..600, false), MAX_LISTED);
+    }
+
+    /// Whoever first commits what cannot be punished must not hide behind it what can.
+    #[test]
+    fn the_first_that_can_be_punished_is_listed_whatever_was_listed_before() {
+        let mut court = Court::new();
+        court.at(100 * EPOCH);
+        let early = ValidatorIndex::new(1_000);
+        assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 0..1, true), 1);
+        for validator in 0..400 {
+            court.n_listed(Offence::DoubleVote, validator, 0..100, false);
+        }
+        let used_up = court.ask(&pair(Offence::DoubleVote, 0, 777_777), false, Seen::Messages);
+        assert_eq!(used_up, Room::Counted(None), "nothing is left of what all share");
+        assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 1..100, true), 0);
+        assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 100..200, false), 1);
+        // The same of what is stored.
+        let mut court = Court::new();
+        for nth in 0..70 {
+            court.record(nth, 100 * EPOCH, Punishable::ForkExpired);
+        }
+        court.at(100 * EPOCH);
+        assert_eq!(court.n_listed(Offence::DoubleVote, 5, 70..80, true), 0);
+        assert_eq!(court.n_listed(Offence::DoubleVote, 5, 100..200, false), MAX_LISTED);
+        assert_eq!(court.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
     }
 
     #[test]

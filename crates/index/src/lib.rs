@@ -96,7 +96,6 @@ pub use inspect::{Gap, Holdings, KnownProposal, KnownVote, Stats, VotesOf};
 pub use open::{Durability, Index};
 pub use several::Walked;
 pub use shape::Shape;
-pub use stage::Staged;
 pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};

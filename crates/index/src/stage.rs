@@ -13,8 +13,8 @@ use crate::seating::Seating;
 use crate::shelf::Shelf;
 use crate::sums::{FirstHeard, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
-use consensus::{ForkName, Offence, SignatureBytes, ValidatorIndex};
-use std::collections::{BTreeMap, HashMap};
+use consensus::{Epoch, ForkName, Offence, SignatureBytes, ValidatorIndex};
+use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
 
@@ -33,34 +33,37 @@ impl Index {
     /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
     /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
-        Ok(self.stage_votes_naming(votes, &mut |_, _| true)?.named)
+        self.stage_votes_naming(votes, &mut |_, _, _| true)
     }
 
-    /// The same for whoever does not want all pairs named. `wants`: whether one more of this validator and offence is wanted; asked before
-    /// a pair's other side is read and put together, which is most of its price. Pairs that are not wanted are counted.
+    /// The same for whoever does not want all pairs named. `wants` is asked about each pair by its
+    /// validator, its offence and the target epochs of the two votes, before the other side is read
+    /// and put together, which is most of a pair's price. Whoever answers no counts that pair. The
+    /// first pair of each validator and offence is named without asking. Pairs beyond the index's
+    /// own bounds are neither asked about nor named.
     pub fn stage_votes_naming(
         &mut self,
         votes: &[Signed<Vote>],
-        wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
-    ) -> Result<Staged, IndexError> {
+        wants: &mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
+    ) -> Result<Vec<Conflict>, IndexError> {
         self.stage_each(votes.iter().map(Signed::get), wants)
     }
 
-    /// Votes that nobody proved, for the load of `bench index`. Only the benchmark's own index takes them: its network is none
-    /// that exists, so no watcher opens such an index.
+    /// Stages votes that nobody proved, for the load of `bench index`. Only the benchmark's own
+    /// index takes them. Its network does not exist, so no watcher opens such an index.
     #[cfg(feature = "bench")]
     pub(crate) fn stage_unproven_votes(&mut self, votes: &[Vote]) -> Result<Vec<Conflict>, IndexError> {
         let network = self.shape.genesis_validators_root;
         assert_eq!(network, crate::bench::NETWORK, "unproven votes go into an index of the benchmark's network only");
-        Ok(self.stage_each(votes.iter(), &mut |_, _| true)?.named)
+        self.stage_each(votes.iter(), &mut |_, _, _| true)
     }
 
     fn stage_each<'v>(
         &mut self,
         mut votes: impl Iterator<Item = &'v Vote>,
-        wants: &mut dyn FnMut(ValidatorIndex, Offence) -> bool,
-    ) -> Result<Staged, IndexError> {
-        let mut pairs = Pairs { named: Vec::new(), not_named: BTreeMap::new(), wants };
+        wants: &mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
+    ) -> Result<Vec<Conflict>, IndexError> {
+        let mut pairs = Pairs { named: Vec::new(), wants };
         let mut proofs = Proofs::new();
         let staged = votes.try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
@@ -70,10 +73,8 @@ impl Index {
         });
         self.summary.settle(&self.db)?;
         staged?;
-        let Pairs { named, not_named, .. } = pairs;
         // Only now: the same vote may have come later in the call, in a message that was earlier.
-        let named = named.into_iter().map(|pair| self.conflict(pair)).collect::<Result<_, _>>()?;
-        Ok(Staged { named, not_named })
+        pairs.named.into_iter().map(|pair| self.conflict(pair)).collect()
     }
 
     fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
@@ -220,8 +221,8 @@ impl Index {
             // The first pair of each kind is always built, because only a pair with proof marks its
             // validator.
             let is_new_kind = (known_kinds | kinds) & rival.kind.offence_bit() == 0;
-            if !(pairs.wants)(index, offence) && !is_new_kind {
-                *pairs.not_named.entry((index, offence)).or_default() += 1;
+            let targets = [row.target(), rival.target].map(Epoch::new);
+            if !is_new_kind && !(pairs.wants)(index, offence, targets) {
                 continue;
             }
             let Some(other) = self.proof_of(validator, rival.target, rival.handle, proofs)? else {
@@ -465,19 +466,10 @@ impl Index {
     }
 }
 
-/// What a call found.
-#[derive(Debug, Default)]
-pub struct Staged {
-    pub named: Vec<Conflict>,
-    /// How many more pairs there are, by validator and offence. Those beyond the index's own bounds are in neither.
-    pub not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
-}
-
 /// What a call has found so far.
 struct Pairs<'a> {
     named: Vec<Pair>,
-    not_named: BTreeMap<(ValidatorIndex, Offence), u64>,
-    wants: &'a mut dyn FnMut(ValidatorIndex, Offence) -> bool,
+    wants: &'a mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
 }
 
 /// Two votes of one validator that contradict each other. `kind` is the relation of the new one to

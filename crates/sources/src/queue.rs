@@ -1,8 +1,9 @@
 //! The queue behind a source: bounded in messages and in bytes, and in both of each sender.
 //!
-//! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever sends the largest ones, or the most, must
-//! not take the room of the others, so each sender has a budget of bytes and half of the places at most. Nothing waits for room here: a
-//! source cannot hold the network up. What does not fit is refused with its reason, for the caller to count.
+//! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever
+//! sends the largest ones, or the most, must not take the room of the others, so each sender has a
+//! budget of bytes and half of the places at most. Nothing waits for room here: a source cannot
+//! hold the network up. What does not fit is refused with its reason, for the caller to count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -233,7 +234,8 @@ mod tests {
         assert_eq!(send(6, 200 << 20), Ok(()));
     }
 
-    /// Whoever sends small messages takes half of the places at most, so that others still get through.
+    /// Whoever sends small messages takes half of the places at most, so that others still get
+    /// through.
     #[tokio::test]
     async fn small_messages_of_one_peer_fill_half_of_the_places_and_no_more() {
         let (sender, mut receiver) = queue(100, QueueBytes::DEFAULT);

@@ -6,14 +6,17 @@
 //! | [`capture`] | capture files, read by a small reader of its own: what is tested must not depend on the program's reader |
 //! | [`spec_tests`] | the specification's own test cases |
 //!
-//! Data made by others lies in two folders. The *full set* is the folder `../shared` beside the repository, or the one that
-//! `SLASHWATCH_SHARED` names. The *small set* is committed, in `tests/data`; it has a capture of each fork, the slashing and gossip cases of
-//! the specification and what else is small. A test takes a file from the full set if it is there, else from the small set. A path is
-//! written as in the full set: `captures/fulu_4.e2s`, `vectors/p2p/message_ids.json`. The small set leaves out the first part, and
-//! may have a file compressed, with `.gz` at the end.
+//! Data made by others lies in two folders. The *full set* is the folder `../shared` beside the
+//! repository, or the one that `SLASHWATCH_SHARED` names. The *small set* is committed, in
+//! `tests/data`; it has a capture of each fork, the slashing and gossip cases of the specification
+//! and what else is small. A test takes a file from the full set if it is there, else from the
+//! small set. A path is written as in the full set: `captures/fulu_4.e2s`,
+//! `vectors/p2p/message_ids.json`. The small set leaves out the first part, and may have a file
+//! compressed, with `.gz` at the end.
 //!
-//! Missing data is a failure, never a silent success. What the small set lacks is asked for with [`full_set`]: such a test fails where
-//! the full set is missing, unless `SLASHWATCH_WITHOUT_DATA=1` says that less is wanted. Then it is skipped and says so on stderr.
+//! Missing data is a failure, never a silent success. What the small set lacks is asked for with
+//! [`full_set`]: such a test fails where the full set is missing, unless
+//! `SLASHWATCH_WITHOUT_DATA=1` says that less is wanted. Then it is skipped and says so on stderr.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -73,8 +76,8 @@ pub fn path(path: &str) -> PathBuf {
     Folders::of_this_run().find(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Where a file or folder is that only the full set has. `None`, with a line on stderr, if `SLASHWATCH_WITHOUT_DATA=1` says that this test
-/// shall be skipped where the full set is missing.
+/// Where a file or folder is that only the full set has. `None`, with a line on stderr, if
+/// `SLASHWATCH_WITHOUT_DATA=1` says that this test shall be skipped where the full set is missing.
 ///
 /// # Panics
 /// If it is missing and nobody said so.

@@ -62,7 +62,8 @@ impl Case {
     }
 }
 
-/// The cases of an archive whose path (below the archive's top folder) `wanted` accepts; never none.
+/// The cases of an archive whose path (below the archive's top folder) `wanted` accepts; never
+/// none.
 pub fn cases(archive: &str, wanted: impl Fn(&[&str]) -> bool) -> Vec<Case> {
     let cases = read_archive(&path(&format!("vectors/{archive}")), wanted);
     assert!(!cases.is_empty(), "{archive} has no such case");

@@ -18,7 +18,7 @@ mod named;
 mod statements;
 mod strangers;
 
-use crate::batch::{Judged, Judgement, Method, prove};
+use crate::batch::{Claim, Judged, Judgement, Method, prove};
 use crate::decode::{Ballot, Decoded, decode};
 use crate::docket::Docket;
 use crate::ledger::{Item, Ledger};
@@ -45,6 +45,9 @@ const NO_SUCH_VALIDATOR: &str =
 /// How many claims of one peer about a fork that has not happened yet may fail with every possible
 /// version in one slot. Nobody is blamed for such claims, so further ones are not tried.
 const MAX_WITHOUT_VERSION: usize = 64;
+/// At least this many claims are tried in one equation, if there are any left. So the bound may be
+/// exceeded by one less.
+const TRIED_TOGETHER: usize = 16;
 /// Number of messages that one worker decodes at a time.
 const DECODE_CHUNK: usize = 64;
 
@@ -61,6 +64,7 @@ pub struct Verifier {
     /// everything that the judgement depends on.
     forgeries: Recent<Root, ()>,
     n_repeated_forgeries: u64,
+    n_tried_again: u64,
     pub(crate) reputes: Reputes,
     pub(crate) roots: DataRoots,
     /// Proven headers by root, with their only valid signature.
@@ -110,6 +114,8 @@ pub struct VerifierStats {
     pub forgotten_votes: u64,
     /// Number of forged messages that came again and cost nothing.
     pub repeated_forgeries: u64,
+    /// Claims about a fork to come that were tried with a second version.
+    pub tried_again: u64,
 }
 
 /// Whether the claimed signers are known for certain.
@@ -151,6 +157,7 @@ impl Verifier {
             votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
             forgeries: Recent::new(config.remembered_forgeries),
             n_repeated_forgeries: 0,
+            n_tried_again: 0,
             reputes: Reputes::new(config.remembered_peers),
             roots: DataRoots::default(),
             proposals: Recent::new(config.remembered_roots),
@@ -238,6 +245,7 @@ impl Verifier {
             remembered_votes: self.votes.len(),
             forgotten_votes: self.votes.n_forgotten,
             repeated_forgeries: self.n_repeated_forgeries,
+            tried_again: self.n_tried_again,
         }
     }
 
@@ -306,22 +314,60 @@ impl Verifier {
         intake
     }
 
-    /// Runs the equation over a docket. What it proves is returned and remembered. A forgery
-    /// counts against its sender, unless the signers were a guess.
-    fn judge(&mut self, chain: &Chain, mut docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
-        let network = chain.network();
-        let now = chain.now().epoch(network.preset());
-        for claim in &mut docket.claims {
-            claim.consider_versions(network, now);
-            let failed = claim.answerable().and_then(|peer| self.without_version.get(peer)).copied().unwrap_or(0);
-            if failed >= MAX_WITHOUT_VERSION && claim.is_version_in_doubt() {
-                claim.give_up();
+    /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
+    /// signers were a guess.
+    ///
+    /// Claims about a fork to come that hold with no version are nobody's fault and cost two
+    /// equations, so a peer has [`MAX_WITHOUT_VERSION`] of them in a slot. Those that hold cost
+    /// nothing of that: what may be too much is put off until the others have shown how much is
+    /// left.
+    fn judge(&mut self, chain: &Chain, docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
+        let now = chain.now().epoch(chain.network().preset());
+        let mut claims = docket.claims;
+        claims.iter_mut().for_each(|claim| claim.consider_versions(chain.network(), now));
+        let mut put_off = self.put_off(&mut claims);
+        let mut judged = self.prove_claims(chain, claims, signers, ledger);
+        loop {
+            let (places, mut claims): (Vec<usize>, Vec<Claim>) = put_off.into_iter().unzip();
+            let later = self.put_off(&mut claims);
+            if later.len() == claims.len() {
+                return judged;
             }
+            put_off = later.into_iter().map(|(nth, claim)| (places[nth], claim)).collect();
+            judged.take_over(&places, &self.prove_claims(chain, claims, signers, ledger));
         }
-        let mut judged = prove(docket.claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
+    }
+
+    /// Gives up those claims that may be more than what their senders have left, and gives them
+    /// back as they were, with their places.
+    fn put_off(&self, claims: &mut [Claim]) -> Vec<(usize, Claim)> {
+        let mut left: HashMap<PeerBytes, usize> = HashMap::new();
+        let mut put_off = Vec::new();
+        for (place, claim) in claims.iter_mut().enumerate().filter(|(_, claim)| claim.is_version_in_doubt()) {
+            let Some(peer) = claim.doubtful_sender() else { continue };
+            let failed = self.without_version.get(peer).copied().unwrap_or(0);
+            let left = left.entry(peer.clone()).or_insert_with(|| match MAX_WITHOUT_VERSION.saturating_sub(failed) {
+                0 => 0,
+                left => left.max(TRIED_TOGETHER),
+            });
+            if *left > 0 {
+                *left -= 1;
+                continue;
+            }
+            put_off.push((place, claim.clone()));
+            claim.give_up();
+        }
+        put_off
+    }
+
+    /// The equation, and for what it does not prove the one with the other version that is
+    /// possible.
+    fn prove_claims(&mut self, chain: &Chain, claims: Vec<Claim>, signers: Signers, ledger: &mut Ledger) -> Judged {
+        let mut judged = prove(claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
         ledger.take(judged.harvest());
         let (places, again) = judged.in_doubt();
         if !again.is_empty() {
+            self.n_tried_again += again.len() as u64;
             let other = prove(again, chain.registry(), self.method, &self.reputes, &mut self.rng);
             ledger.take(other.harvest());
             judged.take_over(&places, &other);
@@ -330,10 +376,11 @@ impl Verifier {
             match (judgement, claim.answerable(), signers) {
                 (Judgement::Proven { .. }, Some(peer), _) => self.reputes.proven(peer),
                 (Judgement::Forged, Some(peer), Signers::Certain) => self.reputes.forged(peer),
-                (Judgement::NoVersion, Some(peer), Signers::Certain) => {
-                    *self.without_version.entry(peer.clone()).or_default() += 1
-                }
                 (Judgement::Proven { .. } | Judgement::Forged | Judgement::NoKey | Judgement::NoVersion, _, _) => {}
+            }
+            let tried_in_vain = judgement == Judgement::NoVersion && claim.is_version_in_doubt();
+            if let Some(peer) = claim.doubtful_sender().filter(|_| tried_in_vain && signers == Signers::Certain) {
+                *self.without_version.entry(peer.clone()).or_default() += 1;
             }
         }
         for claim in judged.proven() {

@@ -31,6 +31,9 @@ struct Run {
 
 impl Run {
     fn take(&mut self, verified: Verified) {
+        let order = |vote: &verify::Signed<verify::Vote>| (vote.heard.at, vote.data_root, vote.indices[0]);
+        assert!(verified.votes.is_sorted_by_key(order), "what is listed of too many pairs must not depend on batches");
+        assert!(verified.proposals.is_sorted_by_key(|proposal| (proposal.heard.at, proposal.root)));
         for vote in &verified.votes {
             assert_eq!(vote.indices.len(), vote.arrivals.len());
             assert!(vote.indices.windows(2).all(|pair| pair[0] < pair[1]) && !vote.indices.is_empty());
@@ -111,8 +114,10 @@ fn replay(capture: &Capture, config: VerifyConfig, batch: usize) -> Run {
     run
 }
 
-/// The captures whose offences can be found from their first state. In the excluded capture a later
-/// state is needed, which only the program's replay reads.
+/// Those whose truth can be found from their first state. Of `newcomers_state_after` the messages
+/// that name newcomers stand before the state that knows them: the verifier is right to settle them
+/// as unknown, and the replay, which keeps them and gives them once more, is held to that truth by
+/// the program's own test of captures.
 fn captures() -> Vec<Capture> {
     common::captures().into_iter().filter(|capture| capture.name != "newcomers_state_after").collect()
 }
@@ -123,8 +128,9 @@ fn pairs(capture: &Capture, list: &str) -> BTreeSet<(String, u64)> {
     rows.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_u64().unwrap())).collect()
 }
 
-/// Removes contradictions that rest on one valid side of an invalid operation. They are true, but
-/// they may be found or not.
+/// True contradictions that rest on one good side of an invalid operation may be found or not:
+/// proven one by one, none of the cancelling signatures is, while the good header of
+/// `headers_deneb` is.
 fn without_optional(capture: &Capture, found: BTreeSet<(String, u64)>) -> BTreeSet<(String, u64)> {
     let expected = pairs(capture, "findings");
     let optional = pairs(capture, "optional");

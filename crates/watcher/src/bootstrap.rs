@@ -223,8 +223,8 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
     Ok(())
 }
 
-/// Returns the fork version at genesis. If several forks are active at genesis, the last of them
-/// counts.
+/// Returns the version of the first fork, `GENESIS_FORK_VERSION`. Later forks may be active at genesis
+/// too; their versions do not matter here.
 fn genesis_version(spec: &Spec) -> [u8; 4] {
     spec.forks.first().map_or([0; 4], |fork| fork.version)
 }

@@ -256,7 +256,8 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     assert!(switches.look(&mut orders).is_err(), "it goes on trying to write");
     assert!(orders.is_empty(), "and orders once");
     assert_eq!(switches.ledger().borrow().fired["acme"].finding, found.id, "and shows what it did");
-    // What cannot be written down is not done: after a restart the switch would have fired all the same.
+    // What cannot be written down is not done: after a restart the switch would have fired all the
+    // same.
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.make_ready_on_request();
     assert!(switches.ledger.fired.contains_key("acme"), "it was made ready in memory only");

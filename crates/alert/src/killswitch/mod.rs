@@ -110,8 +110,8 @@ impl KillSwitch {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
-    /// Proves the wiring: the same program or address gets what an order would hand over, and is told that it is a test. `finding` is made
-    /// up.
+    /// Proves the wiring: the same program or address gets what an order would hand over, and is
+    /// told that it is a test. `finding` is made up.
     pub async fn test(&self, finding: &Finding, now: Time) -> Report {
         self.order(Order { finding: Some(finding), ..self.test_order() }, now).await
     }

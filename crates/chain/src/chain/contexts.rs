@@ -7,13 +7,14 @@
 //!    candidate for each branch on which the epoch has different committees. If the head in the
 //!    vote is a known block, the candidate of its branch is first. For a future epoch it is assumed
 //!    that all slots until then stay empty. A node whose clock is hours ahead computes exactly that
-//!    (Medalla: 37 epochs).
+//!    (Medalla: 37 epochs). If the registry has changed and a budget refuses the new shuffling, the
+//!    shufflings of earlier registries are candidates too.
 //! 3. **Unknown**: neither blocks nor mixes of the epoch are known, or the epoch is too far from
 //!    now.
 
 use super::{Chain, FUTURE_EPOCHS};
 use crate::duties;
-use crate::shufflings::{Asker, Effort, Work};
+use crate::shufflings::{Asker, Effort, Found, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
 use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex};
@@ -30,8 +31,9 @@ pub enum Contexts {
     /// The vote's target is a known block, so this is the shuffling. There is more than one only if
     /// states disagree about who was active.
     Certain(Vec<Arc<Shuffling>>),
-    /// The target is unknown or contradicts what is known. One of these shufflings may apply. The
-    /// likeliest is first. There is at least one, and there are at most [`MAX_CANDIDATES`].
+    /// The target is unknown or contradicts what is known, or a budget refused the shuffling of the
+    /// current registry. One of these shufflings may apply. The likeliest is first. There is at least
+    /// one, and there are at most [`MAX_CANDIDATES`].
     Candidates(Vec<Arc<Shuffling>>),
     /// Nothing is known yet for that epoch, or the epoch is too far from now.
     Unknown,
@@ -92,12 +94,16 @@ impl Chain {
             return Contexts::Unknown;
         }
         if let Some(decision) = self.certain_decision(data.target) {
-            let shufflings = self.shufflings_of(epoch, decision, odd, asker);
-            return if shufflings.is_empty() { Contexts::Unknown } else { Contexts::Certain(shufflings) };
+            let Found { shufflings, lacks_some } = self.shufflings_of(epoch, decision, odd, asker);
+            return match (shufflings.is_empty(), lacks_some) {
+                (true, _) => Contexts::Unknown,
+                (false, false) => Contexts::Certain(shufflings),
+                (false, true) => Contexts::Candidates(shufflings),
+            };
         }
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for decision in self.candidate_decisions(data) {
-            for shuffling in self.shufflings_of(epoch, decision, odd, asker) {
+            for shuffling in self.shufflings_of(epoch, decision, odd, asker).shufflings {
                 if found.len() < MAX_CANDIDATES && found.iter().all(|other| other.id() != shuffling.id()) {
                     found.push(shuffling);
                 }
@@ -196,7 +202,7 @@ impl Chain {
         })
     }
 
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Vec<Arc<Shuffling>> {
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Found {
         if self.exits.have_news_of(epoch, &self.network.spec.preset) {
             self.forecast_exits();
         }

@@ -115,7 +115,8 @@ pub enum NodeError {
     AllFailed { path: String, last: Box<NodeError>, errors: Vec<NodeError> },
 }
 
-/// A path as people read it: what is asked of 64 validators by their indices is longer than all the rest.
+/// A path as people read it: what is asked of 64 validators by their indices is longer than all the
+/// rest.
 fn short(path: &str) -> String {
     match path.char_indices().nth(SHOWN_PATH) {
         Some((end, _)) => format!("{}...", &path[..end]),
@@ -392,7 +393,7 @@ impl NodeSet {
         Err(NodeError::all_failed(path, errors))
     }
 
-    /// Keeps to the first node in order that was found to answer.
+    /// Asks this node first from here on.
     pub(super) fn prefer(&self, nth: usize) {
         self.good.store(nth, Ordering::Relaxed);
     }

@@ -96,7 +96,8 @@ impl Keeper {
         }
     }
 
-    /// Takes over who is watched, if that changed, and shows it at once. What is known of those who stay stays.
+    /// Takes over who is watched, if that changed, and shows it at once. What is known of those who
+    /// stay stays.
     fn look_at_desk(&mut self, now: Slot, view: &View<'_>) {
         let labels = self.desk.labels();
         if Arc::ptr_eq(&labels, &self.labels) {

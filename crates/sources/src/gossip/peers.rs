@@ -37,10 +37,11 @@ pub(super) struct Peer {
     pub closing: Option<Instant>,
 }
 
-/// A peer of the configuration.
-/// Reasons counted one by one of a configured peer; further ones, which may be made up by it, are counted together.
+/// Reasons counted one by one of a configured peer; further ones, which may be made up by it, are
+/// counted together.
 const MAX_REASONS: usize = 16;
 
+/// A peer of the configuration.
 struct Configured {
     target: PeerAddress,
     /// The peer id in the target, or that of the peer that answered there.
@@ -283,7 +284,8 @@ impl Configured {
         self.problem = Some(problem);
     }
 
-    /// Counts a reason. Its number, if the log is to be told of it: the first time, and whenever it has doubled.
+    /// Counts a reason. Its number, if the log is to be told of it: the first time, and whenever it
+    /// has doubled.
     fn is_told(&mut self, problem: &str) -> Option<u32> {
         let is_new = !self.reasons.contains_key(problem) && self.reasons.len() >= MAX_REASONS;
         let times = self.reasons.entry(if is_new { String::new() } else { problem.to_owned() }).or_default();

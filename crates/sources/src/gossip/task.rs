@@ -502,7 +502,8 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// What caused an error. An [`io::Error`] names as its cause what caused the error that it wraps, and not that error.
+/// What caused an error. An [`io::Error`] names as its cause what caused the error that it wraps,
+/// and not that error.
 fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())

@@ -304,6 +304,15 @@ impl Claim {
         }
     }
 
+    /// Whose budget it takes while a fork is to come: the peer that sent it on its own topic, as
+    /// part of a slashing operation also. What a block carries is bounded by the block.
+    pub(crate) fn doubtful_sender(&self) -> Option<&PeerBytes> {
+        match self.heard.source {
+            SourceKind::Gossip | SourceKind::SlashingOp if self.block_epoch.is_none() => self.heard.peer.as_ref(),
+            SourceKind::Gossip | SourceKind::SlashingOp | SourceKind::Block | SourceKind::Api => None,
+        }
+    }
+
     /// An equal claim: what one of them gives out is given out, and the earlier time counts.
     pub(crate) fn absorb(&mut self, other: Self) {
         if other.heard.at < self.heard.at {

@@ -105,15 +105,15 @@ impl Judged {
     }
 
     /// Copies the judgements of `other`, in which the claims at `places` were judged with the other
-    /// version.
+    /// version, or later.
     pub(crate) fn take_over(&mut self, places: &[usize], other: &Self) {
         for (nth, place) in places.iter().enumerate() {
-            match other.judgements[nth] {
-                Judgement::Proven { alone } => {
-                    self.judgements[*place] = Judgement::Proven { alone };
-                    self.claims[*place] = other.claims[nth].clone();
-                }
-                Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => self.judgements[*place] = Judgement::NoVersion,
+            self.judgements[*place] = match other.judgements[nth] {
+                Judgement::Forged => Judgement::NoVersion,
+                Judgement::Proven { .. } | Judgement::NoKey | Judgement::NoVersion => other.judgements[nth],
+            };
+            if matches!(other.judgements[nth], Judgement::Proven { .. }) {
+                self.claims[*place] = other.claims[nth].clone();
             }
         }
     }
