@@ -20,11 +20,13 @@ const CACHED_PROOFS: usize = 8;
 
 /// Everything that earlier runs stored, except the findings.
 pub struct EarlierRuns {
+    /// All stored incidents, open and closed.
     pub incidents: Vec<Incident>,
     notes: BTreeMap<String, Vec<u8>>,
 }
 
 impl EarlierRuns {
+    /// Reads the incidents and the detectors' notes from the store.
     pub fn read(store: &Store) -> Result<Self, StoreError> {
         let mut notes = BTreeMap::new();
         for name in NOTES {
@@ -35,6 +37,7 @@ impl EarlierRuns {
         Ok(Self { incidents: store.all_incidents()?, notes })
     }
 
+    /// Returns true if this incident was closed in an earlier run.
     pub fn is_closed(&self, incident: &Incident) -> bool {
         self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
     }

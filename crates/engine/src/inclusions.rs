@@ -70,6 +70,7 @@ pub enum Moment {
 /// The changes since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
+    /// Findings that count as included now, with their blocks.
     pub included: Vec<(Root, Included)>,
     /// Findings that were included until now.
     pub reopened: Vec<Root>,
@@ -78,7 +79,9 @@ pub struct Verdicts {
 /// Checkpoints to write and to drop.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rows {
+    /// Names and values of the checkpoints to write.
     pub changed: Vec<(String, Vec<u8>)>,
+    /// Names of the checkpoints to drop.
     pub dropped: Vec<String>,
 }
 

@@ -121,6 +121,7 @@ pub enum Shed {
 impl Shed {
     pub const ALL: [Self; 6] = [Self::Known, Self::Overload, Self::Liar, Self::Settled, Self::Bytes, Self::PeerBytes];
 
+    /// Value of the label `reason` in the metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Known => "known",
@@ -277,6 +278,7 @@ impl Lanes {
         [&self.urgent, &self.deferred, &self.doubtful, &self.settled, &self.ordinary]
     }
 
+    /// Number of waiting messages.
     pub fn len(&self) -> usize {
         self.lanes().iter().map(|lane| lane.len()).sum()
     }

@@ -25,6 +25,7 @@ pub struct Metrics {
     /// Messages and parts of blocks that a limit of the verifier refused, by reason. Such messages
     /// are counted in `messages` too.
     pub refused: IntCounterVec,
+    /// Findings that were recorded for the first time, by kind.
     pub findings: IntCounterVec,
     /// Open incidents, by kind.
     pub incidents_open: IntGaugeVec,
@@ -41,19 +42,27 @@ pub struct Metrics {
     pub unproven: IntCounter,
     /// Contradicting pairs of a validator that are not listed because it already has too many.
     pub not_listed: IntCounter,
+    /// Number of connected peers.
     pub peers: IntGauge,
     /// Unix time in seconds, or 0 before the first vote or block since the start.
     pub last_message: IntGauge,
+    /// Messages that wait for their committees.
     pub parked: IntGauge,
+    /// Deliveries of alerts that are not made yet.
     pub outbox_pending: IntGauge,
+    /// Slot of the newest block that is known.
     pub head_slot: IntGauge,
+    /// Current slot by this machine's clock.
     pub clock_slot: IntGauge,
+    /// Waiting messages, by queue.
     pub queue: IntGaugeVec,
+    /// 1 while a beacon node answers, otherwise 0.
     pub node_up: IntGauge,
     /// Proofs whose submission has ended, by result.
     pub submissions: IntCounterVec,
     /// Attempts to submit that will be repeated.
     pub submission_retries: IntCounter,
+    /// Proofs that wait for a beacon node or a block.
     pub submissions_waiting: IntGauge,
 }
 

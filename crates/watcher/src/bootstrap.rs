@@ -27,8 +27,11 @@ const MAX_STATE_BYTES: u64 = 2 << 30;
 
 /// What a watcher or a capture starts with.
 pub struct Start {
+    /// The chain, loaded from the state.
     pub chain: Chain,
+    /// The public keys of all validators in the state.
     pub keys: PubkeyCache,
+    /// The state that the chain was loaded from, as SSZ.
     pub state_ssz: Vec<u8>,
     /// True if no node answered. The committees then come from an older state.
     pub node_away: bool,
@@ -223,8 +226,8 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
     Ok(())
 }
 
-/// Returns the version of the first fork, `GENESIS_FORK_VERSION`. Later forks may be active at genesis
-/// too; their versions do not matter here.
+/// Returns the version of the first fork, `GENESIS_FORK_VERSION`. Later forks may be active at
+/// genesis too, but their versions do not matter here.
 fn genesis_version(spec: &Spec) -> [u8; 4] {
     spec.forks.first().map_or([0; 4], |fork| fork.version)
 }

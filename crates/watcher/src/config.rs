@@ -76,6 +76,7 @@ pub struct GossipConfig {
     pub listen: Vec<String>,
     /// Peers to stay connected to: multiaddrs with `/p2p/`, or ENRs.
     pub peers: Vec<String>,
+    /// Largest number of connected peers.
     pub max_peers: usize,
     /// Number of data column subnets from which signed block headers are taken.
     pub data_column_subnets: u64,
@@ -119,6 +120,7 @@ pub enum SinglesProof {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifyConfig {
+    /// How single votes are verified.
     pub singles: SinglesProof,
     /// Number of BLS threads. 0 means one per processor.
     pub threads: usize,

@@ -75,7 +75,9 @@ pub struct Effects {
     pub verdicts: mpsc::Sender<(Ticket, Verdict)>,
     /// Roots of blocks that other blocks build on and that no source has sent.
     pub wanted_blocks: watch::Sender<Vec<Root>>,
+    /// True while the registry is out of date and the engine needs a newer beacon state.
     pub wants_state: watch::Sender<bool>,
+    /// The state of the engine after the last batch.
     pub snapshot: watch::Sender<Arc<Snapshot>>,
 }
 

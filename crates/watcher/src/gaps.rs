@@ -93,6 +93,7 @@ impl Watchkeeper {
         }
     }
 
+    /// Returns the stored gaps of all runs, oldest first.
     pub fn gaps(&self) -> &Arc<Vec<Gap>> {
         &self.gaps
     }

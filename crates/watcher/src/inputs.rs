@@ -61,6 +61,7 @@ impl Inputs {
         self.items.max_capacity() - self.items.capacity()
     }
 
+    /// Returns a sending end that does not keep the engine running.
     pub fn downgrade(&self) -> WeakInputs {
         WeakInputs { items: self.items.downgrade(), room: self.room.clone(), units: self.units }
     }
@@ -91,6 +92,7 @@ pub struct WeakInputs {
 }
 
 impl WeakInputs {
+    /// Returns a sending end, or `None` if all others are gone.
     pub fn upgrade(&self) -> Option<Inputs> {
         Some(Inputs { items: self.items.upgrade()?, room: self.room.clone(), units: self.units })
     }
@@ -102,6 +104,7 @@ pub struct InputReceiver {
 }
 
 impl InputReceiver {
+    /// Waits for the next input. Returns `None` when the queue is closed and empty.
     pub fn blocking_recv(&mut self) -> Option<Input> {
         self.items.blocking_recv().map(|(input, _)| input)
     }

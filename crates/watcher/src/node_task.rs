@@ -30,16 +30,21 @@ const LOOK: Duration = Duration::from_secs(12);
 
 /// What the engine wants from the beacon nodes.
 pub struct Wishes {
+    /// Roots of blocks that the engine wants.
     pub blocks: watch::Receiver<Vec<Root>>,
+    /// True while the registry is out of date and the engine needs a newer beacon state.
     pub state: watch::Receiver<bool>,
 }
 
+/// The task that asks the beacon nodes, with everything that it needs.
 pub struct NodeTask {
     pub nodes: Arc<NodeSet>,
     pub network: Arc<Network>,
     pub queue: Inputs,
     pub metrics: Metrics,
+    /// A new state is fetched after this many epochs.
     pub refresh_epochs: u64,
+    /// The reason why no node answers, or `None` while a node answers.
     pub away: watch::Sender<Option<String>>,
     /// At the start, the blocks after this slot are fetched first.
     pub from: Slot,

@@ -249,6 +249,7 @@ impl Watcher {
         Ok(Self { store, api_address, page, failed, tasks, switches, alerts, engine_thread, cancel, queue: feed, _dir: dir })
     }
 
+    /// Returns the store of the findings.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -274,6 +275,7 @@ impl Watcher {
         self.page.gossip.as_ref().map(GossipControl::peers).unwrap_or_default()
     }
 
+    /// Returns the metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         &self.page.metrics
     }

@@ -34,8 +34,11 @@ pub struct RefusedWrites {
 pub struct Snapshot {
     pub head: HeadView,
     pub finalized: Checkpoint,
+    /// Number of validators in the registry.
     pub validators: usize,
+    /// Number of messages that wait for their committees.
     pub parked: usize,
+    /// Number of missing parents of waiting blocks, as far as they can be requested from a node.
     pub missing_blocks: usize,
     pub index: Stats,
     pub reception: Reception,
@@ -46,6 +49,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Takes a snapshot of the engine.
     pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
         let chain = engine.chain();
         Self {

@@ -11,7 +11,9 @@ use tokio::sync::watch;
 /// Answers requests of the API from the last report of the detector of watched keys.
 pub struct KeyPage {
     pub desk: Desk,
+    /// The state of the kill switches.
     pub switches: watch::Receiver<Arc<Ledger>>,
+    /// The lists of watched keys that are in use.
     pub in_force: watch::Receiver<Arc<InForce>>,
 }
 
