@@ -191,7 +191,7 @@ impl Stage {
         for finding in findings {
             let index = finding.validator.as_ref().expect("somebody's").index;
             if index == self.keys.withdrawn {
-                of_flooder.entry(finding.kind.clone()).or_default().push(finding);
+                of_flooder.entry(finding.kind.to_string()).or_default().push(finding);
             } else {
                 assert!(victims.contains(&index) && finding.severity == Severity::Critical, "{finding:?}");
                 latencies.push(finding.recorded_at.since(finding.second_seen.expect("two messages")));

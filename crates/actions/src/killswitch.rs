@@ -326,7 +326,7 @@ impl Switches {
                 None => {}
                 Some(Verdict::HeldBack(why)) => self.hold_back(group, finding, &why, now),
                 Some(Verdict::Fires) => {
-                    let kind = finding.kind.clone();
+                    let kind = finding.kind.to_string();
                     let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
                     self.ledger.fired.insert(group.clone(), fired);
                     to_order.push((armed.switch.clone(), finding.clone()));
@@ -340,15 +340,15 @@ impl Switches {
         let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
         // Whoever can send one such message can send thousands.
         if times.is_power_of_two() {
-            tracing::warn!(group, kind = finding.kind, finding = %finding.id, reason = %why, times, "kill switch does not fire");
+            tracing::warn!(group, kind = finding.kind.as_str(), finding = %finding.id, reason = %why, times, "kill switch does not fire");
         }
-        let (finding, kind, reason) = (finding.id, finding.kind.clone(), why.to_string());
+        let (finding, kind, reason) = (finding.id, finding.kind.to_string(), why.to_string());
         self.ledger.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
     }
 
     fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, Report)>) {
         for (switch, finding) in to_order {
-            tracing::warn!(group = switch.group(), kind = finding.kind, finding = %finding.id, place = switch.place(), "kill switch fires");
+            tracing::warn!(group = switch.group(), kind = finding.kind.as_str(), finding = %finding.id, place = switch.place(), "kill switch fires");
             self.order(switch, finding, 1, orders);
         }
     }

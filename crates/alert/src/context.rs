@@ -70,7 +70,7 @@ impl Context {
             Some("worse") => "WORSE: ",
             Some(_) | None => "",
         };
-        let mut text = format!("{}: {news}{}", self.network.name, finding.kind.replace('_', " "));
+        let mut text = format!("{}: {news}{}", self.network.name, finding.kind.words());
         if detail("subnets") == Some("all") {
             text.push_str(", of all subnets: this watcher hears nothing of the network. `/readyz` and the page say what to do");
         }

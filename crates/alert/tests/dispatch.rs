@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::post;
 use consensus::{ForkName, Root, Slot, ValidatorIndex};
 use evidence::{
-    Anomaly, DeliveryId, DeliveryState, Evidence, EvidenceKind, Finding, OutboxCounts, Punishable, RouteName, Severity,
+    Anomaly, DeliveryId, DeliveryState, Evidence, EvidenceKind, Finding, Kind, OutboxCounts, Punishable, RouteName, Severity,
     Slashable, Store, Time, anomaly_id,
 };
 use hmac::{Hmac, Mac as _};
@@ -106,12 +106,12 @@ fn routes(dir: &Path, address: SocketAddr, policy: Policy) -> Routes {
 
 fn finding(nth: u64, severity: Severity) -> Finding {
     Finding::anomaly(Anomaly {
-        id: anomaly_id(NETWORK, "clock_skew", &nth.to_le_bytes()),
+        id: anomaly_id(NETWORK, &Kind::ClockSkew, &nth.to_le_bytes()),
         severity,
         slot: Slot::new(nth),
         first_seen: now(),
         recorded_at: now(),
-        ..Anomaly::sample("clock_skew")
+        ..Anomaly::sample(Kind::ClockSkew)
     })
 }
 

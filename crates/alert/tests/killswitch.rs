@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use consensus::{PubkeyBytes, Root, ValidatorIndex};
-use evidence::{Anomaly, Finding, Subject, Time};
+use evidence::{Anomaly, Finding, Kind, Subject, Time};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn finding() -> Finding {
         }),
         first_seen: Time::from_unix_ns(1),
         recorded_at: Time::from_unix_ns(2),
-        ..Anomaly::sample("dormant_key_signed")
+        ..Anomaly::sample(Kind::DormantKeySigned)
     })
 }
 

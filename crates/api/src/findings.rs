@@ -11,8 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
-use detect::kinds;
-use evidence::{Evidence, Finding, Order, Severity, Store};
+use evidence::{Evidence, Finding, Kind, Order, Severity, Store};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -64,17 +63,15 @@ impl ListQuery {
         if self.label.as_ref().is_some_and(|label| !label.contains('=')) {
             return Err(Problem::bad_request("label must be written as key=value"));
         }
-        if let Some(kind) = &self.kind
-            && !kinds::of_findings().any(|known| known == kind)
-        {
-            let known: Vec<&str> = kinds::of_findings().collect();
-            return Err(Problem::bad_request(format!("kind {kind:?} is unknown; there are {}", known.join(", "))));
-        }
+        let kind = self.kind.map(|name| {
+            let known = || Kind::all().map(|kind| kind.to_string()).collect::<Vec<_>>().join(", ");
+            Kind::known(&name).ok_or_else(|| Problem::bad_request(format!("kind {name:?} is unknown; there are {}", known())))
+        });
         let labels = self.label.into_iter().chain(self.group.map(|group| format!("group={group}")));
         let wanted = evidence::Query {
             after: number(&self.cursor, "cursor")?.unwrap_or(0),
             order,
-            kind: self.kind,
+            kind: kind.transpose()?,
             validator: number(&self.validator, "validator")?.map(ValidatorIndex::new),
             severity: severity.transpose()?,
             labels: labels.map(|label| shared.privacy.label(label)).collect::<Result<_, _>>()?,

@@ -1,18 +1,15 @@
 //! What strangers are not told: whose keys are whose, where the operator has not said that it may be shown.
 //!
 //! Findings and incidents are about everybody and are shown to everybody, without the labels that only the operator's groups give.
-//! Those that there are only because somebody watches a key ([`ABOUT_WATCHED_KEYS`]) are left out.
+//! Those of which there are none without a watched key ([`Audience::WatchedKeys`]) are left out.
 
 use crate::WatchSource;
 use crate::addresses::without_addresses;
 use crate::problem::Problem;
 use crate::view::{NodeState, Readiness, Status};
-use evidence::{Finding, Incident, Submission};
+use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
 use std::sync::Arc;
-
-/// Kinds of findings and incidents that are made of watched keys only.
-const ABOUT_WATCHED_KEYS: [&str; 4] = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
 
 /// Whether readers are told of the operator's own keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +81,7 @@ impl Privacy {
             subject.labels.retain(|label| !self.watch.is_private(label));
         }
         finding.details.iter_mut().for_each(|details| self.without_labels(details));
-        (!ABOUT_WATCHED_KEYS.contains(&finding.kind.as_str())).then_some(finding)
+        is_public(&finding.kind).then_some(finding)
     }
 
     /// An incident as it may be told; `None` if it may not.
@@ -97,7 +94,7 @@ impl Privacy {
             key.is_none_or(|key| !self.watch.is_private(&format!("{key}={}", shared.value)))
         });
         self.without_labels(&mut incident.details);
-        (!ABOUT_WATCHED_KEYS.contains(&incident.kind.as_str())).then_some(incident)
+        is_public(&incident.kind).then_some(incident)
     }
 
     /// Takes out the labels of members, and sentences that name a label, as in what speaks for a wave's suspected cause.
@@ -112,5 +109,12 @@ impl Privacy {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
+    }
+}
+
+fn is_public(kind: &Kind) -> bool {
+    match kind.audience() {
+        Audience::Public => true,
+        Audience::WatchedKeys => false,
     }
 }

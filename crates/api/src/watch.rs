@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use consensus::{Gwei, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{Incident, IncidentState, KindCounts, Severity, Store, StoreError, Time};
+use evidence::{Incident, IncidentState, Kind, KindCounts, Severity, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -152,7 +152,8 @@ pub struct WatchedKey {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Alarms {
     /// By kind. Of findings the newest are counted, up to a limit.
-    by_kind: BTreeMap<String, u64>,
+    #[schema(value_type = BTreeMap<String, u64>)]
+    by_kind: BTreeMap<Kind, u64>,
     /// `critical` or `warning`; null where there is nothing.
     #[schema(value_type = Option<String>)]
     worst: Option<Severity>,

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use evidence::Severity;
+use evidence::{Kind, Severity};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ async fn evidence_comes_as_json_and_as_ssz_with_its_fork() {
     let api = Api::start().await;
     let (finding, evidence) = double_vote(7, 100);
     api.store.record(vec![double_vote(7, 100)], &[]).unwrap();
-    api.store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 9)], &[]).unwrap();
+    api.store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Warning, 9)], &[]).unwrap();
 
     let by_finding = format!("/v1/findings/{}/evidence", finding.id);
     let by_id = format!("/v1/evidence/{}", evidence.id);
@@ -88,7 +88,7 @@ async fn evidence_comes_as_json_and_as_ssz_with_its_fork() {
     let picky = api.client.get(api.url(&by_id)).header("accept", "text/csv").send().await.unwrap();
     assert_problem(picky, StatusCode::NOT_ACCEPTABLE, "octet-stream").await;
 
-    let harmless = anomaly("clock_skew", Severity::Warning, 9).id;
+    let harmless = anomaly(Kind::ClockSkew, Severity::Warning, 9).id;
     assert_problem(api.get(&format!("/v1/findings/{harmless}/evidence")).await, StatusCode::NOT_FOUND, "no offence").await;
 }
 
@@ -221,7 +221,7 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
 
     let schemas = &document["components"]["schemas"];
     let mut slashable = serde_json::to_value(double_vote(7, 100).0).unwrap();
-    let harmless = serde_json::to_value(anomaly("clock_skew", Severity::Info, 9)).unwrap();
+    let harmless = serde_json::to_value(anomaly(Kind::ClockSkew, Severity::Info, 9)).unwrap();
     let described: Vec<&String> = schemas["Finding"]["properties"].as_object().unwrap().keys().collect();
     for shown in slashable.as_object().unwrap().keys().chain(harmless.as_object().unwrap().keys()) {
         assert!(described.contains(&shown), "{shown} is not described");
@@ -301,7 +301,7 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     findings.iter_mut().for_each(|(finding, _)| finding.validator.as_mut().unwrap().labels = vec!["group=acme".into()]);
     api.store.record(findings, &[]).unwrap();
     let mut clock_skew =
-        evidence::Incident { kind: "clock_skew".into(), severity: Severity::Warning, ..evidence::Incident::sample() };
+        evidence::Incident { kind: Kind::ClockSkew, severity: Severity::Warning, ..evidence::Incident::sample() };
     clock_skew.details.insert("labels".into(), json!(["group=acme"]));
     api.store.put_incidents(&[clock_skew]).unwrap();
     let groups = api.json("/v1/watch/groups").await;

@@ -6,7 +6,7 @@ mod common;
 use api::OwnKeys;
 use common::*;
 use eventsource_stream::Eventsource as _;
-use evidence::{Finding, Incident, Severity};
+use evidence::{Audience, Finding, Incident, Kind, Severity};
 use futures::StreamExt as _;
 use reqwest::StatusCode;
 use serde_json::json;
@@ -29,9 +29,9 @@ fn fill(api: &Api) -> Finding {
     let (mut finding, evidence) = double_vote(7, 100);
     finding.validator.as_mut().unwrap().labels = vec!["group=acme".into(), "pool=blue".into()];
     api.store.record(vec![(finding.clone(), evidence)], &[]).unwrap();
-    let about_keys = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
+    let about_keys = [Kind::MissedDuties, Kind::FlappingKeys, Kind::DormantKeySigned, Kind::SecondSigner];
     let told = about_keys.map(|kind| anomaly(kind, Severity::Critical, 101)).to_vec();
-    api.store.record_anomalies([told, vec![anomaly("clock_skew", Severity::Warning, 102)]].concat(), &[]).unwrap();
+    api.store.record_anomalies([told, vec![anomaly(Kind::ClockSkew, Severity::Warning, 102)]].concat(), &[]).unwrap();
     api.store.put_incidents(&[incident("missed_duties", 1), incident("slashing_wave", 2)]).unwrap();
     finding
 }
@@ -49,7 +49,7 @@ async fn beyond_loopback_nobody_learns_whose_keys_are_whose() {
     assert_eq!(shown["findings"][0]["validator"]["labels"], json!(["pool=blue"]), "what a public list says is public");
     let one = api.json(&format!("/v1/findings/{}", finding.id)).await;
     assert_eq!(one["validator"]["labels"], json!(["pool=blue"]));
-    let second_signer = anomaly("second_signer", Severity::Critical, 101).id;
+    let second_signer = anomaly(Kind::SecondSigner, Severity::Critical, 101).id;
     assert_eq!(api.get(&format!("/v1/findings/{second_signer}")).await.status(), StatusCode::NOT_FOUND);
 
     let incidents = api.json("/v1/incidents").await;
@@ -69,6 +69,25 @@ async fn beyond_loopback_nobody_learns_whose_keys_are_whose() {
     // An incident has no event id of its own, so the last id stays.
     assert_eq!(told, [("finding", "1"), ("finding", "6"), ("incident", "6")]);
     assert!(events.iter().all(|event| !event.data.contains("acme")), "{events:?}");
+}
+
+/// Strangers are told of every public kind, and of none that another version of the program knew.
+#[tokio::test]
+async fn strangers_are_told_of_public_kinds_only() {
+    let unknown: Kind = serde_json::from_value(json!("keys_of_tomorrow")).unwrap();
+    let kinds: Vec<Kind> = Kind::ANOMALIES.iter().cloned().chain([unknown]).collect();
+    for (own_keys, is_told) in [(OwnKeys::Hidden, false), (OwnKeys::Shown, true)] {
+        let api = Api::start_with(api::HEADER_TIMEOUT, own_keys).await;
+        api.store.record_anomalies(kinds.iter().map(|kind| anomaly(kind.clone(), Severity::Warning, 9)).collect(), &[]).unwrap();
+        let incidents: Vec<_> = kinds.iter().zip(1..).map(|(kind, byte)| incident(kind.as_str(), byte)).collect();
+        api.store.put_incidents(&incidents).unwrap();
+        let wanted: Vec<&Kind> = kinds.iter().filter(|kind| is_told || kind.audience() == Audience::Public).collect();
+        for list in ["findings", "incidents"] {
+            let shown = api.json(&format!("/v1/{list}")).await;
+            let shown: Vec<_> = shown[list].as_array().unwrap().iter().map(|one| one["kind"].clone()).collect();
+            assert_eq!(json!(shown), json!(wanted), "{list}");
+        }
+    }
 }
 
 #[tokio::test]

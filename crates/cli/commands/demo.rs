@@ -12,7 +12,7 @@ use actions::config::{
 use anyhow::Context as _;
 use consensus::Network;
 use engine::silence::is_silence;
-use evidence::{Finding, Incident};
+use evidence::{Audience, Finding, Incident, Kind};
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,8 +23,6 @@ use watcher::run::Watcher;
 
 /// Slots after the last one in which something may still be said about it.
 const LAST_SLOTS: u32 = 4;
-/// Said of the operator's keys because the demo watches them: scenarios know of the network only.
-const OF_WATCHED_KEYS: [&str; 4] = ["second_signer", "missed_duties", "flapping_keys", "dormant_key_signed"];
 /// What the last messages may take to be judged after the last slot.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -178,13 +176,16 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
 
 /// What the watcher has said of incidents so far, against what there is to say.
 fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<Reckoning> {
-    let opened = |incident: &Incident| Said { kind: incident.kind.clone(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
-    let mut said: Vec<Said> =
-        watcher.store().all_incidents()?.iter().filter(|incident| !is_silence(incident)).map(opened).collect();
+    let opened =
+        |incident: &Incident| Said { kind: incident.kind.to_string(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
+    // The demo watches some keys; scenarios know of the network only.
+    let is_told = |kind: &Kind| kind.audience() == Audience::Public;
+    let incidents = watcher.store().all_incidents()?;
+    let incidents = incidents.iter().filter(|incident| is_told(&incident.kind) && !is_silence(incident));
+    let mut said: Vec<Said> = incidents.map(opened).collect();
     let findings = watcher.store().findings_after(0, usize::MAX)?;
-    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none());
-    said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind, slot: finding.slot }));
-    said.retain(|one| !OF_WATCHED_KEYS.contains(&one.kind.as_str()));
+    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none() && is_told(&finding.kind));
+    said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind.to_string(), slot: finding.slot }));
     Ok(truth.reckon(&said))
 }
 

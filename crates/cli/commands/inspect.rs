@@ -60,7 +60,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
     let bar = progress::bar("findings", "findings");
     bar.set_length(inspection.store().count());
     for row in inspection.store().all_findings() {
-        *by_kind.entry(row?.1.kind).or_default() += 1;
+        *by_kind.entry(row?.1.kind.to_string()).or_default() += 1;
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -1,18 +1,9 @@
-//! One file for each kind of trouble. Every file says what it looks for, why its thresholds are what they are, and which false
-//! alarms were thought of.
+//! One file for each detector, and the one list of them.
 //!
-//! | file | kinds |
-//! |---|---|
-//! | [`slashing_wave`] | `slashing_wave` |
-//! | [`clock_skew`], [`own_clock`] | of the same name |
-//! | [`participation_drop`], [`finality_delay`] | of the same name |
-//! | [`head_split`], [`checkpoint_split`] | of the same name |
-//! | [`blocks`] | `competing_blocks`, `deep_reorg` |
-//! | [`stale_votes`] | of the same name |
-//! | [`proposals`] | `missed_proposals`, `late_blocks` |
-//! | [`network`] | `client_dominance`, `sync_storm`, `subnet_silent` |
-//! | [`punishment`] | `unpunished_offence`, `blind_spot` |
-//! | [`equivocation`] | `equivocation_not_slashable` |
+//! A file holds everything about its kinds: what it looks for, why its thresholds are what they are
+//! (its section of the configuration, with defaults and checks), which false alarms were thought
+//! of, the details of each kind, and the sentence that people read. docs/dev/detector.md says how
+//! to add one.
 
 pub mod blocks;
 pub mod checkpoint_split;
@@ -29,30 +20,78 @@ pub mod punishment;
 pub mod slashing_wave;
 pub mod stale_votes;
 
-use crate::config::DetectConfig;
-use crate::monitor::Detector;
+use crate::config::{DetectorConfig as _, Problems};
+use crate::monitor::{Details, Detector};
+use crate::watch::keeper;
+use evidence::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-/// Those that are switched on.
-pub(crate) fn all(config: &DetectConfig) -> Vec<Box<dyn Detector>> {
-    let config = config.clone();
-    let mut all: Vec<Box<dyn Detector>> = Vec::new();
-    let mut add = |enabled: bool, detector: Box<dyn Detector>| {
-        if enabled {
-            all.push(detector);
+/// Makes three things of the list of detectors: their configuration, those that are switched on,
+/// and every kind's sentence. A line of it has a module, which is also the name of its section, its
+/// configuration, and the details of its kinds. A kind without a line does not compile: the match
+/// below does not cover it.
+macro_rules! detectors {
+    (
+        $($section:ident: $config:ident finds $($details:ident)+;)+
+        [$($elsewhere:ty),+ $(,)?]
+    ) => {
+        /// `[detect]` of the configuration: thresholds of all detectors.
+        #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct DetectConfig {
+            $(pub $section: $section::$config,)+
+        }
+
+        impl DetectConfig {
+            /// What is wrong with it: path in the file and text.
+            pub fn problems(&self) -> Vec<(String, String)> {
+                let mut found = Vec::new();
+                $(self.$section.problems(&mut Problems::of(concat!("detect.", stringify!($section)), &mut found));)+
+                found
+            }
+
+            /// Those that are switched on.
+            pub(crate) fn detectors(&self) -> Vec<Box<dyn Detector>> {
+                [$(self.$section.detector()),+].into_iter().flatten().collect()
+            }
+        }
+
+        /// A finding or an incident in one sentence, for people. `None` for offences, whose kind
+        /// says all, for a kind of another version, and for details that another version wrote.
+        pub fn sentence(kind: &Kind, details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
+            match *kind {
+                Kind::Offence(_) | Kind::Unknown(_) => None,
+                $($(<$section::$details>::KIND => said::<$section::$details>(details, validators),)+)+
+                $(<$elsewhere>::KIND => said::<$elsewhere>(details, validators),)+
+            }
         }
     };
-    add(config.slashing_wave.enabled, Box::new(slashing_wave::SlashingWave::new(config.slashing_wave)));
-    add(config.clock_skew.enabled, Box::new(clock_skew::ClockSkew::new(config.clock_skew)));
-    add(config.own_clock.enabled, Box::new(own_clock::OwnClock::new(config.own_clock)));
-    add(config.participation_drop.enabled, Box::new(participation_drop::ParticipationDrop::new(config.participation_drop)));
-    add(config.finality_delay.enabled, Box::new(finality_delay::FinalityDelay::new(config.finality_delay)));
-    add(config.head_split.enabled, Box::new(head_split::HeadSplit::new(config.head_split)));
-    add(config.checkpoint_split.enabled, Box::new(checkpoint_split::CheckpointSplit::new(config.checkpoint_split)));
-    add(config.blocks.enabled, Box::new(blocks::Blocks::new(config.blocks)));
-    add(config.stale_votes.enabled, Box::new(stale_votes::StaleVotes::new(config.stale_votes)));
-    add(config.proposals.enabled, Box::new(proposals::Proposals::new(config.proposals)));
-    add(config.network.enabled, Box::new(network::Network::new(config.network)));
-    add(config.punishment.enabled, Box::new(punishment::Punishment::new(config.punishment)));
-    add(config.equivocation.enabled, Box::<equivocation::Equivocation>::default());
-    all
+}
+
+detectors! {
+    slashing_wave: SlashingWaveConfig finds SlashingWaveDetails;
+    clock_skew: ClockSkewConfig finds ClockSkewDetails;
+    own_clock: OwnClockConfig finds OwnClockDetails;
+    participation_drop: ParticipationDropConfig finds ParticipationDropDetails;
+    finality_delay: FinalityDelayConfig finds FinalityDelayDetails;
+    head_split: HeadSplitConfig finds HeadSplitDetails;
+    checkpoint_split: CheckpointSplitConfig finds CheckpointSplitDetails;
+    blocks: BlocksConfig finds CompetingBlocksDetails DeepReorgDetails;
+    stale_votes: StaleVotesConfig finds StaleVotesDetails;
+    proposals: ProposalsConfig finds MissedProposalsDetails LateBlocksDetails;
+    network: NetworkConfig finds ClientDominanceDetails SyncStormDetails SubnetSilentDetails;
+    punishment: PunishmentConfig finds UnpunishedOffenceDetails BlindSpotDetails;
+    equivocation: EquivocationConfig finds EquivocationDetails;
+    // Of watched keys, whose detector is configured in `[watch]`.
+    [
+        keeper::MissedDutiesDetails,
+        keeper::FlappingKeysDetails,
+        keeper::DormantKeySignedDetails,
+        keeper::SecondSignerDetails,
+    ]
+}
+
+fn said<D: Details>(details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
+    D::of_stored(details).map(|details| format!("{}.", details.sentence(validators)))
 }

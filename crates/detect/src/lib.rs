@@ -17,13 +17,12 @@ pub mod client;
 mod config;
 pub mod detectors;
 mod judge;
-pub mod kinds;
 pub mod monitor;
 mod penalty;
 mod punish;
 pub mod watch;
 
-pub use config::DetectConfig;
+pub use detectors::{DetectConfig, sentence};
 pub use judge::{Candidate, Judged, Proofs, Unproven, accused, judge, judge_operation, merge};
 pub use monitor::{
     Batch, Detector, EvidenceSource, Heard, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews, Signal,

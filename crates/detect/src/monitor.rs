@@ -25,23 +25,22 @@ mod book;
 pub mod facts;
 mod signal;
 
-pub use book::{KEY as INCIDENT_KEY, MAX_OPEN, announcement};
+pub use book::{MAX_OPEN, announcement};
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
-pub use signal::{News, Oddity, Sighting, Signal};
+pub use signal::{Described, Details, News, Oddity, Sighting, Signal};
 
-use crate::config::DetectConfig;
-use crate::detectors;
+use crate::detectors::{DetectConfig, slashing_wave};
 use book::IncidentBook;
 use chain::Chain;
 use consensus::{Network, Root, Slot, ValidatorIndex};
-use evidence::{Evidence, Finding, Incident, Included};
+use evidence::{Evidence, Finding, Incident, Included, Kind};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use verify::{UnixNs, Verified};
 
 /// Notes that detectors keep with the store, by name: see [`Heard::notes`].
-pub const NOTES: [&str; 1] = [detectors::slashing_wave::NOTE];
+pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
 /// Slots that time may go back without beginning anew: within them messages and clock are merely out of step.
 pub const MAX_STEP_BACK: u64 = 8;
 /// Slots evaluated one by one after a pause; what lies further back was not heard by us and is skipped.
@@ -188,7 +187,7 @@ pub struct Heard {
     /// rest, in one piece.
     pub notes: BTreeMap<&'static str, Vec<u8>>,
     /// Sightings of conditions that became no incident because too many of their kind are open, by kind.
-    pub refused: BTreeMap<&'static str, u64>,
+    pub refused: BTreeMap<Kind, u64>,
 }
 
 /// All detectors and what they share. One owner, no threads.
@@ -204,7 +203,7 @@ impl Monitor {
     pub fn new(config: &DetectConfig, network: &Arc<Network>) -> Self {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),
-            detectors: detectors::all(config),
+            detectors: config.detectors(),
             book: IncidentBook::new(network.clone()),
             next: None,
         }

@@ -7,6 +7,7 @@ mod stage;
 
 use consensus::{Checkpoint, Epoch, Root};
 use detect::DetectConfig;
+use evidence::Kind;
 use stage::{Said, Stage};
 
 fn root(byte: u8) -> Root {
@@ -27,7 +28,7 @@ fn two_sources_of_one_epoch_need_no_tree() {
         let votes = vec![stage.vote(slot, head, source(1), target, &one), stage.vote(slot, head, source(2), target, &two)];
         stage.play(slot, Said { votes, ..Said::default() });
     }
-    let split = stage.of("checkpoint_split");
+    let split = stage.of(&Kind::CheckpointSplit);
     assert_eq!(split.len(), 1);
     assert_eq!(split[0].details["two_justified_checkpoints"], true);
     assert_eq!(split[0].severity, evidence::Severity::Critical);

@@ -7,7 +7,7 @@ mod common;
 use chain::Chain;
 use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, PayloadBid, Root, Slot, ValidatorIndex};
 use detect::{Batch, DetectConfig, Monitor, NoLabels};
-use evidence::{Finding, Severity};
+use evidence::{Finding, Kind, Severity};
 use simulator::Scenario;
 use verify::{Heard, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
 
@@ -91,7 +91,7 @@ fn two_votes_about_one_payload_are_told_once() {
     let said = listener.hear(6, &[vote(3, 5, true), vote(3, 5, false), vote(3, 5, false)]);
     assert_eq!(said.len(), 1);
     let finding = &said[0];
-    assert_eq!((finding.kind.as_str(), finding.slot), ("equivocation_not_slashable", Slot::new(5)));
+    assert_eq!((&finding.kind, finding.slot), (&Kind::EquivocationNotSlashable, Slot::new(5)));
     assert_eq!(finding.validator.as_ref().unwrap().index, ValidatorIndex::new(3));
     assert!(finding.evidence.is_none());
     let details = serde_json::to_value(&finding.details).unwrap();
@@ -135,7 +135,7 @@ fn two_inclusion_lists_of_a_slot_are_told_once() {
     let said = listener.hear(5, &[list(3, 5, 1, 10), list(4, 5, 1, 10), list(3, 5, 1, 20), list(3, 5, 1, 10)]);
     assert_eq!(said.len(), 1);
     let finding = &said[0];
-    assert_eq!((finding.kind.as_str(), finding.slot), ("equivocation_not_slashable", Slot::new(5)));
+    assert_eq!((&finding.kind, finding.slot), (&Kind::EquivocationNotSlashable, Slot::new(5)));
     assert_eq!(finding.severity, Severity::Warning);
     assert_eq!(finding.validator.as_ref().unwrap().index, ValidatorIndex::new(3));
     assert!(finding.evidence.is_none());

@@ -7,9 +7,10 @@ mod stage;
 
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
-use detect::monitor::{Sighting, Signal, View};
+use detect::monitor::{Described, Details, Sighting, Signal, View};
 use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
-use evidence::{Incident, IncidentState, Severity};
+use evidence::{Incident, IncidentState, Kind, Severity};
+use serde::{Deserialize, Serialize};
 use stage::{Said, Stage, block};
 use std::collections::BTreeMap;
 use verify::UnixNs;
@@ -36,8 +37,8 @@ fn one_key_counts_once_per_epoch_whatever_it_signs() {
         votes.push(stage.plain_vote(slot, head, &honest[..if silent { 8 } else { 16 }]));
         stage.play(slot, Said { votes, ..Said::default() });
     }
-    assert_eq!(stage.of("participation_drop").len(), 1, "half of the votes are missing");
-    assert!(stage.of("stale_votes").is_empty(), "one key's old targets are no trouble of the network");
+    assert_eq!(stage.of(&Kind::ParticipationDrop).len(), 1, "half of the votes are missing");
+    assert!(stage.of(&Kind::StaleVotes).is_empty(), "one key's old targets are no trouble of the network");
 }
 
 /// A hundred different votes for a slot come before the honest ones, which are split in two: that is still seen.
@@ -60,7 +61,7 @@ fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
         votes.push(stage.plain_vote(slot, right, &all[190..256]));
         stage.play(slot, Said { votes, blocks: vec![one, two], ..Said::default() });
     }
-    assert_eq!(stage.of("head_split").len(), 1);
+    assert_eq!(stage.of(&Kind::HeadSplit).len(), 1);
     assert!(stage.monitor.facts().untallied() >= 36 * 38);
 }
 
@@ -81,8 +82,8 @@ fn a_strangers_block_is_nobodys() {
         let votes = vec![stage.plain_vote(slot, head, &members(&stage, slot, 128))];
         stage.play(slot, Said { votes, blocks, ..Said::default() });
     }
-    assert!(stage.anomalies.iter().all(|finding| finding.kind != "competing_blocks"));
-    let missed = stage.of("missed_proposals");
+    assert!(stage.anomalies.iter().all(|finding| finding.kind != Kind::CompetingBlocks));
+    let missed = stage.of(&Kind::MissedProposals);
     assert_eq!(missed.len(), 1);
     assert!(missed[0].first_slot >= Slot::new(64));
 }
@@ -104,7 +105,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
             }
             stage.play(slot, Said { peers, ..Said::default() });
         }
-        let found = stage.of("sync_storm");
+        let found = stage.of(&Kind::SyncStorm);
         assert_eq!(found.len(), storms, "code {code}");
         assert!(found.iter().all(|storm| storm.details["goodbyes_in_an_epoch"] == 10), "each peer once");
     }
@@ -122,14 +123,37 @@ fn a_clock_that_was_set_back_stops_nothing() {
         let until = if slot == 40 { stage.at(1_240, 0) } else { stage.at(slot + 1, 0) - 1 };
         stage.play_until(slot, Said { votes, ..Said::default() }, until);
     }
-    let drops = stage.of("participation_drop");
+    let drops = stage.of(&Kind::ParticipationDrop);
     assert_eq!(drops.len(), 1, "ten of sixteen fell silent in slot 64");
     assert!((62..=68).contains(&drops[0].first_slot.as_u64()), "{}", drops[0].first_slot);
 }
 
-fn sighting(kind: &'static str, key: String, slot: Slot, since: Slot, severity: Severity) -> Signal {
+/// What the detectors of this file see.
+#[derive(Serialize, Deserialize)]
+struct OneThing {}
+
+impl Details for OneThing {
+    const KIND: Kind = Kind::BlindSpot;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        "One thing".into()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct AnotherThing {}
+
+impl Details for AnotherThing {
+    const KIND: Kind = Kind::DeepReorg;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        "Another thing".into()
+    }
+}
+
+fn sighting(what: impl Into<Described>, key: String, slot: Slot, since: Slot, severity: Severity) -> Signal {
     Signal::Sighting(Sighting {
-        kind,
+        what: what.into(),
         key,
         slot,
         since,
@@ -138,7 +162,6 @@ fn sighting(kind: &'static str, key: String, slot: Slot, since: Slot, severity: 
         measure: 1,
         validators: None,
         shared: Vec::new(),
-        details: serde_json::Map::new(),
         closes_after: 4,
     })
 }
@@ -150,7 +173,7 @@ impl Detector for Stubborn {
     fn slot_ended(&mut self, slot: Slot, _view: &View<'_>, out: &mut Vec<Signal>) {
         if !(10..30).contains(&slot.as_u64()) {
             let severity = if slot.as_u64() >= 40 { Severity::Critical } else { Severity::Warning };
-            out.push(sighting("stubborn", String::new(), slot, Slot::new(1), severity));
+            out.push(sighting(OneThing {}, String::new(), slot, Slot::new(1), severity));
         }
     }
 }
@@ -172,13 +195,13 @@ fn a_closed_incident_stays_closed() {
             stage.note(heard);
         }
     }
-    let seen = stage.of("stubborn");
+    let seen = stage.of(&OneThing::KIND);
     let states: Vec<_> = seen.iter().map(|one| (one.first_slot.as_u64(), one.state, one.severity)).collect();
     assert_eq!(states, [(1, IncidentState::Closed, Severity::Warning), (10, IncidentState::Open, Severity::Critical)]);
     let told: Vec<_> = stage
         .announcements
         .iter()
-        .filter(|finding| finding.kind == "stubborn")
+        .filter(|finding| finding.kind == OneThing::KIND)
         .map(|finding| (finding.slot.as_u64(), finding.severity, finding.details.as_ref().unwrap().get("news").cloned()))
         .collect();
     let (warning, critical) = (Severity::Warning, Severity::Critical);
@@ -203,8 +226,8 @@ struct Flood;
 
 impl Detector for Flood {
     fn slot_ended(&mut self, slot: Slot, _view: &View<'_>, out: &mut Vec<Signal>) {
-        out.extend((0..1000).map(|key| sighting("flood", format!("{key:04}"), slot, slot, Severity::Info)));
-        out.push(sighting("quiet_one", String::new(), slot, slot, Severity::Critical));
+        out.extend((0..1000).map(|key| sighting(OneThing {}, format!("{key:04}"), slot, slot, Severity::Info)));
+        out.push(sighting(AnotherThing {}, String::new(), slot, slot, Severity::Critical));
     }
 }
 
@@ -214,7 +237,7 @@ fn one_kind_does_not_starve_the_others() {
     let mut stage = Stage::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Flood));
     (1..5).for_each(|slot| stage.play(slot, Said::default()));
-    assert_eq!((stage.of("flood").len(), stage.of("quiet_one").len()), (MAX_OPEN, 1));
+    assert_eq!((stage.of(&OneThing::KIND).len(), stage.of(&AnotherThing::KIND).len()), (MAX_OPEN, 1));
     assert!(stage.refused >= 744);
 }
 
@@ -236,10 +259,10 @@ fn a_restart_does_not_end_what_lasts() {
             stage.note(heard);
         }
         if slot == 115 {
-            assert_ne!(stage.of("participation_drop")[0].state, IncidentState::Closed, "it is still half of what it was");
+            assert_ne!(stage.of(&Kind::ParticipationDrop)[0].state, IncidentState::Closed, "it is still half of what it was");
         }
     }
-    let drops = stage.of("participation_drop");
+    let drops = stage.of(&Kind::ParticipationDrop);
     assert_eq!((drops.len(), drops[0].state), (1, IncidentState::Closed));
 }
 
@@ -255,6 +278,6 @@ fn a_permanent_drop_is_over_some_day() {
         let votes = vec![stage.plain_vote(slot, head, &honest[..if slot < 48 { 16 } else { 12 }])];
         stage.play(slot, Said { votes, ..Said::default() });
     }
-    let drops = stage.of("participation_drop");
+    let drops = stage.of(&Kind::ParticipationDrop);
     assert_eq!((drops.len(), drops[0].state), (1, IncidentState::Closed));
 }

@@ -9,7 +9,7 @@ mod stage;
 use consensus::{AttestationData, Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::watch::{Desk, Duty, FeePayers, Keeper, KeeperConfig, Labels, WatchList};
 use detect::{DetectConfig, Offender};
-use evidence::Punishable;
+use evidence::{Kind, Punishable};
 use stage::{Said, Stage, block, offenders};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     assert_eq!(found.len(), 2_977);
     stage.play(slot, Said { offenders: found, ..Said::default() });
     (5..110).for_each(|slot| stage.play(slot, Said::default()));
-    let told = stage.of("unpunished_offence");
+    let told = stage.of(&Kind::UnpunishedOffence);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].validators.unwrap().0, 192, "of a network of 192");
     assert_eq!(told[0].details["offences"], 2_977);
@@ -53,7 +53,7 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     stage.play(4, Said { offenders: found, ..Said::default() });
     stage.play(9, Said { included, ..Said::default() });
     (10..110).for_each(|slot| stage.play(slot, Said::default()));
-    let told = stage.of("unpunished_offence")[0];
+    let told = stage.of(&Kind::UnpunishedOffence)[0];
     assert_eq!((told.validators.unwrap().0, &told.details["offences"]), (6, &18.into()));
 }
 
@@ -65,7 +65,7 @@ fn a_wave_costs_no_more_than_its_stake() {
         let found = offenders(&stage.chain, &indices(0..n), Slot::new(4), 0, stage.at(4, 5_000), Punishable::Yes);
         stage.play(4, Said { offenders: found, ..Said::default() });
         (5..8).for_each(|slot| stage.play(slot, Said::default()));
-        let cost = stage.of("slashing_wave")[0].penalty.unwrap();
+        let cost = stage.of(&Kind::SlashingWave)[0].penalty.unwrap();
         let stake = n * 32_000_000_000;
         let now = cost.initial_gwei.0 + cost.correlation_gwei_now.0;
         let doubled = cost.initial_gwei.0 + cost.correlation_gwei_if_doubled.0;
@@ -88,7 +88,7 @@ fn watching(n_validators: usize, keys: &str) -> Stage {
 }
 
 fn second_signers(stage: &Stage) -> Vec<ValidatorIndex> {
-    let of_kind = stage.anomalies.iter().filter(|finding| finding.kind == "second_signer");
+    let of_kind = stage.anomalies.iter().filter(|finding| finding.kind == Kind::SecondSigner);
     of_kind.map(|finding| finding.validator.as_ref().unwrap().index).collect()
 }
 
@@ -151,7 +151,7 @@ fn an_incidents_range_ends_with_what_it_is_about() {
         let votes = vec![stage.plain_vote(slot, head, if blocks.is_empty() { &all[..10] } else { &all })];
         stage.play(slot, Said { votes, blocks, ..Said::default() });
     }
-    for kind in ["missed_proposals", "participation_drop"] {
+    for kind in [&Kind::MissedProposals, &Kind::ParticipationDrop] {
         let told = stage.of(kind);
         assert_eq!(told.len(), 1, "{kind}");
         assert_eq!((told[0].first_slot, told[0].last_slot), (Slot::new(61), Slot::new(80)), "{kind}");
@@ -173,7 +173,7 @@ fn a_slow_engine_is_not_a_wrong_clock() {
             stage.monitor.note_delay(UnixNs(stage.at(slot, 6_500)), Duration::from_millis(waited_ms));
             stage.play(slot, Said { votes: vec![late], ..Said::default() });
         }
-        stage.of("own_clock").len()
+        stage.of(&Kind::OwnClock).len()
     };
     assert_eq!(told(130), 1, "we keep up: the clock is wrong, or the line slow");
     assert_eq!(told(20_000), 0, "messages wait for us: their lateness is ours");
@@ -201,7 +201,7 @@ fn a_clock_that_is_behind_is_told_however_slow_we_are() {
         stage.monitor.note_delay(UnixNs(stage.at(slot, 6_500)), Duration::from_secs(20));
         stage.play(slot, Said { votes: vec![early], ..Said::default() });
     }
-    let told = stage.of("own_clock");
+    let told = stage.of(&Kind::OwnClock);
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].details["our_clock_is"], "behind");
 }

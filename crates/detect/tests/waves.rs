@@ -7,12 +7,12 @@ mod stage;
 
 use consensus::{Root, Slot, ValidatorIndex};
 use detect::{DetectConfig, EvidenceSource, Left, Monitor, NoLabels};
-use evidence::{Evidence, Finding, Incident, IncidentState, Punishable, Severity};
+use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Severity};
 use stage::{Said, Stage, offenders};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const KIND: &str = "slashing_wave";
+const KIND: Kind = Kind::SlashingWave;
 
 fn config() -> DetectConfig {
     let mut config = DetectConfig::default();
@@ -39,10 +39,10 @@ fn keys_that_cannot_be_slashed_make_no_wave() {
         let offenders = offence(&stage, &[1, 2, 3, 4], slot, slot as u8, Punishable::Withdrawable);
         play(&mut stage, slot, offenders);
     }
-    assert!(stage.of(KIND).is_empty());
+    assert!(stage.of(&KIND).is_empty());
     let offenders = offence(&stage, &[5, 6, 7], 20, 0, Punishable::Yes);
     play(&mut stage, 20, offenders);
-    let wave = stage.of(KIND)[0];
+    let wave = stage.of(&KIND)[0];
     assert_eq!((wave.validators.unwrap().0, &wave.severity), (3, &Severity::Critical));
 }
 
@@ -54,12 +54,12 @@ fn a_validator_counts_once() {
         let offenders = offence(&stage, &[9], 1 + nth / 10, nth as u8, Punishable::Yes);
         play(&mut stage, 1 + nth / 10, offenders);
     }
-    assert!(stage.of(KIND).is_empty());
+    assert!(stage.of(&KIND).is_empty());
     // Out of the window: it is history, once.
     let later = 100 * stage.per_epoch();
     let offenders = offence(&stage, &[1, 2, 3], later, 0, Punishable::Yes);
     play(&mut stage, later, offenders);
-    let wave = stage.of(KIND)[0];
+    let wave = stage.of(&KIND)[0];
     let eth = 32_000_000_000u64;
     // Fulu, minimal preset: min(S * 3, T) * 32 / T each, S without the one that is older than the vector's 64 epochs.
     assert_eq!(wave.penalty.unwrap().correlation_gwei_now.0, 3 * 3 * 32 * 3 * eth / (64 * 32));
@@ -76,10 +76,10 @@ fn a_second_wave_is_costed_with_the_first() {
     play(&mut stage, 8, offenders);
     let second = 8 + 10 * stage.per_epoch();
     (9..second).for_each(|slot| play(&mut stage, slot, Vec::new()));
-    assert_eq!(stage.of(KIND)[0].state, IncidentState::Closed);
+    assert_eq!(stage.of(&KIND)[0].state, IncidentState::Closed);
     let offenders = offence(&stage, &[20, 21, 22], second, 0, Punishable::Yes);
     play(&mut stage, second, offenders);
-    let waves = stage.of(KIND);
+    let waves = stage.of(&KIND);
     assert_eq!(waves.len(), 2);
     // S = 19 validators of 64: min(19 * 3, 64) * 32 / 64 = 28.5 ETH each.
     assert_eq!(waves[1].penalty.unwrap().correlation_gwei_now.0, 3 * 28_500_000_000);
@@ -143,7 +143,7 @@ fn played(restarts: &[u64], with_notes: bool) -> (Vec<Incident>, usize) {
         }
     }
     let n_told = stage.announcements.iter().filter(|finding| finding.kind == KIND).count();
-    (stage.of(KIND).into_iter().cloned().collect(), n_told)
+    (stage.of(&KIND).into_iter().cloned().collect(), n_told)
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn a_wave_without_its_detector_is_closed() {
     let mut without = config();
     without.slashing_wave.enabled = false;
     disk.restart(&mut stage, &without, true);
-    assert_eq!(stage.of(KIND)[0].state, IncidentState::Closed);
+    assert_eq!(stage.of(&KIND)[0].state, IncidentState::Closed);
     let n_told = stage.announcements.iter().filter(|finding| finding.kind == KIND).count();
     assert_eq!(n_told, 2);
 }
@@ -198,6 +198,6 @@ fn what_is_told_is_as_severe_as_the_incident() {
     (5..80).for_each(|slot| play(&mut stage, slot, Vec::new()));
     let told: Vec<_> = stage.announcements.iter().filter(|finding| finding.kind == KIND).collect();
     assert_eq!(told.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Critical; 2]);
-    assert_eq!(told[0].id, stage.of(KIND)[0].id);
+    assert_eq!(told[0].id, stage.of(&KIND)[0].id);
     assert_eq!(told[1].details.as_ref().unwrap()["news"], "over");
 }

@@ -367,7 +367,7 @@ impl Engine {
         let broadcasts = told.into_iter().collect();
         let recorded = self.store.apply(Changes { incidents: vec![incident], broadcasts, ..Changes::default() }, &self.routes)?;
         for one in recorded.iter().filter(|one| one.first_time) {
-            self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
+            self.metrics.findings.with_label_values(&[one.finding.kind.as_str()]).inc();
         }
         self.metrics.outbox_pending.set(self.store.outbox_counts().pending as i64);
         Ok(())
@@ -642,7 +642,7 @@ impl Engine {
         recorded_at: Time,
     ) -> Result<Vec<Recorded>, EngineError> {
         for incident in &heard.incidents {
-            tracing::info!(kind = incident.kind, state = incident.state.as_str(), id = %incident.id, "incident");
+            tracing::info!(kind = incident.kind.as_str(), state = incident.state.as_str(), id = %incident.id, "incident");
         }
         // Incidents have a place of their own; as findings they are told where somebody is alerted by findings.
         if !self.routes.is_empty() {
@@ -657,7 +657,7 @@ impl Engine {
         checkpoints.extend(rows.changed);
         self.open.count(&heard.incidents);
         for (kind, n) in heard.refused {
-            self.metrics.incidents_refused.with_label_values(&[kind]).inc_by(n);
+            self.metrics.incidents_refused.with_label_values(&[kind.as_str()]).inc_by(n);
         }
         let further_pairs = self.quota.take_counted(self.chain.now());
         let dropped_checkpoints = rows.dropped;
@@ -747,7 +747,7 @@ impl Engine {
             self.metrics.messages.with_label_values(&[kind.label(), outcome.label()]).inc();
         }
         for one in recorded.iter().filter(|one| one.first_time) {
-            self.metrics.findings.with_label_values(&[&one.finding.kind]).inc();
+            self.metrics.findings.with_label_values(&[one.finding.kind.as_str()]).inc();
             if let Some(seen) = one.finding.second_seen.filter(|_| one.finding.offence().is_some()) {
                 self.metrics.finding_latency.observe(one.finding.recorded_at.since(seen).as_secs_f64());
             }

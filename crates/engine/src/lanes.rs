@@ -28,7 +28,7 @@
 //! A dropped message is one of three kinds. It is a vote of the honest majority, which comes again
 //! in aggregates and blocks. Or it comes from a peer that forges messages. Or it changes nothing. A
 //! contradiction of a key that can be punished is dropped only if it comes from a peer that mostly
-//! forges. Nothing here reads a clock.
+//! forges, or if enough is on record about its validator. Nothing here reads a clock.
 //!
 //! **Bounds.** A message may have 10 MiB, so the waiting messages are bounded in bytes too
 //! ([`LaneLimits`]). [`LaneLimits::bytes`] applies once to the messages that may be dropped and

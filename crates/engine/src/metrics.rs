@@ -6,8 +6,7 @@
 //! first finding would hide that finding.
 
 use consensus::Root;
-use detect::kinds;
-use evidence::{Incident, IncidentState, SubmissionState};
+use evidence::{Incident, IncidentState, Kind, SubmissionState};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::collections::HashMap;
 use verify::{MessageKind, Outcome};
@@ -103,8 +102,8 @@ impl Metrics {
             refused.with_label_values(&[reason]).inc_by(0);
         }
         let findings = counters("slashwatch_findings_total", "Findings recorded for the first time, by kind", &["kind"]);
-        for kind in kinds::of_findings() {
-            findings.with_label_values(&[kind]).inc_by(0);
+        for kind in Kind::all() {
+            findings.with_label_values(&[kind.as_str()]).inc_by(0);
         }
         let incidents = counters("slashwatch_incidents_total", "Incidents that opened, by kind", &["kind"]);
         let incidents_refused = counters(
@@ -116,7 +115,7 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("slashwatch_incidents_open", "Incidents that are not closed, by kind"), &["kind"])
                 .expect("a constant, valid name");
         registry.register(Box::new(incidents_open.clone())).expect("registered once");
-        for kind in kinds::ANOMALIES {
+        for kind in Kind::ANOMALIES.iter().map(Kind::as_str) {
             incidents.with_label_values(&[kind]).inc_by(0);
             incidents_refused.with_label_values(&[kind]).inc_by(0);
             incidents_open.with_label_values(&[kind]).set(0);
@@ -186,7 +185,7 @@ impl Metrics {
 /// Maintains the metrics of incidents.
 pub struct OpenIncidents {
     metrics: Metrics,
-    kinds: HashMap<Root, String>,
+    kinds: HashMap<Root, Kind>,
 }
 
 impl OpenIncidents {
@@ -207,18 +206,18 @@ impl OpenIncidents {
             let is_open = self.kinds.contains_key(&incident.id);
             if incident.state == IncidentState::Closed {
                 if let Some(kind) = self.kinds.remove(&incident.id) {
-                    self.metrics.incidents_open.with_label_values(&[kind]).dec();
+                    self.metrics.incidents_open.with_label_values(&[kind.as_str()]).dec();
                 }
             } else if !is_open {
                 self.opened(incident);
-                self.metrics.incidents.with_label_values(&[&incident.kind]).inc();
+                self.metrics.incidents.with_label_values(&[incident.kind.as_str()]).inc();
             }
         }
     }
 
     fn opened(&mut self, incident: &Incident) {
         self.kinds.insert(incident.id, incident.kind.clone());
-        self.metrics.incidents_open.with_label_values(&[&incident.kind]).inc();
+        self.metrics.incidents_open.with_label_values(&[incident.kind.as_str()]).inc();
     }
 }
 
@@ -244,10 +243,10 @@ mod tests {
     fn counters_are_there_at_zero_before_anything_is_found() {
         let text = scraped();
         let is_there = |series: &str| assert!(text.lines().any(|line| line == format!("{series} 0")), "{series} in {text}");
-        for kind in kinds::of_findings() {
+        for kind in Kind::all() {
             is_there(&format!("slashwatch_findings_total{{kind=\"{kind}\"}}"));
         }
-        for kind in kinds::ANOMALIES {
+        for kind in Kind::ANOMALIES {
             is_there(&format!("slashwatch_incidents_total{{kind=\"{kind}\"}}"));
             is_there(&format!("slashwatch_incidents_open{{kind=\"{kind}\"}}"));
         }

@@ -21,7 +21,7 @@
 
 use consensus::{Epoch, Network, Offence, Root, Slot, ValidatorIndex};
 use detect::Candidate;
-use evidence::{Punishable, Query, Store, StoreError};
+use evidence::{Kind, Punishable, Query, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
 /// Findings listed per validator, kind and epoch of the network.
@@ -203,7 +203,7 @@ impl Listed {
     /// What the store has.
     fn stored((validator, offence): Key, now: Moment, network: &Network, store: &Store) -> Result<Self, StoreError> {
         let mut listed = Self { latest: now, ..Self::default() };
-        let mut query = Query { validator: Some(validator), kind: Some(offence.as_str().into()), ..Query::default() };
+        let mut query = Query { validator: Some(validator), kind: Some(Kind::Offence(offence)), ..Query::default() };
         loop {
             let page = store.find(&query, PAGE)?;
             for (_, finding) in &page.findings {

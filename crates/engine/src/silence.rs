@@ -17,9 +17,9 @@
 //! This module reads no clock: each tick brings the time.
 
 use consensus::{Network, Slot};
-use detect::monitor::{INCIDENT_KEY, News, announcement};
-use evidence::{Finding, INCIDENT_SCHEMA, Incident, IncidentState, Severity, Time, incident_id};
-use serde_json::{Map, json};
+use detect::detectors::network::{AllSubnets, SubnetSilentDetails};
+use detect::monitor::{Described, Details as _, News, announcement};
+use evidence::{Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Severity, Time, Tracking, incident_id};
 use std::sync::Arc;
 use std::time::Duration;
 use verify::UnixNs;
@@ -28,8 +28,6 @@ use verify::UnixNs;
 pub const SILENT_AFTER_SLOTS: u32 = 2;
 /// A reported silence is over after this many slots without another silence.
 pub const OVER_AFTER_SLOTS: u32 = 4;
-/// Kind of the incident: all subnets are silent.
-const KIND: &str = "subnet_silent";
 /// Key of the incident. It distinguishes this incident from those of single silent subnets.
 const KEY: &str = "all";
 
@@ -155,7 +153,8 @@ pub fn open_silence(incidents: &[Incident]) -> Option<&Incident> {
 
 /// Returns true if this incident comes from this module and not from a detector.
 pub fn is_silence(incident: &Incident) -> bool {
-    incident.kind == KIND && incident.details.get(INCIDENT_KEY).is_some_and(|key| key == KEY)
+    incident.kind == Kind::SubnetSilent
+        && matches!(SubnetSilentDetails::of_stored(&incident.details), Some(SubnetSilentDetails::All { .. }))
 }
 
 /// Returns the incident after a change, and the finding for the alert routes, if they are to be
@@ -167,20 +166,19 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
     };
     let first_slot = network.slot_at(since.0);
     let time = |at: UnixNs| Time::from_unix_ns(at.0);
-    let mut details = Map::new();
-    details.insert(INCIDENT_KEY.into(), KEY.into());
-    details.insert("subnets".into(), KEY.into());
-    details.insert("silent_since".into(), json!(time(since)));
-    details.insert("peers".into(), n_peers.into());
-    if let Some(until) = until {
-        details.insert("silent_until".into(), json!(time(until)));
-    }
+    let details = SubnetSilentDetails::All {
+        subnets: AllSubnets::All,
+        silent_since: time(since),
+        silent_until: until.map(time),
+        peers: n_peers,
+    };
+    let (kind, details) = Described::from(details).into_parts();
     // The time comes from the network's clock, so it does not depend on the moment of the tick.
     let opened_at = UnixNs(since.0.saturating_add(nanoseconds(network.spec.slot_duration * SILENT_AFTER_SLOTS)));
     let incident = Incident {
         schema: INCIDENT_SCHEMA,
-        id: incident_id(network.genesis_validators_root, KIND, first_slot, KEY),
-        kind: KIND.into(),
+        id: incident_id(network.genesis_validators_root, &kind, first_slot, KEY),
+        kind,
         state: if until.is_some() { IncidentState::Closed } else { IncidentState::Open },
         severity: Severity::Critical,
         first_slot,
@@ -192,6 +190,7 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
         shared: Vec::new(),
         penalty: None,
         details,
+        tracking: Some(Tracking { key: KEY.into(), peak: 0 }),
     };
     let news = match change {
         SilenceChange::Began { .. } => Some(News::Opened),

@@ -32,7 +32,7 @@ pub struct Changes {
 
 /// Which routes are told of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Audience {
+enum Recipients {
     WhoWantsIt,
     Everybody,
 }
@@ -64,8 +64,8 @@ impl Store {
         let mut writer = self.lock_writer()?;
         let mut next = *writer;
         let mut batch = WriteBatch::default();
-        let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Audience::WhoWantsIt));
-        let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Audience::Everybody)));
+        let rows = findings.into_iter().map(|(finding, evidence)| (finding, evidence, Recipients::WhoWantsIt));
+        let rows = rows.chain(broadcasts.into_iter().map(|finding| (finding, None, Recipients::Everybody)));
         let recorded = self.stage_findings(rows, &mut inclusions, &mut further_pairs, routes, &mut batch, &mut next)?;
         let changed: HashSet<Root> = inclusions.keys().chain(further_pairs.keys()).copied().collect();
         for id in changed {
@@ -103,7 +103,7 @@ impl Store {
     /// Takes those that it stores out of `inclusions` and `further_pairs`.
     fn stage_findings(
         &self,
-        rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Audience)>,
+        rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Recipients)>,
         inclusions: &mut HashMap<Root, Option<Included>>,
         further_pairs: &mut HashMap<Root, u64>,
         routes: &[Addressee],
@@ -114,7 +114,7 @@ impl Store {
         let mut offenders_in_batch: HashSet<ValidatorIndex> = HashSet::new();
         let mut evidence_in_batch: HashSet<Root> = HashSet::new();
         let mut recorded: Vec<Recorded> = Vec::new();
-        for (mut finding, evidence, audience) in rows {
+        for (mut finding, evidence, recipients) in rows {
             if let Some(nth) = in_batch.get(&finding.id) {
                 recorded.push(Recorded { first_time: false, ..recorded[*nth].clone() });
                 continue;
@@ -131,7 +131,7 @@ impl Store {
             }
             next.last_seq += 1;
             let seq = next.last_seq;
-            self.put_finding(batch, seq, &finding)?;
+            self.put_finding(batch, seq, &finding);
             // One piece may accuse thousands of validators of this batch: it is written once.
             if let Some(evidence) = evidence
                 && evidence_in_batch.insert(evidence.id)
@@ -140,7 +140,7 @@ impl Store {
                 batch.put_cf(&self.family(EVIDENCE), evidence.id, evidence.to_stored());
             }
             let told: Vec<&Addressee> =
-                routes.iter().filter(|addressee| audience == Audience::Everybody || addressee.wants(&finding)).collect();
+                routes.iter().filter(|addressee| recipients == Recipients::Everybody || addressee.wants(&finding)).collect();
             let offender = finding.validator.as_ref().filter(|_| finding.offence().is_some()).map(|subject| subject.index);
             let is_first_here = offender.is_some_and(|validator| offenders_in_batch.insert(validator));
             if !told.is_empty() {
@@ -148,9 +148,9 @@ impl Store {
                     Some(validator) => is_first_here && !self.is_offender(validator)?,
                     None => true,
                 };
-                let priority = match audience {
-                    Audience::WhoWantsIt => Priority::of(&finding, is_first),
-                    Audience::Everybody => Priority::Watched,
+                let priority = match recipients {
+                    Recipients::WhoWantsIt => Priority::of(&finding, is_first),
+                    Recipients::Everybody => Priority::Watched,
                 };
                 for addressee in told {
                     self.put_new_delivery(batch, seq, &addressee.route, priority, finding.recorded_at);

@@ -31,8 +31,6 @@ pub enum StoreError {
     Write { path: PathBuf, source: rocksdb::Error },
     #[error("{path} was opened for reading only; open it with `Store::open` to write")]
     ReadOnly { path: PathBuf },
-    #[error("{kind:?} cannot name a finding's kind: 1 to {max} ASCII letters, digits and underscores are wanted", max = crate::finding::MAX_KIND_LEN)]
-    BadKind { kind: String },
     #[error("there is no delivery {id} in the outbox; it was made by another store")]
     NoSuchDelivery { id: String },
     #[error("delivery {id} has already ended as {state}; this is a defect, please report it")]

@@ -8,7 +8,7 @@
 use crate::keys::{CHECKPOINTS, DELIVERIES, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::outbox::DeliveryState;
 use crate::store::listed_under;
-use crate::{Finding, Query, Store, StoreError, Time};
+use crate::{Finding, Kind, Query, Store, StoreError, Time};
 use consensus::Root;
 use rocksdb::WriteBatch;
 use std::collections::HashSet;
@@ -78,7 +78,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         batch.delete_cf(&self.family(FINDINGS), Key::seq(seq));
         batch.delete_cf(&self.family(FINDING_IDS), finding.id);
-        for (family, key) in listed_under(seq, finding)? {
+        for (family, key) in listed_under(seq, finding) {
             batch.delete_cf(&self.family(family), key);
         }
         for (route, _) in self.deliveries_of(seq)? {
@@ -93,13 +93,13 @@ impl Store {
     }
 
     /// Whether another finding refers to this evidence: one proof may accuse many validators.
-    fn is_needed(&self, evidence: Root, kind: &str, deleted: &HashSet<u64>) -> Result<bool, StoreError> {
+    fn is_needed(&self, evidence: Root, kind: &Kind, deleted: &HashSet<u64>) -> Result<bool, StoreError> {
         let accused = self.evidence(evidence)?.map(|evidence| evidence.accused()).unwrap_or_default();
         if accused.len() > MAX_ASKED {
             return Ok(true);
         }
         for validator in accused {
-            let mut query = Query { validator: Some(validator), kind: Some(kind.to_owned()), ..Query::default() };
+            let mut query = Query { validator: Some(validator), kind: Some(kind.clone()), ..Query::default() };
             loop {
                 let page = self.find(&query, MAX_SCANNED)?;
                 let refers = |finding: &Finding| finding.evidence.as_ref().is_some_and(|reference| reference.id == evidence);

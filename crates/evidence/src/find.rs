@@ -14,7 +14,8 @@
 //! them says where to go on.
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, FINDINGS, Key};
-use crate::{Finding, Severity, Store, StoreError};
+use crate::kind::MAX_KIND_LEN;
+use crate::{Finding, Kind, Severity, Store, StoreError};
 use consensus::{Slot, ValidatorIndex};
 use rocksdb::{DBRawIteratorWithThreadMode, Direction, IteratorMode, Snapshot};
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ pub struct Query {
     /// Only those that come behind this seq in the order asked for; 0: from the beginning of it.
     pub after: u64,
     pub order: Order,
-    pub kind: Option<String>,
+    pub kind: Option<Kind>,
     pub validator: Option<ValidatorIndex>,
     pub severity: Option<Severity>,
     /// Each of these labels, as in `operator=acme`: of the validator, or in the finding's details.
@@ -65,7 +66,7 @@ pub struct Page {
 /// How many findings of each kind there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindCounts {
-    pub by_kind: BTreeMap<String, u64>,
+    pub by_kind: BTreeMap<Kind, u64>,
     /// Of the worst of them; `None` where there is none.
     pub worst: Option<Severity>,
     /// There are more than were counted.
@@ -111,7 +112,7 @@ impl Store {
         };
         let Some(mut at) = start else { return Ok(None) };
         let moment = self.shared.db.snapshot();
-        let Some(mut lists) = self.lists(&moment, query)? else { return Ok(None) };
+        let mut lists = self.lists(&moment, query)?;
         let n_lists = lists.len();
         let (mut n_found, mut n_seeks, mut n_parsed, mut last) = (0, 0, 0, query.after);
         loop {
@@ -156,9 +157,9 @@ impl Store {
         }
     }
 
-    /// The lists whose common numbers match; `None` if nothing can. A database that was only opened for reading may have an older format
+    /// The lists whose common numbers match. A database that was only opened for reading may have an older format
     /// without some of them: then what matches is told by parsing.
-    fn lists<'a>(&'a self, moment: &'a Snapshot<'a>, query: &Query) -> Result<Option<Vec<List<'a>>>, StoreError> {
+    fn lists<'a>(&'a self, moment: &'a Snapshot<'a>, query: &Query) -> Result<Vec<List<'a>>, StoreError> {
         let mut lists = Vec::new();
         let mut add = |family: &str, prefix: Vec<u8>| {
             if let Some(family) = self.family_if_there(family) {
@@ -172,10 +173,7 @@ impl Store {
             add(BY_LABEL, Key::by_label(label, 0)[..Key::LABEL_BYTES].to_vec());
         }
         if let Some(kind) = &query.kind {
-            match Key::by_kind(kind, 0) {
-                Some(key) => add(BY_KIND, key[..key.len() - 8].to_vec()),
-                None => return Ok(None),
-            }
+            add(BY_KIND, Key::by_kind(kind, 0)[..MAX_KIND_LEN].to_vec());
         }
         if let Some(severity) = query.severity {
             add(BY_SEVERITY, Key::by_severity(severity, 0)[..1].to_vec());
@@ -186,7 +184,7 @@ impl Store {
         if lists.is_empty() {
             lists.push(List::Stored { rows: moment.raw_iterator_cf(&self.family(FINDINGS)), prefix: Vec::new() });
         }
-        Ok(Some(lists))
+        Ok(lists)
     }
 
     /// Ascending numbers of the findings in the wanted slots; `None` if all slots are wanted, or too many findings are in them.

@@ -10,7 +10,7 @@
 //! time, batch, order or on who else signed, so the same offence has the same id on every machine and in every run.
 //! For an anomaly the detector says what makes it *this* one ([`anomaly_id`]).
 
-use crate::{Evidence, EvidenceKind, Time};
+use crate::{Evidence, EvidenceKind, Kind, Time};
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Punishable, Root, Slot, ValidatorIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,8 +21,6 @@ pub const SCHEMA: u64 = 1;
 /// In the details of an offence that cannot be punished: how many more contradicting pairs of that validator, kind and day were
 /// counted and not listed. After a crash those of the last batch may be counted twice.
 pub const FURTHER_PAIRS: &str = "further_pairs";
-/// Longest name of a kind, in bytes. Kinds are ASCII words with underscores.
-pub const MAX_KIND_LEN: usize = 32;
 
 /// One thing that somebody did, or one anomaly. The order of the fields is the order in the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,8 +28,7 @@ pub struct Finding {
     /// [`SCHEMA`].
     pub schema: u64,
     pub id: Root,
-    /// [`Offence::as_str`], or the anomaly's name.
-    pub kind: String,
+    pub kind: Kind,
     pub severity: Severity,
     /// The greater of the two messages' slots.
     pub slot: Slot,
@@ -140,10 +137,10 @@ pub struct Slashable {
 
 /// What [`Finding::anomaly`] needs to know.
 #[derive(Clone, Debug)]
-pub struct Anomaly<'a> {
+pub struct Anomaly {
     /// From [`anomaly_id`].
     pub id: Root,
-    pub kind: &'a str,
+    pub kind: Kind,
     pub severity: Severity,
     pub slot: Slot,
     pub epoch: Epoch,
@@ -164,7 +161,7 @@ impl Finding {
         Self {
             schema: SCHEMA,
             id: finding_id(genesis_validators_root, offence, validator, roots[0], roots[1]),
-            kind: offence.as_str().into(),
+            kind: Kind::Offence(offence),
             severity: severity_of(facts.punishable),
             slot,
             epoch,
@@ -182,11 +179,11 @@ impl Finding {
     }
 
     /// Something odd that no protocol rule punishes.
-    pub fn anomaly(facts: Anomaly<'_>) -> Self {
+    pub fn anomaly(facts: Anomaly) -> Self {
         Self {
             schema: SCHEMA,
             id: facts.id,
-            kind: facts.kind.into(),
+            kind: facts.kind,
             severity: facts.severity,
             slot: facts.slot,
             epoch: facts.epoch,
@@ -235,7 +232,7 @@ impl Finding {
 
     /// The offence, if it is one.
     pub fn offence(&self) -> Option<Offence> {
-        Offence::ALL.into_iter().find(|offence| offence.as_str() == self.kind)
+        self.kind.offence()
     }
 }
 
@@ -262,8 +259,8 @@ pub fn finding_id(
 
 /// Names an anomaly: SHA-256(genesis validators root | kind in ASCII | what makes it this one). `content` is the detector's
 /// choice, of fixed width by kind, and must not contain a time of arrival.
-pub fn anomaly_id(genesis_validators_root: Root, kind: &str, content: &[u8]) -> Root {
-    hash(&[genesis_validators_root.as_slice(), kind.as_bytes(), content])
+pub fn anomaly_id(genesis_validators_root: Root, kind: &Kind, content: &[u8]) -> Root {
+    hash(&[genesis_validators_root.as_slice(), kind.as_str().as_bytes(), content])
 }
 
 fn hash(parts: &[&[u8]]) -> Root {

@@ -11,7 +11,7 @@
 //! one kind and slot apart (a client's name, a subnet's number, mostly nothing): the same traffic gives the same incident in
 //! every replay, whatever the batches.
 
-use crate::{Severity, Time, anomaly_id};
+use crate::{Kind, Severity, Time, anomaly_id};
 use consensus::{Root, Slot};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -97,7 +97,7 @@ pub struct Incident {
     /// [`INCIDENT_SCHEMA`].
     pub schema: u64,
     pub id: Root,
-    pub kind: String,
+    pub kind: Kind,
     pub state: IncidentState,
     pub severity: Severity,
     /// Of the first message that belongs to it.
@@ -117,10 +117,33 @@ pub struct Incident {
     pub penalty: Option<Penalty>,
     /// By kind: see docs/detection.md.
     pub details: Map<String, Value>,
+    /// Stored, and shown to nobody; `None` of incidents whose detector keeps its state in a note.
+    #[serde(default, skip_serializing)]
+    pub tracking: Option<Tracking>,
+}
+
+/// What a restarted watcher needs to go on with an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracking {
+    /// Tells incidents of one kind apart: a group's name, mostly nothing. Part of the id.
+    pub key: String,
+    /// The greatest measure so far, in whatever the detector counts.
+    pub peak: u64,
+}
+
+impl Tracking {
+    /// Up to format 4 it stood among the details, and is taken out of them.
+    pub(crate) fn of_older_format(details: &mut Map<String, Value>) -> Option<Self> {
+        let (key, peak) = (details.remove("key"), details.remove("peak"));
+        (key.is_some() || peak.is_some()).then(|| Self {
+            key: key.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
+            peak: peak.as_ref().and_then(Value::as_u64).unwrap_or_default(),
+        })
+    }
 }
 
 /// Names an incident; see the header.
-pub fn incident_id(genesis_validators_root: Root, kind: &str, first_slot: Slot, key: &str) -> Root {
+pub fn incident_id(genesis_validators_root: Root, kind: &Kind, first_slot: Slot, key: &str) -> Root {
     let content = [&first_slot.as_u64().to_be_bytes(), key.as_bytes()].concat();
     anomaly_id(genesis_validators_root, kind, &content)
 }
@@ -133,8 +156,8 @@ mod tests {
     fn the_json_is_the_contracts() {
         let incident = Incident {
             schema: INCIDENT_SCHEMA,
-            id: incident_id(Root::ZERO, "slashing_wave", Slot::new(7), ""),
-            kind: "slashing_wave".into(),
+            id: incident_id(Root::ZERO, &Kind::SlashingWave, Slot::new(7), ""),
+            kind: Kind::SlashingWave,
             state: IncidentState::Growing,
             severity: Severity::Critical,
             first_slot: Slot::new(7),
@@ -146,6 +169,7 @@ mod tests {
             shared: vec![SharedTrait { what: "client".into(), value: "prysm".into(), members: Count(2) }],
             penalty: Some(Penalty { initial_gwei: Count(1 << 60), ..Penalty::default() }),
             details: Map::new(),
+            tracking: None,
         };
         let json = serde_json::to_string(&incident).unwrap();
         let id = incident.id;

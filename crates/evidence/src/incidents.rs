@@ -3,12 +3,22 @@
 //! Every change gets the next *revision*. A reader that knows revision n asks for what came after it and gets each incident
 //! that changed since, once, as it is now: so a reader can fall behind by any number of changes and miss none.
 
-use crate::incident::Incident;
+use crate::incident::{Incident, Tracking};
 use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
 use crate::store::Writer;
 use crate::{Changes, Store, StoreError};
 use consensus::Root;
 use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
+use serde::Serialize;
+
+/// An incident as it is stored: with what nobody is shown.
+#[derive(Serialize)]
+struct Stored<'a> {
+    #[serde(flatten)]
+    incident: &'a Incident,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking: Option<&'a Tracking>,
+}
 
 impl Store {
     /// Stores the new state of incidents, in one atomic, synced write. Those that did not change get no new revision.
@@ -33,7 +43,8 @@ impl Store {
                 None => {}
             }
             next.last_revision += 1;
-            let json = serde_json::to_vec(incident).expect("an incident has string keys only");
+            let stored = Stored { incident, tracking: incident.tracking.as_ref() };
+            let json = serde_json::to_vec(&stored).expect("an incident has string keys only");
             let value = [&Key::seq(next.last_revision)[..], &json].concat();
             batch.put_cf(&self.family(INCIDENTS), incident.id, value);
             batch.put_cf(&self.family(INCIDENT_REVISIONS), Key::seq(next.last_revision), incident.id);
@@ -112,7 +123,10 @@ impl Store {
     fn incident_from(&self, id: Root, value: &[u8]) -> Result<(u64, Incident), StoreError> {
         let damaged = |what: &str| self.damaged(&format!("incident {id}: {what}"));
         let (revision, json) = value.split_first_chunk::<8>().ok_or_else(|| damaged("it is cut"))?;
-        let incident = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+        let mut incident: Incident = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+        if incident.tracking.is_none() {
+            incident.tracking = Tracking::of_older_format(&mut incident.details);
+        }
         Ok((u64::from_be_bytes(*revision), incident))
     }
 }

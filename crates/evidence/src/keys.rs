@@ -17,7 +17,7 @@
 //! | `pending` (from format 4) | route name, 64 B, padded with zeros, then priority, u8, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries, those of one priority by time of next attempt |
 //! | `due` (up to format 3) | as `pending`, without the priority | empty | nobody any more |
 //! | `checkpoints` | name | the source's own | nobody |
-//! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON | nobody |
+//! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON, from format 5 with its `tracking` | nobody |
 //! | `incident_revisions` (from format 2) | revision, u64 | incident id, 32 B | who follows their changes, the latest change last |
 //!
 //! Seq numbers start at 1 and are given without gaps; findings that cannot be punished are deleted after a time. 0 is "before the first".
@@ -28,14 +28,17 @@
 //! raises the number: a crash in between begins again. Opened for reading, it is filtered by parsing instead.
 //! Up to format 3 deliveries waited in `due`, without a priority. What waits there is moved when the database is opened for writing; opened for
 //! reading it has nothing that waits to be delivered.
+//! Up to format 4 an incident's key and peak stood among its `details`. Reading takes them out of
+//! there, and writing the incident again stores them as `tracking`.
 
+use crate::kind::MAX_KIND_LEN;
 use crate::outbox::{MAX_ROUTE_LEN, Priority, RouteName};
-use crate::{Severity, Time, finding::MAX_KIND_LEN};
+use crate::{Kind, Severity, Time};
 use consensus::{Slot, ValidatorIndex};
 use sha2::{Digest as _, Sha256};
 
 /// The number of the format above.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const FINDINGS: &str = "findings";
@@ -93,12 +96,11 @@ impl Key {
         key
     }
 
-    /// `None` when the kind is too long to be one.
-    pub(crate) fn by_kind(kind: &str, seq: u64) -> Option<[u8; MAX_KIND_LEN + 8]> {
+    pub(crate) fn by_kind(kind: &Kind, seq: u64) -> [u8; MAX_KIND_LEN + 8] {
         let mut key = [0; MAX_KIND_LEN + 8];
-        key.get_mut(..MAX_KIND_LEN)?.get_mut(..kind.len())?.copy_from_slice(kind.as_bytes());
+        key[..kind.as_str().len()].copy_from_slice(kind.as_str().as_bytes());
         key[MAX_KIND_LEN..].copy_from_slice(&seq.to_be_bytes());
-        Some(key)
+        key
     }
 
     pub(crate) fn by_slot(slot: Slot, seq: u64) -> [u8; 16] {
@@ -188,8 +190,8 @@ mod tests {
         assert!(Key::seq(255) < Key::seq(256));
         assert!(Key::by_validator(ValidatorIndex::new(1), u64::MAX) < Key::by_validator(ValidatorIndex::new(2), 0));
         assert!(Key::by_validator(ValidatorIndex::new(256), 1) > Key::by_validator(ValidatorIndex::new(255), 9));
-        assert!(Key::by_kind("double", 9).unwrap() < Key::by_kind("double_vote", 0).unwrap(), "a prefix is another kind");
-        assert_eq!(Key::by_kind(&"k".repeat(33), 0), None);
+        let kind = |name: &str| serde_json::from_value::<Kind>(name.into()).unwrap();
+        assert!(Key::by_kind(&kind("double"), 9) < Key::by_kind(&kind("double_vote"), 0), "a prefix is another kind");
         assert!(Key::by_slot(Slot::new(1), u64::MAX) < Key::by_slot(Slot::new(2), 0));
         assert!(Key::by_severity(Severity::Info, u64::MAX) < Key::by_severity(Severity::Warning, 0));
         assert_ne!(Key::by_label("operator=a", 1)[..16], Key::by_label("operator=b", 1)[..16]);

@@ -7,6 +7,7 @@
 //! The crate reads no clock and knows no async runtime: times come in as [`Time`], and who wants to hear of new findings
 //! registers a callback ([`Store::subscribe`]).
 //!
+//! - [`kind`]: what findings and incidents are called, and who may be told of them
 //! - [`finding`]: what is told to the outside, byte for byte as the contract has it
 //! - [`proof`]: the slashing object that a beacon node accepts
 //! - [`keys`]: the database's families and keys, which are a format
@@ -29,6 +30,7 @@ pub mod finding;
 pub mod incident;
 mod incidents;
 pub mod keys;
+pub mod kind;
 mod notify;
 mod open;
 pub mod outbox;
@@ -45,7 +47,8 @@ pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
 pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
 pub use finding::{Anomaly, EvidenceRef, FURTHER_PAIRS, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
-pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, incident_id};
+pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, Tracking, incident_id};
+pub use kind::{Audience, Kind};
 pub use notify::Subscription;
 pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCounts, Priority, RouteName, RouteNameError};
 pub use proof::{Evidence, EvidenceKind};

@@ -1,8 +1,8 @@
 //! Opening the database, and refusing what is not ours to open.
 
-use crate::StoreError;
 use crate::keys::{FAMILIES, FINDINGS, FIRST_FAMILIES, FORMAT, Key, META, META_FORMAT, META_ROOT};
 use crate::store::listed_under;
+use crate::{Finding, StoreError};
 use consensus::Root;
 use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions};
 use std::path::{Path, PathBuf};
@@ -62,8 +62,9 @@ fn list_all(db: &DB, path: &Path) -> Result<(), StoreError> {
     for row in db.iterator_cf(&db.cf_handle(FINDINGS).expect("opened with all families"), IteratorMode::Start) {
         let (key, json) = row.map_err(|source| StoreError::Read { path: path.into(), source })?;
         let seq = Key::trailing_seq(&key).ok_or_else(|| damaged("the key of a finding".into()))?;
-        let finding = serde_json::from_slice(&json).map_err(|error| damaged(format!("finding number {seq}: {error}")))?;
-        for (family, key) in listed_under(seq, &finding)? {
+        let finding: Finding =
+            serde_json::from_slice(&json).map_err(|error| damaged(format!("finding number {seq}: {error}")))?;
+        for (family, key) in listed_under(seq, &finding) {
             batch.put_cf(&db.cf_handle(family).expect("opened with all families"), key, []);
         }
         if batch.len() >= LISTED_AT_ONCE {

@@ -1,7 +1,7 @@
 //! A finding and an incident as tests want them: each says what matters to it and takes the rest from here, as in
 //! `Slashable { slot, ..Slashable::sample() }`.
 
-use crate::{Anomaly, INCIDENT_SCHEMA, Incident, IncidentState, Punishable, Severity, Slashable, Time};
+use crate::{Anomaly, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Punishable, Severity, Slashable, Time};
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use serde_json::Map;
 
@@ -26,9 +26,9 @@ impl Slashable {
     }
 }
 
-impl<'a> Anomaly<'a> {
+impl Anomaly {
     /// Something of slot 9 that nobody in particular did.
-    pub fn sample(kind: &'a str) -> Self {
+    pub fn sample(kind: Kind) -> Self {
         Self {
             id: Root::repeat_byte(7),
             kind,
@@ -52,7 +52,7 @@ impl Incident {
         Self {
             schema: INCIDENT_SCHEMA,
             id: Root::repeat_byte(7),
-            kind: "slashing_wave".into(),
+            kind: Kind::SlashingWave,
             state: IncidentState::Open,
             severity: Severity::Critical,
             first_slot: Slot::new(7),
@@ -64,6 +64,7 @@ impl Incident {
             shared: Vec::new(),
             penalty: None,
             details: Map::new(),
+            tracking: None,
         }
     }
 }

@@ -253,13 +253,12 @@ impl Store {
         Ok(store)
     }
 
-    pub(crate) fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) -> Result<(), StoreError> {
+    pub(crate) fn put_finding(&self, batch: &mut WriteBatch, seq: u64, finding: &Finding) {
         batch.put_cf(&self.family(FINDINGS), Key::seq(seq), to_json(finding));
         batch.put_cf(&self.family(FINDING_IDS), finding.id, Key::seq(seq));
-        for (family, key) in listed_under(seq, finding)? {
+        for (family, key) in listed_under(seq, finding) {
             batch.put_cf(&self.family(family), key, []);
         }
-        Ok(())
     }
 
     /// The writer's turn; refused when opened for reading.
@@ -326,14 +325,9 @@ impl Store {
 }
 
 /// The keys under which the filters of [`Store::find`] look for a finding, by family. Each row is empty.
-pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Result<Vec<(&'static str, Vec<u8>)>, StoreError> {
-    let bad_kind = || StoreError::BadKind { kind: finding.kind.clone() };
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if finding.kind.is_empty() || !finding.kind.bytes().all(is_word) {
-        return Err(bad_kind());
-    }
+pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Vec<(&'static str, Vec<u8>)> {
     let mut keys = vec![
-        (BY_KIND, Key::by_kind(&finding.kind, seq).ok_or_else(bad_kind)?.to_vec()),
+        (BY_KIND, Key::by_kind(&finding.kind, seq).to_vec()),
         (BY_SEVERITY, Key::by_severity(finding.severity, seq).to_vec()),
         (BY_SLOT, Key::by_slot(finding.slot, seq).to_vec()),
     ];
@@ -341,7 +335,7 @@ pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Result<Vec<(&'static 
         keys.push((BY_VALIDATOR, Key::by_validator(subject.index, seq).to_vec()));
     }
     keys.extend(finding.labels().map(|label| (BY_LABEL, Key::by_label(label, seq).to_vec())));
-    Ok(keys)
+    keys
 }
 
 /// An error of RocksDB, which only RocksDB can make: of opening a database where a file is in the way.

@@ -4,14 +4,20 @@
 mod common;
 
 use common::*;
-use evidence::{DeliveryId, DeliveryState, Incident, IncidentState, Order, OutboxCounts, Priority, Query, Severity, Store};
+use evidence::{
+    DeliveryId, DeliveryState, Incident, IncidentState, Kind, Order, OutboxCounts, Priority, Query, Severity, Store, Tracking,
+};
+use serde_json::json;
 use std::path::Path;
 
-const FIXTURES: [&str; 3] = [
+const FIXTURES: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-2"),
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-3"),
+    FORMAT_4,
 ];
+/// The first fixture that has incidents; their keys and peaks stand among their details.
+const FORMAT_4: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-4");
 /// Set to a folder, it gets a fresh fixture. For a new format: a new folder, and the old one stays.
 const WRITE: &str = "SLASHWATCH_TEST_WRITE_FIXTURE";
 
@@ -22,27 +28,45 @@ fn delivery(seq: u64) -> DeliveryId {
 fn fill(dir: &Path) {
     let store = open(dir);
     store.record(vec![double_vote(7, 100), double_vote(258, 100), double_vote(7, 133)], &everyone(&["ops"])).unwrap();
-    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 140)], &everyone(&["ops"])).unwrap();
+    store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Warning, 140)], &everyone(&["ops"])).unwrap();
     store.delivered(&delivery(1), at(200)).unwrap();
     store.retry_at(&delivery(2), at(300), "away").unwrap();
     store.given_up(&delivery(3), at(400), "refused 8 times").unwrap();
     store.put_checkpoint("capture", b"offset 77").unwrap();
+    store.put_incidents(&incidents()).unwrap();
     drop(store);
     // Opening again moves everything from the log into tables, so that the fixture has both.
     open(dir).put_checkpoint("node", b"x").unwrap();
+}
+
+/// In the order of their changes.
+fn incidents() -> [Incident; 4] {
+    let row = |slot, state, kind, details: serde_json::Value, tracking: Option<(&str, u64)>| Incident {
+        kind,
+        details: details.as_object().unwrap().clone(),
+        tracking: tracking.map(|(key, peak)| Tracking { key: key.to_owned(), peak }),
+        ..incident(slot, state)
+    };
+    let drop = json!({"participation_percent": 60});
+    [
+        row(3, IncidentState::Growing, Kind::ParticipationDrop, drop, Some(("", 12))),
+        row(5, IncidentState::Waning, Kind::MissedDuties, json!({"group": "red"}), Some(("red", 4))),
+        row(6, IncidentState::Closed, Kind::SlashingWave, json!({"chance_of_so_many": 0.5}), None),
+        row(8, IncidentState::Open, Kind::SubnetSilent, json!({"subnets": "all"}), Some(("all", 0))),
+    ]
 }
 
 fn check_content(store: &Store) {
     let all: Vec<_> = store.all_findings().map(Result::unwrap).collect();
     let (one, proof) = double_vote(7, 100);
     assert_eq!(all[0], (1, one.clone()));
-    assert_eq!(all[3], (4, anomaly("clock_skew", Severity::Warning, 140)));
+    assert_eq!(all[3], (4, anomaly(Kind::ClockSkew, Severity::Warning, 140)));
     assert_eq!(all.len(), 4);
     assert_eq!(store.finding(one.id).unwrap(), Some((1, one)));
     assert_eq!(store.evidence(proof.id).unwrap().as_ref(), Some(&*proof));
     let seqs = |query: Query| store.find(&query, 9).unwrap().findings.into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
     assert_eq!(seqs(Query { validator: Some(consensus::ValidatorIndex::new(7)), ..Query::default() }), [1, 3]);
-    assert_eq!(seqs(Query { kind: Some("clock_skew".into()), ..Query::default() }), [4]);
+    assert_eq!(seqs(Query { kind: Some(Kind::ClockSkew), ..Query::default() }), [4]);
     assert_eq!(seqs(Query { severity: Some(Severity::Critical), ..Query::default() }), [1, 2, 3]);
     assert_eq!(seqs(Query { from_slot: Some(consensus::Slot::new(133)), ..Query::default() }), [3, 4]);
     assert_eq!(seqs(Query { labels: vec!["nobody=has".into()], ..Query::default() }), [0; 0]);
@@ -72,17 +96,21 @@ fn older_formats_are_read_and_written_on() {
         let store = open(dir.path());
         check_content(&store);
         assert_eq!(store.record(vec![double_vote(7, 100), double_vote(9, 9)], &[]).unwrap()[1].seq, 5);
-        assert_eq!((store.all_incidents().unwrap(), store.last_incident_revision()), (Vec::new(), 0), "{fixture}");
-        store.put_incidents(&[incident(7, IncidentState::Open)]).unwrap();
+        let known = if fixture == FORMAT_4 { incidents().to_vec() } else { Vec::new() };
+        assert_eq!(store.all_incidents().unwrap(), known, "{fixture}");
+        assert_eq!(store.last_incident_revision(), known.len() as u64, "{fixture}");
+        store.put_incidents(&[incident(9, IncidentState::Open)]).unwrap();
         drop(store);
-        assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), [incident(7, IncidentState::Open)]);
+        let wanted = [known, vec![incident(9, IncidentState::Open)]].concat();
+        assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), wanted);
     }
 }
 
 /// What waited by time alone waits by priority from now on, and nothing of it is lost or told twice.
 #[test]
 fn deliveries_that_wait_in_older_formats_are_taken_over() {
-    for fixture in FIXTURES {
+    // From format 4 on they wait by priority.
+    for fixture in FIXTURES.into_iter().filter(|fixture| *fixture != FORMAT_4) {
         let dir = copied(fixture);
         for opened in 1..=2 {
             let store = open(dir.path());
@@ -99,6 +127,22 @@ fn deliveries_that_wait_in_older_formats_are_taken_over() {
         assert!(store.due(at(u64::MAX), 9).unwrap().is_empty());
         assert!(store.pending_routes().unwrap().is_empty());
     }
+}
+
+/// Key and peak are out of the details at once, and stay known when the incident is written again.
+#[test]
+fn what_an_incident_goes_on_with_is_taken_out_of_its_details() {
+    let dir = copied(FORMAT_4);
+    assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), incidents(), "also read only");
+    let store = open(dir.path());
+    store.put_incidents(&incidents()).unwrap();
+    assert_eq!(store.last_incident_revision(), 4, "nothing changed");
+    let [mut drop, ..] = incidents();
+    drop.state = IncidentState::Waning;
+    store.put_incidents(std::slice::from_ref(&drop)).unwrap();
+    assert_eq!(store.incident(drop.id).unwrap(), Some(drop.clone()));
+    let shown = serde_json::to_value(&drop).unwrap();
+    assert!(shown.get("tracking").is_none() && shown["details"].get("peak").is_none(), "nobody is shown it: {shown}");
 }
 
 /// Who follows the changes gets each incident that changed, once, as it is now.

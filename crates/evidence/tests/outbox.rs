@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use evidence::{
-    Addressee, Delivery, DeliveryId, DeliveryState, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
+    Addressee, Delivery, DeliveryId, DeliveryState, Kind, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ fn each_route_gets_what_is_severe_enough() {
     let store = open(dir.path());
     let routes = [("all", Severity::Info), ("pager", Severity::Critical)];
     let routes = routes.map(|(name, min_severity)| Addressee { route: route(name), min_severity, labels: Vec::new() });
-    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 1)], &routes).unwrap();
+    store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Warning, 1)], &routes).unwrap();
     store.record(vec![double_vote(1, 2)], &routes).unwrap();
     let due = store.due(at(10), 10).unwrap();
     let due: Vec<_> = due.iter().map(|due| (due.id.seq, due.id.route.as_str())).collect();
@@ -178,7 +178,7 @@ fn a_route_with_labels_is_told_of_their_holders_only() {
     let (mut finding, evidence) = double_vote(7, 100);
     finding.validator.as_mut().unwrap().labels = vec!["group=a".into(), "operator=acme".into()];
     store.record(vec![(finding, evidence)], &routes).unwrap();
-    store.record_anomalies(vec![anomaly("clock_skew", Severity::Critical, 101)], &routes).unwrap();
+    store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Critical, 101)], &routes).unwrap();
     let n_due = |name: &str| store.due_for(&route(name), at(u64::MAX), 10).unwrap().len();
     assert_eq!((n_due("all"), n_due("ours"), n_due("theirs")), (2, 1, 0));
 }
@@ -199,7 +199,7 @@ fn watched_keys_go_first_then_new_offenders_then_the_rest() {
     let worthless = |slot| of(999, slot, &[], Punishable::Withdrawable);
     store.record((1..=2_990).map(worthless).collect(), &routes).unwrap();
     (2_991..=3_000).for_each(|slot| drop(store.record(vec![worthless(slot)], &routes).unwrap()));
-    store.record_anomalies(vec![anomaly("clock_skew", Severity::Warning, 3_001)], &routes).unwrap();
+    store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Warning, 3_001)], &routes).unwrap();
     store.record(vec![of(7, 3_002, &["operator=x"], Punishable::Unknown)], &routes).unwrap();
     store.record(vec![of(7, 3_003, &["operator=x"], Punishable::Yes)], &routes).unwrap();
     store.record(vec![of(5, 3_004, &["group=acme"], Punishable::Yes)], &routes).unwrap();

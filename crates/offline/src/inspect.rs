@@ -1,7 +1,7 @@
 //! A read-only look at a data directory, for people.
 
 use consensus::{Network, Root, ValidatorIndex};
-use evidence::{Evidence, Finding, Incident, Query, Store, Submission, SubmissionState};
+use evidence::{Evidence, Finding, Incident, Kind, Query, Store, Submission, SubmissionState};
 use index::{IndexView, Shape};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use watcher::datadir::{self, DataDirError};
 const PAGE: usize = 1024;
 
 /// Incidents by kind and then by state.
-pub(crate) fn count_incidents(incidents: &[Incident]) -> BTreeMap<String, BTreeMap<&'static str, u64>> {
-    let mut counts = BTreeMap::<String, BTreeMap<&'static str, u64>>::new();
+pub(crate) fn count_incidents(incidents: &[Incident]) -> BTreeMap<Kind, BTreeMap<&'static str, u64>> {
+    let mut counts = BTreeMap::<Kind, BTreeMap<&'static str, u64>>::new();
     for incident in incidents {
         *counts.entry(incident.kind.clone()).or_default().entry(incident.state.as_str()).or_default() += 1;
     }
@@ -61,7 +61,7 @@ impl Inspection {
     }
 
     /// How many incidents there are, by kind and then by state.
-    pub fn incident_counts(&self) -> Result<BTreeMap<String, BTreeMap<&'static str, u64>>, WatcherError> {
+    pub fn incident_counts(&self) -> Result<BTreeMap<Kind, BTreeMap<&'static str, u64>>, WatcherError> {
         Ok(count_incidents(&self.store.all_incidents()?))
     }
 

@@ -77,7 +77,7 @@ pub struct Summary {
     pub new_findings: u64,
     pub by_kind: BTreeMap<String, u64>,
     /// In the data directory at the end, by kind and then by state.
-    pub incidents: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    pub incidents: BTreeMap<evidence::Kind, BTreeMap<&'static str, u64>>,
     /// Contradicting pairs beyond those listed per validator, epoch and kind.
     pub not_listed: u64,
 }
@@ -203,7 +203,7 @@ impl Replay {
         self.summary.findings = store.count();
         self.summary.by_kind.clear();
         for row in store.all_findings() {
-            *self.summary.by_kind.entry(row?.1.kind).or_default() += 1;
+            *self.summary.by_kind.entry(row?.1.kind.to_string()).or_default() += 1;
         }
         self.summary.incidents = count_incidents(&store.all_incidents()?);
         Ok(())

@@ -9,10 +9,9 @@ mod chart;
 mod html;
 mod markdown;
 mod sections;
-mod words;
 
 use consensus::{Epoch, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{Finding, Incident, Punishable, Store, Time};
+use evidence::{Finding, Incident, Kind, Punishable, Store, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use watcher::WatcherError;
@@ -221,7 +220,7 @@ impl Report {
         let mut events = Vec::new();
         for incident in &self.incidents {
             let begins = Time::from_unix_ns(self.network.slot_start_ns(incident.first_slot));
-            let name = incident.kind.replace('_', " ");
+            let name = incident.kind.words();
             events.push(Event { at: begins, text: format!("{name}: begins, slot {}", incident.first_slot) });
             let late =
                 self.network.slot_at(incident.opened_at.as_unix_ns()).as_u64().saturating_sub(incident.first_slot.as_u64());
@@ -248,7 +247,7 @@ impl Report {
             });
         }
         for anomaly in self.anomalies.iter().take(MAX_ROWS) {
-            let text = format!("{} in slot {}", anomaly.kind.replace('_', " "), anomaly.slot);
+            let text = format!("{} in slot {}", anomaly.kind.words(), anomaly.slot);
             events.push(Event { at: anomaly.first_seen, text });
         }
         events.sort_by(|a, b| (a.at, &a.text).cmp(&(b.at, &b.text)));
@@ -256,7 +255,7 @@ impl Report {
     }
 
     fn title(&self) -> String {
-        match self.incidents.iter().find(|one| one.kind == "slashing_wave") {
+        match self.incidents.iter().find(|one| one.kind == Kind::SlashingWave) {
             Some(wave) => {
                 let n = wave.validators.unwrap_or_default().0;
                 format!("Slashing wave on {}: {n} validators", self.network.spec.config_name)
@@ -281,7 +280,8 @@ impl Report {
         if let Some(n) = incident.validators {
             text.push_str(&format!(" About {} concerned.", plural(n.0, "validator")));
         }
-        text.extend(words::in_words(incident).map(|words| format!(" {words}")));
+        let n_validators = incident.validators.map(|n| n.0);
+        text.extend(detect::sentence(&incident.kind, &incident.details, n_validators).map(|words| format!(" {words}")));
         for one in incident.shared.iter().take(3) {
             text.push_str(&format!(" {} share {} {}.", one.members.0, one.what.replace('_', " "), one.value));
         }

@@ -140,31 +140,8 @@ impl WatchConfig {
     /// Adds what is wrong with the section.
     pub fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
-        let keeper = &self.keeper;
-        for (key, value) in [("missed_in_a_row", keeper.missed_in_a_row.into()), ("flapping_keys", keeper.flapping_keys)] {
-            if value == 0 {
-                wrong(format!("watch.{key}"), "must be at least 1".into());
-            }
-        }
-        for (key, value, least) in [
-            ("flapping_percent", keeper.flapping_percent, 51),
-            ("network_percent", keeper.network_percent, 0),
-            ("slot_heard_percent", keeper.slot_heard_percent, 1),
-        ] {
-            if value > 100 || value < least {
-                wrong(format!("watch.{key}"), format!("{value} is not a percentage from {least} to 100"));
-            }
-        }
-        for (key, value, least, most) in [
-            // An epoch's misses are told a quarter into the second one after it begins: a shorter incident would end between two.
-            ("missed_closes_after_epochs", keeper.missed_closes_after_epochs, 2, 1_024),
-            ("flapping_longest_epochs", keeper.flapping_longest_epochs, 1, 1_024),
-            ("flapping_closes_after_epochs", keeper.flapping_closes_after_epochs, 1, 1_024),
-            ("dormant_again_epochs", keeper.dormant_again_epochs, 1, 100_000),
-        ] {
-            if !(least..=most).contains(&value) {
-                wrong(format!("watch.{key}"), format!("{value} is not between {least} and {most}"));
-            }
+        for (path, text) in self.keeper.problems() {
+            wrong(path, text);
         }
         let loaded = crate::lists::load(self);
         let mut switches: Vec<&str> = Vec::new();

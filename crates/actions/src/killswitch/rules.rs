@@ -16,7 +16,7 @@ use super::members::Circle;
 use crate::config::{MembersConfig, TriggerConfig};
 use alert::killswitch::KillSwitch;
 use consensus::{Network, PubkeyBytes, ValidatorIndex};
-use evidence::{Finding, Punishable, Subject, Time};
+use evidence::{Finding, Kind, Punishable, Subject, Time};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl Armed {
             let (circle, is_meant) = match trigger {
                 TriggerConfig::Offence => (&self.own, is_offence),
                 TriggerConfig::KinOffence => (&self.kin, is_offence),
-                TriggerConfig::DormantKeySigned => (&self.own, finding.kind == "dormant_key_signed"),
+                TriggerConfig::DormantKeySigned => (&self.own, finding.kind == Kind::DormantKeySigned),
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && circle.concerns(finding)) else { continue };
             match self.obstacle(circle, finding, subject, now, network, key_of) {

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::{GroupConfig, MembersConfig, TriggerConfig, WatchConfig};
-use consensus::{PubkeyBytes, Slot, Spec, ValidatorIndex};
+use consensus::{Offence, PubkeyBytes, Slot, Spec, ValidatorIndex};
 use detect::watch::{Duty, WatchList};
-use evidence::{Anomaly, Punishable, Subject};
+use evidence::{Anomaly, Kind, Punishable, Subject};
 use std::time::Duration;
 
 /// Slots of twelve seconds since the Unix epoch.
@@ -13,6 +13,7 @@ fn network() -> Arc<Network> {
     Arc::new(Network { spec, genesis_time: 0, genesis_validators_root: Root::ZERO })
 }
 
+const DOUBLE_VOTE: Kind = Kind::Offence(Offence::DoubleVote);
 const NOW: Time = Time::from_unix_ns(1_700_000_000_000_000_000);
 
 fn slots_ago(slots: u64) -> Slot {
@@ -24,7 +25,7 @@ fn surroundings(dir: &std::path::Path) -> Surroundings {
 }
 
 /// Of the newest slot, heard now.
-fn finding(kind: &str, validator: u64, labels: &[&str], recorded_after: Duration) -> Finding {
+fn finding(kind: Kind, validator: u64, labels: &[&str], recorded_after: Duration) -> Finding {
     let heard = NOW;
     Finding::anomaly(Anomaly {
         slot: slots_ago(0),
@@ -79,24 +80,24 @@ const OWN: [&str; 2] = ["group=acme", "operator=acme"];
 
 #[test]
 fn a_switch_fires_for_what_it_is_told_to_and_not_for_old_captures() {
-    let named = |on: TriggerConfig, kind: &str, labels: &[&str]| fires(on, MembersConfig::Named, &finding(kind, 5, labels, SOON));
-    assert!(named(TriggerConfig::Offence, "double_vote", &OWN));
-    assert!(!named(TriggerConfig::Offence, "double_vote", &["operator=acme"]));
-    assert!(!named(TriggerConfig::Offence, "dormant_key_signed", &OWN));
-    assert!(!named(TriggerConfig::Offence, "missed_duties", &OWN));
-    assert!(!named(TriggerConfig::KinOffence, "surround_vote", &["group=acmee", "operator=blue"]));
-    assert!(named(TriggerConfig::DormantKeySigned, "dormant_key_signed", &OWN));
-    let kin = |validator| finding("surround_vote", validator, &["operator=acme"], SOON);
+    let named = |on: TriggerConfig, kind: Kind, labels: &[&str]| fires(on, MembersConfig::Named, &finding(kind, 5, labels, SOON));
+    assert!(named(TriggerConfig::Offence, DOUBLE_VOTE, &OWN));
+    assert!(!named(TriggerConfig::Offence, DOUBLE_VOTE, &["operator=acme"]));
+    assert!(!named(TriggerConfig::Offence, Kind::DormantKeySigned, &OWN));
+    assert!(!named(TriggerConfig::Offence, Kind::MissedDuties, &OWN));
+    assert!(!named(TriggerConfig::KinOffence, Kind::Offence(Offence::SurroundVote), &["group=acmee", "operator=blue"]));
+    assert!(named(TriggerConfig::DormantKeySigned, Kind::DormantKeySigned, &OWN));
+    let kin = |validator| finding(Kind::Offence(Offence::SurroundVote), validator, &["operator=acme"], SOON);
     assert!(fires(TriggerConfig::KinOffence, MembersConfig::Named, &kin(6)), "the list names it");
     assert!(!fires(TriggerConfig::Offence, MembersConfig::Named, &kin(6)));
-    let old = finding("double_vote", 5, &OWN, Duration::from_secs(86_400));
+    let old = finding(DOUBLE_VOTE, 5, &OWN, Duration::from_secs(86_400));
     assert!(!fires(TriggerConfig::Offence, MembersConfig::Named, &old), "from a capture of yesterday");
 }
 
 /// Validator 7 has the labels because its credentials, or a block it signed, say so.
 #[test]
 fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_wanted() {
-    let stranger = |punishable| Finding { punishable, ..finding("double_vote", 7, &OWN, SOON) };
+    let stranger = |punishable| Finding { punishable, ..finding(DOUBLE_VOTE, 7, &OWN, SOON) };
     for (on, members, punishable, wanted) in [
         (TriggerConfig::Offence, MembersConfig::Named, Punishable::Yes, false),
         (TriggerConfig::KinOffence, MembersConfig::Named, Punishable::Yes, false),
@@ -109,7 +110,7 @@ fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_w
         let fired = fires(on, members, &stranger(Some(punishable)));
         assert_eq!(fired, wanted, "{on:?} {members:?} {punishable:?}");
     }
-    let dormant = finding("dormant_key_signed", 7, &OWN, SOON);
+    let dormant = finding(Kind::DormantKeySigned, 7, &OWN, SOON);
     assert!(!fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &dormant));
 }
 
@@ -117,7 +118,7 @@ fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_w
 #[test]
 fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
     for on in [TriggerConfig::Offence, TriggerConfig::KinOffence] {
-        let of = |punishable| Finding { punishable: Some(punishable), ..finding("double_vote", 5, &OWN, SOON) };
+        let of = |punishable| Finding { punishable: Some(punishable), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
         for punishable in [Punishable::Yes, Punishable::Unknown] {
             assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(Verdict::Fires), "{on:?} {punishable:?}");
         }
@@ -127,12 +128,12 @@ fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
         }
     }
     // Whether a key that should be silent can be punished says nothing about who holds it.
-    assert!(fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &finding("dormant_key_signed", 5, &OWN, SOON)));
+    assert!(fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &finding(Kind::DormantKeySigned, 5, &OWN, SOON)));
 }
 
 #[test]
 fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_heard() {
-    let of = |slot| Finding { slot, ..finding("double_vote", 5, &OWN, SOON) };
+    let of = |slot| Finding { slot, ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     let on = |finding: &Finding| verdict(TriggerConfig::Offence, MembersConfig::Named, finding);
     assert_eq!(on(&of(slots_ago(225 * 32))), Some(Verdict::Fires));
     assert_eq!(on(&of(slots_ago(225 * 32 + 1))), Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 226, most: 225 })));
@@ -148,7 +149,7 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
 fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
     let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
-    let found = finding("double_vote", 5, &OWN, SOON);
+    let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     let with = |key: u8| armed.verdict(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
     assert_eq!(with(1), Some(Verdict::Fires));
     let member = PubkeyBytes::repeat_byte(2);
@@ -165,7 +166,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     let replayed = |nth: u8| Finding {
         id: Root::repeat_byte(nth),
         punishable: Some(Punishable::AlreadySlashed),
-        ..finding("double_vote", 5, &OWN, SOON)
+        ..finding(DOUBLE_VOTE, 5, &OWN, SOON)
     };
     store.record_anomalies((1..=3).map(replayed).collect(), &[]).unwrap();
     let (notes, mut orders) = (switches.notes(), JoinSet::new());
@@ -178,7 +179,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     let note = notes(&replayed(1), NOW);
     assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
 
-    let real = finding("double_vote", 5, &OWN, SOON);
+    let real = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     assert_eq!(notes(&real, NOW), [SwitchNote { group: "acme".into(), fires: true, reason: None }]);
     store.record_anomalies(vec![real.clone()], &[]).unwrap();
     switches.look(&mut orders).unwrap();
@@ -186,7 +187,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     let again = Finding { id: Root::repeat_byte(9), ..real.clone() };
     assert!(notes(&again, NOW)[0].reason.as_ref().unwrap().starts_with("it has fired because of double_vote 0x07"));
     assert!(notes(&real, NOW)[0].fires);
-    let others = Finding { id: Root::repeat_byte(8), ..finding("double_vote", 70, &["group=blue"], SOON) };
+    let others = Finding { id: Root::repeat_byte(8), ..finding(DOUBLE_VOTE, 70, &["group=blue"], SOON) };
     assert!(notes(&others, NOW).is_empty(), "none of its business");
 }
 
@@ -202,9 +203,9 @@ async fn what_cannot_be_recorded_fires_all_the_same() {
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
     let (hand_over, unrecorded) = mpsc::channel(4);
-    let stranger = finding("double_vote", 70, &["group=blue"], SOON);
-    hand_over.try_send(vec![stranger, finding("double_vote", 5, &OWN, SOON)]).unwrap();
-    hand_over.try_send(vec![finding("surround_vote", 5, &OWN, SOON)]).unwrap();
+    let stranger = finding(DOUBLE_VOTE, 70, &["group=blue"], SOON);
+    hand_over.try_send(vec![stranger, finding(DOUBLE_VOTE, 5, &OWN, SOON)]).unwrap();
+    hand_over.try_send(vec![finding(Kind::Offence(Offence::SurroundVote), 5, &OWN, SOON)]).unwrap();
     let (ledger, stop) = (switches.ledger(), CancellationToken::new());
     stop.cancel();
     switches.run(changed, unrecorded, stop).await;
@@ -220,7 +221,7 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
     let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
-    store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let mut orders = JoinSet::new();
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
@@ -231,7 +232,7 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
-    let next = Finding { id: Root::repeat_byte(9), ..finding("double_vote", 5, &OWN, SOON) };
+    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
@@ -241,7 +242,7 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
 #[tokio::test]
 async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let found = finding("double_vote", 5, &OWN, SOON);
+    let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     {
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
         Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
@@ -279,7 +280,7 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
     Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
-    store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
         Ledger::rearm(&store, group).unwrap();
         let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
@@ -305,7 +306,7 @@ async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
     let ledger = switches.ledger();
-    store.record_anomalies(vec![finding("double_vote", 5, &OWN, SOON)], &[]).unwrap();
+    store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
     switches.run(changed, mpsc::channel(1).1, stop).await;

@@ -26,7 +26,7 @@ pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) 
     command.env("SLASHWATCH_NETWORK", &order.network.name);
     command.env("SLASHWATCH_TEST", if order.test { "1" } else { "0" });
     if let Some(finding) = order.finding {
-        command.env("SLASHWATCH_FINDING", finding.id.to_string()).env("SLASHWATCH_KIND", &finding.kind);
+        command.env("SLASHWATCH_FINDING", finding.id.to_string()).env("SLASHWATCH_KIND", finding.kind.as_str());
         if let Some(subject) = &finding.validator {
             command.env("SLASHWATCH_VALIDATOR", subject.index.to_string());
             command.env("SLASHWATCH_PUBKEY", subject.pubkey.to_string());

@@ -3,7 +3,9 @@
 
 use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
 use consensus::{Checkpoint, Epoch, ForkName, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{Addressee, Anomaly, Evidence, EvidenceKind, Finding, RouteName, Severity, Slashable, Store, Time, anomaly_id};
+use evidence::{
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Kind, RouteName, Severity, Slashable, Store, Time, anomaly_id,
+};
 use prometheus::{IntCounter, Registry};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -171,9 +173,9 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
     (Finding::slashable(facts, &evidence), Arc::new(evidence))
 }
 
-pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
+pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
     Finding::anomaly(Anomaly {
-        id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
+        id: anomaly_id(NETWORK, &kind, &slot.to_le_bytes()),
         severity,
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),

@@ -10,16 +10,12 @@
 //! still vote for what it left: that is told as a split.
 
 use super::head_split::{parted_at, sides};
-use crate::config::Problems;
-use crate::monitor::{Detector, Oddity, Signal, View};
-use consensus::{Root, Slot};
-use evidence::Severity;
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Described, Details, Detector, Oddity, Signal, View};
+use consensus::{Root, Slot, ValidatorIndex};
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use verify::UnixNs;
-
-pub const COMPETING: &str = "competing_blocks";
-pub const REORG: &str = "deep_reorg";
 
 /// `[detect.blocks]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,13 +36,59 @@ impl Default for BlocksConfig {
     }
 }
 
-impl BlocksConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for BlocksConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(Blocks::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("reorg_slots", self.reorg_slots, 2, 1_024);
         problems.between("head_percent", self.head_percent, 1, 100);
         problems.between("left_percent", self.left_percent, 1, 50);
         problems.at_least("backing_votes", self.backing_votes, 1);
         problems.between("backing_percent", self.backing_percent, 0, 50);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct CompetingBlocksDetails {
+    blocks: Vec<CompetingBlock>,
+    /// Slot of the last block that the first two have in common.
+    parted_after_slot: Option<Slot>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CompetingBlock {
+    root: Root,
+    parent: Root,
+    proposer: ValidatorIndex,
+    ms_after_slot_start: i64,
+}
+
+impl Details for CompetingBlocksDetails {
+    const KIND: Kind = Kind::CompetingBlocks;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let parted = self.parted_after_slot.map_or_else(String::new, |slot| format!(", which parted after slot {slot}"));
+        format!("{} proposers made a block for one slot, on branches that exclude each other{parted}", self.blocks.len())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DeepReorgDetails {
+    depth_slots: u64,
+    given_up: Root,
+    given_up_slot: Slot,
+    new_head: Root,
+    common_slot: Slot,
+}
+
+impl Details for DeepReorgDetails {
+    const KIND: Kind = Kind::DeepReorg;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { depth_slots, given_up_slot, common_slot, .. } = self;
+        format!("Most votes left the block of slot {given_up_slot}: {depth_slots} slots after slot {common_slot} are given up")
     }
 }
 
@@ -73,16 +115,15 @@ impl Blocks {
             return None;
         }
         self.told_competing = Some(slot);
-        let mut details = Map::new();
-        let blocks: Vec<_> = backed()
-            .map(|block| {
-                json!({"root": block.root, "parent": block.parent, "proposer": block.proposer,
-                       "ms_after_slot_start": block.offset_ns / 1_000_000})
-            })
-            .collect();
-        details.insert("blocks".into(), blocks.into());
-        details.insert("parted_after_slot".into(), json!(parted_at(view, first.root, other.root)));
-        Some(oddity(COMPETING, slot, view, details))
+        let blocks = backed().map(|block| CompetingBlock {
+            root: block.root,
+            parent: block.parent,
+            proposer: block.proposer,
+            ms_after_slot_start: block.offset_ns / 1_000_000,
+        });
+        let blocks = blocks.collect();
+        let details = CompetingBlocksDetails { blocks, parted_after_slot: parted_at(view, first.root, other.root) };
+        Some(oddity(details.into(), slot, view))
     }
 
     fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
@@ -106,18 +147,14 @@ impl Blocks {
         let before = self.head.replace(first.head)?;
         let was_at = view.chain.block_slot(&before)?;
         let common = parted_at(view, before, first.head)?;
-        let depth = was_at.as_u64() - common.as_u64();
+        let depth_slots = was_at.as_u64() - common.as_u64();
         // Going back to an ancestor gives up as much as going elsewhere.
-        if depth < self.config.reorg_slots {
+        if depth_slots < self.config.reorg_slots {
             return None;
         }
-        let mut details = Map::new();
-        details.insert("depth_slots".into(), depth.into());
-        details.insert("given_up".into(), json!(before));
-        details.insert("given_up_slot".into(), json!(was_at));
-        details.insert("new_head".into(), json!(first.head));
-        details.insert("common_slot".into(), json!(common));
-        Some(oddity(REORG, slot, view, details))
+        let details =
+            DeepReorgDetails { depth_slots, given_up: before, given_up_slot: was_at, new_head: first.head, common_slot: common };
+        Some(oddity(details.into(), slot, view))
     }
 }
 
@@ -132,9 +169,9 @@ impl Detector for Blocks {
     }
 }
 
-fn oddity(kind: &'static str, slot: Slot, view: &View<'_>, details: Map<String, serde_json::Value>) -> Oddity {
+fn oddity(what: Described, slot: Slot, view: &View<'_>) -> Oddity {
     Oddity {
-        kind,
+        what,
         key: String::new(),
         severity: Severity::Warning,
         slot,
@@ -142,6 +179,5 @@ fn oddity(kind: &'static str, slot: Slot, view: &View<'_>, details: Map<String, 
         first_seen: UnixNs(view.network().slot_start_ns(slot)),
         second_seen: None,
         sources: vec!["gossip".to_owned()],
-        details,
     }
 }

@@ -10,15 +10,13 @@
 //! `stale_votes`); unknown blocks (nothing is said about a root we do not know unless two *sources* of the same epoch differ: that
 //! needs no tree).
 
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
-use consensus::{Checkpoint, Epoch, Slot};
-use evidence::{Count, Severity, SharedTrait};
+use super::common::listed;
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
+use consensus::{Checkpoint, Epoch, Root, Slot};
+use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-
-pub const KIND: &str = "checkpoint_split";
 
 /// `[detect.checkpoint_split]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,10 +34,51 @@ impl Default for CheckpointSplitConfig {
     }
 }
 
-impl CheckpointSplitConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for CheckpointSplitConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(CheckpointSplit::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("min_percent", self.min_percent, 1, 50);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct CheckpointSplitDetails {
+    targets: Vec<CheckpointShare>,
+    sources: Vec<CheckpointShare>,
+    two_justified_checkpoints: bool,
+    /// Votes.
+    would_surround_by_joining_the_other_side: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CheckpointShare {
+    epoch: Epoch,
+    root: Root,
+    votes: u64,
+    percent: u64,
+}
+
+impl Details for CheckpointSplitDetails {
+    const KIND: Kind = Kind::CheckpointSplit;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let justified = if self.two_justified_checkpoints {
+            "Two branches are justified"
+        } else {
+            "Votes for checkpoints that exclude each other"
+        };
+        let targets = match listed(self.targets.iter().map(|target| target.percent), " : ") {
+            none if none.is_empty() => none,
+            shares => format!(", targets in percent: {shares}"),
+        };
+        format!(
+            "{justified}{targets}; {} validators cannot change sides without surrounding their own votes",
+            self.would_surround_by_joining_the_other_side
+        )
     }
 }
 
@@ -124,13 +163,15 @@ impl Detector for CheckpointSplit {
         let oldest = source_sides.iter().map(|(source, _)| source.epoch).min();
         // Their source is newer than the other side's: joining it surrounds what they have signed.
         let cannot_return: u64 = source_sides.iter().filter(|(source, _)| Some(source.epoch) > oldest).map(|(_, n)| *n).sum();
-        let tell = |sides: &[(Checkpoint, u64)]| -> Value {
+        let shares = |sides: &[(Checkpoint, u64)]| {
             let whole: u64 = sides.iter().map(|(_, n)| n).sum();
-            sides
-                .iter()
-                .take(4)
-                .map(|(one, n)| json!({"epoch": one.epoch, "root": one.root, "votes": n, "percent": n * 100 / whole.max(1)}))
-                .collect()
+            let shares = sides.iter().take(4).map(|(one, n)| CheckpointShare {
+                epoch: one.epoch,
+                root: one.root,
+                votes: *n,
+                percent: n * 100 / whole.max(1),
+            });
+            shares.collect()
         };
         let away = if source_sides.is_empty() { &target_sides } else { &source_sides };
         let smaller: Vec<Checkpoint> = away.iter().skip(1).map(|(one, _)| *one).collect();
@@ -139,11 +180,12 @@ impl Detector for CheckpointSplit {
         };
         // The window still shows a split that is over.
         let until = view.facts.last_slots(slot, n_slots).rev().find(|(_, facts)| is_split(facts)).map_or(slot, |(at, _)| at);
-        let mut details = Map::new();
-        details.insert("targets".into(), tell(&target_sides));
-        details.insert("sources".into(), tell(&source_sides));
-        details.insert("two_justified_checkpoints".into(), json!(!source_sides.is_empty()));
-        details.insert("would_surround_by_joining_the_other_side".into(), cannot_return.into());
+        let details = CheckpointSplitDetails {
+            targets: shares(&target_sides),
+            sources: shares(&source_sides),
+            two_justified_checkpoints: !source_sides.is_empty(),
+            would_surround_by_joining_the_other_side: cannot_return,
+        };
         let shared = away
             .iter()
             .take(4)
@@ -154,7 +196,7 @@ impl Detector for CheckpointSplit {
             })
             .collect();
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -164,7 +206,6 @@ impl Detector for CheckpointSplit {
             measure: away.iter().skip(1).map(|(_, n)| n * 100 / all).sum::<u64>() + if source_sides.is_empty() { 0 } else { 100 },
             validators: Some(away.iter().skip(1).map(|(_, n)| n).sum()),
             shared,
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }

@@ -9,18 +9,16 @@
 //! **False alarms considered.** Our own clock is behind: then everybody (`everybody_percent`) seems ahead by the same, and it is told as
 //! `own_clock`, not here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
 
-use super::common::{add, clients_json, one_client};
+use super::common::{add, by_client, one_client, shared_client};
 use super::own_clock;
-use crate::client::{N_CLIENTS, client_name};
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, View};
+use crate::client::{ByClient, N_CLIENTS};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Sighting, Signal, View};
 use consensus::{Slot, ValidatorIndex};
-use evidence::{Count, Severity, SharedTrait};
+use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use std::collections::BTreeMap;
 
-pub const KIND: &str = "clock_skew";
 /// Named in the details.
 const EXAMPLES: usize = 16;
 
@@ -51,14 +49,48 @@ impl Default for ClockSkewConfig {
     }
 }
 
-impl ClockSkewConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for ClockSkewConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(ClockSkew::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_voters", self.min_voters, 1);
         problems.between("min_percent", self.min_percent, 0, 100);
         problems.between("critical_percent", self.critical_percent, 1, 100);
         problems.between("everybody_percent", self.everybody_percent, 51, 100);
         problems.between("client_percent", self.client_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ClockSkewDetails {
+    votes_from_the_future: u64,
+    percent_of_votes: u64,
+    /// The distance that most of them have.
+    slots_ahead: u64,
+    seconds_ahead: u64,
+    /// How many of them have it.
+    by_this_much_percent: u64,
+    /// Nine in ten have it.
+    together: bool,
+    blocks_from_the_future: u64,
+    #[serde(with = "by_client")]
+    by_client: ByClient,
+    examples: Vec<ValidatorIndex>,
+}
+
+impl Details for ClockSkewDetails {
+    const KIND: Kind = Kind::ClockSkew;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let together = if self.together { ", all by the same distance" } else { "" };
+        format!(
+            "{} votes in a slot ({} percent) were for slots that had not begun, {} seconds ahead{together}; their signers will contradict \
+             themselves when the clocks are right again",
+            self.votes_from_the_future, self.percent_of_votes, self.seconds_ahead
+        )
     }
 }
 
@@ -115,22 +147,21 @@ impl Detector for ClockSkew {
         examples.truncate(EXAMPLES);
         let (distance, most) =
             arrivals.ahead.iter().max_by_key(|(_, ahead)| ahead.voters).map_or((0, 0), |(n, ahead)| (*n, ahead.voters));
-        let client = one_client(&by_client, self.config.client_percent);
-        let shared =
-            client.map(|(client, n)| SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(n) });
+        let shared = one_client(&by_client, self.config.client_percent).map(shared_client);
         let slot_ms = view.network().spec.slot_duration.as_millis() as u64;
-        let mut details = Map::new();
-        details.insert("votes_from_the_future".into(), voters.into());
-        details.insert("percent_of_votes".into(), percent.into());
-        details.insert("slots_ahead".into(), distance.into());
-        details.insert("seconds_ahead".into(), (distance * slot_ms / 1000).into());
-        details.insert("by_this_much_percent".into(), (most * 100 / voters.max(1)).into());
-        details.insert("together".into(), json!(most * 10 >= voters * 9));
-        details.insert("blocks_from_the_future".into(), arrivals.blocks_ahead.into());
-        details.insert("by_client".into(), clients_json(&by_client));
-        details.insert("examples".into(), json!(examples));
+        let details = ClockSkewDetails {
+            votes_from_the_future: voters,
+            percent_of_votes: percent,
+            slots_ahead: distance,
+            seconds_ahead: distance * slot_ms / 1000,
+            by_this_much_percent: most * 100 / voters.max(1),
+            together: most * 10 >= voters * 9,
+            blocks_from_the_future: arrivals.blocks_ahead,
+            by_client,
+            examples,
+        };
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -140,7 +171,6 @@ impl Detector for ClockSkew {
             // Everyone votes once an epoch: a slot shows so many of them.
             validators: Some((voters * per_epoch).min(view.chain.registry().len() as u64)),
             shared: shared.into_iter().chain(cohorts).collect(),
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }

@@ -1,7 +1,9 @@
 //! Arithmetic that several detectors share.
 
-use crate::client::{ByClient, UNKNOWN, client_name};
+use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
+use evidence::{Count, SharedTrait};
 use serde_json::{Map, Value};
+use std::fmt::Display;
 
 /// A share over several slots.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,15 +30,38 @@ pub(super) fn add(sums: &mut ByClient, more: &ByClient) {
     }
 }
 
-/// What [`clients_json`] wrote.
-pub(super) fn clients_of_json(json: &Value) -> ByClient {
-    std::array::from_fn(|client| json.get(client_name(client)).and_then(Value::as_u64).unwrap_or(0))
+/// In JSON: the clients that have any, by name.
+pub(super) mod by_client {
+    use super::*;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(by_client: &ByClient, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = by_client.iter().enumerate().filter(|(_, n)| **n > 0);
+        let rows: Map<_, _> = rows.map(|(client, n)| (client_name(client).to_owned(), Value::from(*n))).collect();
+        rows.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByClient, D::Error> {
+        let rows = Map::deserialize(deserializer)?;
+        Ok(std::array::from_fn(|client| rows.get(client_name(client)).and_then(Value::as_u64).unwrap_or(0)))
+    }
 }
 
-/// The clients that have any, by name.
-pub(super) fn clients_json(by_client: &ByClient) -> Value {
-    let rows = by_client.iter().enumerate().filter(|(_, n)| **n > 0);
-    Value::Object(rows.map(|(client, n)| (client_name(client).to_owned(), Value::from(*n))).collect::<Map<_, _>>())
+/// `prysm (18), teku (2)`, most first; `None` where there is nothing.
+pub(super) fn clients_in_words(by_client: &ByClient) -> Option<String> {
+    let mut rows: Vec<(u64, &str)> = (0..N_CLIENTS).map(|client| (by_client[client], client_name(client))).collect();
+    rows.retain(|(n, _)| *n > 0);
+    rows.sort_by_key(|(n, client)| (std::cmp::Reverse(*n), *client));
+    (!rows.is_empty()).then(|| listed(rows.iter().map(|(n, client)| format!("{client} ({n})")), ", "))
+}
+
+pub(super) fn listed(items: impl IntoIterator<Item = impl Display>, separator: &str) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
+}
+
+/// What these validators or blocks have in common.
+pub(super) fn shared_client((client, members): (usize, u64)) -> SharedTrait {
+    SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) }
 }
 
 /// The client that has at least `percent` of all that is known, if one has.

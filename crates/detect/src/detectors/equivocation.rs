@@ -19,15 +19,16 @@
 //!
 //! Not seen: what is only in a block's aggregates of payload votes; messages of sync committees.
 
-use crate::monitor::{Batch, Detector, Oddity, Signal, View};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Batch, Details, Detector, Oddity, Signal, View};
 use consensus::{BuilderIndex, Root, Slot, ValidatorIndex};
-use evidence::Severity;
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use verify::{Heard, Stated, Statement};
 
-pub const KIND: &str = "equivocation_not_slashable";
 /// How long a message is compared with later ones.
 const KEPT_EPOCHS: u64 = 2;
 /// All of a committee's 512 members, 16 inclusion lists and some bids in each of 64 slots.
@@ -45,6 +46,38 @@ pub struct EquivocationConfig {
 impl Default for EquivocationConfig {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+impl DetectorConfig for EquivocationConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::<Equivocation>::default() as _)
+    }
+
+    fn problems(&self, _problems: &mut Problems<'_>) {}
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct EquivocationDetails {
+    /// Name of the message's container.
+    what: Cow<'static, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    builder_index: Option<BuilderIndex>,
+    /// The two, as far as they are told.
+    messages: Vec<Value>,
+    /// Of inclusion lists: whether both name one dependent root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    same_branch: Option<bool>,
+    punished_by: Cow<'static, str>,
+}
+
+impl Details for EquivocationDetails {
+    const KIND: Kind = Kind::EquivocationNotSlashable;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let what = self.what.replace('_', " ");
+        let who = self.builder_index.map_or_else(|| "A validator".to_owned(), |builder| format!("Builder {builder}"));
+        format!("{who} signed two different messages ({what}) where an honest signer has one; no rule punishes it")
     }
 }
 
@@ -116,21 +149,18 @@ fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity 
     let signer = validator.map(ValidatorIndex::as_u64).or(builder.map(BuilderIndex::as_u64)).unwrap_or_default();
     let mut roots = [earlier.0.root(), later.0.root()];
     roots.sort();
-    let mut details = Map::new();
-    details.insert("what".into(), what.into());
-    if let Some(builder) = builder {
-        details.insert("builder_index".into(), json!(builder));
-    }
-    details.insert("messages".into(), Value::Array([earlier, later].map(|(statement, _)| told(statement)).to_vec()));
     let same_branch = on_one_branch(earlier.0, later.0);
-    if let Some(same) = same_branch {
-        details.insert("same_branch".into(), same.into());
-    }
-    details.insert("punished_by".into(), "no rule: it is told and cannot be slashed for".into());
+    let details = EquivocationDetails {
+        what: what.into(),
+        builder_index: builder,
+        messages: [earlier, later].map(|(statement, _)| told(statement)).to_vec(),
+        same_branch,
+        punished_by: "no rule: it is told and cannot be slashed for".into(),
+    };
     let mut sources: Vec<String> = [earlier.1, later.1].map(|heard| heard.source.label().to_owned()).to_vec();
     sources.dedup();
     Oddity {
-        kind: KIND,
+        what: details.into(),
         key: format!("{what} {signer} {} {}", roots[0], roots[1]),
         severity: if same_branch == Some(false) { Severity::Info } else { Severity::Warning },
         slot: earlier.0.slot(),
@@ -138,7 +168,6 @@ fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity 
         first_seen: earlier.1.at,
         second_seen: Some(later.1.at),
         sources,
-        details,
     }
 }
 

@@ -8,15 +8,13 @@
 //! arrive late name older sources (the vote's own epoch counts, not its arrival's); a minority with an older source (most weight
 //! counts); a single weak epoch (source three epochs old needs two in a row).
 
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, View};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Sighting, Signal, View};
 use consensus::{Checkpoint, Epoch, Slot};
-use evidence::Severity;
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use std::collections::BTreeMap;
 
-pub const KIND: &str = "finality_delay";
 /// `MIN_EPOCHS_TO_INACTIVITY_PENALTY`.
 const LEAK_AFTER: u64 = 4;
 
@@ -35,10 +33,34 @@ impl Default for FinalityDelayConfig {
     }
 }
 
-impl FinalityDelayConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for FinalityDelayConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(FinalityDelay::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_epochs", self.min_epochs, 2);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FinalityDelayDetails {
+    justified_epoch: Epoch,
+    epochs_without_justification: u64,
+    inactivity_leak: bool,
+    votes_with_this_source_percent: u64,
+    finalized_epoch_known: Epoch,
+}
+
+impl Details for FinalityDelayDetails {
+    const KIND: Kind = Kind::FinalityDelay;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let leak = if self.inactivity_leak { "; the inactivity leak runs" } else { "" };
+        // With the epoch that was running.
+        let epochs = self.epochs_without_justification.saturating_add(1);
+        format!("Nothing was justified after epoch {} for {epochs} epochs{leak}", self.justified_epoch)
     }
 }
 
@@ -75,14 +97,15 @@ impl Detector for FinalityDelay {
         // In an epoch that follows the last justified one everything was well.
         let since = source.epoch.saturating_add(2).start_slot(preset);
         let leak = age > LEAK_AFTER;
-        let mut details = Map::new();
-        details.insert("justified_epoch".into(), json!(source.epoch));
-        details.insert("epochs_without_justification".into(), age.saturating_sub(1).into());
-        details.insert("inactivity_leak".into(), json!(leak));
-        details.insert("votes_with_this_source_percent".into(), (most * 100 / all.max(1)).into());
-        details.insert("finalized_epoch_known".into(), json!(Epoch::min(view.chain.finalized().epoch, source.epoch)));
+        let details = FinalityDelayDetails {
+            justified_epoch: source.epoch,
+            epochs_without_justification: age.saturating_sub(1),
+            inactivity_leak: leak,
+            votes_with_this_source_percent: most * 100 / all.max(1),
+            finalized_epoch_known: Epoch::min(view.chain.finalized().epoch, source.epoch),
+        };
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -91,7 +114,6 @@ impl Detector for FinalityDelay {
             measure: age,
             validators: None,
             shared: Vec::new(),
-            details,
             closes_after: self.config.closes_after_epochs * preset.slots_per_epoch,
         }));
     }

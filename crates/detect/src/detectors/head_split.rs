@@ -9,17 +9,15 @@
 //! that we lack (an unknown head counts only while nodes that we follow cannot give it, and in the same slots); few votes (below `min_votes`
 //! in a slot nothing is said).
 
-use super::common::{add, clients_json, one_client};
-use crate::client::{ByClient, N_CLIENTS, client_name};
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
+use super::common::{add, by_client, listed, one_client, shared_client};
+use crate::client::{ByClient, N_CLIENTS};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
 use consensus::{Root, Slot};
-use evidence::{Count, Severity, SharedTrait};
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use std::collections::VecDeque;
 
-pub const KIND: &str = "head_split";
 /// How far back the fork point is looked for, in slots.
 const MAX_DEPTH: u64 = 2_048;
 
@@ -52,14 +50,46 @@ impl Default for HeadSplitConfig {
     }
 }
 
-impl HeadSplitConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for HeadSplitConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(HeadSplit::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("min_slots", self.min_slots, 1);
         problems.between("window_slots", self.window_slots, self.min_slots, 1_024);
         problems.between("min_percent", self.min_percent, 1, 50);
         problems.between("critical_percent", self.critical_percent, 1, 100);
         problems.between("client_percent", self.client_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct HeadSplitDetails {
+    sides: Vec<SideShare>,
+    /// Slot of the last block that the two greatest have in common.
+    parted_after_slot: Option<Slot>,
+    smaller_sides_percent: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SideShare {
+    head: Root,
+    head_slot: Option<Slot>,
+    percent: u64,
+    #[serde(with = "by_client")]
+    by_client: ByClient,
+}
+
+impl Details for HeadSplitDetails {
+    const KIND: Kind = Kind::HeadSplit;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let shares = listed(self.sides.iter().map(|side| side.percent), " : ");
+        let parted = self.parted_after_slot;
+        let parted = parted.map_or_else(String::new, |slot| format!("; the branches parted after slot {slot}"));
+        format!("Votes for heads that exclude each other, in percent: {shares}{parted}")
     }
 }
 
@@ -162,30 +192,21 @@ impl Detector for HeadSplit {
         }
         let away: u64 = sides[1..].iter().map(|side| side.voters).sum();
         let percent = away * 100 / all.max(1);
-        let shared = one_client(&small, self.config.client_percent).map(|(client, n)| SharedTrait {
-            what: "client".into(),
-            value: client_name(client).into(),
-            members: Count(n),
+        let shared = one_client(&small, self.config.client_percent).map(shared_client);
+        let shares = sides.iter().take(4).map(|side| SideShare {
+            head: side.head,
+            head_slot: view.chain.block_slot(&side.head),
+            percent: side.voters * 100 / all.max(1),
+            by_client: side.by_client,
         });
-        let told: Vec<_> = sides
-            .iter()
-            .take(4)
-            .map(|side| {
-                json!({
-                    "head": side.head,
-                    "head_slot": view.chain.block_slot(&side.head),
-                    "percent": side.voters * 100 / all.max(1),
-                    "by_client": clients_json(&side.by_client),
-                })
-            })
-            .collect();
-        let mut details = Map::new();
-        details.insert("sides".into(), told.into());
-        details.insert("parted_after_slot".into(), json!(parted_at(view, first.head, second.head)));
-        details.insert("smaller_sides_percent".into(), percent.into());
+        let details = HeadSplitDetails {
+            sides: shares.collect(),
+            parted_after_slot: parted_at(view, first.head, second.head),
+            smaller_sides_percent: percent,
+        };
         let per_epoch = view.network().preset().slots_per_epoch;
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -194,7 +215,6 @@ impl Detector for HeadSplit {
             measure: percent,
             validators: Some((away * per_epoch).min(view.chain.registry().len() as u64)),
             shared: shared.into_iter().collect(),
-            details,
             closes_after: self.config.closes_after_epochs * view.network().preset().slots_per_epoch,
         }));
     }

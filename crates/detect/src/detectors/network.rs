@@ -12,20 +12,16 @@
 //! share is asked for); Status told long ago (older than `status_epochs` does not count); sources without subnets, such as files of
 //! blocks (no single vote at all: nothing is said); committees that did not vote (participation below `silent_votes_percent`: nothing is said).
 
-use super::common::clients_json;
+use super::common::{by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
-use crate::config::Problems;
+use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::N_SUBNETS;
-use crate::monitor::{Detector, Sighting, Signal, View};
+use crate::monitor::{Described, Details, Detector, Sighting, Signal, View};
 use consensus::{CommitteeIndex, Slot};
-use evidence::Severity;
+use evidence::{Kind, Severity, Time};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::VecDeque;
-
-pub const DOMINANCE: &str = "client_dominance";
-pub const STORM: &str = "sync_storm";
-pub const SILENT: &str = "subnet_silent";
 
 /// `[detect.network]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,8 +56,12 @@ impl Default for NetworkConfig {
     }
 }
 
-impl NetworkConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for NetworkConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(Network::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("window_blocks", self.window_blocks, 32, 65_536);
         problems.at_least("min_peers", self.min_peers, 1);
         problems.at_least("behind_slots", self.behind_slots, 1);
@@ -71,6 +71,79 @@ impl NetworkConfig {
         problems.between("dominance_percent", self.dominance_percent, 1, 50);
         problems.between("dominance_slack", self.dominance_slack, 0, self.dominance_percent.saturating_sub(1));
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ClientDominanceDetails {
+    client: Cow<'static, str>,
+    /// `a third`, `half` or `two thirds`.
+    at_least: Cow<'static, str>,
+    percent: u64,
+    #[serde(with = "by_client")]
+    by_client: ByClient,
+}
+
+impl Details for ClientDominanceDetails {
+    const KIND: Kind = Kind::ClientDominance;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        format!("{} has {} percent", self.client, self.percent)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SyncStormDetails {
+    peers: u64,
+    far_behind: u64,
+    #[serde(with = "by_client")]
+    far_behind_by_client: ByClient,
+    goodbyes_in_an_epoch: u64,
+}
+
+impl Details for SyncStormDetails {
+    const KIND: Kind = Kind::SyncStorm;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { peers, far_behind, goodbyes_in_an_epoch, .. } = self;
+        format!("{far_behind} of {peers} peers were far behind, {goodbyes_in_an_epoch} said goodbye within an epoch")
+    }
+}
+
+/// Of this detector, which knows the subnets, or of the watcher itself while nothing comes at all.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SubnetSilentDetails {
+    Some {
+        subnets: Vec<usize>,
+    },
+    All {
+        subnets: AllSubnets,
+        silent_since: Time,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        silent_until: Option<Time>,
+        /// Connected when this was written.
+        peers: u64,
+    },
+}
+
+/// In place of their numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllSubnets {
+    All,
+}
+
+impl Details for SubnetSilentDetails {
+    const KIND: Kind = Kind::SubnetSilent;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        match self {
+            Self::Some { subnets } => {
+                format!("Nothing was heard on subnets {}: second messages there would not reach us", listed(subnets, ", "))
+            }
+            Self::All { .. } => "Nothing came from the network at all: nothing that happened meanwhile was seen".into(),
+        }
     }
 }
 
@@ -96,10 +169,9 @@ impl Network {
             Condition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
         };
         let since = *self.since[condition as usize].get_or_insert(slot);
-        let (kind, key) = condition.name();
         Signal::Sighting(Sighting {
-            kind,
-            key: key.to_owned(),
+            what: seen.what,
+            key: condition.key().to_owned(),
             slot,
             since,
             until,
@@ -107,7 +179,6 @@ impl Network {
             measure: seen.measure,
             validators: None,
             shared: Vec::new(),
-            details: seen.details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         })
     }
@@ -126,12 +197,10 @@ impl Network {
             (false, true) => ("half", Severity::Warning),
             (false, false) => ("a third", Severity::Info),
         };
-        let mut details = Map::new();
-        details.insert("client".into(), client_name(client).into());
-        details.insert("at_least".into(), share.into());
-        details.insert("percent".into(), (most * 100 / known).into());
-        details.insert("by_client".into(), clients_json(by_client));
-        Some(Seen { severity, measure: most * 100 / known, details })
+        let percent = most * 100 / known;
+        let details =
+            ClientDominanceDetails { client: client_name(client).into(), at_least: share.into(), percent, by_client: *by_client };
+        Some(Seen { severity, measure: percent, what: details.into() })
     }
 
     fn storm(&self, slot: Slot, view: &View<'_>) -> Option<Seen> {
@@ -156,12 +225,10 @@ impl Network {
         if said < self.config.min_peers || !storm {
             return None;
         }
-        let mut details = Map::new();
-        details.insert("peers".into(), said.into());
-        details.insert("far_behind".into(), behind.into());
-        details.insert("far_behind_by_client".into(), clients_json(&by_client));
-        details.insert("goodbyes_in_an_epoch".into(), goodbyes.into());
-        Some(Seen { severity: Severity::Warning, measure: behind.max(goodbyes) * 100 / peers.max(1), details })
+        let details =
+            SyncStormDetails { peers: said, far_behind: behind, far_behind_by_client: by_client, goodbyes_in_an_epoch: goodbyes };
+        let measure = behind.max(goodbyes) * 100 / peers.max(1);
+        Some(Seen { severity: Severity::Warning, measure, what: details.into() })
     }
 
     /// Subnets of the epoch that ends with `slot` on which nothing was heard.
@@ -203,13 +270,12 @@ enum Condition {
 impl Condition {
     const COUNT: usize = Self::Silent as usize + 1;
 
-    /// Kind and key.
-    fn name(self) -> (&'static str, &'static str) {
+    /// Tells apart those of one kind.
+    fn key(self) -> &'static str {
         match self {
-            Self::Proposals => (DOMINANCE, "proposals"),
-            Self::Nodes => (DOMINANCE, "nodes"),
-            Self::Storm => (STORM, ""),
-            Self::Silent => (SILENT, ""),
+            Self::Proposals => "proposals",
+            Self::Nodes => "nodes",
+            Self::Storm | Self::Silent => "",
         }
     }
 }
@@ -217,7 +283,7 @@ impl Condition {
 struct Seen {
     severity: Severity,
     measure: u64,
-    details: Map<String, Value>,
+    what: Described,
 }
 
 impl Detector for Network {
@@ -254,9 +320,8 @@ impl Detector for Network {
         if self.silent_twice.is_empty() {
             self.since[Condition::Silent as usize] = None;
         } else {
-            let mut details = Map::new();
-            details.insert("subnets".into(), json!(self.silent_twice));
-            let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, details };
+            let details = SubnetSilentDetails::Some { subnets: self.silent_twice.clone() };
+            let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, what: details.into() };
             out.push(self.sighting(Condition::Silent, slot, seen, per_epoch));
         }
     }

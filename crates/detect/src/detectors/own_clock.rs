@@ -11,15 +11,14 @@
 //! few votes (below `min_votes` in a window nothing is said); history that is filled in and captures of blocks only (votes in blocks are
 //! not counted).
 
-use crate::config::Problems;
+use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::OFFSETS_PER_SLOT;
-use crate::monitor::{Arrivals, Detector, Sighting, Signal, View};
+use crate::monitor::{Arrivals, Details, Detector, Sighting, Signal, View};
 use consensus::Slot;
-use evidence::Severity;
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use std::borrow::Cow;
 
-pub const KIND: &str = "own_clock";
 /// A wait for us of more than a third of a slot, which is as long as votes usually need after its start.
 const MOST_OF_A_SLOT: u32 = 3;
 
@@ -41,14 +40,37 @@ impl Default for OwnClockConfig {
     }
 }
 
-impl OwnClockConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for OwnClockConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(OwnClock::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("window_slots", self.window_slots, 1, 128);
         problems.between("nearly_all_percent", self.nearly_all_percent, 51, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         if !(100..=190).contains(&self.late_percent) {
             problems.say("late_percent", format!("{} is not between 100 and 190 percent of a slot", self.late_percent));
         }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct OwnClockDetails {
+    our_clock_is: Cow<'static, str>,
+    median_arrival_ms_after_slot_start: i64,
+    usual_ms: u64,
+    votes: u64,
+}
+
+impl Details for OwnClockDetails {
+    const KIND: Kind = Kind::OwnClock;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        format!(
+            "The network's votes arrive {} ms after the start of their slots, {} is usual: our own clock is {}",
+            self.median_arrival_ms_after_slot_start, self.usual_ms, self.our_clock_is
+        )
     }
 }
 
@@ -101,14 +123,15 @@ impl Detector for OwnClock {
         });
         let slot_ms = view.network().spec.slot_duration.as_millis() as i64;
         let median_ms = (median.unwrap_or(0) as i64 - OFFSETS_PER_SLOT as i64) * slot_ms / OFFSETS_PER_SLOT as i64;
-        let mut details = Map::new();
-        details.insert("our_clock_is".into(), json!(if early > late { "behind" } else { "ahead, or our line is slow" }));
-        details.insert("median_arrival_ms_after_slot_start".into(), median_ms.into());
-        details.insert("usual_ms".into(), (view.network().spec.attestation_due(slot).as_millis() as u64).into());
-        details.insert("votes".into(), all.into());
+        let details = OwnClockDetails {
+            our_clock_is: if early > late { "behind" } else { "ahead, or our line is slow" }.into(),
+            median_arrival_ms_after_slot_start: median_ms,
+            usual_ms: view.network().spec.attestation_due(slot).as_millis() as u64,
+            votes: all,
+        };
         let per_epoch = view.network().preset().slots_per_epoch;
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -117,7 +140,6 @@ impl Detector for OwnClock {
             measure: median_ms.unsigned_abs(),
             validators: None,
             shared: Vec::new(),
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }

@@ -10,20 +10,15 @@
 //! is not sudden); a watcher that hears little (nothing is said while fewer than `min_reference_percent` of the seats were heard in the reference, or
 //! while blocks carry the votes that gossip did not bring: then it is our connection, see `subnet_silent`); seats not known (skipped).
 
-use super::common::{Mean, add, clients_json, clients_of_json};
-use crate::client::{N_CLIENTS, UNKNOWN, client_name};
-use crate::config::Problems;
-use crate::monitor::{Detector, Left, Sighting, Signal, SlotFacts, View};
+use super::common::{Mean, add, by_client, shared_client};
+use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Left, Sighting, Signal, SlotFacts, View};
 use consensus::Slot;
-use evidence::{Count, Incident, IncidentState, Severity, SharedTrait};
+use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
 use std::collections::VecDeque;
 
-pub const KIND: &str = "participation_drop";
-/// Details that a restarted watcher goes on with.
-const BEFORE: &str = "before_percent";
-const BEFORE_BY_CLIENT: &str = "votes_per_1000_seats_before";
 /// Slots remembered: the longest window and gap that the configuration may ask for, at 32 slots per epoch.
 const MAX_SLOTS: usize = 4_096;
 
@@ -60,8 +55,12 @@ impl Default for ParticipationDropConfig {
     }
 }
 
-impl ParticipationDropConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for ParticipationDropConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(ParticipationDrop::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("window_slots", self.window_slots, 1, 1_024);
         problems.between("gap_epochs", self.gap_epochs, 0, 64);
         problems.between("drop_percent", self.drop_percent, 1, 100);
@@ -71,6 +70,28 @@ impl ParticipationDropConfig {
         problems.between("critical_percent", self.critical_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         problems.at_least("usual_after_epochs", self.usual_after_epochs, self.gap_epochs.saturating_add(2));
+    }
+}
+
+/// A restarted watcher goes on with what was before.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ParticipationDropDetails {
+    participation_percent: u64,
+    before_percent: u64,
+    voters_in_blocks: u64,
+    #[serde(with = "by_client")]
+    votes_per_1000_seats_before: ByClient,
+    #[serde(with = "by_client")]
+    votes_per_1000_seats_now: ByClient,
+    finality_possible: bool,
+}
+
+impl Details for ParticipationDropDetails {
+    const KIND: Kind = Kind::ParticipationDrop;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let finality = if self.finality_possible { "" } else { ", too few to justify anything" };
+        format!("{} percent voted, {} before{finality}", self.participation_percent, self.before_percent)
     }
 }
 
@@ -176,18 +197,19 @@ impl Detector for ParticipationDrop {
                 && fell * 100 >= lost_in_all * self.config.client_share_percent
             {
                 let members = fell * expected * per_epoch / 1000;
-                shared.push(SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) });
+                shared.push(shared_client((client, members)));
             }
         }
-        let mut details = Map::new();
-        details.insert("participation_percent".into(), now.into());
-        details.insert(BEFORE.into(), low.reference.into());
-        details.insert("voters_in_blocks".into(), facts.voters_in_blocks.into());
-        details.insert(BEFORE_BY_CLIENT.into(), clients_json(&low.reference_by_client));
-        details.insert("votes_per_1000_seats_now".into(), clients_json(&now_by_client));
-        details.insert("finality_possible".into(), json!(now >= self.config.critical_percent));
+        let details = ParticipationDropDetails {
+            participation_percent: now,
+            before_percent: low.reference,
+            voters_in_blocks: facts.voters_in_blocks,
+            votes_per_1000_seats_before: low.reference_by_client,
+            votes_per_1000_seats_now: now_by_client,
+            finality_possible: now >= self.config.critical_percent,
+        };
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since: low.since,
@@ -196,17 +218,19 @@ impl Detector for ParticipationDrop {
             measure: low.reference - now,
             validators: Some(lost),
             shared,
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }
 
     fn restore(&mut self, left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {
-        let open = |incident: &&Incident| incident.kind == KIND && incident.state != IncidentState::Closed;
+        let open = |incident: &&Incident| incident.kind == Kind::ParticipationDrop && incident.state != IncidentState::Closed;
         self.low = left.incidents.iter().find(open).and_then(|incident| {
-            let reference = incident.details.get(BEFORE)?.as_u64()?;
-            let by_client = incident.details.get(BEFORE_BY_CLIENT).map(clients_of_json).unwrap_or_default();
-            Some(Low { since: incident.first_slot, reference, reference_by_client: by_client })
+            let before = ParticipationDropDetails::of_stored(&incident.details)?;
+            Some(Low {
+                since: incident.first_slot,
+                reference: before.before_percent,
+                reference_by_client: before.votes_per_1000_seats_before,
+            })
         });
     }
 

@@ -11,19 +11,16 @@
 //! nothing at all (not counted: our connection, not the proposers); blocks from nodes and files (their arrival says nothing: only
 //! gossip counts for lateness); an own clock that is ahead (told by `own_clock`, and then everything is late).
 
-use super::common::{clients_json, one_client};
-use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, View};
+use super::common::{by_client, clients_in_words, one_client, shared_client};
+use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Described, Details, Detector, Sighting, Signal, View};
 use consensus::{Slot, ValidatorIndex};
-use evidence::{Count, Severity, SharedTrait};
+use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use verify::SourceKind;
 
-pub const MISSED: &str = "missed_proposals";
-pub const LATE: &str = "late_blocks";
 /// Rows kept: window and reference.
 const MAX_ROWS: usize = 1_024;
 /// Proposers named in details.
@@ -58,8 +55,12 @@ impl Default for ProposalsConfig {
     }
 }
 
-impl ProposalsConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for ProposalsConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(Proposals::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         // The rows that are kept hold window and reference.
         problems.between("window_slots", self.window_slots, 4, MAX_ROWS as u64 / 2);
         problems.between("reference_blocks", self.reference_blocks, 1, MAX_ROWS as u64 / 2);
@@ -67,6 +68,51 @@ impl ProposalsConfig {
         problems.between("late_percent", self.late_percent, 1, 100);
         problems.between("client_percent", self.client_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct MissedProposalsDetails {
+    missed: u64,
+    of_slots: u64,
+    #[serde(with = "by_client")]
+    blocks_by_client: ByClient,
+    #[serde(with = "by_client")]
+    blocks_missing_by_client: ByClient,
+    /// Some of them.
+    proposers_missing: Vec<MissingProposer>,
+    participation_percent: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MissingProposer {
+    slot: Slot,
+    validator: ValidatorIndex,
+}
+
+impl Details for MissedProposalsDetails {
+    const KIND: Kind = Kind::MissedProposals;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let missing = clients_in_words(&self.blocks_missing_by_client);
+        let missing = missing.map_or_else(String::new, |list| format!("; missing were those of {list}"));
+        format!("{} of {} slots had no block{missing}", self.missed, self.of_slots)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct LateBlocksDetails {
+    late: u64,
+    of_blocks: u64,
+    #[serde(with = "by_client")]
+    late_by_client: ByClient,
+}
+
+impl Details for LateBlocksDetails {
+    const KIND: Kind = Kind::LateBlocks;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        format!("{} of {} blocks came after the votes", self.late, self.of_blocks)
     }
 }
 
@@ -117,17 +163,18 @@ impl Proposals {
         let absent = Absent::of(window.iter().filter(|row| row.client.is_none()).map(|row| row.slot), view);
         let missing = if absent.n_of_known_clients() * 2 >= missed { &absent.by_client } else { &deficits };
         let mut shared: Vec<SharedTrait> =
-            one_client(missing, self.config.client_percent).map(|(client, n)| of_client(client, n)).into_iter().collect();
+            one_client(missing, self.config.client_percent).map(shared_client).into_iter().collect();
         shared.extend(absent.shared_labels(self.config.client_percent, view));
         let participation = view.facts.slot(slot).and_then(|facts| facts.participation_percent());
-        let mut details = Map::new();
-        details.insert("missed".into(), missed.into());
-        details.insert("of_slots".into(), n.into());
-        details.insert("blocks_by_client".into(), clients_json(&now));
-        details.insert("blocks_missing_by_client".into(), clients_json(missing));
-        details.insert("proposers_missing".into(), json!(absent.examples()));
-        details.insert("participation_percent".into(), json!(participation));
-        Some(self.sighting(MISSED, slot, [since, until], missed, shared, details, view))
+        let details = MissedProposalsDetails {
+            missed,
+            of_slots: n,
+            blocks_by_client: now,
+            blocks_missing_by_client: *missing,
+            proposers_missing: absent.examples(),
+            participation_percent: participation,
+        };
+        Some(self.sighting(details.into(), slot, [since, until], missed, shared, view))
     }
 
     fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
@@ -143,27 +190,22 @@ impl Proposals {
         let until = late.last().map_or(slot, |row| row.slot);
         let by_client = count(late.iter());
         let shared: Vec<SharedTrait> =
-            one_client(&by_client, self.config.client_percent).map(|(client, n)| of_client(client, n)).into_iter().collect();
-        let mut details = Map::new();
-        details.insert("late".into(), n_late.into());
-        details.insert("of_blocks".into(), n.into());
-        details.insert("late_by_client".into(), clients_json(&by_client));
-        Some(self.sighting(LATE, slot, [since, until], n_late, shared, details, view))
+            one_client(&by_client, self.config.client_percent).map(shared_client).into_iter().collect();
+        let details = LateBlocksDetails { late: n_late, of_blocks: n, late_by_client: by_client };
+        Some(self.sighting(details.into(), slot, [since, until], n_late, shared, view))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two kinds of one shape")]
     fn sighting(
         &self,
-        kind: &'static str,
+        what: Described,
         slot: Slot,
         [since, until]: [Slot; 2],
         measure: u64,
         shared: Vec<SharedTrait>,
-        details: Map<String, Value>,
         view: &View<'_>,
     ) -> Sighting {
         Sighting {
-            kind,
+            what,
             key: String::new(),
             slot,
             since,
@@ -172,14 +214,9 @@ impl Proposals {
             measure,
             validators: None,
             shared,
-            details,
             closes_after: self.config.closes_after_epochs * view.network().preset().slots_per_epoch,
         }
     }
-}
-
-fn of_client(client: usize, members: u64) -> SharedTrait {
-    SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) }
 }
 
 /// Those whose turn it was in slots without a block, as far as that can be told.
@@ -203,9 +240,9 @@ impl Absent {
         self.by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).map(|(_, n)| n).sum()
     }
 
-    fn examples(&self) -> Vec<Value> {
+    fn examples(&self) -> Vec<MissingProposer> {
         let named = self.proposers.iter().take(MAX_EXAMPLES);
-        named.map(|(slot, proposer)| json!({"slot": slot, "validator": proposer})).collect()
+        named.map(|(slot, validator)| MissingProposer { slot: *slot, validator: *validator }).collect()
     }
 
     /// Labels that `percent` of them have, and that are at most half as frequent among all validators.

@@ -13,17 +13,16 @@
 //!
 //! **Bounds.** [`MAX_OPEN`] offences waited for; further ones are only counted.
 
-use crate::config::Problems;
-use crate::monitor::{Batch, Detector, EvidenceSource, Sighting, Signal, View};
+use super::common::listed;
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Sighting, Signal, View};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
-use evidence::{Finding, Punishable, Severity};
+use evidence::{Finding, Kind, Punishable, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub const UNPUNISHED: &str = "unpunished_offence";
-pub const BLIND_SPOT: &str = "blind_spot";
 /// Offences waited for.
 pub const MAX_OPEN: usize = 65_536;
 /// Named in the details.
@@ -46,11 +45,59 @@ impl Default for PunishmentConfig {
     }
 }
 
-impl PunishmentConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for PunishmentConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(Punishment::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.at_least("after_slots", self.after_slots, 1);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
         problems.between("blind_spot_closes_after_epochs", self.blind_spot_closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct UnpunishedOffenceDetails {
+    offences: usize,
+    /// Offences for which there was no room.
+    not_kept: u64,
+    oldest: OldestOffence,
+    first_of_them_punishable_before_epoch: Option<Epoch>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OldestOffence {
+    finding: Root,
+    validator: ValidatorIndex,
+    age_slots: u64,
+}
+
+impl Details for UnpunishedOffenceDetails {
+    const KIND: Kind = Kind::UnpunishedOffence;
+
+    fn sentence(&self, validators: Option<u64>) -> String {
+        let validators = validators.map_or_else(String::new, |n| format!(" of {n} validators"));
+        format!(
+            "{} proven offences{validators} are in no block; the oldest is validator {}'s, {} slots ago",
+            self.offences, self.oldest.validator, self.oldest.age_slots
+        )
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct BlindSpotDetails {
+    validators: Vec<ValidatorIndex>,
+    findings: Vec<Root>,
+    why: Cow<'static, str>,
+}
+
+impl Details for BlindSpotDetails {
+    const KIND: Kind = Kind::BlindSpot;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let validators = listed(&self.validators, ", ");
+        format!("A block punished validators {validators}, of whom we knew nothing: {}", self.why)
     }
 }
 
@@ -109,12 +156,13 @@ impl Punishment {
         self.blind = later;
         if let Some((_, _, _, why)) = seen.first() {
             let validators: BTreeSet<ValidatorIndex> = seen.iter().map(|row| row.1).collect();
-            let mut details = Map::new();
-            details.insert("validators".into(), json!(validators.iter().take(EXAMPLES).collect::<Vec<_>>()));
-            details.insert("findings".into(), json!(seen.iter().take(EXAMPLES).map(|row| row.2).collect::<Vec<_>>()));
-            details.insert("why".into(), (*why).into());
+            let details = BlindSpotDetails {
+                validators: validators.iter().take(EXAMPLES).copied().collect(),
+                findings: seen.iter().take(EXAMPLES).map(|row| row.2).collect(),
+                why: (*why).into(),
+            };
             out.push(Signal::Sighting(Sighting {
-                kind: BLIND_SPOT,
+                what: details.into(),
                 key: String::new(),
                 slot,
                 since: slot,
@@ -123,7 +171,6 @@ impl Punishment {
                 measure: validators.len() as u64,
                 validators: Some(validators.len() as u64),
                 shared: Vec::new(),
-                details,
                 closes_after: self.config.blind_spot_closes_after_epochs * per_epoch,
             }));
         }
@@ -184,17 +231,14 @@ impl Detector for Punishment {
             *known = (*known).max(punishable_until(one, view));
         }
         let n = until.len() as u64;
-        let first_until = until.values().min().filter(|epoch| **epoch != Epoch::FAR_FUTURE);
-        let mut details = Map::new();
-        details.insert("offences".into(), old().count().into());
-        details.insert("not_kept".into(), self.not_kept.into());
-        details.insert(
-            "oldest".into(),
-            json!({"finding": id, "validator": oldest.validator, "age_slots": slot.as_u64() - oldest.since.as_u64()}),
-        );
-        details.insert("first_of_them_punishable_before_epoch".into(), json!(first_until));
+        let details = UnpunishedOffenceDetails {
+            offences: old().count(),
+            not_kept: self.not_kept,
+            oldest: OldestOffence { finding: *id, validator: oldest.validator, age_slots: slot.as_u64() - oldest.since.as_u64() },
+            first_of_them_punishable_before_epoch: until.values().min().copied().filter(|epoch| *epoch != Epoch::FAR_FUTURE),
+        };
         out.push(Signal::Sighting(Sighting {
-            kind: UNPUNISHED,
+            what: details.into(),
             key: String::new(),
             slot,
             since: oldest.since,
@@ -203,7 +247,6 @@ impl Detector for Punishment {
             measure: n,
             validators: Some(n),
             shared: Vec::new(),
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }

@@ -32,19 +32,20 @@ mod saved;
 mod traits;
 mod wave;
 
-use crate::config::Problems;
-use crate::monitor::{Batch, Detector, EvidenceSource, LAG, Left, News, Signal, View};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, LAG, Left, News, Signal, View};
 use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
-use evidence::{Evidence, Finding, Incident, IncidentState, Punishable, Time};
+use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
 use past::Past;
 use recent::{Recent, Suspect};
 pub use saved::NOTE;
 use saved::Saved;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use wave::Wave;
 
-pub const KIND: &str = "slashing_wave";
 /// Members told apart.
 pub const MAX_MEMBERS: usize = 131_072;
 
@@ -89,8 +90,12 @@ impl Default for SlashingWaveConfig {
     }
 }
 
-impl SlashingWaveConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for SlashingWaveConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(SlashingWave::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         // Sums are kept for each of them.
         problems.between("base_rate_over_epochs", self.base_rate_over_epochs, 256, 65_536);
         problems.between("window_epochs", self.window_epochs, 1, self.base_rate_over_epochs.max(1));
@@ -101,6 +106,47 @@ impl SlashingWaveConfig {
         problems.at_least("min_validators", self.min_validators, 2);
         problems.at_least("base_rate_epochs", self.base_rate_epochs, 1);
         problems.at_least("closes_after_epochs", self.closes_after_epochs, self.waning_after_epochs.saturating_add(1));
+    }
+}
+
+/// What came later than the first version may be missing.
+#[derive(Serialize, Deserialize)]
+pub struct SlashingWaveDetails {
+    /// See `cause`.
+    pub suspected_cause: Cow<'static, str>,
+    /// What speaks for it, in sentences.
+    pub because: Vec<String>,
+    validators_per_epoch: f64,
+    usual_validators_per_epoch: f64,
+    chance_of_so_many: f64,
+    first_message: FirstMessage,
+    /// Members by the epoch in which they joined.
+    joined_by_epoch: BTreeMap<String, u64>,
+    #[serde(default)]
+    slashings_in_blocks: u64,
+    #[serde(default)]
+    offences_of_keys_that_cannot_be_slashed: u64,
+    examples: Vec<ValidatorIndex>,
+    /// Of its members. Alert routes with labels go by these.
+    #[serde(default)]
+    labels: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FirstMessage {
+    finding: Root,
+    kind: Offence,
+    validator: ValidatorIndex,
+    slot: Slot,
+    known_in_slot: Slot,
+}
+
+impl Details for SlashingWaveDetails {
+    const KIND: Kind = Kind::SlashingWave;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { validators_per_epoch, usual_validators_per_epoch, .. } = self;
+        format!("{validators_per_epoch} validators an epoch contradicted themselves, {usual_validators_per_epoch} is usual")
     }
 }
 
@@ -334,7 +380,7 @@ impl Detector for SlashingWave {
     }
 
     fn restore(&mut self, left: &Left<'_>, view: &View<'_>, _out: &mut Vec<Signal>) {
-        let waves = left.incidents.iter().filter(|incident| incident.kind == KIND);
+        let waves = left.incidents.iter().filter(|incident| incident.kind == Kind::SlashingWave);
         let (closed, open): (Vec<_>, Vec<_>) = waves.partition(|incident| incident.state == IncidentState::Closed);
         self.left.closed = closed.iter().map(|incident| (incident.first_slot, incident.last_slot)).collect();
         let saved = left.notes.get(NOTE).and_then(|bytes| Saved::read(bytes));

@@ -15,17 +15,14 @@
 //! still vote for the block before as target (`stale_slots` behind the epoch's start is asked for, too); a split (its other
 //! side is not an ancestor: told by `head_split`).
 
-use super::common::{add, clients_json, one_client};
-use crate::client::{N_CLIENTS, client_name};
-use crate::config::Problems;
-use crate::monitor::{Detector, Sighting, Signal, SlotFacts, View};
+use super::common::{add, by_client, one_client, shared_client};
+use crate::client::{ByClient, N_CLIENTS};
+use crate::config::{DetectorConfig, Problems};
+use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
 use consensus::{Checkpoint, Slot};
-use evidence::{Count, Severity, SharedTrait};
+use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 use std::collections::{BTreeMap, VecDeque};
-
-pub const KIND: &str = "stale_votes";
 
 /// `[detect.stale_votes]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,13 +51,40 @@ impl Default for StaleVotesConfig {
     }
 }
 
-impl StaleVotesConfig {
-    pub(crate) fn problems(&self, problems: &mut Problems<'_>) {
+impl DetectorConfig for StaleVotesConfig {
+    fn detector(&self) -> Option<Box<dyn Detector>> {
+        self.enabled.then(|| Box::new(StaleVotes::new(self.clone())) as _)
+    }
+
+    fn problems(&self, problems: &mut Problems<'_>) {
         problems.between("window_slots", self.window_slots, 1, 1_024);
         problems.at_least("stale_slots", self.stale_slots, 2);
         problems.between("min_percent", self.min_percent, 1, 100);
         problems.between("client_percent", self.client_percent, 1, 100);
         problems.between("closes_after_epochs", self.closes_after_epochs, 1, 1_024);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StaleVotesDetails {
+    percent_of_votes: u64,
+    stale_heads: u64,
+    stale_targets: u64,
+    sources_backwards: u64,
+    old_epochs: u64,
+    outside_their_committee_or_unknown: u64,
+    #[serde(with = "by_client")]
+    by_client: ByClient,
+}
+
+impl Details for StaleVotesDetails {
+    const KIND: Kind = Kind::StaleVotes;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        format!(
+            "{} percent of a slot's votes were out of date: {} for old heads, {} for old targets",
+            self.percent_of_votes, self.stale_heads, self.stale_targets
+        )
     }
 }
 
@@ -153,23 +177,20 @@ impl Detector for StaleVotes {
         for row in &self.rows {
             add(&mut by_client, &row.by_client);
         }
-        let shared = one_client(&by_client, self.config.client_percent).map(|(client, n)| SharedTrait {
-            what: "client".into(),
-            value: client_name(client).into(),
-            members: Count(n),
-        });
+        let shared = one_client(&by_client, self.config.client_percent).map(shared_client);
         let percent = odd * 100 / votes.max(1);
-        let mut details = Map::new();
-        details.insert("percent_of_votes".into(), percent.into());
-        details.insert("stale_heads".into(), sum(&|row| row.heads).into());
-        details.insert("stale_targets".into(), sum(&|row| row.targets).into());
-        details.insert("sources_backwards".into(), sum(&|row| row.backwards).into());
-        details.insert("old_epochs".into(), sum(&|row| row.old_epochs).into());
-        details.insert("outside_their_committee_or_unknown".into(), sum(&|row| row.unseated).into());
-        details.insert("by_client".into(), clients_json(&by_client));
+        let details = StaleVotesDetails {
+            percent_of_votes: percent,
+            stale_heads: sum(&|row| row.heads),
+            stale_targets: sum(&|row| row.targets),
+            sources_backwards: sum(&|row| row.backwards),
+            old_epochs: sum(&|row| row.old_epochs),
+            outside_their_committee_or_unknown: sum(&|row| row.unseated),
+            by_client,
+        };
         let per_epoch = view.network().preset().slots_per_epoch;
         out.push(Signal::Sighting(Sighting {
-            kind: KIND,
+            what: details.into(),
             key: String::new(),
             slot,
             since,
@@ -178,7 +199,6 @@ impl Detector for StaleVotes {
             measure: percent,
             validators: Some(odd),
             shared: shared.into_iter().collect(),
-            details,
             closes_after: self.config.closes_after_epochs * per_epoch,
         }));
     }

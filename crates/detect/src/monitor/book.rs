@@ -11,8 +11,9 @@
 use super::signal::{News, Oddity, Sighting, Signal};
 use super::{Heard, LAG, View};
 use consensus::{Network, Slot};
-use evidence::{Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Subject, Time, anomaly_id, incident_id};
-use serde_json::Value;
+use evidence::{
+    Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Subject, Time, Tracking, anomaly_id, incident_id,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub const MAX_OPEN: usize = 256;
 const MAX_CLOSED: usize = 8_192;
 
 /// Kind and key: at most one incident of each is open.
-type Place = (String, String);
+type Place = (Kind, String);
 
 pub(super) struct IncidentBook {
     network: Arc<Network>,
@@ -33,7 +34,6 @@ pub(super) struct IncidentBook {
 
 struct Open {
     incident: Incident,
-    peak: u64,
     /// Measure when it last counted as growing.
     mark: u64,
     closes_after: u64,
@@ -44,19 +44,15 @@ struct Open {
     stored_at: Slot,
 }
 
-/// Detail that tells a restarted watcher which incident of a kind this is.
-pub const KEY: &str = "key";
-const PEAK: &str = "peak";
-
 impl IncidentBook {
     pub(super) fn new(network: Arc<Network>) -> Self {
         Self { network, open: BTreeMap::new(), closed: BTreeMap::new() }
     }
 
-    /// Those whose life is told here have a peak among their details.
+    /// Those whose life is told here have something to go on with.
     pub(super) fn restore(&mut self, incidents: &[Incident]) {
         for incident in incidents {
-            let Some(peak) = incident.details.get(PEAK).and_then(Value::as_u64) else { continue };
+            let Some(tracking) = &incident.tracking else { continue };
             let place = place_of(incident);
             if incident.state == IncidentState::Closed {
                 self.note_closed(place, incident.last_slot);
@@ -67,8 +63,7 @@ impl IncidentBook {
             }
             let open = Open {
                 incident: incident.clone(),
-                peak,
-                mark: peak,
+                mark: tracking.peak,
                 // Until it is sighted again and says better.
                 closes_after: self.network.preset().slots_per_epoch,
                 sighted_in: incident.last_slot,
@@ -170,13 +165,13 @@ impl IncidentBook {
         *known = (*known).max(last);
     }
 
-    fn n_open(&self, kind: &str) -> usize {
-        let first = (kind.to_owned(), String::new());
+    fn n_open(&self, kind: &Kind) -> usize {
+        let first = (kind.clone(), String::new());
         self.open.range(first..).take_while(|((open, _), _)| open == kind).count()
     }
 
     fn sighted(&mut self, sighting: Sighting, heard: &mut Heard) {
-        let place = (sighting.kind.to_owned(), sighting.key.clone());
+        let place = (sighting.what.kind().clone(), sighting.key.clone());
         if let Some(open) = self.open.get_mut(&place) {
             let before = open.incident.severity;
             open.sighted(sighting);
@@ -186,16 +181,16 @@ impl IncidentBook {
             }
             return;
         }
-        if self.n_open(sighting.kind) >= MAX_OPEN {
-            *heard.refused.entry(sighting.kind).or_default() += 1;
+        if self.n_open(&place.0) >= MAX_OPEN {
+            *heard.refused.entry(place.0).or_default() += 1;
             return;
         }
         let after_the_last = self.closed.get(&place).map_or(Slot::new(0), |last| last.saturating_add(1));
         let since = sighting.since.max(after_the_last);
         let incident = Incident {
             schema: INCIDENT_SCHEMA,
-            id: incident_id(self.network.genesis_validators_root, sighting.kind, since, &sighting.key),
-            kind: sighting.kind.to_owned(),
+            id: incident_id(self.network.genesis_validators_root, &place.0, since, &sighting.key),
+            kind: place.0.clone(),
             state: IncidentState::Open,
             severity: sighting.severity,
             first_slot: since,
@@ -207,11 +202,12 @@ impl IncidentBook {
             shared: Vec::new(),
             penalty: None,
             details: serde_json::Map::new(),
+            tracking: Some(Tracking { key: sighting.key.clone(), peak: 0 }),
         };
         let mark = sighting.measure;
         let stored_at = sighting.slot;
         let closes_after = sighting.closes_after;
-        let mut open = Open { incident, peak: 0, mark, closes_after, sighted_in: since, dirty: true, stored_at };
+        let mut open = Open { incident, mark, closes_after, sighted_in: since, dirty: true, stored_at };
         open.update(sighting);
         heard.announcements.push(announcement(&self.network, &open.incident, News::Opened));
         self.open.insert(place, open);
@@ -221,9 +217,10 @@ impl IncidentBook {
         let content = [&oddity.slot.as_u64().to_be_bytes(), oddity.key.as_bytes()].concat();
         let epoch = oddity.slot.epoch(self.network.preset());
         let registry = view.chain.registry();
+        let (kind, details) = oddity.what.into_parts();
         Finding::anomaly(Anomaly {
-            id: anomaly_id(self.network.genesis_validators_root, oddity.kind, &content),
-            kind: oddity.kind,
+            id: anomaly_id(self.network.genesis_validators_root, &kind, &content),
+            kind,
             severity: oddity.severity,
             slot: oddity.slot,
             epoch,
@@ -237,7 +234,7 @@ impl IncidentBook {
             recorded_at: Time::default(),
             sources: oddity.sources,
             fork: self.network.spec.fork_name_at(epoch),
-            details: oddity.details,
+            details,
         })
     }
 
@@ -249,10 +246,8 @@ impl IncidentBook {
 
 /// The finding for alert routes. Of an opening it has the incident's own id.
 pub fn announcement(network: &Network, incident: &Incident, news: News) -> Finding {
-    let (_, key) = place_of(incident);
+    let (kind, key) = place_of(incident);
     let mut details = incident.details.clone();
-    details.remove(PEAK);
-    details.remove(KEY);
     details.insert("incident".into(), serde_json::json!(incident.id));
     let key = match news {
         News::Opened => key,
@@ -267,8 +262,8 @@ pub fn announcement(network: &Network, incident: &Incident, news: News) -> Findi
     };
     let epoch = incident.first_slot.epoch(network.preset());
     Finding::anomaly(Anomaly {
-        id: incident_id(network.genesis_validators_root, &incident.kind, incident.first_slot, &key),
-        kind: &incident.kind,
+        id: incident_id(network.genesis_validators_root, &kind, incident.first_slot, &key),
+        kind,
         severity: incident.severity,
         slot: incident.first_slot,
         epoch,
@@ -282,16 +277,19 @@ pub fn announcement(network: &Network, incident: &Incident, news: News) -> Findi
     })
 }
 
-/// Tells incidents of one kind apart, as their details say.
 fn place_of(incident: &Incident) -> Place {
-    let key = incident.details.get(KEY).and_then(Value::as_str).unwrap_or_default();
-    (incident.kind.clone(), key.to_owned())
+    let key = incident.tracking.as_ref().map(|tracking| tracking.key.clone());
+    (incident.kind.clone(), key.unwrap_or_default())
 }
 
 impl Open {
+    fn peak(&self) -> u64 {
+        self.incident.tracking.as_ref().map_or(0, |tracking| tracking.peak)
+    }
+
     fn sighted(&mut self, sighting: Sighting) {
         let before = (self.incident.state, self.incident.severity);
-        self.incident.state = if sighting.measure.saturating_mul(2) < self.peak {
+        self.incident.state = if sighting.measure.saturating_mul(2) < self.peak() {
             IncidentState::Waning
         } else if sighting.measure > self.mark.saturating_add(self.mark / 4) {
             self.mark = sighting.measure;
@@ -307,21 +305,17 @@ impl Open {
     }
 
     fn update(&mut self, sighting: Sighting) {
+        let peak = self.peak();
         let incident = &mut self.incident;
         incident.last_slot = incident.last_slot.max(sighting.until);
         self.sighted_in = self.sighted_in.max(sighting.slot);
         self.closes_after = sighting.closes_after;
         // What is told is the worst of it, not its last breath.
-        let worst = sighting.measure >= self.peak;
-        self.peak = self.peak.max(sighting.measure);
-        if worst || incident.details.is_empty() {
-            incident.details = sighting.details;
+        if sighting.measure >= peak || incident.details.is_empty() {
+            incident.details = sighting.what.into_parts().1;
             incident.shared = sighting.shared;
             incident.validators = sighting.validators.map(Count);
         }
-        incident.details.insert(PEAK.into(), self.peak.into());
-        if !sighting.key.is_empty() {
-            incident.details.insert(KEY.into(), sighting.key.into());
-        }
+        incident.tracking = Some(Tracking { key: sighting.key, peak: peak.max(sighting.measure) });
     }
 }

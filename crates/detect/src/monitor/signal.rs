@@ -1,9 +1,53 @@
 //! What a detector says.
 
 use consensus::{Slot, ValidatorIndex};
-use evidence::{Incident, Severity, SharedTrait};
+use evidence::{Incident, Kind, Severity, SharedTrait};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use verify::UnixNs;
+
+/// The details of one kind, declared by the detector that finds it. They are written as the JSON
+/// map of a finding or an incident, and read from there again.
+pub trait Details: Serialize + DeserializeOwned {
+    const KIND: Kind;
+
+    /// One sentence for people, without its full stop. `validators`: how many are concerned, as
+    /// the incident says.
+    fn sentence(&self, validators: Option<u64>) -> String;
+
+    /// `None` if another version of this program wrote them with other fields.
+    fn of_stored(details: &Map<String, Value>) -> Option<Self> {
+        serde_json::from_value(Value::Object(details.clone())).ok()
+    }
+}
+
+/// A kind with its details as they are stored. It is made of [`Details`] only, so that they belong
+/// together.
+#[derive(Clone, Debug)]
+pub struct Described {
+    kind: Kind,
+    details: Map<String, Value>,
+}
+
+impl Described {
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    pub fn into_parts(self) -> (Kind, Map<String, Value>) {
+        (self.kind, self.details)
+    }
+}
+
+impl<D: Details> From<D> for Described {
+    fn from(details: D) -> Self {
+        match serde_json::to_value(details) {
+            Ok(Value::Object(details)) => Self { kind: D::KIND, details },
+            other => unreachable!("details are structs of named fields: {other:?}"),
+        }
+    }
+}
 
 /// One statement of a detector.
 #[derive(Clone, Debug)]
@@ -32,7 +76,7 @@ pub enum News {
 /// Something odd that no rule punishes.
 #[derive(Clone, Debug)]
 pub struct Oddity {
-    pub kind: &'static str,
+    pub what: Described,
     /// Tells it from others of its kind and slot: part of its id. Never a time of arrival.
     pub key: String,
     pub severity: Severity,
@@ -42,13 +86,12 @@ pub struct Oddity {
     pub second_seen: Option<UnixNs>,
     /// `gossip`, `block`, `slashing_op`, `api`.
     pub sources: Vec<String>,
-    pub details: Map<String, Value>,
 }
 
 /// A condition that holds in a slot.
 #[derive(Clone, Debug)]
 pub struct Sighting {
-    pub kind: &'static str,
+    pub what: Described,
     /// Incidents of one kind with different keys are different incidents; mostly empty.
     pub key: String,
     /// The slot it was seen in.
@@ -64,7 +107,6 @@ pub struct Sighting {
     /// How many validators are concerned, where that means something.
     pub validators: Option<u64>,
     pub shared: Vec<SharedTrait>,
-    pub details: Map<String, Value>,
     /// Slots without a sighting after which it is over.
     pub closes_after: u64,
 }

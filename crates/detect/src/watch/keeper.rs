@@ -33,10 +33,11 @@ use super::sheet::{Bitmap, Cast, Sheet};
 use super::thresholds::KeeperConfig;
 use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
 use crate::monitor::facts::DISPARITY_NS;
-use crate::monitor::{Batch, Detector, EvidenceSource, Oddity, Offender, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Oddity, Offender, Sighting, Signal, SlotFacts, View};
 use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
-use evidence::{Evidence, EvidenceKind, Finding, Severity};
-use serde_json::{Map, Value, json};
+use evidence::{Evidence, EvidenceKind, Finding, Kind, Severity};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use verify::{Heard, UnixNs, Vote};
@@ -48,10 +49,108 @@ const MAX_AHEAD: usize = 64;
 /// Keys named in details.
 const EXAMPLES: usize = 32;
 
-pub(crate) const MISSED_DUTIES: &str = "missed_duties";
-pub(crate) const FLAPPING_KEYS: &str = "flapping_keys";
-pub(crate) const DORMANT_KEY_SIGNED: &str = "dormant_key_signed";
-pub(crate) const SECOND_SIGNER: &str = "second_signer";
+/// Of a group while it lasts, or of one turn to propose.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum MissedDutiesDetails {
+    Group {
+        group: String,
+        /// The group's; alert routes with labels go by them.
+        labels: Vec<String>,
+        keys_missing: usize,
+        keys_in_group: usize,
+        /// Epochs, of the key that is missing for longest.
+        missed_in_a_row: u32,
+        /// Some of them.
+        validators: Vec<ValidatorIndex>,
+    },
+    Proposal {
+        /// `proposal`.
+        duty: Cow<'static, str>,
+        /// What became of it, in words.
+        block: Cow<'static, str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<Root>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_slot_start_ms: Option<i64>,
+        groups: Vec<String>,
+    },
+}
+
+impl Details for MissedDutiesDetails {
+    const KIND: Kind = Kind::MissedDuties;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        match self {
+            Self::Group { group, keys_missing, keys_in_group, missed_in_a_row, .. } => format!(
+                "{keys_missing} of {keys_in_group} keys of group {group} miss their duties, for up to {missed_in_a_row} epochs in a row"
+            ),
+            Self::Proposal { block, .. } => format!("It was its turn to propose; its block: {block}"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FlappingKeysDetails {
+    /// The one label; alert routes with labels go by it.
+    labels: Vec<String>,
+    down_from_slot: Slot,
+    down_to_slot: Slot,
+    duties_missed: u64,
+    /// Some of the keys.
+    validators: Vec<ValidatorIndex>,
+}
+
+impl Details for FlappingKeysDetails {
+    const KIND: Kind = Kind::FlappingKeys;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { down_from_slot, down_to_slot, duties_missed, .. } = self;
+        let label = self.labels.join(", ");
+        format!(
+            "Keys of {label} missed {duties_missed} duties together, from slot {down_from_slot} to {down_to_slot}, and came back"
+        )
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DormantKeySignedDetails {
+    /// Its duty, or that it has left.
+    duty: Cow<'static, str>,
+    /// `vote` or `block`.
+    signed: Cow<'static, str>,
+    silent_since_slot: Slot,
+    groups: Vec<String>,
+}
+
+impl Details for DormantKeySignedDetails {
+    const KIND: Kind = Kind::DormantKeySigned;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let Self { duty, signed, silent_since_slot, .. } = self;
+        format!("A key that should be silent since slot {silent_since_slot} ({duty}) signed a {signed}")
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SecondSignerDetails {
+    offence: Kind,
+    /// Of the offence.
+    finding: Root,
+    /// Between the two messages.
+    apart_ms: Option<u64>,
+    groups: Vec<String>,
+    watched_keys_with_the_same_label: BTreeMap<String, usize>,
+}
+
+impl Details for SecondSignerDetails {
+    const KIND: Kind = Kind::SecondSigner;
+
+    fn sentence(&self, _validators: Option<u64>) -> String {
+        let offence = self.offence.words();
+        format!("A watched key contradicted itself ({offence}): two machines sign with it, or one that lost its memory")
+    }
+}
 
 /// See the module.
 pub struct Keeper {
@@ -162,7 +261,7 @@ impl Keeper {
         slot: Slot,
         epoch: Epoch,
         heard: &Heard,
-        what: &str,
+        signed: &'static str,
         view: &View<'_>,
         out: &mut Vec<Signal>,
     ) {
@@ -180,8 +279,14 @@ impl Keeper {
             return;
         }
         self.dormant_told.insert(validator, slot);
+        let details = DormantKeySignedDetails {
+            duty: why.into(),
+            signed: signed.into(),
+            silent_since_slot: silent_since,
+            groups: self.groups_of(validator),
+        };
         out.push(Signal::Anomaly(Oddity {
-            kind: DORMANT_KEY_SIGNED,
+            what: details.into(),
             key: validator.to_string(),
             severity: Severity::Critical,
             slot,
@@ -189,12 +294,6 @@ impl Keeper {
             first_seen: heard.at,
             second_seen: None,
             sources: vec![heard.source.label().to_owned()],
-            details: object(json!({
-                "duty": why,
-                "signed": what,
-                "silent_since_slot": silent_since,
-                "groups": self.groups_of(validator),
-            })),
         }));
     }
 
@@ -234,14 +333,17 @@ impl Keeper {
             return;
         }
         let apart = finding.second_seen.map(|second| second.since(finding.first_seen).as_millis() as u64);
-        let kin: Map<String, Value> = self
-            .labels
-            .of(subject.index)
-            .iter()
-            .map(|label| (label.to_string(), json!(self.labels.watched().filter(|(_, set)| set.labels.contains(label)).count())))
-            .collect();
+        let n_watched = |label: &Label| self.labels.watched().filter(|(_, set)| set.labels.contains(label)).count();
+        let kin = self.labels.of(subject.index).iter().map(|label| (label.to_string(), n_watched(label)));
+        let details = SecondSignerDetails {
+            offence: finding.kind.clone(),
+            finding: finding.id,
+            apart_ms: apart,
+            groups: self.groups_of(subject.index),
+            watched_keys_with_the_same_label: kin.collect(),
+        };
         out.push(Signal::Anomaly(Oddity {
-            kind: SECOND_SIGNER,
+            what: details.into(),
             key: subject.index.to_string(),
             severity: Severity::Critical,
             slot: finding.slot,
@@ -249,13 +351,6 @@ impl Keeper {
             first_seen: UnixNs(finding.first_seen.as_unix_ns()),
             second_seen: finding.second_seen.map(|second| UnixNs(second.as_unix_ns())),
             sources: finding.sources.clone(),
-            details: object(json!({
-                "offence": finding.kind,
-                "finding": finding.id,
-                "apart_ms": apart,
-                "groups": self.groups_of(subject.index),
-                "watched_keys_with_the_same_label": kin,
-            })),
         }));
     }
 
@@ -325,8 +420,16 @@ impl Keeper {
                 .collect();
             let Some(longest) = missing.iter().map(|(_, missed)| *missed).max() else { continue };
             let examples: Vec<ValidatorIndex> = missing.iter().take(EXAMPLES).map(|(validator, _)| *validator).collect();
+            let details = MissedDutiesDetails::Group {
+                group: group.name.to_string(),
+                labels: vec![format!("{}={}", Label::GROUP, group.name)],
+                keys_missing: missing.len(),
+                keys_in_group: group.validators.len(),
+                missed_in_a_row: longest,
+                validators: examples,
+            };
             out.push(Signal::Sighting(Sighting {
-                kind: MISSED_DUTIES,
+                what: details.into(),
                 key: group.name.to_string(),
                 slot,
                 until: slot,
@@ -335,14 +438,6 @@ impl Keeper {
                 measure: missing.len() as u64,
                 validators: Some(missing.len() as u64),
                 shared: Vec::new(),
-                details: object(json!({
-                    "group": &*group.name,
-                    "labels": [format!("{}={}", Label::GROUP, group.name)],
-                    "keys_missing": missing.len(),
-                    "keys_in_group": group.validators.len(),
-                    "missed_in_a_row": longest,
-                    "validators": examples,
-                })),
                 closes_after: self.config.missed_closes_after_epochs * per_epoch,
             }));
         }
@@ -381,8 +476,15 @@ impl Keeper {
                 let (keys, percent) = (self.config.flapping_keys, self.config.flapping_percent);
                 let longest = self.config.flapping_longest_epochs * per_epoch;
                 let Some(flap) = stretch.next(slot, &duties, keys, percent, longest) else { continue };
+                let details = FlappingKeysDetails {
+                    labels: vec![label.to_string()],
+                    down_from_slot: flap.first,
+                    down_to_slot: flap.last,
+                    duties_missed: flap.n_missed,
+                    validators: flap.examples,
+                };
                 out.push(Signal::Sighting(Sighting {
-                    kind: FLAPPING_KEYS,
+                    what: details.into(),
                     key: label.to_string(),
                     slot,
                     since: flap.first,
@@ -391,13 +493,6 @@ impl Keeper {
                     measure: flap.n_missed,
                     validators: Some(flap.n_missed),
                     shared: Vec::new(),
-                    details: object(json!({
-                        "labels": [label.to_string()],
-                        "down_from_slot": flap.first,
-                        "down_to_slot": flap.last,
-                        "duties_missed": flap.n_missed,
-                        "validators": flap.examples,
-                    })),
                     closes_after: self.config.flapping_closes_after_epochs * per_epoch,
                 }));
             }
@@ -541,12 +636,5 @@ impl Hearing {
     /// Whether the vote of somebody who sits in this slot would have been heard.
     fn would_have_heard(&self, seat: Option<Slot>) -> bool {
         seat.map_or(self.good.len() == self.n_slots, |slot| self.good.contains(&slot))
-    }
-}
-
-pub(super) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
     }
 }

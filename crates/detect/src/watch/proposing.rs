@@ -7,10 +7,10 @@
 //! the other blocks of the epoch agree; a key that was slashed may not propose; a block that came and lost (a reorg, or too late
 //! for anyone to vote for) is told as that.
 
+use super::keeper::MissedDutiesDetails;
 use crate::monitor::{Oddity, View};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
-use serde_json::json;
 use verify::{SourceKind, UnixNs};
 
 /// A turn to propose.
@@ -44,18 +44,17 @@ impl Turn {
 
     /// `None` for a block that was made.
     pub(super) fn told(self, proposer: ValidatorIndex, slot: Slot, groups: Vec<String>, view: &View<'_>) -> Option<Oddity> {
-        let what = match self {
+        let (block, root, after_slot_start_ms) = match self {
             Self::Made => return None,
             Self::Lost { block, offset_ns } => {
-                json!({"block": "heard, and nobody voted for it or built on it", "root": block, "after_slot_start_ms": offset_ns / 1_000_000})
+                ("heard, and nobody voted for it or built on it", Some(block), Some(offset_ns / 1_000_000))
             }
-            Self::Missed => json!({"block": "none heard"}),
+            Self::Missed => ("none heard", None, None),
         };
-        let mut details = super::keeper::object(what);
-        details.insert("duty".into(), "proposal".into());
-        details.insert("groups".into(), groups.into());
+        let duty = "proposal".into();
+        let details = MissedDutiesDetails::Proposal { duty, block: block.into(), root, after_slot_start_ms, groups };
         Some(Oddity {
-            kind: super::keeper::MISSED_DUTIES,
+            what: details.into(),
             key: format!("proposal {proposer}"),
             severity: Severity::Warning,
             slot,
@@ -63,7 +62,6 @@ impl Turn {
             first_seen: UnixNs(view.network().slot_start_ns(slot)),
             second_seen: None,
             sources: vec![SourceKind::Gossip.label().to_owned()],
-            details,
         })
     }
 }

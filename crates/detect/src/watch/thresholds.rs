@@ -1,5 +1,6 @@
 //! From when on something about a watched key is worth an alarm: the numbers of `[watch]`, with their defaults.
 
+use crate::config::Problems;
 use serde::{Deserialize, Serialize};
 
 /// Thresholds of the [`Keeper`](super::Keeper).
@@ -24,6 +25,26 @@ pub struct KeeperConfig {
     pub network_percent: u64,
     /// Below this share of a slot's seats heard, in percent, nobody is missed in it.
     pub slot_heard_percent: u64,
+}
+
+impl KeeperConfig {
+    /// What is wrong with it: path in the file and text.
+    pub fn problems(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut problems = Problems::of("watch", &mut found);
+        problems.at_least("missed_in_a_row", self.missed_in_a_row.into(), 1);
+        problems.at_least("flapping_keys", self.flapping_keys, 1);
+        problems.between("flapping_percent", self.flapping_percent, 51, 100);
+        problems.between("network_percent", self.network_percent, 0, 100);
+        problems.between("slot_heard_percent", self.slot_heard_percent, 1, 100);
+        // An epoch's misses are told a quarter into the second epoch after it begins. A shorter
+        // incident would end between two of them.
+        problems.between("missed_closes_after_epochs", self.missed_closes_after_epochs, 2, 1_024);
+        problems.between("flapping_longest_epochs", self.flapping_longest_epochs, 1, 1_024);
+        problems.between("flapping_closes_after_epochs", self.flapping_closes_after_epochs, 1, 1_024);
+        problems.between("dormant_again_epochs", self.dormant_again_epochs, 1, 100_000);
+        found
+    }
 }
 
 impl Default for KeeperConfig {

@@ -9,7 +9,7 @@ use consensus::{
 };
 use detect::monitor::MAX_STEP_BACK;
 use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender, PeerNews};
-use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Punishable, Slashable, Time};
+use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, Punishable, Slashable, Time};
 use simulator::Scenario;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -219,8 +219,8 @@ impl Stage {
     }
 
     /// Incidents of a kind, by first slot.
-    pub fn of(&self, kind: &str) -> Vec<&Incident> {
-        let mut found: Vec<&Incident> = self.incidents.values().filter(|incident| incident.kind == kind).collect();
+    pub fn of(&self, kind: &Kind) -> Vec<&Incident> {
+        let mut found: Vec<&Incident> = self.incidents.values().filter(|incident| incident.kind == *kind).collect();
         found.sort_by_key(|incident| incident.first_slot);
         found
     }

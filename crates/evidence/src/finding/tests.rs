@@ -64,8 +64,8 @@ fn a_slashable_finding_reads_as_the_contract_has_it() {
 #[test]
 fn an_anomaly_has_details_and_null_evidence_and_no_invented_validator() {
     let finding = Finding::anomaly(Anomaly {
-        id: anomaly_id(Root::ZERO, "clock_skew", b"7"),
-        kind: "clock_skew",
+        id: anomaly_id(Root::ZERO, &Kind::ClockSkew, b"7"),
+        kind: Kind::ClockSkew,
         severity: Severity::Warning,
         slot: Slot::new(7),
         epoch: Epoch::new(0),

@@ -3,8 +3,8 @@
 
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, RouteName, Severity, Slashable, Store, Time,
-    anomaly_id, incident_id,
+    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Incident, IncidentState, Kind, RouteName, Severity, Slashable, Store,
+    Time, anomaly_id, incident_id,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -54,9 +54,9 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
     offence_in(Offence::DoubleVote, validator, slot)
 }
 
-pub fn anomaly(kind: &'static str, severity: Severity, slot: u64) -> Finding {
+pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
     Finding::anomaly(Anomaly {
-        id: anomaly_id(NETWORK, kind, &slot.to_le_bytes()),
+        id: anomaly_id(NETWORK, &kind, &slot.to_le_bytes()),
         severity,
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),
@@ -74,6 +74,6 @@ fn slot_bytes(slot: u64) -> [u8; 32] {
 
 pub fn incident(first_slot: u64, state: IncidentState) -> Incident {
     let first_slot = Slot::new(first_slot);
-    let id = incident_id(Root::ZERO, "slashing_wave", first_slot, "");
+    let id = incident_id(Root::ZERO, &Kind::SlashingWave, first_slot, "");
     Incident { id, state, first_slot, last_slot: first_slot, opened_at: at(5), ..Incident::sample() }
 }

@@ -106,7 +106,7 @@ pub(super) fn incidents(report: &Report) -> String {
             "<text x='{}' y='{}' class='end'>{}</text><rect x='{from}' y='{y}' width='{}' height='16' rx='3' class='{}'><title>slots {} to {}</title></rect><line x1='{noticed}' x2='{noticed}' y1='{}' y2='{}' class='noticed'/>",
             LEFT - 8,
             y + 13,
-            super::html::escaped(&incident.kind.replace('_', " ")),
+            super::html::escaped(&incident.kind.words()),
             (to - from).max(3),
             incident.severity.as_str(),
             incident.first_slot,

@@ -56,7 +56,7 @@ impl Writer for Html {
         let mut out = format!(
             "<article class='{}'><h3>{} <span>{}</span></h3><p>{}</p>",
             incident.severity.as_str(),
-            escaped(&incident.kind.replace('_', " ")),
+            escaped(&incident.kind.words()),
             incident.state.as_str(),
             escaped(&story.known)
         );

@@ -47,8 +47,7 @@ impl Writer for Markdown {
     }
 
     fn incident(&mut self, incident: &Incident, story: &Story) {
-        let mut text =
-            format!("- **{}** ({}). {}", plain(&incident.kind.replace('_', " ")), incident.severity, plain(&story.known));
+        let mut text = format!("- **{}** ({}). {}", plain(&incident.kind.words()), incident.severity, plain(&story.known));
         if let Some((cause, because)) = &story.suspected {
             let because: String = because.iter().map(|because| format!(" {}.", plain(because))).collect();
             let _ = write!(text, " Suspected: {}.{because}", plain(cause));

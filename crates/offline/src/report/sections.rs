@@ -1,8 +1,9 @@
 //! What a report says, in which order. How it is written is the [`Writer`]'s business: HTML or Markdown.
 
 use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
-use evidence::Incident;
-use serde_json::Value;
+use detect::detectors::slashing_wave::SlashingWaveDetails;
+use detect::monitor::Details as _;
+use evidence::{Incident, Kind};
 
 /// Writes a report's parts as they come. Everything but [`Writer::text`] may hold words from the network and goes out escaped.
 pub(super) trait Writer {
@@ -81,10 +82,9 @@ fn what(report: &Report, out: &mut dyn Writer) {
         out.text("No incident in this time.");
     }
     for incident in report.incidents.iter().take(MAX_ROWS) {
-        let because = incident.details.get("because").and_then(Value::as_array).into_iter().flatten();
-        let because = because.filter_map(Value::as_str).map(str::to_owned).collect();
-        let cause = incident.details.get("suspected_cause").and_then(Value::as_str).map(|cause| cause.replace('_', " "));
-        out.incident(incident, &Story { known: report.sentence(incident), suspected: cause.map(|cause| (cause, because)) });
+        let wave = SlashingWaveDetails::of_stored(&incident.details).filter(|_| incident.kind == Kind::SlashingWave);
+        let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), wave.because));
+        out.incident(incident, &Story { known: report.sentence(incident), suspected });
     }
 }
 

@@ -3,13 +3,13 @@
 use super::past::Past;
 use super::recent::{Suspect, add};
 use super::traits::Traits;
-use super::{Case, KIND, MAX_MEMBERS, SlashingWaveConfig, cause};
-use crate::monitor::View;
+use super::{Case, FirstMessage, MAX_MEMBERS, SlashingWaveConfig, SlashingWaveDetails, cause};
+use crate::monitor::{Described, View};
 use crate::{Losses, PenaltyRules};
 use consensus::{Epoch, Gwei, Root, Slot, ValidatorIndex};
-use evidence::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, Severity, Time, incident_id};
+use evidence::{Count, INCIDENT_SCHEMA, Incident, IncidentState, Kind, OffenceCounts, Penalty, Severity, Time, incident_id};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Members named in the details.
@@ -140,7 +140,7 @@ impl Wave {
     }
 
     pub(super) fn id(&self, genesis_validators_root: Root) -> Root {
-        incident_id(genesis_validators_root, KIND, self.first_slot, "")
+        incident_id(genesis_validators_root, &Kind::SlashingWave, self.first_slot, "")
     }
 
     /// The incident as it is now.
@@ -152,31 +152,31 @@ impl Wave {
         let epochs = self.last_joined.as_u64().saturating_sub(self.first.epoch.as_u64()) + 1;
         let cause = self.clues.suspect(n, &shared, config);
         let first = &self.first;
-        let details = json!({
-            "suspected_cause": cause.name,
-            "because": cause.evidence,
-            "validators_per_epoch": (n as f64 / epochs as f64 * 100.0).round() / 100.0,
-            "usual_validators_per_epoch": 1.0 / config.base_rate_epochs as f64,
-            "chance_of_so_many": self.chance,
-            "first_message": {
-                "finding": first.id,
-                "kind": first.offence.as_str(),
-                "validator": first.validator,
-                "slot": first.slot,
-                "known_in_slot": first.known_in,
+        let joined = self.joined.iter().rev().take(64);
+        let details = SlashingWaveDetails {
+            suspected_cause: cause.name.into(),
+            because: cause.evidence,
+            validators_per_epoch: (n as f64 / epochs as f64 * 100.0).round() / 100.0,
+            usual_validators_per_epoch: 1.0 / config.base_rate_epochs as f64,
+            chance_of_so_many: self.chance,
+            first_message: FirstMessage {
+                finding: first.id,
+                kind: first.offence,
+                validator: first.validator,
+                slot: first.slot,
+                known_in_slot: first.known_in,
             },
-            "joined_by_epoch": self.joined.iter().rev().take(64).map(|(epoch, n)| (epoch.to_string(), *n))
-                .collect::<BTreeMap<String, u64>>(),
-            "slashings_in_blocks": self.included,
-            "offences_of_keys_that_cannot_be_slashed": self.not_at_stake,
-            "examples": self.members.iter().take(EXAMPLES).collect::<Vec<_>>(),
-            // Alert routes with labels go by these.
-            "labels": self.traits.labels(MAX_LABELS),
-        });
+            joined_by_epoch: joined.map(|(epoch, n)| (epoch.to_string(), *n)).collect(),
+            slashings_in_blocks: self.included,
+            offences_of_keys_that_cannot_be_slashed: self.not_at_stake,
+            examples: self.members.iter().take(EXAMPLES).copied().collect(),
+            labels: self.traits.labels(MAX_LABELS),
+        };
+        let (kind, details) = Described::from(details).into_parts();
         Incident {
             schema: INCIDENT_SCHEMA,
             id: self.id(network.genesis_validators_root),
-            kind: KIND.into(),
+            kind,
             state: self.state,
             severity: Severity::Critical,
             first_slot: self.first_slot,
@@ -187,10 +187,8 @@ impl Wave {
             offences: Some(self.offences),
             shared,
             penalty: Some(self.penalty(past, view)),
-            details: match details {
-                Value::Object(map) => map,
-                _ => Map::new(),
-            },
+            details,
+            tracking: None,
         }
     }
 
