@@ -13,7 +13,7 @@ const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 const WATCH_SCRIPT: &str = include_str!("page/watch.js");
 
-/// [`HTML`] with all kinds to choose from.
+/// [`HTML`] with an option for each kind.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let options = |of_offences| -> String {
         let kinds = Kind::all().filter(|kind| kind.offence().is_some() == of_offences);
