@@ -1,8 +1,9 @@
-//! A stream whose other side must take what is written to it: somebody who asks and does not read would hold a connection's place
-//! for ever.
+//! A stream with a time limit for writes. Without it, a client that sends a request and does not
+//! read the answer would keep its connection forever.
 //!
-//! While something waits to be written, [`STEP`] bytes must be taken within the limit, again and again. That is slow enough for any
-//! reader that reads, and nothing at all is asked of one to whom nothing is to be said.
+//! While data waits to be written, the client must accept [`STEP`] bytes within the limit,
+//! repeatedly. Any client that reads is fast enough for that. While nothing waits to be written,
+//! there is no limit.
 
 use std::io;
 use std::pin::Pin;
@@ -11,15 +12,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that must be taken within the limit.
+/// Bytes that the client must accept within the limit.
 const STEP: usize = 64 << 10;
 
-/// See the module.
+/// A stream with a time limit for writes, see the module.
 pub(crate) struct Patience<S> {
     stream: S,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
-    /// Taken since the clock began to run; `None` while nothing waits.
+    /// Bytes that the client accepted since the timer was started. `None` while nothing waits.
     taken: Option<usize>,
 }
 
@@ -33,7 +34,8 @@ impl<S> Patience<S> {
         self.deadline.as_mut().reset(Instant::now() + self.limit);
     }
 
-    /// What a write came to, and whether there is still patience for another.
+    /// Updates the timer after a write. Returns the result of the write, or an error if the time is
+    /// over.
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, self.taken) {
             (Poll::Ready(Ok(n)), Some(taken)) if taken + n >= STEP => self.wind_up(),
@@ -74,7 +76,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        // Asked for once all that there was is written.
+        // The caller flushes after it has written everything.
         self.taken = None;
         Poll::Ready(flushed)
     }
@@ -101,7 +103,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    /// A byte at a time is no reading either.
+    /// A client that reads one byte at a time is also disconnected.
     #[tokio::test]
     async fn who_only_nibbles_is_given_up() {
         let (ours, mut theirs) = tokio::io::duplex(64);
@@ -131,7 +133,7 @@ mod tests {
         for _ in 0..3 {
             ours.write_all(&[7; 4 * STEP]).await.unwrap();
             ours.flush().await.unwrap();
-            // Longer than the limit, as between two events.
+            // The pause is longer than the limit, as it may be between two events.
             tokio::time::sleep(LIMIT * 2).await;
         }
         drop(ours);

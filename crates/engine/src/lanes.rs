@@ -1,24 +1,40 @@
-//! Where messages wait for the engine: sorted by what they would be if they were true, so that an answer does not wait for a
-//! batch, a liar makes nobody else wait, and what has to be shed is what says least.
+//! Priority queues in front of the engine. Messages are sorted by what they would mean if they were
+//! true. So an urgent message does not wait for a batch, a peer that forges messages delays nobody
+//! else, and under overload the least informative messages are dropped.
 //!
-//! | lane | who | judged | when full |
-//! |---|---|---|---|
-//! | none | what is known already | at once: a duplicate costs nothing | |
-//! | urgent | what would contradict something proven, stored or waiting, and what others wait for (blocks, operations) | first, alone; a few at a time of one validator, and of a peer that is not known yet | no contradiction is shed: the queue before it fills up |
-//! | deferred | of what is urgent, what is beyond its validator's or peer's share of a batch | in turn with the lanes below | as above |
-//! | doubtful | whatever comes from peers that mostly forge | a few between two ordinary batches | the newest of the peer that has most is shed |
-//! | settled | what only validators say that cannot be punished, or of which enough is on record | a few between two ordinary batches, and while no others are due | the newest is shed |
-//! | ordinary | single votes and aggregates, thousands a second | together, once gathered | the newest is shed, after everything doubtful and settled |
+//! | lane | processed | dropped when the lane is full |
+//! |---|---|---|
+//! | none | at once, because a duplicate costs nothing | |
+//! | urgent | first and alone | no contradiction: the queue in front of the lanes fills up |
+//! | deferred | in turn with the lanes below | as above |
+//! | doubtful | a few between two ordinary batches | a new message whose peer has its share |
+//! | settled | a few between two ordinary batches, all while no others are due | the newest |
+//! | ordinary | together, once gathered | the newest, after all doubtful and settled messages |
 //!
-//! Two single votes that would contradict each other while both wait become urgent together: which of them is true need not be known for that.
-//! So does the second if the first was shed; that one comes again from other peers, and then contradicts what is proven.
+//! - none: messages that are already known.
+//! - urgent: messages that would contradict something proven, stored or waiting, and messages that
+//!   others wait for (blocks, operations). Each batch takes only a few of one validator, and only a
+//!   few of a peer that is not known yet.
+//! - deferred: urgent messages above the share that their validator or peer has of a batch.
+//! - doubtful: all messages of peers that mostly forge.
+//! - settled: messages that name only validators that cannot be punished, or of which enough is on
+//!   record.
+//! - ordinary: single votes and aggregates, thousands per second.
 //!
-//! What is shed is an honest majority's vote, which comes again in aggregates and blocks, or a liar's, or what changes nothing: never a
-//! contradiction of a key that can be punished from anybody but a liar. Nothing here reads a clock.
+//! Two single votes that would contradict each other while both wait become urgent together. Which
+//! of them is true need not be known for that. If the first of them was dropped, the second becomes
+//! urgent too. The first one comes again from other peers and then contradicts something proven.
 //!
-//! **Bounds.** Messages are up to 10 MiB each, so what waits is bounded in bytes too ([`LaneLimits`]): what may be shed together, and what is urgent
-//! together, each by [`LaneLimits::bytes`]; doubtful and settled messages by a quarter of that each. Of one peer, all but its
-//! contradictions by [`LaneLimits::bytes_per_peer`].
+//! A dropped message is one of three kinds. It is a vote of the honest majority, which comes again
+//! in aggregates and blocks. Or it comes from a peer that forges messages. Or it changes nothing. A
+//! contradiction of a key that can be punished is dropped only if it comes from a peer that mostly
+//! forges, or if enough is on record about its validator. Nothing here reads a clock.
+//!
+//! **Bounds.** A message may have 10 MiB, so the waiting messages are bounded in bytes too
+//! ([`LaneLimits`]). [`LaneLimits::bytes`] applies once to the messages that may be dropped and
+//! once to the urgent messages. Doubtful messages may use a quarter of it, and settled messages
+//! another quarter. [`LaneLimits::bytes_per_peer`] limits the messages of one peer, except its
+//! contradictions.
 
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -26,78 +42,86 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 use verify::{MessageKind, PeerBytes, RawMessage, Repute, Triage, UnixNs, greatest_index_named, single_vote_claimed};
 
-/// Contradictions and blocks judged at a time.
+/// Contradictions and blocks in one batch.
 const URGENT_BATCH: usize = 256;
-/// Of these, from one peer that is not known yet: what a stranger's forged contradictions can cost, until it is known for them.
+/// Messages in such a batch from one peer that is not known yet. This limits the cost of forged
+/// contradictions until the peer is known to forge.
 const URGENT_PER_STRANGER: usize = 16;
-/// Of these, in the name of one validator: what a single key can make others wait, whoever it is.
+/// Messages in such a batch in the name of one validator. This limits how long a single key can
+/// make others wait.
 const URGENT_PER_VALIDATOR: usize = 8;
-/// Urgent messages passed over for one batch.
+/// Urgent messages that are passed over to form one batch.
 const MAX_PASSED_OVER: usize = 2_048;
-/// Doubtful messages judged between two ordinary batches, each by itself: some 20 ms.
+/// Doubtful messages between two ordinary batches. Each is verified by itself; all together take
+/// about 20 ms.
 const DOUBTFUL_BATCH: usize = 32;
-/// Of all places, one in so many is for what is doubtful.
+/// One of this many places is for doubtful messages.
 const DOUBTFUL_SHARE: usize = 4;
-/// Settled messages judged at a time, in single votes: some 10 ms.
+/// Settled messages in one batch, measured in the cost of single votes: about 10 ms.
 const SETTLED_BATCH: usize = 16;
-/// Of all places, one in so many is for what is settled.
+/// One of this many places is for settled messages.
 const SETTLED_SHARE: usize = 4;
-/// Settled messages of one validator that may wait: a second of work, while nothing else is there.
+/// Settled messages of one validator that may wait: about one second of work if nothing else waits.
 const SETTLED_PER_VALIDATOR: usize = 1_024;
-/// Settled messages of one peer that may wait: all votes of its slashed keys in a slot, and more.
+/// Settled messages of one peer that may wait. This is more than all votes of its slashed keys in
+/// one slot.
 const SETTLED_PER_PEER: usize = 4_096;
-/// Of all bytes, one in so many may be doubtful, and as many settled.
+/// Doubtful messages may use one of this many bytes, and so may settled messages.
 const BYTES_SHARE: usize = 4;
 
-/// What an aggregate with unproven members costs, in single votes: its own equation and two signatures around it.
+/// Cost of an aggregate with unproven members, in single votes: an equation of its own, and the two
+/// signatures of the aggregator.
 const AGGREGATE_WEIGHT: usize = 8;
-/// What a slashing operation costs, in single votes: two signatures, and two more for its proof.
+/// Cost of a slashing operation, in single votes: two signatures, and two more for its proof.
 const OPERATION_WEIGHT: usize = 4;
-/// What a message occupies besides its bytes.
+/// Memory of a message in addition to its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
 /// How much may wait, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneLimits {
-    /// Messages in all lanes together.
+    /// Number of messages in all lanes together.
     pub messages: usize,
-    /// Bytes of urgent messages, and again of all others together.
+    /// Bytes of urgent messages. The same limit applies again to all other messages together.
     pub bytes: usize,
-    /// Bytes of one peer's messages but its contradictions. What has no peer is not bounded by this.
+    /// Bytes of one peer's messages, except its contradictions. Messages without a peer are not
+    /// limited by this.
     pub bytes_per_peer: usize,
-    /// Ordinary messages judged together at most; an aggregate counts for some.
+    /// Largest number of ordinary messages in one batch. An aggregate counts as several.
     pub batch: usize,
-    /// For so long ordinary messages are gathered, so that many share the price of one equation.
+    /// How long ordinary messages are gathered, so that many share the cost of one equation.
     pub gather: Duration,
 }
 
 impl LaneLimits {
-    /// 128 MiB: four seconds of mainnet's votes and aggregates fifty times over.
+    /// 128 MiB: about fifty times what mainnet sends in votes and aggregates within four seconds.
     pub const BYTES: usize = 128 << 20;
     /// 32 MiB: three of the largest messages.
     pub const BYTES_PER_PEER: usize = 32 << 20;
 }
 
-/// Why a message is not judged.
+/// Why a message was dropped before verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shed {
-    /// It is proven already.
+    /// Its content is already proven.
     Known,
-    /// More votes than can be judged.
+    /// There are more votes than can be verified.
     Overload,
-    /// More from peers that mostly forge than can be judged.
+    /// There are more messages of peers that mostly forge than can be verified.
     Liar,
-    /// More from validators that have nothing to lose, or of which enough is on record, than can be judged.
+    /// There are more messages than can be verified of validators that cannot be punished, or of
+    /// which enough is on record.
     Settled,
-    /// More bytes than may wait.
+    /// All waiting messages together have too many bytes.
     Bytes,
-    /// More bytes of its peer than may wait.
+    /// The waiting messages of this peer have too many bytes.
     PeerBytes,
 }
 
 impl Shed {
     pub const ALL: [Self; 6] = [Self::Known, Self::Overload, Self::Liar, Self::Settled, Self::Bytes, Self::PeerBytes];
 
+    /// Value of the label `reason` in the metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Known => "known",
@@ -113,7 +137,7 @@ impl Shed {
 /// A validator has one vote for each target epoch.
 type Ballot = (ValidatorIndex, Epoch);
 
-/// A queue that knows its size.
+/// A queue that tracks its size in bytes.
 #[derive(Debug, Default)]
 struct Lane {
     messages: VecDeque<RawMessage>,
@@ -156,7 +180,7 @@ fn size(message: &RawMessage) -> usize {
     message.bytes.len() + OVERHEAD_BYTES
 }
 
-/// Counts by something; what is at zero is forgotten.
+/// Counters by key. A counter that reaches zero is removed.
 #[derive(Debug)]
 struct Counts<K>(HashMap<K, usize>);
 
@@ -191,34 +215,37 @@ impl Turn {
     const ALL: [Self; 3] = [Self::Deferred, Self::Doubtful, Self::Settled];
 }
 
-/// Which urgent messages.
+/// Selects the new or the deferred urgent messages.
 #[derive(Clone, Copy)]
 enum Urgency {
     New,
     Deferred,
 }
 
-/// What waits. One owner, the engine's thread.
+/// The waiting messages. The engine thread is the only owner.
 #[derive(Debug)]
 pub struct Lanes {
     limits: LaneLimits,
     urgent: Lane,
     deferred: Lane,
     doubtful: Lane,
-    /// With the validator that each is counted by.
     settled: Lane,
+    /// The validators of the settled messages, in the same order. Each settled message counts for
+    /// one validator.
     settled_validators: VecDeque<ValidatorIndex>,
     ordinary: Lane,
-    /// Of all that waits.
+    /// Bytes of all waiting messages, by peer.
     bytes_by_peer: Counts<PeerBytes>,
     doubtful_by_peer: Counts<Option<PeerBytes>>,
     settled_by_peer: Counts<Option<PeerBytes>>,
     settled_by_validator: Counts<ValidatorIndex>,
-    /// Hash of what each single vote in the ordinary lane says; of several in one name, the first.
+    /// Hash of the content of each single vote in the ordinary lane. If several have the same
+    /// validator and target, it is the hash of the first.
     ballots: HashMap<Ballot, u64>,
-    /// The same of votes that found no place: who contradicts one of them is urgent all the same. Bounded like what waits.
+    /// The same for votes that were dropped for lack of room. A vote that contradicts one of them
+    /// is still urgent. This map holds at most as many entries as messages may wait.
     shed_ballots: HashMap<Ballot, u64>,
-    /// Of those that wait, those that something else was said of as well: they become urgent.
+    /// Waiting votes that another message contradicts. They become urgent.
     rivalled: HashSet<Ballot>,
     hashing: RandomState,
     /// Lanes that had their turn since the last ordinary batch.
@@ -251,6 +278,7 @@ impl Lanes {
         [&self.urgent, &self.deferred, &self.doubtful, &self.settled, &self.ordinary]
     }
 
+    /// Number of waiting messages.
     pub fn len(&self) -> usize {
         self.lanes().iter().map(|lane| lane.len()).sum()
     }
@@ -259,28 +287,31 @@ impl Lanes {
         self.len() == 0
     }
 
-    /// Of all that waits.
+    /// Returns the bytes of all waiting messages.
     pub fn bytes(&self) -> usize {
         self.lanes().iter().map(|lane| lane.bytes).sum()
     }
 
-    /// When the message that waits longest came. Looks at each.
+    /// Returns the arrival time of the message that waits longest. This looks at every message.
     pub fn oldest(&self) -> Option<UnixNs> {
         self.lanes().into_iter().flat_map(|lane| &lane.messages).map(|message| message.received_at).min()
     }
 
-    /// Whether another whole batch of ordinary votes waits: they come faster than they are judged.
+    /// Returns true if another full batch of ordinary votes waits, so votes come faster than they
+    /// are verified.
     pub fn is_pressed(&self) -> bool {
         self.ordinary.len() >= self.limits.batch
     }
 
-    /// Whether more may be taken from the queue: what is urgent is never shed, so it must find a place.
+    /// Returns true if more messages may be taken from the queue. Urgent messages are never
+    /// dropped, so there must be room for them.
     pub fn has_room(&self) -> bool {
         self.urgent.len() + self.deferred.len() < self.limits.messages
             && self.urgent.bytes + self.deferred.bytes < self.limits.bytes
     }
 
-    /// Lets a message wait, or gives back the one that gives way, with the reason: this one or another.
+    /// Adds a message. If a message is dropped for it, this returns that message and the reason.
+    /// The dropped message may be the new one or another one.
     pub fn push(&mut self, message: RawMessage, triage: Triage, repute: Repute) -> Option<(RawMessage, Shed)> {
         if triage == Triage::Known {
             return Some((message, Shed::Known));
@@ -302,7 +333,8 @@ impl Lanes {
         }
     }
 
-    /// How long until there is something to judge: zero if there is, `None` if nothing waits.
+    /// Returns how long it takes until a batch is due. It returns zero if one is due now, and
+    /// `None` if nothing waits.
     pub fn due_in(&self, now: UnixNs) -> Option<Duration> {
         if [&self.urgent, &self.deferred, &self.settled].iter().any(|lane| !lane.is_empty()) {
             return Some(Duration::ZERO);
@@ -319,7 +351,7 @@ impl Lanes {
         Some(self.limits.gather.saturating_sub(waited))
     }
 
-    /// What to judge together next; empty if nothing is due.
+    /// Returns the messages of the next batch, or an empty list if nothing is due.
     pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> Repute) -> Vec<RawMessage> {
         let batch = self.choose(now, &repute);
         for message in &batch {
@@ -355,7 +387,8 @@ impl Lanes {
             if is_due {
                 break;
             }
-            // Nothing else is due, so all of them have a turn again. But what is doubtful must not keep us from what will be due soon.
+            // Nothing else is due, so all lanes get another turn. The doubtful lane gets none while
+            // ordinary messages are gathered, because it must not delay them.
             let has_ordinary = !self.ordinary.is_empty();
             self.served.retain(|turn| *turn == Turn::Doubtful && has_ordinary);
         }
@@ -374,8 +407,9 @@ impl Lanes {
         batch
     }
 
-    /// Validators and strangers have a share of each batch; what is beyond it is deferred. Whoever has got a bad name meanwhile is judged
-    /// with its like.
+    /// Takes a batch of urgent messages. Each validator and each unknown peer has a share of a
+    /// batch, and messages above the share are deferred. If a peer is known to forge by now, its
+    /// messages move to the doubtful lane.
     fn take_urgent(&mut self, urgency: Urgency, repute: &impl Fn(Option<&PeerBytes>) -> Repute) -> Vec<RawMessage> {
         let mut from = std::mem::take(match urgency {
             Urgency::New => &mut self.urgent,
@@ -432,7 +466,7 @@ impl Lanes {
         peer.is_some_and(|peer| self.bytes_by_peer.of(peer) + size(message) > self.limits.bytes_per_peer)
     }
 
-    /// Bytes of what may be shed.
+    /// Bytes of the messages that may be dropped.
     fn sheddable_bytes(&self) -> usize {
         self.doubtful.bytes + self.settled.bytes + self.ordinary.bytes
     }
@@ -449,7 +483,8 @@ impl Lanes {
         }
     }
 
-    /// Whether a vote that waits, or was shed, would be contradicted by this one; one that waits is remembered.
+    /// Returns true if this vote contradicts a vote that waits or was dropped. A contradicted vote
+    /// that waits is marked in `rivalled`.
     fn has_rival(&mut self, message: &RawMessage) -> bool {
         let Some((voter, target, said)) = single_vote_claimed(message) else { return false };
         let ballot = (voter, target);
@@ -503,7 +538,7 @@ impl Lanes {
         }
     }
 
-    /// One pass over what waits, however many there are.
+    /// Moves contradicted votes to the urgent lane, in one pass over the ordinary lane.
     fn promote_rivalled(&mut self) {
         if self.rivalled.is_empty() {
             return;
@@ -553,7 +588,8 @@ impl Lanes {
         let limit = (self.limits.messages / DOUBTFUL_SHARE).max(1);
         let peers = self.doubtful_by_peer.0.len().max(1);
         let held = self.doubtful_by_peer.of(&message.origin.peer);
-        // A peer's share is what an even division leaves it, so one cannot keep another's messages out for good.
+        // A peer may hold an equal share of the places, so one peer cannot keep another peer's
+        // messages out forever.
         if self.doubtful.len() >= limit && held >= limit.div_ceil(peers) || self.doubtful.len() >= 2 * limit {
             return Some((message, Shed::Liar));
         }
@@ -577,7 +613,8 @@ impl Lanes {
     }
 }
 
-/// Who is named by a message that names one validator only. Blocks and what belongs to them are not asked: others wait for them.
+/// Returns the validator of a message that names only one. Blocks and their parts return `None`,
+/// because other messages wait for them.
 fn single_name(message: &RawMessage) -> Option<ValidatorIndex> {
     match message.kind {
         MessageKind::Attestation { .. } | MessageKind::ProposerSlashing | MessageKind::Header => {
@@ -639,7 +676,7 @@ mod tests {
         assert_eq!(lanes.due_in(UnixNs(0)), None);
     }
 
-    /// `said` stands for all that the vote says.
+    /// A vote of a validator. `said` stands for the rest of its content.
     fn vote(number: u64, validator: u64, target: u64, said: u8) -> RawMessage {
         let mut bytes = vec![0; consensus::SingleAttestation::SSZ_LEN];
         bytes[8..16].copy_from_slice(&validator.to_le_bytes());
@@ -655,13 +692,13 @@ mod tests {
         for number in 0..6 {
             push(vote(number, number, 5, 0));
         }
-        push(vote(10, 3, 5, 0)); // the same again
-        push(vote(11, 3, 6, 1)); // for another target
+        push(vote(10, 3, 5, 0)); // the same vote again
+        push(vote(11, 3, 6, 1)); // for another target epoch
         push(vote(12, 4, 5, 1));
-        push(vote(13, 4, 5, 2)); // a third one
+        push(vote(13, 4, 5, 2)); // a third vote
         assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [12, 13, 4]);
         assert_eq!(numbers(&lanes.take(UnixNs(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
-        // What is no longer here is known to others.
+        // Votes that were taken are no longer compared here. The engine's triage compares them.
         assert!(lanes.push(vote(20, 4, 5, 3), Triage::Ordinary, Repute::Good).is_none());
         assert!(lanes.take(UnixNs(0), GOOD).is_empty());
         assert_eq!((lanes.ballots.len(), lanes.rivalled.len()), (1, 0));
@@ -726,7 +763,7 @@ mod tests {
         lanes.push(message(50, 1), Triage::Contradiction, Repute::Good);
         let batch = numbers(&lanes.take(UnixNs(0), stranger));
         assert_eq!((batch.len(), batch.last()), (URGENT_PER_STRANGER + 1, Some(&50)));
-        // All of it was forged.
+        // All of them were forged.
         let liar = |peer: Option<&PeerBytes>| if peer.is_some_and(|peer| peer[0] == 7) { Repute::Bad } else { Repute::Good };
         lanes.push(message(60, 1), Triage::Ordinary, Repute::Good);
         let batch = numbers(&lanes.take(UnixNs(60), liar));
@@ -751,7 +788,7 @@ mod tests {
         }
         assert_eq!(lanes.len(), 20, "bounded whatever the number of peers");
     }
-    /// A settled one of a validator, from a peer.
+    /// Pushes a settled message of a validator from a peer.
     fn settled(lanes: &mut Lanes, number: u64, validator: u64, peer: u8) -> Option<Shed> {
         let triage = Triage::Settled(ValidatorIndex::new(validator));
         lanes.push(message(number, peer), triage, Repute::Good).map(|(_, why)| why)
@@ -781,7 +818,7 @@ mod tests {
         }
         assert_eq!(n_left, places - SETTLED_BATCH, "all of it while nothing else is there");
         assert_eq!((lanes.bytes(), lanes.bytes_by_peer.0.len(), lanes.settled_by_validator.0.len()), (0, 0, 0));
-        // Ordinary votes find a place before it.
+        // An ordinary vote displaces a settled message.
         let mut lanes = super::tests::lanes(8, 100);
         assert_eq!([1, 2].map(|number| settled(&mut lanes, number, number, 1)), [None; 2]);
         for number in 10..16 {
@@ -817,7 +854,7 @@ mod tests {
         assert_eq!(rest, (16..100).collect::<Vec<_>>(), "in order");
     }
 
-    /// Messages are up to 10 MiB each.
+    /// A message may have 10 MiB.
     #[test]
     fn bytes_are_bounded_in_total_and_by_peer_and_no_contradiction_is_shed_for_them() {
         let large = |number, peer| RawMessage { bytes: vec![0; 10 << 10], ..message(number, peer) };
@@ -846,7 +883,7 @@ mod tests {
         }
         assert!(outcomes[&(10, None)] > 0 && outcomes[&(10, Some(Shed::Bytes))] > 0, "{outcomes:?}");
         assert!(lanes.bytes() <= 2 * limits.bytes, "{} bytes", lanes.bytes());
-        // Contradictions of one peer: none is shed, the queue before fills up instead.
+        // Contradictions of one peer are not dropped. The queue before the lanes fills up instead.
         let mut n_taken = 0;
         while lanes.has_room() {
             assert!(lanes.push(large(n_taken, 1), Triage::Contradiction, Repute::Good).is_none());

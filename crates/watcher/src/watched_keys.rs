@@ -1,4 +1,4 @@
-//! What the API shows of watched keys.
+//! The API's view of watched keys.
 
 use actions::killswitch::{Fired, Ledger, NotFired};
 use actions::lists::reload::InForce;
@@ -8,16 +8,19 @@ use detect::watch::{Desk, KeyStatus, Labels};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Answers from what the detector of watched keys left on its desk.
+/// Answers requests of the API from the last report of the detector of watched keys.
 pub struct KeyPage {
     pub desk: Desk,
+    /// The state of the kill switches.
     pub switches: watch::Receiver<Arc<Ledger>>,
+    /// The lists of watched keys that are in use.
     pub in_force: watch::Receiver<Arc<InForce>>,
 }
 
 impl WatchSource for KeyPage {
     fn groups(&self) -> Vec<WatchGroup> {
-        // Groups are known from the start, and what their members did from the first batch on.
+        // The groups are known from the start. What their members did is known from the first batch
+        // on.
         let (report, labels) = (self.desk.report(), self.desk.labels());
         let (ledger, in_force) = (self.switches.borrow().clone(), self.in_force.borrow().clone());
         let with_switch =
