@@ -128,10 +128,10 @@ pub enum Command {
         /// First time, a slot or a time like 2020-08-14T13:10:00Z; without it the report begins
         /// with the first record.
         #[arg(long, value_name = "T")]
-        from: Option<offline::report::Moment>,
+        from: Option<offline::report::TimeLimit>,
         /// Last time, in the same form; without it the report ends with the last record.
         #[arg(long, value_name = "T")]
-        to: Option<offline::report::Moment>,
+        to: Option<offline::report::TimeLimit>,
         /// File to write; its name ends in .html or .md.
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,

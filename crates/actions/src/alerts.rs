@@ -3,7 +3,7 @@
 
 use crate::config::{AlertsConfig, MinSeverity, RouteConfig};
 use crate::error::{ActionError, error_chain};
-use crate::lists::reload::InForce;
+use crate::lists::reload::ActiveConfig;
 use alert::{Context, Dispatcher, NetworkName, Policy, Routes, SecretSource, SinkConfig};
 use consensus::Network;
 use evidence::{Severity, Store, Time};
@@ -26,7 +26,7 @@ pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
 pub async fn deliver(
     store: Store,
     context: Context,
-    mut changed: watch::Receiver<Arc<InForce>>,
+    mut changed: watch::Receiver<Arc<ActiveConfig>>,
     now: fn() -> Time,
     cancel: CancellationToken,
 ) {

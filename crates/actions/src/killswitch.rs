@@ -1,7 +1,7 @@
 //! Kill switches: they read the recorded findings and stop a group's validator clients, once for
 //! each group.
 //!
-//! The whole state is one checkpoint, which is written in one piece ([`Ledger`]). It holds the
+//! The whole state is one checkpoint, which is written in one piece ([`KillSwitchState`]). It holds the
 //! number of the last finding that was examined, and for each group that fired the finding that
 //! caused it and the result. The order of writes makes sure that a group is ordered once, even over
 //! a crash:
@@ -23,11 +23,11 @@
 use crate::config::KillSwitchConfig;
 use crate::error::{ActionError, error_chain};
 use crate::follower::{Follower, RETRY_AFTER};
-use crate::lists::reload::InForce;
-use alert::killswitch::{ActionConfig, KillSwitch, Report};
+use crate::lists::reload::ActiveConfig;
+use alert::killswitch::{ActionConfig, KillSwitch, OrderReport};
 use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
 use consensus::{Epoch, ForkName, Network, Offence, Root, Slot};
-use detect::watch::{Desk, Label};
+use detect::watch::{Label, SharedWatchState};
 use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,18 +44,18 @@ mod rules;
 mod tests;
 
 pub(crate) use members::names_nobody;
-use members::{Circle, Named};
-use rules::{Armed, HeldBack, Verdict};
+use members::{MemberSet, Named};
+use rules::{ConfiguredSwitch, NotFiredReason, SwitchDecision};
 
 const LEDGER: &str = "killswitches";
 
 /// State of all kill switches, as it is stored on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
+pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
-    /// Switches that fired, by group.
+    /// KillSwitches that fired, by group.
     pub fired: BTreeMap<String, Fired>,
     /// By group: the number of the last finding at the moment when the switch was made ready again.
     /// Findings up to this number do not fire it.
@@ -94,19 +94,19 @@ pub struct Fired {
     pub ordered_at: Time,
     pub attempts: u32,
     /// Result of the order. It is `None` while the order runs, or after a crash.
-    pub result: Option<Outcome>,
+    pub result: Option<OrderResult>,
 }
 
 /// Result of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct OrderResult {
     pub done: bool,
     pub took_ms: u64,
     /// Answer of the program or receiver, or the reason why the order failed.
     pub answer: String,
 }
 
-impl Outcome {
+impl OrderResult {
     /// Returns a text that may be shown to anybody. `answer` itself may contain paths, hosts or
     /// secrets.
     pub fn in_our_words(&self) -> &'static str {
@@ -122,7 +122,7 @@ impl Fired {
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
-            Some(outcome @ Outcome { done: true, .. }) => {
+            Some(outcome @ OrderResult { done: true, .. }) => {
                 format!("{}; `slashwatch killswitch rearm {group}` makes it ready again", outcome.in_our_words())
             }
             Some(outcome) => outcome.in_our_words().to_owned(),
@@ -131,7 +131,7 @@ impl Fired {
     }
 }
 
-impl Ledger {
+impl KillSwitchState {
     /// Reads the ledger from the store. A missing or unreadable one gives the default.
     pub fn read(store: &Store) -> Result<Self, StoreError> {
         // A ledger that does not parse is treated as missing. Then nothing counts as fired, and the
@@ -161,40 +161,40 @@ impl Ledger {
 
 /// Facts from outside that a switch needs in order to judge a finding.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct SwitchContext {
     pub network: Arc<Network>,
     /// Labels and public keys of the validators, shared with the engine.
-    pub desk: Desk,
+    pub desk: SharedWatchState,
     /// The data directory, which also holds the requests to make a switch ready again.
     pub dir: PathBuf,
     pub now: fn() -> Time,
 }
 
-impl Surroundings {
+impl SwitchContext {
     /// Applies a switch's rules to a finding, with the public keys that the registry has.
-    fn verdict(&self, armed: &Armed, finding: &Finding, now: Time) -> Option<Verdict> {
+    fn verdict(&self, armed: &ConfiguredSwitch, finding: &Finding, now: Time) -> Option<SwitchDecision> {
         let labels = self.desk.labels();
         armed.verdict(finding, now, &self.network, &|index| labels.pubkey(index))
     }
 }
 
 /// Reads the findings and orders the switches that they fire.
-pub struct Switches {
+pub struct KillSwitches {
     store: Store,
     follower: Follower,
-    surroundings: Surroundings,
-    armed: Arc<BTreeMap<String, Armed>>,
-    ledger: Ledger,
+    surroundings: SwitchContext,
+    armed: Arc<BTreeMap<String, ConfiguredSwitch>>,
+    ledger: KillSwitchState,
     /// Whether the ledger on disk is older than the one in memory.
     is_unwritten: bool,
-    shown: watch::Sender<Arc<Ledger>>,
-    in_use: watch::Sender<Arc<BTreeMap<String, Armed>>>,
+    shown: watch::Sender<Arc<KillSwitchState>>,
+    in_use: watch::Sender<Arc<BTreeMap<String, ConfiguredSwitch>>>,
 }
 
-impl Switches {
+impl KillSwitches {
     /// Reads the ledger. No switch is in use until [`Self::arm`].
-    pub fn new(store: Store, surroundings: Surroundings) -> Result<Self, StoreError> {
-        let ledger = Ledger::read(&store)?;
+    pub fn new(store: Store, surroundings: SwitchContext) -> Result<Self, StoreError> {
+        let ledger = KillSwitchState::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
         let (in_use, _) = watch::channel(Arc::default());
         let follower = Follower::new(store.clone());
@@ -202,7 +202,7 @@ impl Switches {
     }
 
     /// Returns a receiver that shows the ledger as it changes.
-    pub fn ledger(&self) -> watch::Receiver<Arc<Ledger>> {
+    pub fn ledger(&self) -> watch::Receiver<Arc<KillSwitchState>> {
         self.shown.subscribe()
     }
 
@@ -215,18 +215,20 @@ impl Switches {
         Arc::new(move |finding: &Finding, now: Time| {
             let (armed, ledger) = (in_use.borrow().clone(), shown.borrow().clone());
             let number = store.finding(finding.id).ok().flatten().map(|(seq, _)| seq);
-            let note = |group: &String, armed: &Armed| -> Option<SwitchNote> {
+            let note = |group: &String, armed: &ConfiguredSwitch| -> Option<SwitchNote> {
                 let fired = ledger.fired.get(group);
                 if fired.is_some_and(|fired| fired.finding == finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: true, reason: None });
                 }
                 let reason = match (surroundings.verdict(armed, finding, now)?, fired) {
-                    (Verdict::HeldBack(why), _) => Some(why.to_string()),
-                    (Verdict::Fires, Some(fired)) => Some(format!("it has fired because of {} {}", fired.kind, fired.finding)),
-                    (Verdict::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
+                    (SwitchDecision::NotFiredReason(why), _) => Some(why.to_string()),
+                    (SwitchDecision::Fires, Some(fired)) => {
+                        Some(format!("it has fired because of {} {}", fired.kind, fired.finding))
+                    }
+                    (SwitchDecision::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
                         Some("it was made ready again after this was found".to_owned())
                     }
-                    (Verdict::Fires, None) => None,
+                    (SwitchDecision::Fires, None) => None,
                 };
                 Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason })
             };
@@ -236,7 +238,7 @@ impl Switches {
 
     /// Uses the switches of a configuration. A switch that cannot be made ready is a problem of the
     /// configuration.
-    pub fn arm(&mut self, in_force: &InForce) -> Result<(), ActionError> {
+    pub fn arm(&mut self, in_force: &ActiveConfig) -> Result<(), ActionError> {
         let network = &self.surroundings.network;
         let name = crate::alerts::name_of(network);
         self.armed = Arc::new(armed(in_force, &name)?);
@@ -254,12 +256,12 @@ impl Switches {
     /// written.
     pub async fn run(
         mut self,
-        mut changed: watch::Receiver<Arc<InForce>>,
+        mut changed: watch::Receiver<Arc<ActiveConfig>>,
         mut unrecorded: mpsc::Receiver<Vec<Finding>>,
         cancel: CancellationToken,
     ) {
         let mut requests = tokio::time::interval(rearm::LOOK);
-        let mut orders: JoinSet<(String, Report)> = JoinSet::new();
+        let mut orders: JoinSet<(String, OrderReport)> = JoinSet::new();
         self.repeat_unfinished(&mut orders);
         loop {
             // This is read before the findings are examined, so everything that was recorded before
@@ -298,7 +300,7 @@ impl Switches {
     /// Gives the orders for what was found since the last call. If the ledger cannot be written,
     /// the orders of the current page are given anyway. Further recorded findings are then examined
     /// only after a later write has succeeded.
-    fn look(&mut self, orders: &mut JoinSet<(String, Report)>) -> Result<(), StoreError> {
+    fn look(&mut self, orders: &mut JoinSet<(String, OrderReport)>) -> Result<(), StoreError> {
         if self.is_unwritten {
             self.write()?;
         }
@@ -319,7 +321,7 @@ impl Switches {
 
     /// A finding that could not be recorded is still proven. Keys that continue to sign cost more
     /// than an order whose finding nobody can look up.
-    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, Report)>) {
+    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, OrderReport)>) {
         let mut to_order = Vec::new();
         for finding in findings {
             to_order.extend(self.fired_by(finding, None));
@@ -346,8 +348,8 @@ impl Switches {
             }
             match self.surroundings.verdict(armed, finding, now) {
                 None => {}
-                Some(Verdict::HeldBack(why)) => self.hold_back(group, finding, &why, now),
-                Some(Verdict::Fires) => {
+                Some(SwitchDecision::NotFiredReason(why)) => self.hold_back(group, finding, &why, now),
+                Some(SwitchDecision::Fires) => {
                     let kind = finding.kind.to_string();
                     let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
                     self.ledger.fired.insert(group.clone(), fired);
@@ -359,7 +361,7 @@ impl Switches {
     }
 
     /// Notes that a finding concerned a group and did not fire its switch.
-    fn hold_back(&mut self, group: &str, finding: &Finding, why: &HeldBack, now: Time) {
+    fn hold_back(&mut self, group: &str, finding: &Finding, why: &NotFiredReason, now: Time) {
         let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
         // Somebody who can send one such message can send thousands, so only each power of two is
         // logged.
@@ -370,7 +372,7 @@ impl Switches {
         self.ledger.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
     }
 
-    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, Report)>) {
+    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, OrderReport)>) {
         for (switch, finding) in to_order {
             tracing::warn!(group = switch.group(), kind = finding.kind.as_str(), finding = %finding.id, place = switch.place(), "kill switch fires");
             self.order(switch, finding, 1, orders);
@@ -407,13 +409,13 @@ impl Switches {
         written
     }
 
-    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, Report)>) {
+    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, OrderReport)>) {
         let now = (self.surroundings.now)();
         orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, attempt, now).await) });
     }
 
     /// Repeats the orders that were interrupted by a crash.
-    fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, Report)>) {
+    fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, OrderReport)>) {
         // A finding that a full disk refused is not in the store. Its switch is made ready again,
         // because otherwise it would wait for ever.
         let store = &self.store;
@@ -449,7 +451,7 @@ impl Switches {
     }
 
     /// Notes the result of an order.
-    fn ended(&mut self, ended: Result<(String, Report), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(String, OrderReport), tokio::task::JoinError>) {
         let (group, report) = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -473,7 +475,7 @@ impl Switches {
             }
         };
         if let Some(fired) = self.ledger.fired.get_mut(&group) {
-            fired.result = Some(Outcome { done, took_ms: report.took.as_millis() as u64, answer });
+            fired.result = Some(OrderResult { done, took_ms: report.took.as_millis() as u64, answer });
         }
         if let Err(error) = self.write() {
             tracing::error!(%error, "a kill switch's result cannot be written; if it stays so the order is repeated at the next start");
@@ -482,7 +484,7 @@ impl Switches {
 }
 
 /// Makes the switches of all groups that have one, by group.
-fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, Armed>, ActionError> {
+fn armed(in_force: &ActiveConfig, network: &NetworkName) -> Result<BTreeMap<String, ConfiguredSwitch>, ActionError> {
     let mut switches = BTreeMap::new();
     for group in &in_force.config.groups {
         let Some(config) = &group.kill_switch else { continue };
@@ -498,10 +500,12 @@ fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, A
         let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
         let members = config.members;
         let own =
-            Circle { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
-        let kin = Circle { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
-        switches
-            .insert(group.name.clone(), Armed { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin });
+            MemberSet { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let kin = MemberSet { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
+        switches.insert(
+            group.name.clone(),
+            ConfiguredSwitch { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin },
+        );
     }
     Ok(switches)
 }
@@ -519,7 +523,7 @@ fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::Al
 
 /// Makes a double vote of a key of the group for a test order. Its id belongs to no real finding,
 /// and its proof is empty.
-fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
+fn made_up(armed: &ConfiguredSwitch, group: &str, now: Time) -> Finding {
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
     let (index, pubkey) = armed.own.named.first();
     let facts = Slashable {
@@ -541,7 +545,7 @@ fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
 }
 
 /// Orders a group's switch as a test and returns what was answered.
-pub async fn test(in_force: &InForce, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
+pub async fn test(in_force: &ActiveConfig, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
     let armed = armed(in_force, network)?;
     let Some(armed) = armed.get(group) else {
         let known: Vec<&str> = armed.keys().map(String::as_str).collect();

@@ -7,7 +7,7 @@ mod files;
 pub mod reload;
 
 use crate::config::{GroupConfig, Problem, WatchConfig};
-use crate::killswitch::Ledger;
+use crate::killswitch::KillSwitchState;
 use detect::watch::{Duty, Label, Labels, ListError, Members, Selector, WatchList};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct Loaded {
 
 /// Reads the groups of the configuration and of all its files.
 pub fn load(config: &WatchConfig) -> Loaded {
-    let mut loading = Loading::default();
+    let mut loading = ListBuilder::default();
     for (nth, group) in config.groups.iter().enumerate() {
         loading.group(&format!("watch.groups[{nth}]"), group, true);
     }
@@ -42,7 +42,7 @@ pub fn load(config: &WatchConfig) -> Loaded {
 
 /// Returns one line for each group with the number of its keys, for each kill switch, and for each
 /// alert route. The log shows these lines at the start.
-pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) -> Vec<String> {
+pub fn in_words(in_force: &reload::ActiveConfig, labels: &Labels, ledger: &KillSwitchState) -> Vec<String> {
     let of_group = |group: &Members| {
         let unknown = match group.unknown.len() {
             0 => String::new(),
@@ -81,14 +81,14 @@ pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) ->
 
 /// A list while it is filled.
 #[derive(Default)]
-struct Loading {
+struct ListBuilder {
     list: WatchList,
     problems: Vec<Problem>,
     n_untold: usize,
     is_full: bool,
 }
 
-impl Loading {
+impl ListBuilder {
     fn wrong(&mut self, path: impl Into<String>, text: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { path: path.into(), text: text.into() });

@@ -9,7 +9,7 @@
 //! answered within a millisecond. So only a client that opens tens of thousands of connections per
 //! second can displace it.
 
-use crate::patience::Patience;
+use crate::patience::WriteTimeout;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -109,7 +109,7 @@ async fn answer(stream: TcpStream, app: Router, header_timeout: Duration, keep_a
         .header_read_timeout(header_timeout)
         .keep_alive(keep_alive)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(Patience::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(app));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

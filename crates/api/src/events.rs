@@ -94,7 +94,7 @@ pub(crate) async fn stream(
         Problem::too_many_streams(shared.max_streams)
     })?;
     shared.metrics.streams.inc();
-    let reader = Reader {
+    let reader = EventCursor {
         bell: shared.newest.clone(),
         position,
         revision,
@@ -112,7 +112,7 @@ pub(crate) async fn stream(
 }
 
 /// The position of one client in the findings.
-struct Reader {
+struct EventCursor {
     shared: Arc<Shared>,
     bell: watch::Receiver<u64>,
     /// Number of the last finding that was read.
@@ -125,7 +125,7 @@ struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
-impl Reader {
+impl EventCursor {
     /// Returns the next event. `None` ends the stream, at shutdown or when the store cannot be
     /// read.
     async fn next(&mut self) -> Option<Event> {
@@ -174,7 +174,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for EventCursor {
     fn drop(&mut self) {
         self.shared.metrics.streams.dec();
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 const STEP: usize = 64 << 10;
 
 /// A stream with a time limit for writes, see the module.
-pub(crate) struct Patience<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
@@ -24,7 +24,7 @@ pub(crate) struct Patience<S> {
     taken: Option<usize>,
 }
 
-impl<S> Patience<S> {
+impl<S> WriteTimeout<S> {
     pub fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, deadline: Box::pin(tokio::time::sleep(limit)), taken: None }
     }
@@ -53,13 +53,13 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
@@ -96,7 +96,7 @@ mod tests {
     #[tokio::test]
     async fn who_reads_nothing_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         ours.write_all(&[0; 64]).await.unwrap();
         ours.flush().await.unwrap();
         let error = ours.write_all(&[0; 1000]).await.unwrap_err();
@@ -107,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn who_only_nibbles_is_given_up() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         let nibble = async {
             let mut every = tokio::time::interval(LIMIT / 8);
             while theirs.read_u8().await.is_ok() {
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_reads_gets_all_of_it_and_silence_costs_nothing() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         let reader = tokio::spawn(async move {
             let mut all = Vec::new();
             theirs.read_to_end(&mut all).await.unwrap();

@@ -72,7 +72,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "incidents": inspection.incident_counts()?,
         "outbox": inspection.store().outbox_counts(),
         "submissions": inspection.submission_counts()?,
-        "kill_switches": actions::killswitch::Ledger::read(inspection.store())?,
+        "kill_switches": actions::killswitch::KillSwitchState::read(inspection.store())?,
         "index": inspection.index().map(|index| index.holdings()),
     }))
 }

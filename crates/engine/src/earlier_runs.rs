@@ -1,6 +1,6 @@
 //! Hands the stored results of earlier runs to the detectors, without loading all of them at once.
 
-use crate::punished::Punished;
+use crate::punished::SlashedByBlock;
 use crate::silence::is_silence;
 use consensus::Root;
 use detect::{EvidenceSource, Left, Monitor, NOTES};
@@ -47,11 +47,11 @@ impl EarlierRuns {
     pub fn hand_to(
         &self,
         monitor: &mut Monitor,
-        punished: &mut Punished,
+        punished: &mut SlashedByBlock,
         store: &Store,
         chain: &chain::Chain,
         labels: &dyn detect::LabelSource,
-    ) -> Result<detect::Heard, StoreError> {
+    ) -> Result<detect::DetectorOutput, StoreError> {
         // The watcher itself reports a silence. No detector may continue or close such an incident.
         let of_detectors: Vec<Incident> = self.incidents.iter().filter(|incident| !is_silence(incident)).cloned().collect();
         let left = Left { incidents: &of_detectors, notes: &self.notes };

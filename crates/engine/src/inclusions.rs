@@ -41,7 +41,7 @@ const MAX_AHEAD_EPOCHS: u64 = 1;
 /// The claims, by block.
 #[derive(Debug, Default)]
 pub struct Inclusions {
-    claims: BTreeMap<(Slot, Root), Claim>,
+    claims: BTreeMap<(Slot, Root), InclusionClaim>,
     /// Number of findings in all claims.
     n_findings: usize,
     looked_at: Option<Slot>,
@@ -52,7 +52,7 @@ pub struct Inclusions {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
+struct InclusionClaim {
     findings: BTreeSet<Root>,
     /// True if the claim counts at present.
     holds: bool,
@@ -60,7 +60,7 @@ struct Claim {
 
 /// The moment at which the chain is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum SourceState {
     /// More blocks will come.
     Between,
     /// The source has no more messages. A block then counts whatever its age is.
@@ -69,7 +69,7 @@ pub enum Moment {
 
 /// The changes since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
+pub struct InclusionChanges {
     /// Findings that count as included now, with their blocks.
     pub included: Vec<(Root, Included)>,
     /// Findings that were included until now.
@@ -93,7 +93,7 @@ impl Inclusions {
     }
 
     fn read(rows: &[(String, Vec<u8>)], note: Option<&[u8]>) -> Self {
-        type Row = (Slot, Root, Claim);
+        type Row = (Slot, Root, InclusionClaim);
         let of_note: Vec<Row> = note.and_then(|note| serde_json::from_slice(note).ok()).unwrap_or_default();
         let changed = of_note.iter().map(|(slot, root, _)| (*slot, *root)).collect();
         let of_rows = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok());
@@ -157,10 +157,10 @@ impl Inclusions {
     }
 
     /// Asks the chain about each claim, once for each slot of its head.
-    pub fn settle(&mut self, chain: &Chain, moment: Moment) -> Verdicts {
-        let mut verdicts = Verdicts::default();
+    pub fn settle(&mut self, chain: &Chain, moment: SourceState) -> InclusionChanges {
+        let mut verdicts = InclusionChanges::default();
         let head = chain.backed_head();
-        let at_the_end = moment == Moment::TheEnd;
+        let at_the_end = moment == SourceState::TheEnd;
         if self.claims.is_empty() || (!at_the_end && self.looked_at == Some(head.slot) && self.changed.is_empty()) {
             return verdicts;
         }

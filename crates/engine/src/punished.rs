@@ -23,9 +23,9 @@ const SETTLED_AFTER_EPOCHS: u64 = CONFIRMED_AFTER_EPOCHS + 1;
 /// For each punished validator: the finding for which a block punished it, and the slot of that
 /// block.
 #[derive(Debug, Default)]
-pub struct Punished(HashMap<ValidatorIndex, (Root, Slot)>);
+pub struct SlashedByBlock(HashMap<ValidatorIndex, (Root, Slot)>);
 
-impl Punished {
+impl SlashedByBlock {
     /// Reads a stored finding.
     pub fn recall(&mut self, finding: &Finding) {
         if let (Some(subject), Some(included)) = (&finding.validator, finding.included) {
@@ -89,14 +89,14 @@ mod tests {
         Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
     }
 
-    fn marked(punished: &Punished, mut finding: Finding) -> Punishable {
+    fn marked(punished: &SlashedByBlock, mut finding: Finding) -> Punishable {
         punished.mark(&mut finding, &mainnet());
         finding.punishable.unwrap()
     }
 
     #[test]
     fn who_was_punished_long_enough_ago_cannot_be_again_unless_the_chain_left_the_block() {
-        let mut punished = Punished::default();
+        let mut punished = SlashedByBlock::default();
         let included = Included { slot: Slot::new(100), block_root: Root::ZERO };
         let first = Finding { included: Some(included), ..offence(5, 1, 90) };
         punished.recall(&first);

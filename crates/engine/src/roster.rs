@@ -15,7 +15,7 @@ use verify::Verified;
 const FEE_PAYERS: &str = "watch_fee_payers";
 
 /// The lists, and the validators that they mean.
-pub struct Roster {
+pub struct LabelResolver {
     list: Arc<WatchList>,
     payers: FeePayers,
     labels: Arc<Labels>,
@@ -25,7 +25,7 @@ pub struct Roster {
     store: Store,
 }
 
-impl Roster {
+impl LabelResolver {
     /// Loads the fee payers that earlier runs learned.
     pub fn new(store: Store) -> Result<Self, StoreError> {
         // If the checkpoint cannot be parsed, the fee payers are learned again.

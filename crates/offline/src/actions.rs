@@ -1,7 +1,7 @@
 //! The commands that test alert routes and kill switches, and that make a kill switch ready again.
 
 use actions::alerts;
-use actions::killswitch::{self, Ledger, rearm};
+use actions::killswitch::{self, KillSwitchState, rearm};
 use actions::lists::reload;
 use alert::{Context, NetworkName};
 use evidence::Store;
@@ -52,7 +52,7 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
                     path.display()
                 )));
             }
-            let read = || Ledger::read(&Store::open_read_only(&path.join("evidence"))?);
+            let read = || KillSwitchState::read(&Store::open_read_only(&path.join("evidence"))?);
             let had = read()?.fired.contains_key(group);
             if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
                 return Err(WatcherError::Failed(format!(
@@ -69,7 +69,7 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
         return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    Ok(told(Ledger::rearm(&store, group)?))
+    Ok(told(KillSwitchState::rearm(&store, group)?))
 }
 
 /// Returns the network's name as far as it is known before a start. The sources are the data

@@ -4,7 +4,7 @@
 //! a replay knows every committee that the live run knew. No message is judged, so no message is
 //! forwarded and no peer is penalised: every message is reported to gossipsub as `Ignore`.
 
-use crate::lineage::Lineage;
+use crate::lineage::MissingParents;
 use chain::node::{BlockId, NodeSet};
 use consensus::{Network, Root};
 use fs4::fs_std::FileExt;
@@ -71,11 +71,11 @@ async fn record(
     stop: impl Future<Output = ()>,
 ) -> Result<CaptureSummary, WatcherError> {
     let network = start.chain.network().clone();
-    let mut file = Recording {
+    let mut file = CaptureFile {
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
-        lineage: Lineage::new(&start.chain),
+        lineage: MissingParents::new(&start.chain),
         summary: CaptureSummary::default(),
     };
     file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
@@ -127,15 +127,15 @@ fn failed(out: &Path, source: WriteError) -> WatcherError {
 }
 
 /// A capture while it is written.
-struct Recording {
+struct CaptureFile {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
-    lineage: Lineage,
+    lineage: MissingParents,
     summary: CaptureSummary,
 }
 
-impl Recording {
+impl CaptureFile {
     /// Records until `stop` resolves or a source has ended.
     async fn follow(
         &mut self,

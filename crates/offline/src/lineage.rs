@@ -19,7 +19,7 @@ const REMEMBERED: usize = 8192;
 const ASKED_PER_SLOT: usize = 64;
 
 /// Remembers which blocks a recording has, and finds the missing parents.
-pub struct Lineage {
+pub struct MissingParents {
     known: HashSet<Root>,
     order: VecDeque<Root>,
     /// Slot of the state. Blocks up to this slot are already part of it.
@@ -30,7 +30,7 @@ pub struct Lineage {
     pub refused: u64,
 }
 
-impl Lineage {
+impl MissingParents {
     /// Creates the value for a recording that begins with the state of `chain`.
     pub fn new(chain: &Chain) -> Self {
         let head = chain.head();
@@ -93,7 +93,7 @@ impl Lineage {
 mod tests {
     use super::*;
     use sources::capture::{CaptureFile, Entry};
-    use sources::intake::Intake;
+    use sources::intake::MessageConverter;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -104,7 +104,7 @@ mod tests {
         let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
         let state = file.first_state().unwrap().unwrap();
         let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        let intake = Intake::new(Arc::clone(chain.network()));
+        let intake = MessageConverter::new(Arc::clone(chain.network()));
         let blocks = file
             .entries()
             .unwrap()
@@ -122,12 +122,12 @@ mod tests {
         let network = chain.network().clone();
         let root = |raw: &RawMessage| SignedBlock::from_ssz(raw.origin.fork.unwrap(), network.preset(), &raw.bytes).unwrap().root;
         assert!(blocks.len() > 4);
-        let mut complete = Lineage::new(&chain);
+        let mut complete = MissingParents::new(&chain);
         assert!(blocks.iter().all(|block| complete.recorded(&network, block, Slot::new(1)).is_none()), "nothing is missing");
         let roots: Vec<Root> = blocks.iter().map(root).collect();
         let mut n_asked = 0;
         for (missing, left_out) in roots.iter().enumerate().take(blocks.len() - 1) {
-            let mut lineage = Lineage::new(&chain);
+            let mut lineage = MissingParents::new(&chain);
             let rest = blocks.iter().enumerate().filter(|(nth, _)| *nth != missing);
             let asked: Vec<Root> = rest.filter_map(|(_, block)| lineage.recorded(&network, block, Slot::new(1))).collect();
             n_asked += asked.len();

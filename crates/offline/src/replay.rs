@@ -11,20 +11,20 @@ mod strangers;
 use crate::inspect::count_incidents;
 use actions::error_chain;
 use chain::{Progress, PubkeyCache};
-use clock::Clock;
+use clock::ReplayClock;
 use consensus::Spec;
 use detect::DetectConfig;
-use detect::watch::Desk;
+use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::{Engine, EngineParts, Processed};
 use evidence::Store;
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
-use sources::intake::{ApiContent, Intake, Refusal};
+use sources::intake::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use strangers::Strangers;
+use strangers::LateValidators;
 use verify::{Verifier, VerifyConfig};
 use watcher::WatcherError;
 use watcher::bootstrap;
@@ -436,16 +436,16 @@ impl Replay {
                 unrecorded: None,
                 metrics: Metrics::new(),
                 clock: watcher::clock::now,
-                watch: in_force.parts(&Desk::default()),
+                watch: in_force.parts(&SharedWatchState::default()),
             },
         )?;
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let mut session = Session {
             engine,
-            intake: Intake::new(network.clone()),
+            intake: MessageConverter::new(network.clone()),
             network,
-            clock: Clock::new(epoch_ns),
-            strangers: Strangers::default(),
+            clock: ReplayClock::new(epoch_ns),
+            strangers: LateValidators::default(),
             batch: Vec::new(),
             batch_messages: self.options.batch_messages,
         };

@@ -27,12 +27,12 @@ const MAX_ROWS: usize = 300;
 
 /// A limit of the report's time: a slot number or an RFC 3339 time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum TimeLimit {
     Slot(Slot),
     Time(Time),
 }
 
-impl std::str::FromStr for Moment {
+impl std::str::FromStr for TimeLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -46,7 +46,7 @@ impl std::str::FromStr for Moment {
     }
 }
 
-impl Moment {
+impl TimeLimit {
     fn slot(self, network: &Network) -> Slot {
         match self {
             Self::Slot(slot) => slot,
@@ -57,7 +57,7 @@ impl Moment {
 
 /// Output format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     Html,
     Markdown,
 }
@@ -111,7 +111,7 @@ struct Event {
 
 impl Report {
     /// Collects what a data directory has about a time. Without limits it collects everything.
-    pub fn gather(data_dir: &Path, from: Option<Moment>, to: Option<Moment>) -> Result<Self, WatcherError> {
+    pub fn gather(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>) -> Result<Self, WatcherError> {
         let network = datadir::read_network(data_dir)?.ok_or_else(|| DataDirError::NotOne(data_dir.into()))?;
         let store = Store::open_read_only(&data_dir.join("evidence"))?;
         let first = from.map(|moment| moment.slot(&network));
@@ -154,14 +154,14 @@ impl Report {
     }
 
     /// Returns the report as text.
-    pub fn write(&self, format: Format) -> String {
+    pub fn write(&self, format: ReportFormat) -> String {
         match format {
-            Format::Html => {
+            ReportFormat::Html => {
                 let mut out = html::Html::default();
                 sections::write(self, &mut out);
                 out.end()
             }
-            Format::Markdown => {
+            ReportFormat::Markdown => {
                 let mut out = markdown::Markdown::default();
                 sections::write(self, &mut out);
                 out.end()

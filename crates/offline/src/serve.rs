@@ -33,7 +33,7 @@ pub fn serve<F: Future<Output = ()>>(
 ) -> Result<(), WatcherError> {
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
-    let recording = Arc::new(Recording::read(&inspection)?);
+    let recording = Arc::new(RecordedStatus::read(&inspection)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;
@@ -60,11 +60,11 @@ pub fn serve<F: Future<Output = ()>>(
 }
 
 /// Status of a recording. It stays the same while it is served.
-struct Recording {
+struct RecordedStatus {
     status: Status,
 }
 
-impl Recording {
+impl RecordedStatus {
     fn read(inspection: &Inspection) -> Result<Self, WatcherError> {
         let (network, store) = (&inspection.network, inspection.store());
         let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
@@ -94,7 +94,7 @@ impl Recording {
     }
 }
 
-impl StatusSource for Recording {
+impl StatusSource for RecordedStatus {
     fn status(&self) -> Status {
         self.status.clone()
     }

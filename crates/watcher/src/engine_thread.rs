@@ -1,5 +1,5 @@
 //! The thread that owns the engine while the watcher runs. It takes the queued inputs, sorts the
-//! messages into [`Lanes`], processes what is due, and reports the results.
+//! messages into [`PriorityQueues`], processes what is due, and reports the results.
 //!
 //! Contradictions and blocks are processed as soon as the thread looks at them. Other votes are
 //! gathered first. Under light load this delays them by a moment; under heavy load many of them
@@ -11,12 +11,12 @@
 //! somebody may free disk space meanwhile.
 
 use crate::clock;
-use crate::gaps::Watchkeeper;
+use crate::gaps::DowntimeLog;
 use crate::inputs::InputReceiver;
 use crate::status::{RefusedWrites, Snapshot};
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
-use engine::lanes::{LaneLimits, Lanes, Shed};
+use engine::lanes::{Dropped, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
 use evidence::Addressee;
@@ -85,18 +85,18 @@ pub struct Effects {
 /// and the value that records how far the watcher has come.
 pub fn run(
     engine: Engine,
-    watch: Watchkeeper,
+    watch: DowntimeLog,
     silence: SilenceTracker,
     mut queue: InputReceiver,
     effects: &Effects,
-    limits: LaneLimits,
-) -> Result<(Engine, Watchkeeper), EngineError> {
+    limits: QueueLimits,
+) -> Result<(Engine, DowntimeLog), EngineError> {
     let mut judge = Judge {
         engine,
         watch,
         silence,
         untold: None,
-        lanes: Lanes::new(limits),
+        lanes: PriorityQueues::new(limits),
         effects,
         ticked: false,
         late: Duration::ZERO,
@@ -139,11 +139,11 @@ pub fn run(
 
 struct Judge<'a> {
     engine: Engine,
-    watch: Watchkeeper,
+    watch: DowntimeLog,
     silence: SilenceTracker,
     /// The last change of a silence that is not stored yet.
     untold: Option<SilenceChange>,
-    lanes: Lanes,
+    lanes: PriorityQueues,
     effects: &'a Effects,
     ticked: bool,
     /// The longest time that the clock's task waited for its turn since the last batch.
@@ -173,11 +173,11 @@ impl Judge<'_> {
                 let repute = self.engine.repute(message.origin.peer.as_ref());
                 if let Some((message, why)) = self.lanes.push(message, triage, repute) {
                     let outcome = match why {
-                        Shed::Known => Outcome::Duplicate,
-                        Shed::Overload => Outcome::Refused(OVERLOAD),
-                        Shed::Liar => Outcome::Refused(LIAR),
-                        Shed::Settled => Outcome::Refused(SETTLED),
-                        Shed::Bytes | Shed::PeerBytes => Outcome::Refused(BYTES),
+                        Dropped::Known => Outcome::Duplicate,
+                        Dropped::Overload => Outcome::Refused(OVERLOAD),
+                        Dropped::Liar => Outcome::Refused(LIAR),
+                        Dropped::Settled => Outcome::Refused(SETTLED),
+                        Dropped::Bytes | Dropped::PeerBytes => Outcome::Refused(BYTES),
                     };
                     let report = self.engine.turn_away(message, outcome, why);
                     self.report(&[report]);

@@ -24,14 +24,14 @@ const TOLERATED: u64 = 1;
 const SILENT: &str = "no vote or block came from the network";
 
 /// The known gaps, and the record of how far the watcher has come.
-pub struct Watchkeeper {
+pub struct DowntimeLog {
     store: Store,
     noted: Slot,
     /// Shared with the parts that show the gaps.
     gaps: Arc<Vec<Gap>>,
 }
 
-impl Watchkeeper {
+impl DowntimeLog {
     /// Adds the gap between the last run and `now` if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
         let gaps = known(&store)?;
@@ -146,15 +146,15 @@ mod tests {
     fn what_lies_between_two_runs_is_a_gap_and_stays_known() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
         keeper.watched(Slot::new(20), None).unwrap();
-        let keeper = Watchkeeper::start(store.clone(), Slot::new(22)).unwrap();
+        let keeper = DowntimeLog::start(store.clone(), Slot::new(22)).unwrap();
         assert!(keeper.gaps().is_empty(), "a quick restart is none");
-        let keeper = Watchkeeper::start(store.clone(), Slot::new(100)).unwrap();
+        let keeper = DowntimeLog::start(store.clone(), Slot::new(100)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
-        let keeper = Watchkeeper::start(store, Slot::new(101)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(101)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
     }
 
@@ -162,12 +162,12 @@ mod tests {
     fn a_clock_that_was_set_back_is_noted_and_watching_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         keeper.watched(Slot::new(1_210), None).unwrap();
         keeper.watched(Slot::new(11), None).unwrap();
         keeper.watched(Slot::new(12), None).unwrap();
         assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
-        let keeper = Watchkeeper::start(store, Slot::new(30)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(30)).unwrap();
         assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
     }
 
@@ -175,7 +175,7 @@ mod tests {
     fn a_silence_is_one_gap_that_grows_and_outlives_a_crash() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         for slot in 12..=30 {
             keeper.watched(Slot::new(slot), None).unwrap();
             keeper.silent(Slot::new(10), Slot::new(slot)).unwrap();
@@ -183,7 +183,7 @@ mod tests {
         keeper.silent(Slot::new(40), Slot::new(42)).unwrap();
         let ends = |gaps: &[Gap]| gaps.iter().map(|gap| (gap.from_slot.as_u64(), gap.to_slot.as_u64())).collect::<Vec<_>>();
         assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
-        let keeper = Watchkeeper::start(store, Slot::new(31)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(31)).unwrap();
         assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
     }
 
@@ -191,10 +191,10 @@ mod tests {
     fn what_waited_for_its_committees_is_in_the_gap() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         keeper.watched(Slot::new(20), None).unwrap();
         keeper.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
-        let keeper = Watchkeeper::start(store, Slot::new(61)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(61)).unwrap();
         assert_eq!(keeper.gaps().len(), 1, "however quick the restart");
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
     }

@@ -23,7 +23,7 @@ pub fn inputs(places: usize, bytes: usize) -> (Inputs, InputReceiver) {
 /// Upper limit for the size of the queue, in units: 512 GiB.
 const MAX_UNITS: u32 = u32::MAX >> 3;
 
-type Waiting = (Input, Option<OwnedSemaphorePermit>);
+type QueuedInput = (Input, Option<OwnedSemaphorePermit>);
 
 /// The engine has ended, or the queue is full and the caller does not wait.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Refused;
 /// The sending end of the queue. It is cheap to clone.
 #[derive(Clone)]
 pub struct Inputs {
-    items: mpsc::Sender<Waiting>,
+    items: mpsc::Sender<QueuedInput>,
     room: Arc<Semaphore>,
     units: u32,
 }
@@ -86,7 +86,7 @@ impl Inputs {
 
 /// A sending end that does not keep the engine running.
 pub struct WeakInputs {
-    items: mpsc::WeakSender<Waiting>,
+    items: mpsc::WeakSender<QueuedInput>,
     room: Arc<Semaphore>,
     units: u32,
 }
@@ -100,7 +100,7 @@ impl WeakInputs {
 
 /// The receiving end of the queue. The engine thread holds it.
 pub struct InputReceiver {
-    items: mpsc::Receiver<Waiting>,
+    items: mpsc::Receiver<QueuedInput>,
 }
 
 impl InputReceiver {

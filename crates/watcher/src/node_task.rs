@@ -29,7 +29,7 @@ const MAX_ASKED: usize = 1024;
 const LOOK: Duration = Duration::from_secs(12);
 
 /// What the engine wants from the beacon nodes.
-pub struct Wishes {
+pub struct NodeRequests {
     /// Roots of blocks that the engine wants.
     pub blocks: watch::Receiver<Vec<Root>>,
     /// True while the registry is out of date and the engine needs a newer beacon state.
@@ -52,13 +52,13 @@ pub struct NodeTask {
 
 impl NodeTask {
     /// Runs until cancelled. A download can be cancelled too, because a state may take minutes.
-    pub async fn run(self, wishes: Wishes, cancel: CancellationToken) {
+    pub async fn run(self, wishes: NodeRequests, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.follow(wishes)).await;
     }
 
-    async fn follow(self, mut wishes: Wishes) {
+    async fn follow(self, mut wishes: NodeRequests) {
         self.catch_up().await;
-        let mut asked = Asked::default();
+        let mut asked = RequestedBlocks::default();
         let mut state_of = self.epoch();
         let mut look = tokio::time::interval(LOOK.min(self.network.spec.slot_duration));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -105,7 +105,7 @@ impl NodeTask {
         }
     }
 
-    async fn fetch_blocks(&self, wanted: &[Root], asked: &mut Asked) {
+    async fn fetch_blocks(&self, wanted: &[Root], asked: &mut RequestedBlocks) {
         for root in asked.due(wanted, Instant::now()) {
             match bootstrap::block_message(&self.nodes, &self.network, BlockId::Root(root), clock::now()).await {
                 Ok(Some(message)) => {
@@ -159,9 +159,9 @@ impl NodeTask {
 
 /// The requested blocks: the time of the last request, and how many times no node had the block.
 #[derive(Default)]
-struct Asked(HashMap<Root, (Instant, u32)>);
+struct RequestedBlocks(HashMap<Root, (Instant, u32)>);
 
-impl Asked {
+impl RequestedBlocks {
     /// Returns the roots of `wanted` that are to be requested now, in the same order, and marks
     /// them as requested.
     fn due(&mut self, wanted: &[Root], now: Instant) -> Vec<Root> {
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_no_node_has_is_asked_for_a_few_times_and_given_up() {
-        let (mut asked, mut now) = (Asked::default(), Instant::now());
+        let (mut asked, mut now) = (RequestedBlocks::default(), Instant::now());
         let wanted: Vec<Root> = (0..64).map(Root::repeat_byte).collect();
         assert_eq!(asked.due(&wanted, now), wanted[..MAX_FETCHED]);
         assert_eq!(asked.due(&wanted, now), wanted[MAX_FETCHED..2 * MAX_FETCHED], "then the next ones");

@@ -15,22 +15,22 @@ use crate::config::{Config, SinglesProof, mib};
 use crate::datadir::DataDir;
 use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
-use crate::gaps::Watchkeeper;
+use crate::gaps::DowntimeLog;
 use crate::inputs::{InputReceiver, Inputs, WeakInputs, inputs};
 use crate::listen::{self, NamedTask};
-use crate::node_task::{NodeTask, Wishes};
+use crate::node_task::{NodeRequests, NodeTask};
 use crate::status::{Snapshot, Sources, StatusPage};
-use crate::watched_keys::KeyPage;
+use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
 use actions::config::{AlertsConfig, WatchConfig};
-use actions::killswitch::{Surroundings, Switches};
-use actions::lists::reload::{self, InForce, Told};
+use actions::killswitch::{KillSwitches, SwitchContext};
+use actions::lists::reload::{self, ActiveConfig, ReloadReports};
 use actions::submission::Submitter;
 use alert::Context;
 use api::StatusSource as _;
 use consensus::Network;
-use detect::watch::Desk;
-use engine::lanes::LaneLimits;
+use detect::watch::SharedWatchState;
+use engine::lanes::QueueLimits;
 use engine::metrics::Metrics;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts};
@@ -94,7 +94,7 @@ pub struct Watcher {
     tasks: Vec<NamedTask>,
     switches: StoppedLast,
     alerts: StoppedLast,
-    engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
+    engine_thread: std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>,
     cancel: CancellationToken,
     queue: WeakInputs,
     // This field is the last one, so that the directory is released when everything else is
@@ -126,7 +126,7 @@ impl Watcher {
         start.chain.compute_on_worker();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
-        let desk = Desk::default();
+        let desk = SharedWatchState::default();
         let (unrecorded, not_recorded) = mpsc::channel(MAX_UNRECORDED);
         let hand_over = move |findings| unrecorded.try_send(findings).map_err(|error| error.to_string());
         let parts = EngineParts {
@@ -144,7 +144,7 @@ impl Watcher {
         };
         let engine = Engine::open(&dir.index_path(), &dir.evidence_path(), parts)?;
         let store = engine.store().clone();
-        let watch_kept = Watchkeeper::start(store.clone(), network.slot_at(clock::now().0))?;
+        let watch_kept = DowntimeLog::start(store.clone(), network.slot_at(clock::now().0))?;
         let silence = SilenceTracker::new(network.clone(), clock::now(), engine.earlier_silence());
 
         let cancel = CancellationToken::new();
@@ -181,7 +181,7 @@ impl Watcher {
                 away,
                 from,
             };
-            let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
+            let wishes = NodeRequests { blocks: blocks_wanted, state: state_wanted };
             tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
             if config.submission.enabled {
                 let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), now)?;
@@ -193,14 +193,14 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
-        let surroundings = Surroundings { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
-        let mut switches = Switches::new(store.clone(), surroundings)?;
+        let surroundings = SwitchContext { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
+        let mut switches = KillSwitches::new(store.clone(), surroundings)?;
         switches.arm(&in_force)?;
         let in_force_at_start = actions::lists::in_words(&in_force, &desk.labels(), &switches.ledger().borrow());
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
         let ledger = switches.ledger();
         let own_keys = config.api.own_keys();
-        let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
+        let keys = Arc::new(WatchedKeysSource { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
         let context = Context {
             network: alerts::name_of(&network),
             public_url: config.api.public_url.clone(),
@@ -209,7 +209,7 @@ impl Watcher {
         let alerts = StoppedLast::start(|stop| alerts::deliver(store.clone(), context, lists_changed.clone(), now, stop));
         let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), not_recorded, stop));
         let (refused, refused_lists) = watch::channel(None);
-        let told = Told { changed: lists, refused, now };
+        let told = ReloadReports { changed: lists, refused, now };
         let following = reload::follow(config.source.clone(), sections, in_force, hangups, told, cancel.clone());
         tasks.push(("lists", tokio::spawn(following)));
         tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
@@ -287,8 +287,8 @@ impl Watcher {
 
     /// Returns a way to send messages that come from no source of the watcher itself. Returns
     /// `None` once the watcher stops.
-    pub fn feed(&self) -> Option<Feed> {
-        self.queue.upgrade().map(Feed)
+    pub fn feed(&self) -> Option<MessageFeed> {
+        self.queue.upgrade().map(MessageFeed)
     }
 
     /// Resolves when the engine cannot continue: the disk is full, the database is damaged, or the
@@ -323,7 +323,7 @@ impl Watcher {
 }
 
 /// Waits for the engine thread and lets the engine finish what it still can. This function blocks.
-fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>) -> Result<(), WatcherError> {
+fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>) -> Result<(), WatcherError> {
     match engine_thread.join() {
         Ok(Some((mut engine, mut watch))) => {
             let now = clock::now();
@@ -364,9 +364,9 @@ impl StoppedLast {
 
 /// Sends messages to a running watcher as its own sources do. The watcher does not end while a
 /// value of this type exists.
-pub struct Feed(Inputs);
+pub struct MessageFeed(Inputs);
 
-impl Feed {
+impl MessageFeed {
     /// Sends a message if there is room, and returns whether there was. A source that cannot wait
     /// drops the message otherwise.
     pub fn offer(&self, message: verify::RawMessage) -> bool {
@@ -388,13 +388,13 @@ async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: Cancellati
 
 fn spawn_engine(
     engine: Engine,
-    watch_kept: Watchkeeper,
+    watch_kept: DowntimeLog,
     silence: SilenceTracker,
     inputs: InputReceiver,
     effects: Effects,
-    limits: LaneLimits,
+    limits: QueueLimits,
     fail: oneshot::Sender<EngineError>,
-) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, WatcherError> {
+) -> Result<std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>, WatcherError> {
     let body = move || match engine_thread::run(engine, watch_kept, silence, inputs, &effects, limits) {
         Ok(ended) => Some(ended),
         Err(error) => {
@@ -425,12 +425,12 @@ async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network
 
 /// Reads the lists and routes of the configuration. The configuration was checked before, so
 /// problems can only occur if the caller built it by hand.
-fn watch_lists(config: &Config) -> Result<InForce, WatcherError> {
+fn watch_lists(config: &Config) -> Result<ActiveConfig, WatcherError> {
     reload::read(&config.watch, &config.alerts, config.source.as_deref()).map_err(WatcherError::Usage)
 }
 
 /// Sends changed lists and routes to the engine's queue.
-async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: Inputs, cancel: CancellationToken) {
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<ActiveConfig>>, queue: Inputs, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -465,11 +465,11 @@ fn verify_config(config: &Config) -> VerifyConfig {
     }
 }
 
-fn lane_limits(config: &Config) -> LaneLimits {
-    LaneLimits {
+fn lane_limits(config: &Config) -> QueueLimits {
+    QueueLimits {
         messages: config.gossip.queue_messages,
-        bytes: LaneLimits::BYTES,
-        bytes_per_peer: LaneLimits::BYTES_PER_PEER,
+        bytes: QueueLimits::BYTES,
+        bytes_per_peer: QueueLimits::BYTES_PER_PEER,
         batch: config.verify.batch_messages,
         gather: config.verify.gather,
     }

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::listen;
-use actions::killswitch::Ledger;
+use actions::killswitch::KillSwitchState;
 use actions::lists::reload::Refused;
 use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
@@ -86,7 +86,7 @@ pub struct StatusPage {
     /// The configured sources.
     pub sources: Sources,
     /// `None` if the API must not show kill switches and watched keys.
-    pub switches: Option<watch::Receiver<Arc<Ledger>>>,
+    pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
     /// The reason why a changed configuration cannot be used.
     pub refused_lists: watch::Receiver<Option<Refused>>,
 }

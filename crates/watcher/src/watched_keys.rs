@@ -1,23 +1,23 @@
 //! The API's view of watched keys.
 
-use actions::killswitch::{Fired, Ledger, NotFired};
-use actions::lists::reload::InForce;
+use actions::killswitch::{Fired, KillSwitchState, NotFired};
+use actions::lists::reload::ActiveConfig;
 use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
 use consensus::ValidatorIndex;
-use detect::watch::{Desk, KeyStatus, Labels};
+use detect::watch::{KeyStatus, Labels, SharedWatchState};
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Answers requests of the API from the last report of the detector of watched keys.
-pub struct KeyPage {
-    pub desk: Desk,
+pub struct WatchedKeysSource {
+    pub desk: SharedWatchState,
     /// The state of the kill switches.
-    pub switches: watch::Receiver<Arc<Ledger>>,
+    pub switches: watch::Receiver<Arc<KillSwitchState>>,
     /// The lists of watched keys that are in use.
-    pub in_force: watch::Receiver<Arc<InForce>>,
+    pub in_force: watch::Receiver<Arc<ActiveConfig>>,
 }
 
-impl WatchSource for KeyPage {
+impl WatchSource for WatchedKeysSource {
     fn groups(&self) -> Vec<WatchGroup> {
         // The groups are known from the start. What their members did is known from the first batch
         // on.

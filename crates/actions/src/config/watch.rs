@@ -1,7 +1,7 @@
 //! The `[watch]` section: groups of keys, list files, alarm thresholds, and kill switches.
 
 use super::{Problem, is_http, secret_problem};
-use detect::watch::KeeperConfig;
+use detect::watch::WatchedKeysConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct WatchConfig {
     /// Thresholds from which an observation is worth an alarm. In the file they are keys of
     /// `[watch]` itself.
     #[serde(flatten)]
-    pub keeper: KeeperConfig,
+    pub keeper: WatchedKeysConfig,
     /// Names of labels that connect validators. An offence of a validator with such a label
     /// concerns every group that has the same value of it.
     pub kin_labels: Vec<String>,
@@ -39,7 +39,7 @@ impl Default for WatchConfig {
             files: Vec::new(),
             entities: Vec::new(),
             reload: Duration::from_secs(10),
-            keeper: KeeperConfig::default(),
+            keeper: WatchedKeysConfig::default(),
             kin_labels: vec!["operator".into(), "cluster".into()],
             groups: Vec::new(),
         }

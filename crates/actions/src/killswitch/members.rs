@@ -72,13 +72,13 @@ impl Named {
 
 /// A set of validators: those that are named, and those that have one of the labels for any reason.
 #[derive(Clone, Debug)]
-pub(super) struct Circle {
+pub(super) struct MemberSet {
     pub named: Named,
     pub labels: BTreeSet<String>,
     pub members: MembersConfig,
 }
 
-impl Circle {
+impl MemberSet {
     /// Returns whether a finding is about a validator with one of the labels. A named key must have
     /// the label too, because nothing is reported about keys beyond the limit of what can be
     /// watched.

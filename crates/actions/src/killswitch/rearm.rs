@@ -26,12 +26,12 @@ const VALID_FOR: Duration = Duration::from_secs(60);
 const MAX_REQUESTS: usize = 64;
 
 /// A request to make a group's switch ready again.
-pub(super) struct Request {
+pub(super) struct RearmRequest {
     pub group: String,
     path: PathBuf,
 }
 
-impl Request {
+impl RearmRequest {
     /// Removes the request's file, which the requester takes as the answer.
     pub fn answer(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
@@ -39,11 +39,11 @@ impl Request {
 }
 
 /// Returns the current requests, and removes those that are too old.
-pub(super) fn requests(dir: &Path) -> Vec<Request> {
+pub(super) fn requests(dir: &Path) -> Vec<RearmRequest> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter_map(|entry| {
         let group = entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned();
-        Some((Request { group, path: entry.path() }, entry.metadata().and_then(|file| file.modified())))
+        Some((RearmRequest { group, path: entry.path() }, entry.metadata().and_then(|file| file.modified())))
     });
     let mut requests = Vec::new();
     for (request, asked_at) in named.take(MAX_REQUESTS) {

@@ -22,7 +22,7 @@
 //! A finding that does not fire the switch is still delivered as an alert. The reason is in the
 //! delivery, in `/v1/watch/groups` and among the notices of the status page.
 
-use super::members::Circle;
+use super::members::MemberSet;
 use crate::config::{MembersConfig, TriggerConfig};
 use alert::killswitch::KillSwitch;
 use consensus::{Network, PubkeyBytes, ValidatorIndex};
@@ -37,27 +37,27 @@ const MAX_AGE_RECORDED: Duration = Duration::from_secs(3600);
 
 /// A configured switch together with what fires it.
 #[derive(Clone)]
-pub(super) struct Armed {
+pub(super) struct ConfiguredSwitch {
     pub switch: Arc<KillSwitch>,
     pub on: Vec<TriggerConfig>,
     /// Maximum number of epochs between the offence's later message and now.
     pub max_age_epochs: u64,
     /// The group's own members, which have the label `group=NAME`.
-    pub own: Circle,
+    pub own: MemberSet,
     /// Validators that share one of the group's `kin_labels`.
-    pub kin: Circle,
+    pub kin: MemberSet,
 }
 
 /// Decision of a switch about a finding that concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SwitchDecision {
     Fires,
-    HeldBack(HeldBack),
+    NotFiredReason(NotFiredReason),
 }
 
 /// Reason why a switch does not fire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HeldBack {
+pub(super) enum NotFiredReason {
     NotPunishable(Punishable),
     TooOld { epochs: u64, most: u64 },
     NotNamed,
@@ -66,7 +66,7 @@ pub(super) enum HeldBack {
     FromCapture,
 }
 
-impl fmt::Display for HeldBack {
+impl fmt::Display for NotFiredReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPunishable(why) => {
@@ -93,7 +93,7 @@ impl fmt::Display for HeldBack {
     }
 }
 
-impl Armed {
+impl ConfiguredSwitch {
     /// Decides about a finding. Returns `None` if the finding does not concern this switch.
     /// `key_of` returns the registry's public key of an index.
     pub fn verdict(
@@ -102,7 +102,7 @@ impl Armed {
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
-    ) -> Option<Verdict> {
+    ) -> Option<SwitchDecision> {
         let is_offence = finding.offence().is_some();
         let mut held_back = None;
         for trigger in &self.on {
@@ -113,8 +113,8 @@ impl Armed {
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && circle.concerns(finding)) else { continue };
             match self.obstacle(circle, finding, subject, now, network, key_of) {
-                None => return Some(Verdict::Fires),
-                Some(why) => held_back = held_back.or(Some(Verdict::HeldBack(why))),
+                None => return Some(SwitchDecision::Fires),
+                Some(why) => held_back = held_back.or(Some(SwitchDecision::NotFiredReason(why))),
             }
         }
         held_back
@@ -123,37 +123,37 @@ impl Armed {
     /// Returns the first reason why the finding does not fire the switch, if there is one.
     fn obstacle(
         &self,
-        circle: &Circle,
+        circle: &MemberSet,
         finding: &Finding,
         subject: &Subject,
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
-    ) -> Option<HeldBack> {
+    ) -> Option<NotFiredReason> {
         let heard = finding.second_seen.unwrap_or(finding.first_seen);
         if finding.recorded_at.since(heard) > MAX_AGE_RECORDED {
-            return Some(HeldBack::FromCapture);
+            return Some(NotFiredReason::FromCapture);
         }
         let is_named = circle.named.has(subject);
         if !is_named && circle.members == MembersConfig::Named {
-            return Some(HeldBack::NotNamed);
+            return Some(NotFiredReason::NotNamed);
         }
         if let Some(member) = key_of(subject.index).filter(|member| *member != subject.pubkey) {
-            return Some(HeldBack::OtherKey { member });
+            return Some(NotFiredReason::OtherKey { member });
         }
         finding.offence()?;
         match finding.punishable {
             Some(Punishable::Yes) => {}
             None | Some(Punishable::Unknown) if is_named => {}
-            None | Some(Punishable::Unknown) => return Some(HeldBack::NotCertain),
+            None | Some(Punishable::Unknown) => return Some(NotFiredReason::NotCertain),
             Some(
                 other @ (Punishable::AlreadySlashed | Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired),
             ) => {
-                return Some(HeldBack::NotPunishable(other));
+                return Some(NotFiredReason::NotPunishable(other));
             }
         }
         let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(finding.slot.as_u64());
         let epochs = slots.div_ceil(network.preset().slots_per_epoch);
-        (epochs > self.max_age_epochs).then_some(HeldBack::TooOld { epochs, most: self.max_age_epochs })
+        (epochs > self.max_age_epochs).then_some(NotFiredReason::TooOld { epochs, most: self.max_age_epochs })
     }
 }

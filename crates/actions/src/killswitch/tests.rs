@@ -20,8 +20,8 @@ fn slots_ago(slots: u64) -> Slot {
     network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
 }
 
-fn surroundings(dir: &std::path::Path) -> Surroundings {
-    Surroundings { network: network(), desk: Desk::default(), dir: dir.to_owned(), now: || NOW }
+fn surroundings(dir: &std::path::Path) -> SwitchContext {
+    SwitchContext { network: network(), desk: SharedWatchState::default(), dir: dir.to_owned(), now: || NOW }
 }
 
 /// A finding of the current slot, first seen at `NOW`.
@@ -46,7 +46,7 @@ fn command(path: &str) -> KillSwitchConfig {
 
 /// Group `acme` of operator `acme`: key 5, and everybody with certain withdrawal credentials. A
 /// second list labels key 6 and the same credentials with this operator, without a group.
-fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> InForce {
+fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
     let mut list = WatchList::default();
     let operator = [Label::new("operator", "acme").unwrap()];
     let credentials = Root::repeat_byte(9).to_string();
@@ -64,16 +64,16 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> InForce {
         kill_switch: Some(kill_switch),
     };
     config.groups = vec![group];
-    InForce::new(config, list)
+    ActiveConfig::new(config, list)
 }
 
-fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<Verdict> {
+fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
     armed(&in_force, &NetworkName::default()).unwrap()["acme"].verdict(finding, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
-    verdict(on, members, finding) == Some(Verdict::Fires)
+    verdict(on, members, finding) == Some(SwitchDecision::Fires)
 }
 
 const SOON: Duration = Duration::from_millis(5);
@@ -123,10 +123,10 @@ fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
     for on in [TriggerConfig::Offence, TriggerConfig::KinOffence] {
         let of = |punishable| Finding { punishable: Some(punishable), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
         for punishable in [Punishable::Yes, Punishable::Unknown] {
-            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(Verdict::Fires), "{on:?} {punishable:?}");
+            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(SwitchDecision::Fires), "{on:?} {punishable:?}");
         }
         for punishable in [Punishable::AlreadySlashed, Punishable::Withdrawable, Punishable::NotActive, Punishable::ForkExpired] {
-            let held = Some(Verdict::HeldBack(HeldBack::NotPunishable(punishable)));
+            let held = Some(SwitchDecision::NotFiredReason(NotFiredReason::NotPunishable(punishable)));
             assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), held, "{on:?} {punishable:?}");
         }
     }
@@ -139,14 +139,17 @@ fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
 fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_heard() {
     let of = |slot| Finding { slot, ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     let on = |finding: &Finding| verdict(TriggerConfig::Offence, MembersConfig::Named, finding);
-    assert_eq!(on(&of(slots_ago(225 * 32))), Some(Verdict::Fires));
-    assert_eq!(on(&of(slots_ago(225 * 32 + 1))), Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 226, most: 225 })));
+    assert_eq!(on(&of(slots_ago(225 * 32))), Some(SwitchDecision::Fires));
+    assert_eq!(
+        on(&of(slots_ago(225 * 32 + 1))),
+        Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 226, most: 225 }))
+    );
     // A machine whose clock is ahead signs such a message.
-    assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(Verdict::Fires));
+    assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
     let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
     let held = armed.verdict(&of(slots_ago(65)), NOW, &network(), &|_| None);
-    assert_eq!(held, Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 3, most: 2 })));
+    assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
 
 #[test]
@@ -155,9 +158,9 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     let with = |key: u8| armed.verdict(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
-    assert_eq!(with(1), Some(Verdict::Fires));
+    assert_eq!(with(1), Some(SwitchDecision::Fires));
     let member = PubkeyBytes::repeat_byte(2);
-    assert_eq!(with(2), Some(Verdict::HeldBack(HeldBack::OtherKey { member })));
+    assert_eq!(with(2), Some(SwitchDecision::NotFiredReason(NotFiredReason::OtherKey { member })));
 }
 
 /// A finding that does not fire the switch is stored and shown with its reason and its count, and
@@ -166,7 +169,7 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
 async fn what_is_held_back_is_shown_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let replayed = |nth: u8| Finding {
         id: Root::repeat_byte(nth),
@@ -180,7 +183,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     let held = switches.ledger().borrow().held_back["acme"].clone();
     assert_eq!((held.finding, held.times), (Root::repeat_byte(3), 3));
     assert!(held.reason.contains("the key is slashed already"), "{held:?}");
-    assert_eq!(Ledger::read(&store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&store).unwrap(), **switches.ledger().borrow());
     let note = notes(&replayed(1), NOW);
     assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
 
@@ -201,7 +204,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
 async fn what_cannot_be_recorded_fires_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path(), Root::ZERO).unwrap());
-    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     // This is the state from the time when the disk still accepted writes.
     switches.ledger.seen = Some(0);
@@ -225,7 +228,7 @@ async fn what_cannot_be_recorded_fires_all_the_same() {
 async fn a_request_makes_a_switch_ready_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let mut orders = JoinSet::new();
@@ -234,7 +237,7 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.make_ready_on_request();
     assert!(!dir.path().join("rearm.acme").exists());
-    let on_disk = Ledger::read(&store).unwrap();
+    let on_disk = KillSwitchState::read(&store).unwrap();
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
@@ -252,10 +255,10 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     {
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
+        KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
         store.record_anomalies(vec![found.clone()], &[]).unwrap();
     }
-    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     assert!(switches.look(&mut orders).is_err());
@@ -275,11 +278,11 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     // When the disk accepts writes again, nothing is lost. The switches continue from the position
     // in the ledger.
     drop(switches);
-    let mut switches = Switches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
-    assert_eq!(Ledger::read(&switches.store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&switches.store).unwrap(), **switches.ledger().borrow());
 }
 
 /// Making one group's switch ready again does not affect other groups. Their offences may still
@@ -288,16 +291,16 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
 async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
+    KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
-        Ledger::rearm(&store, group).unwrap();
-        let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+        KillSwitchState::rearm(&store, group).unwrap();
+        let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
         switches.arm(&in_force(|_| ())).unwrap();
         let mut orders = JoinSet::new();
         switches.look(&mut orders).unwrap();
         let n = orders.len();
-        switches.ledger = Ledger { seen: Some(0), ..Ledger::default() };
+        switches.ledger = KillSwitchState { seen: Some(0), ..KillSwitchState::default() };
         switches.write().unwrap();
         n
     };
@@ -310,7 +313,7 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
 async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));

@@ -13,7 +13,7 @@
 //! A TOML file has `[[groups]]` like the configuration, but without kill switches. A list of other
 //! people's keys has `[[entities]]` with `keys` and `labels` instead.
 
-use super::Loading;
+use super::ListBuilder;
 use crate::config::GroupConfig;
 use detect::watch::{Duty, Label, Selector};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ struct TomlEntity {
 
 /// Adds the entries of a file. If `watches` is true, the file defines groups. Otherwise it only
 /// adds labels.
-pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut Loading) {
+pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder) {
     let at = format!("{at} ({})", path.display());
     let text = match read_text(path) {
         Ok(text) => text,
@@ -74,7 +74,7 @@ fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(told)
 }
 
-fn toml(at: &str, text: &str, watches: bool, into: &mut Loading) {
+fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
     let file: TomlFile = match toml::from_str(text) {
         Ok(file) => file,
         Err(error) => return into.wrong(at, error.to_string().trim_end().replace('\n', " ")),
@@ -104,7 +104,7 @@ struct Columns {
     labels: Vec<(usize, String)>,
 }
 
-fn csv(at: &str, text: &str, watches: bool, into: &mut Loading) {
+fn csv(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
     let columns = match reader.headers() {
         Ok(header) => columns(header, watches),
@@ -158,7 +158,7 @@ fn columns(header: &csv::StringRecord, watches: bool) -> Result<Columns, String>
     Ok(Columns { group, key, duty: at("duty"), labels })
 }
 
-fn entry(at: &str, row: &csv::StringRecord, columns: &Columns, into: &mut Loading) -> Result<(), String> {
+fn entry(at: &str, row: &csv::StringRecord, columns: &Columns, into: &mut ListBuilder) -> Result<(), String> {
     let selector: Selector = row.get(columns.key).unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
     let group = columns.group.map(|position| row.get(position).unwrap_or_default());
     if let Some(name) = group {

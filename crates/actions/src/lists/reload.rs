@@ -7,7 +7,7 @@
 use crate::alerts;
 use crate::config::{AlertsConfig, WatchConfig};
 use alert::Routes;
-use detect::watch::{Desk, Label, WatchList};
+use detect::watch::{Label, SharedWatchState, WatchList};
 use engine::WatchParts;
 use evidence::Time;
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The configuration and the lists that are in use now.
 #[derive(Clone, Debug)]
-pub struct InForce {
+pub struct ActiveConfig {
     pub config: WatchConfig,
     pub list: Arc<WatchList>,
     alerts: AlertsConfig,
@@ -35,7 +35,7 @@ pub struct InForce {
     seen: Stamps,
 }
 
-impl InForce {
+impl ActiveConfig {
     /// Makes the value without alert routes, and finds the private labels.
     pub fn new(config: WatchConfig, list: WatchList) -> Self {
         // A million entries share a few sets of labels, so each set is visited only once.
@@ -62,7 +62,7 @@ impl InForce {
     }
 
     /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
-    pub fn parts(&self, desk: &Desk) -> WatchParts {
+    pub fn parts(&self, desk: &SharedWatchState) -> WatchParts {
         WatchParts { list: self.list.clone(), keeper: self.config.keeper, desk: desk.clone() }
     }
 }
@@ -92,9 +92,9 @@ impl Refused {
 }
 
 /// Where [`follow`] reports what it finds.
-pub struct Told {
+pub struct ReloadReports {
     /// Receives what is in use.
-    pub changed: watch::Sender<Arc<InForce>>,
+    pub changed: watch::Sender<Arc<ActiveConfig>>,
     /// Receives the problem of what cannot be used, and `None` when it is corrected.
     pub refused: watch::Sender<Option<Refused>>,
     /// Returns the time of the wall clock.
@@ -116,9 +116,9 @@ pub type ReadConfig = fn(&Path) -> Result<(WatchConfig, AlertsConfig), String>;
 pub async fn follow(
     source: Option<PathBuf>,
     read_config: ReadConfig,
-    mut now: InForce,
+    mut now: ActiveConfig,
     mut hangups: Option<Signal>,
-    told: Told,
+    told: ReloadReports,
     cancel: CancellationToken,
 ) {
     // The problem of the last check. The cause may be corrected in a file that the configuration in
@@ -176,7 +176,7 @@ async fn pause(length: Duration) {
 
 /// Reads `[watch]` and `[[alerts.routes]]` of the configuration again, with the lists and secrets
 /// that they name.
-fn reread(source: Option<&Path>, read_config: ReadConfig, old: &InForce) -> Result<InForce, String> {
+fn reread(source: Option<&Path>, read_config: ReadConfig, old: &ActiveConfig) -> Result<ActiveConfig, String> {
     let own = stamp_all(source);
     let (watch, alerts) = match source {
         Some(path) => read_config(path)?,
@@ -187,12 +187,12 @@ fn reread(source: Option<&Path>, read_config: ReadConfig, old: &InForce) -> Resu
 
 /// Reads the lists and secrets that a configuration names. The configuration itself was just read
 /// from `source`.
-pub fn read(watch: &WatchConfig, alerts: &AlertsConfig, source: Option<&Path>) -> Result<InForce, String> {
+pub fn read(watch: &WatchConfig, alerts: &AlertsConfig, source: Option<&Path>) -> Result<ActiveConfig, String> {
     read_named(watch.clone(), alerts.clone(), stamp_all(source), None)
 }
 
 /// Reads the lists only, without alert routes.
-pub fn read_lists(config: &WatchConfig) -> Result<InForce, String> {
+pub fn read_lists(config: &WatchConfig) -> Result<ActiveConfig, String> {
     read_named(config.clone(), AlertsConfig::default(), Vec::new(), None)
 }
 
@@ -201,8 +201,8 @@ fn read_named(
     config: WatchConfig,
     alerts: AlertsConfig,
     own: Vec<Option<Stamp>>,
-    old: Option<&InForce>,
-) -> Result<InForce, String> {
+    old: Option<&ActiveConfig>,
+) -> Result<ActiveConfig, String> {
     let seen = Stamps { own, lists: stamp_all(named(&config)), secrets: stamp_all(secrets(&alerts)) };
     let loaded = super::load(&config);
     if !loaded.problems.is_empty() {
@@ -215,7 +215,7 @@ fn read_named(
         Some(old) => old.routes.clone(),
         None => alerts::routes(&alerts).map_err(|error| error.to_string())?,
     };
-    Ok(InForce { alerts, routes, seen, ..InForce::new(config, loaded.list) })
+    Ok(ActiveConfig { alerts, routes, seen, ..ActiveConfig::new(config, loaded.list) })
 }
 
 /// Properties that show whether a file has changed. The time is that of the last change of any
@@ -238,13 +238,13 @@ struct Stamps {
 }
 
 impl Stamps {
-    fn of(source: Option<&Path>, in_force: &InForce) -> Self {
+    fn of(source: Option<&Path>, in_force: &ActiveConfig) -> Self {
         let (lists, secrets) = (stamp_all(named(&in_force.config)), stamp_all(secrets(&in_force.alerts)));
         Self { own: stamp_all(source), lists, secrets }
     }
 }
 
-async fn stamps_of(source: Option<PathBuf>, in_force: InForce) -> Stamps {
+async fn stamps_of(source: Option<PathBuf>, in_force: ActiveConfig) -> Stamps {
     tokio::task::spawn_blocking(move || Stamps::of(source.as_deref(), &in_force)).await.unwrap_or_default()
 }
 
@@ -322,16 +322,16 @@ mod tests {
             path
         }
 
-        fn read(&self) -> InForce {
+        fn read(&self) -> ActiveConfig {
             let (watch, alerts) = read_config(&self.source).unwrap();
             read(&watch, &alerts, Some(&self.source)).unwrap()
         }
 
         /// Starts to follow from `read`, and returns what is in use as soon as `wanted` accepts it.
-        async fn follow_until(&self, read: InForce, wanted: impl Fn(&InForce) -> bool) -> Arc<InForce> {
+        async fn follow_until(&self, read: ActiveConfig, wanted: impl Fn(&ActiveConfig) -> bool) -> Arc<ActiveConfig> {
             let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
             let cancel = CancellationToken::new();
-            let told = Told { changed, refused: watch::channel(None).0, now: || Time::default() };
+            let told = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
             let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, told, cancel.clone()));
             let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
             let now = now.unwrap().clone();
@@ -341,7 +341,7 @@ mod tests {
         }
     }
 
-    fn n_entries(in_force: &InForce) -> usize {
+    fn n_entries(in_force: &ActiveConfig) -> usize {
         in_force.list.entries().len()
     }
 
@@ -385,7 +385,7 @@ mod tests {
             read_config,
             read,
             None,
-            Told { changed, refused, now: || Time::default() },
+            ReloadReports { changed, refused, now: || Time::default() },
             cancel.clone(),
         ));
         let notice = {

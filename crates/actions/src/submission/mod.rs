@@ -34,7 +34,7 @@ use chain::node::{NodeError, NodeSet, ValidatorStatus};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
 use evidence::{Evidence, EvidenceKind, Finding, Punishable, Store, StoreError, Submission, SubmissionState, Time};
-use queue::{Queue, Waiting};
+use queue::{Queue, WaitingProof};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -177,7 +177,7 @@ impl Submitter {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<(Root, Waiting)> {
+    fn next(&mut self) -> Option<(Root, WaitingProof)> {
         let now = (self.now)();
         if now < self.paused_until {
             return None;
@@ -194,7 +194,7 @@ impl Submitter {
     }
 
     /// Sends one proof and stores what happened.
-    async fn submit(&mut self, id: Root, waiting: Waiting) -> Result<(), StoreError> {
+    async fn submit(&mut self, id: Root, waiting: WaitingProof) -> Result<(), StoreError> {
         let Some(evidence) = self.store.evidence(id)? else {
             tracing::error!(evidence = %id, "a finding's proof is missing in the data directory and cannot be submitted");
             self.queue.done(id);
@@ -281,7 +281,7 @@ impl Submitter {
     }
 
     /// Returns the reason why the proof need not be sent, if there is one.
-    async fn not_needed(&self, waiting: &Waiting, evidence: &Evidence) -> Result<Option<String>, StoreError> {
+    async fn not_needed(&self, waiting: &WaitingProof, evidence: &Evidence) -> Result<Option<String>, StoreError> {
         if let Some((_, Finding { included: Some(included), .. })) = self.store.finding(waiting.finding)? {
             return Ok(Some(format!("the block of slot {} has punished it", included.slot)));
         }

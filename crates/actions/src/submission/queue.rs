@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A proof that waits for an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct WaitingProof {
     pub kind: EvidenceKind,
     /// The first finding that it proves. `seq` is that finding's number.
     pub finding: Root,
@@ -40,7 +40,7 @@ pub(super) struct Waiting {
 
 /// A proof that was sent and may be in a node's pool.
 #[derive(Clone, Debug)]
-struct Sent {
+struct SentProof {
     kind: EvidenceKind,
     finding: Root,
     at: Slot,
@@ -48,8 +48,8 @@ struct Sent {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: HashMap<Root, Waiting>,
-    sent: VecDeque<Sent>,
+    waiting: HashMap<Root, WaitingProof>,
+    sent: VecDeque<SentProof>,
 }
 
 impl Queue {
@@ -63,7 +63,7 @@ impl Queue {
 
     /// Adds a finding that a block could punish. `seq` is its number.
     pub fn add(&mut self, evidence: Root, kind: EvidenceKind, finding: &Finding, seq: u64) {
-        let new = Waiting { kind, finding: finding.id, seq, n_findings: 0, breakdowns: 0, not_before: Time::default() };
+        let new = WaitingProof { kind, finding: finding.id, seq, n_findings: 0, breakdowns: 0, not_before: Time::default() };
         self.waiting.entry(evidence).or_insert(new).n_findings += 1;
     }
 
@@ -80,11 +80,11 @@ impl Queue {
         slot: Slot,
         now: Time,
         mut is_included: impl FnMut(Root) -> bool,
-    ) -> Option<(Root, Waiting)> {
+    ) -> Option<(Root, WaitingProof)> {
         self.forget_sent_before(slot);
         self.sent.retain(|sent| sent.at == slot || !is_included(sent.finding));
         let attester_room = network.spec.fork_name_at(slot.epoch(network.preset())).max_attester_slashings();
-        let has_room = |one: &Waiting| {
+        let has_room = |one: &WaitingProof| {
             let room = match one.kind {
                 EvidenceKind::AttesterSlashing => attester_room,
                 EvidenceKind::ProposerSlashing => MAX_PROPOSER_SLASHINGS,
@@ -99,7 +99,7 @@ impl Queue {
     /// Notes that an attempt was made, so the proof may be at the node.
     pub fn sent(&mut self, kind: EvidenceKind, finding: Root, at: Slot) {
         self.sent.retain(|sent| sent.finding != finding);
-        self.sent.push_back(Sent { kind, finding, at });
+        self.sent.push_back(SentProof { kind, finding, at });
     }
 
     /// Forgets the proofs that were sent [`HELD_SLOTS`] slots or more before `slot`, so that they

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Folder for a benchmark's files. It is the given one, or a temporary one that is removed when
 /// this value is dropped.
-pub struct Place {
+pub struct BenchFolder {
     path: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
 
-impl Place {
+impl BenchFolder {
     /// Makes the folder, or a temporary one if none is wanted.
     pub fn new(wanted: Option<&Path>) -> anyhow::Result<Self> {
         match wanted {

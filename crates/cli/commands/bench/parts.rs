@@ -2,7 +2,7 @@
 //! CPU time and memory of each part are measured separately.
 
 use crate::output;
-use offline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
+use offline::bench::{LoadExpectation, Measured, PacedOptions, Source, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
 use std::io::{BufRead as _, BufReader};
@@ -70,9 +70,9 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn expected(truth: &Path) -> anyhow::Result<Expected> {
+fn expected(truth: &Path) -> anyhow::Result<LoadExpectation> {
     let truth: LoadTruth = serde_json::from_slice(&std::fs::read(truth)?)?;
-    Ok(Expected {
+    Ok(LoadExpectation {
         findings: truth.crimes.iter().map(|crime| crime.finding_id).collect(),
         messages: truth.messages,
         messages_of_first_slot: truth.messages_of_first_slot,

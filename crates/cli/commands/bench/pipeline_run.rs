@@ -6,7 +6,7 @@
 //! and outcomes come from the unpaced run, latencies from the paced one, and the others are the
 //! worse of both.
 
-use super::load::{Place, write, write_keys};
+use super::load::{BenchFolder, write, write_keys};
 use super::parts::{Files, Part, Running};
 use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
@@ -39,7 +39,7 @@ const FIELDS: [&str; 12] = [
 ];
 
 #[derive(Serialize)]
-struct Report {
+struct PipelineReport {
     slots: u64,
     messages: u64,
     wall_seconds: f64,
@@ -77,7 +77,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         offenders: args.offenders,
         surrounders: args.surrounders,
     };
-    let place = Place::new(args.data_dir.as_deref())?;
+    let place = BenchFolder::new(args.data_dir.as_deref())?;
     let files = Files {
         capture: place.path().join("load.e2s"),
         truth: place.path().join("truth.json"),
@@ -119,11 +119,11 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
 }
 
-fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> Report {
+fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> PipelineReport {
     let runs: Vec<&Measured> = unpaced.iter().chain(&paced).collect();
     let most = |of: fn(&Measured) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or(0);
     let first = runs.first().copied().cloned().unwrap_or_default();
-    Report {
+    PipelineReport {
         slots: first.slots,
         messages: first.messages,
         wall_seconds: first.wall_seconds,

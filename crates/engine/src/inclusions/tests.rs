@@ -55,19 +55,22 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     let mut inclusions = Inclusions::default();
     inclusions.claim(finding, included(good), &chain);
     inclusions.claim(other, included(orphan), &chain);
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "it is too early");
+    assert_eq!(inclusions.settle(&chain, SourceState::Between), InclusionChanges::default(), "it is too early");
     let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
     grow(&mut chain, 1, 5..end, good);
-    let verdicts = inclusions.settle(&chain, Moment::Between);
-    assert_eq!(verdicts, Verdicts { included: vec![(finding, included(good))], reopened: Vec::new() });
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "said once");
+    let verdicts = inclusions.settle(&chain, SourceState::Between);
+    assert_eq!(verdicts, InclusionChanges { included: vec![(finding, included(good))], reopened: Vec::new() });
+    assert_eq!(inclusions.settle(&chain, SourceState::Between), InclusionChanges::default(), "said once");
     // The watcher restarts. Then a longer branch appears that starts before the block.
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len(), inclusions.rows()), (2, 0, Rows::default()));
     let mut inclusions = Inclusions::read(&rows.changed, None);
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts { included: Vec::new(), reopened: vec![finding] });
+    assert_eq!(
+        inclusions.settle(&chain, SourceState::Between),
+        InclusionChanges { included: Vec::new(), reopened: vec![finding] }
+    );
 }
 
 /// Anyone with a key can sign the latest block, with any parent, and blocks for future slots.
@@ -89,8 +92,8 @@ fn who_signs_the_latest_block_decides_nothing() {
     chain.tick(Slot::new(end));
     chain.extend(&lonely(end, root(9, 9)));
     assert_eq!(chain.head().root, root(end, 9), "it is the latest");
-    let verdicts = inclusions.settle(&chain, Moment::Between);
-    assert_eq!(verdicts, Verdicts { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
+    let verdicts = inclusions.settle(&chain, SourceState::Between);
+    assert_eq!(verdicts, InclusionChanges { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
     // Claims of the far future would displace all others, so they are ignored.
     let n_before = inclusions.claims.len();
     (0..10).for_each(|nth| inclusions.claim(forged, included((1 << 60) + nth, root(nth, 8)), &chain));
@@ -110,7 +113,7 @@ fn too_many_claims_push_out_those_that_the_head_does_not_stand_on() {
         block_root[..8].copy_from_slice(&nth.to_le_bytes());
         inclusions.claim(Root::repeat_byte(2), Included { slot: Slot::new(9), block_root: Root::from(block_root) }, &chain);
     }
-    inclusions.settle(&chain, Moment::Between);
+    inclusions.settle(&chain, SourceState::Between);
     assert_eq!(inclusions.claims.len(), MAX_BLOCKS);
     assert!(inclusions.claims.contains_key(&(good.slot, good.block_root)));
 }
@@ -155,7 +158,7 @@ fn the_one_note_of_version_1_becomes_rows() {
     // Rows that are too old are dropped one by one.
     let end = 12 + KEPT_EPOCHS * chain.network().preset().slots_per_epoch;
     grow(&mut chain, 1, 10..end, root(9, 1));
-    inclusions.settle(&chain, Moment::Between);
+    inclusions.settle(&chain, SourceState::Between);
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len()), (0, 1003));
     apply(rows);

@@ -76,7 +76,7 @@ impl Latency {
 
 /// The part of a load's description that the measurement needs.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
+pub struct LoadExpectation {
     /// Ids of the findings of the planted offences.
     pub findings: BTreeSet<Root>,
     pub messages: u64,
@@ -85,7 +85,7 @@ pub struct Expected {
     pub slots: u64,
 }
 
-impl Expected {
+impl LoadExpectation {
     /// Returns the measurements of one run without the warm-up slot. `slot` is the length of a
     /// slot.
     fn measured(&self, slot: Duration, wall_seconds: f64, cpu_seconds: f64) -> Measured {
@@ -116,7 +116,7 @@ impl Expected {
 
 /// Replays a capture into a new data directory, as fast as possible. `slot` is the length of a
 /// slot.
-pub fn replayed(capture: &Path, data_dir: &Path, expected: &Expected, slot: Duration) -> Result<Measured, WatcherError> {
+pub fn replayed(capture: &Path, data_dir: &Path, expected: &LoadExpectation, slot: Duration) -> Result<Measured, WatcherError> {
     let options = ReplayOptions { files: vec![capture.into()], data_dir: data_dir.into(), ..ReplayOptions::default() };
     let mut replay = Replay::open(options)?;
     let mut warm: Option<(Instant, f64)> = None;

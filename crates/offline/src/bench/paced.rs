@@ -1,9 +1,9 @@
 //! Runs the whole watcher under a load in real time.
 
-use super::{Expected, Latency, Measured, cpu_seconds};
+use super::{Latency, LoadExpectation, Measured, cpu_seconds};
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use verify::UnixNs;
 use watcher::WatcherError;
 use watcher::clock;
 use watcher::config::{Config, GossipConfig, NetworkConfig};
-use watcher::run::{Feed, Watcher, runtime};
+use watcher::run::{MessageFeed, Watcher, runtime};
 
 /// How long to wait for findings after the last slot.
 const GRACE: Duration = Duration::from_secs(15);
@@ -47,7 +47,7 @@ pub struct PacedOptions {
 
 /// Runs the watcher until the load has ended and its offences are found, or until the time for that
 /// is up.
-pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, WatcherError> {
+pub fn paced(options: &PacedOptions, expected: &LoadExpectation) -> Result<Measured, WatcherError> {
     let (config, spec) = prepare(options)?;
     let runtime = runtime()?;
     let slot = spec.slot_duration;
@@ -137,7 +137,7 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
 }
 
 /// Reads the capture and passes on each message at its time, like a source that cannot wait.
-fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU64) -> Result<(), WatcherError> {
+fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &MessageFeed, shed: &AtomicU64) -> Result<(), WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
     let file = CaptureFile::open(path).map_err(|error| input(error.to_string()))?;
     let state = file.first_state().map_err(|error| input(error.to_string()))?.unwrap_or_default();
@@ -145,7 +145,7 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU
     drop(state);
     let genesis_of_capture = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
     let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
-    let intake = Intake::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
+    let intake = MessageConverter::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
     for entry in file.entries().map_err(|error| input(error.to_string()))? {
         let Entry::Gossip(mut gossip) = entry.map_err(|error| input(error.to_string()))?.entry else { continue };
         let at = gossip.received_at.0.saturating_sub(genesis_of_capture * 1_000_000_000) + genesis_time * 1_000_000_000;

@@ -30,7 +30,7 @@ pub(super) const WITNESSES: usize = 16;
 const SPEAKS_OF_EPOCHS: u64 = 64;
 
 /// The time of a replay.
-pub(super) struct Clock {
+pub(super) struct ReplayClock {
     now: UnixNs,
     /// Time of a trusted state. Entries up to this time are not ahead.
     known: UnixNs,
@@ -43,14 +43,14 @@ pub(super) struct Clock {
 }
 
 /// What to do with an entry.
-pub(super) enum Turn {
+pub(super) enum ClockDecision {
     /// Judge these messages in this order. The time may have advanced.
     Take(Vec<RawMessage>),
     /// The entry was set aside until others like it come.
     Wait,
 }
 
-impl Clock {
+impl ReplayClock {
     /// Creates a clock. `stride_ns` is the length of an epoch.
     pub(super) fn new(stride_ns: u64) -> Self {
         Self { now: UnixNs(0), known: UnixNs(0), stride_ns, is_told: false, ahead: Vec::new() }
@@ -80,7 +80,7 @@ impl Clock {
 
     /// Decides about a message. `about` is the start of the slot that the message is about. The
     /// caller advances the clock with [`Self::reach`] for each message that it takes.
-    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> Turn {
+    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> ClockDecision {
         match message.origin.source {
             SourceKind::Block if self.is_told && !self.is_in_time(message.received_at) => message.received_at = self.now,
             SourceKind::Block => {}
@@ -89,20 +89,20 @@ impl Clock {
         if self.is_in_time(message.received_at) {
             let mut taken = self.rest();
             taken.push(message);
-            return Turn::Take(taken);
+            return ClockDecision::Take(taken);
         }
         let tolerance = self.stride_ns.saturating_mul(SPEAKS_OF_EPOCHS);
         if about.is_none_or(|about| about.0.abs_diff(message.received_at.0) > tolerance) {
-            return Turn::Take(vec![message]);
+            return ClockDecision::Take(vec![message]);
         }
         self.ahead.push(message);
         if self.ahead.len() < WITNESSES {
-            return Turn::Wait;
+            return ClockDecision::Wait;
         }
         let taken = self.rest();
         // These messages are in time from here on. The time itself advances when they are taken.
         self.know(taken.iter().map(|message| message.received_at).min().unwrap_or_default());
-        Turn::Take(taken)
+        ClockDecision::Take(taken)
     }
 
     /// Returns the entries that were set aside, without using them to advance the time.
@@ -124,11 +124,11 @@ mod tests {
     }
 
     /// Returns the times of the messages that were taken, and the time after each entry.
-    fn play(clock: &mut Clock, entries: &[(SourceKind, u64)]) -> (Vec<u64>, Vec<u64>) {
+    fn play(clock: &mut ReplayClock, entries: &[(SourceKind, u64)]) -> (Vec<u64>, Vec<u64>) {
         let (mut taken, mut times) = (Vec::new(), Vec::new());
         for (source, at) in entries {
             // Each message is about the time at which it arrived.
-            if let Turn::Take(messages) = clock.turn(message(*source, *at), Some(UnixNs(*at))) {
+            if let ClockDecision::Take(messages) = clock.turn(message(*source, *at), Some(UnixNs(*at))) {
                 for message in messages {
                     clock.reach(message.received_at);
                     taken.push(message.received_at.0);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn one_wrong_time_moves_nothing_and_is_judged_all_the_same() {
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         let gossip = SourceKind::Gossip;
         let entries = [(gossip, 10), (gossip, 20), (gossip, u64::MAX), (gossip, 21), (gossip, 60), (gossip, 30)];
         let (taken, times) = play(&mut clock, &entries);
@@ -151,18 +151,18 @@ mod tests {
 
     #[test]
     fn times_that_have_nothing_to_do_with_what_is_said_move_nothing() {
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         for nth in 0..100 {
             let turn = clock.turn(message(SourceKind::Gossip, 1_000_000_000 + nth), Some(UnixNs(nth)));
-            assert!(matches!(turn, Turn::Take(messages) if messages.len() == 1));
+            assert!(matches!(turn, ClockDecision::Take(messages) if messages.len() == 1));
         }
         assert_eq!(clock.now(), UnixNs(0));
-        assert!(matches!(clock.turn(message(SourceKind::Gossip, u64::MAX), None), Turn::Take(_)));
+        assert!(matches!(clock.turn(message(SourceKind::Gossip, u64::MAX), None), ClockDecision::Take(_)));
     }
 
     #[test]
     fn after_a_gap_time_goes_on_with_those_that_agree() {
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         let mut entries = vec![(SourceKind::Gossip, 10)];
         entries.extend((0..WITNESSES as u64).map(|nth| (SourceKind::Gossip, 100_000 + nth)));
         let (taken, times) = play(&mut clock, &entries);
@@ -173,18 +173,18 @@ mod tests {
 
     #[test]
     fn a_block_of_the_far_future_arrives_when_it_stands_in_the_capture() {
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         let (taken, times) = play(&mut clock, &[(SourceKind::Gossip, 10), (SourceKind::Block, u64::MAX), (SourceKind::Block, 5)]);
         assert_eq!((taken, times), (vec![10, 10, 5], vec![10, 10, 10]));
         // If there are only blocks, the blocks give the time.
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         let entries = [(SourceKind::Block, 6), (SourceKind::Block, u64::MAX), (SourceKind::Block, 12)];
         assert_eq!(play(&mut clock, &entries).1, [6, 6, 12]);
     }
 
     #[test]
     fn a_state_says_how_far_time_has_come() {
-        let mut clock = Clock::new(EPOCH);
+        let mut clock = ReplayClock::new(EPOCH);
         clock.know(UnixNs(1_000_000));
         assert_eq!(play(&mut clock, &[(SourceKind::Gossip, 1_000_010)]).1, [1_000_010]);
     }

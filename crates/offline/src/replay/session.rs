@@ -1,15 +1,15 @@
 //! The part of a replay that starts when the network is known. It sends messages to the engine in
 //! batches that never cross the end of a slot.
 
-use super::clock::{Clock, Turn};
-use super::strangers::Strangers;
+use super::clock::{ClockDecision, ReplayClock};
+use super::strangers::LateValidators;
 use super::{Summary, note_processed};
 use actions::error_chain;
 use chain::ChainError;
 use consensus::Network;
 use engine::{Engine, EngineError};
 use sources::capture::{CaptureFile, Entry, EntryType, Located};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::path::Path;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs, slot_claimed};
@@ -18,10 +18,10 @@ use watcher::WatcherError;
 /// State that exists when the network is known.
 pub(super) struct Session {
     pub(super) engine: Engine,
-    pub(super) intake: Intake,
+    pub(super) intake: MessageConverter,
     pub(super) network: Arc<Network>,
-    pub(super) clock: Clock,
-    pub(super) strangers: Strangers,
+    pub(super) clock: ReplayClock,
+    pub(super) strangers: LateValidators,
     pub(super) batch: Vec<RawMessage>,
     /// Maximum number of messages that are verified together.
     pub(super) batch_messages: usize,
@@ -89,8 +89,8 @@ impl Session {
     pub(super) fn take(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
         let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
         match self.clock.turn(message, about) {
-            Turn::Wait => Ok(()),
-            Turn::Take(messages) => messages.into_iter().try_for_each(|message| {
+            ClockDecision::Wait => Ok(()),
+            ClockDecision::Take(messages) => messages.into_iter().try_for_each(|message| {
                 match self.strangers.keep(message, self.engine.chain().registry().len()) {
                     Some(message) => self.put(message, summary),
                     None => Ok(()),

@@ -14,12 +14,12 @@ const NEWCOMERS: u64 = 65_536;
 
 /// Holds such messages until a larger registry is known.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct LateValidators {
     waiting: Vec<RawMessage>,
     n_bytes: usize,
 }
 
-impl Strangers {
+impl LateValidators {
     /// Keeps a message for later if it names an unknown validator and there is room. Otherwise
     /// returns it.
     pub(super) fn keep(&mut self, message: RawMessage, n_validators: usize) -> Option<RawMessage> {
