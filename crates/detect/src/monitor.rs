@@ -8,8 +8,8 @@
 //!                     |                                        |
 //!                     +--------------> Signal <----------------+
 //!                                        |
-//!              Anomaly -> a finding     Sighting -> IncidentBook -> Incident,
-//!              without proof                        and a finding that announces it
+//!              Anomaly -> a finding     Observation -> IncidentTracker -> Incident,
+//!              without proof                           and a finding that announces it
 //! ```
 //!
 //! **Time** is the time of the messages. A slot is evaluated when a message from the slot after the
@@ -33,10 +33,10 @@ mod signal;
 
 pub use book::{MAX_OPEN, announcement};
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
-pub use signal::{Described, Details, News, Oddity, Sighting, Signal};
+pub use signal::{Described, Details, News, Observation, Signal, SingleAnomaly};
 
 use crate::detectors::{DetectConfig, slashing_wave};
-use book::IncidentBook;
+use book::IncidentTracker;
 use chain::Chain;
 use consensus::{Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Included, Kind};
@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::{UnixNs, Verified};
 
-/// Names of the notes that detectors keep in the store: see [`Heard::notes`].
+/// Names of the notes that detectors keep in the store: see [`DetectorOutput::notes`].
 pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
 /// Number of slots by which time may go back without a new beginning. Within it, messages and clock
 /// are only out of step.
@@ -182,7 +182,7 @@ pub trait Detector: Send {
 pub struct Left<'a> {
     /// Every incident that is stored.
     pub incidents: &'a [Incident],
-    /// The latest stored version of [`Heard::notes`], by name.
+    /// The latest stored version of [`DetectorOutput::notes`], by name.
     pub notes: &'a BTreeMap<String, Vec<u8>>,
 }
 
@@ -193,7 +193,7 @@ pub trait EvidenceSource {
 
 /// What the detectors report about a batch or about the slots that ended.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct DetectorOutput {
     /// Findings without proof. Whoever stores them sets `recorded_at`.
     pub anomalies: Vec<Finding>,
     /// Findings that announce that an incident opened, got worse or is over. They exist for those
@@ -204,7 +204,7 @@ pub struct Heard {
     /// What detectors need to find again after a restart, by name. Each note replaces the stored
     /// one of that name. The notes must be written together with the rest, in one atomic write.
     pub notes: BTreeMap<&'static str, Vec<u8>>,
-    /// Number of sightings, by kind, that became no incident because too many incidents of their
+    /// Number of observations, by kind, that became no incident because too many incidents of their
     /// kind are open.
     pub refused: BTreeMap<Kind, u64>,
 }
@@ -213,7 +213,7 @@ pub struct Heard {
 pub struct Monitor {
     facts: Facts,
     detectors: Vec<Box<dyn Detector>>,
-    book: IncidentBook,
+    book: IncidentTracker,
     /// The next slot to evaluate; `None` before the first message.
     next: Option<Slot>,
 }
@@ -223,7 +223,7 @@ impl Monitor {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),
             detectors: config.detectors(),
-            book: IncidentBook::new(network.clone()),
+            book: IncidentTracker::new(network.clone()),
             next: None,
         }
     }
@@ -244,7 +244,7 @@ impl Monitor {
         proofs: &dyn EvidenceSource,
         chain: &Chain,
         labels: &dyn LabelSource,
-    ) -> Heard {
+    ) -> DetectorOutput {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
@@ -256,7 +256,7 @@ impl Monitor {
             }
         }
         self.book.restore(left.incidents);
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         let told_now: HashSet<Root> = heard.incidents.iter().map(|incident| incident.id).collect();
         for incident in left.incidents.iter().filter(|incident| incident.state != evidence::IncidentState::Closed) {
@@ -274,8 +274,8 @@ impl Monitor {
     }
 
     /// Records how long messages that are looked at now have waited for us: since they arrived, or
-    /// since they could have been read. A delay that may be our own tells nothing about other
-    /// clocks.
+    /// since they could have been read. A delay that may be our own gives no information about
+    /// other clocks.
     pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
         self.facts.note_delay(now, delay);
     }
@@ -292,8 +292,8 @@ impl Monitor {
 
     /// Evaluates the slots that are over by `until`. Call it when messages that arrived at `until`
     /// are about to be looked at, and no earlier message waits.
-    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> Heard {
-        let mut heard = Heard::default();
+    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
+        let mut heard = DetectorOutput::default();
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
             self.facts.prepare(slot, chain);
@@ -309,7 +309,7 @@ impl Monitor {
     }
 
     /// Reads one batch, after it was recorded.
-    pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
+    pub fn observe(&mut self, batch: &Batch<'_>) -> DetectorOutput {
         let (chain, labels) = (batch.chain, batch.labels);
         self.facts.take(batch);
         let mut signals = Vec::new();
@@ -317,20 +317,20 @@ impl Monitor {
         for detector in &mut self.detectors {
             detector.observe(batch, &view, &mut signals);
         }
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         heard
     }
 
     /// Called when no more batches come. No more slots are evaluated, but changes that were not yet
     /// reported are reported.
-    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> Heard {
+    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
             detector.finish(&view, &mut signals);
         }
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         self.book.finish(&mut heard);
         heard

@@ -7,7 +7,7 @@ mod stage;
 
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
-use detect::monitor::{Described, Details, Sighting, Signal, View};
+use detect::monitor::{Described, Details, Observation, Signal, View};
 use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,7 @@ impl Details for AnotherThing {
 }
 
 fn sighting(what: impl Into<Described>, key: String, slot: Slot, since: Slot, severity: Severity) -> Signal {
-    Signal::Sighting(Sighting {
+    Signal::Observation(Observation {
         what: what.into(),
         key,
         slot,
@@ -183,7 +183,7 @@ impl Detector for Stubborn {
     }
 }
 
-/// A closed incident never opens again. The next sighting is another incident with its own
+/// A closed incident never opens again. The next observation is another incident with its own
 /// announcement. Getting worse and the end are announced too.
 #[test]
 fn a_closed_incident_stays_closed() {

@@ -38,12 +38,12 @@ const MAX_COUNTED: usize = 65_536;
 /// Findings of the store that are read at once.
 const PAGE: usize = 256;
 
-type Key = (ValidatorIndex, Offence);
+type QuotaKey = (ValidatorIndex, Offence);
 
 #[derive(Default)]
 pub(crate) struct Quota {
-    now: Moment,
-    listed: HashMap<Key, Listed>,
+    now: NetworkTime,
+    listed: HashMap<QuotaKey, ListedFindings>,
     /// Pairs that were given room, by finding: each takes it once.
     admitted: HashSet<Root>,
     /// Of all validators in this epoch.
@@ -55,12 +55,12 @@ pub(crate) struct Quota {
 
 /// The network's epoch and day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Moment {
+struct NetworkTime {
     epoch: Epoch,
     day: u64,
 }
 
-impl Moment {
+impl NetworkTime {
     fn of(slot: Slot, network: &Network) -> Self {
         let since_genesis = u128::from(slot.as_u64()) * network.spec.slot_duration.as_nanos();
         let day = since_genesis / (u128::from(SECONDS_PER_DAY) * 1_000_000_000);
@@ -70,11 +70,11 @@ impl Moment {
 
 /// What is listed of one validator and kind.
 #[derive(Debug, Default)]
-struct Listed {
+struct ListedFindings {
     /// That can be punished.
     in_total: usize,
     /// When the latest was.
-    latest: Moment,
+    latest: NetworkTime,
     /// That can be punished, in that epoch.
     in_epoch: usize,
     /// Whether one is listed that cannot be punished, on whichever day.
@@ -87,7 +87,7 @@ struct Listed {
 
 /// How a pair became known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum SeenIn {
     Messages,
     /// By an operation that a block carries.
     InBlock,
@@ -95,7 +95,7 @@ pub(crate) enum Seen {
 
 /// What becomes of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum QuotaAnswer {
     /// It has a finding, or is to have one.
     Listed,
     /// It is counted. With the finding that stands for it, if it cannot be punished.
@@ -105,7 +105,7 @@ pub(crate) enum Room {
 impl Quota {
     /// Before the pairs of a batch are asked about.
     pub(crate) fn turn_to(&mut self, slot: Slot, network: &Network) {
-        let now = Moment::of(slot, network);
+        let now = NetworkTime::of(slot, network);
         if now.epoch != self.now.epoch {
             self.n_further = 0;
         }
@@ -117,13 +117,13 @@ impl Quota {
         &mut self,
         candidate: &Candidate,
         worthless: bool,
-        seen: Seen,
+        seen: SeenIn,
         network: &Network,
         store: &Store,
-    ) -> Result<Room, StoreError> {
+    ) -> Result<QuotaAnswer, StoreError> {
         let id = candidate.id(store.genesis_validators_root());
         if self.admitted.contains(&id) || store.is_known(id)? {
-            return Ok(Room::Listed);
+            return Ok(QuotaAnswer::Listed);
         }
         if self.admitted.len() >= MAX_COUNTED {
             self.admitted.clear();
@@ -132,7 +132,7 @@ impl Quota {
         let n_further = self.n_further;
         let listed = self.listed((candidate.validator, candidate.offence), network, store)?;
         listed.turn_to(now);
-        let share = if seen == Seen::InBlock { 2 } else { 1 };
+        let share = if seen == SeenIn::InBlock { 2 } else { 1 };
         let is_first = listed.in_total == 0 && !(worthless && listed.has_worthless);
         let has_room = if worthless {
             listed.worthless < MAX_WORTHLESS * share
@@ -140,12 +140,12 @@ impl Quota {
             listed.in_epoch < MAX_LISTED * share && listed.in_total < MAX_IN_TOTAL * share
         };
         if !is_first && (!has_room || n_further >= MAX_FURTHER) {
-            return Ok(Room::Counted(listed.stands_for_day.filter(|_| worthless)));
+            return Ok(QuotaAnswer::Counted(listed.stands_for_day.filter(|_| worthless)));
         }
         listed.add(id, worthless);
         self.n_further += usize::from(!is_first);
         self.admitted.insert(id);
-        Ok(Room::Listed)
+        Ok(QuotaAnswer::Listed)
     }
 
     /// How many more pairs of a validator and kind are worth naming. Reads nothing.
@@ -188,27 +188,27 @@ impl Quota {
         std::mem::take(&mut self.counted)
     }
 
-    fn listed(&mut self, key: Key, network: &Network, store: &Store) -> Result<&mut Listed, StoreError> {
+    fn listed(&mut self, key: QuotaKey, network: &Network, store: &Store) -> Result<&mut ListedFindings, StoreError> {
         if self.listed.len() >= MAX_COUNTED && !self.listed.contains_key(&key) {
             self.listed.clear();
         }
         if !self.listed.contains_key(&key) {
-            self.listed.insert(key, Listed::stored(key, self.now, network, store)?);
+            self.listed.insert(key, ListedFindings::stored(key, self.now, network, store)?);
         }
         Ok(self.listed.get_mut(&key).expect("inserted above"))
     }
 }
 
-impl Listed {
+impl ListedFindings {
     /// What the store has.
-    fn stored((validator, offence): Key, now: Moment, network: &Network, store: &Store) -> Result<Self, StoreError> {
+    fn stored((validator, offence): QuotaKey, now: NetworkTime, network: &Network, store: &Store) -> Result<Self, StoreError> {
         let mut listed = Self { latest: now, ..Self::default() };
         let mut query = Query { validator: Some(validator), kind: Some(Kind::Offence(offence)), ..Query::default() };
         loop {
             let page = store.find(&query, PAGE)?;
             for (_, finding) in &page.findings {
                 let seen = finding.second_seen.unwrap_or(finding.first_seen);
-                let moment = Moment::of(network.slot_at(seen.as_unix_ns()), network);
+                let moment = NetworkTime::of(network.slot_at(seen.as_unix_ns()), network);
                 if finding.punishable.is_none_or(Punishable::is_possible) {
                     listed.in_total += 1;
                     listed.in_epoch += usize::from(moment.epoch == now.epoch);
@@ -227,7 +227,7 @@ impl Listed {
         }
     }
 
-    fn turn_to(&mut self, now: Moment) {
+    fn turn_to(&mut self, now: NetworkTime) {
         if self.latest.epoch != now.epoch {
             self.in_epoch = 0;
         }
@@ -237,7 +237,7 @@ impl Listed {
         self.latest = now;
     }
 
-    fn is_full(&self, now: Moment, worthless: bool) -> bool {
+    fn is_full(&self, now: NetworkTime, worthless: bool) -> bool {
         if worthless {
             return self.latest.day == now.day && self.worthless >= MAX_WORTHLESS;
         }
@@ -292,13 +292,14 @@ mod tests {
             self
         }
 
-        fn ask(&mut self, candidate: &Candidate, worthless: bool, seen: Seen) -> Room {
+        fn ask(&mut self, candidate: &Candidate, worthless: bool, seen: SeenIn) -> QuotaAnswer {
             self.quota.ask(candidate, worthless, seen, &self.network, &self.store).unwrap()
         }
 
         /// How many of so many pairs of a validator are listed.
         fn n_listed(&mut self, offence: Offence, validator: u64, pairs: std::ops::Range<u64>, worthless: bool) -> usize {
-            let is_listed = |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, Seen::Messages) == Room::Listed;
+            let is_listed =
+                |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, SeenIn::Messages) == QuotaAnswer::Listed;
             pairs.filter(is_listed).count()
         }
 
@@ -345,7 +346,7 @@ mod tests {
             .sum();
         assert_eq!(in_total, MAX_IN_TOTAL - 2 * MAX_LISTED);
         assert_eq!(court.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
-        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 777_777), false, Seen::Messages), Room::Counted(None));
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 777_777), false, SeenIn::Messages), QuotaAnswer::Counted(None));
     }
 
     #[test]
@@ -353,10 +354,10 @@ mod tests {
         let mut court = Court::new();
         court.at(10 * DAY);
         let (first, second) = (pair(Offence::DoubleVote, 5, 1), pair(Offence::DoubleVote, 5, 2));
-        assert_eq!(court.ask(&first, true, Seen::Messages), Room::Listed);
-        assert_eq!(court.ask(&second, true, Seen::Messages), Room::Counted(Some(first.id(GENESIS))));
+        assert_eq!(court.ask(&first, true, SeenIn::Messages), QuotaAnswer::Listed);
+        assert_eq!(court.ask(&second, true, SeenIn::Messages), QuotaAnswer::Counted(Some(first.id(GENESIS))));
         assert_eq!(court.n_listed(Offence::SurroundVote, 5, 0..100, true), 1);
-        assert_eq!(court.ask(&second, true, Seen::InBlock), Room::Listed, "what a block carries has room of its own");
+        assert_eq!(court.ask(&second, true, SeenIn::InBlock), QuotaAnswer::Listed, "what a block carries has room of its own");
         assert_eq!(court.at(10 * DAY + 500).n_listed(Offence::DoubleVote, 5, 10..100, true), 0);
         assert_eq!(court.quota.stands_for(ValidatorIndex::new(5), Offence::DoubleVote), Some(first.id(GENESIS)));
         assert_eq!(court.at(11 * DAY).n_listed(Offence::DoubleVote, 5, 10..100, true), 1);
@@ -372,8 +373,11 @@ mod tests {
         assert_eq!(court.at(100 * EPOCH).n_listed(Offence::DoubleVote, 5, 0..500, false), 60 + MAX_LISTED - 59);
         let mut court = Court::new();
         let id = court.record(1, 10 * DAY, Punishable::Withdrawable);
-        assert_eq!(court.at(10 * DAY).ask(&pair(Offence::DoubleVote, 5, 2), true, Seen::Messages), Room::Counted(Some(id)));
-        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 1), true, Seen::Messages), Room::Listed);
+        assert_eq!(
+            court.at(10 * DAY).ask(&pair(Offence::DoubleVote, 5, 2), true, SeenIn::Messages),
+            QuotaAnswer::Counted(Some(id))
+        );
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 1), true, SeenIn::Messages), QuotaAnswer::Listed);
     }
 
     #[test]
@@ -395,8 +399,8 @@ mod tests {
         for validator in 0..400 {
             court.n_listed(Offence::DoubleVote, validator, 0..100, false);
         }
-        let used_up = court.ask(&pair(Offence::DoubleVote, 0, 777_777), false, Seen::Messages);
-        assert_eq!(used_up, Room::Counted(None), "nothing is left of what all share");
+        let used_up = court.ask(&pair(Offence::DoubleVote, 0, 777_777), false, SeenIn::Messages);
+        assert_eq!(used_up, QuotaAnswer::Counted(None), "nothing is left of what all share");
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 1..100, true), 0);
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 100..200, false), 1);
         // The same of what is stored.

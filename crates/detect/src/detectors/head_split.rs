@@ -15,7 +15,7 @@
 use super::common::{add, by_client, listed, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
 use consensus::{Root, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ impl Details for HeadSplitDetails {
 
 /// One branch, as the votes of a slot show it.
 #[derive(Clone, Debug)]
-pub(super) struct Side {
+pub(super) struct SplitSide {
     /// The most advanced head that has votes.
     pub(super) head: Root,
     pub(super) voters: u64,
@@ -106,7 +106,7 @@ pub(super) struct Side {
 }
 
 /// The sides of a slot's votes, the largest first.
-pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
+pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
     let chain = view.chain;
     let known = |root: &Root| chain.block_slot(root);
     let mut heads: Vec<(Option<Slot>, Root, u64, ByClient)> = Vec::new();
@@ -122,9 +122,9 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
     // The most advanced head comes first, so that each older head can be compared with the sides as
     // a possible ancestor.
     heads.sort_by_key(|(slot, root, ..)| (std::cmp::Reverse(*slot), *root));
-    let mut sides: Vec<Side> = Vec::new();
+    let mut sides: Vec<SplitSide> = Vec::new();
     for (slot, root, voters, by_client) in heads {
-        let same = |side: &&mut Side| match (slot, known(&side.head)) {
+        let same = |side: &&mut SplitSide| match (slot, known(&side.head)) {
             (Some(slot), Some(_)) => chain.ancestor_at(&side.head, slot) == Some(root),
             (None, None) => true,
             _ => false,
@@ -134,7 +134,7 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
                 side.voters += voters;
                 add(&mut side.by_client, &by_client);
             }
-            None => sides.push(Side { head: root, voters, by_client }),
+            None => sides.push(SplitSide { head: root, voters, by_client }),
         }
     }
     sides.sort_by_key(|side| (std::cmp::Reverse(side.voters), side.head));
@@ -210,7 +210,7 @@ impl Detector for HeadSplit {
             smaller_sides_percent: percent,
         };
         let per_epoch = view.network().preset().slots_per_epoch;
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -20,7 +20,7 @@
 use super::common::{Mean, add, by_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Left, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Left, Observation, Signal, SlotFacts, View};
 use consensus::Slot;
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -106,13 +106,13 @@ impl Details for ParticipationDropDetails {
 pub(crate) struct ParticipationDrop {
     config: ParticipationDropConfig,
     /// One row per slot, oldest first.
-    slots: VecDeque<Row>,
+    slots: VecDeque<ClientRow>,
     /// The reference values and the beginning of the drop, fixed while an incident is open.
     low: Option<Low>,
 }
 
 #[derive(Clone, Copy)]
-struct Row {
+struct ClientRow {
     slot: Slot,
     voters: u64,
     expected: u64,
@@ -130,7 +130,7 @@ impl ParticipationDrop {
         Self { config, slots: VecDeque::new(), low: None }
     }
 
-    fn rows(&self, first: Slot, last: Slot) -> impl Iterator<Item = &Row> {
+    fn rows(&self, first: Slot, last: Slot) -> impl Iterator<Item = &ClientRow> {
         self.slots.iter().filter(move |row| row.slot >= first && row.slot <= last)
     }
 
@@ -153,7 +153,7 @@ impl Detector for ParticipationDrop {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.expected > 0) else { return };
         let &SlotFacts { voters, expected, by_client, .. } = facts;
-        self.slots.push_back(Row { slot, voters, expected, by_client });
+        self.slots.push_back(ClientRow { slot, voters, expected, by_client });
         if self.slots.len() > MAX_SLOTS {
             self.slots.pop_front();
         }
@@ -191,7 +191,8 @@ impl Detector for ParticipationDrop {
             return;
         }
         // The window still shows for a while a drop that is over.
-        let is_low = |row: &&Row| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
+        let is_low =
+            |row: &&ClientRow| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
         let until = self.rows(window.0, window.1).filter(is_low).last().map_or(slot, |row| row.slot);
         let now_by_client = self.by_client(window.0, window.1);
         let lost = (low.reference - now) * expected * per_epoch / 100;
@@ -216,7 +217,7 @@ impl Detector for ParticipationDrop {
             votes_per_1000_seats_now: now_by_client,
             finality_possible: now >= self.config.critical_percent,
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

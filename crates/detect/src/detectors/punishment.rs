@@ -20,7 +20,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Sighting, Signal, View};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Signal, View};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Severity};
@@ -106,7 +106,7 @@ impl Details for BlindSpotDetails {
     }
 }
 
-struct Waiting {
+struct UnpunishedOffence {
     validator: ValidatorIndex,
     /// The slot in which both messages had been seen.
     since: Slot,
@@ -115,7 +115,7 @@ struct Waiting {
 
 pub(crate) struct Punishment {
     config: PunishmentConfig,
-    waiting: BTreeMap<Root, Waiting>,
+    waiting: BTreeMap<Root, UnpunishedOffence>,
     not_kept: u64,
     /// Offences known from a slashing operation that are not yet known to be in the chain, by the
     /// finding's id: the validator, and why we had not found the offence ourselves.
@@ -140,7 +140,7 @@ impl Punishment {
         }
         let seen = finding.second_seen.unwrap_or(finding.first_seen);
         let since = view.network().slot_at(seen.as_unix_ns());
-        self.waiting.insert(finding.id, Waiting { validator: subject.index, since, epoch: finding.epoch });
+        self.waiting.insert(finding.id, UnpunishedOffence { validator: subject.index, since, epoch: finding.epoch });
     }
 }
 
@@ -148,7 +148,7 @@ impl Punishment {
 /// withdrawable. It is also when a state no longer knows the fork version that the later message
 /// was signed with: from the second fork after the message on, even if that fork is in the same
 /// epoch as the first.
-fn punishable_until(waiting: &Waiting, view: &View<'_>) -> Epoch {
+fn punishable_until(waiting: &UnpunishedOffence, view: &View<'_>) -> Epoch {
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
     let spec = &view.network().spec;
     let signed_with = spec.fork_at(waiting.epoch).version;
@@ -169,7 +169,7 @@ impl Punishment {
                 findings: seen.iter().take(EXAMPLES).map(|row| row.2).collect(),
                 why: (*why).into(),
             };
-            out.push(Signal::Sighting(Sighting {
+            out.push(Signal::Observation(Observation {
                 what: details.into(),
                 key: String::new(),
                 slot,
@@ -247,7 +247,7 @@ impl Detector for Punishment {
             oldest: OldestOffence { finding: *id, validator: oldest.validator, age_slots: slot.as_u64() - oldest.since.as_u64() },
             first_of_them_punishable_before_epoch: until.values().min().copied().filter(|epoch| *epoch != Epoch::FAR_FUTURE),
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -50,7 +50,7 @@ use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
 use past::Past;
-use recent::{Recent, Suspect};
+use recent::{RecentOffences, Suspect};
 pub use saved::NOTE;
 use saved::Saved;
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ impl Details for SlashingWaveDetails {
 
 pub(crate) struct SlashingWave {
     config: SlashingWaveConfig,
-    recent: Recent,
+    recent: RecentOffences,
     past: Past,
     wave: Option<Wave>,
     /// `recorded_at` of the latest finding that is counted here.
@@ -191,7 +191,7 @@ struct LeftOver {
 
 /// One offence of one validator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Case {
+struct WaveCase {
     id: Root,
     validator: ValidatorIndex,
     offence: Offence,
@@ -210,7 +210,7 @@ impl SlashingWave {
     pub(crate) fn new(config: SlashingWaveConfig) -> Self {
         Self {
             config,
-            recent: Recent::default(),
+            recent: RecentOffences::default(),
             past: Past::default(),
             wave: None,
             until: Time::default(),
@@ -222,7 +222,7 @@ impl SlashingWave {
 
     /// The case of a finding. `None` if the finding is no offence, or if it costs its validator
     /// nothing: whoever holds withdrawn keys can sign anything with them.
-    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<Case> {
+    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<WaveCase> {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
         let network = view.network();
@@ -235,7 +235,7 @@ impl SlashingWave {
             Some(Punishable::AlreadySlashed) => record.is_some_and(|record| epoch < record.withdrawable_epoch),
             Some(Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => false,
         };
-        is_at_stake.then_some(Case {
+        is_at_stake.then_some(WaveCase {
             id: finding.id,
             validator,
             offence: finding.offence()?,
@@ -249,7 +249,7 @@ impl SlashingWave {
         })
     }
 
-    fn take(&mut self, case: Case, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn take(&mut self, case: WaveCase, view: &View<'_>, out: &mut Vec<Signal>) {
         self.is_unsaved = true;
         if let Some(wave) = &mut self.wave {
             if case.epoch >= wave.last_joined.saturating_add(self.config.closes_after_epochs) {
@@ -342,7 +342,7 @@ impl SlashingWave {
 
 impl Detector for SlashingWave {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
-        let mut cases: Vec<Case> = Vec::new();
+        let mut cases: Vec<WaveCase> = Vec::new();
         for offender in batch.offenders {
             self.until = self.until.max(offender.finding.recorded_at);
             match Self::case(&offender.finding, Some(&offender.evidence), view) {

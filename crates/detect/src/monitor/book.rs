@@ -1,10 +1,10 @@
 //! The life of incidents that are conditions: they open, grow, wane and close.
 //!
-//! A [`Sighting`] opens an incident or keeps it open. The incident grows when its measure is more
-//! than a quarter above the value at which it last counted as growing. It wanes when its measure is
-//! below half of its peak. It also wanes when it was not seen for a quarter of the time after which
-//! it closes. It closes after more than `closes_after` slots without a sighting; the last sighting
-//! sets this number.
+//! An [`Observation`] opens an incident or keeps it open. The incident grows when its measure is
+//! more than a quarter above the value at which it last counted as growing. It wanes when its
+//! measure is below half of its peak. It also wanes when it was not seen for a quarter of the time
+//! after which it closes. It closes after more than `closes_after` slots without an observation;
+//! the last observation sets this number.
 //!
 //! An incident never opens again. One that follows it begins after its last slot, and so has
 //! another id. Between two changes of state the details are stored once per epoch.
@@ -12,8 +12,8 @@
 //! Alert routes receive findings without proof, each with the incident's severity: one with the
 //! incident's id when it opens, one when its severity rises, and one when it is over.
 
-use super::signal::{News, Oddity, Sighting, Signal};
-use super::{Heard, LAG, View};
+use super::signal::{News, Observation, Signal, SingleAnomaly};
+use super::{DetectorOutput, LAG, View};
 use consensus::{Network, Slot};
 use evidence::{
     Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Subject, Time, Tracking, anomaly_id, incident_id,
@@ -21,7 +21,7 @@ use evidence::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Largest number of incidents of one kind that are open at once. Further sightings are refused and
+/// Largest number of incidents of one kind that are open at once. Further ones are refused and
 /// counted until one closes.
 pub const MAX_OPEN: usize = 256;
 /// Largest number of closed incidents whose last slot is remembered, by kind and key. When it is
@@ -29,28 +29,28 @@ pub const MAX_OPEN: usize = 256;
 const MAX_CLOSED: usize = 8_192;
 
 /// Kind and key. At most one incident of each is open.
-type Place = (Kind, String);
+type IncidentKey = (Kind, String);
 
-pub(super) struct IncidentBook {
+pub(super) struct IncidentTracker {
     network: Arc<Network>,
-    open: BTreeMap<Place, Open>,
+    open: BTreeMap<IncidentKey, OpenIncident>,
     /// The last slot of closed incidents.
-    closed: BTreeMap<Place, Slot>,
+    closed: BTreeMap<IncidentKey, Slot>,
 }
 
-struct Open {
+struct OpenIncident {
     incident: Incident,
     /// The measure at which it last counted as growing.
     mark: u64,
     closes_after: u64,
-    /// The slot of the last sighting. It is at or after the incident's last slot.
+    /// The slot of the last observation. It is at or after the incident's last slot.
     sighted_in: Slot,
     /// It has changes that are not yet stored.
     dirty: bool,
     stored_at: Slot,
 }
 
-impl IncidentBook {
+impl IncidentTracker {
     pub(super) fn new(network: Arc<Network>) -> Self {
         Self { network, open: BTreeMap::new(), closed: BTreeMap::new() }
     }
@@ -67,10 +67,10 @@ impl IncidentBook {
             if self.n_open(&place.0) >= MAX_OPEN {
                 continue;
             }
-            let open = Open {
+            let open = OpenIncident {
                 incident: incident.clone(),
                 mark: tracking.peak,
-                // A placeholder until the next sighting sets it.
+                // A placeholder until the next observation sets it.
                 closes_after: self.network.preset().slots_per_epoch,
                 sighted_in: incident.last_slot,
                 dirty: false,
@@ -85,13 +85,13 @@ impl IncidentBook {
     }
 
     /// Closes an incident that nobody continues. Its last known details stay.
-    pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut Heard) {
+    pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut DetectorOutput) {
         let closed =
             Incident { state: IncidentState::Closed, closed_at: Some(self.said_at(incident.last_slot)), ..incident.clone() };
         self.over(closed, heard);
     }
 
-    /// The clock was set back, so no sighting can be later than now.
+    /// The clock was set back, so no observation can be later than now.
     pub(super) fn go_back(&mut self, now: Slot) {
         for open in self.open.values_mut() {
             open.incident.last_slot = open.incident.last_slot.min(now).max(open.incident.first_slot);
@@ -101,12 +101,12 @@ impl IncidentBook {
         self.closed.values_mut().for_each(|last| *last = (*last).min(now));
     }
 
-    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut Heard) {
+    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut DetectorOutput) {
         for signal in signals {
             match signal {
                 Signal::Anomaly(oddity) => heard.anomalies.push(self.anomaly(oddity, view)),
                 Signal::Announcement(incident, news) => heard.announcements.push(announcement(&self.network, &incident, news)),
-                Signal::Sighting(sighting) => self.sighted(sighting, heard),
+                Signal::Observation(sighting) => self.sighted(sighting, heard),
                 Signal::Incident(incident) => {
                     heard.incidents.retain(|known| known.id != incident.id);
                     heard.incidents.push(*incident);
@@ -118,9 +118,9 @@ impl IncidentBook {
         }
     }
 
-    /// Lets incidents that were not sighted in `slot` wane or close, and reports those that
+    /// Lets incidents that were not observed in `slot` wane or close, and reports those that
     /// changed.
-    pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut Heard) {
+    pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut DetectorOutput) {
         let said_at = self.said_at(slot);
         let per_epoch = self.network.preset().slots_per_epoch;
         let mut over = Vec::new();
@@ -150,20 +150,20 @@ impl IncidentBook {
     }
 
     /// No more slots end: reports what has changed since the last slot ended.
-    pub(super) fn finish(&mut self, heard: &mut Heard) {
+    pub(super) fn finish(&mut self, heard: &mut DetectorOutput) {
         for open in self.open.values_mut().filter(|open| open.dirty) {
             heard.incidents.push(open.incident.clone());
             open.dirty = false;
         }
     }
 
-    fn over(&mut self, incident: Incident, heard: &mut Heard) {
+    fn over(&mut self, incident: Incident, heard: &mut DetectorOutput) {
         self.note_closed(place_of(&incident), incident.last_slot);
         heard.announcements.push(announcement(&self.network, &incident, News::Over));
         heard.incidents.push(incident);
     }
 
-    fn note_closed(&mut self, place: Place, last: Slot) {
+    fn note_closed(&mut self, place: IncidentKey, last: Slot) {
         if self.closed.len() >= MAX_CLOSED && !self.closed.contains_key(&place) {
             let oldest = self.closed.iter().min_by_key(|(_, last)| **last).map(|(place, _)| place.clone());
             oldest.and_then(|oldest| self.closed.remove(&oldest));
@@ -177,7 +177,7 @@ impl IncidentBook {
         self.open.range(first..).take_while(|((open, _), _)| open == kind).count()
     }
 
-    fn sighted(&mut self, sighting: Sighting, heard: &mut Heard) {
+    fn sighted(&mut self, sighting: Observation, heard: &mut DetectorOutput) {
         let place = (sighting.what.kind().clone(), sighting.key.clone());
         if let Some(open) = self.open.get_mut(&place) {
             let before = open.incident.severity;
@@ -214,13 +214,13 @@ impl IncidentBook {
         let mark = sighting.measure;
         let stored_at = sighting.slot;
         let closes_after = sighting.closes_after;
-        let mut open = Open { incident, mark, closes_after, sighted_in: since, dirty: true, stored_at };
+        let mut open = OpenIncident { incident, mark, closes_after, sighted_in: since, dirty: true, stored_at };
         open.update(sighting);
         heard.announcements.push(announcement(&self.network, &open.incident, News::Opened));
         self.open.insert(place, open);
     }
 
-    fn anomaly(&self, oddity: Oddity, view: &View<'_>) -> Finding {
+    fn anomaly(&self, oddity: SingleAnomaly, view: &View<'_>) -> Finding {
         let content = [&oddity.slot.as_u64().to_be_bytes(), oddity.key.as_bytes()].concat();
         let epoch = oddity.slot.epoch(self.network.preset());
         let registry = view.chain.registry();
@@ -285,17 +285,17 @@ pub fn announcement(network: &Network, incident: &Incident, news: News) -> Findi
     })
 }
 
-fn place_of(incident: &Incident) -> Place {
+fn place_of(incident: &Incident) -> IncidentKey {
     let key = incident.tracking.as_ref().map(|tracking| tracking.key.clone());
     (incident.kind.clone(), key.unwrap_or_default())
 }
 
-impl Open {
+impl OpenIncident {
     fn peak(&self) -> u64 {
         self.incident.tracking.as_ref().map_or(0, |tracking| tracking.peak)
     }
 
-    fn sighted(&mut self, sighting: Sighting) {
+    fn sighted(&mut self, sighting: Observation) {
         let before = (self.incident.state, self.incident.severity);
         self.incident.state = if sighting.measure.saturating_mul(2) < self.peak() {
             IncidentState::Waning
@@ -312,7 +312,7 @@ impl Open {
         self.dirty |= before != (self.incident.state, self.incident.severity);
     }
 
-    fn update(&mut self, sighting: Sighting) {
+    fn update(&mut self, sighting: Observation) {
         let peak = self.peak();
         let incident = &mut self.incident;
         incident.last_slot = incident.last_slot.max(sighting.until);

@@ -39,7 +39,7 @@ use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
 use duties::Duties;
-use peers::Peers;
+use peers::PeerHistory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub struct Facts {
     voted: Voters,
     clients: Clients,
     duties: Duties,
-    peers: Peers,
+    peers: PeerHistory,
     /// The longest time that messages waited for us, by the slot in which that was noted.
     delays: BTreeMap<Slot, Duration>,
     /// Slot of the latest arrival.
@@ -91,7 +91,7 @@ impl Facts {
             voted: Voters::default(),
             clients: Clients::default(),
             duties: Duties::default(),
-            peers: Peers::default(),
+            peers: PeerHistory::default(),
             delays: BTreeMap::new(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),

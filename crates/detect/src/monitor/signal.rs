@@ -54,16 +54,17 @@ impl<D: Details> From<D> for Described {
 #[derive(Clone, Debug)]
 pub enum Signal {
     /// Something that happened once. It becomes a finding without proof.
-    Anomaly(Oddity),
-    /// A condition that holds in a slot. It opens an incident or keeps it open; `IncidentBook`
+    Anomaly(SingleAnomaly),
+    /// A condition that holds in a slot. It opens an incident or keeps it open; `IncidentTracker`
     /// tracks that incident.
-    Sighting(Sighting),
+    Observation(Observation),
     /// An incident that the detector itself tracks.
     Incident(Box<Incident>),
     /// An announcement of such an incident for those who receive alerts by findings. For the
-    /// incidents that it tracks, `IncidentBook` makes the announcements itself.
+    /// incidents that it tracks, `IncidentTracker` makes the announcements itself.
     Announcement(Box<Incident>, News),
-    /// Data that the detector needs after a restart: see [`Heard::notes`](super::Heard::notes).
+    /// Data that the detector needs after a restart: see
+    /// [`DetectorOutput::notes`](super::DetectorOutput::notes).
     Note { name: &'static str, bytes: Vec<u8> },
 }
 
@@ -78,7 +79,7 @@ pub enum News {
 
 /// Something unusual that no rule punishes.
 #[derive(Clone, Debug)]
-pub struct Oddity {
+pub struct SingleAnomaly {
     pub what: Described,
     /// Distinguishes it from others of its kind and slot, and is part of its id. It must never be a
     /// time of arrival.
@@ -94,7 +95,7 @@ pub struct Oddity {
 
 /// A condition that holds in a slot.
 #[derive(Clone, Debug)]
-pub struct Sighting {
+pub struct Observation {
     pub what: Described,
     /// Distinguishes incidents of one kind: different keys are different incidents. Mostly empty.
     pub key: String,
@@ -114,6 +115,6 @@ pub struct Sighting {
     /// How many validators are concerned, where that has a meaning.
     pub validators: Option<u64>,
     pub shared: Vec<SharedTrait>,
-    /// The incident closes after more than this number of slots without a sighting.
+    /// The incident closes after more than this number of slots without an observation.
     pub closes_after: u64,
 }

@@ -24,12 +24,12 @@ pub struct WatchReport {
 
 /// The shared place for the labels and the report. All clones share one content.
 #[derive(Clone, Debug, Default)]
-pub struct Desk {
+pub struct SharedWatchState {
     labels: Arc<Mutex<Arc<Labels>>>,
     report: Arc<Mutex<Arc<WatchReport>>>,
 }
 
-impl Desk {
+impl SharedWatchState {
     /// Replaces the labels, and so the set of watched keys.
     pub fn set_labels(&self, labels: Arc<Labels>) {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;

@@ -31,24 +31,24 @@
 //! signer with a wrong clock and no second signer; it is reported as `clock_skew` and as an
 //! offence.
 //!
-//! **Bounds.** The number of keys is limited by [`super::MAX_WATCHED`]. Sheets are kept for a few
-//! epochs ([`KEPT_SHEETS`]), each with a row per watched key.
+//! **Bounds.** The number of keys is limited by [`super::MAX_WATCHED`]. The duties of a few epochs
+//! are kept ([`KEPT_SHEETS`]), each with a row per watched key.
 
 use super::flapping::{SlotDuties, Stretch};
 use super::proposing::Turn;
 use super::record::{Done, KeyRecord};
-use super::sheet::{Bitmap, Cast, Sheet};
-use super::thresholds::KeeperConfig;
-use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
+use super::sheet::{Bitmap, DutyVote, EpochDuties};
+use super::thresholds::WatchedKeysConfig;
+use super::{ChainState, KeyStatus, Label, LabelSet, Labels, SharedWatchState, WatchReport};
 use crate::monitor::facts::DISPARITY_NS;
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Oddity, Offender, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Offender, Signal, SingleAnomaly, SlotFacts, View};
 use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, Finding, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use verify::{Heard, UnixNs, Vote};
+use verify::{FirstSeen, UnixNs, Vote};
 
 /// Votes are entered for the next epoch, the current one, and `KEPT_SHEETS - 1` earlier ones.
 const KEPT_SHEETS: u64 = 4;
@@ -161,13 +161,13 @@ impl Details for SecondSignerDetails {
 }
 
 /// The detector of watched keys: see the documentation of this module.
-pub struct Keeper {
-    config: KeeperConfig,
-    desk: Desk,
+pub struct WatchedKeysDetector {
+    config: WatchedKeysConfig,
+    desk: SharedWatchState,
     labels: Arc<Labels>,
     watched: Bitmap,
     records: BTreeMap<ValidatorIndex, KeyRecord>,
-    sheets: BTreeMap<Epoch, Sheet>,
+    sheets: BTreeMap<Epoch, EpochDuties>,
     /// The slot since which each dormant key should be silent.
     dormant_since: HashMap<ValidatorIndex, Slot>,
     /// The slot of the signature that was last reported, by key.
@@ -185,8 +185,8 @@ pub struct Keeper {
     judged: Option<Epoch>,
 }
 
-impl Keeper {
-    pub fn new(config: KeeperConfig, desk: Desk) -> Self {
+impl WatchedKeysDetector {
+    pub fn new(config: WatchedKeysConfig, desk: SharedWatchState) -> Self {
         Self {
             config,
             desk,
@@ -270,7 +270,7 @@ impl Keeper {
         validator: ValidatorIndex,
         slot: Slot,
         epoch: Epoch,
-        heard: &Heard,
+        heard: &FirstSeen,
         signed: &'static str,
         view: &View<'_>,
         out: &mut Vec<Signal>,
@@ -296,7 +296,7 @@ impl Keeper {
             silent_since_slot: silent_since,
             groups: self.groups_of(validator),
         };
-        out.push(Signal::Anomaly(Oddity {
+        out.push(Signal::Anomaly(SingleAnomaly {
             what: details.into(),
             key: validator.to_string(),
             severity: Severity::Critical,
@@ -354,7 +354,7 @@ impl Keeper {
             groups: self.groups_of(subject.index),
             watched_keys_with_the_same_label: kin.collect(),
         };
-        out.push(Signal::Anomaly(Oddity {
+        out.push(Signal::Anomaly(SingleAnomaly {
             what: details.into(),
             key: subject.index.to_string(),
             severity: Severity::Critical,
@@ -440,7 +440,7 @@ impl Keeper {
                 missed_in_a_row: longest,
                 validators: examples,
             };
-            out.push(Signal::Sighting(Sighting {
+            out.push(Signal::Observation(Observation {
                 what: details.into(),
                 key: group.name.to_string(),
                 slot,
@@ -495,7 +495,7 @@ impl Keeper {
                     duties_missed: flap.n_missed,
                     validators: flap.examples,
                 };
-                out.push(Signal::Sighting(Sighting {
+                out.push(Signal::Observation(Observation {
                     what: details.into(),
                     key: label.to_string(),
                     slot,
@@ -536,7 +536,7 @@ impl Keeper {
     }
 }
 
-impl Detector for Keeper {
+impl Detector for WatchedKeysDetector {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
         self.look_at_desk(view.network().slot_at(batch.heard_until.0), view);
         if self.records.is_empty() {
@@ -617,7 +617,7 @@ impl Truth {
         Self { target: heads.values().next().copied().flatten(), heads }
     }
 
-    fn judge(&self, cast: &Cast) -> Done {
+    fn judge(&self, cast: &DutyVote) -> Done {
         Done::Voted {
             right_target: self.target == Some(cast.target.root),
             right_head: self.heads.get(&cast.slot).copied().flatten() == Some(cast.head),

@@ -3,8 +3,8 @@
 //! - [`Selector`], [`WatchList`]: what an operator writes down.
 //! - [`Labels`]: the same, resolved to validator indices.
 //! - [`FeePayers`]: which validators propose for which fee recipient, learned from blocks.
-//! - [`Keeper`]: the detector that follows the duties of watched keys. [`Desk`]: what it shares
-//!   with the rest of the program.
+//! - [`WatchedKeysDetector`]: the detector that follows the duties of watched keys.
+//!   [`SharedWatchState`]: what it shares with the rest of the program.
 
 mod desk;
 mod fee_payers;
@@ -20,11 +20,11 @@ mod sheet;
 mod tests;
 mod thresholds;
 
-pub use desk::{Desk, WatchReport};
+pub use desk::{SharedWatchState, WatchReport};
 pub use fee_payers::FeePayers;
-pub use keeper::Keeper;
+pub use keeper::WatchedKeysDetector;
 pub use labels::{GroupId, LabelSet, Labels, MAX_KEYS, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
 pub use record::{ChainState, KeyStatus, Proposals};
 pub use selector::{Selector, SelectorError};
-pub use thresholds::KeeperConfig;
+pub use thresholds::WatchedKeysConfig;

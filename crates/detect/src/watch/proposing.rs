@@ -11,7 +11,7 @@
 //! reorganisation or because it was too late for anyone to vote for it, is reported as such.
 
 use super::keeper::MissedDutiesDetails;
-use crate::monitor::{Oddity, View};
+use crate::monitor::{SingleAnomaly, View};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
 use verify::{SourceKind, UnixNs};
@@ -48,7 +48,13 @@ impl Turn {
     }
 
     /// The report about a missing or lost block; `None` for a block that was made.
-    pub(super) fn told(self, proposer: ValidatorIndex, slot: Slot, groups: Vec<String>, view: &View<'_>) -> Option<Oddity> {
+    pub(super) fn told(
+        self,
+        proposer: ValidatorIndex,
+        slot: Slot,
+        groups: Vec<String>,
+        view: &View<'_>,
+    ) -> Option<SingleAnomaly> {
         let (block, root, after_slot_start_ms) = match self {
             Self::Made => return None,
             Self::Lost { block, offset_ns } => {
@@ -58,7 +64,7 @@ impl Turn {
         };
         let duty = "proposal".into();
         let details = MissedDutiesDetails::Proposal { duty, block: block.into(), root, after_slot_start_ms, groups };
-        Some(Oddity {
+        Some(SingleAnomaly {
             what: details.into(),
             key: format!("proposal {proposer}"),
             severity: Severity::Warning,

@@ -7,24 +7,24 @@ use verify::Vote;
 
 /// The first vote of a key that was received for this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cast {
+pub(super) struct DutyVote {
     pub slot: Slot,
     pub head: Root,
     pub target: Checkpoint,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sheet {
-    pub cast: HashMap<ValidatorIndex, Cast>,
+pub(super) struct EpochDuties {
+    pub cast: HashMap<ValidatorIndex, DutyVote>,
     /// The committees of the epoch, from the first vote that has a shuffling. They are the same on
     /// all branches that share the decision block.
     pub shuffling: Option<Arc<Shuffling>>,
 }
 
-impl Sheet {
+impl EpochDuties {
     /// Enters a key's vote. Returns `false` if the key had one already.
     pub fn enter(&mut self, validator: ValidatorIndex, vote: &Vote) -> bool {
-        let cast = Cast { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
+        let cast = DutyVote { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
         let mut is_new = false;
         self.cast.entry(validator).or_insert_with(|| {
             is_new = true;

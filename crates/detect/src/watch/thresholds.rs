@@ -4,13 +4,13 @@
 use crate::config::Problems;
 use serde::{Deserialize, Serialize};
 
-/// Thresholds of the [`Keeper`](super::Keeper).
+/// Thresholds of the [`WatchedKeysDetector`](super::WatchedKeysDetector).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct KeeperConfig {
+pub struct WatchedKeysConfig {
     /// A key is reported when it missed this number of epochs in a row.
     pub missed_in_a_row: u32,
-    /// The group's incident is over after this number of epochs without a further sighting.
+    /// The group's incident is over after this number of epochs without a further observation.
     pub missed_closes_after_epochs: u64,
     /// Number of keys of one label that must miss together, and come back together, to count as
     /// flapping.
@@ -33,7 +33,7 @@ pub struct KeeperConfig {
     pub slot_heard_percent: u64,
 }
 
-impl KeeperConfig {
+impl WatchedKeysConfig {
     /// Everything that is wrong with the thresholds, as pairs of path in the file and text.
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
@@ -53,7 +53,7 @@ impl KeeperConfig {
     }
 }
 
-impl Default for KeeperConfig {
+impl Default for WatchedKeysConfig {
     fn default() -> Self {
         Self {
             missed_in_a_row: 3,

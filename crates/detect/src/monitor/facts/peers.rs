@@ -21,13 +21,13 @@ pub struct PeerView {
 
 /// All connected peers, and the goodbyes of the last slots.
 #[derive(Debug, Default)]
-pub(super) struct Peers {
+pub(super) struct PeerHistory {
     connected: BTreeMap<String, PeerView>,
     /// Peers that left for a reason of their own, by the slot in which they left.
     goodbyes: BTreeMap<Slot, BTreeSet<String>>,
 }
 
-impl Peers {
+impl PeerHistory {
     pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &PeerView> {
         self.connected.values()
     }
