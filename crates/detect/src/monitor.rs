@@ -219,6 +219,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
+    /// Makes a monitor with the detectors that are switched on in `config`.
     pub fn new(config: &DetectConfig, network: &Arc<Network>) -> Self {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),

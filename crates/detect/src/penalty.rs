@@ -46,6 +46,7 @@ pub struct PenaltyRules {
 }
 
 impl PenaltyRules {
+    /// The constants of `fork` with `preset`.
     pub fn of(fork: ForkName, preset: &Preset) -> Self {
         let (quotient, multiplier) = match (fork, preset.name) {
             (ForkName::Phase0, PresetName::Minimal) => (64, 2),

@@ -70,6 +70,7 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The shape of a block's list of attestations.
     pub fn of(block: &SignedBlock) -> Self {
         let attestations = &block.attestations;
         let first_committee = |a: &Attestation| a.committees().first().map_or(0, |committee| committee.as_u64());

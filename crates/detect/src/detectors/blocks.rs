@@ -26,8 +26,11 @@ use verify::UnixNs;
 #[serde(deny_unknown_fields, default)]
 pub struct BlocksConfig {
     pub enabled: bool,
+    /// Number of slots that must be given up.
     pub reorg_slots: u64,
+    /// Percentage of a slot's seats that must vote for the head of the largest side.
     pub head_percent: u64,
+    /// If this percentage still votes for the left branch, it is a split and no reorganisation.
     pub left_percent: u64,
     /// See [`Facts::is_backed`](crate::monitor::Facts::is_backed).
     pub backing_votes: u64,

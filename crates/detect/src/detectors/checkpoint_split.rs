@@ -28,8 +28,11 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSplitConfig {
     pub enabled: bool,
+    /// Smallest percentage of votes for each of the two checkpoints.
     pub min_percent: u64,
+    /// Nothing is reported with fewer votes.
     pub min_votes: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

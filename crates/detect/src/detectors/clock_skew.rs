@@ -33,11 +33,17 @@ const EXAMPLES: usize = 16;
 #[serde(deny_unknown_fields, default)]
 pub struct ClockSkewConfig {
     pub enabled: bool,
+    /// Number of votes for the future in one slot that open an incident.
     pub min_voters: u64,
+    /// Their smallest percentage of all votes that arrived in the slot.
     pub min_percent: u64,
+    /// The incident is critical from this percentage on.
     pub critical_percent: u64,
+    /// From this percentage of early votes on, our own clock is the cause.
     pub everybody_percent: u64,
+    /// Percentage that must share a client, label or credential for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

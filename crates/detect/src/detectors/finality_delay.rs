@@ -26,7 +26,9 @@ const LEAK_AFTER: u64 = 4;
 #[serde(deny_unknown_fields, default)]
 pub struct FinalityDelayConfig {
     pub enabled: bool,
+    /// Age in epochs of the source that most votes name, from which on a delay is reported.
     pub min_epochs: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

@@ -29,12 +29,19 @@ const MAX_DEPTH: u64 = 2_048;
 #[serde(deny_unknown_fields, default)]
 pub struct HeadSplitConfig {
     pub enabled: bool,
+    /// Number of slots that are looked at together.
     pub window_slots: u64,
+    /// Number of slots of the window in which the votes must be split.
     pub min_slots: u64,
+    /// Smallest percentage of votes for the second side.
     pub min_percent: u64,
+    /// The incident is critical when the smaller sides have this percentage of the votes.
     pub critical_percent: u64,
+    /// A slot with fewer votes does not count as split.
     pub min_votes: u64,
+    /// Percentage of the smaller sides that must run one client for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

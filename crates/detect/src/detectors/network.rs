@@ -35,14 +35,23 @@ use std::collections::VecDeque;
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     pub enabled: bool,
+    /// Number of blocks over which a client's share is taken.
     pub window_blocks: u64,
+    /// Nothing is reported about nodes with fewer peers.
     pub min_peers: u64,
+    /// A peer is far behind when its head is more than this number of slots old.
     pub behind_slots: u64,
+    /// Percentage of the peers that must be far behind, or leave.
     pub behind_percent: u64,
+    /// A Status older than this number of epochs does not count.
     pub status_epochs: u64,
+    /// Percentage of blocks or peers from which on one client is reported.
     pub dominance_percent: u64,
+    /// Percentage points below that at which the report ends.
     pub dominance_slack: u64,
+    /// Silence is reported only if this percentage of all votes was received.
     pub silent_votes_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

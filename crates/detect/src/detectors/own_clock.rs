@@ -32,10 +32,15 @@ const MOST_OF_A_SLOT: u32 = 3;
 #[serde(deny_unknown_fields, default)]
 pub struct OwnClockConfig {
     pub enabled: bool,
+    /// Number of slots over which arrivals are counted.
     pub window_slots: u64,
+    /// Nothing is reported with fewer votes in the window.
     pub min_votes: u64,
+    /// A vote is late when it arrives after this percentage of a slot, counted from its start.
     pub late_percent: u64,
+    /// Percentage of the votes that must be early, or late.
     pub nearly_all_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

@@ -35,14 +35,23 @@ const MAX_SLOTS: usize = 4_096;
 #[serde(deny_unknown_fields, default)]
 pub struct ParticipationDropConfig {
     pub enabled: bool,
+    /// Number of slots over which participation is averaged.
     pub window_slots: u64,
+    /// Number of epochs between the reference epoch and the window.
     pub gap_epochs: u64,
+    /// Percentage points of participation that must be lost.
     pub drop_percent: u64,
+    /// Nothing is reported if the reference is below this percentage.
     pub min_reference_percent: u64,
+    /// Below this percentage no checkpoint can be justified.
     pub critical_percent: u64,
+    /// Percentage of its own votes that a client must have lost to be reported.
     pub client_drop_percent: u64,
+    /// Percentage of all lost votes that a client must have to be reported.
     pub client_share_percent: u64,
+    /// A drop that has lasted for this number of epochs is the new usual participation.
     pub usual_after_epochs: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

@@ -39,12 +39,19 @@ const MAX_EXAMPLES: usize = 32;
 #[serde(deny_unknown_fields, default)]
 pub struct ProposalsConfig {
     pub enabled: bool,
+    /// Number of slots over which blocks are counted.
     pub window_slots: u64,
+    /// Smallest number of missed slots that opens an incident.
     pub min_missed: u64,
+    /// Smallest percentage of missed slots that opens an incident.
     pub missed_percent: u64,
+    /// Smallest percentage of late blocks that opens an incident.
     pub late_percent: u64,
+    /// Number of blocks before the window that are needed to know each client's usual share.
     pub reference_blocks: u64,
+    /// Percentage that must share a client or label for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

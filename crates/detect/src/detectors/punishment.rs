@@ -38,7 +38,9 @@ const EXAMPLES: usize = 8;
 #[serde(deny_unknown_fields, default)]
 pub struct PunishmentConfig {
     pub enabled: bool,
+    /// Number of slots that a proven offence may wait for a block.
     pub after_slots: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
     /// Blind spots that are no further apart than this are one incident.
     pub blind_spot_closes_after_epochs: u64,

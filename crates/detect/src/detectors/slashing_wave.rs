@@ -66,19 +66,29 @@ pub const MAX_MEMBERS: usize = 131_072;
 #[serde(deny_unknown_fields, default)]
 pub struct SlashingWaveConfig {
     pub enabled: bool,
+    /// Number of epochs in which different validators are counted.
     pub window_epochs: u64,
+    /// Smallest number of validators in the window that is a wave.
     pub min_validators: u64,
     /// The usual rate: one slashed validator in so many epochs.
     pub base_rate_epochs: u64,
     /// Number of past epochs over which the rate that is seen here is measured.
     pub base_rate_over_epochs: u64,
+    /// The chance of so many validators in the window must be at most one in this number.
     pub chance_one_in: u64,
+    /// Percentage of the members that must have a trait for it to be reported as shared.
     pub shared_percent: u64,
+    /// How many times as frequent as among all validators a shared trait must be.
     pub shared_times_usual: u64,
+    /// Percentage of the members that must show a cause which the messages themselves reveal.
     pub cause_percent: u64,
+    /// Percentage of the members that must show a cause which only shared traits suggest.
     pub nearly_all_percent: u64,
+    /// Keys that have been active for fewer epochs are fresh.
     pub fresh_epochs: u64,
+    /// The wave wanes when nobody joined for more than this number of epochs.
     pub waning_after_epochs: u64,
+    /// The wave is over when nobody joined for this number of epochs.
     pub closes_after_epochs: u64,
 }
 

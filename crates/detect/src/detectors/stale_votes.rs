@@ -36,11 +36,17 @@ use std::collections::{BTreeMap, VecDeque};
 #[serde(deny_unknown_fields, default)]
 pub struct StaleVotesConfig {
     pub enabled: bool,
+    /// Number of slots over which votes are counted.
     pub window_slots: u64,
+    /// A head is stale when it is this number of slots behind the newest block.
     pub stale_slots: u64,
+    /// Smallest percentage of such votes that opens an incident.
     pub min_percent: u64,
+    /// Smallest number of such votes that opens an incident.
     pub min_votes: u64,
+    /// Percentage of such votes that must be of one client for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 

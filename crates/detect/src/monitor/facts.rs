@@ -164,6 +164,7 @@ impl Facts {
         self.duties.proposer(slot, preset, made)
     }
 
+    /// Which validator runs which client, as far as that is known.
     pub fn clients(&self) -> &Clients {
         &self.clients
     }

@@ -32,10 +32,12 @@ pub struct Described {
 }
 
 impl Described {
+    /// The kind of the finding or incident.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
+    /// The kind, and the details as a JSON map.
     pub fn into_parts(self) -> (Kind, Map<String, Value>) {
         (self.kind, self.details)
     }

@@ -35,6 +35,7 @@ impl SharedWatchState {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
     }
 
+    /// The current labels.
     pub fn labels(&self) -> Arc<Labels> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -43,6 +44,7 @@ impl SharedWatchState {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(report);
     }
 
+    /// The latest report of the detector.
     pub fn report(&self) -> Arc<WatchReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -29,6 +29,7 @@ impl FeePayers {
         }
     }
 
+    /// The proposers whose blocks named this fee recipient; none if the address is not watched.
     pub fn of(&self, address: &ExecutionAddress) -> impl Iterator<Item = ValidatorIndex> {
         self.0.get(address).into_iter().flatten().copied()
     }

@@ -160,6 +160,7 @@ impl Labels {
         &self.groups
     }
 
+    /// A group by its id; `None` if there is none.
     pub fn group(&self, id: GroupId) -> Option<&Members> {
         self.groups.get(usize::from(id.0))
     }

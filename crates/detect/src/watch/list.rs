@@ -44,6 +44,7 @@ impl Label {
     /// Key of the label that every member of a group has.
     pub const GROUP: &'static str = "group";
 
+    /// Makes a label. The key `group` is reserved: use [`Self::group`].
     pub fn new(key: &str, value: &str) -> Result<Self, LabelError> {
         if key == Self::GROUP {
             return Err(LabelError::Reserved);

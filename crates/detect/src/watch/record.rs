@@ -65,10 +65,12 @@ impl KeyRecord {
         self.missed_in_a_row = 0;
     }
 
+    /// Number of judged epochs in which the key was on duty; the last 64 are counted.
     pub fn due(&self) -> u32 {
         self.due.count_ones()
     }
 
+    /// Number of those epochs in which the key voted.
     pub fn voted(&self) -> u32 {
         self.voted.count_ones()
     }
@@ -107,6 +109,7 @@ pub enum ChainState {
 }
 
 impl ChainState {
+    /// The state in epoch `now` according to the registry.
     pub fn of(record: Option<&Record>, now: Epoch) -> Self {
         let Some(record) = record else { return Self::Unknown };
         if now < record.activation_epoch {
@@ -148,7 +151,7 @@ pub struct KeyStatus {
     /// Slot of its newest vote that was received since the start.
     pub last_vote: Option<Slot>,
     pub missed_in_a_row: u32,
-    /// Number of epochs, of the last 64 judged ones, in which it was on duty.
+    /// Number of judged epochs in which it was on duty; the last 64 are counted.
     pub due: u32,
     /// Number of those epochs in which it voted.
     pub voted: u32,
