@@ -21,7 +21,8 @@
 //! - at least `slot_heard_percent` of the seats of its slot voted; if its slot is not known, this
 //!   must hold for all slots of the epoch.
 //!
-//! Otherwise the epoch is not judged for the key: it neither begins a row of misses nor ends one.
+//! If one of these does not hold, a missing vote is not judged: it neither begins a row of misses
+//! nor ends one.
 //!
 //! **False alarms considered.** Our own outage or bad connection, for some slots or longer: then
 //! nobody else is received either. A finality incident. A key that exited while our registry is old

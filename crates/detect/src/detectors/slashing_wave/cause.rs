@@ -1,7 +1,7 @@
 //! A suspicion of why the members of a wave contradicted themselves. It is drawn from the
 //! contradicting messages and from what their signers share.
 //!
-//! The first row that applies is reported. Percentages are of the wave's members.
+//! The first cause of this list that applies is reported. Percentages are of the wave's members.
 //!
 //! - `clocks`: at least `cause_percent` have a vote whose target is two epochs or more after the
 //!   one in which the pair was complete. Seen in Medalla.
