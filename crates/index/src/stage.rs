@@ -540,6 +540,9 @@ fn stored(vote: &Vote) -> StoredVote {
     }
 }
 
+// Sums and arrivals on disk have two bits for the source. A fifth kind needs a new format first.
+const _: () = assert!(SourceKind::ALL.len() <= 4);
+
 /// The number that stands for a source in rows. It is part of the format.
 pub(crate) fn source_number(source: SourceKind) -> u8 {
     match source {
