@@ -111,7 +111,7 @@ pub struct Engine {
     inclusions: Inclusions,
     punished: Punished,
     open: OpenIncidents,
-    /// The number of votes that the monitor did not tally, as last reported to the metric.
+    /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
 }
 
