@@ -223,8 +223,10 @@ impl Store {
 /// The ascending numbers of the findings that pass one filter.
 enum List<'a> {
     /// Keys of a column family, which consist of the prefix and the number.
-    Stored { rows: DBRawIteratorWithThreadMode<'a, rocksdb::DB>, prefix: Vec<u8> },
-    /// Numbers that were read into memory.
+    Stored {
+        rows: DBRawIteratorWithThreadMode<'a, rocksdb::DB>,
+        prefix: Vec<u8>,
+    },
     Read(Vec<u64>),
 }
 

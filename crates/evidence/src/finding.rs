@@ -3,7 +3,8 @@
 //! The id of a slashable finding is
 //!
 //! ```text
-//! SHA-256(genesis validators root | kind in ASCII | validator index, u64 LE | smaller root | greater root)
+//! SHA-256(genesis validators root | kind in ASCII | validator index, u64 LE
+//!         | smaller root | greater root)
 //! ```
 //!
 //! The roots are the hash-tree-roots of the two contradicting `AttestationData` or
