@@ -210,8 +210,7 @@ impl Store {
                     break;
                 }
                 let id = DeliveryId { seq, route: route.clone() };
-                // The delivery ended, or was moved, between the two reads. Then it is not due any
-                // more.
+                // The finding was deleted with its deliveries between the two reads.
                 let Some(delivery) = self.delivery(&id)? else { continue };
                 let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
                 let Delivery { attempts, refusals, created_at, .. } = delivery;
