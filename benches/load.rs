@@ -4,7 +4,7 @@
 use chain::{Chain, PubkeyCache};
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
@@ -18,7 +18,7 @@ pub struct Votes {
 
 pub fn votes() -> Votes {
     let load = Load::new(LoadPlan::quiet(N_VALIDATORS, 1), 0).unwrap();
-    let intake = Intake::new(Arc::new(load.network().clone()));
+    let intake = MessageConverter::new(Arc::new(load.network().clone()));
     let message = |vote: LoadMessage| {
         let LoadMessage { at_ns, topic, payload, .. } = vote;
         intake.gossip(&GossipEntry { received_at: UnixNs(at_ns), peer: Vec::new(), topic, payload }).unwrap()

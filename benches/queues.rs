@@ -4,10 +4,10 @@
 use crate::Ratio;
 use crate::load::votes;
 use criterion::{BatchSize, Criterion, Throughput};
-use engine::lanes::{LaneLimits, Lanes};
+use engine::lanes::{PriorityQueues, QueueLimits};
 use std::collections::VecDeque;
 use std::time::Duration;
-use verify::{PeerBytes, RawMessage, Repute, Triage, UnixNs};
+use verify::{PeerBytes, PeerReputation, RawMessage, Triage, UnixNs};
 
 /// Number of copies of each vote. Each comes from another peer, as on gossip.
 const COPIES: u8 = 8;
@@ -33,7 +33,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
                 fill(&mut lanes, messages);
                 let mut n_taken = 0;
                 while !lanes.is_empty() {
-                    n_taken += lanes.take(later, |_| Repute::Good).len();
+                    n_taken += lanes.take(later, |_| PeerReputation::Good).len();
                 }
                 assert_eq!(n_taken as u64, n, "nothing is lost");
             },
@@ -60,8 +60,8 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
                 (lanes, messages[0].clone())
             },
             |(mut lanes, message)| {
-                assert!(lanes.push(message, Triage::Contradiction, Repute::Good).is_none());
-                assert_eq!(lanes.take(later, |_| Repute::Good).len(), 1, "it goes first and alone");
+                assert!(lanes.push(message, Triage::Contradiction, PeerReputation::Good).is_none());
+                assert_eq!(lanes.take(later, |_| PeerReputation::Good).len(), 1, "it goes first and alone");
                 lanes
             },
             BatchSize::LargeInput,
@@ -76,18 +76,18 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
     }]
 }
 
-fn lanes() -> Lanes {
-    Lanes::new(LaneLimits {
+fn lanes() -> PriorityQueues {
+    PriorityQueues::new(QueueLimits {
         messages: 1 << 16,
-        bytes: LaneLimits::BYTES,
-        bytes_per_peer: LaneLimits::BYTES_PER_PEER,
+        bytes: QueueLimits::BYTES,
+        bytes_per_peer: QueueLimits::BYTES_PER_PEER,
         batch: 1024,
         gather: Duration::from_millis(50),
     })
 }
 
-fn fill(lanes: &mut Lanes, messages: Vec<RawMessage>) {
+fn fill(lanes: &mut PriorityQueues, messages: Vec<RawMessage>) {
     for message in messages {
-        assert!(lanes.push(message, Triage::Ordinary, Repute::Good).is_none(), "there is room for all");
+        assert!(lanes.push(message, Triage::Ordinary, PeerReputation::Good).is_none(), "there is room for all");
     }
 }

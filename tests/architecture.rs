@@ -1,7 +1,8 @@
-//! Keeps ARCHITECTURE.md true: its code map against what cargo knows, its rules against the sources.
+//! Keeps ARCHITECTURE.md true. It compares the code map with cargo's metadata, and the rules with
+//! the sources.
 //!
-//! The tables in that page are the only copy of the rules. To allow a new edge or a second home for a heavy dependency,
-//! change the table; a reviewer sees it there.
+//! The tables in that page are the only copy of the rules. To allow a new edge or a second home for
+//! a heavy dependency, change the table. A reviewer sees the change there.
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,12 @@ use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// One line of the code map.
+/// One row of the code map.
 struct CrateRow {
     row: u32,
     may_use: BTreeSet<String>,
-    /// Crates, ours and others', that it must not depend on directly: those in code type.
+    /// Crates, ours and others', that this crate must not depend on directly. The table shows them
+    /// in code type.
     must_not_know: BTreeSet<String>,
 }
 
@@ -73,7 +75,8 @@ fn heavy_dependencies_live_where_the_page_says() {
     }
 }
 
-/// Invariant 1: the same input gives the same output, because nothing else can be asked.
+/// Invariant 1: the same input gives the same output, because these crates have no other source of
+/// data.
 #[test]
 fn consensus_detect_and_the_engine_ask_nobody() {
     const FORBIDDEN: [&str; 8] =
@@ -95,7 +98,8 @@ fn consensus_detect_and_the_engine_ask_nobody() {
     assert!(wrong.is_empty(), "these crates do no I/O and read no clock:\n{}", wrong.join("\n"));
 }
 
-/// Invariant 2: who holds a `Signed` got it from the batch verifier, since the tests' constructor is not built in.
+/// Invariant 2: every `Signed` comes from the batch verifier, because the tests' constructor is not
+/// in the released binary.
 #[test]
 fn the_released_binary_has_no_test_support() {
     let with_tests = features(&["--workspace"], "normal,dev");
@@ -106,7 +110,7 @@ fn the_released_binary_has_no_test_support() {
     assert!(wrong.is_empty(), "built into the binary:\n{}\n{released}", wrong.join("\n"));
 }
 
-/// What `cargo tree` says of this workspace's features along edges of these kinds.
+/// Returns the features of this workspace along edges of these kinds, as `cargo tree` prints them.
 fn features(packages: &[&str], edges: &str) -> String {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--locked", "--prefix", "none"])
@@ -114,7 +118,7 @@ fn features(packages: &[&str], edges: &str) -> String {
         .args(["--edges", &format!("features,{edges}")])
         .arg("--manifest-path")
         .arg(Path::new(ROOT).join("Cargo.toml"))
-        // A setting of who runs the tests; it unifies features over the whole workspace.
+        // A developer may have set this variable. It unifies features over the whole workspace.
         .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .output()
         .expect("cargo runs");
@@ -122,7 +126,7 @@ fn features(packages: &[&str], edges: &str) -> String {
     String::from_utf8(tree.stdout).expect("UTF-8")
 }
 
-/// A page that points to nowhere is worse than none.
+/// Checks that the links in the pages have existing targets.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
     let folders = ["docs", "docs/dev"].map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap());
@@ -150,7 +154,8 @@ fn workspace() -> Metadata {
         .expect("cargo metadata of this workspace")
 }
 
-/// What ends in the crate as shipped: dependencies for tests and build scripts may be anything.
+/// Returns the dependencies of the shipped crate. Dependencies of tests and build scripts are not
+/// restricted.
 fn normal_dependencies(package: &Package) -> BTreeSet<String> {
     package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal).map(|d| d.name.clone()).collect()
 }
@@ -169,12 +174,12 @@ fn code_map() -> BTreeMap<String, CrateRow> {
         .collect()
 }
 
-/// The words of a cell.
+/// Returns the words of a cell.
 fn names(cell: &str) -> BTreeSet<String> {
     cell.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).filter(|w| !w.is_empty()).map(Into::into).collect()
 }
 
-/// The cells of the table in ARCHITECTURE.md whose heading starts so.
+/// Returns the cells of the table in ARCHITECTURE.md whose heading starts with this text.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let page = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is at the root");
     let rows: Vec<Vec<String>> = page

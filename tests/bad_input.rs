@@ -1,4 +1,5 @@
-//! What comes from outside and is wrong: a clear message, the right exit code, everything before it kept.
+//! Wrong input from outside: the message is clear, the exit code is right, and everything before
+//! the error is kept.
 
 mod common;
 
@@ -20,7 +21,7 @@ fn replay_bytes(dir: &Path, bytes: &[u8]) -> (Option<i32>, String, Vec<serde_jso
     (output.status.code(), stderr(&output), rows)
 }
 
-/// Offsets of all entries of an e2store file, and its end.
+/// Returns the offsets of all entries of an e2store file, and its end.
 fn entries(bytes: &[u8]) -> Vec<usize> {
     let mut offsets = vec![0];
     let mut at = 0;
@@ -63,7 +64,8 @@ fn flipped_bytes_never_crash_it_and_never_accuse_anybody_else() {
     let file = capture("fulu_4");
     let honest = ids(&replay(&file, &dir.path().join("data"), &dir.path().join("honest.jsonl")));
     let whole = std::fs::read(&file).expect("readable");
-    // The first damages blocks so that votes are tried under the wrong committees, where sums of related keys coincide.
+    // The first seed damages blocks so that votes are tried with wrong committees, where sums of
+    // related keys coincide.
     for seed in [19_331, std::process::id()] {
         println!("seed {seed}");
         flip_and_replay(seed, &whole, &honest, dir.path());
@@ -95,7 +97,7 @@ fn a_message_that_lies_about_its_size_is_refused_and_the_rest_goes_on() {
     let file = capture("fulu_4");
     let whole = std::fs::read(&file).expect("readable");
     let offsets = entries(&whole);
-    // A gossip entry whose snappy header claims 10 MiB and more, put in the middle.
+    // A gossip entry whose snappy header claims more than 10 MiB, placed in the middle.
     let gossip = *offsets.iter().find(|at| whole.get(**at..**at + 2) == Some(b"gs")).expect("a gossip entry");
     let length = u32::from_le_bytes(whole[gossip + 2..gossip + 6].try_into().expect("4 bytes")) as usize;
     let body = &whole[gossip + 8..gossip + 8 + length];
@@ -175,7 +177,7 @@ fn missing_files_are_told_with_their_name() {
     assert!(stderr(&output).contains("/nonexistent/capture.e2s"), "{}", stderr(&output));
 }
 
-/// `slashwatch inspect | head` panicked: whoever reads may have had enough.
+/// `slashwatch inspect | head` once panicked. The reader of the output may stop at any time.
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let dir = tempfile::tempdir().expect("a fresh directory");

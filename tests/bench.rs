@@ -1,4 +1,5 @@
-//! The benchmarks as commands: their JSON has the contract's fields, and what was planted is found.
+//! The benchmarks as commands: their JSON has the documented fields, and planted offences are
+//! found.
 
 mod common;
 
@@ -19,7 +20,7 @@ fn has_fields(report: &Value, fields: &[&str]) {
     }
 }
 
-/// These and no others.
+/// The report has exactly these fields.
 fn has_only_fields(report: &Value, fields: &[&str]) {
     has_fields(report, fields);
     let unnamed: Vec<&String> =
@@ -77,7 +78,7 @@ fn index_prints_the_contracts_fields_and_more_if_asked() {
     has_fields(&report(&[small.as_slice(), &["--details"]].concat()), &["late_vote_p50_us", "reopen_killed_wall_seconds"]);
 }
 
-/// Both runs, the second over real sockets, with liars among the peers.
+/// Both kinds of run. The second one uses real sockets, and some of its peers forge messages.
 #[test]
 fn pipeline_finds_what_was_planted() {
     let plan = ["--validators", "4096", "--slots", "1", "--offenders", "5", "--forged", "40", "--junk", "40"];

@@ -1,4 +1,5 @@
-//! Captures made by others, through the binary: exactly the expected findings, however often and however cut.
+//! Captures made by others, replayed with the binary. The findings are exactly the expected ones,
+//! however often the replay runs and wherever it is cut.
 
 mod common;
 
@@ -50,7 +51,7 @@ fn evidence_files_exist_for_every_finding_and_name_the_offender_on_both_sides() 
 
 #[test]
 fn a_killed_replay_is_made_good_by_the_next_one() {
-    // The largest: most moments to be killed at.
+    // The largest capture has the most moments at which the process can be killed.
     let file = capture(if test_support::has_full_set() { "fulu_14_mainnetpreset" } else { "electra_7_wave" });
     let seed = std::process::id();
     println!("seed {seed}");
@@ -70,7 +71,8 @@ fn a_killed_replay_is_made_good_by_the_next_one() {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("the binary starts");
-            // Spinning on the clock kills at a moment that no schedule of ours chooses.
+            // A busy loop on the clock kills the process at a moment that does not depend on the
+            // scheduler's timers.
             let until = std::time::Instant::now() + std::time::Duration::from_micros(50_000 + (state >> 33) % 1_500_000);
             while std::time::Instant::now() < until {
                 std::thread::yield_now();

@@ -1,4 +1,5 @@
-//! A watcher that hears nothing says so: not ready, red, a gap, an incident, and every alert route is told, once.
+//! A watcher that receives nothing reports it: it is not ready, the status shows it, the slots are
+//! a gap, an incident is open, and every alert route gets one report.
 
 mod common;
 
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Takes webhook deliveries, and keeps the findings that they are about.
+/// Accepts webhook deliveries and keeps the findings in them.
 #[derive(Clone, Default)]
 struct Receiver(Arc<Mutex<Vec<Value>>>);
 
@@ -26,7 +27,7 @@ impl Receiver {
         (address, receiver)
     }
 
-    /// What was told of silences of the whole network: `opened` or `over`.
+    /// Returns the reports about silences of the whole network: `opened` or `over`.
     fn silences(&self) -> Vec<String> {
         let told = self.0.lock().expect("no other panicked");
         let silences = told.iter().filter(|finding| finding["kind"] == "subnet_silent" && finding["details"]["subnets"] == "all");
@@ -34,7 +35,7 @@ impl Receiver {
     }
 }
 
-/// A route that asks for what is critical, and one that asks for a label that nobody has.
+/// One route for critical findings, and one for a label that nobody has.
 fn routes(all: SocketAddr, labelled: SocketAddr) -> String {
     format!(
         "[[alerts.routes]]\nname = \"ops\"\nurl = \"http://{all}/\"\nsecret_file = \"secret\"\nmin_severity = \"critical\"\n\
@@ -42,7 +43,7 @@ fn routes(all: SocketAddr, labelled: SocketAddr) -> String {
     )
 }
 
-/// A network of a slot a second that goes on for so many slots.
+/// A network with slots of one second that runs for `slots` slots.
 fn network(runtime: &tokio::runtime::Runtime, slots: u64) -> SimNetwork {
     let scenario = Scenario { slots, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 12) };
     println!("seed {}", scenario.seed);
@@ -65,7 +66,7 @@ fn last_message(address: SocketAddr) -> u64 {
     line.expect("it exists from the start").parse().expect("whole seconds")
 }
 
-/// Waits until the silence has gone on for `slots` more, by the gap that it leaves.
+/// Waits until the silence has lasted `slots` slots more. The gap in the status shows its length.
 fn let_it_go_on(stage: &Stage, slots: u64) -> Value {
     let end = |status: &Value| {
         let gaps = status["gaps"].as_array().cloned().unwrap_or_default();
@@ -77,7 +78,7 @@ fn let_it_go_on(stage: &Stage, slots: u64) -> Value {
     wait_until(stage.api, "/v1/status", |status| end(status).is_some_and(|end| end >= until))
 }
 
-/// What is red while nothing is heard.
+/// Checks what the API reports while nothing is received.
 fn assert_deaf(stage: &Stage, advice: &str) {
     let status = let_it_go_on(stage, 4);
     assert_eq!(status["ready"], false, "{status}");
@@ -155,7 +156,8 @@ fn peers_that_go_silent_are_noticed_and_told_of() {
     for told in [&told_ops, &told_acme] {
         wait_until(stage.api, "/v1/status", |_| told.silences().last().is_some_and(|last| last == "opened"));
         let silences = told.silences();
-        // Before genesis came there may have been nothing for a while, which is told in pairs.
+        // Before genesis there may have been a silence. The reports of such a silence come in
+        // pairs.
         let pairs: Vec<&str> = silences.iter().map(String::as_str).collect();
         assert!(pairs.chunks(2).all(|pair| matches!(pair, ["opened", "over"] | ["opened"])), "{silences:?}");
     }

@@ -1,5 +1,5 @@
-//! The first minute of somebody new: nodes that hang, are away, are something else or of another network, and a recorded directory to
-//! look at.
+//! The first minute of a new user: nodes that hang, are away, are no beacon nodes or are on another
+//! network, and a data directory of a recording to look at.
 
 mod common;
 
@@ -22,19 +22,20 @@ enum Answer {
     Ssz(Vec<u8>),
     Html,
     Missing,
-    /// Takes the request and says nothing.
+    /// Accepts the request and never answers.
     Silence,
-    /// Begins a long answer and stops in the middle.
+    /// Starts a long answer and stops in the middle.
     Stuck,
 }
 
-/// A node of our own making. Each connection asks once.
+/// Starts a simple HTTP node. It serves one request per connection.
 fn node(address: SocketAddr, answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind(address).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let answer = Arc::new(answer);
     std::thread::spawn(move || {
-        // Kept open: a connection that is dropped is no silence.
+        // The connections stay open, because a closed connection would be an error and not a
+        // silence.
         let mut kept: Vec<TcpStream> = Vec::new();
         for mut stream in listener.incoming().map_while(Result::ok) {
             let Some(path) = asked_for(&stream) else { continue };
@@ -60,7 +61,7 @@ fn node(address: SocketAddr, answer: impl Fn(&str) -> Answer + Send + Sync + 'st
                 "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 body.len()
             );
-            // Whoever asked may have given up.
+            // The client may have closed the connection.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
@@ -80,7 +81,7 @@ fn asked_for(stream: &TcpStream) -> Option<String> {
     }
 }
 
-/// What `/eth/v1/config/spec` says of a built-in network.
+/// Returns the answer of `/eth/v1/config/spec` for a built-in network.
 fn spec_json(network: &str) -> String {
     let spec = consensus::Spec::builtin(network).expect("built in");
     let data: serde_json::Map<String, Value> = spec
@@ -96,7 +97,7 @@ fn genesis_json(root: &str) -> String {
     serde_json::json!({"data": {"genesis_time": "1606824023", "genesis_validators_root": root, "genesis_fork_version": "0x00000000"}}).to_string()
 }
 
-/// A configuration that asks this node, in a fresh directory.
+/// Writes a configuration that asks this node, in an empty directory.
 fn config(dir: &Path, network: &str, node: SocketAddr) -> PathBuf {
     let text = format!(
         "data_dir = \"data\"\n{network}[nodes]\nurls = [\"http://{node}\"]\ntimeout = \"60s\"\n[gossip]\n\
@@ -116,7 +117,7 @@ const MAINNET: &str = "[network]\nname = \"mainnet\"\n";
 const A_ROOT: &str = "0x4b363db94e286120d76eb905340fdd4e54bfe9f06bf33ff6cf5ad27f511bfe95";
 const ANOTHER_ROOT: &str = "0x212f13fc4df078b6cb7db228f1c8307566dcecf900867401a92023d7ba99cb5f";
 
-/// The output of `run`, which must end by itself.
+/// Runs `run`, which must end by itself, and returns its exit code and output.
 fn run_to_its_end(config: &Path) -> (Option<i32>, String) {
     let output = run(slashwatch().arg("run").arg("--config").arg(config));
     (output.status.code(), stderr(&output))
@@ -129,7 +130,7 @@ fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
     let file = config(dir.path(), MAINNET, silent);
     let running = Running::start(&file);
     let line = running.wait_for("waiting for a beacon node's answer");
-    // Whoever watches the watcher is answered meanwhile.
+    // The health endpoints answer meanwhile.
     let text = std::fs::read_to_string(&file).expect("readable");
     let (_, api) = text.rsplit_once("listen = ").expect("an API");
     let api: SocketAddr = api.trim().trim_matches('"').parse().expect("an address");
@@ -138,7 +139,7 @@ fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
     assert!(status == 503 && told.contains("it is starting"), "{status} {told}");
     assert_eq!(get(api, "/v1/submissions"), None, "it knows nothing yet, which is no list");
     assert!(line.contains(&silent.to_string()) && line.contains("/eth/v1/config/spec"), "{line}");
-    // A stop is a stop while one waits.
+    // The program can be stopped while it waits.
     assert_eq!(running.terminate(), Some(0));
 
     let dir = tempfile::tempdir().expect("a fresh directory");
@@ -157,7 +158,7 @@ fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
 
 #[test]
 fn a_node_of_another_network_is_named_as_that() {
-    // By its fork version.
+    // The fork version shows the difference.
     let dir = tempfile::tempdir().expect("a fresh directory");
     let of_hoodi = |path: &str| match path {
         "/eth/v1/config/spec" => Answer::Json(spec_json("hoodi")),
@@ -171,7 +172,8 @@ fn a_node_of_another_network_is_named_as_that() {
         "{told}"
     );
     assert!(!told.contains("cannot be read"), "{told}");
-    // By its genesis validators root, which only the data directory knows.
+    // The genesis validators root shows the difference. Only the data directory knows the expected
+    // one.
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = watcher::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
     let spec = consensus::Spec::builtin("hoodi").expect("built in");
@@ -183,13 +185,14 @@ fn a_node_of_another_network_is_named_as_that() {
     assert!(told.contains("genesis validators root is 0x212f13fc") && told.contains("0x4b363db9"), "{told}");
 }
 
-/// A node that does not say which network it is of, and a state file, are told by the state's own fork version.
+/// The node does not report its network, and a state file names none. The fork version in the state
+/// shows the difference.
 #[test]
 fn a_state_of_another_network_is_named_as_that() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let network = runtime().block_on(SimNetwork::start(Scenario::quiet(64))).expect("loopback has free ports");
     let mut state = network.state_ssz().to_vec();
-    // A slot and a fork of hoodi's.
+    // The slot and the fork are those of hoodi.
     state[40..48].copy_from_slice(&1_600_000u64.to_le_bytes());
     state[48..52].copy_from_slice(&[0x60, 0, 0x09, 0x10]);
     state[52..56].copy_from_slice(&[0x70, 0, 0x09, 0x10]);
@@ -228,7 +231,7 @@ fn a_node_that_is_away_at_the_start_is_asked_again_until_it_is_there() {
     assert_eq!(running.terminate(), Some(0));
 }
 
-/// `slashwatch serve`, and where it listens.
+/// Starts `slashwatch serve` and returns its address.
 fn serve(data: &Path) -> (std::process::Child, SocketAddr) {
     let mut command = slashwatch();
     command.arg("serve").arg("--data-dir").arg(data).arg("--listen").arg("127.0.0.1:0");
@@ -243,7 +246,7 @@ fn serve(data: &Path) -> (std::process::Child, SocketAddr) {
     (child, address)
 }
 
-/// Status, body.
+/// Returns the status and the body.
 fn ask(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("writable");
@@ -254,7 +257,7 @@ fn ask(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
     (status, bytes[end + 4..].to_vec())
 }
 
-/// `slashwatch serve | head -1` has read enough before anything is written.
+/// `slashwatch serve | head -1` may close the pipe before the address is written.
 #[test]
 fn whoever_does_not_read_the_address_is_served_all_the_same() {
     let dir = tempfile::tempdir().expect("a fresh directory");
@@ -305,14 +308,15 @@ fn a_recorded_directory_is_served_read_only() {
     assert_eq!(ids(told["incidents"].as_array().expect("a list")), ids(&incidents));
     let (page, html) = ask(address, "/");
     assert!(page.contains("200") && String::from_utf8_lossy(&html).contains("slashwatch"), "{page}");
-    // It is a recording, and says so.
+    // The data is a recording, and the API reports that.
     let (ready, detail) = ask(address, "/readyz");
     let detail = String::from_utf8_lossy(&detail);
     assert!(ready.contains("503") && detail.contains("this is a recording"), "{ready} {detail}");
     let status = get(address, "/v1/status").expect("status");
     assert!(status["notices"][0].as_str().expect("a notice").contains("this is a recording"), "{status}");
     assert_eq!(status["findings"].as_u64(), Some(found.len() as u64));
-    // What the process that recorded it did is not recorded, and this one does nothing.
+    // Statistics of the recording process are not stored, and this process does no work, so they
+    // are absent.
     let names: Vec<&String> = status["index"].as_object().expect("numbers").keys().collect();
     assert_eq!(names, ["different_data", "table_bytes", "validators"]);
     assert!(status["index"]["validators"].as_u64() > Some(0), "{status}");
@@ -329,7 +333,7 @@ fn a_recorded_directory_is_served_read_only() {
         let line = stderr(&output).lines().find(|line| line.contains(&format!("{kind} ("))).expect("a line each").to_owned();
         assert!(line.contains(&format!("{count} {state}")), "{line}");
     }
-    // Others may look at the same time; nobody may write.
+    // Several processes may read at the same time. None may write.
     let (mut other, _) = serve(&at("data"));
     let refused = run(slashwatch().arg("replay").arg(&file).arg("--data-dir").arg(at("data")));
     assert_eq!(refused.status.code(), Some(1));
@@ -341,7 +345,8 @@ fn a_recorded_directory_is_served_read_only() {
     assert_eq!(listing(&at("data")), before, "nothing was written");
 }
 
-/// Every file with its length and time of change, but the databases' own logs, which say that they were opened.
+/// Returns every file with its length and modification time, except the databases' own logs, which
+/// record every opening.
 fn listing(folder: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable")) {

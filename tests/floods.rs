@@ -7,7 +7,7 @@ use offline::bench::peak_rss_bytes;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
 use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, StatusView};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use sources::metrics::SourceMetrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     let watcher = Watcher::start(options).await.expect("it starts");
     let before = peak_rss_bytes();
 
-    let intake = Intake::new(Arc::new(load.network().clone()));
+    let intake = MessageConverter::new(Arc::new(load.network().clone()));
     let mut wanted = BTreeSet::new();
     let (mut offered, mut refused) = (0u64, BTreeMap::<&str, u64>::new());
     let feed = watcher.feed().expect("it runs");

@@ -1,7 +1,9 @@
-//! The always-on part of fuzzing: the bodies of `fuzz/`, on stable, for a moment, on mutated real messages.
+//! The part of fuzzing that always runs: the targets of `fuzz/`, on the stable compiler, for a
+//! short time, on mutated real messages.
 //!
-//! Real messages, because random bytes die at the first offset; mutated, because whole ones are well-formed. A failure prints
-//! the seed and the input; `FUZZ_SEED` repeats it, `FUZZ_SECONDS` gives it longer.
+//! The inputs are real messages, because random bytes fail at the first offset. They are mutated,
+//! because unchanged ones are well-formed. A failure prints the seed and the input. `FUZZ_SEED`
+//! repeats a run, and `FUZZ_SECONDS` makes it longer.
 
 #[allow(unused, reason = "made for the fuzzers' crate; the tables and targets are used here")]
 #[path = "../fuzz/src/lib.rs"]
@@ -15,9 +17,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use targets::{N_KINDS, TARGETS};
 
-/// For each target. Enough for some tens of thousands of inputs.
+/// Seconds for each target. This is enough for some tens of thousands of inputs.
 const DEFAULT_SECONDS: f64 = 1.0;
-/// Whole capture files are cut to this, or they would be all that is tried.
+/// Whole capture files are cut to this length. Otherwise they would use all the time.
 const MAX_CAPTURE_SEED: usize = 64 << 10;
 const MAX_SEEDS: usize = 400;
 const N_FORKS: u8 = ForkName::ALL.len() as u8;
@@ -32,7 +34,7 @@ fn no_mutation_of_real_messages_makes_a_decoder_panic() {
     for target in &TARGETS {
         let seeds = seeds_for(target.name);
         assert!(!seeds.is_empty(), "no seeds for {}", target.name);
-        // Whole, first: they must pass too.
+        // The unchanged seeds come first. They must pass too.
         for whole in &seeds {
             run(target.name, target.run, whole, seed);
         }
@@ -66,7 +68,8 @@ fn run(name: &str, target: fn(&[u8]), input: &[u8], seed: u64) {
     }
 }
 
-/// A few changes of the kinds that decoders fall for: bits, whole numbers at offsets, cuts, repeats, parts of others.
+/// Makes a few changes that often break decoders: flipped bits, integers at offsets, cuts,
+/// repetitions, parts of other inputs.
 fn mutated(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = seeds[dice.below(seeds.len())].clone();
     for _ in 0..=dice.below(4) {
@@ -101,16 +104,18 @@ fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
     bytes[at..end].copy_from_slice(&with[..end - at]);
 }
 
-/// Well-formed inputs of a target, made from the captures.
+/// Returns well-formed inputs of a target, made from the captures.
 fn seeds_for(target: &str) -> Vec<Vec<u8>> {
     let prefixed = |prefix: &[u8], bytes: &[u8]| [prefix, bytes].concat();
     let captures: Vec<Vec<u8>> = test_support::captures().iter().map(|path| std::fs::read(path).expect("readable")).collect();
     let entries = captures.iter().flat_map(|bytes| CaptureReader::new(bytes.as_slice()).flatten().map(|located| located.entry));
-    // Forks by their place in `ForkName::ALL`; presets: 0 mainnet, 1 minimal, 2 gnosis. The captures are on minimal, one on mainnet.
+    // The first byte is the fork's position in `ForkName::ALL`. Presets are 0 mainnet, 1 minimal, 2
+    // gnosis. The captures use the minimal preset, except for one with mainnet's.
     let mut seeds = Vec::new();
     match target {
         "message" | "container" => {
-            // Every fourth message of every capture, as each kind of a fork: most fail at once, the right one goes deep.
+            // Every fourth message of every capture is tried as each kind of a fork. Most fail at
+            // once, and the right kind is decoded to its end.
             let payloads = entries.filter_map(|entry| match entry {
                 Entry::Gossip(gossip) => limits::unpack(&gossip.payload, limits::MAX_PAYLOAD_SIZE).ok(),
                 _ => None,
@@ -119,7 +124,8 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
                 seeds.push(prefixed(&[nth as u8 % N_FORKS, 1, (nth / usize::from(N_FORKS)) as u8 % N_KINDS], &ssz));
                 seeds.push(prefixed(&[6, (nth % 2) as u8, nth as u8 % N_KINDS], &ssz));
             }
-            // No capture has one. Its kind among the messages, and its place among the containers.
+            // No capture has an inclusion list. 8 is its kind among the messages; the other number
+            // is its position among the containers.
             let lists = Catalogue::of(ForkName::Heze, &Preset::MINIMAL).names().position(|name| name == "SignedInclusionList");
             for which in [8, lists.expect("Heze has it") as u8] {
                 seeds.insert(0, prefixed(&[ForkName::Heze as u8, 1, which], &inclusion_list()));
@@ -161,19 +167,19 @@ fn seeds_for(target: &str) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Of three transactions.
+/// An inclusion list with three transactions.
 fn inclusion_list() -> Vec<u8> {
     let message = [[0u8; 48].as_slice(), &52u32.to_le_bytes()].concat();
     let offsets: Vec<u8> = [12u32, 13, 45].into_iter().flat_map(u32::to_le_bytes).collect();
     [&100u32.to_le_bytes(), [0u8; 96].as_slice(), &message, &offsets, &[7; 78]].concat()
 }
 
-/// The beginning of a phase0 block as nodes send it; all that matters is that JSON is entered.
+/// The beginning of a phase0 block as nodes send it. It only needs to reach the JSON decoder.
 const BLOCK_JSON: &str = r#"{"version":"phase0","data":{"message":{"slot":"1","proposer_index":"2","parent_root":"0x00","state_root":"0x00",
 "body":{"randao_reveal":"0x00","eth1_data":{"deposit_root":"0x00","deposit_count":"0","block_hash":"0x00"},"graffiti":"0x00",
 "proposer_slashings":[],"attester_slashings":[],"attestations":[],"deposits":[],"voluntary_exits":[]}},"signature":"0x00"}}"#;
 
-/// SplitMix64.
+/// The pseudorandom generator SplitMix64.
 struct Dice(u64);
 
 impl Dice {

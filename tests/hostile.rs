@@ -182,7 +182,7 @@ struct PeerOptions {
 
 /// The messages and events that a peer received.
 #[derive(Default)]
-struct Heard {
+struct FirstSeen {
     /// Goodbyes that it received, and lost connections.
     sent_away: Vec<String>,
     /// Payloads, each with the time of arrival.
@@ -195,7 +195,7 @@ async fn start(
     options: PeerOptions,
     network: Arc<Network>,
     mut stop: watch::Receiver<()>,
-    heard: Option<Arc<Mutex<Heard>>>,
+    heard: Option<Arc<Mutex<FirstSeen>>>,
 ) -> Peer {
     let PeerOptions { name, number, dials, subscribes, status } = options;
     let config = GossipConfig {
@@ -382,8 +382,8 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     let (keep, stop) = watch::channel(());
     let (tell_status, status) = watch::channel(StatusView { head_slot: first_slot.saturating_sub(1), ..StatusView::default() });
     let (_genesis, genesis_status) = watch::channel(StatusView::default());
-    let sent_away: Arc<Mutex<Heard>> = Arc::default();
-    let heard: Arc<Mutex<Heard>> = Arc::default();
+    let sent_away: Arc<Mutex<FirstSeen>> = Arc::default();
+    let heard: Arc<Mutex<FirstSeen>> = Arc::default();
     let peer = |name, number, dials: Option<&PeerAddress>, subscribes, status: &watch::Receiver<StatusView>, heard| {
         let options = PeerOptions { name, number, dials: dials.cloned(), subscribes, status: status.clone() };
         runtime.block_on(start(options, network.clone(), stop.clone(), heard))

@@ -1,7 +1,9 @@
-//! `export interchange` and `audit` on simulated networks: what clients would do with the file, by EIP-3076's own rules.
+//! `export interchange` and `audit` on simulated networks. The tests check what clients would do
+//! with the file, by the rules of EIP-3076.
 //!
-//! [`Protection`] is a validator client's slashing protection, written from the EIP's conditions. It is held to the official
-//! interchange vectors where they are at hand, and then used to judge what the program exports.
+//! [`Protection`] is a validator client's slashing protection, written from the conditions of the
+//! EIP. It is tested with the official interchange vectors if they are available. Then it checks
+//! what the program exports.
 
 mod common;
 
@@ -13,10 +15,10 @@ use simulator::{Circumstance, Condition, Group, Scenario, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-/// What a client refuses to sign.
+/// How much a client keeps, which decides what it refuses to sign.
 #[derive(Clone, Copy, PartialEq)]
 enum Strategy {
-    /// Every message is kept; the same one may be signed again.
+    /// Every message is kept. The same message may be signed again.
     Complete,
     /// Only the highest slot, source and target are kept.
     Minimal,
@@ -39,7 +41,8 @@ impl Protection {
         Self { strategy, network, keys: BTreeMap::new() }
     }
 
-    /// Imports, slashable content and all: the file's messages are kept, and nothing below them is signed again.
+    /// Imports a file, including slashable content. Its messages are kept, and nothing below them
+    /// is signed again.
     fn import(&mut self, file: &[u8]) -> Result<(), String> {
         let file = Interchange::parse(file, self.network).map_err(|error| error.to_string())?;
         for history in file.data {
@@ -100,7 +103,7 @@ fn root_of(value: &Value) -> Option<Root> {
 
 #[test]
 fn the_rules_used_here_are_those_of_the_official_vectors() {
-    // Their repository has no licence, so they are not committed here.
+    // The repository of the vectors has no licence, so they are not committed here.
     let Some(folder) = test_support::full_set("vectors/eip3076_interchange_tests") else { return };
     let mut n_steps = 0;
     for entry in std::fs::read_dir(folder).expect("readable") {
@@ -116,7 +119,8 @@ fn the_rules_used_here_are_those_of_the_official_vectors() {
                 let imported = protection.import(step["interchange"].to_string().as_bytes());
                 let should = step["should_succeed"].as_bool().expect("a bool");
                 assert_eq!(imported.is_ok(), should, "{}: {imported:?}", path.display());
-                // A client may refuse a file with slashable content, and then the rest of the case says nothing.
+                // A client may refuse a file with slashable content. The rest of the case then has
+                // no meaning.
                 if !should || (step["contains_slashable_data"] == true && strategy == Strategy::Complete) {
                     break;
                 }
@@ -168,7 +172,7 @@ impl Stage {
         output.stdout
     }
 
-    /// Exit code, and the report.
+    /// Runs `audit` and returns the exit code and the report.
     fn audit(&self, file: &[u8]) -> (Option<i32>, Value) {
         let path = self.dir.path().join("file.json");
         std::fs::write(&path, file).expect("writable");
@@ -239,7 +243,7 @@ fn an_audit_is_content_with_the_whole_file_and_names_what_is_missing() {
     assert_eq!(report["validators"][1]["contradictions"]["listed"][0]["kind"], "double_vote");
 }
 
-/// What was never listened to is no all-clear.
+/// Slots that were never watched are not reported as free of offences.
 #[test]
 fn both_say_what_is_known_at_all_and_whose_keys_were_never_heard() {
     let silent = Circumstance { what: Condition::Offline, who: Group::Range(10, 2), from: 0, until: 1000 };

@@ -1,4 +1,5 @@
-//! Watched keys over simulated networks: what is said about outages, restarts, sleepers that sign and second machines, and what is not.
+//! Watched keys on simulated networks. The tests check what is reported about outages, restarts,
+//! dormant keys that sign and second machines, and what is not reported.
 
 mod common;
 
@@ -26,14 +27,14 @@ impl Said {
         self.incidents.iter().filter(|incident| incident["kind"] == kind).collect()
     }
 
-    /// Slots and validators whose turn to propose brought nothing.
+    /// Returns the slots and validators whose proposal was missed.
     fn missed_turns(&self) -> BTreeSet<(u64, u64)> {
         let number = |value: &Value| value.as_str().expect("a number").parse().expect("a number");
         let told = self.findings.iter().filter(|finding| finding["details"]["duty"] == "proposal");
         told.map(|finding| (number(&finding["slot"]), number(&finding["validator"]["index"]))).collect()
     }
 
-    /// Of the kinds that only watched keys have.
+    /// Counts the findings and incidents of the kinds that only watched keys have.
     fn n_about_keys(&self) -> BTreeMap<String, usize> {
         let ours = ["missed_duties", "flapping_keys", "dormant_key_signed", "second_signer"];
         let mut counts = BTreeMap::new();
@@ -51,7 +52,7 @@ fn replay(scenario: &Scenario, list: &str) -> Said {
     replay_with_gap(scenario, list, 0..0)
 }
 
-/// `deaf`: slots during which nothing was recorded.
+/// Replays a scenario. `deaf` is the range of slots during which nothing was recorded.
 fn replay_with_gap(scenario: &Scenario, list: &str, deaf: Range<u64>) -> Said {
     println!("seed {}", scenario.seed);
     let dir = tempfile::tempdir().expect("a fresh directory");
@@ -75,14 +76,14 @@ fn replay_with_gap(scenario: &Scenario, list: &str, deaf: Range<u64>) -> Said {
     let mut command = slashwatch();
     command.arg("replay").arg(at("simulated.e2s")).arg("--watch").arg(at("keys.csv"));
     command.arg("--findings").arg(at("findings.jsonl")).arg("--incidents").arg(at("incidents.jsonl"));
-    // Batches shorter than a slot, so that time goes on in small steps as it does live.
+    // The batches are shorter than a slot, so that time advances in small steps as it does live.
     let output = run(command.env("SLASHWATCH_BATCH_MESSAGES", "16"));
     assert!(output.status.success(), "{}", stderr(&output));
     let lines = |path: &Path| common::findings(path);
     Said { findings: lines(&at("findings.jsonl")), incidents: lines(&at("incidents.jsonl")) }
 }
 
-/// Two groups on two clusters of one operator, and strangers.
+/// Two groups on two clusters of one operator. All other validators are not watched.
 const LIST: &str = "group,key,operator,cluster\nred,0-15,acme,r\nblue,16-31,acme,b\n";
 
 fn offline(first: u64, n: u64, from: u64, until: u64) -> Circumstance {
@@ -100,7 +101,7 @@ fn nothing_is_said_of_keys_that_do_their_duty_or_miss_one_now_and_then() {
     assert_eq!(said.n_about_keys(), BTreeMap::new());
 }
 
-/// Blocks that are not made, or are made and lose, cost nobody but their proposer a word.
+/// A block that is missing or orphaned is reported for its proposer and for no other key.
 #[test]
 fn a_turn_to_propose_that_brings_nothing_is_told_of_its_key_and_of_no_other() {
     let wear = Wear { missed_votes: 1, late_blocks: 10, reorged_blocks: 10 };
@@ -109,7 +110,8 @@ fn a_turn_to_propose_that_brings_nothing_is_told_of_its_key_and_of_no_other() {
     let told = said.missed_turns();
     assert_eq!(said.n_about_keys(), BTreeMap::from([("missed_duties".to_owned(), told.len())]));
     let kept = kept_blocks(&worn);
-    // The first epoch is not heard from its beginning, and the last ones are not judged before the capture ends.
+    // The first epoch is not recorded from its beginning, and the last epochs are not evaluated
+    // before the capture ends.
     for slot in 8..136 {
         let of_slot: Vec<u64> = told.iter().filter(|(at, _)| *at == slot).map(|(_, validator)| *validator).collect();
         match kept.get(&slot) {
@@ -120,7 +122,7 @@ fn a_turn_to_propose_that_brings_nothing_is_told_of_its_key_and_of_no_other() {
     assert!(told.len() > 10, "{told:?}");
 }
 
-/// The block of each slot that a later block has for its ancestor, by its proposer.
+/// Returns the slots of the blocks that have a later block as descendant, with their proposers.
 fn kept_blocks(scenario: &Scenario) -> BTreeMap<u64, u64> {
     let dir = tempfile::tempdir().expect("a fresh directory");
     write_capture(scenario, &dir.path().join("played.e2s")).expect("the scenario can be played");
@@ -144,7 +146,8 @@ fn kept_blocks(scenario: &Scenario) -> BTreeMap<u64, u64> {
     kept
 }
 
-/// Until the missing blocks change the committees' seed, two epochs later, the turns are those of the same network without an outage.
+/// The missing blocks change the seed of the committees two epochs later. Until then, the proposers
+/// are those of the same network without an outage.
 #[test]
 fn the_turns_that_an_outage_costs_are_those_of_its_keys() {
     let made = kept_blocks(&quiet(48));
@@ -176,7 +179,8 @@ fn while_the_whole_network_is_silent_nobodys_misses_are_told() {
     assert_eq!(said.incidents("missed_duties").len(), 0, "{:?}", said.incidents);
 }
 
-/// Everybody votes all the time; only nobody listens, for whole epochs or for parts of them.
+/// All validators vote all the time. Only the watcher receives nothing, for whole epochs or for
+/// parts of them.
 #[test]
 fn while_we_are_deaf_nobodys_misses_are_told() {
     for deaf in [24..72, 28..72, 24..68, 30..33] {
@@ -185,7 +189,7 @@ fn while_we_are_deaf_nobodys_misses_are_told() {
     }
 }
 
-/// An outage that began before the gap and goes on after it is told all the same.
+/// An outage that begins before the gap and continues after it is reported in spite of the gap.
 #[test]
 fn what_is_missing_before_and_after_we_are_deaf_is_told() {
     let said = replay_with_gap(&Scenario { circumstances: vec![offline(0, 16, 24, 104)], ..quiet(136) }, LIST, 48..72);
@@ -211,7 +215,8 @@ fn a_restart_is_seen_although_it_is_shorter_than_an_epoch() {
     let flapping = said.incidents("flapping_keys");
     let labels: BTreeSet<&str> =
         flapping.iter().map(|incident| incident["details"]["labels"][0].as_str().expect("text")).collect();
-    // Half of the operator's keys stayed: only the group and its cluster went down as a whole.
+    // Half of the operator's keys stayed online. Only the group and its cluster went down as a
+    // whole.
     assert_eq!(labels, BTreeSet::from(["cluster=r", "group=red"]), "{flapping:?}");
     for incident in flapping {
         let slot = |name: &str| incident["details"][name].as_str().expect("text").parse::<u64>().expect("a number");
@@ -232,7 +237,7 @@ fn keys_that_should_sleep_and_sign_are_told_once_each() {
         assert_eq!(finding["validator"]["labels"], serde_json::json!(["group=moving"]));
         assert!(finding["evidence"].is_null());
     }
-    // Sleepers that sleep are no news.
+    // Dormant keys that do not sign are not reported.
     let said = replay(&Scenario { circumstances: vec![offline(40, 5, 0, 100)], ..quiet(64) }, list);
     assert_eq!(said.n_about_keys(), BTreeMap::new());
 }

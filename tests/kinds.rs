@@ -1,5 +1,7 @@
-//! The docs and the scenarios name kinds, and are held to the one list of them (`evidence::Kind`).
-//! Every detector says which false alarms were thought of.
+//! Compares the kinds in the docs and in the scenarios with the one list of kinds
+//! (`evidence::Kind`).
+//!
+//! Also checks that every detector documents which false alarms were considered.
 
 use evidence::{Audience, Kind};
 use std::collections::BTreeSet;
@@ -11,12 +13,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Between each `before` and the next `after`.
+/// Returns the texts between each `before` and the next `after`.
 fn between<'a>(text: &'a str, before: &'a str, after: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(before).skip(1).filter_map(move |rest| rest.split(after).next())
 }
 
-/// A row of a table, or a sentence, of the page of docs that its readers look into.
+/// Each kind has a table row or a sentence in the page for its audience.
 #[test]
 fn the_docs_explain_every_kind() {
     for kind in Kind::all() {

@@ -1,5 +1,6 @@
-//! `slashwatch run` as its users run it: a network of real libp2p nodes on loopback, a webhook's receiver that is down for
-//! a while, a killed process, a node that is away, a port that is taken, a disk that is full.
+//! `slashwatch run` as users run it: a network of real libp2p nodes on loopback, a webhook receiver
+//! that is down for a while, a killed process, a node that is away, a port that is in use, a full
+//! disk.
 
 mod common;
 
@@ -14,7 +15,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use test_support::capture;
 
-/// Accepts webhook deliveries; gives `(finding id, idempotency key)` of each.
+/// Accepts webhook deliveries and sends `(finding id, idempotency key)` of each to the returned
+/// channel.
 fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
     let (sender, received) = sync_channel(10_000);
     serve(address, move |request| {
@@ -22,7 +24,8 @@ fn receiver(address: SocketAddr) -> Receiver<(String, String)> {
         let id = finding["id"].as_str().expect("an id").to_owned();
         let key = request.headers.get("idempotency-key").cloned().unwrap_or_default();
         assert!(request.headers.contains_key("x-slashwatch-signature"), "unsigned delivery");
-        // That the network has ended is told as well. The test may have seen enough.
+        // The end of the network is reported too and is left out here. The send may fail, because
+        // the test may have ended.
         if finding["details"]["subnets"] != "all" {
             let _ = sender.send((id, key));
         }
@@ -57,13 +60,14 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     let incidents = get(stage.api, "/v1/incidents").expect("the API answers");
     let wave = incidents["incidents"].as_array().expect("a list").iter().find(|incident| incident["kind"] == "slashing_wave");
     let wave = wave.expect("twelve keys of one operator are a wave")["id"].as_str().expect("id").to_owned();
-    // Nothing could be delivered so far. The process dies without a word; the next one has to make good.
+    // Nothing could be delivered so far. The process is killed, and the next process has to
+    // deliver.
     running.kill();
     let received = receiver(hook);
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     let mut told = BTreeSet::new();
-    // The wave is announced to who is alerted by findings, under its incident's id.
+    // The wave is announced with the findings, under the id of its incident.
     while told.len() < committed.len() + 1 {
         let (id, key) = received.recv_timeout(PATIENCE).expect("a delivery for every finding");
         assert_eq!(id, key, "the same finding under another id");
@@ -95,7 +99,7 @@ fn a_port_in_use_and_a_node_that_is_away_are_told_with_what_to_do() {
     let told = stderr(&output);
     assert!(told.contains(&address.to_string()) && told.contains("api.listen"), "{told}");
     write(free_port());
-    // It is asked again for as long as that takes, and a stop is a stop meanwhile.
+    // The program repeats the request until a node answers, and it can be stopped meanwhile.
     let running = Running::start(&config);
     let told = running.wait_for("no beacon node answers yet");
     assert!(told.contains(&away.to_string()), "{told}");
@@ -108,7 +112,7 @@ fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
     let scenario = Scenario { slots: 8, slot_duration: Duration::from_millis(1000), ..Scenario::staked(64, 8) };
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let dir = tempfile::tempdir().expect("a fresh directory");
-    // What a run with a node leaves behind.
+    // The files that a run with a node leaves.
     let left = watcher::datadir::DataDir::open(&dir.path().join("data")).expect("writable");
     let spec = consensus::Spec::from_yaml(network.config_yaml()).expect("valid");
     let (genesis_time, genesis_validators_root) = (network.genesis_time(), network.genesis_validators_root());
@@ -145,7 +149,8 @@ fn a_full_disk_is_told_and_what_was_written_stays_good() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let data = dir.path().join("data");
     let file = capture("fulu_4");
-    // A limit on file size stands in for the full disk: writes fail in the same place, and no mount is needed.
+    // A limit on the file size replaces the full disk. Writes fail at the same place, and no mount
+    // is needed.
     let script = "trap '' XFSZ; ulimit -f 16; exec \"$0\" replay \"$1\" --data-dir \"$2\"";
     let output = Command::new("bash")
         .args(["-c", script, env!("CARGO_BIN_EXE_slashwatch")])
@@ -160,7 +165,8 @@ fn a_full_disk_is_told_and_what_was_written_stays_good() {
     assert_eq!(common::pairs(&after), common::expected(&file));
 }
 
-/// Six peer ids that a client banned close the address, with the operator's own node on it.
+/// If a client bans six peer ids of one address, it blocks the address, and with it the operator's
+/// own node there.
 #[test]
 fn the_peer_id_is_the_same_after_a_restart_and_the_status_shows_each_peer() {
     let runtime = runtime();

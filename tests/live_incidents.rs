@@ -1,8 +1,11 @@
-//! Real incidents live: a scenario file is played by simulated nodes over libp2p on loopback, `slashwatch run` listens, and what
-//! its API says is compared with what the scenario says there was to say, by kind and slot, and with the list of contradictions, by id.
+//! Real incidents, played live. Simulated nodes play a scenario file over libp2p on loopback, and
+//! `slashwatch run` listens. The test compares the API's incidents and anomalies with the
+//! scenario's, by kind and slot, and the findings with the list of contradictions, by id.
 //!
-//! Slots are short, and what comes after the incidents is left out; everything else is as in the file. `slashwatch demo --scenario` does
-//! the same by hand with any of them. All are played at once, each with a network and a watcher of its own: most of their time is waiting.
+//! Slots are shorter than in the file, and the time after the incidents is left out. Everything
+//! else is as in the file. `slashwatch demo --scenario` plays any of these files by hand. All
+//! scenarios are played at the same time, each with its own network and watcher, because they
+//! mostly wait.
 
 mod common;
 
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant};
 
 const SLOT: Duration = Duration::from_millis(800);
 
-/// Plays the first so many slots of some files, all at the same time.
+/// Plays the first slots of several files at the same time.
 fn play_all(plays: &[(&str, u64)]) {
     std::thread::scope(|scope| {
         for (name, slots) in plays {
@@ -53,7 +56,8 @@ fn play_live(name: &str, slots: u64) {
     assert_eq!(running.terminate(), Some(0));
 }
 
-/// Ids of proven findings, and what was said of incidents and anomalies against what there was to say.
+/// Returns the ids of the proven findings, and the comparison of the reported incidents and
+/// anomalies with the expected ones.
 fn heard(stage: &Stage, truth: &GroundTruth, genesis_time: u64) -> (BTreeSet<String>, Reckoning) {
     let (findings, incidents) = (stage.all("findings"), stage.all("incidents"));
     (proven(&findings), truth.reckon(&said(&incidents, &findings, genesis_time, SLOT)))

@@ -1,5 +1,5 @@
-//! Captures that are whole but odd: wrong times, parts in any order, states that cannot be used, entries of unknown types. Whatever
-//! does not change who signed what changes no finding.
+//! Captures that are complete but odd: wrong times, parts in any order, states that cannot be used,
+//! entries of unknown types. None of this changes who signed what, so it changes no finding.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn replay(dir: &Path, files: &[PathBuf]) -> Told {
     Told { code: output.status.code(), text: stderr(&output), ids: ids(&findings(&out)) }
 }
 
-/// One whose votes name their validator, and one whose votes need committees.
+/// Returns one capture whose votes name their validator, and one whose votes need committees.
 fn both() -> [PathBuf; 2] {
     [capture("fulu_4"), capture("deneb_3")]
 }
@@ -82,7 +82,8 @@ fn wrong_times_of_arrival_hide_nothing() {
         let whole = entries(&file);
         let honest = replay(dir.path(), std::slice::from_ref(&file)).ids;
         assert!(!honest.is_empty());
-        // Bits of an hour, of days, of years; and clocks that have nothing to do with the chain.
+        // Flipped bits shift the times by about one hour, 3 days, or 146 years. The other cases
+        // have times that do not fit the chain at all.
         let flipped = |bit: u32| with_times(&whole, move |nth, at| if nth % 7 == 3 { at ^ 1 << bit } else { at });
         let mut cases: Vec<Vec<Entry>> = [42, 48, 62].into_iter().map(flipped).collect();
         cases.extend([0, 1_800_000_000_000_000_000, u64::MAX].map(|time| with_times(&whole, |_, _| time)));
@@ -99,7 +100,8 @@ fn blocks_that_claim_the_far_future_hide_nothing() {
     let file = capture("deneb_3");
     let honest = replay(dir.path(), std::slice::from_ref(&file)).ids;
     let block = |slot: u64| {
-        // Offset, signature, slot, proposer, roots, offset of the body: read no further before it is proven.
+        // A block's SSZ: offset, signature, slot, proposer, roots, offset of the body. The rest is
+        // read only after the block is proven.
         let ssz = [&100u32.to_le_bytes()[..], &[1; 96], &slot.to_le_bytes(), &[3; 72], &84u32.to_le_bytes(), &[0; 300]].concat();
         let mut framed = snap::write::FrameEncoder::new(Vec::new());
         std::io::Write::write_all(&mut framed, &ssz).expect("into memory");
@@ -134,7 +136,7 @@ fn parts_of_a_capture_may_come_in_any_order() {
         let told = replay(dir.path(), &order.map(|nth| parts[nth].clone()));
         assert_eq!((told.code, &told.ids), (Some(0), &honest), "{order:?}: {}", told.text);
     }
-    // Without the first, nobody can say whose messages these are.
+    // Without the first part, the network of the messages is unknown.
     let told = replay_alone(&parts[1]);
     assert_eq!(told.0, Some(64), "{}", told.1);
     assert!(told.1.contains("--network"), "{}", told.1);
@@ -154,7 +156,8 @@ fn unknown_entries_are_skipped_and_counted() {
     for (nth, entry) in entries(&file).into_iter().enumerate() {
         made.push(entry);
         if nth % 50 == 0 {
-            // Version again, Empty, SlotIndex; then two that nobody knows.
+            // Entries of the known types Version, Empty and SlotIndex, and then two of unknown
+            // types.
             made.extend([*b"e2", [0, 0], *b"i2"].map(|kind| Entry::new(kind, if kind == *b"e2" { b"" } else { b"abc" })));
             made.extend([*b"zz", [0xff, 0xff]].map(|kind| Entry::new(kind, &[7; 1000])));
         }
@@ -175,7 +178,7 @@ fn a_state_that_cannot_be_used_is_told_and_the_rest_goes_on() {
     std::io::Write::write_all(&mut framed, &[7; 5000]).expect("into memory");
     let no_state = Entry::new(STATE, &framed.into_inner().expect("into memory"));
     let no_frame = Entry::new(STATE, b"this is no snappy");
-    // In the middle, and before the one that can be used.
+    // The bad state is placed in the middle, and before the usable state.
     let middle = whole.len() / 2;
     for (at, bad) in [(middle, &no_state), (middle, &no_frame), (1, &no_frame)] {
         let mut made = whole.clone();

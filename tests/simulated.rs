@@ -1,7 +1,8 @@
-//! Simulated networks of every fork, through the binary: what the simulator says was done is what is found, by id.
+//! Simulated networks of every fork, through the binary: the findings are exactly what the
+//! simulator committed, by id.
 //!
-//! The simulator shares no code with verifier, index and detectors, and compares all pairs where the index looks at
-//! neighbours only.
+//! The simulator shares no code with verifier, index and detectors. It compares all pairs, while
+//! the index looks only at neighbours.
 
 mod common;
 
@@ -21,7 +22,8 @@ fn check(scenario: &Scenario) {
     compare(&truth, &replay(&capture, &dir.path().join("data"), &dir.path().join("found.jsonl")), &what);
 }
 
-/// Exactly the crimes that were committed, and of each one when either of its messages was first heard.
+/// Compares the findings with the committed offences. They must be the same, and the times of each
+/// finding must be those at which its two messages were sent.
 fn compare(truth: &GroundTruth, findings: &[serde_json::Value], what: &str) {
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
     let found = ids(findings);
@@ -62,7 +64,8 @@ fn a_fork_in_the_middle_changes_nothing() {
     check(&Scenario { next_fork: Some((ForkName::Electra, consensus::Epoch::new(4))), ..scenario });
 }
 
-/// However many messages make a batch, and so a sum: a finding's times are those of the validator's own messages.
+/// The times of a finding are those of the validator's own messages, however many messages share a
+/// batch and so a sum.
 #[test]
 fn times_do_not_depend_on_the_size_of_batches() {
     let seed = u64::from(std::process::id());
@@ -94,8 +97,8 @@ fn honest_validators_are_left_alone() {
     check(&Scenario { noise, missed_blocks_percent: 20, slots: 48, ..Scenario::quiet(64) });
 }
 
-/// Votes by bits whose committees hang on a block that is missing are the hardest case: they wait, are rationed while live,
-/// and are tried under candidates.
+/// Votes by bits whose committees depend on a missing block are the hardest case. They wait, they
+/// are rationed while live, and they are tried with candidates.
 #[test]
 fn what_is_found_does_not_depend_on_the_size_of_batches() {
     let seed = u64::from(std::process::id());
@@ -119,7 +122,7 @@ fn what_is_found_does_not_depend_on_the_size_of_batches() {
     }
 }
 
-/// Copies a capture but for its `nth` block on gossip; how many blocks there were.
+/// Copies a capture without its `nth` gossip block, and returns the number of blocks.
 fn without_block(from: &Path, to: &Path, nth: usize) -> usize {
     let mut writer = CaptureWriter::create(to).expect("a new file");
     let mut n_blocks = 0;

@@ -1,5 +1,6 @@
-//! What blocks include: findings say when they were punished, offences that no block takes up are told, slashings of what was never heard
-//! here are told too, and who offends again is known to be slashed already.
+//! Slashings in blocks. Findings show when they were punished. Offences that no block includes are
+//! reported. Slashings of messages that were never received here are reported too. A validator that
+//! offends again is recognised as already slashed.
 
 mod common;
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use simulator::{Act, Deed, GroundTruth, Scenario, Who, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The capture without the states that come after its first.
+/// Returns the capture without the states after its first one.
 fn without_later_states(capture: &[u8]) -> Vec<u8> {
     let (mut kept, mut rest, mut n_states) = (Vec::new(), capture, 0);
     while !rest.is_empty() {
@@ -56,7 +57,7 @@ fn act(deed: Deed, validators: &[u64], from: u64) -> Act {
     Act { deed, who, from: Slot::new(from) }
 }
 
-/// Slot of the block that each finding's slashing is in, by validator.
+/// Returns, by validator, the slot of the block that includes the slashing of its finding.
 fn included(findings: &[Value]) -> BTreeMap<u64, u64> {
     let number = |value: &Value| value.as_str().expect("a decimal string").parse().expect("a number");
     let rows = findings.iter().filter(|finding| !finding["included"].is_null());
@@ -101,7 +102,7 @@ fn a_slashing_of_what_was_never_heard_is_a_blind_spot() {
     let played = play(&Scenario { acts, slots: 32, slashings_after: Some(3), ..Scenario::quiet(64) });
     assert_eq!(played.truth.crimes.len(), 2);
     assert_eq!(included(&played.findings).keys().copied().collect::<Vec<_>>(), [5, 30]);
-    // The first vote was heard, the second is known from the operation only.
+    // The first vote was received. The second is known from the slashing operation only.
     assert!(played.findings.iter().all(|finding| finding["sources"] == serde_json::json!(["gossip", "slashing_op"])));
     let told = of_kind(&played, "blind_spot");
     assert_eq!(told.len(), 1, "{:?}", played.incidents);
@@ -126,7 +127,7 @@ fn who_offends_again_is_known_to_be_slashed_by_blocks_alone() {
     assert_eq!(punishable(&again(18)), [("5", "yes"), ("5", "yes"), ("6", "yes")], "the block may still be left");
 }
 
-/// What each finding says of it, with its validator.
+/// Returns the validator and the field `punishable` of each finding.
 fn punishable(played: &Played) -> Vec<(&str, &str)> {
     let mut said: Vec<(&str, &str)> = played
         .findings

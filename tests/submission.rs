@@ -1,4 +1,4 @@
-//! Proofs handed to a beacon node by the running program, over two deaths.
+//! The running program submits proofs to a beacon node, and is killed twice meanwhile.
 
 mod common;
 
@@ -22,7 +22,7 @@ struct Arrival {
     at_ms: u64,
 }
 
-/// Accepted submissions, by the API.
+/// Returns the number of accepted submissions in the API's answer.
 fn n_accepted(page: &Value) -> usize {
     page["submissions"].as_array().expect("a list").iter().filter(|one| one["state"] == "accepted").count()
 }
@@ -46,7 +46,8 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
             let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
             arrivals.lock().expect("unpoisoned").push(Arrival { proof: request.json().to_string(), at_ms });
             let _ = tell.send(());
-            // Until the process is killed it gets no answer: then nobody can know whether the node has taken it.
+            // The node does not answer until the process is killed. Then nobody can know whether
+            // the node accepted the proof.
             while is_mute.load(Ordering::SeqCst) {
                 std::thread::park_timeout(Duration::from_millis(10));
             }
@@ -82,7 +83,7 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
     for arrival in &arrivals {
         *by_proof.entry(&arrival.proof).or_default() += 1;
     }
-    // The last death may have cut off an attempt; its record says so.
+    // The second kill may have cut off an attempt. The record of the attempt shows that.
     let inspected = run(slashwatch().arg("inspect").arg("--data-dir").arg(stage.dir.path().join("data")));
     let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
     let counts = &inspected["submissions"];

@@ -1,4 +1,5 @@
-//! Watched keys through the binary: labels on findings, kill switches that stop a second machine, lists read again while it runs.
+//! Watched keys through the binary: labels on findings, kill switches that stop a second machine,
+//! and lists that are read again at run time.
 
 mod common;
 
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Stops the second machine when called, as a remote signer's own switch would. Gives the bodies it was sent.
+/// Starts a receiver that stops the second machine when it is called, like the switch of a remote
+/// signer. Returns its address and the bodies that it received.
 fn signer(second_machine: SecondMachine) -> (SocketAddr, Receiver<Value>) {
     let (sender, received) = sync_channel(64);
     let address = serve(anywhere(), move |request| {
@@ -27,7 +29,8 @@ fn signer(second_machine: SecondMachine) -> (SocketAddr, Receiver<Value>) {
     (address, received)
 }
 
-/// Staked's case of 2 February 2021, played live; keys that contradicted themselves.
+/// Plays Staked's incident of 2 February 2021 live, and returns the number of keys that
+/// contradicted themselves.
 fn staked(with_kill_switch: bool) -> usize {
     let runtime = runtime();
     let scenario = Scenario { slots: 16, slot_duration: Duration::from_millis(1500), ..Scenario::staked(256, STAKED_KEYS) };
@@ -94,7 +97,7 @@ fn wait_for(condition: impl Fn() -> bool) {
     }
 }
 
-/// A script that writes a line into `fired` each time it runs.
+/// Writes a script that adds a line to `fired` each time it runs.
 fn script(dir: &Path, more: &str) -> PathBuf {
     let path = dir.join("stop.sh");
     let text = format!(
@@ -113,7 +116,7 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let (first, last) = (scenario.operator[0], scenario.operator[11]);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
-    // The first order is never answered, so that the process can be killed while it is under way.
+    // The first command does not end, so that the process can be killed while the command runs.
     let stop = script(stage.dir.path(), "[ $SLASHWATCH_TEST$SLASHWATCH_ATTEMPT = 01 ] && exec sleep 60; echo stopped");
     let fired = || std::fs::read_to_string(stage.dir.path().join("fired")).unwrap_or_default();
     let group = format!(
@@ -137,7 +140,7 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     running.wait_for("kill switch fires");
     wait_for(|| fired().lines().count() == 2);
     running.kill();
-    // Nobody knows how far it came: it is ordered once more, and says so.
+    // Nobody knows how far the command came. It runs once more, and the log says so.
     let running = Running::start(&stage.config);
     running.wait_for("kill switch fires again");
     running.wait_for("kill switch done");
@@ -154,7 +157,7 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     let running = Running::start(&stage.config);
     running.wait_for("watching");
     assert_eq!(fired().lines().count(), 3, "not again, whether it was stopped or killed");
-    // Beside the watcher, and once more without one.
+    // The command works while the watcher runs, and once more without a watcher.
     for told in ["is ready again", "had not fired"] {
         let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
         assert!(rearmed.status.success(), "{}", stderr(&rearmed));
@@ -176,22 +179,24 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     assert!(stderr(&failing).contains("exit status: 7: broken"), "{}", stderr(&failing));
 }
 
-/// Sets the flag in a state that says that these validators are slashed; everything else stays as it is.
+/// Sets the flag `slashed` of these validators in a state. Everything else stays as it is.
 fn slash(state: &mut [u8], spec: &Spec, validators: &[ValidatorIndex]) {
     let copy = state.to_vec();
     let fork = fork_of_state(spec, &copy).expect("the simulator's own");
     let view = StateView::parse(fork, &spec.preset, &copy).expect("the simulator's own");
     for validator in validators {
         let record = view.validator(*validator).expect("it is in the state");
-        // Public key, withdrawal credentials, effective balance, slashed: the key alone also stands in the sync committee.
+        // Public key, withdrawal credentials, effective balance, slashed. The public key alone is
+        // not unique, because it also occurs in the sync committee.
         let start = [record.pubkey.as_slice(), record.withdrawal_credentials.as_slice()].concat();
         let at = copy.windows(start.len()).position(|bytes| bytes == start).expect("it is in the state");
         state[at + start.len() + 8] = 1;
     }
 }
 
-/// Whoever has the old messages of a slashed key, or the key itself, can prove offences of it for ever. They stop nobody's validators,
-/// and each is told, with the reason. Routes are added while it runs.
+/// Anyone who has the old messages of a slashed key, or the key itself, can prove offences of it
+/// forever. Such offences stop no validators. Each is reported with the reason. Routes are added at
+/// run time.
 #[test]
 fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_reason() {
     let runtime = runtime();
@@ -276,7 +281,8 @@ fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_r
     assert_eq!((&orders[0]["kill_switch"], &orders[0]["network"]["name"]), (&"alive".into(), &spec.config_name.clone().into()));
 }
 
-/// On a full disk nothing can be written: not how far we are, no vote, no finding. What is proven fires all the same.
+/// On a full disk nothing can be written: no progress, no vote, no finding. A kill switch still
+/// fires for what is proven.
 #[test]
 fn a_kill_switch_fires_on_a_full_disk() {
     let runtime = runtime();
@@ -291,7 +297,7 @@ fn a_kill_switch_fires_on_a_full_disk() {
     running.fill_disk();
     let truth = std::thread::scope(|scope| {
         let play = scope.spawn(|| runtime.block_on(network.run()).expect("the simulation runs to its end"));
-        // It is the disk's fault, and not that of the peers.
+        // The disk is the cause, and not the peers.
         let status = wait_until(stage.api, "/v1/status", |status| {
             status["readiness"]["index_open"] == false && status["readiness"]["listening"] == true
         });
@@ -310,7 +316,7 @@ fn a_kill_switch_fires_on_a_full_disk() {
     assert!(called.try_recv().is_err(), "once");
 }
 
-/// Its program takes longer than anything else is waited for.
+/// The program of the kill switch takes longer than any other wait of the stop.
 #[test]
 fn a_stop_waits_for_a_kill_switch_under_way() {
     let runtime = runtime();

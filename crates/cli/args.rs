@@ -1,9 +1,10 @@
-//! The arguments, as in the contract with outside programs: names and meanings are fixed.
+//! The command-line arguments. Their names and meanings are part of the contract with other
+//! programs and do not change. Doc comments of this file are the texts of `--help`.
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Where a configuration is looked for by commands that need not be told.
+/// Configuration file that the `alert` and `killswitch` commands use if none is given.
 const DEFAULT_CONFIG: &str = "slashwatch.toml";
 
 /// Watches Ethereum's beacon chain for slashable messages as they happen, and proves what it finds.
@@ -16,97 +17,103 @@ pub struct Args {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// The watcher: listens, judges, records, alerts, serves, until SIGINT or SIGTERM.
+    /// Runs the watcher until SIGINT or SIGTERM: it receives, judges, records, alerts and serves.
     Run {
-        /// Configuration file; `slashwatch config show-defaults` prints one.
+        /// Configuration file; `slashwatch config show-defaults` prints an example.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// The watcher against a simulated network with an incident in it: 75 keys signing twice, as in February 2021, or any scenario.
+    /// Runs the watcher against a simulated network with an incident: 75 keys that sign twice, as
+    /// in February 2021, or the incident of any scenario.
     Demo {
-        /// One of scenarios/*.toml, or your own, played live; it says how many slots, which validators, and the seed.
+        /// One of scenarios/*.toml or your own, played live; it defines the slots, the validators
+        /// and the seed.
         #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
         scenario: Option<PathBuf>,
-        /// Slots to run; the incident is over well before the default ends.
+        /// Number of slots; with the default the incident is over well before the end.
         #[arg(long, default_value_t = 24)]
         slots: u64,
-        /// Length of a slot.
+        /// Length of a slot in milliseconds.
         #[arg(long, default_value_t = 2000)]
         slot_ms: u64,
-        /// Simulated validators.
+        /// Number of simulated validators.
         #[arg(long, default_value_t = 256)]
         validators: u64,
-        /// Where the page and the API are served; port 0 takes any free one.
+        /// Address of the page and the API; port 0 takes any free port.
         #[arg(long, default_value = "127.0.0.1:5080")]
         listen: std::net::SocketAddr,
-        /// Makes the same network and the same crimes again.
+        /// Seed; the same seed makes the same network and the same offences again.
         #[arg(long, default_value_t = 2021)]
         seed: u64,
         /// Keeps the page up after the incident, until Ctrl-C.
         #[arg(long)]
         stay: bool,
-        /// Keeps findings and index here instead of a temporary folder.
+        /// Folder for findings and index, instead of a temporary folder.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
-        /// Is told of what is found, as an alert route is; signed with the secret `demo`.
+        /// Address that receives the findings, like an alert route; signed with the secret `demo`.
         #[arg(long, value_name = "URL")]
         webhook: Option<String>,
     },
-    /// API and page over a recorded data directory, read only, until SIGINT or SIGTERM.
+    /// Serves the API and the page of a recorded data directory, read only, until SIGINT or
+    /// SIGTERM.
     Serve {
-        /// As `run` or `replay --data-dir` left it. No watcher may be using it.
+        /// Data directory of `run` or `replay --data-dir`; no watcher may be using it.
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// Where the page and the API are served; port 0 takes any free one.
+        /// Address of the page and the API; port 0 takes any free port.
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5080")]
         listen: std::net::SocketAddr,
     },
-    /// Capture or ERA files through the whole pipeline, as fast as it goes.
+    /// Sends capture or ERA files through the whole pipeline, as fast as possible.
     Replay {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Keeps index and findings here, over several runs; without it a temporary folder is used.
+        /// Folder that keeps index and findings over several runs; without it a temporary folder is
+        /// used.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
-        /// Writes all findings of the data directory, one JSON object a line; `-` is stdout.
+        /// Writes all findings of the data directory, one JSON object per line; `-` is stdout.
         #[arg(long, value_name = "OUT.jsonl")]
         findings: Option<PathBuf>,
-        /// Writes incidents, one JSON object a line.
+        /// Writes all incidents of the data directory, one JSON object per line.
         #[arg(long, value_name = "OUT.jsonl")]
         incidents: Option<PathBuf>,
         /// Writes each proof as `<evidence id>.ssz` and `.json`.
         #[arg(long, value_name = "DIR")]
         evidence_dir: Option<PathBuf>,
-        /// A built-in network's name, or a folder with config.yaml: for ERA files, which carry none.
+        /// Name of a built-in network, or a folder with config.yaml; for ERA files, which contain
+        /// no configuration.
         #[arg(long, value_name = "NAME or DIR")]
         network: Option<String>,
-        /// Groups and labels, a .csv or .toml as in `watch.files`.
+        /// Groups and labels, a .csv or .toml file as in `watch.files`.
         #[arg(long, value_name = "FILE")]
         watch: Vec<PathBuf>,
-        /// Exit code 1 if the data directory holds any finding at the end, an offence or a single anomaly; incidents alone do not count.
+        /// Exit code 1 if the data directory has any finding at the end, an offence or a single
+        /// anomaly; incidents alone do not count.
         #[arg(long)]
         fail_on_finding: bool,
     },
-    /// Plays a scenario file into a capture: simulated validators, real signatures.
+    /// Plays a scenario file into a capture, with simulated validators and real signatures.
     Simulate {
         /// One of scenarios/*.toml, or your own.
         #[arg(value_name = "SCENARIO.toml")]
         scenario: PathBuf,
-        /// The capture to write; `replay` reads it.
+        /// Capture file to write; `replay` reads it.
         #[arg(long, value_name = "FILE.e2s")]
         out: PathBuf,
-        /// Writes what really happened: contradictions and circumstances, JSON.
+        /// Writes what really happened, as JSON: the contradictions and the circumstances.
         #[arg(long, value_name = "FILE.json")]
         truth: Option<PathBuf>,
     },
-    /// Records what the sources hear into a capture file, until SIGINT or SIGTERM.
+    /// Records what the sources receive into a capture file, until SIGINT or SIGTERM.
     Capture {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Read-only look at a data directory.
+    /// Shows what is in a data directory, read only.
     Inspect {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
@@ -114,54 +121,57 @@ pub enum Command {
         #[arg(value_name = "validator N or finding ID", num_args = 0..=2)]
         what: Vec<String>,
     },
-    /// A draft of a post-mortem: timeline, members, charts, evidence, penalties.
+    /// Writes a draft of a post-mortem: timeline, members, charts, evidence, penalties.
     Report {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// A slot, or a time like 2020-08-14T13:10:00Z; everything if not given.
+        /// First time, a slot or a time like 2020-08-14T13:10:00Z; without it the report begins
+        /// with the first record.
         #[arg(long, value_name = "T")]
-        from: Option<offline::report::Moment>,
+        from: Option<offline::report::TimeLimit>,
+        /// Last time, in the same form; without it the report ends with the last record.
         #[arg(long, value_name = "T")]
-        to: Option<offline::report::Moment>,
-        /// A name that ends in .html or .md.
+        to: Option<offline::report::TimeLimit>,
+        /// File to write; its name ends in .html or .md.
         #[arg(long, value_name = "FILE.html or .md")]
         out: PathBuf,
     },
-    /// Writes what is known in forms that others read.
+    /// Writes what is known in formats that other programs read.
     Export {
         #[command(subcommand)]
         what: Export,
     },
-    /// Compares a validator client's record of what its keys signed (EIP-3076) with what was seen. Exit code 1 if it lacks something.
+    /// Compares a validator client's record of what its keys signed (EIP-3076) with what was seen.
+    /// Exit code 1 if the record lacks something.
     Audit {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
         /// The interchange file, exported by the validator client after it was stopped.
         #[arg(long, value_name = "FILE")]
         interchange: PathBuf,
-        /// The report as one JSON object.
+        /// Prints the report as one JSON object.
         #[arg(long)]
         json: bool,
-        /// Exit code 1 if the file lacks something, which is so without it too.
+        /// Exit code 1 if the file lacks something; this is also the case without this option.
         #[arg(long)]
         fail_on_finding: bool,
     },
-    /// Looks at configuration files.
+    /// Checks configuration files, and prints the default configuration.
     Config {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// What this machine can do.
+    /// Measures what this machine can do.
     Bench {
         #[command(subcommand)]
         what: Bench,
     },
-    /// Proves that alerts arrive.
+    /// Tests that alerts arrive.
     Alert {
         #[command(subcommand)]
         action: AlertAction,
     },
-    /// Proves that kill switches work, and makes them ready again.
+    /// Tests kill switches, and makes them ready again.
     Killswitch {
         #[command(subcommand)]
         action: KillswitchAction,
@@ -170,14 +180,16 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum Export {
-    /// An EIP-3076 file of what the network saw these keys sign, to stdout.
+    /// Writes an EIP-3076 file of what the network saw these keys sign, to stdout.
     Interchange {
         #[arg(long, value_name = "DIR")]
         data_dir: PathBuf,
-        /// Indices, ranges (100-199), public keys and @FILE (the same, one or more a line), separated by commas.
+        /// Indices, ranges (100-199), public keys and @FILE (the same, one or more per line),
+        /// separated by commas.
         #[arg(long, value_name = "LIST")]
         validators: String,
-        /// Highest slot, source and target of each key only: smaller, and taken by every client also of keys that contradicted themselves.
+        /// Writes only the highest slot, source and target of each key; this is smaller, and every
+        /// client accepts it, even for keys that contradicted themselves.
         #[arg(long)]
         minimal: bool,
     },
@@ -185,9 +197,9 @@ pub enum Export {
 
 #[derive(Subcommand)]
 pub enum ConfigAction {
-    /// All problems of a file at once, with their path in it.
+    /// Reports all problems of a file at once, each with its path in the file.
     Check { file: PathBuf },
-    /// Every option with its default and reason.
+    /// Prints every option with its default and the reason for it.
     ShowDefaults,
 }
 
@@ -203,13 +215,13 @@ pub enum AlertAction {
 
 #[derive(Subcommand)]
 pub enum KillswitchAction {
-    /// Runs the group's program or calls its address, told that it is a test.
+    /// Runs the group's program or calls its address, and tells it that it is a test.
     Test {
         group: String,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
     },
-    /// Lets a switch that fired fire again, beside a running watcher or without one.
+    /// Makes a switch that fired ready again, whether a watcher runs or not.
     Rearm {
         group: String,
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
@@ -219,57 +231,57 @@ pub enum KillswitchAction {
 
 #[derive(Subcommand)]
 pub enum Bench {
-    /// The vote index: CPU, growth, memory and latencies for a network of this size.
+    /// Measures the vote index: CPU, growth, memory and latencies for a network of this size.
     Index(BenchIndex),
-    /// Signature checking: CPU per vote, against the floor of the same run.
+    /// Measures signature checking: CPU per vote, compared with the lower bound from the same run.
     Verify(BenchVerify),
-    /// The whole pipeline under mainnet's load: unpaced from a capture, then in real time.
+    /// Measures the whole pipeline under mainnet's load: unpaced from a capture, then in real time.
     Pipeline(BenchPipeline),
-    /// One process of `bench pipeline`.
+    /// Runs one process of `bench pipeline`.
     #[command(hide = true)]
     Part {
-        /// What it is to do, as JSON.
+        /// What the process does, as JSON.
         options: String,
     },
 }
 
-/// How a report is printed.
+/// Output form of a report.
 #[derive(Clone, Copy, clap::Args)]
 pub struct ReportForm {
-    /// One JSON object on one line, with the fields that programs rely on.
+    /// Prints one JSON object on one line, with the fields that programs rely on.
     #[arg(long)]
     pub json: bool,
-    /// With --json: everything that was measured, as without it.
+    /// With --json: prints everything that was measured, as without --json.
     #[arg(long)]
     pub details: bool,
 }
 
 #[derive(clap::Args)]
 pub struct BenchVerify {
-    /// Single votes, all of one slot.
+    /// Number of single votes, all of one slot.
     #[arg(long, default_value_t = 31_250)]
     pub votes: u64,
-    /// Different data among them.
+    /// Number of different attestation data among them.
     #[arg(long, default_value_t = 1)]
     pub distinct_data: u64,
     #[command(flatten)]
     pub form: ReportForm,
 }
 
-/// By which way messages reach the watcher in real time.
+/// How messages reach the watcher in real time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Over {
-    /// Handed over inside the watcher's process.
+    /// Passed on inside the watcher's process.
     Memory,
     /// Published over loopback by another process.
     Libp2p,
 }
 
-/// Which of its two runs.
+/// Which of the two runs are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Runs {
     Both,
-    /// As fast as it goes, from a capture.
+    /// As fast as possible, from a capture.
     Unpaced,
     /// In real time.
     Paced,
@@ -280,44 +292,48 @@ pub struct BenchPipeline {
     /// Validators that vote; at least one per slot of an epoch.
     #[arg(long, default_value_t = 1_000_000, value_parser = at_least::<32>)]
     pub validators: usize,
-    /// Validators in the registry, those that have left included; as many as vote if not given.
+    /// Validators in the registry, including those that have left; without it, as many as vote.
     #[arg(long)]
     pub registered: Option<usize>,
-    /// Slots measured, after one that warms up.
+    /// Slots that are measured, after one warm-up slot.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub slots: u64,
-    /// In how many copies each honest message arrives (memory); over libp2p each of two publishers sends everything.
+    /// Number of copies in which each honest message arrives (memory); over libp2p each of two
+    /// publishers sends everything.
     #[arg(long, default_value_t = 2)]
     pub copies: u32,
     /// Forged votes for 100 honest ones.
     #[arg(long, default_value_t = 0)]
     pub forged: u32,
-    /// Peers that share the forging.
+    /// Number of peers that send the forged votes.
     #[arg(long, default_value_t = 4)]
     pub forgers: u32,
-    /// Junk for 100 honest votes.
+    /// Junk messages for 100 honest votes.
     #[arg(long, default_value_t = 0)]
     pub junk: u32,
     /// Validators that vote twice.
     #[arg(long, default_value_t = 100)]
     pub offenders: usize,
-    /// Validators that sign a vote which another of theirs surrounds; only with fewer than 31 slots.
+    /// Validators that sign a vote which another of their votes surrounds; only with fewer than 31
+    /// slots.
     #[arg(long, default_value_t = 0)]
     pub surrounders: usize,
     #[arg(long, value_enum, default_value_t = Over::Memory)]
     pub over: Over,
     #[arg(long, value_enum, default_value_t = Runs::Both)]
     pub runs: Runs,
-    /// Share of single votes that are proven so that they may be forwarded, in real time.
+    /// Percentage of the single votes that are verified so that they may be forwarded, in real
+    /// time.
     #[arg(long, default_value_t = 100)]
     pub forward_percent: u8,
-    /// Seconds from the start of the watcher in real time to genesis; must suffice for loading.
+    /// Seconds from the start of the watcher to genesis, in real time; they must be enough for
+    /// loading.
     #[arg(long)]
     pub lead_seconds: Option<u64>,
-    /// Makes the same load again.
+    /// Seed; the same seed makes the same load again.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Keeps load and data here; a temporary folder, removed afterwards, if not given.
+    /// Folder for load and data; without it a temporary folder is used and removed afterwards.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -328,18 +344,18 @@ pub struct BenchPipeline {
 pub struct BenchIndex {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub validators: u32,
-    /// Epochs measured, after one that warms up.
+    /// Epochs that are measured, after one warm-up epoch.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     pub epochs: u64,
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub batches_per_slot: u32,
-    /// Percent of validators that vote in an epoch; up to 1 it is a share.
+    /// Percentage of validators that vote in an epoch; a value up to 1 is read as a share.
     #[arg(long, default_value_t = 99.5, value_parser = percent)]
     pub participation: f64,
-    /// Percent of votes for another head.
+    /// Percentage of votes for another head.
     #[arg(long, default_value_t = 0.0, value_parser = percent)]
     pub minority: f64,
-    /// singles, aggregates or blocks.
+    /// Form of the votes: singles, aggregates or blocks.
     #[arg(long, default_value = "singles")]
     pub shape: index::bench::VoteShape,
     /// Epochs between source and target.
@@ -348,16 +364,17 @@ pub struct BenchIndex {
     /// Epochs without any vote between the warm-up and the rest.
     #[arg(long, default_value_t = 0)]
     pub absent_epochs: u64,
-    /// Fill history: whole epochs, one per commit, before those that are stored.
+    /// Fills history: whole epochs, one per commit, before those that are stored.
     #[arg(long)]
     pub bulk: bool,
-    /// Also run loads with these source distances side by side with a plain one, and print their CPU time against it.
+    /// Also runs loads with these source distances next to a plain one, and prints their CPU time
+    /// relative to it.
     #[arg(long, value_name = "D,...", value_delimiter = ',')]
     pub compare_distance: Vec<u64>,
-    /// The same with everybody returning after so many absent epochs.
+    /// The same for loads in which everybody returns after this many absent epochs.
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     pub compare_absent: Vec<u64>,
-    /// Where to put the index; a temporary folder if not given.
+    /// Folder for the index; without it a temporary folder is used.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]

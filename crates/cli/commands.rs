@@ -1,4 +1,4 @@
-//! One function per command: arguments in, the library called, its answer printed.
+//! One function per command. It takes the arguments, calls the library, and prints the answer.
 
 mod bench;
 mod demo;
@@ -21,7 +21,7 @@ use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 use watcher::config::{Config, LogConfig, LogFormat};
 
-/// Runs a command; the value is the exit code.
+/// Runs a command and returns the exit code.
 pub fn run(args: Args) -> anyhow::Result<u8> {
     match args.command {
         Command::Run { config } => {
@@ -46,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         Command::Serve { data_dir, listen } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
             offline::serve::serve(&data_dir, listen, stop_signal, |address| {
-                // Whoever read the line may have gone; that is no reason to serve nobody.
+                // The reader of this line may be gone. That is no reason to stop serving others.
                 if let Err(error) = output::line(format!("page and API: http://{address}")) {
                     tracing::warn!(%error, %address, "the address of page and API cannot be written to stdout");
                 }
@@ -115,7 +115,8 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     let level = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.clone());
-    // gossipsub warns of each peer that grafts again too soon, which some do all day. A filter that names it goes before this.
+    // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day.
+    // A filter from the user that names this target overrides this default.
     let level = format!("libp2p_gossipsub=error,{level}");
     let filter =
         EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
@@ -164,7 +165,7 @@ fn replay(
     let data_dir = data_dir.or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned())).expect("one of the two is there");
     let mut options = ReplayOptions { files, data_dir, network, ..ReplayOptions::default() };
     options.watch.files = watch;
-    // Tests vary what must not matter.
+    // Tests vary the batch size, which must not change the findings.
     if let Some(batch) = std::env::var("SLASHWATCH_BATCH_MESSAGES").ok().and_then(|text| text.parse().ok()) {
         options.batch_messages = batch;
     }
@@ -190,7 +191,7 @@ fn replay(
         }
     });
     bar.finish_and_clear();
-    // What was read before the problem is processed, kept and written out like everything else.
+    // Everything that was read before the problem is processed, kept and written like the rest.
     let written = write_out(&replay, findings.as_deref(), incidents.as_deref(), evidence_dir.as_deref());
     let summary = replay.summary();
     print_summary(&summary, started.elapsed().as_secs_f64());
@@ -230,7 +231,7 @@ fn writer_to(path: &Path) -> anyhow::Result<Box<dyn std::io::Write>> {
 
 fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {percent}% {msg} eta {eta}").expect("a constant template");
-    // Hidden by itself where stderr is no terminal.
+    // The bar hides itself if stderr is not a terminal.
     ProgressBar::new(0).with_style(style)
 }
 

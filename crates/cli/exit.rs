@@ -1,4 +1,4 @@
-//! Exit codes, by what went wrong.
+//! Exit codes of errors.
 
 use simulator::SimError;
 use watcher::WatcherError;
@@ -7,10 +7,10 @@ use watcher::WatcherError;
 pub const USAGE: u8 = 64;
 /// Unreadable input.
 pub const UNREADABLE: u8 = 65;
-/// Failed, or found something where that was asked for.
+/// The command failed, or it found something that its documentation maps to this code.
 pub const FAILED: u8 = 1;
 
-/// An error of usage that is found only after parsing the arguments.
+/// An error of usage that is found only after the arguments are parsed.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// The exit code an error stands for.
+/// Returns the exit code of an error.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() || error.is::<watcher::config::ConfigError>() {
         return USAGE;

@@ -1,7 +1,10 @@
-//! `slashwatch`: the command line. What each command does lives in the crates below; here is only how it is said.
+//! The command line of `slashwatch`. The libraries do the work. This crate only reads the arguments
+//! and prints the results.
 //!
-//! Data goes to stdout, all else to stderr. Exit codes: 0 done, 1 failed (or found something, with
-//! `--fail-on-finding`), 64 wrong usage or configuration, 65 unreadable input.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 for success, 1 for a failure, 64
+//! for wrong usage or configuration, 65 for unreadable input. Code 1 also means that something was
+//! found: with `replay --fail-on-finding`, by `audit` if the record lacks something, and by `demo`
+//! and `bench pipeline` if the findings differ from the offences that were made.
 
 mod args;
 mod commands;
@@ -15,17 +18,18 @@ fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // `--help` and `--version` are no errors, and go to stdout.
+            // `--help` and `--version` are not errors, and go to stdout.
             let code = if error.use_stderr() { exit::USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
         }
     };
-    // libp2p and reqwest could bring two TLS providers; the choice must be made before either is used.
+    // libp2p and reqwest could bring two TLS providers. The choice must be made before either is
+    // used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match commands::run(args) {
         Ok(code) => ExitCode::from(code),
-        // Whoever read has had enough, as `head` has.
+        // The reader of stdout has stopped reading, for example `head`. This is not a failure.
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("slashwatch: {}", in_one_line(&error));
@@ -34,7 +38,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error with its causes, each once: some messages name their cause themselves.
+/// Returns an error with its causes in one line. A cause that an outer message already contains is
+/// left out.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {

@@ -1,9 +1,10 @@
-//! Stdout, whose reader may have had enough, as `head` has: the command then ends at once, and well. `println!` would panic.
+//! Writes to stdout. The reader may stop reading early, as `head` does. Then the command ends at
+//! once and with success, while `println!` would panic.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
-/// Says in an error's chain that whoever read stdout has gone.
+/// Marks an error as caused by the missing reader of stdout.
 #[derive(Debug)]
 struct ReaderGone;
 
@@ -18,6 +19,7 @@ impl std::error::Error for ReaderGone {}
 /// Stdout as a writer.
 pub struct Stdout(io::StdoutLock<'static>);
 
+/// Locks stdout and returns it.
 pub fn stdout() -> Stdout {
     Stdout(io::stdout().lock())
 }
@@ -50,11 +52,12 @@ pub fn text(text: impl Display) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether a command ended because nobody reads on.
+/// Returns whether a command ended because nobody reads its output any more.
 pub fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        // serde_json keeps the kind of a writer's error only. It writes to files and to stdout, and of these stdout alone can be a pipe.
+        // serde_json only keeps the kind of a writer's error. It writes to files and to stdout, and
+        // only stdout can be a pipe.
         let of_json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
         inner.is_some_and(|inner| inner.is::<ReaderGone>()) || of_json == Some(io::ErrorKind::BrokenPipe)
     })

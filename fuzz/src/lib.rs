@@ -12,7 +12,7 @@ use consensus::{
     SingleAttestation, Spec, block_prefix, sidecar_header,
 };
 use sources::capture::{CaptureReader, CaptureWriter, Entry};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use sources::limits;
 use sources::topic::Topic;
 use std::sync::{Arc, LazyLock};
@@ -183,7 +183,7 @@ fn chosen(data: &[u8]) -> Option<(ForkName, &'static Preset, &[u8])> {
     Some((fork, &PRESETS[usize::from(*preset) % PRESETS.len()], rest))
 }
 
-static INTAKE: LazyLock<Intake> = LazyLock::new(|| {
+static INTAKE: LazyLock<MessageConverter> = LazyLock::new(|| {
     let spec = Spec::builtin("mainnet").expect("built in");
-    Intake::new(Arc::new(Network { spec, genesis_time: 1_606_824_023, genesis_validators_root: Root::ZERO }))
+    MessageConverter::new(Arc::new(Network { spec, genesis_time: 1_606_824_023, genesis_validators_root: Root::ZERO }))
 });

@@ -1,4 +1,4 @@
-//! The little HTTP that tests of the running program need: asking it, and being asked by it.
+//! A minimal HTTP client and server for tests of the running program.
 
 use super::running::{PATIENCE, free_port};
 use serde_json::Value;
@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Loopback, whatever port is free.
+/// Loopback with any free port.
 pub fn anywhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// What one GET answers with 200. Anything else is no answer: while the program starts, all it says
-/// is 503 and why.
+/// Sends a GET and returns the JSON of a 200 answer. It returns `None` for any other status, such
+/// as the 503 while the program starts.
 pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
     let (status, text) = get_any(address, path)?;
     if status != 200 {
@@ -25,12 +25,12 @@ pub fn get(address: SocketAddr, path: &str) -> Option<Value> {
     serde_json::from_str(text.get(text.find('{')?..=text.rfind('}')?)?).ok()
 }
 
-/// One GET, what comes after the head.
+/// Sends a GET and returns the body.
 pub fn get_text(address: SocketAddr, path: &str) -> Option<String> {
     get_any(address, path).map(|(_, text)| text)
 }
 
-/// One GET: the status's number, and what comes after the head.
+/// Sends a GET and returns the status code and the body.
 pub fn get_any(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -40,7 +40,7 @@ pub fn get_any(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
-/// Asks again until it is answered with 200, and the answer is as wanted.
+/// Repeats a GET until it is answered with 200 and the answer is as `wanted`.
 pub fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let until = Instant::now() + PATIENCE;
     let mut last = Value::Null;
@@ -56,11 +56,11 @@ pub fn wait_until(address: SocketAddr, path: &str, wanted: impl Fn(&Value) -> bo
     panic!("{path} never was as wanted; last: {last}");
 }
 
-/// What somebody was asked.
+/// A request that the server received.
 pub struct Request {
     pub method: String,
     pub path: String,
-    /// By name in small letters.
+    /// Headers by name, in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -71,7 +71,8 @@ impl Request {
     }
 }
 
-/// Answers requests until the test ends, each with a status line's number and words, and no body.
+/// Answers requests until the test ends. `answer` returns the status code and the reason of each
+/// answer. Answers have no body.
 pub fn serve(address: SocketAddr, answer: impl Fn(Request) -> &'static str + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind(address).expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -84,7 +85,7 @@ pub fn serve(address: SocketAddr, answer: impl Fn(Request) -> &'static str + Sen
                 while let Some(request) = read_request(&mut reader) {
                     let status = answer(request);
                     let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                    // 204 may not name a length.
+                    // An answer with status 204 must not have a length.
                     let text = if status.starts_with("204") { text.replace("Content-Length: 0\r\n", "") } else { text };
                     if reader.get_mut().write_all(text.as_bytes()).is_err() {
                         return;
@@ -124,7 +125,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// All rows of a list of the API (`findings`, `incidents`), page by page.
+    /// Returns all rows of a list of the API (`findings`, `incidents`), page by page.
     pub fn all(&self, list: &str) -> Vec<Value> {
         let (mut rows, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -138,7 +139,7 @@ impl Stage {
     }
 }
 
-/// `more` is added to the configuration. The file `secret` lies beside it.
+/// Writes a configuration. `more` is added to it. The file `secret` is in the same folder.
 pub fn stage(network: &SimNetwork, more: &str) -> Stage {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let api = free_port();

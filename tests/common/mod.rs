@@ -1,4 +1,5 @@
-//! What the tests of the binary share: where data is, how to run it, how to read findings.
+//! Shared helpers for tests of the binary: where the data is, how to run the binary, how to read
+//! findings.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -10,19 +11,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// One capture by its name.
+/// Returns the name of a capture, without folder and extension.
 pub fn stem(path: &Path) -> String {
     path.file_stem().expect("a file").to_string_lossy().into_owned()
 }
 
 pub type Pair = (String, u64);
 
-/// What `<capture>.expected.json` says must be found.
+/// Returns the findings that `<capture>.expected.json` requires.
 pub fn expected(capture: &Path) -> BTreeSet<Pair> {
     listed(capture, "findings")
 }
 
-/// True contradictions that rest on one good side of an invalid operation: finding them is neither asked nor wrong.
+/// Returns true contradictions that rest on the one valid side of an invalid operation. A replay
+/// may find them but need not.
 pub fn optional(capture: &Path) -> BTreeSet<Pair> {
     listed(capture, "optional")
 }
@@ -48,13 +50,13 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The lines of a findings file.
+/// Reads the lines of a findings file.
 pub fn findings(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
 }
 
-/// Who is accused of what. Anomalies accuse nobody.
+/// Returns who is accused of what. Anomalies accuse nobody and are left out.
 pub fn pairs(findings: &[serde_json::Value]) -> BTreeSet<Pair> {
     findings
         .iter()

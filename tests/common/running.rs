@@ -1,4 +1,4 @@
-//! `slashwatch run` as a child process whose log is read along.
+//! `slashwatch run` as a child process whose log the test reads.
 
 use super::slashwatch;
 use std::io::{BufRead as _, BufReader};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Whatever is awaited and does not come by then will not come.
+/// How long the tests wait for an event before they fail.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Running {
@@ -23,10 +23,11 @@ impl Running {
         Self::of(command)
     }
 
-    /// As on a disk that may fill up: [`Self::fill_disk`] makes writes fail.
+    /// Starts the program so that [`Self::fill_disk`] can make its writes fail later, like on a
+    /// full disk.
     pub fn start_on_a_small_disk(config: &Path) -> Self {
         let mut command = Command::new("bash");
-        // Else the signal that comes with the failing write ends the process.
+        // Without this trap, the signal that comes with the failing write would end the process.
         command.args(["-c", "trap '' XFSZ; exec \"$0\" run --config \"$1\""]).arg(env!("CARGO_BIN_EXE_slashwatch")).arg(config);
         command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         Self::of(command)
@@ -47,7 +48,7 @@ impl Running {
         Self { child, log }
     }
 
-    /// The first line from here on that has `text` in it.
+    /// Waits for the next line that contains `text`.
     pub fn wait_for(&self, text: &str) -> String {
         let until = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
@@ -60,7 +61,7 @@ impl Running {
         panic!("{text:?} did not come; the log was:\n{}", seen.join("\n"));
     }
 
-    /// Of the process.
+    /// Returns the id of the process.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -69,7 +70,7 @@ impl Running {
         let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
     }
 
-    /// From now on no file of its can grow, as on a full disk.
+    /// From now on, no file of the process can grow, as on a full disk.
     pub fn fill_disk(&self) {
         let pid = self.child.id().to_string();
         let done = Command::new("prlimit").args(["--fsize=1", "--pid", &pid]).status().expect("prlimit is there");

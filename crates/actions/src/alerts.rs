@@ -1,8 +1,9 @@
-//! From configured routes to those of the dispatcher, which follows their changes.
+//! Makes the dispatcher's alert routes from the configuration, and replaces the dispatcher when
+//! they change.
 
 use crate::config::{AlertsConfig, MinSeverity, RouteConfig};
 use crate::error::{ActionError, error_chain};
-use crate::lists::reload::InForce;
+use crate::lists::reload::ActiveConfig;
 use alert::{Context, Dispatcher, NetworkName, Policy, Routes, SecretSource, SinkConfig};
 use consensus::Network;
 use evidence::{Severity, Store, Time};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Loads secrets and checks addresses.
+/// Makes the alert routes of a configuration: loads their secrets and checks their addresses.
 pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
     let configs: Vec<alert::RouteConfig> = config.routes.iter().filter_map(route).collect();
     Routes::new(&configs, Policy::default()).map_err(|problems| {
@@ -19,11 +20,13 @@ pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
     })
 }
 
-/// Delivers over the routes in force until cancelled, and then ends what is under way. Other routes take over where the outbox stands.
+/// Delivers alerts over the routes in force until cancelled, and then finishes the deliveries that
+/// are under way. When the routes change, a new dispatcher continues from the outbox's current
+/// state.
 pub async fn deliver(
     store: Store,
     context: Context,
-    mut changed: watch::Receiver<Arc<InForce>>,
+    mut changed: watch::Receiver<Arc<ActiveConfig>>,
     now: fn() -> Time,
     cancel: CancellationToken,
 ) {
@@ -35,7 +38,7 @@ pub async fn deliver(
         while !cancel.is_cancelled() {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                // Who followed the files has ended: nothing changes any more.
+                // The sender is gone, so the configuration does not change any more.
                 followed = changed.changed(), if follows => follows = followed.is_ok(),
             }
             if !changed.borrow_and_update().routes.are(&routes) {
@@ -52,12 +55,12 @@ pub async fn deliver(
     }
 }
 
-/// A network as deliveries name it.
+/// Returns the network's name and root in the form that deliveries contain.
 pub fn name_of(network: &Network) -> NetworkName {
     NetworkName { name: network.spec.config_name.clone(), genesis_validators_root: Some(network.genesis_validators_root) }
 }
 
-/// Sends a test message; the answer says what happened.
+/// Sends a test message over one route and returns a text that says what happened.
 pub async fn test(routes: &Routes, name: &str, now: Time) -> Result<String, ActionError> {
     let report = routes.test(name, now).await.map_err(|error| ActionError::Usage(error_chain(&error)))?;
     match report.result {
@@ -68,7 +71,8 @@ pub async fn test(routes: &Routes, name: &str, now: Time) -> Result<String, Acti
     }
 }
 
-/// `None` only for a route without a secret, which the configuration's check refuses.
+/// Returns the dispatcher's form of a configured route. It is `None` only for a route without a
+/// secret, which the check of the configuration refuses.
 fn route(config: &RouteConfig) -> Option<alert::RouteConfig> {
     let secret = match (&config.secret_file, &config.secret_env) {
         (Some(file), _) => SecretSource::File(file.clone()),

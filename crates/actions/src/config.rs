@@ -1,4 +1,5 @@
-//! The sections of the configuration file that say who is told of findings and what stops validator clients.
+//! Two sections of the configuration file: `[alerts]` says who receives findings, and `[watch]`
+//! says which keys are watched and what stops their validator clients.
 
 mod alerts;
 mod watch;
@@ -9,7 +10,7 @@ use std::path::Path;
 pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
 pub use watch::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
 
-/// One thing wrong with a configuration: where, what, and what to do.
+/// One problem in a configuration: where it is, what it is, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Path in the file, as in `alerts.routes[0].url`.
@@ -17,7 +18,8 @@ pub struct Problem {
     pub text: String,
 }
 
-/// What is wrong with where a secret is said to be, with the key that says so. `whose`: what is signed with it.
+/// Checks the two keys that say where a secret is. Returns the key that is wrong and a text about
+/// it. `whose` names what is signed with the secret.
 fn secret_problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> Option<(&'static str, String)> {
     let (key, source) = match (file, variable) {
         (None, None) => {
@@ -31,7 +33,7 @@ fn secret_problem(file: Option<&Path>, variable: Option<&str>, whose: &str) -> O
     Secret::load(&source).err().map(|error| (key, error.to_string()))
 }
 
-/// Whether a text is an `http` or `https` address with a host.
+/// Returns whether a text is an `http` or `https` address with a host.
 pub fn is_http(url: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }

@@ -1,20 +1,21 @@
-//! Why something that reacts to findings cannot start or was not done.
+//! Errors of the parts that react to findings.
 
 use evidence::StoreError;
 
+/// Why a part that reacts to findings cannot start, or why something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
-    /// Something in arguments or configuration that only shows when it is used.
+    /// A problem in the arguments or the configuration that only shows when they are used.
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What was asked for did not succeed, with the reason and what to do.
+    /// A requested action did not succeed. The text says why and what to do.
     #[error("{0}")]
     Failed(String),
 }
 
-/// An error and all its causes in one line.
+/// Returns an error and all its causes in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,7 +1,8 @@
-//! Follows the finding log: pages of what was recorded after a position, and a wake-up when there is more.
+//! Reads the finding log: pages of the findings that were recorded after a position, and a wake-up
+//! when there are more.
 //!
-//! Where a follower stands is its own to remember. Kill switches and submission each keep it in a checkpoint of their own,
-//! because each has different work to finish before it may go on.
+//! A follower does not store its own position. Kill switches and submission each keep it in a
+//! checkpoint of their own, because each has different work to finish before it may continue.
 
 use evidence::{Finding, Store, StoreError, Subscription};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use tokio::sync::Notify;
 
 /// Findings read at once.
 const PAGE: usize = 1024;
-/// A follower whose read or write failed tries again after this time, also when nothing new is recorded.
+/// A follower whose read or write failed tries again after this time, even when nothing new is
+/// recorded.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// One reader of the finding log.
@@ -24,17 +26,19 @@ impl Follower {
     pub(crate) fn new(store: Store) -> Self {
         let recorded = Arc::new(Notify::new());
         let notify = recorded.clone();
-        // `notify_one` keeps one permit, so a finding that is recorded while the follower is busy is not missed.
+        // `notify_one` keeps one permit, so a finding that is recorded while the follower is busy
+        // is not missed.
         let subscription = store.subscribe(move |_| notify.notify_one());
         Self { store, recorded, _subscription: subscription }
     }
 
-    /// Completes once something was recorded since the last call.
+    /// Completes when something was recorded since the last call.
     pub(crate) async fn recorded(&self) {
         self.recorded.notified().await;
     }
 
-    /// The next findings after `position`, with their numbers in the log. Empty at its end.
+    /// Returns the next findings after `position`, with their numbers in the log. The result is
+    /// empty at the end of the log.
     pub(crate) fn after(&self, position: u64) -> Result<Vec<(u64, Finding)>, StoreError> {
         self.store.findings_after(position, PAGE)
     }

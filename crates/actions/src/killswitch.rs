@@ -1,27 +1,33 @@
-//! Kill switches: followed from the findings' store like any other reader, ordered once per group, durably.
+//! Kill switches: they read the recorded findings and stop a group's validator clients, once for
+//! each group.
 //!
-//! All that is remembered is one checkpoint, written in one piece ([`Ledger`]): how far the findings have been looked at, and
-//! for each group that fired, because of which finding and how it ended. The order of writes makes "once" hold over a crash:
+//! The whole state is one checkpoint, which is written in one piece ([`KillSwitchState`]). It holds the
+//! number of the last finding that was examined, and for each group that fired the finding that
+//! caused it and the result. The order of writes makes sure that a group is ordered once, even over
+//! a crash:
 //!
-//! 1. the finding is on disk (the store told us of it), or the store refused to write it and the engine handed it over;
-//! 2. "ordered" is written;
-//! 3. the program runs or the address is called;
-//! 4. the result is written.
+//! 1. The finding is on disk and the store has reported it. If the store refused to write it, the
+//!    engine has passed it on directly.
+//! 2. The order is written to the ledger.
+//! 3. The program runs or the address is called.
+//! 4. The result is written to the ledger.
 //!
-//! If 2 fails (a full disk), 3 happens all the same, and the write is tried again: keys that go on signing cost more than a second
-//! stop after a restart. A crash between 2 and 4 leaves it unknown whether anything was stopped. Then the order is given again at the next start,
-//! with `attempt` 2: stopping what stands still costs nothing, keys that go on signing cost all of it.
+//! If step 2 fails (for example because the disk is full), step 3 happens anyway, and the write is
+//! tried again. Keys that continue to sign cost more than a second stop after a restart. After a
+//! crash between steps 2 and 4 it is unknown whether anything was stopped. Then the order is given
+//! again at the next start, with `attempt` 2. To stop what already stands still costs nothing, but
+//! keys that continue to sign can cost their whole stake.
 //!
-//! A group that fired stays so until `slashwatch killswitch rearm`.
+//! A group that fired keeps that state until `slashwatch killswitch rearm`.
 
 use crate::config::KillSwitchConfig;
 use crate::error::{ActionError, error_chain};
 use crate::follower::{Follower, RETRY_AFTER};
-use crate::lists::reload::InForce;
-use alert::killswitch::{ActionConfig, KillSwitch, Report};
+use crate::lists::reload::ActiveConfig;
+use alert::killswitch::{ActionConfig, KillSwitch, OrderReport};
 use alert::{NetworkName, SecretSource, SwitchNote, SwitchNotes};
 use consensus::{Epoch, ForkName, Network, Offence, Root, Slot};
-use detect::watch::{Desk, Label};
+use detect::watch::{Label, SharedWatchState};
 use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Store, StoreError, Time};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,22 +44,24 @@ mod rules;
 mod tests;
 
 pub(crate) use members::names_nobody;
-use members::{Circle, Named};
-use rules::{Armed, HeldBack, Verdict};
+use members::{MemberSet, Named};
+use rules::{ConfiguredSwitch, NotFiredReason, SwitchDecision};
 
 const LEDGER: &str = "killswitches";
 
-/// What is remembered on disk.
+/// State of all kill switches, as it is stored on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Findings up to this number have been looked at. `None` while no switch was configured: what was found then fires none.
+pub struct KillSwitchState {
+    /// Number of the last finding that was examined. It is `None` while no switch is configured, so
+    /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
-    /// By group.
+    /// KillSwitches that fired, by group.
     pub fired: BTreeMap<String, Fired>,
-    /// Findings up to this number do not fire the switch of a group that was made ready again.
+    /// By group: the number of the last finding at the moment when the switch was made ready again.
+    /// Findings up to this number do not fire it.
     #[serde(default)]
     pub armed_again: BTreeMap<String, u64>,
-    /// By group: what concerned it last without firing it.
+    /// By group: the last finding that concerned the group but did not fire its switch.
     #[serde(default)]
     pub held_back: BTreeMap<String, NotFired>,
 }
@@ -61,17 +69,17 @@ pub struct Ledger {
 /// A finding that concerned a switch and did not fire it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotFired {
-    /// The last one.
+    /// Id of the last such finding.
     pub finding: Root,
     pub kind: String,
     pub at: Time,
     pub reason: String,
-    /// So many in all.
+    /// Number of such findings in total.
     pub times: u64,
 }
 
 impl NotFired {
-    /// For the operator, on the status page.
+    /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self, group: &str) -> String {
         let Self { finding, kind, at, reason, times } = self;
         format!("the kill switch of group {group} did not fire for {kind} {finding} at {at} ({times} such in all): {reason}")
@@ -85,21 +93,22 @@ pub struct Fired {
     pub kind: String,
     pub ordered_at: Time,
     pub attempts: u32,
-    /// `None` while it runs, or after a crash.
-    pub result: Option<Outcome>,
+    /// Result of the order. It is `None` while the order runs, or after a crash.
+    pub result: Option<OrderResult>,
 }
 
-/// How an order ended.
+/// Result of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct OrderResult {
     pub done: bool,
     pub took_ms: u64,
-    /// What the program or receiver said, or why it was not done.
+    /// Answer of the program or receiver, or the reason why the order failed.
     pub answer: String,
 }
 
-impl Outcome {
-    /// What may be shown: the answer may have paths, hosts and worse in it.
+impl OrderResult {
+    /// Returns a text that may be shown to anybody. `answer` itself may contain paths, hosts or
+    /// secrets.
     pub fn in_our_words(&self) -> &'static str {
         match self.done {
             true => "done",
@@ -109,11 +118,11 @@ impl Outcome {
 }
 
 impl Fired {
-    /// For the operator, on the status page.
+    /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self, group: &str) -> String {
         let how = match &self.result {
             None => "it has not ended yet".to_owned(),
-            Some(outcome @ Outcome { done: true, .. }) => {
+            Some(outcome @ OrderResult { done: true, .. }) => {
                 format!("{}; `slashwatch killswitch rearm {group}` makes it ready again", outcome.in_our_words())
             }
             Some(outcome) => outcome.in_our_words().to_owned(),
@@ -122,9 +131,11 @@ impl Fired {
     }
 }
 
-impl Ledger {
+impl KillSwitchState {
+    /// Reads the ledger from the store. A missing or unreadable one gives the default.
     pub fn read(store: &Store) -> Result<Self, StoreError> {
-        // A note that does not parse is as none: then nothing counts as fired, and the next offence fires.
+        // A ledger that does not parse is treated as missing. Then nothing counts as fired, and the
+        // next offence fires the switch.
         Ok(store.checkpoint(LEDGER)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
     }
 
@@ -132,7 +143,7 @@ impl Ledger {
         store.put_checkpoint(LEDGER, &serde_json::to_vec(self).expect("names and numbers"))
     }
 
-    /// Makes a group's switch ready again. `false` if it had not fired.
+    /// Makes a group's switch ready again. Returns `false` if it had not fired.
     pub fn rearm(store: &Store, group: &str) -> Result<bool, StoreError> {
         let mut ledger = Self::read(store)?;
         let had = ledger.make_ready(group, store.last_seq());
@@ -140,78 +151,84 @@ impl Ledger {
         Ok(had)
     }
 
-    /// Findings up to `last_seq` were the reason of the last time; for other groups they may still have to be looked at.
+    /// Only this group ignores the findings up to `last_seq`. For other groups they may still have
+    /// to be examined.
     fn make_ready(&mut self, group: &str, last_seq: u64) -> bool {
         self.armed_again.insert(group.to_owned(), last_seq);
         self.fired.remove(group).is_some()
     }
 }
 
-/// What a switch must know to judge a finding.
+/// Facts from outside that a switch needs in order to judge a finding.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct SwitchContext {
     pub network: Arc<Network>,
-    /// Who is who, as the engine has it.
-    pub desk: Desk,
-    /// The data directory: requests to make a switch ready lie there.
+    /// Labels and public keys of the validators, shared with the engine.
+    pub desk: SharedWatchState,
+    /// The data directory, which also holds the requests to make a switch ready again.
     pub dir: PathBuf,
     pub now: fn() -> Time,
 }
 
-impl Surroundings {
-    fn verdict(&self, armed: &Armed, finding: &Finding, now: Time) -> Option<Verdict> {
+impl SwitchContext {
+    /// Applies a switch's rules to a finding, with the public keys that the registry has.
+    fn verdict(&self, armed: &ConfiguredSwitch, finding: &Finding, now: Time) -> Option<SwitchDecision> {
         let labels = self.desk.labels();
         armed.verdict(finding, now, &self.network, &|index| labels.pubkey(index))
     }
 }
 
-/// Follows findings and orders.
-pub struct Switches {
+/// Reads the findings and orders the switches that they fire.
+pub struct KillSwitches {
     store: Store,
     follower: Follower,
-    surroundings: Surroundings,
-    armed: Arc<BTreeMap<String, Armed>>,
-    ledger: Ledger,
-    /// The ledger on disk is behind the one in memory.
+    surroundings: SwitchContext,
+    armed: Arc<BTreeMap<String, ConfiguredSwitch>>,
+    ledger: KillSwitchState,
+    /// Whether the ledger on disk is older than the one in memory.
     is_unwritten: bool,
-    shown: watch::Sender<Arc<Ledger>>,
-    in_use: watch::Sender<Arc<BTreeMap<String, Armed>>>,
+    shown: watch::Sender<Arc<KillSwitchState>>,
+    in_use: watch::Sender<Arc<BTreeMap<String, ConfiguredSwitch>>>,
 }
 
-impl Switches {
-    pub fn new(store: Store, surroundings: Surroundings) -> Result<Self, StoreError> {
-        let ledger = Ledger::read(&store)?;
+impl KillSwitches {
+    /// Reads the ledger. No switch is in use until [`Self::arm`].
+    pub fn new(store: Store, surroundings: SwitchContext) -> Result<Self, StoreError> {
+        let ledger = KillSwitchState::read(&store)?;
         let (shown, _) = watch::channel(Arc::new(ledger.clone()));
         let (in_use, _) = watch::channel(Arc::default());
         let follower = Follower::new(store.clone());
         Ok(Self { store, follower, surroundings, armed: Arc::default(), ledger, is_unwritten: false, shown, in_use })
     }
 
-    /// What fired, as it changes.
-    pub fn ledger(&self) -> watch::Receiver<Arc<Ledger>> {
+    /// Returns a receiver that shows the ledger as it changes.
+    pub fn ledger(&self) -> watch::Receiver<Arc<KillSwitchState>> {
         self.shown.subscribe()
     }
 
-    /// What the switches make of a finding, for its delivery. The same rules over the same facts: whoever is told that a switch fires
-    /// need not ask which of the two looked first.
+    /// Returns the function that tells a delivery what the switches do with a finding. It applies
+    /// the same rules to the same facts as [`Self::run`], so its answer does not depend on which of
+    /// the two examines the finding first.
     pub fn notes(&self) -> SwitchNotes {
         let (in_use, shown) = (self.in_use.subscribe(), self.shown.subscribe());
         let (surroundings, store) = (self.surroundings.clone(), self.store.clone());
         Arc::new(move |finding: &Finding, now: Time| {
             let (armed, ledger) = (in_use.borrow().clone(), shown.borrow().clone());
             let number = store.finding(finding.id).ok().flatten().map(|(seq, _)| seq);
-            let note = |group: &String, armed: &Armed| -> Option<SwitchNote> {
+            let note = |group: &String, armed: &ConfiguredSwitch| -> Option<SwitchNote> {
                 let fired = ledger.fired.get(group);
                 if fired.is_some_and(|fired| fired.finding == finding.id) {
                     return Some(SwitchNote { group: group.clone(), fires: true, reason: None });
                 }
                 let reason = match (surroundings.verdict(armed, finding, now)?, fired) {
-                    (Verdict::HeldBack(why), _) => Some(why.to_string()),
-                    (Verdict::Fires, Some(fired)) => Some(format!("it has fired because of {} {}", fired.kind, fired.finding)),
-                    (Verdict::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
+                    (SwitchDecision::NotFiredReason(why), _) => Some(why.to_string()),
+                    (SwitchDecision::Fires, Some(fired)) => {
+                        Some(format!("it has fired because of {} {}", fired.kind, fired.finding))
+                    }
+                    (SwitchDecision::Fires, None) if number.is_some() && ledger.armed_again.get(group) >= number.as_ref() => {
                         Some("it was made ready again after this was found".to_owned())
                     }
-                    (Verdict::Fires, None) => None,
+                    (SwitchDecision::Fires, None) => None,
                 };
                 Some(SwitchNote { group: group.clone(), fires: reason.is_none(), reason })
             };
@@ -219,8 +236,9 @@ impl Switches {
         })
     }
 
-    /// Takes what is configured; a switch that cannot be made ready is a problem of the configuration.
-    pub fn arm(&mut self, in_force: &InForce) -> Result<(), ActionError> {
+    /// Uses the switches of a configuration. A switch that cannot be made ready is a problem of the
+    /// configuration.
+    pub fn arm(&mut self, in_force: &ActiveConfig) -> Result<(), ActionError> {
         let network = &self.surroundings.network;
         let name = crate::alerts::name_of(network);
         self.armed = Arc::new(armed(in_force, &name)?);
@@ -233,19 +251,21 @@ impl Switches {
         Ok(self.write()?)
     }
 
-    /// Runs until cancelled; then what was found up to this moment is still looked at, and orders under way are finished. `unrecorded`:
-    /// findings that were proven and could not be written.
+    /// Runs until cancelled. Then it still examines what was found up to that moment, and waits for
+    /// the orders under way. `unrecorded` receives findings that were proven and could not be
+    /// written.
     pub async fn run(
         mut self,
-        mut changed: watch::Receiver<Arc<InForce>>,
+        mut changed: watch::Receiver<Arc<ActiveConfig>>,
         mut unrecorded: mpsc::Receiver<Vec<Finding>>,
         cancel: CancellationToken,
     ) {
         let mut requests = tokio::time::interval(rearm::LOOK);
-        let mut orders: JoinSet<(String, Report)> = JoinSet::new();
+        let mut orders: JoinSet<(String, OrderReport)> = JoinSet::new();
         self.repeat_unfinished(&mut orders);
         loop {
-            // Asked before looking: what was recorded before the stop is looked at in any case.
+            // This is read before the findings are examined, so everything that was recorded before
+            // the stop is examined in any case.
             let is_last = cancel.is_cancelled();
             let looked = self.look(&mut orders);
             if let Err(error) = &looked {
@@ -277,8 +297,10 @@ impl Switches {
         }
     }
 
-    /// Gives orders for what was found since the last look. On an error the orders are given all the same.
-    fn look(&mut self, orders: &mut JoinSet<(String, Report)>) -> Result<(), StoreError> {
+    /// Gives the orders for what was found since the last call. If the ledger cannot be written,
+    /// the orders of the current page are given anyway. Further recorded findings are then examined
+    /// only after a later write has succeeded.
+    fn look(&mut self, orders: &mut JoinSet<(String, OrderReport)>) -> Result<(), StoreError> {
         if self.is_unwritten {
             self.write()?;
         }
@@ -297,8 +319,9 @@ impl Switches {
         Ok(())
     }
 
-    /// What could not be recorded is proven all the same, and keys that go on signing cost more than an order that nobody can look up.
-    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, Report)>) {
+    /// A finding that could not be recorded is still proven. Keys that continue to sign cost more
+    /// than an order whose finding nobody can look up.
+    fn look_at_unrecorded(&mut self, findings: &[Finding], orders: &mut JoinSet<(String, OrderReport)>) {
         let mut to_order = Vec::new();
         for finding in findings {
             to_order.extend(self.fired_by(finding, None));
@@ -312,7 +335,8 @@ impl Switches {
         self.order_all(to_order, orders);
     }
 
-    /// Switches that a finding fires now, which count as fired from here on. `seq`: its number, if it is recorded.
+    /// Returns the switches that a finding fires now, and marks them as fired. `seq` is the number
+    /// of the finding if it is recorded.
     fn fired_by(&mut self, finding: &Finding, seq: Option<u64>) -> Vec<(Arc<KillSwitch>, Finding)> {
         let armed = self.armed.clone();
         let now = (self.surroundings.now)();
@@ -324,8 +348,8 @@ impl Switches {
             }
             match self.surroundings.verdict(armed, finding, now) {
                 None => {}
-                Some(Verdict::HeldBack(why)) => self.hold_back(group, finding, &why, now),
-                Some(Verdict::Fires) => {
+                Some(SwitchDecision::NotFiredReason(why)) => self.hold_back(group, finding, &why, now),
+                Some(SwitchDecision::Fires) => {
                     let kind = finding.kind.to_string();
                     let fired = Fired { finding: finding.id, kind, ordered_at: now, attempts: 1, result: None };
                     self.ledger.fired.insert(group.clone(), fired);
@@ -336,9 +360,11 @@ impl Switches {
         to_order
     }
 
-    fn hold_back(&mut self, group: &str, finding: &Finding, why: &HeldBack, now: Time) {
+    /// Notes that a finding concerned a group and did not fire its switch.
+    fn hold_back(&mut self, group: &str, finding: &Finding, why: &NotFiredReason, now: Time) {
         let times = self.ledger.held_back.get(group).map_or(0, |before| before.times).saturating_add(1);
-        // Whoever can send one such message can send thousands.
+        // Somebody who can send one such message can send thousands, so only each power of two is
+        // logged.
         if times.is_power_of_two() {
             tracing::warn!(group, kind = finding.kind.as_str(), finding = %finding.id, reason = %why, times, "kill switch does not fire");
         }
@@ -346,17 +372,19 @@ impl Switches {
         self.ledger.held_back.insert(group.to_owned(), NotFired { finding, kind, at: now, reason, times });
     }
 
-    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, Report)>) {
+    fn order_all(&self, to_order: Vec<(Arc<KillSwitch>, Finding)>, orders: &mut JoinSet<(String, OrderReport)>) {
         for (switch, finding) in to_order {
             tracing::warn!(group = switch.group(), kind = finding.kind.as_str(), finding = %finding.id, place = switch.place(), "kill switch fires");
             self.order(switch, finding, 1, orders);
         }
     }
 
-    /// What `slashwatch killswitch rearm` asks for beside us. Until it is on disk the request stays, and is tried again.
+    /// Answers the requests that `slashwatch killswitch rearm` leaves in the data directory while
+    /// this watcher runs. A request stays, and is tried again, until the change is on disk.
     fn make_ready_on_request(&mut self) {
         for request in rearm::requests(&self.surroundings.dir) {
-            // Written first: what would not outlast a restart is not done.
+            // The changed ledger is written first. A change that would not survive a restart is not
+            // made.
             let mut changed = self.ledger.clone();
             changed.make_ready(&request.group, self.store.last_seq());
             if let Err(error) = changed.write(&self.store) {
@@ -373,7 +401,7 @@ impl Switches {
         }
     }
 
-    /// The ledger as it is now, to disk and to those who show it.
+    /// Writes the ledger to disk and publishes it.
     fn write(&mut self) -> Result<(), StoreError> {
         self.shown.send_replace(Arc::new(self.ledger.clone()));
         let written = self.ledger.write(&self.store);
@@ -381,14 +409,15 @@ impl Switches {
         written
     }
 
-    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, Report)>) {
+    fn order(&self, switch: Arc<KillSwitch>, finding: Finding, attempt: u32, orders: &mut JoinSet<(String, OrderReport)>) {
         let now = (self.surroundings.now)();
         orders.spawn(async move { (switch.group().to_owned(), switch.fire(&finding, attempt, now).await) });
     }
 
-    /// Orders that a crash cut off.
-    fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, Report)>) {
-        // A finding that a full disk refused is not there: its switch is ready again, or it would wait for ever.
+    /// Repeats the orders that were interrupted by a crash.
+    fn repeat_unfinished(&mut self, orders: &mut JoinSet<(String, OrderReport)>) {
+        // A finding that a full disk refused is not in the store. Its switch is made ready again,
+        // because otherwise it would wait for ever.
         let store = &self.store;
         self.ledger.fired.retain(|group, fired| {
             let is_lost = fired.result.is_none() && matches!(store.finding(fired.finding), Ok(None));
@@ -421,7 +450,8 @@ impl Switches {
         }
     }
 
-    fn ended(&mut self, ended: Result<(String, Report), tokio::task::JoinError>) {
+    /// Notes the result of an order.
+    fn ended(&mut self, ended: Result<(String, OrderReport), tokio::task::JoinError>) {
         let (group, report) = match ended {
             Ok(ended) => ended,
             Err(error) => {
@@ -445,7 +475,7 @@ impl Switches {
             }
         };
         if let Some(fired) = self.ledger.fired.get_mut(&group) {
-            fired.result = Some(Outcome { done, took_ms: report.took.as_millis() as u64, answer });
+            fired.result = Some(OrderResult { done, took_ms: report.took.as_millis() as u64, answer });
         }
         if let Err(error) = self.write() {
             tracing::error!(%error, "a kill switch's result cannot be written; if it stays so the order is repeated at the next start");
@@ -453,7 +483,8 @@ impl Switches {
     }
 }
 
-fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, Armed>, ActionError> {
+/// Makes the switches of all groups that have one, by group.
+fn armed(in_force: &ActiveConfig, network: &NetworkName) -> Result<BTreeMap<String, ConfiguredSwitch>, ActionError> {
     let mut switches = BTreeMap::new();
     for group in &in_force.config.groups {
         let Some(config) = &group.kill_switch else { continue };
@@ -469,27 +500,30 @@ fn armed(in_force: &InForce, network: &NetworkName) -> Result<BTreeMap<String, A
         let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
         let members = config.members;
         let own =
-            Circle { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
-        let kin = Circle { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
-        switches
-            .insert(group.name.clone(), Armed { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin });
+            MemberSet { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let kin = MemberSet { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
+        switches.insert(
+            group.name.clone(),
+            ConfiguredSwitch { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin },
+        );
     }
     Ok(switches)
 }
 
+/// Makes a group's switch from its configuration, and loads its secret.
 fn ready(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
     let action = match (&config.url, &config.secret_file, &config.secret_env) {
         (Some(url), Some(file), _) => ActionConfig::Call { url: url.clone(), secret: SecretSource::File(file.clone()) },
         (Some(url), None, Some(name)) => ActionConfig::Call { url: url.clone(), secret: SecretSource::Variable(name.clone()) },
-        // The configuration's check refuses a call without a secret.
+        // The check of the configuration refuses a call without a secret.
         (Some(_), None, None) | (None, _, _) => ActionConfig::Command(config.command.clone()),
     };
     KillSwitch::new(group, &action, config.timeout)
 }
 
-/// A double vote of a key of the group, as a real order would name one. Its id is that of no
-/// finding, and its proof is empty.
-fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
+/// Makes a double vote of a key of the group for a test order. Its id belongs to no real finding,
+/// and its proof is empty.
+fn made_up(armed: &ConfiguredSwitch, group: &str, now: Time) -> Finding {
     let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
     let (index, pubkey) = armed.own.named.first();
     let facts = Slashable {
@@ -510,8 +544,8 @@ fn made_up(armed: &Armed, group: &str, now: Time) -> Finding {
     Finding::slashable(facts, &evidence)
 }
 
-/// Orders a group's switch as a test; what was answered.
-pub async fn test(in_force: &InForce, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
+/// Orders a group's switch as a test and returns what was answered.
+pub async fn test(in_force: &ActiveConfig, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
     let armed = armed(in_force, network)?;
     let Some(armed) = armed.get(group) else {
         let known: Vec<&str> = armed.keys().map(String::as_str).collect();

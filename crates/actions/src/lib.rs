@@ -1,7 +1,9 @@
-//! What reacts to recorded findings: alerts to people, kill switches for validator clients, proofs for beacon nodes.
+//! Reactions to recorded findings: alerts to people, kill switches for validator clients, and
+//! submission of proofs to beacon nodes.
 //!
-//! Kill switches and submission follow the finding log by one reader (`follower`), alerts the outbox that is written together
-//! with it. Each keeps on disk how far it is and goes on there after a restart.
+//! Kill switches and submission read the finding log through [`follower`]. Alerts read the outbox,
+//! which is written together with the log. Each of them stores its position on disk and continues
+//! from it after a restart.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,28 +1,29 @@
-//! Groups and labels of validators from the configuration and its list files, and following their changes.
+//! Reads the groups and labels of validators from the configuration and its list files, and follows
+//! changes of them.
 //!
-//! What the lists mean is the business of `detect::watch`, which touches no file.
+//! The module `detect::watch` defines what the lists mean. It reads no files.
 
 mod files;
 pub mod reload;
 
 use crate::config::{GroupConfig, Problem, WatchConfig};
-use crate::killswitch::Ledger;
+use crate::killswitch::KillSwitchState;
 use detect::watch::{Duty, Label, Labels, ListError, Members, Selector, WatchList};
 use std::collections::BTreeMap;
 
-/// Problems told of one load; the rest is counted.
+/// Maximum number of problems that are listed for one load. The others are only counted.
 const MAX_PROBLEMS: usize = 100;
 
-/// What all lists say together, as far as it could be read, and what is wrong with them.
+/// All lists merged, as far as they could be read, and the problems that were found.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub list: WatchList,
     pub problems: Vec<Problem>,
 }
 
-/// Reads groups from the configuration and all files.
+/// Reads the groups of the configuration and of all its files.
 pub fn load(config: &WatchConfig) -> Loaded {
-    let mut loading = Loading::default();
+    let mut loading = ListBuilder::default();
     for (nth, group) in config.groups.iter().enumerate() {
         loading.group(&format!("watch.groups[{nth}]"), group, true);
     }
@@ -39,9 +40,9 @@ pub fn load(config: &WatchConfig) -> Loaded {
     loading.finish()
 }
 
-/// Groups with the numbers of their keys, kill switches and alert routes, a line each: what the log
-/// says at the start.
-pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) -> Vec<String> {
+/// Returns one line for each group with the number of its keys, for each kill switch, and for each
+/// alert route. The log shows these lines at the start.
+pub fn in_words(in_force: &reload::ActiveConfig, labels: &Labels, ledger: &KillSwitchState) -> Vec<String> {
     let of_group = |group: &Members| {
         let unknown = match group.unknown.len() {
             0 => String::new(),
@@ -78,16 +79,16 @@ pub fn in_words(in_force: &reload::InForce, labels: &Labels, ledger: &Ledger) ->
     lines
 }
 
-/// Entries on their way into a list.
+/// A list while it is filled.
 #[derive(Default)]
-struct Loading {
+struct ListBuilder {
     list: WatchList,
     problems: Vec<Problem>,
     n_untold: usize,
     is_full: bool,
 }
 
-impl Loading {
+impl ListBuilder {
     fn wrong(&mut self, path: impl Into<String>, text: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { path: path.into(), text: text.into() });
@@ -96,7 +97,8 @@ impl Loading {
         }
     }
 
-    /// `watches`: its keys become members of a group of its name; else they only get its labels.
+    /// Adds a group. If `watches` is true, its keys become members of a group with its name.
+    /// Otherwise they only get its labels.
     fn group(&mut self, at: &str, group: &GroupConfig, watches: bool) {
         let labels = self.labels(&format!("{at}.labels"), &group.labels);
         let duty = match group.duty.as_deref().map(str::parse::<Duty>) {
@@ -115,7 +117,7 @@ impl Loading {
         let name = watches.then_some(group.name.as_str());
         for (nth, key) in group.keys.iter().enumerate() {
             match key.parse::<Selector>() {
-                // A group without a name takes nobody; its keys are looked at all the same.
+                // A group with a bad name gets no members, but its keys are still checked.
                 Ok(_) if !is_named => {}
                 Ok(selector) => self.add(&format!("{at}.keys[{nth}]"), name, selector, &labels, duty),
                 Err(error) => self.wrong(format!("{at}.keys[{nth}]"), error.to_string()),
@@ -137,7 +139,7 @@ impl Loading {
     fn add(&mut self, at: &str, group: Option<&str>, selector: Selector, labels: &[Label], duty: Duty) {
         match self.list.add(group, selector, labels, duty) {
             Ok(()) => {}
-            // Said once: a million more would not help.
+            // This is reported once. A million more reports would not help.
             Err(error @ ListError::TooManyEntries) => {
                 if !self.is_full {
                     self.is_full = true;
@@ -178,7 +180,8 @@ mod tests {
             path
         }
 
-        /// One line for each entry, then one for each problem with the folder cut out.
+        /// Returns one line for each entry, then one for each problem, with the folder removed from
+        /// the paths.
         fn told(&self) -> Vec<String> {
             let loaded = load(&self.config);
             let entries = loaded.list.entries().iter().map(|entry| {

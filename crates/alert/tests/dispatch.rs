@@ -25,12 +25,12 @@ const SECRET: &str = "a shared secret";
 const NETWORK: Root = Root::repeat_byte(0x4e);
 
 /// One request as it arrived.
-struct Heard {
+struct FirstSeen {
     headers: HeaderMap,
     body: Value,
 }
 
-impl Heard {
+impl FirstSeen {
     fn key(&self) -> &str {
         self.headers["idempotency-key"].to_str().unwrap()
     }
@@ -41,7 +41,7 @@ type Answer = Arc<Mutex<dyn FnMut(&Value) -> (StatusCode, Vec<(HeaderName, Strin
 
 struct Receiver {
     address: SocketAddr,
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<FirstSeen>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -61,7 +61,7 @@ async fn receiver_at(
 }
 
 async fn hook(
-    State((tell, answer)): State<(mpsc::Sender<Heard>, Answer)>,
+    State((tell, answer)): State<(mpsc::Sender<FirstSeen>, Answer)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, HeaderMap) {
@@ -76,7 +76,7 @@ async fn hook(
     }
     let body: Value = serde_json::from_slice(&body).unwrap();
     let (status, extra) = (answer.lock().unwrap())(&body);
-    tell.send(Heard { headers, body }).await.unwrap();
+    tell.send(FirstSeen { headers, body }).await.unwrap();
     (status, extra.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect())
 }
 

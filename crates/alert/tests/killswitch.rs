@@ -1,7 +1,7 @@
 //! Kill switches against real programs and a real receiver on loopback.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use alert::killswitch::{ActionConfig, KillSwitch, Report};
+use alert::killswitch::{ActionConfig, KillSwitch, OrderReport};
 use alert::{SecretSource, webhook};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
@@ -38,7 +38,7 @@ fn script(dir: &Path, text: &str) -> PathBuf {
     path
 }
 
-async fn fire(dir: &Path, text: &str, timeout: Duration) -> Report {
+async fn fire(dir: &Path, text: &str, timeout: Duration) -> OrderReport {
     let words = vec![script(dir, text).display().to_string(), dir.display().to_string(), "a b; $HOME".into()];
     let switch = KillSwitch::new("acme", &ActionConfig::Command(words), timeout).unwrap();
     switch.fire(&finding(), 1, Time::from_unix_ns(3)).await

@@ -1,11 +1,13 @@
-//! Takes addresses out of texts: where the operator's nodes, peers and receivers are is told on the watcher's own machine only.
+//! Removes addresses from texts. The addresses of the operator's nodes, peers and receivers are
+//! shown only on the watcher's own machine.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What stands in an address's place.
+/// The text that replaces an address.
 const HIDDEN: &str = "[address]";
 
-/// The text without URLs, multiaddrs, node records, IP addresses and host names with a port.
+/// Returns the text without URLs, multiaddrs, node records, IP addresses, and host names with a
+/// port.
 pub(crate) fn without_addresses(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let is_edge =

@@ -1,11 +1,15 @@
-//! Accepting connections, so many at a time, each with a time limit for the head of a request and for taking the answer: who opens thousands,
-//! sends a byte a minute or does not read what was asked for costs a bounded amount and keeps nobody out for long.
+//! Accepts connections. Their number is limited, and each has a time limit for the head of a
+//! request and for taking the answer. A client that opens thousands of connections, sends a byte
+//! per minute, or does not read its answer costs a bounded amount and blocks others only for a
+//! short time.
 //!
-//! Who watches the watcher must get an answer even while all places are taken. So there are [`PROBE_CONNECTIONS`] more places on which only
-//! `/healthz`, `/readyz` and `/metrics` are answered. A new connection always gets one: the oldest of them gives way. Such a request is
-//! answered within a millisecond, so it is only pushed out by somebody who opens tens of thousands of connections a second.
+//! A monitoring system must get an answer even while all places are taken. So [`PROBE_CONNECTIONS`]
+//! further places exist, on which only `/healthz`, `/readyz` and `/metrics` are answered. A new
+//! connection always gets one of them, and the oldest one is closed for it. Such a request is
+//! answered within a millisecond. So only a client that opens tens of thousands of connections per
+//! second can displace it.
 
-use crate::patience::Patience;
+use crate::patience::WriteTimeout;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,37 +23,38 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// For the head of a request to arrive whole, from the connection's start or the answer before. A kept connection on which nothing
-/// is asked is closed by it as well.
+/// How long the head of a request may take to arrive, from the start of the connection or from the
+/// previous answer. It also closes a kept-alive connection that sends no further request.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// For 64 kB of an answer to be taken, while there is more to write.
+/// How long the client may take to accept 64 KiB of an answer while there is more to write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Head of a request at most, bytes; hyper's least is 8 kB.
+/// Largest head of a request, in bytes. Hyper allows no value below 8 KiB.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// Places that are kept for `/healthz`, `/readyz` and `/metrics`, beyond the limit for all connections.
+/// Number of places for `/healthz`, `/readyz` and `/metrics`, in addition to the limit for all
+/// connections.
 pub const PROBE_CONNECTIONS: usize = 64;
-/// On them, for the head of a request.
+/// How long the head of a request may take on these places.
 const PROBE_HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a stop waits for answers under way. Event streams end at once.
+/// How long a stop waits for running answers. Event streams end at once.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// When the system has no socket to give: what is open must end first.
+/// Pause when the system has no free socket. An open connection must end first.
 const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
-/// What all connections together, and each, may take.
+/// Limits of all connections together and of each connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) header_timeout: Duration,
 }
 
-/// What answers.
+/// The routers that answer requests.
 pub(crate) struct Apps {
     pub(crate) all: Router,
-    /// On the places that are kept for those who watch the watcher.
+    /// For the places that are kept for monitoring.
     pub(crate) probes: Router,
 }
 
-/// Serves until `stop` is cancelled, and then until answers under way are finished, within a grace.
+/// Serves until `stop` is cancelled. Then it waits for running answers, within a grace period.
 pub(crate) async fn serve(listener: TcpListener, apps: Apps, limits: Limits, refused: IntCounter, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut open = JoinSet::new();
@@ -91,19 +96,20 @@ pub(crate) async fn serve(listener: TcpListener, apps: Apps, limits: Limits, ref
         }
     }
     drop(listener);
-    // A client that takes nothing must not keep the process alive.
+    // A client that does not read must not keep the process alive.
     let _ = tokio::time::timeout(STOP_GRACE, async { while open.join_next().await.is_some() {} }).await;
 }
 
 async fn answer(stream: TcpStream, app: Router, header_timeout: Duration, keep_alive: bool, stop: CancellationToken) {
-    // Small answers, each in one go; if the option is not there they are a little later.
+    // Answers are small and are sent in one piece. If the option cannot be set, they are only a
+    // little later.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .keep_alive(keep_alive)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(Patience::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), TowerToHyperService::new(app));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

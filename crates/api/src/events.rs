@@ -1,16 +1,21 @@
-//! `/v1/events`: findings as they are recorded, as server-sent events.
+//! `/v1/events`: findings as server-sent events, as they are recorded.
 //!
-//! A stream is a position in the store and nothing else: it reads what comes after it, page by page, and only when it has
-//! caught up waits for the bell that rings after each recording. So there is no moment between "old" and "live" in which a
-//! finding could be missed, no queue per client that could overflow, and a slow client costs one page of findings.
+//! A stream is only a position in the store. It reads what comes after its position, page by page.
+//! When it has caught up, it waits for the notification that follows each recording. So no finding
+//! can be missed between old and live ones. There is no queue per client that could overflow, and a
+//! slow client costs one page of findings.
 //!
-//! The event's id is the finding's number in the order of recording. A client that comes back says the last one it saw, in
-//! `Last-Event-ID` as browsers do by themselves or as `?after=`, and goes on behind it. A number that this store has not
-//! reached (it was of another database) starts from the beginning: findings have ids, so seeing one twice is harmless.
+//! The id of an event is the number of the finding in the order of recording. A client that
+//! reconnects sends the last number that it saw, in `Last-Event-ID` as browsers do, or as
+//! `?after=`. The stream continues after that number. If this store has not reached the number, it
+//! comes from another database, and the stream starts from the beginning. Findings have ids, so a
+//! client that sees one twice can recognise it.
 //!
-//! Incidents come in the same stream as `event: incident`, with their new state, whenever they change. They carry no id of the
-//! stream, so the place among the findings stays what it is. Who comes back gets the present state of the [`RESUMED_INCIDENTS`] that
-//! changed last, whatever number of changes that were, and who begins at 0 that of all.
+//! Incidents come in the same stream as `event: incident`, with their new state, whenever they
+//! change. They carry no event id, so the client's position among the findings stays the same. A
+//! client that reconnects gets the current state of the [`RESUMED_INCIDENTS`] incidents that
+//! changed last, however many changes there were. A client that starts at 0 gets the current state
+//! of all incidents.
 
 use crate::findings::{number, read, understood};
 use crate::problem::Problem;
@@ -31,25 +36,27 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
-/// Findings that a stream holds at once.
+/// Findings that a stream holds in memory at once.
 const PAGE: usize = 64;
-/// Incidents told again to who comes back.
+/// Incidents that are sent again to a client that reconnects.
 const RESUMED_INCIDENTS: usize = 256;
-/// A comment is sent after this long without a finding, so that proxies keep the connection and a dead one shows.
+/// If no finding comes for this long, a comment is sent. It makes proxies keep the connection and
+/// shows whether the connection is dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What browsers are told to wait before they come back.
+/// How long browsers wait before they reconnect.
 const RECONNECT: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
-    /// Begin after this number; 0 for everything. `Last-Event-ID` goes before it. Without either: what comes from now on.
+    /// Start after this number; 0 means from the beginning. `Last-Event-ID` takes precedence over
+    /// it. Without either, the stream starts with the next finding.
     after: Option<String>,
 }
 
-/// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding. Incidents as they change:
-/// `event: incident`, `data:` the incident.
+/// Findings as they are recorded: `event: finding`, `id:` its number, `data:` the finding.
+/// Incidents as they change: `event: incident`, `data:` the incident.
 #[utoipa::path(get, path = "/v1/events", operation_id = "streamEvents", tag = "findings", params(
     EventsQuery,
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
@@ -87,7 +94,7 @@ pub(crate) async fn stream(
         Problem::too_many_streams(shared.max_streams)
     })?;
     shared.metrics.streams.inc();
-    let reader = Reader {
+    let reader = EventCursor {
         bell: shared.newest.clone(),
         position,
         revision,
@@ -104,13 +111,13 @@ pub(crate) async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")))
 }
 
-/// One client's place in the findings.
-struct Reader {
+/// The position of one client in the findings.
+struct EventCursor {
     shared: Arc<Shared>,
     bell: watch::Receiver<u64>,
     /// Number of the last finding that was read.
     position: u64,
-    /// Of the last incident that was read.
+    /// Revision of the last incident that was read.
     revision: u64,
     page: VecDeque<(u64, Finding)>,
     incidents: VecDeque<(u64, Incident)>,
@@ -118,14 +125,16 @@ struct Reader {
     _place: OwnedSemaphorePermit,
 }
 
-impl Reader {
-    /// The next event; `None` ends the stream, at shutdown or when the store cannot be read.
+impl EventCursor {
+    /// Returns the next event. `None` ends the stream, at shutdown or when the store cannot be
+    /// read.
     async fn next(&mut self) -> Option<Event> {
         if self.shared.stop.is_cancelled() {
             return None;
         }
         if !self.greeted {
-            // Headers and this leave at once, so the client knows that it is connected before anything happens.
+            // The headers and this comment are sent at once, so the client knows that it is
+            // connected before anything happens.
             self.greeted = true;
             return Some(Event::default().retry(RECONNECT).comment("connected"));
         }
@@ -142,7 +151,7 @@ impl Reader {
                 self.shared.metrics.stream_events.inc();
                 return Some(Event::default().event("incident").data(data));
             }
-            // Before reading: what is recorded after this line rings again.
+            // This must come before reading, so that anything recorded later notifies again.
             self.bell.mark_unchanged();
             let position = self.position;
             self.page = read(&self.shared, move |store| store.findings_after(position, PAGE)).await.ok()?.into();
@@ -165,7 +174,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for EventCursor {
     fn drop(&mut self) {
         self.shared.metrics.streams.dec();
     }

@@ -143,7 +143,7 @@ pub(crate) async fn evidence(
     query: Result<Query<FormatQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let format = Format::wanted(&understood(query)?, &headers)?;
+    let format = EvidenceFormat::wanted(&understood(query)?, &headers)?;
     Ok(format.show(&evidence_of(&shared, &id).await?))
 }
 
@@ -155,7 +155,7 @@ pub(crate) async fn evidence(
     (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, Problem> {
-    Ok(Format::Ssz.show(&evidence_of(&shared, &id).await?))
+    Ok(EvidenceFormat::Ssz.show(&evidence_of(&shared, &id).await?))
 }
 
 /// A proof by its own id. The format is given by the ending `.ssz` or `.json`, or by `?format` or
@@ -175,9 +175,9 @@ pub(crate) async fn evidence_by_id(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (id, format) = match name.rsplit_once('.') {
-        Some((id, "ssz")) => (id, Format::Ssz),
-        Some((id, "json")) => (id, Format::Json),
-        _ => (name.as_str(), Format::wanted(&understood(query)?, &headers)?),
+        Some((id, "ssz")) => (id, EvidenceFormat::Ssz),
+        Some((id, "json")) => (id, EvidenceFormat::Json),
+        _ => (name.as_str(), EvidenceFormat::wanted(&understood(query)?, &headers)?),
     };
     let id = hash(id)?;
     let found = read(&shared, move |store| store.evidence(id)).await?;
@@ -185,12 +185,12 @@ pub(crate) async fn evidence_by_id(
 }
 
 #[derive(Clone, Copy)]
-enum Format {
+enum EvidenceFormat {
     Json,
     Ssz,
 }
 
-impl Format {
+impl EvidenceFormat {
     fn wanted(query: &FormatQuery, headers: &HeaderMap) -> Result<Self, Problem> {
         match query.format.as_deref() {
             Some("ssz") => return Ok(Self::Ssz),

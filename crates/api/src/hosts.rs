@@ -1,17 +1,21 @@
-//! Which `Host` a request may name. A page of a stranger whose name suddenly points at 127.0.0.1 (DNS rebinding) makes a visitor's browser ask
-//! this API as if it were that page's own server, and the page may read the answers. The browser still says the stranger's name in `Host`, so
-//! an API on a loopback address answers only to names of this machine, and to those that the operator gives it.
+//! Checks the `Host` of a request, against DNS rebinding.
 //!
-//! An API on a public address answers to every name: there is nothing in it that a stranger could not ask for directly.
+//! In this attack, the name of a foreign web page suddenly resolves to 127.0.0.1. A visitor's
+//! browser then sends requests to this API as if it were the page's own server, and the page can
+//! read the answers. The browser still sends the foreign name in `Host`. So an API on a loopback
+//! address accepts only names of this machine and the configured ones.
+//!
+//! An API on a public address accepts every name, because a stranger can request all its content
+//! directly.
 
 use axum::extract::Request;
 use axum::http::{Uri, header, uri::Authority};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Names that are answered to.
+/// The accepted names.
 pub(crate) enum Hosts {
     All,
-    /// `localhost`, loopback addresses, and these, in small letters.
+    /// `localhost`, loopback addresses, and these names, in lower case.
     Own(Vec<String>),
 }
 
@@ -24,7 +28,8 @@ impl Hosts {
         }
     }
 
-    /// A request without any name comes from no browser.
+    /// Returns true if the request may be answered. A request without any name does not come from a
+    /// browser and is accepted.
     pub fn admit(&self, request: &Request) -> bool {
         let Self::Own(names) = self else { return true };
         let named = request.headers().get_all(header::HOST).iter().all(|host| {
@@ -35,8 +40,8 @@ impl Hosts {
     }
 }
 
-/// Whether an entry of `api.hosts` can ever be what a request names: a host's name or address
-/// alone, without scheme, port or path.
+/// Returns true if an entry of `api.hosts` can match the name in a request. It must be a host name
+/// or an address, without scheme, port or path.
 pub fn is_host(entry: &str) -> bool {
     let name = entry.trim_end_matches('.');
     let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
@@ -44,7 +49,7 @@ pub fn is_host(entry: &str) -> bool {
     address.map_or(!name.is_empty() && is_name(name), |address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-/// The host that a URL names.
+/// Returns the host in a URL.
 pub fn host_of(url: &str) -> Option<String> {
     url.parse::<Uri>().ok()?.host().map(str::to_owned)
 }

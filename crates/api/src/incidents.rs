@@ -1,4 +1,4 @@
-//! Incidents: what many findings and messages mean together, each as it is now.
+//! Incidents: what many findings and messages mean together, each in its current state.
 
 use crate::findings::{Segment, hash, number, page_limit, read, understood};
 use crate::problem::Problem;
@@ -16,13 +16,14 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct IncidentsQuery {
-    /// From the page before (`next`).
+    /// Cursor from the previous page (`next`).
     cursor: Option<String>,
-    /// 1 to 1000; 100 if not given.
+    /// Length of the page, 1 to 1000. The default is 100.
     limit: Option<String>,
 }
 
-/// Incidents in the order of their last change: what changes meanwhile comes again at the end.
+/// Incidents in the order of their last change. An incident that changes meanwhile appears again at
+/// the end.
 #[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(IncidentsQuery), responses(
     (status = 200, description = "a page", body = IncidentsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),

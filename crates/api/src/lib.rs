@@ -1,21 +1,33 @@
-//! The read-only window: REST, an event stream, metrics and a page.
+//! The read-only HTTP interface: REST, an event stream, metrics and a web page.
 //!
-//! It knows the findings' [`Store`](evidence::Store), a Prometheus registry and, through [`StatusSource`], what the rest of
-//! the process is willing to say about itself; no queues, no detectors. Nothing here changes anything, so nothing here
-//! asks for a token; it listens where it is told, which is loopback unless the operator says otherwise.
+//! This crate knows the [`Store`](evidence::Store) of the findings and a Prometheus registry.
+//! Through [`StatusSource`] and [`WatchSource`] it shows what other parts of the process report
+//! about themselves. It knows no queues and no detectors. No request changes anything, so no token
+//! is needed. The API listens on the configured address, which is a loopback address by default.
 //!
-//! - [`view`]: the JSON that outside readers may rely on
+//! - [`view`]: the JSON that clients may rely on
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers
-//! - [`metrics`]: what the API counts of itself
-//! - `page`: the web page, some files compiled in, nothing from elsewhere
+//! - [`metrics`]: the API's own metrics
+//! - `page`: the web page, a few files that are compiled in
 //!
 //! ```no_run
-//! # async fn example(store: evidence::Store, status: std::sync::Arc<dyn api::StatusSource>) -> Result<(), api::ApiError> {
+//! # async fn example(
+//! #     store: evidence::Store,
+//! #     status: std::sync::Arc<dyn api::StatusSource>,
+//! # ) -> Result<(), api::ApiError> {
 //! let listener = api::bind("127.0.0.1:5080".parse().expect("an address")).await?;
-//! let parts = api::ApiParts { store, status, watch: std::sync::Arc::new(api::NoKeys),
-//!     own_keys: api::OwnKeys::Shown, registry: prometheus::Registry::new(), max_streams: 1024, max_connections: 2048,
-//!     header_timeout: api::HEADER_TIMEOUT, hosts: Vec::new() };
+//! let parts = api::ApiParts {
+//!     store,
+//!     status,
+//!     watch: std::sync::Arc::new(api::NoKeys),
+//!     own_keys: api::OwnKeys::Shown,
+//!     registry: prometheus::Registry::new(),
+//!     max_streams: 1024,
+//!     max_connections: 2048,
+//!     header_timeout: api::HEADER_TIMEOUT,
+//!     hosts: Vec::new(),
+//! };
 //! api::serve(listener, parts, tokio_util::sync::CancellationToken::new()).await
 //! # }
 //! ```

@@ -1,25 +1,26 @@
-//! What the API counts of itself; everything else on `/metrics` comes from the registry it is given.
+//! The API's own metrics. All other metrics on `/metrics` come from the registry that the API is
+//! given.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-/// Requests by route (its pattern, never its values) and class of status.
+/// Requests by route and class of status. The route is the pattern and never contains values.
 pub const REQUESTS: &str = "slashwatch_api_requests_total";
-/// Event streams open now.
+/// Number of open event streams.
 pub const STREAMS: &str = "slashwatch_api_streams";
-/// Event streams refused because all were taken.
+/// Event streams that were refused because all places were taken.
 pub const STREAMS_REFUSED: &str = "slashwatch_api_streams_refused_total";
-/// Findings sent on event streams, all streams together.
+/// Findings sent on all event streams together.
 pub const STREAM_EVENTS: &str = "slashwatch_api_stream_events_total";
 
-/// Connections closed at once because all were taken.
+/// Connections that were closed at once because all places were taken.
 pub const CONNECTIONS_REFUSED: &str = "slashwatch_api_connections_refused_total";
 
-/// Route of requests for what there is not.
+/// Route label of requests that match no route.
 pub(crate) const NO_ROUTE: &str = "none";
-/// Classes of status, as `2xx`.
+/// Classes of status, for example `2xx`.
 pub(crate) const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// The counters, registered.
+/// The registered metrics.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
@@ -30,7 +31,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Fails only when `registry` already has an API's counters.
+    /// Creates and registers the metrics. It fails only if `registry` already has the metrics of an
+    /// API.
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             requests: IntCounterVec::new(Opts::new(REQUESTS, "Requests by route and class of status"), &["route", "class"])?,
@@ -47,7 +49,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Requests exist at 0 for each route and class from the start, so that `increase()` sees a first error.
+    /// Creates the counter of requests with the value 0 for each route and class, so that
+    /// `increase()` sees the first error.
     pub(crate) fn start_at_zero<'a>(&self, routes: impl Iterator<Item = &'a str>) {
         for route in routes.chain([NO_ROUTE]) {
             for class in CLASSES {

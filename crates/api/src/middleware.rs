@@ -1,4 +1,4 @@
-//! What every request and every answer go through: limits, headers, one count.
+//! The layer that every request and every answer passes: limits, headers, and a counter.
 
 use crate::metrics::{CLASSES, NO_ROUTE};
 use crate::problem::Problem;
@@ -9,12 +9,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 
-/// Bytes of path and query together.
+/// Largest length of path and query together, in bytes.
 const MAX_URI_BYTES: usize = 2048;
-/// Bytes of a body, which no request here needs.
+/// Largest length of a body, in bytes. No request of this API needs a body.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// The page is some files of our own and talks to us only; nobody frames it, nobody guesses content types.
+/// The page consists of our own files and connects only to this server. It must not be framed, and
+/// its content types must not be guessed.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -27,7 +28,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    // The pattern, not the path: a label's values must be few.
+    // The pattern and not the path is the label, because a label must have few values.
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| NO_ROUTE.to_owned(), |path| path.as_str().to_owned());
     let mut response = match refused(&request, &shared) {
         Some(problem) => problem.into_response(),

@@ -1,4 +1,5 @@
-//! The web page: a few files, compiled in. No scripts, fonts or styles from elsewhere, and a policy that says so.
+//! The web page: a few files that are compiled in. It loads no scripts, fonts or styles from other
+//! servers, and a content security policy enforces that.
 
 use axum::Router;
 use axum::http::header;
@@ -12,7 +13,7 @@ const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 const WATCH_SCRIPT: &str = include_str!("page/watch.js");
 
-/// [`HTML`] with all kinds to choose from.
+/// [`HTML`] with an option for each kind.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let options = |of_offences| -> String {
         let kinds = Kind::all().filter(|kind| kind.offence().is_some() == of_offences);
@@ -30,7 +31,8 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 async fn file(content_type: &'static str, content: &'static str) -> impl IntoResponse {
-    // Asked for again each time: after an update no half of an old page may stay.
+    // Browsers must ask for the file again each time, so that no part of an old page stays after an
+    // update.
     ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-cache")], content)
 }
 

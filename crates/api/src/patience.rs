@@ -1,8 +1,9 @@
-//! A stream whose other side must take what is written to it: somebody who asks and does not read would hold a connection's place
-//! for ever.
+//! A stream with a time limit for writes. Without it, a client that sends a request and does not
+//! read the answer would keep its connection forever.
 //!
-//! While something waits to be written, [`STEP`] bytes must be taken within the limit, again and again. That is slow enough for any
-//! reader that reads, and nothing at all is asked of one to whom nothing is to be said.
+//! While data waits to be written, the client must accept [`STEP`] bytes within the limit,
+//! repeatedly. Any client that reads is fast enough for that. While nothing waits to be written,
+//! there is no limit.
 
 use std::io;
 use std::pin::Pin;
@@ -11,19 +12,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes that must be taken within the limit.
+/// Bytes that the client must accept within the limit.
 const STEP: usize = 64 << 10;
 
-/// See the module.
-pub(crate) struct Patience<S> {
+/// A stream with a time limit for writes, see the module.
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     deadline: Pin<Box<Sleep>>,
-    /// Taken since the clock began to run; `None` while nothing waits.
+    /// Bytes that the client accepted since the timer was started. `None` while nothing waits.
     taken: Option<usize>,
 }
 
-impl<S> Patience<S> {
+impl<S> WriteTimeout<S> {
     pub fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, deadline: Box::pin(tokio::time::sleep(limit)), taken: None }
     }
@@ -33,7 +34,8 @@ impl<S> Patience<S> {
         self.deadline.as_mut().reset(Instant::now() + self.limit);
     }
 
-    /// What a write came to, and whether there is still patience for another.
+    /// Updates the timer after a write. Returns the result of the write, or an error if the time is
+    /// over.
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, self.taken) {
             (Poll::Ready(Ok(n)), Some(taken)) if taken + n >= STEP => self.wind_up(),
@@ -51,13 +53,13 @@ impl<S> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
@@ -74,7 +76,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        // Asked for once all that there was is written.
+        // The caller flushes after it has written everything.
         self.taken = None;
         Poll::Ready(flushed)
     }
@@ -94,18 +96,18 @@ mod tests {
     #[tokio::test]
     async fn who_reads_nothing_is_given_up() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         ours.write_all(&[0; 64]).await.unwrap();
         ours.flush().await.unwrap();
         let error = ours.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    /// A byte at a time is no reading either.
+    /// A client that reads one byte at a time is also disconnected.
     #[tokio::test]
     async fn who_only_nibbles_is_given_up() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         let nibble = async {
             let mut every = tokio::time::interval(LIMIT / 8);
             while theirs.read_u8().await.is_ok() {
@@ -122,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_reads_gets_all_of_it_and_silence_costs_nothing() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         let reader = tokio::spawn(async move {
             let mut all = Vec::new();
             theirs.read_to_end(&mut all).await.unwrap();
@@ -131,7 +133,7 @@ mod tests {
         for _ in 0..3 {
             ours.write_all(&[7; 4 * STEP]).await.unwrap();
             ours.flush().await.unwrap();
-            // Longer than the limit, as between two events.
+            // The pause is longer than the limit, as it may be between two events.
             tokio::time::sleep(LIMIT * 2).await;
         }
         drop(ours);

@@ -1,14 +1,14 @@
-//! Errors as RFC 9457 `application/problem+json`: what happened, and what to do.
+//! Errors as RFC 9457 `application/problem+json`. Each says what happened and what to do.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// An error, as told to a client.
+/// An error as a client sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// `urn:slashwatch:problem:<word>`; compare this, not the texts.
+    /// `urn:slashwatch:problem:<word>`. Clients should compare this and not the texts.
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -74,7 +74,7 @@ impl Problem {
         Self::new("not-ready", "Not ready", StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// Something of ours failed; the log has the reason, the client need not know paths.
+    /// An internal error. The reason goes to the log only, because it may contain paths.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "a request could not be answered");
         let detail = "the findings could not be read; the operator finds the reason in the log";

@@ -1,4 +1,4 @@
-//! How the process is: alive, ready, counted, described.
+//! Handlers about the process: health, readiness, metrics, status, and the description of the API.
 
 use crate::problem::Problem;
 use crate::server::Shared;
@@ -16,7 +16,7 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Votes or blocks arrived within the last two slots, context loaded, index open.
+/// Votes or blocks arrived within the last two slots, the context is loaded, and the index is open.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "process", responses(
     (status = 200, description = "ready", body = Readiness),
     (status = 503, description = "not ready; the detail says what is missing, since when, and what to do", body = Problem, content_type = "application/problem+json"),
@@ -31,7 +31,7 @@ pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Rea
     Err(Problem::not_ready(format!("{missing}{since}; {}", readiness.advice.join("; "))))
 }
 
-/// Counters in Prometheus' text format.
+/// Counters in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "process", responses((status = 200, description = "counters", body = String)))]
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
     let mut text = Vec::new();
@@ -39,7 +39,7 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl In
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 
-/// What is watched, how far, and what came of it.
+/// What is watched, how far the watcher has come, and the results.
 #[utoipa::path(get, path = "/v1/status", operation_id = "status", tag = "process", responses((status = 200, description = "status", body = StatusView)))]
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView> {
     let readiness = shared.privacy.readiness(shared.status.readiness());
@@ -53,7 +53,7 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusView
     })
 }
 
-/// This API, described.
+/// The description of this API.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "process", responses((status = 200, description = "this document", body = Object)))]
 pub(crate) async fn openapi(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], shared.openapi.clone())

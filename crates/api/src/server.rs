@@ -1,4 +1,4 @@
-//! Binding, routing and serving until told to stop.
+//! Binds the address, sets up the routes, and serves until told to stop.
 
 use crate::connections::Apps;
 use crate::hosts::Hosts;
@@ -38,24 +38,25 @@ pub enum ApiError {
     Metrics(prometheus::Error),
 }
 
-/// What the API shows.
+/// The parts that the API shows, and its limits.
 pub struct ApiParts {
     pub store: Store,
     pub status: Arc<dyn StatusSource>,
     pub watch: Arc<dyn WatchSource>,
-    /// Whether that is told to those who ask, and labels of the operator's groups with it.
+    /// Whether watched keys and the labels of the operator's groups are shown to clients.
     pub own_keys: OwnKeys,
-    /// Everything on `/metrics`; the API adds its own counters to it.
+    /// The registry of all metrics on `/metrics`. The API adds its own counters to it.
     pub registry: Registry,
-    /// Event streams open at once; one more is refused with 503.
+    /// Largest number of open event streams. A further one is refused with status 503.
     pub max_streams: usize,
-    /// Connections open at once, event streams included. On [`crate::PROBE_CONNECTIONS`] more only `/healthz`, `/readyz` and `/metrics` are
-    /// answered.
+    /// Largest number of open connections, event streams included. On [`crate::PROBE_CONNECTIONS`]
+    /// further ones, only `/healthz`, `/readyz` and `/metrics` are answered.
     pub max_connections: usize,
-    /// For the head of a request to arrive whole, from the connection's start or the answer before; [`crate::HEADER_TIMEOUT`] unless there is a
-    /// reason.
+    /// How long the head of a request may take to arrive, from the start of the connection or from
+    /// the previous answer. Use [`crate::HEADER_TIMEOUT`] unless there is a reason for another
+    /// value.
     pub header_timeout: Duration,
-    /// Names besides this machine's own that an API on a loopback address answers to.
+    /// Host names that an API on a loopback address accepts, besides this machine's own names.
     pub hosts: Vec<String>,
 }
 
@@ -67,13 +68,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The address it has, with the port the system chose where 0 was asked for.
+    /// Returns the bound address. If port 0 was requested, it has the port that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Binds, so that a port in use is told before anything slow begins.
+/// Binds the address, so that a port in use is reported before anything slow begins.
 pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
     let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
     match bound {
@@ -83,7 +84,8 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
     }
 }
 
-/// Serves until `stop` is cancelled: then event streams end, answers under way are finished within a grace, and it returns.
+/// Serves until `stop` is cancelled. Then event streams end, running answers get a grace period,
+/// and the function returns.
 pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
     let limits = connections::Limits { connections: parts.max_connections, header_timeout: parts.header_timeout };
     let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
@@ -91,8 +93,9 @@ pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken)
     Ok(())
 }
 
-/// Does `work`, the part of a start that may take long, while callers are answered: `/healthz` as ever, everything else with 503 and `why`.
-/// Whoever asked is disconnected before this returns.
+/// Runs `work`, the slow part of a start, and answers clients meanwhile. `/healthz` is answered as
+/// usual, everything else with status 503 and `why`. All clients are disconnected before this
+/// returns.
 pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl Future<Output = T>) -> Result<T, ApiError> {
     const CALLERS: usize = 64;
     let failed = |source| ApiError::Bind { address: listener.address, source };
@@ -108,18 +111,18 @@ pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl 
     let serving = tokio::spawn(connections::serve(twin, apps, limits, refused, stop.clone()));
     let done = work.await;
     stop.cancel();
-    // A task of ours that fails has nothing to say here.
+    // If this task fails, `work` is still done, so the error is ignored.
     let _ = serving.await;
     Ok(done)
 }
 
-/// The OpenAPI document, as `/openapi.json` serves it.
+/// Returns the OpenAPI document that `/openapi.json` serves.
 pub fn openapi_json() -> String {
     let (_, openapi) = documented_routes().split_for_parts();
     openapi.to_pretty_json().expect("the document has string keys only")
 }
 
-/// What every handler may use.
+/// The state that all handlers share.
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) status: Arc<dyn StatusSource>,
@@ -129,7 +132,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) max_streams: usize,
     pub(crate) free_streams: Arc<Semaphore>,
-    /// Number of the newest finding; changes wake the streams.
+    /// Number of the newest finding. A change wakes the event streams.
     pub(crate) newest: watch::Receiver<u64>,
     pub(crate) stop: CancellationToken,
     pub(crate) openapi: String,
@@ -168,7 +171,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     let ApiParts { store, status, watch: watched_keys, own_keys, registry, max_streams, hosts, .. } = parts;
     let metrics = Metrics::new(&registry).map_err(ApiError::Metrics)?;
     let (tell, newest) = watch::channel(store.last_seq());
-    // Callbacks come from the recording thread, one at a time, so the number only grows.
+    // The callbacks come from the recording thread, one at a time, so the number only grows.
     let subscription = store.subscribe(move |seq| {
         tell.send_replace(seq);
     });

@@ -15,13 +15,14 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SubmissionsQuery {
-    /// From the page before (`next`).
+    /// Cursor from the previous page (`next`).
     cursor: Option<String>,
-    /// 1 to 1000; 100 if not given.
+    /// Length of the page, 1 to 1000. The default is 100.
     limit: Option<String>,
 }
 
-/// Submissions in the order of their first attempt; empty where it was never switched on.
+/// Submissions in the order of their first attempt. The list is empty if submission was never
+/// switched on.
 #[utoipa::path(get, path = "/v1/submissions", tag = "findings", params(SubmissionsQuery), responses(
     (status = 200, description = "a page", body = SubmissionsView),
     (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),

@@ -1,8 +1,10 @@
-//! The JSON that outside readers may rely on. Numbers that are u64 in Ethereum's spec are decimal strings, bytes are
-//! 0x-hex; counts of ours are plain numbers.
+//! The JSON of the API. Clients may rely on it.
 //!
-//! Findings are shown exactly as they are stored ([`evidence::Finding`]); `FindingSchema` only describes them for
-//! `/openapi.json`, and a test holds the two together.
+//! Numbers that are u64 in Ethereum's specification are decimal strings, and bytes are 0x-hex. Our
+//! own counts are plain numbers.
+//!
+//! Findings are shown exactly as they are stored ([`evidence::Finding`]). `FindingSchema` only
+//! describes them for `/openapi.json`. A test checks that both agree.
 
 use consensus::{Checkpoint, Epoch, Root, Slot};
 use evidence::{Finding, Incident, OutboxCounts, Submission, Time};
@@ -10,28 +12,29 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Says how the process is. Asked once per request: it should answer from what is at hand.
+/// Reports the state of the process. It is called once per request, so it should answer from
+/// memory.
 pub trait StatusSource: Send + Sync + 'static {
     fn status(&self) -> Status;
     fn readiness(&self) -> Readiness;
 }
 
-/// What `/readyz` reports. Ready is the first three.
+/// The answer of `/readyz`. The process is ready if the first three fields are true.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Readiness {
     /// Votes or blocks arrived within the last two slots of the network's clock.
     pub listening: bool,
-    /// Registry and at least one committee context are known.
+    /// The registry and at least one committee context are known.
     pub context_loaded: bool,
-    /// The vote index takes votes, and the disk takes what is recorded.
+    /// The vote index accepts votes, and the disk accepts writes.
     pub index_open: bool,
-    /// When the latest vote or block arrived; null before the first since the start.
+    /// When the latest vote or block arrived. Null before the first one since the start.
     #[schema(value_type = Option<String>)]
     pub last_message: Option<Time>,
-    /// Since when it is not ready; null while it is.
+    /// Since when the process is not ready. Null while it is ready.
     #[schema(value_type = Option<String>)]
     pub since: Option<Time>,
-    /// What to do about what is missing, in sentences; empty while it is ready.
+    /// Sentences that say what to do about the missing parts. Empty while the process is ready.
     pub advice: Vec<String>,
 }
 
@@ -40,7 +43,7 @@ impl Readiness {
         self.listening && self.context_loaded && self.index_open
     }
 
-    /// What is missing, in words; empty when it is ready.
+    /// Returns what is missing, in words. The list is empty if the process is ready.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let parts = [
             (self.listening, "no vote or block has come from the network"),
@@ -51,63 +54,68 @@ impl Readiness {
     }
 }
 
-/// How the process is, as its parts say.
+/// The state of the process, as its parts report it.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Status {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// The network's name (`CONFIG_NAME`).
+    /// Name of the network (`CONFIG_NAME`).
     pub network: String,
     #[schema(value_type = String)]
     pub genesis_validators_root: Root,
-    /// Slot by our own clock.
+    /// Current slot by this machine's clock.
     #[schema(value_type = String)]
     pub clock_slot: Slot,
-    /// Newest verified block.
+    /// The newest verified block.
     pub head: Head,
     #[schema(value_type = Option<CheckpointSchema>)]
     pub finalized: Option<Checkpoint>,
-    /// Connected gossip peers.
+    /// Number of connected gossip peers.
     pub peers: u64,
-    /// Gossip peers one by one, those of the configuration first, connected or not; a stated number at most.
+    /// The gossip peers, connected or not, those of the configuration first. The length of the list
+    /// is limited.
     pub gossip_peers: Vec<PeerView>,
-    /// Validators in the registry.
+    /// Number of validators in the registry.
     pub validators: u64,
-    /// Counters by stage, then by outcome. Within a stage the outcomes add up to what came in.
+    /// Counters by stage, then by outcome. In each stage, the outcomes add up to the number of
+    /// inputs.
     pub stages: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Numbers the vote index gives about itself, by name.
+    /// Statistics of the vote index, by name.
     pub index: BTreeMap<String, u64>,
-    /// Slots that were not, or not fully, watched.
+    /// Slots that were not watched, or not completely.
     pub gaps: Vec<Gap>,
     pub node: NodeState,
-    /// What an operator should look at, in sentences.
+    /// Sentences about what an operator should check.
     pub notices: Vec<String>,
 }
 
 /// A gossip peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PeerView {
-    /// Its id; of a configured peer that has not answered yet, its address.
+    /// Id of the peer. For a configured peer that has not answered yet, its address.
     pub peer: String,
-    /// How its client calls itself; of a configured peer also after it has gone.
+    /// Name that the peer's client gives itself. For a configured peer it stays after the peer has
+    /// gone.
     pub agent: Option<String>,
-    /// From the configuration, so connected again for ever.
+    /// The peer is in the configuration, so it is dialled again forever.
     pub configured: bool,
     pub connected: bool,
-    /// Its last goodbye with a reason that lasts, until a connection outlasts the pause that followed.
+    /// The last goodbye with a lasting reason. It is removed when a connection lasts longer than
+    /// the pause that followed the goodbye.
     pub goodbye: Option<GoodbyeView>,
-    /// When a configured peer is dialled again.
+    /// Seconds until a configured peer is dialled again.
     pub next_attempt_seconds: Option<u64>,
 }
 
-/// Why a peer wants no more of us.
+/// Why a peer has disconnected from this watcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GoodbyeView {
-    /// 3 fault, 128 cannot verify the network, 129 too many peers, 250 bad score, 251 banned, 252 banned address.
+    /// Reason code: 3 fault, 128 cannot verify the network, 129 too many peers, 250 bad score, 251
+    /// banned, 252 banned address.
     pub code: String,
-    /// The same in words.
+    /// The reason in words.
     pub reason: String,
-    /// How often in a row.
+    /// Number of such goodbyes in a row.
     pub times: u32,
 }
 
@@ -120,7 +128,7 @@ pub struct Head {
     pub root: Root,
 }
 
-/// Slots that were not, or not fully, watched; both ends belong to it.
+/// A range of slots that were not watched, or not completely. Both ends are included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Gap {
     #[schema(value_type = String)]
@@ -130,7 +138,7 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// Whether a beacon node can be asked.
+/// Whether a beacon node answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum NodeState {
@@ -138,19 +146,20 @@ pub enum NodeState {
     #[default]
     NotConfigured,
     Connected,
-    /// Going on with what is known.
+    /// No node answers. The watcher continues with what it knows.
     Away {
         reason: String,
     },
 }
 
-/// `/v1/status`: [`Status`], and what the store knows.
+/// The answer of `/v1/status`: [`Status`], and numbers from the store.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StatusView {
     pub(crate) schema: u64,
     #[serde(flatten)]
     pub(crate) status: Status,
-    /// Findings stored, which is also the number of the newest: `/v1/events?after=<it minus 50>` shows the last 50.
+    /// Number of stored findings, which is also the number of the newest one. `/v1/events?after=<it
+    /// minus 50>` shows the last 50.
     pub(crate) findings: u64,
     #[schema(value_type = OutboxSchema)]
     pub(crate) deliveries: OutboxCounts,
@@ -164,8 +173,8 @@ pub(crate) struct FindingsView {
     pub(crate) schema: u64,
     #[schema(value_type = Vec<FindingSchema>)]
     pub(crate) findings: Vec<Finding>,
-    /// Give it as `cursor` for the next page; null at the end. A page may have fewer findings than asked for and still
-    /// have one after it.
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end. A page may have fewer
+    /// findings than requested and still have a page after it.
     pub(crate) next: Option<String>,
 }
 
@@ -175,9 +184,9 @@ pub(crate) struct FindingsView {
 #[allow(dead_code, reason = "documents another crate's type")]
 pub(crate) struct FindingSchema {
     schema: u64,
-    /// SHA-256 of what was done by whom; the same on every machine.
+    /// SHA-256 of who did what. It is the same on every machine.
     id: String,
-    /// `double_vote`, `surround_vote`, `double_proposal`, or an anomaly's name.
+    /// `double_vote`, `surround_vote`, `double_proposal`, or the name of an anomaly.
     kind: String,
     /// `critical`, `warning` or `info`.
     severity: String,
@@ -185,10 +194,10 @@ pub(crate) struct FindingSchema {
     slot: Slot,
     #[schema(value_type = String)]
     epoch: Epoch,
-    /// Absent for anomalies that are nobody's.
+    /// Absent for anomalies that concern no single validator.
     #[schema(required = false)]
     validator: SubjectSchema,
-    /// RFC 3339 with nanoseconds: arrival of the earlier message.
+    /// Arrival of the earlier message, RFC 3339 with nanoseconds.
     first_seen: String,
     /// Arrival of the later message.
     second_seen: Option<String>,
@@ -196,14 +205,15 @@ pub(crate) struct FindingSchema {
     /// Any of `gossip`, `block`, `slashing_op`, `api`.
     sources: Vec<String>,
     fork: String,
-    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`. Absent for anomalies.
+    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`.
+    /// Absent for anomalies.
     #[schema(required = false)]
     punishable: String,
-    /// The block that carried the slashing, once seen.
+    /// The block that carried the slashing, once it was seen.
     included: Option<IncludedSchema>,
     /// Null for anomalies.
     evidence: Option<EvidenceRefSchema>,
-    /// Of anomalies: what was seen, by kind.
+    /// What was observed. Only anomalies have it, and its fields depend on the kind.
     #[schema(required = false, value_type = Object)]
     details: serde_json::Value,
 }
@@ -214,7 +224,7 @@ pub(crate) struct IncidentsView {
     pub(crate) schema: u64,
     #[schema(value_type = Vec<IncidentSchema>)]
     pub(crate) incidents: Vec<Incident>,
-    /// Give it as `cursor` for the next page; null at the end.
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
     pub(crate) next: Option<String>,
 }
 
@@ -225,7 +235,7 @@ pub(crate) struct IncidentsView {
 pub(crate) struct IncidentSchema {
     schema: u64,
     id: String,
-    /// `slashing_wave`, or an anomaly's name.
+    /// `slashing_wave`, or the name of an anomaly.
     kind: String,
     /// `open`, `growing`, `waning` or `closed`.
     state: String,
@@ -235,21 +245,21 @@ pub(crate) struct IncidentSchema {
     first_slot: Slot,
     #[schema(value_type = String)]
     last_slot: Slot,
-    /// RFC 3339 with nanoseconds, by the time of the messages.
+    /// When the incident opened, by the time of the messages. RFC 3339 with nanoseconds.
     opened_at: String,
     closed_at: Option<String>,
-    /// How many are concerned, a decimal string; null where that means nothing.
+    /// Number of validators concerned, a decimal string. Null if that has no meaning for the kind.
     validators: Option<String>,
-    /// Numbers by kind, decimal strings.
+    /// Number of offences by kind, decimal strings.
     #[schema(required = false, value_type = Object)]
     offences: serde_json::Value,
     /// What several members have in common.
     #[schema(required = false)]
     shared: Vec<SharedTraitSchema>,
-    /// What the members lose by the protocol's rules, Gwei as decimal strings.
+    /// What the members lose by the rules of the protocol, in Gwei as decimal strings.
     #[schema(required = false, value_type = Object)]
     penalty: serde_json::Value,
-    /// By kind.
+    /// Further fields, which depend on the kind.
     #[schema(value_type = Object)]
     details: serde_json::Value,
 }
@@ -260,7 +270,7 @@ pub(crate) struct SubmissionsView {
     pub(crate) schema: u64,
     #[schema(value_type = Vec<SubmissionSchema>)]
     pub(crate) submissions: Vec<Submission>,
-    /// Give it as `cursor` for the next page; null at the end.
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
     pub(crate) next: Option<String>,
 }
 
@@ -270,24 +280,25 @@ pub(crate) struct SubmissionsView {
 #[allow(dead_code, reason = "documents another crate's type")]
 pub(crate) struct SubmissionSchema {
     schema: u64,
-    /// From 1, in the order of the first attempt.
+    /// Number of the submission, starting from 1, in the order of the first attempt.
     number: u64,
     /// Id of the proof.
     evidence: String,
     /// `attester_slashing` or `proposer_slashing`.
     r#type: String,
     fork: String,
-    /// Id of the first finding that it proves.
+    /// Id of the first finding that the proof shows.
     finding: String,
     /// `pending`, `accepted`, `refused` or `not_needed`.
     state: String,
-    /// Attempts begun so far.
+    /// Number of attempts that were started so far.
     attempts: u32,
     first_attempt: String,
     last_attempt: String,
-    /// Base addresses of the nodes that took it.
+    /// Base addresses of the nodes that accepted the proof.
     nodes: Vec<String>,
-    /// A refusing node's words, why it was not needed, or what the last attempt met.
+    /// The answer of a node that refused, or why the submission was not needed, or the error of the
+    /// last attempt.
     answer: Option<String>,
 }
 

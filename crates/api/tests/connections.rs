@@ -1,4 +1,4 @@
-//! Those who open connections and say nothing.
+//! Clients that open connections and send nothing, or send very slowly.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -11,10 +11,11 @@ async fn connect(api: &Api) -> TcpStream {
     TcpStream::connect(api.address).await.unwrap()
 }
 
-/// Everything the server says until it closes; empty if it closes at once.
+/// Returns everything that the server sends until it closes. The text is empty if the server closes
+/// at once.
 async fn last_words(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
-    // A reset is an end as well.
+    // A reset also ends the connection.
     let _ = stream.read_to_end(&mut text).await;
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -32,7 +33,7 @@ async fn one_connection_too_many_is_told_so_and_counted() {
     let mut idle = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         let mut stream = connect(&api).await;
-        // Until it is answered it is not certain that it was accepted.
+        // Only an answer shows that the connection was accepted.
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut byte = [0];
         stream.read_exact(&mut byte).await.unwrap();
@@ -44,7 +45,7 @@ async fn one_connection_too_many_is_told_so_and_counted() {
     let refused = answer.lines().find_map(|line| line.strip_prefix("slashwatch_api_connections_refused_total "));
     assert!(refused.unwrap().parse::<u64>().unwrap() >= 2, "{answer}");
     idle.clear();
-    // The others' ends take a moment to be noticed.
+    // The server needs a moment to notice that the other connections have ended.
     for _ in 0..1000 {
         if ask(&api, "/v1/findings", "localhost").await.starts_with("HTTP/1.1 200") {
             return;
@@ -54,7 +55,8 @@ async fn one_connection_too_many_is_told_so_and_counted() {
     panic!("places do not come back");
 }
 
-/// Sockets on which nothing is asked, far more than there are places, opened again and again while somebody asks how it is.
+/// Many more sockets than places are opened again and again, and nothing is sent on them. Meanwhile
+/// a monitoring system asks for the health.
 #[tokio::test]
 async fn half_open_sockets_do_not_silence_those_who_watch_the_watcher() {
     let api = Api::start().await;
@@ -72,7 +74,7 @@ async fn half_open_sockets_do_not_silence_those_who_watch_the_watcher() {
     assert!(answered.iter().all(|(_, status)| status == "HTTP/1.1 200 OK"), "{answered:?}");
 }
 
-/// DNS rebinding: a stranger's page whose name suddenly points here.
+/// DNS rebinding: the name of a foreign page suddenly resolves to this machine.
 #[tokio::test]
 async fn only_names_of_this_machine_and_configured_ones_are_answered_on_loopback() {
     let api = Api::start().await;
@@ -89,7 +91,7 @@ async fn only_names_of_this_machine_and_configured_ones_are_answered_on_loopback
     }
 }
 
-/// A request that comes a byte at a time and never ends.
+/// A request that arrives slowly and never ends.
 #[tokio::test]
 async fn a_head_that_never_ends_is_waited_for_in_vain_only_so_long() {
     let api = Api::start_with(std::time::Duration::from_millis(50), api::OwnKeys::Shown).await;

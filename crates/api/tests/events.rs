@@ -1,4 +1,4 @@
-//! The event stream: nothing is missed, whoever comes and goes, and a stop ends it.
+//! The event stream: a client misses nothing when it reconnects, and a stop ends the stream.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 type Events = Pin<Box<dyn Stream<Item = Event>>>;
 
-/// Connects; the stream has only findings in it.
+/// Opens a stream that contains only findings.
 async fn connect(api: &Api, path: &str, last_event_id: Option<&str>) -> Events {
     let mut request = api.client.get(api.url(path));
     if let Some(id) = last_event_id {
@@ -49,7 +49,8 @@ async fn begins_where_asked_and_goes_on_live() {
     assert_eq!(ids(&mut foreign, 101).await, (1..=101).collect::<Vec<_>>(), "another database's number: from the beginning");
 }
 
-/// A client that is cut off again and again while findings are recorded sees each exactly once, in order.
+/// A client is disconnected again and again while findings are recorded. It sees each finding
+/// exactly once, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resumes_without_a_gap_while_findings_come() {
     const N_FINDINGS: u64 = 600;
@@ -71,7 +72,7 @@ async fn resumes_without_a_gap_while_findings_come() {
         let left = N_FINDINGS as usize - seen.len();
         length = (length * 7 + 3) % 61 + 1;
         seen.extend(ids(&mut events, length.min(left)).await);
-        // Dropped here, with whatever was on its way.
+        // The stream is dropped here, with the events that were already sent.
     }
     recorder.join().unwrap();
     assert_eq!(seen, (1..=N_FINDINGS).collect::<Vec<_>>());
@@ -93,7 +94,7 @@ async fn streams_are_bounded_counted_and_given_back() {
     assert_problem(api.get("/v1/events?after=x").await, StatusCode::BAD_REQUEST, "after").await;
 
     drop(open.pop());
-    // The server notices when it next writes to the connection that is gone: a finding makes it write.
+    // The server notices that a connection is gone when it writes to it. A finding makes it write.
     let mut nth = 0;
     loop {
         nth += 1;
@@ -110,14 +111,15 @@ async fn streams_are_bounded_counted_and_given_back() {
 async fn a_stop_ends_streams_and_the_server() {
     let api = Api::start().await;
     let mut events = connect(&api, "/v1/events", None).await;
-    // Somebody who connects and then takes nothing.
+    // A client connects and then reads nothing.
     let _idle = tokio::net::TcpStream::connect(api.url("").trim_start_matches("http://")).await.unwrap();
     api.stop.cancel();
     assert!(events.next().await.is_none());
     tokio::time::timeout(Duration::from_secs(30), api.serving).await.expect("ends").unwrap().unwrap();
 }
 
-/// Incidents come when they change, and again to who comes back; the numbers of findings stay what they are.
+/// Incidents come when they change, and again when a client reconnects. The numbers of the findings
+/// do not change.
 #[tokio::test]
 async fn incidents_come_in_the_same_stream() {
     let api = Api::start().await;
@@ -149,7 +151,8 @@ async fn incidents_come_in_the_same_stream() {
     assert_eq!(api.get("/v1/incidents/0x00").await.status(), StatusCode::BAD_REQUEST);
 }
 
-/// One incident that changes all the time does not push the others out of what a client that comes back is told.
+/// One incident that changes all the time does not displace the others from what a reconnecting
+/// client gets.
 #[tokio::test]
 async fn who_comes_back_is_told_of_incidents_that_changed_long_before_the_busiest_one() {
     let api = Api::start().await;

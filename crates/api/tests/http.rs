@@ -198,7 +198,7 @@ async fn the_page_needs_nothing_from_elsewhere() {
             assert!(!text.contains(elsewhere) && !html.contains(elsewhere), "{file}: {elsewhere}");
         }
     }
-    // The policy forbids what is inline.
+    // The content security policy forbids inline styles and handlers.
     assert!(!html.contains("<style") && !html.contains(" style=") && !html.contains(" onclick="));
 }
 
@@ -213,7 +213,7 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
     {
         assert!(paths.contains(&path), "{path} in {paths:?}");
     }
-    // Programs made from the document have a function per operation.
+    // Generated clients have one function per operation, so the ids must differ.
     let operations: Vec<&str> =
         document["paths"].as_object().unwrap().values().map(|path| path["get"]["operationId"].as_str().unwrap()).collect();
     let different: std::collections::BTreeSet<&&str> = operations.iter().collect();
@@ -243,7 +243,7 @@ async fn a_port_in_use_is_told_by_name() {
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");
 }
 
-/// Metrics of the engine's catalogue that the dashboard shows.
+/// Metrics of the engine that the dashboard shows.
 const AGREED: [&str; 13] = [
     "slashwatch_last_message_timestamp_seconds",
     "slashwatch_incidents_open",
@@ -295,7 +295,7 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
         }
     }
     assert_eq!(seen, (0..25).map(|index| index.to_string()).collect::<Vec<_>>());
-    // What there is to be alarmed about is counted here, and not by whoever shows it.
+    // The API counts the alarms, so that the page does not have to.
     assert_eq!(groups["groups"][0]["alarms"], json!({"by_kind": {}, "worst": null, "is_partial": false}));
     let mut findings: Vec<_> = (1..=300).map(|slot| double_vote(7, slot)).collect();
     findings.iter_mut().for_each(|(finding, _)| finding.validator.as_mut().unwrap().labels = vec!["group=acme".into()]);

@@ -1,4 +1,4 @@
-//! What is not shown to everybody: who watches which keys.
+//! Data that not everybody may see: who watches which keys.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -23,7 +23,8 @@ fn incident(kind: &str, byte: u8) -> Incident {
     .unwrap()
 }
 
-/// An offence of a watched key, what is said besides because it is watched, and two incidents.
+/// Records an offence of a watched key, anomalies that exist only because the key is watched, and
+/// two incidents.
 fn fill(api: &Api) -> Finding {
     let (mut finding, evidence) = double_vote(7, 100);
     finding.validator.as_mut().unwrap().labels = vec!["group=acme".into(), "pool=blue".into()];
@@ -65,7 +66,7 @@ async fn beyond_loopback_nobody_learns_whose_keys_are_whose() {
     let events: Vec<_> =
         stream.filter_map(async |event| event.ok().filter(|event| !event.data.is_empty())).take(3).collect().await;
     let told: Vec<(&str, &str)> = events.iter().map(|event| (event.event.as_str(), event.id.as_str())).collect();
-    // An incident has no id of its own: the last one stays.
+    // An incident has no event id of its own, so the last id stays.
     assert_eq!(told, [("finding", "1"), ("finding", "6"), ("incident", "6")]);
     assert!(events.iter().all(|event| !event.data.contains("acme")), "{events:?}");
 }

@@ -22,7 +22,7 @@ use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::shufflings::Shufflings;
 use crate::snapshot::{PAST_EPOCHS, Snapshot};
-use crate::tree::{Decision, Insert, MAX_NODES, Tree, Turn, Unjudged};
+use crate::tree::{Decision, Insert, MAX_NODES, ProposerCheck, Tree, Unjudged};
 use crate::weight::{Votes, is_about_now};
 use consensus::state::{StateFork, StateView, fork_of_state};
 use consensus::{
@@ -565,12 +565,14 @@ impl Chain {
             }
             let is_active = self.registry.record(proposer).is_some_and(|record| record.is_active(epoch));
             if !is_active {
-                self.tree.set_turn(&root, Turn::Others);
+                self.tree.set_turn(&root, ProposerCheck::Others);
             } else if epoch > now.saturating_add(1) {
                 self.tree.judge_later(root);
             } else {
                 match self.proposer_on(&parent, slot) {
-                    Some(due) => self.tree.set_turn(&root, if due == proposer { Turn::Own } else { Turn::Others }),
+                    Some(due) => {
+                        self.tree.set_turn(&root, if due == proposer { ProposerCheck::Own } else { ProposerCheck::Others })
+                    }
                     None => self.tree.judge_later(root),
                 }
             }

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! What is counted is the number of different proposers with a block in turn
-//! ([`Turn`](crate::tree::Turn)). Blocks or signers are not counted: the owner of one key can build
+//! ([`ProposerCheck`](crate::tree::ProposerCheck)). Blocks or signers are not counted: the owner of one key can build
 //! a branch of any length, the owner of two keys a branch of two proposers, and no node has to
 //! follow it.
 

@@ -13,7 +13,7 @@
 //!
 //! Price: a shuffling of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB
 //! with its seat table. Both are bounded. [`MAX_SHUFFLINGS`] and [`MAX_BYTES`] bound the cache; the
-//! least recently used entry is evicted first. Budgets ([`Effort`]) bound the computing, because a
+//! least recently used entry is evicted first. Budgets ([`ComputeBudget`]) bound the computing, because a
 //! vote can name any epoch and any block before its signature is checked, and each block before an
 //! epoch's decision slot gives other committees. The budgets of a slot also bound the memory that a
 //! batch of votes holds beyond the cache: 12 bytes per seat.
@@ -36,20 +36,20 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 pub const MAX_SHUFFLINGS: usize = 64;
 /// Maximum memory of all kept shufflings in bytes. A shuffling takes 12 bytes per active validator.
 pub const MAX_BYTES: usize = 288 << 20;
-/// Maximum number of odd shufflings ([`Effort::Odd`]) that are computed per epoch of time.
+/// Maximum number of odd shufflings ([`ComputeBudget::Odd`]) that are computed per epoch of time.
 pub const MAX_ODD_PER_EPOCH: u32 = 96;
 /// Maximum number of seats in the odd shufflings that are computed per slot. The last shuffling may
 /// exceed it. This is two seconds of work.
 pub const MAX_ODD_SEATS_PER_SLOT: usize = 4_000_000;
-/// Maximum number of seats in the near shufflings ([`Effort::Near`]) that are computed per slot.
+/// Maximum number of seats in the near shufflings ([`ComputeBudget::Near`]) that are computed per slot.
 /// The last shuffling may exceed it. An ordinary epoch needs one shuffling.
 pub const MAX_NEAR_SEATS_PER_SLOT: usize = 8_000_000;
 
-/// Part of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
+/// ShufflingPart of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
 pub const MAX_ODD_OF_PEER: u32 = MAX_ODD_PER_EPOCH / 8;
-/// Part of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
+/// ShufflingPart of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
 pub const MAX_ODD_OF_NOBODY: u32 = MAX_ODD_PER_EPOCH / 2;
-/// Part of [`MAX_NEAR_SEATS_PER_SLOT`] that the votes of one peer may use. The last shuffling may
+/// ShufflingPart of [`MAX_NEAR_SEATS_PER_SLOT`] that the votes of one peer may use. The last shuffling may
 /// exceed it.
 pub const MAX_NEAR_SEATS_OF_PEER: usize = MAX_NEAR_SEATS_PER_SLOT / 2;
 /// Maximum number of shufflings that wait for the worker. On a large network the budgets allow
@@ -58,7 +58,7 @@ const MAX_WAITING: usize = 128;
 
 /// The budget from which a shuffling is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effort {
+pub(crate) enum ComputeBudget {
     /// The near budget: the epoch is about now, and the decision is on a branch on which blocks are
     /// being built.
     Near,
@@ -85,13 +85,13 @@ pub(crate) type Asker = Option<Arc<[u8]>>;
 #[derive(Debug, Default)]
 pub(crate) struct Shufflings {
     work: Work,
-    cache: HashMap<(Epoch, Root), Entry>,
+    cache: HashMap<(Epoch, Root), CachedShuffling>,
     clock: u64,
     bytes: usize,
     /// The latest active sets. Epochs and branches with equal sets share one list.
     recent_active: Vec<Arc<Vec<u32>>>,
     running: Option<Running>,
-    waiting: Vec<Request>,
+    waiting: Vec<ShufflingRequest>,
     budget: Budget,
     pub(crate) computed: u64,
     pub(crate) evicted: u64,
@@ -125,41 +125,41 @@ impl Budget {
         }
     }
 
-    fn allows(&self, effort: Effort) -> bool {
+    fn allows(&self, effort: ComputeBudget) -> bool {
         match effort {
-            Effort::Near => self.near_seats < MAX_NEAR_SEATS_PER_SLOT,
-            Effort::Odd => self.odd < MAX_ODD_PER_EPOCH && self.odd_seats < MAX_ODD_SEATS_PER_SLOT,
-            Effort::AtHand => false,
+            ComputeBudget::Near => self.near_seats < MAX_NEAR_SEATS_PER_SLOT,
+            ComputeBudget::Odd => self.odd < MAX_ODD_PER_EPOCH && self.odd_seats < MAX_ODD_SEATS_PER_SLOT,
+            ComputeBudget::AtHand => false,
         }
     }
 
     /// Returns whether the asker's own share is not used up.
-    fn allows_asker(&self, effort: Effort, asker: &Asker) -> bool {
+    fn allows_asker(&self, effort: ComputeBudget, asker: &Asker) -> bool {
         let odd_most = if asker.is_some() { MAX_ODD_OF_PEER } else { MAX_ODD_OF_NOBODY };
         match effort {
-            Effort::Near => self.near_seats_by_asker.get(asker).is_none_or(|seats| *seats < MAX_NEAR_SEATS_OF_PEER),
-            Effort::Odd => self.odd_by_asker.get(asker).is_none_or(|n| *n < odd_most),
-            Effort::AtHand => false,
+            ComputeBudget::Near => self.near_seats_by_asker.get(asker).is_none_or(|seats| *seats < MAX_NEAR_SEATS_OF_PEER),
+            ComputeBudget::Odd => self.odd_by_asker.get(asker).is_none_or(|n| *n < odd_most),
+            ComputeBudget::AtHand => false,
         }
     }
 
-    fn spend(&mut self, effort: Effort, seats: usize) {
+    fn spend(&mut self, effort: ComputeBudget, seats: usize) {
         match effort {
-            Effort::Near => self.near_seats += seats,
-            Effort::Odd => {
+            ComputeBudget::Near => self.near_seats += seats,
+            ComputeBudget::Odd => {
                 self.odd += 1;
                 self.odd_seats += seats;
                 self.last_odd = seats;
             }
-            Effort::AtHand => {}
+            ComputeBudget::AtHand => {}
         }
     }
 
-    fn spend_of(&mut self, asker: Asker, effort: Effort, seats: usize) {
+    fn spend_of(&mut self, asker: Asker, effort: ComputeBudget, seats: usize) {
         match effort {
-            Effort::Near => *self.near_seats_by_asker.entry(asker).or_default() += seats,
-            Effort::Odd => *self.odd_by_asker.entry(asker).or_default() += 1,
-            Effort::AtHand => {}
+            ComputeBudget::Near => *self.near_seats_by_asker.entry(asker).or_default() += seats,
+            ComputeBudget::Odd => *self.odd_by_asker.entry(asker).or_default() += 1,
+            ComputeBudget::AtHand => {}
         }
     }
 
@@ -170,7 +170,7 @@ impl Budget {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedShuffling {
     /// The registry from which the shufflings were made. If it has changed, there may be more
     /// shufflings.
     registry: RegistryId,
@@ -181,7 +181,7 @@ struct Entry {
 
 /// How soon the worker handles a request. The smallest value comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Urgency {
+enum ShufflingUrgency {
     /// Votes about now wait for this shuffling.
     Near,
     /// A shuffling of the next epoch. No vote waits for it yet.
@@ -191,8 +191,8 @@ enum Urgency {
 
 /// A shuffling that the worker shall compute.
 #[derive(Debug)]
-struct Request {
-    urgency: Urgency,
+struct ShufflingRequest {
+    urgency: ShufflingUrgency,
     key: (Epoch, Root),
     decision: Decision,
 }
@@ -225,7 +225,7 @@ impl Found {
 
 /// A shuffling of one version of the registry: a known one, or an active set from which it is still
 /// to be made.
-enum Part {
+enum ShufflingPart {
     Known(Arc<Shuffling>),
     Make(Arc<Vec<u32>>),
 }
@@ -246,7 +246,7 @@ impl Shufflings {
         let key = (epoch, compute_seed(DomainType::BeaconAttester, epoch, decision.mix));
         let has_room = self.running.is_none() || self.is_on_worker();
         if has_room && !self.cache.contains_key(&key) && !self.is_coming(&key) && registry.versions_at(epoch).len() <= 1 {
-            self.request(Request { urgency: Urgency::Ahead, key, decision }, registry, preset);
+            self.request(ShufflingRequest { urgency: ShufflingUrgency::Ahead, key, decision }, registry, preset);
         }
     }
 
@@ -282,7 +282,7 @@ impl Shufflings {
         self.running.as_ref().is_some_and(|running| running.key == *key) || self.waiting.iter().any(|request| request.key == *key)
     }
 
-    fn request(&mut self, request: Request, registry: &Registry, preset: &Preset) {
+    fn request(&mut self, request: ShufflingRequest, registry: &Registry, preset: &Preset) {
         self.waiting.push(request);
         self.start_next(registry, preset);
     }
@@ -292,17 +292,17 @@ impl Shufflings {
         while self.running.is_none()
             && let Some(nth) = (0..self.waiting.len()).min_by_key(|nth| self.waiting[*nth].urgency)
         {
-            let Request { key, decision, .. } = self.waiting.remove(nth);
+            let ShufflingRequest { key, decision, .. } = self.waiting.remove(nth);
             let (epoch, seed) = key;
             let earlier = self.cache.get(&key).map(|entry| entry.shufflings.clone()).unwrap_or_default();
             let parts = self.parts(registry, epoch, &earlier);
-            self.computed += parts.iter().filter(|part| matches!(part, Part::Make(_))).count() as u64;
+            self.computed += parts.iter().filter(|part| matches!(part, ShufflingPart::Make(_))).count() as u64;
             let preset = preset.clone();
             let (send, result) = sync_channel(1);
             let work = move || {
                 let made = parts.into_iter().map(|part| match part {
-                    Part::Known(known) => known,
-                    Part::Make(active) => Arc::new(Shuffling::new(epoch, decision.root, seed, active, &preset)),
+                    ShufflingPart::Known(known) => known,
+                    ShufflingPart::Make(active) => Arc::new(Shuffling::new(epoch, decision.root, seed, active, &preset)),
                 });
                 // Sending fails only if the chain is gone. Nobody needs the result then.
                 let _ = send.send(made.collect());
@@ -317,11 +317,11 @@ impl Shufflings {
     /// Lists the shufflings of an epoch in order: one for each version of the registry with another
     /// active set, the current one first. After these come shufflings that were returned before.
     /// They stay even if the version of the registry behind them has been dropped.
-    fn parts(&mut self, registry: &Registry, epoch: Epoch, earlier: &[Arc<Shuffling>]) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
-        let is_of = |part: &Part, active: &Arc<Vec<u32>>| match part {
-            Part::Known(known) => known.active() == active,
-            Part::Make(made_of) => made_of == active,
+    fn parts(&mut self, registry: &Registry, epoch: Epoch, earlier: &[Arc<Shuffling>]) -> Vec<ShufflingPart> {
+        let mut parts: Vec<ShufflingPart> = Vec::new();
+        let is_of = |part: &ShufflingPart, active: &Arc<Vec<u32>>| match part {
+            ShufflingPart::Known(known) => known.active() == active,
+            ShufflingPart::Make(made_of) => made_of == active,
         };
         for version in registry.versions_at(epoch) {
             let active = self.shared(registry.active_at(epoch, version));
@@ -329,13 +329,13 @@ impl Shufflings {
                 continue;
             }
             match earlier.iter().find(|known| *known.active() == active) {
-                Some(known) => parts.push(Part::Known(known.clone())),
-                None => parts.push(Part::Make(active)),
+                Some(known) => parts.push(ShufflingPart::Known(known.clone())),
+                None => parts.push(ShufflingPart::Make(active)),
             }
         }
         for known in earlier {
             if parts.len() <= MAX_VERSIONS && parts.iter().all(|part| !is_of(part, known.active())) {
-                parts.push(Part::Known(known.clone()));
+                parts.push(ShufflingPart::Known(known.clone()));
             }
         }
         parts
@@ -353,7 +353,7 @@ impl Shufflings {
         preset: &Preset,
         epoch: Epoch,
         decision: Decision,
-        effort: Effort,
+        effort: ComputeBudget,
         asker: &Asker,
         now: Slot,
     ) -> Found {
@@ -374,7 +374,7 @@ impl Shufflings {
             return self.ask_worker(
                 registry,
                 preset,
-                Request { urgency: urgency(effort), key, decision },
+                ShufflingRequest { urgency: urgency(effort), key, decision },
                 effort,
                 asker,
                 earlier,
@@ -388,17 +388,17 @@ impl Shufflings {
         let mut found: Vec<Arc<Shuffling>> = Vec::new();
         for part in self.parts(registry, epoch, &earlier) {
             match part {
-                Part::Known(known) => found.push(known),
-                Part::Make(active) if self.may_compute(effort) => {
+                ShufflingPart::Known(known) => found.push(known),
+                ShufflingPart::Make(active) if self.may_compute(effort) => {
                     self.budget.spend(effort, active.len());
                     found.push(Arc::new(Shuffling::new(epoch, decision.root, key.1, active, preset)));
                     self.computed += 1;
                 }
-                Part::Make(_) if effort == Effort::AtHand => {
+                ShufflingPart::Make(_) if effort == ComputeBudget::AtHand => {
                     return Found::all(if found.is_empty() { earlier } else { found });
                 }
                 // The result is incomplete, so it is not cached. The next vote asks again.
-                Part::Make(_) => return Found::some(earlier),
+                ShufflingPart::Make(_) => return Found::some(earlier),
             }
         }
         self.keep(key, registry.id(), found.clone());
@@ -411,12 +411,12 @@ impl Shufflings {
         &mut self,
         registry: &Registry,
         preset: &Preset,
-        request: Request,
-        effort: Effort,
+        request: ShufflingRequest,
+        effort: ComputeBudget,
         asker: &Asker,
         earlier: Vec<Arc<Shuffling>>,
     ) -> Found {
-        if effort == Effort::AtHand {
+        if effort == ComputeBudget::AtHand {
             return Found::all(earlier);
         }
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.key == request.key) {
@@ -436,8 +436,8 @@ impl Shufflings {
         let (mut n_seats, mut known) = (0, Vec::new());
         for part in self.parts(registry, epoch, &earlier) {
             match part {
-                Part::Known(shuffling) => known.push(shuffling),
-                Part::Make(active) => n_seats += active.len(),
+                ShufflingPart::Known(shuffling) => known.push(shuffling),
+                ShufflingPart::Make(active) => n_seats += active.len(),
             }
         }
         if n_seats == 0 && !known.is_empty() {
@@ -450,9 +450,9 @@ impl Shufflings {
         Found::some(Vec::new())
     }
 
-    fn may_compute(&mut self, effort: Effort) -> bool {
+    fn may_compute(&mut self, effort: ComputeBudget) -> bool {
         let allowed = self.budget.allows(effort);
-        self.refused += u64::from(!allowed && effort != Effort::AtHand);
+        self.refused += u64::from(!allowed && effort != ComputeBudget::AtHand);
         allowed
     }
 
@@ -480,7 +480,7 @@ impl Shufflings {
             self.evict();
         }
         self.bytes += bytes;
-        self.cache.insert(key, Entry { registry, shufflings, used: self.clock });
+        self.cache.insert(key, CachedShuffling { registry, shufflings, used: self.clock });
     }
 
     fn evict(&mut self) {
@@ -504,10 +504,10 @@ impl Shufflings {
     }
 }
 
-fn urgency(effort: Effort) -> Urgency {
+fn urgency(effort: ComputeBudget) -> ShufflingUrgency {
     match effort {
-        Effort::Near => Urgency::Near,
-        Effort::Odd | Effort::AtHand => Urgency::Odd,
+        ComputeBudget::Near => ShufflingUrgency::Near,
+        ComputeBudget::Odd | ComputeBudget::AtHand => ShufflingUrgency::Odd,
     }
 }
 

@@ -16,7 +16,7 @@
 //! the last block before slot 8 (the start of epoch 2), which is B. B is their *decision block*.
 //!
 //! A block is built *in turn* if its proposer is the slot's proposer on the block's own branch
-//! ([`Turn::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if a state
+//! ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if a state
 //! named it, or if enough stake voted for it.
 //!
 //! Invariants: the slot of a child is greater than the slot of its parent; pruning keeps the
@@ -45,14 +45,14 @@ const MAX_UNJUDGED: usize = 1_024;
 
 /// States whether the block's proposer is the slot's proposer on the block's own branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum ProposerCheck {
     /// Not known (yet): the mix of the decision block is missing, or the block is in a future slot.
     Unknown,
     Own,
     Others,
 }
 
-/// A block whose [`Turn`] is to be determined.
+/// A block whose [`ProposerCheck`] is to be determined.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unjudged {
     pub root: Root,
@@ -62,7 +62,7 @@ pub(crate) struct Unjudged {
 }
 
 #[derive(Clone, Debug)]
-struct Node {
+struct TreeNode {
     slot: Slot,
     /// The slot is known exactly. If not, the block is at this slot or before it, because it is the
     /// oldest entry of a state's history.
@@ -75,7 +75,7 @@ struct Node {
     children: Vec<Root>,
     /// A state named this block, so a node has followed it.
     from_state: bool,
-    turn: Turn,
+    turn: ProposerCheck,
     /// Stake, in whole ETH, that voted for this very block as head.
     votes: u64,
 }
@@ -128,7 +128,7 @@ pub(crate) struct Decision {
 
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    nodes: HashMap<Root, Node>,
+    nodes: HashMap<Root, TreeNode>,
     /// Blocks without children, by slot.
     tips: BTreeSet<(Slot, Root)>,
     by_slot: BTreeSet<(Slot, Root)>,
@@ -172,7 +172,7 @@ impl Tree {
     fn add_ancestor(&mut self, ancestor: &Ancestor, parent: Option<Root>) {
         let known = self.nodes.contains_key(&ancestor.root);
         if !known {
-            let node = Node {
+            let node = TreeNode {
                 slot: ancestor.slot,
                 exact_slot: ancestor.exact_slot,
                 parent: None,
@@ -181,7 +181,7 @@ impl Tree {
                 mix: None,
                 children: Vec::new(),
                 from_state: true,
-                turn: Turn::Unknown,
+                turn: ProposerCheck::Unknown,
                 votes: 0,
             };
             self.nodes.insert(ancestor.root, node);
@@ -227,7 +227,7 @@ impl Tree {
             self.refused += 1;
             return Insert::Refused("the block tree is full, or this proposer's share of it");
         }
-        let node = Node {
+        let node = TreeNode {
             slot: block.slot,
             exact_slot: true,
             parent: None,
@@ -236,7 +236,7 @@ impl Tree {
             mix: None,
             children: Vec::new(),
             from_state: false,
-            turn: Turn::Unknown,
+            turn: ProposerCheck::Unknown,
             votes: 0,
         };
         self.unjudged.push_back(block.root);
@@ -472,7 +472,7 @@ impl Tree {
     }
 
     /// Iterates over a block and the blocks before it, as far as they are known.
-    fn branch(&self, tip: Root) -> impl Iterator<Item = (Root, &Node)> {
+    fn branch(&self, tip: Root) -> impl Iterator<Item = (Root, &TreeNode)> {
         let node = |root: Root| self.nodes.get(&root).map(|node| (root, node));
         std::iter::successors(node(tip), move |(_, child)| child.parent.and_then(node))
     }
@@ -549,12 +549,12 @@ impl Tree {
         reached
     }
 
-    fn counts(&self, node: &Node) -> bool {
-        node.from_state || node.turn == Turn::Own || (self.quorum > 0 && node.votes >= self.quorum)
+    fn counts(&self, node: &TreeNode) -> bool {
+        node.from_state || node.turn == ProposerCheck::Own || (self.quorum > 0 && node.votes >= self.quorum)
     }
 
     /// Returns what was determined about the turn of a block's proposer.
-    pub(crate) fn turn_of(&self, root: &Root) -> Option<Turn> {
+    pub(crate) fn turn_of(&self, root: &Root) -> Option<ProposerCheck> {
         self.nodes.get(root).map(|node| node.turn)
     }
 
@@ -570,7 +570,7 @@ impl Tree {
         self.quorum = stake;
     }
 
-    pub(crate) fn set_turn(&mut self, root: &Root, turn: Turn) {
+    pub(crate) fn set_turn(&mut self, root: &Root, turn: ProposerCheck) {
         if let Some(node) = self.nodes.get_mut(root) {
             node.turn = turn;
             self.sort(*root);
@@ -613,7 +613,7 @@ impl Tree {
     /// that this is determined again.
     pub(crate) fn forget_turns(&mut self, since: Slot) {
         let later = self.by_slot.range((since, Root::ZERO)..).map(|(_, root)| *root);
-        let out: Vec<Root> = later.filter(|root| self.turn_of(root) == Some(Turn::Others)).take(MAX_UNJUDGED).collect();
+        let out: Vec<Root> = later.filter(|root| self.turn_of(root) == Some(ProposerCheck::Others)).take(MAX_UNJUDGED).collect();
         self.unjudged.extend(out);
     }
 

@@ -1,8 +1,9 @@
-//! `slashwatch demo`: a simulated network on loopback with the incident of February 2021 in it, or with that of any scenario
-//! file, watched live.
+//! `slashwatch demo`: runs the watcher live against a simulated network on loopback. The incident
+//! is that of February 2021, or that of any scenario file.
 //!
-//! The network is real libp2p between nodes of this process; the watcher is the same as in `run`. At the end what was found
-//! is compared with what the simulator says was done, and with what the scenario says there was to say: the two share no code.
+//! The network is real libp2p between nodes of this process, and the watcher is the same as in
+//! `run`. At the end the offences found are compared with those that the simulator committed, and
+//! the reported incidents with those that the scenario lists. The two sides share no code.
 
 use crate::exit::FAILED;
 use crate::output;
@@ -21,13 +22,15 @@ use std::time::Duration;
 use watcher::config::Config;
 use watcher::run::Watcher;
 
-/// Slots after the last one in which something may still be said about it.
+/// Number of slots after the last one in which an incident may still be reported.
 const LAST_SLOTS: u32 = 4;
-/// What the last messages may take to be judged after the last slot.
+/// Longest time after the last slot until the last messages are judged.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Arguments of the demo.
 pub struct Options {
-    /// Instead of February 2021; then the file says how many slots, which validators, and the seed.
+    /// Scenario to play instead of February 2021. It defines the slots, the validators, and the
+    /// seed.
     pub scenario: Option<PathBuf>,
     pub slots: u64,
     pub slot_ms: u64,
@@ -36,10 +39,12 @@ pub struct Options {
     pub seed: u64,
     pub stay: bool,
     pub data_dir: Option<PathBuf>,
-    /// Told of what is found.
+    /// Address that receives the findings.
     pub webhook: Option<String>,
 }
 
+/// Runs the demo. The exit code is 1 if an offence or an incident was missed or was reported
+/// wrongly.
 pub fn demo(options: Options) -> anyhow::Result<u8> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
@@ -70,7 +75,7 @@ async fn stage(options: Options) -> anyhow::Result<u8> {
     outcome
 }
 
-/// What is played, and in a few words what happens.
+/// Returns the scenario, and a short description of what happens in it.
 fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
     let slot_duration = Duration::from_millis(options.slot_ms);
     if let Some(path) = &options.scenario {
@@ -85,8 +90,8 @@ fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
     Ok((scenario, format!("an operator of {operator_keys} keys starts a second machine")))
 }
 
-/// The watcher's configuration: the network's own files, all its nodes as peers, and the webhook as
-/// the only alert route, if there is one.
+/// Makes the watcher's configuration. It uses the network's own files and has all of its nodes as
+/// peers. The webhook, if given, is the only alert route.
 fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Result<Config> {
     let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
     std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;
@@ -112,7 +117,8 @@ fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Res
     Ok(config)
 }
 
-/// The operator's keys as a group of watched keys. Its kill switch only speaks, so that the incident takes its course.
+/// Makes a group of watched keys from the operator's keys. Its kill switch only prints a text, so
+/// that the incident continues.
 fn watched(keys: String) -> GroupConfig {
     GroupConfig {
         name: "staked".into(),
@@ -146,7 +152,7 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
             _ = news.changed() => n_offences += tell(watcher, &mut told)?,
         }
     };
-    // What was sent last may still be on its way.
+    // The last messages may still be on their way.
     let all = async {
         loop {
             n_offences += tell(watcher, &mut told)?;
@@ -158,7 +164,7 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
         anyhow::Ok(())
     };
     let grace = GRACE.max(LAST_SLOTS * clock.spec.slot_duration);
-    // What is still missing then is told below.
+    // Offences that are still missing after this time are reported below.
     let _ = tokio::time::timeout(grace, all).await;
     let found = watcher.store().findings_after(0, usize::MAX)?.into_iter().map(|(_, finding)| finding);
     let found: Vec<Finding> = found.filter(|finding| finding.offence().is_some()).collect();
@@ -174,7 +180,7 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
     Ok(if complete { 0 } else { FAILED })
 }
 
-/// What the watcher has said of incidents so far, against what there is to say.
+/// Compares the incidents that the watcher has reported so far with those that the scenario lists.
 fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Result<Reckoning> {
     let opened =
         |incident: &Incident| Said { kind: incident.kind.to_string(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
@@ -189,7 +195,8 @@ fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Resu
     Ok(truth.reckon(&said))
 }
 
-/// Prints offences after the finding `told`, which becomes the last one's number; how many there were. What detectors make of them is on the page.
+/// Prints the offences after the finding with number `told`, and sets `told` to the last number.
+/// Returns how many there were. What detectors conclude from them is on the page.
 fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
     let mut n_offences = 0;
     for (seq, finding) in watcher.store().findings_after(*told, usize::MAX)? {
@@ -210,10 +217,10 @@ fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
     Ok(n_offences)
 }
 
-/// Crimes against findings; true if they are the same.
+/// Compares offences with findings, and prints the result. Returns true if they are the same.
 fn reckon(crimes: &[Crime], found: &[Finding]) -> anyhow::Result<bool> {
     let committed: BTreeMap<_, _> = crimes.iter().map(|crime| (crime.finding_id, crime)).collect();
-    // Anomalies accuse nobody; they are held against the scenario's incidents.
+    // Anomalies accuse nobody. They are compared with the scenario's incidents instead.
     let ids: BTreeSet<_> = found.iter().filter(|finding| finding.evidence.is_some()).map(|finding| finding.id).collect();
     let missed = committed.keys().filter(|id| !ids.contains(*id)).count();
     let invented = ids.iter().filter(|id| !committed.contains_key(*id)).count();

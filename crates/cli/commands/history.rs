@@ -1,4 +1,4 @@
-//! `slashwatch export interchange` and `slashwatch audit`: EIP-3076 files, out and in.
+//! `slashwatch export interchange` and `slashwatch audit`: write and check EIP-3076 files.
 
 use super::progress;
 use crate::exit::FAILED;
@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-/// Messages named per key and sort in the text report; `--json` has more.
+/// Maximum number of messages per key and kind in the text report. `--json` lists more.
 const NAMED: usize = 5;
 
+/// Writes the interchange file to stdout, and a summary to stderr.
 pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
     let validators = history.validators(validators)?;
@@ -40,6 +41,7 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
     Ok(0)
 }
 
+/// Compares the file with what was seen. The exit code is 1 if the file lacks something.
 pub fn audit(data_dir: &Path, interchange: &Path, json: bool) -> anyhow::Result<u8> {
     let history = open(data_dir)?;
     let bar = progress::bar("votes", "epochs");
@@ -104,7 +106,7 @@ fn text(report: &Audit) -> String {
     out
 }
 
-/// What was listened to.
+/// Describes the epochs of which votes are known, and the times in which no watcher ran.
 fn covered(coverage: &Coverage) -> String {
     let mut out = match &coverage.epochs {
         Some(epochs) => format!("what is known: votes of epochs {} to {}", epochs.first, epochs.last),
@@ -155,7 +157,7 @@ fn contradiction(pair: &Contradiction) -> String {
     }
 }
 
-/// Piece by piece: a complete file has gigabytes.
+/// Writes the JSON in pieces, because a complete file has gigabytes.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut out = BufWriter::new(output::stdout());
     serde_json::to_writer_pretty(&mut out, value)?;

@@ -1,4 +1,4 @@
-//! `slashwatch inspect`: JSON on stdout, so that it can be read by people and by `jq`.
+//! `slashwatch inspect`: prints JSON to stdout, for people and for `jq`.
 
 use super::progress;
 use crate::exit::{FAILED, Usage};
@@ -8,9 +8,10 @@ use offline::inspect::Inspection;
 use serde_json::json;
 use std::path::Path;
 
-/// Findings listed for one validator.
+/// Maximum number of findings that are listed for one validator.
 const MAX_FINDINGS: usize = 1000;
 
+/// Prints what `what` asks for, or an overview. The exit code is 1 if the finding does not exist.
 pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
     let words: Vec<&str> = what.iter().map(String::as_str).collect();
     let wanted = match words.as_slice() {
@@ -71,7 +72,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
         "incidents": inspection.incident_counts()?,
         "outbox": inspection.store().outbox_counts(),
         "submissions": inspection.submission_counts()?,
-        "kill_switches": actions::killswitch::Ledger::read(inspection.store())?,
+        "kill_switches": actions::killswitch::KillSwitchState::read(inspection.store())?,
         "index": inspection.index().map(|index| index.holdings()),
     }))
 }

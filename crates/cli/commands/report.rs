@@ -1,17 +1,18 @@
-//! `slashwatch report`: the draft of a post-mortem, by the file's name as HTML or Markdown.
+//! `slashwatch report`: writes the draft of a post-mortem as HTML or Markdown. The extension of the
+//! file decides which.
 
 use crate::exit::Usage;
 use anyhow::Context as _;
-use offline::report::{Format, Moment, Report};
+use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
 
-pub fn report(data_dir: &Path, from: Option<Moment>, to: Option<Moment>, out: &Path) -> anyhow::Result<u8> {
+pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, out: &Path) -> anyhow::Result<u8> {
     let format = match out.extension().and_then(|extension| extension.to_str()) {
-        Some("html" | "htm") => Format::Html,
-        Some("md") => Format::Markdown,
+        Some("html" | "htm") => ReportFormat::Html,
+        Some("md") => ReportFormat::Markdown,
         _ => return Err(Usage(format!("--out {}: name it .html or .md", out.display())).into()),
     };
-    if let (Some(Moment::Slot(first)), Some(Moment::Slot(last))) = (from, to)
+    if let (Some(TimeLimit::Slot(first)), Some(TimeLimit::Slot(last))) = (from, to)
         && last < first
     {
         return Err(Usage(format!("--to {last} is before --from {first}")).into());

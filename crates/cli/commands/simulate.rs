@@ -1,4 +1,4 @@
-//! `slashwatch simulate`: a scenario file played into a capture, with what really happened beside it.
+//! `slashwatch simulate`: plays a scenario file into a capture, and writes what really happened.
 
 use anyhow::Context as _;
 use simulator::{Scenario, write_capture};
@@ -23,7 +23,7 @@ pub fn simulate(scenario: &Path, out: &Path, truth_out: Option<&Path>) -> anyhow
     Ok(0)
 }
 
-/// A scenario file.
+/// Reads a scenario file.
 pub fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; the folder scenarios/ has some", path.display()))?;

@@ -14,7 +14,7 @@ use verify::{Arrival, SlashingBody, SlashingOp};
 
 /// A proven offence: what is told, and what proves it.
 #[derive(Clone, Debug)]
-pub struct Judged {
+pub struct ProvenConflict {
     pub finding: Finding,
     pub evidence: Arc<Evidence>,
 }
@@ -115,7 +115,7 @@ impl Candidate {
 }
 
 /// Proves a conflict from the index a second time and makes the finding.
-pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<Judged, Unproven> {
+pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<ProvenConflict, Unproven> {
     match conflict {
         Conflict::DoubleVote { validator, first, second, arrivals } => {
             // Either order is a double vote: the one that does not depend on which came first.
@@ -164,7 +164,7 @@ pub fn judge_operation(
     validators: &[ValidatorIndex],
     chain: &Chain,
     proofs: &mut Proofs,
-) -> Result<Vec<Judged>, Unproven> {
+) -> Result<Vec<ProvenConflict>, Unproven> {
     if validators.is_empty() {
         return Ok(Vec::new());
     }
@@ -203,8 +203,8 @@ pub fn judge_operation(
 /// Findings of one batch, each once. What an operation shows and the index shows as well has the times and sources of the index, which
 /// knows when either message came first. Its evidence is the operation only if it is known from nothing else: if the index had both
 /// sides before the operation came, the index's proof stays.
-pub fn merge(from_operations: Vec<Judged>, from_index: Vec<Judged>) -> Vec<Judged> {
-    let mut indexed: HashMap<Root, Judged> = HashMap::new();
+pub fn merge(from_operations: Vec<ProvenConflict>, from_index: Vec<ProvenConflict>) -> Vec<ProvenConflict> {
+    let mut indexed: HashMap<Root, ProvenConflict> = HashMap::new();
     let mut order = Vec::new();
     for judged in from_index {
         order.push(judged.finding.id);
@@ -248,7 +248,7 @@ fn judge_votes(
     arrivals: [Arrival; 2],
     chain: &Chain,
     proofs: &mut Proofs,
-) -> Result<Judged, Unproven> {
+) -> Result<ProvenConflict, Unproven> {
     if offence_of(&one.data, &two.data) != Some(offence) || !is_slashable_attestation_data(&one.data, &two.data) {
         return Err(Unproven::Predicate(validator));
     }
@@ -275,7 +275,7 @@ fn judge_proposals(
     second: &StoredProposal,
     chain: &Chain,
     proofs: &mut Proofs,
-) -> Result<Judged, Unproven> {
+) -> Result<ProvenConflict, Unproven> {
     let (one, two) = if first.root <= second.root { (first, second) } else { (second, first) };
     if !is_double_proposal(&one.header, &two.header) || one.header.proposer_index != validator {
         return Err(Unproven::Predicate(validator));
@@ -400,7 +400,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn judged(self, chain: &Chain, evidence: Arc<Evidence>) -> Judged {
+    fn judged(self, chain: &Chain, evidence: Arc<Evidence>) -> ProvenConflict {
         let facts = Slashable {
             genesis_validators_root: chain.network().genesis_validators_root,
             offence: self.offence,
@@ -417,7 +417,7 @@ impl Subject {
             fork: self.fork,
             punishable: chain.punishable(self.validator, self.signed),
         };
-        Judged { finding: Finding::slashable(facts, &evidence), evidence }
+        ProvenConflict { finding: Finding::slashable(facts, &evidence), evidence }
     }
 }
 

@@ -23,9 +23,10 @@ mod punish;
 pub mod watch;
 
 pub use detectors::{DetectConfig, sentence};
-pub use judge::{Candidate, Judged, Proofs, Unproven, accused, judge, judge_operation, merge};
+pub use judge::{Candidate, Proofs, ProvenConflict, Unproven, accused, judge, judge_operation, merge};
 pub use monitor::{
-    Batch, Detector, EvidenceSource, Heard, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews, Signal,
+    Batch, Detector, DetectorOutput, EvidenceSource, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews,
+    Signal,
 };
 pub use penalty::{Losses, PenaltyRules};
 pub use punish::punishable;

@@ -7,7 +7,7 @@
 //!                     |                                        |
 //!                     +--------------> Signal <----------------+
 //!                                        |
-//!              Anomaly -> a finding without proof        Sighting -> book -> Incident, and a finding that announces it
+//!              Anomaly -> a finding without proof        Observation -> book -> Incident, and a finding that announces it
 //! ```
 //!
 //! **Time** is that of the messages. A slot is evaluated once a message (or, live, the clock when nothing waits) is from the
@@ -27,10 +27,10 @@ mod signal;
 
 pub use book::{MAX_OPEN, announcement};
 pub use facts::{Arrivals, BlockFact, Facts, SlotFacts, Tally};
-pub use signal::{Described, Details, News, Oddity, Sighting, Signal};
+pub use signal::{Described, Details, News, Observation, Signal, SingleAnomaly};
 
 use crate::detectors::{DetectConfig, slashing_wave};
-use book::IncidentBook;
+use book::IncidentTracker;
 use chain::Chain;
 use consensus::{Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Included, Kind};
@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::{UnixNs, Verified};
 
-/// Notes that detectors keep with the store, by name: see [`Heard::notes`].
+/// Notes that detectors keep with the store, by name: see [`DetectorOutput::notes`].
 pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
 /// Slots that time may go back without beginning anew: within them messages and clock are merely out of step.
 pub const MAX_STEP_BACK: u64 = 8;
@@ -165,7 +165,7 @@ pub trait Detector: Send {
 pub struct Left<'a> {
     /// Every incident that is stored.
     pub incidents: &'a [Incident],
-    /// [`Heard::notes`], as they were written last.
+    /// [`DetectorOutput::notes`], as they were written last.
     pub notes: &'a BTreeMap<String, Vec<u8>>,
 }
 
@@ -176,7 +176,7 @@ pub trait EvidenceSource {
 
 /// What the detectors have to say about a batch.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct DetectorOutput {
     /// Findings without proof; `recorded_at` is for whoever writes them down.
     pub anomalies: Vec<Finding>,
     /// Findings that say that an incident opened (with its incident's id), got worse or is over: for those who are alerted by findings.
@@ -194,7 +194,7 @@ pub struct Heard {
 pub struct Monitor {
     facts: Facts,
     detectors: Vec<Box<dyn Detector>>,
-    book: IncidentBook,
+    book: IncidentTracker,
     /// The next slot to be evaluated; `None` before the first message.
     next: Option<Slot>,
 }
@@ -204,7 +204,7 @@ impl Monitor {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),
             detectors: config.detectors(),
-            book: IncidentBook::new(network.clone()),
+            book: IncidentTracker::new(network.clone()),
             next: None,
         }
     }
@@ -223,7 +223,7 @@ impl Monitor {
         proofs: &dyn EvidenceSource,
         chain: &Chain,
         labels: &dyn LabelSource,
-    ) -> Heard {
+    ) -> DetectorOutput {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
@@ -235,7 +235,7 @@ impl Monitor {
             }
         }
         self.book.restore(left.incidents);
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         let told_now: HashSet<Root> = heard.incidents.iter().map(|incident| incident.id).collect();
         for incident in left.incidents.iter().filter(|incident| incident.state != evidence::IncidentState::Closed) {
@@ -269,8 +269,8 @@ impl Monitor {
     }
 
     /// Messages that arrived at `until` are about to be looked at, and none from before waits: evaluates the slots that are over by then.
-    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> Heard {
-        let mut heard = Heard::default();
+    pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
+        let mut heard = DetectorOutput::default();
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
             self.facts.prepare(slot, chain);
@@ -286,7 +286,7 @@ impl Monitor {
     }
 
     /// One batch, after it was recorded.
-    pub fn observe(&mut self, batch: &Batch<'_>) -> Heard {
+    pub fn observe(&mut self, batch: &Batch<'_>) -> DetectorOutput {
         let (chain, labels) = (batch.chain, batch.labels);
         self.facts.take(batch);
         let mut signals = Vec::new();
@@ -294,19 +294,19 @@ impl Monitor {
         for detector in &mut self.detectors {
             detector.observe(batch, &view, &mut signals);
         }
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         heard
     }
 
     /// No more batches come. Nothing more is evaluated; what had changed is told.
-    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> Heard {
+    pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
             detector.finish(&view, &mut signals);
         }
-        let mut heard = Heard::default();
+        let mut heard = DetectorOutput::default();
         self.book.take(signals.drain(..), &view, &mut heard);
         self.book.finish(&mut heard);
         heard

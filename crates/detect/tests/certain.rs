@@ -19,7 +19,8 @@ use simulator::{Scenario, record};
 use sources::capture::{CaptureReader, Entry};
 use sources::limits::unpack;
 use verify::{
-    MessageKind, Origin, Outcome, PeerBytes, RawMessage, Repute, SourceKind, UnixNs, Verdict, Verified, Verifier, VerifyConfig,
+    MessageKind, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verdict, Verified, Verifier,
+    VerifyConfig,
 };
 
 const PER_EPOCH: u64 = 8;
@@ -186,7 +187,7 @@ fn operations_that_no_chain_can_include_are_not_passed_on() {
         let verified = stage.hear(MessageKind::ProposerSlashing, bytes, now);
         assert_eq!(verdict(&verified), Verdict::Accept, "previous and current version");
     }
-    assert_ne!(stage.verifier.repute(Some(&peer())), Repute::Bad);
+    assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
 }
 
 /// The chain's own rule: `get_domain` of a state before the fork gives today's version for any epoch after it.
@@ -224,7 +225,7 @@ fn before_a_fork_both_versions_are_tried_and_nobody_is_blamed() {
         let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, now);
         assert_eq!(verdict(&verified), Verdict::Ignore);
     }
-    assert_ne!(stage.verifier.repute(Some(&peer())), Repute::Bad);
+    assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
     // Once the fork is there, its version counts and no other.
     let bytes = stage.single(6, 6, 1, today);
     let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, 6 * PER_EPOCH);

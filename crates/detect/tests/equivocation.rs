@@ -9,7 +9,7 @@ use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, Paylo
 use detect::{Batch, DetectConfig, Monitor, NoLabels};
 use evidence::{Finding, Kind, Severity};
 use simulator::Scenario;
-use verify::{Heard, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
+use verify::{FirstSeen, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
 
 struct Listener {
     chain: Chain,
@@ -26,7 +26,7 @@ impl Listener {
     /// Hears statements, each by the name of its root, in a slot.
     fn hear(&mut self, now: u64, statements: &[Statement]) -> Vec<Finding> {
         let at = UnixNs(self.chain.network().slot_start_ns(Slot::new(now)) + 1);
-        let heard = Heard { at, source: SourceKind::Gossip, peer: None };
+        let heard = FirstSeen { at, source: SourceKind::Gossip, peer: None };
         let state = |statement: &Statement| {
             Signed::for_tests(Stated { statement: *statement, signature: Default::default(), heard: heard.clone() })
         };

@@ -7,7 +7,7 @@ mod stage;
 
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
-use detect::monitor::{Described, Details, Sighting, Signal, View};
+use detect::monitor::{Described, Details, Observation, Signal, View};
 use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,7 @@ impl Details for AnotherThing {
 }
 
 fn sighting(what: impl Into<Described>, key: String, slot: Slot, since: Slot, severity: Severity) -> Signal {
-    Signal::Sighting(Sighting {
+    Signal::Observation(Observation {
         what: what.into(),
         key,
         slot,

@@ -9,13 +9,13 @@ use consensus::{
     AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, DomainType, Epoch, Offence, ProposerSlashing, Root, Slot,
     ValidatorIndex, signing_root,
 };
-use detect::{Judged, Proofs, Unproven, accused, judge, judge_operation};
+use detect::{Proofs, ProvenConflict, Unproven, accused, judge, judge_operation};
 use evidence::finding_id;
 use index::{Conflict, StoredProposal, StoredVote};
 use simulator::Scenario;
 use simulator::keys::Keyring;
 use std::sync::Arc;
-use verify::{Arrival, Heard, SlashingBody, SlashingOp, SourceKind, UnixNs};
+use verify::{Arrival, FirstSeen, SlashingBody, SlashingOp, SourceKind, UnixNs};
 
 struct Court {
     chain: Chain,
@@ -55,19 +55,19 @@ impl Court {
         StoredProposal { header, root: header.root(), signature, heard: heard(slot) }
     }
 
-    fn judge(&self, conflict: &Conflict) -> Result<Judged, Unproven> {
+    fn judge(&self, conflict: &Conflict) -> Result<ProvenConflict, Unproven> {
         judge(conflict, &self.chain, &mut Proofs::default())
     }
 
     /// What an operation shows of all whom it accuses.
-    fn judge_operation(&self, operation: &SlashingOp) -> Result<Vec<Judged>, Unproven> {
+    fn judge_operation(&self, operation: &SlashingOp) -> Result<Vec<ProvenConflict>, Unproven> {
         let validators: Vec<ValidatorIndex> = accused(operation, &self.chain).iter().map(|one| one.validator).collect();
         judge_operation(operation, &validators, &self.chain, &mut Proofs::default())
     }
 }
 
-fn heard(at: u64) -> Heard {
-    Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+fn heard(at: u64) -> FirstSeen {
+    FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
 /// Both votes as a block or a peer would bring them.
@@ -128,7 +128,7 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
     let court = Court::new();
     let (a, b) = (court.vote(0, 1, 1, &[3, 5, 9], 1), court.vote(0, 1, 2, &[2, 5, 9], 2));
     let body = slashing_of(&a, &b);
-    let heard = Heard { at: UnixNs(50), source: SourceKind::SlashingOp, peer: None };
+    let heard = FirstSeen { at: UnixNs(50), source: SourceKind::SlashingOp, peer: None };
     let operation = SlashingOp {
         body: SlashingBody::Attester(Box::new(body)),
         fork: consensus::ForkName::Fulu,
@@ -137,12 +137,13 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
     };
     let told = || court.judge_operation(&operation).unwrap();
     // 5's second vote is known from the operation only, 9's came before it.
-    let alone = |validator: u64, heard: Heard| Arc::new(StoredVote { heard, ..(*court.vote(0, 1, 2, &[validator], 0)).clone() });
-    let gossip = |at| Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
+    let alone =
+        |validator: u64, heard: FirstSeen| Arc::new(StoredVote { heard, ..(*court.vote(0, 1, 2, &[validator], 0)).clone() });
+    let gossip = |at| FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
     let known = [double_vote(5, &a, &alone(5, heard)), double_vote(9, &a, &alone(9, gossip(49)))];
     let known = || known.iter().map(|conflict| court.judge(conflict).unwrap()).collect::<Vec<_>>();
     let merged = detect::merge(told(), known());
-    let times = |one: &Judged| (one.finding.first_seen.as_unix_ns(), one.finding.second_seen.map(|at| at.as_unix_ns()));
+    let times = |one: &ProvenConflict| (one.finding.first_seen.as_unix_ns(), one.finding.second_seen.map(|at| at.as_unix_ns()));
     assert_eq!(merged.iter().map(times).collect::<Vec<_>>(), [(1, Some(50)), (1, Some(49))]);
     assert_eq!((&merged[0].evidence, &merged[1].evidence), (&told()[0].evidence, &known()[1].evidence));
     assert_eq!(

@@ -7,7 +7,7 @@ mod common;
 mod stage;
 
 use consensus::{AttestationData, Checkpoint, Epoch, Root, Slot, ValidatorIndex};
-use detect::watch::{Desk, Duty, FeePayers, Keeper, KeeperConfig, Labels, WatchList};
+use detect::watch::{Duty, FeePayers, Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Offender};
 use evidence::{Kind, Punishable};
 use stage::{Said, Stage, block, offenders};
@@ -81,9 +81,9 @@ fn watching(n_validators: usize, keys: &str) -> Stage {
     let mut stage = Stage::new(n_validators, &DetectConfig::default());
     let mut list = WatchList::default();
     list.add(Some("ours"), keys.parse().unwrap(), &[], Duty::Active).unwrap();
-    let desk = Desk::default();
+    let desk = SharedWatchState::default();
     desk.set_labels(Arc::new(Labels::resolve(&list, stage.chain.registry(), &FeePayers::default())));
-    stage.monitor.add(Box::new(Keeper::new(KeeperConfig::default(), desk)));
+    stage.monitor.add(Box::new(WatchedKeysDetector::new(WatchedKeysConfig::default(), desk)));
     stage
 }
 

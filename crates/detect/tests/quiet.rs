@@ -10,7 +10,7 @@ mod stage;
 
 use chain::{Chain, Contexts};
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
-use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels};
+use detect::{Batch, DetectConfig, DetectorOutput, Monitor, NoLabels};
 use evidence::{Included, Punishable};
 use std::collections::BTreeMap;
 use verify::{Signed, UnixNs, Verified, Vote};
@@ -151,7 +151,7 @@ impl Days {
         self.boundaries = self.boundaries.split_off(&oldest);
     }
 
-    fn note(&mut self, slot: Slot, heard: Heard) {
+    fn note(&mut self, slot: Slot, heard: DetectorOutput) {
         for finding in heard.anomalies.iter().chain(&heard.announcements) {
             self.said.push((slot, format!("{} {:?}", finding.kind, finding.details)));
         }

@@ -1,6 +1,6 @@
-//! What earlier runs left in the store, handed to the detectors without holding all of it at once.
+//! Hands the stored results of earlier runs to the detectors, without loading all of them at once.
 
-use crate::punished::Punished;
+use crate::punished::SlashedByBlock;
 use crate::silence::is_silence;
 use consensus::Root;
 use detect::{EvidenceSource, Left, Monitor, NOTES};
@@ -9,22 +9,24 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Findings that the detectors are told of, the newest.
+/// Largest number of findings that the detectors get. They get the newest ones.
 const MAX_FINDINGS: u64 = 262_144;
-/// Of them those of so many epochs: what was slashed longer ago costs nobody more.
+/// Age limit of these findings, in epochs. A slashing that is older costs nobody anything more.
 const MAX_AGE_EPOCHS: u64 = 8_192;
-/// Read at once.
+/// Number of findings that are read at once.
 const PAGE: usize = 1_024;
-/// Proofs kept for the next that asks: findings of one proof are recorded one after the other.
+/// Number of proofs that are cached. Findings of one proof are recorded one after the other.
 const CACHED_PROOFS: usize = 8;
 
-/// Everything but the findings.
+/// Everything that earlier runs stored, except the findings.
 pub struct EarlierRuns {
+    /// All stored incidents, open and closed.
     pub incidents: Vec<Incident>,
     notes: BTreeMap<String, Vec<u8>>,
 }
 
 impl EarlierRuns {
+    /// Reads the incidents and the detectors' notes from the store.
     pub fn read(store: &Store) -> Result<Self, StoreError> {
         let mut notes = BTreeMap::new();
         for name in NOTES {
@@ -35,20 +37,22 @@ impl EarlierRuns {
         Ok(Self { incidents: store.all_incidents()?, notes })
     }
 
+    /// Returns true if this incident was closed in an earlier run.
     pub fn is_closed(&self, incident: &Incident) -> bool {
         self.incidents.iter().any(|known| known.id == incident.id && known.state == IncidentState::Closed)
     }
 
-    /// Lets the monitor go on where it was, and tells who is punished. What the monitor says is to be stored.
+    /// Restores the monitor's state and tells `punished` which validators were punished. The caller
+    /// stores the monitor's output.
     pub fn hand_to(
         &self,
         monitor: &mut Monitor,
-        punished: &mut Punished,
+        punished: &mut SlashedByBlock,
         store: &Store,
         chain: &chain::Chain,
         labels: &dyn detect::LabelSource,
-    ) -> Result<detect::Heard, StoreError> {
-        // A silence is told by the watcher itself: no detector goes on with it, and none may close it.
+    ) -> Result<detect::DetectorOutput, StoreError> {
+        // The watcher itself reports a silence. No detector may continue or close such an incident.
         let of_detectors: Vec<Incident> = self.incidents.iter().filter(|incident| !is_silence(incident)).cloned().collect();
         let left = Left { incidents: &of_detectors, notes: &self.notes };
         let mut findings = LastFindings::of(store, chain)?;
@@ -58,13 +62,13 @@ impl EarlierRuns {
         if let Some(error) = findings.failed {
             return Err(error);
         }
-        // One that is over stays as it was told.
+        // A closed incident stays as it was reported.
         heard.incidents.retain(|incident| !self.is_closed(incident));
         Ok(heard)
     }
 }
 
-/// The newest findings, oldest first, a page at a time.
+/// The newest findings, oldest first, read one page at a time.
 struct LastFindings<'a> {
     store: &'a Store,
     last: u64,
@@ -81,7 +85,9 @@ impl<'a> LastFindings<'a> {
         };
         let newest = store.last_seq();
         let latest = store.finding_at(newest)?.map(|finding| epoch_of(&finding)).unwrap_or_default();
-        // Found by halves: recorded in the order of time but for what was filled in, which may be told too much.
+        // A binary search finds the first young finding. Findings are recorded in the order of
+        // time, except for those that were filled in later. So the search may include some findings
+        // that are too old.
         let (mut old, mut young) = (newest.saturating_sub(MAX_FINDINGS), newest);
         while old < young {
             let middle = old + (young - old) / 2;
@@ -120,7 +126,8 @@ impl EvidenceSource for CachedProofs<'_> {
         if let Some(known) = kept.iter().find(|evidence| evidence.id == id) {
             return Some(known.clone());
         }
-        // One that cannot be read tells the detectors nothing; the store says so to whoever exports it.
+        // The detectors get nothing for a proof that cannot be read. The store reports the error
+        // when somebody exports it.
         let evidence = Arc::new(self.store.evidence(id).ok().flatten()?);
         kept.truncate(CACHED_PROOFS - 1);
         kept.push_front(evidence.clone());

@@ -19,18 +19,18 @@
 //! disk accepts writes again.
 
 use crate::earlier_runs::EarlierRuns;
-use crate::inclusions::{Inclusions, Moment, Verdicts};
-use crate::lanes::Shed;
+use crate::inclusions::{InclusionChanges, Inclusions, SourceState};
+use crate::lanes::Dropped;
 use crate::metrics::{Metrics, OpenIncidents};
-use crate::punished::Punished;
-use crate::quota::{Quota, Room, Seen};
-use crate::roster::Roster;
+use crate::punished::SlashedByBlock;
+use crate::quota::{Quota, QuotaAnswer, SeenIn};
+use crate::roster::LabelResolver;
 use crate::settled;
 use crate::silence::{self, SilenceChange};
 use chain::{Chain, ChainError, PubkeyCache};
 use consensus::{Checkpoint, Epoch, Offence, Root, Slot, ValidatorIndex};
-use detect::watch::{Desk, Keeper, KeeperConfig, Labels, WatchList};
-use detect::{Candidate, DetectConfig, Heard, Judged, Monitor, Offender, PeerNews, Proofs, Unproven};
+use detect::watch::{Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
+use detect::{Candidate, DetectConfig, DetectorOutput, Monitor, Offender, PeerNews, Proofs, ProvenConflict, Unproven};
 use evidence::{
     Addressee, Changes, Evidence, Finding, Incident, Included, Punishable, Recorded, Severity, Store, StoreError, Time,
 };
@@ -39,7 +39,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use verify::{About, MessageOutcome, Outcome, PeerBytes, RawMessage, Repute, SourceKind, Triage, UnixNs, Verified, Verifier};
+use verify::{
+    About, MessageOutcome, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, Triage, UnixNs, Verified, Verifier,
+};
 
 /// The reasons why the engine cannot go on. The content of a message never causes such an error.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +107,11 @@ pub struct Engine {
     heard_until: UnixNs,
     /// The latest time that the source's clock showed.
     latest_now: UnixNs,
-    roster: Roster,
+    roster: LabelResolver,
     /// Shared with the detector of watched keys, which is one of the monitor's detectors.
-    desk: Desk,
+    desk: SharedWatchState,
     inclusions: Inclusions,
-    punished: Punished,
+    punished: SlashedByBlock,
     open: OpenIncidents,
     /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
@@ -117,7 +119,7 @@ pub struct Engine {
 
 /// The source of a contradiction.
 #[expect(clippy::large_enum_variant, reason = "a batch has few of them, for as long as it is judged")]
-enum Case {
+enum ConflictCase {
     Conflict(index::Conflict),
     /// A slashing operation, given as its position in the batch.
     Operation(usize),
@@ -162,8 +164,8 @@ pub struct EngineParts {
 #[derive(Default)]
 pub struct WatchParts {
     pub list: Arc<WatchList>,
-    pub keeper: KeeperConfig,
-    pub desk: Desk,
+    pub keeper: WatchedKeysConfig,
+    pub desk: SharedWatchState,
 }
 
 impl Engine {
@@ -180,14 +182,14 @@ impl Engine {
         let store = Store::open(evidence, network.genesis_validators_root)?;
         let EngineParts { chain, keys, verifier, routes, unrecorded, metrics, clock, detect, fold_after_epochs, watch, .. } =
             parts;
-        let mut roster = Roster::new(store.clone())?;
+        let mut roster = LabelResolver::new(store.clone())?;
         roster.set(watch.list, chain.registry());
         let desk = watch.desk;
         desk.set_labels(roster.labels().clone());
         let mut monitor = Monitor::new(&detect, &network);
-        monitor.add(Box::new(Keeper::new(watch.keeper, desk.clone())));
+        monitor.add(Box::new(WatchedKeysDetector::new(watch.keeper, desk.clone())));
         let earlier = EarlierRuns::read(&store)?;
-        let mut punished = Punished::default();
+        let mut punished = SlashedByBlock::default();
         let unsaid = earlier.hand_to(&mut monitor, &mut punished, &store, &chain, &**roster.labels())?;
         let inclusions = Inclusions::load(&store)?;
         let mut open = OpenIncidents::new(&metrics);
@@ -325,7 +327,7 @@ impl Engine {
             Ok(said) => (said, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let processed = self.settle(verified, said, Moment::Between)?;
+        let processed = self.settle(verified, said, SourceState::Between)?;
         if let Some(error) = refused {
             return Err(error);
         }
@@ -342,7 +344,7 @@ impl Engine {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
         let is_live =
-            |of: Slot, heard: &verify::Heard| heard.source != SourceKind::SlashingOp && of.as_u64().abs_diff(slot) <= reach;
+            |of: Slot, heard: &verify::FirstSeen| heard.source != SourceKind::SlashingOp && of.as_u64().abs_diff(slot) <= reach;
         let registry = self.chain.registry();
         let is_active = |validator: ValidatorIndex, at: Slot| {
             let epoch = at.epoch(network.preset());
@@ -442,12 +444,12 @@ impl Engine {
     }
 
     /// Returns how far the messages of this peer are trusted.
-    pub fn repute(&self, peer: Option<&PeerBytes>) -> Repute {
+    pub fn repute(&self, peer: Option<&PeerBytes>) -> PeerReputation {
         self.verifier.repute(peer)
     }
 
     /// Counts a message that is not judged, like any other message, and returns its report.
-    pub fn turn_away(&mut self, message: RawMessage, outcome: Outcome, why: Shed) -> MessageOutcome {
+    pub fn turn_away(&mut self, message: RawMessage, outcome: Outcome, why: Dropped) -> MessageOutcome {
         self.metrics.shed.with_label_values(&[why.label()]).inc();
         let report = (message.ticket, message.origin.peer, message.kind, outcome);
         self.metrics.messages.with_label_values(&[report.2.label(), report.3.label()]).inc();
@@ -474,7 +476,7 @@ impl Engine {
     /// tried one last time if possible.
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
-        let processed = self.settle(verified, Vec::new(), Moment::TheEnd)?;
+        let processed = self.settle(verified, Vec::new(), SourceState::TheEnd)?;
         let last_words = self.monitor.finish(&self.chain, &**self.roster.labels());
         let further_pairs = self.quota.take_all_counted();
         self.write(Changes { further_pairs, ..Changes::default() })?;
@@ -484,7 +486,7 @@ impl Engine {
 
     /// Judges verified messages, records the findings and commits the index. `said` are findings
     /// that were recorded earlier in the same call.
-    fn settle(&mut self, verified: Verified, said: Vec<Recorded>, moment: Moment) -> Result<Processed, EngineError> {
+    fn settle(&mut self, verified: Verified, said: Vec<Recorded>, moment: SourceState) -> Result<Processed, EngineError> {
         let mut recorded = said;
         recorded.extend(self.judge_and_record(&verified, moment)?);
         self.index.commit()?;
@@ -493,16 +495,16 @@ impl Engine {
         Ok(Processed { reports: verified.outcomes, recorded })
     }
 
-    fn judge_and_record(&mut self, verified: &Verified, moment: Moment) -> Result<Vec<Recorded>, EngineError> {
+    fn judge_and_record(&mut self, verified: &Verified, moment: SourceState) -> Result<Vec<Recorded>, EngineError> {
         self.quota.turn_to(self.chain.now(), self.chain.network());
         let [of_operations, of_index] = self.judge(verified)?;
-        let Verdicts { included, reopened } = self.inclusions.settle(&self.chain, moment);
+        let InclusionChanges { included, reopened } = self.inclusions.settle(&self.chain, moment);
         let reopened = self.reopened(&reopened)?;
         self.note_punished(&included, &of_operations)?;
         let recorded_at = Time::from_unix_ns((self.clock)().0);
         let rows: Vec<(Finding, Arc<Evidence>)> = detect::merge(of_operations, of_index)
             .into_iter()
-            .map(|Judged { mut finding, evidence }| {
+            .map(|ProvenConflict { mut finding, evidence }| {
                 finding.recorded_at = recorded_at;
                 self.punished.mark(&mut finding, self.chain.network());
                 if let Some(subject) = &mut finding.validator {
@@ -543,13 +545,17 @@ impl Engine {
     /// messages with each other and with the index. The quota limits both. Pairs ask for room in an
     /// order that depends only on the messages. So the choice of listed findings does not depend on
     /// how messages were batched.
-    fn judge(&mut self, verified: &Verified) -> Result<[Vec<Judged>; 2], EngineError> {
+    fn judge(&mut self, verified: &Verified) -> Result<[Vec<ProvenConflict>; 2], EngineError> {
         let (mut conflicts, not_named) = self.name_conflicts(verified)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
-        let mut cases: Vec<(Candidate, Case)> =
-            conflicts.into_iter().map(|conflict| (Candidate::of(&conflict, &self.chain), Case::Conflict(conflict))).collect();
+        let mut cases: Vec<(Candidate, ConflictCase)> = conflicts
+            .into_iter()
+            .map(|conflict| (Candidate::of(&conflict, &self.chain), ConflictCase::Conflict(conflict)))
+            .collect();
         for (nth, operation) in verified.slashings.iter().enumerate() {
-            cases.extend(detect::accused(operation, &self.chain).into_iter().map(|candidate| (candidate, Case::Operation(nth))));
+            cases.extend(
+                detect::accused(operation, &self.chain).into_iter().map(|candidate| (candidate, ConflictCase::Operation(nth))),
+            );
         }
         cases.sort_by_cached_key(|(candidate, _)| candidate.order());
         let mut of_index = Vec::new();
@@ -557,22 +563,22 @@ impl Engine {
         for (candidate, case) in &cases {
             let worthless = self.is_worthless(candidate);
             let seen = match case {
-                Case::Operation(nth) if verified.slashings[*nth].included_in.is_some() => Seen::InBlock,
-                Case::Operation(_) | Case::Conflict(_) => Seen::Messages,
+                ConflictCase::Operation(nth) if verified.slashings[*nth].included_in.is_some() => SeenIn::InBlock,
+                ConflictCase::Operation(_) | ConflictCase::Conflict(_) => SeenIn::Messages,
             };
             match (self.quota.ask(candidate, worthless, seen, self.chain.network(), &self.store)?, case) {
-                (Room::Listed, Case::Conflict(conflict)) => {
+                (QuotaAnswer::Listed, ConflictCase::Conflict(conflict)) => {
                     let verdict = detect::judge(conflict, &self.chain, &mut self.proofs);
                     self.keep(verdict.map(|one| vec![one]), &mut of_index);
                 }
-                (Room::Listed, Case::Operation(nth)) => listed[*nth].push(candidate.validator),
-                (Room::Counted(stands_for), Case::Conflict(_)) => {
+                (QuotaAnswer::Listed, ConflictCase::Operation(nth)) => listed[*nth].push(candidate.validator),
+                (QuotaAnswer::Counted(stands_for), ConflictCase::Conflict(_)) => {
                     self.metrics.not_listed.inc();
                     stands_for.into_iter().for_each(|id| self.quota.count(id, 1));
                 }
                 // Both sides of an operation are also given as messages, and they are counted
                 // there.
-                (Room::Counted(_), Case::Operation(_)) => self.metrics.not_listed.inc(),
+                (QuotaAnswer::Counted(_), ConflictCase::Operation(_)) => self.metrics.not_listed.inc(),
             }
         }
         // This happens last because the finding that stands for these pairs may be one of this
@@ -590,7 +596,7 @@ impl Engine {
             self.keep(verdict, &mut of_operations);
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
-                for Judged { finding, .. } in &of_operations[first..] {
+                for ProvenConflict { finding, .. } in &of_operations[first..] {
                     // A validator that cannot be punished was not punished by this block. If it is
                     // already slashed, this very block may be the one that slashed it.
                     let is_claim = finding.punishable.is_some_and(|one| one.is_possible() || one == Punishable::AlreadySlashed);
@@ -654,7 +660,7 @@ impl Engine {
 
     /// Notes who was punished. `now` are the findings from this batch's operations, which are not
     /// stored yet.
-    fn note_punished(&mut self, included: &[(Root, Included)], now: &[Judged]) -> Result<(), StoreError> {
+    fn note_punished(&mut self, included: &[(Root, Included)], now: &[ProvenConflict]) -> Result<(), StoreError> {
         let now: HashMap<Root, &Finding> = now.iter().map(|one| (one.finding.id, &one.finding)).collect();
         for (id, included) in included {
             let stored = self.store.finding(*id)?;
@@ -671,7 +677,7 @@ impl Engine {
         &mut self,
         rows: Vec<(Finding, Arc<Evidence>)>,
         inclusions: HashMap<Root, Option<Included>>,
-        mut heard: Heard,
+        mut heard: DetectorOutput,
         recorded_at: Time,
     ) -> Result<Vec<Recorded>, EngineError> {
         for incident in &heard.incidents {
@@ -736,7 +742,7 @@ impl Engine {
         Err(error.into())
     }
 
-    fn keep(&self, verdict: Result<Vec<Judged>, Unproven>, into: &mut Vec<Judged>) {
+    fn keep(&self, verdict: Result<Vec<ProvenConflict>, Unproven>, into: &mut Vec<ProvenConflict>) {
         match verdict {
             Ok(judged) => into.extend(judged),
             Err(unproven) => {

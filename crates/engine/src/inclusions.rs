@@ -1,16 +1,22 @@
-//! Which proven offences are punished: a block's word counts when the chain has built on it for a while, and no longer than that.
+//! Decides which proven offences are punished. A block counts when the chain has built on it for a
+//! while, and only as long as the chain keeps it.
 //!
-//! Anyone with a key can sign a block that carries a slashing, and an honest one may be orphaned. So what a block carries is a *claim*: it
-//! is taken for true when the block is an ancestor of the head and [`CONFIRMED_AFTER_EPOCHS`] old, and taken back if the head leaves it. The
-//! head is the one that most proposers build on, not the latest: one key can sign a block on any other. Claims are looked at once a slot and kept
-//! for [`KEPT_EPOCHS`].
+//! Anyone with a key can sign a block that carries a slashing, and an honest block may be orphaned.
+//! So the content of a block is a *claim*. A claim holds when the block is an ancestor of the head
+//! and [`CONFIRMED_AFTER_EPOCHS`] old. It is taken back if the head leaves the block. The head is
+//! the block that most proposers build on and not the latest one, because one key can sign a block
+//! on any parent. Claims are checked once per slot and kept for [`KEPT_EPOCHS`].
 //!
-//! **Stored** beside the findings, version 2: a row for each block, named [`PREFIX`], its slot in 20 digits, and its root; the value is JSON,
-//! `[slot, root, {"findings": [id, ..], "holds": bool}]`. Only rows that changed are written. Version 1 was one note, [`NOTE`], with the list
-//! of all of them, written anew with every change; it is taken over and dropped.
+//! **Format.** Claims are stored with the findings, in version 2. There is one checkpoint per
+//! block. Its name is [`PREFIX`], the slot in 20 digits, and the block root. Its value is JSON:
+//! `[slot, root, {"findings": [id, ..], "holds": bool}]`. Only changed rows are written. Version 1
+//! was a single checkpoint, [`NOTE`], with the list of all claims. It was written again with every
+//! change. It is converted to rows and dropped.
 //!
-//! **Bounds.** [`MAX_BLOCKS`] blocks with [`MAX_FINDINGS`] findings together, none later than [`MAX_AHEAD_EPOCHS`] from now; past that those are forgotten first
-//! on which the head does not stand, then the oldest: their offences stay unpunished until the registry says otherwise.
+//! **Bounds.** [`MAX_BLOCKS`] blocks with [`MAX_FINDINGS`] findings together, none later than
+//! [`MAX_AHEAD_EPOCHS`] from now. If there are more, the claims whose blocks are not ancestors of
+//! the head are dropped first, then the oldest ones. Their offences stay unpunished until the
+//! registry shows the slashing.
 
 use chain::Chain;
 use consensus::{Root, Slot};
@@ -18,84 +24,87 @@ use evidence::{Included, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Name of the one checkpoint of version 1.
+/// Name of the single checkpoint of version 1.
 const NOTE: &str = "inclusions";
-/// Of the checkpoints' names.
+/// Prefix of the names of the checkpoints of version 2.
 const PREFIX: &str = "inclusion:";
-/// A block that old is hardly left by the chain.
+/// The chain hardly ever leaves a block of this age.
 pub const CONFIRMED_AFTER_EPOCHS: u64 = 2;
-/// A block that old is not left any more.
+/// The chain does not leave a block of this age any more.
 const KEPT_EPOCHS: u64 = 64;
 const MAX_BLOCKS: usize = 4_096;
-/// As many as validators of mainnet in one block.
+/// As many as mainnet has validators, all in one block.
 const MAX_FINDINGS: usize = 1_048_576;
-/// A source without a clock may be behind its blocks.
+/// A source without a clock may be behind its own blocks.
 const MAX_AHEAD_EPOCHS: u64 = 1;
 
-/// Claims by block.
+/// The claims, by block.
 #[derive(Debug, Default)]
 pub struct Inclusions {
-    claims: BTreeMap<(Slot, Root), Claim>,
-    /// In all claims.
+    claims: BTreeMap<(Slot, Root), InclusionClaim>,
+    /// Number of findings in all claims.
     n_findings: usize,
     looked_at: Option<Slot>,
-    /// Blocks whose rows are not on disk as they are here.
+    /// Blocks whose rows on disk differ from the claims in memory.
     changed: BTreeSet<(Slot, Root)>,
-    /// The note of version 1 is on disk.
+    /// True if the checkpoint of version 1 is still on disk.
     has_note: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Claim {
+struct InclusionClaim {
     findings: BTreeSet<Root>,
-    /// Taken for true.
+    /// True if the claim counts at present.
     holds: bool,
 }
 
-/// When the chain is asked.
+/// The moment at which the chain is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// More will be built.
+pub enum SourceState {
+    /// More blocks will come.
     Between,
-    /// The source has no more to say: a block is not asked for its age.
+    /// The source has no more messages. A block then counts whatever its age is.
     TheEnd,
 }
 
-/// What is different now.
+/// The changes since the last call.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
+pub struct InclusionChanges {
+    /// Findings that count as included now, with their blocks.
     pub included: Vec<(Root, Included)>,
-    /// Included until now.
+    /// Findings that were included until now.
     pub reopened: Vec<Root>,
 }
 
-/// Checkpoints to be written and dropped.
+/// Checkpoints to write and to drop.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Rows {
+    /// Names and values of the checkpoints to write.
     pub changed: Vec<(String, Vec<u8>)>,
+    /// Names of the checkpoints to drop.
     pub dropped: Vec<String>,
 }
 
 impl Inclusions {
-    /// What an earlier run knew; of damaged rows nothing.
+    /// Loads the claims of an earlier run. Damaged rows are skipped.
     pub fn load(store: &Store) -> Result<Self, StoreError> {
         let note = store.checkpoint(NOTE)?;
         Ok(Self::read(&store.checkpoints(PREFIX, PREFIX, 2 * MAX_BLOCKS)?, note.as_deref()))
     }
 
     fn read(rows: &[(String, Vec<u8>)], note: Option<&[u8]>) -> Self {
-        type Row = (Slot, Root, Claim);
+        type Row = (Slot, Root, InclusionClaim);
         let of_note: Vec<Row> = note.and_then(|note| serde_json::from_slice(note).ok()).unwrap_or_default();
         let changed = of_note.iter().map(|(slot, root, _)| (*slot, *root)).collect();
         let of_rows = rows.iter().filter_map(|(_, value)| serde_json::from_slice::<Row>(value).ok());
-        // A block that is in both was written as a row later.
+        // If a block is in both, the row was written later.
         let claims: BTreeMap<_, _> =
             of_note.into_iter().chain(of_rows).map(|(slot, root, claim)| ((slot, root), claim)).collect();
         let n_findings = claims.values().map(|claim| claim.findings.len()).sum();
         Self { claims, n_findings, changed, has_note: note.is_some(), looked_at: None }
     }
 
-    /// What is other than before, to be stored.
+    /// Returns the rows that have changed, for the store.
     pub fn rows(&mut self) -> Rows {
         let mut rows = Rows::default();
         for block in std::mem::take(&mut self.changed) {
@@ -113,7 +122,8 @@ impl Inclusions {
         rows
     }
 
-    /// A proven block carries the slashing of a finding. What is of the future is not taken.
+    /// Records that a proven block carries the slashing of a finding. A block from the future is
+    /// ignored.
     pub fn claim(&mut self, finding: Root, included: Included, chain: &Chain) {
         let ahead = MAX_AHEAD_EPOCHS * chain.network().preset().slots_per_epoch;
         if included.slot > chain.now().saturating_add(ahead) {
@@ -122,14 +132,15 @@ impl Inclusions {
         let block = (included.slot, included.block_root);
         let claim = self.claims.entry(block).or_default();
         if claim.findings.insert(finding) {
-            // Looked at again, for this one too.
+            // The claim is checked again, because it has one more finding.
             claim.holds = false;
             self.changed.insert(block);
             self.n_findings += 1;
         }
     }
 
-    /// Forgets what is too much: first what `head` does not stand on, the oldest of it first.
+    /// Drops claims above the limits: first those whose blocks are not ancestors of `head`, oldest
+    /// first, then the oldest of the others.
     fn keep_within_bounds(&mut self, chain: &Chain, head: &Root) {
         if self.claims.len() <= MAX_BLOCKS && self.n_findings <= MAX_FINDINGS {
             return;
@@ -145,11 +156,11 @@ impl Inclusions {
         }
     }
 
-    /// Asks the chain, once for each slot of its head.
-    pub fn settle(&mut self, chain: &Chain, moment: Moment) -> Verdicts {
-        let mut verdicts = Verdicts::default();
+    /// Asks the chain about each claim, once for each slot of its head.
+    pub fn settle(&mut self, chain: &Chain, moment: SourceState) -> InclusionChanges {
+        let mut verdicts = InclusionChanges::default();
         let head = chain.backed_head();
-        let at_the_end = moment == Moment::TheEnd;
+        let at_the_end = moment == SourceState::TheEnd;
         if self.claims.is_empty() || (!at_the_end && self.looked_at == Some(head.slot) && self.changed.is_empty()) {
             return verdicts;
         }
@@ -177,7 +188,7 @@ impl Inclusions {
                 verdicts.reopened.extend(&claim.findings);
             }
         }
-        // On a branch of its own another block may carry it as well.
+        // Another block that still counts may carry the same slashing.
         verdicts.reopened.retain(|finding| !self.claims.values().any(|claim| claim.holds && claim.findings.contains(finding)));
         verdicts
     }

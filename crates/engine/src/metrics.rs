@@ -1,7 +1,9 @@
-//! Every metric that the watcher exports beside those of its sources and its API, in one place. Labels come from enums; never a peer or a validator.
+//! All metrics that the watcher exports, except those of its sources and of its API. Labels come
+//! from enums and never name a peer or a validator.
 //!
-//! Each counter exists at 0 for each value of its labels from the start: Prometheus' `increase()` counts from the first sample that it
-//! knows, so a counter that appears with its first finding hides that finding.
+//! Each counter exists with the value 0 from the start, for each value of its labels. Prometheus'
+//! `increase()` counts from the first sample that it knows, so a counter that appears with its
+//! first finding would hide that finding.
 
 use consensus::Root;
 use evidence::{Incident, IncidentState, Kind, SubmissionState};
@@ -13,38 +15,53 @@ use verify::{MessageKind, Outcome};
 #[derive(Clone)]
 pub struct Metrics {
     pub registry: Registry,
-    /// Messages by kind and final outcome; the sum over outcomes plus `parked` is everything that came in.
+    /// Messages by kind and final outcome. The sum of all outcomes plus `parked` is the number of
+    /// received messages.
     pub messages: IntCounterVec,
-    /// Of these, messages that were not judged, by reason: known already, or no capacity.
+    /// The messages of `messages` that were dropped before verification, by reason: already known,
+    /// or no capacity.
     pub shed: IntCounterVec,
-    /// Messages, and parts of blocks, that a bound of the verifier refused, by reason; such messages are in `messages` too.
+    /// Messages and parts of blocks that a limit of the verifier refused, by reason. Such messages
+    /// are counted in `messages` too.
     pub refused: IntCounterVec,
+    /// Findings that were recorded for the first time, by kind.
     pub findings: IntCounterVec,
-    /// Incidents by kind: those that go on, all since the start, and sightings for which there was no room.
+    /// Open incidents, by kind.
     pub incidents_open: IntGaugeVec,
+    /// Incidents that opened since the start, by kind.
     pub incidents: IntCounterVec,
+    /// Observations that opened no incident because too many incidents of their kind are open.
     pub incidents_refused: IntCounterVec,
-    /// Voters whose vote was one of too many different ones in its slot.
+    /// Voters whose vote was not tallied because their slot already had too many different votes.
     pub untallied: IntCounter,
-    /// Second message's arrival to finding on disk.
+    /// Time from the arrival of the second message to the finding on disk, in seconds.
     pub finding_latency: Histogram,
-    /// Conflicts that the second proof did not confirm: a defect of ours if ever above 0.
+    /// Conflicts that the second proof did not confirm. A value above 0 means a defect of this
+    /// program.
     pub unproven: IntCounter,
-    /// Contradicting pairs of a validator beyond those that are listed of it.
+    /// Contradicting pairs of a validator that are not listed because it already has too many.
     pub not_listed: IntCounter,
+    /// Number of connected peers.
     pub peers: IntGauge,
-    /// Unix seconds; 0 before the first vote or block since the start.
+    /// Unix time in seconds, or 0 before the first vote or block since the start.
     pub last_message: IntGauge,
+    /// Messages that wait for their committees.
     pub parked: IntGauge,
+    /// Deliveries of alerts that are not made yet.
     pub outbox_pending: IntGauge,
+    /// Slot of the newest block that is known.
     pub head_slot: IntGauge,
+    /// Current slot by this machine's clock.
     pub clock_slot: IntGauge,
+    /// Waiting messages, by queue.
     pub queue: IntGaugeVec,
+    /// 1 while a beacon node answers, otherwise 0.
     pub node_up: IntGauge,
-    /// Proofs with which submission is over, by how it ended.
+    /// Proofs whose submission has ended, by result.
     pub submissions: IntCounterVec,
-    /// Attempts that are to be repeated.
+    /// Attempts to submit that will be repeated.
     pub submission_retries: IntCounter,
+    /// Proofs that wait for a beacon node or a block.
     pub submissions_waiting: IntGauge,
 }
 
@@ -67,11 +84,11 @@ impl Metrics {
             "Messages not judged, by reason; part of slashwatch_messages_total",
             &["reason"],
         );
-        for reason in crate::lanes::Shed::ALL {
+        for reason in crate::lanes::Dropped::ALL {
             shed.with_label_values(&[reason.label()]).inc_by(0);
         }
         for kind in MessageKind::LABELS {
-            // A parked message is counted with the outcome that ends its waiting.
+            // A parked message is counted when its wait ends, with its final outcome.
             for outcome in Outcome::LABELS.into_iter().filter(|outcome| *outcome != Outcome::Parked.label()) {
                 messages.with_label_values(&[kind, outcome]).inc_by(0);
             }
@@ -165,7 +182,7 @@ impl Metrics {
     }
 }
 
-/// Keeps the metrics of incidents.
+/// Maintains the metrics of incidents.
 pub struct OpenIncidents {
     metrics: Metrics,
     kinds: HashMap<Root, Kind>,
@@ -176,14 +193,14 @@ impl OpenIncidents {
         Self { metrics: metrics.clone(), kinds: HashMap::new() }
     }
 
-    /// Those of earlier runs: open, but not opened now.
+    /// Counts the open incidents of earlier runs. They are open, but they did not open now.
     pub fn restore(&mut self, incidents: &[Incident]) {
         for incident in incidents.iter().filter(|incident| incident.state != IncidentState::Closed) {
             self.opened(incident);
         }
     }
 
-    /// New states of incidents.
+    /// Updates the metrics with new states of incidents.
     pub fn count(&mut self, incidents: &[Incident]) {
         for incident in incidents {
             let is_open = self.kinds.contains_key(&incident.id);
@@ -215,7 +232,7 @@ mod tests {
     use super::*;
     use prometheus::{Encoder as _, TextEncoder};
 
-    /// What a scrape before the first finding shows.
+    /// Returns the text of a scrape before the first finding.
     fn scraped() -> String {
         let mut text = Vec::new();
         TextEncoder::new().encode(&Metrics::new().registry.gather(), &mut text).unwrap();

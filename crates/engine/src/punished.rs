@@ -1,42 +1,46 @@
-//! Who is slashed by a block of the chain: a state says so too, but only the next one that comes, and in a replay that may be never.
+//! Validators that a block of the chain has slashed. A state shows this too, but only the next
+//! state that comes, and in a replay none may come.
 //!
-//! Who is slashed cannot be slashed again, so a further offence that becomes known [`SETTLED_AFTER_EPOCHS`] after the block is recorded as
-//! `already_slashed`. That it is later than the block is confirmed ([`crate::inclusions`]) keeps this the same however messages were
-//! batched. If the chain leaves the block all the same, the offence that it punished is open again, and with it its validator can
-//! be punished: what was recorded meanwhile need not be.
+//! A slashed validator cannot be slashed again. So a further offence that becomes known
+//! [`SETTLED_AFTER_EPOCHS`] after the block is recorded as `already_slashed`. This is later than
+//! the block's confirmation ([`crate::inclusions`]), so the result does not depend on how messages
+//! were batched. If the chain leaves the block after all, the punished offence is open again and
+//! its validator can be punished again. Findings that were recorded meanwhile may keep their wrong
+//! mark.
 //!
-//! **Bounds.** [`MAX_KNOWN`] validators; those beyond are asked of the registry only.
+//! **Bounds.** [`MAX_KNOWN`] validators. Only the registry shows the punishment of further ones.
 
 use crate::inclusions::CONFIRMED_AFTER_EPOCHS;
 use consensus::{Network, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Included, Punishable};
 use std::collections::HashMap;
 
-/// More were never slashed within the 8 192 epochs for which it matters.
+/// More validators were never slashed within the 8 192 epochs for which it matters.
 const MAX_KNOWN: usize = 262_144;
-/// An epoch more than it takes to be confirmed.
+/// One epoch more than the confirmation of a block takes.
 const SETTLED_AFTER_EPOCHS: u64 = CONFIRMED_AFTER_EPOCHS + 1;
 
-/// By validator: the finding for which a block punished it, and that block's slot.
+/// For each punished validator: the finding for which a block punished it, and the slot of that
+/// block.
 #[derive(Debug, Default)]
-pub struct Punished(HashMap<ValidatorIndex, (Root, Slot)>);
+pub struct SlashedByBlock(HashMap<ValidatorIndex, (Root, Slot)>);
 
-impl Punished {
-    /// A finding as it is stored.
+impl SlashedByBlock {
+    /// Reads a stored finding.
     pub fn recall(&mut self, finding: &Finding) {
         if let (Some(subject), Some(included)) = (&finding.validator, finding.included) {
             self.note(subject.index, finding.id, included);
         }
     }
 
-    /// A block of the chain has punished it.
+    /// Records that a block of the chain has punished the validator.
     pub fn note(&mut self, validator: ValidatorIndex, finding: Root, included: Included) {
         if self.0.len() < MAX_KNOWN || self.0.contains_key(&validator) {
             self.0.entry(validator).or_insert((finding, included.slot));
         }
     }
 
-    /// The chain has left the block that punished it.
+    /// Records that the chain has left the block that punished this finding.
     pub fn reopen(&mut self, finding: &Finding) {
         if let Some(subject) = &finding.validator
             && self.0.get(&subject.index).is_some_and(|(of, _)| *of == finding.id)
@@ -45,7 +49,8 @@ impl Punished {
         }
     }
 
-    /// What a finding that was just made says of being punishable, with what is known here.
+    /// Marks a new finding as `AlreadySlashed` if its validator was punished for another offence
+    /// long enough before.
     pub fn mark(&self, finding: &mut Finding, network: &Network) {
         let Some(subject) = &finding.validator else { return };
         let seen = finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns();
@@ -54,7 +59,8 @@ impl Punished {
         }
     }
 
-    /// Whether another offence of this validator than that of the finding `id` was punished, long enough before `seen_ns`.
+    /// Returns true if the validator was punished for an offence other than finding `id`, long
+    /// enough before `seen_ns`.
     pub fn is_settled(&self, validator: ValidatorIndex, id: Root, seen_ns: u64, network: &Network) -> bool {
         let settled_after = SETTLED_AFTER_EPOCHS * network.preset().slots_per_epoch;
         self.0.get(&validator).is_some_and(|(of, at)| *of != id && at.saturating_add(settled_after) <= network.slot_at(seen_ns))
@@ -71,7 +77,7 @@ mod tests {
         Network { spec: Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root: Root::ZERO }
     }
 
-    /// The `nth` offence of a validator, known in this slot.
+    /// The `nth` offence of a validator, which became known in this slot.
     fn offence(validator: u64, nth: u8, slot: u64) -> Finding {
         let at = Time::from_unix_ns(mainnet().slot_start_ns(Slot::new(slot)));
         let facts = Slashable {
@@ -83,14 +89,14 @@ mod tests {
         Finding::slashable(facts, &Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![nth], ().into()))
     }
 
-    fn marked(punished: &Punished, mut finding: Finding) -> Punishable {
+    fn marked(punished: &SlashedByBlock, mut finding: Finding) -> Punishable {
         punished.mark(&mut finding, &mainnet());
         finding.punishable.unwrap()
     }
 
     #[test]
     fn who_was_punished_long_enough_ago_cannot_be_again_unless_the_chain_left_the_block() {
-        let mut punished = Punished::default();
+        let mut punished = SlashedByBlock::default();
         let included = Included { slot: Slot::new(100), block_root: Root::ZERO };
         let first = Finding { included: Some(included), ..offence(5, 1, 90) };
         punished.recall(&first);

@@ -43,12 +43,12 @@ const MAX_COUNTED: usize = 65_536;
 /// Number of findings that are read from the store at once.
 const PAGE: usize = 256;
 
-type Key = (ValidatorIndex, Offence);
+type QuotaKey = (ValidatorIndex, Offence);
 
 #[derive(Default)]
 pub(crate) struct Quota {
-    now: Moment,
-    listed: HashMap<Key, Listed>,
+    now: NetworkTime,
+    listed: HashMap<QuotaKey, ListedFindings>,
     /// Ids of the findings that were given room. Each takes its room only once.
     admitted: HashSet<Root>,
     /// Number of findings beyond first pairs in this epoch, over all validators.
@@ -61,12 +61,12 @@ pub(crate) struct Quota {
 
 /// An epoch and a day of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Moment {
+struct NetworkTime {
     epoch: Epoch,
     day: u64,
 }
 
-impl Moment {
+impl NetworkTime {
     fn of(slot: Slot, network: &Network) -> Self {
         let since_genesis = u128::from(slot.as_u64()) * network.spec.slot_duration.as_nanos();
         let day = since_genesis / (u128::from(SECONDS_PER_DAY) * 1_000_000_000);
@@ -76,11 +76,11 @@ impl Moment {
 
 /// The findings that are listed for one validator and kind.
 #[derive(Debug, Default)]
-struct Listed {
+struct ListedFindings {
     /// Number of findings that can be punished.
     in_total: usize,
     /// The time of the latest update of the counts below.
-    latest: Moment,
+    latest: NetworkTime,
     /// Number of findings in the epoch of `latest` that can be punished.
     in_epoch: usize,
     /// Whether a finding that cannot be punished is listed, on any day.
@@ -94,7 +94,7 @@ struct Listed {
 
 /// How a pair became known.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum SeenIn {
     Messages,
     /// From an operation in a block.
     InBlock,
@@ -102,7 +102,7 @@ pub(crate) enum Seen {
 
 /// The quota's answer for a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum QuotaAnswer {
     /// The pair has a finding, or it is given one.
     Listed,
     /// The pair is only counted. If it cannot be punished, this is the id of the finding that
@@ -113,7 +113,7 @@ pub(crate) enum Room {
 impl Quota {
     /// Sets the current time. It is called before the pairs of a batch are asked about.
     pub(crate) fn turn_to(&mut self, slot: Slot, network: &Network) {
-        let now = Moment::of(slot, network);
+        let now = NetworkTime::of(slot, network);
         if now.epoch != self.now.epoch {
             self.n_further = 0;
         }
@@ -125,13 +125,13 @@ impl Quota {
         &mut self,
         candidate: &Candidate,
         worthless: bool,
-        seen: Seen,
+        seen: SeenIn,
         network: &Network,
         store: &Store,
-    ) -> Result<Room, StoreError> {
+    ) -> Result<QuotaAnswer, StoreError> {
         let id = candidate.id(store.genesis_validators_root());
         if self.admitted.contains(&id) || store.is_known(id)? {
-            return Ok(Room::Listed);
+            return Ok(QuotaAnswer::Listed);
         }
         if self.admitted.len() >= MAX_COUNTED {
             self.admitted.clear();
@@ -140,7 +140,7 @@ impl Quota {
         let n_further = self.n_further;
         let listed = self.listed((candidate.validator, candidate.offence), network, store)?;
         listed.turn_to(now);
-        let share = if seen == Seen::InBlock { 2 } else { 1 };
+        let share = if seen == SeenIn::InBlock { 2 } else { 1 };
         let is_first = listed.in_total == 0 && !(worthless && listed.has_worthless);
         let has_room = if worthless {
             listed.worthless < MAX_WORTHLESS * share
@@ -148,12 +148,12 @@ impl Quota {
             listed.in_epoch < MAX_LISTED * share && listed.in_total < MAX_IN_TOTAL * share
         };
         if !is_first && (!has_room || n_further >= MAX_FURTHER) {
-            return Ok(Room::Counted(listed.stands_for_day.filter(|_| worthless)));
+            return Ok(QuotaAnswer::Counted(listed.stands_for_day.filter(|_| worthless)));
         }
         listed.add(id, worthless);
         self.n_further += usize::from(!is_first);
         self.admitted.insert(id);
-        Ok(Room::Listed)
+        Ok(QuotaAnswer::Listed)
     }
 
     /// Returns for how many more pairs of a validator and kind a `Conflict` should be built. It
@@ -199,27 +199,27 @@ impl Quota {
         std::mem::take(&mut self.counted)
     }
 
-    fn listed(&mut self, key: Key, network: &Network, store: &Store) -> Result<&mut Listed, StoreError> {
+    fn listed(&mut self, key: QuotaKey, network: &Network, store: &Store) -> Result<&mut ListedFindings, StoreError> {
         if self.listed.len() >= MAX_COUNTED && !self.listed.contains_key(&key) {
             self.listed.clear();
         }
         if !self.listed.contains_key(&key) {
-            self.listed.insert(key, Listed::stored(key, self.now, network, store)?);
+            self.listed.insert(key, ListedFindings::stored(key, self.now, network, store)?);
         }
         Ok(self.listed.get_mut(&key).expect("inserted above"))
     }
 }
 
-impl Listed {
+impl ListedFindings {
     /// Counts the findings in the store.
-    fn stored((validator, offence): Key, now: Moment, network: &Network, store: &Store) -> Result<Self, StoreError> {
+    fn stored((validator, offence): QuotaKey, now: NetworkTime, network: &Network, store: &Store) -> Result<Self, StoreError> {
         let mut listed = Self { latest: now, ..Self::default() };
         let mut query = Query { validator: Some(validator), kind: Some(Kind::Offence(offence)), ..Query::default() };
         loop {
             let page = store.find(&query, PAGE)?;
             for (_, finding) in &page.findings {
                 let seen = finding.second_seen.unwrap_or(finding.first_seen);
-                let moment = Moment::of(network.slot_at(seen.as_unix_ns()), network);
+                let moment = NetworkTime::of(network.slot_at(seen.as_unix_ns()), network);
                 if finding.punishable.is_none_or(Punishable::is_possible) {
                     listed.in_total += 1;
                     listed.in_epoch += usize::from(moment.epoch == now.epoch);
@@ -238,7 +238,7 @@ impl Listed {
         }
     }
 
-    fn turn_to(&mut self, now: Moment) {
+    fn turn_to(&mut self, now: NetworkTime) {
         if self.latest.epoch != now.epoch {
             self.in_epoch = 0;
         }
@@ -248,7 +248,7 @@ impl Listed {
         self.latest = now;
     }
 
-    fn is_full(&self, now: Moment, worthless: bool) -> bool {
+    fn is_full(&self, now: NetworkTime, worthless: bool) -> bool {
         if worthless {
             return self.latest.day == now.day && self.worthless >= MAX_WORTHLESS;
         }
@@ -304,13 +304,14 @@ mod tests {
             self
         }
 
-        fn ask(&mut self, candidate: &Candidate, worthless: bool, seen: Seen) -> Room {
+        fn ask(&mut self, candidate: &Candidate, worthless: bool, seen: SeenIn) -> QuotaAnswer {
             self.quota.ask(candidate, worthless, seen, &self.network, &self.store).unwrap()
         }
 
         /// Returns how many of these pairs of a validator are listed.
         fn n_listed(&mut self, offence: Offence, validator: u64, pairs: std::ops::Range<u64>, worthless: bool) -> usize {
-            let is_listed = |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, Seen::Messages) == Room::Listed;
+            let is_listed =
+                |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, SeenIn::Messages) == QuotaAnswer::Listed;
             pairs.filter(is_listed).count()
         }
 
@@ -357,7 +358,7 @@ mod tests {
             .sum();
         assert_eq!(in_total, MAX_IN_TOTAL - 2 * MAX_LISTED);
         assert_eq!(court.quota.room(ValidatorIndex::new(5), Offence::DoubleVote, false), 0);
-        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 777_777), false, Seen::Messages), Room::Counted(None));
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 777_777), false, SeenIn::Messages), QuotaAnswer::Counted(None));
     }
 
     #[test]
@@ -365,10 +366,10 @@ mod tests {
         let mut court = Court::new();
         court.at(10 * DAY);
         let (first, second) = (pair(Offence::DoubleVote, 5, 1), pair(Offence::DoubleVote, 5, 2));
-        assert_eq!(court.ask(&first, true, Seen::Messages), Room::Listed);
-        assert_eq!(court.ask(&second, true, Seen::Messages), Room::Counted(Some(first.id(GENESIS))));
+        assert_eq!(court.ask(&first, true, SeenIn::Messages), QuotaAnswer::Listed);
+        assert_eq!(court.ask(&second, true, SeenIn::Messages), QuotaAnswer::Counted(Some(first.id(GENESIS))));
         assert_eq!(court.n_listed(Offence::SurroundVote, 5, 0..100, true), 1);
-        assert_eq!(court.ask(&second, true, Seen::InBlock), Room::Listed, "what a block carries has room of its own");
+        assert_eq!(court.ask(&second, true, SeenIn::InBlock), QuotaAnswer::Listed, "what a block carries has room of its own");
         assert_eq!(court.at(10 * DAY + 500).n_listed(Offence::DoubleVote, 5, 10..100, true), 0);
         assert_eq!(court.quota.stands_for(ValidatorIndex::new(5), Offence::DoubleVote), Some(first.id(GENESIS)));
         assert_eq!(court.at(11 * DAY).n_listed(Offence::DoubleVote, 5, 10..100, true), 1);
@@ -384,8 +385,11 @@ mod tests {
         assert_eq!(court.at(100 * EPOCH).n_listed(Offence::DoubleVote, 5, 0..500, false), 60 + MAX_LISTED - 59);
         let mut court = Court::new();
         let id = court.record(1, 10 * DAY, Punishable::Withdrawable);
-        assert_eq!(court.at(10 * DAY).ask(&pair(Offence::DoubleVote, 5, 2), true, Seen::Messages), Room::Counted(Some(id)));
-        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 1), true, Seen::Messages), Room::Listed);
+        assert_eq!(
+            court.at(10 * DAY).ask(&pair(Offence::DoubleVote, 5, 2), true, SeenIn::Messages),
+            QuotaAnswer::Counted(Some(id))
+        );
+        assert_eq!(court.ask(&pair(Offence::DoubleVote, 5, 1), true, SeenIn::Messages), QuotaAnswer::Listed);
     }
 
     #[test]
@@ -407,8 +411,8 @@ mod tests {
         for validator in 0..400 {
             court.n_listed(Offence::DoubleVote, validator, 0..100, false);
         }
-        let used_up = court.ask(&pair(Offence::DoubleVote, 0, 777_777), false, Seen::Messages);
-        assert_eq!(used_up, Room::Counted(None), "nothing is left of what all share");
+        let used_up = court.ask(&pair(Offence::DoubleVote, 0, 777_777), false, SeenIn::Messages);
+        assert_eq!(used_up, QuotaAnswer::Counted(None), "nothing is left of what all share");
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 1..100, true), 0);
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 100..200, false), 1);
         // The same holds for findings that are already stored.

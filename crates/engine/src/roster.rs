@@ -1,5 +1,8 @@
-//! Who is meant by the lists now: resolved anew when the lists change, when a state brings validators, and when blocks show
-//! new payers of fees, which is looked at once an epoch because it costs a pass over the registry.
+//! The validators that the lists of watched keys mean at the moment.
+//!
+//! They are resolved again when the lists change, when a state brings new validators, and when
+//! blocks show new fee payers. New fee payers are checked only once per epoch, because that costs a
+//! pass over the registry.
 
 use chain::{Chain, Registry};
 use consensus::{Epoch, ExecutionAddress};
@@ -8,34 +11,34 @@ use evidence::{Store, StoreError};
 use std::sync::Arc;
 use verify::Verified;
 
-/// Where fee payers are remembered over restarts, as JSON.
+/// Name of the checkpoint that keeps fee payers over restarts, as JSON.
 const FEE_PAYERS: &str = "watch_fee_payers";
 
-/// The lists, and who they mean.
-pub struct Roster {
+/// The lists, and the validators that they mean.
+pub struct LabelResolver {
     list: Arc<WatchList>,
     payers: FeePayers,
     labels: Arc<Labels>,
-    /// Somebody new pays fees to a watched address.
+    /// True if a validator was seen that had not paid fees to this watched address before.
     has_news: bool,
     looked_at: Epoch,
     store: Store,
 }
 
-impl Roster {
-    /// Takes over the payers of fees that earlier runs learned.
+impl LabelResolver {
+    /// Loads the fee payers that earlier runs learned.
     pub fn new(store: Store) -> Result<Self, StoreError> {
-        // A note that does not parse costs learning it again.
+        // If the checkpoint cannot be parsed, the fee payers are learned again.
         let payers = store.checkpoint(FEE_PAYERS)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Ok(Self { list: Arc::default(), payers, labels: Arc::default(), has_news: false, looked_at: Epoch::new(0), store })
     }
 
-    /// Who is who, of this moment.
+    /// Returns the current groups and labels.
     pub fn labels(&self) -> &Arc<Labels> {
         &self.labels
     }
 
-    /// New lists.
+    /// Takes new lists and resolves them.
     pub fn set(&mut self, list: Arc<WatchList>, registry: &Registry) {
         self.payers.watch(list.entries().iter().filter_map(|entry| match &entry.selector {
             Selector::FeeRecipient(address) => Some(*address),
@@ -45,7 +48,7 @@ impl Roster {
         self.resolve(registry);
     }
 
-    /// The registry may have changed.
+    /// Resolves the lists again, because the registry may have changed.
     pub fn resolve(&mut self, registry: &Registry) {
         self.has_news = false;
         if self.list.is_empty() && self.labels.is_empty() {
@@ -61,7 +64,8 @@ impl Roster {
         }
     }
 
-    /// Proven blocks: learns who pays fees to whom. Whether who is meant has changed.
+    /// Learns from proven blocks which proposer pays fees to which address. Returns true if the
+    /// lists were resolved again.
     pub fn observe(&mut self, verified: &Verified, chain: &Chain, now: Epoch) -> Result<bool, StoreError> {
         if self.payers.is_empty() {
             return Ok(false);

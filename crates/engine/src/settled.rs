@@ -1,23 +1,27 @@
-//! Who has nothing to lose, by the registry: what such validators sign is proven like anything else, but nobody waits for it.
+//! Validators that have nothing to lose according to the registry. Their messages are verified like
+//! all others, but with the lowest priority.
 
 use chain::Registry;
 use consensus::{Epoch, Preset, ValidatorIndex};
 
-/// The specification's: who is found eligible in an epoch is active this many epochs after the next one at the earliest.
+/// `MAX_SEED_LOOKAHEAD` of the specification. A validator that becomes eligible in an epoch is
+/// active at the earliest this many epochs after the next one.
 const MAX_SEED_LOOKAHEAD: u64 = 4;
-/// A proposer's block that comes so many epochs after its last turn is context for nobody.
+/// A block that comes this many epochs after its proposer's exit gives context to nobody.
 const LATE_EPOCHS: u64 = 64;
 
-/// Whether nothing that this validator signs can be punished in epoch `now`: it is slashed, withdrawable, or certainly not active yet. Also
-/// who is not in the registry, because then nothing can be proven of it.
+/// Returns true if nothing that this validator signs can be punished in epoch `now`: it is slashed,
+/// withdrawable, or certainly not active yet. It also returns true if the validator is not in the
+/// registry, because then nothing can be proven.
 pub(crate) fn cannot_be_punished(registry: &Registry, preset: &Preset, validator: ValidatorIndex, now: Epoch) -> bool {
     let Some(record) = registry.record(validator) else { return true };
     record.slashed || record.withdrawable_epoch <= now || now < first_active(registry, preset, record.activation_epoch)
 }
 
-/// Whether a block of this validator that claims to be of epoch `claimed` can be part of no chain that matters in epoch `now`: its proposer had
-/// left by then, was certainly not active yet, or had its last turn long ago. Who is slashed is no proposer either, but a state that
-/// says so may be later than the block.
+/// Returns true if a block of this validator for epoch `claimed` can be part of no chain that
+/// matters in epoch `now`. Then the proposer had exited by `claimed`, was certainly not active yet,
+/// or exited at least [`LATE_EPOCHS`] ago. A slashed validator cannot propose either, but it is not
+/// excluded here, because the state that shows the slashing may be later than the block.
 pub(crate) fn cannot_propose(
     registry: &Registry,
     preset: &Preset,
@@ -31,7 +35,8 @@ pub(crate) fn cannot_propose(
         || claimed < first_active(registry, preset, record.activation_epoch)
 }
 
-/// The registry's state may be old: who had no activation epoch in it may have got one since.
+/// Returns the earliest epoch in which the validator can be active. The state of the registry may
+/// be old, so a validator without an activation epoch in it may have got one since.
 fn first_active(registry: &Registry, preset: &Preset, activation: Epoch) -> Epoch {
     if activation < Epoch::FAR_FUTURE {
         return activation;
@@ -47,7 +52,8 @@ mod tests {
     use sources::capture::CaptureFile;
     use std::path::Path;
 
-    /// In a state's SSZ, of a `Validator`: key 48, credentials 32, effective balance 8, slashed 1, four epochs.
+    /// Changes a `Validator` in the SSZ of a state. Its fields are: key 48 bytes, credentials 32,
+    /// effective balance 8, slashed 1, four epochs.
     fn set(state: &mut [u8], key: &[u8], slashed: bool, activation: u64, exit: u64, withdrawable: u64) {
         let balance = 32_000_000_000u64.to_le_bytes();
         let at = (0..state.len() - 121).find(|at| state[*at..].starts_with(key) && state[at + 80..].starts_with(&balance));
@@ -72,7 +78,7 @@ mod tests {
             (true, 0, 100, 8292),         // slashed
             (false, 0, 100, 356),         // exits in epoch 100
             (false, 50, never, never),    // is active from epoch 50 on
-            (false, never, never, never), // not known from when on
+            (false, never, never, never), // activation epoch not known
         ];
         for (index, (slashed, activation, exit, withdrawable)) in standings.into_iter().enumerate() {
             let key = known.registry().pubkey_bytes(ValidatorIndex::new(index as u64)).unwrap();

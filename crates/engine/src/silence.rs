@@ -1,15 +1,20 @@
-//! Whether the watcher receives the network: silence is not health.
+//! Tracks whether the watcher receives anything from the network. Silence does not mean that all is
+//! well.
 //!
-//! A watcher without a peer, or whose peers send nothing, finds nothing, and that looks like a quiet network. So it goes by the network's
-//! clock: while no proven vote or block came for [`SILENT_AFTER_SLOTS`] slots the watcher is deaf, whatever its connections look like. It
-//! is then not ready, the slots are a gap, and an incident is open that every alert route is told of, once when it begins and once when it is
-//! over. It is over when messages have come for [`OVER_AFTER_SLOTS`] slots without another silence
-//! between them, so that a message now and then makes one alert and not many. A restart in the
-//! middle of a silence goes on with the same incident.
+//! A watcher without peers, or whose peers send nothing, finds nothing, and that looks like a quiet
+//! network. So this module uses the network's clock. If no proven vote or block came for
+//! [`SILENT_AFTER_SLOTS`] slots, the watcher is deaf, whatever its connections look like. It is
+//! then not ready, the slots are a gap, and an incident is open. Every alert route gets one report
+//! when the incident begins and one when it is over.
 //!
-//! Only what is signed and of the network's present counts: junk from a peer, and old blocks that a node is asked for, do not.
+//! The incident is over when messages have come for [`OVER_AFTER_SLOTS`] slots without another
+//! silence between them. So a single message now and then causes one alert and not many. A restart
+//! in the middle of a silence continues the same incident.
 //!
-//! No clock here: the time comes in with each tick.
+//! Only signed messages of the network's present count. Invalid messages of a peer and old blocks
+//! that a node was asked for do not count.
+//!
+//! This module reads no clock: each tick brings the time.
 
 use consensus::{Network, Slot};
 use detect::detectors::network::{AllSubnets, SubnetSilentDetails};
@@ -19,46 +24,47 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::UnixNs;
 
-/// Slots without a proven vote or block after which the watcher is deaf.
+/// Number of slots without a proven vote or block after which the watcher is deaf.
 pub const SILENT_AFTER_SLOTS: u32 = 2;
-/// A silence that was reported is over after so many slots in which the watcher was never silent
-/// again.
+/// A reported silence is over after this many slots without another silence.
 pub const OVER_AFTER_SLOTS: u32 = 4;
-/// Tells it from the incident of single subnets that are silent.
+/// Key of the incident. It distinguishes this incident from those of single silent subnets.
 const KEY: &str = "all";
 
-/// When something was received last, for `/readyz` and the page.
+/// The time of the last reception, for `/readyz` and the web page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reception {
-    /// The watcher's start.
+    /// When the watcher started.
     pub started: UnixNs,
-    /// When the latest vote or block was proven; `None` before the first since the start.
+    /// When the latest vote or block was proven, or `None` if none was since the start.
     pub last_message: Option<UnixNs>,
-    /// When the engine looked last.
+    /// When the engine ticked last.
     pub looked_at: UnixNs,
 }
 
 impl Reception {
-    /// Whether a vote or block came within the last two slots, as known at `now`. Nothing is known by an engine that does not look.
+    /// Returns true if a vote or block came within the last two slots before `now`. It returns
+    /// false if the engine has not ticked for that long, because then nothing is known.
     pub fn is_current(&self, now: UnixNs, slot_duration: Duration) -> bool {
         let limit = nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
         self.last_message.is_some_and(|last| now.0.saturating_sub(last.0.min(now.0)) <= limit)
             && now.0.saturating_sub(self.looked_at.0) <= limit
     }
 
-    /// Since when nothing came, if nothing does.
+    /// Returns the start of the silence, if there is one: the last reception, or the start of the
+    /// watcher.
     pub fn silent_since(&self) -> UnixNs {
         self.last_message.unwrap_or(self.started)
     }
 }
 
-/// What a tick found out.
+/// What changed with a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SilenceChange {
     Began {
         since: UnixNs,
     },
-    /// An epoch more. Nobody is told, but the incident's range is as long as it is.
+    /// Another epoch has passed. Nobody is alerted, but the stored incident gets its new length.
     GoesOn {
         since: UnixNs,
     },
@@ -68,20 +74,21 @@ pub enum SilenceChange {
     },
 }
 
-/// Follows when something was received. One owner, no clock.
+/// Tracks when something was received. It has one owner and reads no clock.
 pub struct SilenceTracker {
     network: Arc<Network>,
     reception: Reception,
-    /// The silence that every route was told of.
+    /// The start of the silence that was reported to every route.
     silent_since: Option<UnixNs>,
-    /// Since when messages come again, while it is not yet certain that they go on coming.
+    /// Since when messages arrive again. It is set while it is not certain yet that they continue.
     heard_again: Option<UnixNs>,
-    /// In which slot its incident was stored last.
+    /// The slot in which the incident was stored last.
     stored_at: Slot,
 }
 
 impl SilenceTracker {
-    /// `earlier`: the silence that was going on when the last run ended, see [`open_silence`].
+    /// Creates a tracker. `earlier` is the silence that was open when the last run ended, see
+    /// [`open_silence`].
     pub fn new(network: Arc<Network>, now: UnixNs, earlier: Option<&Incident>) -> Self {
         let reception = Reception { started: now, last_message: None, looked_at: now };
         let silent_since = earlier.map(|incident| UnixNs(network.slot_start_ns(incident.first_slot)));
@@ -93,24 +100,24 @@ impl SilenceTracker {
         self.reception
     }
 
-    /// Since when nothing comes, if that was reported and nothing has come since. What comes after
-    /// the silence is no gap.
+    /// Returns the start of a reported silence if nothing has been received since. The slots after
+    /// the first new message are no gap.
     pub fn silent_since(&self) -> Option<UnixNs> {
         self.silent_since.filter(|_| self.heard_again.is_none())
     }
 
-    /// A vote or block was proven at this moment.
+    /// Records that a vote or block was proven at this time.
     pub fn received(&mut self, at: UnixNs) {
         self.reception.last_message = self.reception.last_message.max(Some(at));
     }
 
-    /// Time goes on.
+    /// Advances the time and returns the change, if any.
     pub fn tick(&mut self, now: UnixNs) -> Option<SilenceChange> {
         self.reception.looked_at = now;
-        // The clock was set back: a time that has not come yet says nothing.
+        // If the clock was set back, times in the future are replaced by `now`.
         self.reception.last_message = self.reception.last_message.map(|last| last.min(now));
         self.reception.started = self.reception.started.min(now);
-        // Before genesis there is nothing to receive.
+        // There is nothing to receive before genesis.
         let since = UnixNs(self.reception.silent_since().0.max(self.network.slot_start_ns(Slot::new(0))));
         let slot_duration = self.network.spec.slot_duration;
         let is_silent = now.0.saturating_sub(since.0) > nanoseconds(slot_duration * SILENT_AFTER_SLOTS);
@@ -139,18 +146,19 @@ impl SilenceTracker {
     }
 }
 
-/// The silence among these incidents that is not over.
+/// Returns the silence among these incidents that is not closed.
 pub fn open_silence(incidents: &[Incident]) -> Option<&Incident> {
     incidents.iter().find(|incident| is_silence(incident) && incident.state != IncidentState::Closed)
 }
 
-/// Whether this is an incident of this module, and not one of the detectors'.
+/// Returns true if this incident comes from this module and not from a detector.
 pub fn is_silence(incident: &Incident) -> bool {
     incident.kind == Kind::SubnetSilent
         && matches!(SubnetSilentDetails::of_stored(&incident.details), Some(SubnetSilentDetails::All { .. }))
 }
 
-/// The incident as it is after a change, and what every alert route is told of it, if anything. `n_peers`: connected now.
+/// Returns the incident after a change, and the finding for the alert routes, if they are to be
+/// alerted. `n_peers` is the number of connected peers.
 pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u64) -> (Incident, Option<Finding>) {
     let (since, until) = match change {
         SilenceChange::Began { since } | SilenceChange::GoesOn { since } => (since, None),
@@ -165,7 +173,7 @@ pub fn report(network: &Network, change: SilenceChange, now: UnixNs, n_peers: u6
         peers: n_peers,
     };
     let (kind, details) = Described::from(details).into_parts();
-    // By the network's clock, so that it does not depend on the moment of the tick.
+    // The time comes from the network's clock, so it does not depend on the moment of the tick.
     let opened_at = UnixNs(since.0.saturating_add(nanoseconds(network.spec.slot_duration * SILENT_AFTER_SLOTS)));
     let incident = Incident {
         schema: INCIDENT_SCHEMA,
@@ -209,7 +217,7 @@ mod tests {
         Arc::new(Network { spec, genesis_time: GENESIS_S, genesis_validators_root: Root::repeat_byte(1) })
     }
 
-    /// Seconds after genesis.
+    /// The time this many seconds after genesis.
     fn at(seconds: i64) -> UnixNs {
         UnixNs((GENESIS_S as i64 + seconds) as u64 * 1_000_000_000)
     }
@@ -222,7 +230,7 @@ mod tests {
             assert!(!tracker.reception().is_current(at(second), network().spec.slot_duration), "nothing came yet");
         }
         assert_eq!(tracker.tick(at(1_225)), Some(SilenceChange::Began { since: at(1_200) }));
-        // Once an epoch the incident is as long as the silence.
+        // The stored incident is extended once per epoch.
         let goes_on: Vec<i64> = (1_226..3_000).filter(|second| tracker.tick(at(*second)).is_some()).collect();
         assert_eq!(goes_on, [1_608, 1_992, 2_376, 2_760]);
         for second in 3_000..3_048 {
@@ -239,8 +247,8 @@ mod tests {
         assert_eq!(tracker.tick(at(3_072)), Some(SilenceChange::Began { since: at(3_047) }), "the next one is another one");
     }
 
-    /// A peer that sends one message in every third slot would else make an alert, and the end of
-    /// one, each time.
+    /// Without this rule, a peer that sends one message in every third slot would cause an alert,
+    /// and the end of one, each time.
     #[test]
     fn a_message_now_and_then_ends_no_silence() {
         let mut tracker = SilenceTracker::new(network(), at(1_200), None);

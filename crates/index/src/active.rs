@@ -6,7 +6,7 @@
 //! once, and a hash of its content is its key. For a million validators a base takes 125 KB, and
 //! each epoch takes only a few bytes.
 
-use crate::codec::{Reader, put_ascending, put_varint, read_ascending};
+use crate::codec::{ByteReader, put_ascending, put_varint, read_ascending};
 use std::sync::Arc;
 
 /// A set with more differences than this becomes a base of its own.
@@ -92,9 +92,9 @@ impl Base {
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveSet {
     base: Arc<Base>,
-    /// Members that are not in the base, in ascending order.
+    /// SetMembers that are not in the base, in ascending order.
     added: Vec<u32>,
-    /// Members of the base that are not in this set, in ascending order.
+    /// SetMembers of the base that are not in this set, in ascending order.
     removed: Vec<u32>,
 }
 
@@ -186,7 +186,7 @@ impl ActiveSet {
 
     /// Reads a set. `base_of` finds the base by its id. `None` if the value does not parse or does
     /// not fit its base.
-    pub fn decode(reader: &mut Reader<'_>, base_of: impl FnOnce([u8; 8]) -> Option<Arc<Base>>) -> Option<Self> {
+    pub fn decode(reader: &mut ByteReader<'_>, base_of: impl FnOnce([u8; 8]) -> Option<Arc<Base>>) -> Option<Self> {
         let base = base_of(reader.array()?)?;
         let mut lists = [Vec::new(), Vec::new()];
         for list in &mut lists {
@@ -229,7 +229,7 @@ mod tests {
             prop_assert_eq!(set.rank_of(70_000), None);
             let mut bytes = Vec::new();
             set.encode(&mut bytes);
-            let back = ActiveSet::decode(&mut Reader(&bytes), |id| {
+            let back = ActiveSet::decode(&mut ByteReader(&bytes), |id| {
                 Base::from_bytes(id, &base.to_bytes()).map(Arc::new)
             }).unwrap();
             prop_assert_eq!(back.to_vec(), members);

@@ -12,7 +12,7 @@
 //!   their validator's list.
 //! - A validator whose list is full may have [`PER_VALIDATOR`] more votes outside its chain in each
 //!   epoch. Votes that can show an offence that its other votes cannot show
-//!   ([`crate::judge::Judged::is_spanned`]) are stored in addition. All of these votes of all
+//!   ([`crate::judge::ConflictCheck::is_spanned`]) are stored in addition. All of these votes of all
 //!   validators together are at most [`PER_EPOCH`].
 //!
 //! The owner sets the network's epoch, so nothing here reads a clock. Until it is set, no target is
@@ -36,14 +36,14 @@ pub(crate) const FAR_PROPOSALS_PER_EPOCH: u32 = 1024;
 
 /// What was used up of the limits in the network's current epoch.
 #[derive(Default)]
-pub(crate) struct Allowance {
+pub(crate) struct FarVoteLimits {
     now: Option<u64>,
     n_taken: u32,
     n_far_proposals: u32,
     by_validator: HashMap<u32, u8>,
 }
 
-impl Allowance {
+impl FarVoteLimits {
     /// The network's epoch, if the owner has set it.
     pub fn now(&self) -> Option<u64> {
         self.now
@@ -88,7 +88,7 @@ impl Index {
     pub fn set_now(&mut self, epoch: Epoch) {
         let epoch = epoch.as_u64();
         if self.allowance.now.is_none_or(|now| now < epoch) {
-            self.allowance = Allowance { now: Some(epoch), ..Allowance::default() };
+            self.allowance = FarVoteLimits { now: Some(epoch), ..FarVoteLimits::default() };
         }
     }
 }
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn each_epoch_has_room_for_so_many() {
-        let mut allowance = Allowance { now: Some(10), ..Allowance::default() };
+        let mut allowance = FarVoteLimits { now: Some(10), ..FarVoteLimits::default() };
         assert_eq!((0..100).filter(|_| allowance.spend(1, false)).count(), usize::from(PER_VALIDATOR));
         assert!(!allowance.has_left(1) && allowance.has_left(2));
         assert!(allowance.spend(1, true), "what shows more is not counted against its validator");
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn far_is_what_no_clock_was_wrong_by() {
-        let allowance = Allowance { now: Some(10), ..Allowance::default() };
+        let allowance = FarVoteLimits { now: Some(10), ..FarVoteLimits::default() };
         assert!([0, 10, 10 + AHEAD_EPOCHS].iter().all(|target| allowance.is_near(*target)));
         assert!(!allowance.is_near(11 + AHEAD_EPOCHS));
-        assert!(Allowance::default().is_near(u64::from(NONE) - 1) && !Allowance::default().is_near(u64::from(NONE)));
+        assert!(FarVoteLimits::default().is_near(u64::from(NONE) - 1) && !FarVoteLimits::default().is_near(u64::from(NONE)));
     }
 }

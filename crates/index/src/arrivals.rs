@@ -55,12 +55,12 @@ impl Packed {
     }
 }
 
-type Page = Box<[Packed; PAGE]>;
+type ArrivalPage = Box<[Packed; PAGE]>;
 
 /// The arrivals for one target epoch. A chain has one vote for each target.
 #[derive(Default)]
 struct EpochArrivals {
-    pages: Vec<Option<Page>>,
+    pages: Vec<Option<ArrivalPage>>,
     used: u64,
     n_bytes: usize,
 }
@@ -80,7 +80,7 @@ impl EpochArrivals {
     fn hear(&mut self, validator: u32, arrival: Packed) {
         let number = validator as usize / PAGE;
         if number >= self.pages.len() {
-            self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<Page>>();
+            self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<ArrivalPage>>();
             self.pages.resize_with(number + 1, || None);
         }
         let page = self.pages[number].get_or_insert_with(|| {

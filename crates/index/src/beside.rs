@@ -24,7 +24,7 @@
 
 use crate::IndexError;
 use crate::heads::NONE;
-use crate::shelf::Shelf;
+use crate::shelf::EpochReader;
 use std::collections::HashMap;
 
 /// The slices are used only if a sum has at least this many votes to ask about.
@@ -97,13 +97,13 @@ impl Slice {
 
 /// The nearest epochs with rows on one side of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Side {
+struct NeighbourSide {
     nearest_first: Vec<u32>,
     /// True if there are more epochs with rows, farther away.
     goes_on: bool,
 }
 
-impl Side {
+impl NeighbourSide {
     /// Whether this is still correct after `epoch`, on the same side, got rows. `is_farther`
     /// returns whether `epoch` is farther away than another epoch.
     fn stands(&self, epoch: u32, is_farther: impl Fn(u32) -> bool) -> bool {
@@ -113,13 +113,13 @@ impl Side {
 
 #[derive(Clone, Debug, Default)]
 struct Sides {
-    below: Side,
-    above: Side,
+    below: NeighbourSide,
+    above: NeighbourSide,
 }
 
 /// The slices in memory, and which epochs are next to which target.
 #[derive(Default)]
-pub(crate) struct Beside {
+pub(crate) struct EpochNeighbours {
     slices: HashMap<u32, Slice>,
     sides: HashMap<u32, Sides>,
     /// Number of votes for each target that were asked about since the slices around it were last
@@ -158,12 +158,12 @@ impl Neighbours<'_> {
     }
 }
 
-impl Beside {
+impl EpochNeighbours {
     /// The slices around `target`, if they are in memory or it is worth making them now. `n_ask` is
     /// the number of votes for the target that are to be asked about.
     pub fn of(
         &mut self,
-        shelf: &Shelf<'_>,
+        shelf: &EpochReader<'_>,
         target: u32,
         n_ask: u64,
         n_validators: u64,
@@ -200,7 +200,7 @@ impl Beside {
             self.slices.get_mut(epoch).expect("made above").used = self.clock;
         }
         self.drop_old();
-        let slices = |side: &Side| side.nearest_first.iter().map(|epoch| &self.slices[epoch]).collect();
+        let slices = |side: &NeighbourSide| side.nearest_first.iter().map(|epoch| &self.slices[epoch]).collect();
         Ok(Some(Neighbours {
             at: &self.slices[&target],
             below: slices(&below),
@@ -239,7 +239,7 @@ impl Beside {
     }
 }
 
-fn sides(shelf: &Shelf<'_>, target: u32) -> Result<Sides, IndexError> {
+fn sides(shelf: &EpochReader<'_>, target: u32) -> Result<Sides, IndexError> {
     let mut sides = Sides::default();
     let mut below = target;
     while let Some(epoch) = shelf.last_epoch_before(below)? {
@@ -293,10 +293,10 @@ mod tests {
 
     #[test]
     fn a_side_falls_when_an_epoch_comes_between() {
-        let side = Side { nearest_first: vec![4, 3, 1], goes_on: true };
+        let side = NeighbourSide { nearest_first: vec![4, 3, 1], goes_on: true };
         let stands = |epoch| side.stands(epoch, |last| epoch < last);
         assert_eq!([5, 4, 3, 2, 1, 0].map(stands), [false, true, true, false, true, true]);
-        let all = Side { nearest_first: vec![4, 3], goes_on: false };
+        let all = NeighbourSide { nearest_first: vec![4, 3], goes_on: false };
         assert!(!all.stands(1, |last| 1 < last), "now there are more");
     }
 }

@@ -2,9 +2,9 @@
 //! too short or impossible gives `None`.
 
 /// Reads from a value. Every read returns `None` if the value is too short.
-pub(crate) struct Reader<'a>(pub &'a [u8]);
+pub(crate) struct ByteReader<'a>(pub &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ByteReader<'a> {
     pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.0.split_at_checked(n)?;
         self.0 = tail;
@@ -61,7 +61,7 @@ pub(crate) fn put_ascending(out: &mut Vec<u8>, numbers: impl Iterator<Item = u32
 }
 
 /// Visits `n` ascending numbers.
-pub(crate) fn read_ascending(reader: &mut Reader<'_>, n: u64, mut visit: impl FnMut(u32)) -> Option<()> {
+pub(crate) fn read_ascending(reader: &mut ByteReader<'_>, n: u64, mut visit: impl FnMut(u32)) -> Option<()> {
     let mut next = 0u64;
     for _ in 0..n {
         let number = next.checked_add(reader.varint()?)?;
@@ -115,7 +115,7 @@ pub(crate) fn ones(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32
 }
 
 /// Visits the numbers that are present in a stretch of `len` numbers, in ascending order.
-pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl FnMut(u32)) -> Option<()> {
+pub(crate) fn read_stretch(reader: &mut ByteReader<'_>, len: u32, mut visit: impl FnMut(u32)) -> Option<()> {
     let head = reader.varint()?;
     match (head & 3) as u8 {
         FULL => (0..len).for_each(visit),
@@ -152,7 +152,7 @@ pub(crate) fn read_stretch(reader: &mut Reader<'_>, len: u32, mut visit: impl Fn
 
 /// Whether `member` is present in a stretch of `len` numbers. Reads past the stretch at the cost of
 /// its bytes, without decoding it.
-pub(crate) fn stretch_has(reader: &mut Reader<'_>, len: u32, member: u32) -> Option<bool> {
+pub(crate) fn stretch_has(reader: &mut ByteReader<'_>, len: u32, member: u32) -> Option<bool> {
     let head = reader.varint()?;
     let mut listed = false;
     let inside = member < len;
@@ -189,26 +189,26 @@ mod tests {
             let mut out = Vec::new();
             put_stretch(&mut out, len, &words);
             let mut back = Vec::new();
-            let mut reader = Reader(&out);
+            let mut reader = ByteReader(&out);
             prop_assert_eq!(read_stretch(&mut reader, len, |at| back.push(at)), Some(()));
             prop_assert!(reader.is_empty());
             for member in 0..len + 3 {
-                prop_assert_eq!(stretch_has(&mut Reader(&out), len, member), Some(present.contains(&member)));
+                prop_assert_eq!(stretch_has(&mut ByteReader(&out), len, member), Some(present.contains(&member)));
             }
             prop_assert_eq!(back, present);
         }
 
         #[test]
         fn foreign_bytes_never_panic(bytes: Vec<u8>, len in 0u32..5000, n in 0u64..100) {
-            let _ = read_stretch(&mut Reader(&bytes), len, |at| assert!(at < len));
-            let _ = read_ascending(&mut Reader(&bytes), n, |_| ());
+            let _ = read_stretch(&mut ByteReader(&bytes), len, |at| assert!(at < len));
+            let _ = read_ascending(&mut ByteReader(&bytes), n, |_| ());
         }
 
         #[test]
         fn numbers_come_back(value: u64) {
             let mut out = Vec::new();
             put_varint(&mut out, value);
-            let mut reader = Reader(&out);
+            let mut reader = ByteReader(&out);
             prop_assert_eq!(reader.varint(), Some(value));
             prop_assert!(reader.is_empty());
         }

@@ -3,8 +3,8 @@
 //! equal.
 
 use crate::IndexError;
-use crate::codec::Reader;
-use crate::db::{Batch, Cf, Db};
+use crate::codec::ByteReader;
+use crate::db::{Cf, Db, WriteBuffer};
 use crate::heads::MAX_HANDLE;
 use crate::keys::data_key;
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, Slot};
@@ -100,7 +100,7 @@ impl DataTable {
     }
 
     /// Writes the new rows.
-    pub fn stage(&self, batch: &mut Batch<'_>) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for (epoch, handle) in &self.staged {
             if let Some(row) = self.epochs.get(epoch).and_then(|held| held.by_handle.get(handle)) {
                 batch.put(Cf::Data, &data_key(*epoch, *handle), &encode(row));
@@ -165,7 +165,7 @@ fn encode(row: &DataRow) -> Vec<u8> {
 }
 
 fn decode(epoch: u64, handle: u32, value: &[u8]) -> Option<DataRow> {
-    let mut reader = Reader(value);
+    let mut reader = ByteReader(value);
     let source = Checkpoint { epoch: Epoch::new(number(&mut reader)?), root: Root::from(reader.array()?) };
     let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::from(reader.array()?) };
     let index = CommitteeIndex::new(number(&mut reader)?);
@@ -176,7 +176,7 @@ fn decode(epoch: u64, handle: u32, value: &[u8]) -> Option<DataRow> {
     reader.is_empty().then_some(DataRow { handle, root, data })
 }
 
-fn number(reader: &mut Reader<'_>) -> Option<u64> {
+fn number(reader: &mut ByteReader<'_>) -> Option<u64> {
     reader.array().map(u64::from_be_bytes)
 }
 

@@ -35,10 +35,10 @@ pub(crate) enum Cf {
     Shufflings,
     Actives,
     Summary,
-    Heads,
+    NewestVotesTable,
     Offenders,
     Proposals,
-    Peers,
+    PeerTable,
     Log,
 }
 
@@ -50,10 +50,10 @@ impl Cf {
         Self::Shufflings,
         Self::Actives,
         Self::Summary,
-        Self::Heads,
+        Self::NewestVotesTable,
         Self::Offenders,
         Self::Proposals,
-        Self::Peers,
+        Self::PeerTable,
         Self::Log,
     ];
 
@@ -65,10 +65,10 @@ impl Cf {
             Self::Shufflings => "shufflings",
             Self::Actives => "actives",
             Self::Summary => "summary",
-            Self::Heads => "heads",
+            Self::NewestVotesTable => "heads",
             Self::Offenders => "offenders",
             Self::Proposals => "proposals",
-            Self::Peers => "peers",
+            Self::PeerTable => "peers",
             Self::Log => "log",
         }
     }
@@ -180,8 +180,8 @@ impl Db {
     }
 
     /// An empty batch of writes.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch { db: self, batch: WriteBatch::default() }
+    pub fn batch(&self) -> WriteBuffer<'_> {
+        WriteBuffer { db: self, batch: WriteBatch::default() }
     }
 
     /// Flushes memory tables and waits for background work. Used for measurements and before a copy
@@ -216,12 +216,12 @@ impl Db {
 }
 
 /// One atomic write.
-pub(crate) struct Batch<'a> {
+pub(crate) struct WriteBuffer<'a> {
     db: &'a Db,
     batch: WriteBatch,
 }
 
-impl Batch<'_> {
+impl WriteBuffer<'_> {
     pub fn put(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
         self.batch.put_cf(&self.db.cf(cf), key, value);
     }
@@ -294,7 +294,7 @@ fn family_options(cf: Cf, cache: &Cache) -> Options {
     options.set_max_write_buffer_number(2);
     let write_buffer = match cf {
         Cf::Votes | Cf::Log => 12 << 20,
-        Cf::Heads => 8 << 20,
+        Cf::NewestVotesTable => 8 << 20,
         _ => 2 << 20,
     };
     options.set_write_buffer_size(write_buffer);

@@ -9,11 +9,11 @@ pub(crate) const NO_HANDLE: u32 = u32::MAX >> 1;
 pub(crate) const HANDLES: usize = 1 << 10;
 
 /// Source and target of `HANDLES` data.
-type Page = Box<[(u32, u32); HANDLES]>;
+type EpochPage = Box<[(u32, u32); HANDLES]>;
 
 /// The table from handle to source and target.
 #[derive(Default)]
-pub(crate) struct Epochs(Vec<Option<Page>>);
+pub(crate) struct Epochs(Vec<Option<EpochPage>>);
 
 impl Epochs {
     /// The vote with this handle. [`Remembered::NONE`] for [`NO_HANDLE`].

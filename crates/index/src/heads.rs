@@ -16,14 +16,14 @@
 //!
 //! A handle always belongs to the same data ([`crate::data`]), so its entry in the table never
 //! changes; it can only be missing. The entry is made whenever a vote is added
-//! ([`Heads::join_all`], [`Heads::observe`]), before the head refers to it. A page of the table is
+//! ([`NewestVotesTable::join_all`], [`NewestVotesTable::observe`]), before the head refers to it. A page of the table is
 //! dropped only at a checkpoint, and only if no head refers to any handle in it. A vote that
 //! becomes the second one was the newest before, so its entry is still there.
 
-use crate::codec::Reader;
-use crate::db::{Batch, Cf};
+use crate::codec::ByteReader;
+use crate::db::{Cf, WriteBuffer};
 use crate::epochs::{Epochs, NO_HANDLE};
-pub(crate) use crate::newest::{Head, NONE, Quick, Remembered};
+pub(crate) use crate::newest::{NONE, NewestVotes, Quick, Remembered};
 use crate::summary::same_block;
 
 /// Number of validators per page. A page is allocated only if one of its validators voted.
@@ -69,20 +69,20 @@ impl Slot {
     }
 }
 
-/// What happened to the members of one vote, see [`Heads::join_all`]. The caller keeps it so that
+/// What happened to the members of one vote, see [`NewestVotesTable::join_all`]. The caller keeps it so that
 /// its memory is used again.
 #[derive(Default)]
 pub(crate) struct Joined {
     pub n_joined: u64,
-    /// Members whose votes joined and that the summary may not have in this vote's smallest block.
+    /// SetMembers whose votes joined and that the summary may not have in this vote's smallest block.
     pub to_mark: Vec<u32>,
-    /// Members whose votes must be compared with everything stored.
+    /// SetMembers whose votes must be compared with everything stored.
     pub to_ask: Vec<u32>,
 }
 
 /// The two newest votes of all validators.
 #[derive(Default)]
-pub(crate) struct Heads {
+pub(crate) struct NewestVotesTable {
     pages: Vec<Option<Box<[Slot]>>>,
     epochs: Epochs,
     /// Validators whose heads were changed by votes before the tail since the last commit. They
@@ -93,14 +93,14 @@ pub(crate) struct Heads {
     pub n_validators: u64,
 }
 
-impl Heads {
+impl NewestVotesTable {
     /// The two newest votes of a validator.
     #[inline]
-    pub fn get(&self, validator: u32) -> Head {
+    pub fn get(&self, validator: u32) -> NewestVotes {
         head(&self.epochs, read(&self.pages, validator))
     }
 
-    /// Like [`Head::has_exceptions`], but cheaper.
+    /// Like [`NewestVotes::has_exceptions`], but cheaper.
     #[inline]
     pub fn has_exceptions(&self, validator: u32) -> bool {
         read(&self.pages, validator).has_exceptions()
@@ -207,7 +207,7 @@ impl Heads {
     }
 
     /// Writes the rows of validators that were changed by late votes.
-    pub fn stage_late(&self, batch: &mut Batch<'_>) {
+    pub fn stage_late(&self, batch: &mut WriteBuffer<'_>) {
         for validator in &self.late {
             put(batch, *validator, &self.get(*validator));
         }
@@ -220,7 +220,7 @@ impl Heads {
 
     /// Writes the rows of validators whose heads cannot be rebuilt from a new tail, which consists
     /// of the epochs from `tail_from` on.
-    pub fn stage_dormant(&mut self, batch: &mut Batch<'_>, tail_from: u32) {
+    pub fn stage_dormant(&mut self, batch: &mut WriteBuffer<'_>, tail_from: u32) {
         self.find_dormant(tail_from);
         for validator in &self.dormant {
             put(batch, *validator, &self.get(*validator));
@@ -248,7 +248,7 @@ impl Heads {
     /// Reads a stored row.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let validator = u32::from_be_bytes(key.try_into().ok()?);
-        let mut reader = Reader(value);
+        let mut reader = ByteReader(value);
         for _ in 0..2 {
             let mut number = || reader.array().map(u32::from_be_bytes);
             let vote = Remembered { source: number()?, target: number()?, handle: number()? & !FLAG };
@@ -262,7 +262,7 @@ impl Heads {
     /// Adds a vote to a head. Returns `false` if the vote is older than both votes and so is not
     /// remembered.
     #[inline]
-    fn take(&mut self, validator: u32, head: &Head, vote: Remembered) -> bool {
+    fn take(&mut self, validator: u32, head: &NewestVotes, vote: Remembered) -> bool {
         let Some([newest, second]) = head.with(vote) else { return false };
         entry(&mut self.pages, validator).change(handle(newest), handle(second));
         self.n_validators += u64::from(!head.newest().exists());
@@ -271,8 +271,8 @@ impl Heads {
 }
 
 #[inline]
-fn head(epochs: &Epochs, slot: Slot) -> Head {
-    Head::new(epochs.remembered(slot.newest()), epochs.remembered(slot.second()), slot.has_exceptions())
+fn head(epochs: &Epochs, slot: Slot) -> NewestVotes {
+    NewestVotes::new(epochs.remembered(slot.newest()), epochs.remembered(slot.second()), slot.has_exceptions())
 }
 
 #[inline]
@@ -303,14 +303,14 @@ fn all(pages: &mut [Option<Box<[Slot]>>]) -> impl Iterator<Item = (u32, &mut Slo
     pages.flat_map(|(at, page)| page.iter_mut().enumerate().map(move |(within, slot)| ((at * PAGE + within) as u32, slot)))
 }
 
-fn put(batch: &mut Batch<'_>, validator: u32, head: &Head) {
+fn put(batch: &mut WriteBuffer<'_>, validator: u32, head: &NewestVotes) {
     let mut value = Vec::with_capacity(24);
     for vote in [head.newest(), head.second()] {
         for number in [vote.source, vote.target, vote.handle] {
             value.extend_from_slice(&number.to_be_bytes());
         }
     }
-    batch.put(Cf::Heads, &validator.to_be_bytes(), &value);
+    batch.put(Cf::NewestVotesTable, &validator.to_be_bytes(), &value);
 }
 
 #[cfg(test)]
@@ -400,7 +400,7 @@ mod tests {
         #[test]
         fn the_two_newest_of_all_votes_whatever_is_dropped_meanwhile(steps in prop::collection::vec(step(), 1..60)) {
             let known = known_data();
-            let (mut heads, mut model, mut joined) = (Heads::default(), Model::default(), Joined::default());
+            let (mut heads, mut model, mut joined) = (NewestVotesTable::default(), Model::default(), Joined::default());
             let mut exceptional = Vec::new();
             for step in steps {
                 match step {
@@ -408,7 +408,7 @@ mod tests {
                         let vote = known[data];
                         let expected: Vec<Quick> = validators.iter().map(|v| {
                             let [newest, second] = model.newest(*v);
-                            if exceptional.contains(v) { Quick::Ask } else { Head::new(newest, second, false).quick(vote) }
+                            if exceptional.contains(v) { Quick::Ask } else { NewestVotes::new(newest, second, false).quick(vote) }
                         }).collect();
                         heads.join_all(&validators, vote, late, &mut joined);
                         let (mut n_joined, mut to_mark, mut to_ask) = (0, Vec::new(), Vec::new());

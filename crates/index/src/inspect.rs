@@ -1,7 +1,7 @@
 //! Reading: what the index has stored of a validator, and counts of what it did.
 
 use crate::heads::NONE;
-use crate::shelf::Shelf;
+use crate::shelf::EpochReader;
 use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ pub(crate) struct Counters {
 pub struct Stats {
     /// Validators with at least one vote.
     pub validators: u64,
-    /// Members of the sums that were staged, including repeated ones.
+    /// SetMembers of the sums that were staged, including repeated ones.
     pub votes: u64,
     /// Votes that were new.
     pub new_votes: u64,
@@ -200,7 +200,7 @@ impl Index {
     /// The first and the last target epoch for which votes are stored, of any validator. Epochs of
     /// 2^32 - 1 or more are not included. `None` if there are none.
     pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
-        let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
+        let shelf = EpochReader { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let first = shelf.first_epoch_from(0)?.filter(|first| *first < u64::from(NONE));
         let last = shelf.last_epoch_before(NONE)?;
         Ok(first.zip(last).map(|(first, last)| (Epoch::new(first), Epoch::new(u64::from(last)))))
@@ -208,7 +208,7 @@ impl Index {
 
     /// The span from the first epoch with votes to the last one that is not in a far future.
     fn span(&self) -> Result<Span, IndexError> {
-        let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
+        let shelf = EpochReader { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let first = shelf.first_epoch_from(0)?.unwrap_or(0);
         let last = shelf.last_epoch_before(self.reach.saturating_add(1))?.map_or(0, u64::from);
         Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })

@@ -12,10 +12,10 @@
 use crate::data::DataRow;
 use crate::heads::{NONE, Remembered};
 use crate::offenders::Listed;
-use crate::walk::Known;
+use crate::walk::KnownVote;
 use crate::{Index, IndexError};
 use consensus::{AttestationData, Offence, Root, ValidatorIndex};
-use verify::Glance;
+use verify::HistoryCheck;
 
 /// The largest number of pairs that are reported per new vote and kind. A vote with further pairs
 /// is only counted. For example, a vote from epoch 0 to now surrounds all history.
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    fn of(new: &DataRow, old: &Known) -> Option<Self> {
+    fn of(new: &DataRow, old: &KnownVote) -> Option<Self> {
         let (source, target) = (new.source(), new.target());
         if target == old.target {
             return (new.handle != old.handle).then_some(Self::Double);
@@ -59,7 +59,7 @@ impl Kind {
 
 /// A stored vote that contradicts a new one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rival {
+pub(crate) struct ConflictingVote {
     pub kind: Kind,
     pub source: u64,
     pub target: u64,
@@ -68,17 +68,17 @@ pub(crate) struct Rival {
 
 /// The result of judging one vote.
 #[derive(Debug, Default)]
-pub(crate) struct Judged {
+pub(crate) struct ConflictCheck {
     /// True if the vote is already stored.
     pub duplicate: bool,
     /// True if the vote contradicts nothing in the chain.
     pub joins: bool,
-    pub rivals: Vec<Rival>,
+    pub rivals: Vec<ConflictingVote>,
     /// True if there are more pairs than [`MAX_PAIRS_PER_KIND`].
     pub more_pairs: bool,
 }
 
-impl Judged {
+impl ConflictCheck {
     /// The kinds of offence that the vote shows, if there is proof of the rivals.
     pub fn kinds(&self) -> u8 {
         self.rivals.iter().fold(0, |kinds, rival| kinds | rival.kind.offence_bit())
@@ -93,7 +93,7 @@ impl Judged {
     }
 
     /// Whether `old` contradicts the new vote. If it does, it is added to the rivals.
-    fn compare(&mut self, new: &DataRow, old: &Known) -> bool {
+    fn compare(&mut self, new: &DataRow, old: &KnownVote) -> bool {
         let Some(kind) = Kind::of(new, old) else { return false };
         if self.rivals.iter().any(|rival| rival.handle == old.handle) {
             return true;
@@ -103,7 +103,7 @@ impl Judged {
             // No more pairs of this kind are reported, so the walk ends here.
             return false;
         }
-        self.rivals.push(Rival { kind, source: old.source, target: old.target, handle: old.handle });
+        self.rivals.push(ConflictingVote { kind, source: old.source, target: old.target, handle: old.handle });
         true
     }
 }
@@ -112,24 +112,24 @@ impl Index {
     /// A quick look at a validator's history, for a vote with its name and data of this root. It
     /// uses the validator's two newest votes and the list of its votes outside the chain, as far as
     /// they are in memory. It reads no disk.
-    pub fn glance(&self, validator: ValidatorIndex, data: &AttestationData, data_root: Root) -> Glance {
-        let Some(validator) = u32::try_from(validator.as_u64()).ok() else { return Glance::Fits };
+    pub fn glance(&self, validator: ValidatorIndex, data: &AttestationData, data_root: Root) -> HistoryCheck {
+        let Some(validator) = u32::try_from(validator.as_u64()).ok() else { return HistoryCheck::Fits };
         let (source, target) = (data.source.epoch.as_u64(), data.target.epoch.as_u64());
         let head = self.heads.get(validator);
         let by_chain = head.glance(source, target, |handle| self.data.is_of(target, handle, data_root));
-        if !head.has_exceptions() || by_chain == Glance::Contradicts {
+        if !head.has_exceptions() || by_chain == HistoryCheck::Contradicts {
             return by_chain;
         }
-        let Some(list) = self.offenders.at_hand(validator) else { return Glance::Unclear };
+        let Some(list) = self.offenders.at_hand(validator) else { return HistoryCheck::Unclear };
         let surrounds =
             |vote: &Listed| source < vote.source && vote.target < target || vote.source < source && target < vote.target;
-        if list.votes.iter().any(surrounds) { Glance::Contradicts } else { by_chain }
+        if list.votes.iter().any(surrounds) { HistoryCheck::Contradicts } else { by_chain }
     }
 
     /// Compares a vote with everything stored of its validator. May read the disk.
-    pub(crate) fn judge(&mut self, validator: u32, new: &DataRow) -> Result<Judged, IndexError> {
+    pub(crate) fn judge(&mut self, validator: u32, new: &DataRow) -> Result<ConflictCheck, IndexError> {
         let head = self.heads.get(validator);
-        let mut judged = Judged::default();
+        let mut judged = ConflictCheck::default();
         let mut outside: Vec<u32> = Vec::new();
         let mut cut = false;
         if head.has_exceptions() {
@@ -137,7 +137,7 @@ impl Index {
             judged.duplicate = list.has(new.handle);
             cut = list.cut;
             for vote in &list.votes {
-                judged.compare(new, &Known { source: vote.source, target: vote.target, handle: vote.handle });
+                judged.compare(new, &KnownVote { source: vote.source, target: vote.target, handle: vote.handle });
                 outside.push(vote.handle);
             }
         }
@@ -155,7 +155,7 @@ impl Index {
         let is_late = second.is_some_and(|second| target < u64::from(second.target));
 
         // Double votes. The two newest votes are known here; older ones are looked up in the rows.
-        for known in [newest, second].into_iter().flatten().map(Known::from).filter(|known| known.target == target) {
+        for known in [newest, second].into_iter().flatten().map(KnownVote::from).filter(|known| known.target == target) {
             judged.duplicate |= known.handle == new.handle;
             judged.compare(new, &known);
         }
@@ -167,7 +167,7 @@ impl Index {
             }
         }
         if judged.duplicate {
-            return Ok(Judged { duplicate: true, ..Judged::default() });
+            return Ok(ConflictCheck { duplicate: true, ..ConflictCheck::default() });
         }
 
         self.compare_before(validator, new, newest, second, &outside, &mut judged)?;
@@ -178,10 +178,10 @@ impl Index {
                 goes_on = judged.compare(new, known);
                 goes_on
             })?;
-            for known in [head.second(), head.newest()].into_iter().filter_map(Remembered::get).map(Known::from) {
+            for known in [head.second(), head.newest()].into_iter().filter_map(Remembered::get).map(KnownVote::from) {
                 goes_on = goes_on && judged.compare(new, &known);
             }
-        } else if let Some(newest) = newest.map(Known::from).filter(|newest| newest.target > target) {
+        } else if let Some(newest) = newest.map(KnownVote::from).filter(|newest| newest.target > target) {
             judged.compare(new, &newest);
         }
         judged.joins = judged.rivals.len() == n_listed && !judged.more_pairs;
@@ -190,13 +190,19 @@ impl Index {
 
     /// Compares a vote with everything that is stored and not listed. If some of it is outside the
     /// chain, the two newest votes are not enough to decide.
-    fn compare_with_rows(&self, validator: u32, new: &DataRow, outside: &[u32], judged: &mut Judged) -> Result<(), IndexError> {
+    fn compare_with_rows(
+        &self,
+        validator: u32,
+        new: &DataRow,
+        outside: &[u32],
+        judged: &mut ConflictCheck,
+    ) -> Result<(), IndexError> {
         for known in self.votes_at(validator, new.target())? {
             judged.duplicate |= known.handle == new.handle;
             judged.compare(new, &known);
         }
         if judged.duplicate {
-            *judged = Judged { duplicate: true, ..Judged::default() };
+            *judged = ConflictCheck { duplicate: true, ..ConflictCheck::default() };
             return Ok(());
         }
         self.chain_before(validator, new.target(), outside, &mut |known| judged.compare(new, known))?;
@@ -210,10 +216,10 @@ impl Index {
         newest: Option<Remembered>,
         second: Option<Remembered>,
         outside: &[u32],
-        judged: &mut Judged,
+        judged: &mut ConflictCheck,
     ) -> Result<(), IndexError> {
         let mut below = new.target();
-        for known in [newest, second].into_iter().flatten().map(Known::from).filter(|known| known.target < new.target()) {
+        for known in [newest, second].into_iter().flatten().map(KnownVote::from).filter(|known| known.target < new.target()) {
             if !judged.compare(new, &known) {
                 return Ok(());
             }

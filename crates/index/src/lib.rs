@@ -100,7 +100,7 @@ pub use view::IndexView;
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};
-use verify::{Arrival, Heard};
+use verify::{Arrival, FirstSeen};
 
 /// Two messages of one validator that contradict each other, with a proof of both.
 ///
@@ -130,7 +130,7 @@ pub struct StoredVote {
     pub signature: SignatureBytes,
     /// The earliest message in the sum. Its time is exact to the microsecond once the sum was on
     /// disk.
-    pub heard: Heard,
+    pub heard: FirstSeen,
 }
 
 /// A signed header that is in the index.
@@ -140,7 +140,7 @@ pub struct StoredProposal {
     /// Hash-tree-root of `header`.
     pub root: Root,
     pub signature: SignatureBytes,
-    pub heard: Heard,
+    pub heard: FirstSeen,
 }
 
 /// Locks a cache. The caches behind these locks are valid after every step, so a poisoned lock is

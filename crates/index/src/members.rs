@@ -4,7 +4,7 @@ use crate::codec::ones;
 
 /// The signers of one sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Members {
+pub(crate) enum SetMembers {
     /// Bits over positions in a slot. The committees of the slot follow one after another, each in
     /// committee order.
     Seats(Bits),
@@ -12,7 +12,7 @@ pub(crate) enum Members {
     Listed(Vec<u32>),
 }
 
-impl Members {
+impl SetMembers {
     pub fn len(&self) -> u32 {
         match self {
             Self::Seats(bits) => bits.len(),
@@ -211,9 +211,9 @@ mod tests {
             let seats = |set: &BTreeSet<u16>| {
                 let mut bits = Bits::default();
                 set.iter().rev().for_each(|x| bits.insert(u32::from(*x)));
-                Members::Seats(bits)
+                SetMembers::Seats(bits)
             };
-            let listed = |set: &BTreeSet<u16>| Members::Listed(set.iter().map(|x| u32::from(*x)).collect());
+            let listed = |set: &BTreeSet<u16>| SetMembers::Listed(set.iter().map(|x| u32::from(*x)).collect());
             for (x, y, all) in [(seats(&a), seats(&b), seats(&union)), (listed(&a), listed(&b), listed(&union))] {
                 prop_assert_eq!(x.is_disjoint(&y), a.is_disjoint(&b));
                 let rest: Vec<u32> = a.difference(&b).map(|m| u32::from(*m)).collect();
@@ -225,7 +225,7 @@ mod tests {
                 prop_assert_eq!(both.len() as usize, union.len());
                 prop_assert!(a.iter().all(|m| both.contains(u32::from(*m))));
             }
-            if let (Members::Seats(bits), Some(least), Some(greatest)) = (seats(&a), a.first(), a.last()) {
+            if let (SetMembers::Seats(bits), Some(least), Some(greatest)) = (seats(&a), a.first(), a.last()) {
                 let (start, len) = (u32::from(*least), u32::from(*greatest - *least) + 1);
                 let again: Vec<u32> = ones(bits.stretch(start, len)).map(|at| start + at).collect();
                 prop_assert_eq!(again, a.iter().map(|x| u32::from(*x)).collect::<Vec<_>>());

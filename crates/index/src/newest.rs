@@ -10,7 +10,7 @@
 //! ```
 
 use crate::summary::same_block;
-use verify::Glance;
+use verify::HistoryCheck;
 
 /// Stands for "no vote".
 pub(crate) const NONE: u32 = u32::MAX;
@@ -37,13 +37,13 @@ impl Remembered {
 
 /// The two newest votes of a validator's chain, with `newest.target > second.target`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
+pub(crate) struct NewestVotes {
     newest: Remembered,
     second: Remembered,
     has_exceptions: bool,
 }
 
-impl Head {
+impl NewestVotes {
     pub fn new(newest: Remembered, second: Remembered, has_exceptions: bool) -> Self {
         Self { newest, second, has_exceptions }
     }
@@ -93,12 +93,12 @@ impl Head {
     /// What the two newest votes show about a vote. This costs almost nothing, and the result may
     /// be `Unclear`. `is_same` returns whether the vote is for the data with this handle, or `None`
     /// if the data is not in memory.
-    pub fn glance(&self, source: u64, target: u64, is_same: impl Fn(u32) -> Option<bool>) -> Glance {
-        let contradicts = |yes: bool| if yes { Glance::Contradicts } else { Glance::Fits };
+    pub fn glance(&self, source: u64, target: u64, is_same: impl Fn(u32) -> Option<bool>) -> HistoryCheck {
+        let contradicts = |yes: bool| if yes { HistoryCheck::Contradicts } else { HistoryCheck::Fits };
         let span = |vote: Remembered| (u64::from(vote.source), u64::from(vote.target));
-        let (Some(newest), second) = (self.newest.get(), self.second.get()) else { return Glance::Fits };
+        let (Some(newest), second) = (self.newest.get(), self.second.get()) else { return HistoryCheck::Fits };
         if let Some(same) = [Some(newest), second].into_iter().flatten().find(|vote| u64::from(vote.target) == target) {
-            return is_same(same.handle).map_or(Glance::Unclear, |same| contradicts(!same));
+            return is_same(same.handle).map_or(HistoryCheck::Unclear, |same| contradicts(!same));
         }
         let ((newest_source, newest_target), second) = (span(newest), second.map(span));
         if target > newest_target {
@@ -108,9 +108,9 @@ impl Head {
         match second {
             Some((second_source, second_target)) if target < second_target => {
                 if second_source < source {
-                    Glance::Contradicts
+                    HistoryCheck::Contradicts
                 } else {
-                    Glance::Unclear
+                    HistoryCheck::Unclear
                 }
             }
             Some((second_source, _)) => contradicts(source < second_source || newest_source < source),
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn head(votes: &[(u32, u32)]) -> Head {
+    fn head(votes: &[(u32, u32)]) -> NewestVotes {
         let vote = |at: usize| {
             votes.get(at).map_or(Remembered::NONE, |(source, target)| Remembered {
                 source: *source,
@@ -167,12 +167,12 @@ mod tests {
                 handle: at as u32,
             })
         };
-        Head::new(vote(0), vote(1), false)
+        NewestVotes::new(vote(0), vote(1), false)
     }
 
     #[test]
     fn a_glance_tells_what_the_two_newest_tell() {
-        use Glance::{Contradicts, Fits, Unclear};
+        use HistoryCheck::{Contradicts, Fits, Unclear};
         let (none, one, two) = (head(&[]), head(&[(7, 8)]), head(&[(7, 8), (5, 6)]));
         let other = |_| Some(false);
         for (head, vote, expected) in [
@@ -211,7 +211,7 @@ mod tests {
                 let newest: Vec<(u32, u32)> = chain[..known].iter().rev().take(2).copied().collect();
                 for (source, target) in &chain {
                     let glance = head(&newest).glance(u64::from(*source), u64::from(*target), |_| Some(true));
-                    prop_assert_ne!(glance, Glance::Contradicts);
+                    prop_assert_ne!(glance, HistoryCheck::Contradicts);
                 }
             }
         }

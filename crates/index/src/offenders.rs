@@ -24,8 +24,8 @@
 //!   surrounded only by it, are not found.
 
 use crate::IndexError;
-use crate::codec::{Reader, put_varint};
-use crate::db::{Batch, Cf, Db};
+use crate::codec::{ByteReader, put_varint};
+use crate::db::{Cf, Db, WriteBuffer};
 use crate::heads::NONE;
 use std::collections::{HashMap, HashSet};
 
@@ -107,7 +107,7 @@ impl List {
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
-        let mut reader = Reader(value);
+        let mut reader = ByteReader(value);
         let kinds = reader.byte()?;
         let cut = reader.byte()? != 0;
         let n = reader.varint().filter(|n| *n <= MAX_LISTED as u64)?;
@@ -203,7 +203,7 @@ impl Offenders {
         Ok(())
     }
 
-    pub fn stage(&self, batch: &mut Batch<'_>) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for validator in &self.changed {
             if let Some(list) = self.cached.get(validator) {
                 batch.put(Cf::Offenders, &validator.to_be_bytes(), &list.encode());

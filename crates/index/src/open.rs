@@ -1,17 +1,17 @@
 //! Opens the index: checks what the directory must contain, and rebuilds the state in memory.
 
 use crate::IndexError;
-use crate::allowance::Allowance;
+use crate::allowance::FarVoteLimits;
 use crate::arrivals::Arrivals;
-use crate::beside::Beside;
-use crate::codec::Reader;
+use crate::beside::EpochNeighbours;
+use crate::codec::ByteReader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
-use crate::heads::{Heads, Joined, NONE};
+use crate::heads::{Joined, NONE, NewestVotesTable};
 use crate::inspect::Counters;
 use crate::keys::SetKey;
 use crate::offenders::Offenders;
-use crate::peers::Peers;
+use crate::peers::PeerTable;
 use crate::present::Present;
 use crate::proposals::Proposals;
 use crate::prune::folded_to;
@@ -47,16 +47,16 @@ pub struct Index {
     pub(crate) dirty: Vec<SetKey>,
     pub(crate) table: Table,
     pub(crate) data: DataTable,
-    pub(crate) heads: Heads,
+    pub(crate) heads: NewestVotesTable,
     pub(crate) present: Present,
-    pub(crate) beside: Beside,
+    pub(crate) beside: EpochNeighbours,
     pub(crate) summary: Summary,
     pub(crate) offenders: Offenders,
     pub(crate) arrivals: Arrivals,
-    pub(crate) peers: Peers,
+    pub(crate) peers: PeerTable,
     pub(crate) proposals: Proposals,
     pub(crate) counters: Counters,
-    pub(crate) allowance: Allowance,
+    pub(crate) allowance: FarVoteLimits,
     pub(crate) state: State,
     /// [`State::reach`], including what is staged.
     pub(crate) reach: u32,
@@ -72,7 +72,7 @@ pub struct Index {
 /// The small numbers that are written with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Heads and summary of the epochs from this one on are rebuilt from the epochs' rows.
+    /// NewestVotesTable and summary of the epochs from this one on are rebuilt from the epochs' rows.
     pub tail_from: u64,
     pub next_handle: u32,
     /// Log entries before this one are already in rows.
@@ -101,7 +101,7 @@ impl State {
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
-        let mut reader = Reader(value);
+        let mut reader = ByteReader(value);
         let tail_from = u64::from_be_bytes(reader.array()?);
         let next_handle = u32::from_be_bytes(reader.array()?);
         let log_floor = u64::from_be_bytes(reader.array()?);
@@ -140,7 +140,7 @@ impl Index {
             None => State::default(),
         };
         let mut index = Self {
-            peers: Peers::load(&db, state.newest)?,
+            peers: PeerTable::load(&db, state.newest)?,
             folded_to: folded_to(&db)?,
             data: DataTable::new(state.next_handle),
             table: Table::new(shape.preset()?),
@@ -148,15 +148,15 @@ impl Index {
             shape,
             sets: BTreeMap::new(),
             dirty: Vec::new(),
-            heads: Heads::default(),
+            heads: NewestVotesTable::default(),
             present: Present::default(),
-            beside: Beside::default(),
+            beside: EpochNeighbours::default(),
             summary: Summary::default(),
             offenders: Offenders::default(),
             arrivals: Arrivals::default(),
             proposals: Proposals::default(),
             counters: Counters::default(),
-            allowance: Allowance::default(),
+            allowance: FarVoteLimits::default(),
             state,
             reach: state.reach,
             epochs_seen: BTreeMap::new(),
@@ -177,7 +177,7 @@ impl Index {
 
     fn load_heads(&mut self) -> Result<(), IndexError> {
         let Self { db, heads, .. } = self;
-        db.scan_all(Cf::Heads, |key, value| {
+        db.scan_all(Cf::NewestVotesTable, |key, value| {
             heads.load(key, value).ok_or_else(|| db.corrupt("a row of newest votes does not parse"))
         })?;
         db.scan_all(Cf::Offenders, |key, _| {
@@ -205,7 +205,7 @@ impl Index {
     fn replay_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
         let unreadable = |index: &Self| index.db.corrupt("an entry of the log does not parse");
         let sequence = key.try_into().map(u64::from_be_bytes).map_err(|_| unreadable(self))?;
-        let mut reader = Reader(value);
+        let mut reader = ByteReader(value);
         while !reader.is_empty() {
             let set_key = reader.bytes(SetKey::LEN).and_then(SetKey::from_bytes).ok_or_else(|| unreadable(self))?;
             let n_records = reader.varint().ok_or_else(|| unreadable(self))?;

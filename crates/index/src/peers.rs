@@ -12,10 +12,10 @@
 //! with time 60 has peer B.
 
 use crate::IndexError;
-use crate::db::{Batch, Cf, Db};
+use crate::db::{Cf, Db, WriteBuffer};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use verify::{Heard, UnixNs};
+use verify::{FirstSeen, UnixNs};
 
 /// How many peers are remembered at a time, at 64 bytes each.
 pub(crate) const MAX_PEERS: usize = 1 << 16;
@@ -27,7 +27,7 @@ const SINCE: u8 = 1;
 
 /// The table of peers and their numbers.
 #[derive(Default)]
-pub(crate) struct Peers {
+pub(crate) struct PeerTable {
     numbers: HashMap<Arc<[u8]>, u32>,
     /// The owner of number n is at n - 1. Number 0 means no peer.
     owners: Vec<Owner>,
@@ -51,11 +51,11 @@ struct Owner {
     used: u64,
 }
 
-impl Peers {
+impl PeerTable {
     /// Reads the table. `newest` is its value at the last commit.
     pub fn load(db: &Db, newest: UnixNs) -> Result<Self, IndexError> {
         let mut peers = Self { newest, ..Self::default() };
-        db.scan_all(Cf::Peers, |key, value| {
+        db.scan_all(Cf::PeerTable, |key, value| {
             if let Some((number, [SINCE])) = key.split_at_checked(4)
                 && let (Some(owner), Ok(since)) = (peers.owners.last_mut(), value.try_into())
                 && number == (peers.numbers.len() as u32).to_be_bytes()
@@ -76,7 +76,7 @@ impl Peers {
 
     /// The number to store for the sender of something. 0 if there is no peer, or if the number
     /// belongs to this peer only since a later time.
-    pub fn number(&mut self, heard: &Heard) -> u32 {
+    pub fn number(&mut self, heard: &FirstSeen) -> u32 {
         let Some(peer) = &heard.peer else { return 0 };
         let number = match self.numbers.get(peer) {
             Some(number) => *number,
@@ -105,14 +105,14 @@ impl Peers {
         (owner.since <= at).then(|| owner.peer.clone())
     }
 
-    pub fn stage(&self, batch: &mut Batch<'_>) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for number in &self.changed {
             let Some(owner) = self.owners.get(*number as usize - 1) else { continue };
             let key = number.to_be_bytes();
-            batch.put(Cf::Peers, &key, &owner.peer);
+            batch.put(Cf::PeerTable, &key, &owner.peer);
             if owner.since > UnixNs(0) {
                 let since_key = [key.as_slice(), &[SINCE]].concat();
-                batch.put(Cf::Peers, &since_key, &owner.since.0.to_be_bytes());
+                batch.put(Cf::PeerTable, &since_key, &owner.since.0.to_be_bytes());
             }
         }
     }
@@ -165,41 +165,41 @@ mod tests {
     use super::*;
     use verify::SourceKind;
 
-    fn heard(peer: u64, at: u64) -> Heard {
-        Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(Arc::from(peer.to_be_bytes().as_slice())) }
+    fn heard(peer: u64, at: u64) -> FirstSeen {
+        FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(Arc::from(peer.to_be_bytes().as_slice())) }
     }
 
-    fn reopened(db: Db, peers: &mut Peers, dir: &std::path::Path) -> (Db, Peers) {
+    fn reopened(db: Db, peers: &mut PeerTable, dir: &std::path::Path) -> (Db, PeerTable) {
         let mut batch = db.batch();
         peers.stage(&mut batch);
         batch.write().unwrap();
         peers.committed();
         drop(db);
         let db = Db::open(dir, false).unwrap();
-        let loaded = Peers::load(&db, peers.newest).unwrap();
+        let loaded = PeerTable::load(&db, peers.newest).unwrap();
         (db, loaded)
     }
 
-    /// An attacker makes up more peer ids than there are numbers. Peers that come later are still
+    /// An attacker makes up more peer ids than there are numbers. PeerTable that come later are still
     /// named, and no peer is named for another.
     #[test]
     fn a_flood_of_peer_ids_takes_nobodys_place_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), false).unwrap();
-        let mut peers = Peers::default();
+        let mut peers = PeerTable::default();
         let regular = heard(1 << 40, 1);
         let n_flood = MAX_PEERS as u64 + 5000;
         let mut numbers = Vec::new();
         for nth in 0..n_flood {
             if nth % 1000 == 0 {
-                peers.number(&Heard { at: UnixNs(10 + nth), ..regular.clone() });
+                peers.number(&FirstSeen { at: UnixNs(10 + nth), ..regular.clone() });
                 peers.committed();
             }
             numbers.push(peers.number(&heard(nth, 10 + nth)));
         }
         assert_eq!((peers.owners.len(), peers.numbers.len()), (MAX_PEERS, MAX_PEERS));
         // A peer that keeps sending keeps its number.
-        assert_eq!(peers.number(&Heard { at: UnixNs(20 + n_flood), ..regular.clone() }), 1);
+        assert_eq!(peers.number(&FirstSeen { at: UnixNs(20 + n_flood), ..regular.clone() }), 1);
         let late = heard(1 << 41, 30 + n_flood);
         let number = peers.number(&late);
         assert_ne!(number, 0, "a peer that comes after the flood has a number");
@@ -222,12 +222,12 @@ mod tests {
     /// the former owner of the number.
     #[test]
     fn a_message_from_before_its_peers_number_names_nobody() {
-        let mut peers = Peers::default();
+        let mut peers = PeerTable::default();
         (0..MAX_PEERS as u64).for_each(|nth| _ = peers.number(&heard(nth, 100)));
         let newcomer = |at| heard(1 << 40, at);
         assert_eq!((peers.number(&newcomer(100)), peers.n_refused), (0, 1));
         let number = peers.number(&newcomer(101));
         assert_eq!((peers.peer(number, UnixNs(101)), peers.peer(number, UnixNs(100))), (newcomer(0).peer, None));
-        assert_eq!(peers.number(&Heard { peer: None, ..newcomer(102) }), 0);
+        assert_eq!(peers.number(&FirstSeen { peer: None, ..newcomer(102) }), 0);
     }
 }

@@ -1,11 +1,11 @@
 //! Signed headers, by slot and proposer. The header's root is part of the key, so one header never
 //! overwrites another.
 
-use crate::codec::{Reader, put_varint};
-use crate::db::{Batch, Cf};
+use crate::codec::{ByteReader, put_varint};
+use crate::db::{Cf, WriteBuffer};
 use crate::keys::proposal_prefix;
 use crate::stage::source_number;
-use crate::sums::FirstHeard;
+use crate::sums::StoredFirstSeen;
 use crate::{Conflict, Index, IndexError, StoredProposal};
 use consensus::{BeaconBlockHeader, Root, SignatureBytes, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub(crate) struct Proposals {
 }
 
 impl Proposals {
-    pub fn stage(&self, batch: &mut Batch<'_>) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for (key, value) in &self.staged {
             batch.put(Cf::Proposals, key, value);
         }
@@ -49,7 +49,7 @@ impl Index {
                 self.counters.proposals_over_cap += 1;
                 continue;
             }
-            let heard = FirstHeard {
+            let heard = StoredFirstSeen {
                 at_ns: proposal.heard.at.0,
                 source: source_number(proposal.heard.source),
                 peer: self.peers.number(&proposal.heard),
@@ -113,11 +113,11 @@ impl Index {
 
     fn decode_proposal(&self, key: &[u8], value: &[u8]) -> Result<StoredProposal, IndexError> {
         let parse = || {
-            let mut reader = Reader(key);
+            let mut reader = ByteReader(key);
             let slot = Slot::new(u64::from_be_bytes(reader.array()?));
             let proposer_index = ValidatorIndex::new(u64::from_be_bytes(reader.array()?));
             let root = Root::from(reader.array()?);
-            let mut reader = Reader(value);
+            let mut reader = ByteReader(value);
             let header = BeaconBlockHeader {
                 slot,
                 proposer_index,
@@ -128,7 +128,7 @@ impl Index {
             let signature = SignatureBytes::from(reader.array::<96>()?);
             let at_ns = u64::from_be_bytes(reader.array()?);
             let source = reader.byte()?;
-            let heard = self.heard(FirstHeard { at_ns, source, peer: reader.varint_u32()? });
+            let heard = self.heard(StoredFirstSeen { at_ns, source, peer: reader.varint_u32()? });
             reader.is_empty().then_some(StoredProposal { header, root, signature, heard })
         };
         parse().ok_or_else(|| self.db.corrupt("a proposal's row does not parse"))
@@ -142,7 +142,7 @@ fn key(proposal: &StoredProposal) -> [u8; 48] {
     key
 }
 
-fn encode(proposal: &StoredProposal, heard: FirstHeard) -> Vec<u8> {
+fn encode(proposal: &StoredProposal, heard: StoredFirstSeen) -> Vec<u8> {
     let header = &proposal.header;
     let mut out = Vec::with_capacity(3 * 32 + 96 + 16);
     for root in [header.parent_root, header.state_root, header.body_root] {

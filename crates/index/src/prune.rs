@@ -4,7 +4,7 @@ use crate::db::{Cf, Db};
 use crate::heads::NONE;
 use crate::keys::{SetKey, data_key, shuffling_key};
 use crate::open::last_of_epoch;
-use crate::shelf::Shelf;
+use crate::shelf::EpochReader;
 use crate::{Index, IndexError};
 use consensus::{Epoch, ShufflingId};
 
@@ -51,7 +51,7 @@ impl Index {
     /// starts at that epoch again, but a restart in between forgets this.
     pub fn fold_next(&mut self, before: Epoch) -> Result<bool, IndexError> {
         let Self { db, table, data, sets, .. } = self;
-        let shelf = Shelf { db, table, data, sets };
+        let shelf = EpochReader { db, table, data, sets };
         let Some(epoch) = shelf.first_epoch_from(self.folded_to)?.filter(|epoch| *epoch < before.as_u64()) else {
             return Ok(false);
         };

@@ -6,7 +6,7 @@
 //! the validator's rank, or all seats at once.
 
 use crate::active::{ActiveSet, Base};
-use crate::codec::{Reader, put_varint};
+use crate::codec::{ByteReader, put_varint};
 use crate::geometry::Geometry;
 use crate::lock;
 use consensus::{CommitteeIndex, Preset, Root, Shuffling, ShufflingId, Slot, ValidatorIndex, sha256, shuffle_list};
@@ -214,7 +214,7 @@ impl Seating {
         preset: &Preset,
         base_of: impl FnOnce([u8; 8]) -> Option<Arc<Base>>,
     ) -> Option<Self> {
-        let mut reader = Reader(value);
+        let mut reader = ByteReader(value);
         let decision_root = Root::from(reader.array()?);
         let seed = Root::from(reader.array()?);
         let committees_per_slot = reader.varint().filter(|n| (1..u64::from(u16::MAX)).contains(n))?;

@@ -9,7 +9,7 @@ use crate::heads::NONE;
 use crate::keys::SetKey;
 use crate::offenders::List;
 use crate::open::last_of_epoch;
-use crate::shelf::Shelf;
+use crate::shelf::EpochReader;
 use crate::sums::SumSet;
 use crate::{Index, IndexError, KnownVote};
 use consensus::{ShufflingId, ValidatorIndex};
@@ -71,7 +71,7 @@ impl Index {
             lists.insert(validator, self.offenders.read(&self.db, validator)?);
         }
         let outside = |validator: u32, handle: u32| lists.get(&validator).is_some_and(|list| list.has(handle));
-        let shelf = Shelf { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
+        let shelf = EpochReader { db: &self.db, table: &self.table, data: &self.data, sets: &self.sets };
         let last = shelf.last_epoch_before(NONE)?.map_or(0, u64::from);
         let mut next = shelf.first_epoch_from(0)?;
         let first = next.unwrap_or(0);

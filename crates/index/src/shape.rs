@@ -2,7 +2,7 @@
 //! opened.
 
 use crate::IndexError;
-use crate::codec::Reader;
+use crate::codec::ByteReader;
 use crate::db::{Cf, Db};
 use crate::open::State;
 use consensus::{Preset, Root};
@@ -72,7 +72,7 @@ pub(crate) fn check_shape_of_view(db: &Db, shape: &Shape) -> Result<(), IndexErr
 
 fn compare_shape(db: &Db, shape: &Shape, stored: &[u8]) -> Result<(), IndexError> {
     let path = db.path().to_owned();
-    let mut reader = Reader(stored);
+    let mut reader = ByteReader(stored);
     let short = || db.corrupt("its shape row does not parse");
     let found = u32::from_be_bytes(reader.array().ok_or_else(short)?);
     if found > FORMAT {

@@ -7,7 +7,7 @@ use crate::codec::ones;
 use crate::data::{DataRow, DataTable};
 use crate::db::{Cf, Db};
 use crate::keys::SetKey;
-use crate::members::Members;
+use crate::members::SetMembers;
 use crate::open::{last_of_epoch, seating_of};
 use crate::shufflings::Table;
 use crate::sums::SumSet;
@@ -25,14 +25,14 @@ pub(crate) struct EpochVotes {
 }
 
 /// Access to all rows, on disk and in memory.
-pub(crate) struct Shelf<'a> {
+pub(crate) struct EpochReader<'a> {
     pub db: &'a Db,
     pub table: &'a Table,
     pub data: &'a DataTable,
     pub sets: &'a BTreeMap<SetKey, SumSet>,
 }
 
-impl Shelf<'_> {
+impl EpochReader<'_> {
     /// The first epoch with rows, from `epoch` on.
     pub fn first_epoch_from(&self, epoch: u64) -> Result<Option<u64>, IndexError> {
         let from = SetKey::listed(epoch, 0);
@@ -109,12 +109,12 @@ impl Shelf<'_> {
         let mut validators = Vec::new();
         for sum in &set.sums {
             match (&sum.members, &seating) {
-                (Members::Seats(bits), Some(seating)) => {
+                (SetMembers::Seats(bits), Some(seating)) => {
                     let order = orders.entry(seating.id).or_insert_with(|| seating.order());
                     validators.extend(seating.members_in(order, key.slot, bits.iter()));
                 }
-                (Members::Listed(list), _) => validators.extend_from_slice(list),
-                (Members::Seats(_), None) => {}
+                (SetMembers::Listed(list), _) => validators.extend_from_slice(list),
+                (SetMembers::Seats(_), None) => {}
             }
         }
         votes.rows.push((row, validators));

@@ -2,7 +2,7 @@
 //! Shufflings in use are kept whole.
 
 use crate::active::{ActiveSet, Base};
-use crate::db::{Batch, Cf, Db};
+use crate::db::{Cf, Db, WriteBuffer};
 use crate::keys::shuffling_key;
 use crate::seating::Seating;
 use crate::{IndexError, lock};
@@ -114,7 +114,7 @@ impl Table {
         Ok(Some(seating))
     }
 
-    pub fn stage(&self, batch: &mut Batch<'_>) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for base in &self.staged_bases {
             batch.put(Cf::Actives, &base.id, &base.to_bytes());
         }

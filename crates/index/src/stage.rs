@@ -5,18 +5,18 @@ use crate::beside;
 use crate::data::DataRow;
 use crate::db::Cf;
 use crate::heads::{Joined, NONE, Quick, Remembered};
-use crate::judge::{Judged, Kind};
+use crate::judge::{ConflictCheck, Kind};
 use crate::keys::SetKey;
-use crate::members::Members;
+use crate::members::SetMembers;
 use crate::offenders::{ALL_KINDS, Listed};
 use crate::seating::Seating;
-use crate::shelf::Shelf;
-use crate::sums::{FirstHeard, Sum};
+use crate::shelf::EpochReader;
+use crate::sums::{StoredFirstSeen, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
 use consensus::{Epoch, ForkName, Offence, SignatureBytes, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
-use verify::{Arrival, Heard, Signed, SourceKind, UnixNs, Vote};
+use verify::{Arrival, FirstSeen, Signed, SourceKind, UnixNs, Vote};
 
 /// Proofs that are built during one call are shared by the conflicts of one pair of rows. At most
 /// this many are kept at once.
@@ -123,12 +123,12 @@ impl Index {
             let this = Arc::new(stored(vote));
             for validator in &joined.to_ask {
                 match self.ask(*validator, &row, near, late, &this, proofs, pairs)? {
-                    Asked::Taken => {
+                    SlowCheck::Taken => {
                         joined.n_joined += 1;
                         joined.to_mark.push(*validator);
                     }
-                    Asked::Known => {}
-                    Asked::Dropped => dropped.push(*validator),
+                    SlowCheck::Known => {}
+                    SlowCheck::Dropped => dropped.push(*validator),
                 }
             }
         }
@@ -163,7 +163,7 @@ impl Index {
     /// remembered votes.
     fn judge_together(&mut self, vote: Remembered, joined: &mut Joined) -> Result<(), IndexError> {
         let Self { db, table, data, sets, heads, beside, .. } = self;
-        let shelf = Shelf { db, table, data, sets };
+        let shelf = EpochReader { db, table, data, sets };
         let n_ask = joined.to_ask.len() as u64;
         let Some(neighbours) = beside.of(&shelf, vote.target, n_ask, heads.n_validators)? else { return Ok(()) };
         let Joined { n_joined, to_mark, to_ask } = joined;
@@ -200,14 +200,14 @@ impl Index {
         this: &Arc<StoredVote>,
         proofs: &mut Proofs,
         pairs: &mut Pairs<'_>,
-    ) -> Result<Asked, IndexError> {
+    ) -> Result<SlowCheck, IndexError> {
         self.counters.slow_votes += 1;
         if let Some(asked) = self.ask_list_only(validator, row, near)? {
             return Ok(asked);
         }
         let judged = self.judge(validator, row)?;
         if judged.duplicate {
-            return Ok(Asked::Known);
+            return Ok(SlowCheck::Known);
         }
         let joins = near.filter(|_| judged.joins);
         if joins.is_none() && !self.has_room(validator, row, &judged)? {
@@ -230,8 +230,9 @@ impl Index {
                 self.offenders.remove(&self.db, validator, rival.handle)?;
                 continue;
             };
-            let [this, other] = [(row.handle, this.clone()), (rival.handle, other)].map(|(handle, vote)| Side { handle, vote });
-            pairs.named.push(Pair { kind: rival.kind, validator, this, other });
+            let [this, other] =
+                [(row.handle, this.clone()), (rival.handle, other)].map(|(handle, vote)| ConflictSide { handle, vote });
+            pairs.named.push(ConflictPair { kind: rival.kind, validator, this, other });
             kinds |= rival.kind.offence_bit();
             self.counters.conflicts += 1;
         }
@@ -245,14 +246,19 @@ impl Index {
             self.offenders.add_kinds(&self.db, validator, kinds)?;
             self.heads.mark_exceptional(validator);
         }
-        Ok(Asked::Taken)
+        Ok(SlowCheck::Taken)
     }
 
     /// Handles votes that need no look at the rows. These are votes of a validator that has shown
     /// every kind of offence, whose list is full, and whose share of this epoch is used up, unless
     /// they simply continue its chain. Reading the rows would take milliseconds, and the vote is
     /// not stored anyway.
-    fn ask_list_only(&mut self, validator: u32, row: &DataRow, near: Option<Remembered>) -> Result<Option<Asked>, IndexError> {
+    fn ask_list_only(
+        &mut self,
+        validator: u32,
+        row: &DataRow,
+        near: Option<Remembered>,
+    ) -> Result<Option<SlowCheck>, IndexError> {
         let head = self.heads.get(validator);
         if !head.has_exceptions() || self.allowance.has_left(validator) {
             return Ok(None);
@@ -262,10 +268,10 @@ impl Index {
             return Ok(None);
         }
         if list.has(row.handle) {
-            return Ok(Some(Asked::Known));
+            return Ok(Some(SlowCheck::Known));
         }
         match near.map(|near| head.quick(near)) {
-            Some(Quick::Same) => Ok(Some(Asked::Known)),
+            Some(Quick::Same) => Ok(Some(SlowCheck::Known)),
             Some(Quick::Joins { .. }) => Ok(None),
             Some(Quick::Ask) | None => self.drop_vote(validator).map(Some),
         }
@@ -273,7 +279,7 @@ impl Index {
 
     /// Whether a vote outside the chain may be stored: the list is not full, or the vote shows a
     /// kind of offence that nothing stored shows, or this epoch has room for it.
-    fn has_room(&mut self, validator: u32, row: &DataRow, judged: &Judged) -> Result<bool, IndexError> {
+    fn has_room(&mut self, validator: u32, row: &DataRow, judged: &ConflictCheck) -> Result<bool, IndexError> {
         let list = self.offenders.list(&self.db, validator)?;
         if !list.is_full() || list.kinds | judged.kinds() != list.kinds {
             return Ok(true);
@@ -282,10 +288,10 @@ impl Index {
         Ok(self.allowance.spend(validator, shows_more))
     }
 
-    fn drop_vote(&mut self, validator: u32) -> Result<Asked, IndexError> {
+    fn drop_vote(&mut self, validator: u32) -> Result<SlowCheck, IndexError> {
         self.offenders.cut(&self.db, validator)?;
         self.counters.votes_over_cap += 1;
-        Ok(Asked::Dropped)
+        Ok(SlowCheck::Dropped)
     }
 
     fn put_on_list(&mut self, validator: u32, vote: Listed) -> Result<(), IndexError> {
@@ -326,11 +332,11 @@ impl Index {
     }
 
     /// Makes a conflict, with the arrival of each side's own message.
-    fn conflict(&mut self, pair: Pair) -> Result<Conflict, IndexError> {
-        let Pair { kind, validator, this, other } = pair;
+    fn conflict(&mut self, pair: ConflictPair) -> Result<Conflict, IndexError> {
+        let ConflictPair { kind, validator, this, other } = pair;
         let list = self.offenders.list(&self.db, validator)?;
         let arrivals = &self.arrivals;
-        let arrived = |side: &Side| -> Arrival {
+        let arrived = |side: &ConflictSide| -> Arrival {
             let of_chain = || arrivals.of_chain(validator, side.vote.data.target.epoch.as_u64());
             // If the list was cut, it does not show which votes are in the chain.
             let is_chain = !list.cut && !list.has(side.handle);
@@ -352,7 +358,7 @@ impl Index {
 
     /// Finds the set for a vote: by seats if all members have their seats at the data's slot in a
     /// shuffling that can be computed again, otherwise by list.
-    fn place(&mut self, vote: &Vote, row: &DataRow) -> Result<Place, IndexError> {
+    fn place(&mut self, vote: &Vote, row: &DataRow) -> Result<VoteLocation, IndexError> {
         if let Some(shuffling) = vote.shuffling.as_ref().filter(|_| vote.signed_with.is_none())
             && shuffling.epoch() == vote.data.target.epoch
             && let Some(seating) = self.table.register(&self.db, shuffling)?
@@ -364,18 +370,26 @@ impl Index {
                 && let Some((bits, committee)) = self.present.seats(shuffling, &seating.geometry, slot, vote)
             {
                 let key = SetKey { epoch: row.target(), shuffling: Some(seating.id), slot, handle: row.handle };
-                return Ok(Place { key, seating: Some(seating), members: Members::Seats(bits), committee });
+                return Ok(VoteLocation { key, seating: Some(seating), members: SetMembers::Seats(bits), committee });
             }
         }
-        let members = Members::Listed(vote.indices.iter().map(|index| index.as_u64() as u32).collect());
-        Ok(Place { key: SetKey::listed_of(row.target(), row.handle, vote.signed_with), seating: None, members, committee: None })
+        let members = SetMembers::Listed(vote.indices.iter().map(|index| index.as_u64() as u32).collect());
+        Ok(VoteLocation {
+            key: SetKey::listed_of(row.target(), row.handle, vote.signed_with),
+            seating: None,
+            members,
+            committee: None,
+        })
     }
 
-    fn take_in(&mut self, vote: &Vote, place: Place) {
-        let Place { key, seating, members, committee } = place;
+    fn take_in(&mut self, vote: &Vote, place: VoteLocation) {
+        let VoteLocation { key, seating, members, committee } = place;
         let n_members = vote.indices.len() as u32;
-        let heard =
-            FirstHeard { at_ns: vote.heard.at.0, source: source_number(vote.heard.source), peer: self.peers.number(&vote.heard) };
+        let heard = StoredFirstSeen {
+            at_ns: vote.heard.at.0,
+            source: source_number(vote.heard.source),
+            peer: self.peers.number(&vote.heard),
+        };
         let sum = Sum { members, n_members, committee, signature: vote.signature, heard };
         let set = self.sets.get_mut(&key).expect("ensured when the vote was placed");
         if set.staged.is_empty() {
@@ -416,9 +430,9 @@ impl Index {
             return Ok(Some(known.clone()));
         }
         let mut indices = match (&sum.members, seating) {
-            (Members::Seats(bits), Some(seating)) => seating.validators_at(key.slot, bits.iter()),
-            (Members::Listed(list), _) => list.clone(),
-            (Members::Seats(_), None) => Vec::new(),
+            (SetMembers::Seats(bits), Some(seating)) => seating.validators_at(key.slot, bits.iter()),
+            (SetMembers::Listed(list), _) => list.clone(),
+            (SetMembers::Seats(_), None) => Vec::new(),
         };
         indices.sort_unstable();
         let proof = Arc::new(StoredVote {
@@ -434,7 +448,7 @@ impl Index {
 
     /// The keys of all sets over one data that can contain a validator, each with the validator's
     /// position or index in it.
-    fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<Home>, IndexError> {
+    fn places_of(&self, validator: u32, row: &DataRow) -> Result<Vec<PossibleLocation>, IndexError> {
         let mut places = vec![(SetKey::listed(row.target(), row.handle), None, validator)];
         // Votes that are signed with another version than the scheduled one. There are hardly ever
         // any, and one look shows whether there are.
@@ -460,45 +474,45 @@ impl Index {
         Ok(places)
     }
 
-    pub(crate) fn heard(&self, heard: FirstHeard) -> Heard {
+    pub(crate) fn heard(&self, heard: StoredFirstSeen) -> FirstSeen {
         let source = SourceKind::ALL[usize::from(heard.source & 3)];
-        Heard { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer, UnixNs(heard.at_ns)) }
+        FirstSeen { at: UnixNs(heard.at_ns), source, peer: self.peers.peer(heard.peer, UnixNs(heard.at_ns)) }
     }
 }
 
 /// What a call has found so far.
 struct Pairs<'a> {
-    named: Vec<Pair>,
+    named: Vec<ConflictPair>,
     wants: &'a mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
 }
 
 /// Two votes of one validator that contradict each other. `kind` is the relation of the new one to
 /// the other.
-struct Pair {
+struct ConflictPair {
     kind: Kind,
     validator: u32,
-    this: Side,
-    other: Side,
+    this: ConflictSide,
+    other: ConflictSide,
 }
 
-struct Side {
+struct ConflictSide {
     handle: u32,
     vote: Arc<StoredVote>,
 }
 
 /// A set that can contain a validator, and the validator's position or index in it.
-type Home = (SetKey, Option<Arc<Seating>>, u32);
+type PossibleLocation = (SetKey, Option<Arc<Seating>>, u32);
 
 /// The set to which a vote belongs.
-struct Place {
+struct VoteLocation {
     key: SetKey,
     seating: Option<Arc<Seating>>,
-    members: Members,
+    members: SetMembers,
     /// The committee, if all members are in the same one.
     committee: Option<u16>,
 }
 
-impl Place {
+impl VoteLocation {
     /// The validators behind `members`, in the same order.
     fn validators(&self, members: Vec<u32>) -> Vec<u32> {
         match &self.seating {
@@ -508,7 +522,7 @@ impl Place {
     }
 }
 
-enum Asked {
+enum SlowCheck {
     Taken,
     Known,
     /// The validator's list is full, the vote shows nothing new, and the validator's share of this

@@ -15,8 +15,8 @@
 //! stores the vote.
 
 use crate::IndexError;
-use crate::codec::{Reader, put_stretch, read_stretch, stretch_has};
-use crate::db::{Batch, Cf, Db};
+use crate::codec::{ByteReader, put_stretch, read_stretch, stretch_has};
+use crate::db::{Cf, Db, WriteBuffer};
 use crate::keys::summary_key;
 use std::collections::HashMap;
 
@@ -182,12 +182,12 @@ impl Summary {
             return Ok(chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1);
         }
         let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), at))? else { return Ok(false) };
-        stretch_has(&mut Reader(&value), CHUNK, within).ok_or_else(|| unreadable(db))
+        stretch_has(&mut ByteReader(&value), CHUNK, within).ok_or_else(|| unreadable(db))
     }
 
     /// Writes the chunks that were changed by late votes. At a checkpoint, writes all chunks that
     /// changed.
-    pub fn stage(&self, batch: &mut Batch<'_>, checkpoint: bool) {
+    pub fn stage(&self, batch: &mut WriteBuffer<'_>, checkpoint: bool) {
         for ((level, number), block) in &self.blocks {
             for (at, chunk) in block.chunks.iter().enumerate() {
                 let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.late || (checkpoint && chunk.changed)) else { continue };
@@ -214,7 +214,7 @@ impl Summary {
     }
 
     /// Deletes the blocks that lie completely before `before`.
-    pub fn stage_prune(&mut self, batch: &mut Batch<'_>, before: u32) {
+    pub fn stage_prune(&mut self, batch: &mut WriteBuffer<'_>, before: u32) {
         for level in 1..=LEVELS {
             let end = block_of(level, before);
             batch.delete_range(Cf::Summary, &summary_key(level, 0, 0), &summary_key(level, u64::from(end), 0));
@@ -233,7 +233,7 @@ impl Block {
         if self.chunks[at].is_none() {
             let mut chunk = Chunk { bits: [0; WORDS], changed: false, late: false };
             if let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), number))? {
-                let read = read_stretch(&mut Reader(&value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
+                let read = read_stretch(&mut ByteReader(&value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
                 read.ok_or_else(|| unreadable(db))?;
             }
             self.chunks[at] = Some(Box::new(chunk));

@@ -17,10 +17,10 @@
 //! list instead of 64 rows. An example is another head, for which 1 % of the votes are spread over
 //! nearly every committee.
 
-use crate::codec::{Reader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has};
+use crate::codec::{ByteReader, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has};
 use crate::geometry::Geometry;
 use crate::keys::SetKey;
-use crate::members::{Bits, Members};
+use crate::members::{Bits, SetMembers};
 use blst::blst_p2;
 use blst::min_pk::{AggregateSignature, Signature};
 use consensus::SignatureBytes;
@@ -37,7 +37,7 @@ const MAX_UNMERGED: usize = 8192;
 /// When and from whom a sum was first received. `peer` is a number of the peer table, or 0 if there
 /// was no peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FirstHeard {
+pub(crate) struct StoredFirstSeen {
     pub at_ns: u64,
     pub source: u8,
     pub peer: u32,
@@ -46,19 +46,19 @@ pub(crate) struct FirstHeard {
 /// One signature with exactly its signers.
 #[derive(Clone, Debug)]
 pub(crate) struct Sum {
-    pub members: Members,
+    pub members: SetMembers,
     pub n_members: u32,
     /// The committee, if all members are in the same one.
     pub committee: Option<u16>,
     pub signature: SignatureBytes,
-    pub heard: FirstHeard,
+    pub heard: StoredFirstSeen,
 }
 
 /// All sums over one data that name their members in the same way.
 #[derive(Clone, Debug)]
 pub(crate) struct SumSet {
     pub sums: Vec<Sum>,
-    covered: Members,
+    covered: SetMembers,
     /// Number of sums that were added since the last merge.
     n_unmerged: usize,
     /// True if the row on disk differs from this set or there is no row.
@@ -76,7 +76,7 @@ pub(crate) struct SumSet {
 impl SumSet {
     /// An empty set, for members with seats or for listed members.
     pub fn new(seated: bool) -> Self {
-        let covered = if seated { Members::Seats(Bits::default()) } else { Members::Listed(Vec::new()) };
+        let covered = if seated { SetMembers::Seats(Bits::default()) } else { SetMembers::Listed(Vec::new()) };
         Self {
             sums: Vec::new(),
             covered,
@@ -102,19 +102,19 @@ impl SumSet {
     /// Whether it is certain that none of `members` is covered. The check is cheap for a committee,
     /// whatever is covered in the rest of its slot. Lists are not compared, so for a list the
     /// result is true only if nothing is covered.
-    pub fn covers_none(&self, members: &Members) -> bool {
+    pub fn covers_none(&self, members: &SetMembers) -> bool {
         match members {
-            Members::Seats(_) => members.is_disjoint(&self.covered),
-            Members::Listed(_) => self.covered == Members::Listed(Vec::new()),
+            SetMembers::Seats(_) => members.is_disjoint(&self.covered),
+            SetMembers::Listed(_) => self.covered == SetMembers::Listed(Vec::new()),
         }
     }
 
     /// The members that no sum covers yet, in ascending order.
-    pub fn without_covered(&self, members: &Members) -> Vec<u32> {
+    pub fn without_covered(&self, members: &SetMembers) -> Vec<u32> {
         members.without(&self.covered)
     }
 
-    pub fn covers_all(&self, members: &Members) -> bool {
+    pub fn covers_all(&self, members: &SetMembers) -> bool {
         members.is_subset(&self.covered)
     }
 
@@ -223,7 +223,7 @@ impl SumSet {
             let committee = number.checked_sub(1);
             let members = read_members(&mut reader, committee, key, geometry)?;
             let n_members = members.len();
-            let heard = FirstHeard { at_ns: base_ns, source: 0, peer: 0 };
+            let heard = StoredFirstSeen { at_ns: base_ns, source: 0, peer: 0 };
             set.sums.push(Sum { members, n_members, committee, signature: SignatureBytes::ZERO, heard });
         }
         for sum in &mut set.sums {
@@ -278,19 +278,19 @@ pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: O
 }
 
 /// Reads one sum from a record of the log.
-pub(crate) fn read_record(reader: &mut Reader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
+pub(crate) fn read_record(reader: &mut ByteReader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
     let committee = u16::try_from(reader.varint()?).ok()?.checked_sub(1);
     let members = read_members(reader, committee, key, geometry)?;
     let n_members = members.len();
     let at_ns = reader.varint()?;
     let word = reader.varint()?;
-    let heard = FirstHeard { at_ns, source: (word & 3) as u8, peer: u32::try_from(word >> 2).ok()? };
+    let heard = StoredFirstSeen { at_ns, source: (word & 3) as u8, peer: u32::try_from(word >> 2).ok()? };
     let signature = SignatureBytes::from(reader.array::<96>()?);
     Some(Sum { members, n_members, committee, signature, heard })
 }
 
-fn read_head(value: &[u8]) -> Option<(Reader<'_>, Vec<u16>, u64)> {
-    let mut reader = Reader(value);
+fn read_head(value: &[u8]) -> Option<(ByteReader<'_>, Vec<u16>, u64)> {
+    let mut reader = ByteReader(value);
     // Each sum takes at least the bytes of its signature, which bounds what is allocated.
     let n_sums = reader.varint().filter(|n| *n <= value.len() as u64 / 96)?;
     let base_ns = reader.varint()?;
@@ -319,29 +319,34 @@ fn span(committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Op
 
 fn put_members(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: Option<&Geometry>) {
     match &sum.members {
-        Members::Seats(bits) => {
+        SetMembers::Seats(bits) => {
             let (start, len) = span(sum.committee, key, geometry).expect("seated members were placed by this geometry");
             let words: Vec<u64> = bits.stretch(start, len).collect();
             put_stretch(out, len, &words);
         }
-        Members::Listed(list) => {
+        SetMembers::Listed(list) => {
             put_varint(out, list.len() as u64);
             put_ascending(out, list.iter().copied());
         }
     }
 }
 
-fn read_members(reader: &mut Reader<'_>, committee: Option<u16>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Members> {
+fn read_members(
+    reader: &mut ByteReader<'_>,
+    committee: Option<u16>,
+    key: &SetKey,
+    geometry: Option<&Geometry>,
+) -> Option<SetMembers> {
     let (start, len) = span(committee, key, geometry)?;
     if geometry.is_some() {
         let mut bits = Bits::with_span(start, len);
         read_stretch(reader, len, |at| bits.insert(start + at))?;
-        return Some(Members::Seats(bits));
+        return Some(SetMembers::Seats(bits));
     }
     let n = reader.varint()?;
     let mut list = Vec::new();
     read_ascending(reader, n, |member| list.push(member))?;
-    Some(Members::Listed(list))
+    Some(SetMembers::Listed(list))
 }
 
 /// Adds disjoint sums of `group` (ordered with the largest first) together, and appends the
@@ -407,7 +412,7 @@ fn drop_covered(sums: &mut Vec<Sum>) {
     if sums.iter().all(|sum| sum.committee.is_some()) {
         return;
     }
-    let mut own = Members::Seats(Bits::default());
+    let mut own = SetMembers::Seats(Bits::default());
     for sum in sums.iter().filter(|sum| sum.committee.is_some()) {
         own.union_with(&sum.members);
     }

@@ -7,7 +7,7 @@
 //! The order of the epochs does not matter, because the two newest votes are the same in any order.
 
 use crate::heads::{NONE, Remembered};
-use crate::shelf::{EpochVotes, Shelf};
+use crate::shelf::{EpochReader, EpochVotes};
 use crate::{Index, IndexError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -19,7 +19,7 @@ impl Index {
     /// Rebuilds heads and summary of the last epochs.
     pub(crate) fn read_tail(&mut self) -> Result<(), IndexError> {
         let Self { db, table, data, sets, heads, summary, offenders, state, .. } = self;
-        let shelf = Shelf { db, table, data, sets };
+        let shelf = EpochReader { db, table, data, sets };
         let epochs = epochs_between(&shelf, state.tail_from, state.reach)?;
         let n_readers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_READERS).min(epochs.len());
         let next = AtomicUsize::new(0);
@@ -69,7 +69,7 @@ impl Index {
 /// The epochs with rows (on disk, or in memory and still growing) that a head can contain, in
 /// ascending order. Epochs after `reach` contain far votes only, which are found through their
 /// validators' lists.
-fn epochs_between(shelf: &Shelf<'_>, tail_from: u64, reach: u32) -> Result<Vec<u32>, IndexError> {
+fn epochs_between(shelf: &EpochReader<'_>, tail_from: u64, reach: u32) -> Result<Vec<u32>, IndexError> {
     let mut epochs = Vec::new();
     let mut from = tail_from;
     while let Some(epoch) =

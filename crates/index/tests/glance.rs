@@ -6,7 +6,7 @@ mod common;
 use common::{data, open, vote};
 use consensus::ValidatorIndex;
 use index::Index;
-use verify::Glance;
+use verify::HistoryCheck;
 
 /// A message is urgent before it is proven only because of the history of the validator that it
 /// names, and not because of anything else in it.
@@ -20,22 +20,22 @@ fn a_glance_sees_what_the_next_vote_would_do() {
         index.glance(ValidatorIndex::new(validator), &data, data.root())
     };
     let expected = [
-        (7, 4, 5, Glance::Contradicts), // surrounded by 3->6
-        (7, 2, 7, Glance::Contradicts), // surrounds it
-        (7, 3, 7, Glance::Fits),
-        (7, 3, 5, Glance::Fits),
-        (7, 1, 2, Glance::Unclear),
-        (8, 4, 5, Glance::Fits),
-        (9, 0, 900, Glance::Fits),
-        (u64::MAX, 0, 900, Glance::Fits),
+        (7, 4, 5, HistoryCheck::Contradicts), // surrounded by 3->6
+        (7, 2, 7, HistoryCheck::Contradicts), // surrounds it
+        (7, 3, 7, HistoryCheck::Fits),
+        (7, 3, 5, HistoryCheck::Fits),
+        (7, 1, 2, HistoryCheck::Unclear),
+        (8, 4, 5, HistoryCheck::Fits),
+        (9, 0, 900, HistoryCheck::Fits),
+        (u64::MAX, 0, 900, HistoryCheck::Fits),
     ];
     for (validator, source, target, expected) in expected {
         assert_eq!(glance(&index, validator, source, target, 0), expected, "{validator}: {source}->{target}");
     }
-    assert_eq!(glance(&index, 7, 3, 6, 0), Glance::Fits, "it is known");
-    assert_eq!(glance(&index, 7, 3, 6, 1), Glance::Contradicts, "other data for its target");
+    assert_eq!(glance(&index, 7, 3, 6, 0), HistoryCheck::Fits, "it is known");
+    assert_eq!(glance(&index, 7, 3, 6, 1), HistoryCheck::Contradicts, "other data for its target");
     // A vote outside the chain counts too.
     index.stage_votes(&[vote(data(1, 9, 72, 0), &[7])]).unwrap();
-    assert_eq!(glance(&index, 7, 3, 8, 0), Glance::Contradicts, "surrounded by 1->9");
-    assert_eq!(glance(&index, 7, 3, 10, 0), Glance::Fits);
+    assert_eq!(glance(&index, 7, 3, 8, 0), HistoryCheck::Contradicts, "surrounded by 1->9");
+    assert_eq!(glance(&index, 7, 3, 10, 0), HistoryCheck::Fits);
 }

@@ -1,7 +1,7 @@
 //! The commands that test alert routes and kill switches, and that make a kill switch ready again.
 
 use actions::alerts;
-use actions::killswitch::{self, Ledger, rearm};
+use actions::killswitch::{self, KillSwitchState, rearm};
 use actions::lists::reload;
 use alert::{Context, NetworkName};
 use evidence::Store;
@@ -11,7 +11,7 @@ use watcher::config::Config;
 use watcher::datadir::{self, DataDir, DataDirError};
 use watcher::run::{now, runtime};
 
-/// Sends a test message to a route; the answer says what happened.
+/// Sends a test message to a route and returns a text that says what happened.
 pub fn test_alert(config: &Config, route: &str) -> Result<String, WatcherError> {
     let routes = alerts::routes(&config.alerts)?;
     Ok(runtime()?.block_on(async {
@@ -21,7 +21,7 @@ pub fn test_alert(config: &Config, route: &str) -> Result<String, WatcherError> 
     })?)
 }
 
-/// Orders a group's kill switch as a test; the answer says what happened.
+/// Orders a group's kill switch as a test and returns a text that says what happened.
 pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let in_force = reload::read_lists(&config.watch).map_err(WatcherError::Usage)?;
     Ok(runtime()?.block_on(async {
@@ -30,7 +30,8 @@ pub fn test_switch(config: &Config, group: &str) -> Result<String, WatcherError>
     })?)
 }
 
-/// Lets a group's kill switch fire again, also beside the watcher that holds the data directory.
+/// Makes a group's kill switch ready to fire again. This also works while a watcher holds the data
+/// directory.
 pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError> {
     let known = config.watch.groups.iter().any(|known| known.name == group && known.kill_switch.is_some());
     if !known {
@@ -43,14 +44,15 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
     let dir = match DataDir::open(&config.data_dir) {
         Ok(dir) => dir,
         Err(DataDirError::InUse(path)) => {
-            // Readers share the lock, so whoever gets it finds no watcher there.
+            // Readers share this lock. If it can be taken, other readers hold the directory and no
+            // watcher does.
             if datadir::lock_for_reading(&path).is_ok() {
                 return Err(WatcherError::Failed(format!(
                     "{} is being read, as by `slashwatch serve`, so nothing can be written there: stop that and ask again",
                     path.display()
                 )));
             }
-            let read = || Ledger::read(&Store::open_read_only(&path.join("evidence"))?);
+            let read = || KillSwitchState::read(&Store::open_read_only(&path.join("evidence"))?);
             let had = read()?.fired.contains_key(group);
             if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
                 return Err(WatcherError::Failed(format!(
@@ -67,10 +69,11 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
         return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    Ok(told(Ledger::rearm(&store, group)?))
+    Ok(told(KillSwitchState::rearm(&store, group)?))
 }
 
-/// As far as it is known before a start: from the data directory, else from the configuration, else from a node.
+/// Returns the network's name as far as it is known before a start. The sources are the data
+/// directory, then the configuration, then a node.
 async fn name_before_start(config: &Config) -> NetworkName {
     if let Ok(Some(network)) = datadir::read_network(&config.data_dir) {
         return alerts::name_of(&network);

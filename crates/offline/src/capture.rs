@@ -1,9 +1,10 @@
-//! `slashwatch capture`: what the sources hear, into a file that `replay` reads.
+//! `slashwatch capture`: writes what the sources receive into a file that `replay` reads.
 //!
-//! Blocks that recorded ones build on and that nobody sent are asked of the nodes, so that a replay knows every committee
-//! that the live run knew. Nothing is judged, so nothing is forwarded and nobody is blamed: every message is reported back as `Ignore`.
+//! If a recorded block has a parent that was not recorded, the nodes are asked for that parent. So
+//! a replay knows every committee that the live run knew. No message is judged, so no message is
+//! forwarded and no peer is penalised: every message is reported to gossipsub as `Ignore`.
 
-use crate::lineage::Lineage;
+use crate::lineage::MissingParents;
 use chain::node::{BlockId, NodeSet};
 use consensus::{Network, Root};
 use fs4::fs_std::FileExt;
@@ -26,12 +27,12 @@ use watcher::WatcherError;
 use watcher::config::Config;
 use watcher::{bootstrap, clock, listen, run};
 
-/// Missing blocks asked for at a time.
+/// Missing blocks that are fetched at the same time.
 const MAX_FETCHES: usize = 4;
-/// A crash loses at most this much.
+/// Interval between two flushes. A crash loses at most this much.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// What was recorded.
+/// Counts of what was recorded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CaptureSummary {
     pub blocks: u64,
@@ -54,7 +55,7 @@ pub fn capture<F: Future<Output = ()>>(config: Config, out: &Path, stop: fn() ->
         let mut stopped = std::pin::pin!(stop());
         let start = tokio::select! {
             biased;
-            // While a node is awaited, which may be long.
+            // The wait for a node may be long, so the stop signal is checked here too.
             () = &mut stopped => return Ok(CaptureSummary::default()),
             start = bootstrap::start_when_a_node_answers(&config, None, nodes.as_deref()) => start?,
         };
@@ -70,16 +71,17 @@ async fn record(
     stop: impl Future<Output = ()>,
 ) -> Result<CaptureSummary, WatcherError> {
     let network = start.chain.network().clone();
-    let mut file = Recording {
+    let mut file = CaptureFile {
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
-        lineage: Lineage::new(&start.chain),
+        lineage: MissingParents::new(&start.chain),
         summary: CaptureSummary::default(),
     };
     file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
     file.writer.state(&start.state_ssz).map_err(|error| failed(out, error))?;
-    // Sources first, so that nothing is missed while the blocks since the state are fetched; what comes waits in their queues.
+    // The sources start first, so that nothing is missed while the blocks since the state are
+    // fetched. Until then their messages wait in their queues.
     let metrics = SourceMetrics::unregistered();
     let (identity, _lock) = identity(&config);
     let gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
@@ -102,8 +104,10 @@ async fn record(
     outcome.map(|()| file.summary)
 }
 
-/// A key of captures alone, since a watcher may run beside this one, with the lock that keeps a second capture from it. A second
-/// capture has a new key, and so has one that cannot write to the data directory: it needs none for anything else.
+/// Returns the node key of captures, and the lock that prevents a second capture from using the
+/// same key. A watcher may run at the same time, so captures do not use its key. A second capture
+/// gets a new key. So does a capture that cannot write to the data directory, which it needs for
+/// nothing else.
 fn identity(config: &Config) -> (Identity, Option<File>) {
     let lock = std::fs::create_dir_all(&config.data_dir)
         .and_then(|()| OpenOptions::new().create(true).truncate(false).write(true).open(config.data_dir.join("capture.lock")))
@@ -122,17 +126,17 @@ fn failed(out: &Path, source: WriteError) -> WatcherError {
     WatcherError::Failed(format!("{}: {source}", out.display()))
 }
 
-/// A capture being written.
-struct Recording {
+/// A capture while it is written.
+struct CaptureFile {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
-    lineage: Lineage,
+    lineage: MissingParents,
     summary: CaptureSummary,
 }
 
-impl Recording {
-    /// Until `stop` resolves or all sources have ended.
+impl CaptureFile {
+    /// Records until `stop` resolves or a source has ended.
     async fn follow(
         &mut self,
         mut gossip: Option<GossipHandle>,
@@ -215,7 +219,8 @@ impl Recording {
         Ok(())
     }
 
-    /// A block without an arrival of its own; gives the parent that is missing.
+    /// Writes a block that was fetched and has no arrival time of its own. Returns its parent if
+    /// that is missing.
     fn block(&mut self, block: &RawMessage) -> Result<Option<Root>, WatcherError> {
         self.writer.block(&block.bytes).map_err(|error| failed(&self.out, error))?;
         self.summary.blocks += 1;
@@ -238,7 +243,8 @@ impl Recording {
     }
 }
 
-/// The next event of a source that may not be there.
+/// Returns the next event of a source. A source that does not exist has no events, so this waits
+/// for ever.
 async fn next_gossip(gossip: &mut Option<GossipHandle>) -> Option<GossipEvent> {
     match gossip {
         Some(gossip) => gossip.events.recv().await,

@@ -1,4 +1,4 @@
-//! What the network saw of some keys, as an EIP-3076 file or compared with one.
+//! Exports what the network saw of some keys as an EIP-3076 file, or compares it with such a file.
 
 use crate::inspect::Inspection;
 use api::Gap;
@@ -15,29 +15,31 @@ use watcher::WatcherError;
 
 pub use index::Walked;
 
-/// Largest file read: a complete history of ten thousand keys over a year has some 7 GB, and no client exports that.
+/// Largest file that is read. A complete history of ten thousand keys over a year has about 7 GB,
+/// and no client exports that much.
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Votes held at once, in 1.5 GB: a complete file of them has some 5 GB, more than clients take.
+/// Maximum number of votes in memory, which need 1.5 GB. A complete file with this many has about 5
+/// GB, which is more than clients accept.
 const MAX_VOTES: usize = 25_000_000;
 
-/// Which form of interchange file.
+/// The form of an interchange file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Every message.
+    /// Contains every message.
     Complete,
-    /// The highest slot, source and target of each key.
+    /// Contains the highest slot, source and target of each key.
     Minimal,
 }
 
-/// A data directory opened for questions about what keys signed.
+/// A data directory that is open for questions about what keys signed.
 pub struct History {
     inspection: Inspection,
-    /// By validator index.
+    /// Public keys by validator index.
     keys: Vec<PubkeyBytes>,
 }
 
 impl History {
-    /// The directory as it is now, also while a watcher is at work in it.
+    /// Opens the directory as it is now. This also works while a watcher uses it.
     pub fn open(data_dir: &Path) -> Result<Self, WatcherError> {
         let inspection = Inspection::open(data_dir)?;
         if inspection.index().is_none() {
@@ -50,7 +52,8 @@ impl History {
         Ok(Self { inspection, keys })
     }
 
-    /// The validators that a list names, as in `1,5-9,0xab..,@more.txt`, ascending.
+    /// Returns the validators that a list names, ascending. A list looks like
+    /// `1,5-9,0xab..,@more.txt`.
     pub fn validators(&self, list: &str) -> Result<BTreeSet<ValidatorIndex>, WatcherError> {
         let mut selectors = Vec::new();
         for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -97,14 +100,14 @@ impl History {
         Ok(wanted)
     }
 
-    /// What there is to know from. It is the same for all keys.
+    /// Returns the times that this data directory knows about. They are the same for all keys.
     pub fn coverage(&self) -> Result<Coverage, WatcherError> {
         let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
         let epochs = held.map(|(first, last)| Epochs { first, last });
         Ok(Coverage { epochs, gaps: watcher::gaps::known(self.inspection.store())? })
     }
 
-    /// An EIP-3076 file of what was seen. `tell` hears how far it is.
+    /// Makes an EIP-3076 file of the messages that were seen. `tell` receives the progress.
     pub fn export(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
@@ -128,7 +131,7 @@ impl History {
         Ok(file)
     }
 
-    /// Compares a file with what was seen of its keys.
+    /// Compares a file with the messages that were seen of its keys. `tell` receives the progress.
     pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
         let input = |reason: String| WatcherError::Input { path: path.into(), reason };
         let bytes = read_bounded(path)?;
@@ -159,8 +162,8 @@ impl History {
         Ok(report)
     }
 
-    /// Votes by validator, ascending by target. For the minimal form only what can matter to it is kept: the highest source and the highest
-    /// target.
+    /// Returns the votes by validator, ascending by target. For the minimal form it only keeps the
+    /// highest source and the highest target, because nothing else matters for that form.
     fn votes(
         &self,
         of: &BTreeSet<ValidatorIndex>,
@@ -200,7 +203,8 @@ impl History {
         Ok(votes)
     }
 
-    /// One pass over all proposals, however many keys are asked about.
+    /// Returns the blocks by validator. It reads all proposals once, however many keys are asked
+    /// about.
     fn blocks(&self, of: &BTreeSet<ValidatorIndex>) -> Result<BTreeMap<ValidatorIndex, Vec<SignedSlot>>, WatcherError> {
         let network = &self.inspection.network;
         let mut blocks: BTreeMap<ValidatorIndex, Vec<SignedSlot>> = BTreeMap::new();
@@ -234,7 +238,8 @@ impl History {
     }
 }
 
-/// Selectors from a file: one or more a line, separated by commas or white space; `#` begins a comment.
+/// Reads selectors from a file. A line has one or more, separated by commas or white space. `#`
+/// begins a comment.
 fn read_list(path: &Path, into: &mut Vec<Selector>) -> Result<(), WatcherError> {
     let bytes = read_bounded(path)?;
     for (nth, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
@@ -258,35 +263,36 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, WatcherError> {
     std::fs::read(path).map_err(|error| input(error.to_string()))
 }
 
-/// What is known at all: nothing is said about other times.
+/// The times that are known at all. About other times nothing can be said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Coverage {
-    /// Of which votes are stored; null while there are none. What is older was pruned or never heard.
+    /// Epochs of which votes are stored. It is null while there are none. Older votes were pruned,
+    /// or they were never received.
     pub epochs: Option<Epochs>,
     /// Slots in which no watcher ran.
     pub gaps: Vec<Gap>,
 }
 
-/// What an audit found.
+/// Result of an audit.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Audit {
     pub schema: u64,
     pub network: String,
     pub coverage: Coverage,
     pub totals: Totals,
-    /// Keys of the file that no validator of this network has.
+    /// Keys of the file that belong to no known validator of this network.
     pub unknown_keys: Vec<PubkeyBytes>,
-    /// Every key of the file that is known, ascending.
+    /// All known keys of the file, ascending by index.
     pub validators: Vec<AuditedKey>,
 }
 
-/// Over all keys.
+/// Sums over all keys.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     pub keys: u64,
-    /// Keys of which no message was ever heard.
+    /// Keys of which no message was ever received.
     pub keys_never_heard: u64,
-    /// Keys of which the file lacks something.
+    /// Keys for which the file lacks something.
     pub keys_lacking: u64,
     pub agreeing: u64,
     pub absent_votes: u64,
@@ -298,6 +304,7 @@ pub struct Totals {
     pub unheard_blocks: u64,
 }
 
+/// The audit of one key.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditedKey {
     pub index: ValidatorIndex,
@@ -307,6 +314,7 @@ pub struct AuditedKey {
 }
 
 impl Audit {
+    /// Returns whether the file lacks something for any key.
     pub fn lacks_something(&self) -> bool {
         self.totals.keys_lacking > 0
     }

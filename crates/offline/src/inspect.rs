@@ -1,4 +1,4 @@
-//! A read-only look at a data directory, for people.
+//! Reads a data directory for display. Nothing is changed.
 
 use consensus::{Network, Root, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, Kind, Query, Store, Submission, SubmissionState};
@@ -8,10 +8,10 @@ use std::path::Path;
 use watcher::WatcherError;
 use watcher::datadir::{self, DataDirError};
 
-/// Submissions read in one go.
+/// Submissions read at once.
 const PAGE: usize = 1024;
 
-/// Incidents by kind and then by state.
+/// Counts incidents by kind and then by state.
 pub(crate) fn count_incidents(incidents: &[Incident]) -> BTreeMap<Kind, BTreeMap<&'static str, u64>> {
     let mut counts = BTreeMap::<Kind, BTreeMap<&'static str, u64>>::new();
     for incident in incidents {
@@ -20,7 +20,7 @@ pub(crate) fn count_incidents(incidents: &[Incident]) -> BTreeMap<Kind, BTreeMap
     counts
 }
 
-/// A data directory as it is now, also while a watcher is at work in it. Nothing in it is changed.
+/// A data directory as it is now, also while a watcher uses it. Nothing in it is changed.
 pub struct Inspection {
     pub network: Network,
     store: Store,
@@ -28,6 +28,7 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// Opens the databases read-only. The vote index may be missing.
     pub fn open(path: &Path) -> Result<Self, WatcherError> {
         let network = datadir::read_network(path)?.ok_or_else(|| DataDirError::NotOne(path.into()))?;
         let store = Store::open_read_only(&path.join("evidence"))?;
@@ -45,12 +46,13 @@ impl Inspection {
         &self.store
     }
 
-    /// `None` if it was moved away, which leaves the findings as they were.
+    /// Returns the vote index. It is `None` if the index was moved away. The findings do not depend
+    /// on it.
     pub fn index(&self) -> Option<&IndexView> {
         self.index.as_ref()
     }
 
-    /// A finding with its evidence.
+    /// Returns a finding with its evidence.
     pub fn finding(&self, id: Root) -> Result<Option<(Finding, Option<Evidence>)>, WatcherError> {
         let Some((_, finding)) = self.store.finding(id)? else { return Ok(None) };
         let evidence = match &finding.evidence {
@@ -60,19 +62,20 @@ impl Inspection {
         Ok(Some((finding, evidence)))
     }
 
-    /// How many incidents there are, by kind and then by state.
+    /// Returns the number of incidents by kind and then by state.
     pub fn incident_counts(&self) -> Result<BTreeMap<Kind, BTreeMap<&'static str, u64>>, WatcherError> {
         Ok(count_incidents(&self.store.all_incidents()?))
     }
 
-    /// How often the submission of a proof ended how; all states, none left out.
+    /// Returns the number of submissions by state. Every state is listed, even with zero.
     pub fn submission_counts(&self) -> Result<BTreeMap<&'static str, u64>, WatcherError> {
         let mut counts: BTreeMap<&'static str, u64> = SubmissionState::ALL.map(|state| (state.as_str(), 0)).into();
         self.each_submission(|one| *counts.entry(one.state.as_str()).or_default() += 1)?;
         Ok(counts)
     }
 
-    /// What became of handing this proof to the beacon nodes; `None` if it was never tried.
+    /// Returns the record of the submission of this proof. It is `None` if the proof was never
+    /// submitted.
     pub fn submission_of(&self, evidence: Root) -> Result<Option<Submission>, WatcherError> {
         let mut found = None;
         self.each_submission(|one| {
@@ -93,7 +96,7 @@ impl Inspection {
         }
     }
 
-    /// Findings about one validator, up to `limit`.
+    /// Returns the findings about one validator, at most `limit`.
     pub fn findings_of(&self, validator: ValidatorIndex, limit: usize) -> Result<Vec<Finding>, WatcherError> {
         let query = Query { validator: Some(validator), ..Query::default() };
         Ok(self.store.find(&query, limit)?.findings.into_iter().map(|(_, finding)| finding).collect())

@@ -1,5 +1,5 @@
-//! Work on files and data directories: replay, captures, exports, audits, reports, benchmarks, and the commands around
-//! alerts and kill switches.
+//! Work on files and data directories: replay, captures, exports, audits, reports, benchmarks, and
+//! the commands around alerts and kill switches.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

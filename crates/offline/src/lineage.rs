@@ -1,31 +1,37 @@
-//! Which blocks a recording still lacks: parents that recorded blocks name and that were not recorded themselves.
+//! Finds the blocks that a recording lacks: parents that recorded blocks name and that were not
+//! recorded themselves.
 //!
-//! Without them a replay could not carry committees on, and votes by bits would wait in vain. Nothing is proven while
-//! recording, so what is asked for is bounded: by what is remembered, by how far back it may lie, and per slot.
+//! Without them a replay could not compute later committees, and votes that are encoded as bits
+//! would wait in vain. Nothing is proven while recording, so the number of requests is bounded in
+//! three ways: by the number of blocks that are remembered, by how far back a block may be, and by
+//! slot.
 
 use chain::Chain;
 use consensus::{Network, Root, SignedBlock, Slot};
 use std::collections::{HashSet, VecDeque};
 use verify::{MessageKind, RawMessage};
 
-/// Blocks remembered, recorded or asked for: a day of mainnet.
+/// Blocks that are remembered because they were recorded or asked for. This is about a day of
+/// mainnet.
 const REMEMBERED: usize = 8192;
-/// Blocks asked for in one slot of the clock. Forged blocks with invented parents get no further.
+/// Blocks asked for in one slot of the wall clock. It limits the effect of forged blocks with
+/// invented parents.
 const ASKED_PER_SLOT: usize = 64;
 
-pub struct Lineage {
+/// Remembers which blocks a recording has, and finds the missing parents.
+pub struct MissingParents {
     known: HashSet<Root>,
     order: VecDeque<Root>,
-    /// Blocks up to here are in the state.
+    /// Slot of the state. Blocks up to this slot are already part of it.
     state_slot: Slot,
     slot: Slot,
     asked: usize,
-    /// Parents not asked for, because too many were.
+    /// Number of parents that were not asked for because the limit of the slot was reached.
     pub refused: u64,
 }
 
-impl Lineage {
-    /// For a recording that begins with the state of `chain`.
+impl MissingParents {
+    /// Creates the value for a recording that begins with the state of `chain`.
     pub fn new(chain: &Chain) -> Self {
         let head = chain.head();
         let mut lineage = Self {
@@ -40,17 +46,19 @@ impl Lineage {
         lineage
     }
 
-    /// A message was recorded at `now`. The parent to ask a node for, if it is a block whose parent is missing.
+    /// Notes that a message was recorded at the slot `now`. If it is a block with a missing parent,
+    /// returns the parent's root, which a node should be asked for.
     pub fn recorded(&mut self, network: &Network, message: &RawMessage, now: Slot) -> Option<Root> {
         if message.kind != MessageKind::Block {
             return None;
         }
-        // What cannot be read is recorded all the same, and a replay says why.
+        // A block that cannot be decoded is recorded anyway. A replay then reports why.
         let block = SignedBlock::from_ssz(message.origin.fork?, network.preset(), &message.bytes).ok()?;
         self.remember(block.root);
         let header = block.signed_header.message;
-        // On or before the state's own slot lies another branch's past, which the state does not know; its blocks are wanted.
-        // Further back than an epoch before it, nothing recorded can depend on them.
+        // A block in the state's own slot or before it belongs to a branch that the state does not
+        // know, so its parents are needed. If it is an epoch or more before the state, nothing that
+        // is recorded can depend on it.
         if header.slot.saturating_add(network.preset().slots_per_epoch) <= self.state_slot
             || self.known.contains(&header.parent_root)
         {
@@ -85,17 +93,18 @@ impl Lineage {
 mod tests {
     use super::*;
     use sources::capture::{CaptureFile, Entry};
-    use sources::intake::Intake;
+    use sources::intake::MessageConverter;
     use std::path::Path;
     use std::sync::Arc;
 
-    /// The chain of the small capture's state, and its blocks in order of arrival.
+    /// Returns the chain of the small capture's state, and the capture's blocks in order of
+    /// arrival.
     fn recorded() -> (Chain, Vec<RawMessage>) {
         let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
         let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
         let state = file.first_state().unwrap().unwrap();
         let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        let intake = Intake::new(Arc::clone(chain.network()));
+        let intake = MessageConverter::new(Arc::clone(chain.network()));
         let blocks = file
             .entries()
             .unwrap()
@@ -113,18 +122,18 @@ mod tests {
         let network = chain.network().clone();
         let root = |raw: &RawMessage| SignedBlock::from_ssz(raw.origin.fork.unwrap(), network.preset(), &raw.bytes).unwrap().root;
         assert!(blocks.len() > 4);
-        let mut complete = Lineage::new(&chain);
+        let mut complete = MissingParents::new(&chain);
         assert!(blocks.iter().all(|block| complete.recorded(&network, block, Slot::new(1)).is_none()), "nothing is missing");
         let roots: Vec<Root> = blocks.iter().map(root).collect();
         let mut n_asked = 0;
         for (missing, left_out) in roots.iter().enumerate().take(blocks.len() - 1) {
-            let mut lineage = Lineage::new(&chain);
+            let mut lineage = MissingParents::new(&chain);
             let rest = blocks.iter().enumerate().filter(|(nth, _)| *nth != missing);
             let asked: Vec<Root> = rest.filter_map(|(_, block)| lineage.recorded(&network, block, Slot::new(1))).collect();
             n_asked += asked.len();
             assert!(asked.len() <= 1 && asked.iter().all(|one| one == left_out), "without block {missing}: {asked:?}");
         }
-        // All but those that nobody built on.
+        // Blocks on which no other block builds are not asked for.
         assert!(n_asked * 2 > blocks.len(), "{n_asked} of {}", blocks.len());
     }
 }

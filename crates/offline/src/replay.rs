@@ -1,7 +1,8 @@
-//! Capture and ERA files through the same engine as live traffic, as fast as it goes.
+//! Sends capture and ERA files through the same engine as live traffic, as fast as possible.
 //!
-//! Damage ends a file (or costs one entry, where its end is known); what was read before it is processed and kept, and
-//! the first problem of all files is what the command ends with.
+//! Damage ends a file. If the end of a damaged entry is known, only that entry is lost. Everything
+//! that was read before is processed and kept. The command ends with the first problem of all
+//! files.
 
 mod clock;
 mod session;
@@ -10,43 +11,47 @@ mod strangers;
 use crate::inspect::count_incidents;
 use actions::error_chain;
 use chain::{Progress, PubkeyCache};
-use clock::Clock;
+use clock::ReplayClock;
 use consensus::Spec;
 use detect::DetectConfig;
-use detect::watch::Desk;
+use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::{Engine, EngineParts, Processed};
 use evidence::Store;
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
-use sources::intake::{ApiContent, Intake, Refusal};
+use sources::intake::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use strangers::Strangers;
+use strangers::LateValidators;
 use verify::{Verifier, VerifyConfig};
 use watcher::WatcherError;
 use watcher::bootstrap;
 use watcher::datadir::DataDir;
 use watcher::peer_news::peer_news;
 
-/// Entries read together, in lots of so many bytes unpacked, and how many lots lie ready.
+/// Maximum number of entries in one lot. The reading thread passes entries on in lots.
 const READ_TOGETHER: usize = 256;
+/// Unpacked bytes after which a lot is complete.
 const LOT_BYTES: usize = 8 << 20;
+/// Maximum number of lots that wait to be processed.
 const READ_AHEAD: usize = 8;
 
-/// What to replay, and how.
+/// The files to replay, and the options.
 #[derive(Clone, Debug)]
 pub struct ReplayOptions {
     pub files: Vec<PathBuf>,
     pub data_dir: PathBuf,
-    /// A built-in name or a folder with config.yaml, for files without a config.
+    /// Name of a built-in network, or a folder with config.yaml. It is used for files without a
+    /// configuration.
     pub network: Option<String>,
-    /// Verified together at most; changes speed, never findings.
+    /// Maximum number of messages that are verified together. It changes the speed but never the
+    /// findings.
     pub batch_messages: usize,
     pub history_epochs: u64,
     pub detect: DetectConfig,
-    /// Groups and labels, as in the configuration's `[watch]`.
+    /// Groups and labels, as in the `[watch]` section of the configuration.
     pub watch: actions::config::WatchConfig,
 }
 
@@ -56,7 +61,8 @@ impl Default for ReplayOptions {
             files: Vec::new(),
             data_dir: PathBuf::new(),
             network: None,
-            // An eighth of a mainnet slot: each equation costs 2 ms beside its votes.
+            // An eighth of a mainnet slot. Each check of a batch costs 2 ms in addition to its
+            // votes.
             batch_messages: 4096,
             history_epochs: watcher::config::IndexConfig::default().history_epochs,
             detect: DetectConfig::default(),
@@ -65,24 +71,24 @@ impl Default for ReplayOptions {
     }
 }
 
-/// What a replay did.
+/// Result of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     pub entries: u64,
     pub messages: u64,
-    /// Every message and refused input once, by what became of it.
+    /// Number of messages and refused inputs by outcome. Each is counted once.
     pub outcomes: BTreeMap<String, u64>,
-    /// In the data directory at the end, earlier runs included.
+    /// Findings in the data directory at the end, including those of earlier runs.
     pub findings: u64,
     pub new_findings: u64,
     pub by_kind: BTreeMap<String, u64>,
-    /// In the data directory at the end, by kind and then by state.
+    /// Incidents in the data directory at the end, by kind and then by state.
     pub incidents: BTreeMap<evidence::Kind, BTreeMap<&'static str, u64>>,
-    /// Contradicting pairs beyond those listed per validator, epoch and kind.
+    /// Contradicting pairs beyond the number that is listed for one validator, epoch and kind.
     pub not_listed: u64,
 }
 
-/// A replay: [`Self::open`], [`Self::run`], then what it found.
+/// A replay. Call [`Self::open`], then [`Self::run`], then read the results.
 pub struct Replay {
     options: ReplayOptions,
     dir: DataDir,
@@ -90,25 +96,26 @@ pub struct Replay {
     summary: Summary,
 }
 
-/// How far a replay has come.
+/// Progress of a replay.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Public keys of the state it begins with.
+    /// Public keys of the state that the replay begins with.
     Keys(Progress),
-    /// Bytes done, bytes in all, and messages.
+    /// Bytes processed, bytes in total, and messages.
     Files { done: u64, total: u64, messages: u64 },
 }
 
 impl Replay {
-    /// Takes the data directory.
+    /// Opens the data directory and takes its lock.
     pub fn open(options: ReplayOptions) -> Result<Self, WatcherError> {
         let dir = DataDir::open(&options.data_dir)?;
         Ok(Self { options, dir, session: None, summary: Summary::default() })
     }
 
-    /// Reads all files. The first damage is returned after everything that could be read was processed.
+    /// Reads all files. It processes everything that can be read, and then returns the first
+    /// problem.
     pub fn run(&mut self, progress: &mut dyn FnMut(Step)) -> Result<(), WatcherError> {
-        // A name that is none is told, though files with a configuration of their own do not need one.
+        // A wrong network name is reported, even if no file needs the name.
         self.options.network.as_deref().map(spec_by_name).transpose()?;
         let files = self.options.files.clone();
         let total = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
@@ -128,7 +135,7 @@ impl Replay {
                     tracing::warn!(%problem, "capture is damaged");
                     first_problem.get_or_insert(problem);
                 }
-                // Another file may still be readable; an engine that fails is the end.
+                // Another file may still be readable. An error of the engine ends the replay.
                 Err(error @ WatcherError::Input { .. }) => {
                     tracing::warn!(%error, "a file cannot be used");
                     first_problem.get_or_insert(error);
@@ -138,7 +145,7 @@ impl Replay {
             done += std::fs::metadata(path).map_or(0, |file| file.len());
         }
         if let Some(session) = &mut self.session {
-            // No more will come that these could wait for.
+            // No more messages will come, so nothing can wait any longer.
             for message in session.clock.rest().into_iter().chain(session.strangers.take()) {
                 session.put(message, &mut self.summary)?;
             }
@@ -151,11 +158,13 @@ impl Replay {
         first_problem.map_or(Ok(()), Err)
     }
 
+    /// Returns the result so far.
     pub fn summary(&self) -> Summary {
         self.summary.clone()
     }
 
-    /// All findings of the data directory, one JSON object a line, in the order they were recorded.
+    /// Writes all findings of the data directory, one JSON object per line, in the order of
+    /// recording.
     pub fn write_findings(&self, out: &mut dyn Write) -> Result<(), WatcherError> {
         let Some(store) = self.store()? else { return Ok(()) };
         for row in store.all_findings() {
@@ -168,7 +177,7 @@ impl Replay {
         Ok(())
     }
 
-    /// All incidents of the data directory, one JSON object a line, by first slot.
+    /// Writes all incidents of the data directory, one JSON object per line, ordered by first slot.
     pub fn write_incidents(&self, out: &mut dyn Write) -> Result<(), WatcherError> {
         let Some(store) = self.store()? else { return Ok(()) };
         for incident in store.all_incidents()? {
@@ -180,7 +189,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Every proof as files named by its id.
+    /// Writes every proof to files that are named by its id.
     pub fn write_evidence(&self, folder: &Path) -> Result<(), WatcherError> {
         if let Some(store) = self.store()? {
             store.export_evidence(folder)?;
@@ -209,8 +218,9 @@ impl Replay {
         Ok(())
     }
 
-    /// Begins with the first file that has all that is needed: parts of a capture may come in any order. Which one it was, and the
-    /// offset of its state.
+    /// Begins with the first file that has everything that is needed, because the parts of a
+    /// capture may come in any order. Returns the position of that file and the offset of its
+    /// state.
     fn begin_with_any(&mut self, files: &[PathBuf], progress: &mut dyn FnMut(Progress)) -> Result<(usize, u64), WatcherError> {
         let mut first_problem = None;
         for (nth, path) in files.iter().enumerate() {
@@ -223,12 +233,13 @@ impl Replay {
                 Err(error) => return Err(error),
             }
         }
-        // What earlier runs found is shown all the same.
+        // The findings of earlier runs are shown anyway.
         self.count_findings()?;
         Err(first_problem.unwrap_or_else(|| WatcherError::Usage("name a capture or an ERA file".into())))
     }
 
-    /// One file to its end or its damage; the first problem is returned. `begun_with`: offset of its state that is known already.
+    /// Reads one file to its end or to its damage, and returns the first problem. `begun_with` is
+    /// the offset of a state in it that is already loaded.
     fn file(
         &mut self,
         path: &Path,
@@ -242,7 +253,7 @@ impl Replay {
         }
         let entries = capture.entries().map_err(|error| input_error(path, &error))?;
         std::thread::scope(|scope| {
-            // Read and unpacked ahead, on a thread that ends with its channel.
+            // A second thread reads and unpacks ahead. It ends when its channel is closed.
             let (ahead, read) = std::sync::mpsc::sync_channel(READ_AHEAD);
             scope.spawn(move || {
                 let mut entries = entries.peekable();
@@ -255,7 +266,8 @@ impl Replay {
                         bytes += entry.as_ref().map_or(0, |located| located.entry.n_bytes());
                         lot.push(entry);
                     }
-                    // Empty lots behind a great one: with so many waiting it must have been taken before the next is unpacked.
+                    // After a very large lot, empty lots follow. They fill the channel, so the
+                    // large lot must be taken before the next one is unpacked.
                     let fence = if bytes < 2 * LOT_BYTES { 0 } else { READ_AHEAD };
                     for lot in std::iter::once(lot).chain((0..fence).map(|_| Vec::new())) {
                         if ahead.send(lot).is_err() {
@@ -299,8 +311,9 @@ impl Replay {
         Ok(first_problem)
     }
 
-    /// `known_state`: offset of a state of this file that is known already. A state or configuration that cannot be used is returned as a
-    /// problem; what comes behind it is judged with what is known.
+    /// Processes one entry. `known_state` is the offset of a state of this file that is already
+    /// loaded. A state or configuration that cannot be used is returned as a problem, and later
+    /// entries are judged with what is known.
     fn entry(
         &mut self,
         path: &Path,
@@ -317,7 +330,7 @@ impl Replay {
                         known_state.get_or_insert(offset);
                         Ok(None)
                     }
-                    // The first of a file says what network the file is of.
+                    // The first state of a file shows which network the file belongs to.
                     Err(Unusable::OtherNetwork(reason)) if known_state.is_none() => Err(at_offset(path, offset, reason)),
                     Err(Unusable::OtherNetwork(reason) | Unusable::Bad(reason)) => Ok(Some(at_offset(path, offset, reason))),
                 };
@@ -329,13 +342,13 @@ impl Replay {
             Entry::Block(ssz) => session.intake.block(ssz),
             Entry::ApiEvent(event) => match session.intake.api_event(&event) {
                 Ok(ApiContent::Message(message)) => Ok(message),
-                // The block itself is elsewhere in the capture, or nowhere.
+                // The block itself is elsewhere in the capture, or it is missing.
                 Ok(ApiContent::BlockAnnounced { .. }) => return Ok(None),
                 Err(refusal) => Err(refusal),
             },
             Entry::PeerEvent(event) => {
                 if let Some(news) = peer_news(&event) {
-                    // What a peer says in a slot is not known in the one before it.
+                    // What a peer reports in a slot must not affect the slot before it.
                     session.go_on_to(event.at, &mut self.summary)?;
                     session.engine.note_peer(news);
                 }
@@ -355,9 +368,11 @@ impl Replay {
         Ok(None)
     }
 
-    /// With the first configuration and the first state of a file that can be used; the offset of that state.
+    /// Opens the engine with the first configuration and the first state of the file that can be
+    /// used. Returns the offset of that state.
     fn begin(&mut self, path: &Path, capture: &CaptureFile, progress: &mut dyn FnMut(Progress)) -> Result<u64, WatcherError> {
-        // What is missing may lie behind a cut: then that is what is wrong.
+        // Something may be missing because the file is cut. Then the damage is the reported
+        // problem.
         let damage = || capture.entries().ok()?.find_map(Result::err).map(|error| input_error(path, &error));
         let (mut spec, mut problem) = (None, None);
         for located in capture.each(EntryType::CONFIG).map_err(|error| input_error(path, &error))? {
@@ -421,16 +436,16 @@ impl Replay {
                 unrecorded: None,
                 metrics: Metrics::new(),
                 clock: watcher::clock::now,
-                watch: in_force.parts(&Desk::default()),
+                watch: in_force.parts(&SharedWatchState::default()),
             },
         )?;
         let epoch_ns = network.spec.slot_duration.as_nanos() as u64 * network.preset().slots_per_epoch;
         let mut session = Session {
             engine,
-            intake: Intake::new(network.clone()),
+            intake: MessageConverter::new(network.clone()),
             network,
-            clock: Clock::new(epoch_ns),
-            strangers: Strangers::default(),
+            clock: ReplayClock::new(epoch_ns),
+            strangers: LateValidators::default(),
             batch: Vec::new(),
             batch_messages: self.options.batch_messages,
         };
@@ -446,7 +461,7 @@ impl Summary {
     }
 }
 
-/// Types that the format has, whether they are of use here or not.
+/// Returns whether the format defines this type, even if a replay does not use it.
 fn is_known(entry_type: EntryType) -> bool {
     [EntryType::EMPTY, EntryType::SLOT_INDEX].contains(&entry_type)
 }

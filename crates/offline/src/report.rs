@@ -1,9 +1,12 @@
-//! `slashwatch report`: a draft of a post-mortem from a data directory: timeline, members, charts, evidence, penalties.
+//! `slashwatch report`: makes a draft of a post-mortem from a data directory, with timeline,
+//! members, charts, evidence, and penalties.
 //!
-//! Read only, also beside a running watcher. [`Report`] gathers, [`sections`] says what comes when, [`html`] and [`markdown`] write it. Whatever came from the network
-//! (graffiti, labels, agent strings) goes out escaped.
+//! It only reads, and it also works while a watcher runs. [`Report`] collects the facts,
+//! [`sections`] defines their order, and [`html`] and [`markdown`] write them. Everything that came
+//! from the network (graffiti, labels, agent strings) is escaped.
 //!
-//! Limits: [`MAX_FINDINGS`] findings are read; tables are cut at [`MAX_ROWS`] rows and say so.
+//! At most [`MAX_FINDINGS`] findings are read, and a report that is cut there says so. Tables have
+//! at most [`MAX_ROWS`] rows. The tables of validators and proofs say when rows are left out.
 
 mod chart;
 mod html;
@@ -17,19 +20,19 @@ use std::path::Path;
 use watcher::WatcherError;
 use watcher::datadir::{self, DataDirError};
 
-/// Findings read at most.
+/// Maximum number of findings that are read.
 const MAX_FINDINGS: usize = 500_000;
-/// Rows of a table.
+/// Maximum number of rows of a table.
 const MAX_ROWS: usize = 300;
 
-/// Which time a report is about: a slot number or an RFC 3339 time.
+/// A limit of the report's time: a slot number or an RFC 3339 time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum TimeLimit {
     Slot(Slot),
     Time(Time),
 }
 
-impl std::str::FromStr for Moment {
+impl std::str::FromStr for TimeLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -43,7 +46,7 @@ impl std::str::FromStr for Moment {
     }
 }
 
-impl Moment {
+impl TimeLimit {
     fn slot(self, network: &Network) -> Slot {
         match self {
             Self::Slot(slot) => slot,
@@ -52,39 +55,40 @@ impl Moment {
     }
 }
 
-/// How it is written.
+/// Output format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ReportFormat {
     Html,
     Markdown,
 }
 
-/// Everything that a report says.
+/// All facts of a report.
 #[derive(Debug)]
 pub struct Report {
     network: Network,
     from: Slot,
     to: Slot,
     incidents: Vec<Incident>,
-    /// By epoch in which it could be known: double votes, surrounds, double proposals.
+    /// Number of double votes, surround votes and double proposals, by the epoch in which the
+    /// offence could be known.
     by_epoch: BTreeMap<Epoch, [u64; 3]>,
-    /// Validators that had not offended before, by epoch.
+    /// Number of validators that offended for the first time, by epoch.
     joined: BTreeMap<Epoch, u64>,
     members: Vec<Member>,
     anomalies: Vec<Finding>,
     proofs: Vec<Proof>,
-    /// More findings than are read.
+    /// Whether there are more findings than are read.
     is_cut: bool,
 }
 
-/// One offender.
+/// A validator that offended.
 #[derive(Clone, Debug)]
 struct Member {
     validator: ValidatorIndex,
     pubkey: PubkeyBytes,
     labels: Vec<String>,
     offences: [u64; 3],
-    /// Of its first offence.
+    /// Slot of the message of its first offence.
     slot: Slot,
     seen: Time,
     punishable: Option<Punishable>,
@@ -99,15 +103,15 @@ struct Proof {
     accuses: u64,
 }
 
-/// A line of the timeline.
+/// A row of the timeline.
 struct Event {
     at: Time,
     text: String,
 }
 
 impl Report {
-    /// Gathers what a data directory has about a time; without limits about all of it.
-    pub fn gather(data_dir: &Path, from: Option<Moment>, to: Option<Moment>) -> Result<Self, WatcherError> {
+    /// Collects what a data directory has about a time. Without limits it collects everything.
+    pub fn gather(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>) -> Result<Self, WatcherError> {
         let network = datadir::read_network(data_dir)?.ok_or_else(|| DataDirError::NotOne(data_dir.into()))?;
         let store = Store::open_read_only(&data_dir.join("evidence"))?;
         let first = from.map(|moment| moment.slot(&network));
@@ -149,15 +153,15 @@ impl Report {
         Ok(report)
     }
 
-    /// The report as text.
-    pub fn write(&self, format: Format) -> String {
+    /// Returns the report as text.
+    pub fn write(&self, format: ReportFormat) -> String {
         match format {
-            Format::Html => {
+            ReportFormat::Html => {
                 let mut out = html::Html::default();
                 sections::write(self, &mut out);
                 out.end()
             }
-            Format::Markdown => {
+            ReportFormat::Markdown => {
                 let mut out = markdown::Markdown::default();
                 sections::write(self, &mut out);
                 out.end()
@@ -173,6 +177,7 @@ impl Report {
         self.members.len()
     }
 
+    /// Fills everything that is derived from findings.
     fn count(&mut self, mut findings: Vec<Finding>) {
         findings.sort_by_key(|finding| (finding.second_seen.unwrap_or(finding.first_seen), finding.id));
         let mut members: BTreeMap<ValidatorIndex, Member> = BTreeMap::new();
@@ -215,7 +220,7 @@ impl Report {
         self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
     }
 
-    /// What happened when, oldest first.
+    /// Returns the events, oldest first.
     fn timeline(&self) -> Vec<Event> {
         let mut events = Vec::new();
         for incident in &self.incidents {
@@ -268,7 +273,7 @@ impl Report {
         Time::from_unix_ns(self.network.slot_start_ns(slot))
     }
 
-    /// One sentence on what is known of an incident.
+    /// Returns the known facts about an incident in a few sentences.
     fn sentence(&self, incident: &Incident) -> String {
         let mut text = format!(
             "From slot {} ({}) to slot {}; {}.",
@@ -289,7 +294,7 @@ impl Report {
     }
 }
 
-/// The slot in which it could be known.
+/// Returns the slot in which the offence could be known first.
 fn known_in(finding: &Finding, network: &Network) -> Slot {
     network.slot_at(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns())
 }
@@ -298,18 +303,19 @@ fn plural(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// To the second, without the letter T.
+/// Formats a time to the second, without the letter T.
 fn short(time: Time) -> String {
     let text = time.to_string();
     format!("{} {}", &text[..10], &text[11..19])
 }
 
-/// With three decimals.
+/// Formats an amount in ETH with three decimals.
 fn eth(gwei: u64) -> String {
     format!("{}.{:03} ETH", gwei / 1_000_000_000, gwei / 1_000_000 % 1_000)
 }
 
-/// What of 32 ETH is lost; two penalties together can ask for more than there is.
+/// Formats the part of 32 ETH that is lost. Two penalties together can ask for more than the
+/// balance.
 fn of_32_eth(gwei: u64) -> String {
     if gwei >= 32_000_000_000 { "all of it".to_owned() } else { eth(gwei) }
 }

@@ -1,8 +1,10 @@
-//! `slashwatch serve`: API and page over a recorded data directory. Nothing is received, judged or written: the databases are opened for
-//! reading only, and what is shown is what they held when they were opened.
+//! `slashwatch serve`: serves the API and the web page of a recorded data directory. It receives,
+//! judges and writes nothing. The databases are opened read-only, and it shows what they contained
+//! when they were opened.
 //!
-//! While a watcher uses the directory it is refused, because that watcher's own API shows more. While it is served it is locked for
-//! readers, so that no watcher changes it meanwhile; any number may serve it.
+//! It refuses a directory that a watcher uses, because that watcher's own API shows more. A
+//! directory that is being served is locked for readers, so no watcher changes it meanwhile.
+//! Several processes may serve it at the same time.
 
 use crate::inspect::Inspection;
 use api::{Head, KeyFilter, NodeState, Readiness, Status, StatusSource, WatchGroup, WatchPage, WatchSource};
@@ -19,7 +21,7 @@ use watcher::config::ApiConfig;
 use watcher::status::numbers;
 use watcher::{datadir, gaps, run};
 
-/// Serves until `stop` resolves. `ready` is told the address once it is bound.
+/// Serves until `stop` resolves. `ready` gets the address when it is bound.
 ///
 /// # Errors
 /// There is no data directory at `path`, a watcher uses it, or the address is taken.
@@ -31,7 +33,7 @@ pub fn serve<F: Future<Output = ()>>(
 ) -> Result<(), WatcherError> {
     let _lock = datadir::lock_for_reading(path)?;
     let inspection = Inspection::open(path)?;
-    let recording = Arc::new(Recording::read(&inspection)?);
+    let recording = Arc::new(RecordedStatus::read(&inspection)?);
     let config = ApiConfig { listen, ..ApiConfig::default() };
     run::runtime()?.block_on(async {
         let listener = api::bind(listen).await?;
@@ -57,12 +59,12 @@ pub fn serve<F: Future<Output = ()>>(
     })
 }
 
-/// What is said of a recording: the same for as long as it is served.
-struct Recording {
+/// Status of a recording. It stays the same while it is served.
+struct RecordedStatus {
     status: Status,
 }
 
-impl Recording {
+impl RecordedStatus {
     fn read(inspection: &Inspection) -> Result<Self, WatcherError> {
         let (network, store) = (&inspection.network, inspection.store());
         let last_of_incidents = store.all_incidents()?.iter().map(|incident| incident.last_slot).max();
@@ -81,7 +83,7 @@ impl Recording {
             clock_slot: slot,
             head: Head { slot, root: Root::ZERO },
             stages: BTreeMap::new(),
-            // What the index did is counted by the process that does it, and not recorded.
+            // The running process counts the index's operations, and these counts are not stored.
             index: inspection.index().map(|index| numbers(&index.holdings())).unwrap_or_default(),
             gaps: gaps::known(store)?,
             node: NodeState::NotConfigured,
@@ -92,20 +94,20 @@ impl Recording {
     }
 }
 
-impl StatusSource for Recording {
+impl StatusSource for RecordedStatus {
     fn status(&self) -> Status {
         self.status.clone()
     }
 
-    /// Never: nothing is received.
+    /// A recording is never ready, because nothing is received.
     fn readiness(&self) -> Readiness {
         let advice = self.status.notices.clone();
         Readiness { context_loaded: true, index_open: true, advice, ..Readiness::default() }
     }
 }
 
-/// A data directory does not say whose keys were watched. So every label may be one that only the operator's groups give, and none is
-/// shown beyond this machine.
+/// A data directory does not contain whose keys were watched. So every label may be one that only
+/// the operator's groups have, and no label is shown to other machines.
 struct NobodyWatched;
 
 impl WatchSource for NobodyWatched {

@@ -1,10 +1,12 @@
-//! Whose offence could not fire a kill switch, because the key is slashed or has left: told by `config check` and `killswitch test`, so that
-//! nobody counts on a switch for keys that it does not protect.
+//! Lists the validators of groups with a kill switch whose offence could not fire it, because the
+//! validator is slashed or has left. `config check` and `killswitch test` print the lists, so that
+//! nobody relies on a switch for keys that it does not protect.
 //!
-//! Asked are, in this order, the state of `network.state`, the last state in the data directory, and the nodes. A state is read in its bytes:
-//! keys are compared, never used, so that none has to be checked.
+//! The sources are, in this order, the state of `network.state`, the last state in the data
+//! directory, and the nodes. A state is read from its bytes without checking its public keys,
+//! because they are only compared and never used.
 
-use actions::lists::reload::{self, InForce};
+use actions::lists::reload::{self, ActiveConfig};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{Epoch, Network, PubkeyBytes, Validator, ValidatorIndex};
 use detect::watch::{Entry, Selector};
@@ -14,19 +16,20 @@ use watcher::clock;
 use watcher::config::Config;
 use watcher::datadir;
 
-/// Members named in one line.
+/// Maximum number of members in one line.
 const NAMED: usize = 20;
-/// Members asked of a node.
+/// Maximum number of members that a node is asked about.
 const MAX_ASKED: usize = 4096;
 
-/// What a registry says of one validator.
-struct Standing {
+/// State of one validator in a registry.
+struct MemberState {
     index: ValidatorIndex,
     slashed: bool,
     has_left: bool,
 }
 
-/// Lines about the members of groups with kill switches; none if there is no such group. `group`: only of this one.
+/// Returns lines about the members of groups with kill switches. There are none without such a
+/// group. If `group` is given, only that group is listed.
 pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
     let switched = |name: &str| {
         let has = config.watch.groups.iter().any(|known| known.name == name && known.kill_switch.is_some());
@@ -50,8 +53,8 @@ pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
     };
     let mut lines = Vec::new();
     for name in groups {
-        let members: Vec<&Standing> = rows.iter().filter(|(group, _)| *group == name).map(|(_, standing)| standing).collect();
-        let list = |wanted: &dyn Fn(&Standing) -> bool| -> Vec<String> {
+        let members: Vec<&MemberState> = rows.iter().filter(|(group, _)| *group == name).map(|(_, standing)| standing).collect();
+        let list = |wanted: &dyn Fn(&MemberState) -> bool| -> Vec<String> {
             members.iter().filter(|one| wanted(one)).map(|one| one.index.to_string()).collect()
         };
         let slashed = list(&|one| one.slashed);
@@ -74,7 +77,7 @@ pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
     lines
 }
 
-type Known<'a> = (String, Vec<(&'a str, Standing)>);
+type MemberStates<'a> = (String, Vec<(&'a str, MemberState)>);
 
 fn local_state(config: &Config) -> Result<Option<(Network, Vec<u8>)>, String> {
     let of_dir = datadir::read_network(&config.data_dir).map_err(|error| error.to_string())?;
@@ -97,34 +100,34 @@ fn parse<'a>(spec: &consensus::Spec, ssz: &'a [u8]) -> Result<StateView<'a>, Str
     StateView::parse(fork, &spec.preset, ssz).map_err(|error| error.to_string())
 }
 
-fn of_state<'a>(network: &Network, ssz: &[u8], in_force: &InForce, groups: &[&'a str]) -> Result<Known<'a>, String> {
+fn of_state<'a>(network: &Network, ssz: &[u8], in_force: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
     let view = parse(&network.spec, ssz)?;
     let now = network.slot_at(clock::now().0).max(view.slot()).epoch(network.preset());
     let standing = |index: ValidatorIndex, validator: Validator| standing(index, &validator, now);
     let mut rows = Vec::new();
     for name in groups {
-        let members = Members::of(in_force.list.entries(), name);
+        let members = GroupSelectors::of(in_force.list.entries(), name);
         let all = (0u64..).map(ValidatorIndex::new).zip(view.validators());
         rows.extend(all.filter(|(index, one)| members.have(*index, one)).map(|(index, one)| (*name, standing(index, one))));
     }
     Ok((format!("by the state of slot {}", view.slot()), rows))
 }
 
-fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> Standing {
+fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> MemberState {
     // An exited validator can be slashed until it is withdrawable.
     let has_left = validator.withdrawable_epoch <= now;
-    Standing { index, slashed: validator.slashed, has_left }
+    MemberState { index, slashed: validator.slashed, has_left }
 }
 
-/// Only what names an index can be asked of a node.
-fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Result<Known<'a>, String> {
+/// Asks the nodes. Only members that are named by index can be asked about.
+fn of_nodes<'a>(config: &Config, in_force: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
     let nodes = bootstrap::nodes(config).map_err(|error| error.to_string())?;
     let Some(nodes) = nodes else {
         return Err("there is no state and no node; it is known after the first start, or with `network.state`".into());
     };
     let mut groups_of: HashMap<ValidatorIndex, Vec<&'a str>> = HashMap::new();
     for name in groups {
-        for index in Members::of(in_force.list.entries(), name).indices(MAX_ASKED) {
+        for index in GroupSelectors::of(in_force.list.entries(), name).indices(MAX_ASKED) {
             groups_of.entry(index).or_default().push(name);
         }
     }
@@ -137,21 +140,22 @@ fn of_nodes<'a>(config: &Config, in_force: &InForce, groups: &[&'a str]) -> Resu
     for status in statuses {
         let has_left = status.status.starts_with("withdrawal");
         for name in groups_of.get(&status.index).into_iter().flatten() {
-            rows.push((*name, Standing { index: status.index, slashed: status.validator.slashed, has_left }));
+            rows.push((*name, MemberState { index: status.index, slashed: status.validator.slashed, has_left }));
         }
     }
     Ok(("by a node; keys that no index names were not asked for".to_owned(), rows))
 }
 
-/// Whoever a group's entries name; not those who pay fees to an address, whom only blocks tell.
+/// The validators that a group's entries name. Those with a fee recipient are not included, because
+/// only blocks contain it.
 #[derive(Default)]
-struct Members {
+struct GroupSelectors {
     ranges: Vec<(u64, u64)>,
     pubkeys: BTreeSet<PubkeyBytes>,
     credentials: BTreeSet<consensus::Root>,
 }
 
-impl Members {
+impl GroupSelectors {
     fn of(entries: &[Entry], group: &str) -> Self {
         let mut members = Self::default();
         for entry in entries.iter().filter(|entry| entry.group.as_deref() == Some(group)) {

@@ -23,7 +23,7 @@
 
 use crate::capture::{ApiEventEntry, MAX_API_EVENT_LEN};
 use crate::gossip::Clock;
-use crate::intake::{ApiContent, Intake};
+use crate::intake::{ApiContent, MessageConverter};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet};
@@ -115,7 +115,7 @@ pub fn start(
 ) -> Result<StreamHandle, NodeError> {
     let (sender, events) = queue(config.queue_events, config.queue_bytes);
     let stop = CancellationToken::new();
-    let intake = Arc::new(Intake::new(network));
+    let intake = Arc::new(MessageConverter::new(network));
     let slot = intake.network().spec.slot_duration;
     let mut tasks = Vec::new();
     for (nth, url) in nodes.urls().iter().enumerate() {
@@ -133,11 +133,11 @@ pub fn start(
             found,
             out: Out { peer: PeerBytes::from(label.as_bytes()), label, events: sender.clone(), metrics: metrics.clone() },
         };
-        let reader = Reader {
+        let reader = EventReader {
             node,
             intake: intake.clone(),
             clock: config.clock.clone(),
-            announced: Recent::default(),
+            announced: RecentRoots::default(),
             out: opener.out.clone(),
         };
         tasks.push((opener, reader, events_of_node));
@@ -187,7 +187,7 @@ enum StreamEnd {
     Closed,
 }
 
-async fn follow_node(opener: Opener, reader: Reader, events: mpsc::Receiver<eventsource_stream::Event>) {
+async fn follow_node(opener: Opener, reader: EventReader, events: mpsc::Receiver<eventsource_stream::Event>) {
     let groups = GROUPS.iter().enumerate().map(|(nth, topics)| opener.keep_open(topics, nth == 0));
     tokio::join!(join_all(groups), reader.read(events));
 }
@@ -291,15 +291,15 @@ impl Opener {
 }
 
 /// Turns the events of one node into messages.
-struct Reader {
+struct EventReader {
     node: Arc<NodeSet>,
-    intake: Arc<Intake>,
+    intake: Arc<MessageConverter>,
     clock: Clock,
-    announced: Recent,
+    announced: RecentRoots,
     out: Out,
 }
 
-impl Reader {
+impl EventReader {
     async fn read(mut self, mut events: mpsc::Receiver<eventsource_stream::Event>) {
         let mut fetches: FuturesUnordered<LocalBoxFuture<'static, Fetched>> = FuturesUnordered::new();
         loop {
@@ -361,7 +361,7 @@ impl Fetched {
 
 /// Fetches a block. `block_gossip` is sent before the node has imported the block, so there is a
 /// second attempt.
-async fn fetch(node: Arc<NodeSet>, intake: Arc<Intake>, root: Root) -> Fetched {
+async fn fetch(node: Arc<NodeSet>, intake: Arc<MessageConverter>, root: Root) -> Fetched {
     for attempt in 0..2 {
         if attempt > 0 {
             tokio::time::sleep(FETCH_AGAIN_AFTER).await;
@@ -422,12 +422,12 @@ fn whole_lines<B: AsRef<[u8]>, E: std::error::Error + Send + Sync + 'static>(
 
 /// The roots that were seen last.
 #[derive(Default)]
-struct Recent {
+struct RecentRoots {
     order: VecDeque<Root>,
     known: HashSet<Root>,
 }
 
-impl Recent {
+impl RecentRoots {
     /// Inserts a root. Returns whether it is new.
     fn insert(&mut self, root: Root) -> bool {
         if !self.known.insert(root) {

@@ -76,12 +76,12 @@ impl std::error::Error for Refusal {}
 
 /// Converts the inputs of one network. The network's fork digests are computed once.
 #[derive(Clone, Debug)]
-pub struct Intake {
+pub struct MessageConverter {
     network: Arc<Network>,
     digests: DigestTable,
 }
 
-impl Intake {
+impl MessageConverter {
     pub fn new(network: Arc<Network>) -> Self {
         let digests = DigestTable::new(&network);
         Self { network, digests }
@@ -221,21 +221,21 @@ pub enum ApiContent {
     },
 }
 
-/// Does what [`Intake::gossip`] does, for one message. Callers with many messages should keep an
-/// [`Intake`].
+/// Does what [`MessageConverter::gossip`] does, for one message. Callers with many messages should keep an
+/// [`MessageConverter`].
 pub fn gossip_to_raw(entry: &GossipEntry, network: &Network) -> Result<RawMessage, Refusal> {
-    Intake::new(Arc::new(network.clone())).gossip(entry)
+    MessageConverter::new(Arc::new(network.clone())).gossip(entry)
 }
 
-/// Does what [`Intake::block`] does, for one block.
+/// Does what [`MessageConverter::block`] does, for one block.
 pub fn block_to_raw(ssz: Vec<u8>, network: &Network) -> Result<RawMessage, Refusal> {
-    Intake::new(Arc::new(network.clone())).block(ssz)
+    MessageConverter::new(Arc::new(network.clone())).block(ssz)
 }
 
-/// Does what [`Intake::api_event`] does, for one event. An event without a message is refused with
+/// Does what [`MessageConverter::api_event`] does, for one event. An event without a message is refused with
 /// [`RefusalReason::EventNotRead`].
 pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawMessage, Refusal> {
-    match Intake::new(Arc::new(network.clone())).api_event(entry)? {
+    match MessageConverter::new(Arc::new(network.clone())).api_event(entry)? {
         ApiContent::Message(message) => Ok(message),
         ApiContent::BlockAnnounced { .. } => {
             Err(Refusal::of(RefusalReason::EventNotRead(entry.topic.clone()), Some(PeerBytes::from(entry.node.as_bytes()))))
@@ -273,7 +273,7 @@ mod tests {
     use std::time::Duration;
 
     /// An intake of a network with Deneb from epoch 0 on and Electra from epoch 10 on.
-    fn intake() -> Intake {
+    fn intake() -> MessageConverter {
         let fork = |name: ForkName, epoch| Fork { name, epoch: Epoch::new(epoch), version: [name as u8, 0, 0, 9] };
         let spec = Spec {
             config_name: "test".into(),
@@ -283,7 +283,7 @@ mod tests {
             blob_schedule: Vec::new(),
             blob_default: BlobParameters { epoch: Epoch::new(10), max_blobs_per_block: 9 },
         };
-        Intake::new(Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO }))
+        MessageConverter::new(Arc::new(Network { spec, genesis_time: 1_700_000_000, genesis_validators_root: Root::ZERO }))
     }
 
     fn gossip(topic: String, payload: Vec<u8>) -> Result<RawMessage, Refusal> {

@@ -72,7 +72,7 @@ pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueRecei
 /// The sending end of a queue.
 #[derive(Debug)]
 pub struct QueueSender<T> {
-    items: mpsc::Sender<(T, Option<Room>)>,
+    items: mpsc::Sender<(T, Option<Reservation>)>,
     held: Arc<Mutex<Held>>,
 }
 
@@ -83,16 +83,16 @@ impl<T> Clone for QueueSender<T> {
 }
 
 impl<T> QueueSender<T> {
-    /// Reserves space for `n_bytes` from a sender, before they are copied. Dropping the [`Room`],
+    /// Reserves space for `n_bytes` from a sender, before they are copied. Dropping the [`Reservation`],
     /// or taking the message out of the queue, gives the space back.
-    pub fn room(&self, peer: &PeerBytes, n_bytes: usize) -> Result<Room, QueueFull> {
+    pub fn room(&self, peer: &PeerBytes, n_bytes: usize) -> Result<Reservation, QueueFull> {
         let n_bytes = n_bytes.saturating_add(OVERHEAD_BYTES);
         lock(&self.held).take(peer, n_bytes)?;
-        Ok(Room { held: self.held.clone(), peer: peer.clone(), n_bytes })
+        Ok(Reservation { held: self.held.clone(), peer: peer.clone(), n_bytes })
     }
 
     /// Puts a message into the queue.
-    pub fn try_send(&self, item: T, room: Room) -> Result<(), QueueFull> {
+    pub fn try_send(&self, item: T, room: Reservation) -> Result<(), QueueFull> {
         self.items.try_send((item, Some(room))).map_err(|_| QueueFull::Places)
     }
 
@@ -111,7 +111,7 @@ impl<T> QueueSender<T> {
 /// The receiving end of a queue.
 #[derive(Debug)]
 pub struct QueueReceiver<T> {
-    items: mpsc::Receiver<(T, Option<Room>)>,
+    items: mpsc::Receiver<(T, Option<Reservation>)>,
 }
 
 impl<T> QueueReceiver<T> {
@@ -133,13 +133,13 @@ impl<T> QueueReceiver<T> {
 
 /// A place and bytes set aside for a message.
 #[derive(Debug)]
-pub struct Room {
+pub struct Reservation {
     held: Arc<Mutex<Held>>,
     peer: PeerBytes,
     n_bytes: usize,
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         lock(&self.held).give_back(&self.peer, self.n_bytes);
     }

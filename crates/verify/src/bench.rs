@@ -29,7 +29,7 @@ pub struct Cost {
 /// The result of a run. The field names are those of the JSON. The first four fields are for sums
 /// over all votes in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     pub signatures: u64,
     pub cpu_us_per_signature: f64,
     pub decompress_us: f64,
@@ -47,7 +47,7 @@ pub struct Report {
 ///
 /// # Errors
 /// If not all votes are proven, because the figures would then mean nothing.
-pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dyn Fn() -> f64) -> Result<Report, String> {
+pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dyn Fn() -> f64) -> Result<VerifyReport, String> {
     let signatures: Vec<SignatureBytes> = votes
         .iter()
         .map(|vote| SingleAttestation::from_ssz(&vote.bytes).map(|single| single.signature).map_err(|error| error.to_string()))
@@ -83,7 +83,7 @@ pub fn run(chain: &mut Chain, votes: &[RawMessage], distinct_data: u64, cpu: &dy
     // measured.
     cost(SinglesProof::Sums, votes.len().max(1))?;
     let sums = cost(SinglesProof::Sums, votes.len().max(1))?;
-    Ok(Report {
+    Ok(VerifyReport {
         signatures: signatures.len() as u64,
         cpu_us_per_signature: sums.cpu_us_per_signature,
         decompress_us,

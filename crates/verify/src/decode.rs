@@ -15,7 +15,7 @@ use consensus::{
 pub(crate) enum Decoded {
     Block(Box<SignedBlock>, ForkName),
     Header(SignedBeaconBlockHeader),
-    Vote(Ballot),
+    Vote(VoteMessage),
     AttesterSlashing(Box<AttesterSlashing>, ForkName),
     ProposerSlashing(Box<ProposerSlashing>, ForkName),
     Statement(Statement, SignatureBytes),
@@ -24,7 +24,7 @@ pub(crate) enum Decoded {
 /// A vote in the form in which it was sent.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one: 31 000 a slot, not worth an allocation each")]
-pub(crate) enum Ballot {
+pub(crate) enum VoteMessage {
     /// The vote contains the index of its validator.
     Named(SingleAttestation),
     /// The vote contains bits that select members of committees.
@@ -40,7 +40,7 @@ pub(crate) struct Aggregator {
     pub(crate) message_root: consensus::Root,
 }
 
-impl Ballot {
+impl VoteMessage {
     pub(crate) fn data(&self) -> &AttestationData {
         match self {
             Self::Named(single) => &single.data,
@@ -60,7 +60,7 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
     match message.kind {
         MessageKind::Block => SignedBlock::from_ssz(fork, preset, bytes).map(|block| Decoded::Block(Box::new(block), fork)),
         MessageKind::Aggregate => SignedAggregate::from_ssz(fork, preset, bytes).map(|signed| {
-            Decoded::Vote(Ballot::ByBits {
+            Decoded::Vote(VoteMessage::ByBits {
                 attestation: Box::new(signed.aggregate),
                 aggregator: Some(Box::new(Aggregator {
                     index: signed.aggregator_index,
@@ -71,10 +71,10 @@ pub(crate) fn decode(network: &Network, message: &RawMessage) -> Result<Decoded,
             })
         }),
         MessageKind::Attestation { .. } if fork.has_single_attestations() => {
-            SingleAttestation::from_ssz(bytes).map(|single| Decoded::Vote(Ballot::Named(single)))
+            SingleAttestation::from_ssz(bytes).map(|single| Decoded::Vote(VoteMessage::Named(single)))
         }
         MessageKind::Attestation { .. } | MessageKind::AttestationByBits => Attestation::from_ssz(fork, preset, bytes)
-            .map(|attestation| Decoded::Vote(Ballot::ByBits { attestation: Box::new(attestation), aggregator: None })),
+            .map(|attestation| Decoded::Vote(VoteMessage::ByBits { attestation: Box::new(attestation), aggregator: None })),
         MessageKind::Header => SignedBeaconBlockHeader::from_ssz(bytes).map(Decoded::Header),
         MessageKind::AttesterSlashing => {
             AttesterSlashing::from_ssz(fork, preset, bytes).map(|slashing| Decoded::AttesterSlashing(Box::new(slashing), fork))

@@ -1,36 +1,36 @@
 //! The claims of one equation, without duplicates. Claims with the same signers, the same message
 //! and the same signature bytes share one claim and its judgement.
 
-use crate::batch::Claim;
+use crate::batch::SignatureClaim;
 use consensus::{Root, SignatureBytes};
 use std::collections::HashMap;
 
 /// The claims of one equation.
 #[derive(Default)]
-pub(crate) struct Docket {
-    pub(crate) claims: Vec<Claim>,
+pub(crate) struct ClaimSet {
+    pub(crate) claims: Vec<SignatureClaim>,
     by_content: HashMap<(Root, SignatureBytes), Vec<usize>>,
 }
 
 /// The position of a claim in the docket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ClaimRef {
     pub(crate) claim: usize,
     /// True if no equal claim was added to this docket before.
     pub(crate) first: bool,
 }
 
-impl Docket {
+impl ClaimSet {
     /// Adds a claim, or merges it into an equal one.
-    pub(crate) fn add(&mut self, claim: Claim) -> Place {
+    pub(crate) fn add(&mut self, claim: SignatureClaim) -> ClaimRef {
         let equals = self.by_content.entry(claim.content()).or_default();
         if let Some(known) = equals.iter().copied().find(|known| self.claims[*known].members() == claim.members()) {
             self.claims[known].absorb(claim);
-            return Place { claim: known, first: false };
+            return ClaimRef { claim: known, first: false };
         }
         let place = self.claims.len();
         equals.push(place);
         self.claims.push(claim);
-        Place { claim: place, first: true }
+        ClaimRef { claim: place, first: true }
     }
 }

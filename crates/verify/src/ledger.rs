@@ -1,11 +1,11 @@
 //! Collects the results of one call, so that each message gets exactly one outcome.
 
-use crate::batch::Harvest;
+use crate::batch::ProvenClaims;
 use crate::{InnerKind, MessageKind, MessageOutcome, Outcome, PeerBytes, Ticket, Verified};
 
 /// A message or part of a block that must get an outcome.
 #[derive(Clone, Debug)]
-pub(crate) struct Item {
+pub(crate) struct PendingOutcome {
     /// Position in the order of arrival, counted over all batches.
     number: u64,
     whose: Whose,
@@ -19,7 +19,7 @@ enum Whose {
     Inner(InnerKind),
 }
 
-impl Item {
+impl PendingOutcome {
     pub(crate) fn message(number: u64, ticket: Option<Ticket>, peer: Option<PeerBytes>, kind: MessageKind) -> Self {
         Self { number, whose: Whose::Message { ticket, peer, kind }, parked: false }
     }
@@ -48,15 +48,15 @@ impl Item {
 
 /// Everything that one call proved, and the outcomes that it settled.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct OutcomeCollector {
     pub(crate) verified: Verified,
     outcomes: Vec<(u64, MessageOutcome)>,
     inner: Vec<(u64, InnerKind, Outcome)>,
 }
 
-impl Ledger {
+impl OutcomeCollector {
     /// Records the outcome of an item.
-    pub(crate) fn settle(&mut self, item: Item, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, item: PendingOutcome, outcome: Outcome) {
         match item.whose {
             Whose::Message { ticket, peer, kind } => self.outcomes.push((item.number, (ticket, peer, kind, outcome))),
             Whose::Inner(kind) => self.inner.push((item.number, kind, outcome)),
@@ -64,8 +64,8 @@ impl Ledger {
     }
 
     /// Adds everything that one equation proved.
-    pub(crate) fn take(&mut self, harvest: Harvest) {
-        let Harvest { votes, proposals, statements } = harvest;
+    pub(crate) fn take(&mut self, harvest: ProvenClaims) {
+        let ProvenClaims { votes, proposals, statements } = harvest;
         self.verified.votes.extend(votes);
         self.verified.proposals.extend(proposals);
         self.verified.statements.extend(statements);

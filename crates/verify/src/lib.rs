@@ -50,10 +50,10 @@ pub use batch::Signed;
 pub use check::{version_of_indexed_attestation, version_of_signed_header};
 pub use config::{ParkingLimits, SinglesProof, VerifyConfig};
 pub use message::{
-    Arrival, Heard, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,
+    Arrival, FirstSeen, Inclusion, MessageKind, Origin, PeerBytes, Proposal, ProvenBlock, RawMessage, SlashingBody, SlashingOp,
     SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
-pub use repute::Repute;
-pub use triage::{About, Glance, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
+pub use repute::PeerReputation;
+pub use triage::{About, HistoryCheck, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

@@ -145,13 +145,13 @@ pub struct RawMessage {
 
 /// When, how and from whom something was first received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct FirstSeen {
     pub at: UnixNs,
     pub source: SourceKind,
     pub peer: Option<PeerBytes>,
 }
 
-impl Heard {
+impl FirstSeen {
     pub fn arrival(&self) -> Arrival {
         Arrival { at: self.at, source: self.source }
     }
@@ -189,7 +189,7 @@ pub struct Vote {
     /// today's version.
     pub signed_with: Option<ForkName>,
     /// The earliest message in the sum.
-    pub heard: Heard,
+    pub heard: FirstSeen,
 }
 
 /// A header that its proposer signed.
@@ -199,7 +199,7 @@ pub struct Proposal {
     /// Hash-tree-root of `header`, the block's root.
     pub root: Root,
     pub signature: SignatureBytes,
-    pub heard: Heard,
+    pub heard: FirstSeen,
 }
 
 /// A signed message that no slashing rule covers, although an honest signer sends only one of its
@@ -208,7 +208,7 @@ pub struct Proposal {
 pub struct Stated {
     pub statement: Statement,
     pub signature: SignatureBytes,
-    pub heard: Heard,
+    pub heard: FirstSeen,
 }
 
 /// The content of the message, its signer and its hash-tree-root.
@@ -246,7 +246,7 @@ pub struct ProvenBlock {
     pub fork: ForkName,
     /// True if the randao reveal is proven as well. Only then did the block extend the chain.
     pub randao_proven: bool,
-    pub heard: Heard,
+    pub heard: FirstSeen,
     /// Size of the block's SSZ, in bytes.
     pub n_bytes: usize,
 }
@@ -265,7 +265,7 @@ pub struct SlashingOp {
     pub body: SlashingBody,
     /// The fork whose containers it is encoded with.
     pub fork: ForkName,
-    pub heard: Heard,
+    pub heard: FirstSeen,
     /// The block that contains it. `None` for an operation that came on its own topic.
     pub included_in: Option<Inclusion>,
 }

@@ -3,18 +3,18 @@
 //! largest share loses its oldest vote. A share is counted in messages or in bytes, whichever gives
 //! more. So one peer cannot keep the others out.
 
-use crate::decode::Ballot;
-use crate::ledger::Item;
-use crate::{Heard, NoRoom, ParkingLimits, PeerBytes, UnixNs};
+use crate::decode::VoteMessage;
+use crate::ledger::PendingOutcome;
+use crate::{FirstSeen, NoRoom, ParkingLimits, PeerBytes, UnixNs};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A vote on its way through the verifier. It may be parked several times.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    pub(crate) item: Item,
-    pub(crate) heard: Heard,
-    pub(crate) ballot: Ballot,
+    pub(crate) item: PendingOutcome,
+    pub(crate) heard: FirstSeen,
+    pub(crate) ballot: VoteMessage,
     pub(crate) data_root: Root,
     pub(crate) n_bytes: usize,
     /// When the vote came to us, by the time that was given to `process`. The waiting time counts
@@ -167,7 +167,7 @@ mod tests {
     use consensus::{AttestationData, SignatureBytes, SingleAttestation, ValidatorIndex};
 
     fn job(peer: Option<u8>, number: u64) -> Job {
-        let ballot = Ballot::Named(SingleAttestation {
+        let ballot = VoteMessage::Named(SingleAttestation {
             committee_index: Default::default(),
             attester_index: ValidatorIndex::new(number),
             data: AttestationData::default(),
@@ -175,8 +175,8 @@ mod tests {
         });
         let peer: Option<PeerBytes> = peer.map(|peer| PeerBytes::from([peer]));
         Job {
-            item: Item::message(number, None, peer.clone(), MessageKind::AttestationByBits),
-            heard: Heard { at: UnixNs(number), source: SourceKind::Gossip, peer },
+            item: PendingOutcome::message(number, None, peer.clone(), MessageKind::AttestationByBits),
+            heard: FirstSeen { at: UnixNs(number), source: SourceKind::Gossip, peer },
             ballot,
             data_root: Root::ZERO,
             n_bytes: 100,

@@ -16,7 +16,7 @@ const FORGIVEN_FOR: u32 = 256;
 
 /// How the claims of a peer are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Repute {
+pub enum PeerReputation {
     /// Together with the claims of all other peers of good reputation. Messages without a peer (our
     /// own node, a file) are in this class too.
     Good,
@@ -28,7 +28,7 @@ pub enum Repute {
 
 /// The records of all peers. Their number is bounded, and old counts lose weight over time.
 #[derive(Debug)]
-pub(crate) struct Reputes {
+pub(crate) struct PeerReputations {
     peers: HashMap<PeerBytes, Record>,
     limit: usize,
 }
@@ -39,19 +39,19 @@ struct Record {
     forged: u32,
 }
 
-impl Reputes {
+impl PeerReputations {
     pub(crate) fn new(limit: usize) -> Self {
         Self { peers: HashMap::new(), limit: limit.max(1) }
     }
 
     /// How the claims of this peer are judged.
-    pub(crate) fn of(&self, peer: Option<&PeerBytes>) -> Repute {
-        let Some(peer) = peer else { return Repute::Good };
+    pub(crate) fn of(&self, peer: Option<&PeerBytes>) -> PeerReputation {
+        let Some(peer) = peer else { return PeerReputation::Good };
         match self.peers.get(peer) {
-            None => Repute::Unknown,
-            Some(record) if record.forged > record.proven => Repute::Bad,
-            Some(record) if record.proven >= KNOWN_AFTER && record.forged <= record.proven / FORGIVEN_FOR => Repute::Good,
-            Some(_) => Repute::Unknown,
+            None => PeerReputation::Unknown,
+            Some(record) if record.forged > record.proven => PeerReputation::Bad,
+            Some(record) if record.proven >= KNOWN_AFTER && record.forged <= record.proven / FORGIVEN_FOR => PeerReputation::Good,
+            Some(_) => PeerReputation::Unknown,
         }
     }
 
@@ -90,29 +90,29 @@ mod tests {
 
     #[test]
     fn repute_is_earned_lost_and_forgotten() {
-        let mut reputes = Reputes::new(4);
+        let mut reputes = PeerReputations::new(4);
         let peers: Vec<PeerBytes> = (0..9u8).map(|n| PeerBytes::from([n])).collect();
-        assert_eq!((reputes.of(None), reputes.of(Some(&peers[0]))), (Repute::Good, Repute::Unknown));
+        assert_eq!((reputes.of(None), reputes.of(Some(&peers[0]))), (PeerReputation::Good, PeerReputation::Unknown));
         for _ in 0..KNOWN_AFTER {
             reputes.proven(&peers[0]);
         }
-        assert_eq!(reputes.of(Some(&peers[0])), Repute::Good);
+        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Good);
         reputes.forged(&peers[0]);
-        assert_eq!(reputes.of(Some(&peers[0])), Repute::Unknown, "one forgery among few messages");
+        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Unknown, "one forgery among few messages");
         for _ in 0..FORGIVEN_FOR {
             reputes.proven(&peers[0]);
         }
-        assert_eq!(reputes.of(Some(&peers[0])), Repute::Good, "one among many");
+        assert_eq!(reputes.of(Some(&peers[0])), PeerReputation::Good, "one among many");
         reputes.forged(&peers[1]);
-        assert_eq!(reputes.of(Some(&peers[1])), Repute::Bad);
+        assert_eq!(reputes.of(Some(&peers[1])), PeerReputation::Bad);
         for peer in &peers {
             reputes.forged(peer);
             assert!(reputes.peers.len() <= 4);
         }
-        assert_eq!(reputes.of(Some(&peers[8])), Repute::Bad);
+        assert_eq!(reputes.of(Some(&peers[8])), PeerReputation::Bad);
         for _ in 0..40 {
             reputes.fade();
         }
-        assert_eq!((reputes.peers.len(), reputes.of(Some(&peers[0]))), (0, Repute::Unknown));
+        assert_eq!((reputes.peers.len(), reputes.of(Some(&peers[0]))), (0, PeerReputation::Unknown));
     }
 }

@@ -5,7 +5,7 @@
 //! fails with the one certain shuffling.
 
 use crate::PeerBytes;
-use crate::batch::Members;
+use crate::batch::ClaimedSigners;
 use chain::{Chain, Contexts};
 use consensus::{Attestation, AttestationData, Checkpoint, Root, Shuffling, ShufflingId, ValidatorIndex};
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ use std::sync::Arc;
 /// The possible signers of a vote.
 pub(crate) enum Resolution {
     /// Only this shuffling is possible.
-    Certain(Candidate),
+    Certain(CommitteeCandidate),
     /// Candidates that have not been tried yet, the likeliest first. Never empty.
-    Candidates(Vec<Candidate>),
+    Candidates(Vec<CommitteeCandidate>),
     /// There is nothing (or nothing more) to try now.
     Later,
     /// The certain shuffling has no such committee, or the committee has another size, or no bit is
@@ -25,8 +25,8 @@ pub(crate) enum Resolution {
 }
 
 /// The signers of a vote under one shuffling.
-pub(crate) struct Candidate {
-    pub(crate) members: Members,
+pub(crate) struct CommitteeCandidate {
+    pub(crate) members: ClaimedSigners,
     pub(crate) shuffling: Arc<Shuffling>,
 }
 
@@ -125,11 +125,11 @@ pub(crate) fn by_bits(attestation: &Attestation, contexts: &Contexts, tried: &mu
         Contexts::Candidates(shufflings) => (shufflings, false),
         Contexts::Unknown => return Resolution::Later,
     };
-    let mut candidates: Vec<Candidate> = Vec::with_capacity(shufflings.len());
+    let mut candidates: Vec<CommitteeCandidate> = Vec::with_capacity(shufflings.len());
     for shuffling in shufflings.iter().filter(|shuffling| certain || !tried.contains(&shuffling.id())).collect::<Vec<_>>() {
-        let members = attestation.attesting_indices(shuffling).and_then(Members::from_sorted);
+        let members = attestation.attesting_indices(shuffling).and_then(ClaimedSigners::from_sorted);
         match members.filter(|members| candidates.iter().all(|other| other.members != *members)) {
-            Some(members) => candidates.push(Candidate { members, shuffling: shuffling.clone() }),
+            Some(members) => candidates.push(CommitteeCandidate { members, shuffling: shuffling.clone() }),
             None => tried.push(shuffling.id()),
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct SeenVotes {
 struct Target {
     /// Number of remembered data with this target.
     n_data: usize,
-    voters: Counts,
+    voters: UseCounts,
     /// Number of votes by source. It tells which source is usual.
     sources: HashMap<Epoch, usize>,
     n_votes: usize,
@@ -70,14 +70,14 @@ impl Target {
 /// validator votes for one, so one bit is enough for it. Only the others have a number of their
 /// own.
 #[derive(Debug, Default)]
-struct Counts {
+struct UseCounts {
     /// One bit for each validator that voted at least once, by page.
     once: HashMap<u32, [u64; PAGE as usize / 64]>,
     /// The validators among them that voted for more than one data, with the number.
     several: HashMap<u32, u32>,
 }
 
-impl Counts {
+impl UseCounts {
     fn of(&self, voter: u32) -> u32 {
         let (page, word, bit) = place(voter);
         let voted = self.once.get(&page).is_some_and(|page| page[word] & bit != 0);
@@ -94,7 +94,7 @@ impl Counts {
         }
     }
 
-    /// Counts one vote less for this validator, after one of the data that it voted for was
+    /// UseCounts one vote less for this validator, after one of the data that it voted for was
     /// forgotten.
     fn remove(&mut self, voter: u32) {
         match self.several.get_mut(&voter) {
@@ -253,13 +253,13 @@ fn short(validator: ValidatorIndex) -> Option<u32> {
 
 /// A bounded map that forgets the oldest entry first.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
+pub(crate) struct BoundedMap<K, V> {
     entries: HashMap<K, V>,
     order: VecDeque<K>,
     limit: usize,
 }
 
-impl<K: Copy + Eq + Hash, V> Recent<K, V> {
+impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
     pub(crate) fn new(limit: usize) -> Self {
         Self { entries: HashMap::new(), order: VecDeque::new(), limit }
     }
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_a_plain_list() {
-        let (mut counts, mut plain) = (Counts::default(), Vec::<u32>::new());
+        let (mut counts, mut plain) = (UseCounts::default(), Vec::<u32>::new());
         // A linear congruential generator with seed 1 chooses which of a few voters is added or
         // removed.
         let mut state = 1u64;
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn recent_keeps_the_newest() {
-        let mut recent = Recent::new(2);
+        let mut recent = BoundedMap::new(2);
         for i in 0..4 {
             recent.insert(i, i * 10);
             recent.insert(i, i * 10);

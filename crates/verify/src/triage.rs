@@ -9,7 +9,7 @@
 //! data: slot 8, index 8, head 32, source 8 + 32, target 8 + 32
 //! ```
 
-use crate::repute::Repute;
+use crate::repute::PeerReputation;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
 use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;
@@ -58,7 +58,7 @@ pub enum Triage {
     Settled(ValidatorIndex),
     /// The message contradicts something proven, or may contradict it. These are:
     ///
-    /// - a single vote that contradicts its validator's history ([`Glance`]);
+    /// - a single vote that contradicts its validator's history ([`HistoryCheck`]);
     /// - a vote about which the history gives no answer, or an aggregate, whose members are not
     ///   known yet: if hardly any other vote for its target has its source, or if its target is not
     ///   near the current epoch;
@@ -85,7 +85,7 @@ pub enum About {
 
 /// What a quick look at a validator's history says about a vote with its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Glance {
+pub enum HistoryCheck {
     /// The vote is known, or contradicts nothing, or nothing is known of the validator.
     Fits,
     /// It contradicts a stored vote.
@@ -125,7 +125,7 @@ impl Verifier {
         message: &RawMessage,
         slots_per_epoch: u64,
         now: Slot,
-        history: impl Fn(ValidatorIndex, &AttestationData, Root) -> Glance,
+        history: impl Fn(ValidatorIndex, &AttestationData, Root) -> HistoryCheck,
         is_settled: impl Fn(ValidatorIndex, About) -> bool,
     ) -> Triage {
         let epoch = Epoch::new(now.as_u64() / slots_per_epoch.max(1));
@@ -176,9 +176,9 @@ impl Verifier {
                     return Triage::Contradiction;
                 }
                 match history(voter, &data, root) {
-                    Glance::Fits => Triage::Ordinary,
-                    Glance::Contradicts => Triage::Contradiction,
-                    Glance::Unclear => self.triage_data(&data, epoch),
+                    HistoryCheck::Fits => Triage::Ordinary,
+                    HistoryCheck::Contradicts => Triage::Contradiction,
+                    HistoryCheck::Unclear => self.triage_data(&data, epoch),
                 }
             }
             MessageKind::Aggregate => match data_bytes(&message.bytes, AGGREGATE_DATA) {
@@ -215,7 +215,7 @@ impl Verifier {
     }
 
     /// How the claims of this peer are judged.
-    pub fn repute(&self, peer: Option<&PeerBytes>) -> Repute {
+    pub fn repute(&self, peer: Option<&PeerBytes>) -> PeerReputation {
         self.reputes.of(peer)
     }
 

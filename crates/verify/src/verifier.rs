@@ -18,16 +18,16 @@ mod named;
 mod statements;
 mod strangers;
 
-use crate::batch::{Claim, Judged, Judgement, Method, prove};
-use crate::decode::{Ballot, Decoded, decode};
-use crate::docket::Docket;
-use crate::ledger::{Item, Ledger};
+use crate::batch::{BatchResult, Judgement, Method, SignatureClaim, prove};
+use crate::decode::{Decoded, VoteMessage, decode};
+use crate::docket::ClaimSet;
+use crate::ledger::{OutcomeCollector, PendingOutcome};
 use crate::parking::{Job, Parking};
-use crate::repute::Reputes;
+use crate::repute::PeerReputations;
 use crate::resolve::ContextCache;
-use crate::seen::{Recent, SeenVotes};
+use crate::seen::{BoundedMap, SeenVotes};
 use crate::triage::DataRoots;
-use crate::{Heard, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
+use crate::{FirstSeen, Outcome, PeerBytes, RawMessage, UnixNs, Verified, VerifyConfig, pool};
 use blocks::{BlockJob, HeaderJob};
 use chain::Chain;
 use consensus::{Network, Root, ShufflingId, SignatureBytes, Slot, ValidatorIndex};
@@ -36,7 +36,7 @@ use rand::SeedableRng as _;
 use rand::rngs::{OsRng, StdRng};
 use statements::StatementJob;
 use std::collections::HashMap;
-use strangers::Strangers;
+use strangers::UnknownValidators;
 
 /// Number of shufflings that are remembered as confirmed. It is more than the chain keeps.
 const CONFIRMED: usize = 256;
@@ -62,33 +62,33 @@ pub struct Verifier {
     pub(crate) votes: SeenVotes,
     /// Votes, headers, statements and slashing operations that were judged forged, by a hash of
     /// everything that the judgement depends on.
-    forgeries: Recent<Root, ()>,
+    forgeries: BoundedMap<Root, ()>,
     n_repeated_forgeries: u64,
     n_tried_again: u64,
-    pub(crate) reputes: Reputes,
+    pub(crate) reputes: PeerReputations,
     pub(crate) roots: DataRoots,
     /// Proven headers by root, with their only valid signature.
-    proposals: Recent<Root, SignatureBytes>,
-    blocks: Recent<Root, ()>,
+    proposals: BoundedMap<Root, SignatureBytes>,
+    blocks: BoundedMap<Root, ()>,
     /// The first proven block of each slot and proposer. A second one is not forwarded.
-    pub(crate) first_blocks: Recent<(Slot, ValidatorIndex), Root>,
-    slashings: Recent<Root, ()>,
+    pub(crate) first_blocks: BoundedMap<(Slot, ValidatorIndex), Root>,
+    slashings: BoundedMap<Root, ()>,
     /// Validators that a block slashed, on any branch. Our registry may not show this yet, so
     /// operations against them are not forwarded.
-    slashed: Recent<ValidatorIndex, ()>,
+    slashed: BoundedMap<ValidatorIndex, ()>,
     /// Sides of attester slashings and other sums that were proven, by a hash of everything that
     /// the proof depends on.
-    sides: Recent<Root, ()>,
+    sides: BoundedMap<Root, ()>,
     /// Proven statements by a hash of signer and content, with their only valid signature.
-    statements: Recent<Root, SignatureBytes>,
+    statements: BoundedMap<Root, SignatureBytes>,
     /// Proven votes by bits whose committees were not certain, by a hash of their content.
-    ballots: Recent<Root, ()>,
+    ballots: BoundedMap<Root, ()>,
     /// Shufflings for which most members of a committee were proven to have signed. Such a
     /// shuffling is right, however old the registry behind it is.
-    confirmed: Recent<ShufflingId, ()>,
+    confirmed: BoundedMap<ShufflingId, ()>,
     parking: Parking,
     /// Slashing operations from blocks that name validators that the registry lacks.
-    strangers: Strangers,
+    strangers: UnknownValidators,
     registry_version: u64,
     /// Number of tries of uncertain votes in this slot, by peer.
     tries: HashMap<PeerBytes, usize>,
@@ -128,7 +128,7 @@ enum Signers {
 
 /// A batch, sorted by what is done with its messages.
 #[derive(Default)]
-struct Intake {
+struct SortedBatch {
     blocks: Vec<BlockJob>,
     headers: Vec<HeaderJob>,
     slashings: Vec<SlashingJob>,
@@ -155,22 +155,22 @@ impl Verifier {
             method: Method { singles: config.singles, threads: pool::n_threads(config.threads) },
             rng,
             votes: SeenVotes::new(config.remembered_votes, config.remembered_data),
-            forgeries: Recent::new(config.remembered_forgeries),
+            forgeries: BoundedMap::new(config.remembered_forgeries),
             n_repeated_forgeries: 0,
             n_tried_again: 0,
-            reputes: Reputes::new(config.remembered_peers),
+            reputes: PeerReputations::new(config.remembered_peers),
             roots: DataRoots::default(),
-            proposals: Recent::new(config.remembered_roots),
-            blocks: Recent::new(config.remembered_roots),
-            first_blocks: Recent::new(config.remembered_roots),
-            slashings: Recent::new(config.remembered_roots),
-            slashed: Recent::new(config.remembered_roots),
-            sides: Recent::new(config.remembered_roots),
-            statements: Recent::new(config.remembered_roots),
-            ballots: Recent::new(config.remembered_roots),
-            confirmed: Recent::new(CONFIRMED),
+            proposals: BoundedMap::new(config.remembered_roots),
+            blocks: BoundedMap::new(config.remembered_roots),
+            first_blocks: BoundedMap::new(config.remembered_roots),
+            slashings: BoundedMap::new(config.remembered_roots),
+            slashed: BoundedMap::new(config.remembered_roots),
+            sides: BoundedMap::new(config.remembered_roots),
+            statements: BoundedMap::new(config.remembered_roots),
+            ballots: BoundedMap::new(config.remembered_roots),
+            confirmed: BoundedMap::new(CONFIRMED),
             parking: Parking::new(config.parking),
-            strangers: Strangers::default(),
+            strangers: UnknownValidators::default(),
             registry_version: 0,
             tries: HashMap::new(),
             without_version: HashMap::new(),
@@ -192,7 +192,7 @@ impl Verifier {
     /// one for each parked message whose waiting ended.
     pub fn process(&mut self, chain: &mut Chain, batch: Vec<RawMessage>, now: UnixNs) -> Verified {
         let network = chain.network().clone();
-        let mut ledger = Ledger::default();
+        let mut ledger = OutcomeCollector::default();
         self.votes.tick();
         let new_slot = self.turn_to(&network, now, &mut ledger);
         let mut intake = self.read(&network, batch, now, &mut ledger);
@@ -212,8 +212,8 @@ impl Verifier {
     pub fn finish(&mut self, chain: &mut Chain, now: UnixNs) -> Verified {
         // The chain will not be asked again later, so everything must be computed now.
         chain.compute_at_once();
-        let mut ledger = Ledger::default();
-        let mut intake = Intake::default();
+        let mut ledger = OutcomeCollector::default();
+        let mut intake = SortedBatch::default();
         self.read_registry(chain, &mut intake);
         self.prove_named(chain, &mut intake, now, &mut ledger);
         self.prove_parked_at_last(chain, now, &mut ledger);
@@ -251,7 +251,7 @@ impl Verifier {
 
     /// Starts a new slot: resets the limits per slot, and lets messages expire that waited too
     /// long. Returns whether the slot is a new one.
-    fn turn_to(&mut self, network: &Network, now: UnixNs, ledger: &mut Ledger) -> bool {
+    fn turn_to(&mut self, network: &Network, now: UnixNs, ledger: &mut OutcomeCollector) -> bool {
         let slot = network.slot_at(now.0);
         if slot == self.slot {
             return false;
@@ -271,7 +271,7 @@ impl Verifier {
     }
 
     /// Prepares what has to be judged again after the registry has changed.
-    fn read_registry(&mut self, chain: &Chain, intake: &mut Intake) {
+    fn read_registry(&mut self, chain: &Chain, intake: &mut SortedBatch) {
         if chain.registry().version() != self.registry_version {
             self.registry_version = chain.registry().version();
             // With the new registry, votes by bits may have other signers than before.
@@ -280,7 +280,7 @@ impl Verifier {
         }
     }
 
-    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut Ledger) -> Intake {
+    fn read(&mut self, network: &Network, batch: Vec<RawMessage>, now: UnixNs, ledger: &mut OutcomeCollector) -> SortedBatch {
         let chunks: Vec<&[RawMessage]> = batch.chunks(DECODE_CHUNK).collect();
         let decoded: Vec<Result<(Decoded, Root), Outcome>> = pool::map(self.method.threads, &chunks, |chunk| {
             let decoded = chunk.iter().map(|message| decode(network, message));
@@ -289,10 +289,10 @@ impl Verifier {
         .into_iter()
         .flatten()
         .collect();
-        let mut intake = Intake::default();
+        let mut intake = SortedBatch::default();
         for (message, decoded) in batch.into_iter().zip(decoded) {
-            let heard = Heard { at: message.received_at, source: message.origin.source, peer: message.origin.peer.clone() };
-            let item = Item::message(self.next_number, message.ticket, message.origin.peer, message.kind);
+            let heard = FirstSeen { at: message.received_at, source: message.origin.source, peer: message.origin.peer.clone() };
+            let item = PendingOutcome::message(self.next_number, message.ticket, message.origin.peer, message.kind);
             self.next_number += 1;
             let n_bytes = message.bytes.len();
             match decoded {
@@ -321,14 +321,14 @@ impl Verifier {
     /// equations, so a peer has [`MAX_WITHOUT_VERSION`] of them in a slot. Those that hold cost
     /// nothing of that: what may be too much is put off until the others have shown how much is
     /// left.
-    fn judge(&mut self, chain: &Chain, docket: Docket, signers: Signers, ledger: &mut Ledger) -> Judged {
+    fn judge(&mut self, chain: &Chain, docket: ClaimSet, signers: Signers, ledger: &mut OutcomeCollector) -> BatchResult {
         let now = chain.now().epoch(chain.network().preset());
         let mut claims = docket.claims;
         claims.iter_mut().for_each(|claim| claim.consider_versions(chain.network(), now));
         let mut put_off = self.put_off(&mut claims);
         let mut judged = self.prove_claims(chain, claims, signers, ledger);
         loop {
-            let (places, mut claims): (Vec<usize>, Vec<Claim>) = put_off.into_iter().unzip();
+            let (places, mut claims): (Vec<usize>, Vec<SignatureClaim>) = put_off.into_iter().unzip();
             let later = self.put_off(&mut claims);
             if later.len() == claims.len() {
                 return judged;
@@ -340,7 +340,7 @@ impl Verifier {
 
     /// Gives up those claims that may be more than what their senders have left, and gives them
     /// back as they were, with their places.
-    fn put_off(&self, claims: &mut [Claim]) -> Vec<(usize, Claim)> {
+    fn put_off(&self, claims: &mut [SignatureClaim]) -> Vec<(usize, SignatureClaim)> {
         let mut left: HashMap<PeerBytes, usize> = HashMap::new();
         let mut put_off = Vec::new();
         for (place, claim) in claims.iter_mut().enumerate().filter(|(_, claim)| claim.is_version_in_doubt()) {
@@ -362,7 +362,13 @@ impl Verifier {
 
     /// The equation, and for what it does not prove the one with the other version that is
     /// possible.
-    fn prove_claims(&mut self, chain: &Chain, claims: Vec<Claim>, signers: Signers, ledger: &mut Ledger) -> Judged {
+    fn prove_claims(
+        &mut self,
+        chain: &Chain,
+        claims: Vec<SignatureClaim>,
+        signers: Signers,
+        ledger: &mut OutcomeCollector,
+    ) -> BatchResult {
         let mut judged = prove(claims, chain.registry(), self.method, &self.reputes, &mut self.rng);
         ledger.take(judged.harvest());
         let (places, again) = judged.in_doubt();
@@ -399,7 +405,7 @@ impl Verifier {
 
 /// The outcome of a message with a validator whose key is not known. Our registry may not contain
 /// the validator yet, or the validator cannot exist.
-fn without_key(chain: &Chain, named: ValidatorIndex, heard: &Heard) -> Outcome {
+fn without_key(chain: &Chain, named: ValidatorIndex, heard: &FirstSeen) -> Outcome {
     if chain.may_exist(named, chain.network().slot_at(heard.at.0)) {
         Outcome::UnknownValidator
     } else {
@@ -421,13 +427,21 @@ fn with_data_root(decoded: Decoded) -> (Decoded, Root) {
     (decoded, root)
 }
 
-impl Intake {
+impl SortedBatch {
     /// Adds a vote to the batch. `data_root` is the root of the ballot's data.
-    fn take_vote(&mut self, item: Item, heard: Heard, ballot: Ballot, data_root: Root, n_bytes: usize, since: UnixNs) {
+    fn take_vote(
+        &mut self,
+        item: PendingOutcome,
+        heard: FirstSeen,
+        ballot: VoteMessage,
+        data_root: Root,
+        n_bytes: usize,
+        since: UnixNs,
+    ) {
         let job = Job { item, heard, data_root, n_bytes, since, tried: Vec::new(), ballot };
         match &job.ballot {
-            Ballot::Named(_) => self.named.push(job),
-            Ballot::ByBits { .. } => self.by_bits.push(job),
+            VoteMessage::Named(_) => self.named.push(job),
+            VoteMessage::ByBits { .. } => self.by_bits.push(job),
         }
     }
 }

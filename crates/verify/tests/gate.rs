@@ -15,8 +15,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeSet;
 use verify::{
-    About, Glance, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified, Verifier,
-    VerifyConfig,
+    About, HistoryCheck, MessageKind, Outcome, ParkingLimits, RawMessage, SinglesProof, Triage, UnixNs, Verdict, Verified,
+    Verifier, VerifyConfig,
 };
 
 fn labels(verified: &Verified) -> Vec<&'static str> {
@@ -157,7 +157,7 @@ fn a_forged_slashing_operation_is_judged_once() {
             let verified = verifier.process(&mut chain, vec![message.clone()], message.received_at);
             assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated), "{kind:?}");
         }
-        assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::Repute::Bad, "{kind:?}");
+        assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::PeerReputation::Bad, "{kind:?}");
     }
 }
 
@@ -242,7 +242,7 @@ fn a_forgery_is_judged_once() {
         let verified = verifier.process(&mut chain, vec![forged(committee)], good.received_at);
         assert_eq!((labels(&verified), verifier.stats().repeated_forgeries), (vec!["bad_signature"], repeated));
     }
-    assert_eq!(verifier.repute(good.origin.peer.as_ref()), verify::Repute::Bad);
+    assert_eq!(verifier.repute(good.origin.peer.as_ref()), verify::PeerReputation::Bad);
     let verified = verifier.process(&mut chain, vec![good.clone()], good.received_at);
     assert_eq!((labels(&verified), verified.votes.len()), (vec!["proven"], 1));
 }
@@ -256,10 +256,10 @@ fn a_first_look_tells_what_matters() {
     let mut chain = capture.chain();
     let mut verifier = Verifier::seeded(VerifyConfig::default(), 1);
     let slots_per_epoch = capture.spec.preset.slots_per_epoch;
-    let ask = |verifier: &mut Verifier, message: &RawMessage, history: Glance| {
+    let ask = |verifier: &mut Verifier, message: &RawMessage, history: HistoryCheck| {
         verifier.triage(message, slots_per_epoch, single.data.slot, |_, _, _| history, |_, _| false)
     };
-    let look = |verifier: &mut Verifier, message: &RawMessage| ask(verifier, message, Glance::Fits);
+    let look = |verifier: &mut Verifier, message: &RawMessage| ask(verifier, message, HistoryCheck::Fits);
     assert_eq!(look(&mut verifier, &good), Triage::Ordinary);
     verifier.process(&mut chain, vec![good.clone()], good.received_at);
     assert_eq!(look(&mut verifier, &good), Triage::Known);
@@ -272,10 +272,11 @@ fn a_first_look_tells_what_matters() {
     assert_eq!(look(&mut verifier, &other_head), Triage::Contradiction);
     let stranger = changed(|single| single.attester_index = ValidatorIndex::new(single.attester_index.as_u64() ^ 1));
     assert_eq!(look(&mut verifier, &stranger), Triage::Ordinary);
-    let by_history = [Glance::Fits, Glance::Contradicts, Glance::Unclear].map(|glance| ask(&mut verifier, &stranger, glance));
+    let by_history = [HistoryCheck::Fits, HistoryCheck::Contradicts, HistoryCheck::Unclear]
+        .map(|glance| ask(&mut verifier, &stranger, glance));
     assert_eq!(by_history, [Triage::Ordinary, Triage::Contradiction, Triage::Ordinary]);
     let far = changed(|single| single.data.target.epoch = consensus::Epoch::new(1 << 40));
-    let by_history = [Glance::Fits, Glance::Unclear].map(|glance| ask(&mut verifier, &far, glance));
+    let by_history = [HistoryCheck::Fits, HistoryCheck::Unclear].map(|glance| ask(&mut verifier, &far, glance));
     assert_eq!(by_history, [Triage::Ordinary, Triage::Contradiction]);
     let huge = changed(|single| single.attester_index = ValidatorIndex::MAX);
     assert_eq!(look(&mut verifier, &huge), Triage::Ordinary);
@@ -295,7 +296,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
     let settled = |index: ValidatorIndex, _: About| index.as_u64() >= 1000;
     let mut look = |kind: MessageKind, bytes: Vec<u8>| {
         let message = RawMessage { kind, bytes, ..good.clone() };
-        verifier.triage(&message, 8, single.data.slot, |_, _, _| Glance::Contradicts, settled)
+        verifier.triage(&message, 8, single.data.slot, |_, _, _| HistoryCheck::Contradicts, settled)
     };
     let index = ValidatorIndex::new;
     let vote = |attester_index| SingleAttestation { attester_index, ..single }.to_ssz();
@@ -334,7 +335,7 @@ fn a_first_look_tells_what_only_settled_validators_have_signed() {
         &message,
         8,
         single.data.slot,
-        |_, _, _| Glance::Fits,
+        |_, _, _| HistoryCheck::Fits,
         |_, about| {
             asked.set(Some(about));
             false
@@ -515,7 +516,7 @@ fn what_holds_with_no_version_is_tried_within_a_budget_and_what_holds_is_always_
         assert_eq!(labels(&verified), ["unknown_fork"; 100]);
         assert!(verifier.stats().tried_again <= 64, "{} tried", verifier.stats().tried_again);
     }
-    assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::Repute::Unknown, "nobody is blamed");
+    assert_eq!(verifier.repute(message.origin.peer.as_ref()), verify::PeerReputation::Unknown, "nobody is blamed");
     // In one batch with votes that hold, 63 of another peer's that do not.
     let of_another = |message: RawMessage| {
         let origin = verify::Origin { peer: Some(verify::PeerBytes::from(b"another".as_slice())), ..message.origin.clone() };

@@ -16,7 +16,7 @@ use consensus::{
 };
 use serde_json::{Value, json};
 use verify::{
-    InnerKind, MessageKind, Origin, Outcome, PeerBytes, RawMessage, Repute, SourceKind, UnixNs, Verifier, VerifyConfig,
+    InnerKind, MessageKind, Origin, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, UnixNs, Verifier, VerifyConfig,
 };
 
 const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
@@ -121,7 +121,7 @@ fn committees_of_an_old_registry_blame_nobody_until_somebody_signed_by_them() {
         told.extend(labels(&verifier.process(&mut stale, batch, now)));
     }
     assert_eq!((told, verifier.parked()), (vec!["parked"], 1));
-    assert_ne!(verifier.repute(good.origin.peer.as_ref()), Repute::Bad);
+    assert_ne!(verifier.repute(good.origin.peer.as_ref()), PeerReputation::Bad);
 
     // The deposit has made nobody active yet. Once most members of a committee were proven to have
     // signed, the shuffling is known to be right, and a forgery is called one.

@@ -1,7 +1,9 @@
-//! From a configuration to a loaded chain: a state from a node, a file or the last run, and the blocks since.
+//! Loads the chain for a configuration: from a state of a beacon node, of a file or of the last
+//! run, and from the blocks since then.
 //!
-//! A node is asked for its finalized state, not its head: every branch that is alive grows from there, so the votes of
-//! both halves of a split resolve. The blocks from there on are fetched too, and go through the same verification as any.
+//! A node is asked for its finalized state and not for its head. Every branch that is still alive
+//! grows from the finalized state, so votes of both halves of a split can be resolved. The blocks
+//! after that state are fetched too. They are verified like any other block.
 
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
@@ -13,25 +15,29 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
 
-/// Blocks fetched at the start at most: from finality to the head when things are not too bad. Older gaps are closed
-/// later, backwards from what arrives.
+/// Largest number of blocks fetched at the start. In normal conditions this covers the range from
+/// finality to the head. Older gaps are closed later, backwards from the blocks that arrive.
 const MAX_BLOCKS: u64 = 1024;
-/// Between the first two attempts to find a node that answers; doubles up to [`LONGEST_PAUSE`].
+/// Pause after the first failed attempt to find a node that answers. It doubles up to
+/// [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Largest state file read.
+/// Largest size of a state file.
 const MAX_STATE_BYTES: u64 = 2 << 30;
 
-/// What a watcher or a capture begins with.
+/// What a watcher or a capture starts with.
 pub struct Start {
+    /// The chain, loaded from the state.
     pub chain: Chain,
+    /// The public keys of all validators in the state.
     pub keys: PubkeyCache,
+    /// The state that the chain was loaded from, as SSZ.
     pub state_ssz: Vec<u8>,
-    /// No node answered: committees come from an older state.
+    /// True if no node answered. The committees then come from an older state.
     pub node_away: bool,
 }
 
-/// The nodes of a configuration, or `None` if it has none.
+/// Returns the beacon nodes of a configuration, or `None` if it names none.
 pub fn nodes(config: &Config) -> Result<Option<NodeSet>, WatcherError> {
     if config.nodes.urls.is_empty() {
         return Ok(None);
@@ -45,7 +51,8 @@ pub fn nodes(config: &Config) -> Result<Option<NodeSet>, WatcherError> {
     Ok(Some(NodeSet::new(&config.nodes.urls, options)?))
 }
 
-/// Loads the chain. `dir`: where keys are cached and the last state lies; without one nothing is kept.
+/// Loads the chain. `dir` is where public keys are cached and where the last state is kept. Without
+/// it nothing is kept.
 pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSet>) -> Result<Start, WatcherError> {
     let (spec, state_ssz, node_away) = match (&config.network.state, nodes) {
         (Some(path), _) => (spec_without_node(config, dir)?, read_state(path)?, false),
@@ -74,7 +81,7 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
     Ok(Start { chain, keys, state_ssz, node_away })
 }
 
-/// A chain from a state, with progress on the log for the long ones, and to `heard`.
+/// Loads a chain from a state. Progress is reported to `heard`, and every two seconds to the log.
 pub fn load(
     spec: Spec,
     state_ssz: &[u8],
@@ -110,7 +117,8 @@ pub fn load(
     Ok(chain)
 }
 
-/// The blocks that nodes have after `from`, oldest first, as messages. Stops early when no node answers.
+/// Fetches the blocks after `from` from the nodes, oldest first. It stops early when no node
+/// answers.
 pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: UnixNs) -> Vec<RawMessage> {
     let head = match nodes.syncing().await {
         Ok(syncing) => syncing.head_slot,
@@ -135,7 +143,7 @@ pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: U
     blocks
 }
 
-/// One block as a message; `None` if no node has it.
+/// Fetches one block. Returns `None` if no node has it.
 pub async fn block_message(
     nodes: &NodeSet,
     network: &Network,
@@ -152,7 +160,8 @@ pub async fn block_message(
     }))
 }
 
-/// A state from a node, the most settled one it serves.
+/// Fetches the finalized state from a node, or the head's state if the finalized one is not
+/// available.
 pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
     match nodes.state_ssz(StateId::Finalized).await {
         Ok(state) => Ok(state),
@@ -164,7 +173,8 @@ pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
     }
 }
 
-/// As [`start`]; while the nodes are away or busy, and there is no state to go on from, they are asked again until one answers.
+/// Does the same as [`start`]. While the nodes are away or busy and there is no state to continue
+/// from, it asks again until a node answers.
 pub async fn start_when_a_node_answers(
     config: &Config,
     dir: Option<&DataDir>,
@@ -183,7 +193,8 @@ pub async fn start_when_a_node_answers(
     }
 }
 
-/// Refuses nodes of another network than is configured, than the data directory has, or than the first of them that answers.
+/// Returns an error if a node is on another network than the configuration, the data directory or
+/// the first node that answers.
 async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet) -> Result<(), WatcherError> {
     let configured = spec_of_config(config)?;
     let mut wanted = configured.as_ref().map(|spec| (spec.config_name.clone(), genesis_version(spec)));
@@ -191,7 +202,7 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
     let known = dir.map(DataDir::network).transpose()?.flatten().or(builtin);
     let mut wanted_root = known.map(|network| network.genesis_validators_root);
     for (node, network) in nodes.networks().await {
-        // One that is away says nothing, and asking it for a state says why.
+        // A node that is away is skipped. The later request for a state reports why.
         let Ok(network) = network else { continue };
         let other = |what: &str, found: String, wanted: String| {
             Err(WatcherError::Usage(format!(
@@ -215,7 +226,8 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
     Ok(())
 }
 
-/// Of several forks at genesis the last one's.
+/// Returns the version of the first fork, `GENESIS_FORK_VERSION`. Later forks may be active at
+/// genesis too, but their versions do not matter here.
 fn genesis_version(spec: &Spec) -> [u8; 4] {
     spec.forks.first().map_or([0; 4], |fork| fork.version)
 }
@@ -243,21 +255,23 @@ fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, Wat
     known.map(|network| network.spec).ok_or_else(unknown)
 }
 
+/// Returns the specification of the configured network, or `None` if the configuration names no
+/// network.
 pub fn spec_of_config(config: &Config) -> Result<Option<Spec>, WatcherError> {
     if let Some(path) = &config.network.config {
         return read_spec(path).map(Some);
     }
-    // Checked with the configuration: an unknown name does not come this far.
+    // The name was checked with the configuration, so it is known here.
     Ok(config.network.name.as_deref().and_then(Spec::builtin))
 }
 
-/// A network's `config.yaml`.
+/// Reads the `config.yaml` of a network.
 pub fn read_spec(path: &Path) -> Result<Spec, WatcherError> {
     let text = std::fs::read_to_string(path).map_err(|source| DataDirError::Io { path: path.into(), source })?;
     Spec::from_yaml(&text).map_err(|error| WatcherError::Usage(format!("{}: {error}", path.display())))
 }
 
-/// A state file: SSZ, or SSZ in framed snappy.
+/// Reads a state file: SSZ, or SSZ in framed snappy.
 pub fn read_state(path: &Path) -> Result<Vec<u8>, WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
     let length = std::fs::metadata(path).map_err(|error| input(error.to_string()))?.len();

@@ -1,7 +1,8 @@
-//! The configuration file: raw TOML in, a checked [`Config`] out, every problem at once with its path in the file.
+//! The configuration file. Raw TOML comes in, a checked [`Config`] goes out, and all problems are
+//! reported at once with their path in the file.
 //!
-//! `config/reference.toml` shows every option with its default and reason; a test reads it and compares it with the
-//! defaults here, so the two cannot drift apart.
+//! `config/reference.toml` shows every option with its default and its reason. A test compares it
+//! with the defaults here, so that both stay the same.
 
 mod check;
 mod http;
@@ -16,11 +17,12 @@ use std::time::Duration;
 
 pub use http::{ApiConfig, ShowWatched};
 
-/// Everything `slashwatch run` can be told. Built by [`Config::load`] only, so holding one means it was checked.
+/// The whole configuration of `slashwatch run`. Only [`Config::load`] and [`Config::parse`] build
+/// one from a file's text, and both check it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Index, findings, pubkey cache and outbox live here.
+    /// Directory of the index, the findings, the public key cache and the outbox.
     pub data_dir: PathBuf,
     pub network: NetworkConfig,
     pub nodes: NodesConfig,
@@ -34,7 +36,8 @@ pub struct Config {
     pub watch: WatchConfig,
     pub api: ApiConfig,
     pub log: LogConfig,
-    /// The file it came from, to read lists again.
+    /// The file that the configuration was read from. The lists of watched keys are read again from
+    /// it.
     #[serde(skip)]
     pub source: Option<PathBuf>,
 }
@@ -42,25 +45,26 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// A built-in network's name.
+    /// Name of a built-in network.
     pub name: Option<String>,
-    /// A network's own `config.yaml`; goes before `name`.
+    /// The `config.yaml` of a network. It takes precedence over `name`.
     pub config: Option<PathBuf>,
-    /// A beacon state, SSZ or SSZ with framed snappy: where to start when no node is asked.
+    /// A beacon state to start from instead of one from a node: SSZ, or SSZ in framed snappy.
     pub state: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodesConfig {
-    /// Beacon nodes' REST addresses, tried in this order.
+    /// REST addresses of beacon nodes, tried in this order.
     pub urls: Vec<String>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How long a state may take to arrive: it is some 300 MB on mainnet.
+    /// How long the download of a state may take. A mainnet state has about 300 MB.
     #[serde(with = "humantime_serde")]
     pub state_timeout: Duration,
-    /// A fresh state is fetched this often for new validators and exits, or sooner when blocks say that they changed.
+    /// A new state is fetched after this many epochs, for new validators and exits. It is fetched
+    /// sooner when blocks show that they changed.
     pub refresh_epochs: u64,
 }
 
@@ -68,23 +72,28 @@ pub struct NodesConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct GossipConfig {
     pub enabled: bool,
-    /// Addresses to listen on, multiaddr. Empty: dial only.
+    /// Multiaddrs to listen on. If the list is empty, the watcher only dials.
     pub listen: Vec<String>,
-    /// Peers to keep a connection to, multiaddr with `/p2p/` or ENR.
+    /// Peers to stay connected to: multiaddrs with `/p2p/`, or ENRs.
     pub peers: Vec<String>,
+    /// Largest number of connected peers.
     pub max_peers: usize,
-    /// Column subnets to take signed headers from.
+    /// Number of data column subnets from which signed block headers are taken.
     pub data_column_subnets: u64,
-    /// Where this listener's network key is kept, so that peers know it again; absent: in the data directory.
+    /// File of this node's network key, so that peers recognise it after a restart. By default it
+    /// is in the data directory.
     pub identity_file: Option<PathBuf>,
-    /// Messages waiting for verification; what does not fit is shed and counted.
+    /// Messages that may wait for verification. A message that does not fit is dropped and counted.
     pub queue_messages: usize,
-    /// MiB of messages in each of the queues before verification, and of one peer in that of gossip; what does not fit is shed and counted.
+    /// MiB of messages in each of the queues before verification. A message that does not fit is
+    /// dropped and counted.
     pub queue_mib: usize,
+    /// MiB of messages from one peer in the queue of gossip. A message that does not fit is dropped
+    /// and counted.
     pub queue_mib_per_peer: usize,
 }
 
-/// MiB in bytes.
+/// Converts MiB to bytes.
 pub const fn mib(n: usize) -> usize {
     n.saturating_mul(1 << 20)
 }
@@ -92,55 +101,61 @@ pub const fn mib(n: usize) -> usize {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventStreamConfig {
-    /// Also take what the nodes' event streams offer.
+    /// Also receive messages from the event streams of the beacon nodes.
     pub enabled: bool,
 }
 
-/// How single votes are proven.
+/// How single votes are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinglesProof {
-    /// Plain sums per committee: cheapest, nothing can be forwarded.
+    /// Plain sums per committee. This is the cheapest way, but nothing verified like this can be
+    /// forwarded.
     Sums,
-    /// Each with a random weight and a group check of its own: may be forwarded to the mesh.
+    /// Each vote has a random weight and a group check of its own, so it may be forwarded to the
+    /// mesh.
     RandomCombination,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifyConfig {
+    /// How single votes are verified.
     pub singles: SinglesProof,
-    /// 0: one per processor.
+    /// Number of BLS threads. 0 means one per processor.
     pub threads: usize,
-    /// Messages that may wait for their committees to become known.
+    /// Messages that may wait until their committees are known.
     pub parked_messages: usize,
-    /// MiB of them, in all and of one peer.
+    /// MiB of these waiting messages in total.
     pub parked_mib: usize,
+    /// MiB of these waiting messages from one peer.
     pub parked_mib_per_peer: usize,
-    /// Messages verified together at most.
+    /// Largest number of messages that are verified together.
     pub batch_messages: usize,
     /// How long ordinary votes are gathered before they are verified together.
     #[serde(with = "humantime_serde")]
     pub gather: Duration,
-    /// With `random_combination`: this share of single votes is proven so that it may be forwarded, the rest as with `sums`.
+    /// The percentage of single votes that are verified in a way that permits forwarding. The rest
+    /// is verified as with `sums`. Used only with `random_combination`.
     pub forward_percent: u8,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexConfig {
-    /// Older votes are dropped.
+    /// Number of epochs that are kept. Older votes are dropped.
     pub history_epochs: u64,
-    /// Older votes share one signature per data instead of one per committee: 3 KB an epoch instead of 0.2 MB, but a proof
-    /// then names all who voted in the slot. 0: never.
+    /// Votes older than this many epochs share one signature per attestation data instead of one
+    /// per committee. That takes 3 KB per epoch instead of 0.2 MB, but a proof then names all
+    /// validators that voted in the slot. 0 means never.
     pub fold_after_epochs: u64,
 }
 
-/// Proofs handed to the beacon nodes.
+/// Submission of slashing proofs to the beacon nodes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SubmissionConfig {
-    /// Submit proofs that a block could still include, to all of `nodes.urls`.
+    /// Submit proofs that a block can still include to all nodes of `nodes.urls`.
     pub enabled: bool,
 }
 
@@ -154,7 +169,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// A filter as in `info,libp2p=warn`.
+    /// A log filter, for example `info,libp2p=warn`.
     pub level: String,
     pub format: LogFormat,
 }
@@ -255,25 +270,27 @@ impl fmt::Display for ProblemList<'_> {
 }
 
 impl Config {
-    /// Reads and checks a file. Relative paths in it are relative to the file.
+    /// Reads and checks a file. Relative paths in the file are relative to its folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
         Ok(Self { source: Some(path.into()), ..Self::parse(&text, path)? })
     }
 
-    /// As [`Config::load`], from text; `path` names it in errors and anchors relative paths.
+    /// Does the same as [`Config::load`] for a text. `path` names the text in errors, and relative
+    /// paths are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
         let raw::Read { mut config, mut problems, dropped } = read;
         config.anchor(path.parent().unwrap_or(Path::new("")));
         let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
         let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
-        // What could not be read is told once; that it is missing now follows from it.
+        // A value that could not be read is reported once. The problem that the value is missing
+        // now follows from that.
         problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
     }
 
-    /// The defaults as a file.
+    /// Returns the reference file, which holds the defaults.
     pub fn defaults_toml() -> &'static str {
         include_str!("../../../config/reference.toml")
     }
@@ -309,7 +326,7 @@ mod tests {
         assert_eq!(toml::to_string(&reference).unwrap(), toml::to_string(&Config::default()).unwrap());
     }
 
-    /// Of sections and their options, as `section.option`.
+    /// Returns the paths of all sections and options, as `section.option`.
     fn paths(at: &str, table: &toml::Table) -> std::collections::BTreeSet<String> {
         let each = table.iter().flat_map(|(key, value)| {
             let path = format!("{at}{key}");
@@ -430,7 +447,8 @@ mod tests {
         }
     }
 
-    /// What is left out of a list moves nothing behind it, and of an element no more is left out than is wrong.
+    /// An element that is left out of a list does not shift the paths of the elements after it.
+    /// Only the wrong part of an element is left out.
     #[test]
     fn problems_in_lists_are_told_one_by_one_where_they_stand() {
         let told = check(
@@ -461,7 +479,7 @@ mod tests {
         }
     }
 
-    /// What `run` would take and then be silent about, or refuse.
+    /// `run` would accept such values and then log nothing, or it would fail later.
     #[test]
     fn levels_that_there_are_not_and_empty_secrets_are_refused() {
         let level = |level: &str| {

@@ -1,11 +1,11 @@
-//! A data directory: one process, one network.
+//! The data directory. One process uses it at a time, and it belongs to one network.
 //!
 //! ```text
 //! DIR/LOCK           held (flock) while a process uses it
 //! DIR/network.json   which network it belongs to, and the format's version
-//! DIR/config.yaml    that network's configuration, so that `inspect` and others need no file besides
+//! DIR/config.yaml    that network's configuration; `inspect` and others need no other file
 //! DIR/pubkeys        validated public keys (crate chain)
-//! DIR/state.ssz      the last state that was loaded: what a start without any node goes on from
+//! DIR/state.ssz      the last state that was loaded; a start without any node uses it
 //! DIR/rearm.GROUP    asks the running watcher to make a kill switch ready again
 //! DIR/node.key       secret key of the gossip node, so that peers know it again (crate sources)
 //! DIR/index/         votes and proposals (crate index)
@@ -19,7 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Version of this layout.
+/// Version of the layout of the directory.
 pub const FORMAT: u32 = 1;
 
 /// Why a data directory cannot be used.
@@ -60,7 +60,7 @@ struct NetworkFile {
     config_name: String,
 }
 
-/// An opened data directory; the lock lasts as long as the value.
+/// An open data directory. The lock is held as long as the value lives.
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
@@ -75,7 +75,8 @@ impl DataDir {
         if !FileExt::try_lock_exclusive(&lock).map_err(io)? {
             return Err(DataDirError::InUse(path.into()));
         }
-        // What a crash left half written: nobody else writes here while we hold the lock.
+        // Removes files that a crash left half written. No other process writes here while this one
+        // holds the lock.
         for entry in fs::read_dir(path).map_err(io)?.flatten() {
             if evidence::is_partial(&entry.path()) {
                 let _ = fs::remove_file(entry.path());
@@ -84,19 +85,21 @@ impl DataDir {
         Ok(Self { path: path.into(), _lock: lock })
     }
 
-    /// Which network the directory belongs to; `None` if it is new.
+    /// Returns the network that the directory belongs to, or `None` if the directory is new.
     pub fn network(&self) -> Result<Option<Network>, DataDirError> {
         read_network(&self.path)
     }
 
-    /// Binds a new directory to a network, or checks that it is this one's.
+    /// Binds a new directory to a network. For an old directory, checks that it belongs to this
+    /// network.
     pub fn bind(&self, network: &Network) -> Result<(), DataDirError> {
         let wanted = network.genesis_validators_root;
         if let Some(found) = self.network()? {
             if found.genesis_validators_root != wanted {
                 return Err(DataDirError::OtherNetwork { path: self.path.clone(), found: found.genesis_validators_root, wanted });
             }
-            // Test networks are often made from the same keys, so that their roots agree; votes of two of them must not meet.
+            // Test networks are often made from the same keys, so their roots can be equal. Votes
+            // of two such networks must not be mixed.
             for (what, stored, given) in [
                 ("genesis time", found.genesis_time.to_string(), network.genesis_time.to_string()),
                 ("preset", found.preset().name.as_str().into(), network.preset().name.as_str().into()),
@@ -119,7 +122,7 @@ impl DataDir {
         self.write("network.json", &json)
     }
 
-    /// Replaces a file in one step ([`evidence::replace_file`]).
+    /// Replaces a file atomically ([`evidence::replace_file`]).
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         evidence::replace_file(&path, bytes).map_err(|source| DataDirError::Io { path, source })
@@ -150,11 +153,12 @@ impl DataDir {
     }
 }
 
-/// Keeps watchers away from a directory that is only read; any number may do so at a time. `None` where nobody ever locked it: a copy
-/// without the file, or one on a disk that takes no locks.
+/// Takes a shared lock, which keeps watchers away from a directory that is only read. Any number of
+/// readers may hold it at a time. Returns `None` if the directory has no lock file, as a copy
+/// without it, or if its file system supports no locks.
 ///
 /// # Errors
-/// A process that writes uses the directory.
+/// [`DataDirError::InUse`] if a process that writes uses the directory.
 pub fn lock_for_reading(path: &Path) -> Result<Option<File>, DataDirError> {
     let lock = match File::open(path.join("LOCK")) {
         Ok(lock) => lock,
@@ -173,7 +177,7 @@ fn genesis_fork(network: &Network) -> String {
     network.spec.fork_name_at(consensus::Epoch::new(0)).to_string()
 }
 
-/// The network a directory belongs to, without taking its lock.
+/// Returns the network that a directory belongs to, without taking the lock.
 pub fn read_network(path: &Path) -> Result<Option<Network>, DataDirError> {
     let Some(file) = read_network_file(path)? else { return Ok(None) };
     let config = path.join("config.yaml");
@@ -216,7 +220,7 @@ mod tests {
         first.bind(&network(1)).unwrap();
         assert!(matches!(first.bind(&network(2)), Err(DataDirError::OtherNetwork { .. })));
         drop(first);
-        // Half a state, of a process that was killed.
+        // A process that was killed left half of a state.
         let partial = dir.path().join("state.ssz.partial-7");
         fs::write(&partial, b"half").unwrap();
         assert_eq!(DataDir::open(dir.path()).unwrap().network().unwrap(), Some(network(1)));

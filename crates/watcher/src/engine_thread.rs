@@ -1,20 +1,22 @@
-//! The thread that owns the engine while the watcher runs: takes what has queued up, sorts it into [`Lanes`], judges what is due,
-//! says what followed.
+//! The thread that owns the engine while the watcher runs. It takes the queued inputs, sorts the
+//! messages into [`PriorityQueues`], processes what is due, and reports the results.
 //!
-//! Contradictions and blocks are judged as soon as the thread looks, other votes when some have gathered: under light load
-//! that is a moment later, under heavy load many share one equation. With the clock it wakes too, so that what is parked is
-//! tried again or ends its waiting.
+//! Contradictions and blocks are processed as soon as the thread looks at them. Other votes are
+//! gathered first. Under light load this delays them by a moment; under heavy load many of them
+//! share one equation. The thread also wakes with the clock, so that parked messages are tried
+//! again or reach the end of their wait.
 //!
-//! A disk that refuses writes ends the thread, but not at once: for [`REFUSED_FOR`] it goes on judging, because what it proves still fires
-//! kill switches (see [`engine::Engine`]), and somebody may make room meanwhile.
+//! If the disk refuses writes, the thread ends, but not at once. It continues for [`REFUSED_FOR`],
+//! because what it proves still triggers kill switches (see [`engine::Engine`]), and because
+//! somebody may free disk space meanwhile.
 
 use crate::clock;
-use crate::gaps::Watchkeeper;
+use crate::gaps::DowntimeLog;
 use crate::inputs::InputReceiver;
 use crate::status::{RefusedWrites, Snapshot};
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
-use engine::lanes::{LaneLimits, Lanes, Shed};
+use engine::lanes::{Dropped, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
 use evidence::Addressee;
@@ -24,71 +26,77 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use verify::{MessageOutcome, Outcome, RawMessage, Ticket, UnixNs, Verdict};
 
-/// While messages gather, the thread looks this often for a contradiction among the new ones. A wake-up for each message would cost
-/// more than the messages do.
+/// While votes are gathered, the thread checks this often whether a new message contradicts
+/// something. Waking up for each message would cost more than processing the messages.
 const LOOK: Duration = Duration::from_millis(5);
-/// So long it goes on while writes are refused. What it heard meanwhile is in memory only, some 50 MB an epoch on mainnet.
+/// How long the thread continues while writes are refused. What it proves meanwhile is kept in
+/// memory only, about 50 MB per epoch on mainnet.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// While it goes on, it says so this often.
+/// How often the thread logs that writes are still refused.
 const REFUSED_SAID_EVERY: Duration = Duration::from_secs(60);
-/// Inputs sorted before what is due gets its turn.
+/// Largest number of inputs that are sorted before the messages that are due are processed.
 const MAX_SORTED: usize = 8192;
 const OVERLOAD: &str = "shed: more votes than can be judged";
 const LIAR: &str = "shed: more from peers that forge than can be judged";
 const SETTLED: &str = "shed: more from validators that cannot be punished or are on record than can be judged";
 const BYTES: &str = "shed: more bytes than may wait";
 
-/// What the thread is told.
+/// Input of the engine thread.
 pub enum Input {
     Message(RawMessage),
-    /// A state with newer validators.
+    /// A beacon state with newer validators.
     State(Vec<u8>),
-    /// What a node says is justified and finalized.
+    /// The justified and finalized checkpoints that a beacon node reports.
     Finality {
         justified: Checkpoint,
         finalized: Checkpoint,
     },
-    /// What a node says is its head.
+    /// The root of the head block that a beacon node reports.
     NodeHead(Root),
-    /// No node has this block, though it was asked for several times.
+    /// No beacon node has this block, although they were asked several times.
     NoBlock(Root),
-    /// Something about a peer.
+    /// An event about a peer.
     Peer(detect::PeerNews),
-    /// Other groups and labels.
+    /// New groups and labels of watched keys.
     Watch(Arc<WatchList>),
-    /// Others who are told of findings.
+    /// New addressees of findings.
     Routes(Vec<Addressee>),
-    /// Time goes on. `late`: how long after its time the clock's task got its turn; whoever reads from connections waits as long.
+    /// The clock has advanced. `late` is how long the clock's task waited for its turn after the
+    /// planned time. Tasks that read from connections wait about as long.
     Tick {
         late: Duration,
     },
 }
 
-/// What the thread tells others. Each receiver may be slow: nothing here waits for one.
+/// The outputs of the engine thread. A receiver may be slow: the thread never waits for one.
 pub struct Effects {
-    /// Gossip messages whose fate is known. When full, the mesh hears nothing of the message, as with an expired ticket.
+    /// Verdicts on gossip messages. If the channel is full, the verdict is dropped and the ticket
+    /// expires, so gossipsub gets no verdict on that message.
     pub verdicts: mpsc::Sender<(Ticket, Verdict)>,
-    /// Blocks that others build on and that nobody sent us.
+    /// Roots of blocks that other blocks build on and that no source has sent.
     pub wanted_blocks: watch::Sender<Vec<Root>>,
+    /// True while the registry is out of date and the engine needs a newer beacon state.
     pub wants_state: watch::Sender<bool>,
+    /// The state of the engine after the last batch.
     pub snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
-/// Runs until the queue is closed and empty; gives the engine back for its last words, and who notes them.
+/// Runs until the queue is closed and empty. Then it returns the engine, which still has to finish,
+/// and the value that records how far the watcher has come.
 pub fn run(
     engine: Engine,
-    watch: Watchkeeper,
+    watch: DowntimeLog,
     silence: SilenceTracker,
     mut queue: InputReceiver,
     effects: &Effects,
-    limits: LaneLimits,
-) -> Result<(Engine, Watchkeeper), EngineError> {
+    limits: QueueLimits,
+) -> Result<(Engine, DowntimeLog), EngineError> {
     let mut judge = Judge {
         engine,
         watch,
         silence,
         untold: None,
-        lanes: Lanes::new(limits),
+        lanes: PriorityQueues::new(limits),
         effects,
         ticked: false,
         late: Duration::ZERO,
@@ -131,27 +139,28 @@ pub fn run(
 
 struct Judge<'a> {
     engine: Engine,
-    watch: Watchkeeper,
+    watch: DowntimeLog,
     silence: SilenceTracker,
-    /// What became of a silence and is not stored yet.
+    /// The last change of a silence that is not stored yet.
     untold: Option<SilenceChange>,
-    lanes: Lanes,
+    lanes: PriorityQueues,
     effects: &'a Effects,
     ticked: bool,
-    /// The longest that the clock's task waited for its turn since the last batch.
+    /// The longest time that the clock's task waited for its turn since the last batch.
     late: Duration,
-    /// The slot in which it was last noted how far we are.
+    /// The slot in which the progress was recorded last.
     noted: Slot,
-    /// Then nothing was left in the queue: what came earlier is in the lanes, or judged.
+    /// The last time at which the queue was empty. What came earlier is in the lanes or is
+    /// processed.
     emptied_at: UnixNs,
-    /// While the disk refuses writes.
+    /// Is set while the disk refuses writes.
     refused: Option<Refused>,
 }
 
-/// A disk that refuses writes.
+/// State of the thread while the disk refuses writes.
 struct Refused {
     since: UnixNs,
-    /// When the log was told last.
+    /// When the refusal was logged last.
     said: UnixNs,
     error: Arc<str>,
 }
@@ -164,11 +173,11 @@ impl Judge<'_> {
                 let repute = self.engine.repute(message.origin.peer.as_ref());
                 if let Some((message, why)) = self.lanes.push(message, triage, repute) {
                     let outcome = match why {
-                        Shed::Known => Outcome::Duplicate,
-                        Shed::Overload => Outcome::Refused(OVERLOAD),
-                        Shed::Liar => Outcome::Refused(LIAR),
-                        Shed::Settled => Outcome::Refused(SETTLED),
-                        Shed::Bytes | Shed::PeerBytes => Outcome::Refused(BYTES),
+                        Dropped::Known => Outcome::Duplicate,
+                        Dropped::Overload => Outcome::Refused(OVERLOAD),
+                        Dropped::Liar => Outcome::Refused(LIAR),
+                        Dropped::Settled => Outcome::Refused(SETTLED),
+                        Dropped::Bytes | Dropped::PeerBytes => Outcome::Refused(BYTES),
                     };
                     let report = self.engine.turn_away(message, outcome, why);
                     self.report(&[report]);
@@ -186,13 +195,15 @@ impl Judge<'_> {
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
                 Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),
-                // A node's bad answer is no reason to stop; what is known stays.
+                // A bad answer of a beacon node is no reason to stop. The known validators are
+                // kept.
                 Err(error) => tracing::warn!(%error, "a node's state is refused"),
             },
         }
     }
 
-    /// One batch, if one is due, or if time went on; at the end whatever is left.
+    /// Processes one batch if one is due or if the clock has advanced. When the queue is closed
+    /// (`open` is false), it takes whatever is left.
     fn judge(&mut self, open: bool) -> Result<(), EngineError> {
         let now = clock::now();
         let until = if open { now } else { UnixNs(u64::MAX) };
@@ -211,7 +222,8 @@ impl Judge<'_> {
                 self.report(&processed.reports);
                 self.listen_for_silence(now).and_then(|()| self.note(now))
             }
-            // A disk that refuses does not mean that nothing comes.
+            // Silence is tracked even if the disk refuses writes, because messages may still
+            // arrive.
             Err(error) => {
                 self.silence_change(now);
                 Err(error)
@@ -226,7 +238,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether the network is received at all. A silence is a gap that grows with each slot.
+    /// Records whether anything arrives from the network. A silence is a gap that grows with each
+    /// slot.
     fn listen_for_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let change = self.silence_change(now);
         let network = self.engine.chain().network();
@@ -249,8 +262,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Whether a silence begins, goes on or is over. What could not be stored of the last change is
-    /// kept.
+    /// Returns whether a silence begins, continues or ends. If the last change could not be stored,
+    /// it is kept.
     fn silence_change(&mut self, now: UnixNs) -> Option<SilenceChange> {
         if let Some(at) = self.engine.last_reception() {
             self.silence.received(at);
@@ -263,7 +276,8 @@ impl Judge<'_> {
             Some(SilenceChange::Ended { .. }) => tracing::info!("votes or blocks come from the network again"),
             Some(SilenceChange::GoesOn { .. }) | None => {}
         }
-        // What a full disk refused is stored, and told, once it takes it. That it goes on is not worth more than that it began.
+        // A change that a full disk refused is stored and reported when the disk accepts writes
+        // again. `GoesOn` never replaces a change that still waits to be stored.
         let goes_on = matches!(change, Some(SilenceChange::GoesOn { .. }));
         if self.untold.is_none() || !goes_on {
             self.untold = change.or(self.untold);
@@ -271,7 +285,8 @@ impl Judge<'_> {
         change
     }
 
-    /// Goes on although the disk refuses, for a while; any other error ends it.
+    /// Lets the thread continue for a while although the disk refuses writes. Any other error is
+    /// returned and ends the thread.
     fn go_on_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
         let (since, said) = self.refused.as_ref().map_or((now, UnixNs(0)), |refused| (refused.since, refused.said));
         let lasts = |from: UnixNs| Duration::from_nanos(now.0.saturating_sub(from.0));
@@ -291,13 +306,14 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Once a slot: how far we are. What waits, for its committees or for its turn, is lost in a crash, so that is as far as it came.
+    /// Records once per slot how far the watcher has come. Messages that wait for their committees
+    /// or for their turn are lost in a crash. So the record goes only as far as the oldest of them.
     fn note(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
         if slot > self.noted {
             let oldest = [self.engine.parked_since(), self.lanes.oldest(), Some(self.emptied_at)].into_iter().flatten().min();
-            // What came in this slot is not late yet.
+            // A message that came in the current slot is not late yet.
             let waiting = oldest.map(|since| network.slot_at(since.0)).filter(|since| *since < slot);
             self.watch.watched(slot, waiting)?;
             self.noted = slot;
@@ -317,7 +333,7 @@ impl Judge<'_> {
     fn report(&self, reports: &[MessageOutcome]) {
         for (ticket, _, _, outcome) in reports {
             if let Some(ticket) = ticket.filter(|_| outcome.is_final()) {
-                // A full channel leaves the ticket to expire, which the source counts.
+                // If the channel is full, the ticket expires, and the source counts that.
                 let _ = self.effects.verdicts.try_send((ticket, outcome.verdict()));
             }
         }

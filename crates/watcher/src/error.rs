@@ -1,4 +1,4 @@
-//! What ends a command, with the exit code it stands for decided by its kind.
+//! Errors that end a command. The kind of the error decides the exit code.
 
 use crate::config::ConfigError;
 use crate::datadir::DataDirError;
@@ -10,10 +10,10 @@ use std::path::PathBuf;
 pub enum WatcherError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Something in arguments or configuration that only shows when it is used.
+    /// A mistake in the arguments or in the configuration that shows only when the value is used.
     #[error("{0}")]
     Usage(String),
-    /// A file that cannot be read, or not to its end.
+    /// A file that cannot be read, or that cannot be read to its end.
     #[error("{path}: {reason}")]
     Input { path: PathBuf, reason: String },
     #[error(transparent)]
@@ -32,7 +32,7 @@ pub enum WatcherError {
     Gossip(#[from] sources::gossip::GossipError),
     #[error("the API cannot start: {0}")]
     Api(#[from] api::ApiError),
-    /// What was asked for did not succeed, with the reason and what to do.
+    /// The requested work did not succeed. The text gives the reason and what to do.
     #[error("{0}")]
     Failed(String),
     #[error("cannot write {path}: {source}. Check that the folder exists and the disk has room")]

@@ -1,8 +1,11 @@
-//! When the watcher did not watch: slots between two runs, and slots in which nothing came from the network, kept beside the findings.
+//! The slots that were not watched: the slots between two runs, and the slots in which nothing came
+//! from the network. They are stored with the findings.
 //!
-//! Live gossip cannot be asked for again, so what was missed must at least be known. While it runs, the watcher notes once a
-//! slot how far it has come; at its start, whatever lies between that note and now is a gap. What was heard and waits in memory for
-//! its committees is not judged yet, so the note goes only as far as the oldest of it came: a crash loses it.
+//! Live gossip cannot be requested again, so missed slots must at least be known. A running watcher
+//! records once per slot how far it has come. At its start, the slots between that record and the
+//! current slot are a gap. Received messages that wait in memory for their committees are not
+//! verified yet, and a crash loses them. So the record goes only as far as the arrival of the
+//! oldest waiting message.
 
 use api::Gap;
 use consensus::Slot;
@@ -11,24 +14,25 @@ use std::sync::Arc;
 
 const WATCHED_UNTIL: &str = "watched_until";
 const GAPS: &str = "gaps";
-/// Gaps remembered; the oldest are forgotten first.
+/// Largest number of stored gaps. The oldest gaps are dropped first.
 const MAX_GAPS: usize = 256;
-/// Slots that a restart may take without being called a gap: what is said in them still arrives, or comes in blocks.
+/// Number of slots that a restart may take without being recorded as a gap. Messages of these slots
+/// still arrive later, or in blocks.
 const TOLERATED: u64 = 1;
 
-/// Why slots are a gap in which nothing came from the network.
+/// The reason of a gap in which nothing came from the network.
 const SILENT: &str = "no vote or block came from the network";
 
-/// The gaps known so far, and the note of how far we are.
-pub struct Watchkeeper {
+/// The known gaps, and the record of how far the watcher has come.
+pub struct DowntimeLog {
     store: Store,
     noted: Slot,
-    /// Shared with those who show them.
+    /// Shared with the parts that show the gaps.
     gaps: Arc<Vec<Gap>>,
 }
 
-impl Watchkeeper {
-    /// Adds the gap between the last run and `now`, if there is one.
+impl DowntimeLog {
+    /// Adds the gap between the last run and `now` if there is one.
     pub fn start(store: Store, now: Slot) -> Result<Self, StoreError> {
         let gaps = known(&store)?;
         let mut missed = None;
@@ -57,8 +61,11 @@ impl Watchkeeper {
         self.store.put_checkpoint(GAPS, &encode(&self.gaps))
     }
 
-    /// Everything up to and including `slot` was listened to. `waiting`: the slot in which the oldest came of what is not judged yet.
-    /// A clock that was set back leaves a note where it was found out: what was judged before it went by a wrong time.
+    /// Records that everything up to and including `slot` was watched. `waiting` is the slot in
+    /// which the oldest message arrived that is not processed yet.
+    ///
+    /// If the clock was set back, a gap is added at the slot where this was noticed, because
+    /// everything before used a wrong time.
     pub fn watched(&mut self, slot: Slot, waiting: Option<Slot>) -> Result<(), StoreError> {
         if slot.saturating_add(detect::monitor::MAX_STEP_BACK) < self.noted {
             let ahead = self.noted.as_u64() - slot.as_u64();
@@ -73,7 +80,8 @@ impl Watchkeeper {
         Ok(())
     }
 
-    /// Nothing came from the network in `from`, nor since, up to `to`. Called in each slot of a silence, and at its end.
+    /// Records that nothing came from the network from `from` up to `to`. The caller calls it in
+    /// each slot of a silence and at its end.
     pub fn silent(&mut self, from: Slot, to: Slot) -> Result<(), StoreError> {
         match self.gaps.iter().rposition(|gap| gap.from_slot == from && gap.reason == SILENT) {
             Some(nth) if self.gaps[nth].to_slot >= to => Ok(()),
@@ -85,23 +93,25 @@ impl Watchkeeper {
         }
     }
 
+    /// Returns the stored gaps of all runs, oldest first.
     pub fn gaps(&self) -> &Arc<Vec<Gap>> {
         &self.gaps
     }
 }
 
-/// How far the last watcher came; `None` where none ran, as in a directory of replays.
+/// Returns how far the last watcher came, or `None` if no watcher has used the store, for example
+/// in a directory of replays.
 pub fn watched_until(store: &Store) -> Result<Option<Slot>, StoreError> {
     let bytes = store.checkpoint(WATCHED_UNTIL)?;
     Ok(bytes.and_then(|bytes| Some(Slot::new(u64::from_be_bytes(bytes.try_into().ok()?)))))
 }
 
-/// The gaps of all runs up to now, as far as they are remembered, oldest first.
+/// Returns the stored gaps of all runs, oldest first.
 pub fn known(store: &Store) -> Result<Vec<Gap>, StoreError> {
     Ok(store.checkpoint(GAPS)?.map(|bytes| decode(&bytes)).unwrap_or_default())
 }
 
-/// `from u64 BE | to u64 BE | length u16 BE | reason`, one after the other.
+/// Encodes gaps as `from u64 BE | to u64 BE | length u16 BE | reason`, one after the other.
 fn encode(gaps: &[Gap]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for gap in gaps {
@@ -114,7 +124,7 @@ fn encode(gaps: &[Gap]) -> Vec<u8> {
     bytes
 }
 
-/// Reads as far as it can: a damaged note of a gap is no reason to stop.
+/// Decodes gaps up to the first damaged one. A damaged record is no reason to stop.
 fn decode(mut bytes: &[u8]) -> Vec<Gap> {
     let mut gaps = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<18>() {
@@ -136,15 +146,15 @@ mod tests {
     fn what_lies_between_two_runs_is_a_gap_and_stays_known() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
         keeper.watched(Slot::new(20), None).unwrap();
-        let keeper = Watchkeeper::start(store.clone(), Slot::new(22)).unwrap();
+        let keeper = DowntimeLog::start(store.clone(), Slot::new(22)).unwrap();
         assert!(keeper.gaps().is_empty(), "a quick restart is none");
-        let keeper = Watchkeeper::start(store.clone(), Slot::new(100)).unwrap();
+        let keeper = DowntimeLog::start(store.clone(), Slot::new(100)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
-        let keeper = Watchkeeper::start(store, Slot::new(101)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(101)).unwrap();
         assert_eq!(keeper.gaps().len(), 1);
     }
 
@@ -152,12 +162,12 @@ mod tests {
     fn a_clock_that_was_set_back_is_noted_and_watching_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         keeper.watched(Slot::new(1_210), None).unwrap();
         keeper.watched(Slot::new(11), None).unwrap();
         keeper.watched(Slot::new(12), None).unwrap();
         assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
-        let keeper = Watchkeeper::start(store, Slot::new(30)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(30)).unwrap();
         assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
     }
 
@@ -165,7 +175,7 @@ mod tests {
     fn a_silence_is_one_gap_that_grows_and_outlives_a_crash() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         for slot in 12..=30 {
             keeper.watched(Slot::new(slot), None).unwrap();
             keeper.silent(Slot::new(10), Slot::new(slot)).unwrap();
@@ -173,7 +183,7 @@ mod tests {
         keeper.silent(Slot::new(40), Slot::new(42)).unwrap();
         let ends = |gaps: &[Gap]| gaps.iter().map(|gap| (gap.from_slot.as_u64(), gap.to_slot.as_u64())).collect::<Vec<_>>();
         assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
-        let keeper = Watchkeeper::start(store, Slot::new(31)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(31)).unwrap();
         assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
     }
 
@@ -181,10 +191,10 @@ mod tests {
     fn what_waited_for_its_committees_is_in_the_gap() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = Watchkeeper::start(store.clone(), Slot::new(10)).unwrap();
+        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         keeper.watched(Slot::new(20), None).unwrap();
         keeper.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
-        let keeper = Watchkeeper::start(store, Slot::new(61)).unwrap();
+        let keeper = DowntimeLog::start(store, Slot::new(61)).unwrap();
         assert_eq!(keeper.gaps().len(), 1, "however quick the restart");
         assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
     }

@@ -1,15 +1,18 @@
-//! The queue before the engine: bounded in messages and in bytes. Sources wait for room in it, and their own queues fill up behind it,
-//! which are bounded by sender ([`sources::queue`]).
+//! The queue in front of the engine, bounded in messages and in bytes.
+//!
+//! Sources wait for room in this queue. While they wait, their own queues fill up. Those are
+//! bounded for each sender ([`sources::queue`]).
 
 use crate::engine_thread::Input;
 use std::sync::Arc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Bytes are counted in these: a permit each.
+/// The queue counts bytes in units of this size. One semaphore permit stands for one unit.
 const UNIT: usize = 1024;
 
-/// A queue with so many places, and so many bytes of messages. A message longer than all of them waits until nothing else does.
+/// Creates a queue for at most `places` inputs and at most `bytes` bytes of messages. A message
+/// that is longer than `bytes` is accepted when no other message waits.
 pub fn inputs(places: usize, bytes: usize) -> (Inputs, InputReceiver) {
     let (items, received) = mpsc::channel(places.max(1));
     let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, MAX_UNITS);
@@ -17,25 +20,25 @@ pub fn inputs(places: usize, bytes: usize) -> (Inputs, InputReceiver) {
     (inputs, InputReceiver { items: received })
 }
 
-/// 4 TiB.
+/// Upper limit for the size of the queue, in units: 512 GiB.
 const MAX_UNITS: u32 = u32::MAX >> 3;
 
-type Waiting = (Input, Option<OwnedSemaphorePermit>);
+type QueuedInput = (Input, Option<OwnedSemaphorePermit>);
 
-/// The engine has ended, or there is no room and nobody waits for it.
+/// The engine has ended, or the queue is full and the caller does not wait.
 #[derive(Debug)]
 pub struct Refused;
 
-/// The end for those who have something for the engine. Cheap to clone.
+/// The sending end of the queue. It is cheap to clone.
 #[derive(Clone)]
 pub struct Inputs {
-    items: mpsc::Sender<Waiting>,
+    items: mpsc::Sender<QueuedInput>,
     room: Arc<Semaphore>,
     units: u32,
 }
 
 impl Inputs {
-    /// Waits for room.
+    /// Sends an input and waits for room if the queue is full.
     pub async fn send(&self, input: Input) -> Result<(), Refused> {
         let room = match self.units_of(&input) {
             0 => None,
@@ -44,7 +47,7 @@ impl Inputs {
         self.items.send((input, room)).await.map_err(|_| Refused)
     }
 
-    /// Only if there is room now.
+    /// Sends an input only if the queue has room now.
     pub fn try_send(&self, input: Input) -> Result<(), Refused> {
         let room = match self.units_of(&input) {
             0 => None,
@@ -53,11 +56,12 @@ impl Inputs {
         self.items.try_send((input, room)).map_err(|_| Refused)
     }
 
-    /// Inputs that wait.
+    /// Number of inputs that wait in the queue.
     pub fn len(&self) -> usize {
         self.items.max_capacity() - self.items.capacity()
     }
 
+    /// Returns a sending end that does not keep the engine running.
     pub fn downgrade(&self) -> WeakInputs {
         WeakInputs { items: self.items.downgrade(), room: self.room.clone(), units: self.units }
     }
@@ -65,7 +69,8 @@ impl Inputs {
     fn units_of(&self, input: &Input) -> u32 {
         let n_bytes = match input {
             Input::Message(message) => message.bytes.len().max(1),
-            // One at a time, by the task that fetches it.
+            // Only the task that fetches states sends them, one at a time, so their bytes are not
+            // counted.
             Input::State(_) => 0,
             Input::Finality { .. }
             | Input::NodeHead(_)
@@ -79,25 +84,27 @@ impl Inputs {
     }
 }
 
-/// Does not keep the engine running.
+/// A sending end that does not keep the engine running.
 pub struct WeakInputs {
-    items: mpsc::WeakSender<Waiting>,
+    items: mpsc::WeakSender<QueuedInput>,
     room: Arc<Semaphore>,
     units: u32,
 }
 
 impl WeakInputs {
+    /// Returns a sending end, or `None` if all others are gone.
     pub fn upgrade(&self) -> Option<Inputs> {
         Some(Inputs { items: self.items.upgrade()?, room: self.room.clone(), units: self.units })
     }
 }
 
-/// The engine's end.
+/// The receiving end of the queue. The engine thread holds it.
 pub struct InputReceiver {
-    items: mpsc::Receiver<Waiting>,
+    items: mpsc::Receiver<QueuedInput>,
 }
 
 impl InputReceiver {
+    /// Waits for the next input. Returns `None` when the queue is closed and empty.
     pub fn blocking_recv(&mut self) -> Option<Input> {
         self.items.blocking_recv().map(|(input, _)| input)
     }
@@ -108,7 +115,7 @@ impl InputReceiver {
 }
 
 impl Drop for InputReceiver {
-    /// Whoever waits for room is told that there will be none.
+    /// Closes the queue and empties it, so that senders that wait for room get an error.
     fn drop(&mut self) {
         self.items.close();
         while self.items.try_recv().is_ok() {}
@@ -130,7 +137,8 @@ mod tests {
         })
     }
 
-    /// Places for 65 536 messages, of which each could be 10 MiB long: what waits keeps within the bytes, and what has none is not held up.
+    /// The queue has 65 536 places, and each message could be 10 MiB long. The waiting messages
+    /// stay within the limit for bytes. An input without bytes is not held up.
     #[tokio::test]
     async fn large_messages_wait_for_bytes_and_not_for_places() {
         let (inputs, mut receiver) = inputs(65_536, 64 << 20);
@@ -146,7 +154,8 @@ mod tests {
             assert!(!waiting.is_finished(), "it is longer than all there is room for");
             assert!(matches!(receiver.try_recv(), Ok(Input::Message(_))));
         }
-        // Longer than all there is room for: it comes once it is alone.
+        // This message is longer than the whole limit for bytes. It is accepted when no other
+        // message waits.
         waiting.await.unwrap().unwrap();
         assert!(matches!(receiver.try_recv(), Ok(Input::Tick { .. })));
         assert!(inputs.try_send(message(1)).is_err());

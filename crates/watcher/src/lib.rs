@@ -1,6 +1,8 @@
-//! The running watcher: its configuration, its data directory, and the tasks around the engine's thread.
+//! The running watcher: its configuration, its data directory, and the tasks around the engine
+//! thread.
 //!
-//! [`run`] starts and stops everything, [`bootstrap`] finds a state to begin with, [`engine_thread`] feeds the engine.
+//! [`run`] starts and stops everything. [`bootstrap`] finds the beacon state to start from.
+//! [`engine_thread`] feeds the engine.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

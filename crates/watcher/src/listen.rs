@@ -1,4 +1,4 @@
-//! Starting the sources and leading what they hear somewhere: into the engine's queue, or into a capture.
+//! Starts the sources and forwards what they receive to the engine's queue or to a capture.
 
 use crate::config::{Config, mib};
 use crate::engine_thread::Input;
@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use verify::{Ticket, Verdict};
 
-/// Starts gossip as configured; `None` if it is switched off. `identity` is used where the configuration names no file.
+/// Starts gossip as configured. Returns `None` if it is disabled. `identity` is used if the
+/// configuration names no identity file.
 pub fn start_gossip(
     config: &Config,
     identity: Identity,
@@ -27,8 +28,10 @@ pub fn start_gossip(
     metrics: SourceMetrics,
 ) -> Result<Option<GossipHandle>, WatcherError> {
     let section = &config.gossip;
-    // We have no blocks to serve, so we claim none: genesis. A head of one branch told to the other half of a split would make
-    // it think that it must catch up, with us, and stop its validators until it gives up and bans us.
+    // The watcher has no blocks to serve, so its Status message claims none: it reports genesis as
+    // its head. If it reported a head of one branch during a split, a node of the other branch
+    // could believe that it must catch up with the watcher. That node would stop its validators
+    // until it gives up and bans the watcher.
     let (_, status) = watch::channel(StatusView::default());
     if !section.enabled {
         return Ok(None);
@@ -49,14 +52,14 @@ pub fn start_gossip(
     Ok(Some(GossipService::start(gossip, network.clone(), status, metrics)?))
 }
 
-/// Peers connected now.
+/// Returns the number of connected peers.
 pub fn n_connected(gossip: &GossipControl) -> u64 {
     gossip.peers().iter().filter(|peer| peer.connected).count() as u64
 }
 
-/// Leads gossip into the engine's queue until cancelled, then says goodbye to the peers.
+/// Forwards gossip to the engine's queue until cancelled. Then it says goodbye to the peers.
 pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationToken) {
-    // At a stop, what was heard until then is still handed over.
+    // At a stop, the events that were received until then are still forwarded.
     let mut left: Option<usize> = None;
     while left != Some(0) {
         let event = tokio::select! {
@@ -68,7 +71,8 @@ pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationT
         };
         left = left.map(|n| n - 1);
         match event {
-            // Waiting here is the backpressure: behind us gossip's own queue fills up, and sheds and counts when it is full.
+            // Waiting here is the backpressure. Meanwhile the queue of gossip fills up. When it is
+            // full, it drops messages and counts them.
             Some(GossipEvent::Message(message)) => {
                 if queue.send(Input::Message(message.raw)).await.is_err() {
                     break;
@@ -76,7 +80,7 @@ pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationT
             }
             Some(GossipEvent::Peer(event)) => {
                 log_peer(&event);
-                // A full queue has no room for gossip about gossip.
+                // Events about peers are dropped when the queue is full.
                 if let Some(news) = of_event(&event) {
                     let _ = queue.try_send(Input::Peer(news));
                 }
@@ -88,7 +92,8 @@ pub async fn pump(mut gossip: GossipHandle, queue: Inputs, cancel: CancellationT
     gossip.shutdown().await;
 }
 
-/// Who comes and goes is worth a line; what peers say about themselves twice a minute is not.
+/// Logs an event about a peer. Connections and goodbyes are logged at level info. What peers report
+/// about themselves twice a minute is logged at level debug.
 pub fn log_peer(event: &PeerEvent) {
     match &event.what {
         PeerEventKind::Connected { .. } | PeerEventKind::Disconnected { .. } | PeerEventKind::Goodbye { .. } => {
@@ -100,14 +105,14 @@ pub fn log_peer(event: &PeerEvent) {
     }
 }
 
-/// Tells the mesh what became of its messages, as long as the engine has something to say.
+/// Reports verdicts on messages to gossipsub until the engine closes the channel.
 pub async fn report(gossip: GossipControl, mut verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
     while let Some((ticket, verdict)) = verdicts.recv().await {
         gossip.report(ticket, verdict);
     }
 }
 
-/// Leads the nodes' event streams into the engine's queue until cancelled.
+/// Forwards the event streams of the beacon nodes to the engine's queue until cancelled.
 pub async fn pump_streams(mut streams: StreamHandle, queue: Inputs, cancel: CancellationToken) {
     loop {
         let event = tokio::select! {
@@ -126,5 +131,5 @@ pub async fn pump_streams(mut streams: StreamHandle, queue: Inputs, cancel: Canc
     }
 }
 
-/// A task with a name for the log.
+/// A task and its name for the log.
 pub type NamedTask = (&'static str, JoinHandle<()>);

@@ -1,6 +1,8 @@
-//! Keeps asking the beacon nodes for what gossip does not bring: blocks that others build on, newer validators, finality.
+//! Asks the beacon nodes for what gossip does not bring: blocks that others build on, newer
+//! validators, and finality.
 //!
-//! When no node answers, the watcher goes on with what it knows; this task says so once, and once more when it is over.
+//! When no node answers, the watcher continues with what it knows. The task logs that once, and
+//! once more when a node answers again.
 
 use crate::engine_thread::Input;
 use crate::inputs::Inputs;
@@ -14,43 +16,49 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A block that no node had is asked for again after this long.
+/// How long to wait before a block that no node had is requested again.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
-/// A block that no node had so many times is given up.
+/// A block is given up after this many requests that no node could answer.
 const TRIES: u32 = 3;
-/// Blocks asked for between two looks at the node: finality and states must not wait for blocks that nobody has.
+/// Largest number of blocks requested between two polls of the node. Finality and states must not
+/// wait for blocks that nobody has.
 const MAX_FETCHED: usize = 16;
-/// Roots remembered as asked for.
+/// Number of roots that are remembered as requested.
 const MAX_ASKED: usize = 1024;
-/// Between two looks at the node when nothing is wanted.
+/// Time between two polls of the node when nothing is wanted.
 const LOOK: Duration = Duration::from_secs(12);
 
-/// What the task listens to.
-pub struct Wishes {
+/// What the engine wants from the beacon nodes.
+pub struct NodeRequests {
+    /// Roots of blocks that the engine wants.
     pub blocks: watch::Receiver<Vec<Root>>,
+    /// True while the registry is out of date and the engine needs a newer beacon state.
     pub state: watch::Receiver<bool>,
 }
 
+/// The task that asks the beacon nodes, with everything that it needs.
 pub struct NodeTask {
     pub nodes: Arc<NodeSet>,
     pub network: Arc<Network>,
     pub queue: Inputs,
     pub metrics: Metrics,
+    /// A new state is fetched after this many epochs.
     pub refresh_epochs: u64,
+    /// The reason why no node answers, or `None` while a node answers.
     pub away: watch::Sender<Option<String>>,
-    /// Blocks after this slot are fetched first.
+    /// At the start, the blocks after this slot are fetched first.
     pub from: Slot,
 }
 
 impl NodeTask {
-    /// Runs until cancelled, in the middle of a download as well: a state may take minutes.
-    pub async fn run(self, wishes: Wishes, cancel: CancellationToken) {
+    /// Runs until cancelled. A download can be cancelled too, because a state may take minutes.
+    pub async fn run(self, wishes: NodeRequests, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.follow(wishes)).await;
     }
 
-    async fn follow(self, mut wishes: Wishes) {
+    async fn follow(self, mut wishes: NodeRequests) {
         self.catch_up().await;
-        let mut asked = Asked::default();
+        let mut asked = RequestedBlocks::default();
         let mut state_of = self.epoch();
         let mut look = tokio::time::interval(LOOK.min(self.network.spec.slot_duration));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -90,13 +98,14 @@ impl NodeTask {
             }
             Err(error) => self.silent(&error.to_string()),
         }
-        // Who answered the one question and not the other is no news.
+        // A failure here is not reported, because the request for finality already showed whether
+        // the node answers.
         if let Ok(Some(root)) = self.nodes.head_root().await {
             let _ = self.queue.send(Input::NodeHead(root)).await;
         }
     }
 
-    async fn fetch_blocks(&self, wanted: &[Root], asked: &mut Asked) {
+    async fn fetch_blocks(&self, wanted: &[Root], asked: &mut RequestedBlocks) {
         for root in asked.due(wanted, Instant::now()) {
             match bootstrap::block_message(&self.nodes, &self.network, BlockId::Root(root), clock::now()).await {
                 Ok(Some(message)) => {
@@ -148,12 +157,13 @@ impl NodeTask {
     }
 }
 
-/// Blocks asked for: when last, and how many times no node had it.
+/// The requested blocks: the time of the last request, and how many times no node had the block.
 #[derive(Default)]
-struct Asked(HashMap<Root, (Instant, u32)>);
+struct RequestedBlocks(HashMap<Root, (Instant, u32)>);
 
-impl Asked {
-    /// Which of `wanted`, in their order, are to be asked for now. They count as asked for.
+impl RequestedBlocks {
+    /// Returns the roots of `wanted` that are to be requested now, in the same order, and marks
+    /// them as requested.
     fn due(&mut self, wanted: &[Root], now: Instant) -> Vec<Root> {
         if self.0.len() > MAX_ASKED {
             self.0.retain(|_, (at, _)| now.duration_since(*at) < ASK_AGAIN);
@@ -166,7 +176,7 @@ impl Asked {
         due
     }
 
-    /// No node had it. Whether that is enough to give it up.
+    /// Counts that no node had the block. Returns true if it is to be given up.
     fn is_missed(&mut self, root: &Root) -> bool {
         let Some((_, misses)) = self.0.get_mut(root) else { return false };
         *misses += 1;
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_no_node_has_is_asked_for_a_few_times_and_given_up() {
-        let (mut asked, mut now) = (Asked::default(), Instant::now());
+        let (mut asked, mut now) = (RequestedBlocks::default(), Instant::now());
         let wanted: Vec<Root> = (0..64).map(Root::repeat_byte).collect();
         assert_eq!(asked.due(&wanted, now), wanted[..MAX_FETCHED]);
         assert_eq!(asked.due(&wanted, now), wanted[MAX_FETCHED..2 * MAX_FETCHED], "then the next ones");
@@ -189,7 +199,7 @@ mod tests {
             now += ASK_AGAIN;
             assert_eq!(asked.due(&wanted[..1], now), wanted[..1]);
         }
-        // Names without end are not remembered for ever.
+        // The number of remembered roots stays bounded, however many roots are wanted.
         for nth in 0u64..10_000 {
             let mut root = Root::ZERO;
             root[..8].copy_from_slice(&nth.to_le_bytes());

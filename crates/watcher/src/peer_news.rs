@@ -1,14 +1,17 @@
-//! What peers do and say of themselves, for the detectors: from a capture's entries, or as it happens.
+//! Converts events about peers into input for the detectors. The events come from a capture or from
+//! running gossip.
 
 use consensus::Slot;
 use detect::{PeerFact, PeerNews};
 use sources::capture::PeerEventEntry;
 use sources::gossip::PeerEventKind;
 
-/// An event of a capture. `None` for what the detectors do not look at, and for what cannot be read: a capture may be anybody's.
+/// Converts a peer event of a capture. Returns `None` for events that the detectors do not use, and
+/// for events that cannot be decoded. Anybody may have written the capture, so a malformed event is
+/// not an error.
 pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
     let text = |key: &str| entry.json.get(key).and_then(|value| value.as_str());
-    // As a decimal string or as a number: both are found in captures.
+    // Captures contain numbers both as decimal strings and as JSON numbers.
     let number = |key: &str| entry.json.get(key).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
     let peer = text("peer")?.to_owned();
     let what = match text("event")? {
@@ -24,7 +27,8 @@ pub fn peer_news(entry: &PeerEventEntry) -> Option<PeerNews> {
     Some(PeerNews { at: entry.at, peer, what })
 }
 
-/// An event as it happens.
+/// Converts a peer event of running gossip. Returns `None` for events that the detectors do not
+/// use.
 pub fn of_event(event: &sources::gossip::PeerEvent) -> Option<PeerNews> {
     let what = match &event.what {
         PeerEventKind::Connected { .. } => PeerFact::Connected,

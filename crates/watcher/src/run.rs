@@ -1,10 +1,12 @@
-//! The watcher: sources, engine thread, node task, alerts and API, started in order and stopped in the reverse one.
+//! The watcher: sources, engine thread, node task, alerts and API. They are started in order and
+//! stopped in reverse order.
 //!
 //! ```text
 //! gossip, event stream --+                      +--> verdicts --> gossip
 //! node task -------------+--> queue --> engine -+--> wanted blocks, state --> node task
-//! clock ----------------/    (bounded)  thread  +--> head --> gossip's Status
-//!                                               +--> findings --> API streams, alert dispatcher (through the store)
+//! clock ----------------/    (bounded)  thread  +--> snapshot --> status of the API
+//!                                               +--> findings --> API streams, alert dispatcher
+//!                                                                 (through the store)
 //! ```
 
 use crate::bootstrap;
@@ -13,22 +15,22 @@ use crate::config::{Config, SinglesProof, mib};
 use crate::datadir::DataDir;
 use crate::engine_thread::{self, Effects, Input};
 use crate::error::WatcherError;
-use crate::gaps::Watchkeeper;
+use crate::gaps::DowntimeLog;
 use crate::inputs::{InputReceiver, Inputs, WeakInputs, inputs};
 use crate::listen::{self, NamedTask};
-use crate::node_task::{NodeTask, Wishes};
+use crate::node_task::{NodeRequests, NodeTask};
 use crate::status::{Snapshot, Sources, StatusPage};
-use crate::watched_keys::KeyPage;
+use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
 use actions::config::{AlertsConfig, WatchConfig};
-use actions::killswitch::{Surroundings, Switches};
-use actions::lists::reload::{self, InForce, Told};
+use actions::killswitch::{KillSwitches, SwitchContext};
+use actions::lists::reload::{self, ActiveConfig, ReloadReports};
 use actions::submission::Submitter;
 use alert::Context;
 use api::StatusSource as _;
 use consensus::Network;
-use detect::watch::Desk;
-use engine::lanes::LaneLimits;
+use detect::watch::SharedWatchState;
+use engine::lanes::QueueLimits;
 use engine::metrics::Metrics;
 use engine::silence::SilenceTracker;
 use engine::{Engine, EngineError, EngineParts};
@@ -45,23 +47,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use verify::{ParkingLimits, Verifier, VerifyConfig};
 
-/// How often the engine wakes when nothing comes in.
+/// How often the engine wakes when no message arrives.
 const TICK: Duration = Duration::from_millis(500);
-/// Verdicts under way to gossip.
+/// Largest number of verdicts that wait for gossip.
 const MAX_VERDICTS: usize = 65_536;
-/// Batches of findings that could not be written, on their way to the kill switches: these take them as fast as they come.
+/// Largest number of batches of findings that could not be written and wait for the kill switches.
+/// The kill switches normally take them as fast as they come.
 const MAX_UNRECORDED: usize = 256;
-/// How long each task has to end.
+/// How long each task may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// Runs until `stop` resolves or something that cannot be gone on without fails.
+/// Runs until `stop` resolves or until an error occurs that the watcher cannot survive.
 pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<(), WatcherError> {
     runtime()?.block_on(async {
-        // One for both: a signal that comes between two of them would be heard by neither.
+        // One future serves both phases. With two of them, a signal that comes between the phases
+        // would be lost.
         let mut stopped = std::pin::pin!(stop());
         let mut watcher = tokio::select! {
             biased;
-            // While a node is awaited, which may be long.
+            // Stops while the start still waits for a node, which may take long.
             () = &mut stopped => return Ok(()),
             started = Watcher::start(config) => started?,
         };
@@ -74,7 +78,7 @@ pub fn run<F: Future<Output = ()>>(config: Config, stop: fn() -> F) -> Result<()
     })
 }
 
-/// The async side's threads; BLS and disks work elsewhere.
+/// Creates the threads of the async tasks. BLS and disk access run on other threads.
 pub fn runtime() -> Result<tokio::runtime::Runtime, WatcherError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime
@@ -90,25 +94,27 @@ pub struct Watcher {
     tasks: Vec<NamedTask>,
     switches: StoppedLast,
     alerts: StoppedLast,
-    engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>,
+    engine_thread: std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>,
     cancel: CancellationToken,
     queue: WeakInputs,
-    // Last: releases the directory when everything else is gone.
+    // This field is the last one, so that the directory is released when everything else is
+    // dropped.
     _dir: DataDir,
 }
 
-/// What `/readyz` says until the network is known.
+/// The text of `/readyz` until the network is known.
 const STARTING: &str = "it is starting: a beacon node is asked for the network's state, or the last one is read; the log says how far it is and \
                         what it waits for";
 
 impl Watcher {
-    /// Opens everything and starts it. On an error nothing keeps running.
+    /// Opens everything and starts it. If it fails, nothing keeps running.
     pub async fn start(config: Config) -> Result<Self, WatcherError> {
         let dir = DataDir::open(&config.data_dir)?;
         let nodes = bootstrap::nodes(&config)?.map(Arc::new);
-        // Before the slow part: a port in use should be told at once.
+        // The port is bound before the slow part, so that a port in use is reported at once.
         let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
-        // Before a node is waited for: a hangup must not end the process.
+        // The handler is installed before the wait for a node, so that a hangup signal does not end
+        // the process.
         let hangups = reload::hangups();
         let in_force = watch_lists(&config)?;
         let starting = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref());
@@ -120,7 +126,7 @@ impl Watcher {
         start.chain.compute_on_worker();
         let network = start.chain.network().clone();
         let from = start.chain.head().slot;
-        let desk = Desk::default();
+        let desk = SharedWatchState::default();
         let (unrecorded, not_recorded) = mpsc::channel(MAX_UNRECORDED);
         let hand_over = move |findings| unrecorded.try_send(findings).map_err(|error| error.to_string());
         let parts = EngineParts {
@@ -138,11 +144,11 @@ impl Watcher {
         };
         let engine = Engine::open(&dir.index_path(), &dir.evidence_path(), parts)?;
         let store = engine.store().clone();
-        let watch_kept = Watchkeeper::start(store.clone(), network.slot_at(clock::now().0))?;
+        let watch_kept = DowntimeLog::start(store.clone(), network.slot_at(clock::now().0))?;
         let silence = SilenceTracker::new(network.clone(), clock::now(), engine.earlier_silence());
 
         let cancel = CancellationToken::new();
-        // Whatever fails from here on takes down what was started before it.
+        // If a later step fails, the guard stops everything that was started before.
         let guard = cancel.clone().drop_guard();
         let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
@@ -175,7 +181,7 @@ impl Watcher {
                 away,
                 from,
             };
-            let wishes = Wishes { blocks: blocks_wanted, state: state_wanted };
+            let wishes = NodeRequests { blocks: blocks_wanted, state: state_wanted };
             tasks.push(("nodes", tokio::spawn(task.run(wishes, cancel.clone()))));
             if config.submission.enabled {
                 let submitter = Submitter::new(store.clone(), nodes.clone(), network.clone(), metrics.clone(), now)?;
@@ -187,14 +193,14 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
-        let surroundings = Surroundings { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
-        let mut switches = Switches::new(store.clone(), surroundings)?;
+        let surroundings = SwitchContext { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
+        let mut switches = KillSwitches::new(store.clone(), surroundings)?;
         switches.arm(&in_force)?;
         let in_force_at_start = actions::lists::in_words(&in_force, &desk.labels(), &switches.ledger().borrow());
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
         let ledger = switches.ledger();
         let own_keys = config.api.own_keys();
-        let keys = Arc::new(KeyPage { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
+        let keys = Arc::new(WatchedKeysSource { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
         let context = Context {
             network: alerts::name_of(&network),
             public_url: config.api.public_url.clone(),
@@ -203,7 +209,7 @@ impl Watcher {
         let alerts = StoppedLast::start(|stop| alerts::deliver(store.clone(), context, lists_changed.clone(), now, stop));
         let switches = StoppedLast::start(|stop| switches.run(lists_changed.clone(), not_recorded, stop));
         let (refused, refused_lists) = watch::channel(None);
-        let told = Told { changed: lists, refused, now };
+        let told = ReloadReports { changed: lists, refused, now };
         let following = reload::follow(config.source.clone(), sections, in_force, hangups, told, cancel.clone());
         tasks.push(("lists", tokio::spawn(following)));
         tasks.push(("lists' changes", tokio::spawn(hand_over_lists(lists_changed, queue.clone(), cancel.clone()))));
@@ -243,45 +249,50 @@ impl Watcher {
         Ok(Self { store, api_address, page, failed, tasks, switches, alerts, engine_thread, cancel, queue: feed, _dir: dir })
     }
 
+    /// Returns the store of the findings.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Where the page and the API are, once port 0 has become a real one.
+    /// Returns the address of the web page and the API. If port 0 was configured, it holds the
+    /// actual port.
     pub fn api_address(&self) -> Option<SocketAddr> {
         self.api_address
     }
 
-    /// What `/v1/status` shows.
+    /// Returns what `/v1/status` shows.
     pub fn status(&self) -> api::Status {
         self.page.status()
     }
 
-    /// Peers connected now.
+    /// Returns the number of connected peers.
     pub fn n_peers(&self) -> u64 {
         self.page.n_peers()
     }
 
-    /// What is known of peers, as of the last second.
+    /// Returns what is known of the peers, at most one second old.
     pub fn peers(&self) -> Arc<Vec<sources::gossip::PeerInfo>> {
         self.page.gossip.as_ref().map(GossipControl::peers).unwrap_or_default()
     }
 
+    /// Returns the metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         &self.page.metrics
     }
 
-    /// Changes with every batch that was judged, and with the clock.
+    /// Returns a receiver that changes with every batch and with the clock.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.page.snapshot.clone()
     }
 
-    /// A door for messages that come from no source of the watcher's own. `None` once it stops.
-    pub fn feed(&self) -> Option<Feed> {
-        self.queue.upgrade().map(Feed)
+    /// Returns a way to send messages that come from no source of the watcher itself. Returns
+    /// `None` once the watcher stops.
+    pub fn feed(&self) -> Option<MessageFeed> {
+        self.queue.upgrade().map(MessageFeed)
     }
 
-    /// Resolves when the engine cannot go on: a full disk, a damaged database, a defect of ours.
+    /// Resolves when the engine cannot continue: the disk is full, the database is damaged, or the
+    /// program has a defect.
     pub async fn failed(&mut self) -> WatcherError {
         match (&mut self.failed).await {
             Ok(error) => error.into(),
@@ -291,7 +302,7 @@ impl Watcher {
         }
     }
 
-    /// Stops sources, lets the engine finish what is queued, then the rest.
+    /// Stops the sources, lets the engine finish what is queued, and then stops the rest.
     pub async fn stop(self) -> Result<(), WatcherError> {
         self.cancel.cancel();
         for (name, task) in self.tasks {
@@ -301,7 +312,8 @@ impl Watcher {
         }
         let engine_thread = self.engine_thread;
         let ended = tokio::task::spawn_blocking(move || last_words(engine_thread)).await;
-        // After the engine's last words: an offence that they recorded still fires, and should still be told once.
+        // Kill switches and alerts stop after the engine has finished. An offence that the engine
+        // records at the end still triggers them.
         self.switches.stop().await;
         self.alerts.stop().await;
         ended.unwrap_or_else(|_| {
@@ -310,24 +322,25 @@ impl Watcher {
     }
 }
 
-/// Waits for the engine's thread, then lets the engine judge what it still can. Blocks.
-fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>) -> Result<(), WatcherError> {
+/// Waits for the engine thread and lets the engine finish what it still can. This function blocks.
+fn last_words(engine_thread: std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>) -> Result<(), WatcherError> {
     match engine_thread.join() {
         Ok(Some((mut engine, mut watch))) => {
             let now = clock::now();
             engine.finish(now)?;
-            // Nothing waits any more.
+            // No message waits any more, so the record goes up to the current slot.
             watch.watched(engine.chain().network().slot_at(now.0), None).map_err(EngineError::from)?;
             tracing::info!("stopped");
             Ok(())
         }
-        // The reason was told through `failed`.
+        // The reason was reported through `failed`.
         Ok(None) => Ok(()),
         Err(_) => Err(WatcherError::Internal("the engine thread panicked; please report what the log says above".into())),
     }
 }
 
-/// A task that goes on until all that it follows has ended. Dropped, it is told to stop and not waited for.
+/// A task that continues until everything that it follows has ended. When the value is dropped, the
+/// task is told to stop, but nobody waits for it.
 struct StoppedLast {
     task: tokio::task::JoinHandle<()>,
     guard: tokio_util::sync::DropGuard,
@@ -339,8 +352,8 @@ impl StoppedLast {
         Self { task: tokio::spawn(body(stop.clone())), guard: stop.drop_guard() }
     }
 
-    /// Tells it to stop and waits: orders of kill switches and deliveries end by their own timeouts, and cutting an order off might save
-    /// no key.
+    /// Tells the task to stop and waits for it. Commands of kill switches and deliveries of alerts
+    /// end by their own timeouts. To cut off a command could leave a key unprotected.
     async fn stop(self) {
         drop(self.guard);
         if let Err(error) = self.task.await {
@@ -349,16 +362,19 @@ impl StoppedLast {
     }
 }
 
-/// Hands messages to a running watcher as its sources do. While one is held, the watcher does not end.
-pub struct Feed(Inputs);
+/// Sends messages to a running watcher as its own sources do. The watcher does not end while a
+/// value of this type exists.
+pub struct MessageFeed(Inputs);
 
-impl Feed {
-    /// Whether there was room: a source that cannot wait sheds what does not fit.
+impl MessageFeed {
+    /// Sends a message if there is room, and returns whether there was. A source that cannot wait
+    /// drops the message otherwise.
     pub fn offer(&self, message: verify::RawMessage) -> bool {
         self.0.try_send(Input::Message(message)).is_ok()
     }
 
-    /// Waits for room; `false` once the watcher has ended. For a source that can wait.
+    /// Sends a message and waits for room. Returns false once the watcher has ended. This is for
+    /// sources that can wait.
     pub async fn send(&self, message: verify::RawMessage) -> bool {
         self.0.send(Input::Message(message)).await.is_ok()
     }
@@ -372,13 +388,13 @@ async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: Cancellati
 
 fn spawn_engine(
     engine: Engine,
-    watch_kept: Watchkeeper,
+    watch_kept: DowntimeLog,
     silence: SilenceTracker,
     inputs: InputReceiver,
     effects: Effects,
-    limits: LaneLimits,
+    limits: QueueLimits,
     fail: oneshot::Sender<EngineError>,
-) -> Result<std::thread::JoinHandle<Option<(Engine, Watchkeeper)>>, WatcherError> {
+) -> Result<std::thread::JoinHandle<Option<(Engine, DowntimeLog)>>, WatcherError> {
     let body = move || match engine_thread::run(engine, watch_kept, silence, inputs, &effects, limits) {
         Ok(ended) => Some(ended),
         Err(error) => {
@@ -390,14 +406,14 @@ fn spawn_engine(
     spawned.map_err(|error| WatcherError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))
 }
 
-/// Wakes the engine, and keeps the gauges that nothing else changes.
+/// Wakes the engine at fixed intervals and updates the gauges that nothing else updates.
 async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network>, metrics: Metrics, cancel: CancellationToken) {
     let mut ticks = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             due = ticks.tick() => {
-                // A full queue has messages that wake the engine just as well.
+                // If the queue is full, its messages wake the engine anyway.
                 let _ = queue.try_send(Input::Tick { late: due.elapsed() });
                 metrics.queue.with_label_values(&["engine"]).set(queue.len() as i64);
                 metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
@@ -407,13 +423,14 @@ async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network
     }
 }
 
-/// Lists and routes as configured. Checked with the configuration, so problems are those of one made by hand.
-fn watch_lists(config: &Config) -> Result<InForce, WatcherError> {
+/// Reads the lists and routes of the configuration. The configuration was checked before, so
+/// problems can only occur if the caller built it by hand.
+fn watch_lists(config: &Config) -> Result<ActiveConfig, WatcherError> {
     reload::read(&config.watch, &config.alerts, config.source.as_deref()).map_err(WatcherError::Usage)
 }
 
-/// Changed lists and routes into the engine's queue.
-async fn hand_over_lists(mut changed: watch::Receiver<Arc<InForce>>, queue: Inputs, cancel: CancellationToken) {
+/// Sends changed lists and routes to the engine's queue.
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<ActiveConfig>>, queue: Inputs, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -448,22 +465,22 @@ fn verify_config(config: &Config) -> VerifyConfig {
     }
 }
 
-fn lane_limits(config: &Config) -> LaneLimits {
-    LaneLimits {
+fn lane_limits(config: &Config) -> QueueLimits {
+    QueueLimits {
         messages: config.gossip.queue_messages,
-        bytes: LaneLimits::BYTES,
-        bytes_per_peer: LaneLimits::BYTES_PER_PEER,
+        bytes: QueueLimits::BYTES,
+        bytes_per_peer: QueueLimits::BYTES_PER_PEER,
         batch: config.verify.batch_messages,
         gather: config.verify.gather,
     }
 }
 
-/// The wall clock as alerts and findings carry it.
+/// Returns the wall clock in the type that alerts and findings use.
 pub fn now() -> Time {
     Time::from_unix_ns(clock::now().0)
 }
 
-/// What is read again of a configuration while the watcher runs.
+/// Reads the sections of the configuration that may change while the watcher runs.
 fn sections(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
     Config::load(path).map(|config| (config.watch, config.alerts)).map_err(|error| error.to_string())
 }

@@ -1,8 +1,8 @@
-//! What the watcher says of itself: to the API, and to the gauges on the metrics page.
+//! The watcher's status, for the API and for the gauges on the metrics page.
 
 use crate::clock;
 use crate::listen;
-use actions::killswitch::Ledger;
+use actions::killswitch::KillSwitchState;
 use actions::lists::reload::Refused;
 use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
@@ -19,33 +19,37 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use verify::UnixNs;
 
-/// Peers in `/v1/status`; more are only counted.
+/// Largest number of peers in `/v1/status`. Further peers are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
 
-/// A disk that refuses writes.
+/// The disk refuses writes.
 #[derive(Clone, Debug)]
 pub struct RefusedWrites {
     pub since: UnixNs,
     pub error: Arc<str>,
 }
 
-/// A look at the engine, taken between two batches.
+/// The state of the engine between two batches.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub head: HeadView,
     pub finalized: Checkpoint,
+    /// Number of validators in the registry.
     pub validators: usize,
+    /// Number of messages that wait for their committees.
     pub parked: usize,
+    /// Number of missing parents of waiting blocks, as far as they can be requested from a node.
     pub missing_blocks: usize,
     pub index: Stats,
     pub reception: Reception,
-    /// While the disk refuses writes.
+    /// Is set while the disk refuses writes.
     pub refused: Option<RefusedWrites>,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
 
 impl Snapshot {
+    /// Takes a snapshot of the engine.
     pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
         let chain = engine.chain();
         Self {
@@ -62,38 +66,38 @@ impl Snapshot {
     }
 }
 
-/// From whom votes and blocks are expected.
+/// The sources from which votes and blocks are expected.
 #[derive(Clone, Copy, Debug)]
 pub struct Sources {
-    /// Configured gossip peers.
+    /// Number of configured gossip peers.
     pub n_peers: usize,
     pub has_event_streams: bool,
 }
 
-/// Answers the API from what is at hand.
+/// Answers requests of the API from data that is already in memory.
 pub struct StatusPage {
     pub network: Arc<Network>,
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
-    /// Why no node answers; `None` while one does.
+    /// Why no node answers, or `None` while a node answers.
     pub node_away: watch::Receiver<Option<String>>,
     pub has_nodes: bool,
     pub gossip: Option<GossipControl>,
     pub metrics: Metrics,
-    /// Sources that are configured.
+    /// The configured sources.
     pub sources: Sources,
-    /// `None` if they are nobody else's business.
-    pub switches: Option<watch::Receiver<Arc<Ledger>>>,
-    /// A changed configuration that cannot be used.
+    /// `None` if the API must not show kill switches and watched keys.
+    pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
+    /// The reason why a changed configuration cannot be used.
     pub refused_lists: watch::Receiver<Option<Refused>>,
 }
 
 impl StatusPage {
-    /// Peers connected now.
+    /// Returns the number of connected peers.
     pub fn n_peers(&self) -> u64 {
         self.gossip.as_ref().map_or(0, listen::n_connected)
     }
 
-    /// What to do about a silence.
+    /// Returns what the operator can do about a silence.
     fn advice(&self) -> String {
         let n_connected = self.n_peers();
         let text = match (self.gossip.is_some(), self.sources) {
@@ -132,7 +136,7 @@ impl StatusPage {
             notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
         }
         if let Some(refused) = &*self.refused_lists.borrow() {
-            // The reason names groups and keys.
+            // The reason contains names of groups and keys.
             notices.push(if self.switches.is_some() { refused.notice() } else { refused.notice_without_reason() });
         }
         if let Some(switches) = &self.switches {
@@ -199,8 +203,8 @@ impl StatusSource for StatusPage {
         Readiness {
             listening,
             context_loaded,
-            // The API is served once it is open; what fails otherwise than by refusing writes ends
-            // the process.
+            // The API is served only after the index is open. Any failure other than refused writes
+            // ends the process.
             index_open: snapshot.refused.is_none(),
             last_message: reception.last_message.map(time),
             since: match (&snapshot.refused, listening, context_loaded) {
@@ -214,7 +218,7 @@ impl StatusSource for StatusPage {
     }
 }
 
-/// A notice of a configured peer that is not connected.
+/// Returns the notice about a configured peer that is not connected.
 fn missing_peer(peer: &PeerInfo) -> String {
     let agent = peer.agent.as_ref().map_or_else(String::new, |agent| format!(" ({agent})"));
     let mut notice = format!("configured peer {}{agent} is not connected: ", peer.address);
@@ -235,7 +239,7 @@ fn missing_peer(peer: &PeerInfo) -> String {
     notice
 }
 
-/// Configured ones first.
+/// Configured peers come first.
 fn peer_views(peers: &[PeerInfo]) -> Vec<PeerView> {
     let view = |peer: &PeerInfo| PeerView {
         peer: if peer.peer.is_empty() { peer.address.clone() } else { peer.peer.clone() },
@@ -263,7 +267,7 @@ fn by_outcome(metrics: &Metrics) -> BTreeMap<String, u64> {
     sums
 }
 
-/// The fields of a struct of numbers, by name.
+/// Returns the fields of a struct of numbers by name.
 pub fn numbers(stats: &impl serde::Serialize) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(stats).unwrap_or_default();
     let fields = value.as_object().into_iter().flatten();

@@ -1,23 +1,26 @@
-//! What the API shows of watched keys.
+//! The API's view of watched keys.
 
-use actions::killswitch::{Fired, Ledger, NotFired};
-use actions::lists::reload::InForce;
+use actions::killswitch::{Fired, KillSwitchState, NotFired};
+use actions::lists::reload::ActiveConfig;
 use api::{HeldBackView, KeyFilter, KillSwitchView, WatchGroup, WatchPage, WatchSource, WatchedKey};
 use consensus::ValidatorIndex;
-use detect::watch::{Desk, KeyStatus, Labels};
+use detect::watch::{KeyStatus, Labels, SharedWatchState};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Answers from what the detector of watched keys left on its desk.
-pub struct KeyPage {
-    pub desk: Desk,
-    pub switches: watch::Receiver<Arc<Ledger>>,
-    pub in_force: watch::Receiver<Arc<InForce>>,
+/// Answers requests of the API from the last report of the detector of watched keys.
+pub struct WatchedKeysSource {
+    pub desk: SharedWatchState,
+    /// The state of the kill switches.
+    pub switches: watch::Receiver<Arc<KillSwitchState>>,
+    /// The lists of watched keys that are in use.
+    pub in_force: watch::Receiver<Arc<ActiveConfig>>,
 }
 
-impl WatchSource for KeyPage {
+impl WatchSource for WatchedKeysSource {
     fn groups(&self) -> Vec<WatchGroup> {
-        // Groups are known from the start, and what their members did from the first batch on.
+        // The groups are known from the start. What their members did is known from the first batch
+        // on.
         let (report, labels) = (self.desk.report(), self.desk.labels());
         let (ledger, in_force) = (self.switches.borrow().clone(), self.in_force.borrow().clone());
         let with_switch =

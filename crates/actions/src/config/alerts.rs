@@ -1,15 +1,17 @@
-//! `[alerts]`: who is told of findings.
+//! The `[alerts]` section: the routes over which findings are delivered.
 
 use super::{Problem, is_http, secret_problem};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// The `[alerts]` section.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlertsConfig {
     pub routes: Vec<RouteConfig>,
 }
 
+/// Lowest severity of the findings that a route delivers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MinSeverity {
@@ -19,12 +21,13 @@ pub enum MinSeverity {
     Critical,
 }
 
+/// One webhook that receives findings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// Names the route in the outbox: renaming it makes a new one.
+    /// Name of the route. The outbox uses it as the key, so a renamed route is a new route.
     pub name: String,
-    /// The webhook's address.
+    /// Address of the webhook.
     pub url: String,
     /// File with the secret that signs each delivery.
     #[serde(default)]
@@ -34,7 +37,8 @@ pub struct RouteConfig {
     pub secret_env: Option<String>,
     #[serde(default)]
     pub min_severity: MinSeverity,
-    /// Only findings about validators with one of these labels, as `operator=acme` or `group=acme-1`.
+    /// If not empty, only findings about validators with one of these labels are delivered. A label
+    /// is written like `operator=acme` or `group=acme-1`.
     #[serde(default)]
     pub labels: Vec<String>,
 }
@@ -47,7 +51,7 @@ impl AlertsConfig {
         }
     }
 
-    /// Adds what is wrong with the section.
+    /// Adds the problems of this section to `problems`.
     pub fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
         for (nth, route) in self.routes.iter().enumerate() {

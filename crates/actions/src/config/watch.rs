@@ -1,30 +1,34 @@
-//! `[watch]`: groups of keys, lists in files, what is worth an alarm, and kill switches.
+//! The `[watch]` section: groups of keys, list files, alarm thresholds, and kill switches.
 
 use super::{Problem, is_http, secret_problem};
-use detect::watch::KeeperConfig;
+use detect::watch::WatchedKeysConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest time a kill switch may take.
+/// Longest timeout that a kill switch may have.
 const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Keys that it does not know are refused by `raw`, as everywhere.
+/// The `[watch]` section. Unknown keys are not refused here, because of the flattened field. The
+/// watcher refuses them when it reads the whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WatchConfig {
-    /// Files with groups, CSV or TOML.
+    /// CSV or TOML files with groups of watched keys.
     pub files: Vec<PathBuf>,
-    /// Files that label validators without watching them, CSV or TOML.
+    /// CSV or TOML files that label validators without watching them.
     pub entities: Vec<PathBuf>,
-    /// How often the configuration and these files are looked at for changes; 0: only on SIGHUP.
+    /// Interval at which the configuration file and the list files are checked for changes. With 0
+    /// they are only read again on SIGHUP.
     #[serde(with = "humantime_serde")]
     pub reload: Duration,
-    /// From when on something is worth an alarm; keys of `[watch]` itself.
+    /// Thresholds from which an observation is worth an alarm. In the file they are keys of
+    /// `[watch]` itself.
     #[serde(flatten)]
-    pub keeper: KeeperConfig,
-    /// Names of labels whose holders' offences concern everybody who has the same value.
+    pub keeper: WatchedKeysConfig,
+    /// Names of labels that connect validators. An offence of a validator with such a label
+    /// concerns every group that has the same value of it.
     pub kin_labels: Vec<String>,
     pub groups: Vec<GroupConfig>,
 }
@@ -35,38 +39,39 @@ impl Default for WatchConfig {
             files: Vec::new(),
             entities: Vec::new(),
             reload: Duration::from_secs(10),
-            keeper: KeeperConfig::default(),
+            keeper: WatchedKeysConfig::default(),
             kin_labels: vec!["operator".into(), "cluster".into()],
             groups: Vec::new(),
         }
     }
 }
 
-/// A group. Several with one name, here and in files, add up.
+/// A group of watched keys. Groups with the same name, here and in list files, are merged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     pub name: String,
-    /// Indices, ranges, public keys, withdrawal credentials, fee recipients.
+    /// Indices, ranges, public keys, withdrawal credentials, and fee recipients.
     #[serde(default)]
     pub keys: Vec<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// `active`, `migrating`, `exited` or `offline`.
+    /// `active`, `migrating`, `exited` or `offline`. The default is `active`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duty: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kill_switch: Option<KillSwitchConfig>,
 }
 
-/// What stops a group's validator clients. Only here, never in the files of `files`: those may come from elsewhere.
+/// What stops a group's validator clients. It is only read from the configuration and never from
+/// the list files, because those files may come from somebody else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KillSwitchConfig {
-    /// Program and arguments, handed over as they are, without a shell.
+    /// Program and its arguments. They are passed as they are, without a shell.
     #[serde(default)]
     pub command: Vec<String>,
-    /// Address to POST to, instead of a program.
+    /// Address that receives a POST request, used instead of a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,37 +80,39 @@ pub struct KillSwitchConfig {
     pub secret_env: Option<String>,
     #[serde(with = "humantime_serde", default = "default_timeout")]
     pub timeout: Duration,
-    /// What fires it: `offence`, `kin_offence`, `dormant_key_signed`.
+    /// Events that fire the switch: `offence`, `kin_offence`, `dormant_key_signed`.
     #[serde(default = "default_triggers")]
     pub on: Vec<TriggerConfig>,
-    /// Whose doings fire it: `named` or `all`.
+    /// Members whose messages fire the switch: `named` or `all`.
     #[serde(default)]
     pub members: MembersConfig,
-    /// An offence whose later message is for a slot longer ago fires nothing: epochs.
+    /// Maximum age of an offence in epochs. An offence does not fire the switch if the slot of its
+    /// later message is longer ago.
     #[serde(default = "default_max_age_epochs")]
     pub max_age_epochs: u64,
 }
 
-/// Whose doings fire a kill switch.
+/// Members whose messages fire a kill switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MembersConfig {
-    /// Of keys that are named by index, range or public key.
+    /// Only keys that are named by index, range or public key.
     #[default]
     Named,
-    /// Also of those that are members by withdrawal credentials or a fee recipient, which a stranger's key can be at will.
+    /// Also keys that are members by withdrawal credentials or by a fee recipient. Anybody can give
+    /// their own key these properties.
     All,
 }
 
-/// What fires a kill switch.
+/// Event that fires a kill switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerConfig {
-    /// A slashable message of a key of the group.
+    /// A key of the group signed a slashable message.
     Offence,
-    /// A slashable message of anybody with the same value of one of `kin_labels`.
+    /// A validator that has the same value of one of the `kin_labels` signed a slashable message.
     KinOffence,
-    /// A key of the group that should be silent has signed.
+    /// A key of the group that should be silent signed a message.
     DormantKeySigned,
 }
 
@@ -113,9 +120,12 @@ fn default_timeout() -> Duration {
     Duration::from_secs(10)
 }
 
-/// A day of mainnet: a machine whose clock is set to another time zone signs for slots up to 14 hours ago.
+/// One day of mainnet. A machine whose clock is set to another time zone signs for slots that are
+/// up to 14 hours old.
 pub const DEFAULT_MAX_AGE_EPOCHS: u64 = 225;
-/// A block may take two epochs to bring a vote; longer than the history that is kept means nothing.
+/// Range that is allowed for `max_age_epochs`. The lower bound is 2, because a block may bring a
+/// vote two epochs late. Beyond the upper bound the limit has no meaning, because no history is
+/// kept that long.
 const MAX_AGE_EPOCHS: std::ops::RangeInclusive<u64> = 2..=100_000;
 
 fn default_max_age_epochs() -> u64 {
@@ -137,7 +147,7 @@ impl WatchConfig {
         }
     }
 
-    /// Adds what is wrong with the section.
+    /// Adds the problems of this section to `problems`.
     pub fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
         for (path, text) in self.keeper.problems() {

@@ -1,10 +1,12 @@
-//! Whose offences may fire a kill switch: keys that the operator named, one by one.
+//! The keys whose offences may fire a kill switch: those that the operator named one by one.
 //!
-//! A group may also be given by withdrawal credentials or by a fee recipient. These name whoever claims them, and anybody may: a
-//! deposit of 1 ETH with another's credentials makes a validator that counts as one of theirs, and whoever holds the key of any
-//! validator, an exited one too, can sign a block that names another's fee recipient. It costs such a stranger nothing to
-//! contradict himself afterwards. He gets a label and an alert for it; that he stops somebody's validators must be wanted
-//! ([`MembersConfig::All`]), and then his offence must be one that a block can punish.
+//! A group may also be given by withdrawal credentials or by a fee recipient. Anybody can make
+//! their own key match these. A deposit of 1 ETH with the group's credentials makes a validator
+//! that counts as a member. Whoever holds the key of any validator, even of an exited one, can sign
+//! a block that names the group's fee recipient. It costs such a stranger nothing to sign a
+//! contradiction afterwards. The stranger's key gets the label, and there is an alert. But it stops
+//! the group's validators only if the operator chose [`MembersConfig::All`], and then only if a
+//! block can punish the offence.
 
 use crate::config::MembersConfig;
 use consensus::{PubkeyBytes, ValidatorIndex};
@@ -12,21 +14,22 @@ use detect::watch::{Entry, Selector, WatchList};
 use evidence::{Finding, Subject};
 use std::collections::{BTreeSet, HashSet};
 
-/// Whether a group has entries, and none of them names a key.
+/// Returns whether a group has entries, but none of them names a key.
 pub(crate) fn names_nobody(list: &WatchList, group: &str) -> bool {
     let ours = || list.entries().iter().filter(|entry| entry.group.as_deref() == Some(group));
     ours().next().is_some() && Named::of(ours()).is_empty()
 }
 
-/// Keys named by index, range or public key.
+/// Keys that are named by index, range or public key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Named {
-    /// First and last index, ascending by the first.
+    /// First and last index of each range, both inclusive, ascending by the first.
     ranges: Vec<(u64, u64)>,
     pubkeys: HashSet<PubkeyBytes>,
 }
 
 impl Named {
+    /// Collects the named keys of these entries. Overlapping ranges are merged.
     pub fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
         let mut named = Self::default();
         for entry in entries {
@@ -48,7 +51,7 @@ impl Named {
         named
     }
 
-    /// One of them by its index, or else by its public key.
+    /// Returns one of the keys, by its index, or by its public key if no index is named.
     pub fn first(&self) -> (Option<ValidatorIndex>, Option<PubkeyBytes>) {
         let index = self.ranges.first().map(|(first, _)| ValidatorIndex::new(*first));
         (index, self.pubkeys.iter().min().copied().filter(|_| index.is_none()))
@@ -58,6 +61,7 @@ impl Named {
         self.ranges.is_empty() && self.pubkeys.is_empty()
     }
 
+    /// Returns whether the validator is named, by its index or by its public key.
     pub fn has(&self, subject: &Subject) -> bool {
         let index = subject.index.as_u64();
         let at = self.ranges.partition_point(|(first, _)| *first <= index);
@@ -66,17 +70,18 @@ impl Named {
     }
 }
 
-/// A circle of validators: those named, and those that carry one of its labels for whatever reason.
+/// A set of validators: those that are named, and those that have one of the labels for any reason.
 #[derive(Clone, Debug)]
-pub(super) struct Circle {
+pub(super) struct MemberSet {
     pub named: Named,
     pub labels: BTreeSet<String>,
     pub members: MembersConfig,
 }
 
-impl Circle {
-    /// Whether a finding is about a validator with one of the circle's labels. The label matters as well as the name: of keys beyond the
-    /// limit of what can be watched nothing is said.
+impl MemberSet {
+    /// Returns whether a finding is about a validator with one of the labels. A named key must have
+    /// the label too, because nothing is reported about keys beyond the limit of what can be
+    /// watched.
     pub fn concerns(&self, finding: &Finding) -> bool {
         finding.validator.as_ref().is_some_and(|subject| subject.labels.iter().any(|label| self.labels.contains(label)))
     }

@@ -1,10 +1,12 @@
-//! Making a kill switch ready again beside a running watcher, which holds the lock of the data directory.
+//! Makes a kill switch ready again while a watcher runs and holds the lock of the data directory.
 //!
-//! `slashwatch killswitch rearm` leaves a file `rearm.GROUP` in the data directory. The watcher looks for such files every second, makes
-//! the switch ready, writes that down and removes the file, which is the answer. A request that nobody took within [`VALID_FOR`] means
-//! nothing any more: a switch must not become ready because of something that was wanted last week.
+//! `slashwatch killswitch rearm` creates a file `rearm.GROUP` in the data directory. The watcher
+//! looks for such files every second. It makes the switch ready, writes that down and removes the
+//! file. The removal is the answer. A request that is older than [`VALID_FOR`] has no effect,
+//! because a switch must not become ready because of a request from last week.
 //!
-//! Whoever may write to the data directory may ask, and could replace the findings as well.
+//! Everybody who may write to the data directory may make a request. They could also replace the
+//! findings, so this gives them no additional power.
 
 use crate::error::ActionError;
 use std::io;
@@ -12,35 +14,36 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 const PREFIX: &str = "rearm.";
-/// How often a watcher looks.
+/// Interval at which the watcher looks for requests.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// How long who asks waits for the answer.
+/// How long the requester waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
-/// Older requests are removed and nothing else.
+/// Requests older than this are removed without any other effect.
 const VALID_FOR: Duration = Duration::from_secs(60);
-/// Requests looked at in one go; there are as many groups at most as a person types.
+/// Maximum number of requests that are read at once. Group names are typed by a person, so there
+/// are never more.
 const MAX_REQUESTS: usize = 64;
 
-/// A wish that a group's switch be made ready.
-pub(super) struct Request {
+/// A request to make a group's switch ready again.
+pub(super) struct RearmRequest {
     pub group: String,
     path: PathBuf,
 }
 
-impl Request {
-    /// It was done, or cannot be.
+impl RearmRequest {
+    /// Removes the request's file, which the requester takes as the answer.
     pub fn answer(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 }
 
-/// What is asked for now. Requests that are too old are removed.
-pub(super) fn requests(dir: &Path) -> Vec<Request> {
+/// Returns the current requests, and removes those that are too old.
+pub(super) fn requests(dir: &Path) -> Vec<RearmRequest> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter_map(|entry| {
         let group = entry.file_name().to_str()?.strip_prefix(PREFIX)?.to_owned();
-        Some((Request { group, path: entry.path() }, entry.metadata().and_then(|file| file.modified())))
+        Some((RearmRequest { group, path: entry.path() }, entry.metadata().and_then(|file| file.modified())))
     });
     let mut requests = Vec::new();
     for (request, asked_at) in named.take(MAX_REQUESTS) {
@@ -57,10 +60,12 @@ pub(super) fn requests(dir: &Path) -> Vec<Request> {
     requests
 }
 
-/// Asks the watcher that holds the directory and waits for it. Whether it took the request.
+/// Asks the watcher that holds the directory, and waits for the answer. Returns whether the watcher
+/// took the request.
 ///
 /// # Errors
-/// The request cannot be written.
+///
+/// The request's file cannot be written.
 pub fn ask(dir: &Path, group: &str) -> Result<bool, ActionError> {
     let path = dir.join(format!("{PREFIX}{group}"));
     std::fs::write(&path, []).map_err(|error| {
@@ -69,7 +74,8 @@ pub fn ask(dir: &Path, group: &str) -> Result<bool, ActionError> {
     let asked = Instant::now();
     while path.exists() {
         if asked.elapsed() > PATIENCE {
-            // Nobody is to take it up when this has been told as failed; already gone is as good.
+            // The request is reported as failed, so nobody may take it later. If the file is
+            // already gone, the watcher took it in the meantime.
             let was_open = std::fs::remove_file(&path).is_ok();
             return Ok(!was_open);
         }
@@ -94,7 +100,7 @@ mod tests {
         assert!(!dir.path().join("rearm.old").exists());
         let asking = dir.path().to_owned();
         let asked = std::thread::spawn(move || ask(&asking, "acme").unwrap());
-        // As the watcher does: what is asked for is answered, whenever it was written.
+        // Answers every request, like the watcher, until the requester has finished.
         while !asked.is_finished() {
             requests(dir.path()).into_iter().for_each(|request| drop(request.answer()));
         }

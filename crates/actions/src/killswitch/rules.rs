@@ -1,18 +1,28 @@
-//! Which kill switches a finding fires, and why it does not fire one that it concerns.
+//! Rules that decide which kill switches a finding fires, and why it does not fire a switch that it
+//! concerns.
 //!
-//! "Proven" only means that some key of the registry signed it. Whoever holds a key that has left can sign anything for nothing, and
-//! whoever has the messages of a key that was punished long ago can send them again: both are proven offences. So an offence fires a
-//! switch only while there is something to save:
+//! A proven offence only means that a registered key signed it. Whoever holds the key of a
+//! validator that has left can sign anything without a penalty. Whoever has the messages of a key
+//! that was punished long ago can send them again. Both are proven offences. So an offence fires a
+//! switch only while there is something left to save:
 //!
-//! 1. a block can still punish it, or nobody knows whether one can ([`Punishable::Yes`], [`Punishable::Unknown`]);
-//! 2. its later message is not for a slot more than `max_age_epochs` before now. A slot in the future counts as new: a machine
-//!    whose clock is ahead signs for such slots, and nobody can have been punished for them long ago;
-//! 3. the accused is a key that the operator named ([`super::members`]), and has the public key that the registry has for that member;
-//! 4. it was heard within an hour of being recorded: a replayed capture is not about machines that run.
+//! 1. A block can still punish it ([`Punishable::Yes`]), or nobody knows whether one can
+//!    ([`Punishable::Unknown`]).
+//! 2. The slot of its later message is at most `max_age_epochs` before now. A slot in the future
+//!    counts as new. A machine whose clock is ahead signs for such slots, and nobody can have been
+//!    punished for them long ago.
+//! 3. The accused is a key that the operator named (see [`super::members`]). With
+//!    [`MembersConfig::All`] other members count too, but only if rule 1 holds with `Yes`. The
+//!    accused has the public key that the registry has for that index.
+//! 4. It was recorded at most an hour after its second message was received. A replayed capture is
+//!    not about machines that are running now.
 //!
-//! What is held back is an alert like any other. The reason is in its delivery, in `/v1/watch/groups` and among the notices.
+//! For a key that should be silent and has signed, only rules 3 and 4 apply.
+//!
+//! A finding that does not fire the switch is still delivered as an alert. The reason is in the
+//! delivery, in `/v1/watch/groups` and among the notices of the status page.
 
-use super::members::Circle;
+use super::members::MemberSet;
 use crate::config::{MembersConfig, TriggerConfig};
 use alert::killswitch::KillSwitch;
 use consensus::{Network, PubkeyBytes, ValidatorIndex};
@@ -21,32 +31,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What was heard longer ago when it was recorded comes from a replayed capture, not from machines that are running.
+/// Longest time between the arrival of a message and its record. Beyond it the message comes from a
+/// replayed capture and not from a machine that is running.
 const MAX_AGE_RECORDED: Duration = Duration::from_secs(3600);
 
-/// A switch with what fires it.
+/// A configured switch together with what fires it.
 #[derive(Clone)]
-pub(super) struct Armed {
+pub(super) struct ConfiguredSwitch {
     pub switch: Arc<KillSwitch>,
     pub on: Vec<TriggerConfig>,
-    /// Epochs between an offence's later message and now, at most.
+    /// Maximum number of epochs between the offence's later message and now.
     pub max_age_epochs: u64,
-    /// The group's members: `group=NAME`.
-    pub own: Circle,
-    /// Whoever shares one of the group's labels whose holders' offences concern it.
-    pub kin: Circle,
+    /// The group's own members, which have the label `group=NAME`.
+    pub own: MemberSet,
+    /// Validators that share one of the group's `kin_labels`.
+    pub kin: MemberSet,
 }
 
-/// What a switch makes of a finding that concerns it.
+/// Decision of a switch about a finding that concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SwitchDecision {
     Fires,
-    HeldBack(HeldBack),
+    NotFiredReason(NotFiredReason),
 }
 
-/// Why a switch does not fire.
+/// Reason why a switch does not fire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HeldBack {
+pub(super) enum NotFiredReason {
     NotPunishable(Punishable),
     TooOld { epochs: u64, most: u64 },
     NotNamed,
@@ -55,7 +66,7 @@ pub(super) enum HeldBack {
     FromCapture,
 }
 
-impl fmt::Display for HeldBack {
+impl fmt::Display for NotFiredReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPunishable(why) => {
@@ -82,15 +93,16 @@ impl fmt::Display for HeldBack {
     }
 }
 
-impl Armed {
-    /// `None` if the finding is none of its business. `key_of`: the registry's public keys of members.
+impl ConfiguredSwitch {
+    /// Decides about a finding. Returns `None` if the finding does not concern this switch.
+    /// `key_of` returns the registry's public key of an index.
     pub fn verdict(
         &self,
         finding: &Finding,
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
-    ) -> Option<Verdict> {
+    ) -> Option<SwitchDecision> {
         let is_offence = finding.offence().is_some();
         let mut held_back = None;
         for trigger in &self.on {
@@ -101,46 +113,47 @@ impl Armed {
             };
             let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && circle.concerns(finding)) else { continue };
             match self.obstacle(circle, finding, subject, now, network, key_of) {
-                None => return Some(Verdict::Fires),
-                Some(why) => held_back = held_back.or(Some(Verdict::HeldBack(why))),
+                None => return Some(SwitchDecision::Fires),
+                Some(why) => held_back = held_back.or(Some(SwitchDecision::NotFiredReason(why))),
             }
         }
         held_back
     }
 
+    /// Returns the first reason why the finding does not fire the switch, if there is one.
     fn obstacle(
         &self,
-        circle: &Circle,
+        circle: &MemberSet,
         finding: &Finding,
         subject: &Subject,
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
-    ) -> Option<HeldBack> {
+    ) -> Option<NotFiredReason> {
         let heard = finding.second_seen.unwrap_or(finding.first_seen);
         if finding.recorded_at.since(heard) > MAX_AGE_RECORDED {
-            return Some(HeldBack::FromCapture);
+            return Some(NotFiredReason::FromCapture);
         }
         let is_named = circle.named.has(subject);
         if !is_named && circle.members == MembersConfig::Named {
-            return Some(HeldBack::NotNamed);
+            return Some(NotFiredReason::NotNamed);
         }
         if let Some(member) = key_of(subject.index).filter(|member| *member != subject.pubkey) {
-            return Some(HeldBack::OtherKey { member });
+            return Some(NotFiredReason::OtherKey { member });
         }
         finding.offence()?;
         match finding.punishable {
             Some(Punishable::Yes) => {}
             None | Some(Punishable::Unknown) if is_named => {}
-            None | Some(Punishable::Unknown) => return Some(HeldBack::NotCertain),
+            None | Some(Punishable::Unknown) => return Some(NotFiredReason::NotCertain),
             Some(
                 other @ (Punishable::AlreadySlashed | Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired),
             ) => {
-                return Some(HeldBack::NotPunishable(other));
+                return Some(NotFiredReason::NotPunishable(other));
             }
         }
         let slots = network.slot_at(now.as_unix_ns()).as_u64().saturating_sub(finding.slot.as_u64());
         let epochs = slots.div_ceil(network.preset().slots_per_epoch);
-        (epochs > self.max_age_epochs).then_some(HeldBack::TooOld { epochs, most: self.max_age_epochs })
+        (epochs > self.max_age_epochs).then_some(NotFiredReason::TooOld { epochs, most: self.max_age_epochs })
     }
 }

@@ -1,4 +1,4 @@
-//! What fires a switch, and that nothing on the way loses it.
+//! Tests of what fires a switch, and that no error or restart loses an order.
 
 use super::*;
 use crate::config::{GroupConfig, MembersConfig, TriggerConfig, WatchConfig};
@@ -7,7 +7,7 @@ use detect::watch::{Duty, WatchList};
 use evidence::{Anomaly, Kind, Punishable, Subject};
 use std::time::Duration;
 
-/// Slots of twelve seconds since the Unix epoch.
+/// Mainnet's slots of twelve seconds, counted from the Unix epoch.
 fn network() -> Arc<Network> {
     let spec = Spec::builtin("mainnet").unwrap();
     Arc::new(Network { spec, genesis_time: 0, genesis_validators_root: Root::ZERO })
@@ -20,11 +20,11 @@ fn slots_ago(slots: u64) -> Slot {
     network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
 }
 
-fn surroundings(dir: &std::path::Path) -> Surroundings {
-    Surroundings { network: network(), desk: Desk::default(), dir: dir.to_owned(), now: || NOW }
+fn surroundings(dir: &std::path::Path) -> SwitchContext {
+    SwitchContext { network: network(), desk: SharedWatchState::default(), dir: dir.to_owned(), now: || NOW }
 }
 
-/// Of the newest slot, heard now.
+/// A finding of the current slot, first seen at `NOW`.
 fn finding(kind: Kind, validator: u64, labels: &[&str], recorded_after: Duration) -> Finding {
     let heard = NOW;
     Finding::anomaly(Anomaly {
@@ -44,8 +44,9 @@ fn command(path: &str) -> KillSwitchConfig {
     toml::from_str(&format!("command = [{path:?}]")).unwrap()
 }
 
-/// Group `acme` with key 5 and everybody with some credentials, of operator `acme`; and a list that says whose else that is.
-fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> InForce {
+/// Group `acme` of operator `acme`: key 5, and everybody with certain withdrawal credentials. A
+/// second list labels key 6 and the same credentials with this operator, without a group.
+fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
     let mut list = WatchList::default();
     let operator = [Label::new("operator", "acme").unwrap()];
     let credentials = Root::repeat_byte(9).to_string();
@@ -63,16 +64,16 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> InForce {
         kill_switch: Some(kill_switch),
     };
     config.groups = vec![group];
-    InForce::new(config, list)
+    ActiveConfig::new(config, list)
 }
 
-fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<Verdict> {
+fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
     armed(&in_force, &NetworkName::default()).unwrap()["acme"].verdict(finding, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
-    verdict(on, members, finding) == Some(Verdict::Fires)
+    verdict(on, members, finding) == Some(SwitchDecision::Fires)
 }
 
 const SOON: Duration = Duration::from_millis(5);
@@ -94,7 +95,8 @@ fn a_switch_fires_for_what_it_is_told_to_and_not_for_old_captures() {
     assert!(!fires(TriggerConfig::Offence, MembersConfig::Named, &old), "from a capture of yesterday");
 }
 
-/// Validator 7 has the labels because its credentials, or a block it signed, say so.
+/// Validator 7 has the labels only because of its credentials, or because of a block that it
+/// signed.
 #[test]
 fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_wanted() {
     let stranger = |punishable| Finding { punishable, ..finding(DOUBLE_VOTE, 7, &OWN, SOON) };
@@ -114,20 +116,22 @@ fn a_stranger_who_takes_on_the_groups_credentials_fires_nothing_unless_that_is_w
     assert!(!fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &dormant));
 }
 
-/// An offence that was punished long ago, of a key in the group: its `AttesterSlashing` is public, and anybody can send it again.
+/// An offence of a key in the group that was punished long ago. Its `AttesterSlashing` is public,
+/// so anybody can send it again.
 #[test]
 fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
     for on in [TriggerConfig::Offence, TriggerConfig::KinOffence] {
         let of = |punishable| Finding { punishable: Some(punishable), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
         for punishable in [Punishable::Yes, Punishable::Unknown] {
-            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(Verdict::Fires), "{on:?} {punishable:?}");
+            assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), Some(SwitchDecision::Fires), "{on:?} {punishable:?}");
         }
         for punishable in [Punishable::AlreadySlashed, Punishable::Withdrawable, Punishable::NotActive, Punishable::ForkExpired] {
-            let held = Some(Verdict::HeldBack(HeldBack::NotPunishable(punishable)));
+            let held = Some(SwitchDecision::NotFiredReason(NotFiredReason::NotPunishable(punishable)));
             assert_eq!(verdict(on, MembersConfig::Named, &of(punishable)), held, "{on:?} {punishable:?}");
         }
     }
-    // Whether a key that should be silent can be punished says nothing about who holds it.
+    // Whether a key can be punished does not matter for a key that should be silent. Its message
+    // shows that somebody uses it.
     assert!(fires(TriggerConfig::DormantKeySigned, MembersConfig::Named, &finding(Kind::DormantKeySigned, 5, &OWN, SOON)));
 }
 
@@ -135,14 +139,17 @@ fn nothing_that_can_no_longer_be_punished_fires_and_the_reason_is_told() {
 fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_heard() {
     let of = |slot| Finding { slot, ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     let on = |finding: &Finding| verdict(TriggerConfig::Offence, MembersConfig::Named, finding);
-    assert_eq!(on(&of(slots_ago(225 * 32))), Some(Verdict::Fires));
-    assert_eq!(on(&of(slots_ago(225 * 32 + 1))), Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 226, most: 225 })));
-    // Of a machine whose clock is ahead.
-    assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(Verdict::Fires));
+    assert_eq!(on(&of(slots_ago(225 * 32))), Some(SwitchDecision::Fires));
+    assert_eq!(
+        on(&of(slots_ago(225 * 32 + 1))),
+        Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 226, most: 225 }))
+    );
+    // A machine whose clock is ahead signs such a message.
+    assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
     let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
     let held = armed.verdict(&of(slots_ago(65)), NOW, &network(), &|_| None);
-    assert_eq!(held, Some(Verdict::HeldBack(HeldBack::TooOld { epochs: 3, most: 2 })));
+    assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
 
 #[test]
@@ -151,17 +158,18 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     let with = |key: u8| armed.verdict(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
-    assert_eq!(with(1), Some(Verdict::Fires));
+    assert_eq!(with(1), Some(SwitchDecision::Fires));
     let member = PubkeyBytes::repeat_byte(2);
-    assert_eq!(with(2), Some(Verdict::HeldBack(HeldBack::OtherKey { member })));
+    assert_eq!(with(2), Some(SwitchDecision::NotFiredReason(NotFiredReason::OtherKey { member })));
 }
 
-/// What does not fire is written down and shown, with its reason and how often, and told in the delivery.
+/// A finding that does not fire the switch is stored and shown with its reason and its count, and
+/// the reason is part of the delivery.
 #[tokio::test]
 async fn what_is_held_back_is_shown_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let replayed = |nth: u8| Finding {
         id: Root::repeat_byte(nth),
@@ -175,7 +183,7 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     let held = switches.ledger().borrow().held_back["acme"].clone();
     assert_eq!((held.finding, held.times), (Root::repeat_byte(3), 3));
     assert!(held.reason.contains("the key is slashed already"), "{held:?}");
-    assert_eq!(Ledger::read(&store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&store).unwrap(), **switches.ledger().borrow());
     let note = notes(&replayed(1), NOW);
     assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
 
@@ -191,14 +199,14 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     assert!(notes(&others, NOW).is_empty(), "none of its business");
 }
 
-/// The store refuses: what was proven is handed over, and fires.
+/// The store refuses the write. The proven finding is passed on directly, and it fires the switch.
 #[tokio::test]
 async fn what_cannot_be_recorded_fires_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path(), Root::ZERO).unwrap());
-    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
     let in_force = in_force(|_| ());
-    // Armed as on a disk that still took it.
+    // This is the state from the time when the disk still accepted writes.
     switches.ledger.seen = Some(0);
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
@@ -214,12 +222,13 @@ async fn what_cannot_be_recorded_fires_all_the_same() {
     assert!(fired.result.expect("waited for").done);
 }
 
-/// `slashwatch killswitch rearm` beside a running watcher: a file in the data directory, which the watcher answers by removing it.
+/// `slashwatch killswitch rearm` while a watcher runs: it creates a file in the data directory, and
+/// the watcher removes the file as its answer.
 #[tokio::test]
 async fn a_request_makes_a_switch_ready_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let mut orders = JoinSet::new();
@@ -228,7 +237,7 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.make_ready_on_request();
     assert!(!dir.path().join("rearm.acme").exists());
-    let on_disk = Ledger::read(&store).unwrap();
+    let on_disk = KillSwitchState::read(&store).unwrap();
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
@@ -238,17 +247,18 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!(orders.len(), 2);
 }
 
-/// A store that was written and can no longer be: findings are there, the ledger cannot follow.
+/// A store that was writable and is read-only now. The findings are there, but the ledger cannot be
+/// updated.
 #[tokio::test]
 async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     {
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
+        KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
         store.record_anomalies(vec![found.clone()], &[]).unwrap();
     }
-    let mut switches = Switches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     assert!(switches.look(&mut orders).is_err());
@@ -257,38 +267,40 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
     assert!(switches.look(&mut orders).is_err(), "it goes on trying to write");
     assert!(orders.is_empty(), "and orders once");
     assert_eq!(switches.ledger().borrow().fired["acme"].finding, found.id, "and shows what it did");
-    // What cannot be written down is not done: after a restart the switch would have fired all the
-    // same.
+    // A change that cannot be written is not made. After a restart the switch would still count as
+    // fired.
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.make_ready_on_request();
     assert!(switches.ledger.fired.contains_key("acme"), "it was made ready in memory only");
     assert!(switches.ledger().borrow().fired.contains_key("acme"), "it was shown as ready");
     assert!(dir.path().join("rearm.acme").exists(), "the request stays");
 
-    // On a disk that takes it again nothing is lost: it looks from where the ledger stands.
+    // When the disk accepts writes again, nothing is lost. The switches continue from the position
+    // in the ledger.
     drop(switches);
-    let mut switches = Switches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     switches.look(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
-    assert_eq!(Ledger::read(&switches.store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&switches.store).unwrap(), **switches.ledger().borrow());
 }
 
-/// Making one group's switch ready again takes nothing from the others, whose offences may still have to be looked at.
+/// Making one group's switch ready again does not affect other groups. Their offences may still
+/// have to be examined.
 #[tokio::test]
 async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    Ledger { seen: Some(0), ..Ledger::default() }.write(&store).unwrap();
+    KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
-        Ledger::rearm(&store, group).unwrap();
-        let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+        KillSwitchState::rearm(&store, group).unwrap();
+        let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
         switches.arm(&in_force(|_| ())).unwrap();
         let mut orders = JoinSet::new();
         switches.look(&mut orders).unwrap();
         let n = orders.len();
-        switches.ledger = Ledger { seen: Some(0), ..Ledger::default() };
+        switches.ledger = KillSwitchState { seen: Some(0), ..KillSwitchState::default() };
         switches.write().unwrap();
         n
     };
@@ -296,12 +308,12 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
     assert_eq!(fires_after_rearming("acme"), 0);
 }
 
-/// What was recorded while everything stops is looked at before the switches do.
+/// A finding that is recorded during the stop is examined before the switches stop.
 #[tokio::test]
 async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = Switches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));

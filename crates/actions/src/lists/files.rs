@@ -1,7 +1,8 @@
-//! Lists in files.
+//! Reads lists from CSV and TOML files.
 //!
-//! CSV: a header, then one row per entry. `key` is required, `group` too in lists of watched keys; `duty` may be there; every other
-//! column is a label with the column's name, left out of rows where it is empty.
+//! A CSV file has a header and then one row for each entry. The column `key` is required. The
+//! column `group` is required in lists of watched keys. The column `duty` is optional. Every other
+//! column is a label with the column's name. A row where it is empty does not have that label.
 //!
 //! ```text
 //! group,key,operator,client,duty
@@ -9,17 +10,17 @@
 //! acme-1,0x8f2c..,acme,lighthouse,migrating
 //! ```
 //!
-//! TOML: `[[groups]]` as in the configuration, without kill switches; in lists of other people's keys `[[entities]]` with `keys`
-//! and `labels`.
+//! A TOML file has `[[groups]]` like the configuration, but without kill switches. A list of other
+//! people's keys has `[[entities]]` with `keys` and `labels` instead.
 
-use super::Loading;
+use super::ListBuilder;
 use crate::config::GroupConfig;
 use detect::watch::{Duty, Label, Selector};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Largest list read: two million rows of 128 bytes.
+/// Largest list that is read: two million rows of 128 bytes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 #[derive(Deserialize)]
@@ -49,8 +50,9 @@ struct TomlEntity {
     labels: BTreeMap<String, String>,
 }
 
-/// Adds a file's entries. `watches`: it has groups; else it only labels.
-pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut Loading) {
+/// Adds the entries of a file. If `watches` is true, the file defines groups. Otherwise it only
+/// adds labels.
+pub(super) fn read(at: &str, path: &Path, watches: bool, into: &mut ListBuilder) {
     let at = format!("{at} ({})", path.display());
     let text = match read_text(path) {
         Ok(text) => text,
@@ -72,7 +74,7 @@ fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(told)
 }
 
-fn toml(at: &str, text: &str, watches: bool, into: &mut Loading) {
+fn toml(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
     let file: TomlFile = match toml::from_str(text) {
         Ok(file) => file,
         Err(error) => return into.wrong(at, error.to_string().trim_end().replace('\n', " ")),
@@ -93,16 +95,16 @@ fn toml(at: &str, text: &str, watches: bool, into: &mut Loading) {
     }
 }
 
-/// Where a row has what.
+/// Positions of the columns.
 struct Columns {
     group: Option<usize>,
     key: usize,
     duty: Option<usize>,
-    /// Position and the label's name.
+    /// Position of each label column, with the label's name.
     labels: Vec<(usize, String)>,
 }
 
-fn csv(at: &str, text: &str, watches: bool, into: &mut Loading) {
+fn csv(at: &str, text: &str, watches: bool, into: &mut ListBuilder) {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
     let columns = match reader.headers() {
         Ok(header) => columns(header, watches),
@@ -125,7 +127,8 @@ fn csv(at: &str, text: &str, watches: bool, into: &mut Loading) {
             Err(error) => {
                 let line = error.position().map_or(0, csv::Position::line);
                 into.wrong(format!("{at} line {line}"), error.to_string());
-                // A row of another length costs itself only; anything else is no table.
+                // A row with a wrong number of columns only loses itself. After any other error the
+                // rest cannot be read as a table.
                 if !matches!(error.kind(), csv::ErrorKind::UnequalLengths { .. }) {
                     return;
                 }
@@ -155,7 +158,7 @@ fn columns(header: &csv::StringRecord, watches: bool) -> Result<Columns, String>
     Ok(Columns { group, key, duty: at("duty"), labels })
 }
 
-fn entry(at: &str, row: &csv::StringRecord, columns: &Columns, into: &mut Loading) -> Result<(), String> {
+fn entry(at: &str, row: &csv::StringRecord, columns: &Columns, into: &mut ListBuilder) -> Result<(), String> {
     let selector: Selector = row.get(columns.key).unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
     let group = columns.group.map(|position| row.get(position).unwrap_or_default());
     if let Some(name) = group {

@@ -1,11 +1,13 @@
-//! Follows changes of the lists, and of the alert routes, while the watcher runs: on SIGHUP, and by looking at the files now and then.
+//! Follows changes of the lists and of the alert routes while the watcher runs: on SIGHUP, and by
+//! checking the files at intervals.
 //!
-//! Lists that cannot be used change nothing: the log says what is wrong with them, and the old ones stay.
+//! Lists that cannot be used change nothing. The log says what is wrong with them, and the old ones
+//! stay in use.
 
 use crate::alerts;
 use crate::config::{AlertsConfig, WatchConfig};
 use alert::Routes;
-use detect::watch::{Desk, Label, WatchList};
+use detect::watch::{Label, SharedWatchState, WatchList};
 use engine::WatchParts;
 use evidence::Time;
 use std::collections::HashSet;
@@ -17,23 +19,26 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What is in force.
+/// The configuration and the lists that are in use now.
 #[derive(Clone, Debug)]
-pub struct InForce {
+pub struct ActiveConfig {
     pub config: WatchConfig,
     pub list: Arc<WatchList>,
     alerts: AlertsConfig,
-    /// Who is told of findings. The very same as long as nothing about them changes.
+    /// Alert routes. The same value, with its connections, is kept as long as nothing about the
+    /// routes changes.
     pub routes: Routes,
-    /// Labels that groups give and no list of other people's keys does.
+    /// Labels that groups have and that no list of other people's keys has.
     private: Arc<HashSet<String>>,
-    /// What its files were like before they were read: whoever changes one meanwhile changes it against that.
+    /// Stamps of the files, taken before the files were read. A change that happens during the
+    /// reading is therefore noticed later.
     seen: Stamps,
 }
 
-impl InForce {
+impl ActiveConfig {
+    /// Makes the value without alert routes, and finds the private labels.
     pub fn new(config: WatchConfig, list: WatchList) -> Self {
-        // A million entries share a few sets of labels.
+        // A million entries share a few sets of labels, so each set is visited only once.
         let sets = |of_groups: bool| -> HashSet<&[Label]> {
             list.entries().iter().filter(|entry| entry.group.is_some() == of_groups).map(|entry| &*entry.labels).collect()
         };
@@ -50,33 +55,34 @@ impl InForce {
         }
     }
 
-    /// Whether a label says whose key somebody's is, and no public list says so. Names of groups always do.
+    /// Returns whether a label shows who owns a key, while no public list shows that. Labels with a
+    /// group's name are always private.
     pub fn is_private(&self, label: &str) -> bool {
         label.strip_prefix(Label::GROUP).is_some_and(|rest| rest.starts_with('=')) || self.private.contains(label)
     }
 
-    /// What the engine wants to know of it. Thresholds stay as they were at the start.
-    pub fn parts(&self, desk: &Desk) -> WatchParts {
+    /// Returns the parts that the engine needs. The engine keeps the thresholds from the start.
+    pub fn parts(&self, desk: &SharedWatchState) -> WatchParts {
         WatchParts { list: self.list.clone(), keeper: self.config.keeper, desk: desk.clone() }
     }
 }
 
-/// A changed configuration, or a changed list, that cannot be used.
+/// A changed configuration or list that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// When it was looked at first.
+    /// Time at which the problem was first noticed.
     pub at: Time,
     pub reason: String,
 }
 
 impl Refused {
-    /// For the operator, on the status page.
+    /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self) -> String {
         let reason = self.reason.split('\n').map(str::trim).collect::<Vec<_>>().join("; ");
         format!("the configuration as changed at {} or before cannot be used, and what was in force stays: {reason}", self.at)
     }
 
-    /// The same for whoever may not know what is watched.
+    /// Returns the same notice for readers who may not know what is watched.
     pub fn notice_without_reason(&self) -> String {
         format!(
             "the configuration as changed at {} or before cannot be used, and what was in force stays: the log says why",
@@ -85,36 +91,38 @@ impl Refused {
     }
 }
 
-/// Where [`follow`] tells what it found.
-pub struct Told {
-    /// What is in force.
-    pub changed: watch::Sender<Arc<InForce>>,
-    /// What is not, and why; `None` once it is mended.
+/// Where [`follow`] reports what it finds.
+pub struct ReloadReports {
+    /// Receives what is in use.
+    pub changed: watch::Sender<Arc<ActiveConfig>>,
+    /// Receives the problem of what cannot be used, and `None` when it is corrected.
     pub refused: watch::Sender<Option<Refused>>,
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     pub now: fn() -> Time,
 }
 
-/// Listens for SIGHUP, which would end the process otherwise. Needs a tokio runtime.
+/// Starts to listen for SIGHUP, which would otherwise end the process. It must be called inside a
+/// tokio runtime.
 pub fn hangups() -> Option<Signal> {
     let hangups = signal(SignalKind::hangup());
     hangups.inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened for; only changes of the files are seen")).ok()
 }
 
-/// Reads `[watch]` and `[alerts]` from a configuration's file.
+/// Reads the sections `[watch]` and `[alerts]` of a configuration file.
 pub type ReadConfig = fn(&Path) -> Result<(WatchConfig, AlertsConfig), String>;
 
-/// Reports what is in force after each change, and what cannot be used, until cancelled. `source`: the
-/// configuration's file, if it came from one.
+/// Follows the files until cancelled. After each change it reports what is in use, or what cannot
+/// be used. `source` is the configuration file, if there is one.
 pub async fn follow(
     source: Option<PathBuf>,
     read_config: ReadConfig,
-    mut now: InForce,
+    mut now: ActiveConfig,
     mut hangups: Option<Signal>,
-    told: Told,
+    told: ReloadReports,
     cancel: CancellationToken,
 ) {
-    // What was wrong at the last look: until it is mended, which may be done to files that nothing in force names, each look reads.
+    // The problem of the last check. The cause may be corrected in a file that the configuration in
+    // use does not name. So the files are read at each check until the problem is gone.
     let mut wrong: Option<String> = None;
     loop {
         let asked = tokio::select! {
@@ -152,7 +160,7 @@ pub async fn follow(
 async fn hung_up(hangups: &mut Option<Signal>) {
     match hangups {
         Some(signal) => {
-            // `None` only when the runtime ends.
+            // The result is `None` only when the runtime shuts down.
             let _ = signal.recv().await;
         }
         None => std::future::pending().await,
@@ -166,8 +174,9 @@ async fn pause(length: Duration) {
     tokio::time::sleep(length).await;
 }
 
-/// Reads the configuration's `[watch]` and `[[alerts.routes]]`, the lists and the secrets that they name.
-fn reread(source: Option<&Path>, read_config: ReadConfig, old: &InForce) -> Result<InForce, String> {
+/// Reads `[watch]` and `[[alerts.routes]]` of the configuration again, with the lists and secrets
+/// that they name.
+fn reread(source: Option<&Path>, read_config: ReadConfig, old: &ActiveConfig) -> Result<ActiveConfig, String> {
     let own = stamp_all(source);
     let (watch, alerts) = match source {
         Some(path) => read_config(path)?,
@@ -176,39 +185,41 @@ fn reread(source: Option<&Path>, read_config: ReadConfig, old: &InForce) -> Resu
     read_named(watch, alerts, own, Some(old))
 }
 
-/// Reads what a configuration, which was read from its file just now, names.
-pub fn read(watch: &WatchConfig, alerts: &AlertsConfig, source: Option<&Path>) -> Result<InForce, String> {
+/// Reads the lists and secrets that a configuration names. The configuration itself was just read
+/// from `source`.
+pub fn read(watch: &WatchConfig, alerts: &AlertsConfig, source: Option<&Path>) -> Result<ActiveConfig, String> {
     read_named(watch.clone(), alerts.clone(), stamp_all(source), None)
 }
 
-/// Lists alone, without anybody to be told.
-pub fn read_lists(config: &WatchConfig) -> Result<InForce, String> {
+/// Reads the lists only, without alert routes.
+pub fn read_lists(config: &WatchConfig) -> Result<ActiveConfig, String> {
     read_named(config.clone(), AlertsConfig::default(), Vec::new(), None)
 }
 
-/// `own`: of the configuration's file, before it was read.
+/// `own` is the stamp of the configuration file from before it was read.
 fn read_named(
     config: WatchConfig,
     alerts: AlertsConfig,
     own: Vec<Option<Stamp>>,
-    old: Option<&InForce>,
-) -> Result<InForce, String> {
+    old: Option<&ActiveConfig>,
+) -> Result<ActiveConfig, String> {
     let seen = Stamps { own, lists: stamp_all(named(&config)), secrets: stamp_all(secrets(&alerts)) };
     let loaded = super::load(&config);
     if !loaded.problems.is_empty() {
         let problems = loaded.problems.iter().map(|problem| format!("{}: {}", problem.path, problem.text));
         return Err(problems.collect::<Vec<_>>().join("\n"));
     }
-    // Routes made anew begin their connections anew: not because of a list.
+    // New routes start with new connections. A changed list alone is no reason for that.
     let kept = old.filter(|old| old.alerts == alerts && old.seen.secrets == seen.secrets);
     let routes = match kept {
         Some(old) => old.routes.clone(),
         None => alerts::routes(&alerts).map_err(|error| error.to_string())?,
     };
-    Ok(InForce { alerts, routes, seen, ..InForce::new(config, loaded.list) })
+    Ok(ActiveConfig { alerts, routes, seen, ..ActiveConfig::new(config, loaded.list) })
 }
 
-/// What tells a file from what it was. The time is that of its last change of any kind, permissions included.
+/// Properties that show whether a file has changed. The time is that of the last change of any
+/// kind, including its permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -216,33 +227,34 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// By file, in the order in which they are named; a file that is gone has none.
+/// Stamps in the order in which the files are named. A missing file has `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Stamps {
-    /// Of the configuration's file.
+    /// Stamp of the configuration file.
     own: Vec<Option<Stamp>>,
     lists: Vec<Option<Stamp>>,
-    /// Of alert routes.
+    /// Stamps of the files with the secrets of alert routes.
     secrets: Vec<Option<Stamp>>,
 }
 
 impl Stamps {
-    fn of(source: Option<&Path>, in_force: &InForce) -> Self {
+    fn of(source: Option<&Path>, in_force: &ActiveConfig) -> Self {
         let (lists, secrets) = (stamp_all(named(&in_force.config)), stamp_all(secrets(&in_force.alerts)));
         Self { own: stamp_all(source), lists, secrets }
     }
 }
 
-async fn stamps_of(source: Option<PathBuf>, in_force: InForce) -> Stamps {
+async fn stamps_of(source: Option<PathBuf>, in_force: ActiveConfig) -> Stamps {
     tokio::task::spawn_blocking(move || Stamps::of(source.as_deref(), &in_force)).await.unwrap_or_default()
 }
 
-/// The files that sign the deliveries.
+/// The files with the secrets that sign deliveries.
 fn secrets(alerts: &AlertsConfig) -> impl Iterator<Item = &Path> {
     alerts.routes.iter().filter_map(|route| route.secret_file.as_deref())
 }
 
-/// The files whose contents or permissions matter to `[watch]`: lists, and what kill switches run or sign with.
+/// The files whose contents or permissions matter to `[watch]`: the lists, the programs of kill
+/// switches, and the secrets that sign their calls.
 fn named(config: &WatchConfig) -> impl Iterator<Item = &Path> {
     let switches = || config.groups.iter().filter_map(|group| group.kill_switch.as_ref());
     let secrets = switches().filter_map(|switch| switch.secret_file.as_deref());
@@ -265,7 +277,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// The two sections of a file.
+    /// The two sections of a configuration file.
     #[derive(serde::Deserialize)]
     struct Sections {
         #[serde(default)]
@@ -310,16 +322,16 @@ mod tests {
             path
         }
 
-        fn read(&self) -> InForce {
+        fn read(&self) -> ActiveConfig {
             let (watch, alerts) = read_config(&self.source).unwrap();
             read(&watch, &alerts, Some(&self.source)).unwrap()
         }
 
-        /// Follows from what was read; gives what is in force once it is as wanted.
-        async fn follow_until(&self, read: InForce, wanted: impl Fn(&InForce) -> bool) -> Arc<InForce> {
+        /// Starts to follow from `read`, and returns what is in use as soon as `wanted` accepts it.
+        async fn follow_until(&self, read: ActiveConfig, wanted: impl Fn(&ActiveConfig) -> bool) -> Arc<ActiveConfig> {
             let (changed, mut seen) = watch::channel(Arc::new(read.clone()));
             let cancel = CancellationToken::new();
-            let told = Told { changed, refused: watch::channel(None).0, now: || Time::default() };
+            let told = ReloadReports { changed, refused: watch::channel(None).0, now: || Time::default() };
             let task = tokio::spawn(follow(Some(self.source.clone()), read_config, read, None, told, cancel.clone()));
             let now = tokio::time::timeout(PATIENCE, seen.wait_for(|now| wanted(now))).await.expect("seen in time");
             let now = now.unwrap().clone();
@@ -329,7 +341,7 @@ mod tests {
         }
     }
 
-    fn n_entries(in_force: &InForce) -> usize {
+    fn n_entries(in_force: &ActiveConfig) -> usize {
         in_force.list.entries().len()
     }
 
@@ -351,7 +363,7 @@ mod tests {
             .configure(&format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"1\"]\nkill_switch = {{ command = [{stop:?}] }}\n"));
         reread(Some(&stage.source), read_config, &read).expect_err("it is not executable yet");
         let mend = async {
-            // After the follower had the chance to see what is wrong.
+            // The pause lets the follower notice the problem first.
             tokio::time::sleep(Duration::from_millis(50)).await;
             std::fs::set_permissions(&stop, std::fs::Permissions::from_mode(0o700)).unwrap();
         };
@@ -373,7 +385,7 @@ mod tests {
             read_config,
             read,
             None,
-            Told { changed, refused, now: || Time::default() },
+            ReloadReports { changed, refused, now: || Time::default() },
             cancel.clone(),
         ));
         let notice = {
@@ -404,7 +416,8 @@ mod tests {
         assert_ne!(now(), read.seen);
     }
 
-    /// Routes are taken over like lists; those that did not change stay the very same, with their connections.
+    /// Changed routes are taken over like lists. Unchanged routes stay the same value, with their
+    /// connections.
     #[tokio::test]
     async fn changed_routes_and_secrets_are_taken_over_and_a_changed_list_leaves_routes_alone() {
         let stage = Stage::new("files = [\"keys.csv\"]\n");
@@ -426,7 +439,7 @@ mod tests {
         stage.configure(&format!("files = [\"keys.csv\"]\n{}", route("pager")));
         let renamed = stage.follow_until((*changed).clone(), |now| now.routes.get("pager").is_ok()).await;
         assert!(renamed.routes.get("ops").is_err());
-        // A secret that is empty changes nothing.
+        // An empty secret is refused and changes nothing.
         stage.file("ops.secret", "");
         assert!(reread(Some(&stage.source), read_config, &renamed).unwrap_err().contains("is empty"));
     }

@@ -1,20 +1,29 @@
-//! Handing proofs to beacon nodes, so that a block punishes what was found. Off unless `submission.enabled` says so.
+//! Submits proofs to beacon nodes, so that a block can punish the offences that were found. It is
+//! off unless `submission.enabled` is set.
 //!
-//! Findings are followed from the store like by any other reader. A proof is sent if a finding that it proves is `punishable: yes` and in
-//! no block, and once: its record ([`Submission`]) is on disk before the first byte leaves and again when a node has answered.
+//! The submitter reads the finding log like any other follower. A proof is sent if one of its
+//! findings is `punishable: yes` and is not in a block yet. It is sent once: its record
+//! ([`Submission`]) is on disk before the first byte is sent, and is written again when a node has
+//! answered.
 //!
-//! | a node says | then |
-//! |---|---|
-//! | 2xx | `accepted`; nodes pass it on to the network |
-//! | 400, 409, 413, 422: it looked and does not want it | `refused`, with its words; not repeated |
-//! | 500 and the like, [`MAX_BREAKDOWNS`] times | the same; in between others go first |
-//! | that it has one of the same accused already, with whatever status | `not_needed`, with its words |
-//! | anything else, or nothing | all wait: 2 s, doubling up to 5 minutes, for as long as it takes |
+//! The answer of a node decides what happens:
 //!
-//! Before each attempt a node is asked for the accused: if nobody is left to punish, the record says `not_needed` and nothing is sent.
+//! - 2xx: `accepted`. The node passes the proof on to the network.
+//! - 400, 409, 413 or 422: `refused`, with the node's text. The node examined the proof and refuses
+//!   it, so it is not sent again.
+//! - 5xx, except 503: the proof is tried again later, and other proofs go first in the meantime.
+//!   After [`MAX_BREAKDOWNS`] such answers it is `refused`, with the node's text.
+//! - The node already has a slashing of the same validators, with any status: `not_needed`, with
+//!   the text of the node.
+//! - Any other answer, or none: all proofs wait. The pause begins with 2 s and doubles up to 5
+//!   minutes. The number of attempts has no limit.
 //!
-//! A process that is killed between sending and the answer leaves `pending`, and sends again at the next start: pools keep one of the same,
-//! a proof that got lost keeps nobody from signing on.
+//! Before each attempt a node is asked about the accused validators. If none of them can be slashed
+//! any more, the record says `not_needed` and nothing is sent.
+//!
+//! A process that is killed between sending and the answer leaves `pending`, and sends again at the
+//! next start. This is harmless, because a pool keeps only one copy of a proof. A lost proof would
+//! let the accused continue to sign.
 
 mod queue;
 #[cfg(test)]
@@ -25,19 +34,19 @@ use chain::node::{NodeError, NodeSet, ValidatorStatus};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
 use evidence::{Evidence, EvidenceKind, Finding, Punishable, Store, StoreError, Submission, SubmissionState, Time};
-use queue::{Queue, Waiting};
+use queue::{Queue, WaitingProof};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Answers like "500" to one proof, after which it counts as refused.
+/// Number of answers such as 500 to one proof, after which it counts as refused.
 const MAX_BREAKDOWNS: u32 = 8;
-/// Records read in one go.
+/// Records read at once.
 const PAGE: usize = 1024;
-/// Accused that a node is asked about in one go.
+/// Accused validators in one request to a node.
 const ASKED_TOGETHER: usize = 64;
 
-/// Follows findings and submits.
+/// Reads findings and submits their proofs.
 pub struct Submitter {
     store: Store,
     follower: Follower,
@@ -46,22 +55,22 @@ pub struct Submitter {
     metrics: Metrics,
     now: fn() -> Time,
     queue: Queue,
-    /// Records of proofs that wait and were tried before.
+    /// Records of proofs that were tried before and wait for another attempt.
     tried: HashMap<Root, Submission>,
-    /// Proofs with which nothing more is done.
+    /// Proofs that need no further work.
     ended: HashSet<Root>,
     last_number: u64,
-    /// Findings up to this number were read.
+    /// Number of the last finding that was read.
     looked_at: u64,
-    /// The same on disk, not beyond the oldest proof that waits.
+    /// The same number as it is on disk. It stays before the oldest proof that waits.
     noted: u64,
-    /// Attempts in a row in which no node could say anything.
+    /// Number of consecutive attempts that no node could answer.
     n_away: u32,
     paused_until: Time,
 }
 
 impl Submitter {
-    /// Takes over what earlier runs did.
+    /// Creates a submitter that continues from the records of earlier runs.
     pub fn new(
         store: Store,
         nodes: Arc<NodeSet>,
@@ -86,7 +95,7 @@ impl Submitter {
                     }
                 }
             }
-            // Only the newest can still lie at a node.
+            // Only the newest proofs can still be in a node's pool, so older ones are forgotten.
             queue.forget_sent_before(network.slot_at(now().as_unix_ns()));
         }
         let noted = store.submissions_looked_at()?;
@@ -109,7 +118,8 @@ impl Submitter {
         })
     }
 
-    /// Runs until cancelled. What is under way then is sent again at the next start.
+    /// Runs until cancelled. A proof that is being sent at that moment is sent again at the next
+    /// start.
     pub async fn run(mut self, cancel: CancellationToken) {
         let pause = RETRY_AFTER.min(self.network.spec.slot_duration / 4);
         loop {
@@ -127,7 +137,7 @@ impl Submitter {
         }
     }
 
-    /// Reads what is new and sends what may go now.
+    /// Reads new findings and sends the proofs that may be sent now.
     async fn turn(&mut self) -> Result<(), StoreError> {
         self.look()?;
         while let Some((id, waiting)) = self.next() {
@@ -138,6 +148,7 @@ impl Submitter {
         self.note()
     }
 
+    /// Adds the proofs of new findings to the queue, as long as it has room.
     fn look(&mut self) -> Result<(), StoreError> {
         while !self.queue.is_full() {
             let page = self.follower.after(self.looked_at)?;
@@ -156,7 +167,7 @@ impl Submitter {
         Ok(())
     }
 
-    /// Writes down from where the next run has to look.
+    /// Stores the position from which the next run has to read.
     fn note(&mut self) -> Result<(), StoreError> {
         let until = self.queue.oldest().map_or(self.looked_at, |oldest| oldest.saturating_sub(1));
         if until > self.noted {
@@ -166,13 +177,14 @@ impl Submitter {
         Ok(())
     }
 
-    fn next(&mut self) -> Option<(Root, Waiting)> {
+    fn next(&mut self) -> Option<(Root, WaitingProof)> {
         let now = (self.now)();
         if now < self.paused_until {
             return None;
         }
         let store = &self.store;
-        // What cannot be read counts as not included: then the next one waits, and the error shows elsewhere.
+        // A finding that cannot be read counts as not included. Then the next proof waits, and the
+        // error is reported elsewhere.
         let is_included = |finding| matches!(store.finding(finding), Ok(Some((_, found))) if found.included.is_some());
         self.queue.next(&self.network, self.slot(), now, is_included)
     }
@@ -181,7 +193,8 @@ impl Submitter {
         self.network.slot_at((self.now)().as_unix_ns())
     }
 
-    async fn submit(&mut self, id: Root, waiting: Waiting) -> Result<(), StoreError> {
+    /// Sends one proof and stores what happened.
+    async fn submit(&mut self, id: Root, waiting: WaitingProof) -> Result<(), StoreError> {
         let Some(evidence) = self.store.evidence(id)? else {
             tracing::error!(evidence = %id, "a finding's proof is missing in the data directory and cannot be submitted");
             self.queue.done(id);
@@ -216,6 +229,7 @@ impl Submitter {
         }
     }
 
+    /// Decides whether a failed attempt is final or is repeated.
     fn failed(&mut self, mut record: Submission, error: &NodeError) -> Result<(), StoreError> {
         let words = error.to_string();
         if error.is_already_there() {
@@ -246,6 +260,7 @@ impl Submitter {
         Ok(())
     }
 
+    /// Stores a final result, and removes the proof from the queue.
     fn end(&mut self, mut record: Submission, state: SubmissionState, answer: Option<&str>) -> Result<(), StoreError> {
         record.ends(state, answer);
         self.store.put_submission(&record)?;
@@ -265,15 +280,16 @@ impl Submitter {
         Ok(())
     }
 
-    /// Why nothing need be sent, if so.
-    async fn not_needed(&self, waiting: &Waiting, evidence: &Evidence) -> Result<Option<String>, StoreError> {
+    /// Returns the reason why the proof need not be sent, if there is one.
+    async fn not_needed(&self, waiting: &WaitingProof, evidence: &Evidence) -> Result<Option<String>, StoreError> {
         if let Some((_, Finding { included: Some(included), .. })) = self.store.finding(waiting.finding)? {
             return Ok(Some(format!("the block of slot {} has punished it", included.slot)));
         }
         let now = self.slot().epoch(self.network.preset());
         let accused = evidence.accused();
         for some in accused.chunks(ASKED_TOGETHER) {
-            // A node that cannot be asked may still take it; if it is away, the attempt says so.
+            // A node that cannot answer this question may still accept the proof. If it is away,
+            // the attempt itself reports that.
             let Ok(statuses) = self.nodes.validator_statuses(some).await else { return Ok(None) };
             if statuses.len() < some.len() || statuses.iter().any(|status| can_be_slashed(status, now)) {
                 return Ok(None);
@@ -284,12 +300,14 @@ impl Submitter {
     }
 }
 
-/// Whether a block could punish what this finding says, as far as was known when it was recorded.
+/// Returns whether a block could punish the offence of this finding, as far as that was known when
+/// the finding was recorded.
 fn is_wanted(finding: &Finding) -> bool {
     finding.offence().is_some() && finding.punishable == Some(Punishable::Yes) && finding.included.is_none()
 }
 
-/// Source: phase0/beacon-chain.md, `is_slashable_validator`.
+/// Returns whether a validator can be slashed. Source: phase0/beacon-chain.md,
+/// `is_slashable_validator`.
 fn can_be_slashed(status: &ValidatorStatus, now: Epoch) -> bool {
     let record = &status.validator;
     !record.slashed && record.activation_epoch <= now && now < record.withdrawable_epoch

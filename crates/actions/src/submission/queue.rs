@@ -1,43 +1,46 @@
-//! Which proof goes next, and how many may go now. Pure: slots and moments come in.
+//! Decides which proof is sent next, and how many may be sent now. It has no clock of its own:
+//! slots and times are parameters.
 //!
-//! **What a block can take.** Two attester slashings fit into a block before Electra, one from then on, sixteen proposer slashings. A node
-//! keeps what is more in its pool; one client (Lodestar 1.5.1) packs all of its pool into its next block and makes none at all when that is
-//! too much. So no more are sent in a slot than fit into a block, and none while as many lie unincluded at the node. A proof that
-//! stays unincluded for [`HELD_SLOTS`] holds up the next one no longer.
+//! **What a block can hold.** A block holds two attester slashings before Electra and one from
+//! Electra on, and sixteen proposer slashings. A node keeps further ones in its pool. One client
+//! (Lodestar 1.5.1) packs its whole pool into its next block, and makes no block at all if that is
+//! too much. So in one slot no more proofs are sent than fit into a block, and none while that
+//! number lies at the node and is not included. A proof that is not included after [`HELD_SLOTS`]
+//! slots no longer holds up the next one.
 //!
-//! **Which first.** The one that accuses most, then the oldest: of a wave in which thousands offend together, a block a slot shall
-//! punish as many as it can.
+//! **Which proof is first.** The proof that accuses the most validators goes first, then the
+//! oldest. When thousands offend together, each block should punish as many of them as possible.
 
 use consensus::{MAX_PROPOSER_SLASHINGS, Network, Root, Slot};
 use evidence::{EvidenceKind, Finding, Time};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Proofs that wait in memory; findings beyond them are read when there is room.
+/// Maximum number of proofs that wait in memory. Further findings are read when there is room.
 pub(super) const MAX_WAITING: usize = 4096;
-/// After so many slots a proof that no block has included no longer holds up the next.
+/// Number of slots after which a proof that is not included no longer holds up the next one.
 pub(super) const HELD_SLOTS: u64 = 4;
-/// After the first failed attempt; doubles.
+/// Pause after the first failed attempt. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// A proof that wants an attempt.
+/// A proof that waits for an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct WaitingProof {
     pub kind: EvidenceKind,
-    /// The first finding that it proves, and its number.
+    /// The first finding that it proves. `seq` is that finding's number.
     pub finding: Root,
     pub seq: u64,
-    /// Findings that it proves, as far as they are known.
+    /// Number of findings that it proves, as far as they are known.
     pub n_findings: u64,
-    /// Answers of nodes that failed over it.
+    /// Number of failures of a node while it handled this proof.
     breakdowns: u32,
     not_before: Time,
 }
 
-/// A proof at the node.
+/// A proof that was sent and may be in a node's pool.
 #[derive(Clone, Debug)]
-struct Sent {
+struct SentProof {
     kind: EvidenceKind,
     finding: Root,
     at: Slot,
@@ -45,8 +48,8 @@ struct Sent {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: HashMap<Root, Waiting>,
-    sent: VecDeque<Sent>,
+    waiting: HashMap<Root, WaitingProof>,
+    sent: VecDeque<SentProof>,
 }
 
 impl Queue {
@@ -58,29 +61,30 @@ impl Queue {
         self.waiting.len() >= MAX_WAITING
     }
 
-    /// A finding that a block could punish, with its number.
+    /// Adds a finding that a block could punish. `seq` is its number.
     pub fn add(&mut self, evidence: Root, kind: EvidenceKind, finding: &Finding, seq: u64) {
-        let new = Waiting { kind, finding: finding.id, seq, n_findings: 0, breakdowns: 0, not_before: Time::default() };
+        let new = WaitingProof { kind, finding: finding.id, seq, n_findings: 0, breakdowns: 0, not_before: Time::default() };
         self.waiting.entry(evidence).or_insert(new).n_findings += 1;
     }
 
-    /// Number of the oldest finding whose proof waits.
+    /// Returns the number of the oldest finding whose proof waits.
     pub fn oldest(&self) -> Option<u64> {
         self.waiting.values().map(|one| one.seq).min()
     }
 
-    /// The proof to send now, if one may be. `is_included`: whether a block has included this finding's slashing.
+    /// Returns the proof to send now, if one may be sent. `is_included` returns whether a block has
+    /// included the slashing of a finding.
     pub fn next(
         &mut self,
         network: &Network,
         slot: Slot,
         now: Time,
         mut is_included: impl FnMut(Root) -> bool,
-    ) -> Option<(Root, Waiting)> {
+    ) -> Option<(Root, WaitingProof)> {
         self.forget_sent_before(slot);
         self.sent.retain(|sent| sent.at == slot || !is_included(sent.finding));
         let attester_room = network.spec.fork_name_at(slot.epoch(network.preset())).max_attester_slashings();
-        let has_room = |one: &Waiting| {
+        let has_room = |one: &WaitingProof| {
             let room = match one.kind {
                 EvidenceKind::AttesterSlashing => attester_room,
                 EvidenceKind::ProposerSlashing => MAX_PROPOSER_SLASHINGS,
@@ -92,23 +96,25 @@ impl Queue {
         Some((*id, one.clone()))
     }
 
-    /// An attempt was made, so it may lie at the node.
+    /// Notes that an attempt was made, so the proof may be at the node.
     pub fn sent(&mut self, kind: EvidenceKind, finding: Root, at: Slot) {
         self.sent.retain(|sent| sent.finding != finding);
-        self.sent.push_back(Sent { kind, finding, at });
+        self.sent.push_back(SentProof { kind, finding, at });
     }
 
-    /// Of what was sent so long before this slot nothing more is held up.
+    /// Forgets the proofs that were sent [`HELD_SLOTS`] slots or more before `slot`, so that they
+    /// no longer hold up others.
     pub fn forget_sent_before(&mut self, slot: Slot) {
         self.sent.retain(|sent| sent.at.saturating_add(HELD_SLOTS) > slot);
     }
 
-    /// It is over.
+    /// Removes a proof that needs no further attempt.
     pub fn done(&mut self, evidence: Root) {
         self.waiting.remove(&evidence);
     }
 
-    /// A node failed over it: to be tried again, a while later each time. How often that has happened.
+    /// Notes that a node failed while it handled the proof. The pause before the next attempt grows
+    /// each time. Returns the number of such failures.
     pub fn broke_down(&mut self, evidence: Root, now: Time) -> u32 {
         let Some(one) = self.waiting.get_mut(&evidence) else { return 0 };
         one.breakdowns = one.breakdowns.saturating_add(1);
@@ -117,7 +123,7 @@ impl Queue {
     }
 }
 
-/// How long to wait after so many failed attempts.
+/// Returns the pause after `attempts` failed attempts.
 pub(super) fn pause(attempts: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
 }
@@ -141,7 +147,8 @@ mod tests {
         Root::left_padding_from(&n.to_be_bytes())
     }
 
-    /// One proof per entry, accusing so many.
+    /// A queue with one proof for each entry. The entry is the number of validators that the proof
+    /// accuses.
     fn queue(kind: EvidenceKind, accused: &[u64]) -> Queue {
         let mut queue = Queue::default();
         for (nth, n) in accused.iter().enumerate() {
@@ -156,7 +163,8 @@ mod tests {
         Network { spec: Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root: Root::ZERO }
     }
 
-    /// Slots in which each proof goes, in the order of going.
+    /// Returns each proof with the slot, counted from `first`, in which it was sent, in the order
+    /// of sending.
     fn play(queue: &mut Queue, first: Slot, slots: u64, included_after: Option<u64>) -> Vec<(u64, Root)> {
         let network = mainnet();
         let mut gone: Vec<(u64, Root, Root)> = Vec::new();

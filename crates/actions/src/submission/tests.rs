@@ -1,4 +1,4 @@
-//! What is posted to a node on loopback, and what is remembered of it.
+//! Tests of what is posted to a node on loopback, and of the records that are kept.
 
 use super::*;
 use axum::Router;
@@ -21,7 +21,7 @@ fn now() -> Time {
     Time::from_unix_ns(NOW.get() * 1_000_000_000)
 }
 
-/// Seconds go by.
+/// Advances the time by some seconds.
 fn pass(seconds: u64) {
     NOW.set(NOW.get() + seconds);
 }
@@ -35,13 +35,13 @@ struct Post {
 
 type Answer = fn(&str) -> (StatusCode, &'static str);
 
-/// A beacon node: what it was handed, and what it answers.
+/// A beacon node that stores the requests it gets and gives prepared answers.
 #[derive(Clone)]
 struct Node {
     posts: Arc<Mutex<Vec<Post>>>,
-    /// For POST, by path.
+    /// Answer to a POST request, by path.
     answer: Arc<Mutex<Answer>>,
-    /// Indices that it calls slashed.
+    /// Indices of the validators that the node reports as slashed.
     slashed: Arc<Mutex<Vec<u64>>>,
     url: String,
 }
@@ -92,7 +92,7 @@ impl Node {
 }
 
 fn network() -> Arc<Network> {
-    // Phase0 for ever: two attester slashings fit into a block.
+    // The network stays in phase0, where two attester slashings fit into a block.
     let spec = Spec::from_yaml("PRESET_BASE: minimal\nSECONDS_PER_SLOT: 6\n").unwrap();
     Arc::new(Network { spec, genesis_time: 1_600_000_000, genesis_validators_root: Root::ZERO })
 }
@@ -133,7 +133,7 @@ impl Stage {
         Self { _dir: dir, store, node: Node::start().await }
     }
 
-    /// As after a start of the process.
+    /// Makes a submitter, as after a start of the process.
     fn submitter(&self) -> Submitter {
         let config = NodeConfig { rounds: 1, first_pause: Duration::from_millis(1), ..NodeConfig::default() };
         let nodes = Arc::new(NodeSet::new(std::slice::from_ref(&self.node.url), config).unwrap());
@@ -144,7 +144,7 @@ impl Stage {
         self.store.submissions_after(0, 100).unwrap()
     }
 
-    /// State and attempts of each record.
+    /// Returns the state and the number of attempts of each record.
     fn states(&self) -> Vec<(&'static str, u32)> {
         self.records().iter().map(|record| (record.state.as_str(), record.attempts)).collect()
     }
@@ -167,7 +167,7 @@ async fn each_proof_goes_once_over_restarts_and_as_a_node_wants_it() {
     let mut again = stage.submitter();
     again.turn().await.unwrap();
     assert_eq!(stage.node.posts().len(), 2, "not again after a restart");
-    // One that comes later, of a proof that is there already, is no reason either.
+    // A later finding with a proof that is already accepted is no reason to send it again.
     let mut sharing = double_vote(5);
     sharing.0.id = Root::repeat_byte(9);
     stage.store.record(vec![sharing, double_vote(7)], &[]).unwrap();
@@ -279,7 +279,7 @@ async fn no_more_are_sent_than_fit_into_a_block() {
         pass(6);
     }
     assert_eq!(after, [2, 2, 2], "none of them is in a block yet");
-    // A restart does not forget what lies at the node.
+    // After a restart the proofs at the node still count.
     let mut submitter = stage.submitter();
     submitter.turn().await.unwrap();
     assert_eq!(stage.node.posts().len(), 2);

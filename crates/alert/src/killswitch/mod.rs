@@ -1,6 +1,6 @@
 //! Kill switches: the action to take at once when a group's keys begin to sign slashable messages.
 //!
-//! An order runs a program or calls an address, with a timeout, and ends with a [`Report`]. The
+//! An order runs a program or calls an address, with a timeout, and ends with a [`OrderReport`]. The
 //! caller decides whether and when to give an order, and ensures that it happens only once. This
 //! module keeps no state.
 //!
@@ -65,7 +65,7 @@ pub struct Order<'a> {
 
 /// How an order ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct OrderReport {
     pub took: Duration,
     /// The output of the program or the answer of the receiver, or the reason why the order failed.
     pub result: Result<String, String>,
@@ -106,13 +106,13 @@ impl KillSwitch {
     }
 
     /// Executes the switch because of a finding. `now` is the wall clock.
-    pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> Report {
+    pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> OrderReport {
         self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
     /// Proves the wiring: the same program or address gets what an order would hand over, and is
     /// told that it is a test. `finding` is made up.
-    pub async fn test(&self, finding: &Finding, now: Time) -> Report {
+    pub async fn test(&self, finding: &Finding, now: Time) -> OrderReport {
         self.order(Order { finding: Some(finding), ..self.test_order() }, now).await
     }
 
@@ -120,7 +120,7 @@ impl KillSwitch {
         Order { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network: &self.network, finding: None }
     }
 
-    async fn order(&self, order: Order<'_>, now: Time) -> Report {
+    async fn order(&self, order: Order<'_>, now: Time) -> OrderReport {
         let started = Instant::now();
         let mut last_failure = None;
         let acting = async {
@@ -134,6 +134,6 @@ impl KillSwitch {
             let why = last_failure.map_or(String::new(), |reason| format!("; last: {reason}"));
             Err(format!("{} was not done within {:?} and was broken off{why}", self.place(), self.timeout))
         });
-        Report { took: started.elapsed(), result }
+        OrderReport { took: started.elapsed(), result }
     }
 }

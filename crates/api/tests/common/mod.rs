@@ -1,4 +1,4 @@
-//! An API over a fresh store on loopback, and findings to put into it.
+//! Starts an API on loopback with an empty store, and builds findings for it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const NETWORK: Root = Root::repeat_byte(0x4e);
-/// Event streams that a test's API allows.
+/// Largest number of event streams of a test's API.
 pub const MAX_STREAMS: usize = 4;
 pub const MAX_CONNECTIONS: usize = 16;
 
@@ -133,7 +133,7 @@ impl StatusSource for TestStatus {
     }
 }
 
-/// The answer has this status and is a problem whose detail contains `word`.
+/// Asserts that the answer has this status and is a problem whose detail contains `word`.
 pub async fn assert_problem(answer: Response, status: StatusCode, word: &str) {
     let place = answer.url().path().to_owned();
     assert_eq!(answer.status(), status, "{place}");
@@ -186,7 +186,7 @@ pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
     })
 }
 
-/// 25 keys of one group, every fifth of which misses its duties.
+/// A group of 25 keys. Every fifth key misses its duties.
 pub struct TestKeys;
 
 impl api::WatchSource for TestKeys {

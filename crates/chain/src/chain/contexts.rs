@@ -14,7 +14,7 @@
 
 use super::{Chain, FUTURE_EPOCHS};
 use crate::duties;
-use crate::shufflings::{Asker, Effort, Found, Work};
+use crate::shufflings::{Asker, ComputeBudget, Found, Work};
 use crate::snapshot::PAST_EPOCHS;
 use crate::tree::Decision;
 use consensus::{AttestationData, Checkpoint, Epoch, Preset, Root, Shuffling, Slot, ValidatorIndex};
@@ -53,7 +53,7 @@ impl Chain {
     /// worker ([`Self::compute_on_worker`]), each peer also has a budget of its own beside the
     /// common one. The same vote can therefore be `Unknown` for one peer and not for another.
     pub fn contexts_asked_by(&mut self, data: &AttestationData, peer: &Asker) -> Contexts {
-        self.contexts_for(data, Effort::Odd, peer)
+        self.contexts_for(data, ComputeBudget::Odd, peer)
     }
 
     /// Makes a separate thread compute shufflings from now on. Contexts are unknown until it has
@@ -82,11 +82,11 @@ impl Chain {
     /// Like [`Self::contexts`], for a caller that can do without the answer. It uses nothing of the
     /// budget, and leaves out every shuffling that would have to be computed.
     pub fn contexts_at_hand(&mut self, data: &AttestationData) -> Contexts {
-        self.contexts_for(data, Effort::AtHand, &None)
+        self.contexts_for(data, ComputeBudget::AtHand, &None)
     }
 
     /// `odd` is the effort that is allowed for shufflings that are not near ([`Self::is_near`]).
-    fn contexts_for(&mut self, data: &AttestationData, odd: Effort, asker: &Asker) -> Contexts {
+    fn contexts_for(&mut self, data: &AttestationData, odd: ComputeBudget, asker: &Asker) -> Contexts {
         let epoch = data.target.epoch;
         let now = self.now().epoch(self.preset());
         if epoch > now.saturating_add(FUTURE_EPOCHS) || epoch.saturating_add(PAST_EPOCHS) < now {
@@ -202,11 +202,11 @@ impl Chain {
         })
     }
 
-    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: Effort, asker: &Asker) -> Found {
+    fn shufflings_of(&mut self, epoch: Epoch, decision: Decision, odd: ComputeBudget, asker: &Asker) -> Found {
         if self.exits.have_news_of(epoch, &self.network.spec.preset) {
             self.forecast_exits();
         }
-        let effort = if self.is_near(epoch, decision) { Effort::Near } else { odd };
+        let effort = if self.is_near(epoch, decision) { ComputeBudget::Near } else { odd };
         let now = self.now();
         self.shufflings.get(&self.registry, &self.network.spec.preset, epoch, decision, effort, asker, now)
     }

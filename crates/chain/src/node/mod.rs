@@ -28,7 +28,7 @@ use consensus::{DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorI
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use transport::Format;
+use transport::BodyFormat;
 
 /// Maximum number of validators in one request.
 const STATUS_BATCH: usize = 64;
@@ -56,7 +56,7 @@ impl NodeSet {
     /// Requests the network's configuration that the node uses.
     pub async fn config_spec(&self) -> Result<Spec, NodeError> {
         let path = "/eth/v1/config/spec";
-        let answer = self.get(path, Format::Json, self.limits().small_bytes).await?;
+        let answer = self.get(path, BodyFormat::Json, self.limits().small_bytes).await?;
         let body: Value = answer.parse()?;
         Spec::from_api_json(&body).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))
     }
@@ -77,17 +77,17 @@ impl NodeSet {
     async fn network_of(&self, nth: usize) -> Result<NodeNetwork, NodeError> {
         let limit = self.limits().small_bytes;
         let path = "/eth/v1/config/spec";
-        let answer = self.get_from(nth, path, Format::Json, limit).await?;
+        let answer = self.get_from(nth, path, BodyFormat::Json, limit).await?;
         let spec =
             Spec::from_api_json(&answer.parse()?).map_err(|error| NodeError::malformed(&answer.node, path, error.to_string()))?;
-        let genesis = self.get_from(nth, "/eth/v1/beacon/genesis", Format::Json, limit).await?;
+        let genesis = self.get_from(nth, "/eth/v1/beacon/genesis", BodyFormat::Json, limit).await?;
         Ok(NodeNetwork { spec, genesis: genesis.parse::<Data<Genesis>>()?.data })
     }
 
     /// Requests a whole state as SSZ. On mainnet it has hundreds of MB.
     pub async fn state_ssz(&self, id: StateId) -> Result<Vec<u8>, NodeError> {
         let path = format!("/eth/v2/debug/beacon/states/{id}");
-        let answer = self.get(&path, Format::State, self.limits().state_bytes).await?;
+        let answer = self.get(&path, BodyFormat::State, self.limits().state_bytes).await?;
         if answer.is_json() {
             return Err(NodeError::malformed(
                 &answer.node,
@@ -103,9 +103,9 @@ impl NodeSet {
     pub async fn block_ssz(&self, id: BlockId, spec: &Spec) -> Result<Option<NodeBlock>, NodeError> {
         let path = format!("/eth/v2/beacon/blocks/{id}");
         let limit = self.limits().block_bytes;
-        let mut result = self.get(&path, Format::SszOrJson, limit).await;
+        let mut result = self.get(&path, BodyFormat::SszOrJson, limit).await;
         if matches!(&result, Err(error) if error.is_about_format()) {
-            result = self.get(&path, Format::Json, limit).await;
+            result = self.get(&path, BodyFormat::Json, limit).await;
         }
         let answer = match result {
             Ok(answer) => answer,
@@ -175,7 +175,7 @@ impl NodeSet {
     pub async fn identities(&self) -> Vec<(String, Result<Identity, NodeError>)> {
         let mut identities = Vec::new();
         for nth in 0..self.len() {
-            let answer = self.get_from(nth, "/eth/v1/node/identity", Format::Json, self.limits().small_bytes).await;
+            let answer = self.get_from(nth, "/eth/v1/node/identity", BodyFormat::Json, self.limits().small_bytes).await;
             let parsed = answer.and_then(|answer| answer.parse::<Data<Identity>>()).map(|body| body.data);
             identities.push((self.label(nth), parsed));
         }

@@ -224,7 +224,7 @@ impl NodeError {
 
 /// The requested media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum BodyFormat {
     Json,
     /// A state as SSZ. It is large, so it takes a long time.
     State,
@@ -232,7 +232,7 @@ pub(super) enum Format {
     SszOrJson,
 }
 
-impl Format {
+impl BodyFormat {
     const fn accept(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -337,14 +337,14 @@ impl NodeSet {
     }
 
     /// Sends a GET request to the last good node, then to the others, in a few rounds.
-    pub(super) async fn get(&self, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+    pub(super) async fn get(&self, path: &str, format: BodyFormat, limit: usize) -> Result<Answer, NodeError> {
         self.rounds(path, |nth, patience| Box::pin(self.get_within(nth, path, format, limit, patience))).await
     }
 
     /// Like [`Self::get`], but a response that does not parse also leads to the next node.
     pub(super) async fn get_parsed<T: DeserializeOwned + Send>(&self, path: &str, limit: usize) -> Result<T, NodeError> {
         let ask = |nth, patience| {
-            Box::pin(async move { self.get_within(nth, path, Format::Json, limit, patience).await?.parse() }) as Asking<'_, T>
+            Box::pin(async move { self.get_within(nth, path, BodyFormat::Json, limit, patience).await?.parse() }) as Asking<'_, T>
         };
         self.rounds(path, ask).await
     }
@@ -403,7 +403,7 @@ impl NodeSet {
         self.good.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn get_from(&self, nth: usize, path: &str, format: Format, limit: usize) -> Result<Answer, NodeError> {
+    pub(super) async fn get_from(&self, nth: usize, path: &str, format: BodyFormat, limit: usize) -> Result<Answer, NodeError> {
         self.get_within(nth, path, format, limit, Patience::Full).await
     }
 
@@ -411,7 +411,7 @@ impl NodeSet {
         &self,
         nth: usize,
         path: &str,
-        format: Format,
+        format: BodyFormat,
         limit: usize,
         patience: Patience,
     ) -> Result<Answer, NodeError> {

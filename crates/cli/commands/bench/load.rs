@@ -1,4 +1,4 @@
-//! Loads for the benchmarks: plans, keys that are known to be good, a place for it all.
+//! Loads for the benchmarks: the messages, the keys, and the folder for their files.
 
 use anyhow::Context as _;
 use chain::PubkeyCache;
@@ -6,13 +6,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use simulator::load::{Load, LoadPlan, LoadTruth, write_load};
 use std::path::{Path, PathBuf};
 
-/// A folder for a benchmark's files: the given one, or a temporary one that goes with this value.
-pub struct Place {
+/// Folder for a benchmark's files. It is the given one, or a temporary one that is removed when
+/// this value is dropped.
+pub struct BenchFolder {
     path: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
 
-impl Place {
+impl BenchFolder {
+    /// Makes the folder, or a temporary one if none is wanted.
     pub fn new(wanted: Option<&Path>) -> anyhow::Result<Self> {
         match wanted {
             Some(path) => {
@@ -32,7 +34,7 @@ impl Place {
     }
 }
 
-/// Writes the capture and what is in it.
+/// Writes the load's capture, and returns what is in it.
 pub fn write(plan: LoadPlan, capture: &Path) -> anyhow::Result<LoadTruth> {
     let style = ProgressStyle::with_template("{bar:40} making slot {pos}/{len} eta {eta}").expect("a constant template");
     let bar = ProgressBar::new(plan.slots).with_style(style);
@@ -41,7 +43,7 @@ pub fn write(plan: LoadPlan, capture: &Path) -> anyhow::Result<LoadTruth> {
     Ok(truth)
 }
 
-/// A cache of the load's keys, which need no check: they were made here.
+/// Writes a cache of the load's keys. They need no check, because they were made here.
 pub fn write_keys(plan: LoadPlan, path: &Path) -> anyhow::Result<()> {
     let load = Load::new(plan, 0)?;
     PubkeyCache::write_known(path, &load.public_keys())?;

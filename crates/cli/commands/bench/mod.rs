@@ -1,4 +1,4 @@
-//! `slashwatch bench`: what this machine can do.
+//! `slashwatch bench`: measures what this machine can do.
 
 mod load;
 mod parts;
@@ -15,7 +15,7 @@ use crate::output;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What programs rely on.
+/// Fields that programs rely on.
 const INDEX_FIELDS: [&str; 15] = [
     "validators",
     "epochs",
@@ -34,7 +34,8 @@ const INDEX_FIELDS: [&str; 15] = [
     "false",
 ];
 
-/// One JSON object on stdout; progress on stderr where that is a terminal.
+/// Runs the benchmark of the vote index. It prints one JSON object to stdout, and progress to
+/// stderr if that is a terminal.
 pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     if let Some(folder) =
         args.data_dir.as_deref().filter(|folder| std::fs::read_dir(folder).is_ok_and(|mut rows| rows.next().is_some()))
@@ -47,7 +48,7 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
         validators: args.validators,
         epochs: args.epochs,
         batches_per_slot: args.batches_per_slot,
-        // A share (0.995) is understood as well as a percentage (99.5).
+        // A share (0.995) is accepted as well as a percentage (99.5).
         participation: if args.participation <= 1.0 { args.participation * 100.0 } else { args.participation },
         minority: args.minority,
         shape: args.shape,
@@ -65,13 +66,14 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
         report.compared = index::bench::compare(&options, &variants)?;
     }
     bar.finish_and_clear();
-    // What is compared was asked for.
+    // The user asked for the comparison, so it is printed in any case.
     let details = args.form.details || !report.compared.is_empty();
     print_report(&report, &INDEX_FIELDS, ReportForm { details, ..args.form })?;
     Ok(0)
 }
 
-/// For people all fields, one a line; with `--json` one line with those of `contract`, unless more is asked for.
+/// Prints a report. Without `--json` it prints all fields, one per line. With `--json` it prints
+/// one line with the fields of `contract`, or all fields with `--details`.
 fn print_report(report: &impl serde::Serialize, contract: &[&str], form: ReportForm) -> anyhow::Result<()> {
     let mut fields = serde_json::to_value(report)?;
     if !form.json {

@@ -1,7 +1,8 @@
-//! The processes of `bench pipeline`, so that each one's CPU and memory is its own: the program starts itself again.
+//! The processes of `bench pipeline`. The program starts itself again for each part, so that the
+//! CPU time and memory of each part are measured separately.
 
 use crate::output;
-use offline::bench::{Expected, Measured, PacedOptions, Source, paced, replayed};
+use offline::bench::{LoadExpectation, Measured, PacedOptions, Source, paced, replayed};
 use serde::{Deserialize, Serialize};
 use simulator::load::{LoadTruth, PublishOptions, Published, publish_load};
 use std::io::{BufRead as _, BufReader};
@@ -9,24 +10,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// Mainnet's.
+/// Length of a slot on mainnet.
 const SLOT: Duration = Duration::from_secs(12);
-/// How long publishers wait for the watcher to listen.
+/// How long publishers wait until the watcher listens.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What one process does.
+/// Work of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
-    /// Watches the capture, as fast as it goes.
+    /// Watches the capture, as fast as possible.
     Replay { files: Files, data_dir: PathBuf },
-    /// Watches in real time: these peers, or the capture read by itself.
+    /// Watches in real time. The messages come from these peers, or from the capture if there are
+    /// none.
     Watch { files: Files, data_dir: PathBuf, genesis_time: u64, peers: Option<Vec<String>>, forward_percent: u8 },
-    /// Publishes; says the addresses of its nodes on the first line.
+    /// Publishes the load. The first line of its output contains the addresses of its nodes.
     Publish { files: Files, genesis_time: u64, publishers: usize },
 }
 
-/// Where the load lies.
+/// Files of the load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Files {
     pub capture: PathBuf,
@@ -34,7 +36,7 @@ pub struct Files {
     pub work_dir: PathBuf,
 }
 
-/// Runs one part; its result is one JSON object on stdout.
+/// Runs one part. Its result is one JSON object on stdout.
 pub fn part(options: &str) -> anyhow::Result<u8> {
     match serde_json::from_str(options)? {
         Part::Replay { files, data_dir } => {
@@ -58,7 +60,8 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
             let options = PublishOptions { capture: files.capture, genesis_time, publishers, patience: PATIENCE };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let published = runtime.block_on(publish_load(options, |peers| {
-                // Whoever started this waits for the line; if it is gone, so is the reason to go on.
+                // The parent process waits for this line. If the parent is gone, there is no reason
+                // to continue.
                 let _ = output::line(serde_json::json!(peers));
             }))?;
             output::line(serde_json::to_string(&published)?)?;
@@ -67,9 +70,9 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn expected(truth: &Path) -> anyhow::Result<Expected> {
+fn expected(truth: &Path) -> anyhow::Result<LoadExpectation> {
     let truth: LoadTruth = serde_json::from_slice(&std::fs::read(truth)?)?;
-    Ok(Expected {
+    Ok(LoadExpectation {
         findings: truth.crimes.iter().map(|crime| crime.finding_id).collect(),
         messages: truth.messages,
         messages_of_first_slot: truth.messages_of_first_slot,
@@ -77,13 +80,14 @@ fn expected(truth: &Path) -> anyhow::Result<Expected> {
     })
 }
 
-/// A part in a process of its own. Ended when dropped.
+/// A part that runs in its own process. Dropping it ends the process.
 pub struct Running {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Running {
+    /// Starts the part as a child process.
     pub fn start(part: &Part) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["bench", "part", &serde_json::to_string(part)?])
@@ -94,7 +98,7 @@ impl Running {
         Ok(Self { child, lines })
     }
 
-    /// The next thing it says.
+    /// Returns the next line of its output.
     pub fn line<T: for<'de> Deserialize<'de>>(&mut self) -> anyhow::Result<T> {
         match self.lines.next() {
             Some(line) => Ok(serde_json::from_str(&line?)?),
@@ -105,10 +109,12 @@ impl Running {
         }
     }
 
+    /// Waits for the measurements of a watcher.
     pub fn measured(mut self) -> anyhow::Result<Measured> {
         self.line()
     }
 
+    /// Waits for the result of the publishers.
     pub fn published(mut self) -> anyhow::Result<Published> {
         self.line()
     }
@@ -116,7 +122,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

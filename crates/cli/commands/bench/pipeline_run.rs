@@ -1,9 +1,12 @@
-//! `slashwatch bench pipeline`: makes a load, has it watched twice, says what that took and what was found.
+//! `slashwatch bench pipeline`: makes a load, has it watched twice, and reports the costs and the
+//! findings.
 //!
-//! Every watcher and the publishers are processes of their own; times and memory are the watcher's. The top of the report is
-//! what the contract names: times and outcomes of the unpaced run, latencies of the paced one, the worse of both for the rest.
+//! Every watcher and the publishers are separate processes, and times and memory are those of the
+//! watcher. The fields at the top of the report are part of the contract with other programs. Times
+//! and outcomes come from the unpaced run, latencies from the paced one, and the others are the
+//! worse of both.
 
-use super::load::{Place, write, write_keys};
+use super::load::{BenchFolder, write, write_keys};
 use super::parts::{Files, Part, Running};
 use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
@@ -16,10 +19,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Each of them sends everything.
+/// Number of publishers. Each of them sends everything.
 const PUBLISHERS: usize = 2;
 
-/// What programs rely on.
+/// Fields that programs rely on.
 const FIELDS: [&str; 12] = [
     "slots",
     "messages",
@@ -36,7 +39,7 @@ const FIELDS: [&str; 12] = [
 ];
 
 #[derive(Serialize)]
-struct Report {
+struct PipelineReport {
     slots: u64,
     messages: u64,
     wall_seconds: f64,
@@ -55,6 +58,7 @@ struct Report {
     published: Option<Published>,
 }
 
+/// Runs the benchmark. The exit code is 1 if an offence was missed or a finding was false.
 pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.forward_percent > 100 {
         return Err(Usage("--forward-percent goes from 0 to 100".into()).into());
@@ -73,7 +77,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
         offenders: args.offenders,
         surrounders: args.surrounders,
     };
-    let place = Place::new(args.data_dir.as_deref())?;
+    let place = BenchFolder::new(args.data_dir.as_deref())?;
     let files = Files {
         capture: place.path().join("load.e2s"),
         truth: place.path().join("truth.json"),
@@ -115,11 +119,11 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     Ok(if report.missed + report.falsely == 0 { 0 } else { FAILED })
 }
 
-fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> Report {
+fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<Published>) -> PipelineReport {
     let runs: Vec<&Measured> = unpaced.iter().chain(&paced).collect();
     let most = |of: fn(&Measured) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or(0);
     let first = runs.first().copied().cloned().unwrap_or_default();
-    Report {
+    PipelineReport {
         slots: first.slots,
         messages: first.messages,
         wall_seconds: first.wall_seconds,
@@ -138,7 +142,8 @@ fn report(unpaced: Option<Measured>, paced: Option<Measured>, published: Option<
     }
 }
 
-/// A new data directory in which the load's keys are known already: making the load is not what is measured.
+/// Makes a new data directory with a cache of the load's keys, because checking the keys is not
+/// part of the measurement.
 fn data_dir(place: &Path, name: &str, keys: &Path) -> anyhow::Result<PathBuf> {
     let path = place.join(name);
     if path.exists() {

@@ -1,6 +1,6 @@
-//! `slashwatch bench verify`.
+//! `slashwatch bench verify`: measures signature checking.
 
-use super::load::{Place, write_keys};
+use super::load::{BenchFolder, write_keys};
 use super::print_report;
 use crate::args::BenchVerify;
 use crate::exit::Usage;
@@ -8,25 +8,26 @@ use chain::{Chain, PubkeyCache};
 use offline::bench::cpu_seconds;
 use simulator::load::{Load, LoadMessage, LoadPlan};
 use sources::capture::GossipEntry;
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
-/// What programs rely on.
+/// Fields that programs rely on.
 const FIELDS: [&str; 4] = ["signatures", "cpu_us_per_signature", "decompress_us", "ratio"];
-/// Slots of an epoch on mainnet: one of them votes.
+/// Slots of an epoch on mainnet. The votes are those of one of these slots.
 const SLOTS: u64 = 32;
 
+/// Runs the benchmark with one slot of single votes.
 pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     if args.votes == 0 || args.distinct_data == 0 || args.distinct_data > args.votes {
         return Err(Usage("give at least one vote, and as many different data as votes at most".into()).into());
     }
     let plan = LoadPlan::quiet((args.votes * SLOTS) as usize, 1);
-    let place = Place::new(None)?;
+    let place = BenchFolder::new(None)?;
     let keys = place.path().join("pubkeys");
     write_keys(plan, &keys)?;
     let load = Load::new(plan, 0)?;
-    let intake = Intake::new(Arc::new(load.network().clone()));
+    let intake = MessageConverter::new(Arc::new(load.network().clone()));
     let votes: Vec<RawMessage> = load
         .votes(args.distinct_data)
         .into_iter()

@@ -5,7 +5,7 @@ use super::{Container, Kind, OFFSET_LEN, Type, View};
 use crate::DecodeError;
 
 /// A broken rule. The path to it is collected from the innermost step to the outermost.
-struct Problem {
+struct SchemaProblem {
     path: Vec<Step>,
     offset: usize,
     reason: String,
@@ -30,7 +30,7 @@ impl Type {
     }
 }
 
-impl Problem {
+impl SchemaProblem {
     fn new(offset: usize, reason: String) -> Self {
         Self { path: Vec::new(), offset, reason }
     }
@@ -58,11 +58,11 @@ impl Problem {
 }
 
 /// `at` is the position of `bytes` in the whole message. It is used in error messages only.
-fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
+fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), SchemaProblem> {
     if let Some(len) = ty.fixed_len
         && bytes.len() != len
     {
-        return Err(Problem::new(at, format!("{} bytes where {} has {len}", bytes.len(), ty.name())));
+        return Err(SchemaProblem::new(at, format!("{} bytes where {} has {len}", bytes.len(), ty.name())));
     }
     if ty.unrestricted {
         return Ok(());
@@ -71,18 +71,18 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
         Kind::Uint { .. } | Kind::ByteVector { .. } => Ok(()),
         Kind::Boolean => match bytes {
             [0 | 1] => Ok(()),
-            _ => Err(Problem::new(at, format!("a boolean is 0 or 1, not {}", bytes[0]))),
+            _ => Err(SchemaProblem::new(at, format!("a boolean is 0 or 1, not {}", bytes[0]))),
         },
         Kind::ByteList { limit } => within_limit(bytes.len(), *limit, "bytes", at),
         Kind::Bitvector { bits } => match bytes.last() {
             Some(last) if bits % 8 != 0 && last >> (bits % 8) != 0 => {
-                Err(Problem::new(at + bytes.len() - 1, format!("bits set past the {bits} of the bitvector")))
+                Err(SchemaProblem::new(at + bytes.len() - 1, format!("bits set past the {bits} of the bitvector")))
             }
             _ => Ok(()),
         },
         Kind::Bitlist { limit } => match bytes.last() {
-            None => Err(Problem::new(at, "a bitlist has at least its length bit, here are no bytes".to_owned())),
-            Some(0) => Err(Problem::new(at + bytes.len() - 1, "the bitlist's last byte lacks the length bit".to_owned())),
+            None => Err(SchemaProblem::new(at, "a bitlist has at least its length bit, here are no bytes".to_owned())),
+            Some(0) => Err(SchemaProblem::new(at + bytes.len() - 1, "the bitlist's last byte lacks the length bit".to_owned())),
             Some(_) => within_limit(super::view::bitlist_len(bytes), *limit, "bits", at),
         },
         Kind::Vector { element, length } => match element.fixed_len {
@@ -92,7 +92,10 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
         Kind::List { element, limit } => match element.fixed_len {
             Some(len) => {
                 if !bytes.len().is_multiple_of(len) {
-                    return Err(Problem::new(at, format!("{} bytes are no whole number of {len}-byte elements", bytes.len())));
+                    return Err(SchemaProblem::new(
+                        at,
+                        format!("{} bytes are no whole number of {len}-byte elements", bytes.len()),
+                    ));
                 }
                 within_limit(bytes.len() / len, *limit, "elements", at)?;
                 check_fixed_elements(element, len, bytes, at)
@@ -103,14 +106,14 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), Problem> {
     }
 }
 
-fn within_limit(n: usize, limit: Option<u64>, what: &str, at: usize) -> Result<(), Problem> {
+fn within_limit(n: usize, limit: Option<u64>, what: &str, at: usize) -> Result<(), SchemaProblem> {
     match limit {
-        Some(limit) if n as u64 > limit => Err(Problem::new(at, format!("{n} {what} where {limit} are allowed"))),
+        Some(limit) if n as u64 > limit => Err(SchemaProblem::new(at, format!("{n} {what} where {limit} are allowed"))),
         _ => Ok(()),
     }
 }
 
-fn check_fixed_elements(element: &Type, len: usize, bytes: &[u8], at: usize) -> Result<(), Problem> {
+fn check_fixed_elements(element: &Type, len: usize, bytes: &[u8], at: usize) -> Result<(), SchemaProblem> {
     if element.unrestricted {
         return Ok(());
     }
@@ -127,19 +130,22 @@ fn check_variable_elements(
     limit: Option<u64>,
     bytes: &[u8],
     at: usize,
-) -> Result<(), Problem> {
+) -> Result<(), SchemaProblem> {
     if bytes.is_empty() && length.is_none_or(|length| length == 0) {
         return Ok(());
     }
-    let first = read_offset(bytes, 0).ok_or_else(|| Problem::new(at, "no room for the first offset".to_owned()))?;
+    let first = read_offset(bytes, 0).ok_or_else(|| SchemaProblem::new(at, "no room for the first offset".to_owned()))?;
     if first == 0 || first % OFFSET_LEN != 0 || first > bytes.len() {
-        return Err(Problem::new(at, format!("first offset {first} is not a number of offsets within {} bytes", bytes.len())));
+        return Err(SchemaProblem::new(
+            at,
+            format!("first offset {first} is not a number of offsets within {} bytes", bytes.len()),
+        ));
     }
     let n = first / OFFSET_LEN;
     if let Some(length) = length
         && n != length
     {
-        return Err(Problem::new(at, format!("{n} elements where the vector has {length}")));
+        return Err(SchemaProblem::new(at, format!("{n} elements where the vector has {length}")));
     }
     within_limit(n, limit, "elements", at)?;
     let mut start = first;
@@ -147,7 +153,7 @@ fn check_variable_elements(
         let end = if i + 1 < n { read_offset(bytes, (i + 1) * OFFSET_LEN).unwrap_or(usize::MAX) } else { bytes.len() };
         if end < start || end > bytes.len() {
             let place = at + (i + 1) * OFFSET_LEN;
-            return Err(Problem::new(place, format!("offset {end} is out of order: between {start} and {}", bytes.len())));
+            return Err(SchemaProblem::new(place, format!("offset {end} is out of order: between {start} and {}", bytes.len())));
         }
         check(element, &bytes[start..end], at + start).map_err(|problem| problem.within(Step::Element(i)))?;
         start = end;
@@ -155,10 +161,10 @@ fn check_variable_elements(
     Ok(())
 }
 
-fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(), Problem> {
+fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(), SchemaProblem> {
     if bytes.len() < container.head_len {
         let reason = format!("{} bytes, its fixed part has {}", bytes.len(), container.head_len);
-        return Err(Problem::new(at, reason));
+        return Err(SchemaProblem::new(at, reason));
     }
     // The end of a field of variable size is the offset of the next one. Each such field is
     // therefore checked when the next offset is read.
@@ -174,7 +180,7 @@ fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(),
         let exact = waiting.is_none();
         if offset < earliest || offset > bytes.len() || (exact && offset != container.head_len) {
             let wanted = if exact { format!("{earliest}") } else { format!("{earliest} to {}", bytes.len()) };
-            let problem = Problem::new(at + field.start, format!("offset {offset} where {wanted} is possible"));
+            let problem = SchemaProblem::new(at + field.start, format!("offset {offset} where {wanted} is possible"));
             return Err(problem.within(Step::Field(field.name)));
         }
         if let Some((before, start)) = waiting {

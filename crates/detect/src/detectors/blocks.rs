@@ -11,7 +11,7 @@
 
 use super::head_split::{parted_at, sides};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Described, Details, Detector, Oddity, Signal, View};
+use crate::monitor::{Described, Details, Detector, Signal, SingleAnomaly, View};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,7 @@ impl Blocks {
         Self { config, head: None, told_competing: None }
     }
 
-    fn competing(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
+    fn competing(&mut self, slot: Slot, view: &View<'_>) -> Option<SingleAnomaly> {
         let facts = view.facts.slot(slot)?;
         let backed = || facts.blocks.iter().filter(|block| view.facts.is_backed(slot, block));
         let first = backed().next()?;
@@ -126,7 +126,7 @@ impl Blocks {
         Some(oddity(details.into(), slot, view))
     }
 
-    fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<Oddity> {
+    fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<SingleAnomaly> {
         let facts = view.facts.slot(slot)?;
         let sides = sides(facts, view);
         let first = sides.first()?;
@@ -169,8 +169,8 @@ impl Detector for Blocks {
     }
 }
 
-fn oddity(what: Described, slot: Slot, view: &View<'_>) -> Oddity {
-    Oddity {
+fn oddity(what: Described, slot: Slot, view: &View<'_>) -> SingleAnomaly {
+    SingleAnomaly {
         what,
         key: String::new(),
         severity: Severity::Warning,

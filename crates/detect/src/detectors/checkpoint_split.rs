@@ -12,7 +12,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
 use consensus::{Checkpoint, Epoch, Root, Slot};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -195,7 +195,7 @@ impl Detector for CheckpointSplit {
                 members: Count(*n),
             })
             .collect();
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -13,7 +13,7 @@ use super::common::{add, by_client, one_client, shared_client};
 use super::own_clock;
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, View};
+use crate::monitor::{Details, Detector, Observation, Signal, View};
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,7 @@ impl Detector for ClockSkew {
             by_client,
             examples,
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -20,14 +20,14 @@
 //! Not seen: what is only in a block's aggregates of payload votes; messages of sync committees.
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, Oddity, Signal, View};
+use crate::monitor::{Batch, Details, Detector, Signal, SingleAnomaly, View};
 use consensus::{BuilderIndex, Root, Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use verify::{Heard, Stated, Statement};
+use verify::{FirstSeen, Stated, Statement};
 
 /// How long a message is compared with later ones.
 const KEPT_EPOCHS: u64 = 2;
@@ -83,7 +83,7 @@ impl Details for EquivocationDetails {
 
 /// Of which an honest signer has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum StatementKey {
     PayloadVote(ValidatorIndex),
     /// With the parent's payload and block.
     Bid(BuilderIndex, Root, Root),
@@ -92,7 +92,7 @@ enum Place {
 
 #[derive(Default)]
 pub(crate) struct Equivocation {
-    said: BTreeMap<(Slot, Place), Vec<(Statement, Heard)>>,
+    said: BTreeMap<(Slot, StatementKey), Vec<(Statement, FirstSeen)>>,
     n_said: usize,
 }
 
@@ -126,21 +126,21 @@ impl Detector for Equivocation {
 
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, _out: &mut Vec<Signal>) {
         let oldest = slot.saturating_sub(KEPT_EPOCHS * view.network().preset().slots_per_epoch);
-        let kept = self.said.split_off(&(oldest, Place::PayloadVote(ValidatorIndex::new(0))));
+        let kept = self.said.split_off(&(oldest, StatementKey::PayloadVote(ValidatorIndex::new(0))));
         let gone = std::mem::replace(&mut self.said, kept);
         self.n_said -= gone.values().map(Vec::len).sum::<usize>();
     }
 }
 
-fn place_of(statement: &Statement) -> Place {
+fn place_of(statement: &Statement) -> StatementKey {
     match statement {
-        Statement::PayloadVote { validator, .. } => Place::PayloadVote(*validator),
-        Statement::Bid { bid, .. } => Place::Bid(bid.builder_index, bid.parent_block_hash, bid.parent_block_root),
-        Statement::InclusionList { list, .. } => Place::InclusionList(list.validator_index),
+        Statement::PayloadVote { validator, .. } => StatementKey::PayloadVote(*validator),
+        Statement::Bid { bid, .. } => StatementKey::Bid(bid.builder_index, bid.parent_block_hash, bid.parent_block_root),
+        Statement::InclusionList { list, .. } => StatementKey::InclusionList(list.validator_index),
     }
 }
 
-fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity {
+fn oddity(earlier: (&Statement, &FirstSeen), later: (&Statement, &FirstSeen)) -> SingleAnomaly {
     let (what, validator, builder) = match earlier.0 {
         Statement::PayloadVote { validator, .. } => ("payload_attestation_message", Some(*validator), None),
         Statement::Bid { bid, .. } => ("execution_payload_bid", None, Some(bid.builder_index)),
@@ -159,7 +159,7 @@ fn oddity(earlier: (&Statement, &Heard), later: (&Statement, &Heard)) -> Oddity 
     };
     let mut sources: Vec<String> = [earlier.1, later.1].map(|heard| heard.source.label().to_owned()).to_vec();
     sources.dedup();
-    Oddity {
+    SingleAnomaly {
         what: details.into(),
         key: format!("{what} {signer} {} {}", roots[0], roots[1]),
         severity: if same_branch == Some(false) { Severity::Info } else { Severity::Warning },

@@ -9,7 +9,7 @@
 //! counts); a single weak epoch (source three epochs old needs two in a row).
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, View};
+use crate::monitor::{Details, Detector, Observation, Signal, View};
 use consensus::{Checkpoint, Epoch, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl Detector for FinalityDelay {
             votes_with_this_source_percent: most * 100 / all.max(1),
             finalized_epoch_known: Epoch::min(view.chain.finalized().epoch, source.epoch),
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

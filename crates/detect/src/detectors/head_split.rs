@@ -12,7 +12,7 @@
 use super::common::{add, by_client, listed, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
 use consensus::{Root, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ impl Details for HeadSplitDetails {
 
 /// One branch as a slot's votes show it.
 #[derive(Clone, Debug)]
-pub(super) struct Side {
+pub(super) struct SplitSide {
     /// The most advanced head voted for.
     pub(super) head: Root,
     pub(super) voters: u64,
@@ -103,7 +103,7 @@ pub(super) struct Side {
 }
 
 /// The sides of a slot's votes, greatest first.
-pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
+pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
     let chain = view.chain;
     let known = |root: &Root| chain.block_slot(root);
     let mut heads: Vec<(Option<Slot>, Root, u64, ByClient)> = Vec::new();
@@ -118,9 +118,9 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
     }
     // The most advanced first: older heads are then asked whether they are its ancestors.
     heads.sort_by_key(|(slot, root, ..)| (std::cmp::Reverse(*slot), *root));
-    let mut sides: Vec<Side> = Vec::new();
+    let mut sides: Vec<SplitSide> = Vec::new();
     for (slot, root, voters, by_client) in heads {
-        let same = |side: &&mut Side| match (slot, known(&side.head)) {
+        let same = |side: &&mut SplitSide| match (slot, known(&side.head)) {
             (Some(slot), Some(_)) => chain.ancestor_at(&side.head, slot) == Some(root),
             (None, None) => true,
             _ => false,
@@ -130,7 +130,7 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<Side> {
                 side.voters += voters;
                 add(&mut side.by_client, &by_client);
             }
-            None => sides.push(Side { head: root, voters, by_client }),
+            None => sides.push(SplitSide { head: root, voters, by_client }),
         }
     }
     sides.sort_by_key(|side| (std::cmp::Reverse(side.voters), side.head));
@@ -205,7 +205,7 @@ impl Detector for HeadSplit {
             smaller_sides_percent: percent,
         };
         let per_epoch = view.network().preset().slots_per_epoch;
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

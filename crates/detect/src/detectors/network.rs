@@ -16,7 +16,7 @@ use super::common::{by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::N_SUBNETS;
-use crate::monitor::{Described, Details, Detector, Sighting, Signal, View};
+use crate::monitor::{Described, Details, Detector, Observation, Signal, View};
 use consensus::{CommitteeIndex, Slot};
 use evidence::{Kind, Severity, Time};
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,7 @@ impl Network {
             Condition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
         };
         let since = *self.since[condition as usize].get_or_insert(slot);
-        Signal::Sighting(Sighting {
+        Signal::Observation(Observation {
             what: seen.what,
             key: condition.key().to_owned(),
             slot,

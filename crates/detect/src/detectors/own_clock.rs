@@ -13,7 +13,7 @@
 
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::OFFSETS_PER_SLOT;
-use crate::monitor::{Arrivals, Details, Detector, Sighting, Signal, View};
+use crate::monitor::{Arrivals, Details, Detector, Observation, Signal, View};
 use consensus::Slot;
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -130,7 +130,7 @@ impl Detector for OwnClock {
             votes: all,
         };
         let per_epoch = view.network().preset().slots_per_epoch;
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

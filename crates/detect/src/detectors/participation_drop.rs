@@ -13,7 +13,7 @@
 use super::common::{Mean, add, by_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Left, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Left, Observation, Signal, SlotFacts, View};
 use consensus::Slot;
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -98,13 +98,13 @@ impl Details for ParticipationDropDetails {
 pub(crate) struct ParticipationDrop {
     config: ParticipationDropConfig,
     /// Oldest first.
-    slots: VecDeque<Row>,
+    slots: VecDeque<ClientRow>,
     /// The reference, frozen while an incident is open, and since when.
     low: Option<Low>,
 }
 
 #[derive(Clone, Copy)]
-struct Row {
+struct ClientRow {
     slot: Slot,
     voters: u64,
     expected: u64,
@@ -122,7 +122,7 @@ impl ParticipationDrop {
         Self { config, slots: VecDeque::new(), low: None }
     }
 
-    fn rows(&self, first: Slot, last: Slot) -> impl Iterator<Item = &Row> {
+    fn rows(&self, first: Slot, last: Slot) -> impl Iterator<Item = &ClientRow> {
         self.slots.iter().filter(move |row| row.slot >= first && row.slot <= last)
     }
 
@@ -145,7 +145,7 @@ impl Detector for ParticipationDrop {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.expected > 0) else { return };
         let &SlotFacts { voters, expected, by_client, .. } = facts;
-        self.slots.push_back(Row { slot, voters, expected, by_client });
+        self.slots.push_back(ClientRow { slot, voters, expected, by_client });
         if self.slots.len() > MAX_SLOTS {
             self.slots.pop_front();
         }
@@ -183,7 +183,8 @@ impl Detector for ParticipationDrop {
             return;
         }
         // The window still shows a drop that is over.
-        let is_low = |row: &&Row| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
+        let is_low =
+            |row: &&ClientRow| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
         let until = self.rows(window.0, window.1).filter(is_low).last().map_or(slot, |row| row.slot);
         let now_by_client = self.by_client(window.0, window.1);
         let lost = (low.reference - now) * expected * per_epoch / 100;
@@ -208,7 +209,7 @@ impl Detector for ParticipationDrop {
             votes_per_1000_seats_now: now_by_client,
             finality_possible: now >= self.config.critical_percent,
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -14,7 +14,7 @@
 use super::common::{by_client, clients_in_words, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Described, Details, Detector, Sighting, Signal, View};
+use crate::monitor::{Described, Details, Detector, Observation, Signal, View};
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,7 @@ impl Details for LateBlocksDetails {
 }
 
 #[derive(Clone, Copy)]
-struct Row {
+struct ProposerRow {
     slot: Slot,
     /// Of the first block; `None` for an empty slot.
     client: Option<usize>,
@@ -126,7 +126,7 @@ struct Row {
 
 pub(crate) struct Proposals {
     config: ProposalsConfig,
-    rows: VecDeque<Row>,
+    rows: VecDeque<ProposerRow>,
     missed_since: Option<Slot>,
     late_since: Option<Slot>,
     /// Shares before it began, kept while it lasts.
@@ -138,9 +138,9 @@ impl Proposals {
         Self { config, rows: VecDeque::new(), missed_since: None, late_since: None, reference: None }
     }
 
-    fn missed(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
+    fn missed(&mut self, slot: Slot, view: &View<'_>) -> Option<Observation> {
         let first = slot.saturating_sub(self.config.window_slots - 1);
-        let window: Vec<Row> = self.rows.iter().filter(|row| row.slot >= first).copied().collect();
+        let window: Vec<ProposerRow> = self.rows.iter().filter(|row| row.slot >= first).copied().collect();
         let n = window.len() as u64;
         let missed = window.iter().filter(|row| row.client.is_none()).count() as u64;
         // While it fills up, few slots must not look like many.
@@ -177,10 +177,11 @@ impl Proposals {
         Some(self.sighting(details.into(), slot, [since, until], missed, shared, view))
     }
 
-    fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Sighting> {
+    fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Observation> {
         let first = slot.saturating_sub(self.config.window_slots - 1);
-        let timed: Vec<Row> = self.rows.iter().filter(|row| row.slot >= first && row.is_late.is_some()).copied().collect();
-        let late: Vec<Row> = timed.iter().filter(|row| row.is_late == Some(true)).copied().collect();
+        let timed: Vec<ProposerRow> =
+            self.rows.iter().filter(|row| row.slot >= first && row.is_late.is_some()).copied().collect();
+        let late: Vec<ProposerRow> = timed.iter().filter(|row| row.is_late == Some(true)).copied().collect();
         let (n, n_late) = (timed.len() as u64, late.len() as u64);
         if n_late * 100 < self.config.late_percent * n.max(self.config.window_slots / 2) {
             self.late_since = None;
@@ -203,8 +204,8 @@ impl Proposals {
         measure: u64,
         shared: Vec<SharedTrait>,
         view: &View<'_>,
-    ) -> Sighting {
-        Sighting {
+    ) -> Observation {
+        Observation {
             what,
             key: String::new(),
             slot,
@@ -261,7 +262,7 @@ impl Absent {
     }
 }
 
-fn count<'a>(rows: impl Iterator<Item = &'a Row>) -> ByClient {
+fn count<'a>(rows: impl Iterator<Item = &'a ProposerRow>) -> ByClient {
     let mut sums = [0; N_CLIENTS];
     for row in rows {
         if let Some(client) = row.client {
@@ -287,7 +288,7 @@ impl Detector for Proposals {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
         let due = view.network().spec.attestation_due(slot).as_nanos() as i64;
         let first = facts.blocks.iter().find(|block| view.facts.is_backed(slot, block));
-        self.rows.push_back(Row {
+        self.rows.push_back(ProposerRow {
             slot,
             client: first.map(|block| block.client),
             is_late: first.filter(|block| block.source == SourceKind::Gossip).map(|block| block.offset_ns > due),
@@ -295,8 +296,8 @@ impl Detector for Proposals {
         if self.rows.len() > MAX_ROWS {
             self.rows.pop_front();
         }
-        out.extend(self.missed(slot, view).map(Signal::Sighting));
-        out.extend(self.late(slot, view).map(Signal::Sighting));
+        out.extend(self.missed(slot, view).map(Signal::Observation));
+        out.extend(self.late(slot, view).map(Signal::Observation));
     }
 
     fn time_went_back(&mut self) {

@@ -15,7 +15,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Sighting, Signal, View};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Signal, View};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Severity};
@@ -101,7 +101,7 @@ impl Details for BlindSpotDetails {
     }
 }
 
-struct Waiting {
+struct UnpunishedOffence {
     validator: ValidatorIndex,
     /// When both messages were there.
     since: Slot,
@@ -110,7 +110,7 @@ struct Waiting {
 
 pub(crate) struct Punishment {
     config: PunishmentConfig,
-    waiting: BTreeMap<Root, Waiting>,
+    waiting: BTreeMap<Root, UnpunishedOffence>,
     not_kept: u64,
     /// Known by a slashing operation, and not yet known to be in the chain: whose, and why we had not found it ourselves.
     unheard: BTreeMap<Root, (ValidatorIndex, &'static str)>,
@@ -134,13 +134,13 @@ impl Punishment {
         }
         let seen = finding.second_seen.unwrap_or(finding.first_seen);
         let since = view.network().slot_at(seen.as_unix_ns());
-        self.waiting.insert(finding.id, Waiting { validator: subject.index, since, epoch: finding.epoch });
+        self.waiting.insert(finding.id, UnpunishedOffence { validator: subject.index, since, epoch: finding.epoch });
     }
 }
 
 /// The first epoch in which no block can punish it: its validator is withdrawable, or a state knows the version that its later message
 /// was signed with no more, which is from the second fork after it on, also where that is in the same epoch as the first.
-fn punishable_until(waiting: &Waiting, view: &View<'_>) -> Epoch {
+fn punishable_until(waiting: &UnpunishedOffence, view: &View<'_>) -> Epoch {
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
     let spec = &view.network().spec;
     let signed_with = spec.fork_at(waiting.epoch).version;
@@ -161,7 +161,7 @@ impl Punishment {
                 findings: seen.iter().take(EXAMPLES).map(|row| row.2).collect(),
                 why: (*why).into(),
             };
-            out.push(Signal::Sighting(Sighting {
+            out.push(Signal::Observation(Observation {
                 what: details.into(),
                 key: String::new(),
                 slot,
@@ -237,7 +237,7 @@ impl Detector for Punishment {
             oldest: OldestOffence { finding: *id, validator: oldest.validator, age_slots: slot.as_u64() - oldest.since.as_u64() },
             first_of_them_punishable_before_epoch: until.values().min().copied().filter(|epoch| *epoch != Epoch::FAR_FUTURE),
         };
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

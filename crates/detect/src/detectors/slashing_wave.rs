@@ -38,7 +38,7 @@ use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
 use past::Past;
-use recent::{Recent, Suspect};
+use recent::{RecentOffences, Suspect};
 pub use saved::NOTE;
 use saved::Saved;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,7 @@ impl Details for SlashingWaveDetails {
 
 pub(crate) struct SlashingWave {
     config: SlashingWaveConfig,
-    recent: Recent,
+    recent: RecentOffences,
     past: Past,
     wave: Option<Wave>,
     /// `recorded_at` of the latest finding that is counted in all this.
@@ -177,7 +177,7 @@ struct LeftOver {
 
 /// One offence of one validator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Case {
+struct WaveCase {
     id: Root,
     validator: ValidatorIndex,
     offence: Offence,
@@ -195,7 +195,7 @@ impl SlashingWave {
     pub(crate) fn new(config: SlashingWaveConfig) -> Self {
         Self {
             config,
-            recent: Recent::default(),
+            recent: RecentOffences::default(),
             past: Past::default(),
             wave: None,
             until: Time::default(),
@@ -206,7 +206,7 @@ impl SlashingWave {
     }
 
     /// `None` for what is no offence, or costs its validator nothing: whoever holds withdrawn keys can sign what he likes with them.
-    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<Case> {
+    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<WaveCase> {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
         let network = view.network();
@@ -219,7 +219,7 @@ impl SlashingWave {
             Some(Punishable::AlreadySlashed) => record.is_some_and(|record| epoch < record.withdrawable_epoch),
             Some(Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => false,
         };
-        is_at_stake.then_some(Case {
+        is_at_stake.then_some(WaveCase {
             id: finding.id,
             validator,
             offence: finding.offence()?,
@@ -233,7 +233,7 @@ impl SlashingWave {
         })
     }
 
-    fn take(&mut self, case: Case, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn take(&mut self, case: WaveCase, view: &View<'_>, out: &mut Vec<Signal>) {
         self.is_unsaved = true;
         if let Some(wave) = &mut self.wave {
             if case.epoch >= wave.last_joined.saturating_add(self.config.closes_after_epochs) {
@@ -323,7 +323,7 @@ impl SlashingWave {
 
 impl Detector for SlashingWave {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
-        let mut cases: Vec<Case> = Vec::new();
+        let mut cases: Vec<WaveCase> = Vec::new();
         for offender in batch.offenders {
             self.until = self.until.max(offender.finding.recorded_at);
             match Self::case(&offender.finding, Some(&offender.evidence), view) {

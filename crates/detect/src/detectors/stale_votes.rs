@@ -18,7 +18,7 @@
 use super::common::{add, by_client, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
 use consensus::{Checkpoint, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ impl Details for StaleVotesDetails {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Row {
+struct StaleRow {
     slot: Slot,
     votes: u64,
     heads: u64,
@@ -103,7 +103,7 @@ struct Row {
 
 pub(crate) struct StaleVotes {
     config: StaleVotesConfig,
-    rows: VecDeque<Row>,
+    rows: VecDeque<StaleRow>,
     since: Option<Slot>,
 }
 
@@ -112,11 +112,11 @@ impl StaleVotes {
         Self { config, rows: VecDeque::new(), since: None }
     }
 
-    fn row(&self, slot: Slot, facts: &SlotFacts, view: &View<'_>) -> Row {
+    fn row(&self, slot: Slot, facts: &SlotFacts, view: &View<'_>) -> StaleRow {
         let chain = view.chain;
         let preset = view.network().preset();
         let newest = chain.head_at(slot.saturating_sub(1));
-        let mut row = Row { slot, unseated: facts.unseated, ..Row::default() };
+        let mut row = StaleRow { slot, unseated: facts.unseated, ..StaleRow::default() };
         row.old_epochs = view.facts.arrivals(slot).map_or(0, |arrivals| arrivals.old_targets);
         let mut by_source: BTreeMap<Checkpoint, u64> = BTreeMap::new();
         for tally in &facts.tallies {
@@ -163,7 +163,7 @@ impl Detector for StaleVotes {
         while self.rows.front().is_some_and(|row| row.slot.saturating_add(self.config.window_slots) <= slot) {
             self.rows.pop_front();
         }
-        let sum = |of: &dyn Fn(&Row) -> u64| self.rows.iter().map(of).sum::<u64>();
+        let sum = |of: &dyn Fn(&StaleRow) -> u64| self.rows.iter().map(of).sum::<u64>();
         let (votes, odd) = (sum(&|row| row.votes), sum(&|row| row.odd) + sum(&|row| row.old_epochs));
         if odd < self.config.min_votes || odd * 100 < votes * self.config.min_percent {
             self.since = None;
@@ -189,7 +189,7 @@ impl Detector for StaleVotes {
             by_client,
         };
         let per_epoch = view.network().preset().slots_per_epoch;
-        out.push(Signal::Sighting(Sighting {
+        out.push(Signal::Observation(Observation {
             what: details.into(),
             key: String::new(),
             slot,

@@ -1,6 +1,6 @@
 //! The life of incidents that are conditions: seen, more, less, over.
 //!
-//! A [`Sighting`] opens one or keeps it open. It grows while its measure is a quarter above what it was when it last counted as
+//! A [`Observation`] opens one or keeps it open. It grows while its measure is a quarter above what it was when it last counted as
 //! growing; it wanes when the measure is below half of its peak or it was not seen for a quarter of the time after which it
 //! closes: `closes_after` slots without a sighting, as the last sighting said. It never opens again: what comes after it begins after its
 //! last slot, and so has another id. Between two changes of state details are stored once an epoch.
@@ -8,8 +8,8 @@
 //! For alert routes there are findings without proof, each of the incident's severity: one with the incident's id when it opens, one when
 //! its severity rises, one when it is over.
 
-use super::signal::{News, Oddity, Sighting, Signal};
-use super::{Heard, LAG, View};
+use super::signal::{News, Observation, Signal, SingleAnomaly};
+use super::{DetectorOutput, LAG, View};
 use consensus::{Network, Slot};
 use evidence::{
     Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Subject, Time, Tracking, anomaly_id, incident_id,
@@ -23,16 +23,16 @@ pub const MAX_OPEN: usize = 256;
 const MAX_CLOSED: usize = 8_192;
 
 /// Kind and key: at most one incident of each is open.
-type Place = (Kind, String);
+type IncidentKey = (Kind, String);
 
-pub(super) struct IncidentBook {
+pub(super) struct IncidentTracker {
     network: Arc<Network>,
-    open: BTreeMap<Place, Open>,
+    open: BTreeMap<IncidentKey, OpenIncident>,
     /// Last slot of those that are over.
-    closed: BTreeMap<Place, Slot>,
+    closed: BTreeMap<IncidentKey, Slot>,
 }
 
-struct Open {
+struct OpenIncident {
     incident: Incident,
     /// Measure when it last counted as growing.
     mark: u64,
@@ -44,7 +44,7 @@ struct Open {
     stored_at: Slot,
 }
 
-impl IncidentBook {
+impl IncidentTracker {
     pub(super) fn new(network: Arc<Network>) -> Self {
         Self { network, open: BTreeMap::new(), closed: BTreeMap::new() }
     }
@@ -61,7 +61,7 @@ impl IncidentBook {
             if self.n_open(&place.0) >= MAX_OPEN {
                 continue;
             }
-            let open = Open {
+            let open = OpenIncident {
                 incident: incident.clone(),
                 mark: tracking.peak,
                 // Until it is sighted again and says better.
@@ -79,7 +79,7 @@ impl IncidentBook {
     }
 
     /// Ends an incident that nobody tells any more, with what was last known of it.
-    pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut Heard) {
+    pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut DetectorOutput) {
         let closed =
             Incident { state: IncidentState::Closed, closed_at: Some(self.said_at(incident.last_slot)), ..incident.clone() };
         self.over(closed, heard);
@@ -95,12 +95,12 @@ impl IncidentBook {
         self.closed.values_mut().for_each(|last| *last = (*last).min(now));
     }
 
-    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut Heard) {
+    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut DetectorOutput) {
         for signal in signals {
             match signal {
                 Signal::Anomaly(oddity) => heard.anomalies.push(self.anomaly(oddity, view)),
                 Signal::Announcement(incident, news) => heard.announcements.push(announcement(&self.network, &incident, news)),
-                Signal::Sighting(sighting) => self.sighted(sighting, heard),
+                Signal::Observation(sighting) => self.sighted(sighting, heard),
                 Signal::Incident(incident) => {
                     heard.incidents.retain(|known| known.id != incident.id);
                     heard.incidents.push(*incident);
@@ -113,7 +113,7 @@ impl IncidentBook {
     }
 
     /// Wanes and closes what was not sighted in `slot`, and hands on what changed.
-    pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut Heard) {
+    pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut DetectorOutput) {
         let said_at = self.said_at(slot);
         let per_epoch = self.network.preset().slots_per_epoch;
         let mut over = Vec::new();
@@ -143,20 +143,20 @@ impl IncidentBook {
     }
 
     /// No slot ends any more: what has changed since the last one did.
-    pub(super) fn finish(&mut self, heard: &mut Heard) {
+    pub(super) fn finish(&mut self, heard: &mut DetectorOutput) {
         for open in self.open.values_mut().filter(|open| open.dirty) {
             heard.incidents.push(open.incident.clone());
             open.dirty = false;
         }
     }
 
-    fn over(&mut self, incident: Incident, heard: &mut Heard) {
+    fn over(&mut self, incident: Incident, heard: &mut DetectorOutput) {
         self.note_closed(place_of(&incident), incident.last_slot);
         heard.announcements.push(announcement(&self.network, &incident, News::Over));
         heard.incidents.push(incident);
     }
 
-    fn note_closed(&mut self, place: Place, last: Slot) {
+    fn note_closed(&mut self, place: IncidentKey, last: Slot) {
         if self.closed.len() >= MAX_CLOSED && !self.closed.contains_key(&place) {
             let oldest = self.closed.iter().min_by_key(|(_, last)| **last).map(|(place, _)| place.clone());
             oldest.and_then(|oldest| self.closed.remove(&oldest));
@@ -170,7 +170,7 @@ impl IncidentBook {
         self.open.range(first..).take_while(|((open, _), _)| open == kind).count()
     }
 
-    fn sighted(&mut self, sighting: Sighting, heard: &mut Heard) {
+    fn sighted(&mut self, sighting: Observation, heard: &mut DetectorOutput) {
         let place = (sighting.what.kind().clone(), sighting.key.clone());
         if let Some(open) = self.open.get_mut(&place) {
             let before = open.incident.severity;
@@ -207,13 +207,13 @@ impl IncidentBook {
         let mark = sighting.measure;
         let stored_at = sighting.slot;
         let closes_after = sighting.closes_after;
-        let mut open = Open { incident, mark, closes_after, sighted_in: since, dirty: true, stored_at };
+        let mut open = OpenIncident { incident, mark, closes_after, sighted_in: since, dirty: true, stored_at };
         open.update(sighting);
         heard.announcements.push(announcement(&self.network, &open.incident, News::Opened));
         self.open.insert(place, open);
     }
 
-    fn anomaly(&self, oddity: Oddity, view: &View<'_>) -> Finding {
+    fn anomaly(&self, oddity: SingleAnomaly, view: &View<'_>) -> Finding {
         let content = [&oddity.slot.as_u64().to_be_bytes(), oddity.key.as_bytes()].concat();
         let epoch = oddity.slot.epoch(self.network.preset());
         let registry = view.chain.registry();
@@ -277,17 +277,17 @@ pub fn announcement(network: &Network, incident: &Incident, news: News) -> Findi
     })
 }
 
-fn place_of(incident: &Incident) -> Place {
+fn place_of(incident: &Incident) -> IncidentKey {
     let key = incident.tracking.as_ref().map(|tracking| tracking.key.clone());
     (incident.kind.clone(), key.unwrap_or_default())
 }
 
-impl Open {
+impl OpenIncident {
     fn peak(&self) -> u64 {
         self.incident.tracking.as_ref().map_or(0, |tracking| tracking.peak)
     }
 
-    fn sighted(&mut self, sighting: Sighting) {
+    fn sighted(&mut self, sighting: Observation) {
         let before = (self.incident.state, self.incident.severity);
         self.incident.state = if sighting.measure.saturating_mul(2) < self.peak() {
             IncidentState::Waning
@@ -304,7 +304,7 @@ impl Open {
         self.dirty |= before != (self.incident.state, self.incident.severity);
     }
 
-    fn update(&mut self, sighting: Sighting) {
+    fn update(&mut self, sighting: Observation) {
         let peak = self.peak();
         let incident = &mut self.incident;
         incident.last_slot = incident.last_slot.max(sighting.until);

@@ -32,7 +32,7 @@ use arrivals::N_OFFSETS;
 use chain::Chain;
 use consensus::{Epoch, Network, Slot, ValidatorIndex};
 use duties::Duties;
-use peers::Peers;
+use peers::PeerHistory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct Facts {
     voted: Voters,
     clients: Clients,
     duties: Duties,
-    peers: Peers,
+    peers: PeerHistory,
     /// The longest that messages waited for us, by the slot in which that was noted.
     delays: BTreeMap<Slot, Duration>,
     /// Slot of the latest arrival.
@@ -81,7 +81,7 @@ impl Facts {
             voted: Voters::default(),
             clients: Clients::default(),
             duties: Duties::default(),
-            peers: Peers::default(),
+            peers: PeerHistory::default(),
             delays: BTreeMap::new(),
             now: Slot::new(0),
             n_active: BTreeMap::new(),
@@ -158,7 +158,7 @@ impl Facts {
         self.peers.connected()
     }
 
-    /// Peers that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
+    /// PeerHistory that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
     pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
         self.peers.goodbyes(slot.saturating_sub(n.saturating_sub(1)), slot)
     }

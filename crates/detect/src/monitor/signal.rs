@@ -53,14 +53,14 @@ impl<D: Details> From<D> for Described {
 #[derive(Clone, Debug)]
 pub enum Signal {
     /// Happened once: becomes a finding without proof.
-    Anomaly(Oddity),
+    Anomaly(SingleAnomaly),
     /// Is so in a slot: opens an incident, or keeps it open. Its life is the book's business.
-    Sighting(Sighting),
+    Observation(Observation),
     /// An incident whose life the detector itself tells.
     Incident(Box<Incident>),
     /// What became of one, for those who are alerted by findings. Of those that the book tells, it says so itself.
     Announcement(Box<Incident>, News),
-    /// What to find again after a restart: see [`Heard::notes`](super::Heard::notes).
+    /// What to find again after a restart: see [`DetectorOutput::notes`](super::DetectorOutput::notes).
     Note { name: &'static str, bytes: Vec<u8> },
 }
 
@@ -75,7 +75,7 @@ pub enum News {
 
 /// Something odd that no rule punishes.
 #[derive(Clone, Debug)]
-pub struct Oddity {
+pub struct SingleAnomaly {
     pub what: Described,
     /// Tells it from others of its kind and slot: part of its id. Never a time of arrival.
     pub key: String,
@@ -90,7 +90,7 @@ pub struct Oddity {
 
 /// A condition that holds in a slot.
 #[derive(Clone, Debug)]
-pub struct Sighting {
+pub struct Observation {
     pub what: Described,
     /// Incidents of one kind with different keys are different incidents; mostly empty.
     pub key: String,

@@ -21,12 +21,12 @@ pub struct WatchReport {
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Desk {
+pub struct SharedWatchState {
     labels: Arc<Mutex<Arc<Labels>>>,
     report: Arc<Mutex<Arc<WatchReport>>>,
 }
 
-impl Desk {
+impl SharedWatchState {
     /// Who is watched from now on.
     pub fn set_labels(&self, labels: Arc<Labels>) {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;

@@ -29,18 +29,18 @@
 use super::flapping::{SlotDuties, Stretch};
 use super::proposing::Turn;
 use super::record::{Done, KeyRecord};
-use super::sheet::{Bitmap, Cast, Sheet};
-use super::thresholds::KeeperConfig;
-use super::{ChainState, Desk, KeyStatus, Label, LabelSet, Labels, WatchReport};
+use super::sheet::{Bitmap, DutyVote, EpochDuties};
+use super::thresholds::WatchedKeysConfig;
+use super::{ChainState, KeyStatus, Label, LabelSet, Labels, SharedWatchState, WatchReport};
 use crate::monitor::facts::DISPARITY_NS;
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Oddity, Offender, Sighting, Signal, SlotFacts, View};
+use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Offender, Signal, SingleAnomaly, SlotFacts, View};
 use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, Finding, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use verify::{Heard, UnixNs, Vote};
+use verify::{FirstSeen, UnixNs, Vote};
 
 /// Epochs whose votes are entered: two behind, the current and the next.
 const KEPT_SHEETS: u64 = 4;
@@ -153,13 +153,13 @@ impl Details for SecondSignerDetails {
 }
 
 /// See the module.
-pub struct Keeper {
-    config: KeeperConfig,
-    desk: Desk,
+pub struct WatchedKeysDetector {
+    config: WatchedKeysConfig,
+    desk: SharedWatchState,
     labels: Arc<Labels>,
     watched: Bitmap,
     records: BTreeMap<ValidatorIndex, KeyRecord>,
-    sheets: BTreeMap<Epoch, Sheet>,
+    sheets: BTreeMap<Epoch, EpochDuties>,
     /// Since when each dormant key should be silent.
     dormant_since: HashMap<ValidatorIndex, Slot>,
     /// Slot of the signature that was told last.
@@ -175,8 +175,8 @@ pub struct Keeper {
     judged: Option<Epoch>,
 }
 
-impl Keeper {
-    pub fn new(config: KeeperConfig, desk: Desk) -> Self {
+impl WatchedKeysDetector {
+    pub fn new(config: WatchedKeysConfig, desk: SharedWatchState) -> Self {
         Self {
             config,
             desk,
@@ -260,7 +260,7 @@ impl Keeper {
         validator: ValidatorIndex,
         slot: Slot,
         epoch: Epoch,
-        heard: &Heard,
+        heard: &FirstSeen,
         signed: &'static str,
         view: &View<'_>,
         out: &mut Vec<Signal>,
@@ -285,7 +285,7 @@ impl Keeper {
             silent_since_slot: silent_since,
             groups: self.groups_of(validator),
         };
-        out.push(Signal::Anomaly(Oddity {
+        out.push(Signal::Anomaly(SingleAnomaly {
             what: details.into(),
             key: validator.to_string(),
             severity: Severity::Critical,
@@ -342,7 +342,7 @@ impl Keeper {
             groups: self.groups_of(subject.index),
             watched_keys_with_the_same_label: kin.collect(),
         };
-        out.push(Signal::Anomaly(Oddity {
+        out.push(Signal::Anomaly(SingleAnomaly {
             what: details.into(),
             key: subject.index.to_string(),
             severity: Severity::Critical,
@@ -428,7 +428,7 @@ impl Keeper {
                 missed_in_a_row: longest,
                 validators: examples,
             };
-            out.push(Signal::Sighting(Sighting {
+            out.push(Signal::Observation(Observation {
                 what: details.into(),
                 key: group.name.to_string(),
                 slot,
@@ -483,7 +483,7 @@ impl Keeper {
                     duties_missed: flap.n_missed,
                     validators: flap.examples,
                 };
-                out.push(Signal::Sighting(Sighting {
+                out.push(Signal::Observation(Observation {
                     what: details.into(),
                     key: label.to_string(),
                     slot,
@@ -524,7 +524,7 @@ impl Keeper {
     }
 }
 
-impl Detector for Keeper {
+impl Detector for WatchedKeysDetector {
     fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
         self.look_at_desk(view.network().slot_at(batch.heard_until.0), view);
         if self.records.is_empty() {
@@ -603,7 +603,7 @@ impl Truth {
         Self { target: heads.values().next().copied().flatten(), heads }
     }
 
-    fn judge(&self, cast: &Cast) -> Done {
+    fn judge(&self, cast: &DutyVote) -> Done {
         Done::Voted {
             right_target: self.target == Some(cast.target.root),
             right_head: self.heads.get(&cast.slot).copied().flatten() == Some(cast.head),

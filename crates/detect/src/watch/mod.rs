@@ -3,7 +3,7 @@
 //! - [`Selector`], [`WatchList`]: what an operator writes down
 //! - [`Labels`]: the same, resolved to validator indices
 //! - [`FeePayers`]: who proposes for which fee recipient, learned from blocks
-//! - [`Keeper`]: the detector that follows their duties; [`Desk`]: what it shares with the rest of the program
+//! - [`WatchedKeysDetector`]: the detector that follows their duties; [`SharedWatchState`]: what it shares with the rest of the program
 
 mod desk;
 mod fee_payers;
@@ -19,11 +19,11 @@ mod sheet;
 mod tests;
 mod thresholds;
 
-pub use desk::{Desk, WatchReport};
+pub use desk::{SharedWatchState, WatchReport};
 pub use fee_payers::FeePayers;
-pub use keeper::Keeper;
+pub use keeper::WatchedKeysDetector;
 pub use labels::{GroupId, LabelSet, Labels, MAX_KEYS, MAX_WATCHED, Members};
 pub use list::{Duty, Entry, Label, LabelError, ListError, MAX_ENTRIES, MAX_GROUPS, WatchList};
 pub use record::{ChainState, KeyStatus, Proposals};
 pub use selector::{Selector, SelectorError};
-pub use thresholds::KeeperConfig;
+pub use thresholds::WatchedKeysConfig;

@@ -8,7 +8,7 @@
 //! for anyone to vote for) is told as that.
 
 use super::keeper::MissedDutiesDetails;
-use crate::monitor::{Oddity, View};
+use crate::monitor::{SingleAnomaly, View};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
 use verify::{SourceKind, UnixNs};
@@ -43,7 +43,13 @@ impl Turn {
     }
 
     /// `None` for a block that was made.
-    pub(super) fn told(self, proposer: ValidatorIndex, slot: Slot, groups: Vec<String>, view: &View<'_>) -> Option<Oddity> {
+    pub(super) fn told(
+        self,
+        proposer: ValidatorIndex,
+        slot: Slot,
+        groups: Vec<String>,
+        view: &View<'_>,
+    ) -> Option<SingleAnomaly> {
         let (block, root, after_slot_start_ms) = match self {
             Self::Made => return None,
             Self::Lost { block, offset_ns } => {
@@ -53,7 +59,7 @@ impl Turn {
         };
         let duty = "proposal".into();
         let details = MissedDutiesDetails::Proposal { duty, block: block.into(), root, after_slot_start_ms, groups };
-        Some(Oddity {
+        Some(SingleAnomaly {
             what: details.into(),
             key: format!("proposal {proposer}"),
             severity: Severity::Warning,

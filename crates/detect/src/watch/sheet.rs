@@ -7,23 +7,23 @@ use verify::Vote;
 
 /// The first vote heard of a key for this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cast {
+pub(super) struct DutyVote {
     pub slot: Slot,
     pub head: Root,
     pub target: Checkpoint,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sheet {
-    pub cast: HashMap<ValidatorIndex, Cast>,
+pub(super) struct EpochDuties {
+    pub cast: HashMap<ValidatorIndex, DutyVote>,
     /// Of the branch that most of the first votes named; duties are the same on all that share the decision block.
     pub shuffling: Option<Arc<Shuffling>>,
 }
 
-impl Sheet {
+impl EpochDuties {
     /// Enters a key's vote. `false` if it had one already.
     pub fn enter(&mut self, validator: ValidatorIndex, vote: &Vote) -> bool {
-        let cast = Cast { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
+        let cast = DutyVote { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
         let mut is_new = false;
         self.cast.entry(validator).or_insert_with(|| {
             is_new = true;

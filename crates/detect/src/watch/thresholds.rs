@@ -3,10 +3,10 @@
 use crate::config::Problems;
 use serde::{Deserialize, Serialize};
 
-/// Thresholds of the [`Keeper`](super::Keeper).
+/// Thresholds of the [`WatchedKeysDetector`](super::WatchedKeysDetector).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct KeeperConfig {
+pub struct WatchedKeysConfig {
     /// Epochs missed in a row from which on a key is reported.
     pub missed_in_a_row: u32,
     /// Epochs without a further sighting after which the group's incident is over.
@@ -27,7 +27,7 @@ pub struct KeeperConfig {
     pub slot_heard_percent: u64,
 }
 
-impl KeeperConfig {
+impl WatchedKeysConfig {
     /// What is wrong with it: path in the file and text.
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
@@ -47,7 +47,7 @@ impl KeeperConfig {
     }
 }
 
-impl Default for KeeperConfig {
+impl Default for WatchedKeysConfig {
     fn default() -> Self {
         Self {
             missed_in_a_row: 3,

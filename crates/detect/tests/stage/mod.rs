@@ -8,7 +8,7 @@ use consensus::{
     SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
-use detect::{Batch, DetectConfig, Heard, Monitor, NoLabels, Offender, PeerNews};
+use detect::{Batch, DetectConfig, DetectorOutput, Monitor, NoLabels, Offender, PeerNews};
 use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, Punishable, Slashable, Time};
 use simulator::Scenario;
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ pub fn genesis(n_validators: usize) -> Chain {
     crate::common::quiet_chain(&scenario)
 }
 
-pub fn heard(at: u64) -> verify::Heard {
-    verify::Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
+pub fn heard(at: u64) -> verify::FirstSeen {
+    verify::FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
 /// An empty block that came at `at`, in Unix nanoseconds; `word` tells blocks of one slot and proposer apart.
@@ -210,7 +210,7 @@ impl Stage {
         self.note(heard);
     }
 
-    pub fn note(&mut self, heard: Heard) {
+    pub fn note(&mut self, heard: DetectorOutput) {
         self.anomalies.extend(heard.anomalies);
         self.announcements.extend(heard.announcements);
         self.notes.extend(heard.notes);

@@ -1,7 +1,7 @@
 use super::*;
 use consensus::Spec;
 use sources::capture::{CaptureFile, Entry};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::collections::BTreeSet;
 use std::path::Path;
 use verify::VerifyConfig;
@@ -133,7 +133,8 @@ fn only_proven_messages_of_the_present_are_the_network() {
 
 /// The messages of the small capture, slot by slot, in the order of arrival.
 fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
-    let (file, intake) = (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), Intake::new(network.clone()));
+    let (file, intake) =
+        (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), MessageConverter::new(network.clone()));
     let mut slots: Vec<(Vec<RawMessage>, UnixNs)> = Vec::new();
     for entry in file.entries().unwrap() {
         let Entry::Gossip(entry) = entry.unwrap().entry else { continue };

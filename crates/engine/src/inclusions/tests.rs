@@ -27,7 +27,7 @@ fn block(root: Root, slot: u64, parent_root: Root, proposer: u64) -> BlockFacts 
     }
 }
 
-/// Blocks of a branch in `slots`, each by whoever has the slot.
+/// Adds blocks of a branch in `slots`. Each block comes from the proposer of its slot.
 fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_root: Root) {
     for slot in slots {
         let root = root(slot, branch);
@@ -38,14 +38,15 @@ fn grow(chain: &mut Chain, branch: u8, slots: std::ops::Range<u64>, mut parent_r
     }
 }
 
-/// A slashing in a block that nobody builds on punishes nobody; one that the chain keeps does, until the chain leaves it.
+/// A slashing in a block that nobody builds on punishes nobody. A slashing in a block that the
+/// chain keeps counts until the chain leaves that block.
 #[test]
 fn a_claim_counts_when_the_chain_has_built_on_it() {
     let mut chain = genesis();
     let per_epoch = chain.network().preset().slots_per_epoch;
     let start = chain.head().root;
     grow(&mut chain, 1, 1..5, start);
-    // An orphan beside the chain, and a block of the chain.
+    // One orphan, and one block of the chain.
     let (orphan, good) = (root(4, 9), root(4, 1));
     let proposer = chain.proposer_on(&root(3, 1), Slot::new(4)).unwrap();
     chain.extend(&block(orphan, 4, root(3, 1), proposer.as_u64()));
@@ -54,22 +55,25 @@ fn a_claim_counts_when_the_chain_has_built_on_it() {
     let mut inclusions = Inclusions::default();
     inclusions.claim(finding, included(good), &chain);
     inclusions.claim(other, included(orphan), &chain);
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "it is too early");
+    assert_eq!(inclusions.settle(&chain, SourceState::Between), InclusionChanges::default(), "it is too early");
     let end = 5 + CONFIRMED_AFTER_EPOCHS * per_epoch;
     grow(&mut chain, 1, 5..end, good);
-    let verdicts = inclusions.settle(&chain, Moment::Between);
-    assert_eq!(verdicts, Verdicts { included: vec![(finding, included(good))], reopened: Vec::new() });
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts::default(), "said once");
-    // A restart in between, then a longer branch from before it.
+    let verdicts = inclusions.settle(&chain, SourceState::Between);
+    assert_eq!(verdicts, InclusionChanges { included: vec![(finding, included(good))], reopened: Vec::new() });
+    assert_eq!(inclusions.settle(&chain, SourceState::Between), InclusionChanges::default(), "said once");
+    // The watcher restarts. Then a longer branch appears that starts before the block.
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len(), inclusions.rows()), (2, 0, Rows::default()));
     let mut inclusions = Inclusions::read(&rows.changed, None);
     grow(&mut chain, 2, 4..end + 20, root(3, 1));
     assert_eq!(chain.head().root, root(end + 19, 2));
-    assert_eq!(inclusions.settle(&chain, Moment::Between), Verdicts { included: Vec::new(), reopened: vec![finding] });
+    assert_eq!(
+        inclusions.settle(&chain, SourceState::Between),
+        InclusionChanges { included: Vec::new(), reopened: vec![finding] }
+    );
 }
 
-/// Anyone with a key can sign the latest block, on whatever parent, and blocks for slots to come.
+/// Anyone with a key can sign the latest block, with any parent, and blocks for future slots.
 #[test]
 fn who_signs_the_latest_block_decides_nothing() {
     let mut chain = genesis();
@@ -88,9 +92,9 @@ fn who_signs_the_latest_block_decides_nothing() {
     chain.tick(Slot::new(end));
     chain.extend(&lonely(end, root(9, 9)));
     assert_eq!(chain.head().root, root(end, 9), "it is the latest");
-    let verdicts = inclusions.settle(&chain, Moment::Between);
-    assert_eq!(verdicts, Verdicts { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
-    // Of the far future: they would push the others out.
+    let verdicts = inclusions.settle(&chain, SourceState::Between);
+    assert_eq!(verdicts, InclusionChanges { included: vec![(good, included(5, root(5, 1)))], reopened: Vec::new() });
+    // Claims of the far future would displace all others, so they are ignored.
     let n_before = inclusions.claims.len();
     (0..10).for_each(|nth| inclusions.claim(forged, included((1 << 60) + nth, root(nth, 8)), &chain));
     assert_eq!(inclusions.claims.len(), n_before);
@@ -109,12 +113,13 @@ fn too_many_claims_push_out_those_that_the_head_does_not_stand_on() {
         block_root[..8].copy_from_slice(&nth.to_le_bytes());
         inclusions.claim(Root::repeat_byte(2), Included { slot: Slot::new(9), block_root: Root::from(block_root) }, &chain);
     }
-    inclusions.settle(&chain, Moment::Between);
+    inclusions.settle(&chain, SourceState::Between);
     assert_eq!(inclusions.claims.len(), MAX_BLOCKS);
     assert!(inclusions.claims.contains_key(&(good.slot, good.block_root)));
 }
 
-/// A note of version 1, with a block on each of two branches, becomes rows; later changes write the rows that they concern and no others.
+/// A checkpoint of version 1, with a block on each of two branches, is converted to rows. Later
+/// changes write only the rows that they concern.
 #[test]
 fn the_one_note_of_version_1_becomes_rows() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +142,7 @@ fn the_one_note_of_version_1_becomes_rows() {
     assert_eq!(store.checkpoint(NOTE).unwrap(), None);
     let loaded = Inclusions::load(&store).unwrap();
     assert_eq!((&loaded.claims, loaded.n_findings, loaded.has_note), (&inclusions.claims, 3, false));
-    // A thousand blocks, each with a slashing: one more is one more row.
+    // There are a thousand blocks with a slashing each. One more block is one more row.
     let start = chain.head().root;
     grow(&mut chain, 1, 1..10, start);
     let claim = |inclusions: &mut Inclusions, nth: u64| {
@@ -150,10 +155,10 @@ fn the_one_note_of_version_1_becomes_rows() {
     let n_bytes: usize = rows.changed.iter().map(|(_, value)| value.len()).sum();
     assert!((rows.changed.len(), rows.dropped.len()) == (1, 0) && n_bytes < 400, "{n_bytes} bytes for one more claim");
     apply(rows);
-    // What is too old goes, row by row.
+    // Rows that are too old are dropped one by one.
     let end = 12 + KEPT_EPOCHS * chain.network().preset().slots_per_epoch;
     grow(&mut chain, 1, 10..end, root(9, 1));
-    inclusions.settle(&chain, Moment::Between);
+    inclusions.settle(&chain, SourceState::Between);
     let rows = inclusions.rows();
     assert_eq!((rows.changed.len(), rows.dropped.len()), (0, 1003));
     apply(rows);

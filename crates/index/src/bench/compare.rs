@@ -5,7 +5,7 @@
 //! affects them all in the same way. The CPU time of the calling thread inside the index's calls is
 //! compared.
 
-use super::{Feed, Options, SLOTS, in_temporary, measure};
+use super::{Options, SLOTS, VoteFeed, in_temporary, measure};
 use crate::IndexError;
 use std::path::Path;
 
@@ -36,12 +36,12 @@ pub struct Comparison {
 }
 
 /// One load, and the CPU time per vote of its first epoch, in nanoseconds.
-struct Run {
-    feed: Feed,
+struct EpochRun {
+    feed: VoteFeed,
     first_epoch: f64,
 }
 
-impl Run {
+impl EpochRun {
     fn ns_per_vote(&self) -> f64 {
         self.feed.clock.ns as f64 / self.feed.n_votes.max(1) as f64
     }
@@ -61,11 +61,11 @@ fn compare_in(path: &Path, options: &Options, variants: &[Variant]) -> Result<Ve
     }));
     let mut runs = Vec::new();
     for (nth, options) in all.enumerate() {
-        let mut feed = Feed::new(&path.join(nth.to_string()), &options)?;
+        let mut feed = VoteFeed::new(&path.join(nth.to_string()), &options)?;
         feed.epoch(0)?;
         feed.index.flush()?;
-        (feed.clock, feed.n_votes) = (measure::Clock::default(), 0);
-        runs.push(Run { feed, first_epoch: 0.0 });
+        (feed.clock, feed.n_votes) = (measure::CpuClock::default(), 0);
+        runs.push(EpochRun { feed, first_epoch: 0.0 });
     }
     for epoch in 1..=options.epochs {
         runs.iter_mut().for_each(|run| run.feed.load.begin_epoch(epoch));

@@ -6,7 +6,7 @@ use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, Epoch, Preset, Root, Shuffling, SignatureBytes, Slot, ValidatorIndex,
 };
 use std::sync::Arc;
-use verify::{Heard, SourceKind, UnixNs, Vote};
+use verify::{FirstSeen, SourceKind, UnixNs, Vote};
 
 /// One validator in this many is away from the third epoch to the third last: its votes come late.
 pub const SLEEPER_SHARE: u64 = 256;
@@ -15,7 +15,7 @@ const FIRST_EPOCH: u64 = 400_000;
 const POOL: usize = 1 << 14;
 const PEERS: u64 = 128;
 
-pub struct Load {
+pub struct IndexLoad {
     options: Options,
     active: Arc<Vec<u32>>,
     shuffling: Arc<Shuffling>,
@@ -25,7 +25,7 @@ pub struct Load {
     peers: Vec<Arc<[u8]>>,
 }
 
-impl Load {
+impl IndexLoad {
     pub fn new(options: &Options) -> Self {
         let active = Arc::new((0..options.validators).collect::<Vec<u32>>());
         let peers = (0..PEERS).map(|n| {
@@ -127,7 +127,7 @@ impl Load {
         self.next += 1;
         let at = data.slot.as_u64() * 12_000_000_000 + mix(self.next as u64, 3) % 4_000_000_000;
         let peer = self.peers[(mix(self.next as u64, 5) % PEERS) as usize].clone();
-        let heard = Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
+        let heard = FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(peer) };
         Vote {
             data,
             data_root: data.root(),

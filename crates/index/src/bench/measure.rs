@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-/// The CPU time that the calling thread spends inside [`Clock::run`], in nanoseconds.
+/// The CPU time that the calling thread spends inside [`CpuClock::run`], in nanoseconds.
 #[derive(Default)]
-pub struct Clock {
+pub struct CpuClock {
     pub ns: u64,
 }
 
-impl Clock {
+impl CpuClock {
     /// Runs `work` and adds its CPU time.
     pub fn run<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = this_thread_ns();

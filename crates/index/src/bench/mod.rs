@@ -16,7 +16,7 @@ pub use compare::{Comparison, Variant, compare};
 
 use crate::{Conflict, Index, IndexError, Shape};
 use consensus::{Root, ValidatorIndex};
-use load::{Load, SLEEPER_SHARE};
+use load::{IndexLoad, SLEEPER_SHARE};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -100,7 +100,7 @@ impl Default for Options {
 
 /// What was measured; field names are the JSON's.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Report {
+pub struct IndexReport {
     pub validators: u32,
     pub epochs: u64,
     pub votes: u64,
@@ -134,7 +134,7 @@ pub struct Report {
 }
 
 /// Runs the load. `progress` is told the epochs done.
-pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
+pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<IndexReport, IndexError> {
     match &options.data_dir {
         Some(path) => run_in(path, options, progress),
         None => in_temporary("", |path| run_in(path, options, progress)),
@@ -149,8 +149,8 @@ fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
     result
 }
 
-fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, IndexError> {
-    let mut feed = Feed::new(path, options)?;
+fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<IndexReport, IndexError> {
+    let mut feed = VoteFeed::new(path, options)?;
     feed.epoch(0)?;
     if options.bulk {
         // What is stored already when history is filled.
@@ -158,13 +158,13 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     }
     feed.index.flush()?;
     let before = measure::Usage::now(path);
-    (feed.clock, feed.n_votes) = (measure::Clock::default(), 0);
+    (feed.clock, feed.n_votes) = (measure::CpuClock::default(), 0);
     let background = measure::other_threads_ns();
     for epoch in 1..=options.epochs {
         feed.epoch(epoch)?;
         progress(epoch);
     }
-    let Feed { mut index, mut load, mut clock, mut named, n_votes: votes, .. } = feed;
+    let VoteFeed { mut index, mut load, mut clock, mut named, n_votes: votes, .. } = feed;
     clock.run(|| index.flush())?;
     let after = measure::Usage::now(path);
     let cpu_seconds = (clock.ns + measure::other_threads_ns().saturating_sub(background)) as f64 / 1e9;
@@ -173,7 +173,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let (offending, found, missed) = offences(&mut index, &mut load, options)?;
     index.commit()?;
     let peak_rss_bytes = measure::peak_rss_bytes();
-    let mut feed = Feed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
+    let mut feed = VoteFeed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
     // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
     let last = options.epochs + if options.bulk { STORED_EPOCHS } else { 0 };
     (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(last + more))?;
@@ -183,7 +183,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let (history_keys, history_cpu_ms_per_epoch) = read_history(path, options)?;
 
     let epochs = options.epochs.max(1);
-    Ok(Report {
+    Ok(IndexReport {
         validators: options.validators,
         epochs: options.epochs,
         votes,
@@ -255,23 +255,23 @@ fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
 }
 
 /// A load and the index it is fed to, with the CPU time of the feeding.
-struct Feed {
+struct VoteFeed {
     index: Index,
-    load: Load,
+    load: IndexLoad,
     bulk: bool,
-    clock: measure::Clock,
+    clock: measure::CpuClock,
     /// Validators named as offenders; the load has none.
     named: BTreeSet<ValidatorIndex>,
     n_votes: u64,
 }
 
-impl Feed {
+impl VoteFeed {
     fn new(path: &Path, options: &Options) -> Result<Self, IndexError> {
         Ok(Self {
             index: Index::open(path, shape())?,
-            load: Load::new(options),
+            load: IndexLoad::new(options),
             bulk: options.bulk,
-            clock: measure::Clock::default(),
+            clock: measure::CpuClock::default(),
             named: BTreeSet::new(),
             n_votes: 0,
         })
@@ -301,7 +301,7 @@ impl Feed {
 /// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.
 fn late_votes(
     index: &mut Index,
-    load: &mut Load,
+    load: &mut IndexLoad,
     options: &Options,
     named: &mut BTreeSet<ValidatorIndex>,
 ) -> Result<Vec<u64>, IndexError> {
@@ -324,7 +324,7 @@ fn late_votes(
 }
 
 /// Validators that vote twice for the last epoch, and go on voting, in and out of contradiction.
-fn offences(index: &mut Index, load: &mut Load, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
+fn offences(index: &mut Index, load: &mut IndexLoad, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
     let n_offenders = OFFENDERS.min(u64::from(options.validators) / SLEEPER_SHARE);
     let last = options.epochs;
     let mut named = BTreeSet::new();

@@ -1,10 +1,12 @@
-//! The watching half of `slashwatch bench pipeline`: a load from a capture, through the same pipeline as everything else, measured.
+//! The measuring half of `slashwatch bench pipeline`. It sends the load of a capture through the
+//! same pipeline as everything else and measures it.
 //!
-//! [`replayed`] takes it as fast as it goes, by [`crate::replay`]; [`paced`] runs the whole watcher in real time, fed by
-//! libp2p or, without a network, by a thread that reads the capture. Who makes the load and knows its offences is elsewhere, and
-//! in another process: what is measured here is this process, all of it.
+//! [`replayed()`] processes the load as fast as possible, with [`crate::replay`]. [`paced()`] runs
+//! the whole watcher in real time. It gets the messages over libp2p, or without a network from a
+//! thread that reads the capture. Another process makes the load and knows its offences, so the
+//! measurements cover this process and nothing else.
 //!
-//! The first slot warms up and is not counted in times; it is in outcomes and findings.
+//! The first slot is a warm-up. It is not part of the times, but of the outcomes and findings.
 
 mod paced;
 mod process;
@@ -21,36 +23,38 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use watcher::WatcherError;
 
-/// One run, measured.
+/// Measurements of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Without the one that warms up.
+    /// Slots that were measured, without the warm-up.
     pub slots: u64,
-    /// In these slots.
+    /// Messages in these slots.
     pub messages: u64,
     pub wall_seconds: f64,
-    /// Time of the network by wall time.
+    /// Time of the network divided by wall time.
     pub realtime_factor: f64,
     pub cpu_seconds: f64,
-    /// CPU time by wall time.
+    /// CPU time divided by wall time.
     pub cores: f64,
     pub latency_ms: Option<Latency>,
     pub peak_rss_bytes: u64,
-    /// All messages by what became of them, warm-up included.
+    /// Number of messages by outcome, warm-up included.
     pub outcomes: BTreeMap<String, u64>,
-    /// Messages that were not judged for want of capacity.
+    /// Messages that were not judged because of missing capacity.
     pub shed: u64,
     pub found: u64,
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
-    /// From the moment the last offence could be known until everything was found; absent in an unpaced run.
+    /// Time from the arrival of the last offence's second message until the last finding was on
+    /// disk, in milliseconds. It is absent in an unpaced run.
     pub last_found_after_ms: Option<f64>,
-    /// gossipsub's score of the worst peers, from publishers to forgers.
+    /// gossipsub scores of the peers, highest first.
     pub scores: Vec<f64>,
 }
 
-/// From the arrival of an offence's second message to its finding being durable.
+/// Time from the arrival of an offence's second message until its finding is on disk, in
+/// milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: f64,
@@ -59,7 +63,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// `None` for none.
+    /// Returns the percentiles, or `None` for an empty list.
     pub fn of(mut milliseconds: Vec<f64>) -> Option<Self> {
         milliseconds.sort_by(f64::total_cmp);
         let percentile = |percent: usize| {
@@ -70,19 +74,20 @@ impl Latency {
     }
 }
 
-/// What a load has in it, as far as watching needs to know.
+/// The part of a load's description that the measurement needs.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
-    /// Finding ids of the planted offences.
+pub struct LoadExpectation {
+    /// Ids of the findings of the planted offences.
     pub findings: BTreeSet<Root>,
     pub messages: u64,
     pub messages_of_first_slot: u64,
-    /// With the one that warms up.
+    /// Number of slots, warm-up included.
     pub slots: u64,
 }
 
-impl Expected {
-    /// A run of it, without the slot that warms up. `slot`: its length.
+impl LoadExpectation {
+    /// Returns the measurements of one run without the warm-up slot. `slot` is the length of a
+    /// slot.
     fn measured(&self, slot: Duration, wall_seconds: f64, cpu_seconds: f64) -> Measured {
         let slots = self.slots.saturating_sub(1);
         Measured {
@@ -109,8 +114,9 @@ impl Expected {
     }
 }
 
-/// A capture replayed into a new data directory, as fast as it goes. `slot`: its length.
-pub fn replayed(capture: &Path, data_dir: &Path, expected: &Expected, slot: Duration) -> Result<Measured, WatcherError> {
+/// Replays a capture into a new data directory, as fast as possible. `slot` is the length of a
+/// slot.
+pub fn replayed(capture: &Path, data_dir: &Path, expected: &LoadExpectation, slot: Duration) -> Result<Measured, WatcherError> {
     let options = ReplayOptions { files: vec![capture.into()], data_dir: data_dir.into(), ..ReplayOptions::default() };
     let mut replay = Replay::open(options)?;
     let mut warm: Option<(Instant, f64)> = None;

@@ -1,9 +1,9 @@
-//! The whole watcher under a load in real time.
+//! Runs the whole watcher under a load in real time.
 
-use super::{Expected, Latency, Measured, cpu_seconds};
+use super::{Latency, LoadExpectation, Measured, cpu_seconds};
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,45 +15,48 @@ use verify::UnixNs;
 use watcher::WatcherError;
 use watcher::clock;
 use watcher::config::{Config, GossipConfig, NetworkConfig};
-use watcher::run::{Feed, Watcher, runtime};
+use watcher::run::{MessageFeed, Watcher, runtime};
 
-/// How long after the last slot findings are waited for.
+/// How long to wait for findings after the last slot.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// Where the load comes from.
+/// Source of the load.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Read from the capture by a thread of this process.
+    /// A thread of this process reads the capture.
     Memory,
-    /// From these peers, multiaddrs with `/p2p/`.
+    /// These peers publish it. Each is a multiaddr with `/p2p/`.
     Peers(Vec<String>),
 }
 
-/// What to run.
+/// Options of a paced run.
 #[derive(Clone, Debug)]
 pub struct PacedOptions {
     pub capture: PathBuf,
-    /// New; the state and the configuration are written there too.
+    /// A new folder. The state and the configuration are written there too.
     pub work_dir: PathBuf,
-    /// The watcher's data, in which known keys may lie already.
+    /// The watcher's data directory. It may already contain the cache of known keys.
     pub data_dir: PathBuf,
-    /// Seconds since the Unix epoch: the network begins then, whatever the capture says.
+    /// Genesis time of the network, in seconds since the Unix epoch. It replaces that of the
+    /// capture.
     pub genesis_time: u64,
     pub source: Source,
-    /// Share of single votes that are proven so that they may be forwarded.
+    /// Percentage of the single votes that are verified so that they may be forwarded.
     pub forward_percent: u8,
 }
 
-/// Runs the watcher until the load is over and its offences are found, or the time for that is up.
-pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, WatcherError> {
+/// Runs the watcher until the load has ended and its offences are found, or until the time for that
+/// is up.
+pub fn paced(options: &PacedOptions, expected: &LoadExpectation) -> Result<Measured, WatcherError> {
     let (config, spec) = prepare(options)?;
     let runtime = runtime()?;
     let slot = spec.slot_duration;
     runtime.block_on(async {
         let watcher = Watcher::start(config).await?;
         tracing::info!("the watcher is ready {:.1} s before genesis", seconds_until(options.genesis_time));
-        // The store's callback tells when findings are durable; which they are is looked up afterwards. It comes on the thread that
-        // recorded, a few times a second: a lock that nobody else holds until the end costs it nothing.
+        // The store's callback reports when findings are on disk. Which findings these are is
+        // looked up at the end. The callback runs on the thread that recorded them, a few times per
+        // second. Nobody else takes the lock before the end, so the callback does not wait.
         let recorded: Arc<Mutex<Vec<(u64, UnixNs)>>> = Arc::default();
         let bell = Arc::new(Notify::new());
         let (noted, ring) = (recorded.clone(), bell.clone());
@@ -98,7 +101,8 @@ pub fn paced(options: &PacedOptions, expected: &Expected) -> Result<Measured, Wa
     })
 }
 
-/// Writes config.yaml, and the state with another genesis time: messages do not depend on it.
+/// Writes config.yaml, and the state with another genesis time. The messages do not depend on the
+/// genesis time.
 fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     let input = |reason: String| WatcherError::Input { path: options.capture.clone(), reason };
     let capture = CaptureFile::open(&options.capture).map_err(|error| input(error.to_string()))?;
@@ -132,8 +136,8 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     Ok((config, spec))
 }
 
-/// Reads the capture and hands over each message at its time, as a source would that cannot wait.
-fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU64) -> Result<(), WatcherError> {
+/// Reads the capture and passes on each message at its time, like a source that cannot wait.
+fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &MessageFeed, shed: &AtomicU64) -> Result<(), WatcherError> {
     let input = |reason: String| WatcherError::Input { path: path.into(), reason };
     let file = CaptureFile::open(path).map_err(|error| input(error.to_string()))?;
     let state = file.first_state().map_err(|error| input(error.to_string()))?.unwrap_or_default();
@@ -141,7 +145,7 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU
     drop(state);
     let genesis_of_capture = u64::from_le_bytes(head[..8].try_into().expect("eight of forty"));
     let genesis_validators_root = consensus::Root::from_slice(&head[8..]);
-    let intake = Intake::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
+    let intake = MessageConverter::new(Arc::new(Network { spec, genesis_time, genesis_validators_root }));
     for entry in file.entries().map_err(|error| input(error.to_string()))? {
         let Entry::Gossip(mut gossip) = entry.map_err(|error| input(error.to_string()))?.entry else { continue };
         let at = gossip.received_at.0.saturating_sub(genesis_of_capture * 1_000_000_000) + genesis_time * 1_000_000_000;
@@ -150,7 +154,8 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU
             std::thread::sleep(Duration::from_nanos(at - now));
         }
         gossip.received_at = clock::now();
-        // What is refused here is refused by sources too, and never becomes a message.
+        // A message that is refused here is also refused by live sources, so it is not counted as
+        // shed.
         if let Ok(message) = intake.gossip(&gossip)
             && !feed.offer(message)
         {
@@ -160,13 +165,15 @@ fn offer(path: &Path, spec: Spec, genesis_time: u64, feed: &Feed, shed: &AtomicU
     Ok(())
 }
 
-/// Milliseconds of each finding, and of the last one after the last offence's second message.
+/// Returns the latency of each finding in milliseconds, and the time from the last second message
+/// of an offence to the last finding on disk.
 fn latencies(store: &evidence::Store, recorded: &[(u64, UnixNs)]) -> Result<(Vec<f64>, Option<f64>), WatcherError> {
     let milliseconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e6;
     let (mut all, mut last_seen, mut last_recorded) = (Vec::new(), 0, 0);
     for row in store.all_findings() {
         let (seq, finding) = row?;
-        // Callbacks name the newest of what was recorded together.
+        // One callback covers all findings that were recorded together, and gives the number of the
+        // newest.
         let at = recorded.partition_point(|(newest, _)| *newest < seq);
         let (Some(seen), Some((_, durable))) = (finding.second_seen, recorded.get(at)) else { continue };
         all.push(milliseconds(seen.as_unix_ns(), durable.0));
@@ -177,6 +184,7 @@ fn latencies(store: &evidence::Store, recorded: &[(u64, UnixNs)]) -> Result<(Vec
     Ok((all, last))
 }
 
+/// Returns the number of messages by outcome, including those that still wait.
 fn outcomes(watcher: &Watcher) -> BTreeMap<String, u64> {
     let status = watcher.status();
     let mut outcomes = status.stages.get("messages").cloned().unwrap_or_default();
@@ -184,7 +192,7 @@ fn outcomes(watcher: &Watcher) -> BTreeMap<String, u64> {
     outcomes
 }
 
-/// What the sources and the lanes had no room for.
+/// Returns the number of messages for which the sources and the priority queues had no room.
 fn shed(watcher: &Watcher) -> u64 {
     let mut n = 0;
     for family in watcher.metrics().registry.gather() {

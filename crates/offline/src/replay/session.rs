@@ -1,41 +1,45 @@
-//! A replay whose network is known: messages on their way into the engine, in batches that end where a slot does.
+//! The part of a replay that starts when the network is known. It sends messages to the engine in
+//! batches that never cross the end of a slot.
 
-use super::clock::{Clock, Turn};
-use super::strangers::Strangers;
+use super::clock::{ClockDecision, ReplayClock};
+use super::strangers::LateValidators;
 use super::{Summary, note_processed};
 use actions::error_chain;
 use chain::ChainError;
 use consensus::Network;
 use engine::{Engine, EngineError};
 use sources::capture::{CaptureFile, Entry, EntryType, Located};
-use sources::intake::Intake;
+use sources::intake::MessageConverter;
 use std::path::Path;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs, slot_claimed};
 use watcher::WatcherError;
 
-/// What exists once the network is known.
+/// State that exists when the network is known.
 pub(super) struct Session {
     pub(super) engine: Engine,
-    pub(super) intake: Intake,
+    pub(super) intake: MessageConverter,
     pub(super) network: Arc<Network>,
-    pub(super) clock: Clock,
-    pub(super) strangers: Strangers,
+    pub(super) clock: ReplayClock,
+    pub(super) strangers: LateValidators,
     pub(super) batch: Vec<RawMessage>,
-    /// Verified together at most.
+    /// Maximum number of messages that are verified together.
     pub(super) batch_messages: usize,
 }
 
 /// Why a state cannot be used.
 pub(super) enum Unusable {
-    /// With what else is in its file, unless that has shown to be of ours.
+    /// The state belongs to another network. The file is then refused, unless an earlier state
+    /// showed that it belongs to ours.
     OtherNetwork(String),
+    /// The state itself is bad.
     Bad(String),
 }
 
 impl Session {
-    /// A file without a configuration ends with its state (ERA), which knows who sat in the file's committees: it is wanted
-    /// before the rest. Its offset, if there is one and it was added.
+    /// Loads the state of a file before the rest of the file. A file without a configuration is an
+    /// ERA file, which ends with its state. That state has the committees of the file's blocks.
+    /// Returns the state's offset if there is one and it was added.
     pub(super) fn look_ahead(
         &mut self,
         path: &Path,
@@ -50,12 +54,12 @@ impl Session {
         match self.add_state(&state, summary)? {
             Ok(()) => Ok(Some(offset)),
             Err(Unusable::OtherNetwork(reason)) => Err(WatcherError::Input { path: path.into(), reason }),
-            // That is said where it stands.
+            // The problem is reported when the replay reaches this entry.
             Err(Unusable::Bad(_)) => Ok(None),
         }
     }
 
-    /// What a later state adds, and what waited for it.
+    /// Adds a later state, and judges the messages that waited for it.
     pub(super) fn add_state(&mut self, ssz: &[u8], summary: &mut Summary) -> Result<Result<(), Unusable>, WatcherError> {
         self.flush(summary)?;
         let n_known = self.engine.chain().registry().len();
@@ -81,12 +85,12 @@ impl Session {
         self.clock.know(UnixNs(self.network.slot_start_ns(slot)));
     }
 
-    /// A message as the capture has it.
+    /// Takes a message as the capture has it.
     pub(super) fn take(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
         let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
         match self.clock.turn(message, about) {
-            Turn::Wait => Ok(()),
-            Turn::Take(messages) => messages.into_iter().try_for_each(|message| {
+            ClockDecision::Wait => Ok(()),
+            ClockDecision::Take(messages) => messages.into_iter().try_for_each(|message| {
                 match self.strangers.keep(message, self.engine.chain().registry().len()) {
                     Some(message) => self.put(message, summary),
                     None => Ok(()),
@@ -95,7 +99,8 @@ impl Session {
         }
     }
 
-    /// Into the batch. No batch spans two slots: then what is known at the end of a slot does not depend on how large batches are.
+    /// Adds a message to the batch. No batch contains two slots, so the knowledge at the end of a
+    /// slot does not depend on the size of batches.
     pub(super) fn put(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
         self.go_on_to(message.received_at, summary)?;
         self.batch.push(message);
@@ -105,7 +110,8 @@ impl Session {
         Ok(())
     }
 
-    /// Time goes on, if that is in time; a slot ends with all that was heard in it.
+    /// Advances the time if `at` is in time. At the end of a slot everything received in it is
+    /// processed.
     pub(super) fn go_on_to(&mut self, at: UnixNs, summary: &mut Summary) -> Result<(), WatcherError> {
         if self.clock.is_in_time(at) && self.network.slot_at(at.0) > self.network.slot_at(self.clock.now().0) {
             self.flush(summary)?;

@@ -1,23 +1,27 @@
-//! Messages that name a validator which no state has named yet. A capture may bring the state later, and then they are judged
-//! like any other; without one they end as `unknown_validator`.
+//! Messages that name a validator which no state so far contains. A later state in the capture may
+//! contain it, and then these messages are judged like any other. Without such a state they end as
+//! `unknown_validator`.
 //!
-//! Bounded, and only for indices that a later state could have: anyone can write any number into a message.
+//! The number of kept messages is bounded. Only an index that a later state could contain is
+//! accepted, because anybody can write any number into a message.
 
 use verify::{RawMessage, greatest_index_named};
 
 const MAX_MESSAGES: usize = 16_384;
 const MAX_BYTES: usize = 32 << 20;
-/// A registry grows by less than this between two states, or by less than its own size.
+/// Between two states a registry grows by less than this number, or by less than its own size.
 const NEWCOMERS: u64 = 65_536;
 
+/// Holds such messages until a larger registry is known.
 #[derive(Default)]
-pub(super) struct Strangers {
+pub(super) struct LateValidators {
     waiting: Vec<RawMessage>,
     n_bytes: usize,
 }
 
-impl Strangers {
-    /// Keeps a message for later if it names a stranger and there is room; else gives it back.
+impl LateValidators {
+    /// Keeps a message for later if it names an unknown validator and there is room. Otherwise
+    /// returns it.
     pub(super) fn keep(&mut self, message: RawMessage, n_validators: usize) -> Option<RawMessage> {
         let known = n_validators as u64;
         let later = known.saturating_add(known.max(NEWCOMERS));
@@ -31,7 +35,7 @@ impl Strangers {
         None
     }
 
-    /// All that were kept, in the order in which they came.
+    /// Returns all messages that were kept, in the order in which they came.
     pub(super) fn take(&mut self) -> Vec<RawMessage> {
         self.n_bytes = 0;
         std::mem::take(&mut self.waiting)

@@ -1,4 +1,5 @@
-//! Charts as inline SVG: bars by epoch, a line of how many, incidents over time. Text is text, colours follow the page's.
+//! Charts as inline SVG: bars by epoch, a line with the number of validators, and incidents over
+//! time. Text stays text, and the colours follow the page's.
 
 use super::Report;
 use std::fmt::Write as _;
@@ -9,12 +10,13 @@ const RIGHT: u64 = 16;
 const BARS: u64 = 180;
 const ROW: u64 = 24;
 
-/// Contradictions that became known by epoch, by kind, and the number of validators so far.
+/// Draws the contradictions by the epoch in which they became known, by kind, and the number of
+/// validators so far.
 pub(super) fn offences(report: &Report) -> String {
     let preset = report.network.preset();
     let (first, last) = (report.from.epoch(preset).as_u64(), report.to.epoch(preset).as_u64());
     let n = last - first + 1;
-    // Long reports have several epochs to a bar.
+    // A bar of a long report covers several epochs.
     let per_bar = n.div_ceil(120);
     let n_bars = n.div_ceil(per_bar);
     let mut bars = vec![[0u64; 3]; n_bars as usize];
@@ -89,7 +91,7 @@ pub(super) fn offences(report: &Report) -> String {
     svg
 }
 
-/// Each incident as a bar over the report's time.
+/// Draws incidents as bars over the report's time. Only the first 24 are drawn.
 pub(super) fn incidents(report: &Report) -> String {
     let (first, last) = (report.from.as_u64(), report.to.as_u64().max(report.from.as_u64() + 1));
     let shown: Vec<_> = report.incidents.iter().take(24).collect();
@@ -129,7 +131,7 @@ fn open(height: u64, title: &str) -> String {
     format!("<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{title}'><title>{title}</title>")
 }
 
-/// About eight positions of `n`.
+/// Returns about eight positions of `n`.
 fn ticks(n: u64) -> impl Iterator<Item = u64> {
     (0..n).step_by(usize::try_from(n.div_ceil(8)).unwrap_or(1).max(1))
 }

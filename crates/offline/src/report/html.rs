@@ -1,4 +1,4 @@
-//! The report as one HTML page that needs nothing from elsewhere.
+//! Writes the report as one HTML page that loads nothing from elsewhere.
 
 use super::sections::{Cell, Chart, Story, Writer};
 use super::{Report, chart};
@@ -6,7 +6,7 @@ use evidence::Incident;
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("page.css");
-/// Characters of a public key that are shown; all of it is in the title.
+/// Number of characters of a public key that are shown. The title attribute has all of it.
 const KEY_SHOWN: usize = 12;
 
 #[derive(Default)]
@@ -109,7 +109,7 @@ fn cell(cell: &Cell) -> String {
     }
 }
 
-/// For text and for attributes in either quotes.
+/// Escapes text for use in elements, and in attributes with either kind of quotes.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,11 +1,12 @@
-//! The report as Markdown: the same facts, charts drawn with characters.
+//! Writes the report as Markdown. It has the same facts as the HTML page, except the list of each
+//! incident's details. Charts are drawn with characters.
 
 use super::sections::{Cell, Chart, Story, Writer};
 use super::{MAX_ROWS, Report};
 use evidence::Incident;
 use std::fmt::Write as _;
 
-/// Characters of the longest bar.
+/// Length of the longest bar in characters.
 const BAR: u64 = 48;
 
 #[derive(Default)]
@@ -16,7 +17,7 @@ impl Markdown {
         self.0
     }
 
-    /// A block with an empty line before it.
+    /// Writes a block with an empty line before it.
     fn block(&mut self, text: &str) {
         self.0.push('\n');
         self.0.push_str(text);
@@ -57,7 +58,7 @@ impl Writer for Markdown {
 
     fn chart(&mut self, chart: Chart, report: &Report) {
         match chart {
-            // The table that follows says the same.
+            // The table that follows shows the same.
             Chart::Incidents => {}
             Chart::Offences => {
                 self.block("Contradicting pairs by epoch (D double vote, S surround, P double proposal):");
@@ -100,7 +101,7 @@ fn bars(report: &Report) -> String {
     out
 }
 
-/// Text from elsewhere must not become markup or break a table.
+/// Escapes text from elsewhere, so that it cannot become markup or break a table.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

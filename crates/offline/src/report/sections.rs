@@ -1,18 +1,20 @@
-//! What a report says, in which order. How it is written is the [`Writer`]'s business: HTML or Markdown.
+//! Defines the contents of a report and their order. A [`Writer`] writes them as HTML or Markdown.
 
 use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
 use detect::monitor::Details as _;
 use evidence::{Incident, Kind};
 
-/// Writes a report's parts as they come. Everything but [`Writer::text`] may hold words from the network and goes out escaped.
+/// Writes the parts of a report in order. Arguments that are not `'static` may contain text from
+/// the network, and the writer escapes them. The exceptions are `when` and [`Writer::text`], which
+/// only get our own text.
 pub(super) trait Writer {
-    /// Title, and the time that it is about.
+    /// Writes the title and the time that the report is about.
     fn begin(&mut self, title: &str, when: &str);
     fn heading(&mut self, text: &'static str);
-    /// Our own words; `code` between backticks.
+    /// Writes our own text. Code is between backticks.
     fn text(&mut self, text: &str);
-    /// Our own words, to be read before the rest is believed.
+    /// Writes our own text that the reader must see before the rest.
     fn warning(&mut self, text: &'static str);
     fn incident(&mut self, incident: &Incident, story: &Story);
     fn chart(&mut self, chart: Chart, report: &Report);
@@ -20,10 +22,10 @@ pub(super) trait Writer {
     fn list(&mut self, items: &[&'static str]);
 }
 
-/// An incident in sentences.
+/// The description of an incident.
 pub(super) struct Story {
     pub known: String,
-    /// The suspected cause, and what speaks for it.
+    /// The suspected cause, and the reasons for it.
     pub suspected: Option<(String, Vec<String>)>,
 }
 
@@ -38,11 +40,11 @@ pub(super) enum Chart {
 /// A cell of a table.
 pub(super) enum Cell {
     Text(String),
-    /// Numbers and times: not to be broken.
+    /// A number or a time, which must not be broken into lines.
     Number(String),
     /// A hash.
     Hash(String),
-    /// A public key, which may be shown in part.
+    /// A public key, of which only a part may be shown.
     Key(String),
 }
 

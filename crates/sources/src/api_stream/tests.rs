@@ -234,7 +234,7 @@ async fn nonsense_events_are_counted_and_do_no_harm() {
 
 #[test]
 fn only_the_last_roots_are_remembered() {
-    let mut recent = Recent::default();
+    let mut recent = RecentRoots::default();
     let root = |n: u64| Root::left_padding_from(&n.to_be_bytes());
     for n in 0..REMEMBERED_ROOTS as u64 + 10 {
         assert!(recent.insert(root(n)));

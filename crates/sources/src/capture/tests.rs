@@ -1,7 +1,7 @@
 //! The reader against the writer, against damage at every offset, and against the captures made by others.
 
 use super::*;
-use crate::intake::Intake;
+use crate::intake::MessageConverter;
 use consensus::{Network, Root, Spec};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -270,7 +270,7 @@ fn every_message_of_the_shared_captures_becomes_a_raw_message() {
             continue;
         }
         let file = CaptureFile::open(&path).unwrap();
-        let intake = Intake::new(Arc::new(genesis_of(&file)));
+        let intake = MessageConverter::new(Arc::new(genesis_of(&file)));
         let (mut n_messages, mut last) = (0, UnixNs(0));
         for item in file.entries().unwrap() {
             if let Entry::Gossip(entry) = item.unwrap().entry {

@@ -35,7 +35,7 @@ const MPLEX_BUFFER_FRAMES: usize = 256;
 pub(super) type Gossipsub = gossipsub::Behaviour<SnappyTransform, Filter>;
 
 #[derive(NetworkBehaviour)]
-pub(super) struct Node {
+pub(super) struct NodeBehaviour {
     pub limits: connection_limits::Behaviour,
     pub gossip: Gossipsub,
     pub identify: identify::Behaviour,
@@ -52,7 +52,7 @@ pub(super) fn swarm(
     key: Keypair,
     digests: Arc<DigestTable>,
     metrics: SourceMetrics,
-) -> Result<Swarm<Node>, GossipError> {
+) -> Result<Swarm<NodeBehaviour>, GossipError> {
     let setup = |error: &dyn std::fmt::Display| GossipError::Setup(error.to_string());
     let node = node(config, network, &key, digests, metrics)?;
     let builder = SwarmBuilder::with_existing_identity(key)
@@ -78,7 +78,7 @@ fn node(
     key: &Keypair,
     digests: Arc<DigestTable>,
     metrics: SourceMetrics,
-) -> Result<Node, GossipError> {
+) -> Result<NodeBehaviour, GossipError> {
     let max_peers = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
     let mut limits = connection_limits::Behaviour::new(
         ConnectionLimits::default()
@@ -93,7 +93,7 @@ fn node(
     let identify =
         identify::Config::new("eth2/1.0.0".to_owned(), key.public()).with_agent_version(config.agent.clone()).with_cache_size(0);
     let both = ProtocolSupport::Full;
-    Ok(Node {
+    Ok(NodeBehaviour {
         limits,
         gossip: gossipsub(config, network, digests, metrics).map_err(GossipError::Setup)?,
         identify: identify::Behaviour::new(identify),

@@ -295,7 +295,7 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use super::super::behaviour::{self, NodeEvent};
+    use super::super::behaviour::{self, NodeBehaviourEvent};
     use super::super::{GossipConfig, GossipEvent, GossipService, Identity, StatusView};
     use super::*;
     use crate::metrics::SourceMetrics;
@@ -343,7 +343,7 @@ mod tests {
                         asking.behaviour_mut().metadata.send_request(&peer_id, Request::Metadata);
                         Some(peer_id)
                     }
-                    SwarmEvent::Behaviour(NodeEvent::Ping(Event::Message {
+                    SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(Event::Message {
                         peer,
                         message: Message::Response { response, .. },
                         ..
@@ -355,7 +355,7 @@ mod tests {
                         }
                         Some(peer)
                     }
-                    SwarmEvent::Behaviour(NodeEvent::Metadata(Event::Message {
+                    SwarmEvent::Behaviour(NodeBehaviourEvent::Metadata(Event::Message {
                         message: Message::Response { response: Response::Metadata(found), .. },
                         ..
                     })) => {

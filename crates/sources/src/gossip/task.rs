@@ -1,6 +1,6 @@
 //! The task that owns the libp2p node. It takes the next event and applies it.
 
-use super::behaviour::{self, HISTORY_HEARTBEATS, Node, NodeEvent};
+use super::behaviour::{self, HISTORY_HEARTBEATS, NodeBehaviour, NodeBehaviourEvent};
 use super::peers::{Pauses, Peers};
 use super::rpc::goodbye;
 use super::scoring::{self, GRAYLIST};
@@ -63,7 +63,7 @@ pub(super) struct Publication {
 
 /// The task's state: the libp2p node and everything that belongs to it.
 pub(super) struct Listener {
-    pub(super) swarm: Swarm<Node>,
+    pub(super) swarm: Swarm<NodeBehaviour>,
     pub(super) config: GossipConfig,
     pub(super) network: Arc<Network>,
     pub(super) metrics: SourceMetrics,
@@ -160,27 +160,31 @@ impl Listener {
         self.farewell().await;
     }
 
-    fn on_swarm(&mut self, event: SwarmEvent<NodeEvent>) {
+    fn on_swarm(&mut self, event: SwarmEvent<NodeBehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(NodeEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message })) => {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Gossip(gossipsub::Event::Message {
+                propagation_source,
+                message_id,
+                message,
+            })) => {
                 self.on_message(propagation_source, message_id, message);
             }
-            SwarmEvent::Behaviour(NodeEvent::Gossip(
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Gossip(
                 gossipsub::Event::Subscribed { .. }
                 | gossipsub::Event::Unsubscribed { .. }
                 | gossipsub::Event::GossipsubNotSupported { .. }
                 | gossipsub::Event::SlowPeer { .. },
             )) => {}
-            SwarmEvent::Behaviour(NodeEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_agent(peer_id, &info.agent_version);
             }
-            SwarmEvent::Behaviour(NodeEvent::Identify(_)) => {}
-            SwarmEvent::Behaviour(NodeEvent::Status(event)) => self.on_status(event),
-            SwarmEvent::Behaviour(NodeEvent::Ping(event)) => self.on_ping(event),
-            SwarmEvent::Behaviour(NodeEvent::Metadata(event)) => self.on_metadata(event),
-            SwarmEvent::Behaviour(NodeEvent::Goodbye(event)) => self.on_goodbye(event),
-            SwarmEvent::Behaviour(NodeEvent::Data(event)) => self.on_data(event),
-            SwarmEvent::Behaviour(NodeEvent::Limits(never)) => match never {},
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Identify(_)) => {}
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Status(event)) => self.on_status(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Ping(event)) => self.on_ping(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Metadata(event)) => self.on_metadata(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Goodbye(event)) => self.on_goodbye(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Data(event)) => self.on_data(event),
+            SwarmEvent::Behaviour(NodeBehaviourEvent::Limits(never)) => match never {},
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. }
                 if num_established.get() == 1 =>
             {

@@ -1,7 +1,7 @@
 //! Claims: which validators claim to have signed what. The signing roots are computed here, from
 //! the same values that become [`crate::Signed`].
 
-use crate::{Heard, PeerBytes, SourceKind, Statement, UnixNs};
+use crate::{FirstSeen, PeerBytes, SourceKind, Statement, UnixNs};
 use consensus::{
     AttestationData, BeaconBlockHeader, BuilderIndex, CommitteeIndex, DomainType, Epoch, ForkName, Network, Root, Shuffling,
     ShufflingId, SignatureBytes, Slot, ValidatorIndex, sha256, signing_root,
@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 /// The validators that are claimed to have signed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Members {
+pub(crate) enum ClaimedSigners {
     One(ValidatorIndex),
     /// In ascending order, without repetition, not empty.
     Many(Vec<ValidatorIndex>),
 }
 
-impl Members {
+impl ClaimedSigners {
     /// Makes the set. `None` unless the indices are ascending, without repetition, and not empty.
     pub(crate) fn from_sorted(indices: Vec<ValidatorIndex>) -> Option<Self> {
         match indices.as_slice() {
@@ -37,7 +37,7 @@ impl Members {
 
 /// The signed thing.
 #[derive(Clone, Debug)]
-pub(super) enum Subject {
+pub(super) enum ClaimSubject {
     Vote {
         data: AttestationData,
         data_root: Root,
@@ -83,18 +83,18 @@ pub(super) enum Version {
 
 /// A claim that certain validators signed a certain thing.
 #[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub(super) subject: Subject,
+pub(crate) struct SignatureClaim {
+    pub(super) subject: ClaimSubject,
     pub(super) signing_root: Root,
-    pub(super) members: Members,
+    pub(super) members: ClaimedSigners,
     pub(super) signature: SignatureBytes,
-    pub(super) heard: Heard,
+    pub(super) heard: FirstSeen,
     pub(super) version: Version,
     /// The epoch of the block that contains it. The block's state was used to check the signature.
     pub(super) block_epoch: Option<Epoch>,
 }
 
-impl Claim {
+impl SignatureClaim {
     /// Sets the epoch of the block that contains the claim.
     pub(crate) fn in_block_of(mut self, epoch: Option<Epoch>) -> Self {
         self.block_epoch = epoch;
@@ -104,9 +104,9 @@ impl Claim {
     /// Decides whether the claim's version is in doubt, as of the epoch `now`.
     pub(crate) fn consider_versions(&mut self, network: &Network, now: Epoch) {
         let (kind, epoch, object) = match &self.subject {
-            Subject::Vote { data, data_root, .. } => (DomainType::BeaconAttester, data.target.epoch, *data_root),
-            Subject::Proposal { header, root } => (DomainType::BeaconProposer, header.slot.epoch(network.preset()), *root),
-            Subject::Statement(_) | Subject::Attribute => return,
+            ClaimSubject::Vote { data, data_root, .. } => (DomainType::BeaconAttester, data.target.epoch, *data_root),
+            ClaimSubject::Proposal { header, root } => (DomainType::BeaconProposer, header.slot.epoch(network.preset()), *root),
+            ClaimSubject::Statement(_) | ClaimSubject::Attribute => return,
         };
         let now = self.block_epoch.unwrap_or(now);
         if network.spec.is_version_uncertain(epoch, now) {
@@ -148,7 +148,7 @@ impl Claim {
         validator: ValidatorIndex,
         signature: SignatureBytes,
         shuffling: Option<Arc<Shuffling>>,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         let seat = shuffling.as_ref().and_then(|s| s.seat(validator)).filter(|seat| seat.slot == data.slot);
         let shuffling = shuffling.filter(|_| seat.is_some());
@@ -157,9 +157,9 @@ impl Claim {
             (None, _) | (_, None) => MergeKey::Listed,
         };
         Self {
-            subject: Subject::Vote { data, data_root, shuffling, merges: Some(merges) },
+            subject: ClaimSubject::Vote { data, data_root, shuffling, merges: Some(merges) },
             signing_root: vote_root(network, &data, data_root),
-            members: Members::One(validator),
+            members: ClaimedSigners::One(validator),
             signature,
             heard,
             version: Version::Scheduled,
@@ -173,13 +173,13 @@ impl Claim {
         network: &Network,
         data: AttestationData,
         data_root: Root,
-        members: Members,
+        members: ClaimedSigners,
         signature: SignatureBytes,
         shuffling: Option<Arc<Shuffling>>,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         Self {
-            subject: Subject::Vote { data, data_root, shuffling, merges: None },
+            subject: ClaimSubject::Vote { data, data_root, shuffling, merges: None },
             signing_root: vote_root(network, &data, data_root),
             members,
             signature,
@@ -196,13 +196,13 @@ impl Claim {
         header: BeaconBlockHeader,
         root: Root,
         signature: SignatureBytes,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         let domain = network.domain(DomainType::BeaconProposer, header.slot.epoch(network.preset()));
         Self {
-            subject: Subject::Proposal { header, root },
+            subject: ClaimSubject::Proposal { header, root },
             signing_root: signing_root(root, domain),
-            members: Members::One(header.proposer_index),
+            members: ClaimedSigners::One(header.proposer_index),
             signature,
             heard,
             version: Version::Scheduled,
@@ -211,7 +211,7 @@ impl Claim {
     }
 
     /// A statement. The domain is that of the fork at its slot.
-    pub(crate) fn statement(network: &Network, statement: Statement, signature: SignatureBytes, heard: Heard) -> Self {
+    pub(crate) fn statement(network: &Network, statement: Statement, signature: SignatureBytes, heard: FirstSeen) -> Self {
         let (kind, member) = match &statement {
             Statement::PayloadVote { validator, .. } => (DomainType::PtcAttester, *validator),
             Statement::Bid { bid, .. } => (DomainType::BeaconBuilder, builder_member(bid.builder_index)),
@@ -220,8 +220,8 @@ impl Claim {
         let domain = network.domain(kind, statement.slot().epoch(network.preset()));
         Self {
             signing_root: signing_root(statement.root(), domain),
-            subject: Subject::Statement(statement),
-            members: Members::One(member),
+            subject: ClaimSubject::Statement(statement),
+            members: ClaimedSigners::One(member),
             signature,
             heard,
             version: Version::Scheduled,
@@ -234,7 +234,7 @@ impl Claim {
         proposer: ValidatorIndex,
         epoch: Epoch,
         signature: SignatureBytes,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         let domain = network.domain(DomainType::Randao, epoch);
         Self::attribute(u64_root(epoch.as_u64()), domain, proposer, signature, heard)
@@ -245,7 +245,7 @@ impl Claim {
         aggregator: ValidatorIndex,
         slot: Slot,
         signature: SignatureBytes,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         let domain = network.domain(DomainType::SelectionProof, slot.epoch(network.preset()));
         Self::attribute(u64_root(slot.as_u64()), domain, aggregator, signature, heard)
@@ -258,17 +258,23 @@ impl Claim {
         slot: Slot,
         message_root: Root,
         signature: SignatureBytes,
-        heard: Heard,
+        heard: FirstSeen,
     ) -> Self {
         let domain = network.domain(DomainType::AggregateAndProof, slot.epoch(network.preset()));
         Self::attribute(message_root, domain, aggregator, signature, heard)
     }
 
-    fn attribute(object_root: Root, domain: [u8; 32], signer: ValidatorIndex, signature: SignatureBytes, heard: Heard) -> Self {
+    fn attribute(
+        object_root: Root,
+        domain: [u8; 32],
+        signer: ValidatorIndex,
+        signature: SignatureBytes,
+        heard: FirstSeen,
+    ) -> Self {
         Self {
-            subject: Subject::Attribute,
+            subject: ClaimSubject::Attribute,
             signing_root: signing_root(object_root, domain),
-            members: Members::One(signer),
+            members: ClaimedSigners::One(signer),
             signature,
             heard,
             version: Version::Scheduled,
@@ -297,10 +303,13 @@ impl Claim {
     /// a full node checks before it forwards it, shows nothing about the peer that forwarded it.
     pub(crate) fn answerable(&self) -> Option<&PeerBytes> {
         match (&self.subject, self.heard.source) {
-            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Statement(_), SourceKind::Gossip) => {
+            (ClaimSubject::Vote { .. } | ClaimSubject::Proposal { .. } | ClaimSubject::Statement(_), SourceKind::Gossip) => {
                 self.heard.peer.as_ref()
             }
-            (Subject::Vote { .. } | Subject::Proposal { .. } | Subject::Statement(_) | Subject::Attribute, _) => None,
+            (
+                ClaimSubject::Vote { .. } | ClaimSubject::Proposal { .. } | ClaimSubject::Statement(_) | ClaimSubject::Attribute,
+                _,
+            ) => None,
         }
     }
 
@@ -318,7 +327,7 @@ impl Claim {
         if other.heard.at < self.heard.at {
             self.heard = other.heard;
         }
-        if matches!(self.subject, Subject::Attribute) {
+        if matches!(self.subject, ClaimSubject::Attribute) {
             self.subject = other.subject;
         }
         // What a block of an earlier epoch carries was checked with that epoch's version.
@@ -328,27 +337,27 @@ impl Claim {
     /// The data and its root, if the claim is a vote that is returned.
     pub(crate) fn vote(&self) -> Option<(Root, &AttestationData)> {
         match &self.subject {
-            Subject::Vote { data, data_root, .. } => Some((*data_root, data)),
-            Subject::Proposal { .. } | Subject::Statement(_) | Subject::Attribute => None,
+            ClaimSubject::Vote { data, data_root, .. } => Some((*data_root, data)),
+            ClaimSubject::Proposal { .. } | ClaimSubject::Statement(_) | ClaimSubject::Attribute => None,
         }
     }
 
     /// The root and the signature, if the claim is a proposal that is returned.
     pub(crate) fn proposal_root(&self) -> Option<(Root, SignatureBytes)> {
         match &self.subject {
-            Subject::Proposal { root, .. } => Some((*root, self.signature)),
-            Subject::Vote { .. } | Subject::Statement(_) | Subject::Attribute => None,
+            ClaimSubject::Proposal { root, .. } => Some((*root, self.signature)),
+            ClaimSubject::Vote { .. } | ClaimSubject::Statement(_) | ClaimSubject::Attribute => None,
         }
     }
 
     /// The signer, if it is a builder. Its key is among the builders' keys.
     pub(super) fn builder(&self) -> Option<BuilderIndex> {
         match &self.subject {
-            Subject::Statement(Statement::Bid { bid, .. }) => Some(bid.builder_index),
-            Subject::Statement(Statement::PayloadVote { .. } | Statement::InclusionList { .. })
-            | Subject::Vote { .. }
-            | Subject::Proposal { .. }
-            | Subject::Attribute => None,
+            ClaimSubject::Statement(Statement::Bid { bid, .. }) => Some(bid.builder_index),
+            ClaimSubject::Statement(Statement::PayloadVote { .. } | Statement::InclusionList { .. })
+            | ClaimSubject::Vote { .. }
+            | ClaimSubject::Proposal { .. }
+            | ClaimSubject::Attribute => None,
         }
     }
 

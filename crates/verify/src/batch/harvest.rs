@@ -1,7 +1,7 @@
 //! Turns judged claims into votes and proposals. Only what was proven becomes [`Signed`].
 
-use super::claim::Subject;
-use super::{Judged, Judgement, Signed};
+use super::claim::ClaimSubject;
+use super::{BatchResult, Judgement, Signed};
 use crate::{Arrival, Proposal, Stated, Vote, bls, pool};
 use consensus::{SignatureBytes, ValidatorIndex};
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 /// Everything that a batch proved, in the order of the claims. Among the votes, the aggregates come
 /// first, then the single votes, summed up by unit.
 #[derive(Debug)]
-pub(crate) struct Harvest {
+pub(crate) struct ProvenClaims {
     pub(crate) votes: Vec<Signed<Vote>>,
     pub(crate) proposals: Vec<Signed<Proposal>>,
     pub(crate) statements: Vec<Signed<Stated>>,
 }
 
-impl Judged {
+impl BatchResult {
     /// Collects everything that was proven.
-    pub(crate) fn harvest(&self) -> Harvest {
+    pub(crate) fn harvest(&self) -> ProvenClaims {
         let mut votes = Vec::new();
         let mut proposals = Vec::new();
         let mut statements = Vec::new();
@@ -28,20 +28,20 @@ impl Judged {
                 Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => continue,
             }
             match &claim.subject {
-                Subject::Vote { merges: Some(_), .. } => sums.entry(self.units[i]).or_default().push(i),
-                Subject::Vote { merges: None, .. } => votes.extend(self.vote(&[i])),
-                Subject::Proposal { header, root } => proposals.push(Signed::proven(Proposal {
+                ClaimSubject::Vote { merges: Some(_), .. } => sums.entry(self.units[i]).or_default().push(i),
+                ClaimSubject::Vote { merges: None, .. } => votes.extend(self.vote(&[i])),
+                ClaimSubject::Proposal { header, root } => proposals.push(Signed::proven(Proposal {
                     header: *header,
                     root: *root,
                     signature: claim.signature,
                     heard: claim.heard.clone(),
                 })),
-                Subject::Statement(statement) => statements.push(Signed::proven(Stated {
+                ClaimSubject::Statement(statement) => statements.push(Signed::proven(Stated {
                     statement: *statement,
                     signature: claim.signature,
                     heard: claim.heard.clone(),
                 })),
-                Subject::Attribute => {}
+                ClaimSubject::Attribute => {}
             }
         }
         let sums: Vec<Vec<usize>> = sums.into_values().collect();
@@ -60,14 +60,14 @@ impl Judged {
                 }
             }
         }
-        Harvest { votes, proposals, statements }
+        ProvenClaims { votes, proposals, statements }
     }
 
     /// Makes one vote out of the proven claims of one unit. Returns `None` if their signatures
     /// cancel out.
     fn vote(&self, unit: &[usize]) -> Option<Signed<Vote>> {
         let first = &self.claims[*unit.first()?];
-        let Subject::Vote { data, data_root, shuffling, .. } = &first.subject else { return None };
+        let ClaimSubject::Vote { data, data_root, shuffling, .. } = &first.subject else { return None };
         let mut members: Vec<(ValidatorIndex, Arrival)> = Vec::new();
         let mut heard = &first.heard;
         for claim in unit.iter().map(|i| &self.claims[*i]) {

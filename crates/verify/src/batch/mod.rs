@@ -47,7 +47,7 @@ mod signed;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use claim::{Claim, Members};
-pub(crate) use harvest::Harvest;
-pub(crate) use prove::{Judged, Judgement, Method, prove};
+pub(crate) use claim::{ClaimedSigners, SignatureClaim};
+pub(crate) use harvest::ProvenClaims;
+pub(crate) use prove::{BatchResult, Judgement, Method, prove};
 pub use signed::Signed;

@@ -1,7 +1,7 @@
 //! The equation, and how a batch that fails it is split. The module above explains the idea.
 
-use super::claim::{Claim, Subject, Version};
-use crate::repute::{Repute, Reputes};
+use super::claim::{ClaimSubject, SignatureClaim, Version};
+use crate::repute::{PeerReputation, PeerReputations};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
 use consensus::{BuilderIndex, MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};
@@ -41,7 +41,7 @@ pub(crate) struct Method {
 
 impl Method {
     /// Whether a single vote is proven by itself.
-    fn proves_alone(self, claim: &Claim) -> bool {
+    fn proves_alone(self, claim: &SignatureClaim) -> bool {
         match self.singles {
             SinglesProof::Sums => false,
             SinglesProof::RandomCombination => true,
@@ -70,8 +70,8 @@ pub(crate) enum Judgement {
 }
 
 /// A judged batch. Only [`prove`] makes one, and a `Signed` is made only from it.
-pub(crate) struct Judged {
-    pub(super) claims: Vec<Claim>,
+pub(crate) struct BatchResult {
+    pub(super) claims: Vec<SignatureClaim>,
     pub(super) judgements: Vec<Judgement>,
     /// For each claim, the number of its unit: claims of one unit may be added up.
     pub(super) units: Vec<u32>,
@@ -82,24 +82,24 @@ pub(crate) struct Judged {
     pub(super) threads: usize,
 }
 
-impl Judged {
+impl BatchResult {
     /// The judgement of the claim at this position of the batch.
     pub(crate) fn judgement(&self, claim: usize) -> Judgement {
         self.judgements[claim]
     }
 
-    pub(crate) fn claim(&self, claim: usize) -> &Claim {
+    pub(crate) fn claim(&self, claim: usize) -> &SignatureClaim {
         &self.claims[claim]
     }
 
     /// Every claim with its judgement.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&Claim, Judgement)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&SignatureClaim, Judgement)> {
         self.claims.iter().zip(self.judgements.iter().copied())
     }
 
     /// The claims that failed with the scheduled version and may hold with another one: their
     /// positions, and the same claims with the other version.
-    pub(crate) fn in_doubt(&self) -> (Vec<usize>, Vec<Claim>) {
+    pub(crate) fn in_doubt(&self) -> (Vec<usize>, Vec<SignatureClaim>) {
         let forged = (0..self.claims.len()).filter(|place| self.judgements[*place] == Judgement::Forged);
         forged.filter_map(|place| Some((place, self.claims[place].with_other_version()?))).unzip()
     }
@@ -119,7 +119,7 @@ impl Judged {
     }
 
     /// The claims that were proven.
-    pub(crate) fn proven(&self) -> impl Iterator<Item = &Claim> {
+    pub(crate) fn proven(&self) -> impl Iterator<Item = &SignatureClaim> {
         self.claims
             .iter()
             .zip(&self.judgements)
@@ -129,8 +129,14 @@ impl Judged {
 }
 
 /// Judges every claim.
-pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, reputes: &Reputes, rng: &mut StdRng) -> Judged {
-    let chunks: Vec<&[Claim]> = claims.chunks(CHUNK_CLAIMS / 4).collect();
+pub(crate) fn prove(
+    claims: Vec<SignatureClaim>,
+    keys: &dyn KeySource,
+    method: Method,
+    reputes: &PeerReputations,
+    rng: &mut StdRng,
+) -> BatchResult {
+    let chunks: Vec<&[SignatureClaim]> = claims.chunks(CHUNK_CLAIMS / 4).collect();
     let points =
         pool::map(method.threads, &chunks, |chunk| chunk.iter().map(|claim| Points::of(claim, keys)).collect::<Vec<_>>());
     let points: Vec<Result<Points, Judgement>> = points.into_iter().flatten().collect();
@@ -147,14 +153,14 @@ pub(crate) fn prove(claims: Vec<Claim>, keys: &dyn KeySource, method: Method, re
     trial.run(reputes, rng);
     let Trial { judgements, proofs, .. } = trial;
     let signatures = points.iter().map(|points| points.as_ref().ok().map(|points| points.signature)).collect();
-    Judged { claims, judgements, units, proofs, signatures, threads: method.threads }
+    BatchResult { claims, judgements, units, proofs, signatures, threads: method.threads }
 }
 
 /// Assigns each claim to a unit. Single votes with the same data and committee share one unit, up
 /// to the number of members that fit into an evidence container before Electra. A second claim of a
 /// validator that is already in the unit gets a unit of its own. One of its two signatures must be
 /// forged, and a proven sum would be useless if one of two equal members had to be taken out.
-fn units_of(claims: &[Claim]) -> Vec<u32> {
+fn units_of(claims: &[SignatureClaim]) -> Vec<u32> {
     let mut open: HashMap<(Root, super::claim::MergeKey), u32> = HashMap::new();
     let mut members: HashMap<u32, HashSet<ValidatorIndex>> = HashMap::new();
     let mut n_units = 0u32;
@@ -165,7 +171,7 @@ fn units_of(claims: &[Claim]) -> Vec<u32> {
     claims
         .iter()
         .map(|claim| {
-            let Subject::Vote { data_root, merges: Some(key), .. } = &claim.subject else { return fresh() };
+            let ClaimSubject::Vote { data_root, merges: Some(key), .. } = &claim.subject else { return fresh() };
             let mut unit = *open.entry((*data_root, *key)).or_insert_with(&mut fresh);
             if members.get(&unit).is_some_and(|seated| seated.len() as u64 >= MAX_VALIDATORS_PER_COMMITTEE) {
                 unit = fresh();
@@ -186,7 +192,7 @@ struct Points {
 
 impl Points {
     /// Reads the points. `Err` is the judgement of a claim that can be judged without a pairing.
-    fn of(claim: &Claim, keys: &dyn KeySource) -> Result<Self, Judgement> {
+    fn of(claim: &SignatureClaim, keys: &dyn KeySource) -> Result<Self, Judgement> {
         if claim.version == Version::GivenUp {
             return Err(Judgement::NoVersion);
         }
@@ -212,7 +218,7 @@ impl Points {
 
 /// A batch while it is being judged.
 struct Trial<'a> {
-    claims: &'a [Claim],
+    claims: &'a [SignatureClaim],
     points: &'a [Result<Points, Judgement>],
     units: &'a [u32],
     method: Method,
@@ -243,7 +249,7 @@ impl Trial<'_> {
     ///
     /// Then the sets that failed are split, level by level. Every set on a level is known to
     /// contain a forgery. The halves of all sets are tested at once, on all threads.
-    fn run(&mut self, reputes: &Reputes, rng: &mut StdRng) {
+    fn run(&mut self, reputes: &PeerReputations, rng: &mut StdRng) {
         let mut all: Vec<usize> = (0..self.claims.len()).filter(|i| self.points[*i].is_ok()).collect();
         // Sorts by peer, so that a split separates peers first. The sort is stable, so the claims
         // of one peer stay in order of arrival.
@@ -256,9 +262,9 @@ impl Trial<'_> {
         sets.extend(doubted.chunk_by(|a, b| self.peer(*a) == self.peer(*b)).map(<[usize]>::to_vec));
         for run in all.chunk_by(|a, b| self.peer(*a) == self.peer(*b)) {
             match reputes.of(self.claims[run[0]].heard.peer.as_ref()) {
-                Repute::Good => good.extend_from_slice(run),
-                Repute::Unknown => unknown.extend_from_slice(run),
-                Repute::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
+                PeerReputation::Good => good.extend_from_slice(run),
+                PeerReputation::Unknown => unknown.extend_from_slice(run),
+                PeerReputation::Bad => sets.extend(run.iter().map(|claim| vec![*claim])),
             }
         }
         // These two come first because they are mostly the largest, so that all threads finish at

@@ -1,12 +1,12 @@
 //! Tests the equation against checking one by one, against published vectors and against attacks on
 //! it.
 
-use super::claim::{Claim, Members, Subject, Version};
-use super::harvest::Harvest;
-use super::prove::{Judged, Judgement, KeySource, Method, prove};
+use super::claim::{ClaimSubject, ClaimedSigners, SignatureClaim, Version};
+use super::harvest::ProvenClaims;
+use super::prove::{BatchResult, Judgement, KeySource, Method, prove};
 use crate::bls::tests::{secret, sign};
-use crate::repute::Reputes;
-use crate::{Heard, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
+use crate::repute::PeerReputations;
+use crate::{FirstSeen, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
 use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};
 use rand::rngs::StdRng;
@@ -47,15 +47,15 @@ fn data(n: u64) -> AttestationData {
     }
 }
 
-fn heard(peer: u8, at: u64) -> Heard {
-    Heard { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])) }
+fn heard(peer: u8, at: u64) -> FirstSeen {
+    FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: Some(PeerBytes::from([peer])) }
 }
 
 /// A single vote with a valid signature.
-fn single(secrets: &[SecretKey], about: u64, validator: u64, peer: u8) -> Claim {
+fn single(secrets: &[SecretKey], about: u64, validator: u64, peer: u8) -> SignatureClaim {
     let network = network();
     let data = data(about);
-    let mut claim = Claim::single(
+    let mut claim = SignatureClaim::single(
         &network,
         data,
         data.root(),
@@ -68,17 +68,17 @@ fn single(secrets: &[SecretKey], about: u64, validator: u64, peer: u8) -> Claim 
     claim
 }
 
-fn aggregate(secrets: &[SecretKey], about: u64, validators: &[u64], peer: u8) -> Claim {
+fn aggregate(secrets: &[SecretKey], about: u64, validators: &[u64], peer: u8) -> SignatureClaim {
     let data = data(about);
-    let members = Members::from_sorted(validators.iter().copied().map(ValidatorIndex::new).collect()).unwrap();
-    let mut claim = Claim::aggregate(&network(), data, data.root(), members, SignatureBytes::ZERO, None, heard(peer, 1));
+    let members = ClaimedSigners::from_sorted(validators.iter().copied().map(ValidatorIndex::new).collect()).unwrap();
+    let mut claim = SignatureClaim::aggregate(&network(), data, data.root(), members, SignatureBytes::ZERO, None, heard(peer, 1));
     let each: Vec<Signature> = validators.iter().map(|v| sign(&secrets[*v as usize], claim.signing_root)).collect();
     claim.signature = bls::compress(&bls::sum_signatures(&each).unwrap());
     claim
 }
 
 /// Adds a point of the group to a signature, or subtracts it.
-fn shift(claim: &mut Claim, by: &Signature, minus: bool) {
+fn shift(claim: &mut SignatureClaim, by: &Signature, minus: bool) {
     let mut by = bls::compress(by);
     if minus {
         by[0] ^= 0x20;
@@ -87,16 +87,16 @@ fn shift(claim: &mut Claim, by: &Signature, minus: bool) {
     claim.signature = bls::compress(&bls::sum_signatures(&parts).unwrap());
 }
 
-fn judge(claims: Vec<Claim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> Judged {
-    prove(claims, keys, Method { singles, threads }, &Reputes::new(8), &mut StdRng::seed_from_u64(seed))
+fn judge(claims: Vec<SignatureClaim>, keys: &Keys, singles: SinglesProof, threads: usize, seed: u64) -> BatchResult {
+    prove(claims, keys, Method { singles, threads }, &PeerReputations::new(8), &mut StdRng::seed_from_u64(seed))
 }
 
-fn is_proven(judged: &Judged) -> Vec<bool> {
+fn is_proven(judged: &BatchResult) -> Vec<bool> {
     (0..judged.claims.len()).map(|i| matches!(judged.judgement(i), Judgement::Proven { .. })).collect()
 }
 
 /// Checks a claim with plain `FastAggregateVerify`, without any part of the batch verifier.
-fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
+fn holds_by_itself(claim: &SignatureClaim, keys: &Keys) -> bool {
     let Ok(signature) = Signature::uncompress(claim.signature.as_slice()) else { return false };
     let Some(keys) = claim.members().iter().map(|member| keys.key(*member)).collect::<Option<Vec<_>>>() else { return false };
     let dst = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
@@ -105,11 +105,12 @@ fn holds_by_itself(claim: &Claim, keys: &Keys) -> bool {
 
 /// Checks the votes that are returned: the signature of each vote is the sum over exactly its
 /// indices.
-fn check_votes(judged: &Judged, keys: &Keys) {
+fn check_votes(judged: &BatchResult, keys: &Keys) {
     for vote in judged.harvest().votes {
         assert!(vote.indices.is_sorted() && vote.indices.len() == vote.arrivals.len());
-        let members = Members::from_sorted(vote.indices.clone()).expect("unique");
-        let claim = Claim::aggregate(&network(), vote.data, vote.data_root, members, vote.signature, None, vote.heard.clone());
+        let members = ClaimedSigners::from_sorted(vote.indices.clone()).expect("unique");
+        let claim =
+            SignatureClaim::aggregate(&network(), vote.data, vote.data_root, members, vote.signature, None, vote.heard.clone());
         assert!(holds_by_itself(&claim, keys), "vote of {:?}", vote.indices);
     }
 }
@@ -160,7 +161,7 @@ fn batch_equals_one_by_one() {
 fn singles_become_one_vote() {
     let (secrets, publics) = keys(6);
     for mode in MODES {
-        let claims: Vec<Claim> = [4, 1, 3, 0].into_iter().map(|v| single(&secrets, 1, v, 0)).collect();
+        let claims: Vec<SignatureClaim> = [4, 1, 3, 0].into_iter().map(|v| single(&secrets, 1, v, 0)).collect();
         let judged = judge(claims, &publics, mode, 1, 1);
         let votes = judged.harvest().votes;
         assert_eq!(votes.len(), 1);
@@ -180,7 +181,7 @@ fn offsets_do_not_cancel_across_units() {
     let (secrets, publics) = keys(6);
     let offset = sign(&secrets[5], Root::repeat_byte(77));
     for mode in MODES {
-        let mut claims: Vec<Claim> = (0..4).map(|v| single(&secrets, v / 2, v, 0)).collect();
+        let mut claims: Vec<SignatureClaim> = (0..4).map(|v| single(&secrets, v / 2, v, 0)).collect();
         shift(&mut claims[0], &offset, false);
         shift(&mut claims[2], &offset, true);
         let judged = judge(claims, &publics, mode, 2, 3);
@@ -203,7 +204,7 @@ fn offsets_do_not_cancel_across_units() {
 fn offsets_inside_a_sum_prove_the_sum_only() {
     let (secrets, publics) = keys(6);
     let offset = sign(&secrets[5], Root::repeat_byte(77));
-    let mut claims: Vec<Claim> = (0..3).map(|v| single(&secrets, 1, v, 0)).collect();
+    let mut claims: Vec<SignatureClaim> = (0..3).map(|v| single(&secrets, 1, v, 0)).collect();
     shift(&mut claims[0], &offset, false);
     shift(&mut claims[1], &offset, true);
     let sums = judge(claims.clone(), &publics, SinglesProof::Sums, 1, 5);
@@ -229,7 +230,7 @@ fn points_outside_the_group_are_refused() {
         })
         .expect("some x is on the curve");
     for mode in MODES {
-        let mut claims: Vec<Claim> = (0..3).map(|v| single(&secrets, 1, v, v as u8)).collect();
+        let mut claims: Vec<SignatureClaim> = (0..3).map(|v| single(&secrets, 1, v, v as u8)).collect();
         shift(&mut claims[1], &stray, false);
         let judged = judge(claims, &publics, mode, 1, 6);
         assert_eq!(is_proven(&judged), [true, false, true], "{mode:?}");
@@ -284,10 +285,10 @@ fn opposite_keys_do_not_escape() {
 fn unknown_validators_are_nobodys_forgery() {
     let (secrets, publics) = keys(2);
     let mut huge = single(&secrets, 1, 0, 0);
-    huge.members = Members::One(ValidatorIndex::new(1 << 63));
+    huge.members = ClaimedSigners::One(ValidatorIndex::new(1 << 63));
     let mut claims = vec![huge, single(&secrets, 1, 1, 0)];
     let mut among = aggregate(&secrets, 1, &[0, 1], 0);
-    among.members = Members::Many(vec![ValidatorIndex::new(0), ValidatorIndex::MAX]);
+    among.members = ClaimedSigners::Many(vec![ValidatorIndex::new(0), ValidatorIndex::MAX]);
     claims.push(among);
     let judged = judge(claims, &publics, SinglesProof::RandomCombination, 1, 9);
     assert_eq!([0, 1, 2].map(|i| judged.judgement(i)), [Judgement::NoKey, Judgement::Proven { alone: true }, Judgement::NoKey]);
@@ -300,12 +301,12 @@ fn an_empty_batch_is_fine() {
 }
 
 /// A claim over a message without a domain, for the published vectors.
-fn bare(message: &str, members: Vec<ValidatorIndex>, signature: &str) -> Option<Claim> {
+fn bare(message: &str, members: Vec<ValidatorIndex>, signature: &str) -> Option<SignatureClaim> {
     let signature: [u8; 96] = unhex(signature).try_into().ok()?;
-    Some(Claim {
-        subject: Subject::Attribute,
+    Some(SignatureClaim {
+        subject: ClaimSubject::Attribute,
         signing_root: Root::from_slice(&unhex(message)),
-        members: Members::from_sorted(members)?,
+        members: ClaimedSigners::from_sorted(members)?,
         signature: signature.into(),
         heard: heard(0, 0),
         version: Version::Scheduled,
@@ -334,7 +335,7 @@ fn published(folder: &str, fields: [&str; 3], all_in_one: bool) {
         let [pubkeys, messages, signatures] = fields.map(|field| strings(&case["input"][field]));
         let publics = Keys(pubkeys.iter().map(|key| PublicKey::key_validate(&unhex(key)).ok()).collect());
         let all: Vec<ValidatorIndex> = (0..pubkeys.len() as u64).map(ValidatorIndex::new).collect();
-        let claims: Option<Vec<Claim>> = if all_in_one {
+        let claims: Option<Vec<SignatureClaim>> = if all_in_one {
             Some(vec![bare(&messages[0], all, &signatures[0])]).and_then(|claims| claims.into_iter().collect())
         } else {
             let each = messages.iter().zip(&signatures).enumerate();
@@ -410,7 +411,7 @@ fn sepolia_signatures_verify() {
         let signed: consensus::SignedBeaconBlockHeader = serde_json::from_value(signed.clone()).unwrap();
         let root = signed.message.root();
         assert_eq!(header["data"]["root"].as_str().unwrap(), root.to_string());
-        claims.push(Claim::proposal(&network, signed.message, root, signed.signature, heard(0, 0)));
+        claims.push(SignatureClaim::proposal(&network, signed.message, root, signed.signature, heard(0, 0)));
     }
     let n_headers = claims.len();
     let committees = json("committees_by_slot.json");
@@ -432,8 +433,8 @@ fn sepolia_signatures_verify() {
                 (0..members.len()).filter(|i| bits[i / 8] >> (i % 8) & 1 == 1).map(|i| ValidatorIndex::new(members[i])).collect();
             signers.sort_unstable();
             let signature = attestation["signature"].as_str().unwrap().parse().unwrap();
-            let members = Members::from_sorted(signers).unwrap();
-            claims.push(Claim::aggregate(&network, data, data.root(), members, signature, None, heard(0, 0)));
+            let members = ClaimedSigners::from_sorted(signers).unwrap();
+            claims.push(SignatureClaim::aggregate(&network, data, data.root(), members, signature, None, heard(0, 0)));
         }
     }
     let n_attestations = claims.len() - n_headers;
@@ -441,7 +442,7 @@ fn sepolia_signatures_verify() {
     assert!(n_headers > 20 && n_attestations > 20);
     let judged = judge(claims, &publics, SinglesProof::Sums, 2, 0);
     assert!(is_proven(&judged).iter().all(|proven| *proven));
-    let Harvest { votes, proposals, .. } = judged.harvest();
+    let ProvenClaims { votes, proposals, .. } = judged.harvest();
     assert_eq!((votes.len(), proposals.len()), (n_attestations, n_headers));
 }
 
@@ -450,11 +451,11 @@ fn sepolia_signatures_verify() {
 #[test]
 fn repute_changes_the_order_and_not_the_outcome() {
     let (secrets, keys) = keys(12);
-    let mut claims: Vec<Claim> = (0..12).map(|v| single(&secrets, v % 2, v, (v % 3) as u8)).collect();
+    let mut claims: Vec<SignatureClaim> = (0..12).map(|v| single(&secrets, v % 2, v, (v % 3) as u8)).collect();
     let foreign = [claims[4].signature, claims[7].signature];
     claims[1].signature = foreign[0];
     claims[2].signature = foreign[1];
-    let mut reputes = Reputes::new(8);
+    let mut reputes = PeerReputations::new(8);
     (0..100).for_each(|_| reputes.proven(&PeerBytes::from([0u8])));
     reputes.forged(&PeerBytes::from([1u8]));
     for singles in MODES {

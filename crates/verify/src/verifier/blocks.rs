@@ -2,13 +2,13 @@
 //! the header because the header contains the body's root, so everything in a proven block was put
 //! there by its proposer. A proven block extends the chain if its randao reveal is proven too.
 
-use super::{Intake, Signers, Verifier, without_key};
-use crate::batch::{Claim, Judged, Judgement};
-use crate::decode::Ballot;
-use crate::docket::{Docket, Place};
-use crate::ledger::{Item, Ledger};
+use super::{Signers, SortedBatch, Verifier, without_key};
+use crate::batch::{BatchResult, Judgement, SignatureClaim};
+use crate::decode::VoteMessage;
+use crate::docket::{ClaimRef, ClaimSet};
+use crate::ledger::{OutcomeCollector, PendingOutcome};
 use crate::verifier::named::SlashingJob;
-use crate::{Heard, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
+use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
 use chain::{BlockFacts, Chain};
 use consensus::{
     BeaconBlockHeader, Epoch, ForkName, Network, RegistryChange, Root, SignatureBytes, SignedBeaconBlockHeader, SignedBlock,
@@ -18,8 +18,8 @@ use std::collections::HashSet;
 
 /// A block before the equation.
 pub(super) struct BlockJob {
-    pub(super) item: Item,
-    pub(super) heard: Heard,
+    pub(super) item: PendingOutcome,
+    pub(super) heard: FirstSeen,
     pub(super) block: Box<SignedBlock>,
     pub(super) fork: ForkName,
     pub(super) n_bytes: usize,
@@ -27,25 +27,25 @@ pub(super) struct BlockJob {
 
 /// A header before the equation.
 pub(super) struct HeaderJob {
-    pub(super) item: Item,
-    pub(super) heard: Heard,
+    pub(super) item: PendingOutcome,
+    pub(super) heard: FirstSeen,
     pub(super) header: SignedBeaconBlockHeader,
 }
 
 /// What is known about a header, a side of an attester slashing or a statement before the equation.
 #[derive(Clone, Copy)]
-pub(super) enum Standing {
+pub(super) enum PriorResult {
     /// Exactly this signature was proven before.
     Known,
     /// This signature is forged: another one was proven, and only one BLS signature is valid; or
     /// this signature was judged forged before.
     Forged,
     /// The equation decides. The value is the claim's position in the docket.
-    Asked(Place),
+    Asked(ClaimRef),
 }
 
-impl Standing {
-    pub(super) fn judgement(self, judged: &Judged) -> Judgement {
+impl PriorResult {
+    pub(super) fn judgement(self, judged: &BatchResult) -> Judgement {
         match self {
             Self::Known => Judgement::Proven { alone: true },
             Self::Forged => Judgement::Forged,
@@ -64,29 +64,35 @@ impl Standing {
 }
 
 impl Verifier {
-    fn turn(&mut self, slot: Slot, proposer: ValidatorIndex, root: Root) -> Turn {
+    fn turn(&mut self, slot: Slot, proposer: ValidatorIndex, root: Root) -> ProposalOrder {
         match self.first_blocks.get(&(slot, proposer)) {
-            Some(first) if *first != root => Turn::Second,
-            Some(_) => Turn::First,
+            Some(first) if *first != root => ProposalOrder::Second,
+            Some(_) => ProposalOrder::First,
             None => {
                 self.first_blocks.insert((slot, proposer), root);
-                Turn::First
+                ProposalOrder::First
             }
         }
     }
 
     /// Proves the blocks and headers of a batch, all of them together.
-    pub(super) fn prove_blocks(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
+    pub(super) fn prove_blocks(
+        &mut self,
+        chain: &mut Chain,
+        intake: &mut SortedBatch,
+        now: UnixNs,
+        ledger: &mut OutcomeCollector,
+    ) {
         let network = chain.network().clone();
-        let mut docket = Docket::default();
-        let headers: Vec<(HeaderJob, Standing)> = std::mem::take(&mut intake.headers)
+        let mut docket = ClaimSet::default();
+        let headers: Vec<(HeaderJob, PriorResult)> = std::mem::take(&mut intake.headers)
             .into_iter()
             .map(|job| {
                 let standing = self.ask_header(&mut docket, chain, &job.header, job.header.message.root(), &job.heard, None);
                 (job, standing)
             })
             .collect();
-        let mut blocks: Vec<(BlockJob, Standing, Place)> = std::mem::take(&mut intake.blocks)
+        let mut blocks: Vec<(BlockJob, PriorResult, ClaimRef)> = std::mem::take(&mut intake.blocks)
             .into_iter()
             .map(|job| {
                 let standing = self.ask_header(&mut docket, chain, &job.block.signed_header, job.block.root, &job.heard, None);
@@ -137,29 +143,29 @@ impl Verifier {
     /// slashing operation.
     pub(super) fn ask_header(
         &mut self,
-        docket: &mut Docket,
+        docket: &mut ClaimSet,
         chain: &Chain,
         header: &SignedBeaconBlockHeader,
         root: Root,
-        heard: &Heard,
+        heard: &FirstSeen,
         block_epoch: Option<Epoch>,
-    ) -> Standing {
+    ) -> PriorResult {
         let network = chain.network();
         let (epoch, now) = (header.message.slot.epoch(network.preset()), chain.now().epoch(network.preset()));
         match self.proposals.get(&root) {
-            Some(signature) if *signature == header.signature => Standing::Known,
+            Some(signature) if *signature == header.signature => PriorResult::Known,
             // Before a scheduled fork happens, a valid signature exists for each of the two
             // versions.
-            Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => Standing::Forged,
+            Some(_) if !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now)) => PriorResult::Forged,
             Some(_) | None => {
                 let claim = proposal_claim(network, header.message, root, header.signature, heard);
                 // A signature that was judged forged with the scheduled version may be valid with
                 // another one.
                 let is_certain = !network.spec.is_version_uncertain(epoch, block_epoch.unwrap_or(now));
                 if is_certain && self.is_known_forgery(|| claim.fingerprint()) {
-                    return Standing::Forged;
+                    return PriorResult::Forged;
                 }
-                Standing::Asked(docket.add(claim.in_block_of(block_epoch)))
+                PriorResult::Asked(docket.add(claim.in_block_of(block_epoch)))
             }
         }
     }
@@ -169,8 +175,8 @@ impl Verifier {
     /// Remembers the result for a header or for a side of an attester slashing, so that the same
     /// one costs no pairing when it comes again, whether it is valid or forged. Proven headers are
     /// remembered in `judge`.
-    pub(super) fn remember(&mut self, standing: Standing, judged: &Judged) {
-        let Standing::Asked(place) = standing else { return };
+    pub(super) fn remember(&mut self, standing: PriorResult, judged: &BatchResult) {
+        let PriorResult::Asked(place) = standing else { return };
         let claim = judged.claim(place.claim);
         match judged.judgement(place.claim) {
             Judgement::Forged => self.forgeries.insert(claim.fingerprint(), ()),
@@ -181,20 +187,26 @@ impl Verifier {
     }
 }
 
-fn proposal_claim(network: &Network, header: BeaconBlockHeader, root: Root, signature: SignatureBytes, heard: &Heard) -> Claim {
-    Claim::proposal(network, header, root, signature, heard.clone())
+fn proposal_claim(
+    network: &Network,
+    header: BeaconBlockHeader,
+    root: Root,
+    signature: SignatureBytes,
+    heard: &FirstSeen,
+) -> SignatureClaim {
+    SignatureClaim::proposal(network, header, root, signature, heard.clone())
 }
 
-fn reveal_claim(network: &Network, job: &BlockJob) -> Claim {
+fn reveal_claim(network: &Network, job: &BlockJob) -> SignatureClaim {
     let header = &job.block.signed_header.message;
     let epoch = header.slot.epoch(network.preset());
-    Claim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
+    SignatureClaim::randao_reveal(network, header.proposer_index, epoch, job.block.randao_reveal, job.heard.clone())
 }
 
 /// Whether the proposer already had a different block for this slot. Gossipsub forwards only the
 /// first one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum ProposalOrder {
     First,
     Second,
 }
@@ -216,12 +228,12 @@ fn leaving(block: &SignedBlock) -> Vec<ValidatorIndex> {
 /// block contains.
 fn take_block(
     chain: &mut Chain,
-    intake: &mut Intake,
+    intake: &mut SortedBatch,
     job: BlockJob,
     reveal: Judgement,
-    turn: Turn,
+    turn: ProposalOrder,
     now: UnixNs,
-    ledger: &mut Ledger,
+    ledger: &mut OutcomeCollector,
 ) {
     let BlockJob { item, heard, block, fork, n_bytes } = job;
     let header = block.signed_header.message;
@@ -246,10 +258,10 @@ fn take_block(
         }
     }
     let included_in = Some(Inclusion { block: block.root, slot: header.slot });
-    let inside = |source| Heard { source, ..heard.clone() };
+    let inside = |source| FirstSeen { source, ..heard.clone() };
     for attestation in block.attestations.iter().cloned() {
         let n_bytes = attestation.aggregation_bits.as_slice().len() + consensus::SingleAttestation::SSZ_LEN;
-        let ballot = Ballot::ByBits { attestation: Box::new(attestation), aggregator: None };
+        let ballot = VoteMessage::ByBits { attestation: Box::new(attestation), aggregator: None };
         let data_root = ballot.data().root();
         intake.take_vote(item.inside(InnerKind::Attestation), inside(SourceKind::Block), ballot, data_root, n_bytes, now);
     }
@@ -263,7 +275,7 @@ fn take_block(
         let heard = inside(SourceKind::SlashingOp);
         intake.slashings.push(SlashingJob::proposer(item, heard, Box::new(*slashing), fork, included_in));
     }
-    let welcome = turn == Turn::First && randao_proven && forward::block(chain, &header, &block.root, now);
+    let welcome = turn == ProposalOrder::First && randao_proven && forward::block(chain, &header, &block.root, now);
     ledger.settle(item, Outcome::Proven { forwardable: welcome });
     ledger.verified.blocks.push(ProvenBlock { block: *block, fork, randao_proven, heard, n_bytes });
 }

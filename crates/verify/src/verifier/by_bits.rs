@@ -3,12 +3,12 @@
 //! shuffling can be the right one. It waits, and nobody is blamed.
 
 use super::{Signers, Verifier};
-use crate::batch::{Claim, Judged, Judgement, Members};
-use crate::decode::{Aggregator, Ballot};
-use crate::docket::{Docket, Place};
-use crate::ledger::Ledger;
+use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
+use crate::decode::{Aggregator, VoteMessage};
+use crate::docket::{ClaimRef, ClaimSet};
+use crate::ledger::OutcomeCollector;
 use crate::parking::Job;
-use crate::resolve::{self, Candidate, ContextCache, Need, Resolution};
+use crate::resolve::{self, CommitteeCandidate, ContextCache, Need, Resolution};
 use crate::{NoRoom, Outcome, UnixNs, forward};
 use chain::Chain;
 use consensus::{Attestation, Network, Root, ShufflingId, sha256};
@@ -21,12 +21,12 @@ const EMPTY_SLOTS_TAKEN: u64 = 4;
 /// Whether a vote whose committees are uncertain may still wait until more is known than the
 /// present candidates.
 #[derive(Clone, Copy)]
-enum Patience {
+enum WaitPolicy {
     Waits(UnixNs),
     Over(UnixNs),
 }
 
-impl Patience {
+impl WaitPolicy {
     fn now(self) -> UnixNs {
         match self {
             Self::Waits(now) | Self::Over(now) => now,
@@ -39,24 +39,31 @@ impl Patience {
 }
 
 /// A vote whose committees are certain. Its claims are in the docket.
-struct Asked {
+struct SubmittedVote {
     job: Job,
     shuffling: ShufflingId,
-    vote: Place,
+    vote: ClaimRef,
     /// The selection proof and the aggregator's signature.
-    outer: Option<[Place; 2]>,
+    outer: Option<[ClaimRef; 2]>,
 }
 
 /// A vote with candidates that are not tried yet.
-struct Open {
+struct TrialVote {
     job: Job,
-    candidates: VecDeque<Candidate>,
+    candidates: VecDeque<CommitteeCandidate>,
 }
 
 impl Verifier {
     /// Proves the new votes by bits of a batch, and the parked ones for which the chain has
     /// changed.
-    pub(super) fn prove_by_bits(&mut self, chain: &mut Chain, fresh: Vec<Job>, new_slot: bool, now: UnixNs, ledger: &mut Ledger) {
+    pub(super) fn prove_by_bits(
+        &mut self,
+        chain: &mut Chain,
+        fresh: Vec<Job>,
+        new_slot: bool,
+        now: UnixNs,
+        ledger: &mut OutcomeCollector,
+    ) {
         let mut cache = ContextCache::new(Need::Signers);
         let mut jobs = Vec::new();
         // A parked job is tried again only if the chain has a shuffling of its epoch with which it
@@ -70,18 +77,18 @@ impl Verifier {
             });
         }
         jobs.extend(fresh);
-        let open = self.prove_certain(chain, &mut cache, jobs, Patience::Waits(now), ledger);
+        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Waits(now), ledger);
         self.prove_candidates(chain, open, ledger);
     }
 
     /// Tries, for the last time, every parked job for which there is a shuffling with which it was
     /// not tried.
-    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut Ledger) {
+    pub(super) fn prove_parked_at_last(&mut self, chain: &mut Chain, now: UnixNs, ledger: &mut OutcomeCollector) {
         let mut cache = ContextCache::new(Need::Signers);
         let jobs = self
             .parking
             .take_if(|job| resolve::has_news(cache.of(chain, job.ballot.data(), job.data_root, job.asker()), &job.tried));
-        let open = self.prove_certain(chain, &mut cache, jobs, Patience::Over(now), ledger);
+        let open = self.prove_certain(chain, &mut cache, jobs, WaitPolicy::Over(now), ledger);
         self.prove_candidates(chain, open, ledger);
     }
 
@@ -92,20 +99,20 @@ impl Verifier {
         chain: &mut Chain,
         cache: &mut ContextCache,
         jobs: Vec<Job>,
-        patience: Patience,
-        ledger: &mut Ledger,
-    ) -> Vec<Open> {
+        patience: WaitPolicy,
+        ledger: &mut OutcomeCollector,
+    ) -> Vec<TrialVote> {
         let now = patience.now();
         let network = chain.network().clone();
         // With an old registry a certain shuffling may be wrong, and honest peers would be blamed.
         // A shuffling is still right if most members of a committee were proven to have signed by
         // it.
         let up_to_date = !chain.needs_registry_refresh();
-        let mut docket = Docket::default();
-        let mut asked: Vec<Asked> = Vec::new();
-        let mut open: Vec<Open> = Vec::new();
+        let mut docket = ClaimSet::default();
+        let mut asked: Vec<SubmittedVote> = Vec::new();
+        let mut open: Vec<TrialVote> = Vec::new();
         for mut job in jobs {
-            let Ballot::ByBits { attestation, aggregator } = &job.ballot else { continue };
+            let VoteMessage::ByBits { attestation, aggregator } = &job.ballot else { continue };
             let aggregator = aggregator.as_deref().filter(|_| self.config.check_aggregators);
             let contexts = cache.of(chain, &attestation.data, job.data_root, job.asker());
             let sure = up_to_date || resolve::only(contexts).is_some_and(|only| self.confirmed.contains(&only.id()));
@@ -126,20 +133,20 @@ impl Verifier {
                     let outer =
                         aggregator.map(|outer| outer_claims(&network, attestation, outer, &job).map(|claim| docket.add(claim)));
                     let vote = docket.add(vote_claim(&network, attestation, &job, only));
-                    asked.push(Asked { job, shuffling, vote, outer });
+                    asked.push(SubmittedVote { job, shuffling, vote, outer });
                 }
                 Resolution::Candidates(mut candidates) => {
                     if chain.registry().has_related_keys() {
                         // Several related keys can have the same sum with a wrong shuffling, so a
                         // guess could accuse validators that did not sign.
-                        candidates.retain(|candidate| matches!(candidate.members, Members::One(_)));
+                        candidates.retain(|candidate| matches!(candidate.members, ClaimedSigners::One(_)));
                     }
                     if self.ballots.contains(&said(attestation, job.data_root)) {
                         ledger.settle(job.item, Outcome::Duplicate);
                     } else if candidates.is_empty() {
                         self.park(job, ledger);
                     } else if patience.is_over() || (!self.is_behind(chain, &job, now) && self.may_try(&job)) {
-                        open.push(Open { job, candidates: candidates.into() });
+                        open.push(TrialVote { job, candidates: candidates.into() });
                     } else {
                         self.park(job, ledger);
                     }
@@ -147,7 +154,7 @@ impl Verifier {
             }
         }
         let judged = self.judge(chain, docket, Signers::Certain, ledger);
-        for Asked { job, shuffling, vote, outer } in asked {
+        for SubmittedVote { job, shuffling, vote, outer } in asked {
             let judgement = judged.judgement(vote.claim);
             self.note_confirmed(&job, shuffling, judgement);
             let outcome = match judgement {
@@ -156,7 +163,7 @@ impl Verifier {
                     Outcome::Proven { forwardable: alone && self.is_welcome(chain, cache, &job, outer, &judged, now) }
                 }
                 Judgement::Forged => {
-                    if let Ballot::ByBits { attestation, .. } = &job.ballot {
+                    if let VoteMessage::ByBits { attestation, .. } = &job.ballot {
                         self.forgeries.insert(said(attestation, job.data_root), ());
                     }
                     Outcome::BadSignature
@@ -171,19 +178,19 @@ impl Verifier {
 
     /// Runs one equation for the first candidate of every vote, one for the second, and so on. A
     /// vote that is proven with an earlier candidate is done.
-    fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<Open>, ledger: &mut Ledger) {
+    fn prove_candidates(&mut self, chain: &Chain, mut open: Vec<TrialVote>, ledger: &mut OutcomeCollector) {
         let network = chain.network().clone();
         while !open.is_empty() {
-            let mut docket = Docket::default();
-            let mut asked: Vec<(Open, Place, ShufflingId)> = Vec::new();
+            let mut docket = ClaimSet::default();
+            let mut asked: Vec<(TrialVote, ClaimRef, ShufflingId)> = Vec::new();
             for mut trial in open.drain(..) {
                 match (trial.candidates.pop_front(), &trial.job.ballot) {
-                    (Some(candidate), Ballot::ByBits { attestation, .. }) => {
+                    (Some(candidate), VoteMessage::ByBits { attestation, .. }) => {
                         let id = candidate.shuffling.id();
                         let place = docket.add(vote_claim(&network, attestation, &trial.job, candidate));
                         asked.push((trial, place, id));
                     }
-                    (None, _) | (Some(_), Ballot::Named(_)) => self.park(trial.job, ledger),
+                    (None, _) | (Some(_), VoteMessage::Named(_)) => self.park(trial.job, ledger),
                 }
             }
             let judged = self.judge(chain, docket, Signers::Guessed, ledger);
@@ -192,7 +199,7 @@ impl Verifier {
                 self.note_confirmed(&trial.job, id, judgement);
                 match judgement {
                     Judgement::Proven { .. } => {
-                        if let Ballot::ByBits { attestation, .. } = &trial.job.ballot {
+                        if let VoteMessage::ByBits { attestation, .. } = &trial.job.ballot {
                             self.ballots.insert(said(attestation, trial.job.data_root), ());
                         }
                         let outcome = if place.first { Outcome::Proven { forwardable: false } } else { Outcome::Duplicate };
@@ -214,7 +221,7 @@ impl Verifier {
     /// position, so no committee's sum is valid with it. The owner of a few keys that are in one
     /// committee by chance could fake a proof for these keys, but not for most of a committee.
     fn note_confirmed(&mut self, job: &Job, shuffling: ShufflingId, judgement: Judgement) {
-        let (Judgement::Proven { .. }, Ballot::ByBits { attestation, .. }) = (judgement, &job.ballot) else { return };
+        let (Judgement::Proven { .. }, VoteMessage::ByBits { attestation, .. }) = (judgement, &job.ballot) else { return };
         let (n_signed, n_seats) = (attestation.aggregation_bits.num_set_bits(), attestation.aggregation_bits.len());
         if n_signed > 1 && 2 * n_signed > n_seats {
             self.confirmed.insert(shuffling, ());
@@ -249,11 +256,11 @@ impl Verifier {
         chain: &mut Chain,
         cache: &mut ContextCache,
         job: &Job,
-        outer: Option<[Place; 2]>,
-        judged: &Judged,
+        outer: Option<[ClaimRef; 2]>,
+        judged: &BatchResult,
         now: UnixNs,
     ) -> bool {
-        let Ballot::ByBits { attestation, aggregator } = &job.ballot else { return false };
+        let VoteMessage::ByBits { attestation, aggregator } = &job.ballot else { return false };
         if !forward::vote(chain, &attestation.data, now) {
             return false;
         }
@@ -264,20 +271,20 @@ impl Verifier {
         }
         match (aggregator, outer) {
             (Some(aggregator), Some(outer)) => {
-                let signed = |place: Place| matches!(judged.judgement(place.claim), Judgement::Proven { alone: true });
+                let signed = |place: ClaimRef| matches!(judged.judgement(place.claim), Judgement::Proven { alone: true });
                 outer.into_iter().all(signed)
                     && forward::aggregate(contexts, attestation, aggregator.index, &aggregator.selection_proof)
             }
             (Some(_), None) => false,
             // A single vote before Electra has exactly one bit set.
             (None, _) => {
-                let Members::One(signer) = candidate.members else { return false };
+                let ClaimedSigners::One(signer) = candidate.members else { return false };
                 forward::single(contexts, &attestation.data, signer, attestation.data.index, job.item.subnet())
             }
         }
     }
 
-    fn park(&mut self, mut job: Job, ledger: &mut Ledger) {
+    fn park(&mut self, mut job: Job, ledger: &mut OutcomeCollector) {
         let newcomer = (!job.item.parked).then(|| job.item.clone());
         job.item.parked = true;
         let parked = self.parking.park(job);
@@ -293,25 +300,25 @@ impl Verifier {
     }
 }
 
-fn vote_claim(network: &Network, attestation: &Attestation, job: &Job, signers: Candidate) -> Claim {
-    let Candidate { members, shuffling } = signers;
+fn vote_claim(network: &Network, attestation: &Attestation, job: &Job, signers: CommitteeCandidate) -> SignatureClaim {
+    let CommitteeCandidate { members, shuffling } = signers;
     let data = attestation.data;
     let shuffling = Some(shuffling).filter(|shuffling| shuffling.epoch() == data.target.epoch);
     match members {
-        Members::One(one) => {
-            Claim::single(network, data, job.data_root, one, attestation.signature, shuffling, job.heard.clone())
+        ClaimedSigners::One(one) => {
+            SignatureClaim::single(network, data, job.data_root, one, attestation.signature, shuffling, job.heard.clone())
         }
-        many @ Members::Many(_) => {
-            Claim::aggregate(network, data, job.data_root, many, attestation.signature, shuffling, job.heard.clone())
+        many @ ClaimedSigners::Many(_) => {
+            SignatureClaim::aggregate(network, data, job.data_root, many, attestation.signature, shuffling, job.heard.clone())
         }
     }
 }
 
-fn outer_claims(network: &Network, attestation: &Attestation, outer: &Aggregator, job: &Job) -> [Claim; 2] {
+fn outer_claims(network: &Network, attestation: &Attestation, outer: &Aggregator, job: &Job) -> [SignatureClaim; 2] {
     let slot = attestation.data.slot;
     [
-        Claim::selection_proof(network, outer.index, slot, outer.selection_proof, job.heard.clone()),
-        Claim::aggregate_and_proof(network, outer.index, slot, outer.message_root, outer.signature, job.heard.clone()),
+        SignatureClaim::selection_proof(network, outer.index, slot, outer.selection_proof, job.heard.clone()),
+        SignatureClaim::aggregate_and_proof(network, outer.index, slot, outer.message_root, outer.signature, job.heard.clone()),
     ]
 }
 

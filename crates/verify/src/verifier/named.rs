@@ -2,15 +2,15 @@
 //! slashing operations. Only the registry is needed, so messages about branches that nobody follows
 //! are proven like any other.
 
-use super::blocks::Standing;
-use super::{Intake, Signers, Verifier, contexts_near, without_key};
-use crate::batch::{Claim, Judged, Judgement, Members};
-use crate::decode::Ballot;
-use crate::docket::{Docket, Place};
-use crate::ledger::{Item, Ledger};
+use super::blocks::PriorResult;
+use super::{Signers, SortedBatch, Verifier, contexts_near, without_key};
+use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
+use crate::decode::VoteMessage;
+use crate::docket::{ClaimRef, ClaimSet};
+use crate::ledger::{OutcomeCollector, PendingOutcome};
 use crate::parking::Job;
 use crate::resolve::{ContextCache, Need, seated};
-use crate::{Heard, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
+use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};
 use chain::{Chain, Contexts, SignedWith};
 use consensus::{
     AttesterSlashing, Epoch, ForkName, IndexedAttestation, Network, ProposerSlashing, Root, SingleAttestation, ValidatorIndex,
@@ -23,8 +23,8 @@ const NO_CONTRADICTION: &str = "its two sides do not contradict each other, in t
 /// A slashing operation before the equation.
 #[derive(Debug)]
 pub(super) struct SlashingJob {
-    pub(super) item: Item,
-    heard: Heard,
+    pub(super) item: PendingOutcome,
+    heard: FirstSeen,
     body: SlashingBody,
     fork: ForkName,
     included_in: Option<Inclusion>,
@@ -37,8 +37,8 @@ pub(super) struct SlashingJob {
 
 impl SlashingJob {
     pub(super) fn attester(
-        item: Item,
-        heard: Heard,
+        item: PendingOutcome,
+        heard: FirstSeen,
         slashing: Box<AttesterSlashing>,
         fork: ForkName,
         included_in: Option<Inclusion>,
@@ -49,8 +49,8 @@ impl SlashingJob {
     }
 
     pub(super) fn proposer(
-        item: Item,
-        heard: Heard,
+        item: PendingOutcome,
+        heard: FirstSeen,
         slashing: Box<ProposerSlashing>,
         fork: ForkName,
         included_in: Option<Inclusion>,
@@ -99,33 +99,39 @@ impl SlashingJob {
 /// The sender of an operation that came on its own topic. Every client checks such an operation
 /// before it forwards it. The operations in a block are forwarded without this check, so they count
 /// for nobody.
-fn answerable(heard: &Heard) -> Option<PeerBytes> {
+fn answerable(heard: &FirstSeen) -> Option<PeerBytes> {
     heard.peer.clone().filter(|_| heard.source == SourceKind::Gossip)
 }
 
 /// Whatever way an operation came, the votes and headers in it have the source "slashing
 /// operation".
-fn by_operation(heard: Heard) -> Heard {
-    Heard { source: SourceKind::SlashingOp, ..heard }
+fn by_operation(heard: FirstSeen) -> FirstSeen {
+    FirstSeen { source: SourceKind::SlashingOp, ..heard }
 }
 
 /// What is known about a slashing operation before the equation.
-enum Sides {
+enum SlashingCheck {
     NotIndexed,
     Known,
     /// Exactly this operation was judged forged before.
     Forged,
-    Asked([Standing; 2]),
+    Asked([PriorResult; 2]),
 }
 
 impl Verifier {
     /// Proves the single votes and slashing operations of a batch, all of them together.
-    pub(super) fn prove_named(&mut self, chain: &mut Chain, intake: &mut Intake, now: UnixNs, ledger: &mut Ledger) {
+    pub(super) fn prove_named(
+        &mut self,
+        chain: &mut Chain,
+        intake: &mut SortedBatch,
+        now: UnixNs,
+        ledger: &mut OutcomeCollector,
+    ) {
         let mut cache = ContextCache::new(Need::Seats);
-        let mut docket = Docket::default();
-        let mut votes: Vec<(Item, SingleAttestation, Root, Place)> = Vec::new();
+        let mut docket = ClaimSet::default();
+        let mut votes: Vec<(PendingOutcome, SingleAttestation, Root, ClaimRef)> = Vec::new();
         for job in std::mem::take(&mut intake.named) {
-            let Job { item, heard, ballot: Ballot::Named(single), data_root, .. } = job else { continue };
+            let Job { item, heard, ballot: VoteMessage::Named(single), data_root, .. } = job else { continue };
             if chain.registry().pubkey(single.attester_index).is_none() {
                 ledger.settle(item, without_key(chain, single.attester_index, &heard));
             } else if self.votes.covers(data_root, &[single.attester_index]) {
@@ -200,28 +206,34 @@ impl Verifier {
         cache: &mut ContextCache,
         single: &SingleAttestation,
         data_root: Root,
-        heard: Heard,
-    ) -> Claim {
+        heard: FirstSeen,
+    ) -> SignatureClaim {
         let network = chain.network().clone();
         let contexts = contexts_near(cache, chain, &single.data, data_root, self.slot);
         let shuffling = contexts.and_then(|contexts| seated(contexts, &single.data, &[single.attester_index]));
-        Claim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
+        SignatureClaim::single(&network, single.data, data_root, single.attester_index, single.signature, shuffling, heard)
     }
 
-    fn ask_slashing(&mut self, chain: &mut Chain, cache: &mut ContextCache, docket: &mut Docket, job: &SlashingJob) -> Sides {
+    fn ask_slashing(
+        &mut self,
+        chain: &mut Chain,
+        cache: &mut ContextCache,
+        docket: &mut ClaimSet,
+        job: &SlashingJob,
+    ) -> SlashingCheck {
         if self.slashings.contains(&job.hash) {
-            return Sides::Known;
+            return SlashingCheck::Known;
         }
         // The state of the block may use another fork version than ours.
         let name = self.forgery_name(chain, job.hash);
         if job.included_in.is_none() && self.is_known_forgery(|| name) {
-            return Sides::Forged;
+            return SlashingCheck::Forged;
         }
         let block_epoch = job.included_in.map(|block| block.slot.epoch(chain.network().preset()));
         match &job.body {
             SlashingBody::Proposer(slashing) => {
                 let mut ask = |header| self.ask_header(docket, chain, header, header.message.root(), &job.heard, block_epoch);
-                Sides::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
+                SlashingCheck::Asked([ask(&slashing.signed_header_1), ask(&slashing.signed_header_2)])
             }
             SlashingBody::Attester(slashing) => {
                 let first = self.side_claim(chain, cache, &slashing.attestation_1, &job.heard);
@@ -231,12 +243,12 @@ impl Verifier {
                         let epochs = [&slashing.attestation_1, &slashing.attestation_2].map(|side| side.data.target.epoch);
                         let as_of = block_epoch.unwrap_or_else(|| chain.now().epoch(chain.network().preset()));
                         let certain = epochs.map(|epoch| !chain.network().spec.is_version_uncertain(epoch, as_of));
-                        Sides::Asked([
+                        SlashingCheck::Asked([
                             self.ask_side(docket, first.in_block_of(block_epoch), certain[0]),
                             self.ask_side(docket, second.in_block_of(block_epoch), certain[1]),
                         ])
                     }
-                    (None, _) | (_, None) => Sides::NotIndexed,
+                    (None, _) | (_, None) => SlashingCheck::NotIndexed,
                 }
             }
         }
@@ -249,34 +261,47 @@ impl Verifier {
     /// evidence, so the signature in it must be valid for exactly its signers. If
     /// `version_is_certain` is false, a side that was judged forged with the scheduled version may
     /// be valid with another one.
-    fn ask_side(&mut self, docket: &mut Docket, claim: Claim, version_is_certain: bool) -> Standing {
+    fn ask_side(&mut self, docket: &mut ClaimSet, claim: SignatureClaim, version_is_certain: bool) -> PriorResult {
         let fingerprint = claim.fingerprint();
         if self.sides.contains(&fingerprint) {
-            return Standing::Known;
+            return PriorResult::Known;
         }
         if version_is_certain && self.is_known_forgery(|| fingerprint) {
-            return Standing::Forged;
+            return PriorResult::Forged;
         }
-        Standing::Asked(docket.add(claim))
+        PriorResult::Asked(docket.add(claim))
     }
 
-    fn side_claim(&self, chain: &mut Chain, cache: &mut ContextCache, side: &IndexedAttestation, heard: &Heard) -> Option<Claim> {
+    fn side_claim(
+        &self,
+        chain: &mut Chain,
+        cache: &mut ContextCache,
+        side: &IndexedAttestation,
+        heard: &FirstSeen,
+    ) -> Option<SignatureClaim> {
         let data_root = side.data.root();
-        let members = Members::from_sorted(side.attesting_indices.clone())?;
+        let members = ClaimedSigners::from_sorted(side.attesting_indices.clone())?;
         let network = chain.network().clone();
         let known_members = members.as_slice().iter().all(|member| chain.registry().pubkey(*member).is_some());
         let contexts = known_members.then(|| contexts_near(cache, chain, &side.data, data_root, self.slot)).flatten();
         let shuffling = contexts.and_then(|contexts: &Contexts| seated(contexts, &side.data, members.as_slice()));
-        Some(Claim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
+        Some(SignatureClaim::aggregate(&network, side.data, data_root, members, side.signature, shuffling, heard.clone()))
     }
 
-    fn settle_slashing(&mut self, chain: &Chain, job: SlashingJob, sides: Sides, judged: &Judged, ledger: &mut Ledger) {
+    fn settle_slashing(
+        &mut self,
+        chain: &Chain,
+        job: SlashingJob,
+        sides: SlashingCheck,
+        judged: &BatchResult,
+        ledger: &mut OutcomeCollector,
+    ) {
         let judgements = match sides {
-            Sides::Asked(sides) => Some(sides.map(|side| {
+            SlashingCheck::Asked(sides) => Some(sides.map(|side| {
                 self.remember(side, judged);
                 side.judgement(judged)
             })),
-            Sides::NotIndexed | Sides::Known | Sides::Forged => None,
+            SlashingCheck::NotIndexed | SlashingCheck::Known | SlashingCheck::Forged => None,
         };
         let lacks_key = matches!(judgements, Some([Judgement::NoKey, _] | [_, Judgement::NoKey]));
         if lacks_key && job.included_in.is_some() && job.names_a_stranger(chain) {
@@ -286,10 +311,10 @@ impl Verifier {
         let greatest = job.greatest_named();
         let SlashingJob { item, heard, body, fork, included_in, hash, answerable } = job;
         let outcome = match (sides, judgements) {
-            (Sides::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
-            (Sides::Known, _) | (Sides::Asked(_), None) => Outcome::Duplicate,
-            (Sides::Forged, _) => Outcome::BadSignature,
-            (Sides::Asked(asked), Some(judgements)) => match judgements {
+            (SlashingCheck::NotIndexed, _) => Outcome::Malformed(NOT_INDEXED.into()),
+            (SlashingCheck::Known, _) | (SlashingCheck::Asked(_), None) => Outcome::Duplicate,
+            (SlashingCheck::Forged, _) => Outcome::BadSignature,
+            (SlashingCheck::Asked(asked), Some(judgements)) => match judgements {
                 [Judgement::NoKey, _] | [_, Judgement::NoKey] => without_key(chain, greatest, &heard),
                 [Judgement::Forged, _] | [_, Judgement::Forged] => Outcome::BadSignature,
                 [Judgement::NoVersion, _] | [_, Judgement::NoVersion] => Outcome::UnknownFork,
@@ -348,26 +373,32 @@ impl Verifier {
 
 impl Verifier {
     /// The versions that both sides are signed with. `None` if they are not certain.
-    fn signed_with(&self, chain: &Chain, body: &SlashingBody, sides: [Standing; 2], judged: &Judged) -> Option<[SignedWith; 2]> {
+    fn signed_with(
+        &self,
+        chain: &Chain,
+        body: &SlashingBody,
+        sides: [PriorResult; 2],
+        judged: &BatchResult,
+    ) -> Option<[SignedWith; 2]> {
         let network = chain.network();
         let now = chain.now().epoch(network.preset());
-        let of = |epoch: Epoch, side: Standing| match side {
-            Standing::Asked(place) => {
+        let of = |epoch: Epoch, side: PriorResult| match side {
+            PriorResult::Asked(place) => {
                 let other = judged.claim(place.claim).signed_with();
                 Some(
                     other.map_or_else(|| SignedWith::scheduled(network, epoch), |fork| SignedWith::of_fork(network, epoch, fork)),
                 )
             }
-            Standing::Known => {
+            PriorResult::Known => {
                 Some(SignedWith::scheduled(network, epoch)).filter(|_| !network.spec.is_version_uncertain(epoch, now))
             }
-            Standing::Forged => None,
+            PriorResult::Forged => None,
         };
         let [first, second] = epochs_of(body, network);
         Some([of(first, sides[0])?, of(second, sides[1])?])
     }
 
-    fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut Ledger) {
+    fn wait_for_registry(&mut self, mut job: SlashingJob, ledger: &mut OutcomeCollector) {
         if !job.item.parked {
             ledger.settle(job.item.clone(), Outcome::Parked);
             job.item.parked = true;

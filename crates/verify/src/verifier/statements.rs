@@ -6,28 +6,28 @@
 //! of these messages is forwarded.
 
 use super::{Signers, Verifier, without_key};
-use crate::batch::{Claim, Judgement};
-use crate::docket::Docket;
-use crate::ledger::{Item, Ledger};
-use crate::verifier::blocks::Standing;
-use crate::{Heard, Outcome, Statement};
+use crate::batch::{Judgement, SignatureClaim};
+use crate::docket::ClaimSet;
+use crate::ledger::{OutcomeCollector, PendingOutcome};
+use crate::verifier::blocks::PriorResult;
+use crate::{FirstSeen, Outcome, Statement};
 use chain::Chain;
 use consensus::{Network, Root, SignatureBytes, sha256};
 
 /// A statement before the equation.
 pub(super) struct StatementJob {
-    pub(super) item: Item,
-    pub(super) heard: Heard,
+    pub(super) item: PendingOutcome,
+    pub(super) heard: FirstSeen,
     pub(super) statement: Statement,
     pub(super) signature: SignatureBytes,
 }
 
 impl Verifier {
     /// Proves the statements of a batch, all of them together.
-    pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut Ledger) {
+    pub(super) fn prove_statements(&mut self, chain: &Chain, jobs: Vec<StatementJob>, ledger: &mut OutcomeCollector) {
         let network: &Network = chain.network();
-        let mut docket = Docket::default();
-        let mut asked: Vec<(Item, Root, Standing, Outcome)> = Vec::new();
+        let mut docket = ClaimSet::default();
+        let mut asked: Vec<(PendingOutcome, Root, PriorResult, Outcome)> = Vec::new();
         for StatementJob { item, heard, statement, signature } in jobs {
             let name = name_of(&statement);
             let lacks_key = match &statement {
@@ -36,14 +36,14 @@ impl Verifier {
                 Statement::InclusionList { list, .. } => without_key(chain, list.validator_index, &heard),
             };
             let standing = match self.statements.get(&name) {
-                Some(known) if *known == signature => Standing::Known,
-                Some(_) => Standing::Forged,
+                Some(known) if *known == signature => PriorResult::Known,
+                Some(_) => PriorResult::Forged,
                 None => {
-                    let claim = Claim::statement(network, statement, signature, heard);
+                    let claim = SignatureClaim::statement(network, statement, signature, heard);
                     if self.is_known_forgery(|| claim.fingerprint()) {
-                        Standing::Forged
+                        PriorResult::Forged
                     } else {
-                        Standing::Asked(docket.add(claim))
+                        PriorResult::Asked(docket.add(claim))
                     }
                 }
             };
@@ -57,13 +57,13 @@ impl Verifier {
             let outcome = match standing.judgement(&judged) {
                 Judgement::Proven { .. } if standing.is_repeat() => Outcome::Duplicate,
                 Judgement::Proven { .. } => {
-                    if let Standing::Asked(place) = standing {
+                    if let PriorResult::Asked(place) = standing {
                         self.statements.insert(name, judged.claim(place.claim).signature_bytes());
                     }
                     Outcome::Proven { forwardable: false }
                 }
                 Judgement::Forged => {
-                    if let Standing::Asked(place) = standing {
+                    if let PriorResult::Asked(place) = standing {
                         self.forgeries.insert(judged.claim(place.claim).fingerprint(), ());
                     }
                     Outcome::BadSignature

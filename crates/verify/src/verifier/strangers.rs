@@ -15,12 +15,12 @@ const MAX_MEMBERS: usize = 1 << 20;
 
 /// The operations that wait.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
+pub(super) struct UnknownValidators {
     jobs: VecDeque<SlashingJob>,
     n_members: usize,
 }
 
-impl Strangers {
+impl UnknownValidators {
     /// Keeps an operation. Returns the operations that were removed to make room.
     pub(super) fn keep(&mut self, job: SlashingJob) -> Vec<SlashingJob> {
         self.n_members += job.n_members();

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration: all of it at once, with its path in the file.
+//! Checks of a configuration. All problems are reported at once, with their path in the file.
 
 use super::Config;
 use actions::config::{Problem, is_http};
@@ -6,10 +6,12 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Longer than this would hold up every finding whose first message is still unproven.
+/// Largest value of `verify.gather`. A longer time would delay every finding whose first message is
+/// not verified yet.
 const MAX_GATHER: Duration = Duration::from_secs(1);
 
-/// Inclusion takes up to two epochs; what a fork brings later is folded unmerged.
+/// Smallest value of `index.fold_after_epochs` except 0. Inclusion in a block takes up to two
+/// epochs. Votes that a fork brings later are folded without being merged.
 const MIN_FOLD_AFTER_EPOCHS: u64 = 64;
 
 impl Config {
@@ -122,7 +124,7 @@ impl Config {
 }
 
 impl Config {
-    /// What can be used as it is, and is probably not meant.
+    /// Returns settings that can be used as they are but are probably not intended.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled {
@@ -134,8 +136,9 @@ impl Config {
     }
 }
 
-/// Why a text is no filter of log lines. A filter takes a word that is no level for the name of a module, and then shows that module's
-/// lines only: a misspelt level would silence the rest.
+/// Checks a log filter. Returns an error with the reason if the text is not a log filter.
+/// `EnvFilter` takes a word that is not a level for the name of a module and then shows only the
+/// lines of that module, so a misspelt level would silence everything else.
 fn log_filter(text: &str) -> Result<(), String> {
     for part in text.split(',') {
         if !part.contains(['=', '[']) && (part.is_empty() || part.parse::<LevelFilter>().is_err()) {

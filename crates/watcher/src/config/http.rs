@@ -1,4 +1,4 @@
-//! `[api]`: where it listens, how much it bears, and who is told of watched keys.
+//! The section `[api]`: where the API listens, its limits, and who sees watched keys.
 
 use actions::config::{Problem, is_http};
 use serde::{Deserialize, Serialize};
@@ -9,24 +9,24 @@ use std::net::SocketAddr;
 pub struct ApiConfig {
     pub enabled: bool,
     pub listen: SocketAddr,
-    /// Event streams open at once.
+    /// Largest number of open event streams.
     pub max_streams: usize,
-    /// Connections open at once, event streams included.
+    /// Largest number of open connections, event streams included.
     pub max_connections: usize,
-    /// Names besides this machine's own that an API on a loopback address answers to.
+    /// Host names that an API on a loopback address accepts, besides this machine's own names.
     pub hosts: Vec<String>,
-    /// Where people reach page and API, for the links in alerts.
+    /// The address under which people reach the web page and the API. Links in alerts use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
-    /// Who is told of watched keys, kill switches and groups' labels.
+    /// Who sees watched keys, kill switches and the labels of groups.
     pub show_watched: ShowWatched,
 }
 
-/// Who is told of watched keys.
+/// Who sees watched keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShowWatched {
-    /// Whoever asks, while the API listens on a loopback address; else nobody.
+    /// Every client sees them while the API listens on a loopback address. Otherwise nobody does.
     #[default]
     Loopback,
     Always,
@@ -34,8 +34,8 @@ pub enum ShowWatched {
 }
 
 impl ApiConfig {
-    /// Names that an API on a loopback address answers to: those of `hosts`, and the one that
-    /// alerts link to.
+    /// Returns the host names that an API on a loopback address accepts: those of `hosts`, and the
+    /// one that links in alerts use.
     pub fn admitted_hosts(&self) -> Vec<String> {
         let linked = self.public_url.as_deref().and_then(api::host_of);
         self.hosts.iter().cloned().chain(linked).collect()

@@ -1,6 +1,8 @@
-//! From text to a [`Config`], with everything that does not fit told at once: keys that nobody knows, and values of another type.
+//! Reads a [`Config`] from text and reports all misfits at once: unknown keys, and values of a
+//! wrong type.
 //!
-//! What does not fit is left out, the smallest part that it can be, so that the rest can be checked in the same run.
+//! The smallest possible part that does not fit is left out, so that the rest can be checked in the
+//! same run.
 
 use super::Config;
 use actions::config::Problem;
@@ -8,24 +10,25 @@ use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
-/// Keys that the reference shows commented out.
+/// Keys that the reference file shows only in comments.
 const OPTIONAL: [&str; 6] =
     ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes", "api.public_url"];
 const UNKNOWN: &str = "unknown; see `slashwatch config show-defaults`";
 
-/// A configuration without what does not fit.
+/// A configuration without the parts that do not fit, and the problems of these parts.
 pub(super) struct Read {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) dropped: Dropped,
 }
 
-/// Elements left out of lists, by the lists' paths; their places in the file, ascending.
+/// The elements that were left out of lists. For each path of a list: their positions in the file,
+/// ascending.
 #[derive(Default)]
 pub(super) struct Dropped(BTreeMap<String, Vec<usize>>);
 
 impl Dropped {
-    /// A path in what was read, as it is in the file.
+    /// Converts a path in the configuration that was read into the path in the file.
     pub(super) fn in_file(&self, path: &str) -> String {
         for (list, dropped) in &self.0 {
             let Some((nth, below)) = path.strip_prefix(list).and_then(|rest| rest.strip_prefix('[')?.split_once(']')) else {
@@ -41,10 +44,10 @@ impl Dropped {
     }
 }
 
-/// What a text says, and what of it does not fit.
+/// Reads a text and collects the parts that do not fit.
 ///
 /// # Errors
-/// The text is no TOML.
+/// The text is not TOML.
 pub(super) fn read(text: &str) -> Result<Read, String> {
     let mut given: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
     let known: Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
@@ -60,7 +63,7 @@ pub(super) fn read(text: &str) -> Result<Read, String> {
     Ok(Read { config, problems: misfits.problems, dropped: misfits.dropped })
 }
 
-/// Compares the file's keys with those the reference has.
+/// Removes the keys that the reference file does not have, and reports them.
 fn drop_unknown(path: &str, given: &mut Table, known: &Table, problems: &mut Vec<Problem>) {
     given.retain(|key, value| {
         let path = below(path, key);
@@ -84,13 +87,14 @@ struct Misfits {
 }
 
 impl Misfits {
-    /// Tries each value as the only one of a file: everything has a default, so that only it can be what is wrong.
+    /// Removes the values that do not fit. Each value is tried as the only value of a file. Every
+    /// option has a default, so an error can only come from that value.
     fn drop_below(&mut self, at: &mut Vec<String>, given: &mut Table) {
         given.retain(|key, value| {
             at.push(key.to_string());
             let path = at.join(".");
             let fits = match value {
-                // A section that should be none is told as a whole.
+                // If the key must not be a section, the section is reported as a whole.
                 Value::Table(table) if misfit(at, Value::Table(Table::new())).is_none() => {
                     self.drop_below(at, table);
                     true
@@ -116,22 +120,24 @@ impl Misfits {
         });
     }
 
-    /// Whether it fits; if not, that is a problem.
+    /// Returns true if the value fits. Otherwise it reports the problem.
     fn tell(&mut self, path: String, misfit: Option<String>) -> bool {
         let fits = misfit.is_none();
         self.problems.extend(misfit.map(|text| Problem { path, text: in_words(&text) }));
         fits
     }
 
-    /// Leaves out of a value what keeps it from fitting, one part after the other. Whether something that fits is left.
+    /// Removes from a value the parts that do not fit, one after the other. Returns true if the
+    /// rest fits.
     fn drop_blamed(&mut self, path: &str, value: &mut Value, misfit: &dyn Fn(&Value) -> Option<String>) -> bool {
         let mut told = Vec::new();
         while let Some(error) = misfit(value) {
             let is_cured = |value: &Value| misfit(value).as_ref() != Some(&error);
-            // What is missing is nobody's fault who is there.
+            // A missing key has no position in the file, so the whole value is reported instead.
             let blamed = if error.contains("missing field") { None } else { blame(value, &is_cured) };
             let Some((below, rest)) = blamed else {
-                // That a part is missing which was left out follows from its own problem.
+                // A part that was left out is missing now. That follows from its own problem, so it
+                // is not reported again.
                 if !told.iter().any(|key: &String| error.contains(&format!("missing field `{key}`"))) {
                     self.tell(path.to_owned(), Some(error));
                 }
@@ -145,7 +151,8 @@ impl Misfits {
     }
 }
 
-/// The smallest part of a value without which it is cured, as a path from there, and what is left of it then.
+/// Finds the smallest part of a value whose removal cures the error. Returns the path of the part,
+/// relative to the value, and the value without it.
 fn blame(value: &Value, is_cured: &dyn Fn(&Value) -> bool) -> Option<(String, Value)> {
     let Value::Table(table) = value else { return None };
     for (key, part) in table {
@@ -168,14 +175,15 @@ fn blame(value: &Value, is_cured: &dyn Fn(&Value) -> bool) -> Option<(String, Va
     None
 }
 
-/// Why a file with nothing but this value cannot be read.
+/// Returns why a file with only this value cannot be read, or `None` if it can.
 fn misfit(at: &[String], value: Value) -> Option<String> {
     let nested = at.iter().rev().fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
     let error = Config::deserialize(nested).err()?;
     Some(error.message().trim().replace('\n', " "))
 }
 
-/// What a value must look like, instead of what the program calls its type.
+/// Rewrites an error so that it describes what a value must look like, instead of naming Rust
+/// types.
 fn in_words(misfit: &str) -> String {
     const WORDS: [(&str, &str); 7] = [
         ("a duration", "a duration in quotes such as \"30s\", \"5m\" or \"1h\""),

@@ -1,6 +1,6 @@
 //! Offenders of the window while there is no wave: one entry per validator, however often it offends.
 
-use super::{Case, MAX_MEMBERS};
+use super::{MAX_MEMBERS, WaveCase};
 use consensus::{Epoch, Offence, ValidatorIndex};
 use evidence::{Count, OffenceCounts};
 use serde::{Deserialize, Serialize};
@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A validator with its first offence of the window, and how often it offended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Suspect {
-    pub(super) case: Case,
+    pub(super) case: WaveCase,
     pub(super) offences: OffenceCounts,
     /// Epoch of its latest offence: the entry leaves the window by it.
     latest: Epoch,
 }
 
 impl Suspect {
-    pub(super) fn new(case: Case) -> Self {
+    pub(super) fn new(case: WaveCase) -> Self {
         let one = |of: Offence| Count(u64::from(case.offence == of));
         let offences = OffenceCounts {
             double_vote: one(Offence::DoubleVote),
@@ -38,12 +38,12 @@ pub(super) fn add(sum: &mut OffenceCounts, more: OffenceCounts) {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentOffences {
     suspects: BTreeMap<ValidatorIndex, Suspect>,
     by_latest: BTreeSet<(Epoch, ValidatorIndex)>,
 }
 
-impl Recent {
+impl RecentOffences {
     pub(super) fn add(&mut self, suspect: Suspect) {
         let validator = suspect.case.validator;
         let latest = match self.suspects.get_mut(&validator) {

@@ -3,7 +3,7 @@
 use super::past::Past;
 use super::recent::{Suspect, add};
 use super::traits::Traits;
-use super::{Case, FirstMessage, MAX_MEMBERS, SlashingWaveConfig, SlashingWaveDetails, cause};
+use super::{FirstMessage, MAX_MEMBERS, SlashingWaveConfig, SlashingWaveDetails, WaveCase, cause};
 use crate::monitor::{Described, View};
 use crate::{Losses, PenaltyRules};
 use consensus::{Epoch, Gwei, Root, Slot, ValidatorIndex};
@@ -19,7 +19,7 @@ const MAX_LABELS: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Wave {
-    pub(super) first: Case,
+    pub(super) first: WaveCase,
     pub(super) opened_at: Time,
     pub(super) state: IncidentState,
     opened_with: u64,

@@ -7,7 +7,7 @@ use verify::UnixNs;
 
 /// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
 const OWN_TROUBLE: [u64; 2] = [1, 3];
-/// Peers remembered.
+/// PeerHistory remembered.
 const MAX_PEERS: usize = 4096;
 
 /// A connected peer.
@@ -20,13 +20,13 @@ pub struct PeerView {
 
 /// All of them, and the goodbyes of the last slots.
 #[derive(Debug, Default)]
-pub(super) struct Peers {
+pub(super) struct PeerHistory {
     connected: BTreeMap<String, PeerView>,
     /// Who left because of its own trouble, by the slot in which it did.
     goodbyes: BTreeMap<Slot, BTreeSet<String>>,
 }
 
-impl Peers {
+impl PeerHistory {
     pub(super) fn connected(&self) -> impl ExactSizeIterator<Item = &PeerView> {
         self.connected.values()
     }
