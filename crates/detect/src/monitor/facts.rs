@@ -158,7 +158,7 @@ impl Facts {
         self.peers.connected()
     }
 
-    /// PeerHistory that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
+    /// Peers that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
     pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
         self.peers.goodbyes(slot.saturating_sub(n.saturating_sub(1)), slot)
     }

@@ -7,7 +7,7 @@ use verify::UnixNs;
 
 /// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
 const OWN_TROUBLE: [u64; 2] = [1, 3];
-/// PeerHistory remembered.
+/// Number of peers that are remembered.
 const MAX_PEERS: usize = 4096;
 
 /// A connected peer.
