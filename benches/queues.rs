@@ -4,7 +4,7 @@
 use crate::Ratio;
 use crate::load::votes;
 use criterion::{BatchSize, Criterion, Throughput};
-use engine::lanes::{PriorityQueues, QueueLimits};
+use engine::priority_queues::{PriorityQueues, QueueLimits};
 use std::collections::VecDeque;
 use std::time::Duration;
 use verify::{PeerBytes, PeerReputation, RawMessage, Triage, UnixNs};

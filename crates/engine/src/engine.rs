@@ -20,11 +20,11 @@
 
 use crate::earlier_runs::EarlierRuns;
 use crate::inclusions::{InclusionChanges, Inclusions, SourceState};
-use crate::lanes::Dropped;
+use crate::label_resolver::LabelResolver;
 use crate::metrics::{Metrics, OpenIncidents};
+use crate::priority_queues::Dropped;
 use crate::punished::SlashedByBlock;
 use crate::quota::{Quota, QuotaAnswer, SeenIn};
-use crate::roster::LabelResolver;
 use crate::settled;
 use crate::silence::{self, SilenceChange};
 use chain::{Chain, ChainError, PubkeyCache};

@@ -11,11 +11,11 @@ mod earlier_runs;
 #[allow(clippy::module_inception)]
 mod engine;
 mod inclusions;
-pub mod lanes;
+mod label_resolver;
 pub mod metrics;
+pub mod priority_queues;
 mod punished;
 mod quota;
-mod roster;
 mod settled;
 pub mod silence;
 

@@ -84,7 +84,7 @@ impl Metrics {
             "Messages not judged, by reason; part of slashwatch_messages_total",
             &["reason"],
         );
-        for reason in crate::lanes::Dropped::ALL {
+        for reason in crate::priority_queues::Dropped::ALL {
             shed.with_label_values(&[reason.label()]).inc_by(0);
         }
         for kind in MessageKind::LABELS {

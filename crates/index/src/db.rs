@@ -35,7 +35,7 @@ pub(crate) enum Cf {
     Shufflings,
     Actives,
     Summary,
-    NewestVotesTable,
+    NewestVotes,
     Offenders,
     Proposals,
     PeerTable,
@@ -50,7 +50,7 @@ impl Cf {
         Self::Shufflings,
         Self::Actives,
         Self::Summary,
-        Self::NewestVotesTable,
+        Self::NewestVotes,
         Self::Offenders,
         Self::Proposals,
         Self::PeerTable,
@@ -65,7 +65,7 @@ impl Cf {
             Self::Shufflings => "shufflings",
             Self::Actives => "actives",
             Self::Summary => "summary",
-            Self::NewestVotesTable => "heads",
+            Self::NewestVotes => "heads",
             Self::Offenders => "offenders",
             Self::Proposals => "proposals",
             Self::PeerTable => "peers",
@@ -294,7 +294,7 @@ fn family_options(cf: Cf, cache: &Cache) -> Options {
     options.set_max_write_buffer_number(2);
     let write_buffer = match cf {
         Cf::Votes | Cf::Log => 12 << 20,
-        Cf::NewestVotesTable => 8 << 20,
+        Cf::NewestVotes => 8 << 20,
         _ => 2 << 20,
     };
     options.set_write_buffer_size(write_buffer);

@@ -310,7 +310,7 @@ fn put(batch: &mut WriteBuffer<'_>, validator: u32, head: &NewestVotes) {
             value.extend_from_slice(&number.to_be_bytes());
         }
     }
-    batch.put(Cf::NewestVotesTable, &validator.to_be_bytes(), &value);
+    batch.put(Cf::NewestVotes, &validator.to_be_bytes(), &value);
 }
 
 #[cfg(test)]

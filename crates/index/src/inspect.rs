@@ -1,7 +1,7 @@
 //! Reading: what the index has stored of a validator, and counts of what it did.
 
+use crate::epoch_reader::EpochReader;
 use crate::heads::NONE;
-use crate::shelf::EpochReader;
 use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;

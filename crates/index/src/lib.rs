@@ -57,13 +57,14 @@ mod allowance;
 mod arrivals;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod beside;
 mod codec;
 mod commit;
 #[cfg(test)]
 mod crash_tests;
 mod data;
 mod db;
+mod epoch_neighbours;
+mod epoch_reader;
 mod epochs;
 mod error;
 mod geometry;
@@ -82,7 +83,6 @@ mod prune;
 mod seating;
 mod several;
 mod shape;
-mod shelf;
 mod shufflings;
 mod stage;
 mod summary;

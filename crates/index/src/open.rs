@@ -3,10 +3,10 @@
 use crate::IndexError;
 use crate::allowance::FarVoteLimits;
 use crate::arrivals::Arrivals;
-use crate::beside::EpochNeighbours;
 use crate::codec::ByteReader;
 use crate::data::DataTable;
 use crate::db::{Cf, Db};
+use crate::epoch_neighbours::EpochNeighbours;
 use crate::heads::{Joined, NONE, NewestVotesTable};
 use crate::inspect::Counters;
 use crate::keys::SetKey;
@@ -178,7 +178,7 @@ impl Index {
 
     fn load_heads(&mut self) -> Result<(), IndexError> {
         let Self { db, heads, .. } = self;
-        db.scan_all(Cf::NewestVotesTable, |key, value| {
+        db.scan_all(Cf::NewestVotes, |key, value| {
             heads.load(key, value).ok_or_else(|| db.corrupt("a row of newest votes does not parse"))
         })?;
         db.scan_all(Cf::Offenders, |key, _| {

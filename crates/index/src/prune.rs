@@ -1,10 +1,10 @@
 //! Old epochs: deletes them with one range delete per table, and folds them.
 
 use crate::db::{Cf, Db};
+use crate::epoch_reader::EpochReader;
 use crate::heads::NONE;
 use crate::keys::{SetKey, data_key, shuffling_key};
 use crate::open::last_of_epoch;
-use crate::shelf::EpochReader;
 use crate::{Index, IndexError};
 use consensus::{Epoch, ShufflingId};
 

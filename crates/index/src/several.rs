@@ -5,11 +5,11 @@
 //! ms per million validators), and every row is decoded once and searched for all validators that
 //! can be in it.
 
+use crate::epoch_reader::EpochReader;
 use crate::heads::NONE;
 use crate::keys::SetKey;
 use crate::offenders::List;
 use crate::open::last_of_epoch;
-use crate::shelf::EpochReader;
 use crate::sums::SumSet;
 use crate::{Index, IndexError, KnownVote};
 use consensus::{ShufflingId, ValidatorIndex};

@@ -1,16 +1,16 @@
 //! Turns proven votes into conflicts. Each new member of each sum is judged, and then the sum is
 //! stored.
 
-use crate::beside;
 use crate::data::DataRow;
 use crate::db::Cf;
+use crate::epoch_neighbours;
+use crate::epoch_reader::EpochReader;
 use crate::heads::{Joined, NONE, Quick, Remembered};
 use crate::judge::{ConflictCheck, Kind};
 use crate::keys::SetKey;
 use crate::members::SetMembers;
 use crate::offenders::{ALL_KINDS, Listed};
 use crate::seating::Seating;
-use crate::shelf::EpochReader;
 use crate::sums::{StoredFirstSeen, Sum};
 use crate::{Conflict, Index, IndexError, StoredVote};
 use consensus::{Epoch, ForkName, Offence, SignatureBytes, ValidatorIndex};
@@ -115,7 +115,7 @@ impl Index {
             Some(near) => self.heads.join_all(&fresh, near, late, &mut joined),
             None => joined = Joined { to_ask: fresh.clone(), ..Joined::default() },
         }
-        if let Some(near) = near.filter(|_| joined.to_ask.len() >= beside::AT_LEAST) {
+        if let Some(near) = near.filter(|_| joined.to_ask.len() >= epoch_neighbours::AT_LEAST) {
             self.judge_together(near, &mut joined)?;
         }
         let mut dropped = Vec::new();
@@ -541,6 +541,9 @@ fn stored(vote: &Vote) -> StoredVote {
         heard: vote.heard.clone(),
     }
 }
+
+// Sums and arrivals on disk have two bits for the source. A fifth kind needs a new format first.
+const _: () = assert!(SourceKind::ALL.len() <= 4);
 
 /// The number that stands for a source in rows. It is part of the format.
 pub(crate) fn source_number(source: SourceKind) -> u8 {

@@ -6,8 +6,8 @@
 //! threads read epochs and turn them into lists of validators, and the opening thread adds those.
 //! The order of the epochs does not matter, because the two newest votes are the same in any order.
 
+use crate::epoch_reader::{EpochReader, EpochVotes};
 use crate::heads::{NONE, Remembered};
-use crate::shelf::{EpochReader, EpochVotes};
 use crate::{Index, IndexError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;

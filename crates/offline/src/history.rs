@@ -104,7 +104,7 @@ impl History {
     pub fn coverage(&self) -> Result<Coverage, WatcherError> {
         let held = self.inspection.index().map(|store| store.epochs_held()).transpose()?.flatten();
         let epochs = held.map(|(first, last)| Epochs { first, last });
-        Ok(Coverage { epochs, gaps: watcher::gaps::known(self.inspection.store())? })
+        Ok(Coverage { epochs, gaps: watcher::downtime::known(self.inspection.store())? })
     }
 
     /// Makes an EIP-3076 file of the messages that were seen. `tell` receives the progress.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use watcher::WatcherError;
 use watcher::config::ApiConfig;
 use watcher::status::numbers;
-use watcher::{datadir, gaps, run};
+use watcher::{datadir, downtime, run};
 
 /// Serves until `stop` resolves. `ready` gets the address when it is bound.
 ///
@@ -72,7 +72,7 @@ impl RecordedStatus {
             let seen = finding.second_seen.unwrap_or(finding.first_seen);
             network.slot_at(seen.as_unix_ns())
         });
-        let ends = [gaps::watched_until(store)?, last_of_incidents, last_of_findings].into_iter().flatten().max();
+        let ends = [downtime::watched_until(store)?, last_of_incidents, last_of_findings].into_iter().flatten().max();
         let slot = ends.unwrap_or(Slot::new(0));
         let at = Time::from_unix_ns(network.slot_start_ns(slot));
         let notice = format!("this is a recording: it ends in slot {slot} ({at}), and nothing is received or judged now");
@@ -85,7 +85,7 @@ impl RecordedStatus {
             stages: BTreeMap::new(),
             // The running process counts the index's operations, and these counts are not stored.
             index: inspection.index().map(|index| numbers(&index.holdings())).unwrap_or_default(),
-            gaps: gaps::known(store)?,
+            gaps: downtime::known(store)?,
             node: NodeState::NotConfigured,
             notices: vec![notice],
             ..Status::default()

@@ -31,16 +31,16 @@ mod batch;
 pub mod bench;
 mod bls;
 mod check;
+mod claim_set;
 mod config;
 mod decode;
-mod docket;
 mod forward;
-mod ledger;
 mod message;
 mod outcome;
+mod outcome_collector;
 mod parking;
+mod peer_reputation;
 mod pool;
-mod repute;
 mod resolve;
 mod seen;
 mod triage;
@@ -54,6 +54,6 @@ pub use message::{
     SourceKind, Stated, Statement, Ticket, UnixNs, Vote,
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
-pub use repute::PeerReputation;
+pub use peer_reputation::PeerReputation;
 pub use triage::{About, HistoryCheck, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

@@ -4,7 +4,7 @@
 //! more. So one peer cannot keep the others out.
 
 use crate::decode::VoteMessage;
-use crate::ledger::PendingOutcome;
+use crate::outcome_collector::PendingOutcome;
 use crate::{FirstSeen, NoRoom, ParkingLimits, PeerBytes, UnixNs};
 use consensus::{Root, ShufflingId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -9,7 +9,7 @@
 //! data: slot 8, index 8, head 32, source 8 + 32, target 8 + 32
 //! ```
 
-use crate::repute::PeerReputation;
+use crate::peer_reputation::PeerReputation;
 use crate::{MessageKind, PeerBytes, RawMessage, Verifier};
 use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader, SingleAttestation, Slot, ValidatorIndex};
 use std::collections::HashMap;

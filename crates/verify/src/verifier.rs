@@ -19,11 +19,11 @@ mod statements;
 mod strangers;
 
 use crate::batch::{BatchResult, Judgement, Method, SignatureClaim, prove};
+use crate::claim_set::ClaimSet;
 use crate::decode::{Decoded, VoteMessage, decode};
-use crate::docket::ClaimSet;
-use crate::ledger::{OutcomeCollector, PendingOutcome};
+use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
 use crate::parking::{Job, Parking};
-use crate::repute::PeerReputations;
+use crate::peer_reputation::PeerReputations;
 use crate::resolve::ContextCache;
 use crate::seen::{BoundedMap, SeenVotes};
 use crate::triage::DataRoots;

@@ -11,12 +11,12 @@
 //! somebody may free disk space meanwhile.
 
 use crate::clock;
-use crate::gaps::DowntimeLog;
+use crate::downtime::DowntimeLog;
 use crate::inputs::InputReceiver;
 use crate::status::{RefusedWrites, Snapshot};
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
-use engine::lanes::{Dropped, PriorityQueues, QueueLimits};
+use engine::priority_queues::{Dropped, PriorityQueues, QueueLimits};
 use engine::silence::{SilenceChange, SilenceTracker};
 use engine::{Engine, EngineError};
 use evidence::Addressee;

@@ -41,13 +41,13 @@
 //! split. {b1} holds, and {b2} fails. These are four equations.
 
 mod claim;
-mod harvest;
 mod prove;
+mod proven_claims;
 mod signed;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use claim::{ClaimedSigners, SignatureClaim};
-pub(crate) use harvest::ProvenClaims;
 pub(crate) use prove::{BatchResult, Judgement, Method, prove};
+pub(crate) use proven_claims::ProvenClaims;
 pub use signed::Signed;

@@ -1,7 +1,7 @@
 //! The equation, and how a batch that fails it is split. The module above explains the idea.
 
 use super::claim::{ClaimSubject, SignatureClaim, Version};
-use crate::repute::{PeerReputation, PeerReputations};
+use crate::peer_reputation::{PeerReputation, PeerReputations};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
 use consensus::{BuilderIndex, MAX_VALIDATORS_PER_COMMITTEE, Root, ValidatorIndex};

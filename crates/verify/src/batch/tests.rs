@@ -2,10 +2,10 @@
 //! it.
 
 use super::claim::{ClaimSubject, ClaimedSigners, SignatureClaim, Version};
-use super::harvest::ProvenClaims;
 use super::prove::{BatchResult, Judgement, KeySource, Method, prove};
+use super::proven_claims::ProvenClaims;
 use crate::bls::tests::{secret, sign};
-use crate::repute::PeerReputations;
+use crate::peer_reputation::PeerReputations;
 use crate::{FirstSeen, PeerBytes, SinglesProof, SourceKind, UnixNs, bls};
 use blst::min_pk::{PublicKey, SecretKey, Signature};
 use consensus::{AttestationData, BuilderIndex, Checkpoint, Epoch, Network, Root, SignatureBytes, Slot, ValidatorIndex};

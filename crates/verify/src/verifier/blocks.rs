@@ -4,9 +4,9 @@
 
 use super::{Signers, SortedBatch, Verifier, without_key};
 use crate::batch::{BatchResult, Judgement, SignatureClaim};
+use crate::claim_set::{ClaimRef, ClaimSet};
 use crate::decode::VoteMessage;
-use crate::docket::{ClaimRef, ClaimSet};
-use crate::ledger::{OutcomeCollector, PendingOutcome};
+use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
 use crate::verifier::named::SlashingJob;
 use crate::{FirstSeen, Inclusion, InnerKind, Outcome, ProvenBlock, SourceKind, UnixNs, forward};
 use chain::{BlockFacts, Chain};

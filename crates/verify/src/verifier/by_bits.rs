@@ -4,9 +4,9 @@
 
 use super::{Signers, Verifier};
 use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
+use crate::claim_set::{ClaimRef, ClaimSet};
 use crate::decode::{Aggregator, VoteMessage};
-use crate::docket::{ClaimRef, ClaimSet};
-use crate::ledger::OutcomeCollector;
+use crate::outcome_collector::OutcomeCollector;
 use crate::parking::Job;
 use crate::resolve::{self, CommitteeCandidate, ContextCache, Need, Resolution};
 use crate::{NoRoom, Outcome, UnixNs, forward};

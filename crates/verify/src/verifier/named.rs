@@ -5,9 +5,9 @@
 use super::blocks::PriorResult;
 use super::{Signers, SortedBatch, Verifier, contexts_near, without_key};
 use crate::batch::{BatchResult, ClaimedSigners, Judgement, SignatureClaim};
+use crate::claim_set::{ClaimRef, ClaimSet};
 use crate::decode::VoteMessage;
-use crate::docket::{ClaimRef, ClaimSet};
-use crate::ledger::{OutcomeCollector, PendingOutcome};
+use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
 use crate::parking::Job;
 use crate::resolve::{ContextCache, Need, seated};
 use crate::{FirstSeen, Inclusion, Outcome, PeerBytes, SlashingBody, SlashingOp, SourceKind, UnixNs, forward};

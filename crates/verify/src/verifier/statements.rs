@@ -7,8 +7,8 @@
 
 use super::{Signers, Verifier, without_key};
 use crate::batch::{Judgement, SignatureClaim};
-use crate::docket::ClaimSet;
-use crate::ledger::{OutcomeCollector, PendingOutcome};
+use crate::claim_set::ClaimSet;
+use crate::outcome_collector::{OutcomeCollector, PendingOutcome};
 use crate::verifier::blocks::PriorResult;
 use crate::{FirstSeen, Outcome, Statement};
 use chain::Chain;

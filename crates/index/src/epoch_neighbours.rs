@@ -23,8 +23,8 @@
 //! making them takes.
 
 use crate::IndexError;
+use crate::epoch_reader::EpochReader;
 use crate::heads::NONE;
-use crate::shelf::EpochReader;
 use std::collections::HashMap;
 
 /// The slices are used only if a sum has at least this many votes to ask about.
