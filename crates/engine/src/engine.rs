@@ -336,10 +336,10 @@ impl Engine {
         Ok(processed)
     }
 
-    /// Notes whether the network was received. The proof is a message with a slot close to now (at
-    /// most one epoch away) that an active validator signed. A validator that has left can sign
-    /// anything, and such a key must not make a watcher without reception look healthy. Slashing
-    /// operations do not count, because they may be old.
+    /// Notes whether the network was received. The proof is a vote or block that an active validator
+    /// signed, with a slot at most one epoch away from now, because a block that a node was asked
+    /// for may be old. A validator that has left can sign anything, and such a key must not make a
+    /// watcher without reception look healthy. Slashing operations do not count.
     fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
@@ -430,8 +430,9 @@ impl Engine {
                 }
                 // The watcher asked the node for this block, so it is always wanted.
                 About::Block(_) if message.origin.source == SourceKind::Api => false,
-                // A double proposal is punished whoever's turn it was. So a block is settled only
-                // if its proposer can neither propose nor be slashed.
+                // A double proposal can be punished even if it was not the proposer's turn. So a
+                // block is settled only if the proposer, in addition, cannot be slashed or has
+                // enough findings on record.
                 About::Block(claimed) => {
                     settled::cannot_propose(registry, preset, validator, claimed.epoch(preset), now)
                         && (settled::cannot_be_punished(registry, preset, validator, now)

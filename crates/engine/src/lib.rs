@@ -1,9 +1,9 @@
 //! The engine takes a batch of messages and gives back outcomes and recorded findings. It reads no
 //! clock and opens no socket.
 //!
-//! [`Engine`] owns all state that is needed to judge messages. [`lanes`] decides which messages are
-//! judged next, and which are dropped under overload. [`metrics`] counts every outcome. The running
-//! watcher and a replay take the same path through the engine.
+//! [`Engine`] owns all state that is needed to judge messages. [`priority_queues`] decides which
+//! messages are judged next, and which are dropped under overload. [`metrics`] counts every
+//! outcome. The running watcher and a replay take the same path through the engine.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
