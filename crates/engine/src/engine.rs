@@ -145,11 +145,13 @@ pub struct EngineParts {
     pub chain: Chain,
     pub keys: PubkeyCache,
     pub verifier: Verifier,
+    /// Number of epochs of history that the index keeps. Older history is pruned.
     pub history_epochs: u64,
     /// Age in epochs after which history is folded. 0 means never.
     pub fold_after_epochs: u64,
     pub detect: DetectConfig,
     pub watch: WatchParts,
+    /// The routes that are told about findings.
     pub routes: Vec<Addressee>,
     /// Receives findings that were proven but could not be written, so that kill switches can still
     /// act on them. `None` if nothing acts on findings.
@@ -163,8 +165,11 @@ pub struct EngineParts {
 /// The configuration of watched keys.
 #[derive(Default)]
 pub struct WatchParts {
+    /// The groups of watched keys.
     pub list: Arc<WatchList>,
+    /// The thresholds of the detector of watched keys.
     pub keeper: WatchedKeysConfig,
+    /// Shared with the readers of the watched keys' state.
     pub desk: SharedWatchState,
 }
 
@@ -252,6 +257,7 @@ impl Engine {
         self.metrics.not_listed.get()
     }
 
+    /// Number of messages that wait for a block, a state or their committees.
     pub fn n_parked(&self) -> usize {
         self.verifier.parked()
     }
@@ -336,10 +342,10 @@ impl Engine {
         Ok(processed)
     }
 
-    /// Notes whether the network was received. The proof is a vote or block that an active validator
-    /// signed, with a slot at most one epoch away from now, because a block that a node was asked
-    /// for may be old. A validator that has left can sign anything, and such a key must not make a
-    /// watcher without reception look healthy. Slashing operations do not count.
+    /// Notes whether the network was received. The proof is a vote or block that an active
+    /// validator signed, with a slot at most one epoch away from now, because a block that a node
+    /// was asked for may be old. A validator that has left can sign anything, and such a key must
+    /// not make a watcher without reception look healthy. Slashing operations do not count.
     fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);

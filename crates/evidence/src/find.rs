@@ -64,6 +64,7 @@ pub struct Query {
 /// A page of findings, in the order of the query.
 #[derive(Clone, Debug)]
 pub struct Page {
+    /// Sequence numbers and findings.
     pub findings: Vec<(u64, Finding)>,
     /// Where to go on, as the next query's `after`. `None` at the end. A page may be short or even
     /// empty although more findings follow. See [`MAX_SCANNED`].
@@ -73,6 +74,7 @@ pub struct Page {
 /// The number of findings of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindCounts {
+    /// Kinds without findings are not listed.
     pub by_kind: BTreeMap<Kind, u64>,
     /// The highest severity among them. `None` if there are no findings.
     pub worst: Option<Severity>,

@@ -30,6 +30,7 @@ pub const FURTHER_PAIRS: &str = "further_pairs";
 pub struct Finding {
     /// Always [`SCHEMA`].
     pub schema: u64,
+    /// See the header of this module.
     pub id: Root,
     pub kind: Kind,
     pub severity: Severity,
@@ -44,6 +45,7 @@ pub struct Finding {
     pub first_seen: Time,
     /// Arrival of the later message. Null for an anomaly of one message.
     pub second_seen: Option<Time>,
+    /// The wall clock when the finding was recorded. It is not part of the id.
     pub recorded_at: Time,
     /// Sources of the messages (`gossip`, `block`, `slashing_op`, `api`), sorted, each once.
     pub sources: Vec<String>,
@@ -111,8 +113,11 @@ pub struct Included {
 pub struct EvidenceRef {
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
+    /// The id of the [`Evidence`].
     pub id: Root,
+    /// Name of the file with the SSZ.
     pub ssz: String,
+    /// Name of the file with the JSON.
     pub json: String,
 }
 
@@ -132,6 +137,7 @@ pub struct Slashable {
     pub epoch: Epoch,
     /// Arrival of the two messages, in any order.
     pub seen: [Time; 2],
+    /// The wall clock when the finding is recorded.
     pub recorded_at: Time,
     /// Labels of the messages' sources, in any order. Repeats are allowed.
     pub sources: Vec<String>,
@@ -213,6 +219,7 @@ impl Finding {
         own.chain(of_many.filter_map(Value::as_str))
     }
 
+    /// Whether [`Self::labels`] contains this label.
     pub fn has_label(&self, label: &str) -> bool {
         self.labels().any(|one| one == label)
     }

@@ -99,6 +99,7 @@ pub struct Penalty {
 pub struct Incident {
     /// Always [`INCIDENT_SCHEMA`].
     pub schema: u64,
+    /// From [`incident_id`].
     pub id: Root,
     pub kind: Kind,
     pub state: IncidentState,
@@ -109,6 +110,7 @@ pub struct Incident {
     pub last_slot: Slot,
     /// Arrival time of the message that made it an incident.
     pub opened_at: Time,
+    /// The time when it was over, by the time of the messages. Null before.
     pub closed_at: Option<Time>,
     /// Number of validators concerned. Null where a number has no meaning.
     pub validators: Option<Count>,

@@ -182,7 +182,7 @@ fn options() -> Options {
 
 fn open_error(path: &Path, source: rocksdb::Error) -> StoreError {
     let path = PathBuf::from(path);
-    // RocksDB has no error code for a lock that is held by another process.
+    // RocksDB has no error code for a lock that is already held.
     let text = source.to_string();
     if text.contains("lock file") || text.contains("/LOCK") || text.contains("lock hold by current process") {
         return StoreError::Locked { path };

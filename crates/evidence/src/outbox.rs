@@ -72,6 +72,7 @@ pub struct RouteNameError {
 }
 
 impl RouteName {
+    /// Checks the name: 1 to [`MAX_ROUTE_LEN`] letters, digits, dots, dashes and underscores.
     pub fn new(name: &str) -> Result<Self, RouteNameError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if name.is_empty() || name.len() > MAX_ROUTE_LEN || !name.bytes().all(allowed) {
@@ -95,6 +96,7 @@ impl fmt::Display for RouteName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addressee {
     pub route: RouteName,
+    /// Only findings of this severity or higher.
     pub min_severity: Severity,
     /// Only findings that have one of these labels (`operator=acme`). A label belongs to the
     /// validator or is named in the finding's details. Empty means all findings.
@@ -152,6 +154,7 @@ pub struct Delivery {
     /// an answer.
     #[serde(default)]
     pub refusals: u32,
+    /// When the finding was recorded.
     pub created_at: Time,
     /// The error of the last failed attempt.
     pub last_error: Option<String>,

@@ -35,16 +35,19 @@ impl EvidenceKind {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Evidence {
+    /// SHA-256 of `ssz`.
     pub id: Root,
     pub kind: EvidenceKind,
     /// The `Eth-Consensus-Version` under which a node accepts it.
     pub fork: ForkName,
+    /// The slashing operation in SSZ.
     pub ssz: Vec<u8>,
     /// The same object in the JSON of the beacon API.
     pub json: Value,
 }
 
 impl Evidence {
+    /// Creates a piece of evidence and computes its id. `json` must be the same object as `ssz`.
     pub fn new(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, json: Value) -> Self {
         Self { id: Root::from_slice(&Sha256::digest(&ssz)), kind, fork, ssz, json }
     }

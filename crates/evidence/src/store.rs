@@ -79,10 +79,12 @@ impl Store {
         self.shared.refuses.store(refuses, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// The network that the findings belong to.
     pub fn genesis_validators_root(&self) -> Root {
         self.shared.genesis_validators_root
     }
 
+    /// The folder of the database.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
@@ -285,7 +287,7 @@ impl Store {
         Ok(self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The only place where anything is written.
+    /// The only place where an open store writes to the database.
     pub(crate) fn commit(&self, writer: &mut Writer, next: Writer, mut batch: WriteBatch) -> Result<(), StoreError> {
         if next.counts != writer.counts {
             self.put_counts(&mut batch, next.counts);

@@ -30,13 +30,16 @@ pub struct Submission {
     pub evidence: Root,
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
+    /// The fork of the proof.
     pub fork: ForkName,
     /// The id of the first finding that it proves.
     pub finding: Root,
     pub state: SubmissionState,
     /// Number of attempts begun so far.
     pub attempts: u32,
+    /// When the first attempt began.
     pub first_attempt: Time,
+    /// When the latest attempt began.
     pub last_attempt: Time,
     /// Base addresses of the nodes that accepted it.
     pub nodes: Vec<String>,

@@ -10,6 +10,7 @@ use std::path::Path;
 pub struct Capture {
     /// The name of the file without its extension.
     pub name: String,
+    /// The network's configuration.
     pub spec: Spec,
     /// The first state. Later states, which only add to it, are not kept.
     pub state: Vec<u8>,
@@ -21,6 +22,7 @@ pub struct Capture {
 pub struct GossipMessage {
     /// Nanoseconds since the Unix epoch.
     pub received_at_ns: u64,
+    /// The id of the peer that sent it.
     pub peer: Vec<u8>,
     /// The fork digest in the topic.
     pub digest: [u8; 4],
@@ -48,6 +50,7 @@ impl GossipMessage {
 }
 
 impl Capture {
+    /// Reads a capture file. Panics if it is damaged or has no configuration.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (mut spec, mut state, mut gossip) = (None, Vec::new(), Vec::new());

@@ -38,6 +38,7 @@ impl Case {
         self.path[2..4].join("/")
     }
 
+    /// The path of the case as one text.
     pub fn name(&self) -> String {
         self.path.join("/")
     }
@@ -53,10 +54,12 @@ impl Case {
         Some(unsnap(packed).unwrap_or_else(|| panic!("{}: {stem} is no snappy", self.name())))
     }
 
+    /// A file as text, given by its name.
     pub fn text(&self, name: &str) -> String {
         String::from_utf8(self.files[name].clone()).unwrap()
     }
 
+    /// A YAML file, given by its name.
     pub fn yaml(&self, name: &str) -> serde_json::Value {
         serde_saphyr::from_str(&self.text(name)).unwrap_or_else(|error| panic!("{}: {name}: {error}", self.name()))
     }
