@@ -1,4 +1,4 @@
-//! From the bytes of a message to typed values: a real block, and votes of a capture.
+//! Decodes messages from bytes to typed values: a real block, and the votes of a capture.
 
 use crate::Ratio;
 use consensus::{ForkName, Preset, SignedAggregate, SignedBlock, SingleAttestation, sha256};

@@ -1,5 +1,5 @@
-//! Findings through the event stream, over a loopback socket: a backlog read by a client that comes
-//! late, and one finding live, from its record to the client.
+//! Sends findings through the event stream, over a loopback socket. It measures a client that
+//! connects late and reads a backlog, and one live finding from its record to the client.
 
 use crate::Ratio;
 use api::{ApiParts, Head, NoKeys, NodeState, OwnKeys, Readiness, Status, StatusSource};
@@ -81,7 +81,7 @@ struct Client {
 }
 
 impl Client {
-    /// Events after this number.
+    /// Connects and asks for the events after this number.
     fn connect(address: SocketAddr, after: u64) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -89,7 +89,7 @@ impl Client {
         Self { lines: BufReader::new(stream) }
     }
 
-    /// Reads so many findings.
+    /// Reads `n` findings.
     fn read(&mut self, n: u64) {
         let mut line = String::new();
         let mut n_read = 0;
@@ -119,7 +119,7 @@ async fn serve(store: Store, stop: CancellationToken) -> SocketAddr {
     address
 }
 
-/// The program's state, which nobody asks for here.
+/// The state of the program, which nothing reads in this benchmark.
 struct Quiet;
 
 impl StatusSource for Quiet {

@@ -1,9 +1,9 @@
-//! A vote's way into the index: on time, late, and of a validator with a contradiction on record.
-//! Without the commit, which is disk.
+//! Adds votes to the index: votes on time, late votes, and votes of a validator that has already
+//! contradicted itself. The commit is not measured, because it depends on the disk.
 //!
 //! The index holds [`EPOCHS`] epochs of [`N_VALIDATORS`] validators. One validator in
-//! [`ABSENT_SHARE`] was away from the second epoch on; its votes for those epochs are the late
-//! ones.
+//! [`ABSENT_SHARE`] was absent from the second epoch on. Its votes for those epochs are the late
+//! votes.
 
 use crate::Ratio;
 use consensus::{
@@ -58,7 +58,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
         });
     });
 
-    // Each late vote can be told once: when all are told, the history is made anew.
+    // Each late vote can be used once. When all of them are used, the history is built again.
     let n_absent = N_VALIDATORS / ABSENT_SHARE;
     let n_late = n_absent * (EPOCHS - 4);
     let mut history = History::new(&mut votes);
@@ -74,7 +74,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
                 let now = n.min(n_late - nth);
                 n -= now;
                 took += history.timed(now, || {
-                    // Not in order of epochs.
+                    // The epochs are not in order.
                     let epoch = FIRST_EPOCH + 2 + nth * 7 % (EPOCHS - 4);
                     let validator = nth / (EPOCHS - 4) % n_absent * ABSENT_SHARE;
                     nth += 1;
@@ -111,12 +111,12 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
     ]
 }
 
-/// One of those who were there.
+/// A validator that was not absent.
 fn offender(nth: u64) -> u64 {
     nth * ABSENT_SHARE + 1
 }
 
-/// An index with the epochs before.
+/// An index that contains the earlier epochs.
 struct History {
     index: Index,
     _dir: TempDir,
@@ -137,7 +137,7 @@ impl History {
         Self { index, _dir: dir }
     }
 
-    /// Stages so many batches. Making them and committing them is not counted.
+    /// Stages `n` batches and returns the time. Building and committing the batches is not counted.
     fn timed(&mut self, n: u64, mut batch: impl FnMut() -> Vec<Signed<Vote>>) -> Duration {
         let mut took = Duration::ZERO;
         for nth in 0..n {
@@ -155,8 +155,8 @@ impl History {
     }
 }
 
-/// Makes votes. Their signature is a real point, so that sums cost what they cost, but not theirs:
-/// the index does not look at that.
+/// Makes votes. Each signature is a real point of the curve, so adding signatures has its real
+/// cost. It is not a valid signature of the vote, because the index does not check it.
 struct Votes {
     active: Arc<Vec<u32>>,
     shuffling: Arc<Shuffling>,
@@ -172,7 +172,7 @@ impl Votes {
         Self { shuffling: shuffling(FIRST_EPOCH, &active), active, signature }
     }
 
-    /// One sum for each committee of the slot.
+    /// One aggregate for each committee of the slot.
     fn committees_of(&mut self, slot: u64, is_there: impl Fn(u64) -> bool) -> Vec<Signed<Vote>> {
         let epoch = slot / SLOTS;
         if self.shuffling.epoch().as_u64() != epoch {
@@ -188,7 +188,7 @@ impl Votes {
             .collect()
     }
 
-    /// Of a verifier that does not know the committees.
+    /// A single vote from a verifier that does not know the committees.
     fn single(&self, validator: u64, epoch: u64, head: u8) -> Signed<Vote> {
         self.vote(vec![validator], epoch * SLOTS + validator % SLOTS, head, None)
     }
@@ -220,7 +220,7 @@ impl Votes {
 fn shuffling(epoch: u64, active: &Arc<Vec<u32>>) -> Arc<Shuffling> {
     let seed = Root::from(consensus::sha256(&epoch.to_le_bytes()));
     let shuffling = Shuffling::new(Epoch::new(epoch), seed, seed, active.clone(), &Preset::MAINNET);
-    // Live, the verifier has built it to resolve the votes.
+    // In operation, the verifier has already built the seats to resolve the votes.
     let _ = shuffling.seat(ValidatorIndex::new(0));
     Arc::new(shuffling)
 }

@@ -1,4 +1,5 @@
-//! The votes of one slot of a network of [`N_VALIDATORS`], signed, as a source hands them over.
+//! The signed votes of one slot of a network with [`N_VALIDATORS`] validators, in the form in which
+//! a source passes them on.
 
 use chain::{Chain, PubkeyCache};
 use simulator::load::{Load, LoadMessage, LoadPlan};
@@ -7,7 +8,7 @@ use sources::intake::MessageConverter;
 use std::sync::Arc;
 use verify::{RawMessage, UnixNs};
 
-/// On mainnet's preset: 256 vote in a slot, in two committees.
+/// With the mainnet preset, 256 validators vote in a slot, in two committees.
 pub const N_VALIDATORS: usize = 8192;
 
 pub struct Votes {
@@ -25,7 +26,7 @@ pub fn votes() -> Votes {
     let messages = load.votes(1).into_iter().map(message).collect();
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("pubkeys");
-    // They were made here: nothing is to be checked.
+    // The keys were made by this program, so they need no check.
     PubkeyCache::write_known(&keys, &load.public_keys()).unwrap();
     let mut keys = PubkeyCache::open(&keys).unwrap();
     let chain = Chain::from_state(load.network().spec.clone(), &load.state_ssz(), &mut keys, &mut |_| ()).unwrap();

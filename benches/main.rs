@@ -1,8 +1,8 @@
-//! `cargo bench`: what the parts of one message's way cost, in some minutes. What a whole machine
-//! can do, with mainnet's load and process times, is measured by `slashwatch bench`.
+//! `cargo bench` measures the stages of the pipeline, in some minutes. `slashwatch bench` measures
+//! a whole machine with the load of mainnet and the times of processes.
 //!
-//! Times depend on the machine. So each group compares two ways of the same work in the same run,
-//! and the last lines are these ratios.
+//! Times depend on the machine. So each group compares two ways to do the same work in the same
+//! run, and the last lines of the output are these ratios.
 //!
 //! | group | what |
 //! |---|---|
@@ -25,7 +25,7 @@ use criterion::Criterion;
 use std::path::Path;
 use std::time::Duration;
 
-/// Two measurements of one group, per element, and what the first being more means.
+/// Two measurements of one group, per element, and the meaning of their ratio.
 struct Ratio {
     group: &'static str,
     slow: (&'static str, u64),
@@ -35,7 +35,8 @@ struct Ratio {
 
 fn main() {
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("criterion");
-    // What an earlier run left would be compared with; here only ratios within a run count.
+    // Criterion would compare with the results of an earlier run. Here only ratios within a run
+    // count.
     let _ = std::fs::remove_dir_all(&results);
     let mut criterion = Criterion::default()
         .output_directory(&results)
@@ -56,7 +57,7 @@ fn main() {
     }
 }
 
-/// The mean time of an iteration, out of criterion's own file.
+/// The mean time of an iteration, from criterion's own file.
 fn mean_ns(results: &Path, group: &str, name: &str) -> Option<f64> {
     let text = std::fs::read(results.join(group).join(name).join("new/estimates.json")).ok()?;
     let estimates: serde_json::Value = serde_json::from_slice(&text).ok()?;

@@ -1,5 +1,5 @@
-//! A slot's votes through the priority queues, against a plain queue; and what a contradiction
-//! waits while they are full.
+//! Sends the votes of a slot through the priority queues and through a plain queue. Also measures
+//! how long a contradiction waits while the queues are full.
 
 use crate::Ratio;
 use crate::load::votes;
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use verify::{PeerBytes, PeerReputation, RawMessage, Triage, UnixNs};
 
-/// Copies of each vote, each of another peer, as gossip brings them.
+/// Number of copies of each vote. Each comes from another peer, as on gossip.
 const COPIES: u8 = 8;
 
 pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {

@@ -1,4 +1,4 @@
-//! The signatures of one slot's votes, from bytes to `Signed`, on one thread.
+//! Verifies the signatures of one slot's votes, from bytes to `Signed`, on one thread.
 
 use crate::Ratio;
 use crate::load::{Votes, votes};
@@ -18,7 +18,7 @@ pub fn run(criterion: &mut Criterion) -> Vec<Ratio> {
     ];
     for (name, singles, batch) in ways {
         let config = VerifyConfig { singles, threads: 1, ..VerifyConfig::replay() };
-        // A verifier that has proven the votes would not look at them again.
+        // Each run needs a new verifier, because a verifier does not prove the same votes again.
         let fresh = || (Verifier::new(config), messages.clone());
         group.bench_function(name, |bencher| {
             bencher.iter_batched(

@@ -1,5 +1,6 @@
-//! Two payload-timeliness votes about one slot, two bids of a builder on one parent, two inclusion lists: through a capture and the
-//! binary, signed by the keys that the state names. What is forged says nothing.
+//! Two payload-timeliness votes for one slot, two bids of a builder on one parent, and two
+//! inclusion lists. They go through a capture and the binary, and are signed by the keys that the
+//! state names. Forged messages prove nothing.
 
 mod common;
 
@@ -14,7 +15,7 @@ use sources::limits::pack;
 use test_support::capture;
 use verify::UnixNs;
 
-/// Nobody's in the registry: the builder's.
+/// The key of the builder. No validator in the registry has it.
 const BUILDER_KEY: u64 = 1000;
 const SLOT: u64 = 4;
 
@@ -27,7 +28,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// A Gloas network whose keys are 1, 2, 3 and so on, with one builder more; or the same network at Heze.
+    /// A Gloas network with the keys 1, 2, 3 and so on, and one more for a builder. With `fork`
+    /// Heze, it is the same network after the upgrade.
     fn new(fork: ForkName) -> Self {
         let file = CaptureFile::open(&capture("gloas_12")).expect("opens");
         let mut config = file.first_config().expect("reads").expect("has one");
@@ -57,7 +59,7 @@ impl Stage {
         Self { fork, network: Network { spec, genesis_time, genesis_validators_root }, config, keys, state: ssz }
     }
 
-    /// Signs what stands under `part` of a message by `key`, and gives the message's SSZ.
+    /// Signs the field `part` of a message with `key` and returns the SSZ of the message.
     fn signed(&self, container: &'static str, part: &'static str, mut message: Value, kind: DomainType, key: u64) -> Vec<u8> {
         let preset = &self.network.spec.preset;
         message["signature"] = json!(SignatureBytes::ZERO);
@@ -95,7 +97,7 @@ impl Stage {
         ("execution_payload_bid", ssz)
     }
 
-    /// Of transactions of these lengths.
+    /// An inclusion list with transactions of these lengths.
     fn list(&self, validator: u64, slot: u64, branch: u8, lengths: &[usize]) -> Value {
         let transactions: Vec<String> = lengths.iter().map(|len| format!("0x{}", "07".repeat(*len))).collect();
         json!({"message": {
@@ -127,7 +129,7 @@ impl Stage {
     }
 }
 
-/// `upgrade_to_heze`, as far as the containers differ.
+/// The specification's `upgrade_to_heze`, as far as the containers differ.
 fn upgrade_to_heze(state: &mut Value) {
     let fields = state.as_object_mut().expect("a state");
     for removed in ["eth1_data", "eth1_data_votes", "eth1_deposit_index", "deposit_requests_start_index"] {
@@ -137,7 +139,7 @@ fn upgrade_to_heze(state: &mut Value) {
     state["fork"] = json!({"previous_version": "0x08000001", "current_version": "0x08000001", "epoch": "0"});
 }
 
-/// What `replay` told: its outcomes by number, and its findings.
+/// Runs `replay` and returns its outcomes by number, and its findings.
 fn replay(stage: &Stage, messages: &[(&str, Vec<u8>)]) -> (String, Vec<Value>) {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let (capture, out) = (dir.path().join("x.e2s"), dir.path().join("found.jsonl"));
@@ -168,13 +170,13 @@ fn payloads_and_bids(stage: &Stage) {
             stage.vote(3, false, 3),
             stage.vote(4, true, 4),
             stage.vote(5, true, 5),
-            // In another's name.
+            // Signed with the key of another validator.
             stage.vote(5, false, 6),
             stage.bid(1, 10, BUILDER_KEY),
             // On another parent.
             stage.bid(2, 11, BUILDER_KEY),
             stage.bid(1, 12, BUILDER_KEY),
-            // By validator 0, whose key is no builder's.
+            // By validator 0, whose key does not belong to a builder.
             stage.bid(2, 13, 0),
         ],
     );
@@ -206,16 +208,16 @@ fn two_inclusion_lists_are_told_and_forged_ones_are_not() {
             signed(stage.list(3, SLOT, 1, &[100, 200]), 3),
             signed(stage.list(3, SLOT, 1, &[100]), 3),
             signed(honest.clone(), 4),
-            // Another slot.
+            // For another slot.
             signed(stage.list(4, SLOT + 1, 1, &[61]), 4),
-            // In another's name.
+            // Signed with the key of another validator.
             signed(stage.list(4, SLOT, 1, &[62]), 5),
-            // For another purpose.
+            // Signed for another domain.
             stage.signed_list(stage.list(4, SLOT, 1, &[63]), DomainType::PtcAttester, 4),
             stage.signed_list(stage.list(4, SLOT, 1, &[64]), DomainType::BeaconAttester, 4),
-            // By nobody: an index that no deposit can have made.
+            // By an index that no deposit can have created.
             signed(stage.list(1 << 40, SLOT, 1, &[65]), 4),
-            // More than a list holds.
+            // More bytes than a list may hold.
             signed(stage.list(4, SLOT, 1, &[8000, 193]), 4),
         ],
     );
@@ -235,7 +237,8 @@ fn two_inclusion_lists_are_told_and_forged_ones_are_not() {
     assert!(!finding.to_string().contains("0707"), "no transaction is kept: {finding}");
 }
 
-/// Before Heze nobody signs such a list, and of what comes after it nothing is known but that it came.
+/// Before Heze, nobody signs such a list. For a later fork that is not known, lists are only
+/// counted.
 #[test]
 fn inclusion_lists_of_other_forks_are_counted_only() {
     let (gloas, heze) = (Stage::new(ForkName::Gloas), Stage::new(ForkName::Heze));
@@ -243,7 +246,7 @@ fn inclusion_lists_of_other_forks_are_counted_only() {
     let (told, found) = replay(&gloas, &lists);
     assert_counted(&told, "malformed", 2);
     assert!(found.is_empty());
-    // The same network, whose next fork has begun: its digest is not in the configuration.
+    // The same network after its next fork, whose digest is not in the configuration.
     let mut later = heze;
     let spec = later.config.replace("HEZE_FORK_VERSION: 0x08000001", "HEZE_FORK_VERSION: 0x09000001");
     later.network.spec = Spec::from_yaml(&spec).expect("valid");

@@ -1,5 +1,6 @@
-//! Floods: messages of every worthless kind, connections that say nothing, more peers than there is room for. Memory stays
-//! bounded, each message has its outcome, the sums add up, and what matters is found all the same.
+//! Floods: all kinds of worthless messages, connections that send nothing, and more peers than are
+//! allowed. Memory stays bounded, each message has its outcome, the sums add up, and real offences
+//! are still found.
 
 use consensus::{SingleAttestation, Slot, ValidatorIndex};
 use offline::bench::peak_rss_bytes;
@@ -17,16 +18,17 @@ use verify::{MessageKind, RawMessage};
 use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
 use watcher::run::Watcher;
 
-/// Whatever is awaited and does not come by then will not come.
+/// Time limit of every wait. What has not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What a flood may add to the memory of this process, which makes the flood as well.
+/// Limit on the memory that a flood adds to this process, in bytes. The process also makes the
+/// flood.
 const MEMORY: u64 = 400 << 20;
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// A single vote in the name of the validator that the next deposit makes.
+/// A single vote in the name of the validator that the next deposit creates.
 fn as_stranger(message: &RawMessage, n_registered: u64) -> Option<RawMessage> {
     let MessageKind::Attestation { .. } = message.kind else { return None };
     let single = SingleAttestation::from_ssz(&message.bytes).ok()?;
@@ -34,7 +36,8 @@ fn as_stranger(message: &RawMessage, n_registered: u64) -> Option<RawMessage> {
     Some(RawMessage { bytes, ..message.clone() })
 }
 
-/// Every kind of junk as many as honest votes, half as many forgeries, three copies of everything, ten offenders.
+/// As many invalid messages as honest votes, half as many forgeries, three copies of everything,
+/// and ten offenders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -74,7 +77,8 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
             }
         }
     }
-    // Indices that no deposit can have made are among the junk, and malformed.
+    // Indices that no deposit can have created are among the invalid messages, and their outcome is
+    // `malformed`.
     assert!(feed.send(stranger.expect("somebody votes")).await, "the watcher ended");
     offered += 1;
     drop(feed);
@@ -106,7 +110,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     watcher.stop().await.expect("a clean stop");
 }
 
-/// A node on loopback, and where it listens.
+/// A node on loopback, with the address that it listens on.
 async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut GossipConfig)) -> (GossipHandle, String) {
     let mut config = GossipConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr")],
@@ -115,7 +119,7 @@ async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut Gossip
         ..GossipConfig::default()
     };
     change(&mut config);
-    // Without a sender the status stays what it is.
+    // The sender is dropped, so the status does not change.
     let (_, status) = tokio::sync::watch::channel(StatusView::default());
     let mut handle = GossipService::start(config, network.clone(), status, SourceMetrics::unregistered()).expect("it starts");
     let address = tokio::time::timeout(PATIENCE, async {
@@ -135,12 +139,12 @@ fn port_of(address: &str) -> u16 {
     address.split('/').nth(4).and_then(|port| port.parse().ok()).expect("/ip4/../tcp/PORT/..")
 }
 
-/// Sends a vote as soon as somebody listens, and waits until it arrives.
+/// Sends a vote as soon as a peer is subscribed, and waits until it arrives.
 async fn is_heard(listener: &mut GossipHandle, speaker: &GossipHandle, topic: &str) {
     let topic: sources::topic::Topic = sources::topic::Topic::parse(topic).expect("a topic");
     let mut peers = speaker.control.watch_peers();
     let heard = tokio::time::timeout(PATIENCE, async {
-        // Any 240 bytes are a vote for the wire; before somebody has subscribed nobody takes them.
+        // On the wire, any 240 bytes can be a vote. Nothing is sent before a peer has subscribed.
         let mut n = 0u64;
         while speaker.control.publish(topic, &[n.to_le_bytes(); 30].concat()).await.is_err() {
             peers.changed().await.expect("the speaker runs");
@@ -157,7 +161,8 @@ fn quiet_network() -> (Arc<consensus::Network>, String) {
     (Arc::new(load.network().clone()), vote.expect("somebody votes").topic)
 }
 
-/// Sockets that say nothing, or nonsense, or begin properly and stop, four hundred of each.
+/// Four hundred sockets of each kind: some send nothing, some send nonsense, and some begin
+/// correctly and then stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_stall_keep_nobody_out_for_long() {
     let (network, topic) = quiet_network();
@@ -171,7 +176,7 @@ async fn those_who_stall_keep_nobody_out_for_long() {
             1 => b"GET / HTTP/1.1\r\n\r\n",
             _ => b"\x13/multistream/1.0.0\n",
         };
-        // It may have been closed already.
+        // The other side may have closed it already.
         let _ = stream.write_all(says).await;
         stalled.push(stream);
     }
@@ -184,7 +189,8 @@ async fn those_who_stall_keep_nobody_out_for_long() {
     listener.shutdown().await;
 }
 
-/// More peers than there is room for (more of them with SLASHWATCH_FLOOD_PEERS): some are let in, and the configured one is always.
+/// More peers connect than are allowed (SLASHWATCH_FLOOD_PEERS sets how many). Some of them are
+/// accepted, and the configured peer always is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_of_peers_is_bounded_and_the_configured_one_is_heard() {
     let n_peers = std::env::var("SLASHWATCH_FLOOD_PEERS").ok().and_then(|text| text.parse().ok()).unwrap_or(60usize);
@@ -206,13 +212,13 @@ async fn a_crowd_of_peers_is_bounded_and_the_configured_one_is_heard() {
     is_heard(&mut listener, &speaker, &topic).await;
     let mut peers = listener.control.watch_peers();
     for _ in 0..3 {
-        // A look a second, of which the last one counts.
+        // The peers are checked three times, after each change of the list.
         let _ = tokio::time::timeout(PATIENCE, peers.changed()).await;
         let connected = peers.borrow().iter().filter(|peer| peer.connected && !peer.configured).count();
         assert!(connected <= room, "{connected} peers, {room} were allowed");
     }
     assert!(peers.borrow().iter().any(|peer| peer.configured && peer.connected));
-    // The crowd lives in this process too: some MB each.
+    // The other peers run in this process too, and each takes some MB.
     assert!(peak_rss_bytes().saturating_sub(before) < MEMORY + (n_peers as u64) * (8 << 20));
     drop(crowd);
     listener.shutdown().await;

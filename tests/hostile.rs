@@ -1,20 +1,24 @@
-//! A campaign: a mainnet's load, and 64 peers with 64 withdrawn keys that do everything at once to fool, flood or deafen the watcher.
+//! A campaign with the load of a mainnet and 64 hostile peers. The peers have 64 withdrawn keys,
+//! and do everything at once to fool the watcher, to flood it or to cut it off.
 //!
-//! The watcher is the program as its users run it, in a process of its own, and all that it hears comes over libp2p on loopback:
+//! The watcher is the program as its users run it, in its own process. It receives everything over
+//! libp2p on loopback:
 //!
 //! | who | how many | what |
 //! |---|---|---|
-//! | publishers | 2 | bring the load, each its half of the offences; one is configured, the other dials in |
-//! | neighbour | 1 | listens to what the watcher passes on, and says nothing |
+//! | publishers | 2 | bring the load, and half of the offences each; one configured, one dials in |
+//! | neighbour | 1 | receives what the watcher forwards, and sends nothing |
 //! | attackers | 62 | share the attacks of `simulator::load::hostile::ATTACKS` |
-//! | liars | 2 | listen too, and claim that the chain's head is genesis |
+//! | liars | 2 | receive too, and claim that the head of the chain is genesis |
 //!
-//! What must hold is what an operator relies on: every offence of a key in use is found, switches and alerts of watched keys come, no
-//! switch fires for what is not news, nobody honest is sent away, honest votes are passed on and nothing of the attackers is, memory and
-//! disk stay bounded. Times are printed; a benchmark measures them.
+//! The test checks what an operator relies on. Every offence of a key in use is found. The kill
+//! switches and alerts of watched keys come. No switch fires for old offences. No honest peer is
+//! disconnected. Honest votes are forwarded, and no message of an attacker is. Memory and disk stay
+//! bounded. Times are only printed, because a benchmark measures them.
 //!
-//! The short form takes a minute. `SLASHWATCH_CAMPAIGN_SLOTS=50` is the long one, ten minutes with a million validators;
-//! `SLASHWATCH_CAMPAIGN_VALIDATORS` changes their number.
+//! The short form takes a minute. `SLASHWATCH_CAMPAIGN_SLOTS=50` is the long form, which takes ten
+//! minutes with a million validators. `SLASHWATCH_CAMPAIGN_VALIDATORS` changes the number of
+//! validators.
 
 mod common;
 
@@ -37,43 +41,45 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 const SLOT: Duration = Duration::from_secs(12);
-/// The network is three weeks old: epochs to vote about, and offences of long ago.
+/// The network is three weeks old. So there are epochs to vote about, and offences from long ago.
 const EPOCHS_BEFORE: u64 = 5000;
 const OFFENCES: usize = 100;
-/// Offenders that somebody watches, each with a switch of its own.
+/// Number of offenders that are watched. Each has its own kill switch.
 const WATCHED: usize = 4;
 const ATTACKERS: usize = 62;
 const LIARS: usize = 2;
-/// Keys that left after they were slashed, in a watched group.
+/// Number of keys in a watched group that left after they were slashed.
 const SLASHED: usize = 8;
-/// Messages handed to a node at a time.
+/// Limit on the messages that are handed to a node at the same time.
 const TOGETHER: usize = 64;
-/// Whatever has not come so long after the last message will not come.
+/// Time limit after the last message. What has not come by then will not come.
 const SETTLED: Duration = Duration::from_secs(60);
-/// What the watcher may need beyond what it had at its start.
+/// Limit on the watcher's memory beyond the memory at its start, in bytes.
 const MEMORY: u64 = 500 << 20;
+/// Limit on the size of the data directory, in bytes.
 const DISK: u64 = 200 << 20;
-/// Findings about keys that cannot be punished: one for each key, kind and day, and the anomalies that go with them.
+/// Limit on findings about keys that cannot be punished: 72 keys, three kinds and two days, doubled
+/// because of the anomalies that go with them.
 const WORTHLESS_FINDINGS: usize = 72 * 3 * 2 * 2;
 
-/// One message for one node to publish.
+/// A message that a node is to publish.
 struct Due {
     /// Nanoseconds since genesis.
     at_ns: u64,
     topic: Topic,
     payload: Arc<[u8]>,
-    /// Which offence it completes.
+    /// The finding of the offence that this message completes.
     completes: Option<Root>,
 }
 
-/// All that is going to be sent.
+/// All messages that are going to be sent.
 struct Script {
     publishers: [Vec<Due>; 2],
     attackers: Vec<Vec<Due>>,
     crimes: Vec<Crime>,
     /// The newest block in each slot.
     heads: Vec<(Slot, Root)>,
-    /// By payload, which attack it is, or `None` for the load's own.
+    /// For each payload: the name of its attack, or `None` if it belongs to the load.
     known: HashMap<Arc<[u8]>, Option<&'static str>>,
     withdrawn: Vec<ValidatorIndex>,
     slashed: Vec<ValidatorIndex>,
@@ -88,7 +94,7 @@ fn plan() -> LoadPlan {
     let n_active =
         variable("SLASHWATCH_CAMPAIGN_VALIDATORS").unwrap_or(if slots.is_some() { 1_000_000 } else { 65_536 }) as usize;
     let slots = slots.unwrap_or(3);
-    // Those who surround are two epochs ahead, which honest votes would contradict later on.
+    // Surround votes are up to two epochs ahead, and honest votes would contradict them later on.
     let surrounders = if slots < 32 { OFFENCES / 4 } else { 0 };
     LoadPlan {
         n_registered: n_active * 2,
@@ -100,7 +106,8 @@ fn plan() -> LoadPlan {
     }
 }
 
-/// Plays the load and the attacks into memory, so that nobody's time goes into it later.
+/// Makes the messages of the load and the attacks in advance, so that this costs no time while they
+/// are sent.
 fn write_script(plan: &LoadPlan) -> Script {
     let mut load = Load::new(*plan, 0).expect("the plan can be played");
     let mut script = Script {
@@ -137,7 +144,8 @@ fn write_script(plan: &LoadPlan) -> Script {
             let topic = Topic::parse(&message.topic).expect("a load is sent on topics that are read");
             let payload: Arc<[u8]> = Arc::from(message.payload);
             let completes = message.crime.as_ref().map(|crime| crime.finding_id);
-            // The second half of an offence comes from one peer only: if that one is not listened to, it is missed.
+            // The message that completes an offence comes from one peer only. If the watcher does
+            // not listen to that peer, it misses the offence.
             let senders = if completes.is_some() { &[script.crimes.len() % 2][..] } else { &[0, 1] };
             for sender in senders {
                 script.publishers[*sender].push(Due { at_ns: message.at_ns, topic, payload: payload.clone(), completes });
@@ -159,7 +167,7 @@ fn unix_ns() -> u64 {
 /// A node on loopback.
 struct Peer {
     name: &'static str,
-    /// Where it listens.
+    /// The address that it listens on.
     address: String,
     control: GossipControl,
 }
@@ -172,16 +180,17 @@ struct PeerOptions {
     status: watch::Receiver<StatusView>,
 }
 
-/// What a peer heard.
+/// The messages and events that a peer received.
 #[derive(Default)]
 struct FirstSeen {
-    /// Goodbyes to it and lost connections.
+    /// Goodbyes that it received, and lost connections.
     sent_away: Vec<String>,
-    /// Payloads, with the time of each.
+    /// Payloads, each with the time of arrival.
     messages: Vec<(u64, Arc<[u8]>)>,
 }
 
-/// Starts a node, which ends with the sender of `stop`. What it hears is written down if somebody wants to know.
+/// Starts a node. It ends when the sender of `stop` is dropped. If `heard` is given, received
+/// messages and events are noted there.
 async fn start(
     options: PeerOptions,
     network: Arc<Network>,
@@ -231,10 +240,9 @@ async fn start(
     Peer { name, address, control }
 }
 
-/// Publishes what falls due, by the clock of the network that it plays: here, and where heads are
-/// told, it sleeps until a message's own time. It is the load that keeps time; whether the watcher
-/// has kept up is never waited for like this. Gives when each message that completes an offence
-/// left.
+/// Publishes each message when it is due, and sleeps until then. The load follows the clock of its
+/// network here, and where heads are reported. The test never waits in this way for the watcher to
+/// keep up. Returns the sending time of each message that completes an offence.
 async fn send(control: GossipControl, dues: Vec<Due>, genesis_ns: u64) -> Vec<(Root, u64)> {
     let mut left_at = Vec::new();
     let mut under_way = tokio::task::JoinSet::new();
@@ -259,10 +267,10 @@ async fn send(control: GossipControl, dues: Vec<Due>, genesis_ns: u64) -> Vec<(R
     left_at
 }
 
-/// What the watcher told somebody, and when.
+/// Requests of the watcher to alert routes and kill switches: time, path and finding.
 type Told = Arc<Mutex<Vec<(u64, String, Value)>>>;
 
-/// Answers alerts and switches; the path says which.
+/// Answers the requests of alerts and kill switches, which have different paths.
 fn receiver() -> (std::net::SocketAddr, Told) {
     let told = Told::default();
     let noted = told.clone();
@@ -274,7 +282,7 @@ fn receiver() -> (std::net::SocketAddr, Told) {
     (address, told)
 }
 
-/// A configuration for a load, with groups, switches and alerts.
+/// Writes a configuration for a load, with groups, kill switches and alerts.
 fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) -> Stage {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).expect("writable");
@@ -304,13 +312,13 @@ fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) 
     Stage { dir, config, api }
 }
 
-/// Groups whose keys offend, spread over all offences.
+/// Offenders that are watched, spread over all offences, with the names of their groups.
 fn watched(script: &Script) -> impl Iterator<Item = (String, &Crime)> {
     let every = script.crimes.len() / WATCHED;
     script.crimes.iter().step_by(every).take(WATCHED).enumerate().map(|(n, crime)| (format!("offender-{n}"), crime))
 }
 
-/// A number of kB of `/proc/PID/status`, in bytes.
+/// Reads a number of kB from `/proc/PID/status`, in bytes.
 fn memory(pid: u32, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
@@ -319,7 +327,7 @@ fn memory(pid: u32, what: &str) -> u64 {
 
 fn bytes_in(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    // What RocksDB deletes meanwhile counts for nothing.
+    // A file that RocksDB deletes meanwhile is not counted.
     let size = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
         Ok(metadata) => metadata.len(),
@@ -328,7 +336,7 @@ fn bytes_in(folder: &std::path::Path) -> u64 {
     entries.map(size).sum()
 }
 
-/// Counters of a metrics page whose names begin so, by their labels.
+/// Counters of a metrics page whose names begin with `name`, by their labels.
 fn counters(page: &str, name: &str) -> BTreeMap<String, u64> {
     let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
     lines
@@ -363,7 +371,7 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     println!("made {} honest and {n_hostile} hostile messages in {:?}", script.known.len() - n_hostile, began.elapsed());
     assert_eq!(script.crimes.len(), OFFENCES);
 
-    // Messages do not depend on when the network began; from here on time counts.
+    // The messages do not depend on the genesis time. From here on, the time of the test counts.
     let first_slot = plan.each_slot().next().expect("at least one");
     let lead = 20 + plan.n_registered as u64 / 50_000;
     let genesis_time = unix_ns() / 1_000_000_000 + lead - first_slot.as_u64() * SLOT.as_secs();
@@ -420,7 +428,7 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
             tokio::time::sleep(Duration::from_nanos(at.saturating_sub(unix_ns()))).await;
             tell_status.send_replace(StatusView { head_root, head_slot, ..StatusView::default() });
         }
-        // Kept as it is until the end.
+        // The status stays the same until the end.
         std::future::pending::<()>().await;
     });
     let mut sent = BTreeMap::new();

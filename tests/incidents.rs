@@ -1,8 +1,11 @@
-//! Eight incidents of 2020 to 2025 and ordinary days, played by the simulator and replayed through the binary: what was said, when,
-//! and what was not said.
+//! Eight incidents of the years 2020 to 2025, and ordinary days. The simulator plays them, and the
+//! binary replays them. The tests check what was reported, when, and that nothing else was
+//! reported.
 //!
-//! The scenario files (scenarios/*.toml) say what happens, and what is to be said of it when; nothing else may be. The simulator shares no
-//! code with the detectors, and its list of contradictions is compared with the findings by id. Below is what the incidents say.
+//! The scenario files (scenarios/*.toml) say what happens, and what must be reported at which time.
+//! Nothing else may be reported. The simulator shares no code with the detectors. Its list of
+//! contradictions is compared with the findings by id. The tests below check the contents of the
+//! incidents.
 
 mod common;
 
@@ -15,10 +18,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Of every scenario file.
+/// Slot duration of all scenario files.
 const SLOT: Duration = Duration::from_secs(12);
 
-/// What a replay of a scenario gave.
+/// The result of replaying a scenario.
 struct Played {
     name: String,
     incidents: Vec<Value>,
@@ -27,7 +30,7 @@ struct Played {
     _dir: tempfile::TempDir,
 }
 
-/// Plays a scenario file and replays the capture, with batches of at most so many messages.
+/// Plays a scenario file and replays the capture, with at most `batch` messages in a batch.
 fn play(name: &str, batch: &str) -> Played {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let at = |file: &str| -> PathBuf { dir.path().join(file) };
@@ -62,7 +65,8 @@ impl Played {
         first.unwrap_or_else(|| panic!("{}: no {kind} in {:?}", self.name, self.kinds()))
     }
 
-    /// Every contradiction and every incident was found, and none invented.
+    /// Checks that every contradiction and every incident was found, and that nothing else was
+    /// reported.
     fn check(&self) {
         let crimes = self.truth["crimes"].as_array().expect("a list");
         let committed: BTreeSet<String> =
@@ -95,7 +99,7 @@ fn shares(incident: &Value, what: &str, value: &str) -> bool {
 fn medalla() {
     let played = play("medalla", "1024");
     played.check();
-    // Clocks jump in slot 40 and come back in slot 64.
+    // The clocks jump in slot 40 and are right again in slot 64.
     let clocks = played.of("clock_skew");
     assert_eq!((clocks["state"].as_str(), clocks["severity"].as_str()), (Some("closed"), Some("critical")));
     assert_eq!((&clocks["details"]["slots_ahead"], &clocks["details"]["together"]), (&296.into(), &true.into()));
@@ -110,12 +114,14 @@ fn medalla() {
 fn staked() {
     let played = play("staked", "1024");
     played.check();
-    // One key signs twice in its slot from 26 on; the other 74 from slot 34 on. One key alone is no wave.
+    // One key signs twice from slot 26 on, and the other 74 keys from slot 34 on. One key alone is
+    // not a wave.
     let wave = played.of("slashing_wave");
     assert_eq!((number(&wave["validators"]), number(&wave["offences"]["double_vote"])), (75, 75));
     assert_eq!(wave["details"]["suspected_cause"], "same_keys_in_two_places");
     assert!(shares(wave, "withdrawal_credential", "0x01"));
-    // Phase0, minimal preset: 75 of 512 with 32 ETH; 32 / 64 each at once, and min(75 * 32 * 2, T) * 32 / T later.
+    // Phase0, minimal preset: 75 of 512 validators, each with 32 ETH. Each loses 32 / 64 ETH at
+    // once, and min(75 * 32 * 2, T) * 32 / T later.
     assert_eq!(wave["penalty"]["initial_gwei"], "37500000000");
     assert_eq!(wave["penalty"]["correlation_gwei_now"], "675000000000");
 }
@@ -134,7 +140,7 @@ fn april_2021() {
 fn may_2023() {
     let played = play("may_2023", "1024");
     played.check();
-    // Old targets from slot 60, two clients fall away from slot 72 to 104.
+    // Votes have old targets from slot 60 on. Two clients are offline from slot 72 to 104.
     assert_eq!(played.of("finality_delay")["state"], "closed");
     assert!(played.kinds().contains("missed_proposals"));
 }
@@ -143,7 +149,7 @@ fn may_2023() {
 fn november_2023() {
     let played = play("november_2023", "1024");
     played.check();
-    // A hundred fresh keys from slot 56 on, within an epoch.
+    // A hundred new keys sign twice from slot 56 on, within one epoch.
     let wave = played.of("slashing_wave");
     assert_eq!(number(&wave["validators"]), 100);
     assert_eq!(wave["details"]["suspected_cause"], "fresh_keys");
@@ -154,7 +160,8 @@ fn november_2023() {
 fn holesky_2025() {
     let played = play("holesky_2025", "1024");
     played.check();
-    // The branches part after slot 35; the wrong one justifies; validators come back from slot 84 on.
+    // The branches part after slot 35. The wrong branch is justified. Validators return to the
+    // right one from slot 84 on.
     assert_eq!(played.of("head_split")["details"]["parted_after_slot"], "35");
     let checkpoints = played.of("checkpoint_split");
     assert_eq!(checkpoints["details"]["two_justified_checkpoints"], true);
@@ -171,12 +178,13 @@ fn holesky_2025() {
 fn september_2025() {
     let played = play("september_2025", "1024");
     played.check();
-    // One key from slot 26 on: nothing said. 39 more of its owner from slot 88 on.
+    // One key signs twice from slot 26 on, and nothing is reported. 39 more keys of its owner do so
+    // from slot 88 on.
     let wave = played.of("slashing_wave");
     assert_eq!(number(&wave["validators"]), 40);
     assert_eq!(number(&wave["details"]["first_message"]["validator"]), 60, "the single one was the first sign");
     assert_eq!(wave["details"]["suspected_cause"], "same_keys_in_two_places");
-    // One slashing fits into a block: forty of them take as many blocks.
+    // A block has room for one slashing, so forty slashings take forty blocks.
     let slots: BTreeSet<&str> = played.findings.iter().filter_map(|finding| finding["included"]["slot"].as_str()).collect();
     assert_eq!(slots.len(), 40, "each in a block of its own");
 }
@@ -185,7 +193,8 @@ fn september_2025() {
 fn december_2025() {
     let played = play("december_2025", "1024");
     played.check();
-    // One client votes for stale roots from slot 80 on, and most of it falls away from slot 88 on.
+    // One client votes for stale roots from slot 80 on. Most of its validators go offline from slot
+    // 88 on.
     assert!(
         shares(played.of("stale_votes"), "client", "prysm") || played.of("stale_votes")["details"]["by_client"]["prysm"].is_u64()
     );
@@ -196,13 +205,14 @@ fn december_2025() {
 fn ordinary_days() {
     let played = play("quiet", "1024");
     played.check();
-    // One validator signs twice, and a block includes its slashing: a finding, no incident.
+    // One validator signs twice, and a block includes its slashing. This gives a finding and no
+    // incident.
     assert_eq!(played.kinds(), BTreeSet::new());
     assert_eq!(played.findings.len(), 1);
     assert!(!played.findings[0]["included"].is_null());
 }
 
-/// The same incidents, whatever the batches.
+/// The incidents are the same for all batch sizes.
 #[test]
 fn batches_change_nothing() {
     for name in ["medalla", "may_2023", "holesky_2025"] {
@@ -217,7 +227,7 @@ fn batches_change_nothing() {
     }
 }
 
-/// The draft of a post-mortem says what the replay found, in both forms.
+/// The draft of a post-mortem contains what the replay found, in both formats.
 #[test]
 fn a_report_of_medalla() {
     let dir = tempfile::tempdir().expect("a fresh directory");

@@ -1,5 +1,6 @@
-//! Floods of true but worthless messages: a key that left long ago signs whatever it likes, for nothing. Each message is proven, and
-//! none may delay or push out a contradiction of a key that can still be punished.
+//! Floods of messages that are properly signed but worthless. A key that left long ago can sign
+//! anything for nothing. Each message is proven. None of them may delay or push out a contradiction
+//! of a key that can still be punished.
 
 mod common;
 
@@ -22,11 +23,11 @@ use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
 use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
 use watcher::run::Watcher;
 
-/// Whatever is awaited and does not come by then will not come.
+/// Time limit of every wait. What has not come by then will not come.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// From the arrival of a second message to its finding on disk, 99 of 100 times.
+/// Limit on the time from the arrival of a second message to its finding on disk.
 const IN_TIME: Duration = Duration::from_millis(250);
-/// Active validators that vote twice while the flood comes.
+/// Number of active validators that vote twice during the flood.
 const VICTIMS: usize = 20;
 const SLOT: Slot = Slot::new(5);
 /// Each test measures time and needs the machine for itself.
@@ -36,7 +37,7 @@ fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
 }
 
-/// A network of which half the keys are withdrawn.
+/// A network in which half of the keys are withdrawn.
 struct Keys {
     keys: Keyring,
     network: Network,
@@ -44,14 +45,14 @@ struct Keys {
     withdrawn: ValidatorIndex,
 }
 
-/// A watcher over it.
+/// A watcher of that network.
 struct Stage {
     watcher: Watcher,
     keys: Keys,
     _dir: tempfile::TempDir,
 }
 
-/// The network, begun at this time, seconds.
+/// The network, with its genesis time in seconds.
 fn load(genesis_time: u64) -> Load {
     let plan = LoadPlan { n_registered: 256, ..LoadPlan::quiet(128, 1) };
     Load::new(plan, genesis_time).expect("it can be played")
@@ -78,7 +79,7 @@ impl Stage {
 
 impl Keys {
     fn of(load: &Load) -> Self {
-        // Of two keys that follow one another one is active, as the load spreads them.
+        // The load makes every second key active.
         let active = (0..256).filter(|index| index % 2 == 1).map(ValidatorIndex::new).collect();
         let keys = Keyring::from_seed(LoadPlan::quiet(128, 1).seed);
         Self { keys, network: load.network().clone(), active, withdrawn: ValidatorIndex::new(100) }
@@ -95,7 +96,7 @@ impl Keys {
         self.message(MessageKind::Attestation { subnet: 0 }, peer, vote.to_ssz())
     }
 
-    /// Two votes of target 0.
+    /// An operation with two votes for target 0.
     fn attester_slashing(&self, validator: ValidatorIndex, heads: [u8; 2]) -> RawMessage {
         let [attestation_1, attestation_2] = heads.map(|head| {
             let SingleAttestation { data, signature, .. } = self.single(validator, 0, 0, head);
@@ -129,7 +130,8 @@ impl Keys {
         SignedBeaconBlockHeader { message, signature }
     }
 
-    /// Each with two headers that nobody has seen, 16 headers a slot.
+    /// `n` operations, each with two headers that nobody has seen. There are 16 headers in each
+    /// slot.
     fn proposer_slashings(&self, n: u64) -> Vec<RawMessage> {
         let slashing = |nth: u64| {
             let slot = Slot::new(1 + nth / 8);
@@ -140,7 +142,8 @@ impl Keys {
         (0..n).map(slashing).collect()
     }
 
-    /// A history of 64 votes, then votes (0, T) with T falling, each of which surrounds all of it.
+    /// A history of 64 votes, followed by votes (0, T) with falling T. Each of these surrounds the
+    /// whole history.
     fn falling_votes(&self, n: u64) -> Vec<RawMessage> {
         let history = (1..=64).map(|source| self.vote(self.withdrawn, "flooder", source, source + 1, 1));
         let falling = (0..n).rev().map(|nth| self.vote(self.withdrawn, "flooder", 0, 66 + nth, 1));
@@ -149,7 +152,7 @@ impl Keys {
 }
 
 impl Stage {
-    /// Waits until so many messages have a final outcome.
+    /// Waits until `n` messages have a final outcome.
     async fn settled(&self, n: u64) {
         let mut judged = self.watcher.snapshots();
         let settled = tokio::time::timeout(PATIENCE, async {
@@ -160,7 +163,8 @@ impl Stage {
         settled.await.expect("every message has its outcome");
     }
 
-    /// First votes of the victims, then the flood at once with the victims' second votes scattered through it.
+    /// Sends the first votes of the victims, and then the whole flood with the victims' second
+    /// votes spread through it.
     async fn flood(&self, flood: Vec<RawMessage>) -> Report {
         let feed = self.watcher.feed().expect("it runs");
         let victims: Vec<ValidatorIndex> = self.keys.active.iter().copied().take(VICTIMS).collect();
@@ -222,7 +226,7 @@ struct Report {
 }
 
 impl Report {
-    /// `kinds`: of the offences that the flooding key committed.
+    /// `kinds` are the kinds of offences that the flooding key committed.
     fn check(&self, kinds: &[&str]) {
         assert_eq!(self.found, VICTIMS, "of the second votes");
         assert!(self.worst < IN_TIME, "a second vote was found after {:?}", self.worst);
@@ -273,13 +277,13 @@ fn with_a_small_queue_nothing_honest_is_shed() {
     });
 }
 
-/// Messages in the order of their arrival, as a capture that is replayed.
+/// Messages in the order of their arrival, as a capture that can be replayed.
 struct Recorded {
     dir: tempfile::TempDir,
 }
 
 impl Recorded {
-    /// `messages`: each with the slot in which it came.
+    /// Each of the `messages` has the slot in which it arrives.
     fn new(config: &str, state: &[u8], network: &Network, messages: impl IntoIterator<Item = (Slot, RawMessage)>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut writer = CaptureWriter::create(&dir.path().join("messages.e2s")).expect("writable");
@@ -305,7 +309,8 @@ impl Recorded {
         Self { dir }
     }
 
-    /// All findings, in batches of at most `size` messages. Equal sizes share a data directory.
+    /// Replays the capture in batches of at most `size` messages and returns all findings. Runs
+    /// with the same size share a data directory.
     fn replay(&self, size: &str, run: &str) -> Vec<Value> {
         let out = self.dir.path().join(format!("{size}-{run}.jsonl"));
         let mut command = common::slashwatch();
@@ -320,7 +325,8 @@ impl Recorded {
     }
 }
 
-/// What is listed of the key and what is counted is the same however messages are batched, and in a second run.
+/// The listed findings of the key and the counts are the same for all batch sizes, and in a second
+/// run.
 #[test]
 fn what_is_listed_does_not_depend_on_batches() {
     let load = load(1_767_225_600);
@@ -329,13 +335,15 @@ fn what_is_listed_does_not_depend_on_batches() {
     let votes: Vec<RawMessage> = keys.falling_votes(60).into_iter().chain(doubles).collect();
     let mut messages = keys.proposer_slashings(40);
     messages.extend(votes);
-    // Twenty in each slot.
+    // Twenty messages arrive in each slot.
     let messages = messages.into_iter().enumerate().map(|(nth, one)| (Slot::new(SLOT.as_u64() + nth as u64 / 20), one));
     let recorded = Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages);
     let one_by_one = recorded.replay("1", "first");
     let counts: Vec<_> =
         one_by_one.iter().map(|one| (&one["kind"], &one["severity"], &one["details"]["further_pairs"])).collect();
-    // Sixteen headers in each of five slots; sixty votes around sixty-four; four votes for one target. One pair of each is listed.
+    // There are sixteen headers in each of five slots (120 pairs each), four votes for one target
+    // (6 pairs), and sixty votes that each surround sixty-four. One pair of each kind is listed,
+    // and the others are counted.
     let [proposals, doubles, surrounds] = [5 * 120 - 1, 6 - 1, 60 * 64 - 1].map(|n: u64| n.to_string());
     let wanted = [("double_proposal", proposals), ("double_vote", doubles), ("surround_vote", surrounds)];
     assert_eq!(counts.len(), wanted.len(), "{counts:?}");
@@ -348,21 +356,21 @@ fn what_is_listed_does_not_depend_on_batches() {
     assert_eq!(recorded.replay("7", "second"), one_by_one, "a second run over the same data");
 }
 
-/// Who signs more than is listed in an epoch: which pairs are listed follows from the order of
-/// arrival, and not from the order in which the messages of a batch are proven. There operations
-/// come before single votes.
+/// A validator signs more than is listed in an epoch. Which pairs are listed follows from the order
+/// of arrival. It does not follow from the order in which the messages of a batch are proven, where
+/// operations come before single votes.
 #[test]
 fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
     let load = load(1_767_225_600);
     let keys = Keys::of(&load);
     let [double, surround] = [keys.active[0], keys.active[1]];
-    // 20 votes around 20, 400 pairs, in turns with votes for one target, 780 pairs. All come in one
-    // slot.
+    // 20 votes that surround 20 others (400 pairs) alternate with 40 votes for one target (780
+    // pairs). All of them come in one slot.
     let doubles = (1..=40).map(|head| keys.vote(double, "flooder", 0, 0, head));
     let inner = (1..=20).map(|source| keys.vote(surround, "flooder", 20 + source, 21 + source, 1));
     let outer = (1..=20u64).map(|nth| keys.vote(surround, "flooder", nth % 7, 62 - nth, 1));
     let singles = doubles.zip(inner.chain(outer)).flat_map(|(one, two)| [one, two]);
-    // And twelve more votes in operations, 66 pairs among themselves.
+    // Operations bring twelve more votes, with 66 pairs among themselves.
     let operations = (0..6).map(|nth| keys.attester_slashing(double, [41, 42].map(|head| head + 2 * nth)));
     let messages = singles.chain(operations).map(|message| (SLOT, message));
     let recorded = Recorded::new(&load.config_yaml(), &load.state_ssz(), &keys.network, messages);
@@ -374,8 +382,9 @@ fn which_pairs_are_listed_of_too_many_does_not_depend_on_batches() {
     }
 }
 
-/// Any key can contradict itself at no price in votes that no state checks any more, two forks old.
-/// However many there are, what it can still be punished for is listed.
+/// Votes from before the last two forks cannot be used in a slashing any more. So any key can
+/// contradict itself in such votes for nothing. However many there are, the offences for which the
+/// key can still be punished are listed.
 #[test]
 fn what_no_fork_checks_any_more_hides_nothing_that_can_be_punished() {
     let load = load(1_767_225_600);
@@ -388,7 +397,7 @@ fn what_no_fork_checks_any_more_hides_nothing_that_can_be_punished() {
     let mut keys = Keys::of(&load);
     keys.network.spec = spec;
     let (key, now) = (keys.active[0], Slot::new(6 * 32));
-    // 105 pairs that are too old, and one that is not.
+    // 105 pairs are too old, and one is not.
     let old = (1..=15).map(|head| keys.vote(key, "flooder", 0, 1, head));
     let new = (1..=2).map(|head| keys.vote(key, "flooder", 0, 6, head));
     let messages: Vec<RawMessage> = old.chain(new).collect();

@@ -1,4 +1,4 @@
-//! What a watcher said, as the simulator's reckoning takes it.
+//! Converts the output of a watcher into the form in which the simulator checks it.
 
 use consensus::Slot;
 use serde_json::Value;
@@ -6,14 +6,15 @@ use simulator::Said;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Ids of proven findings; anomalies accuse nobody of one.
+/// Ids of proven findings. Anomalies are left out, because they accuse nobody of an offence.
 pub fn proven(findings: &[Value]) -> BTreeSet<String> {
     let slashable = findings.iter().filter(|finding| !finding["evidence"].is_null());
     slashable.map(|finding| text(&finding["id"]).to_owned()).collect()
 }
 
-/// Incidents by the slot in which they were opened, anomalies by their own. That nothing came for two slots says nothing of the scenario: it
-/// begins and ends in silence. `genesis_time` in seconds since the Unix epoch.
+/// Incidents with the slot in which they were opened, and anomalies with their own slot. The
+/// incident of a silent network is left out. It says nothing about the scenario, which begins and
+/// ends in silence. `genesis_time` is in seconds since the Unix epoch.
 pub fn said(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Said> {
     let of_incident = |row: &Value| Said { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
     let of_anomaly = |row: &Value| Said {

@@ -1,8 +1,8 @@
 //! Kill switches: they read the recorded findings and stop a group's validator clients, once for
 //! each group.
 //!
-//! The whole state is one checkpoint, which is written in one piece ([`KillSwitchState`]). It holds the
-//! number of the last finding that was examined, and for each group that fired the finding that
+//! The whole state is one checkpoint, which is written in one piece ([`KillSwitchState`]). It holds
+//! the number of the last finding that was examined, and for each group that fired the finding that
 //! caused it and the result. The order of writes makes sure that a group is ordered once, even over
 //! a crash:
 //!
@@ -55,7 +55,7 @@ pub struct KillSwitchState {
     /// Number of the last finding that was examined. It is `None` while no switch is configured, so
     /// findings from that time do not fire a switch later.
     pub seen: Option<u64>,
-    /// KillSwitches that fired, by group.
+    /// Kill switches that fired, by group.
     pub fired: BTreeMap<String, Fired>,
     /// By group: the number of the last finding at the moment when the switch was made ready again.
     /// Findings up to this number do not fire it.

@@ -16,35 +16,36 @@ use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
 
-/// Rows on a page of any list unless asked otherwise.
+/// Rows on a page of any list if the request has no limit.
 const DEFAULT_LIMIT: usize = 100;
-/// Rows on a page at most.
+/// Greatest number of rows on a page.
 const MAX_LIMIT: usize = 1000;
 
-/// A query as received. Values come as text, so that what is wrong with them can be told by name.
+/// A query as received. Values are texts, so that an error can name the parameter that is wrong.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
-    /// From the page before (`next`).
+    /// The field `next` of the page before.
     cursor: Option<String>,
-    /// `asc`, in the order of recording, or `desc`, newest first; asc if not given. A cursor belongs to the order that gave it.
+    /// `asc` for the order of recording, `desc` for newest first. The default is `asc`. A cursor
+    /// belongs to the order that gave it.
     order: Option<String>,
-    /// Only this kind, as in `double_vote`.
+    /// Only this kind, such as `double_vote`.
     kind: Option<String>,
     /// Only this severity: `critical`, `warning` or `info`.
     severity: Option<String>,
     /// Only this validator, by index.
     validator: Option<String>,
-    /// Only what has this label, as in `operator=acme`.
+    /// Only findings with this label, such as `operator=acme`.
     label: Option<String>,
-    /// Only what concerns this group of watched keys.
+    /// Only findings that concern this group of watched keys.
     group: Option<String>,
     /// Only from this slot on.
     since_slot: Option<String>,
     /// Only up to this slot.
     until_slot: Option<String>,
-    /// 1 to 1000; 100 if not given.
+    /// 1 to 1000. The default is 100.
     limit: Option<String>,
 }
 
@@ -82,7 +83,7 @@ impl ListQuery {
     }
 }
 
-/// `?format=ssz` or `?format=json`; goes before `Accept`.
+/// `?format=ssz` or `?format=json`. It takes precedence over `Accept`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -107,7 +108,7 @@ pub(crate) async fn list(
         let view = FindingsView { schema: 1, findings, next: page.next.map(|seq| seq.to_string()) };
         return Ok(Json(view).into_response());
     }
-    // As stored, which is as it is shown: nothing is written anew.
+    // Everything may be shown, so the stored JSON is copied and not written again.
     let (rows, next) = read(&shared, move |store| store.find_json(&wanted, limit)).await?;
     let next = next.map_or_else(|| "null".to_owned(), |seq| format!("\"{seq}\""));
     let body = [&br#"{"schema":1,"findings":["#[..], &rows.join(&b','), br#"],"next":"#, next.as_bytes(), b"}"].concat();
@@ -126,7 +127,8 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment)
 
 /// The proof of a finding: the object that a beacon node's pool accepts as it is.
 ///
-/// JSON, or SSZ with `Accept: application/octet-stream` or `?format=ssz`. `Eth-Consensus-Version` names the fork.
+/// JSON, or SSZ with `Accept: application/octet-stream` or `?format=ssz`. `Eth-Consensus-Version`
+/// names the fork.
 #[utoipa::path(get, path = "/v1/findings/{id}/evidence", operation_id = "getFindingEvidence", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
@@ -156,7 +158,8 @@ pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id):
     Ok(EvidenceFormat::Ssz.show(&evidence_of(&shared, &id).await?))
 }
 
-/// A proof by its own id, with `.ssz` or `.json` behind it or as `Accept` asks.
+/// A proof by its own id. The format is given by the ending `.ssz` or `.json`, or by `?format` or
+/// `Accept`.
 #[utoipa::path(get, path = "/v1/evidence/{id}", operation_id = "getEvidence", tag = "findings",
     params(("id" = String, Path, description = "the evidence's id, 0x-hex, or a file name from a finding"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
@@ -197,7 +200,7 @@ impl EvidenceFormat {
         }
         let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Json) };
         let accept = accept.to_str().map_err(|_| Problem::bad_request("Accept is not readable; leave it out for JSON"))?;
-        // The first that we have; weights are not looked at.
+        // The first supported type is taken. Weights are ignored.
         for media in accept.split(',').filter_map(|item| item.split(';').next()) {
             match media.trim() {
                 "application/octet-stream" => return Ok(Self::Ssz),
@@ -215,14 +218,15 @@ impl EvidenceFormat {
         };
         let headers = response.headers_mut();
         headers.insert("eth-consensus-version", HeaderValue::from_static(evidence.fork.as_str()));
-        // Named by its hash, so it never changes; the two forms differ by `Accept`.
+        // The name is the hash of the content, so the content never changes. The two forms differ
+        // by `Accept`.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=86400"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         response
     }
 }
 
-/// The part of the path that a route names; what is wrong with it comes back as a problem.
+/// The parameter in the path of a route. If it is wrong, the response is a problem.
 pub(crate) struct Segment(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
@@ -252,7 +256,7 @@ async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, Problem
     found.ok_or_else(|| Problem::not_found(format!("the evidence of {} is gone from the store", finding.id)))
 }
 
-/// Reads on a thread that may wait for the disk.
+/// Reads from the store on a thread that may wait for the disk.
 pub(crate) async fn read<T: Send + 'static>(
     shared: &Shared,
     work: impl FnOnce(&Store) -> Result<T, evidence::StoreError> + Send + 'static,
@@ -275,7 +279,7 @@ pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, P
     text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
 }
 
-/// `limit` of any list.
+/// The `limit` of any list.
 pub(crate) fn page_limit(text: &Option<String>) -> Result<usize, Problem> {
     match number(text, "limit")?.map(usize::try_from) {
         None => Ok(DEFAULT_LIMIT),

@@ -1,7 +1,9 @@
-//! What strangers are not told: whose keys are whose, where the operator has not said that it may be shown.
+//! Hides from the public which keys the operator watches, unless the configuration says that they
+//! may be shown.
 //!
-//! Findings and incidents are about everybody and are shown to everybody, without the labels that only the operator's groups give.
-//! Those of which there are none without a watched key ([`Audience::WatchedKeys`]) are left out.
+//! Findings and incidents are about all validators and are shown to everybody, but without the
+//! labels that come only from the operator's groups. Kinds that exist only for watched keys
+//! ([`Audience::WatchedKeys`]) are left out.
 
 use crate::WatchSource;
 use crate::addresses::without_addresses;
@@ -11,24 +13,24 @@ use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Whether readers are told of the operator's own keys.
+/// Whether readers may see the operator's own keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnKeys {
     Shown,
     Hidden,
 }
 
-/// What is known of watched keys, and to whom it is told.
+/// What readers may see.
 #[derive(Clone)]
 pub(crate) struct Privacy {
     pub own_keys: OwnKeys,
     pub watch: Arc<dyn WatchSource>,
-    /// Whether readers are told where the operator's nodes, peers and receivers are.
+    /// Whether readers may see the addresses of the operator's nodes, peers and receivers.
     pub shows_addresses: bool,
 }
 
 impl Privacy {
-    /// What is known of watched keys, for those who may be told.
+    /// The source of watched keys. An error if readers may not see them.
     pub fn watch(&self) -> Result<Arc<dyn WatchSource>, Problem> {
         match self.own_keys {
             OwnKeys::Shown => Ok(self.watch.clone()),
@@ -36,7 +38,7 @@ impl Privacy {
         }
     }
 
-    /// A text as it may be told.
+    /// A text without the addresses that readers may not see.
     pub fn text(&self, text: String) -> String {
         if self.shows_addresses { text } else { without_addresses(&text) }
     }
@@ -45,7 +47,7 @@ impl Privacy {
         if let NodeState::Away { reason } = status.node {
             status.node = NodeState::Away { reason: self.text(reason) };
         }
-        // Of a configured peer that has not answered yet only its address is known.
+        // For a configured peer that has not answered yet, only its address is known.
         for peer in &mut status.gossip_peers {
             peer.peer = self.text(std::mem::take(&mut peer.peer));
         }
@@ -64,7 +66,8 @@ impl Privacy {
         submission
     }
 
-    /// A label to filter by, if it may be asked for: who may not see a label may not find out who has it either.
+    /// Checks a label that is used as a filter. A reader who may not see a label may not find out
+    /// either who has it.
     pub fn label(&self, label: String) -> Result<String, Problem> {
         if self.own_keys == OwnKeys::Hidden && self.watch.is_private(&label) {
             return Err(Problem::not_shown());
@@ -72,7 +75,7 @@ impl Privacy {
         Ok(label)
     }
 
-    /// A finding as it may be told; `None` if it may not.
+    /// A finding as readers may see it. `None` if they may not see it at all.
     pub fn finding(&self, mut finding: Finding) -> Option<Finding> {
         if self.own_keys == OwnKeys::Shown {
             return Some(finding);
@@ -84,7 +87,7 @@ impl Privacy {
         is_public(&finding.kind).then_some(finding)
     }
 
-    /// An incident as it may be told; `None` if it may not.
+    /// An incident as readers may see it. `None` if they may not see it at all.
     pub fn incident(&self, mut incident: Incident) -> Option<Incident> {
         if self.own_keys == OwnKeys::Shown {
             return Some(incident);
@@ -97,7 +100,8 @@ impl Privacy {
         is_public(&incident.kind).then_some(incident)
     }
 
-    /// Takes out the labels of members, and sentences that name a label, as in what speaks for a wave's suspected cause.
+    /// Removes the private labels of members, and all sentences that name a label, such as the
+    /// reasons for a wave's suspected cause.
     fn without_labels(&self, details: &mut Map<String, Value>) {
         for (key, value) in details {
             match value {

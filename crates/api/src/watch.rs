@@ -1,4 +1,4 @@
-//! Watched keys: groups with their kill switches, and each key's duties.
+//! Watched keys: groups with their kill switches, and the duties of each key.
 
 use crate::findings::{number, page_limit, read, understood};
 use crate::problem::Problem;
@@ -14,26 +14,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
-/// Findings of each severity that are counted of a group.
+/// Limit on the findings of each severity that are counted for a group.
 const MAX_COUNTED: usize = 200;
-/// And of a key.
+/// Limit on the findings of each severity that are counted for a key.
 const MAX_COUNTED_OF_KEY: usize = 20;
-/// Incidents that are looked at for those that concern a group.
+/// Limit on the latest incidents that are searched for those of a group.
 const MAX_INCIDENTS: usize = 256;
 
-/// Says what is known of the watched keys. Asked once per request: it should answer from what is at hand.
+/// Source of the state of watched keys. It is asked for each request, so it should answer from
+/// memory.
 pub trait WatchSource: Send + Sync + 'static {
-    /// By name.
+    /// All groups, ordered by name.
     fn groups(&self) -> Vec<WatchGroup>;
 
-    /// Keys after `after`, ascending, that match.
+    /// Keys that match `wanted` and come after `after`, in ascending order, `limit` at most.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
 
-    /// Whether a label, as `operator=acme`, says whose key somebody's is and no public list says so.
+    /// Whether a label, such as `operator=acme`, shows who owns a key, and no public list contains
+    /// it.
     fn is_private(&self, label: &str) -> bool;
 }
 
-/// Nothing is watched.
+/// A source without watched keys.
 pub struct NoKeys;
 
 impl WatchSource for NoKeys {
@@ -50,42 +52,42 @@ impl WatchSource for NoKeys {
     }
 }
 
-/// Which keys to show; all that is given must hold.
+/// Which keys to show. All conditions that are given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFilter {
     pub group: Option<String>,
-    /// As in `operator=acme`.
+    /// A label, such as `operator=acme`.
     pub label: Option<String>,
-    /// Only keys whose last so many duties were missed.
+    /// Only keys that missed at least this many duties in a row, up to the last one.
     pub missed_in_a_row: u64,
 }
 
-/// Some keys.
+/// A page of keys.
 #[derive(Clone, Debug, Default)]
 pub struct WatchPage {
     pub keys: Vec<WatchedKey>,
     pub has_more: bool,
 }
 
-/// A group.
+/// A group of watched keys.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WatchGroup {
     pub name: String,
-    /// Members in the registry.
+    /// Members that are in the registry.
     pub validators: u64,
-    /// Public keys that the registry does not have yet.
+    /// Public keys that the registry does not contain yet.
     pub unknown_keys: u64,
     /// Members that missed their last duty.
     pub missing: u64,
-    /// Most duties that a member missed in a row.
+    /// Greatest number of duties that a member missed in a row.
     pub missed_in_a_row: u64,
-    /// Mean over the members; null before the first epoch was judged.
+    /// Mean over the members. Null before the first epoch is evaluated.
     pub effectiveness: Option<f64>,
-    /// Null if it has none.
+    /// Null if the group has none.
     pub kill_switch: Option<KillSwitchView>,
 }
 
-/// A group's kill switch.
+/// The kill switch of a group.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct KillSwitchView {
     /// `ready`, `ordered`, `done` or `failed`.
@@ -98,13 +100,14 @@ pub struct KillSwitchView {
     pub ordered_at: Option<Time>,
     pub attempts: u32,
     pub took_ms: Option<u64>,
-    /// How it ended, in our words: what a program said may be nobody else's business.
+    /// How it ended, in the watcher's own words. The output of a program is not shown, because it
+    /// may be private.
     pub answer: Option<String>,
     /// The last finding that concerned it and did not fire it.
     pub held_back: Option<HeldBackView>,
 }
 
-/// A finding that did not fire a kill switch, and why.
+/// A finding that did not fire a kill switch, and the reason.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct HeldBackView {
     #[schema(value_type = String)]
@@ -113,7 +116,7 @@ pub struct HeldBackView {
     #[schema(value_type = String)]
     pub at: Time,
     pub reason: String,
-    /// So many such in all.
+    /// Total number of such findings.
     pub times: u64,
 }
 
@@ -128,36 +131,38 @@ pub struct WatchedKey {
     pub labels: Vec<String>,
     /// `active`, `migrating`, `exited` or `offline`, as configured.
     pub duty: String,
-    /// Its status on chain, in the beacon API's words.
+    /// Its status on chain, in the terms of the beacon API.
     pub state: String,
     #[schema(value_type = String)]
     pub effective_balance: Gwei,
-    /// Slot of its newest vote heard since the start.
+    /// Slot of its newest vote received since the start.
     #[schema(value_type = Option<String>)]
     pub last_vote: Option<Slot>,
     pub missed_in_a_row: u64,
-    /// Of the last 64 epochs judged, those it was on duty in.
+    /// Number of epochs in which it was on duty, of the last 64 epochs evaluated.
     pub duties: u64,
-    /// Of these, those it voted in.
+    /// Number of these epochs in which it voted.
     pub voted: u64,
-    /// Times it was its turn to propose since the start, as far as that could be judged.
+    /// Number of slots since the start in which it had to propose, as far as this could be
+    /// evaluated.
     pub proposals: u64,
-    /// Of these, those whose block others voted for or built on.
+    /// Number of these slots whose block others voted for or built on.
     pub proposed: u64,
-    /// Share of the weights for source, target and head that its votes could have earned, 0 to 1; null before its first duty.
+    /// Share of the weights for source, target and head that its votes earned, of those that they
+    /// could have earned, 0 to 1. Null before its first duty.
     pub effectiveness: Option<f64>,
 }
 
-/// What there is to be alarmed about: findings worse than `info`, and incidents that are not over.
+/// Causes for alarm: findings more severe than `info`, and incidents that are not over.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Alarms {
-    /// By kind. Of findings the newest are counted, up to a limit.
+    /// Number by kind. Only the newest findings are counted, up to a limit.
     #[schema(value_type = BTreeMap<String, u64>)]
     by_kind: BTreeMap<Kind, u64>,
-    /// `critical` or `warning`; null where there is nothing.
+    /// `critical` or `warning`. Null if there is nothing.
     #[schema(value_type = Option<String>)]
     worst: Option<Severity>,
-    /// There are more findings than were counted.
+    /// Whether there are more findings than were counted.
     is_partial: bool,
 }
 
@@ -172,7 +177,7 @@ pub(crate) struct GroupView {
 pub(crate) struct KeyView {
     #[serde(flatten)]
     key: WatchedKey,
-    /// Of findings about this key.
+    /// Alarms from findings about this key.
     alarms: Alarms,
 }
 
@@ -186,7 +191,7 @@ pub(crate) struct GroupsView {
 pub(crate) struct KeysView {
     schema: u64,
     validators: Vec<KeyView>,
-    /// Give it as `cursor` for the next page; null at the end.
+    /// The `cursor` of the next page. Null at the end.
     next: Option<String>,
 }
 
@@ -212,7 +217,7 @@ impl Alarms {
     }
 }
 
-/// Incidents that are not over, among those that changed last.
+/// Incidents that are not over and more severe than `info`, among those that changed last.
 fn open_incidents(store: &Store) -> Result<Vec<Incident>, StoreError> {
     let rows = store.incidents_after(store.revision_before_last(MAX_INCIDENTS)?, MAX_INCIDENTS)?;
     let incidents = rows.into_iter().map(|(_, incident)| incident);
@@ -224,15 +229,15 @@ fn open_incidents(store: &Store) -> Result<Vec<Incident>, StoreError> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct KeysQuery {
-    /// From the page before (`next`).
+    /// The field `next` of the page before.
     cursor: Option<String>,
     /// Only members of this group.
     group: Option<String>,
-    /// Only keys with this label, as in `operator=acme`.
+    /// Only keys with this label, such as `operator=acme`.
     label: Option<String>,
-    /// Only keys that missed so many duties in a row.
+    /// Only keys that missed at least this many duties in a row.
     missed_in_a_row: Option<String>,
-    /// 1 to 1000; 100 if not given.
+    /// 1 to 1000. The default is 100.
     limit: Option<String>,
 }
 
@@ -243,7 +248,7 @@ pub(crate) struct KeysQuery {
 ))]
 pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, Problem> {
     let watch = shared.privacy.watch()?;
-    // A quarter of a million keys are looked through where nobody else waits.
+    // This may search a quarter of a million keys, so it runs where no other request waits.
     let groups = read(&shared, move |store| {
         let open = open_incidents(store)?;
         let groups = watch.groups().into_iter();

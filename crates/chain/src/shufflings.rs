@@ -13,10 +13,10 @@
 //!
 //! Price: a shuffling of a million validators takes about 0.5 s to compute (90 rounds) and 12 MB
 //! with its seat table. Both are bounded. [`MAX_SHUFFLINGS`] and [`MAX_BYTES`] bound the cache; the
-//! least recently used entry is evicted first. Budgets ([`ComputeBudget`]) bound the computing, because a
-//! vote can name any epoch and any block before its signature is checked, and each block before an
-//! epoch's decision slot gives other committees. The budgets of a slot also bound the memory that a
-//! batch of votes holds beyond the cache: 12 bytes per seat.
+//! least recently used entry is evicted first. Budgets ([`ComputeBudget`]) bound the computing,
+//! because a vote can name any epoch and any block before its signature is checked, and each block
+//! before an epoch's decision slot gives other committees. The budgets of a slot also bound the
+//! memory that a batch of votes holds beyond the cache: 12 bytes per seat.
 //!
 //! **Who computes.** In live operation ([`Work::OnWorker`]) a worker thread computes one shuffling
 //! at a time. The caller gets none at first: its vote waits until a later [`Shufflings::poll`]
@@ -41,15 +41,15 @@ pub const MAX_ODD_PER_EPOCH: u32 = 96;
 /// Maximum number of seats in the odd shufflings that are computed per slot. The last shuffling may
 /// exceed it. This is two seconds of work.
 pub const MAX_ODD_SEATS_PER_SLOT: usize = 4_000_000;
-/// Maximum number of seats in the near shufflings ([`ComputeBudget::Near`]) that are computed per slot.
-/// The last shuffling may exceed it. An ordinary epoch needs one shuffling.
+/// Maximum number of seats in the near shufflings ([`ComputeBudget::Near`]) that are computed per
+/// slot. The last shuffling may exceed it. An ordinary epoch needs one shuffling.
 pub const MAX_NEAR_SEATS_PER_SLOT: usize = 8_000_000;
 
-/// ShufflingPart of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
+/// Part of `MAX_ODD_PER_EPOCH` that the votes of one peer may use.
 pub const MAX_ODD_OF_PEER: u32 = MAX_ODD_PER_EPOCH / 8;
-/// ShufflingPart of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
+/// Part of [`MAX_ODD_PER_EPOCH`] for votes that came from no particular peer: those inside blocks.
 pub const MAX_ODD_OF_NOBODY: u32 = MAX_ODD_PER_EPOCH / 2;
-/// ShufflingPart of [`MAX_NEAR_SEATS_PER_SLOT`] that the votes of one peer may use. The last shuffling may
+/// Part of [`MAX_NEAR_SEATS_PER_SLOT`] that the votes of one peer may use. The last shuffling may
 /// exceed it.
 pub const MAX_NEAR_SEATS_OF_PEER: usize = MAX_NEAR_SEATS_PER_SLOT / 2;
 /// Maximum number of shufflings that wait for the worker. On a large network the budgets allow

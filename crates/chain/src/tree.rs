@@ -16,8 +16,8 @@
 //! the last block before slot 8 (the start of epoch 2), which is B. B is their *decision block*.
 //!
 //! A block is built *in turn* if its proposer is the slot's proposer on the block's own branch
-//! ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if a state
-//! named it, or if enough stake voted for it.
+//! ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if
+//! a state named it, or if enough stake voted for it.
 //!
 //! Invariants: the slot of a child is greater than the slot of its parent; pruning keeps the
 //! decision block of every node that it keeps.

@@ -84,7 +84,8 @@ fn a_cache_of_another_network_is_not_believed() {
     assert_eq!(keys.len(), 21_063);
 }
 
-/// Two years after genesis the genesis validators that are still active in the registry of 2025 have the keys they began with.
+/// Two years after genesis, the genesis validators that are still active in the registry of 2025
+/// have the keys that they started with.
 #[test]
 fn sepolias_registry_of_2025_extends_that_of_genesis() {
     let state = test_support::bytes("vectors/genesis/sepolia_genesis.ssz");

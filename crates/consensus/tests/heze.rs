@@ -1,5 +1,6 @@
-//! Heze: inclusion lists, and the containers that the fork changes. Nobody's vectors have them yet, so bytes are written here by hand and
-//! roots computed by the definitions of SSZ, EIP-7495 and EIP-7916, recursively and without a thought for speed.
+//! Heze: inclusion lists, and the containers that the fork changes. No published test vectors
+//! contain them yet. So bytes are written by hand here, and roots are computed recursively by the
+//! definitions of SSZ, EIP-7495 and EIP-7916, without regard to speed.
 
 use consensus::ssz_schema::{Catalogue, View, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
@@ -20,7 +21,8 @@ fn hash(left: Node, right: Node) -> Node {
     sha256(&[left, right].concat())
 }
 
-/// `merkleize` of a number of leaves that is a power of two, absent ones zero.
+/// The specification's `merkleize`, for a number of leaves that is a power of two. Missing leaves
+/// are zero.
 fn merkleize(leaves: &[Node], width: usize) -> Node {
     match (width, leaves) {
         (1, []) => [0; 32],
@@ -32,7 +34,7 @@ fn merkleize(leaves: &[Node], width: usize) -> Node {
     }
 }
 
-/// `merkleize_progressive`.
+/// The specification's `merkleize_progressive`.
 fn progressive(leaves: &[Node], width: usize) -> Node {
     if leaves.is_empty() {
         return [0; 32];
@@ -51,7 +53,7 @@ fn number(n: usize) -> Node {
     leaf(&(n as u64).to_le_bytes())
 }
 
-/// Of a `ProgressiveByteList`.
+/// The root of a `ProgressiveByteList`.
 fn transaction_root(transaction: &[u8]) -> Node {
     let leaves: Vec<Node> = transaction.chunks(32).map(leaf).collect();
     hash(progressive(&leaves, 1), number(transaction.len()))
@@ -99,7 +101,7 @@ impl List {
         merkleize(&[number(self.slot as usize), number(self.validator as usize), self.dependent_root, transactions], 4)
     }
 
-    /// Of the `SignedInclusionList`: the signature is three leaves.
+    /// The root of the `SignedInclusionList`. The signature has three leaves.
     fn root(&self) -> Node {
         let signature: Vec<Node> = self.signature.chunks(32).map(leaf).collect();
         hash(self.message_root(), merkleize(&signature, 4))
@@ -129,7 +131,7 @@ fn lists_are_read_and_hashed() {
     }
 }
 
-/// What is said is what is signed: no other list has its root.
+/// Every part of a list is in the root that is signed. No other list has the same root.
 #[test]
 fn each_part_of_a_list_is_in_its_root() {
     let list = || List::of_lengths(&[3, 40]);
@@ -163,13 +165,13 @@ fn lists_out_of_bounds_are_refused_with_a_reason() {
         assert!(error.contains(reason) && error.contains("SignedInclusionList"), "{error}");
     }
     let good = List::of_lengths(&[3, 40]).ssz();
-    // Where each offset stands, and what it is.
+    // The position of each offset, and its value.
     for (at, offset) in [(0, 100), (148, 52), (152, 8), (156, 11)] {
         assert_eq!(good[at..at + 4], u32::to_le_bytes(offset));
         for wrong in [0, 1, offset - 1, offset + 1, good.len() as u32, u32::MAX] {
             let mut bad = good.clone();
             bad[at..at + 4].copy_from_slice(&wrong.to_le_bytes());
-            // The second transaction's may lie anywhere behind the first's.
+            // The offset of the second transaction may have any value after that of the first.
             if at == 156 && (10..=51).contains(&wrong) {
                 assert_ne!(read(&bad).expect("another list").root, read(&good).expect("a list").root);
                 continue;
@@ -189,7 +191,7 @@ fn lists_out_of_bounds_are_refused_with_a_reason() {
     );
 }
 
-/// Gloas values of the specification's vectors, and the same as JSON.
+/// Values of Gloas from the specification's vectors, in SSZ and in JSON.
 fn gloas(container: &'static str) -> Vec<(Vec<u8>, Value)> {
     let wanted = ["minimal", "gloas", "ssz_static", container];
     let cases = cases(SSZ_STATIC, |path| path.starts_with(&wanted));
@@ -206,7 +208,7 @@ fn without(json: &mut Value, removed: &[&str]) {
     removed.iter().for_each(|name| assert!(fields.remove(*name).is_some(), "{name}"));
 }
 
-/// By EIP-7495: the fields' own roots at their positions, zero at `None`.
+/// The root by EIP-7495: the roots of the fields at their positions, and zero at `None`.
 fn container_root(view: &View<'_, '_>, positions: &[Option<&str>]) -> Node {
     let field = |name: &&str| view.field(name).unwrap_or_else(|| panic!("no {name}")).hash_tree_root().0;
     let leaves: Vec<Node> = positions.iter().map(|name| name.as_ref().map_or([0; 32], field)).collect();
@@ -318,7 +320,8 @@ fn states_have_gaps_where_the_old_deposits_were() {
     }
 }
 
-/// The same oracle over what the specification's generator hashed: a progressive container without gaps, and a signature.
+/// Checks the roots of this file against those of the specification's generator: a progressive
+/// container without gaps, and a signature.
 #[test]
 fn the_oracle_agrees_with_the_specifications_vectors() {
     let wanted = ["minimal", "gloas", "ssz_static", "SignedExecutionPayloadBid"];
@@ -347,13 +350,13 @@ fn it_is_scheduled_and_signed_for_like_any_fork() {
         Spec::from_yaml(&format!("{forks}HEZE_FORK_VERSION: 0x80000038\nINCLUSION_LIST_COMMITTEE_SIZE: 24\n")).expect("valid");
     assert_eq!((own.fork_at(Epoch::new(9)).version, own.preset.inclusion_list_committee_size), ([0x80, 0, 0, 0x38], 24));
     assert_eq!(Spec::from_yaml(&own.to_yaml()).expect("our own"), own);
-    // A later fork, of which nothing is known, changes nothing.
+    // A later fork that is not known changes nothing.
     let later = Spec::from_yaml(&format!("{forks}I_STAR_FORK_VERSION: 0x09000000\nI_STAR_FORK_EPOCH: 7\n")).expect("valid");
     assert_eq!(later, spec);
 
     let network = Network { spec, genesis_time: 0, genesis_validators_root: Root::repeat_byte(3) };
     let domain = |epoch| network.domain(DomainType::InclusionListCommittee, Epoch::new(epoch));
-    // `compute_fork_data_root` by hand: the version in a leaf of its own.
+    // `compute_fork_data_root` by hand. The version has a leaf of its own.
     let fork_data_root = hash(leaf(&[8, 0, 0, 0]), [3; 32]);
     assert_eq!(domain(5)[..], [&[0x10, 0, 0, 0], &fork_data_root[..28]].concat());
     assert_ne!(domain(4), domain(5));

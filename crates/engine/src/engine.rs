@@ -1,18 +1,22 @@
-//! The synchronous heart: a batch of messages in, verdicts and recorded findings out.
+//! The synchronous core. It takes a batch of messages and gives back their outcomes and the
+//! recorded findings.
 //!
-//! One thread owns it and everything in it, so there is no lock, and a replay takes exactly the path that live traffic
-//! takes. The order of commits is what makes a crash harmless:
+//! One thread owns the engine and everything in it. So there is no lock, and a replay takes exactly
+//! the same path as live traffic. The order of commits makes a crash harmless:
 //!
-//! 1. findings, their evidence, what the detectors say about them, and all their deliveries, in one atomic write;
+//! 1. findings, their evidence, the output of the detectors and all deliveries, in one atomic
+//!    write;
 //! 2. the index;
 //! 3. whatever the source keeps as its checkpoint.
 //!
-//! A crash between two of them repeats work and skips none, and a finding's id depends on its content only, so the
-//! repeat changes nothing.
+//! A crash between two of these steps repeats work and skips none. A finding's id depends on its
+//! content only, so the repeat changes nothing.
 //!
-//! **When the disk refuses.** A write that fails stops no judging: the batch is judged to its end, what it proved goes to the kill switches
-//! at once ([`EngineParts::unrecorded`]), and only then the error is told. What could not be written is kept, bounded, and is written
-//! with the next batch if the disk takes it again.
+//! **When a write fails.** A failed write does not stop the engine from judging messages. The batch
+//! is judged to its end. Its proven findings go to the kill switches at once
+//! ([`EngineParts::unrecorded`]). Only then is the error returned. Changes that could not be
+//! written are kept in memory, up to a bound, and are written together with the next batch if the
+//! disk accepts writes again.
 
 use crate::earlier_runs::EarlierRuns;
 use crate::inclusions::{InclusionChanges, Inclusions, SourceState};
@@ -39,7 +43,7 @@ use verify::{
     About, MessageOutcome, Outcome, PeerBytes, PeerReputation, RawMessage, SourceKind, Triage, UnixNs, Verified, Verifier,
 };
 
-/// Why the engine has to stop. Nothing a message contains leads here.
+/// The reasons why the engine cannot go on. The content of a message never causes such an error.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("findings cannot be stored: {0}")]
@@ -51,7 +55,8 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Whether the disk refuses, so that judging can go on without it.
+    /// Returns whether the disk refused a write. In this case the engine can go on judging messages
+    /// without the disk.
     pub fn is_refused_write(&self) -> bool {
         match self {
             Self::Store(error) => matches!(error, StoreError::Write { .. }),
@@ -61,106 +66,116 @@ impl EngineError {
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 #[derive(Default)]
 pub struct Processed {
-    /// One row for each message whose outcome is now known, earlier parked ones included.
+    /// One row for each message whose outcome is known now. It includes messages that were parked
+    /// in earlier batches.
     pub reports: Vec<MessageOutcome>,
-    /// Findings recorded now, repeats included.
+    /// Findings that this batch proved, including those that were recorded before.
     pub recorded: Vec<Recorded>,
 }
 
-/// Everything that judges, in one owner.
+/// The owner of all state that is needed to judge messages.
 pub struct Engine {
     chain: Chain,
     keys: PubkeyCache,
     verifier: Verifier,
     index: Index,
     quota: Quota,
-    /// What was proven a second time already.
+    /// Proofs that the second check has already confirmed.
     proofs: Proofs,
     store: Store,
     routes: Vec<Addressee>,
     unrecorded: Option<Unrecorded>,
-    /// What the last writes refused, to be written with the next.
+    /// Changes that could not be written so far. They are written together with the next ones.
     owed: Changes,
     metrics: Metrics,
     clock: fn() -> UnixNs,
     pruned_before: Epoch,
-    /// In that epoch it was last asked what has expired.
+    /// The epoch in which expired findings were last deleted.
     expired_in: Epoch,
     fold_after_epochs: u64,
     monitor: Monitor,
-    /// Heard since the last batch.
+    /// Peer news since the last batch.
     peer_news: Vec<PeerNews>,
-    /// When a vote or block of the network's present was proven last.
+    /// The time at which a current vote or block was last proven. See [`Self::last_reception`].
     last_reception: Option<UnixNs>,
-    /// The silence in which the last run ended.
+    /// The silence that was still open when the last run ended.
     earlier_silence: Option<Incident>,
-    /// Everything before this moment was given to [`Self::process`].
+    /// All messages that arrived before this time were given to [`Self::process`].
     heard_until: UnixNs,
-    /// The latest moment by the source's clock.
+    /// The latest time that the source's clock showed.
     latest_now: UnixNs,
     roster: LabelResolver,
-    /// Shared with the detector of watched keys, which is one of the monitor's.
+    /// Shared with the detector of watched keys, which is one of the monitor's detectors.
     desk: SharedWatchState,
     inclusions: Inclusions,
     punished: SlashedByBlock,
     open: OpenIncidents,
-    /// Of the monitor's facts, as counted by the metric.
+    /// Number of voters that the monitor did not tally, as last reported to the metric.
     n_untallied: u64,
 }
 
-/// How a contradiction became known.
+/// The source of a contradiction.
 #[expect(clippy::large_enum_variant, reason = "a batch has few of them, for as long as it is judged")]
 enum ConflictCase {
     Conflict(index::Conflict),
-    /// By its place in the batch.
+    /// A slashing operation, given as its position in the batch.
     Operation(usize),
 }
 
-/// How many pairs of a batch that cannot be punished were not put together.
+/// For each validator and offence: the number of pairs of this batch that cannot be punished and
+/// for which no `Conflict` was built.
 type WorthlessPairs = HashMap<(ValidatorIndex, Offence), u64>;
 
-/// Findings that cannot be punished are deleted so long after they were recorded.
+/// Findings that cannot be punished are deleted this long after they were recorded.
 pub const WORTHLESS_KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// Findings that wait for a disk that refuses them; more would be memory without a bound.
+/// Limit on findings that are kept in memory while the disk refuses them.
 const MAX_OWED: usize = 16_384;
-/// Peer news kept until the next batch; more than that in half a second is noise.
+/// Limit on peer news that is kept until the next batch. More news within half a second is noise.
 const MAX_PEER_NEWS: usize = 8_192;
 
-/// Takes findings that were proven and could not be written, and does not wait. The error says why it did not take them.
+/// Takes findings that were proven but could not be written. It must not block. The error says why
+/// it did not take them.
 pub type Unrecorded = Box<dyn Fn(Vec<Finding>) -> Result<(), String> + Send>;
 
-/// What an [`Engine`] is built from besides the data directory.
+/// The parts that an [`Engine`] is built from, apart from the data directory.
 pub struct EngineParts {
     pub chain: Chain,
     pub keys: PubkeyCache,
     pub verifier: Verifier,
+    /// Number of epochs of history that the index keeps. Older history is pruned.
     pub history_epochs: u64,
-    /// Epochs after which history is folded; 0: never.
+    /// Age in epochs after which history is folded. 0 means never.
     pub fold_after_epochs: u64,
     pub detect: DetectConfig,
     pub watch: WatchParts,
+    /// The routes that are told about findings.
     pub routes: Vec<Addressee>,
-    /// Gets findings that were proven and could not be written, for those who must act all the same. `None` where nobody acts.
+    /// Receives findings that were proven but could not be written, so that kill switches can still
+    /// act on them. `None` if nothing acts on findings.
     pub unrecorded: Option<Unrecorded>,
     pub metrics: Metrics,
-    /// The wall clock, read only to stamp `recorded_at`.
+    /// The wall clock. It is read only to stamp `recorded_at` and to decide which findings have
+    /// expired.
     pub clock: fn() -> UnixNs,
 }
 
-/// Watched keys, as configured.
+/// The configuration of watched keys.
 #[derive(Default)]
 pub struct WatchParts {
+    /// The groups of watched keys.
     pub list: Arc<WatchList>,
+    /// The thresholds of the detector of watched keys.
     pub keeper: WatchedKeysConfig,
+    /// Shared with the readers of the watched keys' state.
     pub desk: SharedWatchState,
 }
 
 impl Engine {
-    /// Opens or creates the vote index in the folder `index` and the findings in the folder `evidence`. Both must belong to
-    /// the chain's network.
+    /// Opens or creates the vote index in the folder `index` and the findings in the folder
+    /// `evidence`. Both must belong to the chain's network.
     pub fn open(index: &Path, evidence: &Path, parts: EngineParts) -> Result<Self, EngineError> {
         let network = parts.chain.network().clone();
         let shape = Shape {
@@ -217,7 +232,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Something about a peer: for the detectors, with the next batch.
+    /// Passes news about a peer to the detectors with the next batch. News beyond the bound is
+    /// dropped.
     pub fn note_peer(&mut self, news: PeerNews) {
         if self.peer_news.len() < MAX_PEER_NEWS {
             self.peer_news.push(news);
@@ -236,21 +252,23 @@ impl Engine {
         &self.index
     }
 
-    /// Contradicting pairs that were counted and not listed, since the start.
+    /// Number of contradicting pairs since the start that were counted but not listed as findings.
     pub fn n_not_listed(&self) -> u64 {
         self.metrics.not_listed.get()
     }
 
+    /// Number of messages that wait for a block, a state or their committees.
     pub fn n_parked(&self) -> usize {
         self.verifier.parked()
     }
 
-    /// When the message that waits longest for its committees came. What waits is in memory only.
+    /// Arrival time of the oldest message that waits for its committees. Parked messages are in
+    /// memory only.
     pub fn parked_since(&self) -> Option<UnixNs> {
         self.verifier.parked_since()
     }
 
-    /// Adds what a later state knows: validators, exits, contexts.
+    /// Adds what a later state contains: validators, exits and contexts for committees.
     pub fn add_state(&mut self, ssz: &[u8]) -> Result<(), EngineError> {
         self.chain.add_state(ssz, &mut self.keys)?;
         self.roster.resolve(self.chain.registry());
@@ -258,42 +276,44 @@ impl Engine {
         Ok(())
     }
 
-    /// Groups and labels as they are from now on.
+    /// Replaces the groups and labels of watched keys.
     pub fn set_watch(&mut self, list: Arc<WatchList>) {
         self.roster.set(list, self.chain.registry());
         self.desk.set_labels(self.roster.labels().clone());
     }
 
-    /// Who is told of findings from now on.
+    /// Replaces the routes that are told about new findings.
     pub fn set_routes(&mut self, routes: Vec<Addressee>) {
         self.routes = routes;
     }
 
-    /// Who is who.
+    /// The labels of validators.
     pub fn labels(&self) -> &Arc<Labels> {
         self.roster.labels()
     }
 
-    /// What a node reports as justified and finalized.
+    /// Passes on the checkpoints that a node reports as justified and finalized.
     pub fn note_finality(&mut self, justified: Checkpoint, finalized: Checkpoint) {
         self.chain.note_finality(justified, finalized);
     }
 
-    /// What a node says is its head.
+    /// Passes on the block that a node reports as its head.
     pub fn note_node_head(&mut self, root: Root) {
         self.chain.note_node_head(root);
     }
 
-    /// A missing block that no node has.
+    /// Stops the search for a missing block that no node has.
     pub fn give_up_block(&mut self, root: &Root) {
         self.chain.give_up_block(root);
     }
 
-    /// One batch through all stages. `now`: by the source's clock, which for a capture is the capture's.
+    /// Takes one batch through all stages. `now` is the time on the source's clock. For a capture,
+    /// this is the time of the capture.
     pub fn process(&mut self, batch: Vec<RawMessage>, now: UnixNs) -> Result<Processed, EngineError> {
         let network = self.chain.network().clone();
         self.chain.tick(network.slot_at(now.0));
-        // While messages wait, time for the detectors is that of the messages: a backlog is not a silent network.
+        // While messages wait, the detectors' time is the time of the messages. Otherwise a backlog
+        // would look like a silent network.
         self.look_at_clock(now);
         let earliest = batch.iter().map(|message| message.received_at).min().unwrap_or(now);
         let over = self.monitor.turn_to(earliest.min(now), &self.chain, &**self.roster.labels());
@@ -308,7 +328,7 @@ impl Engine {
         if !matches!(observed, Ok(false)) {
             self.desk.set_labels(self.roster.labels().clone());
         }
-        // What could not be written before must keep nobody from being judged.
+        // A failed write of earlier changes must not stop this batch from being judged.
         let (said, refused) = match said {
             Ok(said) => (said, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -322,8 +342,10 @@ impl Engine {
         Ok(processed)
     }
 
-    /// Whether the network was received: by what is of about now and signed by somebody who is active. Who has left can sign anything, and
-    /// one such key must not keep a deaf watcher green. What a node was asked for may be old.
+    /// Notes whether the network was received. The proof is a vote or block that an active
+    /// validator signed, with a slot at most one epoch away from now, because a block that a node
+    /// was asked for may be old. A validator that has left can sign anything, and such a key must
+    /// not make a watcher without reception look healthy. Slashing operations do not count.
     fn note_reception(&mut self, verified: &Verified, now: UnixNs) {
         let network = self.chain.network();
         let (slot, reach) = (network.slot_at(now.0).as_u64(), network.preset().slots_per_epoch);
@@ -348,23 +370,25 @@ impl Engine {
         }
     }
 
-    /// When a vote or block of the network's present was proven last, since the start.
+    /// Time at which a current vote or block was last proven. `None` if there was none since the
+    /// start.
     pub fn last_reception(&self) -> Option<UnixNs> {
         self.last_reception
     }
 
-    /// The silence in which the last run ended, see [`crate::silence`].
+    /// The silence that was still open when the last run ended. See [`crate::silence`].
     pub fn earlier_silence(&self) -> Option<&Incident> {
         self.earlier_silence.as_ref()
     }
 
-    /// Stores what became of a silence, and tells every route.
+    /// Stores a change of a silence and tells every route about it.
     pub fn record_silence(&mut self, change: SilenceChange, now: UnixNs) -> Result<(), StoreError> {
         let n_peers = u64::try_from(self.metrics.peers.get()).unwrap_or_default();
         let (incident, told) = silence::report(self.chain.network(), change, now, n_peers);
         let recorded_at = Time::from_unix_ns((self.clock)().0);
         self.open.count(std::slice::from_ref(&incident));
-        // As with other incidents: findings of them are for those who are alerted by findings.
+        // This is the same as for other incidents: an incident is also recorded as a finding only
+        // if there are alert routes.
         let told = told.filter(|_| !self.routes.is_empty()).map(|told| Finding { recorded_at, ..told });
         let broadcasts = told.into_iter().collect();
         let recorded = self.store.apply(Changes { incidents: vec![incident], broadcasts, ..Changes::default() }, &self.routes)?;
@@ -375,7 +399,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Detectors go by a time that only grows; a clock that was set back by more than a little begins a new one.
+    /// The time of the detectors only grows. If the clock was set back by more than a few slots,
+    /// the detectors start again from the new time.
     fn look_at_clock(&mut self, now: UnixNs) {
         let network = self.chain.network();
         let (from, to) = (network.slot_at(self.latest_now.0), network.slot_at(now.0));
@@ -387,7 +412,8 @@ impl Engine {
         self.latest_now = self.latest_now.max(now);
     }
 
-    /// What a message would be if it were true, for its place in the lanes.
+    /// Classifies a message by what it would be if its claims were true. The class decides its
+    /// place in the priority queues.
     pub fn triage(&mut self, message: &RawMessage) -> Triage {
         let Self { verifier, chain, index, quota, roster, .. } = self;
         let (network, registry, labels) = (chain.network(), chain.registry(), roster.labels());
@@ -408,9 +434,11 @@ impl Engine {
                     settled::cannot_be_punished(registry, preset, validator, now)
                         || quota.is_full(validator, Offence::DoubleProposal)
                 }
-                // A node's block was asked for.
+                // The watcher asked the node for this block, so it is always wanted.
                 About::Block(_) if message.origin.source == SourceKind::Api => false,
-                // Whose turn it was does not matter for a double proposal: who can be slashed for one has something to lose.
+                // A double proposal can be punished even if it was not the proposer's turn. So a
+                // block is settled only if the proposer, in addition, cannot be slashed or has
+                // enough findings on record.
                 About::Block(claimed) => {
                     settled::cannot_propose(registry, preset, validator, claimed.epoch(preset), now)
                         && (settled::cannot_be_punished(registry, preset, validator, now)
@@ -422,12 +450,12 @@ impl Engine {
         verifier.triage(message, preset.slots_per_epoch, slot, history, is_settled)
     }
 
-    /// How this peer's messages are judged.
+    /// Returns how far the messages of this peer are trusted.
     pub fn repute(&self, peer: Option<&PeerBytes>) -> PeerReputation {
         self.verifier.repute(peer)
     }
 
-    /// A message that is not judged, with its outcome: it is counted like any other.
+    /// Counts a message that is not judged, like any other message, and returns its report.
     pub fn turn_away(&mut self, message: RawMessage, outcome: Outcome, why: Dropped) -> MessageOutcome {
         self.metrics.shed.with_label_values(&[why.label()]).inc();
         let report = (message.ticket, message.origin.peer, message.kind, outcome);
@@ -435,22 +463,24 @@ impl Engine {
         report
     }
 
-    /// Whether more waits than one batch takes: then what is proven is not proven for forwarding.
+    /// Sets whether more messages wait than one batch takes. If so, single votes are proven in
+    /// sums, which is cheaper but does not prove each of them for forwarding.
     pub fn set_pressed(&mut self, pressed: bool) {
         self.verifier.set_pressed(pressed);
     }
 
-    /// How long messages wait for us now: see [`Monitor::note_delay`].
+    /// Notes how long messages have waited in this process. See [`Monitor::note_delay`].
     pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
         self.monitor.note_delay(now, delay);
     }
 
-    /// Messages that wait for the engine.
+    /// Sets the metric of messages that wait for the engine.
     pub fn show_waiting(&self, n: usize) {
         self.metrics.queue.with_label_values(&["lanes"]).set(n as i64);
     }
 
-    /// Ends the waiting of everything parked, for a source that has no more to say. What can be tried is tried a last time.
+    /// Ends the waiting of all parked messages when a source has no more messages. Each of them is
+    /// tried one last time if possible.
     pub fn finish(&mut self, now: UnixNs) -> Result<Processed, EngineError> {
         let verified = self.verifier.finish(&mut self.chain, now);
         let processed = self.settle(verified, Vec::new(), SourceState::TheEnd)?;
@@ -461,7 +491,8 @@ impl Engine {
         Ok(processed)
     }
 
-    /// What was verified, judged and written. `said`: recorded before, in the same call.
+    /// Judges verified messages, records the findings and commits the index. `said` are findings
+    /// that were recorded earlier in the same call.
     fn settle(&mut self, verified: Verified, said: Vec<Recorded>, moment: SourceState) -> Result<Processed, EngineError> {
         let mut recorded = said;
         recorded.extend(self.judge_and_record(&verified, moment)?);
@@ -485,7 +516,8 @@ impl Engine {
                 self.punished.mark(&mut finding, self.chain.network());
                 if let Some(subject) = &mut finding.validator {
                     subject.labels = self.roster.labels().strings(subject.index);
-                    // Who watches a key wants to know all that it signs, whatever it can lose.
+                    // An operator who watches a key wants to know everything that it signs, even if
+                    // it can lose nothing.
                     if self.roster.labels().is_watched(subject.index) {
                         finding.severity = Severity::Critical;
                     }
@@ -516,8 +548,10 @@ impl Engine {
         self.record(rows, inclusions, heard, recorded_at)
     }
 
-    /// What slashing operations show, and what messages show together with what is stored, as far as there is room for it. Asked in an order
-    /// that depends on the messages only, so what is listed does not depend on how they were batched.
+    /// Judges the offences that slashing operations show, and the contradictions of this batch's
+    /// messages with each other and with the index. The quota limits both. Pairs ask for room in an
+    /// order that depends only on the messages. So the choice of listed findings does not depend on
+    /// how messages were batched.
     fn judge(&mut self, verified: &Verified) -> Result<[Vec<ProvenConflict>; 2], EngineError> {
         let (mut conflicts, not_named) = self.name_conflicts(verified)?;
         conflicts.extend(self.index.stage_proposals(&verified.proposals)?);
@@ -549,11 +583,13 @@ impl Engine {
                     self.metrics.not_listed.inc();
                     stands_for.into_iter().for_each(|id| self.quota.count(id, 1));
                 }
-                // Its sides are given as messages too, and counted there.
+                // Both sides of an operation are also given as messages, and they are counted
+                // there.
                 (QuotaAnswer::Counted(_), ConflictCase::Operation(_)) => self.metrics.not_listed.inc(),
             }
         }
-        // Only now: the finding that stands for them may be one of this batch.
+        // This happens last because the finding that stands for these pairs may be one of this
+        // batch.
         for ((validator, offence), n) in not_named {
             if let Some(id) = self.quota.stands_for(validator, offence) {
                 self.quota.count(id, n);
@@ -568,7 +604,8 @@ impl Engine {
             if let Some(inclusion) = operation.included_in {
                 let included = Included { slot: inclusion.slot, block_root: inclusion.block };
                 for ProvenConflict { finding, .. } in &of_operations[first..] {
-                    // No block of the chain punishes whom nothing can punish. Who is slashed may be so by this very block.
+                    // A validator that cannot be punished was not punished by this block. If it is
+                    // already slashed, this very block may be the one that slashed it.
                     let is_claim = finding.punishable.is_some_and(|one| one.is_possible() || one == Punishable::AlreadySlashed);
                     if is_claim {
                         self.inclusions.claim(finding.id, included, &self.chain);
@@ -580,9 +617,10 @@ impl Engine {
         Ok([of_operations, of_index])
     }
 
-    /// Contradictions between votes. Of a validator of which nothing more is listed they are
-    /// counted and not put together. Pairs that can be punished have room of their own, so that
-    /// those that cannot never hide one. Also tells how many of the latter were not put together.
+    /// Stages the votes in the index and returns their contradictions. If a validator has no room
+    /// for more findings, further pairs are only counted and no `Conflict` is built. Pairs that can
+    /// be punished have room of their own, so pairs that cannot be punished never hide them. The
+    /// second value is the number of pairs that cannot be punished and were only counted.
     fn name_conflicts(&mut self, verified: &Verified) -> Result<(Vec<index::Conflict>, WorthlessPairs), EngineError> {
         let Self { chain, index, quota, metrics, .. } = self;
         let mut left = HashMap::new();
@@ -603,8 +641,8 @@ impl Engine {
         Ok((named, not_named))
     }
 
-    /// Whether nobody can lose anything for it. A watched key is no exception: who holds it can sign without end, and one finding a day says
-    /// that somebody does.
+    /// Returns whether nobody can be punished for this pair. Watched keys are no exception. Whoever
+    /// holds such a key can sign without end, and one finding a day is enough to report that.
     fn is_worthless(&self, candidate: &Candidate) -> bool {
         match detect::punishable(&self.chain, candidate.validator, candidate.epochs) {
             Punishable::Yes => {
@@ -616,7 +654,8 @@ impl Engine {
         }
     }
 
-    /// As they are once the chain has left the block that included them.
+    /// Returns these findings as not included, because the chain has left the block that included
+    /// them.
     fn reopened(&mut self, ids: &[Root]) -> Result<Vec<Finding>, StoreError> {
         let mut findings = Vec::new();
         for id in ids {
@@ -626,7 +665,8 @@ impl Engine {
         Ok(findings)
     }
 
-    /// `now`: what this batch's operations show; earlier ones are stored.
+    /// Notes who was punished. `now` are the findings from this batch's operations, which are not
+    /// stored yet.
     fn note_punished(&mut self, included: &[(Root, Included)], now: &[ProvenConflict]) -> Result<(), StoreError> {
         let now: HashMap<Root, &Finding> = now.iter().map(|one| (one.finding.id, &one.finding)).collect();
         for (id, included) in included {
@@ -639,7 +679,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Everything that follows from a batch, in one write.
+    /// Stores everything that follows from a batch, in one write.
     fn record(
         &mut self,
         rows: Vec<(Finding, Arc<Evidence>)>,
@@ -650,7 +690,8 @@ impl Engine {
         for incident in &heard.incidents {
             tracing::info!(kind = incident.kind.as_str(), state = incident.state.as_str(), id = %incident.id, "incident");
         }
-        // Incidents have a place of their own; as findings they are told where somebody is alerted by findings.
+        // Incidents are stored in their own column family. They are also recorded as findings if
+        // there are alert routes.
         if !self.routes.is_empty() {
             heard.anomalies.append(&mut heard.announcements);
         }
@@ -679,7 +720,8 @@ impl Engine {
         })
     }
 
-    /// With what is owed from earlier, which goes first. On an error all of it is owed, and what is new of it goes to who acts on it.
+    /// Writes the changes after all changes that are still owed from earlier. On an error
+    /// everything is owed, and the new findings go to the kill switches.
     fn write(&mut self, changes: Changes) -> Result<Vec<Recorded>, EngineError> {
         let new = changes.findings.len();
         let changes = std::mem::take(&mut self.owed).followed_by(changes);
@@ -695,7 +737,8 @@ impl Engine {
                 tracing::error!(error, "findings that cannot be written do not reach the kill switches either");
             }
         }
-        // Beyond the bound what nobody can be punished for goes first, then the latest.
+        // If there are too many, findings that cannot be punished are dropped first, and then the
+        // latest findings.
         let mut owed = owed;
         if owed.findings.len() > MAX_OWED {
             owed.findings.retain(|(finding, _)| !finding.is_worthless());
@@ -724,7 +767,8 @@ impl Engine {
             self.store.expire(Time::from_unix_ns((self.clock)().0.saturating_sub(kept)))?;
         }
         let network = self.chain.network();
-        // A clock that is wrong by a year must not cost the history: what goes must be old by the chain, too.
+        // A clock that is wrong by a year must not delete the history. So history must also be old
+        // by the chain's own head.
         let slot = network.slot_at(now.0).min(self.chain.backed_head().slot);
         let epoch = slot.epoch(network.preset());
         let before = epoch.saturating_sub(self.index.shape().history_epochs);
@@ -733,7 +777,8 @@ impl Engine {
             self.pruned_before = before;
         }
         if self.fold_after_epochs > 0 {
-            // One epoch at a time, so that no batch waits for all that there is to fold.
+            // Only one epoch is folded per batch, so that no batch waits for a large amount of
+            // folding.
             self.index.fold_next(epoch.saturating_sub(self.fold_after_epochs))?;
         }
         Ok(())

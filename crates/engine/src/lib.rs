@@ -1,7 +1,9 @@
-//! The engine: a batch of messages in, outcomes and recorded findings out. It reads no clock and opens no socket.
+//! The engine takes a batch of messages and gives back outcomes and recorded findings. It reads no
+//! clock and opens no socket.
 //!
-//! [`Engine`] owns everything that judges. [`lanes`] decides what it judges next and what is dropped under overload, and
-//! [`metrics`] counts every outcome. The running watcher and a replay take the same path through it.
+//! [`Engine`] owns all state that is needed to judge messages. [`priority_queues`] decides which
+//! messages are judged next, and which are dropped under overload. [`metrics`] counts every
+//! outcome. The running watcher and a replay take the same path through the engine.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -248,7 +248,7 @@ pub struct PriorityQueues {
     /// Waiting votes that another message contradicts. They become urgent.
     rivalled: HashSet<VoteKey>,
     hashing: RandomState,
-    /// PriorityQueues that had their turn since the last ordinary batch.
+    /// Queues that had their turn since the last ordinary batch.
     served: Vec<NextQueue>,
 }
 

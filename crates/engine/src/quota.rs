@@ -1,41 +1,46 @@
-//! How many findings are listed of one validator.
+//! Limits how many findings are listed for one validator.
 //!
-//! Whoever signs n different votes for one target contradicts itself in n (n - 1) / 2 pairs, and each would cost two pairings and a row:
-//! one key could buy hours of our time. So the quota is asked before anything is proven a second time:
+//! A validator that signs n different votes for one target contradicts itself in n (n - 1) / 2
+//! pairs. Each pair would cost two pairings and a row, so one key could cost hours of computing
+//! time. Therefore the quota is asked before a pair is proven a second time:
 //!
 //! | pairs of one validator and kind | listed |
 //! |---|---|
 //! | the first | always: every offender has a finding in each kind that it committed |
-//! | the first that can be punished | always, whatever was listed before that cannot be |
+//! | the first that can be punished | always, even if others that cannot be punished came before |
 //! | that can be punished | [`MAX_LISTED`] in an epoch, [`MAX_IN_TOTAL`] in total |
 //! | that cannot be punished | one a day |
 //!
-//! Epochs and days are those of the network when the pair became known, never those that a message claims. [`MAX_FURTHER`] bounds all that
-//! is listed beyond first pairs in one epoch. Pairs that cannot be punished take no room from those
-//! that can. Further pairs are counted; where they cannot be punished, also in the finding of their
-//! day.
+//! Epochs and days are those of the network at the time when the pair became known. They are never
+//! the epochs that a message claims. [`MAX_FURTHER`] bounds all findings beyond first pairs in one
+//! epoch, over all validators. Pairs that cannot be punished take no room from those that can.
+//! Pairs that are not listed are counted. If they cannot be punished, they are also counted in the
+//! finding of their day.
 //!
-//! What is stored already counts, so that a second run over the same messages lists no more. The same holds for slashing operations that
-//! others made of such votes; those that a block carries have as much room again, so that what the chain punished is listed though
-//! gossip was full of others.
+//! Findings that are already stored count too, so a second run over the same messages lists no
+//! more. The same limits apply to slashing operations that others made from such votes. Operations
+//! in a block have as much room again. So an offence that the chain punished is listed even if
+//! gossip was full of other pairs.
 
 use consensus::{Epoch, Network, Offence, Root, Slot, ValidatorIndex};
 use detect::Candidate;
 use evidence::{Kind, Punishable, Query, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 
-/// Findings listed per validator, kind and epoch of the network.
+/// Limit on findings per validator, kind and epoch of the network.
 pub const MAX_LISTED: usize = 64;
-/// Findings listed per validator and kind.
+/// Limit on findings per validator and kind.
 pub const MAX_IN_TOTAL: usize = 1_024;
-/// Findings beyond the first of their validator and kind, of all validators in one epoch of the network: 50 MB.
+/// Limit on findings beyond the first of their validator and kind, over all validators in one epoch
+/// of the network. This many findings take 50 MB.
 pub const MAX_FURTHER: usize = 16_384;
-/// Findings listed per validator, kind and day that cannot be punished.
+/// Limit on findings that cannot be punished, per validator, kind and day.
 const MAX_WORTHLESS: usize = 1;
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Validators and kinds counted at hand; then they are counted anew from the store.
+/// Limit on entries of each map and set in memory. When a map is full it is cleared, and its
+/// entries are counted again from the store.
 const MAX_COUNTED: usize = 65_536;
-/// Findings of the store that are read at once.
+/// Number of findings that are read from the store at once.
 const PAGE: usize = 256;
 
 type QuotaKey = (ValidatorIndex, Offence);
@@ -44,16 +49,17 @@ type QuotaKey = (ValidatorIndex, Offence);
 pub(crate) struct Quota {
     now: NetworkTime,
     listed: HashMap<QuotaKey, ListedFindings>,
-    /// Pairs that were given room, by finding: each takes it once.
+    /// Ids of the findings that were given room. Each takes its room only once.
     admitted: HashSet<Root>,
-    /// Of all validators in this epoch.
+    /// Number of findings beyond first pairs in this epoch, over all validators.
     n_further: usize,
-    /// Pairs that were counted since they were last written down, by the finding that stands for them.
+    /// Number of pairs that were counted since the counts were last written, by the id of the
+    /// finding that stands for them.
     counted: HashMap<Root, u64>,
     written: Slot,
 }
 
-/// The network's epoch and day.
+/// An epoch and a day of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct NetworkTime {
     epoch: Epoch,
@@ -68,20 +74,21 @@ impl NetworkTime {
     }
 }
 
-/// What is listed of one validator and kind.
+/// The findings that are listed for one validator and kind.
 #[derive(Debug, Default)]
 struct ListedFindings {
-    /// That can be punished.
+    /// Number of findings that can be punished.
     in_total: usize,
-    /// When the latest was.
+    /// The time of the latest update of the counts below.
     latest: NetworkTime,
-    /// That can be punished, in that epoch.
+    /// Number of findings in the epoch of `latest` that can be punished.
     in_epoch: usize,
-    /// Whether one is listed that cannot be punished, on whichever day.
+    /// Whether a finding that cannot be punished is listed, on any day.
     has_worthless: bool,
-    /// That cannot be punished, on that day.
+    /// Number of findings on the day of `latest` that cannot be punished.
     worthless: usize,
-    /// The first of these: it stands for those that are not listed.
+    /// The first finding of that day that cannot be punished. It stands for the pairs that are not
+    /// listed.
     stands_for_day: Option<Root>,
 }
 
@@ -89,21 +96,22 @@ struct ListedFindings {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SeenIn {
     Messages,
-    /// By an operation that a block carries.
+    /// From an operation in a block.
     InBlock,
 }
 
-/// What becomes of a pair.
+/// The quota's answer for a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuotaAnswer {
-    /// It has a finding, or is to have one.
+    /// The pair has a finding, or it is given one.
     Listed,
-    /// It is counted. With the finding that stands for it, if it cannot be punished.
+    /// The pair is only counted. If it cannot be punished, this is the id of the finding that
+    /// stands for it.
     Counted(Option<Root>),
 }
 
 impl Quota {
-    /// Before the pairs of a batch are asked about.
+    /// Sets the current time. It is called before the pairs of a batch are asked about.
     pub(crate) fn turn_to(&mut self, slot: Slot, network: &Network) {
         let now = NetworkTime::of(slot, network);
         if now.epoch != self.now.epoch {
@@ -112,7 +120,7 @@ impl Quota {
         self.now = now;
     }
 
-    /// Whether a pair is to be listed. `worthless`: it cannot be punished.
+    /// Decides whether a pair is listed. `worthless` means that it cannot be punished.
     pub(crate) fn ask(
         &mut self,
         candidate: &Candidate,
@@ -148,7 +156,8 @@ impl Quota {
         Ok(QuotaAnswer::Listed)
     }
 
-    /// How many more pairs of a validator and kind are worth naming. Reads nothing.
+    /// Returns for how many more pairs of a validator and kind a `Conflict` should be built. It
+    /// does not read the store.
     pub(crate) fn room(&self, validator: ValidatorIndex, offence: Offence, worthless: bool) -> usize {
         let Some(listed) = self.listed.get(&(validator, offence)) else { return MAX_LISTED };
         match (listed.is_full(self.now, worthless), worthless) {
@@ -159,22 +168,24 @@ impl Quota {
         }
     }
 
-    /// Whether further pairs of this validator and kind would only be counted, as far as is known without reading.
+    /// Returns whether further pairs of this validator and kind would only be counted. It does not
+    /// read the store.
     pub(crate) fn is_full(&self, validator: ValidatorIndex, offence: Offence) -> bool {
         self.listed.get(&(validator, offence)).is_some_and(|listed| listed.is_full(self.now, false))
     }
 
-    /// The finding that stands for pairs that were not named, if they cannot be punished.
+    /// Returns the finding that stands for pairs that cannot be punished and for which no
+    /// `Conflict` was built.
     pub(crate) fn stands_for(&self, validator: ValidatorIndex, offence: Offence) -> Option<Root> {
         self.listed.get(&(validator, offence)).filter(|listed| listed.latest.day == self.now.day)?.stands_for_day
     }
 
-    /// A number of pairs was counted and not listed.
+    /// Adds `n` pairs that were counted and not listed.
     pub(crate) fn count(&mut self, stands_for: Root, n: u64) {
         *self.counted.entry(stands_for).or_default() += n;
     }
 
-    /// What is to be written down, once a slot and when it is much.
+    /// Returns the counts to write to the store: once in each slot, and earlier if there are many.
     pub(crate) fn take_counted(&mut self, slot: Slot) -> HashMap<Root, u64> {
         if self.written == slot && self.counted.len() < MAX_COUNTED {
             return HashMap::new();
@@ -183,7 +194,7 @@ impl Quota {
         self.take_all_counted()
     }
 
-    /// The same at the end.
+    /// Returns all counts that are not written yet, at the end of a source.
     pub(crate) fn take_all_counted(&mut self) -> HashMap<Root, u64> {
         std::mem::take(&mut self.counted)
     }
@@ -200,7 +211,7 @@ impl Quota {
 }
 
 impl ListedFindings {
-    /// What the store has.
+    /// Counts the findings in the store.
     fn stored((validator, offence): QuotaKey, now: NetworkTime, network: &Network, store: &Store) -> Result<Self, StoreError> {
         let mut listed = Self { latest: now, ..Self::default() };
         let mut query = Query { validator: Some(validator), kind: Some(Kind::Offence(offence)), ..Query::default() };
@@ -265,8 +276,9 @@ mod tests {
     use verify::{Arrival, SourceKind, UnixNs};
 
     const GENESIS: Root = Root::repeat_byte(9);
-    /// Slots of mainnet.
+    /// Slots in an epoch of mainnet.
     const EPOCH: u64 = 32;
+    /// Slots in a day of mainnet.
     const DAY: u64 = 7_200;
 
     fn network() -> Network {
@@ -296,7 +308,7 @@ mod tests {
             self.quota.ask(candidate, worthless, seen, &self.network, &self.store).unwrap()
         }
 
-        /// How many of so many pairs of a validator are listed.
+        /// Returns how many of these pairs of a validator are listed.
         fn n_listed(&mut self, offence: Offence, validator: u64, pairs: std::ops::Range<u64>, worthless: bool) -> usize {
             let is_listed =
                 |nth: &u64| self.ask(&pair(offence, validator, *nth), worthless, SeenIn::Messages) == QuotaAnswer::Listed;
@@ -318,7 +330,7 @@ mod tests {
         }
     }
 
-    /// The `nth` pair of a validator. Each claims another epoch.
+    /// The `nth` pair of a validator. Each pair claims another epoch.
     fn pair(offence: Offence, validator: u64, nth: u64) -> Candidate {
         let mut root = Root::ZERO;
         root[..8].copy_from_slice(&nth.to_be_bytes());
@@ -389,7 +401,7 @@ mod tests {
         assert_eq!(court.at(101 * EPOCH).n_listed(Offence::DoubleVote, 5, 500..600, false), MAX_LISTED);
     }
 
-    /// Whoever first commits what cannot be punished must not hide behind it what can.
+    /// A validator cannot hide an offence that can be punished behind earlier ones that cannot.
     #[test]
     fn the_first_that_can_be_punished_is_listed_whatever_was_listed_before() {
         let mut court = Court::new();
@@ -403,7 +415,7 @@ mod tests {
         assert_eq!(used_up, QuotaAnswer::Counted(None), "nothing is left of what all share");
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 1..100, true), 0);
         assert_eq!(court.n_listed(Offence::DoubleVote, early.as_u64(), 100..200, false), 1);
-        // The same of what is stored.
+        // The same holds for findings that are already stored.
         let mut court = Court::new();
         for nth in 0..70 {
             court.record(nth, 100 * EPOCH, Punishable::ForkExpired);

@@ -1,5 +1,6 @@
-//! What one step of the watcher leaves behind, written whole or not at all: after a crash there is either no trace of a batch of messages
-//! or everything that followed from it, down to who is to be told.
+//! Everything that one step of the watcher stores. It is written whole or not at all. After a crash
+//! there is either no trace of a batch of messages, or everything that followed from it, including
+//! the deliveries.
 
 use crate::keys::{CHECKPOINTS, EVIDENCE, FINDINGS, Key};
 use crate::outbox::{Addressee, Priority};
@@ -10,27 +11,30 @@ use rocksdb::WriteBatch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The default is nothing.
+/// The changes of one step. The default is no change.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// With their evidence, which anomalies have none of. A finding whose id is known, from before or from this very list, changes
-    /// nothing.
+    /// Findings with their evidence. Anomalies have no evidence. A finding whose id is already
+    /// stored, or occurs earlier in this list, changes nothing.
     pub findings: Vec<(Finding, Option<Arc<Evidence>>)>,
-    /// Findings without evidence that every route is told of, whatever it asks for: they are about the watcher itself.
+    /// Findings without evidence that go to every route, whatever its filter. They are about the
+    /// watcher itself.
     pub broadcasts: Vec<Finding>,
-    /// Where findings are included from now on, by id; ids that are not known are passed over.
+    /// The block that includes each finding from now on, by finding id. `None` means that no block
+    /// does. Unknown ids are ignored.
     pub inclusions: HashMap<Root, Option<Included>>,
-    /// Contradicting pairs that were counted and not listed, by the finding that stands for them; ids that are not known are passed over.
+    /// Number of contradicting pairs that were counted and not listed, by the id of the finding
+    /// that stands for them. Unknown ids are ignored.
     pub further_pairs: HashMap<Root, u64>,
-    /// Of several states of one incident, the last.
+    /// Incidents that changed. If one incident occurs several times, its last state is stored.
     pub incidents: Vec<Incident>,
-    /// By name.
+    /// Checkpoints to store, by name.
     pub checkpoints: Vec<(String, Vec<u8>)>,
-    /// Names of checkpoints that are no longer kept.
+    /// Names of checkpoints to delete.
     pub dropped_checkpoints: Vec<String>,
 }
 
-/// Which routes are told of a finding.
+/// The routes that get a delivery of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recipients {
     WhoWantsIt,
@@ -38,7 +42,8 @@ enum Recipients {
 }
 
 impl Changes {
-    /// Both, in one: of what both say, what the later one says.
+    /// Joins two sets of changes. Where both change the same thing, the later one wins. Counts of
+    /// further pairs are added.
     pub fn followed_by(mut self, later: Self) -> Self {
         self.findings.extend(later.findings);
         self.broadcasts.extend(later.broadcasts);
@@ -47,7 +52,8 @@ impl Changes {
             *self.further_pairs.entry(id).or_default() += n;
         }
         self.incidents.extend(later.incidents);
-        // What was dropped and then kept again is kept: dropping goes last.
+        // A checkpoint that was dropped and then stored again must be kept, because deletions are
+        // applied last.
         self.dropped_checkpoints.retain(|dropped| later.checkpoints.iter().all(|(name, _)| name != dropped));
         self.dropped_checkpoints.extend(later.dropped_checkpoints);
         self.checkpoints.extend(later.checkpoints);
@@ -56,8 +62,9 @@ impl Changes {
 }
 
 impl Store {
-    /// Stores all of it, with one delivery of each new finding for each route that wants it, in one atomic, synced write. The
-    /// answer has a row for each finding, in order, and then for each broadcast. On an error nothing is stored.
+    /// Stores all changes in one atomic, synced write, with one delivery of each new finding for
+    /// each route that wants it. The result has a row for each finding, in order, and then one for
+    /// each broadcast. On an error nothing is stored.
     pub fn apply(&self, changes: Changes, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
         let Changes { findings, broadcasts, mut inclusions, mut further_pairs, incidents, checkpoints, dropped_checkpoints } =
             changes;
@@ -100,7 +107,7 @@ impl Store {
         Ok(recorded)
     }
 
-    /// Takes those that it stores out of `inclusions` and `further_pairs`.
+    /// Removes the entries of the findings that it stores from `inclusions` and `further_pairs`.
     fn stage_findings(
         &self,
         rows: impl Iterator<Item = (Finding, Option<Arc<Evidence>>, Recipients)>,
@@ -132,7 +139,8 @@ impl Store {
             next.last_seq += 1;
             let seq = next.last_seq;
             self.put_finding(batch, seq, &finding);
-            // One piece may accuse thousands of validators of this batch: it is written once.
+            // One piece of evidence may accuse thousands of validators of this batch. It is written
+            // once.
             if let Some(evidence) = evidence
                 && evidence_in_batch.insert(evidence.id)
                 && self.get(EVIDENCE, evidence.id.as_slice())?.is_none()

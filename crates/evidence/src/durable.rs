@@ -1,20 +1,23 @@
-//! Files that are replaced in one step. The only place where a file is renamed, so that none is renamed without its folder being synced:
-//! until that is on disk, a power cut may leave the folder with the old name, or with none.
+//! Replaces files in one step. This is the only place where a file is renamed, so that the folder
+//! is always synced afterwards. Until the folder is on disk, a power cut may leave it with the old
+//! file, or with none.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// In the names of temporary files, before the process id: several processes may export the same proof.
+/// Part of the names of temporary files, followed by the process id, because several processes may
+/// export the same proof.
 const PARTIAL: &str = ".partial-";
 
-/// Puts `bytes` at `path`: after a crash it is the old file or the new one, and once this returns it is the new one. The bytes go to a
-/// temporary file in the same folder, which is synced and renamed; then the folder is synced.
+/// Writes `bytes` to `path`. After a crash, the file is the old one or the new one. Once this
+/// returns `Ok`, it is the new one. The bytes go to a temporary file in the same folder, which is
+/// synced and renamed. Then the folder is synced.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_and_sync(path, bytes, |folder| File::open(folder)?.sync_all())
 }
 
-/// Whether a file is what [`replace_file`] leaves behind in a crash.
+/// Whether a file is a temporary file that [`replace_file`] leaves behind after a crash.
 pub fn is_partial(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains(PARTIAL))
 }
@@ -32,7 +35,7 @@ fn replace_and_sync(path: &Path, bytes: &[u8], sync_folder: impl FnOnce(&Path) -
     });
     #[expect(clippy::disallowed_methods, reason = "this is what is to be used instead")]
     let renamed = written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
-        // Best effort: the error that matters is the one returned.
+        // This is best effort, because the error that matters is the one that is returned.
         let _ = fs::remove_file(&partial);
     });
     renamed.and_then(|()| sync_folder(folder))
@@ -54,7 +57,8 @@ mod tests {
         })
         .unwrap();
         assert_eq!(synced, [(dir.path().to_owned(), b"new".to_vec())]);
-        // A folder that cannot be synced is told: the caller must not take the file for stored.
+        // If the folder cannot be synced, the caller gets the error and must not take the file for
+        // stored.
         let failed = replace_and_sync(&path, b"newer", |_| Err(io::Error::other("no")));
         assert_eq!(failed.unwrap_err().to_string(), "no");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no partial files stay");

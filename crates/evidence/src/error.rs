@@ -1,4 +1,4 @@
-//! Why the store could not do what it was asked. Every message says what to do next.
+//! Errors of the store. Every message says what to do next.
 
 use consensus::Root;
 use std::path::PathBuf;

@@ -1,9 +1,12 @@
-//! Findings that cannot be punished are deleted some time after they were recorded, with their proofs: whoever holds a key that has
-//! left can commit any number of offences for nothing, and must not fill the disk with them.
+//! Deletes findings that cannot be punished some time after they were recorded, together with their
+//! proofs. Whoever holds the key of a validator that has left can commit any number of offences for
+//! nothing, and must not be able to fill the disk with them.
 //!
-//! Findings are numbered in the order of recording, so a cursor follows at a distance (checkpoint [`CURSOR`], the last number that was
-//! looked at) and looks at each finding once. What stays for good: findings that may still be punished, those of watched keys, those
-//! with a delivery that is still pending, and the newest finding, whose number is where the next one starts from.
+//! Findings are numbered in the order of recording. A cursor follows them at a distance and looks
+//! at each finding once. It is the checkpoint [`CURSOR`], which holds the last number that was
+//! looked at. These findings stay for good: findings that may still be punished, findings of
+//! watched keys, and findings with a delivery that was pending when the cursor came by. The newest
+//! finding stays as long as it is the newest, because the next number follows from its number.
 
 use crate::keys::{CHECKPOINTS, DELIVERIES, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::outbox::DeliveryState;
@@ -13,18 +16,20 @@ use consensus::Root;
 use rocksdb::WriteBatch;
 use std::collections::HashSet;
 
-/// Name of the checkpoint: a number, u64 BE.
+/// Name of the checkpoint that holds the cursor, as u64 BE.
 const CURSOR: &str = "expired_to";
-/// Findings that one call looks at.
+/// Limit on the findings that one call looks at.
 const MAX_SCANNED: usize = 1_024;
-/// Findings read at once.
+/// Number of findings that are read at once.
 const PAGE: usize = 64;
-/// Validators accused by one piece of evidence that are asked whether they still need it; evidence against more is kept for good.
+/// Limit on the accused validators whose findings are searched for another use of the same
+/// evidence. Evidence that accuses more validators is kept for good.
 const MAX_ASKED: usize = 64;
 
 impl Store {
-    /// Deletes worthless findings ([`Finding::is_worthless`]) that were recorded before `before`, [`MAX_SCANNED`] findings further than the
-    /// last call at most, in one atomic, synced write. How many were deleted.
+    /// Deletes findings that cannot be punished ([`Finding::is_worthless`]) and were recorded
+    /// before `before`, in one atomic, synced write. One call looks at [`MAX_SCANNED`] findings at
+    /// most and goes on where the last call ended. Returns how many findings were deleted.
     pub fn expire(&self, before: Time) -> Result<usize, StoreError> {
         let mut writer = self.lock_writer()?;
         let from = self.expired_to()?;
@@ -58,7 +63,7 @@ impl Store {
         Ok(deleted.len())
     }
 
-    /// Whether a finding with this number may have been deleted.
+    /// Whether the finding with this number may have been deleted.
     pub(crate) fn may_be_expired(&self, seq: u64) -> Result<bool, StoreError> {
         Ok(seq <= self.expired_to()?)
     }
@@ -68,7 +73,7 @@ impl Store {
         Key::trailing_seq(&bytes).ok_or_else(|| self.damaged("the number up to which findings have expired"))
     }
 
-    /// `deleted`: numbers of all findings that go with this batch.
+    /// `deleted` holds the numbers of all findings that this batch deletes.
     fn delete_finding(
         &self,
         seq: u64,
@@ -92,7 +97,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether another finding refers to this evidence: one proof may accuse many validators.
+    /// Whether another finding refers to this evidence. One proof may accuse many validators.
     fn is_needed(&self, evidence: Root, kind: &Kind, deleted: &HashSet<u64>) -> Result<bool, StoreError> {
         let accused = self.evidence(evidence)?.map(|evidence| evidence.accused()).unwrap_or_default();
         if accused.len() > MAX_ASKED {

@@ -1,17 +1,21 @@
-//! Reading findings by filter, in the order of recording or newest first.
+//! Reads findings by filter, in the order of recording or newest first.
 //!
-//! Each filter is a list of sequence numbers in the database (`by_validator`, `by_kind`, `by_label`, `by_severity`, `by_slot`). A query
-//! walks those lists together: each one is asked for its next number at or beyond the number that another one is at, and a number that all
-//! of them have is a match. So a query costs what its narrowest filter costs, and only findings that match are read and parsed.
+//! Each filter has a list of sequence numbers in the database (`by_validator`, `by_kind`,
+//! `by_label`, `by_severity`, `by_slot`). A query walks these lists together. It asks each list for
+//! its first number at or after the current number of another list. A number that all lists contain
+//! is a match. So a query costs as much as its narrowest filter, and only findings that match are
+//! read and parsed.
 //!
-//! Example: validator 7 has the numbers 3, 40 000 and 40 002; critical are 1 to 39 999. Both lists meet at 3; then the second has no number
-//! at or beyond 40 000, and the query is over after three seeks.
+//! Example: validator 7 has the numbers 3, 40 000 and 40 002. Critical findings have the numbers 1
+//! to 39 999. Both lists contain 3. Then the second list has no number at or after 40 000, and the
+//! query ends after three seeks.
 //!
-//! Slots are not recorded in order, so a range of slots is read into a sorted list first, [`MAX_SLOT_ROWS`] numbers at most. A range with
-//! more findings in it is not read: its findings are dense enough to be found by parsing.
+//! Slots are not recorded in order. So a range of slots is first read into a sorted list of at most
+//! [`MAX_SLOT_ROWS`] numbers. A range with more findings is not read into a list. Its findings are
+//! dense enough to be found by parsing.
 //!
-//! **Bounds.** One call makes [`MAX_SCANNED`] seeks and parses [`MAX_PARSED`] findings that do not match; a page that ends because of
-//! them says where to go on.
+//! **Bounds.** One call makes at most [`MAX_SCANNED`] seeks and parses at most [`MAX_PARSED`]
+//! findings that do not match. A page that ends because of these bounds says where to go on.
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, FINDINGS, Key};
 use crate::kind::MAX_KIND_LEN;
@@ -20,75 +24,82 @@ use consensus::{Slot, ValidatorIndex};
 use rocksdb::{DBRawIteratorWithThreadMode, Direction, IteratorMode, Snapshot};
 use std::collections::BTreeMap;
 
-/// Numbers that one call to [`Store::find`] or [`Store::count_by_kind`] looks at: a filter that matches little still answers soon, with a
-/// cursor.
+/// Limit on the numbers that one call to [`Store::find`] or [`Store::count_by_kind`] looks at. A
+/// filter that matches little still answers soon, and gives a cursor.
 pub const MAX_SCANNED: usize = 20_000;
-/// Findings without a match that one call parses, some 10 us each. Needed only where a list cannot be used.
+/// Limit on the findings without a match that one call parses. Each takes about 10 us. Parsing is
+/// needed only where a list cannot be used.
 pub const MAX_PARSED: usize = 2_000;
-/// Findings in a range of slots whose numbers are read into memory, at 8 bytes each.
+/// Limit on the findings in a range of slots whose numbers are read into memory, at 8 bytes each.
 const MAX_SLOT_ROWS: usize = 20_000;
 
-/// In which order findings come.
+/// The order in which findings are returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// In the order of recording.
+    /// The order of recording.
     #[default]
     OldestFirst,
     NewestFirst,
 }
 
-/// Which findings to read. The default is all of them, oldest first; all that is given must hold.
+/// Which findings to read. All conditions that are given must hold. The default is all findings,
+/// oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Only those that come behind this seq in the order asked for; 0: from the beginning of it.
+    /// Only findings that come after this number in the order of the query. 0 means from the start.
     pub after: u64,
     pub order: Order,
     pub kind: Option<Kind>,
     pub validator: Option<ValidatorIndex>,
     pub severity: Option<Severity>,
-    /// Each of these labels, as in `operator=acme`: of the validator, or in the finding's details.
+    /// Only findings that have all of these labels, such as `operator=acme`. A label belongs to the
+    /// validator or is named in the finding's details.
     pub labels: Vec<String>,
-    /// First slot wanted.
+    /// The first slot, inclusive.
     pub from_slot: Option<Slot>,
-    /// Last slot wanted.
+    /// The last slot, inclusive.
     pub to_slot: Option<Slot>,
 }
 
-/// Some findings, in the order asked for.
+/// A page of findings, in the order of the query.
 #[derive(Clone, Debug)]
 pub struct Page {
+    /// Sequence numbers and findings.
     pub findings: Vec<(u64, Finding)>,
-    /// Where to go on, as the next query's `after`; `None` at the end. A page may be short, even empty, and still have more
-    /// after it: see [`MAX_SCANNED`].
+    /// Where to go on, as the next query's `after`. `None` at the end. A page may be short or even
+    /// empty although more findings follow. See [`MAX_SCANNED`].
     pub next: Option<u64>,
 }
 
-/// How many findings of each kind there are.
+/// The number of findings of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindCounts {
+    /// Kinds without findings are not listed.
     pub by_kind: BTreeMap<Kind, u64>,
-    /// Of the worst of them; `None` where there is none.
+    /// The highest severity among them. `None` if there are no findings.
     pub worst: Option<Severity>,
-    /// There are more than were counted.
+    /// Whether there are more findings than were counted.
     pub is_partial: bool,
 }
 
 impl Store {
-    /// Findings that match, `limit` at most.
+    /// Returns findings that match, `limit` at most.
     pub fn find(&self, query: &Query, limit: usize) -> Result<Page, StoreError> {
         let mut findings = Vec::new();
         let next = self.walk(query, limit, |seq, finding, _| findings.push((seq, finding)))?;
         Ok(Page { findings, next })
     }
 
-    /// As [`Self::find`], each finding as the JSON that was stored, which is the contract's.
+    /// Same as [`Self::find`], but each finding is the JSON as stored, which is the JSON of the
+    /// contract. The second value says where to go on.
     pub fn find_json(&self, query: &Query, limit: usize) -> Result<(Vec<Vec<u8>>, Option<u64>), StoreError> {
         let mut rows = Vec::new();
         let next = self.walk(query, limit, |_, _, json| rows.push(json))?;
         Ok((rows, next))
     }
 
-    /// Counts the findings that match and are worse than `info`, the newest `limit` of each severity.
+    /// Counts the findings that match and are more severe than `info`. It counts the newest `limit`
+    /// findings of each severity.
     pub fn count_by_kind(&self, query: &Query, limit: usize) -> Result<KindCounts, StoreError> {
         let mut counts = KindCounts::default();
         for severity in [Severity::Critical, Severity::Warning] {
@@ -102,7 +113,7 @@ impl Store {
         Ok(counts)
     }
 
-    /// Calls `found` with each match, with its JSON; where to go on.
+    /// Calls `found` with each match and its JSON. Returns where to go on.
     fn walk(&self, query: &Query, limit: usize, mut found: impl FnMut(u64, Finding, Vec<u8>)) -> Result<Option<u64>, StoreError> {
         let newest_first = query.order == Order::NewestFirst;
         let start = match (query.order, query.after) {
@@ -116,7 +127,7 @@ impl Store {
         let n_lists = lists.len();
         let (mut n_found, mut n_seeks, mut n_parsed, mut last) = (0, 0, 0, query.after);
         loop {
-            // All lists at or beyond `at`, until none moves it any further.
+            // Moves all lists to `at` or beyond, until none of them moves it any further.
             let mut n_agree = 0;
             while n_agree < n_lists {
                 for list in &mut lists {
@@ -129,7 +140,7 @@ impl Store {
                     }
                 }
                 if n_seeks >= MAX_SCANNED && n_agree < n_lists {
-                    // Nothing between the last number that was decided on and this one matches.
+                    // No number between the last one that was decided and this one matches.
                     return Ok(Some(if newest_first { at.saturating_add(1) } else { at - 1 }));
                 }
             }
@@ -157,8 +168,8 @@ impl Store {
         }
     }
 
-    /// The lists whose common numbers match. A database that was only opened for reading may have an older format
-    /// without some of them: then what matches is told by parsing.
+    /// Returns the lists whose common numbers match. A database of an older format that is opened
+    /// for reading may lack some lists. Then parsing decides what matches.
     fn lists<'a>(&'a self, moment: &'a Snapshot<'a>, query: &Query) -> Result<Vec<List<'a>>, StoreError> {
         let mut lists = Vec::new();
         let mut add = |family: &str, prefix: Vec<u8>| {
@@ -187,7 +198,8 @@ impl Store {
         Ok(lists)
     }
 
-    /// Ascending numbers of the findings in the wanted slots; `None` if all slots are wanted, or too many findings are in them.
+    /// Ascending numbers of the findings in the wanted slots. `None` if all slots are wanted, or if
+    /// the range has too many findings.
     fn numbers_in_slots(&self, moment: &Snapshot<'_>, query: &Query) -> Result<Option<Vec<u64>>, StoreError> {
         let Some(family) = self.family_if_there(BY_SLOT).filter(|_| query.from_slot.is_some() || query.to_slot.is_some()) else {
             return Ok(None);
@@ -210,9 +222,9 @@ impl Store {
     }
 }
 
-/// Ascending numbers of the findings that pass one filter.
+/// The ascending numbers of the findings that pass one filter.
 enum List<'a> {
-    /// Keys of a family: the prefix, then the number.
+    /// Keys of a column family, which consist of the prefix and the number.
     Stored {
         rows: DBRawIteratorWithThreadMode<'a, rocksdb::DB>,
         prefix: Vec<u8>,
@@ -221,7 +233,7 @@ enum List<'a> {
 }
 
 impl List<'_> {
-    /// The first number at or beyond `seq` in the order asked for.
+    /// Returns the first number at or after `seq` in the order of the query.
     fn seek(&mut self, store: &Store, seq: u64, newest_first: bool) -> Result<Option<u64>, StoreError> {
         match self {
             Self::Read(numbers) if newest_first => {

@@ -1,14 +1,16 @@
-//! Findings: what is told to the outside, field for field as the contract ("Findings") fixes it.
+//! Findings, with the fields that the contract ("Findings") fixes.
 //!
-//! A slashable finding is named by
+//! The id of a slashable finding is
 //!
 //! ```text
-//! SHA-256(genesis validators root | kind in ASCII | validator index, u64 LE | smaller root | greater root)
+//! SHA-256(genesis validators root | kind in ASCII | validator index, u64 LE
+//!         | smaller root | greater root)
 //! ```
 //!
-//! with the hash-tree-roots of the two contradicting `AttestationData` or `BeaconBlockHeader`: nothing in it depends on
-//! time, batch, order or on who else signed, so the same offence has the same id on every machine and in every run.
-//! For an anomaly the detector says what makes it *this* one ([`anomaly_id`]).
+//! The roots are the hash-tree-roots of the two contradicting `AttestationData` or
+//! `BeaconBlockHeader`. Nothing in the id depends on time, batch, order or on who else signed. So
+//! the same offence has the same id on every machine and in every run. For an anomaly, the detector
+//! chooses the content that identifies it ([`anomaly_id`]).
 
 use crate::{Evidence, EvidenceKind, Kind, Time};
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Punishable, Root, Slot, ValidatorIndex};
@@ -16,49 +18,53 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// The version of the JSON below. Another shape is another number.
+/// The version of the JSON below. Any other shape needs another number.
 pub const SCHEMA: u64 = 1;
-/// In the details of an offence that cannot be punished: how many more contradicting pairs of that validator, kind and day were
-/// counted and not listed. After a crash those of the last batch may be counted twice.
+/// Field in the details of an offence that cannot be punished. It holds how many more contradicting
+/// pairs of that validator, kind and day were counted and not listed. After a crash, the pairs of
+/// the last batch may be counted twice.
 pub const FURTHER_PAIRS: &str = "further_pairs";
 
-/// One thing that somebody did, or one anomaly. The order of the fields is the order in the JSON.
+/// An offence of a validator, or an anomaly. The order of the fields is the order in the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// [`SCHEMA`].
+    /// Always [`SCHEMA`].
     pub schema: u64,
+    /// See the header of this module.
     pub id: Root,
     pub kind: Kind,
     pub severity: Severity,
     /// The greater of the two messages' slots.
     pub slot: Slot,
-    /// Target epoch of that message; of a proposal its slot's epoch.
+    /// The target epoch of that message. For a proposal, the epoch of its slot.
     pub epoch: Epoch,
-    /// Absent only for anomalies that are nobody's.
+    /// Absent only for anomalies that no single validator caused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validator: Option<Subject>,
     /// Arrival of the earlier message.
     pub first_seen: Time,
-    /// Arrival of the later one; null for an anomaly of one message.
+    /// Arrival of the later message. Null for an anomaly of one message.
     pub second_seen: Option<Time>,
+    /// The wall clock when the finding was recorded. It is not part of the id.
     pub recorded_at: Time,
-    /// `gossip`, `block`, `slashing_op`, `api`: where the messages came from, sorted, each once.
+    /// Sources of the messages (`gossip`, `block`, `slashing_op`, `api`), sorted, each once.
     pub sources: Vec<String>,
     /// The fork at `epoch`.
     pub fork: ForkName,
-    /// Absent for anomalies.
+    /// Whether a block can still punish the offence. Absent for anomalies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub punishable: Option<Punishable>,
-    /// The block that carried the slashing, once seen.
+    /// The block that included the slashing. Null until such a block is seen.
     pub included: Option<Included>,
-    /// Null for anomalies.
+    /// The proof. Null for anomalies.
     pub evidence: Option<EvidenceRef>,
-    /// Of anomalies: what was seen, by kind. Of an offence that cannot be punished: [`FURTHER_PAIRS`], if there are any.
+    /// For an anomaly: what was seen, depending on the kind. For an offence that cannot be
+    /// punished: [`FURTHER_PAIRS`], if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Map<String, Value>>,
 }
 
-/// How bad it is; ordered.
+/// The severity of a finding or an incident, in ascending order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
@@ -86,33 +92,36 @@ impl std::fmt::Display for Severity {
     }
 }
 
-/// The validator a finding is about.
+/// The validator that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     pub index: ValidatorIndex,
     pub pubkey: PubkeyBytes,
-    /// The operator's own names for it.
+    /// The operator's own labels for it.
     pub labels: Vec<String>,
 }
 
-/// Where a slashing was included.
+/// The block that included a slashing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Included {
     pub slot: Slot,
     pub block_root: Root,
 }
 
-/// Names a finding's [`Evidence`] and its files.
+/// A reference to a finding's [`Evidence`], with the names of its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceRef {
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
+    /// The id of the [`Evidence`].
     pub id: Root,
+    /// Name of the file with the SSZ.
     pub ssz: String,
+    /// Name of the file with the JSON.
     pub json: String,
 }
 
-/// What [`Finding::slashable`] needs to know.
+/// The arguments of [`Finding::slashable`].
 #[derive(Clone, Debug)]
 pub struct Slashable {
     pub genesis_validators_root: Root,
@@ -128,14 +137,15 @@ pub struct Slashable {
     pub epoch: Epoch,
     /// Arrival of the two messages, in any order.
     pub seen: [Time; 2],
+    /// The wall clock when the finding is recorded.
     pub recorded_at: Time,
-    /// Labels of the messages' sources, in any order, repeats allowed.
+    /// Labels of the messages' sources, in any order. Repeats are allowed.
     pub sources: Vec<String>,
     pub fork: ForkName,
     pub punishable: Punishable,
 }
 
-/// What [`Finding::anomaly`] needs to know.
+/// The arguments of [`Finding::anomaly`].
 #[derive(Clone, Debug)]
 pub struct Anomaly {
     /// From [`anomaly_id`].
@@ -154,7 +164,8 @@ pub struct Anomaly {
 }
 
 impl Finding {
-    /// A proven offence. Its id and its severity follow from the facts ([`Self::set_punishable`]).
+    /// Creates a finding of a proven offence. Its id and severity follow from the facts (see
+    /// [`Self::set_punishable`]).
     pub fn slashable(facts: Slashable, evidence: &Evidence) -> Self {
         let Slashable { genesis_validators_root, offence, validator, pubkey, labels, roots, slot, epoch, .. } = facts;
         let [one, other] = facts.seen;
@@ -178,7 +189,7 @@ impl Finding {
         }
     }
 
-    /// Something odd that no protocol rule punishes.
+    /// Creates a finding of something unusual that no rule of the protocol punishes.
     pub fn anomaly(facts: Anomaly) -> Self {
         Self {
             schema: SCHEMA,
@@ -200,37 +211,40 @@ impl Finding {
         }
     }
 
-    /// Labels of its validator, and those that its details name because it concerns many validators.
+    /// The labels of its validator, and the labels that its details name if it concerns many
+    /// validators.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         let own = self.validator.iter().flat_map(|subject| &subject.labels).map(String::as_str);
         let of_many = self.details.iter().filter_map(|details| details.get("labels")?.as_array()).flatten();
         own.chain(of_many.filter_map(Value::as_str))
     }
 
+    /// Whether [`Self::labels`] contains this label.
     pub fn has_label(&self, label: &str) -> bool {
         self.labels().any(|one| one == label)
     }
 
-    /// Says whether a block could still punish it, and with it how severe it is: critical as long as one might, else info.
+    /// Sets whether a block could still punish it. The severity follows: critical as long as a
+    /// block might punish it, and info otherwise.
     pub fn set_punishable(&mut self, punishable: Punishable) {
         self.punishable = Some(punishable);
         self.severity = severity_of(punishable);
     }
 
-    /// Whether it is an offence for which nobody can lose anything any more, of a key that nobody watches: anyone who holds such a
-    /// key can commit any number of them.
+    /// Whether this is an offence that cannot be punished any more, of a key that nobody watches.
+    /// Anyone who holds such a key can commit any number of these offences.
     pub fn is_worthless(&self) -> bool {
         self.severity == Severity::Info && self.punishable.is_some_and(|punishable| !punishable.is_possible())
     }
 
-    /// Adds to the count of further pairs in the details.
+    /// Adds `n` to the count of further pairs in the details.
     pub(crate) fn add_further_pairs(&mut self, n: u64) {
         let details = self.details.get_or_insert_default();
         let known = details.get(FURTHER_PAIRS).and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         details.insert(FURTHER_PAIRS.into(), known.saturating_add(n).to_string().into());
     }
 
-    /// The offence, if it is one.
+    /// The offence, or `None` for an anomaly.
     pub fn offence(&self) -> Option<Offence> {
         self.kind.offence()
     }
@@ -240,7 +254,8 @@ const fn severity_of(punishable: Punishable) -> Severity {
     if punishable.is_possible() { Severity::Critical } else { Severity::Info }
 }
 
-/// Names an offence; see the header for the preimage. The order of the roots does not matter.
+/// The id of an offence. The header of this module has the preimage. The order of the roots does
+/// not matter.
 pub fn finding_id(
     genesis_validators_root: Root,
     offence: Offence,
@@ -257,8 +272,9 @@ pub fn finding_id(
     ])
 }
 
-/// Names an anomaly: SHA-256(genesis validators root | kind in ASCII | what makes it this one). `content` is the detector's
-/// choice, of fixed width by kind, and must not contain a time of arrival.
+/// The id of an anomaly: SHA-256(genesis validators root | kind in ASCII | `content`). The detector
+/// chooses the content that identifies the anomaly. It has a fixed width for each kind and must not
+/// contain a time of arrival.
 pub fn anomaly_id(genesis_validators_root: Root, kind: &Kind, content: &[u8]) -> Root {
     hash(&[genesis_validators_root.as_slice(), kind.as_str().as_bytes(), content])
 }

@@ -1,25 +1,26 @@
-//! Incidents: what many messages mean together, field for field as the contract ("Incidents") fixes it.
+//! Incidents: what many messages mean together, with the fields that the contract ("Incidents")
+//! fixes.
 //!
-//! A finding never changes once it is recorded, apart from its inclusion; an incident has a life, and only its last state is
-//! kept:
+//! A finding does not change once it is recorded, apart from its inclusion and its count of further
+//! pairs. An incident goes through several states, and only its last state is kept:
 //!
 //! ```text
 //! open -> growing <-> waning -> closed
 //! ```
 //!
-//! Its id is SHA-256(genesis validators root | kind in ASCII | first slot, u64 BE | key), where the key tells incidents of
-//! one kind and slot apart (a client's name, a subnet's number, mostly nothing): the same traffic gives the same incident in
-//! every replay, whatever the batches.
+//! Its id is SHA-256(genesis validators root | kind in ASCII | first slot, u64 BE | key). The key
+//! distinguishes incidents of one kind and slot (by a client's name or a subnet's number; it is
+//! mostly empty). The same traffic gives the same incident in every replay, whatever the batches.
 
 use crate::{Kind, Severity, Time, anomaly_id};
 use consensus::{Root, Slot};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The version of the JSON below. Another shape is another number.
+/// The version of the JSON below. Any other shape needs another number.
 pub const INCIDENT_SCHEMA: u64 = 1;
 
-/// A number that may be greater than 2^53, written as a decimal string like the beacon API's.
+/// A number that may be greater than 2^53. It is written as a decimal string, as in the beacon API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Count(pub u64);
 
@@ -35,17 +36,17 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// Where an incident stands in its life.
+/// The state of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentState {
-    /// Noticed.
+    /// It was noticed.
     Open,
-    /// More than it was.
+    /// It is larger than before.
     Growing,
-    /// Less than it was, or nothing new for a while.
+    /// It is smaller than before, or nothing new was seen for a while.
     Waning,
-    /// Over. It never opens again: the next one has another first slot.
+    /// It is over. It never opens again. The next incident has another first slot.
     Closed,
 }
 
@@ -60,7 +61,7 @@ impl IncidentState {
     }
 }
 
-/// Offences by kind.
+/// Number of offences of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffenceCounts {
     pub double_vote: Count,
@@ -68,46 +69,50 @@ pub struct OffenceCounts {
     pub double_proposal: Count,
 }
 
-/// Something that several members have in common.
+/// A property that several members of an incident have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedTrait {
     /// `label:<key>`, `client`, `withdrawal_credential`, `activation_epoch` or `fork_side`.
     pub what: String,
     pub value: String,
-    /// How many have it.
+    /// Number of members that have it.
     pub members: Count,
 }
 
-/// What the members lose by the protocol's rules, all of them together unless it says otherwise.
+/// What the members lose by the rules of the protocol. Amounts are for all members together unless
+/// the field says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Penalty {
-    /// At once.
+    /// The initial penalty, which is due at once.
     pub initial_gwei: Count,
-    /// Half way to being withdrawable, for what is slashed within the same 8 192 epochs.
+    /// The correlation penalty. It is due half way to the withdrawable epoch and depends on the
+    /// stake that is slashed within the same 8 192 epochs.
     pub correlation_gwei_now: Count,
-    /// The same if twice the stake is slashed in the end.
+    /// The correlation penalty if twice as much stake is slashed in the end.
     pub correlation_gwei_if_doubled: Count,
-    /// Both, for one validator with 32 ETH.
+    /// The initial and the correlation penalty of one validator with 32 ETH.
     pub per_32_eth_gwei: Count,
 }
 
-/// Something that goes on. The order of the fields is the order in the JSON.
+/// An event that goes on for some time. The order of the fields is the order in the JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
-    /// [`INCIDENT_SCHEMA`].
+    /// Always [`INCIDENT_SCHEMA`].
     pub schema: u64,
+    /// From [`incident_id`].
     pub id: Root,
     pub kind: Kind,
     pub state: IncidentState,
     pub severity: Severity,
-    /// Of the first message that belongs to it.
+    /// Slot of the first message that belongs to it.
     pub first_slot: Slot,
-    /// Of the latest.
+    /// Slot of the latest message that belongs to it.
     pub last_slot: Slot,
-    /// By the time of the messages: when the one came that made it an incident.
+    /// Arrival time of the message that made it an incident.
     pub opened_at: Time,
+    /// The time when it was over, by the time of the messages. Null before.
     pub closed_at: Option<Time>,
-    /// How many are concerned; null where that means nothing.
+    /// Number of validators concerned. Null where a number has no meaning.
     pub validators: Option<Count>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offences: Option<OffenceCounts>,
@@ -115,9 +120,10 @@ pub struct Incident {
     pub shared: Vec<SharedTrait>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub penalty: Option<Penalty>,
-    /// By kind: see docs/detection.md.
+    /// Details that depend on the kind. See docs/detection.md.
     pub details: Map<String, Value>,
-    /// Stored, and shown to nobody; `None` of incidents whose detector keeps its state in a note.
+    /// Stored, but not part of the JSON that is shown. `None` for incidents whose detector keeps
+    /// its state in a note.
     #[serde(default, skip_serializing)]
     pub tracking: Option<Tracking>,
 }
@@ -125,14 +131,16 @@ pub struct Incident {
 /// What a restarted watcher needs to go on with an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tracking {
-    /// Tells incidents of one kind apart: a group's name, mostly nothing. Part of the id.
+    /// Distinguishes incidents of one kind, for example by a group's name. It is mostly empty and
+    /// is part of the id.
     pub key: String,
-    /// The greatest measure so far, in whatever the detector counts.
+    /// The greatest measure so far, in the unit of the detector.
     pub peak: u64,
 }
 
 impl Tracking {
-    /// Up to format 4 it stood among the details, and is taken out of them.
+    /// Reads the tracking of formats up to 4, which kept it among the details. It is removed from
+    /// the details.
     pub(crate) fn of_older_format(details: &mut Map<String, Value>) -> Option<Self> {
         let (key, peak) = (details.remove("key"), details.remove("peak"));
         (key.is_some() || peak.is_some()).then(|| Self {
@@ -142,7 +150,7 @@ impl Tracking {
     }
 }
 
-/// Names an incident; see the header.
+/// The id of an incident. The header of this module has the preimage.
 pub fn incident_id(genesis_validators_root: Root, kind: &Kind, first_slot: Slot, key: &str) -> Root {
     let content = [&first_slot.as_u64().to_be_bytes(), key.as_bytes()].concat();
     anomaly_id(genesis_validators_root, kind, &content)

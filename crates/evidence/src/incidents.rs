@@ -1,7 +1,8 @@
 //! Incidents in the store: the last state of each, and the order in which they last changed.
 //!
-//! Every change gets the next *revision*. A reader that knows revision n asks for what came after it and gets each incident
-//! that changed since, once, as it is now: so a reader can fall behind by any number of changes and miss none.
+//! Every change gets the next *revision*. A reader that knows revision n asks for everything after
+//! it. It gets each incident that changed since then, once, in its current state. So a reader can
+//! fall behind by any number of changes and miss no incident.
 
 use crate::incident::{Incident, Tracking};
 use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
@@ -11,7 +12,7 @@ use consensus::Root;
 use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 use serde::Serialize;
 
-/// An incident as it is stored: with what nobody is shown.
+/// An incident as it is stored, with its tracking, which is not shown.
 #[derive(Serialize)]
 struct Stored<'a> {
     #[serde(flatten)]
@@ -21,7 +22,8 @@ struct Stored<'a> {
 }
 
 impl Store {
-    /// Stores the new state of incidents, in one atomic, synced write. Those that did not change get no new revision.
+    /// Stores the new state of incidents in one atomic, synced write. Incidents that did not change
+    /// get no new revision.
     pub fn put_incidents(&self, incidents: &[Incident]) -> Result<(), StoreError> {
         self.apply(Changes { incidents: incidents.to_vec(), ..Changes::default() }, &[]).map(|_| ())
     }
@@ -33,7 +35,7 @@ impl Store {
         next: &mut Writer,
     ) -> Result<(), StoreError> {
         for (nth, incident) in incidents.iter().enumerate() {
-            // Of several states of one incident in a call, the last.
+            // If a call has several states of one incident, only the last one is stored.
             if incidents[nth + 1..].iter().any(|later| later.id == incident.id) {
                 continue;
             }
@@ -52,13 +54,14 @@ impl Store {
         Ok(())
     }
 
-    /// An incident as it is now.
+    /// The current state of an incident.
     pub fn incident(&self, id: Root) -> Result<Option<Incident>, StoreError> {
         Ok(self.stored_incident(id)?.map(|(_, incident)| incident))
     }
 
-    /// Incidents that changed after `revision`, in the order of their last change, `limit` at most, with its revision. All as
-    /// of one moment: fewer than `limit` means that there were no more.
+    /// Returns incidents that changed after `revision`, each with its revision, in the order of
+    /// their last change, `limit` at most. All are read from one snapshot. Fewer than `limit` rows
+    /// mean that there are no more.
     pub fn incidents_after(&self, revision: u64, limit: usize) -> Result<Vec<(u64, Incident)>, StoreError> {
         self.incidents_of(&self.shared.db.snapshot(), revision, limit)
     }
@@ -80,7 +83,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// The revision after which `n` incidents changed, or fewer if there are fewer.
+    /// The revision after which exactly `n` incidents changed. If there are fewer than `n`
+    /// incidents, it is 0.
     pub fn revision_before_last(&self, n: usize) -> Result<u64, StoreError> {
         let Some(family) = self.family_if_there(INCIDENT_REVISIONS) else { return Ok(0) };
         match self.shared.db.iterator_cf(&family, IteratorMode::End).nth(n) {
@@ -89,7 +93,7 @@ impl Store {
         }
     }
 
-    /// All incidents, by first slot and kind.
+    /// All incidents, sorted by first slot and kind.
     pub fn all_incidents(&self) -> Result<Vec<Incident>, StoreError> {
         let mut incidents: Vec<Incident> =
             self.incidents_after(0, usize::MAX)?.into_iter().map(|(_, incident)| incident).collect();
@@ -97,7 +101,7 @@ impl Store {
         Ok(incidents)
     }
 
-    /// Number of the latest change of any incident; 0 before the first.
+    /// The revision of the latest change of any incident. 0 if there was no change.
     pub fn last_incident_revision(&self) -> u64 {
         self.writer_now().last_revision
     }

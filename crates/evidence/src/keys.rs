@@ -1,35 +1,59 @@
-//! The database's column families and keys. They are a format: a change needs a new [`FORMAT`] and a fixture of the old.
+//! The database's column families and keys. They are a format, so a change needs a new [`FORMAT`]
+//! and a fixture of the old one.
 //!
-//! Numbers are big-endian, so that byte order is number order.
+//! Numbers are u64 unless the table says otherwise. They are big-endian, so byte order is number
+//! order. A dot joins the parts of a key. "Padded" means padded with zeros.
 //!
-//! | family | key | value | scanned by |
-//! |---|---|---|---|
-//! | `meta` | `format`, `genesis_validators_root`, `outbox_counts` | u32; 32 bytes; three u64 | nobody |
-//! | `findings` | seq, u64 | the finding's JSON | everyone who reads in order |
-//! | `finding_ids` | finding id, 32 B | seq, u64 | nobody |
-//! | `by_validator` | validator, u64, then seq, u64 | empty | filter by validator: its findings, oldest first |
-//! | `by_kind` | kind, 32 B, padded with zeros, then seq, u64 | empty | filter by kind: its findings, oldest first |
-//! | `by_slot` (from format 3) | slot, u64, then seq, u64 | empty | filter by slots |
-//! | `by_severity` (from format 3) | 0 info, 1 warning, 2 critical, one byte, then seq, u64 | empty | filter by severity |
-//! | `by_label` (from format 3) | first 16 B of SHA-256(label), then seq, u64 | empty | filter by label, as in `operator=acme` |
-//! | `evidence` | evidence id, 32 B | see [`crate::proof`] | nobody |
-//! | `deliveries` | seq, u64, then route name | the delivery's JSON | one finding's deliveries |
-//! | `pending` (from format 4) | route name, 64 B, padded with zeros, then priority, u8, then time, u64 ns, then seq, u64 | empty | a route's pending deliveries, those of one priority by time of next attempt |
-//! | `due` (up to format 3) | as `pending`, without the priority | empty | nobody any more |
-//! | `checkpoints` | name | the source's own | nobody |
-//! | `incidents` (from format 2) | incident id, 32 B | revision, u64, then the incident's JSON, from format 5 with its `tracking` | nobody |
-//! | `incident_revisions` (from format 2) | revision, u64 | incident id, 32 B | who follows their changes, the latest change last |
+//! | column family | key | value |
+//! |---|---|---|
+//! | `meta` | `format`, `genesis_validators_root`, `outbox_counts` | u32; 32 B; three u64 |
+//! | `findings` | seq | the finding's JSON |
+//! | `finding_ids` | finding id, 32 B | seq |
+//! | `by_validator` | validator . seq | empty |
+//! | `by_kind` | kind, 32 B, padded . seq | empty |
+//! | `by_slot` (from format 3) | slot . seq | empty |
+//! | `by_severity` (from format 3) | severity, u8 . seq | empty |
+//! | `by_label` (from format 3) | first 16 B of SHA-256(label) . seq | empty |
+//! | `evidence` | evidence id, 32 B | see [`crate::proof`] |
+//! | `deliveries` | seq . route name | the delivery's JSON |
+//! | `pending` (from format 4) | route, 64 B, padded . priority, u8 . time in ns . seq | empty |
+//! | `due` (up to format 3) | route, 64 B, padded . time in ns . seq | empty |
+//! | `checkpoints` | name | chosen by the source |
+//! | `incidents` (from format 2) | incident id, 32 B | revision . JSON |
+//! | `incident_revisions` (from format 2) | revision | incident id, 32 B |
 //!
-//! Seq numbers start at 1 and are given without gaps; findings that cannot be punished are deleted after a time. 0 is "before the first".
-//! A route comes first in `pending`, so that a receiver that
-//! is down, with 100 000 deliveries waiting, costs the others one seek. Revisions grow and have gaps: an incident that changes
-//! gives up its old one. Format 1 had no incidents; opened for writing it has an empty list of them, opened for reading it has none.
-//! Opening an older format for writing lists all its findings in the families of format 3, which takes 10 us for each of them, and only then
-//! raises the number: a crash in between begins again. Opened for reading, it is filtered by parsing instead.
-//! Up to format 3 deliveries waited in `due`, without a priority. What waits there is moved when the database is opened for writing; opened for
-//! reading it has nothing that waits to be delivered.
-//! Up to format 4 an incident's key and peak stood among its `details`. Reading takes them out of
-//! there, and writing the incident again stores them as `tracking`.
+//! Who scans which column family:
+//!
+//! - Readers that go in the order of recording scan `findings`.
+//! - The filters of a query scan the families `by_*`. A label is written as in
+//!   `operator=acme`. The severity is 0 for info, 1 for warning and 2 for critical.
+//! - `deliveries` is scanned for the deliveries of one finding.
+//! - `pending` is scanned for the pending deliveries of a route and priority, in the order of the
+//!   time of the next attempt.
+//! - Readers that follow the changes of incidents scan `incident_revisions`. The latest change
+//!   comes last.
+//! - `checkpoints` is scanned by prefix of the name, and `evidence` for the export of all proofs.
+//! - `due` is scanned only to move its rows to `pending`. The other families are not scanned in
+//!   operation.
+//!
+//! Seq numbers start at 1 and are given without gaps. Gaps come only from findings that cannot be
+//! punished, which are deleted after a time. 0 means "before the first". The route comes first in
+//! `pending`, so a receiver that is down, with 100 000 deliveries waiting, costs the other routes
+//! one seek. Revisions grow and have gaps, because an incident that changes gives up its old
+//! revision. From format 5 on, the JSON of an incident contains its `tracking`.
+//!
+//! Older formats:
+//!
+//! - Format 1 has no incidents. If it is opened for writing, it gets an empty list of them. If it
+//!   is opened for reading, it has none.
+//! - If a format older than 3 is opened for writing, all its findings are listed in the families of
+//!   format 3, which takes 10 us for each finding. Only then is the format number raised, so after
+//!   a crash in between the listing begins again. If such a format is opened for reading, filters
+//!   parse the findings instead.
+//! - Up to format 3, deliveries wait in `due`, without a priority. They are moved when the database
+//!   is opened for writing. If it is opened for reading, it shows no pending deliveries.
+//! - Up to format 4, an incident's key and peak are among its `details`. Reading takes them out of
+//!   there. When the incident is written again, they are stored as `tracking`.
 
 use crate::kind::MAX_KIND_LEN;
 use crate::outbox::{MAX_ROUTE_LEN, Priority, RouteName};
@@ -40,23 +64,33 @@ use sha2::{Digest as _, Sha256};
 /// The number of the format above.
 pub const FORMAT: u32 = 5;
 
+/// Column family that holds facts about the database itself.
 pub(crate) const META: &str = "meta";
+/// Column family that holds findings, keyed by seq.
 pub(crate) const FINDINGS: &str = "findings";
+/// Column family that holds the seq of each finding, keyed by id.
 pub(crate) const FINDING_IDS: &str = "finding_ids";
 pub(crate) const BY_VALIDATOR: &str = "by_validator";
 pub(crate) const BY_KIND: &str = "by_kind";
+/// Column family that holds proofs, keyed by id.
 pub(crate) const EVIDENCE: &str = "evidence";
+/// Column family that holds all deliveries, keyed by seq and route.
 pub(crate) const DELIVERIES: &str = "deliveries";
+/// Column family that held pending deliveries up to format 3.
 pub(crate) const DUE: &str = "due";
+/// Column family that lists pending deliveries by route, priority and time.
 pub(crate) const PENDING: &str = "pending";
+/// Column family that holds checkpoints, keyed by name.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
+/// Column family that holds incidents, keyed by id.
 pub(crate) const INCIDENTS: &str = "incidents";
+/// Column family that lists incidents by the revision of their last change.
 pub(crate) const INCIDENT_REVISIONS: &str = "incident_revisions";
 pub(crate) const BY_SLOT: &str = "by_slot";
 pub(crate) const BY_SEVERITY: &str = "by_severity";
 pub(crate) const BY_LABEL: &str = "by_label";
 
-/// Those of format 1, which every database has.
+/// The families of format 1, which every database has.
 pub(crate) const FIRST_FAMILIES: [&str; 9] =
     [META, FINDINGS, FINDING_IDS, BY_VALIDATOR, BY_KIND, EVIDENCE, DELIVERIES, DUE, CHECKPOINTS];
 pub(crate) const FAMILIES: [&str; 15] = [
@@ -81,7 +115,7 @@ pub(crate) const META_FORMAT: &[u8] = b"format";
 pub(crate) const META_ROOT: &[u8] = b"genesis_validators_root";
 pub(crate) const META_COUNTS: &[u8] = b"outbox_counts";
 
-/// Builds and reads every key that is more than a name or an id.
+/// Builds and reads all keys that are more than a name or an id.
 pub(crate) struct Key;
 
 impl Key {
@@ -121,7 +155,7 @@ impl Key {
         key
     }
 
-    /// Bytes that stand for a label in a key: labels have any length.
+    /// Number of bytes of a label's hash in a key. A hash is used because labels have any length.
     pub(crate) const LABEL_BYTES: usize = 16;
 
     pub(crate) fn by_label(label: &str, seq: u64) -> [u8; Self::LABEL_BYTES + 8] {
@@ -144,7 +178,7 @@ impl Key {
         key
     }
 
-    /// Past all keys of a route in `pending`.
+    /// A key after all keys of a route in `pending`.
     pub(crate) fn after_route(route: &RouteName) -> [u8; MAX_ROUTE_LEN + 1] {
         let mut key = [u8::MAX; MAX_ROUTE_LEN + 1];
         key[..MAX_ROUTE_LEN].fill(0);
@@ -152,12 +186,12 @@ impl Key {
         key
     }
 
-    /// The last eight bytes of a key that ends in a seq.
+    /// Reads the last eight bytes of a key that ends in a seq or a revision.
     pub(crate) fn trailing_seq(key: &[u8]) -> Option<u64> {
         Some(u64::from_be_bytes(*key.last_chunk()?))
     }
 
-    /// Route, priority, time and seq of a key of `pending`.
+    /// Reads route, priority, time and seq from a key of `pending`.
     pub(crate) fn read_pending(key: &[u8]) -> Option<(RouteName, Priority, Time, u64)> {
         let (route, rest) = key.split_at_checked(MAX_ROUTE_LEN)?;
         let (priority, rest) = rest.split_first()?;
@@ -167,7 +201,7 @@ impl Key {
         Some((read_route(route)?, priority, at, Self::trailing_seq(rest)?))
     }
 
-    /// Route, time and seq of a key of `due`, as formats 1 to 3 have them.
+    /// Reads route, time and seq from a key of `due`, as in formats 1 to 3.
     pub(crate) fn read_due(key: &[u8]) -> Option<(RouteName, Time, u64)> {
         let (route, rest) = key.split_at_checked(MAX_ROUTE_LEN)?;
         let at = Time::from_unix_ns(u64::from_be_bytes(*rest.first_chunk()?));

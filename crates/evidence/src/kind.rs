@@ -1,8 +1,8 @@
-//! The one list of what findings and incidents are called, and of who may be told of them.
+//! The only list of the names of findings and incidents, and of who may see them.
 //!
-//! A name is stored, hashed into ids, given to programs and used as a label of metrics, so it never
-//! changes. Details and sentence of a kind stand in the file of its detector. The compiler asks for
-//! them (in `detect::detectors`) as soon as a line is added here.
+//! A name is stored, hashed into ids, given to programs and used as a label of metrics. So it never
+//! changes. The details and the sentence of a kind are in the file of its detector. As soon as a
+//! line is added here, the compiler asks for them in `detect::detectors`.
 
 use consensus::Offence;
 use serde::de::Error as _;
@@ -14,30 +14,31 @@ use std::fmt;
 /// Longest name of a kind, in bytes. Names are ASCII words with underscores.
 pub const MAX_KIND_LEN: usize = 32;
 
-/// Who may be told of a finding or an incident.
+/// Who may see a finding or an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     Public,
-    /// Those who may see which keys the operator watches. Without a watched key there is no such
-    /// finding.
+    /// Readers who may see which keys the operator watches. Findings of these kinds exist only for
+    /// watched keys.
     WatchedKeys,
 }
 
-/// Declares the kinds that are no offence: variant, name, audience.
+/// Declares the kinds that are not offences: variant, name, audience.
 macro_rules! anomalies {
     ($($variant:ident $name:literal $audience:ident,)+) => {
-        /// What a finding or an incident is called. Ordered by name.
+        /// The kind of a finding or an incident. Kinds are ordered by name.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Kind {
-            /// Slashable. Findings only.
+            /// A slashable offence. Only findings have these kinds, not incidents.
             Offence(Offence),
             $($variant,)+
-            /// Stored by another version of this program. Never made here: it is only read.
+            /// Stored by another version of this program. This version only reads such kinds and
+            /// never creates them.
             Unknown(UnknownKind),
         }
 
         impl Kind {
-            /// Kinds of incidents, also used for single anomalies.
+            /// Kinds of incidents. They are also used for single anomalies.
             pub const ANOMALIES: &'static [Self] = &[$(Self::$variant,)+];
 
             pub fn as_str(&self) -> &str {
@@ -48,7 +49,8 @@ macro_rules! anomalies {
                 }
             }
 
-            /// An unknown kind may have been about watched keys.
+            /// Who may see it. An unknown kind counts as private, because it may have been about
+            /// watched keys.
             pub const fn audience(&self) -> Audience {
                 match self {
                     Self::Offence(_) => Audience::Public,
@@ -92,12 +94,12 @@ anomalies! {
 pub struct UnknownKind(Box<str>);
 
 impl Kind {
-    /// All that this version finds: offences, then anomalies.
+    /// All kinds that this version finds: first the offences, then the anomalies.
     pub fn all() -> impl Iterator<Item = Self> {
         Offence::ALL.map(Self::Offence).into_iter().chain(Self::ANOMALIES.iter().cloned())
     }
 
-    /// `None` for a name that this version does not have.
+    /// The kind with this name. `None` if this version does not have it.
     pub fn known(name: &str) -> Option<Self> {
         Self::all().find(|kind| kind.as_str() == name)
     }
@@ -109,7 +111,7 @@ impl Kind {
         }
     }
 
-    /// For people: without underscores.
+    /// The name for people to read, with spaces instead of underscores.
     pub fn words(&self) -> String {
         self.as_str().replace('_', " ")
     }
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(names.len(), Kind::all().count(), "each name once");
     }
 
-    /// A kind of another version keeps its name, and no stranger is told of it.
+    /// A kind of another version keeps its name and is not shown in public.
     #[test]
     fn an_unknown_kind_is_readable_and_private() {
         let kind = read("tide_of_votes").unwrap();

@@ -1,23 +1,25 @@
-//! Findings, the proofs behind them and the outbox of their deliveries: durable, in one database.
+//! Findings, their proofs and the outbox of their deliveries, stored durably in one database.
 //!
-//! A finding, its evidence and one delivery per route become visible in one atomic, synced write ([`Store::record`]), so
-//! after a power cut there is either all of it or nothing. A finding's id hashes its content only, so doing the work
-//! again after a crash finds the row that is already there and changes nothing.
+//! A finding, its evidence and one delivery per route become visible in one atomic, synced write
+//! ([`Store::record`]). So after a power cut there is either all of it or nothing. A finding's id
+//! is a hash of its content only. So if work is repeated after a crash, it finds the row that is
+//! already there and changes nothing.
 //!
-//! The crate reads no clock and knows no async runtime: times come in as [`Time`], and who wants to hear of new findings
-//! registers a callback ([`Store::subscribe`]).
+//! The crate reads no clock and knows no async runtime. Times come in as [`Time`]. Code that wants
+//! to be told about new findings registers a callback ([`Store::subscribe`]).
 //!
-//! - [`kind`]: what findings and incidents are called, and who may be told of them
-//! - [`finding`]: what is told to the outside, byte for byte as the contract has it
+//! - [`kind`]: the names of findings and incidents, and who may see them
+//! - [`finding`]: the JSON of findings, byte for byte as the contract has it
 //! - [`proof`]: the slashing object that a beacon node accepts
-//! - [`keys`]: the database's families and keys, which are a format
-//! - [`store`]: opening, recording, reading
+//! - [`keys`]: the database's column families and keys, which are a format
+//! - [`store`]: opening, recording and reading
 //! - [`Query`]: reading by filter
-//! - [`Changes`]: what one step leaves behind, in one write
-//! - `expiry`: what cannot be punished goes after a time
-//! - [`outbox`]: deliveries and their three ends
-//! - [`submission`]: proofs handed to beacon nodes
-//! - [`incident`]: what many findings mean together; its last state is kept, and the order of changes
+//! - [`Changes`]: everything that one step stores, in one write
+//! - `expiry`: deletes findings that cannot be punished after a time
+//! - [`outbox`]: deliveries and how they end
+//! - [`submission`]: proofs that were sent to beacon nodes
+//! - [`incident`]: the meaning of many findings together. Only the last state of each is stored,
+//!   and the order of changes
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,16 +1,17 @@
-//! Tells listeners that there is something new, without knowing their runtime.
+//! Calls listeners when there is something new, without knowing their runtime.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 type Callback = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The list of those to call. One entry per part of the program (API, dispatcher), not per client.
+/// The registered callbacks. There is one entry per part of the program (API, dispatcher), not one
+/// per client.
 #[derive(Default)]
 pub(crate) struct Listeners {
     callbacks: Mutex<Vec<(u64, Callback)>>,
 }
 
-/// Keeps a callback registered until dropped.
+/// Keeps a callback registered until it is dropped.
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription {
     key: u64,
@@ -25,7 +26,8 @@ impl Listeners {
         Subscription { key, listeners: Arc::downgrade(self) }
     }
 
-    /// Calls everyone, outside of the lock, so that a callback may subscribe or unsubscribe.
+    /// Calls all callbacks without holding the lock, so that a callback may subscribe or
+    /// unsubscribe.
     pub(crate) fn tell(&self, last_seq: u64) {
         let callbacks: Vec<Callback> =
             self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, callback)| callback.clone()).collect();

@@ -1,4 +1,4 @@
-//! Opening the database, and refusing what is not ours to open.
+//! Opens the database, and refuses databases of another program, network or newer format.
 
 use crate::keys::{FAMILIES, FINDINGS, FIRST_FAMILIES, FORMAT, Key, META, META_FORMAT, META_ROOT};
 use crate::store::listed_under;
@@ -8,24 +8,27 @@ use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Ite
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Bytes of the memory table of a family; findings are few and small, evidence some 100 kB.
+/// Size of the memory table of each column family. Findings are few and small, and a piece of
+/// evidence has about 100 kB.
 const WRITE_BUFFER_BYTES: usize = 4 << 20;
-/// RocksDB's own log files that are kept.
+/// Number of RocksDB's own log files that are kept.
 const KEPT_LOG_FILES: usize = 4;
-/// A reader beside a running watcher may find a file gone that was just replaced: it then looks again.
+/// Attempts to open for reading. A reader beside a running watcher may find that a file was just
+/// replaced, and then tries again.
 const READ_ONLY_ATTEMPTS: usize = 5;
-/// The format from which on findings are listed by slot, severity and label.
+/// The first format in which findings are listed by slot, severity and label.
 const LISTED_SINCE: u32 = 3;
-/// Rows of one write when an older database is listed.
+/// Number of rows in one write when the findings of an older database are listed.
 const LISTED_AT_ONCE: usize = 10_000;
 
-/// An open database and what it says about itself.
+/// An open database and the network that it belongs to.
 pub(crate) struct Opened {
     pub(crate) db: DB,
     pub(crate) genesis_validators_root: Root,
 }
 
-/// Opens for writing; makes a new database when there is none.
+/// Opens the database for writing, and creates it if there is none. A database of an older format
+/// is brought to the current one.
 pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<Opened, StoreError> {
     std::fs::create_dir_all(path).map_err(|source| StoreError::Create { path: path.into(), source })?;
     let on_disk = families_on_disk(path)?;
@@ -41,7 +44,8 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
             batch.put_cf(&meta, META_ROOT, genesis_validators_root);
             db.write_opt(batch, &synced())
         }
-        // Families that an older format lacks were made empty by opening it.
+        // Opening has already created the column families that an older format lacks. They are
+        // empty.
         Some(_) => {
             let meta = db.cf_handle(META).expect("opened with all families");
             if format_of(&db, path)? < Some(LISTED_SINCE) {
@@ -54,7 +58,7 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
     check(Opened { db, genesis_validators_root }, path)
 }
 
-/// Lists every finding as this format does. Writing a row again changes nothing.
+/// Lists every finding in the families of the current format. Writing a row again changes nothing.
 fn list_all(db: &DB, path: &Path) -> Result<(), StoreError> {
     let write_error = |source| StoreError::Write { path: path.into(), source };
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
@@ -74,7 +78,8 @@ fn list_all(db: &DB, path: &Path) -> Result<(), StoreError> {
     db.write_opt(batch, &synced()).map_err(write_error)
 }
 
-/// Opens what is there, without a lock and without writing: a snapshot of this moment, also beside a running watcher.
+/// Opens an existing database without a lock and without writing. It shows the state of this
+/// moment, even if a watcher is running.
 pub(crate) fn for_reading(path: &Path) -> Result<Opened, StoreError> {
     if !path.join("CURRENT").is_file() {
         return Err(StoreError::Missing { path: path.into() });
@@ -100,7 +105,7 @@ pub(crate) fn for_reading(path: &Path) -> Result<Opened, StoreError> {
     Err(open_error(path, last.expect("at least one attempt was made")))
 }
 
-/// What a write must wait for: the disk itself.
+/// The options of every write: it returns only when the data is on disk.
 pub(crate) fn synced() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(true);
@@ -116,7 +121,8 @@ fn check(opened: Opened, path: &Path) -> Result<Opened, StoreError> {
     }
 }
 
-/// The network that the database belongs to; `None` when it was made a moment ago and says nothing yet.
+/// Returns the network that the database belongs to. `None` if the database is new and has no
+/// identity yet.
 fn read_identity(db: &DB, path: &Path) -> Result<Option<Root>, StoreError> {
     let meta = db.cf_handle(META).expect("opened with all families");
     let get = |name: &[u8]| db.get_cf(&meta, name).map_err(|source| StoreError::Read { path: path.into(), source });
@@ -130,7 +136,7 @@ fn read_identity(db: &DB, path: &Path) -> Result<Option<Root>, StoreError> {
     Ok(Some(Root::from(root)))
 }
 
-/// `None` when the database was made a moment ago and says nothing yet.
+/// Returns the format of the database. `None` if the database is new and has no identity yet.
 fn format_of(db: &DB, path: &Path) -> Result<Option<u32>, StoreError> {
     let meta = db.cf_handle(META).expect("opened with all families");
     let read = db.get_cf(&meta, META_FORMAT).map_err(|source| StoreError::Read { path: path.into(), source })?;
@@ -141,7 +147,8 @@ fn format_of(db: &DB, path: &Path) -> Result<Option<u32>, StoreError> {
         .map_err(|_| StoreError::Damaged { path: path.into(), what: "its format number".into() })
 }
 
-/// Families on disk, which may be more than we know (a newer format says so in `meta`) or another program's.
+/// Returns the column families on disk. There may be more than this version knows, if the format is
+/// newer (its number is in `meta`) or the database belongs to another program.
 fn families_on_disk(path: &Path) -> Result<Vec<String>, StoreError> {
     if !path.join("CURRENT").is_file() {
         return Ok(Vec::new());
@@ -166,8 +173,8 @@ fn options() -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
-    // All families share one log, so an atomic batch stays one; a torn last record was never acknowledged, any other
-    // damage is an error rather than a silent loss.
+    // All families share one log, so an atomic batch stays atomic. A torn last record was never
+    // acknowledged. Any other damage is an error and not a silent loss.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_background_jobs(2);
     options
@@ -175,7 +182,7 @@ fn options() -> Options {
 
 fn open_error(path: &Path, source: rocksdb::Error) -> StoreError {
     let path = PathBuf::from(path);
-    // RocksDB gives no code of its own for a held lock.
+    // RocksDB has no error code for a lock that is already held.
     let text = source.to_string();
     if text.contains("lock file") || text.contains("/LOCK") || text.contains("lock hold by current process") {
         return StoreError::Locked { path };

@@ -1,11 +1,13 @@
-//! The outbox: what still has to be told to whom.
+//! The outbox: deliveries of findings to routes, until each of them has ended.
 //!
-//! [`Store::record`] puts one delivery per finding and route, in the same atomic write as the finding. A delivery is pending
-//! until it ends as delivered or given up; a failed attempt moves it to a later time. All of it is on disk before a call
-//! returns, so a dispatcher that is killed between the receiver's answer and [`Store::delivered`] tells it once more after
-//! the restart, under the same delivery id, and never forgets it.
+//! [`Store::record`] creates one delivery per finding and route, in the same atomic write as the
+//! finding. A delivery is pending until it ends as delivered or given up. A failed attempt moves it
+//! to a later time. Everything is on disk before a call returns. If a dispatcher is killed between
+//! the receiver's answer and [`Store::delivered`], it sends the delivery once more after the
+//! restart, under the same delivery id. It never loses one.
 //!
-//! Deliveries go by [`Priority`], and first in, first out only within one: whoever floods the outbox delays himself.
+//! Deliveries are ordered by [`Priority`], and by time only within a priority. So whoever floods
+//! the outbox delays only deliveries of the same priority or below.
 
 use crate::keys::{DELIVERIES, DUE, Key, META, META_COUNTS, PENDING};
 use crate::{Finding, Punishable, Severity, Store, StoreError, Time};
@@ -16,15 +18,15 @@ use std::time::Duration;
 
 /// Longest route name, in bytes.
 pub const MAX_ROUTE_LEN: usize = 64;
-/// Bytes of a failed attempt's reason that are kept.
+/// Limit on the text of a failed attempt's reason, in bytes. The rest is cut off.
 pub const MAX_REASON_LEN: usize = 512;
 
-/// What the label of every member of a watched group begins with.
+/// Prefix of the label that every member of a watched group has.
 const GROUP_LABEL: &str = "group=";
-/// Deliveries moved in one write when an older database is taken over.
+/// Number of deliveries that are moved in one write when a database of an older format is opened.
 const MOVED_AT_ONCE: usize = 1024;
 
-/// Which deliveries go first. The numbers are part of the format of keys.
+/// The order in which deliveries are made. The numbers are part of the format of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
@@ -32,17 +34,20 @@ pub enum Priority {
     Watched = 0,
     /// The first offence of a validator.
     NewOffender = 1,
+    /// Everything else.
     #[default]
     Ordinary = 2,
-    /// An offence that no block can punish any more. Whoever holds such a key can make as many as he likes for nothing.
+    /// An offence that no block can punish any more. Whoever holds such a key can make any number
+    /// of them for nothing.
     Worthless = 3,
 }
 
 impl Priority {
     pub const ALL: [Self; 4] = [Self::Watched, Self::NewOffender, Self::Ordinary, Self::Worthless];
 
-    /// `is_first`: nothing is known so far that the validator did. Also of a watched key only the first offence that cannot be punished
-    /// goes before others, because its key may be a stranger's, or an old one that somebody else holds.
+    /// The priority of a finding. `is_first` means that no offence of this validator is known so
+    /// far. If an offence cannot be punished, even a watched key has high priority only for the
+    /// first one. Its key may belong to a stranger, or may be an old key that somebody else holds.
     pub fn of(finding: &Finding, is_first: bool) -> Self {
         let is_offence = finding.offence().is_some();
         let counts = finding.punishable.is_none_or(Punishable::is_possible);
@@ -56,7 +61,7 @@ impl Priority {
     }
 }
 
-/// The name of a route. A renamed route is another route.
+/// The name of a route. A route that is renamed is another route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteName(String);
 
@@ -67,6 +72,7 @@ pub struct RouteNameError {
 }
 
 impl RouteName {
+    /// Checks the name: 1 to [`MAX_ROUTE_LEN`] letters, digits, dots, dashes and underscores.
     pub fn new(name: &str) -> Result<Self, RouteNameError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if name.is_empty() || name.len() > MAX_ROUTE_LEN || !name.bytes().all(allowed) {
@@ -86,24 +92,26 @@ impl fmt::Display for RouteName {
     }
 }
 
-/// A route as the store needs to know it: who, from which severity on, and about whom.
+/// The part of a route's configuration that the store needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addressee {
     pub route: RouteName,
+    /// Only findings of this severity or higher.
     pub min_severity: Severity,
-    /// Only findings whose validator has one of these labels (`operator=acme`); empty: all findings.
+    /// Only findings that have one of these labels (`operator=acme`). A label belongs to the
+    /// validator or is named in the finding's details. Empty means all findings.
     pub labels: Vec<String>,
 }
 
 impl Addressee {
-    /// Whether it is told of this finding.
+    /// Whether the route gets this finding.
     pub fn wants(&self, finding: &Finding) -> bool {
         finding.severity >= self.min_severity
             && (self.labels.is_empty() || self.labels.iter().any(|label| finding.has_label(label)))
     }
 }
 
-/// One finding for one route.
+/// Identifies a delivery: one finding for one route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
     /// The finding's number.
@@ -117,23 +125,23 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// A delivery that wants an attempt.
+/// A delivery whose next attempt is due.
 #[derive(Clone, Debug)]
 pub struct Due {
     pub id: DeliveryId,
     pub priority: Priority,
     /// Attempts made so far.
     pub attempts: u32,
-    /// Those of them that the receiver refused.
+    /// Attempts that the receiver refused.
     pub refusals: u32,
     /// When the finding was recorded.
     pub created_at: Time,
-    /// When this attempt was due.
+    /// When this attempt became due.
     pub due_at: Time,
     pub finding: Finding,
 }
 
-/// Where a delivery stands, as stored.
+/// The state of a delivery, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     #[serde(flatten)]
@@ -142,11 +150,13 @@ pub struct Delivery {
     pub priority: Priority,
     /// Attempts made so far.
     pub attempts: u32,
-    /// Those of them that the receiver answered with a refusal, which repeating is not likely to change.
+    /// Attempts that the receiver answered with a refusal. Repeating is not likely to change such
+    /// an answer.
     #[serde(default)]
     pub refusals: u32,
+    /// When the finding was recorded.
     pub created_at: Time,
-    /// What the last failed attempt met.
+    /// The error of the last failed attempt.
     pub last_error: Option<String>,
 }
 
@@ -168,7 +178,8 @@ impl DeliveryState {
     }
 }
 
-/// How many deliveries there are in each state; the sum is all that ever were.
+/// Number of deliveries in each state. The sum is the number of all deliveries that were ever
+/// created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OutboxCounts {
     pub pending: u64,
@@ -176,11 +187,12 @@ pub struct OutboxCounts {
     pub given_up: u64,
 }
 
-/// Time of the next attempt and seq, by time.
+/// Rows of (time of the next attempt, seq), ordered by time.
 type PendingRows<'a> = Box<dyn Iterator<Item = Result<(Time, u64), StoreError>> + 'a>;
 
 impl Store {
-    /// Deliveries of all routes whose time has come, by priority and that time, `limit` at most.
+    /// Deliveries of all routes that are due at `now`, ordered by priority and then by due time,
+    /// `limit` at most.
     pub fn due(&self, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
         for route in self.pending_routes()? {
@@ -191,7 +203,7 @@ impl Store {
         Ok(due)
     }
 
-    /// As [`Self::due`], of one route.
+    /// Same as [`Self::due`], for one route.
     pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
         for priority in Priority::ALL {
@@ -201,7 +213,7 @@ impl Store {
                     break;
                 }
                 let id = DeliveryId { seq, route: route.clone() };
-                // Gone when it ended between the two reads: then it is not due any more.
+                // The finding was deleted with its deliveries between the two reads.
                 let Some(delivery) = self.delivery(&id)? else { continue };
                 let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
                 let Delivery { attempts, refusals, created_at, .. } = delivery;
@@ -211,7 +223,7 @@ impl Store {
         Ok(due)
     }
 
-    /// When the earliest pending delivery of a route is due; `None` when nothing is pending.
+    /// The due time of the earliest pending delivery of a route. `None` if nothing is pending.
     pub fn next_due(&self, route: &RouteName) -> Result<Option<Time>, StoreError> {
         let mut next: Option<Time> = None;
         for priority in Priority::ALL {
@@ -223,7 +235,7 @@ impl Store {
         Ok(next)
     }
 
-    /// Time and seq of a route's pending deliveries of one priority, by time.
+    /// Time and seq of a route's pending deliveries of one priority, ordered by time.
     fn pending_of(&self, route: &RouteName, priority: Priority) -> Result<PendingRows<'_>, StoreError> {
         let Some(family) = self.family_if_there(PENDING) else { return Ok(Box::new(std::iter::empty())) };
         let start = Key::pending(route, priority, Time::from_unix_ns(0), 0);
@@ -237,7 +249,7 @@ impl Store {
         })))
     }
 
-    /// Routes that have pending deliveries, configured or not.
+    /// Routes that have pending deliveries, even if they are not configured any more.
     pub fn pending_routes(&self) -> Result<Vec<RouteName>, StoreError> {
         let mut routes: Vec<RouteName> = Vec::new();
         let Some(family) = self.family_if_there(PENDING) else { return Ok(routes) };
@@ -247,19 +259,19 @@ impl Store {
             let Some(row) = self.shared.db.iterator_cf(&family, mode).next() else { return Ok(routes) };
             let (key, _) = row.map_err(|source| self.read_error(source))?;
             let (route, ..) = self.read_pending_key(&key)?;
-            // One seek per route.
+            // This takes one seek per route.
             start = Key::after_route(&route).to_vec();
             routes.push(route);
         }
     }
 
-    /// Where a delivery stands.
+    /// The state of a delivery. `None` if it does not exist.
     pub fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let stored = self.get(DELIVERIES, &Key::delivery(id.seq, &id.route))?;
         stored.map(|bytes| self.delivery_from_json(&bytes)).transpose()
     }
 
-    /// All deliveries of a finding, by route.
+    /// All deliveries of a finding, ordered by route.
     pub fn deliveries_of(&self, seq: u64) -> Result<Vec<(RouteName, Delivery)>, StoreError> {
         let mut rows = Vec::new();
         let start = Key::seq(seq);
@@ -272,7 +284,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// The receiver has it.
+    /// Ends a pending delivery because the receiver has it.
     pub fn delivered(&self, id: &DeliveryId, at: Time) -> Result<(), StoreError> {
         self.change(id, |delivery| {
             delivery.attempts = delivery.attempts.saturating_add(1);
@@ -280,7 +292,7 @@ impl Store {
         })
     }
 
-    /// An attempt failed; the next one is due at `next_attempt`.
+    /// Records a failed attempt. The next one is due at `next_attempt`.
     pub fn retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
         self.change(id, |delivery| {
             delivery.attempts = delivery.attempts.saturating_add(1);
@@ -289,7 +301,8 @@ impl Store {
         })
     }
 
-    /// As [`Self::retry_at`], after an answer that said no: a number of these ends the delivery sooner than its age.
+    /// Same as [`Self::retry_at`], after the receiver refused the delivery. Several refusals end a
+    /// delivery before its maximal age.
     pub fn refused_retry_at(&self, id: &DeliveryId, next_attempt: Time, error: &str) -> Result<(), StoreError> {
         self.change(id, |delivery| {
             delivery.attempts = delivery.attempts.saturating_add(1);
@@ -299,12 +312,14 @@ impl Store {
         })
     }
 
-    /// There will be no further attempt. Counts none: say in `reason` what happened.
+    /// Ends a pending delivery without success. This does not count as an attempt. `reason` says
+    /// what happened.
     pub fn given_up(&self, id: &DeliveryId, at: Time, reason: &str) -> Result<(), StoreError> {
         self.change(id, |delivery| delivery.state = DeliveryState::GivenUp { at, reason: shortened(reason) })
     }
 
-    /// Gives up all pending deliveries of a route that are at least `max_age` old; how many younger ones wait on.
+    /// Gives up all pending deliveries of a route that are at least `max_age` old. Returns how many
+    /// younger ones are still pending.
     pub fn give_up_route(&self, route: &RouteName, now: Time, max_age: Duration, reason: &str) -> Result<u64, StoreError> {
         let mut n_waiting = 0;
         for priority in Priority::ALL {
@@ -321,7 +336,7 @@ impl Store {
         Ok(n_waiting)
     }
 
-    /// Deliveries by state.
+    /// Number of deliveries in each state.
     pub fn outbox_counts(&self) -> OutboxCounts {
         self.counts_now()
     }
@@ -362,8 +377,8 @@ impl Store {
         batch.put_cf(&self.family(PENDING), Key::pending(route, priority, created_at, seq), []);
     }
 
-    /// Moves what waits in a database of an older format to where it waits by priority. A crash in between leaves the rest to the next
-    /// opening.
+    /// Moves the pending deliveries of an older format to `pending`, where they have a priority.
+    /// After a crash in between, the next opening moves the rest.
     pub(crate) fn take_over_due(&self) -> Result<(), StoreError> {
         loop {
             let mut batch = WriteBatch::default();
@@ -373,7 +388,7 @@ impl Store {
                 batch.delete_cf(&self.family(DUE), &key);
                 let id = DeliveryId { seq, route };
                 let (Some(mut delivery), Some(finding)) = (self.delivery(&id)?, self.finding_at(seq)?) else { continue };
-                // What was first is not asked any more.
+                // It is not determined afterwards which offence was the first one of its validator.
                 delivery.priority = Priority::of(&finding, false);
                 batch.put_cf(&self.family(PENDING), Key::pending(&id.route, delivery.priority, due_at, seq), []);
                 batch.put_cf(&self.family(DELIVERIES), Key::delivery(seq, &id.route), delivery_to_json(&delivery));
@@ -426,7 +441,7 @@ fn delivery_to_json(delivery: &Delivery) -> Vec<u8> {
     serde_json::to_vec(delivery).expect("a delivery has string keys only")
 }
 
-/// Cut at a character's edge.
+/// Cuts a text to [`MAX_REASON_LEN`] bytes, at the boundary of a character.
 pub(crate) fn shortened(text: &str) -> String {
     let mut end = text.len().min(MAX_REASON_LEN);
     while !text.is_char_boundary(end) {

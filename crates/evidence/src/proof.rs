@@ -1,7 +1,8 @@
-//! Evidence: the fork's `AttesterSlashing` or `ProposerSlashing`, as a beacon node's pool accepts it.
+//! Evidence: the fork's `AttesterSlashing` or `ProposerSlashing`, as a beacon node's pool accepts
+//! it.
 //!
-//! Its id is the SHA-256 of its SSZ. Findings of many validators may share one piece: two contradicting aggregates accuse
-//! everyone who is in both.
+//! Its id is the SHA-256 of its SSZ. Findings of many validators may share one piece of evidence,
+//! because two contradicting aggregates accuse everyone who signed both.
 
 use crate::{EvidenceRef, StoreError, replace_file};
 use consensus::{ForkName, Root, ValidatorIndex};
@@ -13,7 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Which operation a piece of evidence is.
+/// The operation that a piece of evidence is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvidenceKind {
@@ -30,25 +31,29 @@ impl EvidenceKind {
     }
 }
 
-/// A proof. Made by [`Evidence::new`] only, so `id` is always the hash of `ssz`.
+/// A proof. Only [`Evidence::new`] creates it, so `id` is always the hash of `ssz`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Evidence {
+    /// SHA-256 of `ssz`.
     pub id: Root,
     pub kind: EvidenceKind,
     /// The `Eth-Consensus-Version` under which a node accepts it.
     pub fork: ForkName,
+    /// The slashing operation in SSZ.
     pub ssz: Vec<u8>,
-    /// The same object as the beacon API writes it.
+    /// The same object in the JSON of the beacon API.
     pub json: Value,
 }
 
 impl Evidence {
+    /// Creates a piece of evidence and computes its id. `json` must be the same object as `ssz`.
     pub fn new(kind: EvidenceKind, fork: ForkName, ssz: Vec<u8>, json: Value) -> Self {
         Self { id: Root::from_slice(&Sha256::digest(&ssz)), kind, fork, ssz, json }
     }
 
-    /// Whom it accuses, ascending: who signed both votes, or the proposer. Empty when its JSON is not what its kind says.
+    /// The accused validators, in ascending order: those who signed both votes, or the proposer.
+    /// Empty if the JSON does not have the shape of its kind.
     pub fn accused(&self) -> Vec<ValidatorIndex> {
         let index = |value: &Value| value.as_str().and_then(|text| text.parse::<ValidatorIndex>().ok());
         let signers = |vote: &str| -> BTreeSet<ValidatorIndex> {
@@ -63,18 +68,19 @@ impl Evidence {
         }
     }
 
-    /// How a finding refers to it.
+    /// The reference that a finding carries.
     pub fn reference(&self) -> EvidenceRef {
         EvidenceRef { kind: self.kind, id: self.id, ssz: self.file_name("ssz"), json: self.file_name("json") }
     }
 
-    /// `0x<id>.<extension>`.
+    /// The file name `0x<id>.<extension>`.
     pub fn file_name(&self, extension: &str) -> String {
         format!("{}.{extension}", self.id)
     }
 
-    /// Writes `<id>.ssz` and `<id>.json` into `dir`, each whole or not at all. Files that are there already have the same
-    /// content, because their name is its hash, and are left alone unless their length is wrong.
+    /// Writes `<id>.ssz` and `<id>.json` into `dir`, each whole or not at all. A file that is
+    /// already there has the same content, because its name is its hash. It is left alone unless
+    /// its length is wrong.
     pub fn write_to(&self, dir: &Path) -> Result<[PathBuf; 2], StoreError> {
         let mut json = serde_json::to_vec(&self.json).expect("a JSON value is always writable");
         json.push(b'\n');
@@ -87,7 +93,7 @@ impl Evidence {
         Ok([write(self.file_name("ssz"), &self.ssz)?, write(self.file_name("json"), &json)?])
     }
 
-    /// `kind u8 | fork u8 | length of the SSZ, u32 BE | SSZ | JSON`.
+    /// The stored form: `kind u8 | fork u8 | length of the SSZ, u32 BE | SSZ | JSON`.
     pub(crate) fn to_stored(&self) -> Vec<u8> {
         let json = serde_json::to_vec(&self.json).expect("a JSON value is always writable");
         let mut bytes = Vec::with_capacity(6 + self.ssz.len() + json.len());
@@ -102,7 +108,7 @@ impl Evidence {
         bytes
     }
 
-    /// Reads what [`Self::to_stored`] wrote; `None` when it is damaged.
+    /// Reads the form that [`Self::to_stored`] writes. `None` if it is damaged.
     pub(crate) fn from_stored(id: Root, bytes: &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(6)?;
         let kind = match head[0] {
@@ -118,7 +124,8 @@ impl Evidence {
     }
 }
 
-/// A file of that name and length is the same: names are hashes of the content.
+/// Writes a file unless one with the same name and length exists. Such a file has the same content,
+/// because names are hashes of the content.
 fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == bytes.len() as u64) {
         return Ok(());
@@ -162,7 +169,7 @@ mod tests {
     fn files_are_whole_and_named_by_id() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("deeper");
-        // A torn file of an earlier crash is replaced.
+        // A partly written file of an earlier crash is replaced.
         fs::create_dir_all(&at).unwrap();
         fs::write(at.join(proof().file_name("ssz")), b"torn").unwrap();
         let [ssz, json] = proof().write_to(&at).unwrap();

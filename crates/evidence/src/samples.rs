@@ -1,12 +1,12 @@
-//! A finding and an incident as tests want them: each says what matters to it and takes the rest from here, as in
-//! `Slashable { slot, ..Slashable::sample() }`.
+//! Sample findings and incidents for tests. A test sets the fields that matter to it and takes the
+//! rest from here, as in `Slashable { slot, ..Slashable::sample() }`.
 
 use crate::{Anomaly, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Punishable, Severity, Slashable, Time};
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use serde_json::Map;
 
 impl Slashable {
-    /// A double vote of validator 5 in slot 1 that a block can punish, heard on gossip.
+    /// A double vote of validator 5 in slot 1 that a block can punish, received on gossip.
     pub fn sample() -> Self {
         Self {
             genesis_validators_root: Root::ZERO,
@@ -27,7 +27,7 @@ impl Slashable {
 }
 
 impl Anomaly {
-    /// Something of slot 9 that nobody in particular did.
+    /// An anomaly of slot 9 that no single validator caused.
     pub fn sample(kind: Kind) -> Self {
         Self {
             id: Root::repeat_byte(7),
@@ -47,7 +47,7 @@ impl Anomaly {
 }
 
 impl Incident {
-    /// An open wave of slots 7 to 9.
+    /// An open slashing wave of slots 7 to 9.
     pub fn sample() -> Self {
         Self {
             schema: INCIDENT_SCHEMA,

@@ -1,7 +1,8 @@
-//! The store: recording findings and reading them back.
+//! The store: records findings and reads them back.
 //!
-//! One writer at a time (a mutex inside), any number of readers. Everything that one call changes is one synced write, so
-//! after a crash there is all of it or nothing. The sequence numbers of findings have no gaps but those of expired ones.
+//! There is one writer at a time (a mutex inside) and any number of readers. Everything that one
+//! call changes is one synced write. So after a crash there is all of it or nothing. The sequence
+//! numbers of findings have no gaps apart from expired findings.
 
 use crate::keys::{BY_KIND, BY_LABEL, BY_SEVERITY, BY_SLOT, BY_VALIDATOR, CHECKPOINTS, EVIDENCE, FINDING_IDS, FINDINGS, Key};
 use crate::notify::Listeners;
@@ -12,9 +13,10 @@ use rocksdb::{BoundColumnFamily, DB, Direction, IteratorMode, WriteBatch};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Findings of a validator that are looked at for an offence among them: others may have been told of it before.
+/// Limit on the findings of a validator that are searched for an earlier offence. If there was one,
+/// a new offence is not its first.
 const MAX_EARLIER: usize = 16;
-/// Findings that the iterator over all of them holds at once.
+/// Number of findings that the iterator over all findings holds at once.
 const PAGE: usize = 256;
 
 /// The database of findings. Clones share it.
@@ -30,67 +32,74 @@ pub(crate) struct Shared {
     writable: bool,
     writer: Mutex<Writer>,
     listeners: Arc<Listeners>,
-    /// In tests: as if the disk were full.
+    /// Tests set this to make writes fail as if the disk were full.
     #[cfg(any(test, feature = "test-support"))]
     refuses: std::sync::atomic::AtomicBool,
 }
 
-/// What the next write starts from. Changed only after a write has succeeded.
+/// The state from which the next write starts. It is changed only after a write has succeeded.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer {
+    /// Number of the newest finding.
     pub(crate) last_seq: u64,
     pub(crate) counts: OutboxCounts,
-    /// Of incidents.
+    /// The revision of the latest change of an incident.
     pub(crate) last_revision: u64,
 }
 
-/// What became of a finding that was handed in.
+/// The result of recording a finding.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// As stored: of a repeat, what was stored first.
+    /// The finding as stored. For a repeat, this is the one that was stored first.
     pub finding: Finding,
-    /// Its number in the order of recording, from 1.
+    /// Its number in the order of recording, starting with 1.
     pub seq: u64,
     /// Whether this call stored it.
     pub first_time: bool,
 }
 
 impl Store {
-    /// Opens the database in `dir` for this network, or makes it. One process at a time.
+    /// Opens the database in `dir` for this network, or creates it. Only one process at a time can
+    /// have it open for writing.
     pub fn open(dir: &Path, genesis_validators_root: Root) -> Result<Self, StoreError> {
         let store = Self::from_opened(open::for_writing(dir, genesis_validators_root)?, dir, true)?;
         store.take_over_due()?;
         Ok(store)
     }
 
-    /// Opens for reading only, without a lock: the findings of this moment, also while a watcher is running on them.
+    /// Opens the database for reading only, without a lock. It shows the findings of this moment,
+    /// even if a watcher is running.
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
         Self::from_opened(open::for_reading(dir)?, dir, false)
     }
 
-    /// From now on writes fail, or no longer, as on a full disk.
+    /// Sets whether writes fail from now on, as on a full disk.
     #[cfg(any(test, feature = "test-support"))]
     pub fn refuse_writes(&self, refuses: bool) {
         self.shared.refuses.store(refuses, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// The network that the findings belong to.
     pub fn genesis_validators_root(&self) -> Root {
         self.shared.genesis_validators_root
     }
 
+    /// The folder of the database.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// Stores findings with their evidence and one delivery for each route that wants them, in one atomic, synced write.
+    /// Stores findings with their evidence and one delivery for each route that wants them, in one
+    /// atomic, synced write.
     ///
-    /// A finding whose id is known, from before or from this very batch, changes nothing. On an error nothing is stored.
+    /// A finding whose id is already stored, or occurs earlier in this batch, changes nothing. On
+    /// an error nothing is stored.
     pub fn record(&self, findings: Vec<(Finding, Arc<Evidence>)>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
         let findings = findings.into_iter().map(|(finding, evidence)| (finding, Some(evidence))).collect();
         self.apply(Changes { findings, ..Changes::default() }, routes)
     }
 
-    /// As [`Self::record`], for findings that have no evidence.
+    /// Same as [`Self::record`], for findings that have no evidence.
     pub fn record_anomalies(&self, findings: Vec<Finding>, routes: &[Addressee]) -> Result<Vec<Recorded>, StoreError> {
         let findings = findings.into_iter().map(|finding| (finding, None)).collect();
         self.apply(Changes { findings, ..Changes::default() }, routes)
@@ -101,13 +110,13 @@ impl Store {
         Ok(self.get(FINDING_IDS, id.as_slice())?.is_some())
     }
 
-    /// Whether an offence of this validator is among the first findings about it.
+    /// Whether an offence is among the first [`MAX_EARLIER`] findings about this validator.
     pub(crate) fn is_offender(&self, validator: ValidatorIndex) -> Result<bool, StoreError> {
         let query = Query { validator: Some(validator), ..Query::default() };
         Ok(self.find(&query, MAX_EARLIER)?.findings.iter().any(|(_, finding)| finding.offence().is_some()))
     }
 
-    /// Findings recorded after `seq`, oldest first, `limit` at most.
+    /// Returns findings recorded after `seq`, oldest first, `limit` at most.
     pub fn findings_after(&self, seq: u64, limit: usize) -> Result<Vec<(u64, Finding)>, StoreError> {
         let Some(first) = seq.checked_add(1) else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
@@ -120,24 +129,25 @@ impl Store {
         Ok(rows)
     }
 
-    /// A finding and its seq.
+    /// Returns the finding with this id, and its seq.
     pub fn finding(&self, id: Root) -> Result<Option<(u64, Finding)>, StoreError> {
         let Some(seq) = self.get(FINDING_IDS, id.as_slice())? else { return Ok(None) };
         let seq = Key::trailing_seq(&seq).ok_or_else(|| self.damaged("the number of a finding"))?;
         match self.finding_at(seq)? {
             Some(found) => Ok(Some((seq, found))),
-            // Deleted between the two reads.
+            // It was deleted between the two reads.
             None if self.may_be_expired(seq)? => Ok(None),
             None => Err(self.damaged("a finding that has a number but no content")),
         }
     }
 
-    /// The finding with this number.
+    /// Returns the finding with this number.
     pub fn finding_at(&self, seq: u64) -> Result<Option<Finding>, StoreError> {
         self.get(FINDINGS, &Key::seq(seq))?.map(|bytes| self.finding_from_json(seq, &bytes)).transpose()
     }
 
-    /// All findings in the order of recording. Those recorded meanwhile come too.
+    /// Iterates over all findings in the order of recording. It includes findings that are recorded
+    /// meanwhile.
     pub fn all_findings(&self) -> impl Iterator<Item = Result<(u64, Finding), StoreError>> + '_ {
         let mut last = 0;
         let mut page = Vec::new().into_iter();
@@ -168,12 +178,14 @@ impl Store {
         })
     }
 
+    /// Returns the evidence with this id.
     pub fn evidence(&self, id: Root) -> Result<Option<Evidence>, StoreError> {
         let Some(bytes) = self.get(EVIDENCE, id.as_slice())? else { return Ok(None) };
         Evidence::from_stored(id, &bytes).map(Some).ok_or_else(|| self.damaged(&format!("evidence {id}")))
     }
 
-    /// Writes the evidence of all findings into `dir`; how many pieces there are. See [`Evidence::write_to`].
+    /// Writes all stored evidence into `dir` and returns the number of pieces. See
+    /// [`Evidence::write_to`].
     pub fn export_evidence(&self, dir: &Path) -> Result<u64, StoreError> {
         let mut n_written = 0;
         for row in self.shared.db.iterator_cf(&self.family(EVIDENCE), IteratorMode::Start) {
@@ -186,33 +198,37 @@ impl Store {
         Ok(n_written)
     }
 
-    /// Number of the newest finding, which is how many were ever recorded.
+    /// Number of the newest finding. It equals the number of findings that were ever recorded.
     pub fn last_seq(&self) -> u64 {
         self.writer_now().last_seq
     }
 
-    /// How many findings were recorded, those that have expired ([`Self::expire`]) included.
+    /// Number of findings that were ever recorded, including those that have expired
+    /// ([`Self::expire`]).
     pub fn count(&self) -> u64 {
         self.last_seq()
     }
 
-    /// Calls `callback` with the newest seq after each recording, on the thread that recorded: it must be quick and must not
-    /// write to the store. Ends when the subscription is dropped.
+    /// Calls `callback` with the newest seq after each recording, on the thread that recorded. The
+    /// callback must be quick and must not write to the store. It is called until the subscription
+    /// is dropped.
     pub fn subscribe(&self, callback: impl Fn(u64) + Send + Sync + 'static) -> Subscription {
         self.shared.listeners.add(Arc::new(callback))
     }
 
-    /// Keeps a source's place, synced. To be called after the index has committed.
+    /// Stores a checkpoint, synced. A source must call this only after the index has committed.
     pub fn put_checkpoint(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let checkpoints = vec![(name.to_owned(), bytes.to_vec())];
         self.apply(Changes { checkpoints, ..Changes::default() }, &[]).map(|_| ())
     }
 
+    /// Returns the checkpoint with this name.
     pub fn checkpoint(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.get(CHECKPOINTS, name.as_bytes())
     }
 
-    /// Checkpoints whose names begin with `prefix`, from the name `from` on, in order of names, `limit` at most.
+    /// Returns checkpoints whose names begin with `prefix`, from the name `from` on, ordered by
+    /// name, `limit` at most.
     pub fn checkpoints(&self, prefix: &str, from: &str, limit: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mode = IteratorMode::From(from.as_bytes(), Direction::Forward);
         let mut rows = Vec::new();
@@ -261,16 +277,17 @@ impl Store {
         }
     }
 
-    /// The writer's turn; refused when opened for reading.
+    /// Locks the writer. An error if the store was opened for reading only.
     pub(crate) fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
         if !self.shared.writable {
             return Err(StoreError::ReadOnly { path: self.shared.path.clone() });
         }
-        // A panic elsewhere cannot have left it half changed: it is assigned as a whole, after the write.
+        // A panic on another thread cannot have left the writer half changed, because it is
+        // assigned as a whole after the write.
         Ok(self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The one place where anything is written.
+    /// The only place where an open store writes to the database.
     pub(crate) fn commit(&self, writer: &mut Writer, next: Writer, mut batch: WriteBatch) -> Result<(), StoreError> {
         if next.counts != writer.counts {
             self.put_counts(&mut batch, next.counts);
@@ -298,7 +315,7 @@ impl Store {
         self.shared.listeners.tell(last_seq);
     }
 
-    /// A family that databases of older formats do not have.
+    /// A column family that databases of older formats may not have.
     pub(crate) fn family_if_there(&self, name: &str) -> Option<Arc<BoundColumnFamily<'_>>> {
         self.shared.db.cf_handle(name)
     }
@@ -324,7 +341,8 @@ impl Store {
     }
 }
 
-/// The keys under which the filters of [`Store::find`] look for a finding, by family. Each row is empty.
+/// The keys under which the filters of [`Store::find`] look for a finding, with their column
+/// families. The values are empty.
 pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Vec<(&'static str, Vec<u8>)> {
     let mut keys = vec![
         (BY_KIND, Key::by_kind(&finding.kind, seq).to_vec()),
@@ -338,7 +356,8 @@ pub(crate) fn listed_under(seq: u64, finding: &Finding) -> Vec<(&'static str, Ve
     keys
 }
 
-/// An error of RocksDB, which only RocksDB can make: of opening a database where a file is in the way.
+/// Makes an error of RocksDB. Only RocksDB can create one, so this opens a database at a path where
+/// that is impossible.
 #[cfg(any(test, feature = "test-support"))]
 fn rocksdb_refusal() -> rocksdb::Error {
     let mut options = rocksdb::Options::default();

@@ -1,10 +1,13 @@
-//! Proofs that were handed to beacon nodes: which, how often it was tried, and how it ended.
+//! Records of proofs that were sent to beacon nodes: which proof, how many attempts, and the
+//! result.
 //!
-//! One record per proof, numbered in the order of the first attempt. It is written before anything is sent, and again when the node
-//! has answered, so a process that is killed in between leaves `pending` behind: nobody knows whether the node has it.
+//! There is one record per proof. They are numbered in the order of the first attempt. A record is
+//! written before anything is sent, and again when the node has answered. So a process that is
+//! killed in between leaves the record `pending`, and it is unknown whether the node has the proof.
 //!
-//! Records are checkpoints named `submission:` and the number in 20 digits, so that the order of names is that of numbers; how far
-//! the findings were looked at is the checkpoint `submissions`. Programs that know neither leave them alone.
+//! Records are checkpoints named `submission:` and the number in 20 digits, so the order of names
+//! is the order of numbers. The checkpoint `submissions` says up to which finding the submitter has
+//! looked. Programs that do not know these names leave them alone.
 
 use crate::outbox::shortened;
 use crate::{Evidence, EvidenceKind, Store, StoreError, Time};
@@ -13,45 +16,50 @@ use serde::{Deserialize, Serialize};
 
 const PREFIX: &str = "submission:";
 const LOOKED_AT: &str = "submissions";
-/// The version of the JSON below. Another shape is another number.
+/// The version of the JSON below. Any other shape needs another number.
 pub const SUBMISSION_SCHEMA: u64 = 1;
 
-/// A proof on its way to the beacon nodes, or there. The order of the fields is the order in the JSON.
+/// A proof that is sent to beacon nodes. The order of the fields is the order in the JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
-    /// [`SUBMISSION_SCHEMA`].
+    /// Always [`SUBMISSION_SCHEMA`].
     pub schema: u64,
-    /// From 1, in the order of the first attempt.
+    /// Starts with 1, in the order of the first attempt.
     pub number: u64,
-    /// The proof.
+    /// The id of the proof.
     pub evidence: Root,
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
+    /// The fork of the proof.
     pub fork: ForkName,
-    /// The first finding that it proves.
+    /// The id of the first finding that it proves.
     pub finding: Root,
     pub state: SubmissionState,
-    /// Attempts begun so far.
+    /// Number of attempts begun so far.
     pub attempts: u32,
+    /// When the first attempt began.
     pub first_attempt: Time,
+    /// When the latest attempt began.
     pub last_attempt: Time,
-    /// Base addresses of the nodes that took it.
+    /// Base addresses of the nodes that accepted it.
     pub nodes: Vec<String>,
-    /// A refusing node's words, why it was not needed, or what the last attempt met.
+    /// The answer of a node that refused it, the reason why it was not needed, or the error of the
+    /// last attempt.
     pub answer: Option<String>,
 }
 
-/// Where a submission stands.
+/// The state of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubmissionState {
-    /// An attempt is under way, or is to be repeated.
+    /// An attempt is being made, or will be repeated.
     Pending,
     /// A node has it in its pool.
     Accepted,
-    /// A node does not want it; not tried again.
+    /// A node refused it. It is not tried again.
     Refused,
-    /// Everybody whom it accuses was punished, or out of reach, before it was sent.
+    /// Everyone whom it accuses was punished, or could not be punished any more, before it was
+    /// sent.
     NotNeeded,
 }
 
@@ -69,7 +77,7 @@ impl SubmissionState {
 }
 
 impl Submission {
-    /// Before its first attempt.
+    /// Creates a record before its first attempt.
     pub fn new(number: u64, finding: Root, evidence: &Evidence, now: Time) -> Self {
         Self {
             schema: SUBMISSION_SCHEMA,
@@ -87,7 +95,7 @@ impl Submission {
         }
     }
 
-    /// Ends it, or leaves it pending, with what was said.
+    /// Sets the state, which may still be pending, and the answer.
     pub fn ends(&mut self, state: SubmissionState, answer: Option<&str>) {
         self.state = state;
         self.answer = answer.map(shortened);
@@ -101,7 +109,7 @@ impl Store {
         self.put_checkpoint(&name(submission.number), &json)
     }
 
-    /// Records after this number, in order, `limit` at most.
+    /// Returns the records after this number, in order, `limit` at most.
     pub fn submissions_after(&self, number: u64, limit: usize) -> Result<Vec<Submission>, StoreError> {
         let Some(first) = number.checked_add(1) else { return Ok(Vec::new()) };
         let rows = self.checkpoints(PREFIX, &name(first), limit)?.into_iter();
@@ -109,12 +117,12 @@ impl Store {
         rows.map(record).collect::<Result<_, _>>().map_err(|error| self.damaged(&format!("the record of a submission: {error}")))
     }
 
-    /// Findings up to this number need not be looked at again by who submits proofs.
+    /// Stores that the submitter need not look again at findings up to this number.
     pub fn put_submissions_looked_at(&self, seq: u64) -> Result<(), StoreError> {
         self.put_checkpoint(LOOKED_AT, &seq.to_be_bytes())
     }
 
-    /// 0 before the first look.
+    /// The number of the last finding that the submitter has looked at. 0 if it has not looked yet.
     pub fn submissions_looked_at(&self) -> Result<u64, StoreError> {
         let Some(bytes) = self.checkpoint(LOOKED_AT)? else { return Ok(0) };
         let seq = bytes.as_slice().try_into().map_err(|_| self.damaged("how far findings were looked at for submission"))?;

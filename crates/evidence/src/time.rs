@@ -1,10 +1,11 @@
-//! Moments as findings carry them.
+//! Times in findings and incidents.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
-/// Nanoseconds since the Unix epoch. Written as RFC 3339 in UTC, always with nine digits, so that text sorts like time.
+/// Nanoseconds since the Unix epoch. It is written as RFC 3339 in UTC, always with nine digits, so
+/// texts sort like times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -17,12 +18,13 @@ impl Time {
         self.0
     }
 
-    /// The moment `later` after this one; saturates.
+    /// The time `later` after this one. It saturates.
     pub fn after(self, later: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(later.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    /// Time passed since `earlier`; zero when it is not earlier (a clock that was set back).
+    /// The time that passed since `earlier`. It is zero if `earlier` is later, as after a clock was
+    /// set back.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

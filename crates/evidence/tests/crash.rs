@@ -1,7 +1,8 @@
-//! Killed in the middle, or out of disk: what was acknowledged is there, and nothing is there by halves.
+//! The store after its process was killed or the disk was full. Everything that was acknowledged is
+//! there, and every batch is there whole or not at all.
 //!
-//! The test starts this very binary again as the victim; the victim's part is a test that does nothing unless told so by
-//! an environment variable.
+//! The test starts its own binary again as a child process (the victim). The victim's part is a
+//! test that does nothing unless an environment variable is set.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -13,10 +14,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const VICTIM_DIR: &str = "SLASHWATCH_TEST_VICTIM_DIR";
-/// Findings in each of the victim's batches.
+/// Number of findings in each of the victim's batches.
 const BATCH: u64 = 7;
 
-/// Records batches for ever, or until a write fails; says the last seq after each.
+/// Records batches until a write fails, without end otherwise. It prints the last seq after each
+/// batch.
 #[test]
 fn victim() {
     let Some(dir) = std::env::var_os(VICTIM_DIR) else { return };
@@ -52,7 +54,7 @@ fn check_nothing_by_halves(store: &Store, acknowledged: u64) {
 }
 
 fn last_number(line: &str) -> Option<u64> {
-    // The test harness writes its own words before the first line.
+    // The test harness prints its own text before the first line.
     line.split_once("recorded ")?.1.trim().parse().ok()
 }
 
@@ -79,7 +81,7 @@ fn killed_at_any_moment() {
     assert!(acknowledged >= 134 * BATCH);
 }
 
-/// A limit on file size stands for the full disk: the write comes back as an error in both cases.
+/// A limit on file size takes the place of a full disk. The write returns an error in both cases.
 #[test]
 fn a_full_disk_is_an_error_and_leaves_whole_batches() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Databases written by older formats stay readable: each fixture is as that version wrote it.
+//! Databases of older formats stay readable. Each fixture is as that version wrote it.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -16,9 +16,10 @@ const FIXTURES: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-3"),
     FORMAT_4,
 ];
-/// The first fixture that has incidents; their keys and peaks stand among their details.
+/// The first fixture that has incidents. Their keys and peaks are among their details.
 const FORMAT_4: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-4");
-/// Set to a folder, it gets a fresh fixture. For a new format: a new folder, and the old one stays.
+/// If this variable names a folder, a fresh fixture is written there. A new format gets a new
+/// folder, and the old one stays.
 const WRITE: &str = "SLASHWATCH_TEST_WRITE_FIXTURE";
 
 fn delivery(seq: u64) -> DeliveryId {
@@ -35,11 +36,12 @@ fn fill(dir: &Path) {
     store.put_checkpoint("capture", b"offset 77").unwrap();
     store.put_incidents(&incidents()).unwrap();
     drop(store);
-    // Opening again moves everything from the log into tables, so that the fixture has both.
+    // Opening the database again moves all data from the log into tables. So the fixture has data
+    // in both.
     open(dir).put_checkpoint("node", b"x").unwrap();
 }
 
-/// In the order of their changes.
+/// The incidents of the fixture, in the order of their changes.
 fn incidents() -> [Incident; 4] {
     let row = |slot, state, kind, details: serde_json::Value, tracking: Option<(&str, u64)>| Incident {
         kind,
@@ -106,10 +108,11 @@ fn older_formats_are_read_and_written_on() {
     }
 }
 
-/// What waited by time alone waits by priority from now on, and nothing of it is lost or told twice.
+/// Deliveries that were ordered by time alone are ordered by priority from now on. None of them is
+/// lost or sent twice.
 #[test]
 fn deliveries_that_wait_in_older_formats_are_taken_over() {
-    // From format 4 on they wait by priority.
+    // From format 4 on, deliveries have a priority already.
     for fixture in FIXTURES.into_iter().filter(|fixture| *fixture != FORMAT_4) {
         let dir = copied(fixture);
         for opened in 1..=2 {
@@ -129,7 +132,8 @@ fn deliveries_that_wait_in_older_formats_are_taken_over() {
     }
 }
 
-/// Key and peak are out of the details at once, and stay known when the incident is written again.
+/// Key and peak are removed from the details at once. They stay known when the incident is written
+/// again.
 #[test]
 fn what_an_incident_goes_on_with_is_taken_out_of_its_details() {
     let dir = copied(FORMAT_4);
@@ -145,7 +149,7 @@ fn what_an_incident_goes_on_with_is_taken_out_of_its_details() {
     assert!(shown.get("tracking").is_none() && shown["details"].get("peak").is_none(), "nobody is shown it: {shown}");
 }
 
-/// Who follows the changes gets each incident that changed, once, as it is now.
+/// A reader that follows the changes gets each incident that changed, once, in its current state.
 #[test]
 fn incidents_are_followed_by_revision() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Deliveries: due in order, ended once, counted, and the same after a restart as without one.
+//! Deliveries: they are due in order, they end once, they are counted, and a restart changes
+//! nothing.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -106,7 +107,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The outbox against a map, with restarts anywhere.
+    /// Compares the outbox with a map, with restarts at random steps.
     #[test]
     fn the_outbox_is_a_map_that_survives(steps in proptest::collection::vec(step(), 1..40)) {
         let dir = tempfile::tempdir().unwrap();
@@ -118,7 +119,8 @@ proptest! {
             let picked = |pick: usize| pending.keys().nth(pick % pending.len().max(1)).cloned();
             match step {
                 Step::Record { validator, at } => {
-                    // Slot and so the id depend on the validator only; the time is the row's.
+                    // The slot, and so the id, depends only on the validator. The time is chosen
+                    // for each row.
                     let (mut finding, proof) = double_vote(validator, validator);
                     finding.recorded_at = common::at(at);
                     let recorded = store.record(vec![(finding, proof)], &everyone(&["a", "b"])).unwrap();
@@ -183,7 +185,8 @@ fn a_route_with_labels_is_told_of_their_holders_only() {
     assert_eq!((n_due("all"), n_due("ours"), n_due("theirs")), (2, 1, 0));
 }
 
-/// Watched keys, then who offends for the first time, then the rest, and last what nobody can be punished for: however much of it waits.
+/// The order is: watched keys, first offences of validators, the rest, and offences that cannot be
+/// punished, however many of these wait.
 #[test]
 fn watched_keys_go_first_then_new_offenders_then_the_rest() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,7 +198,7 @@ fn watched_keys_go_first_then_new_offenders_then_the_rest() {
         finding.punishable = Some(punishable);
         (finding, evidence)
     };
-    // 3 000 of a key that has left, in one batch and in single ones.
+    // 3 000 offences of a key that has left, first in one batch and then in single ones.
     let worthless = |slot| of(999, slot, &[], Punishable::Withdrawable);
     store.record((1..=2_990).map(worthless).collect(), &routes).unwrap();
     (2_991..=3_000).for_each(|slot| drop(store.record(vec![worthless(slot)], &routes).unwrap()));
@@ -203,7 +206,7 @@ fn watched_keys_go_first_then_new_offenders_then_the_rest() {
     store.record(vec![of(7, 3_002, &["operator=x"], Punishable::Unknown)], &routes).unwrap();
     store.record(vec![of(7, 3_003, &["operator=x"], Punishable::Yes)], &routes).unwrap();
     store.record(vec![of(5, 3_004, &["group=acme"], Punishable::Yes)], &routes).unwrap();
-    // A key of a group that has left: its first offence is news, and no more than that.
+    // A key of a watched group that has left. Only its first offence has high priority.
     store
         .record((3_005..=3_006).map(|slot| of(6, slot, &["group=acme"], Punishable::AlreadySlashed)).collect(), &routes)
         .unwrap();
@@ -221,7 +224,7 @@ fn watched_keys_go_first_then_new_offenders_then_the_rest() {
             (Priority::Worthless, 2),
         ]
     );
-    // A retry keeps its place among its own.
+    // A retry keeps its priority.
     store.retry_at(&id(due[0].id.seq, "ops"), at(9_000), "busy").unwrap();
     assert_eq!(store.due_for(&route("ops"), at(8_999), 1).unwrap()[0].finding.slot.as_u64(), 3_005);
     assert_eq!(store.due_for(&route("ops"), at(9_000), 2).unwrap()[1].finding.slot.as_u64(), 3_004);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 const DOUBLE_VOTE: Kind = Kind::Offence(Offence::DoubleVote);
 
-/// As a database of another version may have it.
+/// A kind as a database of another version may have it.
 fn kind(name: &str) -> Kind {
     serde_json::from_value(name.into()).unwrap()
 }
@@ -33,7 +33,7 @@ fn a_finding_is_stored_once_and_a_repeat_changes_nothing() {
     let first = store.record(vec![(finding.clone(), evidence.clone())], &everyone(&["ops"])).unwrap();
     assert!(first[0].first_time && first[0].seq == 1);
 
-    // Later, with another time, another proof and more routes: the same offence.
+    // The same offence comes again later, with another time, another proof and more routes.
     let mut repeat = finding.clone();
     repeat.recorded_at = at(999);
     let again = store.record(vec![(repeat, proof(200)), double_vote(8, 100)], &everyone(&["ops", "late"])).unwrap();
@@ -59,7 +59,7 @@ fn twice_in_one_batch_is_once() {
     assert_eq!(store.count(), 2);
 }
 
-/// The answers of the lists, against looking at each finding.
+/// Compares the result of the lists with looking at every finding.
 #[test]
 fn filters_agree_with_looking_at_each() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,7 +132,7 @@ fn filters_agree_with_looking_at_each() {
     assert!(n_found > 1_000, "{n_found}");
 }
 
-/// What is asked for lies behind, or before, more findings than one call may look at.
+/// The wanted findings come after, or before, more findings than one call may look at.
 #[test]
 fn a_filter_that_matches_little_costs_little() {
     const MANY: u64 = MAX_SCANNED as u64 + 1_000;
@@ -165,7 +165,7 @@ fn a_filter_that_matches_little_costs_little() {
     }
     let counted = store.count_by_kind(&Query { labels: vec!["group=acme".into()], ..Query::default() }, 10).unwrap();
     assert_eq!(counted, KindCounts { by_kind: [(DOUBLE_VOTE, 1)].into(), worst: Some(Severity::Critical), is_partial: false });
-    // A range with too many findings in it for a list is looked through page by page, and nothing is passed over.
+    // A range with too many findings for a list is read page by page. No finding is left out.
     for order in [Order::OldestFirst, Order::NewestFirst] {
         let mut query =
             Query { order, from_slot: Some(Slot::new(1_000)), validator: Some(ValidatorIndex::new(77)), ..Query::default() };
@@ -215,7 +215,7 @@ fn an_inclusion_can_be_taken_back_and_nothing_else_moves() {
     }
 }
 
-/// A step is written whole or not at all: what cannot be stored takes everything else of its step with it.
+/// A step is written whole or not at all. If a part of it cannot be stored, nothing is.
 #[test]
 fn a_step_is_one_write() {
     let dir = tempfile::tempdir().unwrap();
@@ -243,7 +243,7 @@ fn a_step_is_one_write() {
     assert_eq!(store.checkpoint("old").unwrap(), None);
 }
 
-/// What is about the watcher itself concerns every route.
+/// A broadcast is about the watcher itself, so it goes to every route.
 #[test]
 fn a_broadcast_goes_to_every_route_whatever_it_asks_for_and_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -368,7 +368,8 @@ fn all_evidence_can_be_written_out() {
     }
 }
 
-/// What cannot be punished goes after a time, with its proof and deliveries; everything else stays.
+/// Findings that cannot be punished are deleted after a time, with their proofs and deliveries. All
+/// others stay.
 #[test]
 fn what_cannot_be_punished_expires_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -388,7 +389,7 @@ fn what_cannot_be_punished_expires_and_nothing_else_does() {
     store.record(rows, &everyone(&["ops"])).unwrap();
     store.record_anomalies(vec![anomaly(Kind::ClockSkew, Severity::Info, 14)], &[]).unwrap();
     let ops = route("ops");
-    // Number 4's delivery is still pending.
+    // The delivery of number 4 is still pending.
     for seq in [1, 2, 3, 5, 6] {
         store.delivered(&DeliveryId { seq, route: ops.clone() }, at(30)).unwrap();
     }
@@ -405,18 +406,18 @@ fn what_cannot_be_punished_expires_and_nothing_else_does() {
     assert_eq!(seqs(&store, Query::default()), [1, 3, 4, 5, 6, 7]);
     assert_eq!(store.expire(at(1000)).unwrap(), 2, "those that were too young");
     assert_eq!(known(&store), [true, false, true, true, false, false]);
-    // Its number would be given again.
+    // The newest finding stays, because otherwise its number would be given again.
     store.record(vec![worthless(8, 30)], &[]).unwrap();
     assert_eq!((store.expire(at(1000)).unwrap(), store.last_seq()), (0, 8));
     drop(store);
     let store = open(dir.path());
     assert_eq!(store.record(vec![double_vote(9, 40)], &[]).unwrap()[0].seq, 9);
     assert_eq!(store.expire(at(1000)).unwrap(), 1, "goes on where it was");
-    // The same again is news.
+    // A finding that was deleted is new if it is recorded again.
     assert!(store.record(vec![worthless(2, 11)], &[]).unwrap()[0].first_time);
 }
 
-/// A proof that accuses several stays as long as one of their findings does.
+/// A proof that accuses several validators stays as long as one of their findings does.
 #[test]
 fn a_shared_proof_goes_with_the_last_finding_that_needs_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -434,7 +435,7 @@ fn a_shared_proof_goes_with_the_last_finding_that_needs_it() {
     assert!(store.evidence(shared.id).unwrap().is_some());
     assert_eq!(store.expire(at(25)).unwrap(), 1);
     assert_eq!(store.evidence(shared.id).unwrap(), None);
-    // Both at once.
+    // Both findings expire in one call.
     store.record(vec![row(2, 40), row(4, 41), double_vote(1, 50)], &[]).unwrap();
     assert_eq!(store.expire(at(45)).unwrap(), 2);
     assert_eq!(store.evidence(shared.id).unwrap(), None);

@@ -92,9 +92,9 @@ impl Base {
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveSet {
     base: Arc<Base>,
-    /// SetMembers that are not in the base, in ascending order.
+    /// Members that are not in the base, in ascending order.
     added: Vec<u32>,
-    /// SetMembers of the base that are not in this set, in ascending order.
+    /// Members of the base that are not in this set, in ascending order.
     removed: Vec<u32>,
 }
 

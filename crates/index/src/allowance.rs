@@ -12,8 +12,8 @@
 //!   their validator's list.
 //! - A validator whose list is full may have [`PER_VALIDATOR`] more votes outside its chain in each
 //!   epoch. Votes that can show an offence that its other votes cannot show
-//!   ([`crate::judge::ConflictCheck::is_spanned`]) are stored in addition. All of these votes of all
-//!   validators together are at most [`PER_EPOCH`].
+//!   ([`crate::judge::ConflictCheck::is_spanned`]) are stored in addition. All of these votes of
+//!   all validators together are at most [`PER_EPOCH`].
 //!
 //! The owner sets the network's epoch, so nothing here reads a clock. Until it is set, no target is
 //! far.

@@ -16,9 +16,9 @@
 //!
 //! A handle always belongs to the same data ([`crate::data`]), so its entry in the table never
 //! changes; it can only be missing. The entry is made whenever a vote is added
-//! ([`NewestVotesTable::join_all`], [`NewestVotesTable::observe`]), before the head refers to it. A page of the table is
-//! dropped only at a checkpoint, and only if no head refers to any handle in it. A vote that
-//! becomes the second one was the newest before, so its entry is still there.
+//! ([`NewestVotesTable::join_all`], [`NewestVotesTable::observe`]), before the head refers to it. A
+//! page of the table is dropped only at a checkpoint, and only if no head refers to any handle in
+//! it. A vote that becomes the second one was the newest before, so its entry is still there.
 
 use crate::codec::ByteReader;
 use crate::db::{Cf, WriteBuffer};
@@ -69,14 +69,14 @@ impl Slot {
     }
 }
 
-/// What happened to the members of one vote, see [`NewestVotesTable::join_all`]. The caller keeps it so that
-/// its memory is used again.
+/// What happened to the members of one vote, see [`NewestVotesTable::join_all`]. The caller keeps
+/// it so that its memory is used again.
 #[derive(Default)]
 pub(crate) struct Joined {
     pub n_joined: u64,
-    /// SetMembers whose votes joined and that the summary may not have in this vote's smallest block.
+    /// Members whose votes joined and that the summary may not have in this vote's smallest block.
     pub to_mark: Vec<u32>,
-    /// SetMembers whose votes must be compared with everything stored.
+    /// Members whose votes must be compared with everything stored.
     pub to_ask: Vec<u32>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Counters {
 pub struct Stats {
     /// Validators with at least one vote.
     pub validators: u64,
-    /// SetMembers of the sums that were staged, including repeated ones.
+    /// Members of the sums that were staged, including repeated ones.
     pub votes: u64,
     /// Votes that were new.
     pub new_votes: u64,

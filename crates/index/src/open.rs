@@ -72,7 +72,8 @@ pub struct Index {
 /// The small numbers that are written with every commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    /// NewestVotesTable and summary of the epochs from this one on are rebuilt from the epochs' rows.
+    /// The newest votes and the summary of the epochs from this one on are rebuilt from the epochs'
+    /// rows.
     pub tail_from: u64,
     pub next_handle: u32,
     /// Log entries before this one are already in rows.

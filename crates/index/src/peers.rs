@@ -180,7 +180,7 @@ mod tests {
         (db, loaded)
     }
 
-    /// An attacker makes up more peer ids than there are numbers. PeerTable that come later are still
+    /// An attacker makes up more peer ids than there are numbers. Peers that come later are still
     /// named, and no peer is named for another.
     #[test]
     fn a_flood_of_peer_ids_takes_nobodys_place_for_ever() {

@@ -30,17 +30,19 @@ const MAX_EPOCHS_SEEN: usize = 4096;
 pub(crate) type Proofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
 
 impl Index {
-    /// Takes in proven votes and names every contradiction with what is stored or came earlier in the same call. Effective
-    /// at once in memory, durable with the next [`Self::commit`]. A vote that is known already contradicts nothing.
+    /// Takes proven votes and returns every contradiction with a stored vote, or with an earlier
+    /// vote of the same call. The votes take effect in memory at once, and they are durable after
+    /// the next [`Self::commit`]. A vote that is already known contradicts nothing.
     pub fn stage_votes(&mut self, votes: &[Signed<Vote>]) -> Result<Vec<Conflict>, IndexError> {
         self.stage_votes_naming(votes, &mut |_, _, _| true)
     }
 
-    /// The same for whoever does not want all pairs named. `wants` is asked about each pair by its
-    /// validator, its offence and the target epochs of the two votes, before the other side is read
-    /// and put together, which is most of a pair's price. Whoever answers no counts that pair. The
-    /// first pair of each validator and offence is named without asking. Pairs beyond the index's
-    /// own bounds are neither asked about nor named.
+    /// Same as [`Self::stage_votes`], for a caller that does not want all conflicts. `wants` is
+    /// asked about each pair, with its validator, its offence and the target epochs of the two
+    /// votes. It is asked before the other side is read and the conflict is built, which is most of
+    /// the cost of a pair. A caller that answers `false` counts the pair itself. The first pair of
+    /// each validator and offence is always returned without asking. For pairs beyond the index's
+    /// own bounds, `wants` is not asked, and they are not returned.
     pub fn stage_votes_naming(
         &mut self,
         votes: &[Signed<Vote>],

@@ -73,7 +73,8 @@ impl IndexView {
         self.0.epochs_held()
     }
 
-    /// What the index holds, without what is counted since opening, because a reader has done nothing.
+    /// The contents of the index. Counts since opening are left out, because a view does no work
+    /// that is counted.
     pub fn holdings(&self) -> Holdings {
         let Stats { validators, different_data, table_bytes, .. } = self.0.stats();
         Holdings { validators, different_data, table_bytes }

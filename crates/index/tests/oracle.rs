@@ -106,14 +106,14 @@ fn built(step: &Step) -> Option<Signed<Vote>> {
                     let committee = CommitteeIndex::new(committee % shuffling.committees_per_slot());
                     (shuffling.committee(at, committee).unwrap().to_vec(), Some(shuffling))
                 }
-                // SetMembers of several committees, as in an on-chain aggregate.
+                // Members of several committees, as in an on-chain aggregate.
                 6 | 7 => {
                     let all = (0..shuffling.committees_per_slot()).map(CommitteeIndex::new);
                     (all.flat_map(|c| shuffling.committee(at, c).unwrap().to_vec()).collect(), Some(shuffling))
                 }
                 // The shuffling is not known.
                 8 => ((0..N_VALIDATORS).collect(), None),
-                // SetMembers outside their committee.
+                // Members outside their committee.
                 _ => ((0..N_VALIDATORS).collect::<Vec<_>>(), Some(shuffling)),
             };
             let mut signers: Vec<u64> = candidates.iter().map(|v| u64::from(*v)).collect();

@@ -21,7 +21,8 @@ mod tests {
     /// Captures made with the executable specification.
     fn captures() -> Vec<PathBuf> {
         let mut captures = test_support::captures();
-        // A real client's network begins with a state that the client made its own way, proposers included.
+        // The network of a real client starts with a state that the client made in its own way. Its
+        // proposers are not those of the specification.
         captures.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("lodestar")));
         captures
     }

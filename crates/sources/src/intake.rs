@@ -221,8 +221,8 @@ pub enum ApiContent {
     },
 }
 
-/// Does what [`MessageConverter::gossip`] does, for one message. Callers with many messages should keep an
-/// [`MessageConverter`].
+/// Does what [`MessageConverter::gossip`] does, for one message. Callers with many messages should
+/// keep an [`MessageConverter`].
 pub fn gossip_to_raw(entry: &GossipEntry, network: &Network) -> Result<RawMessage, Refusal> {
     MessageConverter::new(Arc::new(network.clone())).gossip(entry)
 }
@@ -232,8 +232,8 @@ pub fn block_to_raw(ssz: Vec<u8>, network: &Network) -> Result<RawMessage, Refus
     MessageConverter::new(Arc::new(network.clone())).block(ssz)
 }
 
-/// Does what [`MessageConverter::api_event`] does, for one event. An event without a message is refused with
-/// [`RefusalReason::EventNotRead`].
+/// Does what [`MessageConverter::api_event`] does, for one event. An event without a message is
+/// refused with [`RefusalReason::EventNotRead`].
 pub fn api_event_to_raw(entry: &ApiEventEntry, network: &Network) -> Result<RawMessage, Refusal> {
     match MessageConverter::new(Arc::new(network.clone())).api_event(entry)? {
         ApiContent::Message(message) => Ok(message),

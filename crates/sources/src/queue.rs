@@ -83,8 +83,8 @@ impl<T> Clone for QueueSender<T> {
 }
 
 impl<T> QueueSender<T> {
-    /// Reserves space for `n_bytes` from a sender, before they are copied. Dropping the [`Reservation`],
-    /// or taking the message out of the queue, gives the space back.
+    /// Reserves space for `n_bytes` from a sender, before they are copied. Dropping the
+    /// [`Reservation`], or taking the message out of the queue, gives the space back.
     pub fn room(&self, peer: &PeerBytes, n_bytes: usize) -> Result<Reservation, QueueFull> {
         let n_bytes = n_bytes.saturating_add(OVERHEAD_BYTES);
         lock(&self.held).take(peer, n_bytes)?;

@@ -1,36 +1,39 @@
-//! A reader of capture files for tests: configuration, first state and gossip messages.
+//! A reader of capture files for tests. It reads the configuration, the first state and the gossip
+//! messages.
 
 use crate::unsnap;
 use consensus::{Epoch, ForkName, Network, SignedBlock, SingleAttestation, Spec};
 use std::io::Read as _;
 use std::path::Path;
 
-/// A capture file, read.
+/// The content of a capture file.
 pub struct Capture {
-    /// The file's name without its ending.
+    /// The name of the file without its extension.
     pub name: String,
+    /// The network's configuration.
     pub spec: Spec,
-    /// The first state; later ones add to it and are not kept.
+    /// The first state. Later states, which only add to it, are not kept.
     pub state: Vec<u8>,
-    /// In order of arrival.
+    /// Gossip messages in the order of arrival.
     pub gossip: Vec<GossipMessage>,
 }
 
-/// A message as it came.
+/// A gossip message as it was received.
 pub struct GossipMessage {
     /// Nanoseconds since the Unix epoch.
     pub received_at_ns: u64,
+    /// The id of the peer that sent it.
     pub peer: Vec<u8>,
     /// The fork digest in the topic.
     pub digest: [u8; 4],
-    /// The topic's name: `beacon_block`, `beacon_attestation_3` and so on.
+    /// The name of the topic: `beacon_block`, `beacon_attestation_3` and so on.
     pub topic: String,
-    /// Compressed, as on the wire.
+    /// Compressed with snappy, as on the wire.
     pub payload: Vec<u8>,
 }
 
 impl GossipMessage {
-    /// `None` for what is no snappy, which a source refuses.
+    /// The decompressed message. `None` if it is not valid snappy. A source refuses such messages.
     pub fn ssz(&self) -> Option<Vec<u8>> {
         unsnap(&self.payload)
     }
@@ -47,6 +50,7 @@ impl GossipMessage {
 }
 
 impl Capture {
+    /// Reads a capture file. Panics if it is damaged or has no configuration.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let (mut spec, mut state, mut gossip) = (None, Vec::new(), Vec::new());
@@ -73,13 +77,13 @@ impl Capture {
         self.spec.fork_name_at(Epoch::new(0))
     }
 
-    /// The messages whose topic begins so, decompressed.
+    /// The messages whose topic names begin with `prefix`, decompressed.
     pub fn named<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = Vec<u8>> {
         let named = self.gossip.iter().filter(move |message| message.topic.starts_with(prefix));
         named.map(|message| message.ssz().expect("snappy"))
     }
 
-    /// The blocks of a capture of one fork.
+    /// The blocks of a capture. All of them must belong to the fork at genesis.
     pub fn blocks(&self, network: &Network) -> Vec<SignedBlock> {
         let read = |ssz: Vec<u8>| SignedBlock::from_ssz(self.fork(), network.preset(), &ssz).unwrap();
         self.named("beacon_block").map(read).collect()

@@ -1,22 +1,22 @@
-//! What the tests of several crates share: where the test data is, and readers for it.
+//! Shared by the tests of several crates: the places of the test data, and readers for it.
 //!
 //! | module | what |
 //! |---|---|
-//! | here | the folders with data, and what happens where data is missing |
-//! | [`capture`] | capture files, read by a small reader of its own: what is tested must not depend on the program's reader |
+//! | here | the folders with data, and what happens if data is missing |
+//! | [`capture`] | a small reader of capture files, independent of the program's own reader |
 //! | [`spec_tests`] | the specification's own test cases |
 //!
-//! Data made by others lies in two folders. The *full set* is the folder `../shared` beside the
-//! repository, or the one that `SLASHWATCH_SHARED` names. The *small set* is committed, in
-//! `tests/data`; it has a capture of each fork, the slashing and gossip cases of the specification
-//! and what else is small. A test takes a file from the full set if it is there, else from the
-//! small set. A path is written as in the full set: `captures/fulu_4.e2s`,
-//! `vectors/p2p/message_ids.json`. The small set leaves out the first part, and may have a file
-//! compressed, with `.gz` at the end.
+//! Test data of others is in two folders. The *full set* is the folder `../shared` beside the
+//! repository, or the folder that `SLASHWATCH_SHARED` names. The *small set* is committed in
+//! `tests/data`. It has a capture of each fork, the slashing and gossip cases of the specification,
+//! and other small files. A test takes a file from the full set if it is there, and otherwise from
+//! the small set. A path is written as in the full set: `captures/fulu_4.e2s`,
+//! `vectors/p2p/message_ids.json`. In the small set the first part of the path is left out, and a
+//! file may be compressed, with `.gz` at the end.
 //!
-//! Missing data is a failure, never a silent success. What the small set lacks is asked for with
-//! [`full_set`]: such a test fails where the full set is missing, unless
-//! `SLASHWATCH_WITHOUT_DATA=1` says that less is wanted. Then it is skipped and says so on stderr.
+//! Missing data is a failure and never a silent success. A test that needs data which the small set
+//! lacks uses [`full_set`]. It fails if the full set is missing. If `SLASHWATCH_WITHOUT_DATA=1` is
+//! set, it is skipped instead and prints that on stderr.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The two folders, and whether it is an error that data is missing.
+/// The two folders, and whether tests may be skipped if the full set is missing.
 struct Folders {
     full: PathBuf,
     small: PathBuf,
@@ -44,7 +44,7 @@ impl Folders {
         }
     }
 
-    /// The file or folder in one of the sets.
+    /// Finds a file or folder in one of the sets.
     fn find(&self, path: &str) -> Result<PathBuf, String> {
         let small = self.small.join(path.split_once('/').expect("a path of the full set").1);
         let packed = PathBuf::from(format!("{}.gz", small.display()));
@@ -54,7 +54,7 @@ impl Folders {
         })
     }
 
-    /// The file or folder in the full set; `None` where less is wanted.
+    /// Finds a file or folder in the full set. `None` if it is missing and tests may be skipped.
     fn find_in_full(&self, path: &str) -> Result<Option<PathBuf>, String> {
         let full = self.full.join(path);
         match full.exists() {
@@ -68,7 +68,7 @@ impl Folders {
 const ADVICE: &str = "put the full set there or name its folder in SLASHWATCH_SHARED; SLASHWATCH_WITHOUT_DATA=1 skips the tests that need \
                       what the committed tests/data does not have";
 
-/// Where a file or folder of the data is. For a file that may be compressed, use [`bytes`].
+/// The path of a file or folder of the data. For a file that may be compressed, use [`bytes`].
 ///
 /// # Panics
 /// If neither set has it.
@@ -76,42 +76,44 @@ pub fn path(path: &str) -> PathBuf {
     Folders::of_this_run().find(path).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Where a file or folder is that only the full set has. `None`, with a line on stderr, if
-/// `SLASHWATCH_WITHOUT_DATA=1` says that this test shall be skipped where the full set is missing.
+/// The path of a file or folder that only the full set has. If it is missing and
+/// `SLASHWATCH_WITHOUT_DATA=1` is set, this prints a line on stderr and returns `None`, and the
+/// test must skip itself.
 ///
 /// # Panics
-/// If it is missing and nobody said so.
+/// If it is missing and the variable is not set.
 pub fn full_set(path: &str) -> Option<PathBuf> {
     let found = Folders::of_this_run().find_in_full(path).unwrap_or_else(|error| panic!("{error}"));
     if found.is_none() {
-        // Not `eprintln!`: the test harness would keep it to itself, as the test passes.
+        // This does not use `eprintln!`, because the test harness hides its output if the test
+        // passes.
         let _ = writeln!(std::io::stderr(), "SKIPPED, as SLASHWATCH_WITHOUT_DATA asks for: no test data {path}");
     }
     found
 }
 
-/// Whether the full set is there: for checks that count what it has.
+/// Whether the full set is there. This is for checks that count its files.
 pub fn has_full_set() -> bool {
     let full = Folders::of_this_run().full;
     full.join("vectors").is_dir() && full.join("captures").is_dir()
 }
 
-/// A file's content, decompressed.
+/// The content of a file, decompressed.
 pub fn bytes(path: &str) -> Vec<u8> {
     read(&self::path(path))
 }
 
-/// A file's content as text.
+/// The content of a file as text.
 pub fn text(path: &str) -> String {
     String::from_utf8(bytes(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A JSON file.
+/// The content of a JSON file.
 pub fn json(path: &str) -> serde_json::Value {
     serde_json::from_slice(&bytes(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files of a folder, by their names in the full set, decompressed, sorted.
+/// All files of a folder, with their names in the full set, decompressed and sorted by name.
 pub fn files(folder: &str) -> Vec<(String, Vec<u8>)> {
     let folder = path(folder);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -137,7 +139,8 @@ fn read(path: &Path) -> Vec<u8> {
     unpacked
 }
 
-/// The capture files of the full set, or those of the small one; never none.
+/// The capture files of the full set, or of the small set if there is no full set. There is always
+/// at least one.
 pub fn captures() -> Vec<PathBuf> {
     let folders = Folders::of_this_run();
     let full = folders.full.join("captures");
@@ -150,12 +153,13 @@ pub fn captures() -> Vec<PathBuf> {
     files
 }
 
-/// The capture of this name, without its ending.
+/// The path of the capture with this name, given without its extension.
 pub fn capture(name: &str) -> PathBuf {
     path(&format!("captures/{name}.e2s"))
 }
 
-/// Raw snappy, as messages and the specification's cases use it. `None` for what is none.
+/// Decompresses raw snappy, as gossip messages and the specification's cases use it. `None` if it
+/// is not valid.
 pub fn unsnap(bytes: &[u8]) -> Option<Vec<u8>> {
     snap::raw::Decoder::new().decompress_vec(bytes).ok()
 }
@@ -190,7 +194,8 @@ mod tests {
         assert_eq!(folders(true).find_in_full("captures/fulu_4.e2s"), Ok(None));
     }
 
-    /// The committed set is enough to test the gate and the slashing predicates on every fork.
+    /// The committed set is enough to test signature checks and the slashing predicates on every
+    /// fork.
     #[test]
     fn the_small_set_is_whole() {
         let small = folders(false);

@@ -1,4 +1,4 @@
-//! The cases of the consensus specification's own tests, out of their archives.
+//! Reads the test cases of the consensus specification from their archives.
 
 use crate::{path, unsnap};
 use consensus::{ForkName, Preset};
@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
-/// Slashing operations, gossip messages, shuffling, BLS.
+/// Archive with slashing operations, gossip messages, shufflings and BLS.
 pub const REFTESTS: &str = "consensus-specs_reftests.tar.gz";
-/// Containers with their roots.
+/// Archive with containers and their roots.
 pub const SSZ_STATIC: &str = "consensus-specs_ssz_static.tar.gz";
 
 /// One case of the specification's test format: its path in the archive, and its files by name.
 pub struct Case {
     /// For example `["minimal", "gloas", "ssz_static", "Attestation", "ssz_random", "case_0"]`.
     pub path: Vec<String>,
-    /// As they are in the archive.
+    /// The files as they are in the archive.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -33,37 +33,40 @@ impl Case {
         known.unwrap_or_else(|| panic!("unknown fork {}", self.path[1]))
     }
 
-    /// Runner and handler: `networking/gossip_beacon_block` and the like.
+    /// Runner and handler, for example `networking/gossip_beacon_block`.
     pub fn handler(&self) -> String {
         self.path[2..4].join("/")
     }
 
+    /// The path of the case as one text.
     pub fn name(&self) -> String {
         self.path.join("/")
     }
 
-    /// A file by its stem, decompressed.
+    /// A file, given by its stem, decompressed.
     pub fn ssz(&self, stem: &str) -> Vec<u8> {
         self.find_ssz(stem).unwrap_or_else(|| panic!("{}: no {stem}", self.name()))
     }
 
-    /// A file by its stem, decompressed, if the case has it.
+    /// A file, given by its stem, decompressed. `None` if the case does not have it.
     pub fn find_ssz(&self, stem: &str) -> Option<Vec<u8>> {
         let packed = self.files.get(&format!("{stem}.ssz_snappy"))?;
         Some(unsnap(packed).unwrap_or_else(|| panic!("{}: {stem} is no snappy", self.name())))
     }
 
+    /// A file as text, given by its name.
     pub fn text(&self, name: &str) -> String {
         String::from_utf8(self.files[name].clone()).unwrap()
     }
 
+    /// A YAML file, given by its name.
     pub fn yaml(&self, name: &str) -> serde_json::Value {
         serde_saphyr::from_str(&self.text(name)).unwrap_or_else(|error| panic!("{}: {name}: {error}", self.name()))
     }
 }
 
-/// The cases of an archive whose path (below the archive's top folder) `wanted` accepts; never
-/// none.
+/// The cases of an archive whose path, below the archive's top folder, is accepted by `wanted`.
+/// There is always at least one.
 pub fn cases(archive: &str, wanted: impl Fn(&[&str]) -> bool) -> Vec<Case> {
     let cases = read_archive(&path(&format!("vectors/{archive}")), wanted);
     assert!(!cases.is_empty(), "{archive} has no such case");

@@ -71,10 +71,10 @@ impl OutcomeCollector {
         self.verified.statements.extend(statements);
     }
 
-    /// Returns the result, in order of arrival. Votes and proposals are sorted too, because operations
-    /// and aggregates are proven before single votes. Only the first pairs are listed of a key that
-    /// signs too much, and these must not depend on how messages are batched. A sum of several
-    /// messages has the position of its earliest message.
+    /// Returns the result, in order of arrival. Votes and proposals are sorted too, because
+    /// operations and aggregates are proven before single votes. Only the first pairs are listed of
+    /// a key that signs too much, and these must not depend on how messages are batched. A sum of
+    /// several messages has the position of its earliest message.
     pub(crate) fn close(mut self) -> Verified {
         self.verified.votes.sort_by_key(|vote| (vote.heard.at, vote.data_root, vote.indices.first().copied()));
         self.verified.proposals.sort_by_key(|proposal| (proposal.heard.at, proposal.root));

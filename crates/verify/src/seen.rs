@@ -94,7 +94,7 @@ impl UseCounts {
         }
     }
 
-    /// UseCounts one vote less for this validator, after one of the data that it voted for was
+    /// Counts one vote less for this validator, after one of the data that it voted for was
     /// forgotten.
     fn remove(&mut self, voter: u32) {
         match self.several.get_mut(&voter) {

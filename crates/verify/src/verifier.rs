@@ -314,13 +314,15 @@ impl Verifier {
         intake
     }
 
-    /// The equation over a docket. What it proves is given out and remembered; what it does not is remembered of its sender, unless the
-    /// signers were a guess.
+    /// Verifies the claims of a batch in one equation. Proven claims are returned and remembered.
+    /// For a claim that is not proven, the failure is remembered for its sender, unless the signers
+    /// were only guessed.
     ///
-    /// Claims about a fork to come that hold with no version are nobody's fault and cost two
-    /// equations, so a peer has [`MAX_WITHOUT_VERSION`] of them in a slot. Those that hold cost
-    /// nothing of that: what may be too much is put off until the others have shown how much is
-    /// left.
+    /// A claim about a fork that has not happened yet may hold with no possible version. Nobody is
+    /// blamed for such a claim, and it costs two equations. So a peer may have
+    /// [`MAX_WITHOUT_VERSION`] such claims in a slot. Claims that hold do not use up this number.
+    /// Therefore claims that may exceed it are postponed until the other claims have shown how much
+    /// is left.
     fn judge(&mut self, chain: &Chain, docket: ClaimSet, signers: Signers, ledger: &mut OutcomeCollector) -> BatchResult {
         let now = chain.now().epoch(chain.network().preset());
         let mut claims = docket.claims;

@@ -408,14 +408,14 @@ fn waiting_is_bounded_and_ends() {
     assert_eq!((verifier.parked(), verifier.stats().parked_bytes), (0, 0));
 }
 
-/// With a worker that computes shufflings, votes wait parked until theirs is there. What is proven in the end is what is proven when each
-/// answer is waited for, whatever the batches.
+/// With a worker that computes shufflings, votes stay parked until their shuffling is there. In the
+/// end, the same votes are proven as when the test waits for each answer, for all batch sizes.
 ///
-/// Proven in sums, what is forged may come out as proven: of two signatures, one with something
-/// added and the other with the same taken off, neither holds and their sum does. Whether the two
-/// meet in one sum depends on when each is tried, so there only those that hold by themselves must
-/// be the same. Nothing is missed by that: a message whose own signature does not hold is valid for
-/// nobody.
+/// If votes are proven in sums, a forged vote may be counted as proven. Example: something is added
+/// to one signature and subtracted from another one. Neither of them holds, but their sum does.
+/// Whether the two meet in one sum depends on the times at which they are tried. So for sums, only
+/// the votes that hold by themselves must be the same. No offence is missed because of that, since
+/// no client accepts a message whose own signature does not hold.
 #[test]
 fn a_vote_waits_for_its_shuffling_and_is_proven_all_the_same() {
     for capture in captures() {

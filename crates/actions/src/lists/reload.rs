@@ -294,7 +294,7 @@ mod tests {
         let mut problems = Vec::new();
         watch.problems(&mut problems);
         alerts.problems(&mut problems);
-        problems.first().map_or(Ok((watch, alerts)), |problem| Err(problem.text.clone()))
+        problems.first().map_or(Ok((watch, alerts)), |problem| Err(format!("{}: {}", problem.path, problem.text)))
     }
 
     struct Stage {

@@ -1,8 +1,8 @@
 //! Kill switches: the action to take at once when a group's keys begin to sign slashable messages.
 //!
-//! An order runs a program or calls an address, with a timeout, and ends with a [`OrderReport`]. The
-//! caller decides whether and when to give an order, and ensures that it happens only once. This
-//! module keeps no state.
+//! An order runs a program or calls an address, with a timeout, and ends with a [`OrderReport`].
+//! The caller decides whether and when to give an order, and ensures that it happens only once.
+//! This module keeps no state.
 //!
 //! No input from the network decides what is run. The program, its arguments and the address come
 //! from the configuration and are used unchanged, without a shell. The finding is passed as data:

@@ -32,8 +32,8 @@ pub enum Contexts {
     /// states disagree about who was active.
     Certain(Vec<Arc<Shuffling>>),
     /// The target is unknown or contradicts what is known, or a budget refused the shuffling of the
-    /// current registry. One of these shufflings may apply. The likeliest is first. There is at least
-    /// one, and there are at most [`MAX_CANDIDATES`].
+    /// current registry. One of these shufflings may apply. The likeliest is first. There is at
+    /// least one, and there are at most [`MAX_CANDIDATES`].
     Candidates(Vec<Arc<Shuffling>>),
     /// Nothing is known yet for that epoch, or the epoch is too far from now.
     Unknown,

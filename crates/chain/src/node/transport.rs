@@ -3,9 +3,9 @@
 //!
 //! While a node keeps us waiting, its name is logged every [`TELL_EVERY`], with the amount that has
 //! arrived and the speed. A node that has sent nothing for [`HANGS_AFTER`] is logged as a warning.
-//! In the first round a node that does not begin to answer within [`NodeConfig::move_on_after`] is left
-//! while there are others to ask: most nodes begin within a second. A node that needs longer gets that
-//! in the second round.
+//! In the first round a node that does not begin to answer within [`NodeConfig::move_on_after`] is
+//! left while there are others to ask: most nodes begin within a second. A node that needs longer
+//! gets that in the second round.
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use consensus::ForkName;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use verify::VerifyConfig;
 
-/// Over the small capture's state.
+/// An engine that starts from the state of the small capture.
 fn engine(dir: &Path, history_epochs: u64) -> Engine {
     engine_with(dir, history_epochs, Vec::new(), None)
 }
@@ -39,7 +39,8 @@ fn engine_with(
     Engine::open(&dir.join("index"), &dir.join("evidence"), parts).unwrap()
 }
 
-/// A clock that is ten years ahead costs no history: what is pruned must be old by the chain as well.
+/// A clock that is ten years ahead deletes no history. History is pruned only if it is also old by
+/// the chain.
 #[test]
 fn a_wrong_clock_erases_nothing() {
     let path = tempfile::tempdir().unwrap();
@@ -52,7 +53,7 @@ fn a_wrong_clock_erases_nothing() {
     assert_eq!(engine.pruned_before, Epoch::new(0));
 }
 
-/// Whoever asks in the first slot, which may be long, must not read that nothing is watched.
+/// A request in the first slot, which may be long, must not show that nothing is watched.
 #[test]
 fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     let path = tempfile::tempdir().unwrap();
@@ -68,7 +69,7 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     assert_eq!(engine.desk.report().keys.len(), 3, "before the first slot has ended");
 }
 
-/// It begins, the process is started anew, and something comes again.
+/// A silence begins, the process restarts, and then messages come again.
 #[test]
 fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     let path = tempfile::tempdir().unwrap();
@@ -97,7 +98,7 @@ fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {
     assert_eq!((over.state, over.last_slot), (evidence::IncidentState::Closed, Slot::new(99)));
 }
 
-/// Junk and what is old do not count as hearing the network; what is signed and of now does.
+/// Invalid and old messages do not count as reception. Signed and current messages do.
 #[test]
 fn only_proven_messages_of_the_present_are_the_network() {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
@@ -115,7 +116,8 @@ fn only_proven_messages_of_the_present_are_the_network() {
             let Ok(mut message) = sources::intake::gossip_to_raw(&entry, &network) else { continue };
             last = last.max(message.received_at);
             if spoil {
-                // Where the signature is in a block, an aggregate or a header, and where it is in a single vote.
+                // The position of the signature: near the start in a block, an aggregate or a
+                // header, and at the end in a single vote.
                 message.bytes.iter_mut().skip(4).take(96).for_each(|byte| *byte ^= 1);
                 message.bytes.iter_mut().rev().take(96).for_each(|byte| *byte ^= 1);
             }
@@ -129,7 +131,7 @@ fn only_proven_messages_of_the_present_are_the_network() {
     }
 }
 
-/// The small capture, slot by slot, as its messages came.
+/// The messages of the small capture, slot by slot, in the order of arrival.
 fn slots(network: &Arc<consensus::Network>) -> Vec<(Vec<RawMessage>, UnixNs)> {
     let (file, intake) =
         (CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap(), MessageConverter::new(network.clone()));
@@ -153,8 +155,9 @@ fn ids<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> BTreeSet<Root> {
     findings.into_iter().filter(|finding| finding.offence().is_some()).map(|finding| finding.id).collect()
 }
 
-/// The disk refuses from the first slot on: every offence is proven all the same and handed to who acts on it, nothing is stored, and
-/// the error is told. Once the disk takes writes again, what is owed is written with the next batch.
+/// The disk refuses writes from the first slot on. Every offence is still proven and handed to the
+/// kill switches. Nothing is stored, and the error is returned. When the disk accepts writes again,
+/// everything that is owed is written with the next batch.
 #[test]
 fn what_is_proven_while_the_disk_refuses_is_handed_over_and_written_when_it_takes_it_again() {
     let path = tempfile::tempdir().unwrap();

@@ -1,14 +1,14 @@
 use super::*;
 use serde_json::json;
 
-/// The preimage spelt out by hand, hashed with `sha256sum`.
+/// The preimage is written out by hand and was hashed with `sha256sum`.
 #[test]
 fn id_is_the_hash_of_content_in_the_contracts_order() {
     let root = Root::repeat_byte(0x11);
     let (small, great) = (Root::repeat_byte(0x22), Root::repeat_byte(0x33));
     let id = finding_id(root, Offence::DoubleVote, ValidatorIndex::new(0x0102), great, small);
-    // ( printf '\x11%.0s' {1..32}; printf double_vote; printf '\x02\x01\0\0\0\0\0\0'; printf '\x22%.0s' {1..32};
-    //   printf '\x33%.0s' {1..32} ) | sha256sum
+    // ( printf '\x11%.0s' {1..32}; printf double_vote; printf '\x02\x01\0\0\0\0\0\0';
+    //   printf '\x22%.0s' {1..32}; printf '\x33%.0s' {1..32} ) | sha256sum
     assert_eq!(id.to_string(), "0x48e875f51bd44c2019a4ae387ea34c18bea5dd37fe08ca8b8cd0d782b1586547");
     assert_eq!(id, finding_id(root, Offence::DoubleVote, ValidatorIndex::new(0x0102), small, great), "order of roots");
     assert_ne!(id, finding_id(root, Offence::SurroundVote, ValidatorIndex::new(0x0102), small, great));
@@ -38,7 +38,7 @@ fn double_vote() -> Finding {
     Finding::slashable(facts, &proof())
 }
 
-/// Byte for byte, fields in the contract's order.
+/// The JSON matches byte for byte, with the fields in the contract's order.
 #[test]
 fn a_slashable_finding_reads_as_the_contract_has_it() {
     let evidence_id = "0x039058c6f2c0cb492c533b0a4d14ef77cc0f78abccced5287d84a1a2011cfb81";

@@ -32,7 +32,8 @@ pub fn proof(content: u8) -> Arc<Evidence> {
     Arc::new(Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![content; 700], serde_json::json!({"n": content})))
 }
 
-/// The finding of `offence` by `validator` in `slot`, recorded at that slot's number in nanoseconds.
+/// A finding of `offence` by `validator` in `slot`. It is recorded at as many nanoseconds as the
+/// slot's number.
 pub fn offence_in(offence: Offence, validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
     let evidence = proof(slot as u8);
     let facts = Slashable {

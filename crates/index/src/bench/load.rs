@@ -1,4 +1,4 @@
-//! The load: who votes for what, in which batch.
+//! The load: which validator votes for what, and in which batch.
 
 use super::{Options, VoteShape};
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
@@ -8,9 +8,10 @@ use consensus::{
 use std::sync::Arc;
 use verify::{FirstSeen, SourceKind, UnixNs, Vote};
 
-/// One validator in this many is away from the third epoch to the third last: its votes come late.
+/// One validator in this many is absent from the third epoch to the third last one. Its votes come
+/// late.
 pub const SLEEPER_SHARE: u64 = 256;
-/// The first target epoch; far enough from zero for any source distance.
+/// The first target epoch. It is far enough from zero for any source distance.
 const FIRST_EPOCH: u64 = 400_000;
 const POOL: usize = 1 << 14;
 const PEERS: u64 = 128;
@@ -46,11 +47,12 @@ impl IndexLoad {
     pub fn begin_epoch(&mut self, epoch: u64) {
         self.epoch = epoch;
         self.shuffling = shuffling(self.number(epoch), &self.active);
-        // Built here so that it counts as load: live, the verifier has built it to resolve the votes.
+        // The seats are built here so that they count as part of the load. In operation, the
+        // verifier has already built them to resolve the votes.
         let _ = self.shuffling.seat(ValidatorIndex::new(0));
     }
 
-    /// The batches of one slot of the epoch begun last.
+    /// The batches of one slot of the current epoch, which is the one that was begun last.
     pub fn slot(&mut self, slot: u64) -> Vec<Vec<Vote>> {
         let n_batches = if self.options.shape == VoteShape::Blocks { 1 } else { self.options.batches_per_slot.max(1) };
         let mut batches: Vec<Vec<Vote>> = (0..n_batches).map(|_| Vec::new()).collect();
@@ -92,7 +94,7 @@ impl IndexLoad {
         batches
     }
 
-    /// One validator's vote, by a verifier that no longer knows the committees.
+    /// A vote of one validator, from a verifier that no longer knows the committees.
     pub fn single(&mut self, validator: u64, epoch: u64, head: u8) -> Vote {
         self.vote(epoch, validator % 32, head, vec![validator as u32], false)
     }
@@ -107,7 +109,7 @@ impl IndexLoad {
     fn number(&self, epoch: u64) -> u64 {
         match epoch {
             0 => FIRST_EPOCH,
-            // History before the first epoch, in ascending order; what comes after lies after it.
+            // History before the first epoch, in ascending order. Later epochs come after it.
             filled if self.options.bulk && filled <= self.options.epochs => FIRST_EPOCH - 1 - self.options.epochs + filled,
             later if self.options.bulk => FIRST_EPOCH + later - self.options.epochs,
             later => FIRST_EPOCH + later + self.options.absent_epochs,
@@ -158,7 +160,7 @@ fn root(n: u64, salt: u64) -> Root {
     Root::from(bytes)
 }
 
-/// Point i + 1 = point i + H, as for secret keys k + i.
+/// Point i + 1 is point i + H, as for the secret keys k + i.
 fn pool() -> Vec<SignatureBytes> {
     let mut one = [0; 32];
     one[31] = 1;
@@ -173,7 +175,7 @@ fn pool() -> Vec<SignatureBytes> {
     pool
 }
 
-/// SplitMix64 over two numbers: the same load every time.
+/// SplitMix64 over two numbers, so that the load is the same every time.
 fn mix(a: u64, b: u64) -> u64 {
     let mut x = a.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(b.wrapping_mul(0xd134_2543_de82_ef95)).wrapping_add(1);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

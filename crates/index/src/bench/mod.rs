@@ -1,12 +1,21 @@
-//! `slashwatch bench index`: what a machine can do, with the load the verifier would hand over.
+//! `slashwatch bench index`: measures what a machine can do with the load that the verifier would
+//! produce.
 //!
-//! Committees are reshuffled every epoch; each slot comes in one or several batches, each batch is committed. Signatures
-//! are real points (a pool made by adding one point again and again), so that merging costs what it costs; they are not
-//! the sums they claim to be, which the index does not look at. So no verifier could hand these votes over: they enter by
-//! [`Index::stage_unproven_votes`], which serves an index of the benchmark's own network only. Making the load is not counted: CPU time is that of the
-//! calling thread inside the index's calls plus that of RocksDB's threads. Written is all block I/O of the process up to
-//! flushed and settled tables; growth is what is then on disk. Times of single votes are wall time in the index, less what
-//! was spent waiting for a processor that another program had.
+//! Committees are shuffled anew in every epoch. Each slot comes in one or several batches, and each
+//! batch is committed. Signatures are real points of the curve (a pool that is made by adding one
+//! point again and again), so adding signatures has its real cost. They are not the sums that they
+//! claim to be, because the index does not check that. No verifier could produce such votes. They
+//! enter through [`Index::stage_unproven_votes`], which works only for an index of the benchmark's
+//! own network.
+//!
+//! What is measured:
+//!
+//! - CPU time is the time of the calling thread inside the index's calls, plus the time of
+//!   RocksDB's threads. Making the load is not counted.
+//! - Written bytes are all block I/O of the process until the tables are flushed and settled.
+//!   Growth is the size on disk after that.
+//! - Times of single votes are wall time in the index, without the time in which the thread waited
+//!   for a processor that another program used.
 
 mod compare;
 mod load;
@@ -22,26 +31,27 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use verify::Vote;
 
-/// The genesis validators root of the benchmark's indices. Their votes are signed by nobody, so no real network may open them.
+/// The genesis validators root of the benchmark's indices. Their votes are not really signed, so no
+/// real network may open them.
 pub(crate) const NETWORK: Root = Root::repeat_byte(0xbe);
-/// Late votes and offenders' votes that are timed, at most.
+/// Limit on the late votes, and on the votes of offenders, that are timed.
 const MAX_SAMPLES: u64 = 2000;
 const SLOTS: u64 = 32;
-/// Epochs that are stored before history is filled.
+/// Number of epochs that are stored before older history is filled in.
 const STORED_EPOCHS: u64 = 6;
-/// Epochs fed between a flush and opening: one more would move the tail.
+/// Epochs that are added between a flush and opening. One more would move the tail.
 const TAIL_GROWTH: u64 = 3;
-/// Keys whose whole history is read at once, as an export does.
+/// Number of keys whose whole history is read at once, as an export does.
 const HISTORY_KEYS: u32 = 10_000;
-/// Validators that are made to offend.
+/// Number of validators that commit offences.
 const OFFENDERS: u64 = 256;
 
-/// In what form votes come.
+/// The form in which votes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteShape {
-    /// Single votes, summed per data, committee and batch.
+    /// Single votes. The verifier adds them up per data, committee and batch.
     Singles,
-    /// One aggregate per data and committee; later batches bring larger ones.
+    /// One aggregate per data and committee. Later batches bring larger ones.
     Aggregates,
     /// One aggregate per data over all committees, as in blocks.
     Blocks,
@@ -63,21 +73,23 @@ impl std::str::FromStr for VoteShape {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub validators: u32,
-    /// Epochs measured, after one that warms up.
+    /// Number of epochs that are measured, after one for warming up.
     pub epochs: u64,
     pub batches_per_slot: u32,
-    /// Percent of validators that vote in an epoch.
+    /// Percentage of validators that vote in an epoch.
     pub participation: f64,
-    /// Percent of votes that are for another head.
+    /// Percentage of votes that are for another head.
     pub minority: f64,
     pub shape: VoteShape,
     /// Epochs between source and target.
     pub source_distance: u64,
     /// Epochs without any vote between the warm-up and the rest.
     pub absent_epochs: u64,
-    /// History is filled: the epochs before those that are stored, one commit for each.
+    /// Whether history is filled in: the epochs before the stored ones are added, with one commit
+    /// for each.
     pub bulk: bool,
-    /// Where to put the index; must not exist or be empty. `None`: a temporary directory, removed afterwards.
+    /// The folder for the index. It must be empty or must not exist. `None` means a temporary
+    /// folder that is removed afterwards.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -98,7 +110,7 @@ impl Default for Options {
     }
 }
 
-/// What was measured; field names are the JSON's.
+/// The results. Field names are those of the JSON.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct IndexReport {
     pub validators: u32,
@@ -113,27 +125,29 @@ pub struct IndexReport {
     pub disk_bytes: u64,
     pub reopen_wall_seconds: f64,
     pub reopen_cpu_seconds: f64,
-    /// The same from the files as they are while it runs, which is what a kill leaves behind.
+    /// The same, but opened from the files as they are while the index is running. A killed process
+    /// leaves such files behind.
     pub reopen_killed_wall_seconds: f64,
     pub reopen_killed_cpu_seconds: f64,
     pub late_vote_p50_us: f64,
     pub late_vote_p99_us: f64,
     pub offender_vote_p50_us: f64,
     pub offender_vote_p99_us: f64,
-    /// Reading all votes of so many validators: CPU time per epoch of history.
+    /// Number of keys whose votes were all read. The CPU time is given per epoch of history.
     pub history_keys: u32,
     pub history_cpu_ms_per_epoch: f64,
-    /// Offenders named, offenders not named, and others named.
+    /// Number of offenders that were found, of offenders that were missed, and of other validators
+    /// that were accused.
     pub found: u64,
     pub missed: u64,
     #[serde(rename = "false")]
     pub falsely: u64,
-    /// Filled by [`compare`].
+    /// Filled in by [`compare`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub compared: Vec<Comparison>,
 }
 
-/// Runs the load. `progress` is told the epochs done.
+/// Runs the load. `progress` gets the number of epochs that are done.
 pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<IndexReport, IndexError> {
     match &options.data_dir {
         Some(path) => run_in(path, options, progress),
@@ -144,7 +158,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(u64)) -> Result<IndexRepo
 fn in_temporary<T>(suffix: &str, work: impl FnOnce(&Path) -> T) -> T {
     let path = std::env::temp_dir().join(format!("slashwatch-bench-{}{suffix}", std::process::id()));
     let result = work(&path);
-    // A leftover in the temporary directory is no reason to lose the report.
+    // Files that stay in the temporary directory are no reason to lose the report.
     let _ = std::fs::remove_dir_all(&path);
     result
 }
@@ -153,7 +167,7 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     let mut feed = VoteFeed::new(path, options)?;
     feed.epoch(0)?;
     if options.bulk {
-        // What is stored already when history is filled.
+        // These epochs are stored before history is filled in.
         (1..STORED_EPOCHS).try_for_each(|more| feed.epoch(options.epochs + more))?;
     }
     feed.index.flush()?;
@@ -174,7 +188,8 @@ fn run_in(path: &Path, options: &Options, progress: &mut dyn FnMut(u64)) -> Resu
     index.commit()?;
     let peak_rss_bytes = measure::peak_rss_bytes();
     let mut feed = VoteFeed { index, load, bulk: options.bulk, clock, named: BTreeSet::new(), n_votes: 0 };
-    // The flush moved the tail up to the last epochs: as long as it gets before it is moved again.
+    // The flush has moved the tail up to the last epochs. Here the tail is as long as it can get
+    // before it is moved again.
     let last = options.epochs + if options.bulk { STORED_EPOCHS } else { 0 };
     (1..=TAIL_GROWTH).try_for_each(|more| feed.epoch(last + more))?;
     let killed = in_temporary("-killed", |copy| reopen(&copied(path, copy)?))?;
@@ -215,7 +230,7 @@ fn shape() -> Shape {
     Shape { genesis_validators_root: NETWORK, slots_per_epoch: 32, history_epochs: 54_000 }
 }
 
-/// Wall and CPU seconds of opening an index that this benchmark left.
+/// Wall and CPU seconds for opening an index that this benchmark left behind.
 pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     let (started, cpu) = (Instant::now(), measure::process_seconds());
     let index = Index::open(path, shape())?;
@@ -224,7 +239,7 @@ pub fn reopen(path: &Path) -> Result<(f64, f64), IndexError> {
     Ok(taken)
 }
 
-/// Keys asked for, and CPU milliseconds per epoch for all their votes.
+/// The number of keys, and the CPU milliseconds per epoch to read all their votes.
 fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError> {
     let index = Index::open(path, shape())?;
     let n_keys = HISTORY_KEYS.min(options.validators);
@@ -237,13 +252,13 @@ fn read_history(path: &Path, options: &Options) -> Result<(u32, f64), IndexError
     Ok((n_keys, seconds * 1000.0 / epochs.max(1) as f64))
 }
 
-/// Copies the files of an index that nobody writes to just now.
+/// Copies the files of an index that is not being written to.
 fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     let copy = || {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            // Tables never change: a second name will do.
+            // Table files never change, so a hard link is enough.
             let name = entry.file_name();
             if !name.to_string_lossy().ends_with(".sst") || std::fs::hard_link(entry.path(), to.join(&name)).is_err() {
                 std::fs::copy(entry.path(), to.join(&name))?;
@@ -254,13 +269,13 @@ fn copied(from: &Path, to: &Path) -> Result<PathBuf, IndexError> {
     copy().map_err(|error: std::io::Error| IndexError::Storage { path: to.to_owned(), reason: error.to_string() })
 }
 
-/// A load and the index it is fed to, with the CPU time of the feeding.
+/// A load and the index that receives it, with the CPU time of the index.
 struct VoteFeed {
     index: Index,
     load: IndexLoad,
     bulk: bool,
     clock: measure::CpuClock,
-    /// Validators named as offenders; the load has none.
+    /// Validators that the index accused. The load has no offenders.
     named: BTreeSet<ValidatorIndex>,
     n_votes: u64,
 }
@@ -282,7 +297,7 @@ impl VoteFeed {
         (0..SLOTS).try_for_each(|slot| self.slot(slot))
     }
 
-    /// A slot of the epoch begun last; the last one commits a whole epoch that came in bulk.
+    /// Adds a slot of the current epoch. In bulk, the last slot commits the whole epoch.
     fn slot(&mut self, slot: u64) -> Result<(), IndexError> {
         for batch in self.load.slot(slot) {
             self.n_votes += batch.iter().map(|vote| vote.indices.len() as u64).sum::<u64>();
@@ -298,7 +313,8 @@ impl VoteFeed {
     }
 }
 
-/// Votes of validators that were away, for epochs they were away in; one validator and epoch after the other.
+/// Times late votes: votes of validators for the epochs in which they were absent, validator by
+/// validator.
 fn late_votes(
     index: &mut Index,
     load: &mut IndexLoad,
@@ -311,7 +327,7 @@ fn late_votes(
         return Ok(times);
     }
     for n in 0..sleepers.min(MAX_SAMPLES) {
-        // Spread over all epochs of the gap, and not in order.
+        // These are spread over all epochs of the absence, and not in order.
         let epoch = 2 + (n * 7919) % (options.epochs - 5);
         let vote = load.single(n * SLEEPER_SHARE, epoch, 0);
         times.push(timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?);
@@ -323,7 +339,8 @@ fn late_votes(
     Ok(times)
 }
 
-/// Validators that vote twice for the last epoch, and go on voting, in and out of contradiction.
+/// Times the votes of validators that vote twice for the last epoch and then go on voting, with and
+/// without contradictions.
 fn offences(index: &mut Index, load: &mut IndexLoad, options: &Options) -> Result<(Vec<u64>, u64, u64), IndexError> {
     let n_offenders = OFFENDERS.min(u64::from(options.validators) / SLEEPER_SHARE);
     let last = options.epochs;
@@ -331,7 +348,7 @@ fn offences(index: &mut Index, load: &mut IndexLoad, options: &Options) -> Resul
     let mut times = Vec::new();
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
-        // The first is known already, unless the validator happened to be away.
+        // The first vote is already known, unless the validator happened to be absent.
         for head in [0, 1] {
             let vote = load.single(validator, last, head);
             timed(index, &vote, |conflicts| named.extend(validators(conflicts)))?;
@@ -341,7 +358,7 @@ fn offences(index: &mut Index, load: &mut IndexLoad, options: &Options) -> Resul
     for n in 0..n_offenders {
         let validator = n * SLEEPER_SHARE + 1;
         for step in 1..=4 {
-            // A plain vote, and one for yet another head of a stored epoch.
+            // An ordinary vote, and a vote for a third head in a stored epoch.
             let plain = load.single(validator, last + step, 0);
             times.push(timed(index, &plain, |_| ())?);
             let again = load.single(validator, last.saturating_sub(step), 2);
@@ -355,7 +372,8 @@ fn offences(index: &mut Index, load: &mut IndexLoad, options: &Options) -> Resul
     Ok((times, expected.intersection(&named).count() as u64, expected.difference(&named).count() as u64))
 }
 
-/// Wall time of one vote in nanoseconds, less the time that its thread was ready and others had the processor.
+/// Wall time of one vote in nanoseconds, without the time in which its thread was ready but other
+/// threads had the processor.
 fn timed(index: &mut Index, vote: &Vote, mut found: impl FnMut(&[Conflict])) -> Result<u64, IndexError> {
     let waited = measure::waited_ns();
     let started = Instant::now();

@@ -1,4 +1,5 @@
-//! The reader against the writer, against damage at every offset, and against the captures made by others.
+//! Tests the reader with the output of the writer, with damage at every offset, and with captures
+//! that were made by others.
 
 use super::*;
 use crate::intake::MessageConverter;
