@@ -1,39 +1,42 @@
-//! An operator's record of what its keys signed (EIP-3076) against what the network saw them sign.
+//! Compares an operator's record of what its keys signed (EIP-3076) with what the network saw them
+//! sign.
 //!
 //! | what | means |
 //! |---|---|
-//! | *absent*: seen, and not in the file | somebody else signs with the key, or the record was lost |
-//! | *contradiction*: seen, not in the file, and slashable together with something in it | the same, and the key is lost |
-//! | *slashable*: two seen messages that contradict each other | the key is lost, whatever the file says |
-//! | *unheard*: in the file, never seen | the message did not get far, or nobody of ours was near |
-//! | *gap*: epochs within the file's record without a vote in either | the key was silent |
+//! | *absent*: seen, not in the file | somebody else signs with the key, or the record was lost |
+//! | *contradiction*: absent, and slashable with an entry | the same, and the key is lost |
+//! | *slashable*: two seen messages that contradict each other | the key is lost in any case |
+//! | *unheard*: in the file, never seen | the message did not spread, or we had no node near |
+//! | *gap*: epochs within the file's record without any vote | the key was silent |
 //!
-//! A file may be pruned or minimal: then it says "nothing at or below this" instead of listing messages. So what was seen
-//! below the lowest target of a key in the file is not judged, only counted; and an entry without a signing root stands for every
-//! message of its source and target. As the only one of its history it is the *mark* of a minimal record, and stands for all at or
-//! below it. A file made of several exports has several histories of one key; their marks are one, with the highest source and the
-//! highest target, as a client that imports them takes it.
+//! A file may be pruned or minimal. Then it states "nothing at or below this" instead of listing
+//! messages. So what was seen below the lowest target of a key in the file is only counted, not
+//! judged. An entry without a signing root stands for every message of its source and target. If it
+//! is the only entry of its history, it is the *mark* of a minimal record and stands for everything
+//! at or below it. A file made of several exports has several histories of one key. Their marks are
+//! combined to one, with the highest source and the highest target, as a client that imports them
+//! does.
 //!
-//! Worked example: file `(3,4) (4,5)`, seen `(1,2) (3,4) (4,5)' (5,6)`, where `'` has another root: `(1,2)` is before the
-//! record, `(3,4)` agrees, `(4,5)'` contradicts, `(5,6)` is absent.
+//! Worked example: file `(3,4) (4,5)`, seen `(1,2) (3,4) (4,5)' (5,6)`, where `'` has another root.
+//! `(1,2)` is before the record, `(3,4)` agrees, `(4,5)'` contradicts, `(5,6)` is absent.
 
 use consensus::interchange::{SignedEpochs, SignedSlot, SigningHistory};
 use consensus::{Epoch, Root, Slot};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Messages listed of each sort and key; all are counted.
+/// Largest number of messages that are listed per key for each row of the table. All are counted.
 pub const MAX_LISTED: usize = 100;
 
 /// What the network saw of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Every vote has its root.
+    /// Every vote has its signing root.
     pub votes: Vec<SignedEpochs>,
     pub blocks: Vec<SignedSlot>,
 }
 
-/// Two messages that may not both be signed.
+/// Two messages of which a validator may sign only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Contradiction {
@@ -42,14 +45,14 @@ pub enum Contradiction {
     DoubleProposal { seen: SignedSlot, other: SignedSlot },
 }
 
-/// Epochs, both ends included.
+/// A range of epochs, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Epochs {
     pub first: Epoch,
     pub last: Epoch,
 }
 
-/// A list cut at [`MAX_LISTED`], with its full length.
+/// A list of at most [`MAX_LISTED`] items, with the full number of items.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted<T> {
     pub count: u64,
@@ -71,18 +74,18 @@ impl<T> Counted<T> {
     }
 }
 
-/// What there is to say about one key.
+/// The result for one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KeyAudit {
-    /// Seen and in the file.
+    /// Number of messages that were seen and are in the file.
     pub agreeing: u64,
     pub absent_votes: Counted<SignedEpochs>,
     pub absent_blocks: Counted<SignedSlot>,
-    /// Of what is not in the file, with something in it.
+    /// Seen messages that are not in the file and contradict an entry of it.
     pub contradictions: Counted<Contradiction>,
-    /// Among what was seen.
+    /// Contradictions among the seen messages.
     pub slashable: Counted<Contradiction>,
-    /// Seen before the file's record of this key begins.
+    /// Number of messages seen before the file's record of this key begins.
     pub before_record: u64,
     pub unheard_votes: u64,
     pub unheard_blocks: u64,
@@ -90,13 +93,13 @@ pub struct KeyAudit {
 }
 
 impl KeyAudit {
-    /// The file does not know everything that the network saw.
+    /// Whether the network saw something that the file does not have.
     pub fn lacks_something(&self) -> bool {
         self.absent_votes.count + self.absent_blocks.count + self.contradictions.count > 0
     }
 }
 
-/// Compares one key's record with what was seen of it. `file`: all histories of that key.
+/// Compares one key's record with what was seen of it. `file` holds all histories of that key.
 pub fn audit(file: &[&SigningHistory], seen: &Seen) -> KeyAudit {
     let mut report = KeyAudit::default();
     votes(file, seen, &mut report);
@@ -115,11 +118,12 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
     let mut found: BTreeSet<SignedEpochs> = BTreeSet::new();
     for vote in &heard.all {
         let entry = recorded.entry_for(vote);
-        // What the file knows itself contradicts it in nothing; that the two are slashable is told below.
+        // A vote that is in the file contradicts none of its entries. If two entries are slashable
+        // together, that is reported below.
         if entry.is_none() {
             recorded.contradicting(vote).for_each(|contradiction| report.contradictions.push(contradiction));
         }
-        // Each pair once.
+        // Each pair is reported once.
         for contradiction in heard.contradicting(vote).filter(|pair| pair.votes().is_none_or(|(seen, other)| seen < other)) {
             report.slashable.push(contradiction);
         }
@@ -145,7 +149,7 @@ fn votes(file: &[&SigningHistory], seen: &Seen, report: &mut KeyAudit) {
     }
 }
 
-/// The messages that are listed, and what the histories that are minimal say together.
+/// The messages that are listed, and the combined mark of the minimal histories.
 fn records(file: &[&SigningHistory]) -> (Vec<SignedEpochs>, Option<SignedEpochs>) {
     let (mut listed, mut mark) = (Vec::new(), None::<SignedEpochs>);
     for history in file {
@@ -206,13 +210,13 @@ impl Contradiction {
     }
 }
 
-/// Votes by target, with what decides about surrounds without comparing all pairs.
+/// Votes by target, with indexes that find surrounds without comparing all pairs.
 struct Votes {
-    /// By target, then source, then root; unique.
+    /// Ascending by target, then source, then root; unique.
     all: Vec<SignedEpochs>,
-    /// Of `all[..=n]`, the one with the greatest source.
+    /// For each n, the position in `all[..=n]` of the vote with the greatest source.
     greatest_source: Vec<usize>,
-    /// Of `all[n..]`, the one with the least source.
+    /// For each n, the position in `all[n..]` of the vote with the least source.
     least_source: Vec<usize>,
 }
 
@@ -240,7 +244,8 @@ impl Votes {
         from..to
     }
 
-    /// What a vote is slashable with: every double vote, and one surround each way, the widest.
+    /// Votes that are slashable together with `vote`: every double vote, and at most one surround
+    /// in each direction, the one with the most different source.
     fn contradicting(&self, vote: &SignedEpochs) -> impl Iterator<Item = Contradiction> {
         let seen = *vote;
         let at = self.at_target(vote.target_epoch);
@@ -257,7 +262,7 @@ impl Votes {
         doubles.chain(surrounds)
     }
 
-    /// The entry that knows of a seen vote.
+    /// The entry that covers a seen vote.
     fn entry_for(&self, vote: &SignedEpochs) -> Option<SignedEpochs> {
         self.all[self.at_target(vote.target_epoch)].iter().copied().find(|entry| {
             entry.source_epoch == vote.source_epoch && (entry.signing_root.is_none() || entry.signing_root == vote.signing_root)
@@ -270,7 +275,7 @@ mod tests {
     use super::*;
     use consensus::PubkeyBytes;
 
-    /// `root` 0: none.
+    /// Makes a vote. `root` 0 means no signing root.
     fn vote(source: u64, target: u64, root: u8) -> SignedEpochs {
         SignedEpochs {
             source_epoch: Epoch::new(source),
@@ -308,7 +313,7 @@ mod tests {
         }
     }
 
-    /// The file of a key that contradicted itself, both messages in it, as an export writes it.
+    /// The file of a key that contradicted itself. It has both messages, as an export writes it.
     #[test]
     fn a_record_of_both_sides_lacks_nothing() {
         let seen = [vote(1, 2, 1), vote(1, 2, 2), vote(0, 3, 1)];
@@ -327,7 +332,7 @@ mod tests {
         assert_eq!(report.contradictions.count, 0, "a mark is no message");
     }
 
-    /// Two exports of one client, merged into one file by hand or by a tool.
+    /// Two exports of one client that were merged into one file, by hand or by a tool.
     #[test]
     fn several_minimal_records_of_a_key_are_one_mark() {
         let minimal = |mark: SignedEpochs| SigningHistory {
@@ -343,7 +348,7 @@ mod tests {
         assert_eq!((report.agreeing, report.contradictions.count, report.lacks_something()), (4, 0, false));
         let report = audit(&[&one, &other], &seen(&[vote(7, 8, 1), vote(9, 10, 1)]));
         assert_eq!((report.before_record, report.absent_votes.count, report.contradictions.count), (1, 1, 0));
-        // A mark hides nothing that contradicts a message that is listed.
+        // A mark does not hide a contradiction with a message that is listed.
         let report = audit(&[&one, &listed], &seen(&[vote(6, 7, 1), vote(11, 12, 1), vote(11, 13, 2)]));
         assert_eq!((report.agreeing, report.absent_votes.listed.as_slice()), (2, [vote(11, 13, 2)].as_slice()));
         assert_eq!(report.contradictions.listed, [Contradiction::DoubleVote { seen: vote(11, 13, 2), other: vote(12, 13, 1) }]);
@@ -383,7 +388,7 @@ mod tests {
         assert_eq!((report.absent_votes.count, report.absent_votes.listed.len()), (499, MAX_LISTED));
     }
 
-    /// Against the rule on all pairs.
+    /// Compares with the rule applied to all pairs.
     #[test]
     fn nothing_that_contradicts_is_overlooked() {
         let mut state = 7u64;

@@ -1,13 +1,15 @@
-//! Which client a validator runs, as far as its blocks tell.
+//! Which client a validator runs, as far as its blocks show.
 //!
-//! Nothing in a vote names the software. A block's graffiti often does, by name (`Lighthouse/v8.0.0`) or by the two-letter codes
-//! that nodes put there by themselves (`GEabcdLHef01`: execution client, commit, consensus client, commit;
-//! execution-apis, engine/identification.md). A validator's own block counts for that validator; validators with the same
-//! withdrawal credentials mostly run in one place, so theirs counts for it where it proposed nothing itself. Where graffiti says
-//! nothing, the block's own shape may ([`fingerprint`]): a name always goes before a shape.
+//! Nothing in a vote names the software. A block's graffiti often does, by name
+//! (`Lighthouse/v8.0.0`) or by the two-letter codes that nodes write there by themselves
+//! (`GEabcdLHef01`: execution client, commit, consensus client, commit; execution-apis,
+//! engine/identification.md). A validator's own block counts for that validator. Validators with
+//! the same withdrawal credentials mostly run in one place, so a validator that proposed nothing
+//! itself gets the client of the others. If the graffiti names no client, the block's own shape may
+//! ([`fingerprint`]). A name always takes precedence over a shape.
 //!
-//! Limits: two bytes per validator and 12 per credential seen; graffiti is what the operator wants it to be, so this is a hint
-//! and is told as one.
+//! Limits: two bytes per validator, and about 12 per credential seen. An operator can write
+//! anything into its graffiti, so the result is a hint and is reported as one.
 
 pub mod fingerprint;
 
@@ -16,17 +18,17 @@ use consensus::{SignedBlock, ValidatorIndex};
 use fingerprint::{Fingerprints, Shape};
 use std::collections::HashMap;
 
-/// Known consensus clients and "not known", as positions in tables.
+/// Number of known consensus clients, with "unknown". Clients are positions in tables of this size.
 pub const N_CLIENTS: usize = 9;
-/// Position of "not known".
+/// Position of "unknown".
 pub const UNKNOWN: usize = 0;
 const NAMES: [&str; N_CLIENTS] = ["unknown", "lighthouse", "prysm", "teku", "nimbus", "lodestar", "grandine", "caplin", "vouch"];
 const CODES: [(&str, usize); 7] = [("LH", 1), ("PM", 2), ("TK", 3), ("NB", 4), ("LS", 5), ("GR", 6), ("CN", 7)];
 const EXECUTION_CODES: [&str; 8] = ["GE", "NM", "BU", "EG", "RH", "EJ", "TE", "EX"];
-/// Credentials remembered at most.
+/// Largest number of withdrawal credentials that are remembered.
 const MAX_CREDENTIALS: usize = 1 << 18;
 
-/// Votes, blocks or peers by client.
+/// Numbers of votes, blocks or peers by client.
 pub type ByClient = [u64; N_CLIENTS];
 
 /// Name of a client by its position.
@@ -34,7 +36,8 @@ pub fn client_name(client: usize) -> &'static str {
     NAMES.get(client).copied().unwrap_or(NAMES[UNKNOWN])
 }
 
-/// Position of the client that a graffiti or a peer's agent string names.
+/// Position of the client that a graffiti or a peer's agent string names; [`UNKNOWN`] if it names
+/// none.
 pub fn client_of_text(text: &[u8]) -> usize {
     let lower: Vec<u8> = text.iter().map(u8::to_ascii_lowercase).collect();
     for (client, name) in NAMES.iter().enumerate().skip(1) {
@@ -48,7 +51,7 @@ pub fn client_of_text(text: &[u8]) -> usize {
     by_code(text).unwrap_or(UNKNOWN)
 }
 
-/// `GEabcdLHef01` and its shorter forms down to `GELH`.
+/// The client of a code such as `GEabcdLHef01`, or of its shorter forms down to `GELH`.
 fn by_code(text: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(text).ok()?;
     let word = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() >= 4)?;
@@ -61,12 +64,12 @@ fn by_code(text: &[u8]) -> Option<usize> {
     CODES.iter().find(|(known, _)| *known == code).map(|(_, client)| *client)
 }
 
-/// Who runs what, as learnt so far.
+/// Which validator runs which client, as learnt so far.
 #[derive(Debug, Default)]
 pub struct Clients {
     /// By the graffiti of a validator's own blocks.
     own: Vec<u8>,
-    /// By the shape of its last block, where that tells.
+    /// By the shape of the last block of a validator whose shape names a client.
     by_shape: Vec<u8>,
     fingerprints: Fingerprints,
     by_credential: HashMap<u32, [u8; N_CLIENTS]>,
@@ -74,7 +77,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// A proven block: what its graffiti, or else its shape, or else what was learnt before says of its client.
+    /// Learns from a proven block. Returns the client that its graffiti names, else the client that
+    /// its shape names, else what is known of its proposer.
     pub fn learn(&mut self, block: &SignedBlock, chain: &Chain) -> usize {
         let proposer = block.signed_header.message.proposer_index;
         let shape = Shape::of(block);
@@ -93,7 +97,8 @@ impl Clients {
         self.of(proposer, chain)
     }
 
-    /// What a validator runs: by its own blocks' graffiti, else by most blocks of its credentials, else by its last block's shape.
+    /// The client that a validator runs: by its own blocks' graffiti, else by most blocks of its
+    /// credentials, else by the shape of its own block.
     pub fn of(&self, validator: ValidatorIndex, chain: &Chain) -> usize {
         if self.n_known == 0 {
             return UNKNOWN;
@@ -108,7 +113,8 @@ impl Clients {
         }
     }
 
-    /// Validators whose own blocks told, those that told by name and by shape twice.
+    /// Number of validators that are known by their own blocks. One that is known by name and by
+    /// shape counts twice.
     pub fn n_known(&self) -> usize {
         self.n_known
     }
@@ -127,7 +133,8 @@ impl Clients {
         let Some(counts) = counts else { return UNKNOWN };
         let (client, most) = counts.iter().enumerate().max_by_key(|(_, n)| **n).unwrap_or((UNKNOWN, &0));
         let all: u32 = counts.iter().map(|n| u32::from(*n)).sum();
-        // Most of them by far, or it is an operator of several clients.
+        // At least four fifths must be of one client. Otherwise this is an operator of several
+        // clients.
         if u32::from(*most) * 5 >= all * 4 { client } else { UNKNOWN }
     }
 }
@@ -137,7 +144,8 @@ fn at(table: &[u8], validator: ValidatorIndex) -> usize {
     known.map_or(UNKNOWN, |client| usize::from(*client))
 }
 
-/// Sets an entry of a table of `limit` validators; gives what was there. Others than these are not in it.
+/// Sets an entry of a table for `limit` validators and returns the old value. A validator at or
+/// above `limit` is ignored: then `client` is returned.
 fn put(table: &mut Vec<u8>, validator: ValidatorIndex, client: usize, limit: usize) -> usize {
     let Some(index) = usize::try_from(validator.as_u64()).ok().filter(|index| *index < limit) else { return client };
     if table.len() <= index {

@@ -1,20 +1,20 @@
-//! What every section of `[detect]` does, and how it says what is wrong with it.
+//! What every section of `[detect]` provides, and how it reports what is wrong with it.
 
 use crate::monitor::Detector;
 
-/// A section, defined beside the code that it steers.
+/// A section of the configuration. It is defined beside the code that it controls.
 pub(crate) trait DetectorConfig {
-    /// `None` if it is switched off.
+    /// The detector, or `None` if it is switched off.
     fn detector(&self) -> Option<Box<dyn Detector>>;
 
-    /// Thresholds that make no sense.
+    /// Reports thresholds that make no sense.
     fn problems(&self, problems: &mut Problems<'_>);
 }
 
 /// Collects what is wrong with one section.
 pub(crate) struct Problems<'a> {
     section: &'static str,
-    /// Path in the file and text.
+    /// Pairs of path in the file and text.
     found: &'a mut Vec<(String, String)>,
 }
 

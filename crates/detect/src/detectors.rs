@@ -1,9 +1,9 @@
 //! One file for each detector, and the one list of them.
 //!
 //! A file holds everything about its kinds: what it looks for, why its thresholds are what they are
-//! (its section of the configuration, with defaults and checks), which false alarms were thought
-//! of, the details of each kind, and the sentence that people read. docs/dev/detector.md says how
-//! to add one.
+//! (its section of the configuration, with defaults and checks), which false alarms were
+//! considered, the details of each kind, and the sentence that people read. docs/dev/detector.md
+//! describes how to add a detector.
 
 pub mod blocks;
 pub mod checkpoint_split;
@@ -27,10 +27,10 @@ use evidence::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Makes three things of the list of detectors: their configuration, those that are switched on,
-/// and every kind's sentence. A line of it has a module, which is also the name of its section, its
-/// configuration, and the details of its kinds. A kind without a line does not compile: the match
-/// below does not cover it.
+/// Makes three things from the list of detectors: their configuration, the detectors that are
+/// switched on, and every kind's sentence. A line of the list names a module (which is also the
+/// name of its section of the configuration), its configuration, and the details of its kinds. A
+/// kind without a line does not compile, because the match below does not cover it.
 macro_rules! detectors {
     (
         $($section:ident: $config:ident finds $($details:ident)+;)+
@@ -44,21 +44,22 @@ macro_rules! detectors {
         }
 
         impl DetectConfig {
-            /// What is wrong with it: path in the file and text.
+            /// Everything that is wrong with the thresholds, as pairs of path in the file and text.
             pub fn problems(&self) -> Vec<(String, String)> {
                 let mut found = Vec::new();
                 $(self.$section.problems(&mut Problems::of(concat!("detect.", stringify!($section)), &mut found));)+
                 found
             }
 
-            /// Those that are switched on.
+            /// The detectors that are switched on.
             pub(crate) fn detectors(&self) -> Vec<Box<dyn Detector>> {
                 [$(self.$section.detector()),+].into_iter().flatten().collect()
             }
         }
 
         /// A finding or an incident in one sentence, for people. `None` for offences, whose kind
-        /// says all, for a kind of another version, and for details that another version wrote.
+        /// already says everything, for a kind of another version, and for details that another
+        /// version wrote.
         pub fn sentence(kind: &Kind, details: &Map<String, Value>, validators: Option<u64>) -> Option<String> {
             match *kind {
                 Kind::Offence(_) | Kind::Unknown(_) => None,
@@ -83,7 +84,7 @@ detectors! {
     network: NetworkConfig finds ClientDominanceDetails SyncStormDetails SubnetSilentDetails;
     punishment: PunishmentConfig finds UnpunishedOffenceDetails BlindSpotDetails;
     equivocation: EquivocationConfig finds EquivocationDetails;
-    // Of watched keys, whose detector is configured in `[watch]`.
+    // Kinds of watched keys. Their detector is configured in `[watch]`.
     [
         keeper::MissedDutiesDetails,
         keeper::FlappingKeysDetails,

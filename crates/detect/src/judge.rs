@@ -1,4 +1,4 @@
-//! The second proof, and the finding that it allows.
+//! The second proof of a conflict, and the finding that follows from it.
 
 use chain::{Chain, SignedWith};
 use consensus::{
@@ -12,14 +12,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use verify::{Arrival, SlashingBody, SlashingOp};
 
-/// A proven offence: what is told, and what proves it.
+/// A proven offence: the finding and its proof.
 #[derive(Clone, Debug)]
 pub struct ProvenConflict {
     pub finding: Finding,
     pub evidence: Arc<Evidence>,
 }
 
-/// A conflict that the second proof did not confirm. It accuses nobody; it says that we have a defect.
+/// A conflict that the second proof did not confirm. It accuses nobody; it shows that this program
+/// has a defect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unproven {
     #[error("the predicate does not hold on the pair of validator {0}")]
@@ -32,15 +33,17 @@ pub enum Unproven {
     Signature(Root),
 }
 
-/// What was checked already. Conflicts of many validators share slashings, and more of them share a side, so what is proven is kept for the
-/// rest of its batch; that a signature holds is remembered longer, for the last [`MAX_VERIFIED`] of them.
+/// What was already checked. Conflicts of many validators share slashings, and even more of them
+/// share one of the two messages. So what is proven is kept for the rest of its batch. That a
+/// signature holds is remembered longer, for the last [`MAX_VERIFIED`] signatures.
 #[derive(Default)]
 pub struct Proofs {
-    /// By the two votes' places in memory: thousands of offenders share a pair, and each list of signers is as long.
+    /// By the addresses of the two votes in memory. Thousands of offenders share a pair, and each
+    /// list of signers is just as long, so comparing the content would be slow.
     pairs: HashMap<[usize; 2], Pair>,
     /// By evidence id.
     slashings: HashMap<Root, Result<Proof, Unproven>>,
-    /// By hash of all that a check depends on, the version with which the signature held.
+    /// The version with which a signature holds, by a hash of everything that the check depends on.
     verified: HashMap<Root, ForkVersion>,
     /// The same hashes, oldest first.
     by_age: VecDeque<Root>,
@@ -53,13 +56,14 @@ struct Proof {
     versions: [ForkVersion; 2],
 }
 
-/// Two votes, kept so that their places stay theirs.
+/// The proof of a pair of votes. It keeps the votes alive, so that their addresses are not used
+/// again.
 struct Pair {
     _votes: [Arc<StoredVote>; 2],
     proof: Result<Proof, Unproven>,
 }
 
-/// Signatures of which it is remembered that they hold: 2 MB.
+/// Number of signatures that are remembered as valid: 2 MB.
 const MAX_VERIFIED: usize = 16_384;
 
 /// What a finding would be about, before it is proven a second time.
@@ -69,14 +73,14 @@ pub struct Candidate {
     pub validator: ValidatorIndex,
     /// Hash-tree-roots of the two messages.
     pub roots: [Root; 2],
-    /// Target epochs of the two votes; of proposals their slot's epoch.
+    /// Target epochs of the two votes. For proposals, the epoch of their slot.
     pub epochs: [Epoch; 2],
-    /// Of the two messages, in any order.
+    /// Arrivals of the two messages, in any order.
     pub arrivals: [Arrival; 2],
 }
 
 impl Candidate {
-    /// Of a conflict from the index.
+    /// The candidate of a conflict from the index.
     pub fn of(conflict: &Conflict, chain: &Chain) -> Self {
         match conflict {
             Conflict::DoubleVote { validator, first, second, arrivals } => {
@@ -100,13 +104,14 @@ impl Candidate {
         Self { offence, validator, roots: [one.data_root, two.data_root], epochs, arrivals }
     }
 
-    /// The finding's.
+    /// The id that the finding would have.
     pub fn id(&self, genesis_validators_root: Root) -> Root {
         let [one, two] = self.roots;
         finding_id(genesis_validators_root, self.offence, self.validator, one, two)
     }
 
-    /// Candidates of one batch go by this order: it depends on the messages only and not on the batch.
+    /// The order in which the candidates of one batch are handled. It depends on the messages only
+    /// and not on the batch.
     pub fn order(&self) -> impl Ord + use<> {
         let [one, two] = self.arrivals;
         let [root, other] = self.roots;
@@ -118,7 +123,7 @@ impl Candidate {
 pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<ProvenConflict, Unproven> {
     match conflict {
         Conflict::DoubleVote { validator, first, second, arrivals } => {
-            // Either order is a double vote: the one that does not depend on which came first.
+            // Either order is a double vote. This order does not depend on which vote came first.
             let (one, two) = if first.data_root <= second.data_root { (first, second) } else { (second, first) };
             judge_votes(Offence::DoubleVote, *validator, one, two, *arrivals, chain, proofs)
         }
@@ -129,7 +134,8 @@ pub fn judge(conflict: &Conflict, chain: &Chain, proofs: &mut Proofs) -> Result<
     }
 }
 
-/// Whom a slashing operation accuses, each once, before anything is proven a second time.
+/// The validators that a slashing operation accuses, each once, before anything is proven a second
+/// time.
 pub fn accused(operation: &SlashingOp, chain: &Chain) -> Vec<Candidate> {
     let arrivals = [operation.heard.arrival(); 2];
     match &operation.body {
@@ -157,8 +163,8 @@ pub fn accused(operation: &SlashingOp, chain: &Chain) -> Vec<Candidate> {
     }
 }
 
-/// Judges a slashing operation that somebody else made: what it shows of `validators`, who are among the [`accused`], with the operation
-/// as evidence.
+/// Judges a slashing operation that somebody else made. It proves the offence of each of
+/// `validators`, which must be among the [`accused`], with the operation as evidence.
 pub fn judge_operation(
     operation: &SlashingOp,
     validators: &[ValidatorIndex],
@@ -200,9 +206,10 @@ pub fn judge_operation(
     }
 }
 
-/// Findings of one batch, each once. What an operation shows and the index shows as well has the times and sources of the index, which
-/// knows when either message came first. Its evidence is the operation only if it is known from nothing else: if the index had both
-/// sides before the operation came, the index's proof stays.
+/// Merges the findings of one batch, so that each finding is there once. A finding from both an
+/// operation and the index gets the times and sources of the index, which knows when either message
+/// first came. Its evidence is that of the operation, unless the index had both messages before the
+/// operation came: then the index's proof stays.
 pub fn merge(from_operations: Vec<ProvenConflict>, from_index: Vec<ProvenConflict>) -> Vec<ProvenConflict> {
     let mut indexed: HashMap<Root, ProvenConflict> = HashMap::new();
     let mut order = Vec::new();
@@ -239,7 +246,7 @@ fn offence_of(data_1: &AttestationData, data_2: &AttestationData) -> Option<Offe
     }
 }
 
-/// `arrivals`: of this validator's two messages, in any order.
+/// `arrivals` are those of this validator's two messages, in any order.
 fn judge_votes(
     offence: Offence,
     validator: ValidatorIndex,
@@ -325,7 +332,7 @@ impl Proofs {
         self.checked(evidence, checked)
     }
 
-    /// About 1 ms, the first time.
+    /// Checks one message of the slashing. The first check takes about 1 ms.
     fn side(&mut self, side: &IndexedAttestation, chain: &Chain) -> Result<ForkVersion, Unproven> {
         let root = side.data.root();
         if side.attesting_indices.is_empty() || !side.attesting_indices.is_sorted_by(|a, b| a < b) {
@@ -348,7 +355,8 @@ impl Proofs {
         self.checked(evidence, checked)
     }
 
-    /// With which version this signature of the message with this root by these signers holds. Asks `check` only if it is not remembered.
+    /// The version with which the signature of this message by these signers holds. `check` is
+    /// called only if the result is not remembered.
     fn version_of(
         &mut self,
         root: Root,
@@ -373,7 +381,7 @@ impl Proofs {
         Ok(version)
     }
 
-    /// The batch is over: forgets what holds on to its messages.
+    /// Ends the batch: drops everything that keeps its messages in memory.
     pub fn end_batch(&mut self) {
         self.pairs.clear();
         self.slashings.clear();
@@ -395,7 +403,7 @@ struct Subject {
     fork: ForkName,
     signed: [SignedWith; 2],
     roots: [Root; 2],
-    /// Of its two messages, in any order.
+    /// Arrivals of the two messages, in any order.
     arrivals: [Arrival; 2],
 }
 
@@ -411,7 +419,7 @@ impl Subject {
             slot: self.slot,
             epoch: self.epoch,
             seen: self.arrivals.map(|arrival| Time::from_unix_ns(arrival.at.0)),
-            // Stamped by whoever writes it down: nothing here reads a clock.
+            // Whoever stores the finding sets this time, because nothing here reads a clock.
             recorded_at: Time::default(),
             sources: self.arrivals.iter().map(|arrival| arrival.source.label().to_owned()).collect(),
             fork: self.fork,

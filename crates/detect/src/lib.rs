@@ -1,14 +1,19 @@
-//! From "the index found a contradiction" to "this validator is guilty, here is the proof", and from many of those to "this is
-//! what goes on".
+//! This crate judges contradictions and recognises incidents.
 //!
-//! Synchronous, no clock, no I/O: the same conflict and the same chain give the same finding, the same traffic the same incidents.
+//! It turns "the index found a contradiction" into "this validator is guilty, and here is the
+//! proof". It also reads many such findings together and reports what goes on as incidents.
 //!
-//! A finding is proven twice: the index says that two stored messages contradict each other, and [`judge`] asks the
-//! spec's own predicate about the very pair that goes into the exported slashing, then checks both signatures of that
-//! slashing again over exactly its indices. What fails here is our own mistake, never a validator's: it is counted as
-//! [`Unproven`] and accuses nobody.
+//! The crate is synchronous. It reads no clock and does no I/O: the same conflict and the same
+//! chain give the same finding, and the same traffic gives the same incidents.
 //!
-//! [`Monitor`] reads everything that was proven and says what it means together ([`monitor`], [`detectors`]).
+//! A finding is proven twice. First, the index reports that two stored messages contradict each
+//! other. Then [`judge`] applies the specification's own predicate to the very pair that goes into
+//! the exported slashing, and checks both signatures of that slashing again over exactly its
+//! indices. A failure of this second proof is our own mistake and never a validator's. It is
+//! counted as [`Unproven`], and nobody is accused.
+//!
+//! [`Monitor`] reads everything that was proven and reports what it means together ([`monitor`],
+//! [`detectors`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

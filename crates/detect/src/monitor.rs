@@ -1,25 +1,31 @@
-//! What many messages mean together: detectors over everything that was proven, and the incidents they see.
+//! What many messages mean together: detectors read everything that was proven, and the incidents
+//! that they see are tracked here.
 //!
 //! ```text
 //! Batch (votes, blocks, offences, peers) --> Facts (counts by slot, bounded)
 //!        |                                      |
-//!        +--> Detector::observe                 +--> Detector::slot_ended, once for each slot, in order
+//!        +--> Detector::observe                 +--> Detector::slot_ended, once for each slot
 //!                     |                                        |
 //!                     +--------------> Signal <----------------+
 //!                                        |
-//!              Anomaly -> a finding without proof        Observation -> book -> Incident, and a finding that announces it
+//!              Anomaly -> a finding     Observation -> IncidentTracker -> Incident,
+//!              without proof                           and a finding that announces it
 //! ```
 //!
-//! **Time** is that of the messages. A slot is evaluated once a message (or, live, the clock when nothing waits) is from the
-//! slot after the next, before that message is looked at ([`Monitor::turn_to`]), in order and exactly once, however the batches were
-//! cut: so a replay says what the watcher said.
-//! What only becomes provable after its slot was evaluated counts where it still fits and changes no verdict.
+//! **Time** is the time of the messages. A slot is evaluated when a message from the slot after the
+//! next one is about to be looked at ([`Monitor::turn_to`]). In live operation the clock has the
+//! same effect when no message waits. Slots are evaluated in order and exactly once, however the
+//! batches were cut. A replay therefore gives the same results as the live watcher. A message that
+//! becomes provable only after its slot was evaluated is still counted where it fits, but it
+//! changes no verdict.
 //!
-//! A clock that was set back by more than [`MAX_STEP_BACK`] begins anew: windows and facts of the wrong time are dropped, or nothing would
-//! be evaluated until that time comes.
+//! If the clock is set back by more than [`MAX_STEP_BACK`] slots, evaluation begins anew: windows
+//! and facts of the wrong time are dropped. Otherwise nothing would be evaluated until that time
+//! comes.
 //!
-//! **Cost.** One pass over a batch's votes fills the [`Facts`]: per validator a bit, and a byte looked up; detectors then read
-//! a few numbers per slot. **Bounds** are in [`facts`]; incidents of a kind open at once: [`MAX_OPEN`].
+//! **Cost.** One pass over a batch's votes fills the [`Facts`]. For each validator it sets a bit
+//! and looks up a byte. Detectors then read a few numbers per slot. **Bounds** are stated in
+//! [`facts`]. At most [`MAX_OPEN`] incidents of a kind are open at once.
 
 mod book;
 pub mod facts;
@@ -39,25 +45,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::{UnixNs, Verified};
 
-/// Notes that detectors keep with the store, by name: see [`DetectorOutput::notes`].
+/// Names of the notes that detectors keep in the store: see [`DetectorOutput::notes`].
 pub const NOTES: [&str; 1] = [slashing_wave::NOTE];
-/// Slots that time may go back without beginning anew: within them messages and clock are merely out of step.
+/// Number of slots by which time may go back without a new beginning. Within it, messages and clock
+/// are only out of step.
 pub const MAX_STEP_BACK: u64 = 8;
-/// Slots evaluated one by one after a pause; what lies further back was not heard by us and is skipped.
+/// Largest number of slots that are evaluated one by one after a pause. Older slots are skipped,
+/// because nothing was received in them.
 const MAX_CATCH_UP: u64 = 256;
-/// How long after its end a slot is evaluated, in slots: its aggregates and the block that carries its votes are in.
+/// How long after its end a slot is evaluated, in slots. By then its aggregates have arrived, and
+/// so has the block that carries its votes.
 pub const LAG: u64 = 1;
 
-/// What operators and public lists say about validators.
+/// Labels of validators, from the operator's files and from public lists.
 pub trait LabelSource {
-    /// Key and value, as in `operator` and `acme`; few, mostly none.
+    /// The labels of one validator as pairs of key and value, such as `operator` and `acme`. There
+    /// are few of them, and mostly none.
     fn labels(&self, validator: ValidatorIndex) -> Vec<(String, String)>;
 
-    /// How many validators have this label; `None` if that is not known.
+    /// Number of validators that have this label; `None` if that is not known.
     fn n_labelled(&self, key: &str, value: &str) -> Option<u64>;
 }
 
-/// Nobody said anything.
+/// A [`LabelSource`] without any labels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLabels;
 
@@ -78,26 +88,26 @@ pub struct Offender {
     pub evidence: Arc<Evidence>,
 }
 
-/// Something about a peer.
+/// One event about a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerNews {
     pub at: UnixNs,
-    /// However the source names it; only compared.
+    /// The source's name for the peer. It is only compared.
     pub peer: String,
     pub what: PeerFact,
 }
 
-/// What is known of a peer now.
+/// What happened to a peer, or what it reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerFact {
     Connected,
     Disconnected,
-    /// Its name for its software.
+    /// The name that it gives for its software.
     Agent(String),
     Status {
         head_slot: Slot,
     },
-    /// It left, saying so.
+    /// It sent a Goodbye message, with this reason code.
     Goodbye {
         code: u64,
     },
@@ -106,16 +116,17 @@ pub enum PeerFact {
 /// What one call of the verifier proved, and what was recorded because of it.
 pub struct Batch<'a> {
     pub verified: &'a Verified,
-    /// Those recorded for the first time, in the order of recording.
+    /// The findings that were recorded for the first time, in the order of recording.
     pub offenders: &'a [Offender],
-    /// Findings whose slashing is in a block of the chain, as is known now, by id.
+    /// Findings whose slashing is in a block of the chain, as far as is known now, by the finding's
+    /// id.
     pub included: &'a [(Root, Included)],
-    /// Findings that were included until now: the chain has left the block.
+    /// Findings that were included until now. The chain has left the block that included them.
     pub reopened: &'a [Finding],
     pub peers: &'a [PeerNews],
     pub chain: &'a Chain,
     pub labels: &'a dyn LabelSource,
-    /// Everything that arrived before this moment is in this batch or an earlier one.
+    /// Everything that arrived before this moment is in this batch or in an earlier one.
     pub heard_until: UnixNs,
 }
 
@@ -133,30 +144,36 @@ impl View<'_> {
     }
 }
 
-/// Looks for one kind of trouble. No clock, no I/O; the same calls give the same signals.
+/// Looks for one kind of trouble. A detector reads no clock and does no I/O; the same calls give
+/// the same signals.
 pub trait Detector: Send {
-    /// A batch as it comes. For what cannot wait for the end of a slot or is not in the facts; most need none of it.
+    /// Called for each batch. It is for what cannot wait for the end of a slot, or is not in the
+    /// facts. Most detectors do not need it.
     fn observe(&mut self, _batch: &Batch<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// A slot is over: called once for each, ascending.
+    /// Called when a slot is over: once for each slot, in ascending order.
     fn slot_ended(&mut self, _slot: Slot, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// No more batches come: what was not yet said for want of a slot's end.
+    /// Called when no more batches come. The detector reports what it held back until the end of a
+    /// slot.
     fn finish(&mut self, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// What an earlier run left. Before the first batch, and before the first [`Self::recall`].
+    /// Called with what an earlier run left, before the first batch and before the first call of
+    /// [`Self::recall`].
     fn restore(&mut self, _left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// An offence that an earlier run recorded; called for each of its last epochs, in the order of recording. Says again what may
-    /// not have been stored; saying it twice is harmless.
+    /// Called for each offence of the last epochs that an earlier run recorded, in the order of
+    /// recording. The detector reports again what may not have been stored; a repeated report is
+    /// harmless.
     fn recall(&mut self, _finding: &Finding, _proofs: &dyn EvidenceSource, _view: &View<'_>, _out: &mut Vec<Signal>) {}
 
-    /// Whether this detector goes on telling an incident that an earlier run left open.
+    /// Whether this detector continues an incident that an earlier run left open.
     fn tells(&self, _incident: &Incident, _view: &View<'_>) -> bool {
         false
     }
 
-    /// Time went back: whatever is remembered by slot is of a time that was none.
+    /// The clock was set back. Everything remembered by slot is discarded, because those slots have
+    /// not happened yet.
     fn time_went_back(&mut self) {}
 }
 
@@ -165,41 +182,44 @@ pub trait Detector: Send {
 pub struct Left<'a> {
     /// Every incident that is stored.
     pub incidents: &'a [Incident],
-    /// [`DetectorOutput::notes`], as they were written last.
+    /// The latest stored version of [`DetectorOutput::notes`], by name.
     pub notes: &'a BTreeMap<String, Vec<u8>>,
 }
 
-/// Where the proofs of recorded findings are. One proof may be asked for many times in a row.
+/// Gives access to the proofs of recorded findings. One proof may be requested many times in a row.
 pub trait EvidenceSource {
     fn evidence(&self, id: Root) -> Option<Arc<Evidence>>;
 }
 
-/// What the detectors have to say about a batch.
+/// What the detectors report about a batch or about the slots that ended.
 #[derive(Debug, Default)]
 pub struct DetectorOutput {
-    /// Findings without proof; `recorded_at` is for whoever writes them down.
+    /// Findings without proof. Whoever stores them sets `recorded_at`.
     pub anomalies: Vec<Finding>,
-    /// Findings that say that an incident opened (with its incident's id), got worse or is over: for those who are alerted by findings.
+    /// Findings that announce that an incident opened, got worse or is over. They exist for those
+    /// who receive alerts by findings. The one for an opening has the incident's own id.
     pub announcements: Vec<Finding>,
     /// Incidents that are new or changed.
     pub incidents: Vec<Incident>,
-    /// What detectors want to find again after a restart, by name, instead of what stood there: to be written together with the
-    /// rest, in one piece.
+    /// What detectors need to find again after a restart, by name. Each note replaces the stored
+    /// one of that name. The notes must be written together with the rest, in one atomic write.
     pub notes: BTreeMap<&'static str, Vec<u8>>,
-    /// Sightings of conditions that became no incident because too many of their kind are open, by kind.
+    /// Number of observations, by kind, that became no incident because too many incidents of their
+    /// kind are open.
     pub refused: BTreeMap<Kind, u64>,
 }
 
-/// All detectors and what they share. One owner, no threads.
+/// All detectors, and the state that they share. It has one owner and uses no threads.
 pub struct Monitor {
     facts: Facts,
     detectors: Vec<Box<dyn Detector>>,
     book: IncidentTracker,
-    /// The next slot to be evaluated; `None` before the first message.
+    /// The next slot to evaluate; `None` before the first message.
     next: Option<Slot>,
 }
 
 impl Monitor {
+    /// Makes a monitor with the detectors that are switched on in `config`.
     pub fn new(config: &DetectConfig, network: &Arc<Network>) -> Self {
         Self {
             facts: Facts::new(network.clone(), &config.blocks),
@@ -209,13 +229,15 @@ impl Monitor {
         }
     }
 
-    /// One more detector.
+    /// Adds one more detector.
     pub fn add(&mut self, detector: Box<dyn Detector>) {
         self.detectors.push(detector);
     }
 
-    /// Takes over what an earlier run left, so that its incidents go on instead of opening again. `findings`: its last ones, in the
-    /// order of recording. An incident that nobody goes on telling (its detector is switched off, its offences are gone) is closed.
+    /// Takes over what an earlier run left, so that its incidents continue instead of opening
+    /// again. `findings` are the last ones of that run, in the order of recording. An incident that
+    /// nobody continues is closed: its detector may be switched off, or its offences may be
+    /// deleted.
     pub fn restore(
         &mut self,
         left: &Left<'_>,
@@ -247,18 +269,19 @@ impl Monitor {
         heard
     }
 
-    /// Everything detectors share.
+    /// The facts that all detectors share.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// Messages that are looked at in this moment have waited for us for so long, since they arrived or since they could have been read.
-    /// Lateness that may be our own says nothing about clocks.
+    /// Records how long messages that are looked at now have waited for us: since they arrived, or
+    /// since they could have been read. A delay that may be our own gives no information about
+    /// other clocks.
     pub fn note_delay(&mut self, now: UnixNs, delay: Duration) {
         self.facts.note_delay(now, delay);
     }
 
-    /// The clock was set back by more than [`MAX_STEP_BACK`], to this slot.
+    /// The clock was set back by more than [`MAX_STEP_BACK`] slots, to the slot `now`.
     pub fn go_back(&mut self, now: Slot) {
         self.next = Some(now);
         self.facts.go_back(now);
@@ -268,7 +291,8 @@ impl Monitor {
         }
     }
 
-    /// Messages that arrived at `until` are about to be looked at, and none from before waits: evaluates the slots that are over by then.
+    /// Evaluates the slots that are over by `until`. Call it when messages that arrived at `until`
+    /// are about to be looked at, and no earlier message waits.
     pub fn turn_to(&mut self, until: UnixNs, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
         let mut heard = DetectorOutput::default();
         let mut signals = Vec::new();
@@ -285,7 +309,7 @@ impl Monitor {
         heard
     }
 
-    /// One batch, after it was recorded.
+    /// Reads one batch, after it was recorded.
     pub fn observe(&mut self, batch: &Batch<'_>) -> DetectorOutput {
         let (chain, labels) = (batch.chain, batch.labels);
         self.facts.take(batch);
@@ -299,7 +323,8 @@ impl Monitor {
         heard
     }
 
-    /// No more batches come. Nothing more is evaluated; what had changed is told.
+    /// Called when no more batches come. No more slots are evaluated, but changes that were not yet
+    /// reported are reported.
     pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
         let view = View { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
@@ -314,7 +339,8 @@ impl Monitor {
 
     fn slots_that_ended(&mut self, now: Slot) -> impl Iterator<Item = Slot> + use<> {
         let next = self.next.unwrap_or(now);
-        // After a pause in which nothing was heard there is nothing to say about most of it.
+        // After a pause nothing was received for most of its slots, so there is nothing to report
+        // about them.
         let next = next.max(now.saturating_sub(MAX_CATCH_UP));
         let end = now.saturating_sub(LAG).max(next);
         self.next = Some(end);

@@ -1,13 +1,15 @@
-//! What being slashed costs, in the protocol's own integers. Source: consensus-specs, `slash_validator` and `process_slashings` of
-//! phase0, Altair, Bellatrix and Electra.
+//! What being slashed costs, in the protocol's own integer arithmetic. Source: consensus-specs,
+//! `slash_validator` and `process_slashings` of phase0, Altair, Bellatrix and Electra.
 //!
-//! Two parts. The *initial* penalty is taken at once: effective balance / Q. The *correlation* penalty is taken half way to
-//! withdrawability (4 096 epochs later on mainnet), and grows with S, all stake slashed within `EPOCHS_PER_SLASHINGS_VECTOR`:
+//! There are two penalties. The *initial* penalty is taken at once: effective balance / Q. The
+//! *correlation* penalty is taken half way to withdrawability (4 096 epochs later on mainnet). It
+//! grows with S, which is all stake slashed within `EPOCHS_PER_SLASHINGS_VECTOR`:
 //!
 //! ```text
-//! adjusted = min(S * m, T)                                   T: total active balance, inc: 1 ETH
-//! before Electra: eff // inc * adjusted // T * inc           0 while eff/inc * adjusted < T: below about 1 % of stake
-//! from Electra:   adjusted // (T // inc) * (eff // inc)      no such cliff
+//! adjusted = min(S * m, T)                                T: total active balance, inc: 1 ETH
+//! before Electra: eff // inc * adjusted // T * inc        0 while eff/inc * adjusted < T:
+//!                                                         below about 1 % of stake
+//! from Electra:   adjusted // (T // inc) * (eff // inc)   no such threshold
 //! ```
 //!
 //! | from | Q | m |
@@ -17,17 +19,20 @@
 //! | Bellatrix | 32 | 3 |
 //! | Electra | 4 096 | 3 |
 //!
-//! Worked example, Electra, T = 34 000 000 ETH, S = 3 268 ETH: adjusted = 9 804 ETH; 9 804 * 10^9 // 34 000 000 = 288 352 Gwei per
-//! ETH; a validator with 32 ETH loses 9 227 264 Gwei = 0.0092 ETH, one with 2 048 ETH 0.59 ETH.
+//! Worked example, Electra, T = 34 000 000 ETH, S = 3 268 ETH: adjusted = 9 804 ETH; 9 804 * 10^9
+//! // 34 000 000 = 288 352 Gwei per ETH. A validator with 32 ETH loses 9 227 264 Gwei = 0.0092 ETH,
+//! and one with 2 048 ETH loses 0.59 ETH.
 //!
-//! Both come out of the balance, which does not go below zero: where everybody is slashed, the correlation penalty takes what the
-//! initial one has left. [`PenaltyRules::losses`] says what both cost together.
+//! Both penalties come out of the balance, which does not go below zero. If everybody is slashed,
+//! the correlation penalty takes what the initial one has left. [`PenaltyRules::losses`] gives both
+//! penalties, limited in this way.
 //!
-//! Not in it: missed duties until withdrawable, which for a lone offender is most of the loss.
+//! Not included: the penalties for missed duties until the validator is withdrawable. For a single
+//! offender they are most of the loss.
 
 use consensus::{ForkName, Gwei, Preset, PresetName};
 
-/// `EFFECTIVE_BALANCE_INCREMENT`.
+/// `EFFECTIVE_BALANCE_INCREMENT`, in Gwei.
 const INCREMENT: u64 = 1_000_000_000;
 
 /// The constants of one fork.
@@ -41,6 +46,7 @@ pub struct PenaltyRules {
 }
 
 impl PenaltyRules {
+    /// The constants of `fork` with `preset`.
     pub fn of(fork: ForkName, preset: &Preset) -> Self {
         let (quotient, multiplier) = match (fork, preset.name) {
             (ForkName::Phase0, PresetName::Minimal) => (64, 2),
@@ -52,15 +58,16 @@ impl PenaltyRules {
         Self { fork, quotient, multiplier }
     }
 
-    /// Taken when the slashing is included.
+    /// The penalty that is taken when the slashing is included.
     pub fn initial(self, effective_balance: Gwei) -> Gwei {
         Gwei::new(effective_balance.as_u64() / self.quotient)
     }
 
-    /// Taken half way to withdrawability. `slashed`: effective balances slashed within the vector's epochs, this validator's
-    /// included; `total_active`: the total active balance then.
+    /// The penalty that is taken half way to withdrawability. `slashed` is the sum of effective
+    /// balances slashed within the vector's epochs, this validator's included. `total_active` is
+    /// the total active balance at that time.
     pub fn correlation(self, effective_balance: Gwei, slashed: Gwei, total_active: Gwei) -> Gwei {
-        // As `get_total_balance`: never less than one increment.
+        // As in `get_total_balance`, the total is never less than one increment.
         let total = total_active.as_u64().max(INCREMENT);
         let adjusted = slashed.as_u64().saturating_mul(self.multiplier).min(total);
         let increments = effective_balance.as_u64() / INCREMENT;
@@ -72,7 +79,8 @@ impl PenaltyRules {
         Gwei::new(u64::try_from(penalty).unwrap_or(u64::MAX))
     }
 
-    /// Both penalties of one validator: together at most its balance, here its effective one. Source: `decrease_balance`.
+    /// Both penalties of one validator. Together they are at most its balance, for which its
+    /// effective balance is used here. Source: `decrease_balance`.
     pub fn losses(self, effective_balance: Gwei, slashed: Gwei, total_active: Gwei) -> Losses {
         let initial = self.initial(effective_balance);
         let left = Gwei::new(effective_balance.as_u64().saturating_sub(initial.as_u64()));
@@ -83,9 +91,10 @@ impl PenaltyRules {
 /// What being slashed costs one validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Losses {
-    /// Taken when the slashing is included.
+    /// The penalty that is taken when the slashing is included.
     pub initial: Gwei,
-    /// Taken half way to withdrawability, of what is left then.
+    /// The penalty that is taken half way to withdrawability, at most what the initial penalty
+    /// left.
     pub correlation: Gwei,
 }
 
@@ -99,7 +108,7 @@ mod tests {
         Gwei::new(n * ETH)
     }
 
-    /// FACTS' figures in thousandths of an ETH, rounded.
+    /// An amount in thousandths of an ETH, rounded, as the published figures are given.
     fn milli(gwei: Gwei) -> u64 {
         (gwei.as_u64() + 500_000) / 1_000_000
     }
@@ -110,12 +119,13 @@ mod tests {
         assert_eq!(initial(ForkName::Phase0), ETH / 4);
         assert_eq!(initial(ForkName::Altair), ETH / 2);
         assert_eq!(initial(ForkName::Deneb), ETH);
-        // 0.0078 ETH per 32, 0.5 per 2 048.
+        // 0.0078 ETH for 32 ETH, 0.5 ETH for 2 048 ETH.
         assert_eq!(initial(ForkName::Electra), 7_812_500);
         assert_eq!(PenaltyRules::of(ForkName::Fulu, &Preset::MAINNET).initial(eth(2048)), Gwei::new(ETH / 2));
     }
 
-    /// 34 M ETH active, from Electra: 10 September 2025; 3 000 keys; 1 %, 10 % and a third of all stake.
+    /// Cases with 34 M ETH active, from Electra on: the event of 10 September 2025; 3 000 keys of
+    /// 32 ETH; 1 %, 10 % and a third of all stake.
     #[test]
     fn the_published_figures() {
         let rules = PenaltyRules::of(ForkName::Fulu, &Preset::MAINNET);
@@ -128,7 +138,7 @@ mod tests {
         assert_eq!((loss(11_333_334, 32), loss(11_333_334, 2_048)), (32_000, 2_048_000));
     }
 
-    /// Who loses everything loses no more than that, in every fork.
+    /// A validator that loses everything loses no more than that, in every fork.
     #[test]
     fn both_penalties_together_are_at_most_the_balance() {
         for fork in ForkName::ALL {
@@ -151,12 +161,13 @@ mod tests {
         let rules = PenaltyRules::of(ForkName::Deneb, &Preset::MAINNET);
         let total = eth(34_000_000);
         assert_eq!(rules.correlation(eth(32), eth(3_268), total), eth(0));
-        // 32 * 3 * S < T: S up to 354 166 ETH costs nothing more.
+        // The penalty is 0 while 32 * 3 * S < T, so S up to 354 166 ETH costs nothing more.
         assert_eq!(rules.correlation(eth(32), eth(354_166), total), eth(0));
         assert_eq!(rules.correlation(eth(32), eth(354_167), total), eth(1));
     }
 
-    /// The specification's text, statement by statement and in wider integers, over a spread of states.
+    /// Compares with the specification's text, statement by statement and in wider integers, over
+    /// many different states.
     #[test]
     fn the_same_as_the_specifications_arithmetic() {
         fn phase0_to_deneb(eff: i128, slashings: i128, total: i128, multiplier: i128) -> i128 {

@@ -1,5 +1,6 @@
-//! Passed on and held against a peer is only what is certain: operations that a chain could include now, blocks in their proposer's turn,
-//! forgeries that are none under any fork version that may hold.
+//! Only what is certain is forwarded or held against a peer: operations that a chain could include
+//! now, blocks of the expected proposer, and signatures that are wrong under every fork version
+//! that may apply.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -24,7 +25,7 @@ use verify::{
 };
 
 const PER_EPOCH: u64 = 8;
-/// The first of those that have left; all after it have, too.
+/// The first validator that has left. All after it have left, too.
 const LEFT: u64 = 44;
 const N: u64 = 64;
 
@@ -32,12 +33,13 @@ struct Stage {
     chain: Chain,
     verifier: Verifier,
     keys: Keyring,
-    /// Of slot 1, as JSON.
+    /// A block of slot 1, as JSON.
     block: Value,
 }
 
 impl Stage {
-    /// A simulated Fulu network at genesis with these forks to come, validators from `LEFT` on withdrawn.
+    /// A simulated Fulu network at genesis with these future forks. Validators from `LEFT` on are
+    /// withdrawn.
     fn new(forks: &str) -> Self {
         let scenario = Scenario { slots: 2, ..Scenario::quiet(N as usize) };
         let (capture, _) = record::capture_bytes(&scenario).unwrap();
@@ -87,7 +89,7 @@ impl Stage {
         self.verifier.process(&mut self.chain, vec![RawMessage { origin, kind, received_at: now, bytes, ticket: None }], now)
     }
 
-    /// Two headers for one slot.
+    /// A slashing with two headers for one slot.
     fn proposer_slashing(&self, validator: u64, slot: u64, version: ForkVersion) -> Vec<u8> {
         let [signed_header_1, signed_header_2] = [1, 2].map(|body| {
             let message = BeaconBlockHeader {
@@ -119,7 +121,7 @@ impl Stage {
         SingleAttestation { committee_index: consensus::CommitteeIndex::new(0), attester_index, data, signature }.to_ssz()
     }
 
-    /// A block on the genesis block, as its SSZ.
+    /// A block on top of the genesis block, as SSZ.
     fn block(&self, slot: u64, proposer: u64) -> Vec<u8> {
         let (network, preset) = (self.chain.network(), self.chain.network().preset());
         let version = self.version(ForkName::Fulu);
@@ -172,7 +174,8 @@ fn operations_that_no_chain_can_include_are_not_passed_on() {
     let mut stage = Stage::new("GLOAS_FORK_EPOCH: 2\nHEZE_FORK_EPOCH: 3\n");
     let now = 4 * PER_EPOCH;
     let mut n_forwarded = 0;
-    // Signed two forks ago; then by who has left, in a version that is known.
+    // The first operations are signed with a version two forks old. The others are signed by
+    // validators that have left, with a valid version.
     let old = (0..10).map(|nth| stage.proposer_slashing(nth, 1 + nth, stage.version(ForkName::Fulu)));
     let left = (LEFT..LEFT + 10).map(|nth| stage.proposer_slashing(nth, 3 * PER_EPOCH, stage.version(ForkName::Heze)));
     let operations: Vec<Vec<u8>> = old.chain(left).collect();
@@ -190,7 +193,8 @@ fn operations_that_no_chain_can_include_are_not_passed_on() {
     assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
 }
 
-/// The chain's own rule: `get_domain` of a state before the fork gives today's version for any epoch after it.
+/// This is the chain's own rule: before a fork, `get_domain` of a state gives today's version for
+/// any epoch after the fork.
 #[test]
 fn before_a_fork_both_versions_are_tried_and_nobody_is_blamed() {
     let mut stage = Stage::new("GLOAS_FORK_EPOCH: 4\n");
@@ -213,7 +217,7 @@ fn before_a_fork_both_versions_are_tried_and_nobody_is_blamed() {
         let verified = stage.hear(kind, bytes, now);
         assert!(!is_proven(&verified) && verdict(&verified) == Verdict::Ignore, "{kind:?}: with neither, and nobody's fault");
     }
-    // Votes of validators' own, too.
+    // The same holds for the validators' own votes.
     for head in [1, 2] {
         let bytes = stage.single(5, 6, head, today);
         let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, now);
@@ -226,7 +230,7 @@ fn before_a_fork_both_versions_are_tried_and_nobody_is_blamed() {
         assert_eq!(verdict(&verified), Verdict::Ignore);
     }
     assert_ne!(stage.verifier.repute(Some(&peer())), PeerReputation::Bad);
-    // Once the fork is there, its version counts and no other.
+    // After the fork only its own version counts.
     let bytes = stage.single(6, 6, 1, today);
     let verified = stage.hear(MessageKind::Attestation { subnet: 0 }, bytes, 6 * PER_EPOCH);
     assert_eq!(verdict(&verified), Verdict::Reject);
@@ -243,7 +247,7 @@ fn blocks_out_of_turn_are_not_passed_on() {
         n_forwarded += u64::from(verdict(&verified) == Verdict::Accept);
     }
     assert_eq!(n_forwarded, 0, "of 16 for one slot");
-    // Nor those of active validators that do not have the slot.
+    // Blocks of active validators that are not the slot's proposer are not forwarded either.
     let due = stage.chain.proposers(Epoch::new(0)).unwrap()[1].as_u64();
     let other = (0..LEFT).find(|validator| *validator != due).unwrap();
     let bytes = stage.block(1, other);

@@ -1,4 +1,4 @@
-//! What single detectors say about a few slots, stated as facts.
+//! What single detectors report about a few slots.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -14,7 +14,8 @@ fn root(byte: u8) -> Root {
     Root::repeat_byte(byte)
 }
 
-/// A branch justifies one root per epoch: two of them are a split though neither block was ever seen.
+/// A branch justifies one root per epoch. So two of them are a split, even if neither block was
+/// ever seen.
 #[test]
 fn two_sources_of_one_epoch_need_no_tree() {
     let mut stage = Stage::new(64, &DetectConfig::default());

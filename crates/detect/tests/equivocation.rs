@@ -1,4 +1,5 @@
-//! Two signed messages where an honest signer has one, and no rule against it: told once, with both, and nothing else is.
+//! Two signed messages where an honest signer signs one, and no rule against it. Each pair is
+//! reported once, with both messages, and nothing else is reported.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -23,7 +24,7 @@ impl Listener {
         Self { chain, monitor }
     }
 
-    /// Hears statements, each by the name of its root, in a slot.
+    /// Observes statements in a slot. Each statement is identified by its root.
     fn hear(&mut self, now: u64, statements: &[Statement]) -> Vec<Finding> {
         let at = UnixNs(self.chain.network().slot_start_ns(Slot::new(now)) + 1);
         let heard = FirstSeen { at, source: SourceKind::Gossip, peer: None };
@@ -70,7 +71,7 @@ fn bid(builder: u64, slot: u64, parent: u8, value: u64) -> Statement {
     Statement::Bid { bid, root: Root::repeat_byte(value as u8) }
 }
 
-/// A list of so many transactions of 100 bytes each, on one of the branches.
+/// A list of `n_transactions` transactions of 100 bytes each, on one of the branches.
 fn list(validator: u64, slot: u64, branch: u8, n_transactions: usize) -> Statement {
     let list = InclusionList {
         slot: Slot::new(slot),
@@ -101,7 +102,7 @@ fn two_votes_about_one_payload_are_told_once() {
     assert_eq!(listener.hear(6, &[vote(3, 5, false)]), [], "told already");
 }
 
-/// The name of what is told depends on what was said, not on which came first.
+/// The id of a finding depends on what was signed, not on which message came first.
 #[test]
 fn the_order_of_arrival_changes_no_id() {
     let id = |statements: [Statement; 2]| Listener::new().hear(5, &statements)[0].id;
@@ -150,7 +151,8 @@ fn two_inclusion_lists_of_a_slot_are_told_once() {
     assert_eq!(listener.hear(6, &[list(3, 5, 1, 20)]), [], "told already");
 }
 
-/// Nodes compare lists of one branch only, so the other pair is told as something to know, not as a fault.
+/// Nodes compare only lists of one branch, so a pair from two branches is reported as information
+/// and not as a fault.
 #[test]
 fn inclusion_lists_of_two_branches_are_told_as_info() {
     let said = Listener::new().hear(5, &[list(3, 5, 1, 10), list(3, 5, 2, 10)]);

@@ -1,4 +1,4 @@
-//! Blocks without a client's name: whose they are, against what the simulator says runs where.
+//! Blocks without a client's name: which client made them, compared with what the simulator knows.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -11,13 +11,14 @@ use sources::capture::{CaptureReader, Entry};
 
 #[test]
 fn no_block_is_given_to_a_client_that_did_not_make_it() {
-    // Grandine's and Nimbus's blocks look alike here, so they are nobody's.
+    // Grandine's and Nimbus's blocks look alike here, so their shape names no client.
     let clients = [("prysm", 35), ("lighthouse", 30), ("teku", 15), ("nimbus", 10), ("grandine", 10)];
     let scenario = Scenario {
         fork: ForkName::Deneb,
         slots: 640,
         custom_graffiti: 25,
-        // Committees of different strength, so that an order by votes shows.
+        // Some votes are missing, so that committees differ in size and an order by votes is
+        // visible.
         wear: Wear { missed_votes: 20, ..Wear::default() },
         clients: clients.map(|(name, percent)| (name.to_owned(), percent)).to_vec(),
         ..Scenario::quiet(128)

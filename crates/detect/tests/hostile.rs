@@ -15,14 +15,15 @@ use stage::{Said, Stage, block};
 use std::collections::BTreeMap;
 use verify::UnixNs;
 
-/// Members of the committee of a slot: an eighth of them each.
+/// Members of the committee of a slot: one eighth of all validators each.
 fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
     let share = n / stage.per_epoch();
     let first = slot % stage.per_epoch() * share;
     (first..first + share).collect()
 }
 
-/// One key may sign a vote for every epoch there ever was without contradicting itself: it counts once per epoch all the same.
+/// One key may sign a vote for every past epoch without contradicting itself. It still counts once
+/// per epoch.
 #[test]
 fn one_key_counts_once_per_epoch_whatever_it_signs() {
     let mut stage = Stage::new(128, &DetectConfig::default());
@@ -30,7 +31,8 @@ fn one_key_counts_once_per_epoch_whatever_it_signs() {
     for slot in 1..96 {
         let at = |epoch| Checkpoint { epoch: Epoch::new(epoch), root: Root::repeat_byte(7) };
         let honest = members(&stage, slot, 128);
-        // Half of the honest ones fall silent in epoch 6; the last validator signs in their place, for all old targets.
+        // From epoch 6 on half of the honest validators are silent. The last validator signs in
+        // their place, for all old targets.
         let silent = slot >= 48;
         let mut votes: Vec<_> =
             (0..if silent { 40 } else { 0 }).map(|old| stage.vote(slot, head, at(0), at(old % 12), &[127])).collect();
@@ -41,7 +43,8 @@ fn one_key_counts_once_per_epoch_whatever_it_signs() {
     assert!(stage.of(&Kind::StaleVotes).is_empty(), "one key's old targets are no trouble of the network");
 }
 
-/// A hundred different votes for a slot come before the honest ones, which are split in two: that is still seen.
+/// A hundred different votes for a slot arrive before the honest ones, which are split in two. The
+/// split is still found.
 #[test]
 fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
     let mut stage = Stage::new(2048, &DetectConfig::default());
@@ -65,7 +68,8 @@ fn many_odd_votes_do_not_crowd_out_the_honest_ones() {
     assert!(stage.monitor.facts().untallied() >= 36 * 38);
 }
 
-/// A block for a slot of somebody else's, that nobody votes for, fills no slot and competes with nothing.
+/// A block of a validator that is not the slot's proposer, and that nobody votes for, fills no slot
+/// and competes with no block.
 #[test]
 fn a_strangers_block_is_nobodys() {
     let mut stage = Stage::new(128, &DetectConfig::default());
@@ -98,7 +102,7 @@ fn peers_that_have_enough_peers_are_no_storm() {
             for peer in 0..20 {
                 let news = |what| PeerNews { at, peer: format!("peer {peer}"), what };
                 peers.push(news(PeerFact::Status { head_slot: Slot::new(slot) }));
-                // Half of them leave, each again and again.
+                // Half of the peers leave, each one again and again.
                 if slot > 10 && peer % 2 == 0 {
                     peers.push(news(PeerFact::Goodbye { code }));
                 }
@@ -111,7 +115,8 @@ fn peers_that_have_enough_peers_are_no_storm() {
     }
 }
 
-/// The clock jumps four hours ahead and back: detectors go on at once, and say nothing of the time that was none.
+/// The clock jumps four hours ahead and back. The detectors continue at once, and report nothing
+/// about the wrong time.
 #[test]
 fn a_clock_that_was_set_back_stops_nothing() {
     let mut stage = Stage::new(128, &DetectConfig::default());
@@ -128,7 +133,7 @@ fn a_clock_that_was_set_back_stops_nothing() {
     assert!((62..=68).contains(&drops[0].first_slot.as_u64()), "{}", drops[0].first_slot);
 }
 
-/// What the detectors of this file see.
+/// The condition that the detectors of this file report.
 #[derive(Serialize, Deserialize)]
 struct OneThing {}
 
@@ -166,7 +171,7 @@ fn sighting(what: impl Into<Described>, key: String, slot: Slot, since: Slot, se
     })
 }
 
-/// Sees one thing since slot 1, whenever it looks, but looks away for a while.
+/// Reports one condition since slot 1 whenever it looks, but does not look for a while.
 struct Stubborn;
 
 impl Detector for Stubborn {
@@ -178,14 +183,15 @@ impl Detector for Stubborn {
     }
 }
 
-/// What is over never opens again: it is another incident, with its own announcement; so is getting worse, and the end.
+/// A closed incident never opens again. The next observation is another incident with its own
+/// announcement. Getting worse and the end are announced too.
 #[test]
 fn a_closed_incident_stays_closed() {
     let mut stage = Stage::new(64, &DetectConfig::default());
     stage.monitor.add(Box::new(Stubborn));
     for slot in 1..60 {
         stage.play(slot, Said::default());
-        // A restart in between knows what was over.
+        // The monitor is restarted in between, and still remembers what was closed.
         if slot == 20 {
             let incidents: Vec<Incident> = stage.incidents.values().cloned().collect();
             stage.monitor = Monitor::new(&DetectConfig::default(), stage.chain.network());
@@ -231,7 +237,7 @@ impl Detector for Flood {
     }
 }
 
-/// A thousand incidents of one kind leave room for the others, and what was refused is counted.
+/// A thousand incidents of one kind leave room for other kinds, and what was refused is counted.
 #[test]
 fn one_kind_does_not_starve_the_others() {
     let mut stage = Stage::new(64, &DetectConfig::default());
@@ -241,7 +247,8 @@ fn one_kind_does_not_starve_the_others() {
     assert!(stage.refused >= 744);
 }
 
-/// The watcher is restarted while participation is low: the drop goes on, and is over when what was before it is back.
+/// The watcher is restarted while participation is low. The drop continues, and it ends when the
+/// earlier participation is back.
 #[test]
 fn a_restart_does_not_end_what_lasts() {
     let mut stage = Stage::new(128, &DetectConfig::default());
@@ -266,7 +273,7 @@ fn a_restart_does_not_end_what_lasts() {
     assert_eq!((drops.len(), drops[0].state), (1, IncidentState::Closed));
 }
 
-/// What has lasted for long enough is how it is.
+/// A drop that has lasted long enough becomes the usual participation.
 #[test]
 fn a_permanent_drop_is_over_some_day() {
     let mut config = DetectConfig::default();

@@ -1,4 +1,4 @@
-//! The second proof: what the index could have got wrong accuses nobody.
+//! The second proof: a mistake of the index accuses nobody.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -59,7 +59,7 @@ impl Court {
         judge(conflict, &self.chain, &mut Proofs::default())
     }
 
-    /// What an operation shows of all whom it accuses.
+    /// What an operation proves about all validators that it accuses.
     fn judge_operation(&self, operation: &SlashingOp) -> Result<Vec<ProvenConflict>, Unproven> {
         let validators: Vec<ValidatorIndex> = accused(operation, &self.chain).iter().map(|one| one.validator).collect();
         judge_operation(operation, &validators, &self.chain, &mut Proofs::default())
@@ -70,7 +70,7 @@ fn heard(at: u64) -> FirstSeen {
     FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
-/// Both votes as a block or a peer would bring them.
+/// Both votes in one slashing, as a block or a peer would send them.
 fn slashing_of(one: &StoredVote, two: &StoredVote) -> AttesterSlashing {
     let side = |vote: &StoredVote| consensus::IndexedAttestation {
         attesting_indices: vote.indices.clone(),
@@ -136,7 +136,8 @@ fn what_the_index_knows_goes_before_what_an_operation_tells() {
         included_in: None,
     };
     let told = || court.judge_operation(&operation).unwrap();
-    // 5's second vote is known from the operation only, 9's came before it.
+    // The second vote of validator 5 is known from the operation only. That of validator 9 came
+    // before the operation.
     let alone =
         |validator: u64, heard: FirstSeen| Arc::new(StoredVote { heard, ..(*court.vote(0, 1, 2, &[validator], 0)).clone() });
     let gossip = |at| FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None };
@@ -173,7 +174,8 @@ fn what_does_not_contradict_or_was_not_signed_accuses_nobody() {
     assert_eq!(court.judge(&double_vote(5, &a, &a)).unwrap_err(), Unproven::Predicate(validator(5)));
     assert_eq!(court.judge(&double_vote(5, &a, &later)).unwrap_err(), Unproven::Predicate(validator(5)));
     assert_eq!(court.judge(&double_vote(3, &a, &b)).unwrap_err(), Unproven::NotASigner(validator(3)));
-    // A signer more, a signer less, another's signature: the sum no longer holds for exactly its signers.
+    // A signer too many, a signer too few: the aggregate signature no longer holds for exactly its
+    // signers.
     for signers in [&[3u64, 5, 6][..], &[5]] {
         let indices = signers.iter().map(|index| validator(*index)).collect();
         let tampered = Arc::new(StoredVote { indices, ..(*a).clone() });

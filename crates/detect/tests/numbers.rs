@@ -1,5 +1,6 @@
-//! Numbers that are told are right: validators and not findings, no more than there is to lose, one word per key, ranges that end with
-//! what they are about.
+//! The numbers that are reported are right: validators and not findings are counted, costs are at
+//! most the stake, each key is reported once, and ranges end with the condition that they are
+//! about.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use verify::UnixNs;
 
-/// Members of the committee of a slot: an eighth of them each.
+/// Members of the committee of a slot: one eighth of all validators each.
 fn members(stage: &Stage, slot: u64, n: u64) -> Vec<u64> {
     let share = n / stage.per_epoch();
     let first = slot % stage.per_epoch() * share;
@@ -27,7 +28,8 @@ fn indices(range: std::ops::Range<u64>) -> Vec<ValidatorIndex> {
     range.map(ValidatorIndex::new).collect()
 }
 
-/// 192 validators offend, most of them many times: 2 977 findings of 192 validators that can be slashed.
+/// 192 validators offend, most of them many times: 2 977 findings of 192 validators that can be
+/// slashed.
 #[test]
 fn unpunished_validators_are_counted_and_not_their_offences() {
     let mut stage = Stage::new(192, &DetectConfig::default());
@@ -44,7 +46,8 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].validators.unwrap().0, 192, "of a network of 192");
     assert_eq!(told[0].details["offences"], 2_977);
-    // The same without those of whom a block took one offence up: all of theirs are done with.
+    // The same with validators of whom a block has included one offence: all their offences are
+    // settled.
     let mut stage = Stage::new(192, &DetectConfig::default());
     let found: Vec<Offender> =
         (0..3).flat_map(|nth| offenders(&stage.chain, &indices(0..10), Slot::new(4), nth, at, Punishable::Yes)).collect();
@@ -57,7 +60,7 @@ fn unpunished_validators_are_counted_and_not_their_offences() {
     assert_eq!((told.validators.unwrap().0, &told.details["offences"]), (6, &18.into()));
 }
 
-/// Everybody is slashed: nobody loses more than he has.
+/// Everybody is slashed, and nobody loses more than its balance.
 #[test]
 fn a_wave_costs_no_more_than_its_stake() {
     for n in [64, 100, 192] {
@@ -71,12 +74,12 @@ fn a_wave_costs_no_more_than_its_stake() {
         let doubled = cost.initial_gwei.0 + cost.correlation_gwei_if_doubled.0;
         assert!(now <= stake && doubled <= stake, "{n}: {now} and {doubled} of {stake}");
         assert!(cost.per_32_eth_gwei.0 <= 32_000_000_000, "{n}: {}", cost.per_32_eth_gwei.0);
-        // From 64 of 192 on all is lost: three times their stake is as much as there is.
+        // From 64 of 192 on everything is lost, because three times their stake is the whole stake.
         assert_eq!((now, doubled), (stake, stake), "{n}");
     }
 }
 
-/// A network with these keys watched.
+/// A network in which these keys are watched.
 fn watching(n_validators: usize, keys: &str) -> Stage {
     let mut stage = Stage::new(n_validators, &DetectConfig::default());
     let mut list = WatchList::default();
@@ -92,7 +95,7 @@ fn second_signers(stage: &Stage) -> Vec<ValidatorIndex> {
     of_kind.map(|finding| finding.validator.as_ref().unwrap().index).collect()
 }
 
-/// 42 keys, 137 offences, in several slots.
+/// 42 keys and 137 offences, in several slots.
 #[test]
 fn a_second_signer_is_told_once_a_key() {
     let mut stage = watching(64, "0-41");
@@ -107,7 +110,8 @@ fn a_second_signer_is_told_once_a_key() {
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), 42);
 }
 
-/// A clock that was hours ahead: its key signs votes of the future, and contradicts them when it is right again. One signer.
+/// A clock was hours ahead: its key signs votes of the future, and contradicts them when the clock
+/// is right again. There is only one signer.
 #[test]
 fn a_key_whose_clock_was_wrong_has_no_second_signer() {
     let mut stage = watching(64, "0-7");
@@ -117,22 +121,24 @@ fn a_key_whose_clock_was_wrong_has_no_second_signer() {
     ahead.heard.at = UnixNs(stage.at(4, 4_500));
     ahead.arrivals = vec![ahead.heard.arrival(); 8];
     stage.play(4, Said { votes: vec![ahead], ..Said::default() });
-    // The clock is right again, and their slot comes: the other vote is in time, and only now the two contradict each other.
+    // The clock is right again, and their slot comes. The other vote is in time, and only now the
+    // two contradict each other.
     (5..36).for_each(|slot| stage.play(slot, Said::default()));
     let found = offenders(&stage.chain, &indices(0..8), Slot::new(36), 0, stage.at(36, 5_000), Punishable::Yes);
     stage.play(36, Said { offenders: found, ..Said::default() });
     assert_eq!(second_signers(&stage), [], "their clocks were ahead");
-    // A vote of the future that contradicts another one while both are of the future.
+    // Two votes of the future that contradict each other.
     let found = offenders(&stage.chain, &indices(0..4), Slot::new(80), 1, stage.at(38, 5_000), Punishable::Yes);
     stage.play(38, Said { offenders: found, ..Said::default() });
     assert_eq!(second_signers(&stage), []);
-    // Later another machine does sign with one of them.
+    // Later another machine really signs with one of the keys.
     let found = offenders(&stage.chain, &indices(2..3), Slot::new(50), 2, stage.at(50, 5_000), Punishable::Yes);
     stage.play(50, Said { offenders: found, ..Said::default() });
     assert_eq!(second_signers(&stage), indices(2..3));
 }
 
-/// Blocks of slots 61 to 80 are missing; the window in which they are counted shows them for another half of it.
+/// Blocks of slots 61 to 80 are missing. The window in which they are counted still contains them
+/// for some time after.
 #[test]
 fn an_incidents_range_ends_with_what_it_is_about() {
     let mut config = DetectConfig::default();
@@ -159,7 +165,8 @@ fn an_incidents_range_ends_with_what_it_is_about() {
     }
 }
 
-/// Everybody's votes are read more than a slot late, in the last slots because we did not get to read them sooner.
+/// Everybody's votes are read more than a slot late. In the second case the reason is that we did
+/// not read them sooner.
 #[test]
 fn a_slow_engine_is_not_a_wrong_clock() {
     let told = |waited_ms: u64| {
@@ -179,7 +186,7 @@ fn a_slow_engine_is_not_a_wrong_clock() {
     assert_eq!(told(20_000), 0, "messages wait for us: their lateness is ours");
 }
 
-/// A clock that is behind shows votes of the future, which no slowness of ours can.
+/// A clock that is behind sees votes of the future. Our own slowness cannot have this effect.
 #[test]
 fn a_clock_that_is_behind_is_told_however_slow_we_are() {
     let mut stage = Stage::new(512, &DetectConfig::default());

@@ -1,4 +1,5 @@
-//! `punishable` goes by the fork versions that states have, which are not always those of the schedule.
+//! `punishable` depends on the fork versions that states have. These are not always those of the
+//! schedule.
 #![allow(clippy::unwrap_used)]
 
 use chain::{Chain, PubkeyCache};
@@ -8,7 +9,7 @@ use evidence::Punishable;
 use sources::capture::CaptureFile;
 use std::path::Path;
 
-/// A Fulu genesis (minimal preset, 8 slots an epoch) with these forks to come.
+/// A Fulu genesis (minimal preset, 8 slots per epoch) with these future forks.
 fn chain(forks: &str) -> Chain {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
     let config = file.first_config().unwrap().unwrap();
@@ -22,7 +23,8 @@ fn of(chain: &Chain, epochs: [u64; 2]) -> Punishable {
     punishable(chain, ValidatorIndex::new(3), epochs.map(Epoch::new))
 }
 
-/// A state passes both in one epoch: what was signed before the first is checked with the first one's version.
+/// A state passes both forks in one epoch. What was signed before the first is then checked with
+/// the version of the first.
 #[test]
 fn where_two_forks_share_an_epoch_what_was_signed_before_is_expired() {
     let mut chain = chain("GLOAS_FORK_EPOCH: 4\nHEZE_FORK_EPOCH: 4\n");
@@ -40,7 +42,7 @@ fn for_a_moment_after_a_fork_both_states_must_agree() {
     assert_eq!(chain.head().slot, Slot::new(0));
     assert_eq!(of(&chain, [4, 4]), Punishable::Unknown);
     assert_eq!(of(&chain, [3, 3]), Punishable::Yes);
-    // No block for an epoch: then the head says nothing any more.
+    // There is no block for an epoch, so the head no longer counts.
     chain.tick(Slot::new(5 * 8));
     assert_eq!(of(&chain, [4, 4]), Punishable::Yes);
 }

@@ -1,7 +1,9 @@
-//! Ordinary days: misses, late blocks, reorgs and a slashing now and then are no incident, for ten thousand epochs.
+//! Ordinary days: missed and late blocks, reorganisations and an occasional slashing are no
+//! incident, for ten thousand epochs.
 //!
-//! The detectors are given what the verifier would have proven, without signing it: five million votes with real signatures would take
-//! hours of CPU. A shorter run with real ones is `ordinary_days` of the program's own tests.
+//! The detectors are given what the verifier would have proven, without signatures: five million
+//! votes with real signatures would take hours of CPU time. A shorter run with real ones is
+//! `ordinary_days` of the program's own tests.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -16,18 +18,18 @@ use std::collections::BTreeMap;
 use verify::{Signed, UnixNs, Verified, Vote};
 
 const N_VALIDATORS: usize = 512;
-/// One validator is slashed in so many epochs.
+/// One validator is slashed in this number of epochs.
 const SLASHED_EVERY: u64 = 800;
 const CLIENTS: [&str; 4] = ["Lighthouse/v8", "prysm-v7", "teku/v25", "Nimbus/v25"];
 
-/// A network of minimal preset that is as it always is.
+/// A network of minimal preset on ordinary days.
 struct Days {
     chain: Chain,
     monitor: Monitor,
     seed: u64,
-    /// The last two blocks: root and slot.
+    /// The last blocks, at most 64, with their slots.
     blocks: Vec<(Slot, Root)>,
-    /// First block at or before the start of each of the last epochs.
+    /// The target of each of the last epochs: the head in its first slot.
     boundaries: BTreeMap<Epoch, Root>,
     waiting: Vec<(Slot, Root)>,
     said: Vec<(Slot, String)>,
@@ -66,7 +68,8 @@ impl Days {
         let n = slot.as_u64();
         self.chain.tick(slot);
         let mut verified = Verified::default();
-        // Two blocks in a hundred are missing, three late, one is left out by the next.
+        // Of a hundred blocks two are missing and four late. One of the late ones is left out by
+        // the next block.
         let luck = self.lot("block", &[n], 100);
         let (is_missed, is_late, is_left_out) = (luck < 2, (2..6).contains(&luck), luck == 5);
         let seen_head = self.blocks.last().copied().unwrap();
@@ -86,7 +89,7 @@ impl Days {
         if self.blocks.len() > 64 {
             self.blocks.remove(0);
         }
-        // A late block is not voted for in its own slot.
+        // A late block gets no votes in its own slot.
         let head = if is_late { seen_head } else { *self.blocks.last().unwrap() };
         let boundary = *self.boundaries.entry(epoch).or_insert(head.1);
         let source = epoch.saturating_sub(1);
@@ -128,7 +131,7 @@ impl Days {
             Vec::new()
         };
         self.waiting.extend(offenders.iter().map(|offender| (slot, offender.finding.id)));
-        // A block takes it up within a few slots.
+        // A block includes the slashing within a few slots.
         let (due, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|(at, _)| at.as_u64() + 5 < n);
         self.waiting = later;

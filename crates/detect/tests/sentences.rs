@@ -1,4 +1,4 @@
-//! What people read of findings and incidents. Each line of the file has details as they are
+//! What people read about findings and incidents. Each line of the file has details as they are
 //! stored, most of them written by the version before details had types. The fields are public.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -31,7 +31,7 @@ fn every_kind_has_a_sentence() {
     }
 }
 
-/// Of what another version of the program wrote nothing is said, rather than something wrong.
+/// Details that another version of the program wrote have no sentence, rather than a wrong one.
 #[test]
 fn other_details_have_no_sentence() {
     for line in lines() {

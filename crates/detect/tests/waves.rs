@@ -1,4 +1,4 @@
-//! Slashing waves: who counts, what they cost, and what a restart changes, which is nothing.
+//! Slashing waves: who counts, what they cost, and that a restart changes nothing.
 
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -21,7 +21,7 @@ fn config() -> DetectConfig {
     config
 }
 
-/// Double votes of these, the `nth` of each, in `slot`.
+/// Double votes of these validators in `slot`, the `nth` offence of each.
 fn offence(stage: &Stage, validators: &[u64], slot: u64, nth: u8, punishable: Punishable) -> Vec<detect::Offender> {
     let validators: Vec<ValidatorIndex> = validators.iter().copied().map(ValidatorIndex::new).collect();
     offenders(&stage.chain, &validators, Slot::new(slot), nth, stage.at(slot, 5_000), punishable)
@@ -31,7 +31,8 @@ fn play(stage: &mut Stage, slot: u64, offenders: Vec<detect::Offender>) {
     stage.play(slot, Said { offenders, ..Said::default() });
 }
 
-/// Withdrawn keys cost nothing, so anyone may hold some: three of them are no wave, however often they sign.
+/// Withdrawn keys cost nothing, so anyone may hold some. Four of them are no wave, however often
+/// they sign.
 #[test]
 fn keys_that_cannot_be_slashed_make_no_wave() {
     let mut stage = Stage::new(64, &config());
@@ -46,7 +47,8 @@ fn keys_that_cannot_be_slashed_make_no_wave() {
     assert_eq!((wave.validators.unwrap().0, &wave.severity), (3, &Severity::Critical));
 }
 
-/// One key that contradicts itself a thousand times raises neither the base rate nor the stake that is slashed.
+/// One key that contradicts itself many times raises neither the base rate nor the stake that is
+/// slashed.
 #[test]
 fn a_validator_counts_once() {
     let mut stage = Stage::new(64, &config());
@@ -55,19 +57,20 @@ fn a_validator_counts_once() {
         play(&mut stage, 1 + nth / 10, offenders);
     }
     assert!(stage.of(&KIND).is_empty());
-    // Out of the window: it is history, once.
+    // The key has left the window. It counts once in the past.
     let later = 100 * stage.per_epoch();
     let offenders = offence(&stage, &[1, 2, 3], later, 0, Punishable::Yes);
     play(&mut stage, later, offenders);
     let wave = stage.of(&KIND)[0];
     let eth = 32_000_000_000u64;
-    // Fulu, minimal preset: min(S * 3, T) * 32 / T each, S without the one that is older than the vector's 64 epochs.
+    // Fulu, minimal preset: min(S * 3, T) * 32 / T each. S excludes the validator whose offences
+    // are older than the vector's 64 epochs.
     assert_eq!(wave.penalty.unwrap().correlation_gwei_now.0, 3 * 3 * 32 * 3 * eth / (64 * 32));
     assert_eq!(wave.penalty.unwrap().initial_gwei.0, 3 * eth / 4_096);
     assert_eq!((wave.validators.unwrap().0, wave.offences.unwrap().double_vote.0), (3, 3));
 }
 
-/// Who was slashed in a wave that is over still counts for the penalty of the next.
+/// Validators slashed in a closed wave still count for the penalty of the next wave.
 #[test]
 fn a_second_wave_is_costed_with_the_first() {
     let mut stage = Stage::new(64, &config());
@@ -121,7 +124,8 @@ impl Disk {
     }
 }
 
-/// A wave, an epoch of quiet, a second wave that goes on; restarted in `at`, with its notes or, as an older version left it, without.
+/// A wave, some quiet epochs, and a second wave that grows. The watcher is restarted in the slots
+/// `restarts`, with its notes or, as after an older version, without them.
 fn played(restarts: &[u64], with_notes: bool) -> (Vec<Incident>, usize) {
     let mut stage = Stage::new(128, &config());
     let mut disk = Disk::default();
@@ -158,7 +162,8 @@ fn a_restart_changes_no_wave() {
     }
 }
 
-/// As an earlier version left it: waves that are over stay as they were told, the open one goes on under its id with all its members.
+/// An earlier version left no notes. Closed waves stay as they were reported. The open one
+/// continues under its id with all its members.
 #[test]
 fn without_notes_waves_keep_their_names_and_members() {
     let through = played(&[], true);
@@ -173,7 +178,7 @@ fn without_notes_waves_keep_their_names_and_members() {
     }
 }
 
-/// Nobody tells it any more: it does not stay open for ever.
+/// No detector continues the wave, so it must not stay open for ever.
 #[test]
 fn a_wave_without_its_detector_is_closed() {
     let mut stage = Stage::new(64, &config());
@@ -189,7 +194,7 @@ fn a_wave_without_its_detector_is_closed() {
     assert_eq!(n_told, 2);
 }
 
-/// A pager that wants what is critical hears of the wave, and that it is over.
+/// A pager that receives only critical findings receives the wave's opening and its end.
 #[test]
 fn what_is_told_is_as_severe_as_the_incident() {
     let mut stage = Stage::new(64, &config());

@@ -1,39 +1,46 @@
-//! Which client made a block, by the block's own shape, where its graffiti does not say.
+//! Which client made a block, concluded from the block's own shape, where its graffiti names none.
 //!
-//! Each client packs attestations in a way of its own: how many, in which order, whether it lets several stand over the same data. What
-//! that way looks like is not written down here, where it would be wrong after the next release: it is learnt from the blocks whose
-//! graffiti names the client, on this network, and forgotten with time.
+//! Each client packs attestations in its own way: how many, in which order, and whether several may
+//! have the same data. These ways are not written down here, because they change with releases.
+//! They are learnt from the blocks of this network whose graffiti names the client, and old counts
+//! fade.
 //!
-//! The [`Shape`] of a block is four features of its list of attestations, taken together:
+//! The [`Shape`] of a block is five features of its list of attestations, taken together:
 //!
 //! | feature | values |
 //! |---|---|
 //! | how many | none, 1, 2 to 4, 5 to 8, more |
-//! | order by slot, by committee, by number of votes | each: all equal or fewer than two, rising, falling, neither |
-//! | two over the same data | yes, no |
+//! | order by slot, by committee, by number of votes | each: flat, rising, falling, neither |
+//! | two with the same data | yes, no |
 //!
-//! **When a client is named.** At least [`MIN_NAMED`] blocks of this shape bore a client's name, and all but one in [`MIN_NAMED`] of
-//! them the same one. With 32 of 32 the true share is above nine tenths (95 percent confidence). A shape that several
-//! clients make names nobody. A wrong name is worse than none: by itself one block attributes nothing but itself; of
-//! its proposer it is believed only while no block of it bears a name.
+//! An order is flat if all values are equal or if there are fewer than two.
 //!
-//! **Limits.** Clients whose blocks look alike are not told apart; operators who write nothing and run something that nobody else names
-//! are not seen; a plugin that packs attestations for a client makes it look like another (while most of that shape bear the
-//! plugin's users' names). The table has a row per shape, fewer than 700.
+//! **When a client is named.** At least [`MIN_NAMED`] blocks of this shape had a client's name in
+//! the graffiti, and fewer than one in [`MIN_NAMED`] of them had another name. With 32 of 32 the
+//! true share is above nine tenths (95 percent confidence). A shape that several clients make names
+//! no client. A wrong name is worse than none. So the shape of a block is used for this block only;
+//! it is used for its proposer only while neither the proposer's blocks nor those of its
+//! credentials name a client.
+//!
+//! **Limits.** Clients whose blocks look alike are not distinguished. Operators who write no
+//! graffiti, and run something that nobody else names, are not recognised. A plugin that packs
+//! attestations for a client makes it look like another one, while most named blocks of that shape
+//! have the names of the plugin's users. The table has a row per shape, fewer than 700.
 
 use super::{ByClient, N_CLIENTS, UNKNOWN};
 use consensus::{Attestation, SignedBlock};
 use std::collections::{HashMap, HashSet};
 
-/// Named blocks of a shape before it says anything.
+/// Number of named blocks of a shape that are needed before it names a client.
 pub const MIN_NAMED: u64 = 32;
-/// All counts are halved when so many named blocks were counted: releases change shapes.
+/// All counts are halved when this number of named blocks was counted, because releases change
+/// shapes.
 const FADE_AFTER: u64 = 8_192;
 
-/// How a row of numbers runs.
+/// The order of a sequence of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Run {
-    /// All equal, or fewer than two.
+    /// All numbers are equal, or there are fewer than two.
     Flat,
     Rising,
     Falling,
@@ -63,6 +70,7 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The shape of a block's list of attestations.
     pub fn of(block: &SignedBlock) -> Self {
         let attestations = &block.attestations;
         let first_committee = |a: &Attestation| a.committees().first().map_or(0, |committee| committee.as_u64());
@@ -83,7 +91,7 @@ impl Shape {
     }
 }
 
-/// Which clients' names the blocks of each shape bore.
+/// How often blocks of each shape named each client.
 #[derive(Debug, Default)]
 pub struct Fingerprints {
     named: HashMap<Shape, ByClient>,
@@ -91,7 +99,7 @@ pub struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// A block whose graffiti names its client.
+    /// Counts a block whose graffiti names its client.
     pub fn learn(&mut self, shape: Shape, client: usize) {
         if client == UNKNOWN || client >= N_CLIENTS {
             return;
@@ -103,7 +111,7 @@ impl Fingerprints {
         }
     }
 
-    /// The client that makes blocks of this shape; [`UNKNOWN`] unless it is as good as the only one.
+    /// The client that makes blocks of this shape; [`UNKNOWN`] unless it is nearly the only one.
     pub fn client_of(&self, shape: &Shape) -> usize {
         let Some(named) = self.named.get(shape) else { return UNKNOWN };
         let all: u64 = named.iter().sum();

@@ -1,13 +1,17 @@
-//! `competing_blocks` and `deep_reorg`: what happens to single blocks. Told once each, as findings without proof.
+//! `competing_blocks` and `deep_reorg`: events of single blocks. Each is reported as a finding
+//! without proof.
 //!
-//! - *competing*: proposers of two branches had a block for one slot, so their registries or mixes differ: the branches parted more than
-//!   an epoch ago. Two blocks of *one* proposer are a `double_proposal`, which is told as that.
-//! - *reorg*: most votes of a slot are for a head that does not descend from the one of the slot before, and at least `reorg_slots` of
-//!   what had been voted for is given up.
+//! - *competing*: proposers of two branches made a block for one slot. So their registries or
+//!   randao mixes differ, and the branches parted more than an epoch ago. Two blocks of *one*
+//!   proposer are a `double_proposal` and are reported as such.
+//! - *reorg*: the largest side of a slot's votes is for a head that does not descend from the
+//!   earlier one, and at least `reorg_slots` of what had been voted for is given up.
 //!
-//! **False alarms considered.** A stranger's block for a slot that is not his (nobody votes for it or builds on it); a late block that the next proposer leaves out (one slot deep: below `reorg_slots`); a slot with few votes
-//! (`head_percent` of its seats are asked for); a split, in which the majority stays where it is, or moves to and fro while `left_percent`
-//! still vote for what it left: that is told as a split.
+//! **False alarms considered.** A block of somebody who is not the proposer of its slot: nobody
+//! votes for it or builds on it. A late block that the next proposer leaves out: it is one slot
+//! deep, which is below `reorg_slots`. A slot with few votes: the largest side must have
+//! `head_percent` of its seats. A split, in which the majority stays where it is, or moves to and
+//! fro while `left_percent` still vote for the branch that it left: this is reported as a split.
 
 use super::head_split::{parted_at, sides};
 use crate::config::{DetectorConfig, Problems};
@@ -22,8 +26,11 @@ use verify::UnixNs;
 #[serde(deny_unknown_fields, default)]
 pub struct BlocksConfig {
     pub enabled: bool,
+    /// Number of slots that must be given up.
     pub reorg_slots: u64,
+    /// Percentage of a slot's seats that must vote for the head of the largest side.
     pub head_percent: u64,
+    /// If this percentage still votes for the left branch, it is a split and no reorganisation.
     pub left_percent: u64,
     /// See [`Facts::is_backed`](crate::monitor::Facts::is_backed).
     pub backing_votes: u64,
@@ -53,7 +60,7 @@ impl DetectorConfig for BlocksConfig {
 #[derive(Serialize, Deserialize)]
 pub(super) struct CompetingBlocksDetails {
     blocks: Vec<CompetingBlock>,
-    /// Slot of the last block that the first two have in common.
+    /// Slot of the last block that the first two blocks have in common.
     parted_after_slot: Option<Slot>,
 }
 
@@ -94,9 +101,10 @@ impl Details for DeepReorgDetails {
 
 pub(crate) struct Blocks {
     config: BlocksConfig,
-    /// What most voted for last, and in which slot.
+    /// The head of the largest side in the last slot that had enough votes.
     head: Option<Root>,
-    /// Competing blocks of a split come slot after slot: told once an epoch.
+    /// The slot in which competing blocks were last reported. They occur slot after slot in a
+    /// split, so they are reported once per epoch.
     told_competing: Option<Slot>,
 }
 
@@ -133,7 +141,8 @@ impl Blocks {
         if first.voters * 100 < self.config.head_percent * facts.expected || view.chain.block_slot(&first.head).is_none() {
             return None;
         }
-        // Given up is what is no longer voted for: while two branches live side by side, that is a split and no reorg.
+        // A head is given up only when few still vote for it. While both branches have votes, this
+        // is a split and no reorganisation.
         if let Some(before) = self.head
             && let Some(was_at) = view.chain.block_slot(&before)
         {
@@ -148,7 +157,7 @@ impl Blocks {
         let was_at = view.chain.block_slot(&before)?;
         let common = parted_at(view, before, first.head)?;
         let depth_slots = was_at.as_u64() - common.as_u64();
-        // Going back to an ancestor gives up as much as going elsewhere.
+        // Going back to an ancestor gives up as many slots as going to another branch.
         if depth_slots < self.config.reorg_slots {
             return None;
         }

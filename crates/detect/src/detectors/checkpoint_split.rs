@@ -1,14 +1,19 @@
-//! `checkpoint_split`: two checkpoints of one epoch, as target or as source, that exclude each other.
+//! `checkpoint_split`: two checkpoints of one epoch, as target or as source, that exclude each
+//! other.
 //!
-//! At the end of every slot the votes of the running and the last epoch are gathered by target and by source. Two targets of an epoch, or
-//! two sources, of which neither's block is an ancestor of the other's, each with `min_percent` of the votes, are a split. Two *sources* mean
-//! that two branches have justified: who then goes over to the side with the older source surrounds its own votes (Holesky, 2025).
-//! So it is told how many votes name each source, and how many validators cannot go back without an offence.
+//! At the end of every slot the votes of the running epoch are grouped by target and by source. In
+//! the first half of an epoch, the votes of the previous epoch are included. There is a split if
+//! two targets of an epoch, or two sources, each have `min_percent` of the votes, and neither's
+//! block is an ancestor of the other's. Two *sources* mean that two branches have justified. A
+//! validator that then changes to the side with the older source surrounds its own votes (Holesky,
+//! 2025). So the incident reports how many votes name each source, and how many validators cannot
+//! change sides without an offence.
 //!
-//! **False alarms considered.** The first block of an epoch is late and part of the votes take the one before as target (its ancestor:
-//! the same side); sources one epoch apart while justification arrives (an ancestor as well); stale views (ancestors, told by
-//! `stale_votes`); unknown blocks (nothing is said about a root we do not know unless two *sources* of the same epoch differ: that
-//! needs no tree).
+//! **False alarms considered.** The first block of an epoch is late, and part of the votes take the
+//! block before it as target: it is an ancestor, so it is the same side. Sources one epoch apart
+//! while justification arrives: also an ancestor. Stale views: also ancestors, reported by
+//! `stale_votes`. Unknown blocks: nothing is reported about an unknown root, unless two *sources*
+//! of the same epoch differ, because that needs no tree.
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
@@ -23,8 +28,11 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSplitConfig {
     pub enabled: bool,
+    /// Smallest percentage of votes for each of the two checkpoints.
     pub min_percent: u64,
+    /// Nothing is reported with fewer votes.
     pub min_votes: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -50,7 +58,7 @@ pub(super) struct CheckpointSplitDetails {
     targets: Vec<CheckpointShare>,
     sources: Vec<CheckpointShare>,
     two_justified_checkpoints: bool,
-    /// Votes.
+    /// Number of votes.
     would_surround_by_joining_the_other_side: u64,
 }
 
@@ -92,7 +100,8 @@ impl CheckpointSplit {
         Self { config, since: None }
     }
 
-    /// Those with enough votes that exclude each other, most votes first; empty if all are of one branch.
+    /// The checkpoints with enough votes, those with most votes first. Empty if no two of them
+    /// exclude each other.
     fn sides(
         &self,
         votes: &BTreeMap<Checkpoint, u64>,
@@ -107,13 +116,14 @@ impl CheckpointSplit {
     }
 }
 
-/// Two sources: a branch justifies one root per epoch, so two of one epoch need no tree to exclude each other.
+/// Whether two sources exclude each other. A branch justifies one root per epoch, so two roots of
+/// one epoch need no tree for that.
 fn sources_exclude(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
     let is_genesis = one.root.is_zero() || other.root.is_zero();
     excludes(view, one, other) || !is_genesis && one.epoch == other.epoch && one.root != other.root
 }
 
-/// Neither can be an ancestor of the other.
+/// Whether both blocks are known and neither is an ancestor of the other.
 fn excludes(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
     if one.root == other.root || one.root.is_zero() || other.root.is_zero() {
         return false;
@@ -132,7 +142,7 @@ impl Detector for CheckpointSplit {
         let preset = view.network().preset();
         let per_epoch = preset.slots_per_epoch;
         let epoch = slot.epoch(preset);
-        // Half an epoch of votes at least.
+        // At least half an epoch of votes is needed.
         let first = if slot.as_u64() % per_epoch >= per_epoch / 2 { epoch } else { epoch.saturating_sub(1) };
         let n_slots = slot.as_u64() - first.start_slot(preset).as_u64() + 1;
         let mut targets: BTreeMap<Epoch, BTreeMap<Checkpoint, u64>> = BTreeMap::new();
@@ -161,7 +171,8 @@ impl Detector for CheckpointSplit {
         };
         self.since = Some((since, slot));
         let oldest = source_sides.iter().map(|(source, _)| source.epoch).min();
-        // Their source is newer than the other side's: joining it surrounds what they have signed.
+        // These have a newer source than the other side: joining it surrounds what they have
+        // signed.
         let cannot_return: u64 = source_sides.iter().filter(|(source, _)| Some(source.epoch) > oldest).map(|(_, n)| *n).sum();
         let shares = |sides: &[(Checkpoint, u64)]| {
             let whole: u64 = sides.iter().map(|(_, n)| n).sum();
@@ -178,7 +189,7 @@ impl Detector for CheckpointSplit {
         let is_split = |facts: &SlotFacts| {
             facts.tallies.iter().any(|tally| smaller.contains(&tally.target) || smaller.contains(&tally.source))
         };
-        // The window still shows a split that is over.
+        // The window still shows for a while a split that is over.
         let until = view.facts.last_slots(slot, n_slots).rev().find(|(_, facts)| is_split(facts)).map_or(slot, |(at, _)| at);
         let details = CheckpointSplitDetails {
             targets: shares(&target_sides),
@@ -202,7 +213,7 @@ impl Detector for CheckpointSplit {
             since,
             until,
             severity: if source_sides.is_empty() { Severity::Warning } else { Severity::Critical },
-            // Two justified branches are more than two targets, whatever the numbers.
+            // Two justified branches count as more than two targets, whatever the numbers are.
             measure: away.iter().skip(1).map(|(_, n)| n * 100 / all).sum::<u64>() + if source_sides.is_empty() { 0 } else { 100 },
             validators: Some(away.iter().skip(1).map(|(_, n)| n).sum()),
             shared,

@@ -1,13 +1,19 @@
-//! `clock_skew`: votes for slots that have not begun, from some of the network; `own_clock` ([`super::own_clock`]) is its other side.
+//! `clock_skew`: a part of the network votes for slots that have not begun. [`super::own_clock`]
+//! handles the case that our own clock is wrong.
 //!
-//! A vote that arrives before its slot begins, more than the 500 ms that clocks may differ, was signed by a clock that is ahead.
-//! `min_voters` of them in one slot, and `min_percent` of all votes that came in it, open an incident; how far ahead most are tells one
-//! cause from another (Medalla: hours, all the same), and which clients they run, and which labels or withdrawal
-//! credentials a sample of them shares, tells whose clocks they are. They will contradict
-//! themselves when their clocks come back, which is why this is critical when it is many: stop them now.
+//! A vote that arrives before its slot begins, by more than the 500 ms that clocks may differ, was
+//! signed by a machine whose clock is ahead. An incident opens when one slot has at least
+//! `min_voters` of them, and they are at least `min_percent` of all votes that arrived in it. How
+//! far ahead most of them are helps to find the cause (Medalla: hours, all by the same distance).
+//! The clients that they run, and the labels or withdrawal credentials that a sample of them
+//! shares, show whose clocks they are. These validators will contradict themselves when their
+//! clocks are right again, so the incident is critical when there are many: they must be stopped
+//! now.
 //!
-//! **False alarms considered.** Our own clock is behind: then everybody (`everybody_percent`) seems ahead by the same, and it is told as
-//! `own_clock`, not here. Single odd clocks (below `min_voters`). Votes inside blocks and slashing operations (not counted: their time is the block's).
+//! **False alarms considered.** Our own clock is behind: then everybody (`everybody_percent`) seems
+//! ahead by the same, which is reported as `own_clock` and not here. Single wrong clocks are below
+//! `min_voters`. Votes inside blocks and slashing operations are not counted, because their time of
+//! arrival is that of the block.
 
 use super::common::{add, by_client, one_client, shared_client};
 use super::own_clock;
@@ -19,7 +25,7 @@ use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Named in the details.
+/// Number of validators listed in the details.
 const EXAMPLES: usize = 16;
 
 /// `[detect.clock_skew]`.
@@ -27,11 +33,17 @@ const EXAMPLES: usize = 16;
 #[serde(deny_unknown_fields, default)]
 pub struct ClockSkewConfig {
     pub enabled: bool,
+    /// Number of votes for the future in one slot that open an incident.
     pub min_voters: u64,
+    /// Their smallest percentage of all votes that arrived in the slot.
     pub min_percent: u64,
+    /// The incident is critical from this percentage on.
     pub critical_percent: u64,
+    /// From this percentage of early votes on, our own clock is the cause.
     pub everybody_percent: u64,
+    /// Percentage that must share a client, label or credential for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -68,12 +80,12 @@ impl DetectorConfig for ClockSkewConfig {
 pub(super) struct ClockSkewDetails {
     votes_from_the_future: u64,
     percent_of_votes: u64,
-    /// The distance that most of them have.
+    /// The distance that most of these votes have.
     slots_ahead: u64,
     seconds_ahead: u64,
-    /// How many of them have it.
+    /// The percentage of these votes that have it.
     by_this_much_percent: u64,
-    /// Nine in ten have it.
+    /// Whether at least nine in ten have it.
     together: bool,
     blocks_from_the_future: u64,
     #[serde(with = "by_client")]
@@ -105,7 +117,8 @@ impl ClockSkew {
     }
 }
 
-/// Labels and withdrawal credentials that `percent` of these have: whose machines they are. Members are those of the sample.
+/// Labels and withdrawal credentials that at least `percent` of the sample share. They show whose
+/// machines these are. The number of members counts the sample only.
 fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     for validator in sample {
@@ -168,7 +181,8 @@ impl Detector for ClockSkew {
             until: slot,
             severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: voters,
-            // Everyone votes once an epoch: a slot shows so many of them.
+            // Every validator votes once per epoch, so a slot shows only one `per_epoch`-th of
+            // them.
             validators: Some((voters * per_epoch).min(view.chain.registry().len() as u64)),
             shared: shared.into_iter().chain(cohorts).collect(),
             closes_after: self.config.closes_after_epochs * per_epoch,

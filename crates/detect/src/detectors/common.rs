@@ -5,7 +5,7 @@ use evidence::{Count, SharedTrait};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 
-/// A share over several slots.
+/// A share that is summed over several slots.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mean {
     part: u64,
@@ -17,20 +17,20 @@ impl Mean {
         Self { part: self.part + part, whole: self.whole + whole }
     }
 
-    /// `None` of nothing.
+    /// The share in percent, at most 100; `None` if the whole is 0.
     pub(super) fn percent(self) -> Option<u64> {
         (self.part * 100).checked_div(self.whole).map(|percent| percent.min(100))
     }
 }
 
-/// Adds up by client.
+/// Adds `more` to `sums`, client by client.
 pub(super) fn add(sums: &mut ByClient, more: &ByClient) {
     for (sum, n) in sums.iter_mut().zip(more) {
         *sum += n;
     }
 }
 
-/// In JSON: the clients that have any, by name.
+/// The JSON form of counts by client: only clients with a count above 0, by name.
 pub(super) mod by_client {
     use super::*;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
@@ -47,7 +47,7 @@ pub(super) mod by_client {
     }
 }
 
-/// `prysm (18), teku (2)`, most first; `None` where there is nothing.
+/// A text such as `prysm (18), teku (2)`, the largest first; `None` if all counts are 0.
 pub(super) fn clients_in_words(by_client: &ByClient) -> Option<String> {
     let mut rows: Vec<(u64, &str)> = (0..N_CLIENTS).map(|client| (by_client[client], client_name(client))).collect();
     rows.retain(|(n, _)| *n > 0);
@@ -59,12 +59,13 @@ pub(super) fn listed(items: impl IntoIterator<Item = impl Display>, separator: &
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(separator)
 }
 
-/// What these validators or blocks have in common.
+/// The client as a trait that these validators or blocks share.
 pub(super) fn shared_client((client, members): (usize, u64)) -> SharedTrait {
     SharedTrait { what: "client".into(), value: client_name(client).into(), members: Count(members) }
 }
 
-/// The client that has at least `percent` of all that is known, if one has.
+/// The named client that has at least `percent` of the sum, if there is one. The sum includes
+/// unknown clients.
 pub(super) fn one_client(by_client: &ByClient, percent: u64) -> Option<(usize, u64)> {
     let all: u64 = by_client.iter().sum();
     let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;

@@ -1,23 +1,33 @@
-//! `equivocation_not_slashable`: somebody signed two different messages where an honest signer has one, and no rule punishes it.
+//! `equivocation_not_slashable`: somebody signed two different messages where an honest signer
+//! signs one, and no rule punishes it.
 //!
-//! - a member of the payload-timeliness committee says two things about one slot (its vote counts once; two let it tell one half of the
-//!   network that the payload came and the other that it did not);
-//! - a builder bids twice for one slot on one parent (gossip passes on the first, so that different proposers may see different bids);
-//! - a member of the inclusion list committee (Heze) signs two lists for one slot (nodes pass on the first two, and then count neither).
+//! - A member of the payload-timeliness committee signs two different statements about one slot.
+//!   Its vote counts once. With two votes it can tell one half of the network that the payload
+//!   came, and the other half that it did not.
+//! - A builder bids twice for one slot on one parent. Gossip forwards the first bid, so different
+//!   proposers may see different bids.
+//! - A member of the inclusion list committee (Heze) signs two lists for one slot. Nodes forward
+//!   the first two, and then count neither.
 //!
-//! All are proven by their signer's key before they come here. Told as findings without proof, once for each pair, with what
-//! was said. A validator's labels are on its finding; a builder has none and stands in the details.
+//! All messages are proven to be signed with their signer's key before they come here. Each pair is
+//! reported once, as a finding without proof, with its content. A validator's labels are on its
+//! finding. A builder has none, and its index is in the details.
 //!
-//! **False alarms considered.** The same message again, from other peers (equal roots: nothing); bids on different parents after a
-//! reorg (not compared); a message of a validator that does not sit in the committee (still two signatures of one key over one slot:
-//! told); two inclusion lists that name different dependent roots, which says that their signer was on two branches: nodes keep such lists
-//! apart and count both, and an honest validator has one head at a time and signs once a slot, but one whose beacon node changes under it
-//! might not. Told as `info`, with `same_branch` false, where other pairs are a `warning`.
+//! **False alarms considered.** The same message again, from other peers, has an equal root and is
+//! ignored. Bids on different parents after a reorganisation are not compared. A message of a
+//! validator that does not sit in the committee still makes two signatures of one key over one
+//! slot, and is reported. Two inclusion lists with different dependent roots show that their signer
+//! was on two branches: nodes keep such lists apart and count both. An honest validator has one
+//! head at a time and signs once per slot, but one whose beacon node changes meanwhile might sign
+//! twice. So such a pair is reported as `info`, with `same_branch` false; all other pairs are a
+//! `warning`.
 //!
-//! **Bounds.** Messages of [`KEPT_EPOCHS`] epochs, [`MAX_REMEMBERED`] of them, [`MAX_EACH`] for each signer and slot; past that they are
-//! not compared. After a restart earlier messages are not known.
+//! **Bounds.** Messages of [`KEPT_EPOCHS`] epochs are kept, [`MAX_REMEMBERED`] in total, and
+//! [`MAX_EACH`] for each signer and slot. Further ones are not compared. Messages from before a
+//! restart are not known.
 //!
-//! Not seen: what is only in a block's aggregates of payload votes; messages of sync committees.
+//! Not seen: messages that are only in a block's aggregates of payload votes, and messages of sync
+//! committees.
 
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Batch, Details, Detector, Signal, SingleAnomaly, View};
@@ -29,11 +39,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use verify::{FirstSeen, Stated, Statement};
 
-/// How long a message is compared with later ones.
+/// Number of epochs for which a message is compared with later ones.
 const KEPT_EPOCHS: u64 = 2;
-/// All of a committee's 512 members, 16 inclusion lists and some bids in each of 64 slots.
+/// Largest number of messages that are kept. It has room for all 512 members of a committee, 16
+/// inclusion lists and some bids in each of 64 slots.
 const MAX_REMEMBERED: usize = 65_536;
-/// Different messages of one signer for one slot.
+/// Largest number of different messages of one signer that are kept for one slot.
 const MAX_EACH: usize = 4;
 
 /// `[detect.equivocation]`.
@@ -59,13 +70,13 @@ impl DetectorConfig for EquivocationConfig {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct EquivocationDetails {
-    /// Name of the message's container.
+    /// Name of the message's container in the specification.
     what: Cow<'static, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     builder_index: Option<BuilderIndex>,
-    /// The two, as far as they are told.
+    /// The content of the two messages, as far as it is reported.
     messages: Vec<Value>,
-    /// Of inclusion lists: whether both name one dependent root.
+    /// For inclusion lists: whether both have the same dependent root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     same_branch: Option<bool>,
     punished_by: Cow<'static, str>,
@@ -81,11 +92,12 @@ impl Details for EquivocationDetails {
     }
 }
 
-/// Of which an honest signer has one.
+/// Within a slot, an honest signer signs at most one message for each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StatementKey {
     PayloadVote(ValidatorIndex),
-    /// With the parent's payload and block.
+    /// The builder, and the hash and root of the parent: `parent_block_hash` and
+    /// `parent_block_root`.
     Bid(BuilderIndex, Root, Root),
     InclusionList(ValidatorIndex),
 }
@@ -184,7 +196,8 @@ fn told(statement: &Statement) -> Value {
     }
 }
 
-/// Of two inclusion lists: whether nodes compare them. `None` for what does not say its branch, or is not compared across branches.
+/// For two inclusion lists: whether nodes compare them. `None` for messages that do not name their
+/// branch or are not compared across branches.
 fn on_one_branch(one: &Statement, other: &Statement) -> Option<bool> {
     match (one, other) {
         (Statement::InclusionList { list: one, .. }, Statement::InclusionList { list: other, .. }) => {

@@ -1,12 +1,15 @@
 //! `finality_delay`: checkpoints are no longer justified.
 //!
-//! What the network takes for justified is what its votes name as their source. In epoch n an ordinary vote's source is n - 1. If the
-//! source that most votes name is `min_epochs` old, nothing was justified for so long; from five epochs without finality on the
-//! inactivity leak takes stake from who does not vote (`MIN_EPOCHS_TO_INACTIVITY_PENALTY` = 4).
+//! The checkpoint that the network considers justified is the one that its votes name as source. In
+//! epoch n an ordinary vote has the source n - 1. If the source that most votes name is
+//! `min_epochs` old, nothing was justified for that long. From five epochs on, the inactivity leak
+//! takes stake from validators that do not vote (`MIN_EPOCHS_TO_INACTIVITY_PENALTY` = 4).
 //!
-//! **False alarms considered.** The first epochs after genesis, whose source is genesis (not before epoch `min_epochs` + 1); votes that
-//! arrive late name older sources (the vote's own epoch counts, not its arrival's); a minority with an older source (most weight
-//! counts); a single weak epoch (source three epochs old needs two in a row).
+//! **False alarms considered.** The first epochs after genesis, whose source is genesis: nothing is
+//! reported before epoch `min_epochs` + 1. Votes that arrive late name older sources: the vote's
+//! own epoch counts, not that of its arrival. A minority with an older source: the source with the
+//! most votes counts. A single weak epoch: a source is three epochs old only after two weak epochs
+//! in a row.
 
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::{Details, Detector, Observation, Signal, View};
@@ -23,7 +26,9 @@ const LEAK_AFTER: u64 = 4;
 #[serde(deny_unknown_fields, default)]
 pub struct FinalityDelayConfig {
     pub enabled: bool,
+    /// Age in epochs of the source that most votes name, from which on a delay is reported.
     pub min_epochs: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -58,7 +63,7 @@ impl Details for FinalityDelayDetails {
 
     fn sentence(&self, _validators: Option<u64>) -> String {
         let leak = if self.inactivity_leak { "; the inactivity leak runs" } else { "" };
-        // With the epoch that was running.
+        // The running epoch counts too.
         let epochs = self.epochs_without_justification.saturating_add(1);
         format!("Nothing was justified after epoch {} for {epochs} epochs{leak}", self.justified_epoch)
     }
@@ -94,7 +99,8 @@ impl Detector for FinalityDelay {
             return;
         }
         let all: u64 = sources.values().sum();
-        // In an epoch that follows the last justified one everything was well.
+        // The epoch that follows the last justified one was normal, so the delay begins one epoch
+        // later.
         let since = source.epoch.saturating_add(2).start_slot(preset);
         let leak = age > LEAK_AFTER;
         let details = FinalityDelayDetails {

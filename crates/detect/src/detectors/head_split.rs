@@ -1,13 +1,16 @@
 //! `head_split`: the network votes for two branches at once, slot after slot.
 //!
-//! Per slot the votes' heads are gathered into sides: heads of which one is an ancestor of the other are one side (who votes for the
-//! parent of a late block is on its side), others exclude each other. Unknown heads are a side of their own. If the second side has
-//! `min_percent` in at least `min_slots` of `window_slots`, there is a split. Told are the sides with their share, where they parted, and who
-//! is on the smaller one, by client.
+//! For each slot the heads of its votes are grouped into sides. Two heads are on one side if one is
+//! an ancestor of the other: a validator that votes for the parent of a late block is on the side
+//! of that block. Other heads exclude each other. Unknown heads together are a side of their own.
+//! There is a split if the second side has `min_percent` in at least `min_slots` of `window_slots`.
+//! The incident reports the sides with their shares, where they parted, and who is on the smaller
+//! sides, by client.
 //!
-//! **False alarms considered.** A block that is built on its grandparent (a fight over one slot is over in the next: `min_slots`); blocks
-//! that we lack (an unknown head counts only while nodes that we follow cannot give it, and in the same slots); few votes (below `min_votes`
-//! in a slot nothing is said).
+//! **False alarms considered.** A block that is built on its grandparent: such a dispute over one
+//! slot is over in the next (`min_slots`). Blocks that we lack: a head stays unknown only while the
+//! nodes that we follow cannot supply it, and this must last for `min_slots`. Few votes: a slot
+//! with fewer than `min_votes` does not count as split.
 
 use super::common::{add, by_client, listed, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
@@ -18,7 +21,7 @@ use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// How far back the fork point is looked for, in slots.
+/// How far back the fork point is searched, in slots.
 const MAX_DEPTH: u64 = 2_048;
 
 /// `[detect.head_split]`.
@@ -26,12 +29,19 @@ const MAX_DEPTH: u64 = 2_048;
 #[serde(deny_unknown_fields, default)]
 pub struct HeadSplitConfig {
     pub enabled: bool,
+    /// Number of slots that are looked at together.
     pub window_slots: u64,
+    /// Number of slots of the window in which the votes must be split.
     pub min_slots: u64,
+    /// Smallest percentage of votes for the second side.
     pub min_percent: u64,
+    /// The incident is critical when the smaller sides have this percentage of the votes.
     pub critical_percent: u64,
+    /// A slot with fewer votes does not count as split.
     pub min_votes: u64,
+    /// Percentage of the smaller sides that must run one client for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -68,7 +78,7 @@ impl DetectorConfig for HeadSplitConfig {
 #[derive(Serialize, Deserialize)]
 pub(super) struct HeadSplitDetails {
     sides: Vec<SideShare>,
-    /// Slot of the last block that the two greatest have in common.
+    /// Slot of the last block that the two largest sides have in common.
     parted_after_slot: Option<Slot>,
     smaller_sides_percent: u64,
 }
@@ -93,16 +103,16 @@ impl Details for HeadSplitDetails {
     }
 }
 
-/// One branch as a slot's votes show it.
+/// One branch, as the votes of a slot show it.
 #[derive(Clone, Debug)]
 pub(super) struct SplitSide {
-    /// The most advanced head voted for.
+    /// The most advanced head that has votes.
     pub(super) head: Root,
     pub(super) voters: u64,
     pub(super) by_client: ByClient,
 }
 
-/// The sides of a slot's votes, greatest first.
+/// The sides of a slot's votes, the largest first.
 pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
     let chain = view.chain;
     let known = |root: &Root| chain.block_slot(root);
@@ -116,7 +126,8 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
             None => heads.push((known(&tally.head), tally.head, tally.voters, tally.by_client)),
         }
     }
-    // The most advanced first: older heads are then asked whether they are its ancestors.
+    // The most advanced head comes first, so that each older head can be compared with the sides as
+    // a possible ancestor.
     heads.sort_by_key(|(slot, root, ..)| (std::cmp::Reverse(*slot), *root));
     let mut sides: Vec<SplitSide> = Vec::new();
     for (slot, root, voters, by_client) in heads {
@@ -137,7 +148,8 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
     sides
 }
 
-/// Slot of the last block that two known heads have in common. Walks both branches down together, the longer one first.
+/// Slot of the last block that two known heads have in common. The function always steps down on
+/// the branch whose block is later, until both meet.
 pub(super) fn parted_at(view: &View<'_>, one: Root, other: Root) -> Option<Slot> {
     let chain = view.chain;
     let (mut one, mut other) = ((chain.block_slot(&one)?, one), (chain.block_slot(&other)?, other));
@@ -155,7 +167,7 @@ pub(super) fn parted_at(view: &View<'_>, one: Root, other: Root) -> Option<Slot>
 
 pub(crate) struct HeadSplit {
     config: HeadSplitConfig,
-    /// Slots in which the sides were far enough apart.
+    /// Slots in which the second side was large enough.
     seen: VecDeque<Slot>,
     since: Option<Slot>,
 }

@@ -1,16 +1,23 @@
-//! `client_dominance`, `sync_storm`, `subnet_silent`: the network's machines rather than its validators.
+//! `client_dominance`, `sync_storm`, `subnet_silent`: conditions of the network's nodes rather than
+//! of its validators.
 //!
-//! - *dominance*: one client makes a third, a half, two thirds of the last `window_blocks` blocks, or of our peers. A defect of a client
-//!   with a third can stop finality; of one with two thirds it can finalize a wrong chain.
-//! - *storm*: `behind_percent` of at least `min_peers` connected peers say in their Status that they are `behind_slots` back, or as many say
-//!   goodbye within an epoch because of a fault or a shutdown of theirs: they sync all at once, or cannot keep up (Medalla, after the clocks).
-//! - *silent*: subnets on which committees vote, and of which we heard no single vote for two epochs, while we hear others: our own deaf
-//!   spots. A second message there would not reach us.
+//! - *dominance*: one client makes a third, a half or two thirds of the last `window_blocks`
+//!   blocks, or of our peers. A defect of a client with a third can stop finality. A defect of one
+//!   with two thirds can finalize a wrong chain.
+//! - *storm*: there are at least `min_peers` peers with a recent Status, and `behind_percent` of
+//!   them are `behind_slots` back. It is also a storm if as many peers say goodbye within an epoch
+//!   because they shut down or have a fault. Such peers all sync at once or cannot keep up
+//!   (Medalla, after the clocks).
+//! - *silent*: subnets on which committees vote, but from which we received no single vote for two
+//!   epochs, while we receive votes on others. They are blind spots of ours: a second message there
+//!   would not reach us.
 //!
-//! **False alarms considered.** A sample is not the whole: of 1 024 blocks a client with a quarter makes a third by chance once in 10^8 (half
-//! that many must be known, and four times `min_peers` nodes); peers that have just connected and sync (a
-//! share is asked for); Status told long ago (older than `status_epochs` does not count); sources without subnets, such as files of
-//! blocks (no single vote at all: nothing is said); committees that did not vote (participation below `silent_votes_percent`: nothing is said).
+//! **False alarms considered.** A sample is not the whole: of 1 024 blocks a client with a quarter
+//! makes a third by chance once in 10^8. So half of `window_blocks` must have a known client, or
+//! four times `min_peers` nodes. Peers that have just connected and still sync: only a share of all
+//! peers counts. An old Status: one older than `status_epochs` does not count. Sources without
+//! subnets, such as files of blocks: without any single vote nothing is reported. Committees that
+//! did not vote: nothing is reported while participation is below `silent_votes_percent`.
 
 use super::common::{by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
@@ -28,14 +35,23 @@ use std::collections::VecDeque;
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     pub enabled: bool,
+    /// Number of blocks over which a client's share is taken.
     pub window_blocks: u64,
+    /// Nothing is reported about nodes with fewer peers.
     pub min_peers: u64,
+    /// A peer is far behind when its head is more than this number of slots old.
     pub behind_slots: u64,
+    /// Percentage of the peers that must be far behind, or leave.
     pub behind_percent: u64,
+    /// A Status older than this number of epochs does not count.
     pub status_epochs: u64,
+    /// Percentage of blocks or peers from which on one client is reported.
     pub dominance_percent: u64,
+    /// Percentage points below that at which the report ends.
     pub dominance_slack: u64,
+    /// Silence is reported only if this percentage of all votes was received.
     pub silent_votes_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -110,7 +126,8 @@ impl Details for SyncStormDetails {
     }
 }
 
-/// Of this detector, which knows the subnets, or of the watcher itself while nothing comes at all.
+/// Written by this detector, which knows the silent subnets, or by the watcher itself while no
+/// message arrives at all.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SubnetSilentDetails {
@@ -122,12 +139,12 @@ pub enum SubnetSilentDetails {
         silent_since: Time,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         silent_until: Option<Time>,
-        /// Connected when this was written.
+        /// Number of peers that were connected when this was written.
         peers: u64,
     },
 }
 
-/// In place of their numbers.
+/// The text `all`, in place of the subnets' numbers.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AllSubnets {
@@ -151,9 +168,9 @@ pub(crate) struct Network {
     config: NetworkConfig,
     blocks: VecDeque<usize>,
     since: [Option<Slot>; Condition::COUNT],
-    /// Silent in the epoch before.
+    /// Subnets that were silent in the last complete epoch.
     silent: Vec<usize>,
-    /// And in the one before that.
+    /// Subnets that were silent in the last complete epoch and in the one before it.
     silent_twice: Vec<usize>,
 }
 
@@ -165,7 +182,7 @@ impl Network {
     fn sighting(&mut self, condition: Condition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
         let until = match condition {
             Condition::Proposals | Condition::Nodes | Condition::Storm => slot,
-            // Judged at the end of an epoch, and said all through the next.
+            // Silence is evaluated at the end of an epoch and reported during the whole next one.
             Condition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
         };
         let since = *self.since[condition as usize].get_or_insert(slot);
@@ -183,7 +200,9 @@ impl Network {
         })
     }
 
-    /// What is said stays said until it is `dominance_slack` points lower: shares vary.
+    /// The dominance of one client, if there is one. Once reported, it stays so until the share is
+    /// more than `dominance_slack` points below the threshold, because shares vary. `least` is how
+    /// many members with a known client are needed.
     fn dominance(&self, condition: Condition, by_client: &ByClient, least: u64) -> Option<Seen> {
         let known: u64 = by_client.iter().skip(1).sum();
         let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;
@@ -231,7 +250,7 @@ impl Network {
         Some(Seen { severity: Severity::Warning, measure, what: details.into() })
     }
 
-    /// Subnets of the epoch that ends with `slot` on which nothing was heard.
+    /// The subnets of the epoch that ends with `slot` on which nothing was received.
     fn silent_subnets(&self, slot: Slot, view: &View<'_>) -> Vec<usize> {
         let per_epoch = view.network().preset().slots_per_epoch;
         let mut heard = [0u64; N_SUBNETS];
@@ -247,18 +266,21 @@ impl Network {
         if singles == 0 || expected == 0 || voters * 100 < expected * self.config.silent_votes_percent {
             return Vec::new();
         }
-        // As many committees a slot as there are seats for; `compute_subnet_for_attestation` goes through them in turn.
+        // The number of committees per slot follows from the number of seats, as in
+        // `get_committee_count_per_slot`. `compute_subnet_for_attestation` assigns committees to
+        // subnets in turn.
         let preset = view.network().preset();
         let a_slot = expected / per_epoch;
         let committees = (a_slot / preset.target_committee_size).clamp(1, preset.max_committees_per_slot);
         let used = (CommitteeIndex::new(committees).as_u64() * per_epoch).min(N_SUBNETS as u64) as usize;
         let silent: Vec<usize> = (0..used).filter(|subnet| heard[*subnet] == 0).collect();
-        // Hearing less than half of them is not a silent subnet, it is another kind of source.
+        // If more than half of the subnets are silent, the source is of another kind: it does not
+        // listen on all subnets.
         if silent.len() * 2 > used { Vec::new() } else { silent }
     }
 }
 
-/// What is followed apart, each with its beginning.
+/// The conditions that are tracked separately, each with its own beginning.
 #[derive(Clone, Copy)]
 enum Condition {
     Proposals,
@@ -270,7 +292,7 @@ enum Condition {
 impl Condition {
     const COUNT: usize = Self::Silent as usize + 1;
 
-    /// Tells apart those of one kind.
+    /// The key of the incident. It distinguishes the two incidents of one kind.
     fn key(self) -> &'static str {
         match self {
             Self::Proposals => "proposals",

@@ -1,15 +1,19 @@
-//! `own_clock`: our own clock against the network's, by when its messages arrive; never against a time server.
+//! `own_clock`: compares our own clock with the network by the arrival times of its messages, never
+//! with a time server.
 //!
-//! Honest votes are sent a third of a slot after its start (a quarter from Gloas) and arrive within the next third. If nearly all of
-//! them, from everybody, arrive before their slot began, our clock is behind; if nearly all arrive more than `late_percent` of a slot
-//! after its start, our clock is ahead or our line is slow. What tells it from others' clocks is that it is *everybody*: in Medalla a
-//! good third of the network kept the right time.
+//! Honest votes are sent a third of a slot after its start (a quarter from Gloas on) and arrive
+//! within the next third. If nearly all votes, from everybody, arrive before their slot began, our
+//! clock is behind. If nearly all arrive more than `late_percent` of a slot after its start, our
+//! clock is ahead or our connection is slow. What distinguishes this from wrong clocks of others is
+//! that *everybody* is concerned. In Medalla a good third of the network kept the right time.
 //!
-//! **False alarms considered.** We are slow ourselves: a message's time of arrival is taken when it is read from its connection, and a
-//! process that does not get to read in time sees everybody late. Where messages waited for us longer than a third of a
-//! slot, lateness says nothing (earliness does: nobody reads a message before it is sent). A late block makes everybody vote late, by a third of a slot at most (the limit is a whole slot later);
-//! few votes (below `min_votes` in a window nothing is said); history that is filled in and captures of blocks only (votes in blocks are
-//! not counted).
+//! **False alarms considered.** We are slow ourselves: the time of arrival is taken when a message
+//! is read from its connection, so a process that does not read in time sees everybody late. Where
+//! messages waited for us longer than a third of a slot, lateness is not reported. Earliness still
+//! is, because nobody reads a message before it is sent. A late block makes everybody vote late,
+//! but by a third of a slot at most; the limit is about a whole slot later than usual. Few votes:
+//! nothing is reported with fewer than `min_votes` in a window. History that is filled in, and
+//! captures of blocks only: votes in blocks are not counted.
 
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::OFFSETS_PER_SLOT;
@@ -19,7 +23,8 @@ use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// A wait for us of more than a third of a slot, which is as long as votes usually need after its start.
+/// Divisor of a slot. Messages that waited for us longer than this part of a slot make lateness
+/// meaningless, because votes usually arrive about as long after the start of their slot.
 const MOST_OF_A_SLOT: u32 = 3;
 
 /// `[detect.own_clock]`.
@@ -27,10 +32,15 @@ const MOST_OF_A_SLOT: u32 = 3;
 #[serde(deny_unknown_fields, default)]
 pub struct OwnClockConfig {
     pub enabled: bool,
+    /// Number of slots over which arrivals are counted.
     pub window_slots: u64,
+    /// Nothing is reported with fewer votes in the window.
     pub min_votes: u64,
+    /// A vote is late when it arrives after this percentage of a slot, counted from its start.
     pub late_percent: u64,
+    /// Percentage of the votes that must be early, or late.
     pub nearly_all_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -74,7 +84,7 @@ impl Details for OwnClockDetails {
     }
 }
 
-/// So many percent of the votes that came in a slot came before theirs began.
+/// Whether at least `percent` of the votes that arrived in a slot came before their own slot began.
 pub(super) fn is_behind(arrivals: &Arrivals, percent: u64) -> bool {
     let early: u64 = arrivals.offsets[..OFFSETS_PER_SLOT].iter().sum();
     let all = arrivals.votes();

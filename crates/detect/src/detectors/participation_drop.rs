@@ -1,14 +1,21 @@
 //! `participation_drop`: fewer validators vote than a while ago.
 //!
-//! Votes heard for a slot, each validator once, against its seats; the mean over `window_slots` against the mean of the epoch that
-//! ended `gap_epochs` earlier. A drop of `drop_percent` points opens an incident; where clients are known, by how much each fell, and whose
-//! fall it is: those that lost `client_drop_percent` of their own votes and had `client_share_percent` of what was lost.
-//! Below `critical_percent` nothing can be finalized any more. While it lasts it is measured against what was before it, also by a watcher
-//! that was restarted meanwhile; what has lasted for `usual_after_epochs` is the new usual, and the drop is over.
+//! The detector compares the votes received for a slot, each validator once, with its seats. It
+//! compares the mean over `window_slots` with the mean over an epoch that ended `gap_epochs` before
+//! the window. A drop of `drop_percent` points opens an incident. Where clients are known, it
+//! reports by how much each client's votes fell, and which clients explain the drop: those that
+//! lost `client_drop_percent` of their own votes and had `client_share_percent` of all lost votes.
+//! Below `critical_percent` nothing can be justified, and so nothing can be finalized.
 //!
-//! **False alarms considered.** One slot with a lost aggregate (mean over a window); a slow decline (the reference moves along: that
-//! is not sudden); a watcher that hears little (nothing is said while fewer than `min_reference_percent` of the seats were heard in the reference, or
-//! while blocks carry the votes that gossip did not bring: then it is our connection, see `subnet_silent`); seats not known (skipped).
+//! While the incident lasts, participation is compared with the value from before it, also after a
+//! restart of the watcher. A drop that has lasted for `usual_after_epochs` is the new normal value,
+//! and the incident is over.
+//!
+//! **False alarms considered.** One slot with a lost aggregate: the mean is taken over a window. A
+//! slow decline is not sudden: the reference moves along. A watcher that receives little: nothing
+//! is reported if fewer than `min_reference_percent` of the seats voted in the reference. Gossip
+//! that does not reach us: votes in blocks count too, so this alone is no drop; it is our
+//! connection, see `subnet_silent`. Slots with an unknown number of seats are skipped.
 
 use super::common::{Mean, add, by_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
@@ -19,7 +26,8 @@ use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Slots remembered: the longest window and gap that the configuration may ask for, at 32 slots per epoch.
+/// Number of slots that are remembered. It covers the longest window and gap that the configuration
+/// allows, at 32 slots per epoch.
 const MAX_SLOTS: usize = 4_096;
 
 /// `[detect.participation_drop]`.
@@ -27,14 +35,23 @@ const MAX_SLOTS: usize = 4_096;
 #[serde(deny_unknown_fields, default)]
 pub struct ParticipationDropConfig {
     pub enabled: bool,
+    /// Number of slots over which participation is averaged.
     pub window_slots: u64,
+    /// Number of epochs between the reference epoch and the window.
     pub gap_epochs: u64,
+    /// Percentage points of participation that must be lost.
     pub drop_percent: u64,
+    /// Nothing is reported if the reference is below this percentage.
     pub min_reference_percent: u64,
+    /// Below this percentage no checkpoint can be justified.
     pub critical_percent: u64,
+    /// Percentage of its own votes that a client must have lost to be reported.
     pub client_drop_percent: u64,
+    /// Percentage of all lost votes that a client must have to be reported.
     pub client_share_percent: u64,
+    /// A drop that has lasted for this number of epochs is the new usual participation.
     pub usual_after_epochs: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -73,7 +90,7 @@ impl DetectorConfig for ParticipationDropConfig {
     }
 }
 
-/// A restarted watcher goes on with what was before.
+/// The details also serve a restarted watcher, which takes the reference from them.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ParticipationDropDetails {
     participation_percent: u64,
@@ -97,9 +114,9 @@ impl Details for ParticipationDropDetails {
 
 pub(crate) struct ParticipationDrop {
     config: ParticipationDropConfig,
-    /// Oldest first.
+    /// One row per slot, oldest first.
     slots: VecDeque<ClientRow>,
-    /// The reference, frozen while an incident is open, and since when.
+    /// The reference values and the beginning of the drop, fixed while an incident is open.
     low: Option<Low>,
 }
 
@@ -169,7 +186,7 @@ impl Detector for ParticipationDrop {
             if now + self.config.drop_percent > reference {
                 return;
             }
-            // Since the first slot that was clearly low.
+            // The drop begins with the first slot of the window that was clearly low.
             let low = self
                 .rows(window.0, window.1)
                 .find(|row| row.voters * 100 + self.config.drop_percent * row.expected < reference * row.expected);
@@ -182,7 +199,7 @@ impl Detector for ParticipationDrop {
             self.low = None;
             return;
         }
-        // The window still shows a drop that is over.
+        // The window still shows for a while a drop that is over.
         let is_low =
             |row: &&ClientRow| row.voters * 100 + self.config.drop_percent / 2 * row.expected <= low.reference * row.expected;
         let until = self.rows(window.0, window.1).filter(is_low).last().map_or(slot, |row| row.slot);
@@ -192,7 +209,7 @@ impl Detector for ParticipationDrop {
         for client in (0..N_CLIENTS).filter(|client| *client != UNKNOWN) {
             let (before, after) = (low.reference_by_client[client], now_by_client[client]);
             let fell = before.saturating_sub(after);
-            // Per thousand seats, as the fall of one client is.
+            // In votes per thousand seats, the unit of `fell`.
             let lost_in_all = (low.reference - now) * 10;
             if fell * 100 > before * self.config.client_drop_percent
                 && fell * 100 >= lost_in_all * self.config.client_share_percent

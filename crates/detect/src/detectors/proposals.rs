@@ -1,15 +1,23 @@
-//! `missed_proposals` and `late_blocks`: what proposers fail to do, and whether one client's do.
+//! `missed_proposals` and `late_blocks`: proposals that are missing or late, and whether one client
+//! explains them.
 //!
-//! *Missed*: slots of `window_slots` for which no block was heard that anyone voted for or built on, at least `min_missed` and `missed_percent` of them. Whose
-//! turn it was follows from the committees' seed ([`Facts::proposer`](crate::monitor::Facts::proposer)): their labels, and the client by which each made its earlier blocks,
-//! say what they share. Where most of them made none yet, shares tell: one client used to make so many of the blocks (in the epochs before
-//! the window, `reference_blocks` at least) and now makes few, so the missing ones are its. April 2021: one client's proposals for 18 epochs, while its votes were fine.
+//! *Missed*: slots of `window_slots` for which no block was received that anyone voted for or built
+//! on. An incident needs at least `min_missed` of them and `missed_percent` of the slots. Their
+//! proposers are computed from the seed ([`Facts::proposer`](crate::monitor::Facts::proposer)).
+//! What they share is taken from their labels, and from the client that made each proposer's
+//! earlier blocks. If most of them have made no block yet, shares are compared instead: a client
+//! that used to make a share of the blocks (before the window, over at least `reference_blocks`
+//! blocks) and now makes fewer accounts for the missing ones. Example: April 2021, where one
+//! client's proposals were missing for 18 epochs, while its votes were normal.
 //!
-//! *Late*: of the last `window_slots`, blocks that came after the votes of their slot were due; `late_percent` of them open an incident.
+//! *Late*: blocks of the last `window_slots` that came after the votes of their slot were due. If
+//! `late_percent` of the blocks are late, an incident opens.
 //!
-//! **False alarms considered.** Single misses (one in a hundred slots is usual; eight in 32 by that chance never); slots in which we heard
-//! nothing at all (not counted: our connection, not the proposers); blocks from nodes and files (their arrival says nothing: only
-//! gossip counts for lateness); an own clock that is ahead (told by `own_clock`, and then everything is late).
+//! **False alarms considered.** Single misses: one in a hundred slots is usual, and eight in 32
+//! practically never happen by that chance. Slots in which we received nothing at all are not
+//! counted: the cause is our connection, not the proposers. The arrival of blocks from nodes and
+//! files means nothing, so only gossip counts for lateness. If our own clock is ahead, everything
+//! is late: `own_clock` reports that.
 
 use super::common::{by_client, clients_in_words, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
@@ -21,9 +29,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use verify::SourceKind;
 
-/// Rows kept: window and reference.
+/// Number of rows that are kept, for window and reference together.
 const MAX_ROWS: usize = 1_024;
-/// Proposers named in details.
+/// Number of proposers listed in the details.
 const MAX_EXAMPLES: usize = 32;
 
 /// `[detect.proposals]`.
@@ -31,12 +39,19 @@ const MAX_EXAMPLES: usize = 32;
 #[serde(deny_unknown_fields, default)]
 pub struct ProposalsConfig {
     pub enabled: bool,
+    /// Number of slots over which blocks are counted.
     pub window_slots: u64,
+    /// Smallest number of missed slots that opens an incident.
     pub min_missed: u64,
+    /// Smallest percentage of missed slots that opens an incident.
     pub missed_percent: u64,
+    /// Smallest percentage of late blocks that opens an incident.
     pub late_percent: u64,
+    /// Number of blocks before the window that are needed to know each client's usual share.
     pub reference_blocks: u64,
+    /// Percentage that must share a client or label for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -61,7 +76,7 @@ impl DetectorConfig for ProposalsConfig {
     }
 
     fn problems(&self, problems: &mut Problems<'_>) {
-        // The rows that are kept hold window and reference.
+        // The rows that are kept must hold both window and reference.
         problems.between("window_slots", self.window_slots, 4, MAX_ROWS as u64 / 2);
         problems.between("reference_blocks", self.reference_blocks, 1, MAX_ROWS as u64 / 2);
         problems.between("missed_percent", self.missed_percent, 1, 100);
@@ -79,7 +94,7 @@ pub(super) struct MissedProposalsDetails {
     blocks_by_client: ByClient,
     #[serde(with = "by_client")]
     blocks_missing_by_client: ByClient,
-    /// Some of them.
+    /// Some of the proposers without a block.
     proposers_missing: Vec<MissingProposer>,
     participation_percent: Option<u64>,
 }
@@ -119,7 +134,7 @@ impl Details for LateBlocksDetails {
 #[derive(Clone, Copy)]
 struct ProposerRow {
     slot: Slot,
-    /// Of the first block; `None` for an empty slot.
+    /// The client of the first backed block; `None` for an empty slot.
     client: Option<usize>,
     is_late: Option<bool>,
 }
@@ -129,7 +144,7 @@ pub(crate) struct Proposals {
     rows: VecDeque<ProposerRow>,
     missed_since: Option<Slot>,
     late_since: Option<Slot>,
-    /// Shares before it began, kept while it lasts.
+    /// Blocks by client before the incident began, kept while it lasts.
     reference: Option<ByClient>,
 }
 
@@ -143,7 +158,7 @@ impl Proposals {
         let window: Vec<ProposerRow> = self.rows.iter().filter(|row| row.slot >= first).copied().collect();
         let n = window.len() as u64;
         let missed = window.iter().filter(|row| row.client.is_none()).count() as u64;
-        // While it fills up, few slots must not look like many.
+        // While the window fills up, a few slots must not look like many.
         if missed < self.config.min_missed || missed * 100 < self.config.missed_percent * n.max(self.config.window_slots) {
             self.missed_since = None;
             self.reference = None;
@@ -156,7 +171,7 @@ impl Proposals {
         }
         let empty = || window.iter().filter(|row| row.client.is_none()).map(|row| row.slot);
         let since = *self.missed_since.get_or_insert(empty().next().unwrap_or(slot));
-        // The window still shows for a while what is over.
+        // The window still shows for a while a condition that is over.
         let until = empty().next_back().unwrap_or(slot);
         let now = count(window.iter());
         let deficits = self.reference.map_or([0; N_CLIENTS], |reference| deficits(&reference, &now, n));
@@ -220,10 +235,10 @@ impl Proposals {
     }
 }
 
-/// Those whose turn it was in slots without a block, as far as that can be told.
+/// The proposers of slots without a block, as far as they are known.
 struct Absent {
     proposers: Vec<(Slot, ValidatorIndex)>,
-    /// By the client that made their earlier blocks.
+    /// Their number by the client that made their earlier blocks.
     by_client: ByClient,
 }
 
@@ -246,7 +261,8 @@ impl Absent {
         named.map(|(slot, validator)| MissingProposer { slot: *slot, validator: *validator }).collect()
     }
 
-    /// Labels that `percent` of them have, and that are at most half as frequent among all validators.
+    /// Labels that at least `percent` of them have, and that are at most half as frequent among all
+    /// validators.
     fn shared_labels(&self, percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
         let mut members: BTreeMap<(String, String), u64> = BTreeMap::new();
         for label in self.proposers.iter().flat_map(|(_, proposer)| view.labels.labels(*proposer)) {
@@ -272,7 +288,8 @@ fn count<'a>(rows: impl Iterator<Item = &'a ProposerRow>) -> ByClient {
     sums
 }
 
-/// Blocks that each client would have made of `n` slots, less what it made.
+/// For each client, the number of blocks expected from it in `n` slots, less the number that it
+/// made.
 fn deficits(reference: &ByClient, now: &ByClient, n: u64) -> ByClient {
     let all: u64 = reference.iter().sum();
     let mut deficits = [0; N_CLIENTS];
@@ -284,7 +301,7 @@ fn deficits(reference: &ByClient, now: &ByClient, n: u64) -> ByClient {
 
 impl Detector for Proposals {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
-        // Nothing heard at all: then nothing is known about its proposer either.
+        // If nothing at all was received in the slot, nothing is known about its proposer either.
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
         let due = view.network().spec.attestation_due(slot).as_nanos() as i64;
         let first = facts.blocks.iter().find(|block| view.facts.is_backed(slot, block));

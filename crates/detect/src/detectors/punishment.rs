@@ -1,17 +1,22 @@
-//! `unpunished_offence` and `blind_spot`: what was proven here and is on no chain, and what is on a chain and was not found here.
+//! `unpunished_offence` and `blind_spot`: offences that were proven here and are on no chain, and
+//! slashings that are on a chain and were not found here.
 //!
-//! - *unpunished*: validators that a block could still slash ([`crate::punishable`]) for an offence that was known `after_slots` ago, and
-//!   none has. Told as one incident with their number, that of their offences, the oldest, and until when the first of them can be
-//!   punished. A validator can be slashed once, so it counts once, however often it offended. One whose slashing is in a block, for this
-//!   pair of messages or another, or that the registry calls slashed, is off the list.
-//! - *blind spot*: a block carries a slashing of which we had not heard both messages. Told with the reason as far as it can be known:
-//!   not yet listening then, one of the two votes heard, none heard.
+//! - *unpunished*: validators that a block could still slash ([`crate::punishable`]) for an offence
+//!   that was known at least `after_slots` ago, but no block has. They are reported as one
+//!   incident. It gives the number of validators and offences, the oldest offence, and until when
+//!   the first of the validators can be punished. A validator can be slashed once, so it counts
+//!   once, however often it offended. A validator is removed from the list when its slashing is in
+//!   a block, for this pair of messages or another, or when the registry says that it is slashed.
+//! - *blind spot*: a block carries a slashing of which we had not received both messages. It is
+//!   reported with the reason, as far as that can be known: we were not listening at that time, one
+//!   of the two messages was received, or none.
 //!
-//! **False alarms considered.** One slashing per block from Electra on: forty of them took 76 operations and six minutes
-//! (`after_slots` is three epochs); exited and already slashed ones (cannot be punished: not counted); a slashing found here first
-//! and included later (no blind spot: it was known before).
+//! **False alarms considered.** From Electra on a block carries one slashing: forty of them took 76
+//! operations and six minutes, so `after_slots` is three epochs. Exited and already slashed
+//! validators cannot be punished and are not counted. A slashing that was found here first and
+//! included later is no blind spot, because it was known before.
 //!
-//! **Bounds.** [`MAX_OPEN`] offences waited for; further ones are only counted.
+//! **Bounds.** At most [`MAX_OPEN`] offences wait for a block; further ones are only counted.
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
@@ -23,9 +28,9 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Offences waited for.
+/// Largest number of offences that wait for a block.
 pub const MAX_OPEN: usize = 65_536;
-/// Named in the details.
+/// Number of validators and findings listed in the details.
 const EXAMPLES: usize = 8;
 
 /// `[detect.punishment]`.
@@ -33,9 +38,11 @@ const EXAMPLES: usize = 8;
 #[serde(deny_unknown_fields, default)]
 pub struct PunishmentConfig {
     pub enabled: bool,
+    /// Number of slots that a proven offence may wait for a block.
     pub after_slots: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
-    /// Blind spots no further apart are one.
+    /// Blind spots that are no further apart than this are one incident.
     pub blind_spot_closes_after_epochs: u64,
 }
 
@@ -60,7 +67,7 @@ impl DetectorConfig for PunishmentConfig {
 #[derive(Serialize, Deserialize)]
 pub(super) struct UnpunishedOffenceDetails {
     offences: usize,
-    /// Offences for which there was no room.
+    /// Number of offences for which there was no room.
     not_kept: u64,
     oldest: OldestOffence,
     first_of_them_punishable_before_epoch: Option<Epoch>,
@@ -103,7 +110,7 @@ impl Details for BlindSpotDetails {
 
 struct UnpunishedOffence {
     validator: ValidatorIndex,
-    /// When both messages were there.
+    /// The slot in which both messages had been seen.
     since: Slot,
     epoch: Epoch,
 }
@@ -112,9 +119,10 @@ pub(crate) struct Punishment {
     config: PunishmentConfig,
     waiting: BTreeMap<Root, UnpunishedOffence>,
     not_kept: u64,
-    /// Known by a slashing operation, and not yet known to be in the chain: whose, and why we had not found it ourselves.
+    /// Offences known from a slashing operation that are not yet known to be in the chain, by the
+    /// finding's id: the validator, and why we had not found the offence ourselves.
     unheard: BTreeMap<Root, (ValidatorIndex, &'static str)>,
-    /// In the slots that were not yet evaluated.
+    /// Blind spots of the slots that were not yet evaluated.
     blind: Vec<(Slot, ValidatorIndex, Root, &'static str)>,
 }
 
@@ -138,8 +146,10 @@ impl Punishment {
     }
 }
 
-/// The first epoch in which no block can punish it: its validator is withdrawable, or a state knows the version that its later message
-/// was signed with no more, which is from the second fork after it on, also where that is in the same epoch as the first.
+/// The first epoch in which no block can punish the offence. This is when its validator is
+/// withdrawable. It is also when a state no longer knows the fork version that the later message
+/// was signed with: from the second fork after the message on, even if that fork is in the same
+/// epoch as the first.
 fn punishable_until(waiting: &UnpunishedOffence, view: &View<'_>) -> Epoch {
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
     let spec = &view.network().spec;
@@ -150,7 +160,7 @@ fn punishable_until(waiting: &UnpunishedOffence, view: &View<'_>) -> Epoch {
 }
 
 impl Punishment {
-    /// Those known of by the end of `slot`.
+    /// Reports the blind spots that were known by the end of `slot`.
     fn tell_blind_spots(&mut self, slot: Slot, per_epoch: u64, out: &mut Vec<Signal>) {
         let (seen, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.blind).into_iter().partition(|(at, ..)| *at <= slot);
         self.blind = later;
@@ -216,7 +226,8 @@ impl Detector for Punishment {
     fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
         self.tell_blind_spots(slot, per_epoch, out);
-        // Who is slashed or gone meanwhile need not be waited for; asked once an epoch.
+        // A validator that has been slashed or is gone in the meantime need not be waited for. This
+        // is checked once per epoch.
         if slot.as_u64().is_multiple_of(per_epoch) {
             self.waiting.retain(|_, waiting| {
                 punishable(view.chain, waiting.validator, [waiting.epoch, waiting.epoch]) == Punishable::Yes
@@ -224,7 +235,8 @@ impl Detector for Punishment {
         }
         let old = || self.waiting.iter().filter(|(_, one)| one.since.saturating_add(self.config.after_slots) <= slot);
         let Some((id, oldest)) = old().min_by_key(|(id, one)| (one.since, **id)) else { return };
-        // Each of its offences is enough to slash a validator, so the one that can be punished longest counts.
+        // Any of its offences is enough to slash a validator, so the one that can be punished
+        // longest counts.
         let mut until: BTreeMap<ValidatorIndex, Epoch> = BTreeMap::new();
         for (_, one) in old() {
             let known = until.entry(one.validator).or_default();

@@ -1,29 +1,41 @@
-//! `slashing_wave`: far more validators contradict themselves than ever do by themselves.
+//! `slashing_wave`: far more validators contradict themselves than usual.
 //!
-//! **The idea.** Over years one validator in about 800 epochs of mainnet was slashed (525 by September 2025). With that rate, n or
-//! more in a window of w epochs happen by chance with the probability of a Poisson tail at w / 800. A wave opens when both hold:
+//! **The idea.** Over years, about one validator in 800 epochs was slashed on mainnet (525 by
+//! September 2025). With that rate, n or more offenders in a window of w epochs happen by chance
+//! with the probability of a Poisson tail at w / 800. A wave opens when both conditions hold:
 //!
-//! - *number*: at least `min_validators` different ones within `window_epochs`;
-//! - *rate*: the chance of so many is at most one in `chance_one_in`, by the base rate of the configuration or the one seen here outside
-//!   of waves over the last `base_rate_over_epochs`, whichever is greater: a test network where people slash themselves for fun raises its own bar.
+//! - *number*: at least `min_validators` different validators within `window_epochs`;
+//! - *rate*: the chance of so many is at most one in `chance_one_in`. The base rate is the one of
+//!   the configuration, or the one seen here outside of waves over the last
+//!   `base_rate_over_epochs`, whichever is greater. So on a test network where people slash
+//!   themselves for fun, a wave needs more validators.
 //!
-//! Worked example: 64 epochs at 1 / 800 expect 0.08. Two or more: 1 in 330. Three or more: 1 in 12 500, beyond the default of 1 in
-//! 10 000: a wave. So the two keys of one unlucky operator are none, a third key within seven hours makes it one.
+//! Worked example: 64 epochs at 1 / 800 expect 0.08. The chance of two or more is 1 in 330. The
+//! chance of three or more is 1 in 12 500, which is beyond the default of 1 in 10 000: this is a
+//! wave. So the two keys of one unlucky operator are no wave, and a third key within seven hours
+//! makes it one.
 //!
-//! **Life.** `open`; `growing` while validators join; `waning` when none joined for `waning_after_epochs`; `closed` after
-//! `closes_after_epochs` without one. Told at once when it opens, later once a slot.
+//! **Life.** The state is `open`; `growing` while validators join; `waning` when none joined for
+//! `waning_after_epochs`; `closed` after `closes_after_epochs` without a new one. The opening is
+//! reported at once, later changes once per slot.
 //!
-//! **What they share** ([`traits`]) is said where it is `shared_times_usual` as frequent among them as among all validators. **Why** ([`cause`]) is a
-//! suspicion with its evidence. **What it costs**: [`crate::PenaltyRules`], with all that is slashed within the vector's epochs.
+//! **What the members share** ([`traits`]) is reported where it is `shared_times_usual` times as
+//! frequent among them as among all validators. **The cause** ([`cause`]) is a suspicion with its
+//! evidence. **The cost** is computed by [`crate::PenaltyRules`], with everything that is slashed
+//! within the vector's epochs.
 //!
-//! **False alarms considered.** Several offences of one validator (counted once); offences known only from a block or seen again in a
-//! replay (a finding comes once); two unrelated single slashings in a night (below `min_validators`); history that is filled in
-//! (time is that of the messages, so old offences do not pile up on today); keys that cannot be slashed (withdrawn, not active, signed
-//! two forks ago: they cost nobody anything, so anyone may hold them; counted beside a wave, never towards one).
+//! **False alarms considered.** Several offences of one validator count once. Offences known only
+//! from a block or seen again in a replay: a finding comes once. Two unrelated single slashings in
+//! a night are below `min_validators`. History that is filled in: time is the time of the messages,
+//! so old offences do not add up with today's. Keys that cannot be slashed (withdrawn, not active,
+//! signed two forks ago) cost nobody anything, so anyone may hold them: they are counted beside a
+//! wave, but never make one.
 //!
-//! **A restart** goes on where the last run was ([`saved`]); a wave that is over is told no second time.
+//! **A restart** continues where the last run was ([`saved`]). A wave that is over is not reported
+//! again.
 //!
-//! **Bounds.** [`MAX_MEMBERS`] are told apart, further ones counted; 4 096 different traits; [`past`] has its own.
+//! **Bounds.** [`MAX_MEMBERS`] members are kept one by one, further ones are only counted. At most
+//! 4 096 different traits are counted. [`past`] has its own bounds.
 
 mod cause;
 mod past;
@@ -46,7 +58,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use wave::Wave;
 
-/// Members told apart.
+/// Largest number of members that are kept one by one.
 pub const MAX_MEMBERS: usize = 131_072;
 
 /// `[detect.slashing_wave]`.
@@ -54,19 +66,29 @@ pub const MAX_MEMBERS: usize = 131_072;
 #[serde(deny_unknown_fields, default)]
 pub struct SlashingWaveConfig {
     pub enabled: bool,
+    /// Number of epochs in which different validators are counted.
     pub window_epochs: u64,
+    /// Smallest number of validators in the window that is a wave.
     pub min_validators: u64,
-    /// One slashed validator in so many epochs is usual.
+    /// The usual rate: one slashed validator in so many epochs.
     pub base_rate_epochs: u64,
-    /// Epochs over which the rate that is seen here is taken.
+    /// Number of past epochs over which the rate that is seen here is measured.
     pub base_rate_over_epochs: u64,
+    /// The chance of so many validators in the window must be at most one in this number.
     pub chance_one_in: u64,
+    /// Percentage of the members that must have a trait for it to be reported as shared.
     pub shared_percent: u64,
+    /// How many times as frequent as among all validators a shared trait must be.
     pub shared_times_usual: u64,
+    /// Percentage of the members that must show a cause which the messages themselves reveal.
     pub cause_percent: u64,
+    /// Percentage of the members that must show a cause which only shared traits suggest.
     pub nearly_all_percent: u64,
+    /// Keys that have been active for fewer epochs are fresh.
     pub fresh_epochs: u64,
+    /// The wave wanes when nobody joined for more than this number of epochs.
     pub waning_after_epochs: u64,
+    /// The wave is over when nobody joined for this number of epochs.
     pub closes_after_epochs: u64,
 }
 
@@ -96,7 +118,7 @@ impl DetectorConfig for SlashingWaveConfig {
     }
 
     fn problems(&self, problems: &mut Problems<'_>) {
-        // Sums are kept for each of them.
+        // Sums are kept for each of these epochs, so their number is limited.
         problems.between("base_rate_over_epochs", self.base_rate_over_epochs, 256, 65_536);
         problems.between("window_epochs", self.window_epochs, 1, self.base_rate_over_epochs.max(1));
         problems.between("shared_percent", self.shared_percent, 1, 100);
@@ -109,25 +131,26 @@ impl DetectorConfig for SlashingWaveConfig {
     }
 }
 
-/// What came later than the first version may be missing.
+/// Fields that were added after the first version may be missing in stored details, so they have
+/// defaults.
 #[derive(Serialize, Deserialize)]
 pub struct SlashingWaveDetails {
-    /// See `cause`.
+    /// One of the names in the table of `cause`.
     pub suspected_cause: Cow<'static, str>,
-    /// What speaks for it, in sentences.
+    /// The evidence for the cause, in sentences.
     pub because: Vec<String>,
     validators_per_epoch: f64,
     usual_validators_per_epoch: f64,
     chance_of_so_many: f64,
     first_message: FirstMessage,
-    /// Members by the epoch in which they joined.
+    /// Number of members by the epoch in which they joined.
     joined_by_epoch: BTreeMap<String, u64>,
     #[serde(default)]
     slashings_in_blocks: u64,
     #[serde(default)]
     offences_of_keys_that_cannot_be_slashed: u64,
     examples: Vec<ValidatorIndex>,
-    /// Of its members. Alert routes with labels go by these.
+    /// Labels of the members. Alert routes with labels select by these.
     #[serde(default)]
     labels: Vec<String>,
 }
@@ -155,23 +178,24 @@ pub(crate) struct SlashingWave {
     recent: RecentOffences,
     past: Past,
     wave: Option<Wave>,
-    /// `recorded_at` of the latest finding that is counted in all this.
+    /// `recorded_at` of the latest finding that is counted here.
     until: Time,
-    /// Something of it is not in the note yet.
+    /// Something is not in the stored note yet.
     is_unsaved: bool,
-    /// The note is to be written when the batch at hand is counted, which `until` says it is.
+    /// The note must be written after the current batch is counted, because `until` covers the
+    /// whole batch.
     is_note_due: bool,
     left: LeftOver,
 }
 
-/// What an earlier run left, while its findings are told.
+/// What an earlier run left. It is needed while the findings of that run are recalled.
 #[derive(Default)]
 struct LeftOver {
-    /// Findings recorded up to then are counted in the note.
+    /// Findings recorded up to this time are already counted in the note.
     until: Option<Time>,
-    /// First and last slot of waves that are over, and are told as they are.
+    /// First and last slot of the closed waves. They are not reported again.
     closed: Vec<(Slot, Slot)>,
-    /// An open one of which there is no note.
+    /// The open incident, if there is no note that describes it.
     open: Option<Incident>,
 }
 
@@ -182,9 +206,10 @@ struct WaveCase {
     validator: ValidatorIndex,
     offence: Offence,
     slot: Slot,
-    /// When it could be known. Within its slot this is the arrival of whatever it was proven together with.
+    /// When the offence could be known. Within its slot, this is the arrival of the messages it was
+    /// proven with.
     at: Time,
-    /// The slot of that moment: the same however messages were batched.
+    /// The slot of `at`. It is the same however messages were batched.
     known_in: Slot,
     epoch: Epoch,
     balance: Gwei,
@@ -205,7 +230,8 @@ impl SlashingWave {
         }
     }
 
-    /// `None` for what is no offence, or costs its validator nothing: whoever holds withdrawn keys can sign what he likes with them.
+    /// The case of a finding. `None` if the finding is no offence, or if it costs its validator
+    /// nothing: whoever holds withdrawn keys can sign anything with them.
     fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<WaveCase> {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
@@ -214,7 +240,7 @@ impl SlashingWave {
         let epoch = known_in.epoch(network.preset());
         let record = view.chain.registry().record(validator);
         let is_at_stake = match finding.punishable {
-            // Unknown: signed with the version of a fork that is still to come.
+            // `Unknown` means that it is signed with the version of a fork that is still to come.
             Some(Punishable::Yes | Punishable::Unknown) | None => true,
             Some(Punishable::AlreadySlashed) => record.is_some_and(|record| epoch < record.withdrawable_epoch),
             Some(Punishable::NotActive | Punishable::Withdrawable | Punishable::ForkExpired) => false,
@@ -223,7 +249,7 @@ impl SlashingWave {
             id: finding.id,
             validator,
             offence: finding.offence()?,
-            // A vote from the future belongs to the slot in which it was cast.
+            // A vote from the future belongs to the slot in which it was seen.
             slot: finding.slot.min(known_in),
             at,
             known_in,
@@ -249,7 +275,8 @@ impl SlashingWave {
         self.open_if_due(epoch, at, view, out);
     }
 
-    /// Those whose last offence was before the window that ends with `now`.
+    /// Moves the suspects whose last offence was before the window that ends with `now` to the
+    /// past.
     fn leave(&mut self, now: Epoch, view: &View<'_>) {
         for Suspect { case, .. } in self.recent.leave(now.saturating_sub(self.config.window_epochs.saturating_sub(1))) {
             self.past.add_alone(case.validator, case.epoch, case.balance.as_u64());
@@ -280,14 +307,16 @@ impl SlashingWave {
         self.is_note_due = true;
     }
 
-    /// Offenders per epoch: the configured rate or what was seen outside of waves.
+    /// Offenders per epoch: the configured rate or the rate seen outside of waves, whichever is
+    /// greater.
     fn base_rate(&self, now: Epoch) -> f64 {
         let over = self.config.base_rate_over_epochs;
         let seen = self.past.alone_since(now.saturating_sub(over)) as f64;
         (1.0 / self.config.base_rate_epochs as f64).max(seen / over as f64)
     }
 
-    /// With the slot in which it ended, however late that is noticed.
+    /// Closes the wave. Its closing time belongs to the slot in which it ended, however late that
+    /// is noticed.
     fn close(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
         let Some(mut wave) = self.wave.take() else { return };
         wave.state = IncidentState::Closed;
@@ -335,7 +364,7 @@ impl Detector for SlashingWave {
                 }
             }
         }
-        // The order of messages, not that of the batch.
+        // In the order of the messages, whatever the order of the batch.
         cases.sort_by_key(|case| (case.at, case.id));
         for case in cases {
             self.take(case, view, out);
@@ -423,7 +452,7 @@ impl Detector for SlashingWave {
     }
 }
 
-/// The chance of n or more events where `expected` are.
+/// The probability of n or more events where `expected` are expected.
 fn poisson_tail(n: u64, expected: f64) -> f64 {
     let mut term = (-expected).exp();
     let mut below = 0.0;
@@ -431,7 +460,7 @@ fn poisson_tail(n: u64, expected: f64) -> f64 {
         below += term;
         term *= expected / (k + 1) as f64;
     }
-    // Below the precision of `1 - below` the first term of the tail is all of it.
+    // Where the tail is below the precision of `1 - below`, its first term is nearly all of it.
     (1.0f64 - below).max(term)
 }
 

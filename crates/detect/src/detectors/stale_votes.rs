@@ -1,19 +1,26 @@
 //! `stale_votes`: votes for old heads or old targets, and votes that make no sense.
 //!
-//! In a slot's votes it counts, against the newest block that was there when the slot began:
+//! The detector compares the votes of a slot with the newest block that existed when the slot
+//! began. It counts:
 //!
-//! - *stale heads*: a known block at least `stale_slots` behind it;
-//! - *stale targets*: the target's block is not the epoch's on the head's branch, but an ancestor of it;
-//! - *backwards*: for the head that most vote for, with an older source than most name;
-//! - *old epochs*: heard on gossip, about an epoch before the previous one.
+//! - *stale heads*: the head is a known ancestor of that block and at least `stale_slots` behind
+//!   it;
+//! - *stale targets*: the target's block is not that of its epoch on the head's branch, but an
+//!   ancestor of it;
+//! - *backwards*: the vote is for the head that most vote for, with an older source than most name;
+//! - *old epochs*: the vote was received outside of blocks, and its target is before the previous
+//!   epoch.
 //!
-//! `min_percent` of the votes of `window_slots` and at least `min_votes` open an incident, by client where it is known. This is what
-//! May 2023 and December 2025 began with: valid votes whose old state every receiver has to compute again.
+//! An incident opens when they are `min_percent` of the votes of `window_slots` and at least
+//! `min_votes`. It reports them by client where the client is known. May 2023 and December 2025
+//! began in this way: with valid votes whose old state every receiver had to compute again.
 //!
-//! **False alarms considered.** Late blocks and one-block reorgs (a head one block old is not `stale_slots` behind); an empty stretch
-//! without blocks (measured in blocks' slots, not in time); the first slot of an epoch, whose block often comes late so that some
-//! still vote for the block before as target (`stale_slots` behind the epoch's start is asked for, too); a split (its other
-//! side is not an ancestor: told by `head_split`).
+//! **False alarms considered.** Late blocks and reorganisations of one block: a head one block old
+//! is not `stale_slots` behind. A stretch without blocks: the distance is measured in the slots of
+//! blocks, not in time. The first slot of an epoch, whose block often comes late, so that some
+//! validators still vote for the block before it as target: the target must also be `stale_slots`
+//! before the start of the epoch. A split: its other side is not an ancestor, and is reported by
+//! `head_split`.
 
 use super::common::{add, by_client, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
@@ -29,11 +36,17 @@ use std::collections::{BTreeMap, VecDeque};
 #[serde(deny_unknown_fields, default)]
 pub struct StaleVotesConfig {
     pub enabled: bool,
+    /// Number of slots over which votes are counted.
     pub window_slots: u64,
+    /// A head is stale when it is this number of slots behind the newest block.
     pub stale_slots: u64,
+    /// Smallest percentage of such votes that opens an incident.
     pub min_percent: u64,
+    /// Smallest number of such votes that opens an incident.
     pub min_votes: u64,
+    /// Percentage of such votes that must be of one client for it to be reported.
     pub client_percent: u64,
+    /// The incident is over after this number of epochs without a further observation.
     pub closes_after_epochs: u64,
 }
 
@@ -171,7 +184,7 @@ impl Detector for StaleVotes {
         }
         let first = self.rows.iter().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let since = *self.since.get_or_insert(first);
-        // The window still shows for a while what is over.
+        // The window still shows for a while a condition that is over.
         let until = self.rows.iter().rev().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let mut by_client = [0; N_CLIENTS];
         for row in &self.rows {

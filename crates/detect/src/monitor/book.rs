@@ -1,12 +1,16 @@
-//! The life of incidents that are conditions: seen, more, less, over.
+//! The life of incidents that are conditions: they open, grow, wane and close.
 //!
-//! A [`Observation`] opens one or keeps it open. It grows while its measure is a quarter above what it was when it last counted as
-//! growing; it wanes when the measure is below half of its peak or it was not seen for a quarter of the time after which it
-//! closes: `closes_after` slots without a sighting, as the last sighting said. It never opens again: what comes after it begins after its
-//! last slot, and so has another id. Between two changes of state details are stored once an epoch.
+//! An [`Observation`] opens an incident or keeps it open. The incident grows when its measure is
+//! more than a quarter above the value at which it last counted as growing. It wanes when its
+//! measure is below half of its peak. It also wanes when it was not seen for a quarter of the time
+//! after which it closes. It closes after more than `closes_after` slots without an observation;
+//! the last observation sets this number.
 //!
-//! For alert routes there are findings without proof, each of the incident's severity: one with the incident's id when it opens, one when
-//! its severity rises, one when it is over.
+//! An incident never opens again. One that follows it begins after its last slot, and so has
+//! another id. Between two changes of state the details are stored once per epoch.
+//!
+//! Alert routes receive findings without proof, each with the incident's severity: one with the
+//! incident's id when it opens, one when its severity rises, and one when it is over.
 
 use super::signal::{News, Observation, Signal, SingleAnomaly};
 use super::{DetectorOutput, LAG, View};
@@ -17,29 +21,31 @@ use evidence::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Incidents of one kind open at once at most; further ones wait until one closes, and are counted.
+/// Largest number of incidents of one kind that are open at once. Further ones are refused and
+/// counted until one closes.
 pub const MAX_OPEN: usize = 256;
-/// Incidents that are over and whose last slot is remembered: the latest of each kind and key.
+/// Largest number of closed incidents whose last slot is remembered, by kind and key. When it is
+/// reached, the one that ended first is forgotten.
 const MAX_CLOSED: usize = 8_192;
 
-/// Kind and key: at most one incident of each is open.
+/// Kind and key. At most one incident of each is open.
 type IncidentKey = (Kind, String);
 
 pub(super) struct IncidentTracker {
     network: Arc<Network>,
     open: BTreeMap<IncidentKey, OpenIncident>,
-    /// Last slot of those that are over.
+    /// The last slot of closed incidents.
     closed: BTreeMap<IncidentKey, Slot>,
 }
 
 struct OpenIncident {
     incident: Incident,
-    /// Measure when it last counted as growing.
+    /// The measure at which it last counted as growing.
     mark: u64,
     closes_after: u64,
-    /// The slot of the last sighting; at or after the incident's last slot.
+    /// The slot of the last observation. It is at or after the incident's last slot.
     sighted_in: Slot,
-    /// Not yet stored.
+    /// It has changes that are not yet stored.
     dirty: bool,
     stored_at: Slot,
 }
@@ -49,7 +55,7 @@ impl IncidentTracker {
         Self { network, open: BTreeMap::new(), closed: BTreeMap::new() }
     }
 
-    /// Those whose life is told here have something to go on with.
+    /// Takes over the incidents that are tracked here: those with `tracking`.
     pub(super) fn restore(&mut self, incidents: &[Incident]) {
         for incident in incidents {
             let Some(tracking) = &incident.tracking else { continue };
@@ -64,7 +70,7 @@ impl IncidentTracker {
             let open = OpenIncident {
                 incident: incident.clone(),
                 mark: tracking.peak,
-                // Until it is sighted again and says better.
+                // A placeholder until the next observation sets it.
                 closes_after: self.network.preset().slots_per_epoch,
                 sighted_in: incident.last_slot,
                 dirty: false,
@@ -78,14 +84,14 @@ impl IncidentTracker {
         self.open.get(&place_of(incident)).is_some_and(|open| open.incident.id == incident.id)
     }
 
-    /// Ends an incident that nobody tells any more, with what was last known of it.
+    /// Closes an incident that nobody continues. Its last known details stay.
     pub(super) fn close_orphan(&mut self, incident: &Incident, heard: &mut DetectorOutput) {
         let closed =
             Incident { state: IncidentState::Closed, closed_at: Some(self.said_at(incident.last_slot)), ..incident.clone() };
         self.over(closed, heard);
     }
 
-    /// Time went back: nothing was sighted later than now.
+    /// The clock was set back, so no observation can be later than now.
     pub(super) fn go_back(&mut self, now: Slot) {
         for open in self.open.values_mut() {
             open.incident.last_slot = open.incident.last_slot.min(now).max(open.incident.first_slot);
@@ -112,7 +118,8 @@ impl IncidentTracker {
         }
     }
 
-    /// Wanes and closes what was not sighted in `slot`, and hands on what changed.
+    /// Lets incidents that were not observed in `slot` wane or close, and reports those that
+    /// changed.
     pub(super) fn slot_ended(&mut self, slot: Slot, heard: &mut DetectorOutput) {
         let said_at = self.said_at(slot);
         let per_epoch = self.network.preset().slots_per_epoch;
@@ -142,7 +149,7 @@ impl IncidentTracker {
         }
     }
 
-    /// No slot ends any more: what has changed since the last one did.
+    /// No more slots end: reports what has changed since the last slot ended.
     pub(super) fn finish(&mut self, heard: &mut DetectorOutput) {
         for open in self.open.values_mut().filter(|open| open.dirty) {
             heard.incidents.push(open.incident.clone());
@@ -238,13 +245,14 @@ impl IncidentTracker {
         })
     }
 
-    /// When the evaluation of a slot is due.
+    /// The time when the evaluation of a slot is due.
     fn said_at(&self, slot: Slot) -> Time {
         Time::from_unix_ns(self.network.slot_start_ns(slot.saturating_add(1 + LAG)))
     }
 }
 
-/// The finding for alert routes. Of an opening it has the incident's own id.
+/// The finding that tells alert routes about an incident. For an opening it has the incident's own
+/// id.
 pub fn announcement(network: &Network, incident: &Incident, news: News) -> Finding {
     let (kind, key) = place_of(incident);
     let mut details = incident.details.clone();
@@ -310,7 +318,7 @@ impl OpenIncident {
         incident.last_slot = incident.last_slot.max(sighting.until);
         self.sighted_in = self.sighted_in.max(sighting.slot);
         self.closes_after = sighting.closes_after;
-        // What is told is the worst of it, not its last breath.
+        // The details describe the incident at its peak, not at its end.
         if sighting.measure >= peak || incident.details.is_empty() {
             incident.details = sighting.what.into_parts().1;
             incident.shared = sighting.shared;

@@ -1,19 +1,26 @@
-//! What was heard, as numbers by slot: filled in one pass over each batch, read by all detectors.
+//! What was received, as numbers by slot. One pass over each batch fills them, and all detectors
+//! read them.
 //!
 //! | by | what | kept |
 //! |---|---|---|
-//! | the slot a message is about | blocks; votes by head, source and target, by client | [`KEPT_EPOCHS`] behind the evaluated slot, two epochs ahead |
-//! | the slot a message came in | how early or late, how far ahead, on which subnets | the same |
-//! | epoch of the vote's slot | who voted: a bit per validator, one set for all sources and one for blocks | the same |
-//! | epoch of arrival | who voted for slots to come | the same |
+//! | the slot a message is about | blocks; votes by head, source, target and client | (1) |
+//! | the slot a message arrived in | how early or late, how far ahead, on which subnets | (2) |
+//! | epoch of the vote's slot | who voted: one set for all sources and one for blocks | (2) |
+//! | epoch of arrival | who voted for future slots | (2) |
 //!
-//! An active validator counts once per epoch, with its first vote: the same vote comes as a single one, in aggregates and in
-//! blocks, and who signs a vote for every epoch there ever was (which is no offence) counts once, too. A vote for a slot that has not
-//! begun counts once per epoch of arrival, so that a clock that is wrong by hours does not use up the place of the true vote.
+//! (1) [`KEPT_EPOCHS`] behind the evaluated slot, and two epochs ahead. (2) [`KEPT_EPOCHS`] behind
+//! the evaluated slot. A set of voters has a bit per validator.
 //!
-//! Bounds: [`MAX_TALLIES`] different votes of a slot are told apart; one more takes the place of the smallest, whose voters are only
-//! counted: what many vote for stays. [`MAX_BLOCKS`] blocks; sets of voters take a bit per validator of the registry. Nothing grows with
-//! a number that a message claims.
+//! An active validator counts once per epoch, with its first vote. The same vote arrives as a
+//! single one, in aggregates and in blocks. A validator that signs a vote for every past epoch,
+//! which is no offence, also counts once in each. A vote for a slot that has not begun counts once
+//! per epoch of arrival. So a clock that is wrong by hours does not use up the place of the true
+//! vote.
+//!
+//! Bounds: at most [`MAX_TALLIES`] different votes of a slot are kept apart. One more replaces the
+//! smallest, whose voters are then only counted, so that votes with many voters stay. At most
+//! [`MAX_BLOCKS`] blocks of a slot are kept. Each set of voters takes a bit per validator of the
+//! registry. Nothing grows with a number that a message claims.
 
 mod arrivals;
 mod duties;
@@ -39,22 +46,24 @@ use std::time::Duration;
 use verify::{MessageKind, SourceKind, UnixNs, Vote};
 use voters::{SetKind, Voters};
 
-/// Epochs of slots kept.
+/// Number of epochs for which slots are kept.
 pub const KEPT_EPOCHS: u64 = 4;
-/// Distances into the future told apart in one slot.
+/// Number of different distances into the future that are kept for one slot of arrival.
 const MAX_AHEAD: usize = 32;
-/// Validators named of one distance.
+/// Number of validators that are kept as examples of one distance.
 const MAX_EXAMPLES: usize = 64;
-/// `ATTESTATION_SUBNET_COUNT`.
+/// `ATTESTATION_SUBNET_COUNT` of the specification.
 pub const N_SUBNETS: usize = 64;
-/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`: this much ahead is nobody's trouble.
+/// `MAXIMUM_GOSSIP_CLOCK_DISPARITY`, in nanoseconds. A message that is early by no more than this
+/// is normal.
 pub const DISPARITY_NS: u64 = 500_000_000;
 
-/// Everything detectors share.
+/// The facts that all detectors share.
 #[derive(Debug)]
 pub struct Facts {
     network: Arc<Network>,
-    /// Votes that back a block, and the same as percent of a slot's seats: the greater counts.
+    /// What a block needs to count as backed: a number of votes, and a percentage of a slot's
+    /// seats. The greater of the two applies.
     backing: (u64, u64),
     slots: BTreeMap<Slot, SlotFacts>,
     arrivals: BTreeMap<Slot, Arrivals>,
@@ -62,11 +71,12 @@ pub struct Facts {
     clients: Clients,
     duties: Duties,
     peers: PeerHistory,
-    /// The longest that messages waited for us, by the slot in which that was noted.
+    /// The longest time that messages waited for us, by the slot in which that was noted.
     delays: BTreeMap<Slot, Duration>,
     /// Slot of the latest arrival.
     now: Slot,
-    /// Active validators by epoch, of the last few asked for and by the registry's size: counting them takes a pass over it.
+    /// Number of active validators by epoch and by the registry's size. It is cached for the last
+    /// few requests, because counting them takes a pass over the registry.
     n_active: BTreeMap<(Epoch, usize), u64>,
     untallied: u64,
 }
@@ -89,7 +99,8 @@ impl Facts {
         }
     }
 
-    /// Voters whose vote was one of too many different ones in its slot, since the start.
+    /// Number of voters, since the start, whose vote was one of too many different ones in its
+    /// slot.
     pub fn untallied(&self) -> u64 {
         self.untallied
     }
@@ -99,14 +110,16 @@ impl Facts {
         self.slots.get(&slot)
     }
 
-    /// The `n` slots up to and including `slot`, oldest first, those that something is known about.
+    /// Of the `n` slots up to and including `slot`, those that something is known about, oldest
+    /// first.
     pub fn last_slots(&self, slot: Slot, n: u64) -> impl DoubleEndedIterator<Item = (Slot, &SlotFacts)> {
         let first = slot.saturating_sub(n.saturating_sub(1));
         self.slots.range(first..=slot).map(|(slot, facts)| (*slot, facts))
     }
 
-    /// Whether others than its proposer take a block for one of the chain: it is voted for in its slot or the next, or another proposer built
-    /// on it there. Anyone with a key can sign a block for any slot.
+    /// Whether others than its proposer treat a block as part of the chain. They do if enough of
+    /// them vote for it in its slot or in the next one, or if another proposer builds on it there.
+    /// This is needed because anyone with a key can sign a block for any slot.
     pub fn is_backed(&self, slot: Slot, block: &BlockFact) -> bool {
         let near = || self.slots.range(slot..=slot.saturating_add(1)).map(|(_, facts)| facts);
         let votes = near().flat_map(|facts| &facts.tallies).filter(|tally| tally.head == block.root).map(|tally| tally.voters);
@@ -116,28 +129,30 @@ impl Facts {
         votes.sum::<u64>() >= least.max(seats * percent / 100) || near().any(|facts| facts.blocks.iter().any(is_child))
     }
 
-    /// What came in during a slot.
+    /// What arrived during a slot.
     pub fn arrivals(&self, slot: Slot) -> Option<&Arrivals> {
         self.arrivals.get(&slot)
     }
 
-    /// As [`Self::last_slots`], by arrival.
+    /// Like [`Self::last_slots`], but by slot of arrival.
     pub fn last_arrivals(&self, slot: Slot, n: u64) -> impl DoubleEndedIterator<Item = (Slot, &Arrivals)> {
         let first = slot.saturating_sub(n.saturating_sub(1));
         self.arrivals.range(first..=slot).map(|(slot, facts)| (*slot, facts))
     }
 
-    /// The longest that messages waited for us since the beginning of this slot.
+    /// The longest time that messages waited for us since the beginning of this slot.
     pub fn delay_since(&self, slot: Slot) -> Duration {
         self.delays.range(slot..).map(|(_, delay)| *delay).max().unwrap_or_default()
     }
 
-    /// Whether a validator's vote for a slot of this epoch was heard; `None` when that is not remembered.
+    /// Whether a validator's vote for a slot of this epoch was received; `None` if votes of that
+    /// epoch are not remembered.
     pub fn voted(&self, epoch: Epoch, validator: ValidatorIndex) -> Option<bool> {
         self.voted.contains(epoch, SetKind::Heard, validator)
     }
 
-    /// Who was to propose in an evaluated slot, if the backed blocks of its epoch agree with us on the others.
+    /// The expected proposer of an evaluated slot. `None` unless the backed blocks of its epoch
+    /// have mostly the proposers that we expect.
     pub fn proposer(&self, slot: Slot) -> Option<ValidatorIndex> {
         let preset = self.network.preset();
         let first = slot.epoch(preset).start_slot(preset);
@@ -149,6 +164,7 @@ impl Facts {
         self.duties.proposer(slot, preset, made)
     }
 
+    /// Which validator runs which client, as far as that is known.
     pub fn clients(&self) -> &Clients {
         &self.clients
     }
@@ -158,7 +174,8 @@ impl Facts {
         self.peers.connected()
     }
 
-    /// Peers that said goodbye for a fault or a shutdown of theirs in the `n` slots up to `slot`.
+    /// Number of peers that said goodbye in the `n` slots up to `slot`, because they shut down or
+    /// had a fault.
     pub fn goodbyes(&self, slot: Slot, n: u64) -> u64 {
         self.peers.goodbyes(slot.saturating_sub(n.saturating_sub(1)), slot)
     }
@@ -195,12 +212,12 @@ impl Facts {
         *longest = delay.max(*longest);
     }
 
-    /// A slot is about to be evaluated.
+    /// Prepares for the evaluation of a slot.
     pub(super) fn prepare(&mut self, slot: Slot, chain: &Chain) {
         self.duties.prepare(slot.epoch(self.network.preset()), chain);
     }
 
-    /// A slot was evaluated: what no detector looks at any more goes.
+    /// Called after a slot was evaluated. Drops what no detector looks at any more.
     pub(super) fn forget(&mut self, evaluated: Slot) {
         let kept = KEPT_EPOCHS * self.network.preset().slots_per_epoch;
         let oldest = evaluated.saturating_sub(kept);
@@ -211,7 +228,8 @@ impl Facts {
         self.voted.forget_before(oldest.epoch(self.network.preset()));
     }
 
-    /// The clock was set back: nothing has arrived later than now, and nothing further ahead is known.
+    /// The clock was set back. Nothing can have arrived later than now, so everything later is
+    /// dropped, and so is what is too far ahead.
     pub(super) fn go_back(&mut self, now: Slot) {
         self.now = now;
         let next = now.saturating_add(1);
@@ -255,7 +273,7 @@ impl Facts {
 
     fn vote(&mut self, vote: &Vote, chain: &Chain) {
         let data = &vote.data;
-        // Slashing operations tell of others' votes, at another time than these were sent.
+        // A slashing operation contains votes of others, and they were sent at another time.
         if vote.heard.source == SourceKind::SlashingOp {
             return;
         }
@@ -297,7 +315,8 @@ impl Facts {
         self.untallied += facts.untallied - before;
     }
 
-    /// The active members that had not voted for a slot of this epoch, with their arrival; nobody if the epoch is not remembered.
+    /// The active members that had not yet voted for a slot of this epoch, with their time of
+    /// arrival. The result is empty if the epoch is not remembered.
     fn first_of(&mut self, epoch: Epoch, kind: SetKind, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
         let now = self.now.epoch(self.network.preset());
         if epoch.saturating_add(KEPT_EPOCHS) < now {
@@ -307,7 +326,7 @@ impl Facts {
         let set = self.voted.of(epoch, kind);
         let mut first = Vec::with_capacity(vote.indices.len());
         for (validator, arrival) in vote.indices.iter().zip(&vote.arrivals) {
-            // Who sits in a committee is active, however old our registry is.
+            // A validator that sits in a committee is active, however old our registry is.
             let is_active = vote.shuffling.is_some() || registry.record(*validator).is_some_and(|record| record.is_active(epoch));
             if is_active && set.insert(*validator, registry.len()) {
                 first.push((*validator, arrival.at));
@@ -316,12 +335,13 @@ impl Facts {
         first
     }
 
-    /// As [`Self::first_of`], for slots to come: once per epoch of arrival.
+    /// Like [`Self::first_of`], but for future slots: each validator counts once per epoch of
+    /// arrival.
     fn ahead_for_the_first_time(&mut self, vote: &Vote, chain: &Chain) -> Vec<(ValidatorIndex, UnixNs)> {
         self.first_of(self.now.epoch(self.network.preset()), SetKind::Ahead, vote, chain)
     }
 
-    /// Notes when a vote came, against when it was due.
+    /// Records when a vote arrived, compared with when it was due.
     fn came(&mut self, vote: &Vote, fresh: &[(ValidatorIndex, UnixNs)], chain: &Chain) {
         let network = self.network.clone();
         let slot_ns = network.spec.slot_duration.as_nanos() as i128;
@@ -338,7 +358,8 @@ impl Facts {
                 arrivals.old_targets += 1;
             }
             let tolerant = network.slot_at(at.0.saturating_add(DISPARITY_NS));
-            // Near ones were counted for their own epoch: once per epoch of arrival is asked of all.
+            // A vote for a near slot was counted for its own epoch only. The rule of once per epoch
+            // of arrival holds for all votes, so it is applied here.
             let is_near = !self.is_far(data.slot);
             let ahead_set = (self.now.epoch(network.preset()), SetKind::Ahead);
             if data.slot > tolerant
@@ -363,7 +384,7 @@ impl Facts {
         slot > self.now.saturating_add(2 * self.network.preset().slots_per_epoch)
     }
 
-    /// The facts about a slot, unless it is too old or too far ahead to keep any.
+    /// The facts about a slot; `None` if the slot is too old or too far ahead to keep any.
     fn about(&mut self, slot: Slot) -> Option<&mut SlotFacts> {
         let kept = KEPT_EPOCHS * self.network.preset().slots_per_epoch;
         if slot.saturating_add(kept) < self.now || self.is_far(slot) {
@@ -376,7 +397,8 @@ impl Facts {
         let per_epoch = self.network.preset().slots_per_epoch;
         match &vote.shuffling {
             Some(shuffling) => shuffling.active().len() as u64 / per_epoch,
-            // The epoch of the slot, which is near, not that of the target, which may be anything.
+            // The epoch of the vote's slot is used, because it is near. The epoch of its target may
+            // be any number.
             None => self.active_in(vote.data.slot.epoch(self.network.preset()), chain) / per_epoch,
         }
     }

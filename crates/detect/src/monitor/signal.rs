@@ -1,4 +1,4 @@
-//! What a detector says.
+//! What a detector reports.
 
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Incident, Kind, Severity, SharedTrait};
@@ -12,18 +12,19 @@ use verify::UnixNs;
 pub trait Details: Serialize + DeserializeOwned {
     const KIND: Kind;
 
-    /// One sentence for people, without its full stop. `validators`: how many are concerned, as
-    /// the incident says.
+    /// One sentence for people, without its full stop. `validators` is how many are concerned,
+    /// according to the incident.
     fn sentence(&self, validators: Option<u64>) -> String;
 
-    /// `None` if another version of this program wrote them with other fields.
+    /// Reads stored details. `None` if another version of this program wrote them with other
+    /// fields.
     fn of_stored(details: &Map<String, Value>) -> Option<Self> {
         serde_json::from_value(Value::Object(details.clone())).ok()
     }
 }
 
-/// A kind with its details as they are stored. It is made of [`Details`] only, so that they belong
-/// together.
+/// A kind with its details as they are stored. It can only be made from [`Details`], so kind and
+/// details always belong together.
 #[derive(Clone, Debug)]
 pub struct Described {
     kind: Kind,
@@ -31,10 +32,12 @@ pub struct Described {
 }
 
 impl Described {
+    /// The kind of the finding or incident.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
+    /// The kind, and the details as a JSON map.
     pub fn into_parts(self) -> (Kind, Map<String, Value>) {
         (self.kind, self.details)
     }
@@ -49,42 +52,46 @@ impl<D: Details> From<D> for Described {
     }
 }
 
-/// One statement of a detector.
+/// One report of a detector.
 #[derive(Clone, Debug)]
 pub enum Signal {
-    /// Happened once: becomes a finding without proof.
+    /// Something that happened once. It becomes a finding without proof.
     Anomaly(SingleAnomaly),
-    /// Is so in a slot: opens an incident, or keeps it open. Its life is the book's business.
+    /// A condition that holds in a slot. It opens an incident or keeps it open; `IncidentTracker`
+    /// tracks that incident.
     Observation(Observation),
-    /// An incident whose life the detector itself tells.
+    /// An incident that the detector itself tracks.
     Incident(Box<Incident>),
-    /// What became of one, for those who are alerted by findings. Of those that the book tells, it says so itself.
+    /// An announcement of such an incident for those who receive alerts by findings. For the
+    /// incidents that it tracks, `IncidentTracker` makes the announcements itself.
     Announcement(Box<Incident>, News),
-    /// What to find again after a restart: see [`DetectorOutput::notes`](super::DetectorOutput::notes).
+    /// Data that the detector needs after a restart: see
+    /// [`DetectorOutput::notes`](super::DetectorOutput::notes).
     Note { name: &'static str, bytes: Vec<u8> },
 }
 
-/// What alert routes are told of an incident.
+/// What is announced to alert routes about an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     Opened,
-    /// It is severer than it was.
+    /// It is more severe than before.
     Worse,
     Over,
 }
 
-/// Something odd that no rule punishes.
+/// Something unusual that no rule punishes.
 #[derive(Clone, Debug)]
 pub struct SingleAnomaly {
     pub what: Described,
-    /// Tells it from others of its kind and slot: part of its id. Never a time of arrival.
+    /// Distinguishes it from others of its kind and slot, and is part of its id. It must never be a
+    /// time of arrival.
     pub key: String,
     pub severity: Severity,
     pub slot: Slot,
     pub validator: Option<ValidatorIndex>,
     pub first_seen: UnixNs,
     pub second_seen: Option<UnixNs>,
-    /// `gossip`, `block`, `slashing_op`, `api`.
+    /// Where it was seen: `gossip`, `block`, `slashing_op` or `api`.
     pub sources: Vec<String>,
 }
 
@@ -92,21 +99,24 @@ pub struct SingleAnomaly {
 #[derive(Clone, Debug)]
 pub struct Observation {
     pub what: Described,
-    /// Incidents of one kind with different keys are different incidents; mostly empty.
+    /// Distinguishes incidents of one kind: different keys are different incidents. Mostly empty.
     pub key: String,
-    /// The slot it was seen in.
+    /// The slot in which it was seen.
     pub slot: Slot,
-    /// Since when it has been so, as far as is known: the incident's first slot.
+    /// The slot since which the condition holds, as far as is known. It becomes the incident's
+    /// first slot.
     pub since: Slot,
-    /// The last slot in which it was so, as far as is known: the incident's last slot. Before `slot` where a detector looks at a window,
-    /// which still shows for a while what is over.
+    /// The last slot in which the condition held, as far as is known. It becomes the incident's
+    /// last slot. It is before `slot` where a detector looks at a window, because the window still
+    /// shows for a while a condition that is over.
     pub until: Slot,
     pub severity: Severity,
-    /// How much of it there is, in whatever the detector counts: growing and waning go by it.
+    /// How large the condition is, in the unit that the detector counts. Growing and waning depend
+    /// on it.
     pub measure: u64,
-    /// How many validators are concerned, where that means something.
+    /// How many validators are concerned, where that has a meaning.
     pub validators: Option<u64>,
     pub shared: Vec<SharedTrait>,
-    /// Slots without a sighting after which it is over.
+    /// The incident closes after more than this number of slots without an observation.
     pub closes_after: u64,
 }

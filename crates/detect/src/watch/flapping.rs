@@ -1,9 +1,10 @@
-//! `flapping_keys`: many keys of one label miss together and come back together. A validator client that restarts looks like
-//! this, and restarts are how keys were lost on 2 February 2021.
+//! `flapping_keys`: many keys of one label miss duties together and come back together. A validator
+//! client that restarts looks like this. Keys were slashed after such restarts on 2 February 2021.
 //!
-//! **The idea.** Put the duties of a label's keys in order of their slots. A slot is *down* when nearly all on duty missed, *up*
-//! when nearly all voted; slots without a duty, and those in which the whole network did badly, say nothing. A stretch of down
-//! slots with at least `keys` misses that ends with an up slot is a flap.
+//! **The idea.** The duties of a label's keys are put in the order of their slots. A slot is *down*
+//! when nearly all keys on duty missed, and *up* when nearly all voted. Slots without a duty, and
+//! those in which the whole network did badly, are ignored. A flap is a stretch of down slots with
+//! at least `keys` misses that ends with an up slot.
 //!
 //! ```text
 //! slot     10  11  12  13  14  15
@@ -11,37 +12,39 @@
 //! missed    0   3       2   2   0       a flap: 7 keys, slots 11 to 14
 //! ```
 //!
-//! **False alarms considered.** Single misses (one in 200 duties: five in a row are none by chance); a bad slot of the whole
-//! network; keys that stay away (an outage, told as `missed_duties`: a stretch of more than `flapping_longest_epochs` is no flap).
+//! **False alarms considered.** Single misses: one in 200 duties is usual, so five in a row do not
+//! happen by chance. A bad slot of the whole network. Keys that stay away: this is an outage,
+//! reported as `missed_duties`; a stretch of more than `flapping_longest_epochs` is no flap.
 
 use consensus::{Slot, ValidatorIndex};
 
-/// Keys named.
+/// Number of keys listed as examples.
 const EXAMPLES: usize = 16;
 
-/// A label's keys on duty in a slot.
+/// The duties of a label's keys in one slot: how many were due, and who missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotDuties {
     pub due: u64,
     pub missed: Vec<ValidatorIndex>,
 }
 
-/// A restart.
+/// A stretch of down slots that has ended, or is not over yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Flap {
     pub first: Slot,
-    /// The last slot of the stretch.
+    /// The last down slot of the stretch.
     pub last: Slot,
     pub n_missed: u64,
     pub examples: Vec<ValidatorIndex>,
 }
 
-/// Where a label stands between two slots.
+/// The state of a label between two slots: the current stretch of down slots, if there is one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stretch(Option<Flap>);
 
 impl Stretch {
-    /// The next slot in which somebody was on duty. `longest`: in slots.
+    /// Takes in the next slot in which a key of the label was on duty. Returns the flap that ends
+    /// with it, if any. `longest` is in slots.
     pub fn next(&mut self, slot: Slot, duties: &SlotDuties, keys: u64, percent: u64, longest: u64) -> Option<Flap> {
         let missed = duties.missed.len() as u64;
         if duties.due == 0 {
@@ -56,7 +59,7 @@ impl Stretch {
             return None;
         }
         if (duties.due - missed) * 100 < percent * duties.due {
-            // Neither up nor down: goes on as it was.
+            // The slot is neither down nor up, so it changes nothing.
             return None;
         }
         let flap = self.0.take()?;
@@ -69,7 +72,7 @@ impl Stretch {
 mod tests {
     use super::*;
 
-    /// Rows of (slot, on duty, missed).
+    /// Runs the detector on rows of (slot, on duty, missed).
     fn flaps(rows: &[(u64, u64, u64)]) -> Vec<(u64, u64, u64)> {
         let mut stretch = Stretch::default();
         let each = rows.iter().filter_map(|(slot, due, missed)| {

@@ -1,30 +1,39 @@
-//! The detector of watched keys: follows each key's duties, and says what is wrong with them.
+//! The detector of watched keys. It follows each key's duties and reports what is wrong with them.
 //!
-//! | kind | when | severity |
-//! |---|---|---|
-//! | `missed_duties` | keys of a group missed `missed_in_a_row` epochs in a row; an incident per group while it lasts | warning |
-//! | `missed_duties` | a key's turn to propose brought no block, or one that nobody took: see [`proposing`](super::proposing) | warning |
-//! | `flapping_keys` | see [`flapping`](super::flapping); an incident per label | warning |
-//! | `dormant_key_signed` | a key that should be silent, or has exited, signed something for a slot since it should be | critical |
-//! | `second_signer` | a watched key contradicted itself: two machines sign with it, or one without its memory; once a key | critical |
+//! - `missed_duties`, warning: keys of a group missed `missed_in_a_row` epochs in a row. One
+//!   incident per group, while this lasts.
+//! - `missed_duties`, warning: a key was to propose, but there was no block, or nobody voted for
+//!   the block or built on it: see [`proposing`](super::proposing).
+//! - `flapping_keys`, warning: see [`flapping`](super::flapping). One incident per label.
+//! - `dormant_key_signed`, critical: a key that should be silent, or that has exited, signed
+//!   something for a slot after that.
+//! - `second_signer`, critical: a watched key contradicted itself. Two machines sign with it, or
+//!   one machine lost its signing history. Reported once per key.
 //!
-//! An epoch is judged when a quarter of the next one is over: by then its last votes came single, in aggregates and in a
-//! block. A key counts as missing only if
+//! An epoch is judged when a quarter of the next epoch is over. By then its last votes have
+//! arrived, as single votes, in aggregates and in a block. A key counts as missing only if all
+//! these conditions hold:
 //!
-//! - the registry has it as active in that epoch, and its duty is `active`;
-//! - we ran for the whole epoch, without a pause;
-//! - the network as a whole voted, and was heard, to at least `network_percent`, where slots of which nothing was heard count as
-//!   silent;
-//! - `slot_heard_percent` of its slot's seats or more were heard; where its slot is not known, this must hold for all slots of the epoch.
+//! - the registry has the key as active in that epoch, and its duty is `active`;
+//! - the watcher ran for the whole epoch, without a pause;
+//! - the votes received from the whole network are at least `network_percent` of the seats, where a
+//!   slot without any vote received counts with all its seats;
+//! - at least `slot_heard_percent` of the seats of its slot voted; if its slot is not known, this
+//!   must hold for all slots of the epoch.
 //!
-//! What was not heard is not judged: it neither begins a row of misses nor ends one.
+//! If one of these does not hold, a missing vote is not judged: it neither begins a row of misses
+//! nor ends one.
 //!
-//! **False alarms considered.** Our own outage or bad connection, a whole one or for some slots (nobody else is heard then
-//! either); a finality incident; a key that exited while our registry is old (up to `nodes.refresh_epochs`); late votes (a vote that comes after its epoch was
-//! judged ends the row); an old vote of a dormant key heard now (only slots since it should be silent count); a key whose clock was
-//! ahead contradicts what it signed then (one signer with a wrong clock, told as `clock_skew` and as an offence; no second signer).
+//! **False alarms considered.** Our own outage or bad connection, for some slots or longer: then
+//! nobody else is received either. A finality incident. A key that exited while our registry is old
+//! (up to `nodes.refresh_epochs`). Late votes: a vote that arrives after its epoch was judged ends
+//! the row of misses. An old vote of a dormant key that arrives now: only slots since the key
+//! should be silent count. A key whose clock was ahead contradicts what it signed then: this is one
+//! signer with a wrong clock and no second signer; it is reported as `clock_skew` and as an
+//! offence.
 //!
-//! **Bounds.** Keys by [`super::MAX_WATCHED`]; sheets of [`KEPT_SHEETS`] epochs, each with a row per watched key.
+//! **Bounds.** The number of keys is limited by [`super::MAX_WATCHED`]. The duties of a few epochs
+//! are kept ([`KEPT_SHEETS`]), each with a row per watched key.
 
 use super::flapping::{SlotDuties, Stretch};
 use super::proposing::Turn;
@@ -42,32 +51,32 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use verify::{FirstSeen, UnixNs, Vote};
 
-/// Epochs whose votes are entered: two behind, the current and the next.
+/// Votes are entered for the next epoch, the current one, and `KEPT_SHEETS - 1` earlier ones.
 const KEPT_SHEETS: u64 = 4;
-/// Epochs remembered of a key whose clock was ahead.
+/// Number of epochs that are remembered of a key whose clock was ahead.
 const MAX_AHEAD: usize = 64;
-/// Keys named in details.
+/// Number of keys listed in the details.
 const EXAMPLES: usize = 32;
 
-/// Of a group while it lasts, or of one turn to propose.
+/// The details of a group's incident, or of one missed proposal.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum MissedDutiesDetails {
     Group {
         group: String,
-        /// The group's; alert routes with labels go by them.
+        /// The labels of the group. Alert routes with labels select by these.
         labels: Vec<String>,
         keys_missing: usize,
         keys_in_group: usize,
-        /// Epochs, of the key that is missing for longest.
+        /// Number of epochs, for the key that has been missing for longest.
         missed_in_a_row: u32,
-        /// Some of them.
+        /// Some of the missing keys.
         validators: Vec<ValidatorIndex>,
     },
     Proposal {
-        /// `proposal`.
+        /// Always `proposal`.
         duty: Cow<'static, str>,
-        /// What became of it, in words.
+        /// What happened to the block, in words.
         block: Cow<'static, str>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         root: Option<Root>,
@@ -92,7 +101,7 @@ impl Details for MissedDutiesDetails {
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FlappingKeysDetails {
-    /// The one label; alert routes with labels go by it.
+    /// The one label. Alert routes with labels select by it.
     labels: Vec<String>,
     down_from_slot: Slot,
     down_to_slot: Slot,
@@ -115,7 +124,7 @@ impl Details for FlappingKeysDetails {
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct DormantKeySignedDetails {
-    /// Its duty, or that it has left.
+    /// The duty of the key, or that it has exited.
     duty: Cow<'static, str>,
     /// `vote` or `block`.
     signed: Cow<'static, str>,
@@ -135,9 +144,9 @@ impl Details for DormantKeySignedDetails {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SecondSignerDetails {
     offence: Kind,
-    /// Of the offence.
+    /// Id of the offence's finding.
     finding: Root,
-    /// Between the two messages.
+    /// Milliseconds between the arrivals of the two messages.
     apart_ms: Option<u64>,
     groups: Vec<String>,
     watched_keys_with_the_same_label: BTreeMap<String, usize>,
@@ -152,7 +161,7 @@ impl Details for SecondSignerDetails {
     }
 }
 
-/// See the module.
+/// The detector of watched keys: see the documentation of this module.
 pub struct WatchedKeysDetector {
     config: WatchedKeysConfig,
     desk: SharedWatchState,
@@ -160,16 +169,18 @@ pub struct WatchedKeysDetector {
     watched: Bitmap,
     records: BTreeMap<ValidatorIndex, KeyRecord>,
     sheets: BTreeMap<Epoch, EpochDuties>,
-    /// Since when each dormant key should be silent.
+    /// The slot since which each dormant key should be silent.
     dormant_since: HashMap<ValidatorIndex, Slot>,
-    /// Slot of the signature that was told last.
+    /// The slot of the signature that was last reported, by key.
     dormant_told: HashMap<ValidatorIndex, Slot>,
-    /// Epochs for which a key signed something before its slot had begun, the highest of them.
+    /// The epochs for which a key signed something before its slot had begun. Only the highest ones
+    /// are kept.
     signed_ahead: HashMap<ValidatorIndex, BTreeSet<Epoch>>,
-    /// Keys whose second signer was reported. Every further offence of theirs is a finding of its own, and no further news.
+    /// Keys whose second signer was reported. Each further offence of such a key is a finding of
+    /// its own, but no second signer is reported again.
     second_signer_told: BTreeSet<ValidatorIndex>,
     stretches: HashMap<Label, Stretch>,
-    /// We listen without a pause since the beginning of this slot.
+    /// The watcher has run without a pause since the beginning of this slot.
     listening_since: Option<Slot>,
     last_ended: Slot,
     judged: Option<Epoch>,
@@ -195,8 +206,8 @@ impl WatchedKeysDetector {
         }
     }
 
-    /// Takes over who is watched, if that changed, and shows it at once. What is known of those who
-    /// stay stays.
+    /// Takes over the set of watched keys if it changed, and publishes it at once. The records of
+    /// keys that stay watched are kept.
     fn look_at_desk(&mut self, now: Slot, view: &View<'_>) {
         let labels = self.desk.labels();
         if Arc::ptr_eq(&labels, &self.labels) {
@@ -222,7 +233,7 @@ impl WatchedKeysDetector {
 
     fn vote(&mut self, vote: &Vote, view: &View<'_>, out: &mut Vec<Signal>) {
         let (epoch, now) = (vote.data.target.epoch, view.facts.now().epoch(view.network().preset()));
-        // Nearly every vote has none of them.
+        // Nearly every vote has no watched key among its voters.
         let both = vote.indices.iter().zip(&vote.arrivals);
         let ours: Vec<(ValidatorIndex, UnixNs)> = both
             .filter(|(validator, _)| self.watched.has(**validator))
@@ -234,7 +245,7 @@ impl WatchedKeysDetector {
             if let Some(record) = self.records.get_mut(validator) {
                 record.last_vote = record.last_vote.max(Some(vote.data.slot));
             }
-            // Votes for absurd epochs are facts about the vote, not about a duty.
+            // A vote for an epoch far from now says nothing about a current duty.
             if epoch > now.saturating_add(1) || epoch.saturating_add(KEPT_SHEETS - 1) < now {
                 continue;
             }
@@ -253,7 +264,7 @@ impl WatchedKeysDetector {
         }
     }
 
-    /// A signature of a watched key: an alarm if the key should be silent.
+    /// Takes in a signature of a watched key. It reports an anomaly if the key should be silent.
     #[expect(clippy::too_many_arguments, reason = "what was signed, by whom, for when and where it was heard")]
     fn signed(
         &mut self,
@@ -269,7 +280,8 @@ impl WatchedKeysDetector {
         let duty = self.labels.get(validator).map_or("", |set| set.duty.as_str());
         let (silent_since, why) = match self.dormant_since.get(&validator) {
             Some(since) => (*since, duty),
-            // What is heard late of the time before its exit has a smaller epoch.
+            // A late message about the time before the exit has a smaller epoch, so it does not
+            // come here.
             None if has_exited => (epoch.start_slot(view.network().preset()), "exited on chain"),
             None => return,
         };
@@ -309,10 +321,11 @@ impl WatchedKeysDetector {
         }
     }
 
-    /// Whether one of the two messages was signed by a clock that was ahead: then its signer contradicted it when the clock was right again.
+    /// Whether one of the two messages was signed with a clock that was ahead. If so, the signer
+    /// contradicted that message when its clock was right again.
     fn is_of_clocks(&self, finding: &Finding, evidence: Option<&Evidence>, validator: ValidatorIndex, view: &View<'_>) -> bool {
         let network = view.network();
-        // By then both messages had arrived.
+        // Both messages had arrived by this time.
         let both_by = UnixNs(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
         let attestations = evidence.filter(|evidence| evidence.kind == EvidenceKind::AttesterSlashing);
         let slots = match attestations.and_then(|evidence| AttesterSlashing::data_in_ssz(&evidence.ssz)) {
@@ -394,7 +407,7 @@ impl WatchedKeysDetector {
         self.flaps(&slots, &duties, view, out);
     }
 
-    /// Whose turn it was to propose.
+    /// Judges the proposals of watched keys in these slots.
     fn turns(&mut self, slots: &[Slot], heard: &Hearing, view: &View<'_>, out: &mut Vec<Signal>) {
         for slot in slots.iter().filter(|slot| heard.good.contains(slot)) {
             let Some(proposer) = view.facts.proposer(*slot).filter(|proposer| self.watched.has(*proposer)) else { continue };
@@ -408,7 +421,7 @@ impl WatchedKeysDetector {
         }
     }
 
-    /// Groups with keys that are missing for long enough.
+    /// Reports groups with keys that have been missing for long enough.
     fn missed(&self, epoch: Epoch, view: &View<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
         let slot = epoch.start_slot(view.network().preset()).saturating_add(per_epoch - 1);
@@ -546,7 +559,8 @@ impl Detector for WatchedKeysDetector {
         }
     }
 
-    /// Of an earlier run only its findings are left, so a key whose clock was ahead may count as reported.
+    /// Only findings are left of an earlier run. So a key whose clock was ahead may count as
+    /// reported.
     fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {
         let labels = self.desk.labels();
         let Some(subject) = finding.validator.as_ref().filter(|subject| labels.get(subject.index).is_some()) else { return };
@@ -584,12 +598,13 @@ impl Detector for WatchedKeysDetector {
     }
 }
 
-/// Whether a message for `slot` that arrived at `at` came before its time, by more than clocks may differ.
+/// Whether a message for `slot` that arrived at `at` came before its slot, by more than clocks may
+/// differ.
 fn is_ahead(slot: Slot, at: UnixNs, network: &Network) -> bool {
     slot > network.slot_at(at.0.saturating_add(DISPARITY_NS))
 }
 
-/// What the network settled on, as far as is known, for one epoch.
+/// What the network agreed on for one epoch, as far as is known.
 struct Truth {
     target: Option<Root>,
     heads: BTreeMap<Slot, Option<Root>>,
@@ -611,29 +626,29 @@ impl Truth {
     }
 }
 
-/// How much of an epoch was heard.
+/// How much of an epoch was received.
 struct Hearing {
-    /// Votes as a share of the epoch's seats; 0 where no seat is known.
+    /// Votes as a percentage of the epoch's seats; 0 if no number of seats is known.
     percent: u64,
-    /// Slots of which enough was heard to miss somebody.
+    /// Slots of which enough votes were received to conclude that a key missed its duty.
     good: BTreeSet<Slot>,
     n_slots: usize,
 }
 
 impl Hearing {
-    /// `least`: percent of a slot's seats.
+    /// `least` is the percentage of a slot's seats that must have voted for the slot to be good.
     fn of(view: &View<'_>, slots: &[Slot], least: u64) -> Self {
         let known =
             || slots.iter().filter_map(|slot| Some((*slot, view.facts.slot(*slot)?))).filter(|(_, facts)| facts.expected > 0);
         let (voters, seats) = known().fold((0, 0), |(voters, seats), (_, slot)| (voters + slot.voters, seats + slot.expected));
-        // A slot of which no vote was heard has as many seats as the others.
+        // A slot without any vote received is assumed to have as many seats as the others.
         let all_seats = seats * slots.len() as u64 / (known().count() as u64).max(1);
         let is_good = |facts: &SlotFacts| facts.participation_percent().is_some_and(|percent| percent >= least);
         let good = known().filter(|(_, facts)| is_good(facts)).map(|(slot, _)| slot).collect();
         Self { percent: (voters * 100).checked_div(all_seats).unwrap_or(0), good, n_slots: slots.len() }
     }
 
-    /// Whether the vote of somebody who sits in this slot would have been heard.
+    /// Whether a vote by a validator with this seat would have been received.
     fn would_have_heard(&self, seat: Option<Slot>) -> bool {
         seat.map_or(self.good.len() == self.n_slots, |slot| self.good.contains(&slot))
     }

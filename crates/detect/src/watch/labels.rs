@@ -1,21 +1,25 @@
-//! Who is who: validator index -> labels and groups, resolved against the registry.
+//! Labels and groups by validator index, resolved against the registry.
 //!
-//! Made new, as a whole, when the lists change, when a state brings validators, and when a block shows who pays fees to a
-//! watched address; shared by `Arc` between those who look things up. An entry that names a key the registry does not know yet
-//! is kept and counted ([`Members::unknown`]).
+//! They are made anew, as a whole, in three cases: the lists change, a state brings validators, or
+//! a block shows who pays fees to a watched address. Those who need them share them by `Arc`. An
+//! entry with a key that the registry does not have yet is kept and counted ([`Members::unknown`]).
 //!
-//! Of several entries for one validator all labels count, but for one label's name what a group says goes before what a list of
-//! other people's keys says: an operator knows its own keys better. Of several duties the dormant one counts: a key that is
-//! moving is in two lists for a while.
+//! If several entries are about one validator, all their labels count. For one label name, the
+//! labels of a group replace those of a list of other people's keys, because an operator knows its
+//! own keys better. Of several duties a dormant one counts, because a key that is moved is in two
+//! lists for a while.
 //!
 //! ```text
-//! group acme-1: 100-199, operator=acme         entity list: 150-999, operator=acme-staking, pool=acme
+//! group acme-1: 100-199, operator=acme
+//! entity list:  150-999, operator=acme-staking, pool=acme
+//!
 //! 150 -> group=acme-1, operator=acme, pool=acme
 //! 500 -> operator=acme-staking, pool=acme
 //! ```
 //!
-//! Limits: [`MAX_WATCHED`] keys in groups; what is over is counted and only labelled. 8 bytes per labelled validator. The public keys of
-//! the members of groups, and of whoever shares a label with one, are kept beside it, 52 bytes each, [`MAX_KEYS`] at most.
+//! Limits: at most [`MAX_WATCHED`] keys in groups; further ones are counted and only labelled. A
+//! labelled validator takes 8 bytes. The public keys of group members, and of validators that share
+//! a label with one, are kept too, 52 bytes each, at most [`MAX_KEYS`].
 
 use super::{Duty, FeePayers, Label, Selector, WatchList};
 use crate::LabelSource;
@@ -24,13 +28,14 @@ use consensus::{PubkeyBytes, Root, ValidatorIndex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Keys watched at most, in all groups together.
+/// Largest number of watched keys, in all groups together.
 pub const MAX_WATCHED: usize = 262_144;
 
-/// Public keys kept at most: of all who are watched, and of as many who share a label with them.
+/// Largest number of public keys that are kept: those of all watched validators, and of as many
+/// that share a label with them.
 pub const MAX_KEYS: usize = 2 * MAX_WATCHED;
 
-/// Names a group within one [`Labels`].
+/// Identifies a group within one [`Labels`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u16);
 
@@ -40,29 +45,29 @@ pub struct Members {
     pub name: Arc<str>,
     /// Ascending.
     pub validators: Vec<ValidatorIndex>,
-    /// Keys that the registry does not have (yet).
+    /// Keys that the registry does not have yet.
     pub unknown: Vec<PubkeyBytes>,
 }
 
-/// Labels and groups by validator. The default knows nobody.
+/// Labels and groups by validator. The default has no validators.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
-    /// Index and position in `sets`; ascending by index.
+    /// Validator index and position in `sets`; ascending by index.
     of: Vec<(u32, u32)>,
     sets: Vec<LabelSet>,
-    /// By position in `sets`: of how many validators it is said.
+    /// For each position in `sets`, the number of validators that have this set.
     counts: Vec<u64>,
     groups: Vec<Members>,
-    /// Ascending by index.
+    /// Public keys by validator index; ascending by index.
     keys: Vec<(u32, PubkeyBytes)>,
     n_watched: usize,
     n_refused: usize,
 }
 
-/// What is said about a validator.
+/// The labels, groups and duty of a validator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelSet {
-    /// Ascending, `group=NAME` among them.
+    /// Ascending; includes `group=NAME` for each group.
     pub labels: Vec<Label>,
     /// Ascending; empty for validators that are not watched.
     pub groups: Vec<GroupId>,
@@ -70,14 +75,15 @@ pub struct LabelSet {
 }
 
 impl Labels {
-    /// Who the lists mean.
+    /// Finds the validators that the entries of the lists name.
     pub fn resolve(list: &WatchList, registry: &Registry, payers: &FeePayers) -> Self {
         let mut labels = Resolver::new(list, registry, payers).finish(list);
         labels.keep_keys(registry);
         labels
     }
 
-    /// Keys of members first, so that those of others cannot take their place.
+    /// Keeps the public keys. Those of group members come first, so that others cannot take their
+    /// place.
     fn keep_keys(&mut self, registry: &Registry) {
         let of_groups: BTreeSet<&Label> =
             self.sets.iter().filter(|set| !set.groups.is_empty()).flat_map(|set| &set.labels).collect();
@@ -94,7 +100,7 @@ impl Labels {
         self.keys = wanted.into_iter().filter_map(key).collect();
     }
 
-    /// Labels of everybody, given directly; nobody is watched.
+    /// Makes labels from given pairs, for any validators. Nobody is watched.
     pub fn of_everybody(labels: impl IntoIterator<Item = (ValidatorIndex, Vec<Label>)>) -> Self {
         let mut resolved = Self::default();
         let sorted: BTreeMap<u32, Vec<Label>> =
@@ -108,7 +114,7 @@ impl Labels {
         resolved
     }
 
-    /// What is said about a validator; `None` if nothing is.
+    /// The labels, groups and duty of a validator; `None` if no entry names it.
     pub fn get(&self, validator: ValidatorIndex) -> Option<&LabelSet> {
         let index = u32::try_from(validator.as_u64()).ok()?;
         let at = self.of.binary_search_by_key(&index, |(index, _)| *index).ok()?;
@@ -120,38 +126,41 @@ impl Labels {
         self.get(validator).map_or(&[], |set| &set.labels)
     }
 
-    /// As findings carry them: `key=value`.
+    /// Labels in the form that findings have: `key=value`.
     pub fn strings(&self, validator: ValidatorIndex) -> Vec<String> {
         self.of(validator).iter().map(ToString::to_string).collect()
     }
 
-    /// The registry's public key of a member of a group, or of somebody who shares a label with one, when the lists were resolved.
+    /// The registry's public key of a group member, or of a validator that shares a label with one,
+    /// as it was when the lists were resolved.
     pub fn pubkey(&self, validator: ValidatorIndex) -> Option<PubkeyBytes> {
         let index = u32::try_from(validator.as_u64()).ok()?;
         let at = self.keys.binary_search_by_key(&index, |(index, _)| *index).ok()?;
         Some(self.keys[at].1)
     }
 
-    /// The value of a label by its name, as in `operator`.
+    /// The value of a label by its name, such as `operator`.
     pub fn value(&self, validator: ValidatorIndex, key: &str) -> Option<&str> {
         self.of(validator).iter().find(|label| label.key == key).map(|label| label.value.as_str())
     }
 
-    /// Whether a validator has this label; of some names, `group` among them, it may have several.
+    /// Whether a validator has this label. It may have several labels of one name, for example of
+    /// `group`.
     pub fn value_is(&self, validator: ValidatorIndex, key: &str, value: &str) -> bool {
         self.of(validator).iter().any(|label| label.key == key && label.value == value)
     }
 
-    /// In some group.
+    /// Whether the validator is in a group.
     pub fn is_watched(&self, validator: ValidatorIndex) -> bool {
         self.get(validator).is_some_and(|set| !set.groups.is_empty())
     }
 
-    /// By [`GroupId`].
+    /// All groups; the position is the [`GroupId`].
     pub fn groups(&self) -> &[Members] {
         &self.groups
     }
 
+    /// A group by its id; `None` if there is none.
     pub fn group(&self, id: GroupId) -> Option<&Members> {
         self.groups.get(usize::from(id.0))
     }
@@ -160,23 +169,23 @@ impl Labels {
         self.groups.iter().find(|group| &*group.name == name)
     }
 
-    /// Watched validators with what is said about them, ascending.
+    /// Watched validators with their labels, ascending.
     pub fn watched(&self) -> impl Iterator<Item = (ValidatorIndex, &LabelSet)> {
         let all = self.of.iter().filter_map(|(index, set)| Some((*index, self.sets.get(*set as usize)?)));
         all.filter(|(_, set)| !set.groups.is_empty()).map(|(index, set)| (ValidatorIndex::new(u64::from(index)), set))
     }
 
-    /// Keys in groups.
+    /// Number of keys in groups.
     pub fn n_watched(&self) -> usize {
         self.n_watched
     }
 
-    /// Validators that something is said about.
+    /// Number of validators that any entry names.
     pub fn n_validators(&self) -> usize {
         self.of.len()
     }
 
-    /// Keys that would have been watched beyond [`MAX_WATCHED`].
+    /// Number of keys that are not watched because of [`MAX_WATCHED`].
     pub fn n_refused(&self) -> usize {
         self.n_refused
     }
@@ -197,12 +206,12 @@ impl LabelSource for Labels {
     }
 }
 
-/// From entries to validators.
+/// Resolves entries to validators.
 struct Resolver<'a> {
     pubkeys: HashMap<PubkeyBytes, ValidatorIndex>,
     by_credentials: HashMap<Root, Vec<ValidatorIndex>>,
     payers: &'a FeePayers,
-    /// Validators in the registry.
+    /// Number of validators in the registry.
     n_validators: u64,
     /// Positions in the list's entries, by validator.
     entries_of: BTreeMap<u32, Vec<u32>>,
@@ -223,7 +232,8 @@ impl<'a> Resolver<'a> {
         }
         let credentials: Vec<Root> = credentials.into_iter().collect();
         let mut by_credentials: HashMap<Root, Vec<ValidatorIndex>> = HashMap::new();
-        // Neither pass is free with a million validators.
+        // With a million validators each of these two passes takes time, so they are made only if
+        // needed.
         if !credentials.is_empty() {
             for (index, credentials) in registry.with_credentials(&credentials) {
                 by_credentials.entry(credentials).or_default().push(index);
@@ -238,7 +248,8 @@ impl<'a> Resolver<'a> {
         for (position, entry) in (0u32..).zip(list.entries()) {
             match &entry.selector {
                 Selector::Index(index) => self.put(*index, position),
-                // What the registry lacks is not there yet; the number in the list allocates nothing.
+                // A range is limited to the registry, so a large number in the list allocates
+                // nothing.
                 Selector::Range { first, last } => {
                     for index in first.as_u64()..self.n_validators.min(last.as_u64().saturating_add(1)) {
                         self.put(ValidatorIndex::new(index), position);
@@ -287,7 +298,7 @@ impl<'a> Resolver<'a> {
         let ids: HashMap<Arc<str>, GroupId> =
             groups.iter().zip(0u16..).map(|(group, id)| (group.name.clone(), GroupId(id))).collect();
         let mut labels = Labels { groups, ..Labels::default() };
-        // Validators that the same entries speak about share what is said.
+        // Validators that are named by the same entries share one set of labels.
         let mut by_entries: HashMap<Vec<u32>, u32> = HashMap::new();
         let mut by_set: HashMap<LabelSet, u32> = HashMap::new();
         for (index, entries) in self.entries_of {
@@ -329,7 +340,7 @@ fn intern(sets: &mut Vec<LabelSet>, known: &mut HashMap<LabelSet, u32>, set: Lab
     })
 }
 
-/// What several entries say together.
+/// The labels, groups and duty that several entries give together.
 fn said(list: &WatchList, entries: &[u32], ids: &HashMap<Arc<str>, GroupId>) -> LabelSet {
     let mut set = LabelSet::default();
     let mut own: BTreeSet<Label> = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! What an operator writes down: groups of keys to watch, and labels for anybody's keys.
 //!
-//! A [`WatchList`] is what all files and the configuration say together; it knows no chain. [`super::Labels`] is the same,
-//! resolved to validator indices.
+//! A [`WatchList`] holds the content of all files and of the configuration; it does not depend on a
+//! chain. [`super::Labels`] is the same, resolved to validator indices.
 
 use super::Selector;
 use std::collections::{BTreeMap, HashSet};
@@ -9,23 +9,23 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Entries of all lists together at most: twice mainnet's registry.
+/// Largest number of entries of all lists together: twice mainnet's registry.
 pub const MAX_ENTRIES: usize = 2_000_000;
-/// Groups at most.
+/// Largest number of groups.
 pub const MAX_GROUPS: usize = 4_096;
-/// Longest key or value of a label, longest name of a group, in bytes.
+/// Largest length in bytes of a label's key, a label's value or a group's name.
 pub const MAX_LABEL_LEN: usize = 128;
-/// Labels of one entry at most.
+/// Largest number of labels of one entry.
 pub const MAX_LABELS: usize = 32;
 
-/// One thing said about a validator, as `operator=acme`.
+/// A label of a validator, such as `operator=acme`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
     pub key: String,
     pub value: String,
 }
 
-/// Why a text is no label.
+/// The reason why a text is no label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     #[error("{0:?} is no label's name: use 1 to {MAX_LABEL_LEN} letters, digits, dots, dashes and underscores")]
@@ -41,9 +41,10 @@ pub enum LabelError {
 }
 
 impl Label {
-    /// The label that every member of a group has.
+    /// Key of the label that every member of a group has.
     pub const GROUP: &'static str = "group";
 
+    /// Makes a label. The key `group` is reserved: use [`Self::group`].
     pub fn new(key: &str, value: &str) -> Result<Self, LabelError> {
         if key == Self::GROUP {
             return Err(LabelError::Reserved);
@@ -51,7 +52,7 @@ impl Label {
         Self::checked(key, value)
     }
 
-    /// `group=NAME`.
+    /// The label `group=NAME`.
     pub fn group(name: &str) -> Result<Self, LabelError> {
         if !is_name(name) {
             return Err(LabelError::Key(name.chars().take(MAX_LABEL_LEN).collect()));
@@ -82,7 +83,7 @@ impl fmt::Display for Label {
     }
 }
 
-/// `key=value`; `group=NAME` is understood too, to ask for it.
+/// Parses `key=value`. `group=NAME` is accepted too, because it is used in queries.
 impl FromStr for Label {
     type Err = LabelError;
 
@@ -95,14 +96,15 @@ impl FromStr for Label {
 /// Whether a key is expected to sign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Duty {
-    /// It votes in every epoch; missing is worth an alarm.
+    /// It votes in every epoch. Missed votes are reported.
     #[default]
     Active,
-    /// On its way to another machine or operator: silent until told otherwise.
+    /// It is being moved to another machine or operator, and should be silent until the list
+    /// changes.
     Migrating,
     /// It has left, or is about to.
     Exited,
-    /// Switched off on purpose.
+    /// It is switched off on purpose.
     Offline,
 }
 
@@ -118,7 +120,7 @@ impl Duty {
         }
     }
 
-    /// A signature of such a key is an alarm by itself.
+    /// Whether any signature of such a key is reported.
     pub const fn is_dormant(self) -> bool {
         match self {
             Self::Active => false,
@@ -140,27 +142,27 @@ impl FromStr for Duty {
     }
 }
 
-/// What is said about whoever a selector names.
+/// Labels and duty of the validators that a selector names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The group it belongs to, and so is watched; `None` in lists of other people's keys.
+    /// The group that watches these validators; `None` in lists of other people's keys.
     pub group: Option<Arc<str>>,
     pub selector: Selector,
-    /// Without the group's.
+    /// Without the labels of the group.
     pub labels: Arc<[Label]>,
     pub duty: Duty,
 }
 
-/// All lists together.
+/// The entries of all lists together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchList {
     entries: Vec<Entry>,
-    /// By name, how many entries.
+    /// Number of entries by the group's name.
     groups: BTreeMap<Arc<str>, usize>,
     known_labels: HashSet<Arc<[Label]>>,
 }
 
-/// Why an entry is not taken.
+/// The reason why an entry is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
     #[error("more than {MAX_ENTRIES} entries; use ranges or withdrawal credentials instead of single keys")]
@@ -174,7 +176,7 @@ pub enum ListError {
 }
 
 impl WatchList {
-    /// Names a group, which may have no entry yet.
+    /// Adds a group, which may stay without entries.
     pub fn add_group(&mut self, name: &str) -> Result<Arc<str>, ListError> {
         if let Some((name, _)) = self.groups.get_key_value(name) {
             return Ok(name.clone());
@@ -188,7 +190,8 @@ impl WatchList {
         Ok(name)
     }
 
-    /// Adds one entry. `group`: a name of [`Self::add_group`]; `None` labels without watching.
+    /// Adds one entry. `group` is added too if it is new. With `None` the validators are labelled
+    /// but not watched.
     pub fn add(&mut self, group: Option<&str>, selector: Selector, labels: &[Label], duty: Duty) -> Result<(), ListError> {
         if self.entries.len() >= MAX_ENTRIES {
             return Err(ListError::TooManyEntries);
@@ -203,7 +206,7 @@ impl WatchList {
         let mut labels = labels.to_vec();
         labels.sort();
         labels.dedup();
-        // A million rows say the same dozen things.
+        // A million rows use the same few sets of labels, so equal sets are shared.
         let labels = match self.known_labels.get(labels.as_slice()) {
             Some(known) => known.clone(),
             None => {
@@ -220,7 +223,7 @@ impl WatchList {
         &self.entries
     }
 
-    /// Names, ascending.
+    /// Names of the groups, ascending.
     pub fn groups(&self) -> impl Iterator<Item = &Arc<str>> {
         self.groups.keys()
     }
@@ -229,7 +232,7 @@ impl WatchList {
         self.groups.contains_key(name)
     }
 
-    /// Nothing is watched and nobody has a label.
+    /// Whether nothing is watched and nobody has a label.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.groups.is_empty()
     }

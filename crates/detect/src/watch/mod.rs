@@ -1,9 +1,10 @@
 //! Watched keys: groups and labels, and what is done with them.
 //!
-//! - [`Selector`], [`WatchList`]: what an operator writes down
-//! - [`Labels`]: the same, resolved to validator indices
-//! - [`FeePayers`]: who proposes for which fee recipient, learned from blocks
-//! - [`WatchedKeysDetector`]: the detector that follows their duties; [`SharedWatchState`]: what it shares with the rest of the program
+//! - [`Selector`], [`WatchList`]: what an operator writes down.
+//! - [`Labels`]: the same, resolved to validator indices.
+//! - [`FeePayers`]: which validators propose for which fee recipient, learned from blocks.
+//! - [`WatchedKeysDetector`]: the detector that follows the duties of watched keys.
+//!   [`SharedWatchState`]: what it shares with the rest of the program.
 
 mod desk;
 mod fee_payers;

@@ -1,11 +1,14 @@
-//! What became of a watched key's turn to propose.
+//! What happened when a watched key was to propose.
 //!
-//! Judged with the votes of its epoch, and only in slots of whose votes `slot_heard_percent` or more were heard: votes name the block they
-//! stand on, so a block that we alone did not hear shows in them as one that nobody knows here, and then nothing is said.
+//! This is judged together with the votes of its epoch, and only in slots for which
+//! `slot_heard_percent` of the votes or more were received. Votes name the block that they are for.
+//! If only we did not receive a block, the votes name a block that is unknown here, and then
+//! nothing is reported.
 //!
-//! **False alarms considered.** Whose turn it was is computed ([`Facts::proposer`](crate::monitor::Facts::proposer)) and believed only if
-//! the other blocks of the epoch agree; a key that was slashed may not propose; a block that came and lost (a reorg, or too late
-//! for anyone to vote for) is told as that.
+//! **False alarms considered.** The proposer is computed
+//! ([`Facts::proposer`](crate::monitor::Facts::proposer)) and used only if the other blocks of the
+//! epoch agree. A key that was slashed may not propose. A block that came and lost, by a
+//! reorganisation or because it was too late for anyone to vote for it, is reported as such.
 
 use super::keeper::MissedDutiesDetails;
 use crate::monitor::{SingleAnomaly, View};
@@ -13,21 +16,23 @@ use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
 use verify::{SourceKind, UnixNs};
 
-/// A turn to propose.
+/// The outcome of a slot in which a key was to propose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Made,
-    /// A block of it was heard, that nobody voted for or built on; so many nanoseconds after the slot began.
+    /// A block was received, but nobody voted for it or built on it. `offset_ns` is its arrival in
+    /// nanoseconds after the start of the slot.
     Lost {
         block: Root,
         offset_ns: i64,
     },
-    /// No block of it was heard.
+    /// No block was received.
     Missed,
 }
 
 impl Turn {
-    /// `None` where it cannot be told: somebody was slashed, or what the others voted for is not known here.
+    /// The outcome; `None` if it is not known. That is so if the proposer was slashed or is not
+    /// active, or if the head that most others voted for is not known here.
     pub(super) fn of(proposer: ValidatorIndex, slot: Slot, view: &View<'_>) -> Option<Self> {
         let facts = view.facts.slot(slot)?;
         let own = || facts.blocks.iter().filter(|block| block.proposer == proposer);
@@ -42,7 +47,7 @@ impl Turn {
         Some(own().next().map_or(Self::Missed, |block| Self::Lost { block: block.root, offset_ns: block.offset_ns }))
     }
 
-    /// `None` for a block that was made.
+    /// The report about a missing or lost block; `None` for a block that was made.
     pub(super) fn told(
         self,
         proposer: ValidatorIndex,

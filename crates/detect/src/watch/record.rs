@@ -1,12 +1,14 @@
-//! What is known of one watched key: when it last voted, how many duties it missed, how good its votes were.
+//! What is known of one watched key: when it last voted, how many duties it missed, and how good
+//! its votes were.
 //!
-//! Counted over the last 64 epochs that were judged, as bits. Nothing is remembered over a restart: the vote index has the
-//! votes, but not what the network looked like then.
+//! The last 64 judged epochs are counted, as bits. Nothing is kept over a restart: the vote index
+//! has the votes, but not what the network looked like at that time.
 
 use chain::Record;
 use consensus::{Epoch, Gwei, PubkeyBytes, Slot, ValidatorIndex};
 
-/// `TIMELY_SOURCE_WEIGHT`, `TIMELY_TARGET_WEIGHT`, `TIMELY_HEAD_WEIGHT`: altair/beacon-chain.md.
+/// `TIMELY_SOURCE_WEIGHT`, `TIMELY_TARGET_WEIGHT` and `TIMELY_HEAD_WEIGHT` of
+/// altair/beacon-chain.md.
 const SOURCE_WEIGHT: u32 = 14;
 const TARGET_WEIGHT: u32 = 26;
 const HEAD_WEIGHT: u32 = 14;
@@ -14,7 +16,7 @@ const HEAD_WEIGHT: u32 = 14;
 /// How a duty was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
-    /// No vote for that epoch was heard.
+    /// No vote for that epoch was received.
     Missed,
     Voted {
         right_target: bool,
@@ -22,7 +24,7 @@ pub(super) enum Done {
     },
 }
 
-/// One key's duties. The lowest bit is the latest judged epoch.
+/// One key's duties. In each bit field the lowest bit is the latest judged epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct KeyRecord {
     pub pubkey: PubkeyBytes,
@@ -40,7 +42,7 @@ impl KeyRecord {
         Self { pubkey, ..Self::default() }
     }
 
-    /// An epoch in which it was on duty.
+    /// Records an epoch in which the key was on duty.
     pub fn judged(&mut self, done: Done) {
         let (voted, right_target, right_head) = match done {
             Done::Missed => (false, false, false),
@@ -57,20 +59,24 @@ impl KeyRecord {
         }
     }
 
-    /// A vote for an epoch that was judged as missed came after all: it was late, but the key is alive.
+    /// A vote for an epoch that was judged as missed has arrived: it was late, but the key is in
+    /// use.
     pub fn alive(&mut self) {
         self.missed_in_a_row = 0;
     }
 
+    /// Number of judged epochs in which the key was on duty; the last 64 are counted.
     pub fn due(&self) -> u32 {
         self.due.count_ones()
     }
 
+    /// Number of those epochs in which the key voted.
     pub fn voted(&self) -> u32 {
         self.voted.count_ones()
     }
 
-    /// The share of the weights for source, target and head that its votes could have earned, in thousandths.
+    /// What its votes earned of the weights for source, target and head that they could have
+    /// earned, in thousandths.
     pub fn effectiveness_permille(&self) -> Option<u32> {
         let possible = self.due() * (SOURCE_WEIGHT + TARGET_WEIGHT + HEAD_WEIGHT);
         let earned = self.voted() * SOURCE_WEIGHT
@@ -80,15 +86,15 @@ impl KeyRecord {
     }
 }
 
-/// A key's turns to propose since the start, those that could be judged.
+/// A key's proposals since the start, those that could be judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proposals {
     pub due: u32,
-    /// Of these, those whose block others voted for or built on.
+    /// Those whose block others voted for or built on.
     pub made: u32,
 }
 
-/// Where a validator stands on chain, in the beacon API's words.
+/// The state of a validator on the chain, in the terms of the beacon API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainState {
     Pending,
@@ -98,11 +104,12 @@ pub enum ChainState {
     ExitedUnslashed,
     ExitedSlashed,
     WithdrawalPossible,
-    /// Not in the registry that we have.
+    /// The validator is not in our registry.
     Unknown,
 }
 
 impl ChainState {
+    /// The state in epoch `now` according to the registry.
     pub fn of(record: Option<&Record>, now: Epoch) -> Self {
         let Some(record) = record else { return Self::Unknown };
         if now < record.activation_epoch {
@@ -134,19 +141,19 @@ impl ChainState {
     }
 }
 
-/// What is told of one key.
+/// What is published about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyStatus {
     pub validator: ValidatorIndex,
     pub pubkey: PubkeyBytes,
     pub state: ChainState,
     pub effective_balance: Gwei,
-    /// Slot of its newest vote heard since the start.
+    /// Slot of its newest vote that was received since the start.
     pub last_vote: Option<Slot>,
     pub missed_in_a_row: u32,
-    /// Of the last 64 epochs judged, those it was on duty in.
+    /// Number of judged epochs in which it was on duty; the last 64 are counted.
     pub due: u32,
-    /// Of these, those it voted in.
+    /// Number of those epochs in which it voted.
     pub voted: u32,
     pub proposals: Proposals,
     pub effectiveness_permille: Option<u32>,
@@ -166,7 +173,7 @@ mod tests {
         record.judged(Done::Missed);
         assert_eq!((record.missed_in_a_row, record.due(), record.voted()), (2, 3, 1));
         record.judged(Done::Voted { right_target: false, right_head: false });
-        // (54 + 0 + 0 + 14) of 4 * 54.
+        // It earned 54 + 0 + 0 + 14 of 4 * 54.
         assert_eq!((record.missed_in_a_row, record.effectiveness_permille()), (0, Some(314)));
         for _ in 0..64 {
             record.judged(Done::Voted { right_target: true, right_head: true });

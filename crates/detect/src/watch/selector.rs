@@ -1,12 +1,12 @@
-//! One way to write down validators, everywhere: in groups, in files, on the command line.
+//! The one notation for validators, used everywhere: in groups, in files, on the command line.
 //!
 //! | written | means |
 //! |---|---|
 //! | `123` | an index |
 //! | `100-199` | indices, both ends included |
 //! | `0x` and 96 hex digits | a public key |
-//! | `0x` and 64 hex digits | everybody with these withdrawal credentials |
-//! | `0x` and 40 hex digits | everybody who proposed a block that pays its fees to this address |
+//! | `0x` and 64 hex digits | all validators with these withdrawal credentials |
+//! | `0x` and 40 hex digits | all validators that proposed a block with this fee recipient |
 
 use consensus::{ExecutionAddress, PubkeyBytes, Root, ValidatorIndex};
 use std::fmt;
@@ -16,18 +16,18 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Selector {
     Index(ValidatorIndex),
-    /// Both ends belong to it.
+    /// Both ends are included.
     Range {
         first: ValidatorIndex,
         last: ValidatorIndex,
     },
     Pubkey(PubkeyBytes),
     WithdrawalCredentials(Root),
-    /// Learned from blocks: empty until such a block was heard.
+    /// The proposers are learned from blocks, so it names nobody until such a block was received.
     FeeRecipient(ExecutionAddress),
 }
 
-/// Why a text names no validator.
+/// The reason why a text names no validator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     #[error(
@@ -59,7 +59,7 @@ impl FromStr for Selector {
             };
             return read().ok_or_else(|| SelectorError::Length { text: shortened(text), digits: digits.len() });
         }
-        // `+5` is a number to the standard library, and to nobody who means validators.
+        // The standard library parses `+5` as a number, but it is not a valid index here.
         let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         if let Some((first, last)) = text.split_once('-') {
             let (first, last) = (number(first.trim()).ok_or_else(not_one)?, number(last.trim()).ok_or_else(not_one)?);
@@ -84,7 +84,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// What is quoted of a text that may be anything.
+/// The text as an error message quotes it, shortened because it may be anything.
 fn shortened(text: &str) -> String {
     const MOST: usize = 100;
     if text.chars().count() <= MOST { text.to_owned() } else { format!("{}..", text.chars().take(MOST).collect::<String>()) }
@@ -99,7 +99,8 @@ mod tests {
         let hex = |digits: usize| format!("0x{}", "ab".repeat(digits / 2));
         for text in ["0", "18446744073709551615", "100-199", "7-7", &hex(96), &hex(64), &hex(40)] {
             let selector: Selector = text.parse().unwrap();
-            // Shown addresses are lower case here, so that comparing is easy.
+            // An address is written in lower case, without a checksum, so the texts can be
+            // compared.
             assert_eq!(selector.to_string().to_lowercase(), text);
         }
         assert!(matches!(hex(96).parse(), Ok(Selector::Pubkey(_))));

@@ -1,11 +1,11 @@
-//! One epoch of watched keys: who voted for what, and who should have voted when.
+//! One epoch of watched keys: who voted for what, and who should have voted in which slot.
 
 use consensus::{Checkpoint, Root, Shuffling, Slot, ValidatorIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
 use verify::Vote;
 
-/// The first vote heard of a key for this epoch.
+/// The first vote of a key that was received for this epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DutyVote {
     pub slot: Slot,
@@ -16,12 +16,13 @@ pub(super) struct DutyVote {
 #[derive(Clone, Debug, Default)]
 pub(super) struct EpochDuties {
     pub cast: HashMap<ValidatorIndex, DutyVote>,
-    /// Of the branch that most of the first votes named; duties are the same on all that share the decision block.
+    /// The committees of the epoch, from the first vote that has a shuffling. They are the same on
+    /// all branches that share the decision block.
     pub shuffling: Option<Arc<Shuffling>>,
 }
 
 impl EpochDuties {
-    /// Enters a key's vote. `false` if it had one already.
+    /// Enters a key's vote. Returns `false` if the key had one already.
     pub fn enter(&mut self, validator: ValidatorIndex, vote: &Vote) -> bool {
         let cast = DutyVote { slot: vote.data.slot, head: vote.data.beacon_block_root, target: vote.data.target };
         let mut is_new = false;
@@ -33,12 +34,12 @@ impl EpochDuties {
     }
 }
 
-/// A bit per validator: asked for every member of every vote.
+/// A bit per validator. It is tested for every member of every vote, so the test must be fast.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bitmap(Vec<u64>);
 
 impl Bitmap {
-    /// `members` are in the registry, so their number bounds it.
+    /// Makes the set. All `members` are in the registry, so the registry's size bounds the memory.
     pub fn of(members: impl Iterator<Item = ValidatorIndex>) -> Self {
         let mut words: Vec<u64> = Vec::new();
         for member in members {

@@ -1,4 +1,4 @@
-//! Lists against a simulated registry of 64 validators.
+//! Tests of lists against a simulated registry of 64 validators.
 
 use super::*;
 use chain::{Chain, PubkeyCache, Registry};
@@ -29,7 +29,7 @@ fn label(text: &str) -> Label {
     Label::new(key, value).unwrap()
 }
 
-/// Rows of `group or -, selector, labels, duty`.
+/// Makes a list from rows of `group or -, selector, labels, duty`.
 fn list(rows: &[(&str, String, &[&str], Duty)]) -> WatchList {
     let mut list = WatchList::default();
     for (group, selector, labels, duty) in rows {

@@ -1,4 +1,5 @@
-//! From when on something about a watched key is worth an alarm: the numbers of `[watch]`, with their defaults.
+//! The numbers of `[watch]`, with their defaults: from which values on a condition of a watched key
+//! is reported.
 
 use crate::config::Problems;
 use serde::{Deserialize, Serialize};
@@ -7,28 +8,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WatchedKeysConfig {
-    /// Epochs missed in a row from which on a key is reported.
+    /// A key is reported when it missed this number of epochs in a row.
     pub missed_in_a_row: u32,
-    /// Epochs without a further sighting after which the group's incident is over.
+    /// The group's incident is over after this number of epochs without a further observation.
     pub missed_closes_after_epochs: u64,
-    /// Keys of one label that must miss together, and come back together, to be called flapping.
+    /// Number of keys of one label that must miss together, and come back together, to count as
+    /// flapping.
     pub flapping_keys: u64,
-    /// Percent of the keys on duty that must miss for a slot to count as down; the same share must vote for it to be up.
+    /// Percentage of the keys on duty that must miss for a slot to count as down. The same
+    /// percentage must vote for it to count as up.
     pub flapping_percent: u64,
-    /// Longer stretches without them are outages, not restarts.
+    /// A stretch without the keys that is longer than this number of epochs is an outage and no
+    /// restart.
     pub flapping_longest_epochs: u64,
-    /// Epochs without a further restart after which the label's incident is over.
+    /// The label's incident is over after this number of epochs without a further restart.
     pub flapping_closes_after_epochs: u64,
-    /// A dormant key that goes on signing is told again after so many epochs.
+    /// A dormant key that continues to sign is reported again after this number of epochs.
     pub dormant_again_epochs: u64,
-    /// Below this participation of the whole network, in percent, nobody's misses are reported.
+    /// If participation of the whole network, in percent, is below this, no missed duties are
+    /// reported.
     pub network_percent: u64,
-    /// Below this share of a slot's seats heard, in percent, nobody is missed in it.
+    /// If the received share of a slot's seats, in percent, is below this, no key counts as missing
+    /// in that slot.
     pub slot_heard_percent: u64,
 }
 
 impl WatchedKeysConfig {
-    /// What is wrong with it: path in the file and text.
+    /// Everything that is wrong with the thresholds, as pairs of path in the file and text.
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         let mut problems = Problems::of("watch", &mut found);
@@ -37,8 +43,8 @@ impl WatchedKeysConfig {
         problems.between("flapping_percent", self.flapping_percent, 51, 100);
         problems.between("network_percent", self.network_percent, 0, 100);
         problems.between("slot_heard_percent", self.slot_heard_percent, 1, 100);
-        // An epoch's misses are told a quarter into the second epoch after it begins. A shorter
-        // incident would end between two of them.
+        // The misses of an epoch are reported a quarter into the next epoch. A shorter incident
+        // would end between two reports.
         problems.between("missed_closes_after_epochs", self.missed_closes_after_epochs, 2, 1_024);
         problems.between("flapping_longest_epochs", self.flapping_longest_epochs, 1, 1_024);
         problems.between("flapping_closes_after_epochs", self.flapping_closes_after_epochs, 1, 1_024);

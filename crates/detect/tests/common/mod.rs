@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a chain out of a simulated network's capture.
+//! Helpers that the tests of this crate share: a chain from a simulated network's capture.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -24,7 +24,7 @@ pub fn chain_of(capture: &[u8]) -> Chain {
     Chain::from_state(spec, &state.expect("a state"), &mut PubkeyCache::in_memory(), &mut |_| ()).expect("a good state")
 }
 
-/// A network of so many honest validators, at genesis.
+/// A network of honest validators at genesis.
 pub fn quiet_chain(scenario: &Scenario) -> Chain {
     let (bytes, _) = record::capture_bytes(&Scenario { slots: 1, ..scenario.clone() }).expect("played");
     chain_of(&bytes)

@@ -1,4 +1,4 @@
-//! A network for the detectors: what the verifier would have proven, made up without signing it.
+//! A network for the detectors. It makes what the verifier would have proven, without signatures.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use verify::{ProvenBlock, Signed, SourceKind, UnixNs, Verified, Vote};
 
-/// The chain at genesis: minimal preset, slots of 12 s, everybody active.
+/// The chain at genesis: minimal preset, slots of 12 s, all validators active.
 pub fn genesis(n_validators: usize) -> Chain {
     let scenario = Scenario { slot_duration: std::time::Duration::from_secs(12), ..Scenario::quiet(n_validators) };
     crate::common::quiet_chain(&scenario)
@@ -25,7 +25,8 @@ pub fn heard(at: u64) -> verify::FirstSeen {
     verify::FirstSeen { at: UnixNs(at), source: SourceKind::Gossip, peer: None }
 }
 
-/// An empty block that came at `at`, in Unix nanoseconds; `word` tells blocks of one slot and proposer apart.
+/// An empty block that arrived at `at`, in Unix nanoseconds. `word` distinguishes blocks of one
+/// slot and proposer.
 pub fn block(slot: Slot, proposer: ValidatorIndex, parent_root: Root, word: &[u8], graffiti: &[u8], at: u64) -> ProvenBlock {
     let state_root = Root::from(sha256(&[&slot.as_u64().to_le_bytes()[..], word].concat()));
     let header = BeaconBlockHeader { slot, proposer_index: proposer, parent_root, state_root, body_root: Root::ZERO };
@@ -62,7 +63,8 @@ pub fn extend(chain: &mut Chain, block: &ProvenBlock) {
     });
 }
 
-/// A double vote of `validators` in `slot`, the `nth` of its kind, complete at `at`.
+/// A double vote of `validators` in `slot`, the `nth` of its kind, complete at `at`, in Unix
+/// nanoseconds.
 pub fn offenders(
     chain: &Chain,
     validators: &[ValidatorIndex],
@@ -114,13 +116,13 @@ pub struct Said {
     pub peers: Vec<PeerNews>,
 }
 
-/// A monitor and what it said.
+/// A monitor and everything that it has reported.
 pub struct Stage {
     pub chain: Chain,
     pub monitor: Monitor,
     pub anomalies: Vec<Finding>,
     pub announcements: Vec<Finding>,
-    /// The last state of each.
+    /// The last state of each incident, by id.
     pub incidents: BTreeMap<Root, Incident>,
     pub notes: BTreeMap<&'static str, Vec<u8>>,
     pub refused: u64,
@@ -147,12 +149,13 @@ impl Stage {
         self.chain.network().preset().slots_per_epoch
     }
 
-    /// Unix nanoseconds, `ms` after the start of a slot.
+    /// The time `ms` milliseconds after the start of a slot, in Unix nanoseconds.
     pub fn at(&self, slot: u64, ms: u64) -> u64 {
         self.chain.network().slot_start_ns(Slot::new(slot)) + ms * 1_000_000
     }
 
-    /// An ordinary vote of `slot` for `head`, with these checkpoints, by single votes in time.
+    /// An ordinary vote of `slot` for `head` with these checkpoints, proven from single votes that
+    /// arrived in time.
     pub fn vote(&self, slot: u64, head: Root, source: Checkpoint, target: Checkpoint, members: &[u64]) -> Vote {
         let data =
             AttestationData { slot: Slot::new(slot), beacon_block_root: head, source, target, ..AttestationData::default() };
@@ -171,14 +174,15 @@ impl Stage {
         }
     }
 
-    /// As [`Self::vote`], with the target of its epoch and the source before it, both at `head`.
+    /// Like [`Self::vote`], with the target of its epoch and the source of the epoch before, both
+    /// at `head`.
     pub fn plain_vote(&self, slot: u64, head: Root, members: &[u64]) -> Vote {
         let epoch = Epoch::new(slot / self.per_epoch());
         let at = |epoch| Checkpoint { epoch, root: head };
         self.vote(slot, head, at(epoch.saturating_sub(1)), at(epoch), members)
     }
 
-    /// Everything of a slot in one batch, at its end.
+    /// Plays everything of a slot in one batch, at its end.
     pub fn play(&mut self, slot: u64, said: Said) {
         let until = self.at(slot + 1, 0) - 1;
         self.play_until(slot, said, until);

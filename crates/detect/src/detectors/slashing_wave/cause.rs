@@ -1,13 +1,19 @@
-//! Why they may have done it: a suspicion, from the contradicting messages themselves and from what their signers share.
+//! A suspicion of why the members of a wave contradicted themselves. It is drawn from the
+//! contradicting messages and from what their signers share.
 //!
-//! | cause | said when | seen in |
-//! |---|---|---|
-//! | `clocks` | `cause_percent` of the pairs have a vote for an epoch that had not begun when the pair was complete | Medalla |
-//! | `return_from_a_branch` | `cause_percent` are surrounds whose two votes stand on branches that exclude each other | Holesky 2025 |
-//! | `fresh_keys` | `nearly_all_percent` became active in one epoch, within the last `fresh_epochs` | 14 November 2023 |
-//! | `same_keys_in_two_places` | `nearly_all_percent` share an operator, cluster or withdrawal credential: the keys run twice, or their protection history was lost | Staked, RockLogic, Launchnodes, SSV |
-//! | `one_client` | `nearly_all_percent` run one client, for several owners | |
-//! | `unknown` | none of these | |
+//! The first cause of this list that applies is reported. Percentages are of the wave's members.
+//!
+//! - `clocks`: at least `cause_percent` have a vote whose target is two epochs or more after the
+//!   one in which the pair was complete. Seen in Medalla.
+//! - `return_from_a_branch`: at least `cause_percent` are surrounds whose two votes stand on
+//!   branches that exclude each other. Seen in Holesky 2025.
+//! - `fresh_keys`: at least `nearly_all_percent` became active in one epoch, and at least
+//!   `nearly_all_percent` within the last `fresh_epochs`. Seen on 14 November 2023.
+//! - `same_keys_in_two_places`: at least `nearly_all_percent` share a label (such as operator or
+//!   cluster) or a withdrawal credential. Either the keys run twice, or their protection history
+//!   was lost. Seen with Staked, RockLogic, Launchnodes, SSV.
+//! - `one_client`: at least `nearly_all_percent` run one client, for several owners.
+//! - `unknown`: none of these.
 
 use super::SlashingWaveConfig;
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
@@ -17,16 +23,16 @@ use consensus::{AttestationData, AttesterSlashing, Epoch, Offence, ValidatorInde
 use evidence::{Evidence, EvidenceKind, SharedTrait};
 use serde::{Deserialize, Serialize};
 
-/// What one pair of messages tells, and what is known of its signer when it comes.
+/// What one pair of messages shows, and what is known of its signer when the pair is complete.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Clues {
-    /// One of them is about an epoch that had not begun.
+    /// One of the two votes has a target after the epoch that follows the current one.
     from_the_future: bool,
-    /// The two exclude each other's branch.
+    /// The two votes stand on branches that exclude each other.
     crosses_branches: bool,
-    /// The branches they are for: `0x0123abcd at epoch 7`.
+    /// The branches that the two votes are for, such as `0x0123abcd at epoch 7`.
     pub(super) sides: Vec<String>,
-    /// What it runs, where that is known.
+    /// The client that the validator runs, if it is known.
     pub(super) client: Option<String>,
 }
 
@@ -40,7 +46,8 @@ impl Clues {
     fn of_pair(evidence: &Evidence, seen_in: Epoch, view: &View<'_>) -> Self {
         match evidence.kind {
             EvidenceKind::ProposerSlashing => Self::default(),
-            // Once for each offender: the lists of all of them are not read.
+            // This runs once for each offender, so only the data of the two votes is decoded, not
+            // the lists of indices.
             EvidenceKind::AttesterSlashing => match AttesterSlashing::data_in_ssz(&evidence.ssz) {
                 Some(data) => Self::of_votes(&data, seen_in, view),
                 None => Self::default(),
@@ -51,7 +58,7 @@ impl Clues {
     fn of_votes([one, two]: &[AttestationData; 2], seen_in: Epoch, view: &View<'_>) -> Self {
         let preset = view.network().preset();
         let stands_on = |tip: &AttestationData, checkpoint: &consensus::Checkpoint| {
-            // Where a block is not known, nothing is said.
+            // If a block is not known, the vote counts as standing on the checkpoint.
             let slot = checkpoint.epoch.start_slot(preset);
             view.chain.ancestor_at(&tip.beacon_block_root, slot).is_none_or(|at| at == checkpoint.root)
         };
@@ -69,12 +76,12 @@ impl Clues {
     }
 }
 
-/// `0x` and the first four bytes.
+/// `0x` and the first four bytes in hexadecimal.
 fn shortened(root: &consensus::Root) -> String {
     root.to_string().chars().take(10).collect()
 }
 
-/// What all pairs tell.
+/// What all pairs show, as counts of members.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     from_the_future: u64,
@@ -82,7 +89,7 @@ pub(super) struct Tally {
     fresh: u64,
 }
 
-/// A suspicion.
+/// A suspicion: its name, and its evidence in sentences.
 pub(super) struct Cause {
     pub(super) name: &'static str,
     pub(super) evidence: Vec<String>,

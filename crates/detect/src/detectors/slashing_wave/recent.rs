@@ -1,4 +1,5 @@
-//! Offenders of the window while there is no wave: one entry per validator, however often it offends.
+//! Offenders of the window while there is no wave. There is one entry per validator, however often
+//! it offends.
 
 use super::{MAX_MEMBERS, WaveCase};
 use consensus::{Epoch, Offence, ValidatorIndex};
@@ -6,12 +7,12 @@ use evidence::{Count, OffenceCounts};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A validator with its first offence of the window, and how often it offended.
+/// A validator with its first offence of the window, and the counts of its offences.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Suspect {
     pub(super) case: WaveCase,
     pub(super) offences: OffenceCounts,
-    /// Epoch of its latest offence: the entry leaves the window by it.
+    /// Epoch of its latest offence. It decides when the entry leaves the window.
     latest: Epoch,
 }
 
@@ -62,7 +63,8 @@ impl RecentOffences {
         self.by_latest.insert((latest, validator));
     }
 
-    /// Those whose latest offence is before `oldest`, and whoever there is no room for.
+    /// Removes those whose latest offence is before `oldest`, and the oldest ones if there is no
+    /// room.
     pub(super) fn leave(&mut self, oldest: Epoch) -> Vec<Suspect> {
         let mut gone = Vec::new();
         while let Some((latest, validator)) = self.by_latest.first().copied() {
@@ -75,7 +77,7 @@ impl RecentOffences {
         gone
     }
 
-    /// Different validators.
+    /// Number of different validators.
     pub(super) fn len(&self) -> usize {
         self.suspects.len()
     }
@@ -84,7 +86,7 @@ impl RecentOffences {
         self.suspects.values()
     }
 
-    /// All of them, in the order in which they were known.
+    /// Takes all of them, in the order in which their first offences became known.
     pub(super) fn drain(&mut self) -> Vec<Suspect> {
         self.by_latest.clear();
         let mut all: Vec<Suspect> = std::mem::take(&mut self.suspects).into_values().collect();

@@ -1,8 +1,10 @@
-//! What a restarted watcher takes over of its waves: tallies that the findings alone do not give again, because the graffiti and the
-//! branches that they were made from are gone.
+//! What a restarted watcher takes over from its waves. These are counts that cannot be computed
+//! again from the findings alone, because the graffiti and the branches that they were made from
+//! are gone.
 //!
-//! A JSON object, kept beside the findings under [`NOTE`] and written together with the incident. Findings recorded after it are
-//! taken as if they came now. One that does not parse, or of another version, is as good as none: then the findings alone count.
+//! It is a JSON object. It is stored beside the findings under [`NOTE`] and written together with
+//! the incident. Findings recorded after it are handled as if they were new. A note that does not
+//! parse, or that has another version, is ignored; then only the findings count.
 
 use super::past::Past;
 use super::recent::Suspect;
@@ -10,14 +12,14 @@ use super::wave::Wave;
 use evidence::Time;
 use serde::{Deserialize, Serialize};
 
-/// Its name.
+/// Name of the note.
 pub const NOTE: &str = "slashing_wave";
 const VERSION: u32 = 1;
 
 #[derive(Deserialize)]
 pub(super) struct Saved {
     version: u32,
-    /// `recorded_at` of the latest finding that is in it.
+    /// `recorded_at` of the latest finding that is counted in it.
     pub(super) until: Time,
     pub(super) past: Past,
     pub(super) recent: Vec<Suspect>,

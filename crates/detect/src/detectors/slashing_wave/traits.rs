@@ -1,4 +1,5 @@
-//! What the members of a wave have in common, against how common that is among all validators.
+//! What the members of a wave have in common, compared with how common that is among all
+//! validators.
 
 use super::SlashingWaveConfig;
 use super::cause::Clues;
@@ -8,22 +9,23 @@ use evidence::{Count, SharedTrait};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
-/// Different traits counted at most.
+/// Largest number of different traits that are counted.
 const MAX_TRAITS: usize = 4_096;
-/// Told per sort.
+/// Largest number of traits reported per sort of trait.
 const TOLD: usize = 5;
 pub(super) const CREDENTIAL: &str = "withdrawal_credential";
 pub(super) const ACTIVATION: &str = "activation_epoch";
 pub(super) const CLIENT: &str = "client";
 pub(super) const FORK_SIDE: &str = "fork_side";
 
-/// What -> value -> members.
+/// Number of members by sort of trait and value.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Traits {
     counts: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Somebody who has it, by credential: for the share among all.
+    /// For each credential, one validator that has it. It is needed for the share among all
+    /// validators.
     credentials: BTreeMap<String, ValidatorIndex>,
-    /// Among all validators; made when first needed.
+    /// Counts among all validators; computed when first needed.
     #[serde(skip)]
     among_all: Option<AmongAll>,
 }
@@ -58,7 +60,7 @@ impl Traits {
         }
     }
 
-    /// Whether there was room.
+    /// Counts one member with this value. Returns false if there was no room for the value.
     fn count(&mut self, what: String, value: String) -> bool {
         let has_room = self.counts.values().map(BTreeMap::len).sum::<usize>() < MAX_TRAITS;
         let values = self.counts.entry(what).or_default();
@@ -72,14 +74,15 @@ impl Traits {
         true
     }
 
-    /// Labels that any member has, as `key=value`, `most` of them.
+    /// Labels that any member has, as `key=value`, at most `most` of them.
     pub(super) fn labels(&self, most: usize) -> Vec<String> {
         let of_key = self.counts.iter().filter_map(|(what, values)| Some((what.strip_prefix("label:")?, values)));
         of_key.flat_map(|(key, values)| values.keys().map(move |value| format!("{key}={value}"))).take(most).collect()
     }
 
-    /// Traits of at least two members and `shared_percent` of them that are `shared_times_usual` as frequent among them as among
-    /// all, most members first, a few per sort.
+    /// The traits that are reported. At least two members and at least `shared_percent` of the
+    /// members have such a trait, and it is at least `shared_times_usual` times as frequent among
+    /// them as among all validators. Traits with most members come first, a few per sort.
     pub(super) fn shared(&mut self, n_members: u64, config: &SlashingWaveConfig, view: &View<'_>) -> Vec<SharedTrait> {
         let among_all = self.among_all.get_or_insert_with(|| AmongAll::of(view));
         let mut told: Vec<SharedTrait> = Vec::new();
@@ -99,7 +102,7 @@ impl Traits {
                 label => label.strip_prefix("label:").and_then(|key| view.labels.n_labelled(key, value)),
             };
             let usual = all.is_some_and(|all| {
-                // members / n_members < times * all / validators
+                // The trait is usual if members / n_members < times * all / validators.
                 u128::from(*members) * u128::from(among_all.validators)
                     < u128::from(config.shared_times_usual) * u128::from(all) * u128::from(n_members)
             });

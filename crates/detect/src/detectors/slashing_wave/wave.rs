@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Members named in the details.
+/// Number of members listed in the details.
 const EXAMPLES: usize = 16;
-/// Labels of members named there.
+/// Number of the members' labels listed in the details.
 const MAX_LABELS: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,30 +24,32 @@ pub(super) struct Wave {
     pub(super) state: IncidentState,
     opened_with: u64,
     pub(super) members: BTreeSet<ValidatorIndex>,
-    /// Past [`MAX_MEMBERS`].
+    /// Offences of validators beyond [`MAX_MEMBERS`]. These validators are not kept, so one may
+    /// count more than once.
     further: u64,
     offences: OffenceCounts,
-    /// Effective balance -> members with it, of those who were not slashed for something earlier.
+    /// Number of members by effective balance in Gwei, without those that are known for an earlier
+    /// offence.
     balances: BTreeMap<u64, u64>,
     pub(super) first_slot: Slot,
     last_slot: Slot,
     /// Epoch in which the latest member joined.
     pub(super) last_joined: Epoch,
-    /// Members by the epoch in which they joined.
+    /// Number of members by the epoch in which they joined.
     joined: BTreeMap<Epoch, u64>,
     traits: Traits,
     clues: cause::Tally,
     chance: f64,
     pub(super) included: u64,
-    /// Offences of those who have nothing to lose.
+    /// Offences of keys that cannot be slashed.
     not_at_stake: u64,
-    /// Not yet told.
+    /// Something changed that is not yet reported.
     #[serde(skip)]
     pub(super) dirty: bool,
 }
 
 impl Wave {
-    /// The first suspect is the one that was known first.
+    /// Starts a wave. `first` is the suspect that was known first.
     pub(super) fn of(
         first: Suspect,
         opened_at: Time,
@@ -81,7 +83,8 @@ impl Wave {
         wave
     }
 
-    /// As an earlier version of this program left it, which kept the incident only: its members are found again one by one.
+    /// Takes over what an earlier version of this program left, which stored the incident only. The
+    /// members are found again one by one.
     pub(super) fn adopt(mut self, known: &Incident) -> Self {
         let detail = |name: &str| known.details.get(name);
         self.opened_at = known.opened_at;
@@ -93,7 +96,7 @@ impl Wave {
         self
     }
 
-    /// Those with whom it opens are all in.
+    /// Called when all validators with whom the wave opens have joined.
     pub(super) fn opens(&mut self) {
         self.opened_with = self.n_members();
     }
@@ -102,7 +105,7 @@ impl Wave {
         let Suspect { case, offences, .. } = suspect;
         self.dirty = true;
         self.last_slot = self.last_slot.max(case.slot);
-        // One that waited for its committees may have come first.
+        // An offence that waited for its committees may be older than the first one.
         if (case.known_in, case.id) < (self.first.known_in, self.first.id) {
             self.first = case.clone();
         }
@@ -134,7 +137,8 @@ impl Wave {
         self.n_members() > self.opened_with
     }
 
-    /// Effective balances of the members that were not slashed for something earlier.
+    /// Effective balances of the members, in Gwei, without those that are known for an earlier
+    /// offence.
     pub(super) fn gwei(&self) -> u64 {
         self.balances.iter().fold(0u64, |sum, (balance, n)| sum.saturating_add(balance.saturating_mul(*n)))
     }
@@ -143,7 +147,7 @@ impl Wave {
         incident_id(genesis_validators_root, &Kind::SlashingWave, self.first_slot, "")
     }
 
-    /// The incident as it is now.
+    /// The incident in its current state.
     pub(super) fn tell(&mut self, config: &SlashingWaveConfig, past: &Past, view: &View<'_>) -> Incident {
         self.dirty = false;
         let network = view.network();
@@ -192,13 +196,14 @@ impl Wave {
         }
     }
 
-    /// One more offence of a key that cannot lose anything by it.
+    /// Counts one more offence of a key that cannot be slashed.
     pub(super) fn note_harmless(&mut self) {
         self.not_at_stake += 1;
         self.dirty = true;
     }
 
-    /// By the rules of the fork in which the latest member joined, with the stake that is active then.
+    /// The cost by the rules of the fork in which the latest member joined, with the stake that is
+    /// active at that time.
     fn penalty(&self, past: &Past, view: &View<'_>) -> Penalty {
         let network = view.network();
         let now = self.last_joined;

@@ -1,23 +1,26 @@
-//! Who was to propose, as far as it can be told: computed once an epoch, and believed only while the blocks that came agree.
+//! Who was expected to propose, as far as that can be known. It is computed once per epoch, and
+//! used only while the blocks that arrive agree with it.
 
 use super::KEPT_EPOCHS;
 use chain::Chain;
 use consensus::{Epoch, Preset, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
 
-/// Of an epoch's blocks, so many must be by whom we expect, in percent. A validator more or less and all are by others; a balance that we do
-/// not know yet changes a single one.
+/// The share of an epoch's blocks, in percent, that must have the proposer that we expect. If our
+/// registry has one validator too many or too few, all proposers differ. A balance that we do not
+/// know yet changes a single proposer.
 const AGREEING_PERCENT: usize = 75;
 
 /// Proposers by epoch.
 #[derive(Debug, Default)]
 pub(super) struct Duties {
-    /// One for each slot.
+    /// One proposer for each slot of the epoch.
     by_epoch: BTreeMap<Epoch, Vec<ValidatorIndex>>,
 }
 
 impl Duties {
-    /// Before a slot of an epoch is evaluated: by then the block that decides it has long come.
+    /// Called before a slot of the epoch is evaluated. By then the block that decides the proposers
+    /// arrived long ago.
     pub(super) fn prepare(&mut self, epoch: Epoch, chain: &Chain) {
         if self.by_epoch.contains_key(&epoch) {
             return;
@@ -32,7 +35,8 @@ impl Duties {
         drop(self.by_epoch.split_off(&epoch));
     }
 
-    /// `made`: slot and proposer of the blocks of that epoch that others built on or voted for.
+    /// The expected proposer of `slot`, if the blocks of its epoch agree. `made` holds slot and
+    /// proposer of those blocks of the epoch that others built on or voted for.
     pub(super) fn proposer(
         &self,
         slot: Slot,
@@ -61,7 +65,7 @@ mod tests {
     fn duties_are_believed_while_blocks_agree() {
         let expected: Vec<ValidatorIndex> = (10..18).map(ValidatorIndex::new).collect();
         let duties = Duties { by_epoch: BTreeMap::from([(Epoch::new(3), expected)]) };
-        // The blocks of slots 24 to 24 + n, the last `others` of them by somebody else.
+        // The blocks of slots 24 to 24 + n - 1. Somebody else made the last `others` of them.
         let ask = |slot, n: u64, others: u64| {
             let by = |at: u64| ValidatorIndex::new(if at + others < n { 10 + at } else { 99 });
             duties.proposer(Slot::new(slot), &Preset::MINIMAL, (0..n).map(|at| (Slot::new(24 + at), by(at))))

@@ -1,28 +1,29 @@
-//! Connected peers: what they run, where they say their head is, and how many left.
+//! Connected peers: what they run, where they report their head to be, and how many left.
 
 use crate::monitor::{PeerFact, PeerNews};
 use consensus::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use verify::UnixNs;
 
-/// Reasons to leave that are the peer's own: it shuts down, or it met a fault. Having too many peers (129) is everyday.
+/// Goodbye codes for reasons of the peer's own: it shuts down, or it met a fault. Having too many
+/// peers (129) is normal.
 const OWN_TROUBLE: [u64; 2] = [1, 3];
-/// Number of peers that are remembered.
+/// Largest number of peers that are remembered.
 const MAX_PEERS: usize = 4096;
 
 /// A connected peer.
 #[derive(Clone, Debug, Default)]
 pub struct PeerView {
     pub client: usize,
-    /// What it last said, and when.
+    /// The head slot that it last reported, and when it did so.
     pub head: Option<(Slot, UnixNs)>,
 }
 
-/// All of them, and the goodbyes of the last slots.
+/// All connected peers, and the goodbyes of the last slots.
 #[derive(Debug, Default)]
 pub(super) struct PeerHistory {
     connected: BTreeMap<String, PeerView>,
-    /// Who left because of its own trouble, by the slot in which it did.
+    /// Peers that left for a reason of their own, by the slot in which they left.
     goodbyes: BTreeMap<Slot, BTreeSet<String>>,
 }
 
@@ -43,7 +44,7 @@ impl PeerHistory {
         drop(self.goodbyes.split_off(&latest.saturating_add(1)));
     }
 
-    /// `slot`: that of the news.
+    /// Takes in one event. `slot` is the slot in which it happened.
     pub(super) fn hear(&mut self, news: &PeerNews, slot: Slot) {
         match &news.what {
             PeerFact::Disconnected => {

@@ -1,12 +1,12 @@
-//! What is known about a slot: its blocks, and its votes by what they say.
+//! What is known about a slot: its blocks, and its votes by content.
 
 use crate::client::{ByClient, N_CLIENTS};
 use consensus::{Checkpoint, Root, ValidatorIndex};
 use verify::{SourceKind, UnixNs, Vote};
 
-/// Different votes told apart in a slot; one more takes the place of the smallest.
+/// Number of different votes of a slot that are kept apart. One more replaces the smallest.
 pub const MAX_TALLIES: usize = 64;
-/// Blocks told apart in a slot.
+/// Number of blocks of a slot that are kept.
 pub const MAX_BLOCKS: usize = 16;
 
 /// A proven block.
@@ -15,12 +15,13 @@ pub struct BlockFact {
     pub root: Root,
     pub parent: Root,
     pub proposer: ValidatorIndex,
-    /// Position of the client that its graffiti or its proposer's earlier ones name.
+    /// Position of the client that its graffiti names, or that its proposer's earlier graffiti
+    /// named.
     pub client: usize,
-    /// Nanoseconds after the start of its slot; negative before it.
+    /// Arrival in nanoseconds after the start of its slot; negative if it came before.
     pub offset_ns: i64,
     pub source: SourceKind,
-    /// Attestations it carries.
+    /// Number of attestations in the block.
     pub n_attestations: usize,
 }
 
@@ -37,24 +38,24 @@ pub struct Tally {
 /// What is known about a slot.
 #[derive(Clone, Debug, Default)]
 pub struct SlotFacts {
-    /// In the order in which they came.
+    /// In the order of arrival.
     pub blocks: Vec<BlockFact>,
     pub tallies: Vec<Tally>,
-    /// Voters that no tally has room for.
+    /// Voters whose tally was replaced because there were too many.
     pub untallied: u64,
-    /// Validators whose vote for this slot was heard, each once.
+    /// Validators whose vote for this slot was received, each counted once.
     pub voters: u64,
-    /// Of these, in blocks.
+    /// Validators whose vote for this slot was received in a block.
     pub voters_in_blocks: u64,
     pub by_client: ByClient,
-    /// Seats; 0 while no committee of the slot is known.
+    /// Number of seats in the slot's committees; 0 while it is not known.
     pub expected: u64,
-    /// Voters that do not sit there, or of whom it is not known.
+    /// Voters that were not checked against a committee of this slot.
     pub unseated: u64,
 }
 
 impl SlotFacts {
-    /// Votes as a share of seats, in percent; `None` while the seats are not known.
+    /// Votes as a percentage of seats; `None` while the number of seats is not known.
     pub fn participation_percent(&self) -> Option<u64> {
         (self.expected > 0).then(|| (self.voters * 100 / self.expected).min(100))
     }

@@ -1,17 +1,18 @@
-//! Who voted: a bit per validator and epoch. Epochs are those of slots near now, so there are few sets: 125 kB each with a million
-//! validators.
+//! Who voted: a bit per validator and epoch. Only epochs near now have sets, so there are few of
+//! them. Each takes 125 kB with a million validators.
 
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeMap;
 
-/// A bit per validator.
+/// A set with a bit per validator.
 #[derive(Debug, Default)]
 pub(super) struct VoterSet {
     words: Vec<u64>,
 }
 
 impl VoterSet {
-    /// Whether it was not in. Indices past `limit` are never in.
+    /// Adds a validator and returns whether it was not in the set before. An index at or above
+    /// `limit` is never added.
     pub(super) fn insert(&mut self, validator: ValidatorIndex, limit: usize) -> bool {
         let Some(index) = usize::try_from(validator.as_u64()).ok().filter(|index| *index < limit) else { return false };
         let (word, bit) = (index / 64, 1u64 << (index % 64));
@@ -29,16 +30,16 @@ impl VoterSet {
     }
 }
 
-/// Which votes a set is of.
+/// Which votes a set is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SetKind {
     Heard,
     InBlocks,
-    /// For slots to come, by epoch of arrival.
+    /// Votes for future slots, by epoch of arrival.
     Ahead,
 }
 
-/// The sets, by epoch of the vote's slot.
+/// The sets, by epoch of the vote's slot and by kind.
 #[derive(Debug, Default)]
 pub(super) struct Voters(BTreeMap<(Epoch, SetKind), VoterSet>);
 
@@ -47,7 +48,7 @@ impl Voters {
         Some(self.0.get(&(epoch, kind))?.contains(validator))
     }
 
-    /// For an epoch that is near now: the caller sees to that.
+    /// The set of an epoch. The caller makes sure that the epoch is near now.
     pub(super) fn of(&mut self, epoch: Epoch, kind: SetKind) -> &mut VoterSet {
         self.0.entry((epoch, kind)).or_default()
     }
