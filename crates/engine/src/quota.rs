@@ -37,8 +37,9 @@ pub const MAX_FURTHER: usize = 16_384;
 /// Limit on findings that cannot be punished, per validator, kind and day.
 const MAX_WORTHLESS: usize = 1;
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Limit on entries of each map and set in memory. When a map is full it is cleared, and its
-/// entries are counted again from the store.
+/// Limit on entries of each map and set in memory. When `listed` or `admitted` is full it is
+/// cleared, and its entries are read again from the store. When `counted` is full it is written
+/// before its slot is over.
 const MAX_COUNTED: usize = 65_536;
 /// Number of findings that are read from the store at once.
 const PAGE: usize = 256;
