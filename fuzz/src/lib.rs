@@ -1,5 +1,6 @@
-//! One function for each decoder of foreign bytes. Each says what must hold for *every* input: no panic, nothing allocated
-//! because a message claims it, and what was read writes back to the very same bytes, so that nothing is read two ways.
+//! One function for each decoder of bytes from outside. Each states what must hold for *every* input:
+//! no panic, no allocation because a message claims a size, and what was read is written back to
+//! the same bytes, so nothing can be read in two ways.
 //!
 //! Two drivers share them: `fuzz_targets/` (cargo-fuzz, nightly, for hours) and `tests/fuzz_bounded.rs` at the root (stable,
 //! for a moment, in every `./test`).
@@ -39,7 +40,8 @@ pub const TARGETS: [Target; 9] = [
 /// Number of message kinds that [`message`] reads.
 pub const N_KINDS: u8 = 11;
 
-/// What comes in over gossip, decoded as the verifier does. The first three bytes choose fork, preset and kind.
+/// A message as it comes over gossip, decoded as the verifier does. The first three bytes choose
+/// fork, preset and kind.
 pub fn message(data: &[u8]) {
     let Some((fork, preset, [kind, bytes @ ..])) = chosen(data) else { return };
     let same = |written: Vec<u8>| assert_eq!(written, bytes, "{fork}, kind {}: not what was read", kind % N_KINDS);
@@ -70,7 +72,8 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// Any container of the catalogue: checked, hashed, to JSON and back. Chosen by fork, preset and the third byte.
+/// Any container of the catalogue: checked, hashed, converted to JSON and back. Fork, preset and the
+/// third byte choose it.
 pub fn container(data: &[u8]) {
     let Some((fork, preset, [which, bytes @ ..])) = chosen(data) else { return };
     let catalogue = Catalogue::of(fork, preset);

@@ -24,7 +24,7 @@ fn mainnet_blocks_have_the_roots_that_others_proved() {
             let started = std::time::Instant::now();
             (0..20).for_each(|_| drop(SignedBlock::from_ssz(fork, &Preset::MAINNET, bytes)));
             println!("{name}: {} kB decoded and hashed in {:?}", bytes.len() >> 10, started.elapsed() / 20);
-            let json = ssz_to_json(fork, &Preset::MAINNET, "SignedBeaconBlock", &bytes).expect("json");
+            let json = ssz_to_json(fork, &Preset::MAINNET, "SignedBeaconBlock", bytes).expect("json");
             assert_eq!(SignedBlock::ssz_from_json(fork, &Preset::MAINNET, &json).expect("back"), *bytes);
             let block = SignedBlock::from_ssz(fork, &Preset::MAINNET, bytes).expect("a real signed block");
             let paid = json["message"]["body"]["execution_payload"]["fee_recipient"].as_str().expect("from Bellatrix on");

@@ -15,7 +15,7 @@ fn engine_with(
     dir: &Path,
     history_epochs: u64,
     routes: Vec<Addressee>,
-    unrecorded: Option<std::sync::mpsc::Sender<Vec<Finding>>>,
+    unrecorded: Option<std::sync::mpsc::SyncSender<Vec<Finding>>>,
 ) -> Engine {
     let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
     let spec = Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
@@ -32,7 +32,7 @@ fn engine_with(
         watch: WatchParts::default(),
         routes,
         unrecorded: unrecorded
-            .map(|out| -> Unrecorded { Box::new(move |findings| out.send(findings).map_err(|error| error.to_string())) }),
+            .map(|out| -> Unrecorded { Box::new(move |findings| out.try_send(findings).map_err(|error| error.to_string())) }),
         metrics: Metrics::new(),
         clock: || UnixNs(0),
     };
@@ -61,8 +61,8 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     let mut list = detect::watch::WatchList::default();
     list.add(Some("acme"), "1-3".parse().unwrap(), &[], detect::watch::Duty::Active).unwrap();
     engine.set_watch(Arc::new(list));
-    let report = engine.desk.report();
-    let groups: Vec<(&str, usize)> = report.labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
+    let labels = engine.desk.labels();
+    let groups: Vec<(&str, usize)> = labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
     assert_eq!(groups, [("acme", 3)]);
     let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
     engine.process(Vec::new(), now).unwrap();
@@ -173,7 +173,7 @@ fn what_is_proven_while_the_disk_refuses_is_handed_over_and_written_when_it_take
     assert!(wanted.len() >= 20, "{}", wanted.len());
 
     let dir = path.path().join("full");
-    let (hand_over, unrecorded) = std::sync::mpsc::channel();
+    let (hand_over, unrecorded) = std::sync::mpsc::sync_channel(1_024);
     let mut engine = engine_with(&dir, 4_096, Vec::new(), Some(hand_over));
     engine.store().refuse_writes(true);
     let mut n_told = 0;
