@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use verify::{MessageKind, RawMessage};
-use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
 
 /// Time limit of every wait. What has not come by then will not come.
@@ -50,7 +50,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
     std::fs::write(&state, load.state_ssz()).expect("writable");
     let mut options = Config {
         data_dir: dir.path().join("data"),
-        network: NetworkConfig { name: None, config: Some(config), state: Some(state) },
+        network: NetworkSection { name: None, config: Some(config), state: Some(state) },
         gossip: GossipSection { enabled: false, ..GossipSection::default() },
         ..Config::default()
     };

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
-use watcher::config::{Config, GossipConfig as GossipSection, NetworkConfig};
+use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
 
 /// Time limit of every wait. What has not come by then will not come.
@@ -67,7 +67,7 @@ impl Stage {
         std::fs::write(&state, load.state_ssz()).expect("writable");
         let mut options = Config {
             data_dir: dir.path().join("data"),
-            network: NetworkConfig { name: None, config: Some(config), state: Some(state) },
+            network: NetworkSection { name: None, config: Some(config), state: Some(state) },
             gossip: GossipSection { enabled: false, queue_messages, ..GossipSection::default() },
             ..Config::default()
         };

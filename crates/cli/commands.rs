@@ -9,12 +9,12 @@ mod report;
 mod simulate;
 
 use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction};
-use crate::exit::{FAILED, Usage};
+use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use offline::history::Form;
-use offline::replay::{Replay, ReplayOptions, Step, Summary};
+use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            demo::demo(demo::Options { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook })
+            demo::demo(demo::DemoOptions { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook })
         }
         Command::Serve { data_dir, listen } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
@@ -118,8 +118,8 @@ fn log_to_stderr(config: &LogConfig) -> anyhow::Result<()> {
     // gossipsub warns about each peer that sends GRAFT again too soon, which some peers do all day.
     // A filter from the user that names this target overrides this default.
     let level = format!("libp2p_gossipsub=error,{level}");
-    let filter =
-        EnvFilter::try_new(&level).map_err(|error| Usage(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
+    let filter = EnvFilter::try_new(&level)
+        .map_err(|error| UsageError(format!("log.level {level:?}: {error}; write it as in \"info\"")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colours = std::io::stderr().is_terminal();
     match config.format {
@@ -174,12 +174,12 @@ fn replay(
     let mut replay = Replay::open(options)?;
     let mut calls = 0u32;
     let outcome = replay.run(&mut |step| match step {
-        Step::Keys(keys) => {
+        ReplayStep::Keys(keys) => {
             bar.set_length(keys.total as u64);
             bar.set_position(keys.done as u64);
             bar.set_message(format!("{}: {} of {}", keys.stage.as_str(), keys.done, keys.total));
         }
-        Step::Files { done, total, messages } => {
+        ReplayStep::Files { done, total, messages } => {
             calls = calls.wrapping_add(1);
             if !calls.is_multiple_of(1024) {
                 return;
@@ -235,7 +235,7 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-fn print_summary(summary: &Summary, seconds: f64) {
+fn print_summary(summary: &ReplaySummary, seconds: f64) {
     eprintln!("{} entries, {} messages in {seconds:.2} s", summary.entries, summary.messages);
     for (what, count) in &summary.outcomes {
         eprintln!("  {count:>8}  {what}");

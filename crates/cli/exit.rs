@@ -12,19 +12,19 @@ pub const FAILED: u8 = 1;
 
 /// An error of usage that is found only after the arguments are parsed.
 #[derive(Debug)]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
-impl std::fmt::Display for Usage {
+impl std::fmt::Display for UsageError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Usage {}
+impl std::error::Error for UsageError {}
 
 /// Returns the exit code of an error.
 pub fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<watcher::config::ConfigError>() {
+    if error.is::<UsageError>() || error.is::<watcher::config::ConfigError>() {
         return USAGE;
     }
     if matches!(error.downcast_ref::<SimError>(), Some(SimError::Scenario { .. } | SimError::File(_))) {

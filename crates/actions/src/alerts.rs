@@ -1,7 +1,7 @@
 //! Makes the dispatcher's alert routes from the configuration, and replaces the dispatcher when
 //! they change.
 
-use crate::config::{AlertsConfig, MinSeverity, RouteConfig};
+use crate::config::{AlertsConfig, MinSeverity, RouteSection};
 use crate::error::{ActionError, error_chain};
 use crate::lists::reload::ActiveConfig;
 use alert::{Context, Dispatcher, NetworkName, Policy, Routes, SecretSource, SinkConfig};
@@ -73,7 +73,7 @@ pub async fn test(routes: &Routes, name: &str, now: Time) -> Result<String, Acti
 
 /// Returns the dispatcher's form of a configured route. It is `None` only for a route without a
 /// secret, which the check of the configuration refuses.
-fn route(config: &RouteConfig) -> Option<alert::RouteConfig> {
+fn route(config: &RouteSection) -> Option<alert::RouteConfig> {
     let secret = match (&config.secret_file, &config.secret_env) {
         (Some(file), _) => SecretSource::File(file.clone()),
         (None, Some(name)) => SecretSource::Variable(name.clone()),

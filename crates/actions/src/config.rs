@@ -7,7 +7,7 @@ mod watch;
 use alert::{Secret, SecretSource};
 use std::path::Path;
 
-pub use alerts::{AlertsConfig, MinSeverity, RouteConfig};
+pub use alerts::{AlertsConfig, MinSeverity, RouteSection};
 pub use watch::{DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
 
 /// One problem in a configuration: where it is, what it is, and what to do about it.

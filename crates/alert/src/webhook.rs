@@ -45,7 +45,7 @@ pub struct Webhook {
 
 /// The body. `finding` is null in a test message.
 #[derive(Serialize)]
-struct Body<'a> {
+struct WebhookBody<'a> {
     schema: u64,
     delivery: &'a str,
     attempt: u32,
@@ -92,7 +92,7 @@ impl Webhook {
 
     /// Posts a message. Returns the status if the receiver has accepted it.
     pub(crate) async fn send(&self, message: &Message<'_>, now: Time) -> Result<StatusCode, Failure> {
-        let body = Body {
+        let body = WebhookBody {
             schema: SCHEMA,
             delivery: &message.delivery,
             attempt: message.attempt,

@@ -42,7 +42,7 @@ const NO_SOCKET_PAUSE: Duration = Duration::from_millis(200);
 
 /// Limits of all connections together and of each connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct ConnectionLimits {
     pub(crate) connections: usize,
     pub(crate) header_timeout: Duration,
 }
@@ -55,7 +55,13 @@ pub(crate) struct Apps {
 }
 
 /// Serves until `stop` is cancelled. Then it waits for running answers, within a grace period.
-pub(crate) async fn serve(listener: TcpListener, apps: Apps, limits: Limits, refused: IntCounter, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    apps: Apps,
+    limits: ConnectionLimits,
+    refused: IntCounter,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut open = JoinSet::new();
     let mut probes: VecDeque<AbortHandle> = VecDeque::with_capacity(PROBE_CONNECTIONS);

@@ -18,7 +18,7 @@
 //! of all incidents.
 
 use crate::findings::{number, read, understood};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::view::FindingSchema;
 use axum::extract::rejection::QueryRejection;
@@ -62,20 +62,20 @@ pub(crate) struct EventsQuery {
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
 ), responses(
     (status = 200, description = "a stream that does not end", body = FindingSchema, content_type = "text/event-stream"),
-    (status = 400, description = "after or Last-Event-ID is no number", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "all streams are taken", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "after or Last-Event-ID is no number", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 503, description = "all streams are taken", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stream(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ProblemDetails> {
     let query = understood(query)?;
     let newest = shared.store.last_seq();
     let last_seen = match headers.get("last-event-id") {
         Some(id) => {
             let id = id.to_str().ok().and_then(|id| id.trim().parse().ok());
-            Some(id.ok_or_else(|| Problem::bad_request("Last-Event-ID must be a number that an event had as its id"))?)
+            Some(id.ok_or_else(|| ProblemDetails::bad_request("Last-Event-ID must be a number that an event had as its id"))?)
         }
         None => number(&query.after, "after")?,
     };
@@ -91,7 +91,7 @@ pub(crate) async fn stream(
     };
     let place = shared.free_streams.clone().try_acquire_owned().map_err(|_| {
         shared.metrics.streams_refused.inc();
-        Problem::too_many_streams(shared.max_streams)
+        ProblemDetails::too_many_streams(shared.max_streams)
     })?;
     shared.metrics.streams.inc();
     let reader = EventCursor {

@@ -1,7 +1,7 @@
 //! Findings and their evidence.
 
 use crate::privacy::OwnKeys;
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::view::{FindingSchema, FindingsView};
 use axum::Json;
@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
-use evidence::{Evidence, Finding, Kind, Order, Severity, Store};
+use evidence::{Evidence, Finding, Kind, Severity, SortOrder, Store};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -50,23 +50,24 @@ pub(crate) struct ListQuery {
 }
 
 impl ListQuery {
-    fn understood(self, shared: &Shared) -> Result<(evidence::Query, usize), Problem> {
+    fn understood(self, shared: &Shared) -> Result<(evidence::Query, usize), ProblemDetails> {
         let limit = page_limit(&self.limit)?;
         let order = match self.order.as_deref() {
-            None | Some("asc") => Order::OldestFirst,
-            Some("desc") => Order::NewestFirst,
-            Some(other) => return Err(Problem::bad_request(format!("order must be asc or desc, not {other:?}"))),
+            None | Some("asc") => SortOrder::OldestFirst,
+            Some("desc") => SortOrder::NewestFirst,
+            Some(other) => return Err(ProblemDetails::bad_request(format!("order must be asc or desc, not {other:?}"))),
         };
         let severity = self.severity.map(|text| {
             let known = Severity::ALL.into_iter().find(|severity| severity.as_str() == text);
-            known.ok_or_else(|| Problem::bad_request(format!("severity must be critical, warning or info, not {text:?}")))
+            known.ok_or_else(|| ProblemDetails::bad_request(format!("severity must be critical, warning or info, not {text:?}")))
         });
         if self.label.as_ref().is_some_and(|label| !label.contains('=')) {
-            return Err(Problem::bad_request("label must be written as key=value"));
+            return Err(ProblemDetails::bad_request("label must be written as key=value"));
         }
         let kind = self.kind.map(|name| {
             let known = || Kind::all().map(|kind| kind.to_string()).collect::<Vec<_>>().join(", ");
-            Kind::known(&name).ok_or_else(|| Problem::bad_request(format!("kind {name:?} is unknown; there are {}", known())))
+            Kind::known(&name)
+                .ok_or_else(|| ProblemDetails::bad_request(format!("kind {name:?} is unknown; there are {}", known())))
         });
         let labels = self.label.into_iter().chain(self.group.map(|group| format!("group={group}")));
         let wanted = evidence::Query {
@@ -94,13 +95,13 @@ pub(crate) struct FormatQuery {
 /// Findings in the order of recording, or newest first.
 #[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
-    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "a label that is not shown to everybody", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "a label that is not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let (wanted, limit) = understood(query)?.understood(&shared)?;
     if shared.privacy.own_keys == OwnKeys::Hidden {
         let page = read(&shared, move |store| store.find(&wanted, limit)).await?;
@@ -118,10 +119,10 @@ pub(crate) async fn list(
 /// One finding.
 #[utoipa::path(get, path = "/v1/findings/{id}", operation_id = "getFinding", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the finding", body = FindingSchema),
-    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Finding>, Problem> {
+pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Finding>, ProblemDetails> {
     Ok(Json(finding(&shared, &id).await?))
 }
 
@@ -133,16 +134,16 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment)
     params(("id" = String, Path, description = "the finding's id, 0x-hex"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
-    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
-    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown, or an anomaly, which has none", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence(
     State(shared): State<Arc<Shared>>,
     Segment(id): Segment,
     query: Result<Query<FormatQuery>, QueryRejection>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let format = EvidenceFormat::wanted(&understood(query)?, &headers)?;
     Ok(format.show(&evidence_of(&shared, &id).await?))
 }
@@ -151,10 +152,10 @@ pub(crate) async fn evidence(
 #[utoipa::path(get, path = "/v1/findings/{id}/evidence.ssz", operation_id = "getFindingEvidenceSsz", tag = "findings",
     params(("id" = String, Path, description = "the finding's id, 0x-hex")), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", body = Vec<u8>, content_type = "application/octet-stream"),
-    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "unknown, or an anomaly, which has none", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown, or an anomaly, which has none", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, Problem> {
+pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Response, ProblemDetails> {
     Ok(EvidenceFormat::Ssz.show(&evidence_of(&shared, &id).await?))
 }
 
@@ -164,16 +165,16 @@ pub(crate) async fn evidence_ssz(State(shared): State<Arc<Shared>>, Segment(id):
     params(("id" = String, Path, description = "the evidence's id, 0x-hex, or a file name from a finding"), FormatQuery), responses(
     (status = 200, description = "AttesterSlashing or ProposerSlashing", content(
         (Object = "application/json"), (Vec<u8> = "application/octet-stream"))),
-    (status = 400, description = "no id, or a parameter that nobody knows", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
-    (status = 406, description = "neither JSON nor SSZ is accepted", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 406, description = "neither JSON nor SSZ is accepted", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn evidence_by_id(
     State(shared): State<Arc<Shared>>,
     Segment(name): Segment,
     query: Result<Query<FormatQuery>, QueryRejection>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemDetails> {
     let (id, format) = match name.rsplit_once('.') {
         Some((id, "ssz")) => (id, EvidenceFormat::Ssz),
         Some((id, "json")) => (id, EvidenceFormat::Json),
@@ -181,7 +182,7 @@ pub(crate) async fn evidence_by_id(
     };
     let id = hash(id)?;
     let found = read(&shared, move |store| store.evidence(id)).await?;
-    Ok(format.show(&found.ok_or_else(|| Problem::not_found(format!("there is no evidence {id}; findings name theirs")))?))
+    Ok(format.show(&found.ok_or_else(|| ProblemDetails::not_found(format!("there is no evidence {id}; findings name theirs")))?))
 }
 
 #[derive(Clone, Copy)]
@@ -191,15 +192,17 @@ enum EvidenceFormat {
 }
 
 impl EvidenceFormat {
-    fn wanted(query: &FormatQuery, headers: &HeaderMap) -> Result<Self, Problem> {
+    fn wanted(query: &FormatQuery, headers: &HeaderMap) -> Result<Self, ProblemDetails> {
         match query.format.as_deref() {
             Some("ssz") => return Ok(Self::Ssz),
             Some("json") => return Ok(Self::Json),
-            Some(other) => return Err(Problem::bad_request(format!("format {other:?} is unknown; there are json and ssz"))),
+            Some(other) => {
+                return Err(ProblemDetails::bad_request(format!("format {other:?} is unknown; there are json and ssz")));
+            }
             None => {}
         }
         let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Json) };
-        let accept = accept.to_str().map_err(|_| Problem::bad_request("Accept is not readable; leave it out for JSON"))?;
+        let accept = accept.to_str().map_err(|_| ProblemDetails::bad_request("Accept is not readable; leave it out for JSON"))?;
         // The first supported type is taken. Weights are ignored.
         for media in accept.split(',').filter_map(|item| item.split(';').next()) {
             match media.trim() {
@@ -208,7 +211,7 @@ impl EvidenceFormat {
                 _ => {}
             }
         }
-        Err(Problem::not_acceptable("there are application/json and application/octet-stream (SSZ)"))
+        Err(ProblemDetails::not_acceptable("there are application/json and application/octet-stream (SSZ)"))
     }
 
     fn show(self, evidence: &Evidence) -> Response {
@@ -230,66 +233,69 @@ impl EvidenceFormat {
 pub(crate) struct Segment(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Segment {
-    type Rejection = Problem;
+    type Rejection = ProblemDetails;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ProblemDetails> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(text)| Self(text))
-            .map_err(|error| Problem::bad_request(format!("{}; an id is plain text", error.body_text())))
+            .map_err(|error| ProblemDetails::bad_request(format!("{}; an id is plain text", error.body_text())))
     }
 }
 
-async fn finding(shared: &Arc<Shared>, id: &str) -> Result<Finding, Problem> {
+async fn finding(shared: &Arc<Shared>, id: &str) -> Result<Finding, ProblemDetails> {
     let id = hash(id)?;
     let found = read(shared, move |store| store.finding(id)).await?;
     found
         .and_then(|(_, finding)| shared.privacy.finding(finding))
-        .ok_or_else(|| Problem::not_found(format!("there is no finding {id}; /v1/findings lists them")))
+        .ok_or_else(|| ProblemDetails::not_found(format!("there is no finding {id}; /v1/findings lists them")))
 }
 
-async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, Problem> {
+async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, ProblemDetails> {
     let finding = finding(shared, id).await?;
     let Some(reference) = finding.evidence else {
-        return Err(Problem::not_found(format!("{} is no offence, so there is nothing to prove; see its details", finding.kind)));
+        return Err(ProblemDetails::not_found(format!(
+            "{} is no offence, so there is nothing to prove; see its details",
+            finding.kind
+        )));
     };
     let found = read(shared, move |store| store.evidence(reference.id)).await?;
-    found.ok_or_else(|| Problem::not_found(format!("the evidence of {} is gone from the store", finding.id)))
+    found.ok_or_else(|| ProblemDetails::not_found(format!("the evidence of {} is gone from the store", finding.id)))
 }
 
 /// Reads from the store on a thread that may wait for the disk.
 pub(crate) async fn read<T: Send + 'static>(
     shared: &Shared,
     work: impl FnOnce(&Store) -> Result<T, evidence::StoreError> + Send + 'static,
-) -> Result<T, Problem> {
+) -> Result<T, ProblemDetails> {
     let store = shared.store.clone();
     match tokio::task::spawn_blocking(move || work(&store)).await {
         Ok(done) => Ok(done?),
-        Err(error) => Err(Problem::internal(&error)),
+        Err(error) => Err(ProblemDetails::internal(&error)),
     }
 }
 
-pub(crate) fn understood<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(crate) fn understood<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ProblemDetails> {
     query
         .map(|Query(query)| query)
-        .map_err(|error| Problem::bad_request(format!("{}; /openapi.json has the parameters", error.body_text())))
+        .map_err(|error| ProblemDetails::bad_request(format!("{}; /openapi.json has the parameters", error.body_text())))
 }
 
-pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, Problem> {
+pub(crate) fn number(text: &Option<String>, name: &str) -> Result<Option<u64>, ProblemDetails> {
     let Some(text) = text else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{name} must be a whole number, not {text:?}")))
+    text.parse().map(Some).map_err(|_| ProblemDetails::bad_request(format!("{name} must be a whole number, not {text:?}")))
 }
 
 /// The `limit` of any list.
-pub(crate) fn page_limit(text: &Option<String>) -> Result<usize, Problem> {
+pub(crate) fn page_limit(text: &Option<String>) -> Result<usize, ProblemDetails> {
     match number(text, "limit")?.map(usize::try_from) {
         None => Ok(DEFAULT_LIMIT),
         Some(Ok(limit)) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        Some(_) => Err(Problem::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
+        Some(_) => Err(ProblemDetails::bad_request(format!("limit must be 1 to {MAX_LIMIT}; use the cursor for more"))),
     }
 }
 
-pub(crate) fn hash(text: &str) -> Result<Root, Problem> {
-    let wrong = || Problem::bad_request(format!("{text:?} is no id; one is 0x and 64 hex digits"));
+pub(crate) fn hash(text: &str) -> Result<Root, ProblemDetails> {
+    let wrong = || ProblemDetails::bad_request(format!("{text:?} is no id; one is 0x and 64 hex digits"));
     if !text.starts_with("0x") {
         return Err(wrong());
     }

@@ -1,7 +1,7 @@
 //! Incidents: what many findings and messages mean together, each in its current state.
 
 use crate::findings::{Segment, hash, number, page_limit, read, understood};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::view::{IncidentSchema, IncidentsView};
 use axum::Json;
@@ -26,12 +26,12 @@ pub(crate) struct IncidentsQuery {
 /// the end.
 #[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(IncidentsQuery), responses(
     (status = 200, description = "a page", body = IncidentsView),
-    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<IncidentsQuery>, QueryRejection>,
-) -> Result<Json<IncidentsView>, Problem> {
+) -> Result<Json<IncidentsView>, ProblemDetails> {
     let query = understood(query)?;
     let limit = page_limit(&query.limit)?;
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);
@@ -47,14 +47,14 @@ pub(crate) async fn list(
 /// One incident.
 #[utoipa::path(get, path = "/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
     (status = 200, description = "the incident", body = IncidentSchema),
-    (status = 400, description = "no id", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "unknown", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "no id", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Incident>, Problem> {
+pub(crate) async fn one(State(shared): State<Arc<Shared>>, Segment(id): Segment) -> Result<Json<Incident>, ProblemDetails> {
     let id = hash(&id)?;
     let found = read(&shared, move |store| store.incident(id)).await?;
     found
         .and_then(|incident| shared.privacy.incident(incident))
         .map(Json)
-        .ok_or_else(|| Problem::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
+        .ok_or_else(|| ProblemDetails::not_found(format!("there is no incident {id}; /v1/incidents lists them")))
 }

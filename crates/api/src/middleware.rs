@@ -1,7 +1,7 @@
 //! The layer that every request and every answer passes: limits, headers, and a counter.
 
 use crate::metrics::{CLASSES, NO_ROUTE};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -43,15 +43,15 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
     response
 }
 
-fn refused(request: &Request, shared: &Shared) -> Option<Problem> {
+fn refused(request: &Request, shared: &Shared) -> Option<ProblemDetails> {
     if !shared.hosts.admit(request) {
-        return Some(Problem::wrong_host());
+        return Some(ProblemDetails::wrong_host());
     }
     let uri = request.uri();
     if uri.path().len() + uri.query().map_or(0, str::len) > MAX_URI_BYTES {
-        return Some(Problem::too_long("address", MAX_URI_BYTES));
+        return Some(ProblemDetails::too_long("address", MAX_URI_BYTES));
     }
     let length = request.headers().get(header::CONTENT_LENGTH)?;
     let length: usize = length.to_str().ok()?.parse().ok()?;
-    (length > MAX_BODY_BYTES).then(|| Problem::too_long("body", MAX_BODY_BYTES))
+    (length > MAX_BODY_BYTES).then(|| ProblemDetails::too_long("body", MAX_BODY_BYTES))
 }

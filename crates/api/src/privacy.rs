@@ -7,7 +7,7 @@
 
 use crate::WatchSource;
 use crate::addresses::without_addresses;
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::view::{NodeState, Readiness, Status};
 use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
@@ -31,10 +31,10 @@ pub(crate) struct Privacy {
 
 impl Privacy {
     /// The source of watched keys. An error if readers may not see them.
-    pub fn watch(&self) -> Result<Arc<dyn WatchSource>, Problem> {
+    pub fn watch(&self) -> Result<Arc<dyn WatchSource>, ProblemDetails> {
         match self.own_keys {
             OwnKeys::Shown => Ok(self.watch.clone()),
-            OwnKeys::Hidden => Err(Problem::not_shown()),
+            OwnKeys::Hidden => Err(ProblemDetails::not_shown()),
         }
     }
 
@@ -68,9 +68,9 @@ impl Privacy {
 
     /// Checks a label that is used as a filter. A reader who may not see a label may not find out
     /// either who has it.
-    pub fn label(&self, label: String) -> Result<String, Problem> {
+    pub fn label(&self, label: String) -> Result<String, ProblemDetails> {
         if self.own_keys == OwnKeys::Hidden && self.watch.is_private(&label) {
-            return Err(Problem::not_shown());
+            return Err(ProblemDetails::not_shown());
         }
         Ok(label)
     }

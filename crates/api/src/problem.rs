@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 /// An error as a client sees it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+pub struct ProblemDetails {
     /// `urn:slashwatch:problem:<word>`. Clients should compare this and not the texts.
     #[serde(rename = "type")]
     kind: String,
@@ -18,7 +19,7 @@ pub struct Problem {
     retry_after_s: Option<u32>,
 }
 
-impl Problem {
+impl ProblemDetails {
     fn new(word: &'static str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
         let kind = format!("urn:slashwatch:problem:{word}");
         Self { kind, title, status: status.as_u16(), detail: detail.into(), retry_after_s: None }
@@ -82,13 +83,13 @@ impl Problem {
     }
 }
 
-impl From<evidence::StoreError> for Problem {
+impl From<evidence::StoreError> for ProblemDetails {
     fn from(error: evidence::StoreError) -> Self {
         Self::internal(&error)
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ProblemDetails {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).expect("a problem has string keys only");

@@ -1,6 +1,6 @@
 //! Handlers about the process: health, readiness, metrics, status, and the description of the API.
 
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::view::{Readiness, StatusView};
 use axum::Json;
@@ -19,23 +19,23 @@ pub(crate) async fn healthz() -> &'static str {
 /// Votes or blocks arrived within the last two slots, the context is loaded, and the index is open.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "process", responses(
     (status = 200, description = "ready", body = Readiness),
-    (status = 503, description = "not ready; the detail says what is missing, since when, and what to do", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "not ready; the detail says what is missing, since when, and what to do", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Readiness>, Problem> {
+pub(crate) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<Json<Readiness>, ProblemDetails> {
     let readiness = shared.privacy.readiness(shared.status.readiness());
     if readiness.is_ready() {
         return Ok(Json(readiness));
     }
     let since = readiness.since.map_or_else(String::new, |since| format!(" since {since}"));
     let missing = readiness.missing().join(", ");
-    Err(Problem::not_ready(format!("{missing}{since}; {}", readiness.advice.join("; "))))
+    Err(ProblemDetails::not_ready(format!("{missing}{since}; {}", readiness.advice.join("; "))))
 }
 
 /// Counters in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "process", responses((status = 200, description = "counters", body = String)))]
-pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, ProblemDetails> {
     let mut text = Vec::new();
-    TextEncoder::new().encode(&shared.registry.gather(), &mut text).map_err(|error| Problem::internal(&error))?;
+    TextEncoder::new().encode(&shared.registry.gather(), &mut text).map_err(|error| ProblemDetails::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 

@@ -4,7 +4,7 @@ use crate::connections::Apps;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::privacy::{OwnKeys, Privacy};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
 };
@@ -87,7 +87,7 @@ pub async fn bind(address: SocketAddr) -> Result<Listener, ApiError> {
 /// Serves until `stop` is cancelled. Then event streams end, running answers get a grace period,
 /// and the function returns.
 pub async fn serve(listener: Listener, parts: ApiParts, stop: CancellationToken) -> Result<(), ApiError> {
-    let limits = connections::Limits { connections: parts.max_connections, header_timeout: parts.header_timeout };
+    let limits = connections::ConnectionLimits { connections: parts.max_connections, header_timeout: parts.header_timeout };
     let (apps, metrics) = apps(parts, listener.address, stop.clone())?;
     connections::serve(listener.listener, apps, limits, metrics.connections_refused, stop).await;
     Ok(())
@@ -103,9 +103,9 @@ pub async fn answer_while<T>(listener: &Listener, why: &'static str, work: impl 
     let twin = TcpListener::from_std(twin.into()).map_err(failed)?;
     let app = Router::new()
         .route("/healthz", get(process::healthz))
-        .fallback(move || async move { ([(header::CONNECTION, "close")], Problem::not_ready(why)) });
+        .fallback(move || async move { ([(header::CONNECTION, "close")], ProblemDetails::not_ready(why)) });
     let apps = connections::Apps { all: app.clone(), probes: app };
-    let limits = connections::Limits { connections: CALLERS, header_timeout: connections::HEADER_TIMEOUT };
+    let limits = connections::ConnectionLimits { connections: CALLERS, header_timeout: connections::HEADER_TIMEOUT };
     let refused = IntCounter::new("refused_while_starting", "not shown").map_err(ApiError::Metrics)?;
     let stop = CancellationToken::new();
     let serving = tokio::spawn(connections::serve(twin, apps, limits, refused, stop.clone()));
@@ -197,8 +197,8 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     metrics.start_at_zero(openapi.paths.paths.keys().map(String::as_str));
     let router = documented
         .merge(page::routes())
-        .fallback(|| async { Problem::not_found("there is nothing at this address; /openapi.json lists what there is") })
-        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .fallback(|| async { ProblemDetails::not_found("there is nothing at this address; /openapi.json lists what there is") })
+        .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
         .with_state(shared.clone());
@@ -206,7 +206,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
         .route("/healthz", get(process::healthz))
         .route("/readyz", get(process::readyz))
         .route("/metrics", get(process::metrics))
-        .fallback(|| async { Problem::too_many_connections() })
+        .fallback(|| async { ProblemDetails::too_many_connections() })
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))
         .with_state(shared);
     Ok((Apps { all: router, probes }, metrics))

@@ -1,7 +1,7 @@
 //! Proofs that were submitted to beacon nodes.
 
 use crate::findings::{number, page_limit, read, understood};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use crate::view::SubmissionsView;
 use axum::Json;
@@ -25,12 +25,12 @@ pub(crate) struct SubmissionsQuery {
 /// switched on.
 #[utoipa::path(get, path = "/v1/submissions", tag = "findings", params(SubmissionsQuery), responses(
     (status = 200, description = "a page", body = SubmissionsView),
-    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<SubmissionsQuery>, QueryRejection>,
-) -> Result<Json<SubmissionsView>, Problem> {
+) -> Result<Json<SubmissionsView>, ProblemDetails> {
     let query = understood(query)?;
     let limit = page_limit(&query.limit)?;
     let after = number(&query.cursor, "cursor")?.unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Watched keys: groups with their kill switches, and the duties of each key.
 
 use crate::findings::{number, page_limit, read, understood};
-use crate::problem::Problem;
+use crate::problem::ProblemDetails;
 use crate::server::Shared;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -244,9 +244,9 @@ pub(crate) struct KeysQuery {
 /// Groups of watched keys.
 #[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses(
     (status = 200, description = "all groups", body = GroupsView),
-    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, Problem> {
+pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, ProblemDetails> {
     let watch = shared.privacy.watch()?;
     // This may search a quarter of a million keys, so it runs where no other request waits.
     let groups = read(&shared, move |store| {
@@ -263,17 +263,17 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
 /// Watched keys, by index.
 #[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
-    (status = 400, description = "a parameter is wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not shown to everybody", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn validators(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<KeysQuery>, QueryRejection>,
-) -> Result<Json<KeysView>, Problem> {
+) -> Result<Json<KeysView>, ProblemDetails> {
     let query = understood(query)?;
     let limit = page_limit(&query.limit)?;
     if query.label.as_ref().is_some_and(|label| !label.contains('=')) {
-        return Err(Problem::bad_request("label must be written as key=value"));
+        return Err(ProblemDetails::bad_request("label must be written as key=value"));
     }
     let after = number(&query.cursor, "cursor")?.map(ValidatorIndex::new);
     let missed_in_a_row = number(&query.missed_in_a_row, "missed_in_a_row")?.unwrap_or(0);
@@ -283,13 +283,13 @@ pub(crate) async fn validators(
         let known: Vec<String> = watch.groups().into_iter().map(|group| group.name).collect();
         if !known.contains(group) {
             let there_are = if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
-            return Err(Problem::bad_request(format!("no group is called {group:?}; {there_are}")));
+            return Err(ProblemDetails::bad_request(format!("no group is called {group:?}; {there_are}")));
         }
     }
     if let Some(label) = &wanted.label {
         let alone = KeyFilter { label: Some(label.clone()), ..KeyFilter::default() };
         if watch.keys(None, &alone, 1).keys.is_empty() {
-            return Err(Problem::bad_request(format!("no watched key has the label {label:?}")));
+            return Err(ProblemDetails::bad_request(format!("no watched key has the label {label:?}")));
         }
     }
     read(&shared, move |store| {

@@ -14,16 +14,16 @@ pub use contexts::{Contexts, MAX_CANDIDATES};
 
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
-use crate::duties::Duties;
+use crate::duties::ProposerCache;
 use crate::exits::Exits;
 use crate::orphans::OrphanClaim;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::shufflings::Shufflings;
-use crate::snapshot::{PAST_EPOCHS, Snapshot};
+use crate::snapshot::{PAST_EPOCHS, StateHistory};
 use crate::tree::{Decision, Insert, MAX_NODES, ProposerCheck, Tree, Unjudged};
-use crate::weight::{Votes, is_about_now};
+use crate::weight::{StakeCounter, is_about_now};
 use consensus::state::{StateFork, StateView, fork_of_state};
 use consensus::{
     AttestationData, Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex,
@@ -132,8 +132,8 @@ pub struct Chain {
     registry_change: Option<Slot>,
     /// Maximum number of blocks that one proposer may have in the tree.
     share: usize,
-    duties: Duties,
-    votes: Votes,
+    duties: ProposerCache,
+    votes: StakeCounter,
     /// The head that a node reported, and the slot in which it reported it.
     node_head: Option<(Root, Slot)>,
     /// [`Self::backed_head`] at the time of the last change.
@@ -170,8 +170,8 @@ impl Chain {
             generation: 0,
             registry_change: None,
             share: PROPOSER_ALLOWANCE,
-            duties: Duties::default(),
-            votes: Votes::default(),
+            duties: ProposerCache::default(),
+            votes: StakeCounter::default(),
             node_head: None,
             backed: None,
             split: false,
@@ -470,7 +470,7 @@ impl Chain {
         if view.slot() >= self.registry.slot() {
             self.state_fork = view.fork();
         }
-        let snapshot = Snapshot::of(view, preset);
+        let snapshot = StateHistory::of(view, preset);
         let waiting = self.tree.add_ancestors(&snapshot.ancestors);
         for (epoch, mix) in snapshot.mixes {
             let known = self.mixes.entry(epoch).or_default();

@@ -38,14 +38,14 @@ impl Tree {
     pub(crate) fn is_split(&self, since: Slot, now: Slot) -> bool {
         let ends = self.backed_ends(since, now, MAX_TIPS);
         let Some((best, others)) = ends.split_first() else { return false };
-        let mut above = Builders::default();
+        let mut above = BranchProposers::default();
         let mut grown: HashMap<Root, usize> = HashMap::new();
         for root in self.walk(best.root) {
             grown.insert(root, above.n());
             above.add(self, &root);
         }
         others.iter().any(|end| {
-            let mut other = Builders::default();
+            let mut other = BranchProposers::default();
             for root in self.walk(end.root) {
                 if let Some(best) = grown.get(&root) {
                     return other.n() >= SPLIT_PROPOSERS && *best >= SPLIT_PROPOSERS;
@@ -69,14 +69,14 @@ impl Tree {
 
 /// Counts the proposers that built a part of a branch in turn.
 #[derive(Default)]
-struct Builders {
+struct BranchProposers {
     proposers: HashSet<ValidatorIndex>,
     /// Number of blocks that came with a state. Their proposers are not known, but a node has
     /// followed these blocks.
     from_state: usize,
 }
 
-impl Builders {
+impl BranchProposers {
     fn add(&mut self, tree: &Tree, root: &Root) {
         match tree.proposer_of(root) {
             Some(proposer) if tree.is_in_turn(root) => drop(self.proposers.insert(proposer)),

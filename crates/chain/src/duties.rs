@@ -28,14 +28,14 @@ const MAX_SLOTS: usize = 2_048;
 const MAX_EPOCHS: usize = 4;
 
 #[derive(Debug, Default)]
-pub(crate) struct Duties {
+pub(crate) struct ProposerCache {
     /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
     proposers: HashMap<(Slot, Root), Option<ValidatorIndex>>,
     order: VecDeque<(Slot, Root)>,
     candidates: VecDeque<(Epoch, Arc<Vec<u32>>)>,
 }
 
-impl Duties {
+impl ProposerCache {
     /// Discards everything. After a change of the registry, earlier results can be wrong.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();

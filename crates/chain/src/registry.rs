@@ -86,7 +86,7 @@ pub struct Registry {
     n_pending: usize,
     /// [`Self::has_related_keys`] at the time of the last state.
     related_keys: bool,
-    versions: Vec<Version>,
+    versions: Vec<RegistryVersion>,
     /// Number of times a later state named another key for a known index. The first key stays.
     conflicting_keys: u64,
     dropped_versions: u64,
@@ -96,7 +96,7 @@ pub struct Registry {
     exit_churn: Option<(Epoch, u64)>,
     /// The exits in blocks since the latest state. They are used like a version, beside those of
     /// other states.
-    forecast: Option<Version>,
+    forecast: Option<RegistryVersion>,
 }
 
 /// The end of the queue of exiting validators.
@@ -112,7 +112,7 @@ pub(crate) struct ExitQueue {
 
 /// The differences between the registry of another state and the current one.
 #[derive(Debug)]
-struct Version {
+struct RegistryVersion {
     slot: Slot,
     n_validators: usize,
     /// Maps a validator index to its activation and exit epochs in the other state.
@@ -285,13 +285,13 @@ impl Registry {
         if overlay == self.forecast.as_ref().map(|version| &version.overlay).cloned().unwrap_or_default() {
             return;
         }
-        let version = Version { slot: self.slot, n_validators: self.len(), overlay };
+        let version = RegistryVersion { slot: self.slot, n_validators: self.len(), overlay };
         self.forecast = Some(version).filter(|version| !version.overlay.is_empty());
         self.id.0 += 1;
     }
 
     /// Iterates over the versions of other states, then over the forecast from blocks.
-    fn other_versions(&self) -> impl Iterator<Item = &Version> {
+    fn other_versions(&self) -> impl Iterator<Item = &RegistryVersion> {
         self.versions.iter().chain(&self.forecast)
     }
 
@@ -444,7 +444,7 @@ impl Registry {
             warn!(%slot, limit = MAX_OVERLAY, "two states differ in too many validators, the earlier active set is forgotten");
         } else if !differs.is_empty() || grew {
             let of_slot = if newer { self.slot } else { slot };
-            self.versions.insert(0, Version { slot: of_slot, n_validators: n, overlay: differs });
+            self.versions.insert(0, RegistryVersion { slot: of_slot, n_validators: n, overlay: differs });
             self.versions.sort_by_key(|version| std::cmp::Reverse(version.slot));
         }
         let before = self.versions.len();

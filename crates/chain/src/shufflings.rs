@@ -90,7 +90,7 @@ pub(crate) struct Shufflings {
     bytes: usize,
     /// The latest active sets. Epochs and branches with equal sets share one list.
     recent_active: Vec<Arc<Vec<u32>>>,
-    running: Option<Running>,
+    running: Option<RunningShuffling>,
     waiting: Vec<ShufflingRequest>,
     budget: Budget,
     pub(crate) computed: u64,
@@ -199,7 +199,7 @@ struct ShufflingRequest {
 
 /// A shuffling that another thread is computing.
 #[derive(Debug)]
-struct Running {
+struct RunningShuffling {
     key: (Epoch, Root),
     registry: RegistryId,
     result: Receiver<Vec<Arc<Shuffling>>>,
@@ -309,7 +309,7 @@ impl Shufflings {
             };
             // If no thread can be started, a caller that needs the shuffling asks again.
             if std::thread::Builder::new().name("shuffling".to_owned()).spawn(work).is_ok() {
-                self.running = Some(Running { key, registry: registry.id(), result });
+                self.running = Some(RunningShuffling { key, registry: registry.id(), result });
             }
         }
     }

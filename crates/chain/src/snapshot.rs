@@ -17,14 +17,14 @@ pub(crate) const PAST_EPOCHS: u64 = KEPT_EPOCHS + 4;
 const MIX_MARGIN: u64 = 2;
 
 #[derive(Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct StateHistory {
     /// Ascending by slot. The last one is the state's latest block.
     pub ancestors: Vec<Ancestor>,
     /// The mix at the end of each past epoch, ascending by epoch.
     pub mixes: Vec<(Epoch, Root)>,
 }
 
-impl Snapshot {
+impl StateHistory {
     pub(crate) fn of(view: &StateView<'_>, preset: &Preset) -> Self {
         let slot = view.slot();
         let epoch = slot.epoch(preset);

@@ -19,14 +19,14 @@ const GWEI_PER_ETH: u64 = 1_000_000_000;
 /// Records in which epoch each validator was last counted, and the stake of votes for blocks that
 /// have not arrived.
 #[derive(Debug, Default)]
-pub(crate) struct Votes {
+pub(crate) struct StakeCounter {
     /// For each validator: the last epoch in which it was counted, plus one. 0 means that it was
     /// never counted.
     counted: Vec<u32>,
     early: HashMap<Root, u64>,
 }
 
-impl Votes {
+impl StakeCounter {
     /// Returns the stake, in whole ETH, of the `members` that are counted for this vote.
     pub(crate) fn count(&mut self, registry: &Registry, data: &AttestationData, members: &[ValidatorIndex]) -> u64 {
         let epoch = data.target.epoch;

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chain::node::{BlockId, Limits, NodeConfig, NodeError, NodeSet, StateId};
+use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, ResponseLimits, StateId};
 use consensus::{Epoch, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ fn quick() -> NodeConfig {
         state_timeout: Duration::from_secs(2),
         rounds: 2,
         first_pause: Duration::from_millis(1),
-        limits: Limits { small_bytes: 100_000, block_bytes: 2_000_000, state_bytes: 5_000_000 },
+        limits: ResponseLimits { small_bytes: 100_000, block_bytes: 2_000_000, state_bytes: 5_000_000 },
     }
 }
 

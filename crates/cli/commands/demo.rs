@@ -8,7 +8,7 @@
 use crate::exit::FAILED;
 use crate::output;
 use actions::config::{
-    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, MinSeverity, RouteConfig, TriggerConfig,
+    DEFAULT_MAX_AGE_EPOCHS, GroupConfig, KillSwitchConfig, MembersConfig, MinSeverity, RouteSection, TriggerConfig,
 };
 use anyhow::Context as _;
 use consensus::Network;
@@ -28,7 +28,7 @@ const LAST_SLOTS: u32 = 4;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Arguments of the demo.
-pub struct Options {
+pub struct DemoOptions {
     /// Scenario to play instead of February 2021. It defines the slots, the validators, and the
     /// seed.
     pub scenario: Option<PathBuf>,
@@ -45,13 +45,13 @@ pub struct Options {
 
 /// Runs the demo. The exit code is 1 if an offence or an incident was missed or was reported
 /// wrongly.
-pub fn demo(options: Options) -> anyhow::Result<u8> {
+pub fn demo(options: DemoOptions) -> anyhow::Result<u8> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
     runtime.block_on(stage(options))
 }
 
-async fn stage(options: Options) -> anyhow::Result<u8> {
+async fn stage(options: DemoOptions) -> anyhow::Result<u8> {
     let (scenario, story) = scenario(&options)?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     eprintln!(
@@ -76,7 +76,7 @@ async fn stage(options: Options) -> anyhow::Result<u8> {
 }
 
 /// Returns the scenario, and a short description of what happens in it.
-fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
+fn scenario(options: &DemoOptions) -> anyhow::Result<(Scenario, String)> {
     let slot_duration = Duration::from_millis(options.slot_ms);
     if let Some(path) = &options.scenario {
         let scenario = super::simulate::read_scenario(path)?;
@@ -92,7 +92,7 @@ fn scenario(options: &Options) -> anyhow::Result<(Scenario, String)> {
 
 /// Makes the watcher's configuration. It uses the network's own files and has all of its nodes as
 /// peers. The webhook, if given, is the only alert route.
-fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Result<Config> {
+fn config(network: &SimNetwork, folder: &Path, options: &DemoOptions) -> anyhow::Result<Config> {
     let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
     std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;
     std::fs::write(&state, network.state_ssz()).context("cannot write to the temporary folder")?;
@@ -105,7 +105,7 @@ fn config(network: &SimNetwork, folder: &Path, options: &Options) -> anyhow::Res
     if let Some(url) = &options.webhook {
         let secret = folder.join("secret");
         std::fs::write(&secret, "demo").context("cannot write to the temporary folder")?;
-        config.alerts.routes.push(RouteConfig {
+        config.alerts.routes.push(RouteSection {
             name: "demo".into(),
             url: url.clone(),
             secret_file: Some(secret),

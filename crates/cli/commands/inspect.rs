@@ -1,7 +1,7 @@
 //! `slashwatch inspect`: prints JSON to stdout, for people and for `jq`.
 
 use super::progress;
-use crate::exit::{FAILED, Usage};
+use crate::exit::{FAILED, UsageError};
 use crate::output;
 use consensus::{Root, ValidatorIndex};
 use offline::inspect::Inspection;
@@ -18,7 +18,7 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
         [] => Wanted::Overview,
         ["validator", index] => Wanted::Validator(parse(index, "a validator index")?),
         ["finding", id] | [id] if id.starts_with("0x") => Wanted::Finding(parse(id, "a finding's id: 0x and 64 hex digits")?),
-        _ => return Err(Usage(format!("cannot inspect {:?}: say `validator N` or `finding ID`", what.join(" "))).into()),
+        _ => return Err(UsageError(format!("cannot inspect {:?}: say `validator N` or `finding ID`", what.join(" "))).into()),
     };
     let opening = progress::spinner("opening the data directory");
     let inspection = Inspection::open(data_dir)?;
@@ -51,8 +51,8 @@ enum Wanted {
     Finding(Root),
 }
 
-fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, Usage> {
-    text.parse().map_err(|_| Usage(format!("{text:?} is not {wanted}")))
+fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, UsageError> {
+    text.parse().map_err(|_| UsageError(format!("{text:?} is not {wanted}")))
 }
 
 fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {

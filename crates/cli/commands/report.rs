@@ -1,7 +1,7 @@
 //! `slashwatch report`: writes the draft of a post-mortem as HTML or Markdown. The extension of the
 //! file decides which.
 
-use crate::exit::Usage;
+use crate::exit::UsageError;
 use anyhow::Context as _;
 use offline::report::{Report, ReportFormat, TimeLimit};
 use std::path::Path;
@@ -10,12 +10,12 @@ pub fn report(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>, o
     let format = match out.extension().and_then(|extension| extension.to_str()) {
         Some("html" | "htm") => ReportFormat::Html,
         Some("md") => ReportFormat::Markdown,
-        _ => return Err(Usage(format!("--out {}: name it .html or .md", out.display())).into()),
+        _ => return Err(UsageError(format!("--out {}: name it .html or .md", out.display())).into()),
     };
     if let (Some(TimeLimit::Slot(first)), Some(TimeLimit::Slot(last))) = (from, to)
         && last < first
     {
-        return Err(Usage(format!("--to {last} is before --from {first}")).into());
+        return Err(UsageError(format!("--to {last} is before --from {first}")).into());
     }
     let report = Report::gather(data_dir, from, to)?;
     std::fs::write(out, report.write(format)).with_context(|| super::could_not_write(out))?;

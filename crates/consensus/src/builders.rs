@@ -3,7 +3,7 @@
 //!
 //! Source: consensus-specs, gloas/beacon-chain.md and gloas/p2p-interface.md.
 
-use crate::ssz_schema::{Catalogue, View};
+use crate::ssz_schema::{Catalogue, SszView};
 use crate::{BuilderIndex, DecodeError, ForkName, Gwei, Preset, Root, SignatureBytes, Slot, ValidatorIndex};
 use serde::Serialize;
 
@@ -94,6 +94,6 @@ impl SignedPayloadBid {
     }
 }
 
-fn is_true(boolean: &View<'_, '_>) -> bool {
+fn is_true(boolean: &SszView<'_, '_>) -> bool {
     boolean.bytes() == [1]
 }

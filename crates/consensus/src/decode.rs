@@ -6,7 +6,7 @@
 //! Containers with one layout in every fork and preset are decoded directly. All others are decoded
 //! through [`crate::ssz_schema`].
 
-use crate::ssz_schema::{Catalogue, View, json_to_ssz};
+use crate::ssz_schema::{Catalogue, SszView, json_to_ssz};
 use crate::{
     AggregationBits, Attestation, AttestationData, AttesterSlashing, BeaconBlockHeader, Checkpoint, CommitteeIndex, DecodeError,
     Epoch, ExecutionAddress, ForkName, IndexedAttestation, Preset, ProposerSlashing, RegistryChange, Root, Shuffling,
@@ -112,7 +112,7 @@ impl Attestation {
         Some(indices)
     }
 
-    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+    fn from_view(view: &SszView<'_, '_>) -> Result<Self, DecodeError> {
         let bits = view.need("aggregation_bits")?;
         let committee_bits = view.field("committee_bits").map(|bits| {
             let mut wide = [0u8; 8];
@@ -177,7 +177,7 @@ impl IndexedAttestation {
         out
     }
 
-    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+    fn from_view(view: &SszView<'_, '_>) -> Result<Self, DecodeError> {
         let indices = view.need("attesting_indices")?;
         Ok(Self {
             attesting_indices: indices
@@ -224,7 +224,7 @@ impl AttesterSlashing {
         out
     }
 
-    fn from_view(view: &View<'_, '_>) -> Result<Self, DecodeError> {
+    fn from_view(view: &SszView<'_, '_>) -> Result<Self, DecodeError> {
         Ok(Self {
             attestation_1: IndexedAttestation::from_view(&view.need("attestation_1")?)?,
             attestation_2: IndexedAttestation::from_view(&view.need("attestation_2")?)?,
@@ -313,7 +313,7 @@ impl SignedBlock {
 
 /// Returns the fee recipient if the body names one. It is zero in blocks before the merge's first
 /// payload, and nobody watches for that address.
-fn fee_recipient(body: &View<'_, '_>) -> Option<ExecutionAddress> {
+fn fee_recipient(body: &SszView<'_, '_>) -> Option<ExecutionAddress> {
     let payload = body.path("execution_payload.fee_recipient");
     let named = payload.or_else(|| body.path("signed_execution_payload_bid.message.fee_recipient"))?;
     Some(ExecutionAddress::from(named.as_array::<20>()))
@@ -321,7 +321,7 @@ fn fee_recipient(body: &View<'_, '_>) -> Option<ExecutionAddress> {
 
 /// States whether the body has an operation that adds a validator or can set an activation, exit or
 /// withdrawable epoch.
-fn registry_change(body: &View<'_, '_>) -> RegistryChange {
+fn registry_change(body: &SszView<'_, '_>) -> RegistryChange {
     const LISTS: [&str; 10] = [
         "deposits",
         "voluntary_exits",
@@ -377,11 +377,11 @@ pub fn block_prefix(bytes: &[u8]) -> Option<BlockPrefix> {
     })
 }
 
-fn attestation_data(view: &View<'_, '_>) -> AttestationData {
+fn attestation_data(view: &SszView<'_, '_>) -> AttestationData {
     Fixed(view.bytes()).attestation_data()
 }
 
-fn signature(view: &View<'_, '_>) -> SignatureBytes {
+fn signature(view: &SszView<'_, '_>) -> SignatureBytes {
     SignatureBytes::from(view.as_array::<96>())
 }
 

@@ -16,14 +16,14 @@ pub const FORMAT_VERSION: &str = "5";
 /// An interchange file: the signing histories of keys on one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interchange {
-    pub metadata: Metadata,
+    pub metadata: InterchangeMetadata,
     /// A key may occur more than once. Then all its entries count together.
     pub data: Vec<SigningHistory>,
 }
 
 /// Format version and network of an interchange file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Metadata {
+pub struct InterchangeMetadata {
     pub interchange_format_version: String,
     pub genesis_validators_root: Root,
 }
@@ -71,7 +71,7 @@ pub enum InterchangeError {
 impl Interchange {
     /// Returns an empty file for a network.
     pub fn new(genesis_validators_root: Root) -> Self {
-        let metadata = Metadata { interchange_format_version: FORMAT_VERSION.into(), genesis_validators_root };
+        let metadata = InterchangeMetadata { interchange_format_version: FORMAT_VERSION.into(), genesis_validators_root };
         Self { metadata, data: Vec::new() }
     }
 
@@ -79,7 +79,7 @@ impl Interchange {
     /// the network with this genesis validators root.
     pub fn parse(json: &[u8], genesis_validators_root: Root) -> Result<Self, InterchangeError> {
         let file: Self = serde_json::from_slice(json)?;
-        let Metadata { interchange_format_version, genesis_validators_root: found } = &file.metadata;
+        let InterchangeMetadata { interchange_format_version, genesis_validators_root: found } = &file.metadata;
         if interchange_format_version != FORMAT_VERSION {
             return Err(InterchangeError::Version { found: interchange_format_version.clone() });
         }

@@ -2,7 +2,7 @@
 //! checked once, none of it is copied, and only the fields that the watcher needs are read.
 
 use crate::decode::Fixed;
-use crate::ssz_schema::{Catalogue, View};
+use crate::ssz_schema::{Catalogue, SszView};
 use crate::{
     BeaconBlockHeader, Checkpoint, DecodeError, Epoch, ForkName, ForkVersion, Gwei, Preset, PubkeyBytes, Root, Slot, Spec,
     Validator, ValidatorIndex,
@@ -113,7 +113,7 @@ impl<'a> StateView<'a> {
     /// Hash-tree-root of the whole state. With 2.5 million validators this takes about 25 million
     /// hashes, which is some seconds.
     pub fn root(&self) -> Root {
-        View::checked(&self.catalogue.state, self.bytes).hash_tree_root()
+        SszView::checked(&self.catalogue.state, self.bytes).hash_tree_root()
     }
 
     /// Returns the root of the latest block.
@@ -162,13 +162,13 @@ impl<'a> StateView<'a> {
     /// Number of deposits that wait to be applied, from Electra on. Applying one adds a validator
     /// or raises a balance, and no block shows when that happens.
     pub fn n_pending_deposits(&self) -> usize {
-        View::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
+        SszView::checked(&self.catalogue.state, self.bytes).field("pending_deposits").map_or(0, |deposits| deposits.len())
     }
 
     /// Lists the proposers of the slots of this epoch and the next one (`proposer_lookahead`). The
     /// list is empty before Fulu.
     pub fn proposer_lookahead(&self) -> Vec<(Slot, ValidatorIndex)> {
-        let state = View::checked(&self.catalogue.state, self.bytes);
+        let state = SszView::checked(&self.catalogue.state, self.bytes);
         let first = self.epoch().start_slot(&self.preset).as_u64();
         let list = state.field("proposer_lookahead").into_iter().flat_map(|list| list.elements());
         let slots = (0u64..).map(|nth| Slot::new(first.saturating_add(nth)));
@@ -178,7 +178,7 @@ impl<'a> StateView<'a> {
     /// Returns `earliest_exit_epoch` and `exit_balance_to_consume` (Gwei), or `None` before
     /// Electra.
     pub fn exit_churn(&self) -> Option<(Epoch, u64)> {
-        let state = View::checked(&self.catalogue.state, self.bytes);
+        let state = SszView::checked(&self.catalogue.state, self.bytes);
         Some((Epoch::new(state.field("earliest_exit_epoch")?.as_u64()), state.field("exit_balance_to_consume")?.as_u64()))
     }
 
@@ -186,7 +186,7 @@ impl<'a> StateView<'a> {
     /// The list is empty before Gloas. The index of a builder that has left can be given to another
     /// builder.
     pub fn builder_pubkeys(&self, most: usize) -> Vec<PubkeyBytes> {
-        let state = View::checked(&self.catalogue.state, self.bytes);
+        let state = SszView::checked(&self.catalogue.state, self.bytes);
         let builders = state.field("builders").into_iter().flat_map(|list| list.elements());
         builders
             .take(most)

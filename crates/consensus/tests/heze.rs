@@ -2,7 +2,7 @@
 //! contain them yet. So bytes are written by hand here, and roots are computed recursively by the
 //! definitions of SSZ, EIP-7495 and EIP-7916, without regard to speed.
 
-use consensus::ssz_schema::{Catalogue, View, json_to_ssz, ssz_to_json};
+use consensus::ssz_schema::{Catalogue, SszView, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
 use consensus::{
     DomainType, Epoch, ForkName, MAX_SIGNED_INCLUSION_LIST_SIZE, Network, Preset, Root, SignedBlock, SignedInclusionList,
@@ -209,7 +209,7 @@ fn without(json: &mut Value, removed: &[&str]) {
 }
 
 /// The root by EIP-7495: the roots of the fields at their positions, and zero at `None`.
-fn container_root(view: &View<'_, '_>, positions: &[Option<&str>]) -> Node {
+fn container_root(view: &SszView<'_, '_>, positions: &[Option<&str>]) -> Node {
     let field = |name: &&str| view.field(name).unwrap_or_else(|| panic!("no {name}")).hash_tree_root().0;
     let leaves: Vec<Node> = positions.iter().map(|name| name.as_ref().map_or([0; 32], field)).collect();
     let mut active = [0u8; 32];

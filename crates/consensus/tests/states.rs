@@ -122,7 +122,7 @@ fn two_and_a_half_million_validators() {
 fn big_state(preset: &Preset, n: usize) -> Vec<u8> {
     let catalogue = Catalogue::of(ForkName::Phase0, preset);
     let ty = catalogue.get("BeaconState").expect("exists");
-    let consensus::ssz_schema::Kind::Container(container) = ty.kind() else { panic!("a container") };
+    let consensus::ssz_schema::SchemaKind::Container(container) = ty.kind() else { panic!("a container") };
     let head: usize = container.fields().iter().map(|field| field.ty().fixed_len().unwrap_or(4)).sum();
     let mut out = vec![0u8; head];
     let mut place = 0;

@@ -30,8 +30,8 @@ pub mod watch;
 pub use detectors::{DetectConfig, sentence};
 pub use judge::{Candidate, Proofs, ProvenConflict, Unproven, accused, judge, judge_operation, merge};
 pub use monitor::{
-    Batch, Detector, DetectorOutput, EvidenceSource, LabelSource, Left, Monitor, NOTES, NoLabels, Offender, PeerFact, PeerNews,
-    Signal,
+    Detector, DetectorOutput, EvidenceSource, LabelSource, Left, Monitor, MonitorInput, NOTES, NoLabels, Offender, PeerFact,
+    PeerNews, Signal,
 };
 pub use penalty::{Losses, PenaltyRules};
 pub use punish::punishable;

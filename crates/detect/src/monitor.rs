@@ -114,7 +114,7 @@ pub enum PeerFact {
 }
 
 /// What one call of the verifier proved, and what was recorded because of it.
-pub struct Batch<'a> {
+pub struct MonitorInput<'a> {
     pub verified: &'a Verified,
     /// The findings that were recorded for the first time, in the order of recording.
     pub offenders: &'a [Offender],
@@ -132,13 +132,13 @@ pub struct Batch<'a> {
 
 /// What a detector may look at.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct DetectorView<'a> {
     pub facts: &'a Facts,
     pub chain: &'a Chain,
     pub labels: &'a dyn LabelSource,
 }
 
-impl View<'_> {
+impl DetectorView<'_> {
     pub fn network(&self) -> &Network {
         self.chain.network()
     }
@@ -149,26 +149,26 @@ impl View<'_> {
 pub trait Detector: Send {
     /// Called for each batch. It is for what cannot wait for the end of a slot, or is not in the
     /// facts. Most detectors do not need it.
-    fn observe(&mut self, _batch: &Batch<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    fn observe(&mut self, _batch: &MonitorInput<'_>, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Called when a slot is over: once for each slot, in ascending order.
-    fn slot_ended(&mut self, _slot: Slot, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    fn slot_ended(&mut self, _slot: Slot, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Called when no more batches come. The detector reports what it held back until the end of a
     /// slot.
-    fn finish(&mut self, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    fn finish(&mut self, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Called with what an earlier run left, before the first batch and before the first call of
     /// [`Self::recall`].
-    fn restore(&mut self, _left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    fn restore(&mut self, _left: &Left<'_>, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Called for each offence of the last epochs that an earlier run recorded, in the order of
     /// recording. The detector reports again what may not have been stored; a repeated report is
     /// harmless.
-    fn recall(&mut self, _finding: &Finding, _proofs: &dyn EvidenceSource, _view: &View<'_>, _out: &mut Vec<Signal>) {}
+    fn recall(&mut self, _finding: &Finding, _proofs: &dyn EvidenceSource, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {}
 
     /// Whether this detector continues an incident that an earlier run left open.
-    fn tells(&self, _incident: &Incident, _view: &View<'_>) -> bool {
+    fn tells(&self, _incident: &Incident, _view: &DetectorView<'_>) -> bool {
         false
     }
 
@@ -246,7 +246,7 @@ impl Monitor {
         chain: &Chain,
         labels: &dyn LabelSource,
     ) -> DetectorOutput {
-        let view = View { facts: &self.facts, chain, labels };
+        let view = DetectorView { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
             detector.restore(left, &view, &mut signals);
@@ -298,7 +298,7 @@ impl Monitor {
         let mut signals = Vec::new();
         for slot in self.slots_that_ended(chain.network().slot_at(until.0)) {
             self.facts.prepare(slot, chain);
-            let view = View { facts: &self.facts, chain, labels };
+            let view = DetectorView { facts: &self.facts, chain, labels };
             for detector in &mut self.detectors {
                 detector.slot_ended(slot, &view, &mut signals);
             }
@@ -310,11 +310,11 @@ impl Monitor {
     }
 
     /// Reads one batch, after it was recorded.
-    pub fn observe(&mut self, batch: &Batch<'_>) -> DetectorOutput {
+    pub fn observe(&mut self, batch: &MonitorInput<'_>) -> DetectorOutput {
         let (chain, labels) = (batch.chain, batch.labels);
         self.facts.take(batch);
         let mut signals = Vec::new();
-        let view = View { facts: &self.facts, chain, labels };
+        let view = DetectorView { facts: &self.facts, chain, labels };
         for detector in &mut self.detectors {
             detector.observe(batch, &view, &mut signals);
         }
@@ -326,7 +326,7 @@ impl Monitor {
     /// Called when no more batches come. No more slots are evaluated, but changes that were not yet
     /// reported are reported.
     pub fn finish(&mut self, chain: &Chain, labels: &dyn LabelSource) -> DetectorOutput {
-        let view = View { facts: &self.facts, chain, labels };
+        let view = DetectorView { facts: &self.facts, chain, labels };
         let mut signals = Vec::new();
         for detector in &mut self.detectors {
             detector.finish(&view, &mut signals);

@@ -7,7 +7,7 @@ mod common;
 
 use chain::Chain;
 use consensus::{BuilderIndex, Gwei, InclusionList, PayloadAttestationData, PayloadBid, Root, Slot, ValidatorIndex};
-use detect::{Batch, DetectConfig, Monitor, NoLabels};
+use detect::{DetectConfig, Monitor, MonitorInput, NoLabels};
 use evidence::{Finding, Kind, Severity};
 use simulator::Scenario;
 use verify::{FirstSeen, Signed, SourceKind, Stated, Statement, UnixNs, Verified};
@@ -33,7 +33,7 @@ impl Listener {
         };
         let verified = Verified { statements: statements.iter().map(state).collect(), ..Verified::default() };
         let mut said = self.monitor.turn_to(at, &self.chain, &NoLabels).anomalies;
-        let batch = Batch {
+        let batch = MonitorInput {
             verified: &verified,
             offenders: &[],
             included: &[],

@@ -7,7 +7,7 @@ mod stage;
 
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
-use detect::monitor::{Described, Details, Observation, Signal, View};
+use detect::monitor::{Described, Details, DetectorView, Observation, Signal};
 use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -175,7 +175,7 @@ fn sighting(what: impl Into<Described>, key: String, slot: Slot, since: Slot, se
 struct Stubborn;
 
 impl Detector for Stubborn {
-    fn slot_ended(&mut self, slot: Slot, _view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, _view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if !(10..30).contains(&slot.as_u64()) {
             let severity = if slot.as_u64() >= 40 { Severity::Critical } else { Severity::Warning };
             out.push(sighting(OneThing {}, String::new(), slot, Slot::new(1), severity));
@@ -231,7 +231,7 @@ impl detect::EvidenceSource for NoProofs {
 struct Flood;
 
 impl Detector for Flood {
-    fn slot_ended(&mut self, slot: Slot, _view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, _view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         out.extend((0..1000).map(|key| sighting(OneThing {}, format!("{key:04}"), slot, slot, Severity::Info)));
         out.push(sighting(AnotherThing {}, String::new(), slot, slot, Severity::Critical));
     }

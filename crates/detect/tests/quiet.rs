@@ -12,7 +12,7 @@ mod stage;
 
 use chain::{Chain, Contexts};
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
-use detect::{Batch, DetectConfig, DetectorOutput, Monitor, NoLabels};
+use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, NoLabels};
 use evidence::{Included, Punishable};
 use std::collections::BTreeMap;
 use verify::{Signed, UnixNs, Verified, Vote};
@@ -139,7 +139,7 @@ impl Days {
             due.into_iter().map(|(_, id)| (id, Included { slot, block_root: head.1 })).collect();
         let over = self.monitor.turn_to(UnixNs(start), &self.chain, &NoLabels);
         self.note(slot, over);
-        let heard = self.monitor.observe(&Batch {
+        let heard = self.monitor.observe(&MonitorInput {
             verified: &verified,
             offenders: &offenders,
             included: &included,

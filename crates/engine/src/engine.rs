@@ -535,7 +535,7 @@ impl Engine {
             }
         }
         let peers = std::mem::take(&mut self.peer_news);
-        let heard = self.monitor.observe(&detect::Batch {
+        let heard = self.monitor.observe(&detect::MonitorInput {
             verified,
             offenders: &offenders,
             included: &included,

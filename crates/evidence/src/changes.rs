@@ -4,7 +4,7 @@
 
 use crate::keys::{CHECKPOINTS, EVIDENCE, FINDINGS, Key};
 use crate::outbox::{Addressee, Priority};
-use crate::store::{Recorded, Writer, to_json};
+use crate::store::{Recorded, StoreWriter, to_json};
 use crate::{Evidence, Finding, Incident, Included, Store, StoreError};
 use consensus::{Root, ValidatorIndex};
 use rocksdb::WriteBatch;
@@ -115,7 +115,7 @@ impl Store {
         further_pairs: &mut HashMap<Root, u64>,
         routes: &[Addressee],
         batch: &mut WriteBatch,
-        next: &mut Writer,
+        next: &mut StoreWriter,
     ) -> Result<Vec<Recorded>, StoreError> {
         let mut in_batch: HashMap<Root, usize> = HashMap::new();
         let mut offenders_in_batch: HashSet<ValidatorIndex> = HashSet::new();

@@ -35,7 +35,7 @@ const MAX_SLOT_ROWS: usize = 20_000;
 
 /// The order in which findings are returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
+pub enum SortOrder {
     /// The order of recording.
     #[default]
     OldestFirst,
@@ -48,7 +48,7 @@ pub enum Order {
 pub struct Query {
     /// Only findings that come after this number in the order of the query. 0 means from the start.
     pub after: u64,
-    pub order: Order,
+    pub order: SortOrder,
     pub kind: Option<Kind>,
     pub validator: Option<ValidatorIndex>,
     pub severity: Option<Severity>,
@@ -103,7 +103,7 @@ impl Store {
     pub fn count_by_kind(&self, query: &Query, limit: usize) -> Result<KindCounts, StoreError> {
         let mut counts = KindCounts::default();
         for severity in [Severity::Critical, Severity::Warning] {
-            let query = Query { severity: Some(severity), order: Order::NewestFirst, ..query.clone() };
+            let query = Query { severity: Some(severity), order: SortOrder::NewestFirst, ..query.clone() };
             let next = self.walk(&query, limit, |_, finding, _| {
                 *counts.by_kind.entry(finding.kind).or_default() += 1;
                 counts.worst = counts.worst.max(Some(severity));
@@ -115,11 +115,11 @@ impl Store {
 
     /// Calls `found` with each match and its JSON. Returns where to go on.
     fn walk(&self, query: &Query, limit: usize, mut found: impl FnMut(u64, Finding, Vec<u8>)) -> Result<Option<u64>, StoreError> {
-        let newest_first = query.order == Order::NewestFirst;
+        let newest_first = query.order == SortOrder::NewestFirst;
         let start = match (query.order, query.after) {
-            (Order::NewestFirst, 0) => Some(u64::MAX),
-            (Order::NewestFirst, after) => Some(after - 1),
-            (Order::OldestFirst, after) => after.checked_add(1),
+            (SortOrder::NewestFirst, 0) => Some(u64::MAX),
+            (SortOrder::NewestFirst, after) => Some(after - 1),
+            (SortOrder::OldestFirst, after) => after.checked_add(1),
         };
         let Some(mut at) = start else { return Ok(None) };
         let moment = self.shared.db.snapshot();

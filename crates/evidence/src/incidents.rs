@@ -6,7 +6,7 @@
 
 use crate::incident::{Incident, Tracking};
 use crate::keys::{INCIDENT_REVISIONS, INCIDENTS, Key};
-use crate::store::Writer;
+use crate::store::StoreWriter;
 use crate::{Changes, Store, StoreError};
 use consensus::Root;
 use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
@@ -32,7 +32,7 @@ impl Store {
         &self,
         incidents: &[Incident],
         batch: &mut WriteBatch,
-        next: &mut Writer,
+        next: &mut StoreWriter,
     ) -> Result<(), StoreError> {
         for (nth, incident) in incidents.iter().enumerate() {
             // If a call has several states of one incident, only the last one is stored.

@@ -47,7 +47,7 @@ pub use changes::Changes;
 pub use consensus::Punishable;
 pub use durable::{is_partial, replace_file};
 pub use error::StoreError;
-pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Order, Page, Query};
+pub use find::{KindCounts, MAX_PARSED, MAX_SCANNED, Page, Query, SortOrder};
 pub use finding::{Anomaly, EvidenceRef, FURTHER_PAIRS, Finding, Included, Severity, Slashable, Subject, anomaly_id, finding_id};
 pub use incident::{Count, INCIDENT_SCHEMA, Incident, IncidentState, OffenceCounts, Penalty, SharedTrait, Tracking, incident_id};
 pub use kind::{Audience, Kind};

@@ -22,15 +22,15 @@ const PAGE: usize = 256;
 /// The database of findings. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<StoreShared>,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct StoreShared {
     pub(crate) db: DB,
     pub(crate) path: PathBuf,
     genesis_validators_root: Root,
     writable: bool,
-    writer: Mutex<Writer>,
+    writer: Mutex<StoreWriter>,
     listeners: Arc<Listeners>,
     /// Tests set this to make writes fail as if the disk were full.
     #[cfg(any(test, feature = "test-support"))]
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
 
 /// The state from which the next write starts. It is changed only after a write has succeeded.
 #[derive(Clone, Copy)]
-pub(crate) struct Writer {
+pub(crate) struct StoreWriter {
     /// Number of the newest finding.
     pub(crate) last_seq: u64,
     pub(crate) counts: OutboxCounts,
@@ -245,9 +245,9 @@ impl Store {
 
     fn from_opened(opened: open::Opened, path: &Path, writable: bool) -> Result<Self, StoreError> {
         let open::Opened { db, genesis_validators_root } = opened;
-        let writer = Mutex::new(Writer { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });
+        let writer = Mutex::new(StoreWriter { last_seq: 0, counts: OutboxCounts::default(), last_revision: 0 });
         let listeners = Arc::default();
-        let shared = Shared {
+        let shared = StoreShared {
             db,
             path: path.into(),
             genesis_validators_root,
@@ -265,7 +265,7 @@ impl Store {
         };
         let counts = store.stored_counts()?;
         let last_revision = store.stored_last_revision()?;
-        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Writer { last_seq, counts, last_revision };
+        *store.shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = StoreWriter { last_seq, counts, last_revision };
         Ok(store)
     }
 
@@ -278,7 +278,7 @@ impl Store {
     }
 
     /// Locks the writer. An error if the store was opened for reading only.
-    pub(crate) fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+    pub(crate) fn lock_writer(&self) -> Result<MutexGuard<'_, StoreWriter>, StoreError> {
         if !self.shared.writable {
             return Err(StoreError::ReadOnly { path: self.shared.path.clone() });
         }
@@ -288,7 +288,7 @@ impl Store {
     }
 
     /// The only place where an open store writes to the database.
-    pub(crate) fn commit(&self, writer: &mut Writer, next: Writer, mut batch: WriteBatch) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, writer: &mut StoreWriter, next: StoreWriter, mut batch: WriteBatch) -> Result<(), StoreError> {
         if next.counts != writer.counts {
             self.put_counts(&mut batch, next.counts);
         }
@@ -307,7 +307,7 @@ impl Store {
         self.writer_now().counts
     }
 
-    pub(crate) fn writer_now(&self) -> Writer {
+    pub(crate) fn writer_now(&self) -> StoreWriter {
         *self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use evidence::{
-    DeliveryId, DeliveryState, Incident, IncidentState, Kind, Order, OutboxCounts, Priority, Query, Severity, Store, Tracking,
+    DeliveryId, DeliveryState, Incident, IncidentState, Kind, OutboxCounts, Priority, Query, Severity, SortOrder, Store, Tracking,
 };
 use serde_json::json;
 use std::path::Path;
@@ -72,7 +72,7 @@ fn check_content(store: &Store) {
     assert_eq!(seqs(Query { severity: Some(Severity::Critical), ..Query::default() }), [1, 2, 3]);
     assert_eq!(seqs(Query { from_slot: Some(consensus::Slot::new(133)), ..Query::default() }), [3, 4]);
     assert_eq!(seqs(Query { labels: vec!["nobody=has".into()], ..Query::default() }), [0; 0]);
-    assert_eq!(seqs(Query { order: Order::NewestFirst, after: 4, ..Query::default() }), [3, 2, 1]);
+    assert_eq!(seqs(Query { order: SortOrder::NewestFirst, after: 4, ..Query::default() }), [3, 2, 1]);
     assert_eq!(store.outbox_counts(), OutboxCounts { pending: 2, delivered: 1, given_up: 1 });
     let state = |seq| store.delivery(&delivery(seq)).unwrap().unwrap().state;
     assert_eq!(state(1), DeliveryState::Delivered { at: at(200) });

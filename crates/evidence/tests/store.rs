@@ -8,7 +8,7 @@ use consensus::{Offence, Root, Slot, ValidatorIndex};
 use evidence::keys::FORMAT;
 use evidence::{
     Changes, DeliveryId, Evidence, EvidenceKind, FURTHER_PAIRS, Finding, IncidentState, Included, Kind, KindCounts, MAX_SCANNED,
-    Order, Punishable, Query, Severity, Store, StoreError,
+    Punishable, Query, Severity, SortOrder, Store, StoreError,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +87,7 @@ fn filters_agree_with_looking_at_each() {
                 for labels in labels {
                     for severity in [None, Some(Severity::Critical), Some(Severity::Info)] {
                         for after in [0, 17, 61, u64::MAX] {
-                            for order in [Order::OldestFirst, Order::NewestFirst] {
+                            for order in [SortOrder::OldestFirst, SortOrder::NewestFirst] {
                                 let query = Query {
                                     after,
                                     order,
@@ -104,8 +104,8 @@ fn filters_agree_with_looking_at_each() {
                                         let index = finding.validator.as_ref().map(|subject| subject.index.as_u64());
                                         let slot = finding.slot.as_u64();
                                         let is_beyond = match order {
-                                            Order::OldestFirst => *seq > after,
-                                            Order::NewestFirst => after == 0 || *seq < after,
+                                            SortOrder::OldestFirst => *seq > after,
+                                            SortOrder::NewestFirst => after == 0 || *seq < after,
                                         };
                                         is_beyond
                                             && kind.as_ref().is_none_or(|kind| *kind == finding.kind)
@@ -117,7 +117,7 @@ fn filters_agree_with_looking_at_each() {
                                     })
                                     .map(|(seq, _)| *seq)
                                     .collect();
-                                if order == Order::NewestFirst {
+                                if order == SortOrder::NewestFirst {
                                     wanted.reverse();
                                 }
                                 n_found += wanted.len();
@@ -154,7 +154,7 @@ fn a_filter_that_matches_little_costs_little() {
         assert_eq!(page.next, None, "{query:?} is answered in one go");
         page.findings.iter().map(|(seq, _)| *seq).collect::<Vec<_>>()
     };
-    for order in [Order::OldestFirst, Order::NewestFirst] {
+    for order in [SortOrder::OldestFirst, SortOrder::NewestFirst] {
         let all = Query { order, ..Query::default() };
         assert_eq!(whole(Query { to_slot: Some(Slot::new(999)), ..all.clone() }), [MANY + 1]);
         assert_eq!(whole(Query { from_slot: Some(Slot::new(1_000 + MANY)), ..all.clone() }), [0; 0]);
@@ -166,7 +166,7 @@ fn a_filter_that_matches_little_costs_little() {
     let counted = store.count_by_kind(&Query { labels: vec!["group=acme".into()], ..Query::default() }, 10).unwrap();
     assert_eq!(counted, KindCounts { by_kind: [(DOUBLE_VOTE, 1)].into(), worst: Some(Severity::Critical), is_partial: false });
     // A range with too many findings for a list is read page by page. No finding is left out.
-    for order in [Order::OldestFirst, Order::NewestFirst] {
+    for order in [SortOrder::OldestFirst, SortOrder::NewestFirst] {
         let mut query =
             Query { order, from_slot: Some(Slot::new(1_000)), validator: Some(ValidatorIndex::new(77)), ..Query::default() };
         let mut n = 0;

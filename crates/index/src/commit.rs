@@ -34,7 +34,7 @@ const TAIL_EPOCHS: usize = 4;
 const CROWD: u64 = 64;
 
 /// What a commit does to a set.
-struct Done {
+struct Committed {
     key: SetKey,
     how: How,
 }
@@ -76,12 +76,12 @@ impl Index {
                 // These sets are closed below.
             } else if complete && !set.on_disk && set.logged_from.is_none() {
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
-                done.push(Done { key: *key, how: How::Written });
+                done.push(Committed { key: *key, how: How::Written });
             } else {
                 entry.extend_from_slice(&key.to_bytes());
                 put_varint(&mut entry, set.staged.len() as u64);
                 set.staged.iter().for_each(|sum| put_record(&mut entry, sum, key, geometry.as_ref()));
-                done.push(Done { key: *key, how: How::Logged });
+                done.push(Committed { key: *key, how: How::Logged });
             }
         }
 
@@ -105,7 +105,7 @@ impl Index {
                 set.merge(geometry.map_or(0, |geometry| geometry.slot_len(key.slot)));
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(&key, geometry.as_ref()));
             }
-            done.push(Done { key, how: How::Closed });
+            done.push(Committed { key, how: How::Closed });
         }
 
         let sequence = state.log_next;
@@ -151,8 +151,8 @@ impl Index {
     }
 
     /// Updates the state in memory after the write succeeded.
-    fn committed(&mut self, state: State, checkpoint: Option<u32>, done: &[Done], sequence: u64) {
-        for Done { key, how } in done {
+    fn committed(&mut self, state: State, checkpoint: Option<u32>, done: &[Committed], sequence: u64) {
+        for Committed { key, how } in done {
             let Some(set) = self.sets.get_mut(key) else { continue };
             match how {
                 How::Logged => {

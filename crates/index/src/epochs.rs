@@ -13,9 +13,9 @@ type EpochPage = Box<[(u32, u32); HANDLES]>;
 
 /// The table from handle to source and target.
 #[derive(Default)]
-pub(crate) struct Epochs(Vec<Option<EpochPage>>);
+pub(crate) struct EpochTable(Vec<Option<EpochPage>>);
 
-impl Epochs {
+impl EpochTable {
     /// The vote with this handle. [`Remembered::NONE`] for [`NO_HANDLE`].
     #[inline]
     pub fn remembered(&self, handle: u32) -> Remembered {

@@ -22,7 +22,7 @@
 
 use crate::codec::ByteReader;
 use crate::db::{Cf, WriteBuffer};
-use crate::epochs::{Epochs, NO_HANDLE};
+use crate::epochs::{EpochTable, NO_HANDLE};
 pub(crate) use crate::newest::{NONE, NewestVotes, Quick, Remembered};
 use crate::summary::same_block;
 
@@ -84,7 +84,7 @@ pub(crate) struct Joined {
 #[derive(Default)]
 pub(crate) struct NewestVotesTable {
     pages: Vec<Option<Box<[Slot]>>>,
-    epochs: Epochs,
+    epochs: EpochTable,
     /// Validators whose heads were changed by votes before the tail since the last commit. They
     /// must be written with the next commit.
     late: Vec<u32>,
@@ -271,7 +271,7 @@ impl NewestVotesTable {
 }
 
 #[inline]
-fn head(epochs: &Epochs, slot: Slot) -> NewestVotes {
+fn head(epochs: &EpochTable, slot: Slot) -> NewestVotes {
     NewestVotes::new(epochs.remembered(slot.newest()), epochs.remembered(slot.second()), slot.has_exceptions())
 }
 

@@ -85,7 +85,7 @@ pub type KnownProposal = StoredProposal;
 
 /// Epochs without a vote between two votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct VoteGap {
     pub first: Epoch,
     pub last: Epoch,
 }
@@ -95,7 +95,7 @@ pub struct Gap {
 pub struct VotesOf {
     /// The votes, ordered by target epoch and then by the arrival of their data.
     pub votes: Vec<KnownVote>,
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<VoteGap>,
     /// True if the validator contradicted itself at some time.
     pub offender: bool,
 }
@@ -132,7 +132,7 @@ impl Index {
         let list = if self.heads.get(validator).has_exceptions() {
             self.offenders.read(&self.db, validator)?
         } else {
-            crate::offenders::List::default()
+            crate::offenders::OutsideVotes::default()
         };
         let mut all = VotesOf { offender: list.kinds != 0, ..VotesOf::default() };
         let mut from = 0;
@@ -161,7 +161,7 @@ impl Index {
         for (one, next) in targets.clone().zip(targets.skip(1)) {
             let (first, last) = (one.saturating_add(1), next.saturating_sub(1));
             if first <= last && first < next {
-                all.gaps.push(Gap { first, last });
+                all.gaps.push(VoteGap { first, last });
             }
         }
         Ok(all)

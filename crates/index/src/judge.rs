@@ -23,13 +23,13 @@ pub(crate) const MAX_PAIRS_PER_KIND: usize = 256;
 
 /// The relation of a new vote to a stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum ConflictKind {
     Double,
     Surrounds,
     IsSurrounded,
 }
 
-impl Kind {
+impl ConflictKind {
     /// The bit for this kind in the row of an offender.
     pub fn offence_bit(self) -> u8 {
         match self {
@@ -60,7 +60,7 @@ impl Kind {
 /// A stored vote that contradicts a new one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConflictingVote {
-    pub kind: Kind,
+    pub kind: ConflictKind,
     pub source: u64,
     pub target: u64,
     pub handle: u32,
@@ -88,13 +88,13 @@ impl ConflictCheck {
     /// vote that the new vote surrounds, or is surrounded by, also surrounds one of them or is
     /// surrounded by one of them.
     pub fn is_spanned(&self, source: u64) -> bool {
-        let same_target = || self.rivals.iter().filter(|rival| rival.kind == Kind::Double);
+        let same_target = || self.rivals.iter().filter(|rival| rival.kind == ConflictKind::Double);
         same_target().any(|rival| rival.source <= source) && same_target().any(|rival| rival.source >= source)
     }
 
     /// Whether `old` contradicts the new vote. If it does, it is added to the rivals.
     fn compare(&mut self, new: &DataRow, old: &KnownVote) -> bool {
-        let Some(kind) = Kind::of(new, old) else { return false };
+        let Some(kind) = ConflictKind::of(new, old) else { return false };
         if self.rivals.iter().any(|rival| rival.handle == old.handle) {
             return true;
         }

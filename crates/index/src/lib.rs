@@ -92,7 +92,7 @@ mod view;
 mod walk;
 
 pub use error::IndexError;
-pub use inspect::{Gap, Holdings, KnownProposal, KnownVote, Stats, VotesOf};
+pub use inspect::{Holdings, KnownProposal, KnownVote, Stats, VoteGap, VotesOf};
 pub use open::{Durability, Index};
 pub use several::Walked;
 pub use shape::Shape;

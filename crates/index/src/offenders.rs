@@ -45,7 +45,7 @@ pub(crate) struct Listed {
 
 /// The votes of one validator outside its chain.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct List {
+pub(crate) struct OutsideVotes {
     pub votes: Vec<Listed>,
     /// The kinds of offence that were shown, as bits of [`crate::judge::Kind`].
     pub kinds: u8,
@@ -56,7 +56,7 @@ pub(crate) struct List {
 /// The bits of all kinds of offence.
 pub(crate) const ALL_KINDS: u8 = 3;
 
-impl List {
+impl OutsideVotes {
     pub fn is_full(&self) -> bool {
         self.votes.len() >= MAX_LISTED
     }
@@ -122,7 +122,7 @@ impl List {
 /// The lists of all validators that have votes outside their chain.
 #[derive(Default)]
 pub(crate) struct Offenders {
-    cached: HashMap<u32, List>,
+    cached: HashMap<u32, OutsideVotes>,
     changed: HashSet<u32>,
     /// Votes with targets before this epoch were pruned. They are no proof any more and are removed
     /// from lists.
@@ -131,7 +131,7 @@ pub(crate) struct Offenders {
 
 impl Offenders {
     /// A validator's list. Empty if it has none.
-    pub fn list(&mut self, db: &Db, validator: u32) -> Result<&mut List, IndexError> {
+    pub fn list(&mut self, db: &Db, validator: u32) -> Result<&mut OutsideVotes, IndexError> {
         if !self.cached.contains_key(&validator) {
             let list = self.read(db, validator)?;
             self.cached.insert(validator, list);
@@ -140,17 +140,17 @@ impl Offenders {
     }
 
     /// A validator's list, if it is in memory.
-    pub fn at_hand(&self, validator: u32) -> Option<&List> {
+    pub fn at_hand(&self, validator: u32) -> Option<&OutsideVotes> {
         self.cached.get(&validator)
     }
 
     /// A validator's list. It is not kept in memory.
-    pub fn read(&self, db: &Db, validator: u32) -> Result<List, IndexError> {
+    pub fn read(&self, db: &Db, validator: u32) -> Result<OutsideVotes, IndexError> {
         if let Some(list) = self.cached.get(&validator) {
             return Ok(list.clone());
         }
-        let Some(value) = db.get(Cf::Offenders, &validator.to_be_bytes())? else { return Ok(List::default()) };
-        let list = List::decode(&value);
+        let Some(value) = db.get(Cf::Offenders, &validator.to_be_bytes())? else { return Ok(OutsideVotes::default()) };
+        let list = OutsideVotes::decode(&value);
         let mut list = list.ok_or_else(|| db.corrupt(format!("the list of validator {validator} does not parse")))?;
         list.votes.retain(|vote| vote.target >= self.pruned_before);
         Ok(list)

@@ -18,7 +18,7 @@ use crate::prune::folded_to;
 use crate::seating::Seating;
 use crate::shape::{Shape, check_shape};
 use crate::shufflings::Table;
-use crate::summary::Summary;
+use crate::summary::VoterSummary;
 use crate::sums::{SumSet, read_record};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,7 +50,7 @@ pub struct Index {
     pub(crate) heads: NewestVotesTable,
     pub(crate) present: Present,
     pub(crate) beside: EpochNeighbours,
-    pub(crate) summary: Summary,
+    pub(crate) summary: VoterSummary,
     pub(crate) offenders: Offenders,
     pub(crate) arrivals: Arrivals,
     pub(crate) peers: PeerTable,
@@ -152,7 +152,7 @@ impl Index {
             heads: NewestVotesTable::default(),
             present: Present::default(),
             beside: EpochNeighbours::default(),
-            summary: Summary::default(),
+            summary: VoterSummary::default(),
             offenders: Offenders::default(),
             arrivals: Arrivals::default(),
             proposals: Proposals::default(),

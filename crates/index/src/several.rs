@@ -8,7 +8,7 @@
 use crate::epoch_reader::EpochReader;
 use crate::heads::NONE;
 use crate::keys::SetKey;
-use crate::offenders::List;
+use crate::offenders::OutsideVotes;
 use crate::open::last_of_epoch;
 use crate::sums::SumSet;
 use crate::{Index, IndexError, KnownVote};
@@ -66,7 +66,7 @@ impl Index {
         tell: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
         let wanted: Vec<u32> = validators.iter().filter_map(|one| u32::try_from(one.as_u64()).ok()).collect();
-        let mut lists: BTreeMap<u32, List> = BTreeMap::new();
+        let mut lists: BTreeMap<u32, OutsideVotes> = BTreeMap::new();
         for validator in wanted.iter().copied().filter(|validator| self.heads.get(*validator).has_exceptions()) {
             lists.insert(validator, self.offenders.read(&self.db, validator)?);
         }

@@ -6,7 +6,7 @@ use crate::db::Cf;
 use crate::epoch_neighbours;
 use crate::epoch_reader::EpochReader;
 use crate::heads::{Joined, NONE, Quick, Remembered};
-use crate::judge::{ConflictCheck, Kind};
+use crate::judge::{ConflictCheck, ConflictKind};
 use crate::keys::SetKey;
 use crate::members::SetMembers;
 use crate::offenders::{ALL_KINDS, Listed};
@@ -27,7 +27,7 @@ const MAX_SHARED_PROOFS: usize = 1024;
 const MAX_EPOCHS_SEEN: usize = 4096;
 
 /// The proofs that were already built in this call, by set and signature.
-pub(crate) type Proofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
+pub(crate) type SharedProofs = HashMap<(SetKey, SignatureBytes), Arc<StoredVote>>;
 
 impl Index {
     /// Takes proven votes and returns every contradiction with a stored vote, or with an earlier
@@ -66,7 +66,7 @@ impl Index {
         wants: &mut dyn FnMut(ValidatorIndex, Offence, [Epoch; 2]) -> bool,
     ) -> Result<Vec<Conflict>, IndexError> {
         let mut pairs = Pairs { named: Vec::new(), wants };
-        let mut proofs = Proofs::new();
+        let mut proofs = SharedProofs::new();
         let staged = votes.try_for_each(|vote| {
             if proofs.len() > MAX_SHARED_PROOFS {
                 proofs.clear();
@@ -79,7 +79,7 @@ impl Index {
         pairs.named.into_iter().map(|pair| self.conflict(pair)).collect()
     }
 
-    fn stage_vote(&mut self, vote: &Vote, proofs: &mut Proofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
+    fn stage_vote(&mut self, vote: &Vote, proofs: &mut SharedProofs, pairs: &mut Pairs<'_>) -> Result<(), IndexError> {
         self.counters.votes += vote.indices.len() as u64;
         // The registry bounds the index of a proven validator. An index that no registry can have
         // is not stored.
@@ -200,7 +200,7 @@ impl Index {
         near: Option<Remembered>,
         late: bool,
         this: &Arc<StoredVote>,
-        proofs: &mut Proofs,
+        proofs: &mut SharedProofs,
         pairs: &mut Pairs<'_>,
     ) -> Result<SlowCheck, IndexError> {
         self.counters.slow_votes += 1;
@@ -348,11 +348,11 @@ impl Index {
         let (this_at, other_at) = (arrived(&this), arrived(&other));
         let (validator, this, other) = (ValidatorIndex::new(u64::from(validator)), this.vote, other.vote);
         Ok(match kind {
-            Kind::Double => Conflict::DoubleVote { validator, first: other, second: this, arrivals: [other_at, this_at] },
-            Kind::IsSurrounded => {
+            ConflictKind::Double => Conflict::DoubleVote { validator, first: other, second: this, arrivals: [other_at, this_at] },
+            ConflictKind::IsSurrounded => {
                 Conflict::Surround { validator, surrounding: other, surrounded: this, arrivals: [other_at, this_at] }
             }
-            Kind::Surrounds => {
+            ConflictKind::Surrounds => {
                 Conflict::Surround { validator, surrounding: this, surrounded: other, arrivals: [this_at, other_at] }
             }
         })
@@ -410,7 +410,7 @@ impl Index {
         validator: u32,
         epoch: u64,
         handle: u32,
-        proofs: &mut Proofs,
+        proofs: &mut SharedProofs,
     ) -> Result<Option<Arc<StoredVote>>, IndexError> {
         let Some(row) = self.data.row(&self.db, epoch, handle)? else { return Ok(None) };
         let mut best: Option<(SetKey, usize, u32, Option<Arc<Seating>>)> = None;
@@ -491,7 +491,7 @@ struct Pairs<'a> {
 /// Two votes of one validator that contradict each other. `kind` is the relation of the new one to
 /// the other.
 struct ConflictPair {
-    kind: Kind,
+    kind: ConflictKind,
     validator: u32,
     this: ConflictSide,
     other: ConflictSide,

@@ -46,7 +46,7 @@ struct Block {
 
 /// The bits of all levels. Some blocks are in memory.
 #[derive(Default)]
-pub(crate) struct Summary {
+pub(crate) struct VoterSummary {
     blocks: HashMap<(u8, u32), Block>,
     clock: u64,
     /// The marks that are not settled yet: for which epoch, and whether opening does not read that
@@ -54,24 +54,24 @@ pub(crate) struct Summary {
     pending_for: Option<(u32, bool)>,
     /// The marks by number of the chunk. They are emptied when settled, and kept so that their
     /// memory is used again.
-    pending: Vec<Option<Box<Group>>>,
+    pending: Vec<Option<Box<SummaryGroup>>>,
     /// The numbers of the chunks with marks.
     named: Vec<u32>,
 }
 
 /// The validators of one chunk that were marked.
-struct Group {
+struct SummaryGroup {
     bits: [u64; WORDS],
     is_named: bool,
 }
 
-impl Default for Group {
+impl Default for SummaryGroup {
     fn default() -> Self {
         Self { bits: [0; WORDS], is_named: false }
     }
 }
 
-impl Summary {
+impl VoterSummary {
     /// Notes that `validators` voted in `epoch`. The other methods use it only after
     /// [`Self::settle`]. The marks are collected until then, so that thousands of validators are
     /// added at once, 64 in each step, at the cost of one by one.
@@ -129,7 +129,7 @@ impl Summary {
                     break;
                 }
             }
-            **group = Group::default();
+            **group = SummaryGroup::default();
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Summary {
         if let Some(chunk) = held {
             return Ok(chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1);
         }
-        let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), at))? else { return Ok(false) };
+        let Some(value) = db.get(Cf::VoterSummary, &summary_key(level, u64::from(block), at))? else { return Ok(false) };
         stretch_has(&mut ByteReader(&value), CHUNK, within).ok_or_else(|| unreadable(db))
     }
 
@@ -193,7 +193,7 @@ impl Summary {
                 let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.late || (checkpoint && chunk.changed)) else { continue };
                 let mut value = Vec::new();
                 put_stretch(&mut value, CHUNK, &chunk.bits);
-                batch.put(Cf::Summary, &summary_key(*level, u64::from(*number), at as u32), &value);
+                batch.put(Cf::VoterSummary, &summary_key(*level, u64::from(*number), at as u32), &value);
             }
         }
     }
@@ -217,7 +217,7 @@ impl Summary {
     pub fn stage_prune(&mut self, batch: &mut WriteBuffer<'_>, before: u32) {
         for level in 1..=LEVELS {
             let end = block_of(level, before);
-            batch.delete_range(Cf::Summary, &summary_key(level, 0, 0), &summary_key(level, u64::from(end), 0));
+            batch.delete_range(Cf::VoterSummary, &summary_key(level, 0, 0), &summary_key(level, u64::from(end), 0));
         }
         self.blocks.retain(|(level, block), _| *block >= block_of(*level, before));
     }
@@ -232,7 +232,7 @@ impl Block {
         }
         if self.chunks[at].is_none() {
             let mut chunk = Chunk { bits: [0; WORDS], changed: false, late: false };
-            if let Some(value) = db.get(Cf::Summary, &summary_key(level, u64::from(block), number))? {
+            if let Some(value) = db.get(Cf::VoterSummary, &summary_key(level, u64::from(block), number))? {
                 let read = read_stretch(&mut ByteReader(&value), CHUNK, |bit| chunk.bits[(bit / 64) as usize] |= 1 << (bit % 64));
                 read.ok_or_else(|| unreadable(db))?;
             }

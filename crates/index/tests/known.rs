@@ -338,7 +338,7 @@ fn neighbours_are_found_across_long_gaps() {
     assert_eq!(one(&mut index, &span(58_106, 58_105, 1)), ["surround 1: 58105->58106 over 58106->58105"]);
     assert_eq!(one(&mut index, &span(4_104, 40_000, 1)), ["surround 1: 4104->40000 over 4105->4106"]);
     let gaps = index.votes_of(ValidatorIndex::new(1)).unwrap().gaps;
-    assert_eq!(gaps[0], index::Gap { first: Epoch::new(11), last: Epoch::new(1_999) });
+    assert_eq!(gaps[0], index::VoteGap { first: Epoch::new(11), last: Epoch::new(1_999) });
 }
 
 #[test]

@@ -71,7 +71,7 @@ async fn record(
     stop: impl Future<Output = ()>,
 ) -> Result<CaptureSummary, WatcherError> {
     let network = start.chain.network().clone();
-    let mut file = CaptureFile {
+    let mut file = CaptureOutput {
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
@@ -127,7 +127,7 @@ fn failed(out: &Path, source: WriteError) -> WatcherError {
 }
 
 /// A capture while it is written.
-struct CaptureFile {
+struct CaptureOutput {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
@@ -135,7 +135,7 @@ struct CaptureFile {
     summary: CaptureSummary,
 }
 
-impl CaptureFile {
+impl CaptureOutput {
     /// Records until `stop` resolves or a source has ended.
     async fn follow(
         &mut self,

@@ -73,7 +73,7 @@ impl Default for ReplayOptions {
 
 /// Result of a replay.
 #[derive(Clone, Debug, Default)]
-pub struct Summary {
+pub struct ReplaySummary {
     pub entries: u64,
     pub messages: u64,
     /// Number of messages and refused inputs by outcome. Each is counted once.
@@ -93,12 +93,12 @@ pub struct Replay {
     options: ReplayOptions,
     dir: DataDir,
     session: Option<Session>,
-    summary: Summary,
+    summary: ReplaySummary,
 }
 
 /// Progress of a replay.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub enum ReplayStep {
     /// Public keys of the state that the replay begins with.
     Keys(Progress),
     /// Bytes processed, bytes in total, and messages.
@@ -109,24 +109,26 @@ impl Replay {
     /// Opens the data directory and takes its lock.
     pub fn open(options: ReplayOptions) -> Result<Self, WatcherError> {
         let dir = DataDir::open(&options.data_dir)?;
-        Ok(Self { options, dir, session: None, summary: Summary::default() })
+        Ok(Self { options, dir, session: None, summary: ReplaySummary::default() })
     }
 
     /// Reads all files. It processes everything that can be read, and then returns the first
     /// problem.
-    pub fn run(&mut self, progress: &mut dyn FnMut(Step)) -> Result<(), WatcherError> {
+    pub fn run(&mut self, progress: &mut dyn FnMut(ReplayStep)) -> Result<(), WatcherError> {
         // A wrong network name is reported, even if no file needs the name.
         self.options.network.as_deref().map(spec_by_name).transpose()?;
         let files = self.options.files.clone();
         let total = files.iter().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
         let mut done = 0;
-        let begun_with = Some(self.begin_with_any(&files, &mut |keys| progress(Step::Keys(keys)))?);
+        let begun_with = Some(self.begin_with_any(&files, &mut |keys| progress(ReplayStep::Keys(keys)))?);
         let mut first_problem = None;
         for (nth, path) in files.iter().enumerate() {
             let mut tell = |step| {
                 progress(match step {
-                    Step::Files { done: offset, messages, .. } => Step::Files { done: done + offset, total, messages },
-                    keys @ Step::Keys(_) => keys,
+                    ReplayStep::Files { done: offset, messages, .. } => {
+                        ReplayStep::Files { done: done + offset, total, messages }
+                    }
+                    keys @ ReplayStep::Keys(_) => keys,
                 })
             };
             match self.file(path, begun_with.filter(|(first, _)| *first == nth).map(|(_, state)| state), &mut tell) {
@@ -159,7 +161,7 @@ impl Replay {
     }
 
     /// Returns the result so far.
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> ReplaySummary {
         self.summary.clone()
     }
 
@@ -244,7 +246,7 @@ impl Replay {
         &mut self,
         path: &Path,
         begun_with: Option<u64>,
-        progress: &mut dyn FnMut(Step),
+        progress: &mut dyn FnMut(ReplayStep),
     ) -> Result<Option<WatcherError>, WatcherError> {
         let capture = CaptureFile::open(path).map_err(|error| input_error(path, &error))?;
         let mut known_state = begun_with;
@@ -285,7 +287,7 @@ impl Replay {
         path: &Path,
         entries: impl Iterator<Item = Result<Located, CaptureError>>,
         known_state: &mut Option<u64>,
-        progress: &mut dyn FnMut(Step),
+        progress: &mut dyn FnMut(ReplayStep),
     ) -> Result<Option<WatcherError>, WatcherError> {
         let mut first_problem = None;
         for entry in entries {
@@ -297,7 +299,7 @@ impl Replay {
                         self.summary.count("refused: unusable state or configuration");
                         first_problem.get_or_insert(problem);
                     }
-                    progress(Step::Files { done: offset, total: 0, messages: self.summary.messages });
+                    progress(ReplayStep::Files { done: offset, total: 0, messages: self.summary.messages });
                 }
                 Err(error) => {
                     self.summary.count(match error.is_recoverable() {
@@ -455,7 +457,7 @@ impl Replay {
     }
 }
 
-impl Summary {
+impl ReplaySummary {
     fn count(&mut self, what: &str) {
         *self.outcomes.entry(what.into()).or_default() += 1;
     }
@@ -480,14 +482,14 @@ fn spec_by_name(network: &str) -> Result<Spec, WatcherError> {
     )))
 }
 
-fn note_processed(summary: &mut Summary, processed: &Processed) {
+fn note_processed(summary: &mut ReplaySummary, processed: &Processed) {
     for (_, _, _, outcome) in processed.reports.iter().filter(|row| row.3.is_final()) {
         summary.count(outcome.label());
     }
     summary.new_findings += processed.recorded.iter().filter(|one| one.first_time).count() as u64;
 }
 
-fn refused(summary: &mut Summary, refusal: &Refusal, path: &Path, offset: u64) {
+fn refused(summary: &mut ReplaySummary, refusal: &Refusal, path: &Path, offset: u64) {
     summary.count(&format!("refused: {}", refusal.label()));
     tracing::debug!(path = %path.display(), offset, reason = %refusal, "message refused");
 }

@@ -76,7 +76,7 @@ pub struct Report {
     joined: BTreeMap<Epoch, u64>,
     members: Vec<Member>,
     anomalies: Vec<Finding>,
-    proofs: Vec<Proof>,
+    proofs: Vec<ReportProof>,
     /// Whether there are more findings than are read.
     is_cut: bool,
 }
@@ -97,7 +97,7 @@ struct Member {
 
 /// One piece of evidence.
 #[derive(Clone, Debug)]
-struct Proof {
+struct ReportProof {
     id: Root,
     kind: &'static str,
     accuses: u64,
@@ -181,7 +181,7 @@ impl Report {
     fn count(&mut self, mut findings: Vec<Finding>) {
         findings.sort_by_key(|finding| (finding.second_seen.unwrap_or(finding.first_seen), finding.id));
         let mut members: BTreeMap<ValidatorIndex, Member> = BTreeMap::new();
-        let mut proofs: BTreeMap<Root, Proof> = BTreeMap::new();
+        let mut proofs: BTreeMap<Root, ReportProof> = BTreeMap::new();
         for finding in findings {
             let (Some(offence), Some(subject)) = (finding.offence(), finding.validator.clone()) else {
                 self.anomalies.push(finding);
@@ -210,7 +210,7 @@ impl Report {
             member.offences[kind] += 1;
             member.included = member.included.or(finding.included.map(|included| included.slot));
             if let Some(reference) = &finding.evidence {
-                let new = Proof { id: reference.id, kind: reference.kind.as_str(), accuses: 0 };
+                let new = ReportProof { id: reference.id, kind: reference.kind.as_str(), accuses: 0 };
                 proofs.entry(reference.id).or_insert(new).accuses += 1;
             }
         }

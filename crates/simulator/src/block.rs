@@ -5,10 +5,10 @@
 //! because nothing is executed. Randao reveals, signatures, parent links, attestations and
 //! slashings are real.
 
-use crate::containers::{Bits, attestation, attester_slashing, proposer_slashing, root, signature};
+use crate::containers::{VotesByBits, attestation, attester_slashing, proposer_slashing, root, signature};
 use crate::keys::infinity_signature;
 use crate::slasher::{MAX_PROPOSER_SLASHINGS, Operations, max_attester_slashings};
-use crate::ssz::Value;
+use crate::ssz::SszValue;
 use consensus::{ForkName, Preset, Root, SignatureBytes, SignedBeaconBlockHeader};
 
 pub(crate) const MAX_BLOB_COMMITMENTS_PER_BLOCK: u64 = 4096;
@@ -23,14 +23,14 @@ const MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD: u64 = 2;
 
 /// The fields of a body that differ between blocks.
 #[derive(Clone, Debug)]
-pub(crate) struct Body {
+pub(crate) struct BlockBody {
     pub(crate) randao_reveal: SignatureBytes,
     pub(crate) graffiti: [u8; 32],
-    pub(crate) attestations: Vec<Bits>,
+    pub(crate) attestations: Vec<VotesByBits>,
     pub(crate) slashings: Operations,
 }
 
-impl Body {
+impl BlockBody {
     /// The default body, whose root is in the header of a genesis state.
     pub(crate) fn empty() -> Self {
         Self {
@@ -43,16 +43,16 @@ impl Body {
 
     /// `BeaconBlockBody`. `sync_signature` is the point at infinity in blocks, and zero in the
     /// default body.
-    pub(crate) fn to_value(&self, fork: ForkName, preset: &Preset, sync_signature: &SignatureBytes) -> Value {
+    pub(crate) fn to_value(&self, fork: ForkName, preset: &Preset, sync_signature: &SignatureBytes) -> SszValue {
         let mut fields = vec![
             signature(&self.randao_reveal),
-            Value::Container(vec![root(Root::ZERO), Value::u64(0), root(Root::ZERO)]),
-            Value::bytes(&self.graffiti),
-            Value::List {
+            SszValue::Container(vec![root(Root::ZERO), SszValue::u64(0), root(Root::ZERO)]),
+            SszValue::bytes(&self.graffiti),
+            SszValue::List {
                 items: self.slashings.proposer.iter().map(|[first, second]| proposer_slashing(first, second)).collect(),
                 limit: MAX_PROPOSER_SLASHINGS as u64,
             },
-            Value::List {
+            SszValue::List {
                 items: self
                     .slashings
                     .attester
@@ -61,43 +61,43 @@ impl Body {
                     .collect(),
                 limit: max_attester_slashings(fork) as u64,
             },
-            Value::List {
+            SszValue::List {
                 items: self.attestations.iter().map(|votes| attestation(fork, preset, votes)).collect(),
                 limit: max_attestations(fork),
             },
-            Value::empty(MAX_DEPOSITS),
-            Value::empty(MAX_VOLUNTARY_EXITS),
+            SszValue::empty(MAX_DEPOSITS),
+            SszValue::empty(MAX_VOLUNTARY_EXITS),
         ];
         if fork >= ForkName::Altair {
-            fields.push(Value::Container(vec![Value::zeros(preset.sync_committee_size / 8), signature(sync_signature)]));
+            fields.push(SszValue::Container(vec![SszValue::zeros(preset.sync_committee_size / 8), signature(sync_signature)]));
         }
         if fork >= ForkName::Bellatrix {
             fields.push(empty_payload(fork, preset));
         }
         if fork >= ForkName::Capella {
-            fields.push(Value::empty(MAX_BLS_TO_EXECUTION_CHANGES));
+            fields.push(SszValue::empty(MAX_BLS_TO_EXECUTION_CHANGES));
         }
         if fork >= ForkName::Deneb {
-            fields.push(Value::empty(MAX_BLOB_COMMITMENTS_PER_BLOCK));
+            fields.push(SszValue::empty(MAX_BLOB_COMMITMENTS_PER_BLOCK));
         }
         if fork >= ForkName::Electra {
-            fields.push(Value::Container(vec![
-                Value::empty(MAX_DEPOSIT_REQUESTS_PER_PAYLOAD),
-                Value::empty(MAX_WITHDRAWAL_REQUESTS_PER_PAYLOAD),
-                Value::empty(MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD),
+            fields.push(SszValue::Container(vec![
+                SszValue::empty(MAX_DEPOSIT_REQUESTS_PER_PAYLOAD),
+                SszValue::empty(MAX_WITHDRAWAL_REQUESTS_PER_PAYLOAD),
+                SszValue::empty(MAX_CONSOLIDATION_REQUESTS_PER_PAYLOAD),
             ]));
         }
-        Value::Container(fields)
+        SszValue::Container(fields)
     }
 
     /// `SignedBeaconBlock` with this body. The header must contain the body's root.
-    pub(crate) fn signed_block(&self, fork: ForkName, preset: &Preset, signed: &SignedBeaconBlockHeader) -> Value {
+    pub(crate) fn signed_block(&self, fork: ForkName, preset: &Preset, signed: &SignedBeaconBlockHeader) -> SszValue {
         let header = &signed.message;
         let body = self.to_value(fork, preset, &infinity_signature());
         debug_assert_eq!(body.root(), header.body_root);
-        let block = Value::Container(vec![
-            Value::u64(header.slot.as_u64()),
-            Value::u64(header.proposer_index.as_u64()),
+        let block = SszValue::Container(vec![
+            SszValue::u64(header.slot.as_u64()),
+            SszValue::u64(header.proposer_index.as_u64()),
             root(header.parent_root),
             root(header.state_root),
             body,
@@ -116,46 +116,46 @@ pub(crate) fn max_attestations(fork: ForkName) -> u64 {
     if fork.has_single_attestations() { 8 } else { 128 }
 }
 
-fn empty_payload(fork: ForkName, preset: &Preset) -> Value {
+fn empty_payload(fork: ForkName, preset: &Preset) -> SszValue {
     let mut fields = payload_start();
-    fields.push(Value::empty(MAX_TRANSACTIONS_PER_PAYLOAD));
+    fields.push(SszValue::empty(MAX_TRANSACTIONS_PER_PAYLOAD));
     if fork >= ForkName::Capella {
-        fields.push(Value::empty(preset.max_withdrawals_per_payload));
+        fields.push(SszValue::empty(preset.max_withdrawals_per_payload));
     }
     if fork >= ForkName::Deneb {
-        fields.extend([Value::u64(0), Value::u64(0)]);
+        fields.extend([SszValue::u64(0), SszValue::u64(0)]);
     }
-    Value::Container(fields)
+    SszValue::Container(fields)
 }
 
 /// `ExecutionPayloadHeader` with all fields zero, as in a state before the first payload.
-pub(crate) fn empty_payload_header(fork: ForkName) -> Value {
+pub(crate) fn empty_payload_header(fork: ForkName) -> SszValue {
     let mut fields = payload_start();
     fields.push(root(Root::ZERO));
     if fork >= ForkName::Capella {
         fields.push(root(Root::ZERO));
     }
     if fork >= ForkName::Deneb {
-        fields.extend([Value::u64(0), Value::u64(0)]);
+        fields.extend([SszValue::u64(0), SszValue::u64(0)]);
     }
-    Value::Container(fields)
+    SszValue::Container(fields)
 }
 
 /// The fields with which both payload and payload header begin.
-fn payload_start() -> Vec<Value> {
+fn payload_start() -> Vec<SszValue> {
     vec![
-        root(Root::ZERO),                            // parent_hash
-        Value::zeros(20),                            // fee_recipient
-        root(Root::ZERO),                            // state_root
-        root(Root::ZERO),                            // receipts_root
-        Value::zeros(256),                           // logs_bloom
-        root(Root::ZERO),                            // prev_randao
-        Value::u64(0),                               // block_number
-        Value::u64(0),                               // gas_limit
-        Value::u64(0),                               // gas_used
-        Value::u64(0),                               // timestamp
-        Value::byte_list(&[], MAX_EXTRA_DATA_BYTES), // extra_data
-        Value::zeros(32),                            // base_fee_per_gas
-        root(Root::ZERO),                            // block_hash
+        root(Root::ZERO),                               // parent_hash
+        SszValue::zeros(20),                            // fee_recipient
+        root(Root::ZERO),                               // state_root
+        root(Root::ZERO),                               // receipts_root
+        SszValue::zeros(256),                           // logs_bloom
+        root(Root::ZERO),                               // prev_randao
+        SszValue::u64(0),                               // block_number
+        SszValue::u64(0),                               // gas_limit
+        SszValue::u64(0),                               // gas_used
+        SszValue::u64(0),                               // timestamp
+        SszValue::byte_list(&[], MAX_EXTRA_DATA_BYTES), // extra_data
+        SszValue::zeros(32),                            // base_fee_per_gas
+        root(Root::ZERO),                               // block_hash
     ]
 }

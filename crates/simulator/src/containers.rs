@@ -3,7 +3,7 @@
 //!
 //! Source: consensus-specs `beacon-chain.md` and `p2p-interface.md` of each fork.
 
-use crate::ssz::Value;
+use crate::ssz::SszValue;
 use consensus::{
     AttestationData, BeaconBlockHeader, Checkpoint, CommitteeIndex, ForkName, MAX_VALIDATORS_PER_COMMITTEE, Preset, Root,
     SignatureBytes, SignedBeaconBlockHeader, ValidatorIndex,
@@ -11,7 +11,7 @@ use consensus::{
 
 /// Votes as bits, independent of the format of a fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bits {
+pub(crate) struct VotesByBits {
     pub(crate) data: AttestationData,
     /// In ascending order. Before Electra there is exactly one, which is also in `data.index`.
     pub(crate) committees: Vec<CommitteeIndex>,
@@ -22,22 +22,22 @@ pub(crate) struct Bits {
     pub(crate) signature: SignatureBytes,
 }
 
-pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Value {
-    Value::Container(vec![Value::u64(checkpoint.epoch.as_u64()), root(checkpoint.root)])
+pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> SszValue {
+    SszValue::Container(vec![SszValue::u64(checkpoint.epoch.as_u64()), root(checkpoint.root)])
 }
 
-pub(crate) fn root(root: Root) -> Value {
-    Value::bytes(root.as_slice())
+pub(crate) fn root(root: Root) -> SszValue {
+    SszValue::bytes(root.as_slice())
 }
 
-pub(crate) fn signature(signature: &SignatureBytes) -> Value {
-    Value::bytes(signature.as_slice())
+pub(crate) fn signature(signature: &SignatureBytes) -> SszValue {
+    SszValue::bytes(signature.as_slice())
 }
 
-fn data(data: &AttestationData) -> Value {
-    Value::Container(vec![
-        Value::u64(data.slot.as_u64()),
-        Value::u64(data.index.as_u64()),
+fn data(data: &AttestationData) -> SszValue {
+    SszValue::Container(vec![
+        SszValue::u64(data.slot.as_u64()),
+        SszValue::u64(data.index.as_u64()),
         root(data.beacon_block_root),
         checkpoint(&data.source),
         checkpoint(&data.target),
@@ -45,8 +45,8 @@ fn data(data: &AttestationData) -> Value {
 }
 
 /// `Attestation`.
-pub(crate) fn attestation(fork: ForkName, preset: &Preset, votes: &Bits) -> Value {
-    let bits = Value::Bits { bits: votes.bits.clone(), limit: max_voters(fork, preset) };
+pub(crate) fn attestation(fork: ForkName, preset: &Preset, votes: &VotesByBits) -> SszValue {
+    let bits = SszValue::VotesByBits { bits: votes.bits.clone(), limit: max_voters(fork, preset) };
     let mut fields = vec![bits, data(&votes.data), signature(&votes.signature)];
     if fork.has_single_attestations() {
         let mut named = vec![0u8; (preset.max_committees_per_slot as usize).div_ceil(8)];
@@ -54,9 +54,9 @@ pub(crate) fn attestation(fork: ForkName, preset: &Preset, votes: &Bits) -> Valu
             let committee = committee.as_u64() as usize;
             named[committee / 8] |= 1 << (committee % 8);
         }
-        fields.push(Value::Fixed(named));
+        fields.push(SszValue::Fixed(named));
     }
-    Value::Container(fields)
+    SszValue::Container(fields)
 }
 
 /// `SingleAttestation`, from Electra on.
@@ -65,36 +65,36 @@ pub(crate) fn single_attestation(
     attester: ValidatorIndex,
     vote: &AttestationData,
     signed: &SignatureBytes,
-) -> Value {
-    Value::Container(vec![Value::u64(committee.as_u64()), Value::u64(attester.as_u64()), data(vote), signature(signed)])
+) -> SszValue {
+    SszValue::Container(vec![SszValue::u64(committee.as_u64()), SszValue::u64(attester.as_u64()), data(vote), signature(signed)])
 }
 
 /// `AggregateAndProof`, whose root the aggregator signs.
-pub(crate) fn aggregate_and_proof(aggregator: ValidatorIndex, aggregate: Value, selection_proof: &SignatureBytes) -> Value {
-    Value::Container(vec![Value::u64(aggregator.as_u64()), aggregate, signature(selection_proof)])
+pub(crate) fn aggregate_and_proof(aggregator: ValidatorIndex, aggregate: SszValue, selection_proof: &SignatureBytes) -> SszValue {
+    SszValue::Container(vec![SszValue::u64(aggregator.as_u64()), aggregate, signature(selection_proof)])
 }
 
 /// Any `Signed...` container: the message and the signature over its root.
-pub(crate) fn signed(message: Value, over_it: &SignatureBytes) -> Value {
-    Value::Container(vec![message, signature(over_it)])
+pub(crate) fn signed(message: SszValue, over_it: &SignatureBytes) -> SszValue {
+    SszValue::Container(vec![message, signature(over_it)])
 }
 
 /// `AttesterSlashing` of two votes.
-pub(crate) fn attester_slashing(fork: ForkName, preset: &Preset, first: &Bits, second: &Bits) -> Value {
-    let indexed = |votes: &Bits| {
-        Value::Container(vec![
-            Value::u64_list(votes.signers.iter().map(|signer| signer.as_u64()), max_voters(fork, preset)),
+pub(crate) fn attester_slashing(fork: ForkName, preset: &Preset, first: &VotesByBits, second: &VotesByBits) -> SszValue {
+    let indexed = |votes: &VotesByBits| {
+        SszValue::Container(vec![
+            SszValue::u64_list(votes.signers.iter().map(|signer| signer.as_u64()), max_voters(fork, preset)),
             data(&votes.data),
             signature(&votes.signature),
         ])
     };
-    Value::Container(vec![indexed(first), indexed(second)])
+    SszValue::Container(vec![indexed(first), indexed(second)])
 }
 
-pub(crate) fn header(header: &BeaconBlockHeader) -> Value {
-    Value::Container(vec![
-        Value::u64(header.slot.as_u64()),
-        Value::u64(header.proposer_index.as_u64()),
+pub(crate) fn header(header: &BeaconBlockHeader) -> SszValue {
+    SszValue::Container(vec![
+        SszValue::u64(header.slot.as_u64()),
+        SszValue::u64(header.proposer_index.as_u64()),
         root(header.parent_root),
         root(header.state_root),
         root(header.body_root),
@@ -102,24 +102,24 @@ pub(crate) fn header(header: &BeaconBlockHeader) -> Value {
 }
 
 /// `SignedBeaconBlockHeader`.
-pub(crate) fn signed_header(block: &SignedBeaconBlockHeader) -> Value {
+pub(crate) fn signed_header(block: &SignedBeaconBlockHeader) -> SszValue {
     signed(header(&block.message), &block.signature)
 }
 
 /// `ProposerSlashing` of two headers.
-pub(crate) fn proposer_slashing(first: &SignedBeaconBlockHeader, second: &SignedBeaconBlockHeader) -> Value {
-    Value::Container(vec![signed_header(first), signed_header(second)])
+pub(crate) fn proposer_slashing(first: &SignedBeaconBlockHeader, second: &SignedBeaconBlockHeader) -> SszValue {
+    SszValue::Container(vec![signed_header(first), signed_header(second)])
 }
 
 /// Fulu's `DataColumnSidecar` with an empty column. Only its signed header has a meaning here.
-pub(crate) fn data_column_sidecar(index: u64, block: &SignedBeaconBlockHeader) -> Value {
-    Value::Container(vec![
-        Value::u64(index),
-        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
-        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
-        Value::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+pub(crate) fn data_column_sidecar(index: u64, block: &SignedBeaconBlockHeader) -> SszValue {
+    SszValue::Container(vec![
+        SszValue::u64(index),
+        SszValue::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+        SszValue::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
+        SszValue::empty(crate::block::MAX_BLOB_COMMITMENTS_PER_BLOCK),
         signed_header(block),
-        Value::zeros(4 * 32),
+        SszValue::zeros(4 * 32),
     ])
 }
 

@@ -6,12 +6,12 @@
 //! the watcher does not read them. Source: consensus-specs, `initialize_beacon_state_from_eth1` and
 //! each fork's `BeaconState`.
 
-use crate::block::{Body, empty_payload_header};
+use crate::block::{BlockBody, empty_payload_header};
 use crate::containers::{checkpoint, header, root};
 use crate::error::SimError;
 use crate::keys::Keyring;
 use crate::scenario::Scenario;
-use crate::ssz::Value;
+use crate::ssz::SszValue;
 use consensus::{
     BeaconBlockHeader, Checkpoint, Epoch, ForkName, Network, Preset, PresetName, PubkeyBytes, Root, SignatureBytes, Slot, Spec,
     ValidatorIndex,
@@ -29,7 +29,7 @@ pub(crate) const EFFECTIVE_BALANCE: u64 = 32_000_000_000;
 
 /// The first state of a simulated network.
 #[derive(Clone, Debug)]
-pub struct Genesis {
+pub struct SimGenesis {
     /// Seconds since the Unix epoch.
     pub time: u64,
     pub validators_root: Root,
@@ -69,7 +69,7 @@ pub fn config_yaml(scenario: &Scenario) -> String {
 }
 
 /// Returns the network that belongs to a genesis.
-pub(crate) fn network(scenario: &Scenario, genesis: &Genesis) -> Result<Network, SimError> {
+pub(crate) fn network(scenario: &Scenario, genesis: &SimGenesis) -> Result<Network, SimError> {
     let spec = Spec::from_yaml(&config_yaml(scenario)).map_err(SimError::Config)?;
     Ok(Network { spec, genesis_time: genesis.time, genesis_validators_root: genesis.validators_root })
 }
@@ -79,13 +79,13 @@ pub(crate) fn fork_version(fork: ForkName) -> [u8; 4] {
     [fork as u8, b'S', b'I', b'M']
 }
 
-impl Genesis {
+impl SimGenesis {
     /// Creates the genesis state of a scenario. `time` is in seconds since the Unix epoch.
     pub(crate) fn new(scenario: &Scenario, keys: &Keyring, time: u64) -> Self {
         let preset = &scenario.preset();
         let fork = scenario.fork;
         let pubkeys = keys.pubkeys(scenario.n_validators);
-        let validators = Value::List {
+        let validators = SszValue::List {
             items: pubkeys
                 .iter()
                 .zip(0u64..)
@@ -109,7 +109,7 @@ impl Genesis {
             validators_root,
             randao_mix,
             mixes: &[],
-            block_roots: Value::zeros(32 * preset.slots_per_historical_root),
+            block_roots: SszValue::zeros(32 * preset.slots_per_historical_root),
             latest_header: first_header,
             lookahead_from: Epoch::new(0),
         };
@@ -130,7 +130,7 @@ impl Genesis {
 /// The header of the block at slot 0, without the root of the state.
 pub(crate) fn first_header(fork: ForkName, preset: &Preset) -> BeaconBlockHeader {
     BeaconBlockHeader {
-        body_root: Body::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
+        body_root: BlockBody::empty().to_value(fork, preset, &SignatureBytes::ZERO).root(),
         ..BeaconBlockHeader::default()
     }
 }
@@ -148,14 +148,14 @@ pub(crate) struct Parts<'a> {
     pub(crate) active: &'a [u32],
     pub(crate) n_validators: usize,
     /// The registry, as a list or already encoded.
-    pub(crate) validators: Value,
+    pub(crate) validators: SszValue,
     pub(crate) validators_root: Root,
     /// The mix at genesis, which is in all entries that no epoch has written since.
     pub(crate) randao_mix: Root,
     /// The mixes by epoch, from epoch 0 on.
     pub(crate) mixes: &'a [Root],
     /// `SLOTS_PER_HISTORICAL_ROOT` roots.
-    pub(crate) block_roots: Value,
+    pub(crate) block_roots: SszValue,
     pub(crate) latest_header: BeaconBlockHeader,
     /// The first of the two epochs whose proposers a Fulu state contains.
     pub(crate) lookahead_from: Epoch,
@@ -163,92 +163,92 @@ pub(crate) struct Parts<'a> {
 
 impl Parts<'_> {
     /// Builds the `BeaconState`.
-    pub(crate) fn state(self) -> Value {
+    pub(crate) fn state(self) -> SszValue {
         let (preset, fork) = (self.preset, self.fork);
         let n = self.n_validators as u64;
-        let version = Value::bytes(&fork_version(fork));
+        let version = SszValue::bytes(&fork_version(fork));
         let no_root = || root(Root::ZERO);
         let committee = self.sync_committee(n);
         let lookahead = self.proposer_lookahead();
         let randao_mixes = self.randao_mixes();
         let mut fields = vec![
-            Value::u64(self.time),
+            SszValue::u64(self.time),
             root(self.validators_root),
-            Value::u64(self.slot.as_u64()),
-            Value::Container(vec![version.clone(), version, Value::u64(0)]),
+            SszValue::u64(self.slot.as_u64()),
+            SszValue::Container(vec![version.clone(), version, SszValue::u64(0)]),
             header(&self.latest_header),
             self.block_roots,
-            Value::zeros(32 * preset.slots_per_historical_root),
-            Value::Packed { bytes: Vec::new(), length: 0, limit_chunks: HISTORICAL_ROOTS_LIMIT },
-            Value::Container(vec![no_root(), Value::u64(n), root(self.randao_mix)]),
-            Value::empty(preset.epochs_per_eth1_voting_period * preset.slots_per_epoch),
-            Value::u64(n),
+            SszValue::zeros(32 * preset.slots_per_historical_root),
+            SszValue::Packed { bytes: Vec::new(), length: 0, limit_chunks: HISTORICAL_ROOTS_LIMIT },
+            SszValue::Container(vec![no_root(), SszValue::u64(n), root(self.randao_mix)]),
+            SszValue::empty(preset.epochs_per_eth1_voting_period * preset.slots_per_epoch),
+            SszValue::u64(n),
             self.validators,
-            Value::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
+            SszValue::u64_list((0..n).map(|_| EFFECTIVE_BALANCE), VALIDATOR_REGISTRY_LIMIT),
             randao_mixes,
-            Value::zeros(8 * preset.epochs_per_slashings_vector),
+            SszValue::zeros(8 * preset.epochs_per_slashings_vector),
         ];
         if fork == ForkName::Phase0 {
             let limit = MAX_PENDING_ATTESTATIONS_PER_SLOT * preset.slots_per_epoch;
-            fields.extend([Value::empty(limit), Value::empty(limit)]);
+            fields.extend([SszValue::empty(limit), SszValue::empty(limit)]);
         } else {
-            let flags = Value::byte_list(&vec![0; n as usize], VALIDATOR_REGISTRY_LIMIT);
+            let flags = SszValue::byte_list(&vec![0; n as usize], VALIDATOR_REGISTRY_LIMIT);
             fields.extend([flags.clone(), flags]);
         }
         let never = checkpoint(&Checkpoint::default());
-        fields.extend([Value::zeros(1), never.clone(), never.clone(), never]);
+        fields.extend([SszValue::zeros(1), never.clone(), never.clone(), never]);
         if fork >= ForkName::Altair {
-            fields.push(Value::u64_list((0..n).map(|_| 0), VALIDATOR_REGISTRY_LIMIT));
+            fields.push(SszValue::u64_list((0..n).map(|_| 0), VALIDATOR_REGISTRY_LIMIT));
             fields.extend([committee.clone(), committee]);
         }
         if fork >= ForkName::Bellatrix {
             fields.push(empty_payload_header(fork));
         }
         if fork >= ForkName::Capella {
-            fields.extend([Value::u64(0), Value::u64(0), Value::empty(HISTORICAL_ROOTS_LIMIT)]);
+            fields.extend([SszValue::u64(0), SszValue::u64(0), SszValue::empty(HISTORICAL_ROOTS_LIMIT)]);
         }
         if fork >= ForkName::Electra {
             // The deposit request index, three balances to consume and two earliest epochs. Then
             // the pending lists follow.
-            fields.extend((0..6).map(|_| Value::u64(0)));
-            fields.push(Value::empty(PENDING_DEPOSITS_LIMIT));
-            fields.push(Value::empty(preset.pending_partial_withdrawals_limit));
-            fields.push(Value::empty(preset.pending_consolidations_limit));
+            fields.extend((0..6).map(|_| SszValue::u64(0)));
+            fields.push(SszValue::empty(PENDING_DEPOSITS_LIMIT));
+            fields.push(SszValue::empty(preset.pending_partial_withdrawals_limit));
+            fields.push(SszValue::empty(preset.pending_consolidations_limit));
         }
         if fork >= ForkName::Fulu {
             fields.push(lookahead);
         }
-        Value::Container(fields)
+        SszValue::Container(fields)
     }
 
-    fn randao_mixes(&self) -> Value {
+    fn randao_mixes(&self) -> SszValue {
         let n = self.preset.epochs_per_historical_vector as usize;
         let mut vector = self.randao_mix.as_slice().repeat(n);
         for (epoch, mix) in self.mixes.iter().enumerate() {
             vector[epoch % n * 32..][..32].copy_from_slice(mix.as_slice());
         }
-        Value::Fixed(vector)
+        SszValue::Fixed(vector)
     }
 
-    fn sync_committee(&self, n: u64) -> Value {
+    fn sync_committee(&self, n: u64) -> SszValue {
         let members: Vec<ValidatorIndex> = (0..self.preset.sync_committee_size).map(|i| ValidatorIndex::new(i % n)).collect();
         let by_index = self.keys.pubkeys(self.n_validators.min(members.len()));
         let pubkeys = members.iter().flat_map(|member| by_index[member.as_u64() as usize].to_vec()).collect::<Vec<u8>>();
         // This is a vector of composite byte vectors: its chunks are the roots of 48 bytes each. So
         // it cannot be one packed value.
-        let pubkeys = Value::Container(pubkeys.chunks_exact(48).map(Value::bytes).collect());
-        Value::Container(vec![pubkeys, Value::bytes(self.keys.aggregate_pubkey(&members).as_slice())])
+        let pubkeys = SszValue::Container(pubkeys.chunks_exact(48).map(SszValue::bytes).collect());
+        SszValue::Container(vec![pubkeys, SszValue::bytes(self.keys.aggregate_pubkey(&members).as_slice())])
     }
 
     /// Fulu's proposers of two epochs, as `initialize_proposer_lookahead` computes them.
-    fn proposer_lookahead(&self) -> Value {
+    fn proposer_lookahead(&self) -> SszValue {
         let mut bytes = Vec::new();
         let first = self.lookahead_from.start_slot(self.preset);
         for slot in (0..2 * self.preset.slots_per_epoch).map(|nth| first.saturating_add(nth)) {
             let proposer = crate::proposer::proposer(self.fork, self.preset, self.active, self.randao_mix, slot);
             bytes.extend_from_slice(&proposer.as_u64().to_le_bytes());
         }
-        Value::Fixed(bytes)
+        SszValue::Fixed(bytes)
     }
 }
 
@@ -265,7 +265,7 @@ pub(crate) enum Standing {
 
 /// Builds a `Validator`. All validators of the operator share one withdrawal address, and every
 /// other validator has its own.
-pub(crate) fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes, standing: Standing) -> Value {
+pub(crate) fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &PubkeyBytes, standing: Standing) -> SszValue {
     let mut credentials = [0u8; 32];
     credentials[0] = 1;
     let owner = if scenario.operator.contains(&index) { &b"the operator"[..] } else { pubkey.as_slice() };
@@ -278,14 +278,14 @@ pub(crate) fn validator(scenario: &Scenario, index: ValidatorIndex, pubkey: &Pub
             (1, exit, exit.saturating_add(MIN_VALIDATOR_WITHDRAWABILITY_DELAY).max(least))
         }
     };
-    Value::Container(vec![
-        Value::bytes(pubkey.as_slice()),
-        Value::bytes(&credentials),
-        Value::u64(EFFECTIVE_BALANCE),
-        Value::bytes(&[slashed]),
-        Value::u64(0),
-        Value::u64(scenario.activation_of(index).as_u64()),
-        Value::u64(exit.as_u64()),
-        Value::u64(withdrawable.as_u64()),
+    SszValue::Container(vec![
+        SszValue::bytes(pubkey.as_slice()),
+        SszValue::bytes(&credentials),
+        SszValue::u64(EFFECTIVE_BALANCE),
+        SszValue::bytes(&[slashed]),
+        SszValue::u64(0),
+        SszValue::u64(scenario.activation_of(index).as_u64()),
+        SszValue::u64(exit.as_u64()),
+        SszValue::u64(withdrawable.as_u64()),
     ])
 }

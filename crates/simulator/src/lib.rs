@@ -61,6 +61,6 @@ pub use circumstances::{Circumstance, Condition, Group, Peers, Storm, Wear};
 pub use error::SimError;
 pub use expected::{Expected, Reckoning, Said, Seen};
 pub use ledger::{Crime, GroundTruth};
-pub use network::{Progress, SecondMachine, SimNetwork};
+pub use network::{SecondMachine, SimNetwork, SimProgress};
 pub use record::write_capture;
 pub use scenario::{Act, Deed, Noise, STAKED_KEYS, Scenario, Who};

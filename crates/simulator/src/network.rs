@@ -37,7 +37,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const SLOTS_AHEAD: usize = 2;
 /// The progress of a live simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct SimProgress {
     /// Slots whose messages have all been sent.
     pub slots: u64,
     /// Messages that were sent.
@@ -57,7 +57,7 @@ pub struct SimNetwork {
     genesis_validators_root: Root,
     peers: Vec<String>,
     truth: Arc<Mutex<GroundTruth>>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<SimProgress>,
     second_machine: SecondMachine,
     nodes: Vec<Node>,
     crier: JoinHandle<()>,
@@ -119,7 +119,7 @@ impl SimNetwork {
         }
         let truth = GroundTruth::of(&world.scenario, |expected| expected.seen == Seen::Everywhere);
         let truth = Arc::new(Mutex::new(truth));
-        let (progress_in, progress) = watch::channel(Progress::default());
+        let (progress_in, progress) = watch::channel(SimProgress::default());
         let (state_ssz, genesis_validators_root) = (world.genesis.state_ssz.clone(), world.genesis.validators_root);
         let second_machine = SecondMachine::default();
         let crier = Crier {
@@ -190,7 +190,7 @@ impl SimNetwork {
     }
 
     /// The progress. It changes with every slot and every offence.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<SimProgress> {
         self.progress.clone()
     }
 
@@ -253,7 +253,7 @@ struct Crier {
     ledger: Ledger,
     controls: Vec<GossipControl>,
     truth: Arc<Mutex<GroundTruth>>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<SimProgress>,
     status: watch::Sender<StatusView>,
 }
 

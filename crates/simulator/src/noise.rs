@@ -1,7 +1,7 @@
 //! Messages that contain no offence: forged, random, repeated, or changed in a field that no
 //! signature covers.
 
-use crate::block::Body;
+use crate::block::BlockBody;
 use crate::keys::Keyring;
 use crate::message::{Nature, Sent, moment};
 use crate::pool::Place;
@@ -78,8 +78,11 @@ impl World {
     fn forged_block(&self, slot: Slot, keys: &Keyring) -> Vec<u8> {
         let proposer = self.proposer(slot, MAIN);
         let other = ValidatorIndex::new((proposer.as_u64() + 1) % self.scenario.n_validators as u64);
-        let body =
-            Body { graffiti: graffiti("not by the proposer"), randao_reveal: keys.sign(other, Root::ZERO), ..Body::empty() };
+        let body = BlockBody {
+            graffiti: graffiti("not by the proposer"),
+            randao_reveal: keys.sign(other, Root::ZERO),
+            ..BlockBody::empty()
+        };
         let block = self.sign_block(slot, proposer, self.head(), &body);
         let signature = self.sign_header(&block.message, other);
         body.signed_block(self.fork(slot), &self.preset, &SignedBeaconBlockHeader { signature, ..block }).to_ssz()

@@ -4,7 +4,7 @@
 //! the committee. From Electra on, an attestation holds the votes of all committees for one
 //! `AttestationData`.
 
-use crate::containers::Bits;
+use crate::containers::VotesByBits;
 use crate::keys::Keyring;
 use consensus::{AttestationData, CommitteeIndex, Root, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
@@ -49,8 +49,8 @@ impl Pool {
         &mut self,
         oldest: Slot,
         limit: usize,
-        sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> Bits,
-    ) -> Vec<Bits> {
+        sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> VotesByBits,
+    ) -> Vec<VotesByBits> {
         self.0.retain(|_, waiting| waiting.data.slot >= oldest);
         let mut order: Vec<(usize, Root)> = self.0.iter().map(|(root, waiting)| (waiting.n_votes(), *root)).collect();
         order.sort();
@@ -64,7 +64,7 @@ impl Waiting {
         self.committees.values().map(|seats| seats.taken.len()).sum()
     }
 
-    fn to_bits(&self, sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> Bits) -> Bits {
+    fn to_bits(&self, sign: impl Fn(&AttestationData, &[ValidatorIndex]) -> VotesByBits) -> VotesByBits {
         let mut signers: Vec<ValidatorIndex> = self.committees.values().flat_map(|seats| seats.taken.values().copied()).collect();
         signers.sort();
         let mut votes = sign(&self.data, &signers);
@@ -82,7 +82,7 @@ pub(crate) fn one_committee(
     committee: CommitteeIndex,
     size: usize,
     members: &[(usize, ValidatorIndex)],
-) -> Bits {
+) -> VotesByBits {
     let mut bits = vec![false; size];
     let mut signers = Vec::with_capacity(members.len());
     for (position, member) in members {
@@ -91,5 +91,5 @@ pub(crate) fn one_committee(
     }
     signers.sort();
     let signature = keys.sign_together(&signers, signing_root);
-    Bits { data: *data, committees: vec![committee], bits, signers, signature }
+    VotesByBits { data: *data, committees: vec![committee], bits, signers, signature }
 }

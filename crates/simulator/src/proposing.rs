@@ -1,8 +1,8 @@
 //! Blocks: the honest ones and the second ones.
 
-use crate::block::{Body, max_attestations};
+use crate::block::{BlockBody, max_attestations};
 use crate::circumstances::Condition;
-use crate::containers::{Bits, data_column_sidecar, proposer_slashing};
+use crate::containers::{VotesByBits, data_column_sidecar, proposer_slashing};
 use crate::ledger::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::scenario::Deed;
@@ -66,7 +66,7 @@ impl World {
         let block = self.sign_block(slot, proposer, parent, &body);
         out.push(self.block_message(slot, &block, &body, leaves, self.scenario.honest_node(proposer.as_u64())));
         if let Some(deed) = deed {
-            let second_body = Body { graffiti: graffiti("second machine"), ..body.clone() };
+            let second_body = BlockBody { graffiti: graffiti("second machine"), ..body.clone() };
             let second = self.sign_block(slot, proposer, parent, &second_body);
             out.push(self.second_proposal(deed, slot, &block, &second, &second_body));
         }
@@ -79,7 +79,7 @@ impl World {
         self.branches[branch].extend(block.message, body.randao_reveal.as_slice(), &self.preset);
     }
 
-    fn body(&mut self, slot: Slot, branch: usize, proposer: ValidatorIndex) -> Body {
+    fn body(&mut self, slot: Slot, branch: usize, proposer: ValidatorIndex) -> BlockBody {
         let epoch = slot.epoch(&self.preset);
         let fork = self.fork(slot);
         let epoch_root = {
@@ -106,7 +106,7 @@ impl World {
             (false, false) => version_of(client),
         };
         arrange(client, &mut attestations);
-        Body {
+        BlockBody {
             randao_reveal: self.keys.sign(proposer, self.signing_root(epoch_root, DomainType::Randao, epoch)),
             graffiti: graffiti(text),
             attestations,
@@ -132,7 +132,13 @@ impl World {
 
     /// Signs the header of a block with this body. The state root is an arbitrary hash, because
     /// nothing is executed.
-    pub(crate) fn sign_block(&self, slot: Slot, proposer: ValidatorIndex, parent: Root, body: &Body) -> SignedBeaconBlockHeader {
+    pub(crate) fn sign_block(
+        &self,
+        slot: Slot,
+        proposer: ValidatorIndex,
+        parent: Root,
+        body: &BlockBody,
+    ) -> SignedBeaconBlockHeader {
         let message = BeaconBlockHeader {
             slot,
             proposer_index: proposer,
@@ -148,7 +154,7 @@ impl World {
         self.keys.sign(by, self.signing_root(header.root(), DomainType::BeaconProposer, epoch))
     }
 
-    fn block_message(&self, slot: Slot, block: &SignedBeaconBlockHeader, body: &Body, moment: u64, node: usize) -> Sent {
+    fn block_message(&self, slot: Slot, block: &SignedBeaconBlockHeader, body: &BlockBody, moment: u64, node: usize) -> Sent {
         let votes = body.attestations.iter().map(|votes| Claim::Vote { data: votes.data, signers: votes.signers.clone() });
         Sent {
             at_ns: self.at(slot, moment),
@@ -166,7 +172,7 @@ impl World {
         slot: Slot,
         first: &SignedBeaconBlockHeader,
         second: &SignedBeaconBlockHeader,
-        second_body: &Body,
+        second_body: &BlockBody,
     ) -> Sent {
         let node = self.scenario.second_node();
         let (name, value) = match deed {
@@ -188,8 +194,8 @@ impl World {
 
 /// Sorts a block's attestations, because each client uses its own order. The assignment of orders
 /// to clients is invented, but it is true that orders differ.
-fn arrange(client: &str, attestations: &mut [Bits]) {
-    let place = |votes: &Bits| (votes.data.slot, votes.committees.first().copied());
+fn arrange(client: &str, attestations: &mut [VotesByBits]) {
+    let place = |votes: &VotesByBits| (votes.data.slot, votes.committees.first().copied());
     match client {
         "prysm" => attestations.sort_by_key(|votes| std::cmp::Reverse((votes.signers.len(), place(votes)))),
         "lighthouse" => attestations.sort_by_key(place),

@@ -8,7 +8,7 @@
 //! A slashed validator proposes no more blocks, as the specification says. It continues to vote:
 //! its exit waits in a queue that is longer than any scenario, so that committees do not change.
 
-use crate::containers::Bits;
+use crate::containers::VotesByBits;
 use crate::ledger::{Claim, Crime, Ledger};
 use consensus::{
     AttestationData, BeaconBlockHeader, Epoch, ForkName, Offence, Root, SignedBeaconBlockHeader, Slot, ValidatorIndex,
@@ -36,7 +36,7 @@ pub(crate) enum Charge {
 /// The slashing operations of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Operations {
-    pub(crate) attester: Vec<[Bits; 2]>,
+    pub(crate) attester: Vec<[VotesByBits; 2]>,
     pub(crate) proposer: Vec<[SignedBeaconBlockHeader; 2]>,
 }
 

@@ -18,21 +18,21 @@ const MAX_DEPTH: usize = 64;
 
 /// A value with everything that is needed to serialize and hash it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum SszValue {
     /// Numbers, byte vectors, bit vectors and vectors of numbers: fixed size, packed into chunks.
     Fixed(Vec<u8>),
     /// Byte lists and lists of numbers or roots: `length` elements in `bytes`, at most
     /// `limit_chunks` chunks of 32 bytes.
     Packed { bytes: Vec<u8>, length: u64, limit_chunks: u64 },
     /// A bit list of at most `limit` bits.
-    Bits { bits: Vec<bool>, limit: u64 },
+    VotesByBits { bits: Vec<bool>, limit: u64 },
     /// A container, or a vector of composite elements.
-    Container(Vec<Value>),
+    Container(Vec<SszValue>),
     /// A list of at most `limit` composite elements.
-    List { items: Vec<Value>, limit: u64 },
+    List { items: Vec<SszValue>, limit: u64 },
 }
 
-impl Value {
+impl SszValue {
     /// A `uint64`.
     pub(crate) fn u64(number: u64) -> Self {
         Self::Fixed(number.to_le_bytes().to_vec())
@@ -85,14 +85,14 @@ impl Value {
         match self {
             Self::Fixed(_) => true,
             Self::Container(parts) => parts.iter().all(Self::is_fixed_size),
-            Self::Packed { .. } | Self::Bits { .. } | Self::List { .. } => false,
+            Self::Packed { .. } | Self::VotesByBits { .. } | Self::List { .. } => false,
         }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Fixed(bytes) | Self::Packed { bytes, .. } => out.extend_from_slice(bytes),
-            Self::Bits { bits, .. } => {
+            Self::VotesByBits { bits, .. } => {
                 let mut bytes = pack_bits(bits);
                 bytes.resize(bits.len() / 8 + 1, 0);
                 bytes[bits.len() / 8] |= 1 << (bits.len() % 8);
@@ -111,14 +111,16 @@ impl Value {
                 merkleize(chunks, limit)
             }
             Self::Packed { bytes, length, limit_chunks } => mix_in(merkleize(chunks_of(bytes), *limit_chunks), *length),
-            Self::Bits { bits, limit } => mix_in(merkleize(chunks_of(&pack_bits(bits)), limit.div_ceil(256)), bits.len() as u64),
+            Self::VotesByBits { bits, limit } => {
+                mix_in(merkleize(chunks_of(&pack_bits(bits)), limit.div_ceil(256)), bits.len() as u64)
+            }
             Self::Container(parts) => merkleize(parts.iter().map(Self::hash).collect(), parts.len() as u64),
             Self::List { items, limit } => mix_in(merkleize(items.iter().map(Self::hash).collect(), *limit), items.len() as u64),
         }
     }
 }
 
-fn write_sequence(parts: &[Value], out: &mut Vec<u8>) {
+fn write_sequence(parts: &[SszValue], out: &mut Vec<u8>) {
     let head: usize = parts.iter().map(|part| if part.is_fixed_size() { fixed_len(part) } else { 4 }).sum();
     let mut tail = Vec::new();
     for part in parts {
@@ -132,11 +134,13 @@ fn write_sequence(parts: &[Value], out: &mut Vec<u8>) {
     out.extend_from_slice(&tail);
 }
 
-fn fixed_len(value: &Value) -> usize {
+fn fixed_len(value: &SszValue) -> usize {
     match value {
-        Value::Fixed(bytes) => bytes.len(),
-        Value::Container(parts) => parts.iter().map(fixed_len).sum(),
-        Value::Packed { .. } | Value::Bits { .. } | Value::List { .. } => unreachable!("asked of fixed-size values only"),
+        SszValue::Fixed(bytes) => bytes.len(),
+        SszValue::Container(parts) => parts.iter().map(fixed_len).sum(),
+        SszValue::Packed { .. } | SszValue::VotesByBits { .. } | SszValue::List { .. } => {
+            unreachable!("asked of fixed-size values only")
+        }
     }
 }
 
@@ -195,13 +199,13 @@ mod tests {
 
     #[test]
     fn the_example_in_the_header() {
-        let value = Value::Container(vec![Value::u64(5), Value::byte_list(&[0xff], 32)]);
+        let value = SszValue::Container(vec![SszValue::u64(5), SszValue::byte_list(&[0xff], 32)]);
         assert_eq!(hex::encode(value.to_ssz()), "05000000000000000c000000ff");
     }
 
     #[test]
     fn bits_end_in_a_one() {
-        let bits = |n: usize| Value::Bits { bits: vec![true; n], limit: 64 }.to_ssz();
+        let bits = |n: usize| SszValue::VotesByBits { bits: vec![true; n], limit: 64 }.to_ssz();
         assert_eq!(bits(0), [0b1]);
         assert_eq!(bits(3), [0b1111]);
         assert_eq!(bits(8), [0xff, 0b1]);
@@ -216,12 +220,12 @@ mod tests {
             state_root: Root::repeat_byte(2),
             body_root: Root::repeat_byte(3),
         };
-        let value = Value::Container(vec![
-            Value::u64(7),
-            Value::u64(3),
-            Value::bytes(&[1; 32]),
-            Value::bytes(&[2; 32]),
-            Value::bytes(&[3; 32]),
+        let value = SszValue::Container(vec![
+            SszValue::u64(7),
+            SszValue::u64(3),
+            SszValue::bytes(&[1; 32]),
+            SszValue::bytes(&[2; 32]),
+            SszValue::bytes(&[3; 32]),
         ]);
         assert_eq!(value.root(), header.root());
     }

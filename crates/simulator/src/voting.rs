@@ -2,7 +2,7 @@
 
 use crate::branch::members;
 use crate::circumstances::Condition;
-use crate::containers::{Bits, aggregate_and_proof, attestation, attester_slashing, signed, single_attestation};
+use crate::containers::{VotesByBits, aggregate_and_proof, attestation, attester_slashing, signed, single_attestation};
 use crate::ledger::Claim;
 use crate::message::{Nature, Sent, moment};
 use crate::pool::{Place, one_committee};
@@ -215,9 +215,9 @@ impl World {
     }
 
     /// Votes of `signers`. The caller sets the committees and bits.
-    pub(crate) fn sum(&self, data: &AttestationData, signers: &[ValidatorIndex]) -> Bits {
+    pub(crate) fn sum(&self, data: &AttestationData, signers: &[ValidatorIndex]) -> VotesByBits {
         let signature = self.keys.sign_together(signers, self.vote_root(data));
-        Bits { data: *data, committees: Vec::new(), bits: Vec::new(), signers: signers.to_vec(), signature }
+        VotesByBits { data: *data, committees: Vec::new(), bits: Vec::new(), signers: signers.to_vec(), signature }
     }
 
     fn vote_message(&self, data: &AttestationData, place: Place, member: ValidatorIndex, at_ns: u64, node: usize) -> Sent {
@@ -241,7 +241,7 @@ impl World {
         }
         let bits = (0..place.size).map(|at| at == place.position).collect();
         let committees = vec![place.committee];
-        let votes = Bits { data: *data, committees, bits, signers: vec![member], signature: *by };
+        let votes = VotesByBits { data: *data, committees, bits, signers: vec![member], signature: *by };
         attestation(fork, &self.preset, &votes).to_ssz()
     }
 

@@ -9,14 +9,14 @@ use crate::branch::Branch;
 use crate::cast::Cast;
 use crate::circumstances::Condition;
 use crate::error::SimError;
-use crate::genesis::{self, Genesis, Parts, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
+use crate::genesis::{self, Parts, SimGenesis, Standing, VALIDATOR_REGISTRY_LIMIT, validator};
 use crate::keys::Keyring;
 use crate::ledger::{Claim, LEDGER_EPOCHS, Ledger};
 use crate::message::Sent;
 use crate::proposer::proposer;
 use crate::scenario::Scenario;
 use crate::slasher::{EXIT_QUEUE_EPOCHS, Slasher};
-use crate::ssz::Value;
+use crate::ssz::SszValue;
 use crate::wire;
 use consensus::{
     AttestationData, Checkpoint, CommitteeIndex, DomainType, Epoch, ForkName, Network, Preset, Root, Slot, ValidatorIndex,
@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) preset: Preset,
     pub(crate) network: Network,
     pub(crate) keys: Keyring,
-    pub(crate) genesis: Genesis,
+    pub(crate) genesis: SimGenesis,
     pub(crate) cast: Cast,
     /// The first branch is that of all validators. A second one exists during a split.
     pub(crate) branches: Vec<Branch>,
@@ -64,7 +64,7 @@ impl World {
         scenario.check()?;
         let preset = scenario.preset();
         let keys = Keyring::from_seed(scenario.seed);
-        let genesis = Genesis::new(&scenario, &keys, genesis_time);
+        let genesis = SimGenesis::new(&scenario, &keys, genesis_time);
         let network = genesis::network(&scenario, &genesis)?;
         let active = Arc::new(scenario.active(Epoch::new(0)));
         let main = Branch::new(genesis.header, genesis.randao_mix, active, &preset);
@@ -149,11 +149,11 @@ impl World {
             slot,
             active: &active,
             n_validators: self.genesis.pubkeys.len(),
-            validators: Value::List { items: registry.collect(), limit: VALIDATOR_REGISTRY_LIMIT },
+            validators: SszValue::List { items: registry.collect(), limit: VALIDATOR_REGISTRY_LIMIT },
             validators_root: self.genesis.validators_root,
             randao_mix: self.genesis.randao_mix,
             mixes: main.mixes(),
-            block_roots: Value::Fixed(block_roots),
+            block_roots: SszValue::Fixed(block_roots),
             latest_header: main.head_header,
             lookahead_from: Epoch::new(0),
         };

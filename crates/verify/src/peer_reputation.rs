@@ -29,12 +29,12 @@ pub enum PeerReputation {
 /// The records of all peers. Their number is bounded, and old counts lose weight over time.
 #[derive(Debug)]
 pub(crate) struct PeerReputations {
-    peers: HashMap<PeerBytes, Record>,
+    peers: HashMap<PeerBytes, ReputationRecord>,
     limit: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Record {
+struct ReputationRecord {
     proven: u32,
     forged: u32,
 }
@@ -70,12 +70,12 @@ impl PeerReputations {
     /// Halves all counts. The verifier calls it once an epoch.
     pub(crate) fn fade(&mut self) {
         self.peers.retain(|_, record| {
-            *record = Record { proven: record.proven / 2, forged: record.forged / 2 };
+            *record = ReputationRecord { proven: record.proven / 2, forged: record.forged / 2 };
             record.proven + record.forged > 0
         });
     }
 
-    fn entry(&mut self, peer: &PeerBytes) -> &mut Record {
+    fn entry(&mut self, peer: &PeerBytes) -> &mut ReputationRecord {
         while self.peers.len() >= self.limit && !self.peers.contains_key(peer) {
             // Fading removes the peers with the smallest counts.
             self.fade();

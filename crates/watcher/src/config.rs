@@ -24,11 +24,11 @@ pub use http::{ApiConfig, ShowWatched};
 pub struct Config {
     /// Directory of the index, the findings, the public key cache and the outbox.
     pub data_dir: PathBuf,
-    pub network: NetworkConfig,
+    pub network: NetworkSection,
     pub nodes: NodesConfig,
-    pub gossip: GossipConfig,
+    pub gossip: GossipSection,
     pub event_stream: EventStreamConfig,
-    pub verify: VerifyConfig,
+    pub verify: VerifySection,
     pub index: IndexConfig,
     pub detect: DetectConfig,
     pub alerts: AlertsConfig,
@@ -44,7 +44,7 @@ pub struct Config {
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct NetworkConfig {
+pub struct NetworkSection {
     /// Name of a built-in network.
     pub name: Option<String>,
     /// The `config.yaml` of a network. It takes precedence over `name`.
@@ -70,7 +70,7 @@ pub struct NodesConfig {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GossipConfig {
+pub struct GossipSection {
     pub enabled: bool,
     /// Multiaddrs to listen on. If the list is empty, the watcher only dials.
     pub listen: Vec<String>,
@@ -108,7 +108,7 @@ pub struct EventStreamConfig {
 /// How single votes are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SinglesProof {
+pub enum SinglesSetting {
     /// Plain sums per committee. This is the cheapest way, but nothing verified like this can be
     /// forwarded.
     Sums,
@@ -119,9 +119,9 @@ pub enum SinglesProof {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct VerifyConfig {
+pub struct VerifySection {
     /// How single votes are verified.
-    pub singles: SinglesProof,
+    pub singles: SinglesSetting,
     /// Number of BLS threads. 0 means one per processor.
     pub threads: usize,
     /// Messages that may wait until their committees are known.
@@ -178,11 +178,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("slashwatch-data"),
-            network: NetworkConfig::default(),
+            network: NetworkSection::default(),
             nodes: NodesConfig::default(),
-            gossip: GossipConfig::default(),
+            gossip: GossipSection::default(),
             event_stream: EventStreamConfig::default(),
-            verify: VerifyConfig::default(),
+            verify: VerifySection::default(),
             index: IndexConfig::default(),
             detect: DetectConfig::default(),
             alerts: AlertsConfig::default(),
@@ -201,7 +201,7 @@ impl Default for NodesConfig {
     }
 }
 
-impl Default for GossipConfig {
+impl Default for GossipSection {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -217,10 +217,10 @@ impl Default for GossipConfig {
     }
 }
 
-impl Default for VerifyConfig {
+impl Default for VerifySection {
     fn default() -> Self {
         Self {
-            singles: SinglesProof::RandomCombination,
+            singles: SinglesSetting::RandomCombination,
             threads: 0,
             parked_messages: 65_536,
             parked_mib: 64,

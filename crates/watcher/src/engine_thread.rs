@@ -13,7 +13,7 @@
 use crate::clock;
 use crate::downtime::DowntimeLog;
 use crate::inputs::InputReceiver;
-use crate::status::{RefusedWrites, Snapshot};
+use crate::status::{EngineSnapshot, RefusedWrites};
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
 use engine::priority_queues::{Dropped, PriorityQueues, QueueLimits};
@@ -78,7 +78,7 @@ pub struct Effects {
     /// True while the registry is out of date and the engine needs a newer beacon state.
     pub wants_state: watch::Sender<bool>,
     /// The state of the engine after the last batch.
-    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    pub snapshot: watch::Sender<Arc<EngineSnapshot>>,
 }
 
 /// Runs until the queue is closed and empty. Then it returns the engine, which still has to finish,
@@ -326,7 +326,8 @@ impl Judge<'_> {
         effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
         effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
         let refused = self.refused.as_ref().map(|refused| RefusedWrites { since: refused.since, error: refused.error.clone() });
-        let snapshot = Snapshot { refused, ..Snapshot::of(&self.engine, self.silence.reception(), self.watch.gaps()) };
+        let snapshot =
+            EngineSnapshot { refused, ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.watch.gaps()) };
         effects.snapshot.send_replace(Arc::new(snapshot));
     }
 

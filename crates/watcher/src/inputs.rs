@@ -27,7 +27,7 @@ type QueuedInput = (Input, Option<OwnedSemaphorePermit>);
 
 /// The engine has ended, or the queue is full and the caller does not wait.
 #[derive(Debug)]
-pub struct Refused;
+pub struct InputRefused;
 
 /// The sending end of the queue. It is cheap to clone.
 #[derive(Clone)]
@@ -39,21 +39,21 @@ pub struct Inputs {
 
 impl Inputs {
     /// Sends an input and waits for room if the queue is full.
-    pub async fn send(&self, input: Input) -> Result<(), Refused> {
+    pub async fn send(&self, input: Input) -> Result<(), InputRefused> {
         let room = match self.units_of(&input) {
             0 => None,
-            units => Some(self.room.clone().acquire_many_owned(units).await.map_err(|_| Refused)?),
+            units => Some(self.room.clone().acquire_many_owned(units).await.map_err(|_| InputRefused)?),
         };
-        self.items.send((input, room)).await.map_err(|_| Refused)
+        self.items.send((input, room)).await.map_err(|_| InputRefused)
     }
 
     /// Sends an input only if the queue has room now.
-    pub fn try_send(&self, input: Input) -> Result<(), Refused> {
+    pub fn try_send(&self, input: Input) -> Result<(), InputRefused> {
         let room = match self.units_of(&input) {
             0 => None,
-            units => Some(self.room.clone().try_acquire_many_owned(units).map_err(|_| Refused)?),
+            units => Some(self.room.clone().try_acquire_many_owned(units).map_err(|_| InputRefused)?),
         };
-        self.items.try_send((input, room)).map_err(|_| Refused)
+        self.items.try_send((input, room)).map_err(|_| InputRefused)
     }
 
     /// Number of inputs that wait in the queue.

@@ -11,7 +11,7 @@
 
 use crate::bootstrap;
 use crate::clock;
-use crate::config::{Config, SinglesProof, mib};
+use crate::config::{Config, SinglesSetting, mib};
 use crate::datadir::DataDir;
 use crate::downtime::DowntimeLog;
 use crate::engine_thread::{self, Effects, Input};
@@ -19,7 +19,7 @@ use crate::error::WatcherError;
 use crate::inputs::{InputReceiver, Inputs, WeakInputs, inputs};
 use crate::listen::{self, NamedTask};
 use crate::node_task::{NodeRequests, NodeTask};
-use crate::status::{Snapshot, Sources, StatusPage};
+use crate::status::{EngineSnapshot, Sources, StatusPage};
 use crate::watched_keys::WatchedKeysSource;
 use actions::alerts;
 use actions::config::{AlertsConfig, WatchConfig};
@@ -154,7 +154,8 @@ impl Watcher {
         let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
         let (wanted_blocks, blocks_wanted) = watch::channel(Vec::new());
         let (wants_state, state_wanted) = watch::channel(false);
-        let (snapshot, snapshot_seen) = watch::channel(Arc::new(Snapshot::of(&engine, silence.reception(), watch_kept.gaps())));
+        let (snapshot, snapshot_seen) =
+            watch::channel(Arc::new(EngineSnapshot::of(&engine, silence.reception(), watch_kept.gaps())));
 
         let source_metrics = SourceMetrics::register(&metrics.registry)
             .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
@@ -281,7 +282,7 @@ impl Watcher {
     }
 
     /// Returns a receiver that changes with every batch and with the clock.
-    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+    pub fn snapshots(&self) -> watch::Receiver<Arc<EngineSnapshot>> {
         self.page.snapshot.clone()
     }
 
@@ -449,11 +450,11 @@ fn verify_config(config: &Config) -> VerifyConfig {
     VerifyConfig {
         threads: config.verify.threads,
         singles: match config.verify.singles {
-            SinglesProof::Sums => verify::SinglesProof::Sums,
-            SinglesProof::RandomCombination if config.verify.forward_percent < 100 => {
+            SinglesSetting::Sums => verify::SinglesProof::Sums,
+            SinglesSetting::RandomCombination if config.verify.forward_percent < 100 => {
                 verify::SinglesProof::Mixed { alone_percent: config.verify.forward_percent }
             }
-            SinglesProof::RandomCombination => verify::SinglesProof::RandomCombination,
+            SinglesSetting::RandomCombination => verify::SinglesProof::RandomCombination,
         },
         parking: ParkingLimits {
             messages: config.verify.parked_messages,

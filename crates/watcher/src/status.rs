@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::listen;
 use actions::killswitch::KillSwitchState;
-use actions::lists::reload::Refused;
+use actions::lists::reload::RejectedConfig;
 use api::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 use chain::HeadView;
 use consensus::{Checkpoint, Network};
@@ -31,7 +31,7 @@ pub struct RefusedWrites {
 
 /// The state of the engine between two batches.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct EngineSnapshot {
     pub head: HeadView,
     pub finalized: Checkpoint,
     /// Number of validators in the registry.
@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub gaps: Arc<Vec<Gap>>,
 }
 
-impl Snapshot {
+impl EngineSnapshot {
     /// Takes a snapshot of the engine.
     pub fn of(engine: &Engine, reception: Reception, gaps: &Arc<Vec<Gap>>) -> Self {
         let chain = engine.chain();
@@ -77,7 +77,7 @@ pub struct Sources {
 /// Answers requests of the API from data that is already in memory.
 pub struct StatusPage {
     pub network: Arc<Network>,
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub snapshot: watch::Receiver<Arc<EngineSnapshot>>,
     /// Why no node answers, or `None` while a node answers.
     pub node_away: watch::Receiver<Option<String>>,
     pub has_nodes: bool,
@@ -88,7 +88,7 @@ pub struct StatusPage {
     /// `None` if the API must not show kill switches and watched keys.
     pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
     /// The reason why a changed configuration cannot be used.
-    pub refused_lists: watch::Receiver<Option<Refused>>,
+    pub refused_lists: watch::Receiver<Option<RejectedConfig>>,
 }
 
 impl StatusPage {
@@ -117,7 +117,7 @@ impl StatusPage {
         text.to_owned()
     }
 
-    fn notices(&self, snapshot: &Snapshot) -> Vec<String> {
+    fn notices(&self, snapshot: &EngineSnapshot) -> Vec<String> {
         let mut notices = Vec::new();
         let readiness = self.readiness();
         if let Some(since) = readiness.since.filter(|_| !readiness.listening) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlertsConfig {
-    pub routes: Vec<RouteConfig>,
+    pub routes: Vec<RouteSection>,
 }
 
 /// Lowest severity of the findings that a route delivers.
@@ -24,7 +24,7 @@ pub enum MinSeverity {
 /// One webhook that receives findings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RouteConfig {
+pub struct RouteSection {
     /// Name of the route. The outbox uses it as the key, so a renamed route is a new route.
     pub name: String,
     /// Address of the webhook.

@@ -69,13 +69,13 @@ impl ActiveConfig {
 
 /// A changed configuration or list that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct RejectedConfig {
     /// Time at which the problem was first noticed.
     pub at: Time,
     pub reason: String,
 }
 
-impl Refused {
+impl RejectedConfig {
     /// Returns a notice for the operator, shown on the status page.
     pub fn notice(&self) -> String {
         let reason = self.reason.split('\n').map(str::trim).collect::<Vec<_>>().join("; ");
@@ -96,7 +96,7 @@ pub struct ReloadReports {
     /// Receives what is in use.
     pub changed: watch::Sender<Arc<ActiveConfig>>,
     /// Receives the problem of what cannot be used, and `None` when it is corrected.
-    pub refused: watch::Sender<Option<Refused>>,
+    pub refused: watch::Sender<Option<RejectedConfig>>,
     /// Returns the time of the wall clock.
     pub now: fn() -> Time,
 }
@@ -148,7 +148,7 @@ pub async fn follow(
             Ok(Err(reason)) => {
                 if asked || wrong.as_ref() != Some(&reason) {
                     tracing::error!(reason, "the changed lists cannot be used; what was in force stays");
-                    told.refused.send_replace(Some(Refused { at: (told.now)(), reason: reason.clone() }));
+                    told.refused.send_replace(Some(RejectedConfig { at: (told.now)(), reason: reason.clone() }));
                 }
                 wrong = Some(reason);
             }

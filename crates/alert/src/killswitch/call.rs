@@ -5,7 +5,7 @@
 //! Each attempt is signed with its own time, because receivers refuse a timestamp that is some
 //! minutes old.
 
-use super::Order;
+use super::SwitchOrder;
 use crate::retry::FailureKind;
 use crate::webhook::Webhook;
 use evidence::Time;
@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// receives the reason of each failed attempt, for a caller that drops this future before its end.
 pub(super) async fn call(
     webhook: &Webhook,
-    order: &Order<'_>,
+    order: &SwitchOrder<'_>,
     now: Time,
     longest_wait: Duration,
     last_failure: &mut Option<String>,

@@ -4,7 +4,7 @@
 //! The program's environment has our `PATH`, `HOME`, `USER` and `LANG`, and variables that describe
 //! the order. It has no secrets of ours.
 
-use super::{MAX_ANSWER_BYTES, Order};
+use super::{MAX_ANSWER_BYTES, SwitchOrder};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const INHERITED: [&str; 4] = ["PATH", "HOME", "USER", "LANG"];
 
 /// Runs the program. Dropping the future before its end (after a timeout) kills the program.
-pub(super) async fn run(program: &str, arguments: &[String], order: &Order<'_>) -> Result<String, String> {
+pub(super) async fn run(program: &str, arguments: &[String], order: &SwitchOrder<'_>) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -50,7 +50,7 @@ enum Action {
 
 /// The JSON that an order passes to the program or receiver.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Order<'a> {
+pub struct SwitchOrder<'a> {
     schema: u64,
     pub kill_switch: &'a str,
     /// Number of the attempt, from 1. It is greater than 1 only after a crash that left the result
@@ -107,20 +107,20 @@ impl KillSwitch {
 
     /// Executes the switch because of a finding. `now` is the wall clock.
     pub async fn fire(&self, finding: &Finding, attempt: u32, now: Time) -> OrderReport {
-        self.order(Order { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
+        self.order(SwitchOrder { attempt, test: false, finding: Some(finding), ..self.test_order() }, now).await
     }
 
     /// Proves the wiring: the same program or address gets what an order would hand over, and is
     /// told that it is a test. `finding` is made up.
     pub async fn test(&self, finding: &Finding, now: Time) -> OrderReport {
-        self.order(Order { finding: Some(finding), ..self.test_order() }, now).await
+        self.order(SwitchOrder { finding: Some(finding), ..self.test_order() }, now).await
     }
 
-    fn test_order(&self) -> Order<'_> {
-        Order { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network: &self.network, finding: None }
+    fn test_order(&self) -> SwitchOrder<'_> {
+        SwitchOrder { schema: SCHEMA, kill_switch: &self.group, attempt: 1, test: true, network: &self.network, finding: None }
     }
 
-    async fn order(&self, order: Order<'_>, now: Time) -> OrderReport {
+    async fn order(&self, order: SwitchOrder<'_>, now: Time) -> OrderReport {
         let started = Instant::now();
         let mut last_failure = None;
         let acting = async {

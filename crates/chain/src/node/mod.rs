@@ -16,13 +16,13 @@
 //! TLS uses the `rustls` provider of the process if one is installed, otherwise ring. The
 //! certificates of the system are read only if a URL is `https`.
 //!
-//! Limits: [`Limits`].
+//! Limits: [`ResponseLimits`].
 
 mod transport;
 mod types;
 
-pub use transport::{Limits, MAX_NODES, NodeConfig, NodeError, NodeSet};
-pub use types::{BlockId, Finality, Genesis, HeaderInfo, Identity, NodeBlock, StateId, Syncing, ValidatorStatus};
+pub use transport::{MAX_NODES, NodeConfig, NodeError, NodeSet, ResponseLimits};
+pub use types::{BlockId, Finality, Genesis, HeaderInfo, NodeBlock, NodeIdentity, StateId, Syncing, ValidatorStatus};
 
 use consensus::{DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};
 use serde::Deserialize;
@@ -166,17 +166,17 @@ impl NodeSet {
     }
 
     /// Requests the node's addresses on the peer-to-peer network.
-    pub async fn identity(&self) -> Result<Identity, NodeError> {
+    pub async fn identity(&self) -> Result<NodeIdentity, NodeError> {
         self.json("/eth/v1/node/identity").await
     }
 
     /// Requests the addresses of every node of the set, so that the program can peer with all of
     /// them. A node that does not answer has an error.
-    pub async fn identities(&self) -> Vec<(String, Result<Identity, NodeError>)> {
+    pub async fn identities(&self) -> Vec<(String, Result<NodeIdentity, NodeError>)> {
         let mut identities = Vec::new();
         for nth in 0..self.len() {
             let answer = self.get_from(nth, "/eth/v1/node/identity", BodyFormat::Json, self.limits().small_bytes).await;
-            let parsed = answer.and_then(|answer| answer.parse::<Data<Identity>>()).map(|body| body.data);
+            let parsed = answer.and_then(|answer| answer.parse::<Data<NodeIdentity>>()).map(|body| body.data);
             identities.push((self.label(nth), parsed));
         }
         identities

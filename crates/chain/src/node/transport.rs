@@ -36,7 +36,7 @@ const ALREADY_THERE: &str = "ALREADY_EXISTS";
 
 /// Maximum sizes of responses in bytes. A larger response is refused before it is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ResponseLimits {
     /// Documents other than those below.
     pub small_bytes: usize,
     /// A block. As JSON it is more than twice as large as its SSZ.
@@ -45,7 +45,7 @@ pub struct Limits {
     pub state_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for ResponseLimits {
     fn default() -> Self {
         Self { small_bytes: 4 << 20, block_bytes: 32 << 20, state_bytes: 1 << 30 }
     }
@@ -67,7 +67,7 @@ pub struct NodeConfig {
     pub rounds: usize,
     /// Pause after the first round. It doubles after each round.
     pub first_pause: Duration,
-    pub limits: Limits,
+    pub limits: ResponseLimits,
 }
 
 impl Default for NodeConfig {
@@ -80,7 +80,7 @@ impl Default for NodeConfig {
             state_timeout: Duration::from_secs(600),
             rounds: 3,
             first_pause: Duration::from_millis(500),
-            limits: Limits::default(),
+            limits: ResponseLimits::default(),
         }
     }
 }
@@ -244,7 +244,7 @@ impl BodyFormat {
 
 /// A complete response within its size limit.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct NodeResponse {
     pub node: String,
     path: String,
     content_type: String,
@@ -253,7 +253,7 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl NodeResponse {
     pub(super) fn is_json(&self) -> bool {
         self.content_type.contains("json")
     }
@@ -332,12 +332,12 @@ impl NodeSet {
         &self.nodes
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> ResponseLimits {
         self.config.limits
     }
 
     /// Sends a GET request to the last good node, then to the others, in a few rounds.
-    pub(super) async fn get(&self, path: &str, format: BodyFormat, limit: usize) -> Result<Answer, NodeError> {
+    pub(super) async fn get(&self, path: &str, format: BodyFormat, limit: usize) -> Result<NodeResponse, NodeError> {
         self.rounds(path, |nth, patience| Box::pin(self.get_within(nth, path, format, limit, patience))).await
     }
 
@@ -403,7 +403,13 @@ impl NodeSet {
         self.good.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn get_from(&self, nth: usize, path: &str, format: BodyFormat, limit: usize) -> Result<Answer, NodeError> {
+    pub(super) async fn get_from(
+        &self,
+        nth: usize,
+        path: &str,
+        format: BodyFormat,
+        limit: usize,
+    ) -> Result<NodeResponse, NodeError> {
         self.get_within(nth, path, format, limit, Patience::Full).await
     }
 
@@ -414,7 +420,7 @@ impl NodeSet {
         format: BodyFormat,
         limit: usize,
         patience: Patience,
-    ) -> Result<Answer, NodeError> {
+    ) -> Result<NodeResponse, NodeError> {
         let url = &self.nodes[nth];
         let timeout =
             if limit >= self.config.limits.state_bytes { self.config.state_timeout } else { self.config.request_timeout };
@@ -444,7 +450,7 @@ impl NodeSet {
         if is_web_page(&content_type, &body) {
             return Err(NodeError::WebPage { node: shown(url), path: path.to_owned() });
         }
-        Ok(Answer { node: shown(url), path: path.to_owned(), content_type, version, body })
+        Ok(NodeResponse { node: shown(url), path: path.to_owned(), content_type, version, body })
     }
 
     pub(super) async fn post_to(&self, nth: usize, path: &str, fork: ForkName, json: &Value) -> Result<(), NodeError> {

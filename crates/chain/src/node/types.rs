@@ -94,7 +94,7 @@ pub struct Syncing {
 
 /// `/eth/v1/node/identity`: the node's addresses on the peer-to-peer network.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Identity {
+pub struct NodeIdentity {
     pub peer_id: String,
     #[serde(default)]
     pub enr: String,

@@ -44,11 +44,11 @@ const INVALID_MARK: [u8; 48] = [0xff; 48];
 pub(super) struct Disk {
     pub(super) path: PathBuf,
     file: File,
-    chunks: Vec<Chunk>,
+    chunks: Vec<KeyChunk>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Chunk {
+struct KeyChunk {
     /// Position of the chunk's header in the file.
     offset: u64,
     first: usize,
@@ -90,7 +90,7 @@ impl Disk {
                 self.cut(offset, "it ends in the middle of a chunk")?;
                 break;
             }
-            self.chunks.push(Chunk { offset, first, n });
+            self.chunks.push(KeyChunk { offset, first, n });
             first += n;
             offset = end;
         }
@@ -109,7 +109,7 @@ impl Disk {
     pub(super) fn load(&mut self, at: usize, compressed: &[PubkeyBytes]) -> Vec<CheckedKey> {
         let from = self.chunks.partition_point(|chunk| chunk.first + chunk.n <= at);
         let end = at + compressed.len();
-        let wanted: Vec<Chunk> = self.chunks[from..].iter().copied().take_while(|chunk| chunk.first < end).collect();
+        let wanted: Vec<KeyChunk> = self.chunks[from..].iter().copied().take_while(|chunk| chunk.first < end).collect();
         let mut bytes: Vec<Vec<u8>> = Vec::with_capacity(wanted.len());
         for chunk in &wanted {
             match self.read_chunk(chunk) {
@@ -149,7 +149,7 @@ impl Disk {
         keys
     }
 
-    fn read_chunk(&mut self, chunk: &Chunk) -> io::Result<Vec<u8>> {
+    fn read_chunk(&mut self, chunk: &KeyChunk) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0u8; CHUNK_HEADER_LEN as usize + chunk.n * KEY_LEN];
         self.file.seek(SeekFrom::Start(chunk.offset))?;
         self.file.read_exact(&mut bytes)?;
@@ -185,7 +185,7 @@ impl Disk {
         self.file.seek(SeekFrom::Start(offset))?;
         self.file.write_all(&chunk)?;
         self.file.sync_data()?;
-        self.chunks.push(Chunk { offset, first, n: keys.len() });
+        self.chunks.push(KeyChunk { offset, first, n: keys.len() });
         tracing::debug!(keys = self.len(), "key cache grew");
         Ok(())
     }
@@ -259,7 +259,7 @@ fn compressed_chunk(bytes: &[u8]) -> Option<Vec<PubkeyBytes>> {
 
 /// Returns the keys of a chunk that are within `at..at + compressed.len()`. Returns `None` if the
 /// chunk is damaged or has other keys.
-fn parse_chunk(bytes: &[u8], chunk: &Chunk, at: usize, compressed: &[PubkeyBytes]) -> Option<Vec<CheckedKey>> {
+fn parse_chunk(bytes: &[u8], chunk: &KeyChunk, at: usize, compressed: &[PubkeyBytes]) -> Option<Vec<CheckedKey>> {
     let (head, payload) = bytes.split_at(CHUNK_HEADER_LEN as usize);
     let n: [u8; 4] = head[..4].try_into().ok()?;
     if head[4..] != chunk_sum(n, payload) {

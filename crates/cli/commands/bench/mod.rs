@@ -10,7 +10,7 @@ pub use pipeline_run::pipeline;
 pub use verify_run::verify;
 
 use crate::args::{BenchIndex, ReportForm};
-use crate::exit::Usage;
+use crate::exit::UsageError;
 use crate::output;
 use index::bench::Variant;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,7 +42,7 @@ pub fn index(args: BenchIndex) -> anyhow::Result<u8> {
     {
         let text =
             format!("--data-dir {}: not empty, and what is in it would be measured too; name a new folder", folder.display());
-        return Err(Usage(text).into());
+        return Err(UsageError(text).into());
     }
     let options = index::bench::Options {
         validators: args.validators,

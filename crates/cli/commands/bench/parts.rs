@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Work of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum BenchPart {
     /// Watches the capture, as fast as possible.
     Replay { files: Files, data_dir: PathBuf },
     /// Watches in real time. The messages come from these peers, or from the capture if there are
@@ -39,11 +39,11 @@ pub struct Files {
 /// Runs one part. Its result is one JSON object on stdout.
 pub fn part(options: &str) -> anyhow::Result<u8> {
     match serde_json::from_str(options)? {
-        Part::Replay { files, data_dir } => {
+        BenchPart::Replay { files, data_dir } => {
             let measured = replayed(&files.capture, &data_dir, &expected(&files.truth)?, SLOT)?;
             output::line(serde_json::to_string(&measured)?)?;
         }
-        Part::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
+        BenchPart::Watch { files, data_dir, genesis_time, peers, forward_percent } => {
             let source = peers.map_or(Source::Memory, Source::Peers);
             let options = PacedOptions {
                 capture: files.capture,
@@ -56,7 +56,7 @@ pub fn part(options: &str) -> anyhow::Result<u8> {
             let measured = paced(&options, &expected(&files.truth)?)?;
             output::line(serde_json::to_string(&measured)?)?;
         }
-        Part::Publish { files, genesis_time, publishers } => {
+        BenchPart::Publish { files, genesis_time, publishers } => {
             let options = PublishOptions { capture: files.capture, genesis_time, publishers, patience: PATIENCE };
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             let published = runtime.block_on(publish_load(options, |peers| {
@@ -81,14 +81,14 @@ fn expected(truth: &Path) -> anyhow::Result<LoadExpectation> {
 }
 
 /// A part that runs in its own process. Dropping it ends the process.
-pub struct Running {
+pub struct ChildProcess {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-impl Running {
+impl ChildProcess {
     /// Starts the part as a child process.
-    pub fn start(part: &Part) -> anyhow::Result<Self> {
+    pub fn start(part: &BenchPart) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["bench", "part", &serde_json::to_string(part)?])
             .stdin(Stdio::null())
@@ -120,7 +120,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // The process may have ended by itself.
         let _ = self.child.kill();

@@ -7,10 +7,10 @@
 //! worse of both.
 
 use super::load::{BenchFolder, write, write_keys};
-use super::parts::{Files, Part, Running};
+use super::parts::{BenchPart, ChildProcess, Files};
 use super::print_report;
 use crate::args::{BenchPipeline, Over, Runs};
-use crate::exit::{FAILED, Usage};
+use crate::exit::{FAILED, UsageError};
 use anyhow::Context as _;
 use offline::bench::{Latency, Measured};
 use serde::Serialize;
@@ -61,7 +61,7 @@ struct PipelineReport {
 /// Runs the benchmark. The exit code is 1 if an offence was missed or a finding was false.
 pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.forward_percent > 100 {
-        return Err(Usage("--forward-percent goes from 0 to 100".into()).into());
+        return Err(UsageError("--forward-percent goes from 0 to 100".into()).into());
     }
     let plan = LoadPlan {
         seed: args.seed,
@@ -93,7 +93,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     if args.runs != Runs::Paced {
         eprintln!("watching {} messages as fast as it goes", truth.messages);
         let data_dir = data_dir(place.path(), "unpaced", &keys)?;
-        unpaced = Some(Running::start(&Part::Replay { files: files.clone(), data_dir })?.measured()?);
+        unpaced = Some(ChildProcess::start(&BenchPart::Replay { files: files.clone(), data_dir })?.measured()?);
     }
     let (mut paced, mut published) = (None, None);
     if args.runs != Runs::Unpaced {
@@ -105,14 +105,14 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
             Over::Memory => (None, None),
             Over::Libp2p => {
                 let mut publisher =
-                    Running::start(&Part::Publish { files: files.clone(), genesis_time, publishers: PUBLISHERS })?;
+                    ChildProcess::start(&BenchPart::Publish { files: files.clone(), genesis_time, publishers: PUBLISHERS })?;
                 let peers: Vec<String> = publisher.line()?;
                 (Some(publisher), Some(peers))
             }
         };
-        let part = Part::Watch { files, data_dir, genesis_time, peers, forward_percent: args.forward_percent };
-        paced = Some(Running::start(&part)?.measured()?);
-        published = publisher.map(Running::published).transpose()?;
+        let part = BenchPart::Watch { files, data_dir, genesis_time, peers, forward_percent: args.forward_percent };
+        paced = Some(ChildProcess::start(&part)?.measured()?);
+        published = publisher.map(ChildProcess::published).transpose()?;
     }
     let report = report(unpaced, paced, published);
     print_report(&report, &FIELDS, args.form)?;

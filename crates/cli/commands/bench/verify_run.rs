@@ -3,7 +3,7 @@
 use super::load::{BenchFolder, write_keys};
 use super::print_report;
 use crate::args::BenchVerify;
-use crate::exit::Usage;
+use crate::exit::UsageError;
 use chain::{Chain, PubkeyCache};
 use offline::bench::cpu_seconds;
 use simulator::load::{Load, LoadMessage, LoadPlan};
@@ -20,7 +20,7 @@ const SLOTS: u64 = 32;
 /// Runs the benchmark with one slot of single votes.
 pub fn verify(args: &BenchVerify) -> anyhow::Result<u8> {
     if args.votes == 0 || args.distinct_data == 0 || args.distinct_data > args.votes {
-        return Err(Usage("give at least one vote, and as many different data as votes at most".into()).into());
+        return Err(UsageError("give at least one vote, and as many different data as votes at most".into()).into());
     }
     let plan = LoadPlan::quiet((args.votes * SLOTS) as usize, 1);
     let place = BenchFolder::new(None)?;

@@ -5,7 +5,7 @@
 //! meaning is clear: it accepts numbers without quotes, and it ignores unknown fields. It is strict
 //! in everything else. The output is always canonical.
 
-use super::{Catalogue, Container, Kind, OFFSET_LEN, Type, View};
+use super::{Catalogue, Container, OFFSET_LEN, SchemaKind, SszView, Type};
 use crate::{DecodeError, ForkName, Preset};
 use alloy_primitives::U256;
 use serde_json::{Map, Value};
@@ -38,22 +38,23 @@ impl Type {
     }
 }
 
-impl View<'_, '_> {
+impl SszView<'_, '_> {
     /// Returns the value as the beacon API's JSON.
     pub fn to_json(&self) -> Value {
         match self.ty().kind() {
-            Kind::Uint { bytes: 32 } => Value::String(U256::from_le_bytes(self.as_array::<32>()).to_string()),
-            Kind::Uint { .. } => {
+            SchemaKind::Uint { bytes: 32 } => Value::String(U256::from_le_bytes(self.as_array::<32>()).to_string()),
+            SchemaKind::Uint { .. } => {
                 let mut wide = [0u8; 8];
                 wide[..self.bytes().len()].copy_from_slice(self.bytes());
                 Value::String(u64::from_le_bytes(wide).to_string())
             }
-            Kind::Boolean => Value::Bool(self.bytes() == [1]),
-            Kind::ByteVector { .. } | Kind::ByteList { .. } | Kind::Bitvector { .. } | Kind::Bitlist { .. } => {
-                Value::String(format!("0x{}", hex::encode(self.bytes())))
-            }
-            Kind::Vector { .. } | Kind::List { .. } => self.elements().map(|element| element.to_json()).collect(),
-            Kind::Container(container) => {
+            SchemaKind::Boolean => Value::Bool(self.bytes() == [1]),
+            SchemaKind::ByteVector { .. }
+            | SchemaKind::ByteList { .. }
+            | SchemaKind::Bitvector { .. }
+            | SchemaKind::Bitlist { .. } => Value::String(format!("0x{}", hex::encode(self.bytes()))),
+            SchemaKind::Vector { .. } | SchemaKind::List { .. } => self.elements().map(|element| element.to_json()).collect(),
+            SchemaKind::Container(container) => {
                 let fields = container.fields.iter().enumerate();
                 Value::Object(
                     fields
@@ -67,8 +68,8 @@ impl View<'_, '_> {
 
 fn write(ty: &Type, json: &Value, out: &mut Vec<u8>) -> Result<(), Reason> {
     match &ty.kind {
-        Kind::Uint { bytes } => write_uint(*bytes, json, out),
-        Kind::Boolean => {
+        SchemaKind::Uint { bytes } => write_uint(*bytes, json, out),
+        SchemaKind::Boolean => {
             let value = match json {
                 Value::Bool(value) => *value,
                 Value::String(text) if text == "true" => true,
@@ -78,18 +79,18 @@ fn write(ty: &Type, json: &Value, out: &mut Vec<u8>) -> Result<(), Reason> {
             out.push(u8::from(value));
             Ok(())
         }
-        Kind::ByteVector { length } => write_hex(Some(*length), json, out),
-        Kind::Bitvector { bits } => write_hex(Some(bits.div_ceil(8)), json, out),
-        Kind::ByteList { .. } | Kind::Bitlist { .. } => write_hex(None, json, out),
-        Kind::Vector { element, length } => {
+        SchemaKind::ByteVector { length } => write_hex(Some(*length), json, out),
+        SchemaKind::Bitvector { bits } => write_hex(Some(bits.div_ceil(8)), json, out),
+        SchemaKind::ByteList { .. } | SchemaKind::Bitlist { .. } => write_hex(None, json, out),
+        SchemaKind::Vector { element, length } => {
             let items = array(json)?;
             if items.len() != *length {
                 return Err((String::new(), format!("{} elements where the vector has {length}", items.len())));
             }
             write_elements(element, items, out)
         }
-        Kind::List { element, .. } => write_elements(element, array(json)?, out),
-        Kind::Container(container) => write_container(container, json, out),
+        SchemaKind::List { element, .. } => write_elements(element, array(json)?, out),
+        SchemaKind::Container(container) => write_container(container, json, out),
     }
 }
 

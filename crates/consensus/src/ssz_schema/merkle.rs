@@ -16,7 +16,7 @@
 //! its first leaves keep their positions.
 
 use super::view::bitlist_len;
-use super::{Container, Kind, Layout, Type, View};
+use super::{Container, Layout, SchemaKind, SszView, Type};
 use crate::Root;
 use ethereum_hashing::hash32_concat;
 use std::sync::LazyLock;
@@ -36,24 +36,24 @@ static ZERO_ROOTS: LazyLock<[Node; MAX_DEPTH + 1]> = LazyLock::new(|| {
     roots
 });
 
-impl View<'_, '_> {
+impl SszView<'_, '_> {
     /// `hash_tree_root` of the specification.
     pub fn hash_tree_root(&self) -> Root {
         Root::from(root(self, &mut Hasher::for_size(self.bytes().len())))
     }
 }
 
-fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
+fn root(view: &SszView<'_, '_>, hasher: &mut Hasher) -> Node {
     let bytes = view.bytes();
     match view.ty().kind() {
-        Kind::Uint { .. } | Kind::Boolean => chunk(bytes),
-        Kind::ByteVector { length } => packed(bytes, length.div_ceil(32) as u64, hasher),
-        Kind::ByteList { limit } => {
+        SchemaKind::Uint { .. } | SchemaKind::Boolean => chunk(bytes),
+        SchemaKind::ByteVector { length } => packed(bytes, length.div_ceil(32) as u64, hasher),
+        SchemaKind::ByteList { limit } => {
             let tree = limited_or_progressive(bytes, limit.map(|limit| limit.div_ceil(32)), hasher);
             mix_in(tree, bytes.len())
         }
-        Kind::Bitvector { bits } => packed(bytes, bits.div_ceil(256) as u64, hasher),
-        Kind::Bitlist { limit } => {
+        SchemaKind::Bitvector { bits } => packed(bytes, bits.div_ceil(256) as u64, hasher),
+        SchemaKind::Bitlist { limit } => {
             let n = bitlist_len(bytes);
             let mut bits = bytes[..n.div_ceil(8)].to_vec();
             if !n.is_multiple_of(8)
@@ -63,20 +63,20 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
             }
             mix_in(limited_or_progressive(&bits, limit.map(|limit| limit.div_ceil(256)), hasher), n)
         }
-        Kind::Vector { element, length } => {
+        SchemaKind::Vector { element, length } => {
             if element.is_basic() {
                 packed(bytes, chunks_of(element, *length as u64), hasher)
             } else {
-                let mut tree = Tree::new();
+                let mut tree = MerkleTree::new();
                 view.elements().for_each(|element| tree.push(root(&element, hasher), hasher));
                 tree.finish(depth_of(*length as u64), hasher)
             }
         }
-        Kind::List { element, limit } => {
+        SchemaKind::List { element, limit } => {
             let tree = match (element.is_basic(), limit) {
                 (true, limit) => limited_or_progressive(bytes, limit.map(|limit| chunks_of(element, limit)), hasher),
                 (false, Some(limit)) => {
-                    let mut tree = Tree::new();
+                    let mut tree = MerkleTree::new();
                     view.elements().for_each(|element| tree.push(root(&element, hasher), hasher));
                     tree.finish(depth_of(*limit), hasher)
                 }
@@ -88,9 +88,9 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
             };
             mix_in(tree, view.len())
         }
-        Kind::Container(container) => match &container.layout {
+        SchemaKind::Container(container) => match &container.layout {
             Layout::Plain => {
-                let mut tree = Tree::new();
+                let mut tree = MerkleTree::new();
                 (0..container.fields.len()).for_each(|i| tree.push(root(&view.nth_field(container, i), hasher), hasher));
                 tree.finish(depth_of(container.fields.len() as u64), hasher)
             }
@@ -101,7 +101,7 @@ fn root(view: &View<'_, '_>, hasher: &mut Hasher) -> Node {
 
 /// EIP-7495: a gap is a zero leaf. The mixed-in positions distinguish it from a field whose root is
 /// zero.
-fn progressive_container(view: &View<'_, '_>, container: &Container, gaps: &[usize], hasher: &mut Hasher) -> Node {
+fn progressive_container(view: &SszView<'_, '_>, container: &Container, gaps: &[usize], hasher: &mut Hasher) -> Node {
     let width = container.fields.len() + gaps.len();
     let mut tree = ProgressiveTree::new();
     let mut fields = 0..container.fields.len();
@@ -134,7 +134,7 @@ fn packed(bytes: &[u8], leaves: u64, hasher: &mut Hasher) -> Node {
     if leaves == 1 {
         return chunk(bytes);
     }
-    let mut tree = Tree::new();
+    let mut tree = MerkleTree::new();
     bytes.chunks(32).for_each(|part| tree.push(chunk(part), hasher));
     tree.finish(depth_of(leaves), hasher)
 }
@@ -199,14 +199,14 @@ impl Hasher {
 }
 
 /// A binary tree that receives its leaves from left to right.
-struct Tree {
+struct MerkleTree {
     /// `waiting[level]` is a left node whose right sibling has not come yet, if bit `level` of
     /// `count` is set.
     waiting: [Node; MAX_DEPTH + 1],
     count: u64,
 }
 
-impl Tree {
+impl MerkleTree {
     fn new() -> Self {
         Self { waiting: [[0; 32]; MAX_DEPTH + 1], count: 0 }
     }
@@ -244,19 +244,19 @@ impl Tree {
 /// A chain of trees of 1, 4, 16, ... leaves.
 struct ProgressiveTree {
     finished: Vec<Node>,
-    current: Tree,
+    current: MerkleTree,
     depth: usize,
 }
 
 impl ProgressiveTree {
     fn new() -> Self {
-        Self { finished: Vec::new(), current: Tree::new(), depth: 0 }
+        Self { finished: Vec::new(), current: MerkleTree::new(), depth: 0 }
     }
 
     fn push(&mut self, leaf: Node, hasher: &mut Hasher) {
         self.current.push(leaf, hasher);
         if self.current.count == 1 << self.depth {
-            let full = std::mem::replace(&mut self.current, Tree::new());
+            let full = std::mem::replace(&mut self.current, MerkleTree::new());
             self.finished.push(full.finish(self.depth, hasher));
             self.depth += 2;
         }

@@ -11,7 +11,7 @@
 //!
 //! A [`Type`] is a small tree that is made at run time. `Catalogue::of(fork, preset)` builds all
 //! types of a fork and preset once and keeps them. Bytes are checked against a type once
-//! ([`Type::validate`]). The result is a [`View`], which is the type and the bytes together. A view
+//! ([`Type::validate`]). The result is a [`SszView`], which is the type and the bytes together. A view
 //! slices fields and elements without copying, computes its own hash-tree-root, and converts itself
 //! into the beacon API's JSON. Only `validate` makes views, so code that has a view cannot meet a
 //! bad offset.
@@ -42,7 +42,7 @@ mod view;
 
 pub use catalogue::Catalogue;
 pub use json::{json_to_ssz, ssz_to_json};
-pub use view::{Elements, View};
+pub use view::{Elements, SszView};
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub type TypeRef = Arc<Type>;
 /// One SSZ type.
 #[derive(Debug)]
 pub struct Type {
-    kind: Kind,
+    kind: SchemaKind,
     /// Length of its SSZ in bytes, if it is the same for all values.
     fixed_len: Option<usize>,
     /// Every byte string of the right length is a value of this type, so the bytes need no further
@@ -63,7 +63,7 @@ pub struct Type {
 /// The kind of value that a [`Type`] describes. A limit of `None` means that the list is
 /// progressive (EIP-7916).
 #[derive(Debug)]
-pub enum Kind {
+pub enum SchemaKind {
     /// Unsigned integer of 1, 8 or 32 bytes, little-endian.
     Uint {
         bytes: usize,
@@ -127,7 +127,7 @@ pub struct Field {
 }
 
 impl Type {
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &SchemaKind {
         &self.kind
     }
 
@@ -139,14 +139,14 @@ impl Type {
     /// Name of the container. For any other type, the name of its kind.
     pub fn name(&self) -> &'static str {
         match &self.kind {
-            Kind::Uint { .. } => "uint",
-            Kind::Boolean => "boolean",
-            Kind::ByteVector { .. } | Kind::ByteList { .. } => "bytes",
-            Kind::Bitvector { .. } => "Bitvector",
-            Kind::Bitlist { .. } => "Bitlist",
-            Kind::Vector { .. } => "Vector",
-            Kind::List { .. } => "List",
-            Kind::Container(container) => container.name,
+            SchemaKind::Uint { .. } => "uint",
+            SchemaKind::Boolean => "boolean",
+            SchemaKind::ByteVector { .. } | SchemaKind::ByteList { .. } => "bytes",
+            SchemaKind::Bitvector { .. } => "Bitvector",
+            SchemaKind::Bitlist { .. } => "Bitlist",
+            SchemaKind::Vector { .. } => "Vector",
+            SchemaKind::List { .. } => "List",
+            SchemaKind::Container(container) => container.name,
         }
     }
 
@@ -159,7 +159,7 @@ impl Type {
     /// Returns whether the type is basic. Basic values are packed into chunks of 32 bytes; every
     /// other value has a root of its own.
     fn is_basic(&self) -> bool {
-        matches!(self.kind, Kind::Uint { .. } | Kind::Boolean)
+        matches!(self.kind, SchemaKind::Uint { .. } | SchemaKind::Boolean)
     }
 }
 
@@ -185,12 +185,12 @@ const OFFSET_LEN: usize = 4;
 // Constructors with the names of the specification's notation. They are private, because only the
 // catalogue makes types.
 
-fn make(kind: Kind, fixed_len: Option<usize>, unrestricted: bool) -> TypeRef {
+fn make(kind: SchemaKind, fixed_len: Option<usize>, unrestricted: bool) -> TypeRef {
     Arc::new(Type { kind, fixed_len, unrestricted })
 }
 
 fn uint(bytes: usize) -> TypeRef {
-    make(Kind::Uint { bytes }, Some(bytes), true)
+    make(SchemaKind::Uint { bytes }, Some(bytes), true)
 }
 
 fn uint64() -> TypeRef {
@@ -198,11 +198,11 @@ fn uint64() -> TypeRef {
 }
 
 fn boolean() -> TypeRef {
-    make(Kind::Boolean, Some(1), false)
+    make(SchemaKind::Boolean, Some(1), false)
 }
 
 fn bytes(length: usize) -> TypeRef {
-    make(Kind::ByteVector { length }, Some(length), true)
+    make(SchemaKind::ByteVector { length }, Some(length), true)
 }
 
 /// A root, a hash or any other value of 32 bytes.
@@ -219,27 +219,27 @@ fn signature() -> TypeRef {
 }
 
 fn byte_list(limit: Option<u64>) -> TypeRef {
-    make(Kind::ByteList { limit }, None, limit.is_none())
+    make(SchemaKind::ByteList { limit }, None, limit.is_none())
 }
 
 fn bitvector(bits: u64) -> TypeRef {
     let bits = bits as usize;
-    make(Kind::Bitvector { bits }, Some(bits.div_ceil(8)), bits.is_multiple_of(8))
+    make(SchemaKind::Bitvector { bits }, Some(bits.div_ceil(8)), bits.is_multiple_of(8))
 }
 
 fn bitlist(limit: Option<u64>) -> TypeRef {
-    make(Kind::Bitlist { limit }, None, false)
+    make(SchemaKind::Bitlist { limit }, None, false)
 }
 
 fn vector(element: TypeRef, length: u64) -> TypeRef {
     let length = length as usize;
     let fixed_len = element.fixed_len.map(|len| len * length);
     let unrestricted = fixed_len.is_some() && element.unrestricted;
-    make(Kind::Vector { element, length }, fixed_len, unrestricted)
+    make(SchemaKind::Vector { element, length }, fixed_len, unrestricted)
 }
 
 fn list(element: TypeRef, limit: Option<u64>) -> TypeRef {
-    make(Kind::List { element, limit }, None, false)
+    make(SchemaKind::List { element, limit }, None, false)
 }
 
 fn container(name: &'static str, fields: Vec<(&'static str, TypeRef)>, layout: Layout) -> TypeRef {
@@ -252,6 +252,6 @@ fn container(name: &'static str, fields: Vec<(&'static str, TypeRef)>, layout: L
     }
     let all_fixed = placed.iter().all(|field| field.ty.fixed_len.is_some());
     let unrestricted = all_fixed && placed.iter().all(|field| field.ty.unrestricted);
-    let kind = Kind::Container(Container { name, fields: placed, head_len: start, layout });
+    let kind = SchemaKind::Container(Container { name, fields: placed, head_len: start, layout });
     make(kind, all_fixed.then_some(start), unrestricted)
 }

@@ -96,9 +96,9 @@ fn add_parts(d: &mut Draft<'_>) {
     }
 }
 
-type Fields = Vec<(&'static str, TypeRef)>;
+type StateFields = Vec<(&'static str, TypeRef)>;
 
-fn until_participation(d: &Draft<'_>) -> Fields {
+fn until_participation(d: &Draft<'_>) -> StateFields {
     let p = d.preset;
     let registry = d.limit(VALIDATOR_REGISTRY_LIMIT);
     vec![
@@ -120,7 +120,7 @@ fn until_participation(d: &Draft<'_>) -> Fields {
     ]
 }
 
-fn participation(d: &Draft<'_>, fields: &mut Fields) {
+fn participation(d: &Draft<'_>, fields: &mut StateFields) {
     let registry = d.limit(VALIDATOR_REGISTRY_LIMIT);
     if d.since(Altair) {
         fields.push(("previous_epoch_participation", list(uint(1), registry)));
@@ -142,7 +142,7 @@ fn participation(d: &Draft<'_>, fields: &mut Fields) {
 }
 
 /// The fields that EIP-7732 adds.
-fn builders(d: &Draft<'_>, fields: &mut Fields) {
+fn builders(d: &Draft<'_>, fields: &mut StateFields) {
     let p = d.preset;
     let committee = vector(uint64(), p.ptc_size);
     fields.extend([

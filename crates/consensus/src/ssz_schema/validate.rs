@@ -1,17 +1,17 @@
-//! Checks bytes strictly against a type. After the check, every slice that a [`View`] takes is in
+//! Checks bytes strictly against a type. After the check, every slice that a [`SszView`] takes is in
 //! bounds and is a value of its type.
 
-use super::{Container, Kind, OFFSET_LEN, Type, View};
+use super::{Container, OFFSET_LEN, SchemaKind, SszView, Type};
 use crate::DecodeError;
 
 /// A broken rule. The path to it is collected from the innermost step to the outermost.
 struct SchemaProblem {
-    path: Vec<Step>,
+    path: Vec<ValidationStep>,
     offset: usize,
     reason: String,
 }
 
-enum Step {
+enum ValidationStep {
     Field(&'static str),
     Element(usize),
 }
@@ -22,9 +22,9 @@ impl Type {
     /// The check covers: the order and bounds of offsets, the limits of lists, the delimiter bit of
     /// bitlists, padding bits that must be zero, and booleans that must be 0 or 1. Its time is
     /// linear in the number of bytes. It allocates memory only for an error.
-    pub fn validate<'t, 'a>(&'t self, bytes: &'a [u8]) -> Result<View<'t, 'a>, DecodeError> {
+    pub fn validate<'t, 'a>(&'t self, bytes: &'a [u8]) -> Result<SszView<'t, 'a>, DecodeError> {
         match check(self, bytes, 0) {
-            Ok(()) => Ok(View::checked(self, bytes)),
+            Ok(()) => Ok(SszView::checked(self, bytes)),
             Err(problem) => Err(problem.into_error(self.name())),
         }
     }
@@ -35,7 +35,7 @@ impl SchemaProblem {
         Self { path: Vec::new(), offset, reason }
     }
 
-    fn within(mut self, step: Step) -> Self {
+    fn within(mut self, step: ValidationStep) -> Self {
         self.path.push(step);
         self
     }
@@ -44,13 +44,13 @@ impl SchemaProblem {
         let mut field = String::new();
         for step in self.path.iter().rev() {
             match step {
-                Step::Field(name) => {
+                ValidationStep::Field(name) => {
                     if !field.is_empty() {
                         field.push('.');
                     }
                     field.push_str(name);
                 }
-                Step::Element(i) => field.push_str(&format!("[{i}]")),
+                ValidationStep::Element(i) => field.push_str(&format!("[{i}]")),
             }
         }
         DecodeError::new(container, field, self.offset, self.reason)
@@ -68,28 +68,28 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), SchemaProblem> {
         return Ok(());
     }
     match &ty.kind {
-        Kind::Uint { .. } | Kind::ByteVector { .. } => Ok(()),
-        Kind::Boolean => match bytes {
+        SchemaKind::Uint { .. } | SchemaKind::ByteVector { .. } => Ok(()),
+        SchemaKind::Boolean => match bytes {
             [0 | 1] => Ok(()),
             _ => Err(SchemaProblem::new(at, format!("a boolean is 0 or 1, not {}", bytes[0]))),
         },
-        Kind::ByteList { limit } => within_limit(bytes.len(), *limit, "bytes", at),
-        Kind::Bitvector { bits } => match bytes.last() {
+        SchemaKind::ByteList { limit } => within_limit(bytes.len(), *limit, "bytes", at),
+        SchemaKind::Bitvector { bits } => match bytes.last() {
             Some(last) if bits % 8 != 0 && last >> (bits % 8) != 0 => {
                 Err(SchemaProblem::new(at + bytes.len() - 1, format!("bits set past the {bits} of the bitvector")))
             }
             _ => Ok(()),
         },
-        Kind::Bitlist { limit } => match bytes.last() {
+        SchemaKind::Bitlist { limit } => match bytes.last() {
             None => Err(SchemaProblem::new(at, "a bitlist has at least its length bit, here are no bytes".to_owned())),
             Some(0) => Err(SchemaProblem::new(at + bytes.len() - 1, "the bitlist's last byte lacks the length bit".to_owned())),
             Some(_) => within_limit(super::view::bitlist_len(bytes), *limit, "bits", at),
         },
-        Kind::Vector { element, length } => match element.fixed_len {
+        SchemaKind::Vector { element, length } => match element.fixed_len {
             Some(len) => check_fixed_elements(element, len, bytes, at),
             None => check_variable_elements(element, Some(*length), None, bytes, at),
         },
-        Kind::List { element, limit } => match element.fixed_len {
+        SchemaKind::List { element, limit } => match element.fixed_len {
             Some(len) => {
                 if !bytes.len().is_multiple_of(len) {
                     return Err(SchemaProblem::new(
@@ -102,7 +102,7 @@ fn check(ty: &Type, bytes: &[u8], at: usize) -> Result<(), SchemaProblem> {
             }
             None => check_variable_elements(element, None, *limit, bytes, at),
         },
-        Kind::Container(container) => check_container(container, bytes, at),
+        SchemaKind::Container(container) => check_container(container, bytes, at),
     }
 }
 
@@ -118,7 +118,7 @@ fn check_fixed_elements(element: &Type, len: usize, bytes: &[u8], at: usize) -> 
         return Ok(());
     }
     for (i, part) in bytes.chunks_exact(len).enumerate() {
-        check(element, part, at + i * len).map_err(|problem| problem.within(Step::Element(i)))?;
+        check(element, part, at + i * len).map_err(|problem| problem.within(ValidationStep::Element(i)))?;
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn check_variable_elements(
             let place = at + (i + 1) * OFFSET_LEN;
             return Err(SchemaProblem::new(place, format!("offset {end} is out of order: between {start} and {}", bytes.len())));
         }
-        check(element, &bytes[start..end], at + start).map_err(|problem| problem.within(Step::Element(i)))?;
+        check(element, &bytes[start..end], at + start).map_err(|problem| problem.within(ValidationStep::Element(i)))?;
         start = end;
     }
     Ok(())
@@ -172,7 +172,7 @@ fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(),
     for field in &container.fields {
         if let Some(len) = field.ty.fixed_len {
             check(&field.ty, &bytes[field.start..field.start + len], at + field.start)
-                .map_err(|problem| problem.within(Step::Field(field.name)))?;
+                .map_err(|problem| problem.within(ValidationStep::Field(field.name)))?;
             continue;
         }
         let offset = read_offset(bytes, field.start).unwrap_or(usize::MAX);
@@ -181,15 +181,16 @@ fn check_container(container: &Container, bytes: &[u8], at: usize) -> Result<(),
         if offset < earliest || offset > bytes.len() || (exact && offset != container.head_len) {
             let wanted = if exact { format!("{earliest}") } else { format!("{earliest} to {}", bytes.len()) };
             let problem = SchemaProblem::new(at + field.start, format!("offset {offset} where {wanted} is possible"));
-            return Err(problem.within(Step::Field(field.name)));
+            return Err(problem.within(ValidationStep::Field(field.name)));
         }
         if let Some((before, start)) = waiting {
-            check(&before.ty, &bytes[start..offset], at + start).map_err(|problem| problem.within(Step::Field(before.name)))?;
+            check(&before.ty, &bytes[start..offset], at + start)
+                .map_err(|problem| problem.within(ValidationStep::Field(before.name)))?;
         }
         waiting = Some((field, offset));
     }
     if let Some((last, start)) = waiting {
-        check(&last.ty, &bytes[start..], at + start).map_err(|problem| problem.within(Step::Field(last.name)))?;
+        check(&last.ty, &bytes[start..], at + start).map_err(|problem| problem.within(ValidationStep::Field(last.name)))?;
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! Validated bytes together with their type. Fields and elements are slices; nothing is copied.
 
 use super::validate::read_offset;
-use super::{Container, Kind, OFFSET_LEN, Type};
+use super::{Container, OFFSET_LEN, SchemaKind, Type};
 use crate::{DecodeError, Root};
 
 /// Bytes that were validated as a value of the type `ty`.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'t, 'a> {
+pub struct SszView<'t, 'a> {
     ty: &'t Type,
     bytes: &'a [u8],
 }
 
-impl<'t, 'a> View<'t, 'a> {
+impl<'t, 'a> SszView<'t, 'a> {
     /// Makes a view without a check. The bytes must be bytes that [`Type::validate`] accepted, or a
     /// part of them.
     pub(crate) fn checked(ty: &'t Type, bytes: &'a [u8]) -> Self {
@@ -29,36 +29,36 @@ impl<'t, 'a> View<'t, 'a> {
 
     /// Returns a field of a container. Returns `None` if this is not a container or if it has no
     /// such field in this fork.
-    pub fn field(&self, name: &str) -> Option<View<'t, 'a>> {
-        let Kind::Container(container) = &self.ty.kind else { return None };
+    pub fn field(&self, name: &str) -> Option<SszView<'t, 'a>> {
+        let SchemaKind::Container(container) = &self.ty.kind else { return None };
         let i = container.fields.iter().position(|field| field.name == name)?;
         Some(self.nth_field(container, i))
     }
 
     /// Returns a field inside nested containers, for example `message.body.graffiti`.
-    pub fn path(&self, path: &str) -> Option<View<'t, 'a>> {
+    pub fn path(&self, path: &str) -> Option<SszView<'t, 'a>> {
         path.split('.').try_fold(*self, |view, name| view.field(name))
     }
 
-    /// Like [`View::path`], for a field that the specification has in every fork that the caller
+    /// Like [`SszView::path`], for a field that the specification has in every fork that the caller
     /// asks for. A missing field is an error.
-    pub(crate) fn need(&self, path: &str) -> Result<View<'t, 'a>, DecodeError> {
+    pub(crate) fn need(&self, path: &str) -> Result<SszView<'t, 'a>, DecodeError> {
         self.path(path).ok_or_else(|| DecodeError::new(self.ty.name(), path, 0, "this fork has no such field"))
     }
 
     /// Number of fields, elements, bytes or bits, depending on the type.
     pub fn len(&self) -> usize {
         match &self.ty.kind {
-            Kind::Uint { .. } | Kind::Boolean => 1,
-            Kind::ByteVector { .. } | Kind::ByteList { .. } => self.bytes.len(),
-            Kind::Bitvector { bits } => *bits,
-            Kind::Bitlist { .. } => bitlist_len(self.bytes),
-            Kind::Vector { length, .. } => *length,
-            Kind::List { element, .. } => match element.fixed_len {
+            SchemaKind::Uint { .. } | SchemaKind::Boolean => 1,
+            SchemaKind::ByteVector { .. } | SchemaKind::ByteList { .. } => self.bytes.len(),
+            SchemaKind::Bitvector { bits } => *bits,
+            SchemaKind::Bitlist { .. } => bitlist_len(self.bytes),
+            SchemaKind::Vector { length, .. } => *length,
+            SchemaKind::List { element, .. } => match element.fixed_len {
                 Some(len) => self.bytes.len() / len,
                 None => read_offset(self.bytes, 0).unwrap_or(0) / OFFSET_LEN,
             },
-            Kind::Container(container) => container.fields.len(),
+            SchemaKind::Container(container) => container.fields.len(),
         }
     }
 
@@ -67,11 +67,11 @@ impl<'t, 'a> View<'t, 'a> {
     }
 
     /// Returns an element of a vector or list.
-    pub fn element(&self, i: usize) -> Option<View<'t, 'a>> {
+    pub fn element(&self, i: usize) -> Option<SszView<'t, 'a>> {
         if i >= self.len() {
             return None;
         }
-        let (Kind::Vector { element, .. } | Kind::List { element, .. }) = &self.ty.kind else { return None };
+        let (SchemaKind::Vector { element, .. } | SchemaKind::List { element, .. }) = &self.ty.kind else { return None };
         let bytes = match element.fixed_len {
             Some(len) => self.bytes.get(i * len..(i + 1) * len)?,
             None => {
@@ -103,7 +103,7 @@ impl<'t, 'a> View<'t, 'a> {
         Root::from(self.as_array::<32>())
     }
 
-    pub(super) fn nth_field(&self, container: &'t Container, i: usize) -> View<'t, 'a> {
+    pub(super) fn nth_field(&self, container: &'t Container, i: usize) -> SszView<'t, 'a> {
         let field = &container.fields[i];
         let bytes = match field.ty.fixed_len {
             Some(len) => &self.bytes[field.start..field.start + len],
@@ -116,19 +116,19 @@ impl<'t, 'a> View<'t, 'a> {
                 &self.bytes[start..end]
             }
         };
-        View { ty: &field.ty, bytes }
+        SszView { ty: &field.ty, bytes }
     }
 }
 
 /// An iterator over the elements of a vector or list.
 #[derive(Clone, Debug)]
 pub struct Elements<'t, 'a> {
-    of: View<'t, 'a>,
+    of: SszView<'t, 'a>,
     next: usize,
 }
 
 impl<'t, 'a> Iterator for Elements<'t, 'a> {
-    type Item = View<'t, 'a>;
+    type Item = SszView<'t, 'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let element = self.of.element(self.next)?;

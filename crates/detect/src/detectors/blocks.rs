@@ -15,7 +15,7 @@
 
 use super::head_split::{parted_at, sides};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Described, Details, Detector, Signal, SingleAnomaly, View};
+use crate::monitor::{Described, Details, Detector, DetectorView, Signal, SingleAnomaly};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ impl Blocks {
         Self { config, head: None, told_competing: None }
     }
 
-    fn competing(&mut self, slot: Slot, view: &View<'_>) -> Option<SingleAnomaly> {
+    fn competing(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<SingleAnomaly> {
         let facts = view.facts.slot(slot)?;
         let backed = || facts.blocks.iter().filter(|block| view.facts.is_backed(slot, block));
         let first = backed().next()?;
@@ -134,7 +134,7 @@ impl Blocks {
         Some(oddity(details.into(), slot, view))
     }
 
-    fn reorg(&mut self, slot: Slot, view: &View<'_>) -> Option<SingleAnomaly> {
+    fn reorg(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<SingleAnomaly> {
         let facts = view.facts.slot(slot)?;
         let sides = sides(facts, view);
         let first = sides.first()?;
@@ -168,7 +168,7 @@ impl Blocks {
 }
 
 impl Detector for Blocks {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         out.extend(self.competing(slot, view).map(Signal::Anomaly));
         out.extend(self.reorg(slot, view).map(Signal::Anomaly));
     }
@@ -178,7 +178,7 @@ impl Detector for Blocks {
     }
 }
 
-fn oddity(what: Described, slot: Slot, view: &View<'_>) -> SingleAnomaly {
+fn oddity(what: Described, slot: Slot, view: &DetectorView<'_>) -> SingleAnomaly {
     SingleAnomaly {
         what,
         key: String::new(),

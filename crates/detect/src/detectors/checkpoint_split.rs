@@ -17,7 +17,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, DetectorView, Observation, Signal, SlotFacts};
 use consensus::{Checkpoint, Epoch, Root, Slot};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -118,13 +118,13 @@ impl CheckpointSplit {
 
 /// Whether two sources exclude each other. A branch justifies one root per epoch, so two roots of
 /// one epoch need no tree for that.
-fn sources_exclude(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
+fn sources_exclude(view: &DetectorView<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
     let is_genesis = one.root.is_zero() || other.root.is_zero();
     excludes(view, one, other) || !is_genesis && one.epoch == other.epoch && one.root != other.root
 }
 
 /// Whether both blocks are known and neither is an ancestor of the other.
-fn excludes(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
+fn excludes(view: &DetectorView<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
     if one.root == other.root || one.root.is_zero() || other.root.is_zero() {
         return false;
     }
@@ -138,7 +138,7 @@ fn excludes(view: &View<'_>, one: &Checkpoint, other: &Checkpoint) -> bool {
 }
 
 impl Detector for CheckpointSplit {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let preset = view.network().preset();
         let per_epoch = preset.slots_per_epoch;
         let epoch = slot.epoch(preset);

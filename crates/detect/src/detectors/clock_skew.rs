@@ -19,7 +19,7 @@ use super::common::{add, by_client, one_client, shared_client};
 use super::own_clock;
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Observation, Signal, View};
+use crate::monitor::{Details, Detector, DetectorView, Observation, Signal};
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,7 @@ impl ClockSkew {
 
 /// Labels and withdrawal credentials that at least `percent` of the sample share. They show whose
 /// machines these are. The number of members counts the sample only.
-fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
+fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &DetectorView<'_>) -> Vec<SharedTrait> {
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     for validator in sample {
         let labels = view.labels.labels(*validator).into_iter().map(|(key, value)| (format!("label:{key}"), value));
@@ -133,7 +133,7 @@ fn cohorts(sample: &[ValidatorIndex], percent: u64, view: &View<'_>) -> Vec<Shar
 }
 
 impl Detector for ClockSkew {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(arrivals) = view.facts.arrivals(slot) else { return };
         let voters: u64 = arrivals.ahead.values().map(|ahead| ahead.voters).sum();
         let all = arrivals.votes();

@@ -30,7 +30,7 @@
 //! committees.
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, Signal, SingleAnomaly, View};
+use crate::monitor::{Details, Detector, DetectorView, MonitorInput, Signal, SingleAnomaly};
 use consensus::{BuilderIndex, Root, Slot, ValidatorIndex};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub(crate) struct Equivocation {
 }
 
 impl Equivocation {
-    fn hear(&mut self, stated: &Stated, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn hear(&mut self, stated: &Stated, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let statement = stated.statement;
         let slot = statement.slot();
         let kept = KEPT_EPOCHS * view.network().preset().slots_per_epoch;
@@ -130,13 +130,13 @@ impl Equivocation {
 }
 
 impl Detector for Equivocation {
-    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn observe(&mut self, batch: &MonitorInput<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         for stated in &batch.verified.statements {
             self.hear(stated.get(), view, out);
         }
     }
 
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         let oldest = slot.saturating_sub(KEPT_EPOCHS * view.network().preset().slots_per_epoch);
         let kept = self.said.split_off(&(oldest, StatementKey::PayloadVote(ValidatorIndex::new(0))));
         let gone = std::mem::replace(&mut self.said, kept);

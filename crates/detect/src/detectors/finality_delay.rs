@@ -12,7 +12,7 @@
 //! in a row.
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Observation, Signal, View};
+use crate::monitor::{Details, Detector, DetectorView, Observation, Signal};
 use consensus::{Checkpoint, Epoch, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,7 @@ impl FinalityDelay {
 }
 
 impl Detector for FinalityDelay {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let preset = view.network().preset();
         let epoch = slot.epoch(preset);
         if epoch.as_u64() <= self.config.min_epochs {

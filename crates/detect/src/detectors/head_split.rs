@@ -15,7 +15,7 @@
 use super::common::{add, by_client, listed, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, DetectorView, Observation, Signal, SlotFacts};
 use consensus::{Root, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ pub(super) struct SplitSide {
 }
 
 /// The sides of a slot's votes, the largest first.
-pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
+pub(super) fn sides(facts: &SlotFacts, view: &DetectorView<'_>) -> Vec<SplitSide> {
     let chain = view.chain;
     let known = |root: &Root| chain.block_slot(root);
     let mut heads: Vec<(Option<Slot>, Root, u64, ByClient)> = Vec::new();
@@ -150,7 +150,7 @@ pub(super) fn sides(facts: &SlotFacts, view: &View<'_>) -> Vec<SplitSide> {
 
 /// Slot of the last block that two known heads have in common. The function always steps down on
 /// the branch whose block is later, until both meet.
-pub(super) fn parted_at(view: &View<'_>, one: Root, other: Root) -> Option<Slot> {
+pub(super) fn parted_at(view: &DetectorView<'_>, one: Root, other: Root) -> Option<Slot> {
     let chain = view.chain;
     let (mut one, mut other) = ((chain.block_slot(&one)?, one), (chain.block_slot(&other)?, other));
     let lowest = one.0.min(other.0).saturating_sub(MAX_DEPTH);
@@ -179,7 +179,7 @@ impl HeadSplit {
 }
 
 impl Detector for HeadSplit {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         while self.seen.front().is_some_and(|seen| seen.saturating_add(self.config.window_slots) <= slot) {
             self.seen.pop_front();
         }

@@ -23,7 +23,7 @@ use super::common::{by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::N_SUBNETS;
-use crate::monitor::{Described, Details, Detector, Observation, Signal, View};
+use crate::monitor::{Described, Details, Detector, DetectorView, Observation, Signal};
 use consensus::{CommitteeIndex, Slot};
 use evidence::{Kind, Severity, Time};
 use serde::{Deserialize, Serialize};
@@ -167,7 +167,7 @@ impl Details for SubnetSilentDetails {
 pub(crate) struct Network {
     config: NetworkConfig,
     blocks: VecDeque<usize>,
-    since: [Option<Slot>; Condition::COUNT],
+    since: [Option<Slot>; PeerCondition::COUNT],
     /// Subnets that were silent in the last complete epoch.
     silent: Vec<usize>,
     /// Subnets that were silent in the last complete epoch and in the one before it.
@@ -176,14 +176,20 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(config: NetworkConfig) -> Self {
-        Self { config, blocks: VecDeque::new(), since: [None; Condition::COUNT], silent: Vec::new(), silent_twice: Vec::new() }
+        Self {
+            config,
+            blocks: VecDeque::new(),
+            since: [None; PeerCondition::COUNT],
+            silent: Vec::new(),
+            silent_twice: Vec::new(),
+        }
     }
 
-    fn sighting(&mut self, condition: Condition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
+    fn sighting(&mut self, condition: PeerCondition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
         let until = match condition {
-            Condition::Proposals | Condition::Nodes | Condition::Storm => slot,
+            PeerCondition::Proposals | PeerCondition::Nodes | PeerCondition::Storm => slot,
             // Silence is evaluated at the end of an epoch and reported during the whole next one.
-            Condition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
+            PeerCondition::Silent => Slot::new((slot.as_u64() + 1) / per_epoch * per_epoch).saturating_sub(1),
         };
         let since = *self.since[condition as usize].get_or_insert(slot);
         Signal::Observation(Observation {
@@ -203,7 +209,7 @@ impl Network {
     /// The dominance of one client, if there is one. Once reported, it stays so until the share is
     /// more than `dominance_slack` points below the threshold, because shares vary. `least` is how
     /// many members with a known client are needed.
-    fn dominance(&self, condition: Condition, by_client: &ByClient, least: u64) -> Option<Seen> {
+    fn dominance(&self, condition: PeerCondition, by_client: &ByClient, least: u64) -> Option<Seen> {
         let known: u64 = by_client.iter().skip(1).sum();
         let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;
         let is_said = self.since[condition as usize].is_some();
@@ -222,7 +228,7 @@ impl Network {
         Some(Seen { severity, measure: percent, what: details.into() })
     }
 
-    fn storm(&self, slot: Slot, view: &View<'_>) -> Option<Seen> {
+    fn storm(&self, slot: Slot, view: &DetectorView<'_>) -> Option<Seen> {
         let network = view.network();
         let per_epoch = network.preset().slots_per_epoch;
         let (mut said, mut behind, mut by_client) = (0, 0, [0; N_CLIENTS]);
@@ -251,7 +257,7 @@ impl Network {
     }
 
     /// The subnets of the epoch that ends with `slot` on which nothing was received.
-    fn silent_subnets(&self, slot: Slot, view: &View<'_>) -> Vec<usize> {
+    fn silent_subnets(&self, slot: Slot, view: &DetectorView<'_>) -> Vec<usize> {
         let per_epoch = view.network().preset().slots_per_epoch;
         let mut heard = [0u64; N_SUBNETS];
         let mut singles = 0;
@@ -282,14 +288,14 @@ impl Network {
 
 /// The conditions that are tracked separately, each with its own beginning.
 #[derive(Clone, Copy)]
-enum Condition {
+enum PeerCondition {
     Proposals,
     Nodes,
     Storm,
     Silent,
 }
 
-impl Condition {
+impl PeerCondition {
     const COUNT: usize = Self::Silent as usize + 1;
 
     /// The key of the incident. It distinguishes the two incidents of one kind.
@@ -309,7 +315,7 @@ struct Seen {
 }
 
 impl Detector for Network {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
         if let Some(block) =
             view.facts.slot(slot).and_then(|facts| facts.blocks.iter().find(|block| view.facts.is_backed(slot, block)))
@@ -324,9 +330,9 @@ impl Detector for Network {
         let mut by_peers = [0; N_CLIENTS];
         view.facts.peers().for_each(|peer| by_peers[peer.client] += 1);
         let seen = [
-            (Condition::Proposals, self.dominance(Condition::Proposals, &by_blocks, self.config.window_blocks / 2)),
-            (Condition::Nodes, self.dominance(Condition::Nodes, &by_peers, self.config.min_peers.saturating_mul(4))),
-            (Condition::Storm, self.storm(slot, view)),
+            (PeerCondition::Proposals, self.dominance(PeerCondition::Proposals, &by_blocks, self.config.window_blocks / 2)),
+            (PeerCondition::Nodes, self.dominance(PeerCondition::Nodes, &by_peers, self.config.min_peers.saturating_mul(4))),
+            (PeerCondition::Storm, self.storm(slot, view)),
         ];
         for (condition, seen) in seen {
             match seen {
@@ -340,11 +346,11 @@ impl Detector for Network {
             self.silent = now;
         }
         if self.silent_twice.is_empty() {
-            self.since[Condition::Silent as usize] = None;
+            self.since[PeerCondition::Silent as usize] = None;
         } else {
             let details = SubnetSilentDetails::Some { subnets: self.silent_twice.clone() };
             let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, what: details.into() };
-            out.push(self.sighting(Condition::Silent, slot, seen, per_epoch));
+            out.push(self.sighting(PeerCondition::Silent, slot, seen, per_epoch));
         }
     }
 

@@ -17,7 +17,7 @@
 
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::OFFSETS_PER_SLOT;
-use crate::monitor::{Arrivals, Details, Detector, Observation, Signal, View};
+use crate::monitor::{Arrivals, Details, Detector, DetectorView, Observation, Signal};
 use consensus::Slot;
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ impl OwnClock {
 }
 
 impl Detector for OwnClock {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let mut offsets = [0u64; 4 * OFFSETS_PER_SLOT];
         for (_, arrivals) in view.facts.last_arrivals(slot, self.config.window_slots) {
             for (sum, n) in offsets.iter_mut().zip(arrivals.offsets) {

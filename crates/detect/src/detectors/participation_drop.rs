@@ -20,7 +20,7 @@
 use super::common::{Mean, add, by_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Left, Observation, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, DetectorView, Left, Observation, Signal, SlotFacts};
 use consensus::Slot;
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -159,7 +159,7 @@ impl ParticipationDrop {
 }
 
 impl Detector for ParticipationDrop {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.expected > 0) else { return };
         let &SlotFacts { voters, expected, by_client, .. } = facts;
         self.slots.push_back(ClientRow { slot, voters, expected, by_client });
@@ -240,7 +240,7 @@ impl Detector for ParticipationDrop {
         }));
     }
 
-    fn restore(&mut self, left: &Left<'_>, _view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn restore(&mut self, left: &Left<'_>, _view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         let open = |incident: &&Incident| incident.kind == Kind::ParticipationDrop && incident.state != IncidentState::Closed;
         self.low = left.incidents.iter().find(open).and_then(|incident| {
             let before = ParticipationDropDetails::of_stored(&incident.details)?;

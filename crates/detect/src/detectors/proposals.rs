@@ -22,7 +22,7 @@
 use super::common::{by_client, clients_in_words, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Described, Details, Detector, Observation, Signal, View};
+use crate::monitor::{Described, Details, Detector, DetectorView, Observation, Signal};
 use consensus::{Slot, ValidatorIndex};
 use evidence::{Count, Kind, Severity, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Default for ProposalsConfig {
 
 impl DetectorConfig for ProposalsConfig {
     fn detector(&self) -> Option<Box<dyn Detector>> {
-        self.enabled.then(|| Box::new(Proposals::new(self.clone())) as _)
+        self.enabled.then(|| Box::new(ProposalsDetector::new(self.clone())) as _)
     }
 
     fn problems(&self, problems: &mut Problems<'_>) {
@@ -139,7 +139,7 @@ struct ProposerRow {
     is_late: Option<bool>,
 }
 
-pub(crate) struct Proposals {
+pub(crate) struct ProposalsDetector {
     config: ProposalsConfig,
     rows: VecDeque<ProposerRow>,
     missed_since: Option<Slot>,
@@ -148,12 +148,12 @@ pub(crate) struct Proposals {
     reference: Option<ByClient>,
 }
 
-impl Proposals {
+impl ProposalsDetector {
     pub(crate) fn new(config: ProposalsConfig) -> Self {
         Self { config, rows: VecDeque::new(), missed_since: None, late_since: None, reference: None }
     }
 
-    fn missed(&mut self, slot: Slot, view: &View<'_>) -> Option<Observation> {
+    fn missed(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<Observation> {
         let first = slot.saturating_sub(self.config.window_slots - 1);
         let window: Vec<ProposerRow> = self.rows.iter().filter(|row| row.slot >= first).copied().collect();
         let n = window.len() as u64;
@@ -192,7 +192,7 @@ impl Proposals {
         Some(self.sighting(details.into(), slot, [since, until], missed, shared, view))
     }
 
-    fn late(&mut self, slot: Slot, view: &View<'_>) -> Option<Observation> {
+    fn late(&mut self, slot: Slot, view: &DetectorView<'_>) -> Option<Observation> {
         let first = slot.saturating_sub(self.config.window_slots - 1);
         let timed: Vec<ProposerRow> =
             self.rows.iter().filter(|row| row.slot >= first && row.is_late.is_some()).copied().collect();
@@ -218,7 +218,7 @@ impl Proposals {
         [since, until]: [Slot; 2],
         measure: u64,
         shared: Vec<SharedTrait>,
-        view: &View<'_>,
+        view: &DetectorView<'_>,
     ) -> Observation {
         Observation {
             what,
@@ -243,7 +243,7 @@ struct Absent {
 }
 
 impl Absent {
-    fn of(slots: impl Iterator<Item = Slot>, view: &View<'_>) -> Self {
+    fn of(slots: impl Iterator<Item = Slot>, view: &DetectorView<'_>) -> Self {
         let proposers: Vec<_> = slots.filter_map(|slot| Some((slot, view.facts.proposer(slot)?))).collect();
         let mut by_client = [0; N_CLIENTS];
         for (_, proposer) in &proposers {
@@ -263,7 +263,7 @@ impl Absent {
 
     /// Labels that at least `percent` of them have, and that are at most half as frequent among all
     /// validators.
-    fn shared_labels(&self, percent: u64, view: &View<'_>) -> Vec<SharedTrait> {
+    fn shared_labels(&self, percent: u64, view: &DetectorView<'_>) -> Vec<SharedTrait> {
         let mut members: BTreeMap<(String, String), u64> = BTreeMap::new();
         for label in self.proposers.iter().flat_map(|(_, proposer)| view.labels.labels(*proposer)) {
             *members.entry(label).or_default() += 1;
@@ -299,8 +299,8 @@ fn deficits(reference: &ByClient, now: &ByClient, n: u64) -> ByClient {
     deficits
 }
 
-impl Detector for Proposals {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+impl Detector for ProposalsDetector {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         // If nothing at all was received in the slot, nothing is known about its proposer either.
         let Some(facts) = view.facts.slot(slot).filter(|facts| facts.voters > 0 || !facts.blocks.is_empty()) else { return };
         let due = view.network().spec.attestation_due(slot).as_nanos() as i64;

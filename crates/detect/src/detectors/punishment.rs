@@ -20,7 +20,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Signal, View};
+use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, MonitorInput, Observation, Signal};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Severity};
@@ -131,7 +131,7 @@ impl Punishment {
         Self { config, waiting: BTreeMap::new(), not_kept: 0, unheard: BTreeMap::new(), blind: Vec::new() }
     }
 
-    fn wait_for(&mut self, finding: &Finding, view: &View<'_>) {
+    fn wait_for(&mut self, finding: &Finding, view: &DetectorView<'_>) {
         let Some(subject) = &finding.validator else { return };
         if finding.included.is_some() || finding.punishable != Some(Punishable::Yes) {
             return;
@@ -150,7 +150,7 @@ impl Punishment {
 /// withdrawable. It is also when a state no longer knows the fork version that the later message
 /// was signed with: from the second fork after the message on, even if that fork is in the same
 /// epoch as the first.
-fn punishable_until(waiting: &UnpunishedOffence, view: &View<'_>) -> Epoch {
+fn punishable_until(waiting: &UnpunishedOffence, view: &DetectorView<'_>) -> Epoch {
     let withdrawable = view.chain.registry().record(waiting.validator).map(|record| record.withdrawable_epoch);
     let spec = &view.network().spec;
     let signed_with = spec.fork_at(waiting.epoch).version;
@@ -186,7 +186,7 @@ impl Punishment {
         }
     }
 
-    fn note_unheard(&mut self, finding: &Finding, view: &View<'_>) {
+    fn note_unheard(&mut self, finding: &Finding, view: &DetectorView<'_>) {
         let needs_an_operation = finding.sources.iter().any(|source| source == "slashing_op");
         let Some(subject) = finding.validator.as_ref().filter(|_| needs_an_operation && self.unheard.len() < MAX_OPEN) else {
             return;
@@ -201,7 +201,7 @@ impl Punishment {
 }
 
 impl Detector for Punishment {
-    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn observe(&mut self, batch: &MonitorInput<'_>, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         for offender in batch.offenders {
             self.wait_for(&offender.finding, view);
             self.note_unheard(&offender.finding, view);
@@ -223,7 +223,7 @@ impl Detector for Punishment {
         }
     }
 
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
         self.tell_blind_spots(slot, per_epoch, out);
         // A validator that has been slashed or is gone in the meantime need not be waited for. This
@@ -263,11 +263,11 @@ impl Detector for Punishment {
         }));
     }
 
-    fn finish(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn finish(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         self.tell_blind_spots(view.facts.now(), view.network().preset().slots_per_epoch, out);
     }
 
-    fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         self.wait_for(finding, view);
         if finding.included.is_none() {
             self.note_unheard(finding, view);

@@ -45,7 +45,7 @@ mod traits;
 mod wave;
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, LAG, Left, News, Signal, View};
+use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, LAG, Left, MonitorInput, News, Signal};
 use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
@@ -232,7 +232,7 @@ impl SlashingWave {
 
     /// The case of a finding. `None` if the finding is no offence, or if it costs its validator
     /// nothing: whoever holds withdrawn keys can sign anything with them.
-    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &View<'_>) -> Option<WaveCase> {
+    fn case(finding: &Finding, evidence: Option<&Evidence>, view: &DetectorView<'_>) -> Option<WaveCase> {
         let validator = finding.validator.as_ref()?.index;
         let at = finding.second_seen.unwrap_or(finding.first_seen);
         let network = view.network();
@@ -259,7 +259,7 @@ impl SlashingWave {
         })
     }
 
-    fn take(&mut self, case: WaveCase, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn take(&mut self, case: WaveCase, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         self.is_unsaved = true;
         if let Some(wave) = &mut self.wave {
             if case.epoch >= wave.last_joined.saturating_add(self.config.closes_after_epochs) {
@@ -277,7 +277,7 @@ impl SlashingWave {
 
     /// Moves the suspects whose last offence was before the window that ends with `now` to the
     /// past.
-    fn leave(&mut self, now: Epoch, view: &View<'_>) {
+    fn leave(&mut self, now: Epoch, view: &DetectorView<'_>) {
         for Suspect { case, .. } in self.recent.leave(now.saturating_sub(self.config.window_epochs.saturating_sub(1))) {
             self.past.add_alone(case.validator, case.epoch, case.balance.as_u64());
         }
@@ -285,7 +285,7 @@ impl SlashingWave {
         self.past.forget_before(now.saturating_sub(self.config.base_rate_over_epochs.max(vector)));
     }
 
-    fn open_if_due(&mut self, now: Epoch, at: Time, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn open_if_due(&mut self, now: Epoch, at: Time, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let n = self.recent.len() as u64;
         if n < self.config.min_validators {
             return;
@@ -317,7 +317,7 @@ impl SlashingWave {
 
     /// Closes the wave. Its closing time belongs to the slot in which it ended, however late that
     /// is noticed.
-    fn close(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn close(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(mut wave) = self.wave.take() else { return };
         wave.state = IncidentState::Closed;
         let mut incident = wave.tell(&self.config, &self.past, view);
@@ -342,7 +342,7 @@ impl SlashingWave {
         out.push(Signal::Note { name: NOTE, bytes });
     }
 
-    fn tell(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn tell(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if let Some(wave) = &mut self.wave {
             out.push(Signal::Incident(Box::new(wave.tell(&self.config, &self.past, view))));
         }
@@ -351,7 +351,7 @@ impl SlashingWave {
 }
 
 impl Detector for SlashingWave {
-    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn observe(&mut self, batch: &MonitorInput<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let mut cases: Vec<WaveCase> = Vec::new();
         for offender in batch.offenders {
             self.until = self.until.max(offender.finding.recorded_at);
@@ -378,7 +378,7 @@ impl Detector for SlashingWave {
         self.save_if_due(out);
     }
 
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(wave) = &mut self.wave else {
             if self.is_unsaved {
                 self.save(out);
@@ -402,13 +402,13 @@ impl Detector for SlashingWave {
         }
     }
 
-    fn finish(&mut self, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn finish(&mut self, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if self.is_unsaved || self.wave.as_ref().is_some_and(|wave| wave.dirty) {
             self.tell(view, out);
         }
     }
 
-    fn restore(&mut self, left: &Left<'_>, view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn restore(&mut self, left: &Left<'_>, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         let waves = left.incidents.iter().filter(|incident| incident.kind == Kind::SlashingWave);
         let (closed, open): (Vec<_>, Vec<_>) = waves.partition(|incident| incident.state == IncidentState::Closed);
         self.left.closed = closed.iter().map(|incident| (incident.first_slot, incident.last_slot)).collect();
@@ -424,7 +424,7 @@ impl Detector for SlashingWave {
         }
     }
 
-    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if self.left.until.is_some_and(|until| finding.recorded_at <= until) {
             return;
         }
@@ -447,7 +447,7 @@ impl Detector for SlashingWave {
         self.save_if_due(out);
     }
 
-    fn tells(&self, incident: &Incident, view: &View<'_>) -> bool {
+    fn tells(&self, incident: &Incident, view: &DetectorView<'_>) -> bool {
         self.wave.as_ref().is_some_and(|wave| wave.id(view.network().genesis_validators_root) == incident.id)
     }
 }

@@ -25,7 +25,7 @@
 use super::common::{add, by_client, one_client, shared_client};
 use crate::client::{ByClient, N_CLIENTS};
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, Observation, Signal, SlotFacts, View};
+use crate::monitor::{Details, Detector, DetectorView, Observation, Signal, SlotFacts};
 use consensus::{Checkpoint, Slot};
 use evidence::{Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ impl StaleVotes {
         Self { config, rows: VecDeque::new(), since: None }
     }
 
-    fn row(&self, slot: Slot, facts: &SlotFacts, view: &View<'_>) -> StaleRow {
+    fn row(&self, slot: Slot, facts: &SlotFacts, view: &DetectorView<'_>) -> StaleRow {
         let chain = view.chain;
         let preset = view.network().preset();
         let newest = chain.head_at(slot.saturating_sub(1));
@@ -164,12 +164,12 @@ impl StaleVotes {
     }
 }
 
-fn is_ancestor(view: &View<'_>, root: consensus::Root, slot: Slot, of: consensus::Root) -> bool {
+fn is_ancestor(view: &DetectorView<'_>, root: consensus::Root, slot: Slot, of: consensus::Root) -> bool {
     view.chain.ancestor_at(&of, slot) == Some(root)
 }
 
 impl Detector for StaleVotes {
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let Some(facts) = view.facts.slot(slot) else { return };
         let row = self.row(slot, facts, view);
         self.rows.push_back(row);

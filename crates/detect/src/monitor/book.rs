@@ -13,7 +13,7 @@
 //! incident's id when it opens, one when its severity rises, and one when it is over.
 
 use super::signal::{News, Observation, Signal, SingleAnomaly};
-use super::{DetectorOutput, LAG, View};
+use super::{DetectorOutput, DetectorView, LAG};
 use consensus::{Network, Slot};
 use evidence::{
     Anomaly, Count, Finding, INCIDENT_SCHEMA, Incident, IncidentState, Kind, Subject, Time, Tracking, anomaly_id, incident_id,
@@ -101,7 +101,7 @@ impl IncidentTracker {
         self.closed.values_mut().for_each(|last| *last = (*last).min(now));
     }
 
-    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &View<'_>, heard: &mut DetectorOutput) {
+    pub(super) fn take(&mut self, signals: impl Iterator<Item = Signal>, view: &DetectorView<'_>, heard: &mut DetectorOutput) {
         for signal in signals {
             match signal {
                 Signal::Anomaly(oddity) => heard.anomalies.push(self.anomaly(oddity, view)),
@@ -220,7 +220,7 @@ impl IncidentTracker {
         self.open.insert(place, open);
     }
 
-    fn anomaly(&self, oddity: SingleAnomaly, view: &View<'_>) -> Finding {
+    fn anomaly(&self, oddity: SingleAnomaly, view: &DetectorView<'_>) -> Finding {
         let content = [&oddity.slot.as_u64().to_be_bytes(), oddity.key.as_bytes()].concat();
         let epoch = oddity.slot.epoch(self.network.preset());
         let registry = view.chain.registry();

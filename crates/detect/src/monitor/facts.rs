@@ -32,7 +32,7 @@ pub use arrivals::{Ahead, Arrivals, OFFSETS_PER_SLOT};
 pub use peers::PeerView;
 pub use slot::{BlockFact, MAX_BLOCKS, MAX_TALLIES, SlotFacts, Tally};
 
-use super::Batch;
+use super::MonitorInput;
 use crate::client::{Clients, N_CLIENTS};
 use crate::detectors::blocks::BlocksConfig;
 use arrivals::N_OFFSETS;
@@ -185,7 +185,7 @@ impl Facts {
         self.now
     }
 
-    pub(super) fn take(&mut self, batch: &Batch<'_>) {
+    pub(super) fn take(&mut self, batch: &MonitorInput<'_>) {
         self.now = self.now.max(self.network.slot_at(batch.heard_until.0));
         for block in &batch.verified.blocks {
             self.block(block, batch.chain);

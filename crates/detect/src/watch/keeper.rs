@@ -42,7 +42,9 @@ use super::sheet::{Bitmap, DutyVote, EpochDuties};
 use super::thresholds::WatchedKeysConfig;
 use super::{ChainState, KeyStatus, Label, LabelSet, Labels, SharedWatchState, WatchReport};
 use crate::monitor::facts::DISPARITY_NS;
-use crate::monitor::{Batch, Details, Detector, EvidenceSource, Observation, Offender, Signal, SingleAnomaly, SlotFacts, View};
+use crate::monitor::{
+    Details, Detector, DetectorView, EvidenceSource, MonitorInput, Observation, Offender, Signal, SingleAnomaly, SlotFacts,
+};
 use consensus::{AttesterSlashing, Epoch, Network, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, Finding, Kind, Severity};
 use serde::{Deserialize, Serialize};
@@ -208,7 +210,7 @@ impl WatchedKeysDetector {
 
     /// Takes over the set of watched keys if it changed, and publishes it at once. The records of
     /// keys that stay watched are kept.
-    fn look_at_desk(&mut self, now: Slot, view: &View<'_>) {
+    fn look_at_desk(&mut self, now: Slot, view: &DetectorView<'_>) {
         let labels = self.desk.labels();
         if Arc::ptr_eq(&labels, &self.labels) {
             return;
@@ -231,7 +233,7 @@ impl WatchedKeysDetector {
         self.publish(self.last_ended, view);
     }
 
-    fn vote(&mut self, vote: &Vote, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn vote(&mut self, vote: &Vote, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let (epoch, now) = (vote.data.target.epoch, view.facts.now().epoch(view.network().preset()));
         // Nearly every vote has no watched key among its voters.
         let both = vote.indices.iter().zip(&vote.arrivals);
@@ -273,7 +275,7 @@ impl WatchedKeysDetector {
         epoch: Epoch,
         heard: &FirstSeen,
         signed: &'static str,
-        view: &View<'_>,
+        view: &DetectorView<'_>,
         out: &mut Vec<Signal>,
     ) {
         let has_exited = view.chain.registry().record(validator).is_some_and(|record| record.exit_epoch <= epoch);
@@ -310,7 +312,7 @@ impl WatchedKeysDetector {
     }
 
     /// Remembers that a key signed something for a slot that had not begun when it arrived.
-    fn note_ahead(&mut self, validator: ValidatorIndex, slot: Slot, at: UnixNs, view: &View<'_>) {
+    fn note_ahead(&mut self, validator: ValidatorIndex, slot: Slot, at: UnixNs, view: &DetectorView<'_>) {
         if !is_ahead(slot, at, view.network()) {
             return;
         }
@@ -323,7 +325,13 @@ impl WatchedKeysDetector {
 
     /// Whether one of the two messages was signed with a clock that was ahead. If so, the signer
     /// contradicted that message when its clock was right again.
-    fn is_of_clocks(&self, finding: &Finding, evidence: Option<&Evidence>, validator: ValidatorIndex, view: &View<'_>) -> bool {
+    fn is_of_clocks(
+        &self,
+        finding: &Finding,
+        evidence: Option<&Evidence>,
+        validator: ValidatorIndex,
+        view: &DetectorView<'_>,
+    ) -> bool {
         let network = view.network();
         // Both messages had arrived by this time.
         let both_by = UnixNs(finding.second_seen.unwrap_or(finding.first_seen).as_unix_ns());
@@ -337,7 +345,7 @@ impl WatchedKeysDetector {
         slots.into_iter().any(|slot| is_ahead(slot, both_by, network) || was_ahead(slot))
     }
 
-    fn second_signer(&mut self, offender: &Offender, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn second_signer(&mut self, offender: &Offender, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let finding = &offender.finding;
         let Some(subject) = finding.validator.as_ref().filter(|subject| self.watched.has(subject.index)) else { return };
         if self.is_of_clocks(finding, Some(&offender.evidence), subject.index, view)
@@ -372,7 +380,7 @@ impl WatchedKeysDetector {
         groups.iter().filter_map(|group| self.labels.group(*group)).map(|group| group.name.to_string()).collect()
     }
 
-    fn judge(&mut self, epoch: Epoch, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn judge(&mut self, epoch: Epoch, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let preset = view.network().preset();
         let first = epoch.start_slot(preset);
         let slots: Vec<Slot> = (first.as_u64()..first.as_u64().saturating_add(preset.slots_per_epoch)).map(Slot::new).collect();
@@ -408,7 +416,7 @@ impl WatchedKeysDetector {
     }
 
     /// Judges the proposals of watched keys in these slots.
-    fn turns(&mut self, slots: &[Slot], heard: &Hearing, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn turns(&mut self, slots: &[Slot], heard: &Hearing, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         for slot in slots.iter().filter(|slot| heard.good.contains(slot)) {
             let Some(proposer) = view.facts.proposer(*slot).filter(|proposer| self.watched.has(*proposer)) else { continue };
             let is_on_duty = self.labels.get(proposer).is_some_and(|set| !set.duty.is_dormant());
@@ -422,7 +430,7 @@ impl WatchedKeysDetector {
     }
 
     /// Reports groups with keys that have been missing for long enough.
-    fn missed(&self, epoch: Epoch, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn missed(&self, epoch: Epoch, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         let per_epoch = view.network().preset().slots_per_epoch;
         let slot = epoch.start_slot(view.network().preset()).saturating_add(per_epoch - 1);
         for group in self.labels.groups() {
@@ -460,7 +468,7 @@ impl WatchedKeysDetector {
         &mut self,
         slots: &[Slot],
         duties: &BTreeMap<Slot, Vec<(ValidatorIndex, bool)>>,
-        view: &View<'_>,
+        view: &DetectorView<'_>,
         out: &mut Vec<Signal>,
     ) {
         let per_epoch = view.network().preset().slots_per_epoch;
@@ -515,7 +523,7 @@ impl WatchedKeysDetector {
         self.stretches.retain(|label, _| still_used.contains(label));
     }
 
-    fn publish(&self, slot: Slot, view: &View<'_>) {
+    fn publish(&self, slot: Slot, view: &DetectorView<'_>) {
         let now = slot.epoch(view.network().preset());
         let status = |(validator, record): (&ValidatorIndex, &KeyRecord)| {
             let on_chain = view.chain.registry().record(*validator);
@@ -538,7 +546,7 @@ impl WatchedKeysDetector {
 }
 
 impl Detector for WatchedKeysDetector {
-    fn observe(&mut self, batch: &Batch<'_>, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn observe(&mut self, batch: &MonitorInput<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         self.look_at_desk(view.network().slot_at(batch.heard_until.0), view);
         if self.records.is_empty() {
             return;
@@ -561,7 +569,7 @@ impl Detector for WatchedKeysDetector {
 
     /// Only findings are left of an earlier run. So a key whose clock was ahead may count as
     /// reported.
-    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &View<'_>, _out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         let labels = self.desk.labels();
         let Some(subject) = finding.validator.as_ref().filter(|subject| labels.get(subject.index).is_some()) else { return };
         if self.second_signer_told.contains(&subject.index) {
@@ -580,7 +588,7 @@ impl Detector for WatchedKeysDetector {
         self.stretches.clear();
     }
 
-    fn slot_ended(&mut self, slot: Slot, view: &View<'_>, out: &mut Vec<Signal>) {
+    fn slot_ended(&mut self, slot: Slot, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if slot.as_u64() != self.last_ended.as_u64().saturating_add(1) || self.listening_since.is_none() {
             self.listening_since = Some(slot);
         }
@@ -611,7 +619,7 @@ struct Truth {
 }
 
 impl Truth {
-    fn new(view: &View<'_>, slots: &[Slot]) -> Self {
+    fn new(view: &DetectorView<'_>, slots: &[Slot]) -> Self {
         let head = view.chain.backed_head().root;
         let heads: BTreeMap<Slot, Option<Root>> =
             slots.iter().map(|slot| (*slot, view.chain.ancestor_at(&head, *slot))).collect();
@@ -637,7 +645,7 @@ struct Hearing {
 
 impl Hearing {
     /// `least` is the percentage of a slot's seats that must have voted for the slot to be good.
-    fn of(view: &View<'_>, slots: &[Slot], least: u64) -> Self {
+    fn of(view: &DetectorView<'_>, slots: &[Slot], least: u64) -> Self {
         let known =
             || slots.iter().filter_map(|slot| Some((*slot, view.facts.slot(*slot)?))).filter(|(_, facts)| facts.expected > 0);
         let (voters, seats) = known().fold((0, 0), |(voters, seats), (_, slot)| (voters + slot.voters, seats + slot.expected));

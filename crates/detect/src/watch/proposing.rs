@@ -11,7 +11,7 @@
 //! reorganisation or because it was too late for anyone to vote for it, is reported as such.
 
 use super::keeper::MissedDutiesDetails;
-use crate::monitor::{SingleAnomaly, View};
+use crate::monitor::{DetectorView, SingleAnomaly};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::Severity;
 use verify::{SourceKind, UnixNs};
@@ -33,7 +33,7 @@ pub(super) enum Turn {
 impl Turn {
     /// The outcome; `None` if it is not known. That is so if the proposer was slashed or is not
     /// active, or if the head that most others voted for is not known here.
-    pub(super) fn of(proposer: ValidatorIndex, slot: Slot, view: &View<'_>) -> Option<Self> {
+    pub(super) fn of(proposer: ValidatorIndex, slot: Slot, view: &DetectorView<'_>) -> Option<Self> {
         let facts = view.facts.slot(slot)?;
         let own = || facts.blocks.iter().filter(|block| block.proposer == proposer);
         if own().any(|block| view.facts.is_backed(slot, block)) {
@@ -53,7 +53,7 @@ impl Turn {
         proposer: ValidatorIndex,
         slot: Slot,
         groups: Vec<String>,
-        view: &View<'_>,
+        view: &DetectorView<'_>,
     ) -> Option<SingleAnomaly> {
         let (block, root, after_slot_start_ms) = match self {
             Self::Made => return None,

@@ -8,7 +8,7 @@ use consensus::{
     SignatureBytes, SignedBeaconBlockHeader, SignedBlock, Slot, ValidatorIndex, sha256,
 };
 use detect::monitor::MAX_STEP_BACK;
-use detect::{Batch, DetectConfig, DetectorOutput, Monitor, NoLabels, Offender, PeerNews};
+use detect::{DetectConfig, DetectorOutput, Monitor, MonitorInput, NoLabels, Offender, PeerNews};
 use evidence::{Evidence, EvidenceKind, Finding, Incident, Included, Kind, Punishable, Slashable, Time};
 use simulator::Scenario;
 use std::collections::BTreeMap;
@@ -201,7 +201,7 @@ impl Stage {
         }
         let votes = said.votes.into_iter().map(Signed::for_tests).collect();
         let verified = Verified { votes, blocks: said.blocks, ..Verified::default() };
-        let heard = self.monitor.observe(&Batch {
+        let heard = self.monitor.observe(&MonitorInput {
             verified: &verified,
             offenders: &said.offenders,
             included: &said.included,

@@ -14,7 +14,7 @@ mod process;
 pub use paced::{PacedOptions, Source, paced};
 pub use process::{cpu_seconds, peak_rss_bytes};
 
-use crate::replay::{Replay, ReplayOptions, Step};
+use crate::replay::{Replay, ReplayOptions, ReplayStep};
 use consensus::Root;
 use evidence::Store;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,7 @@ pub fn replayed(capture: &Path, data_dir: &Path, expected: &LoadExpectation, slo
     let mut replay = Replay::open(options)?;
     let mut warm: Option<(Instant, f64)> = None;
     replay.run(&mut |step| {
-        if matches!(step, Step::Files { messages, .. } if messages >= expected.messages_of_first_slot) && warm.is_none() {
+        if matches!(step, ReplayStep::Files { messages, .. } if messages >= expected.messages_of_first_slot) && warm.is_none() {
             warm = Some((Instant::now(), cpu_seconds()));
         }
     })?;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use verify::UnixNs;
 use watcher::WatcherError;
 use watcher::clock;
-use watcher::config::{Config, GossipConfig, NetworkConfig};
+use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::{MessageFeed, Watcher, runtime};
 
 /// How long to wait for findings after the last slot.
@@ -119,12 +119,12 @@ fn prepare(options: &PacedOptions) -> Result<(Config, Spec), WatcherError> {
     };
     let mut config = Config {
         data_dir: options.data_dir.clone(),
-        network: NetworkConfig {
+        network: NetworkSection {
             name: None,
             config: Some(write("config.yaml", yaml.as_bytes())?),
             state: Some(write("state.ssz", &state)?),
         },
-        gossip: GossipConfig { listen: Vec::new(), ..GossipConfig::default() },
+        gossip: GossipSection { listen: Vec::new(), ..GossipSection::default() },
         ..Config::default()
     };
     config.verify.forward_percent = options.forward_percent;

@@ -3,7 +3,7 @@
 
 use super::clock::{ClockDecision, ReplayClock};
 use super::strangers::LateValidators;
-use super::{Summary, note_processed};
+use super::{ReplaySummary, note_processed};
 use actions::error_chain;
 use chain::ChainError;
 use consensus::Network;
@@ -44,7 +44,7 @@ impl Session {
         &mut self,
         path: &Path,
         capture: &CaptureFile,
-        summary: &mut Summary,
+        summary: &mut ReplaySummary,
     ) -> Result<Option<u64>, WatcherError> {
         if !matches!(capture.first_config(), Ok(None)) {
             return Ok(None);
@@ -60,7 +60,7 @@ impl Session {
     }
 
     /// Adds a later state, and judges the messages that waited for it.
-    pub(super) fn add_state(&mut self, ssz: &[u8], summary: &mut Summary) -> Result<Result<(), Unusable>, WatcherError> {
+    pub(super) fn add_state(&mut self, ssz: &[u8], summary: &mut ReplaySummary) -> Result<Result<(), Unusable>, WatcherError> {
         self.flush(summary)?;
         let n_known = self.engine.chain().registry().len();
         match self.engine.add_state(ssz) {
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// Takes a message as the capture has it.
-    pub(super) fn take(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
+    pub(super) fn take(&mut self, message: RawMessage, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
         match self.clock.turn(message, about) {
             ClockDecision::Wait => Ok(()),
@@ -101,7 +101,7 @@ impl Session {
 
     /// Adds a message to the batch. No batch contains two slots, so the knowledge at the end of a
     /// slot does not depend on the size of batches.
-    pub(super) fn put(&mut self, message: RawMessage, summary: &mut Summary) -> Result<(), WatcherError> {
+    pub(super) fn put(&mut self, message: RawMessage, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         self.go_on_to(message.received_at, summary)?;
         self.batch.push(message);
         if self.batch.len() >= self.batch_messages {
@@ -112,7 +112,7 @@ impl Session {
 
     /// Advances the time if `at` is in time. At the end of a slot everything received in it is
     /// processed.
-    pub(super) fn go_on_to(&mut self, at: UnixNs, summary: &mut Summary) -> Result<(), WatcherError> {
+    pub(super) fn go_on_to(&mut self, at: UnixNs, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         if self.clock.is_in_time(at) && self.network.slot_at(at.0) > self.network.slot_at(self.clock.now().0) {
             self.flush(summary)?;
         }
@@ -120,7 +120,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn flush(&mut self, summary: &mut Summary) -> Result<(), WatcherError> {
+    pub(super) fn flush(&mut self, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         let batch = std::mem::take(&mut self.batch);
         if !batch.is_empty() {
             let processed = self.engine.process(batch, self.clock.now())?;

@@ -1,6 +1,6 @@
 //! Writes the report as one HTML page that loads nothing from elsewhere.
 
-use super::sections::{Cell, Chart, Story, Writer};
+use super::sections::{Cell, Chart, ReportWriter, Story};
 use super::{Report, chart};
 use evidence::Incident;
 use std::fmt::Write as _;
@@ -24,7 +24,7 @@ impl Html {
     }
 }
 
-impl Writer for Html {
+impl ReportWriter for Html {
     fn begin(&mut self, title: &str, when: &str) {
         let title = escaped(title);
         self.line(&format!(

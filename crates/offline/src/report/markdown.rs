@@ -1,7 +1,7 @@
 //! Writes the report as Markdown. It has the same facts as the HTML page, except the list of each
 //! incident's details. Charts are drawn with characters.
 
-use super::sections::{Cell, Chart, Story, Writer};
+use super::sections::{Cell, Chart, ReportWriter, Story};
 use super::{MAX_ROWS, Report};
 use evidence::Incident;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ impl Markdown {
     }
 }
 
-impl Writer for Markdown {
+impl ReportWriter for Markdown {
     fn begin(&mut self, title: &str, when: &str) {
         let _ = writeln!(
             self.0,

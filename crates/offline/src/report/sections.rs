@@ -1,4 +1,4 @@
-//! Defines the contents of a report and their order. A [`Writer`] writes them as HTML or Markdown.
+//! Defines the contents of a report and their order. A [`ReportWriter`] writes them as HTML or Markdown.
 
 use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
@@ -6,9 +6,9 @@ use detect::monitor::Details as _;
 use evidence::{Incident, Kind};
 
 /// Writes the parts of a report in order. Arguments that are not `'static` may contain text from
-/// the network, and the writer escapes them. The exceptions are `when` and [`Writer::text`], which
+/// the network, and the writer escapes them. The exceptions are `when` and [`ReportWriter::text`], which
 /// only get our own text.
-pub(super) trait Writer {
+pub(super) trait ReportWriter {
     /// Writes the title and the time that the report is about.
     fn begin(&mut self, title: &str, when: &str);
     fn heading(&mut self, text: &'static str);
@@ -48,7 +48,7 @@ pub(super) enum Cell {
     Key(String),
 }
 
-pub(super) fn write(report: &Report, out: &mut dyn Writer) {
+pub(super) fn write(report: &Report, out: &mut dyn ReportWriter) {
     let when = format!(
         "{} UTC to {} UTC, slots {} to {}.",
         short(report.at(report.from)),
@@ -78,7 +78,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Writer) {
     ]);
 }
 
-fn what(report: &Report, out: &mut dyn Writer) {
+fn what(report: &Report, out: &mut dyn ReportWriter) {
     out.heading("What");
     if report.incidents.is_empty() {
         out.text("No incident in this time.");
@@ -90,7 +90,7 @@ fn what(report: &Report, out: &mut dyn Writer) {
     }
 }
 
-fn when_it_was(report: &Report, out: &mut dyn Writer) {
+fn when_it_was(report: &Report, out: &mut dyn ReportWriter) {
     out.heading("When");
     out.chart(Chart::Incidents, report);
     let events = report.timeline();
@@ -98,7 +98,7 @@ fn when_it_was(report: &Report, out: &mut dyn Writer) {
     out.table(&["UTC", "What"], &mut rows);
 }
 
-fn penalties(report: &Report, out: &mut dyn Writer) {
+fn penalties(report: &Report, out: &mut dyn ReportWriter) {
     let waves: Vec<_> = report.incidents.iter().filter_map(|one| Some((one, one.penalty?))).collect();
     if waves.is_empty() {
         return;
@@ -115,7 +115,7 @@ fn penalties(report: &Report, out: &mut dyn Writer) {
     out.text("By the specification's integers, for all members together, if all of them are slashed; duties missed until withdrawal come on top.");
 }
 
-fn members(report: &Report, out: &mut dyn Writer) {
+fn members(report: &Report, out: &mut dyn ReportWriter) {
     if report.members.is_empty() {
         return;
     }
@@ -151,7 +151,7 @@ fn member(member: &Member) -> Vec<Cell> {
     ]
 }
 
-fn proofs(report: &Report, out: &mut dyn Writer) {
+fn proofs(report: &Report, out: &mut dyn ReportWriter) {
     if report.proofs.is_empty() {
         return;
     }
@@ -168,7 +168,7 @@ fn proofs(report: &Report, out: &mut dyn Writer) {
     more(report.proofs.len(), out);
 }
 
-fn more(n: usize, out: &mut dyn Writer) {
+fn more(n: usize, out: &mut dyn ReportWriter) {
     if n > MAX_ROWS {
         out.text(&format!("And {} more, in the data directory.", n - MAX_ROWS));
     }

@@ -2,8 +2,8 @@
 //! signature around each.
 
 use super::Load;
-use super::slot::{Duty, LoadMessage, compressed, even};
-use crate::containers::{Bits, aggregate_and_proof, attestation, signed};
+use super::slot::{LoadMessage, SlotDuty, compressed, even};
+use crate::containers::{VotesByBits, aggregate_and_proof, attestation, signed};
 use blst::min_pk::{AggregateSignature, Signature};
 use blst::{blst_p2, p2_affines};
 use consensus::{CommitteeIndex, DomainType, ForkName, Root, ValidatorIndex, sha256};
@@ -20,7 +20,7 @@ const LATE_SHARE: usize = 50;
 
 impl Load {
     /// Adds up to 16 aggregates for each committee. Returns each committee's complete sum.
-    pub(super) fn aggregate(&self, duty: &Duty, out: &mut Vec<LoadMessage>) -> Vec<Signature> {
+    pub(super) fn aggregate(&self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) -> Vec<Signature> {
         let slot = duty.slot;
         let mut slot_root = [0; 32];
         slot_root[..8].copy_from_slice(&slot.as_u64().to_le_bytes());
@@ -56,7 +56,7 @@ impl Load {
     /// Returns one committee's aggregates and its complete sum.
     fn committee(
         &self,
-        duty: &Duty,
+        duty: &SlotDuty,
         number: usize,
         members: &[usize],
         proofs: &[Signature],
@@ -100,7 +100,7 @@ impl Load {
                 (None, None) => continue,
             };
             let bits = (0..n).map(|position| position < gap || position >= gap + late).collect();
-            let votes = Bits {
+            let votes = VotesByBits {
                 data: duty.data,
                 committees: vec![committee],
                 bits,
@@ -117,7 +117,7 @@ impl Load {
     }
 
     /// All votes of a slot in one attestation, as a block contains it.
-    pub(super) fn whole_slot(&self, duty: &Duty, totals: &[Signature]) -> Bits {
+    pub(super) fn whole_slot(&self, duty: &SlotDuty, totals: &[Signature]) -> VotesByBits {
         let sum = totals.split_first().map(|(first, others)| {
             let mut sum = AggregateSignature::from_signature(first);
             for other in others {
@@ -126,7 +126,7 @@ impl Load {
             let point: blst_p2 = sum.into();
             compressed(&Signature::from(p2_affines::from(&[point]).as_slice()[0]))
         });
-        Bits {
+        VotesByBits {
             data: duty.data,
             committees: (0..duty.committees.len() as u64).map(CommitteeIndex::new).collect(),
             bits: vec![true; duty.voters.len()],

@@ -187,7 +187,7 @@ pub struct Load {
     /// The committees of the current epoch.
     shuffling: Arc<Shuffling>,
     /// The votes that the next block contains.
-    votes_of_last_slot: Option<crate::containers::Bits>,
+    votes_of_last_slot: Option<crate::containers::VotesByBits>,
     offenders_left: usize,
     surrounders_left: usize,
 }

@@ -1,7 +1,7 @@
 //! Forged votes and junk, spread over the burst.
 
 use super::Load;
-use super::slot::{Duty, LoadMessage, VOTES_FOR, VOTES_FROM, even, packed};
+use super::slot::{LoadMessage, SlotDuty, VOTES_FOR, VOTES_FROM, even, packed};
 use crate::containers::single_attestation;
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, ForkDigest, SignatureBytes, ValidatorIndex};
 use sources::topic::{Topic, TopicName};
@@ -40,7 +40,7 @@ const KINDS: [Junk; 8] = [
 impl Load {
     /// Adds votes in the names of validators with the signature of another voter. Every second one
     /// is for other data.
-    pub(super) fn forge(&self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+    pub(super) fn forge(&self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         let n_voters = duty.voters.len();
         let n = n_voters * self.plan.forged_percent as usize / 100;
         let dice = self.plan.scenario().dice();
@@ -61,7 +61,7 @@ impl Load {
         }
     }
 
-    pub(super) fn scatter_junk(&self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+    pub(super) fn scatter_junk(&self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         let n = duty.voters.len() * self.plan.junk_percent as usize / 100;
         for nth in 0..n {
             let (topic, payload) = self.junk(duty, nth);
@@ -75,7 +75,7 @@ impl Load {
         }
     }
 
-    fn junk(&self, duty: &Duty, nth: usize) -> (String, Vec<u8>) {
+    fn junk(&self, duty: &SlotDuty, nth: usize) -> (String, Vec<u8>) {
         let (dice, about) = (self.plan.scenario().dice(), [duty.slot.as_u64(), nth as u64]);
         let subnet = self.topic(duty.slot, TopicName::Attestation(dice.below(64, "junk subnet", &about)));
         let random = dice.bytes(96, "junk", &about);

@@ -9,7 +9,7 @@
 //! looks like any other. Only the history of its signer makes it an offence.
 
 use super::capture::OFFENCES_FROM;
-use super::slot::{Duty, LoadMessage, compressed, even, vote_time};
+use super::slot::{LoadMessage, SlotDuty, compressed, even, vote_time};
 use super::{Load, LoadPlan};
 use crate::containers::single_attestation;
 use crate::ledger::crime;
@@ -24,7 +24,7 @@ const SECOND_VOTES_END: u64 = 8_500_000_000;
 impl LoadPlan {
     /// The number of offenders in a slot: those that are left are spread over the slots that are
     /// left.
-    fn share(&self, left: usize, duty: &Duty) -> usize {
+    fn share(&self, left: usize, duty: &SlotDuty) -> usize {
         let nth = duty.slot.as_u64() - self.slot_before().as_u64();
         let slots_left = self.slots.saturating_sub(nth) as usize + 1;
         if nth < OFFENCES_FROM { 0 } else { left.div_ceil(slots_left).min(duty.voters.len()) }
@@ -33,7 +33,7 @@ impl LoadPlan {
 
 impl Load {
     /// Adds the second votes of this slot's offenders.
-    pub(super) fn vote_twice(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+    pub(super) fn vote_twice(&mut self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         let n = self.plan.share(self.offenders_left, duty);
         if n == 0 {
             return;
@@ -49,7 +49,7 @@ impl Load {
     }
 
     /// Adds both votes of this slot's surrounders.
-    pub(super) fn surround(&mut self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+    pub(super) fn surround(&mut self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         let n = self.plan.share(self.surrounders_left, duty);
         if n == 0 {
             return;
@@ -75,7 +75,13 @@ impl Load {
 
     /// Votes for `data` by some of the slot's voters. `at` returns the time of a vote from its
     /// position in the series and its position among the voters.
-    fn cast(&self, duty: &Duty, voters: &[usize], data: &AttestationData, at: impl Fn(usize, usize) -> u64) -> Vec<LoadMessage> {
+    fn cast(
+        &self,
+        duty: &SlotDuty,
+        voters: &[usize],
+        data: &AttestationData,
+        at: impl Fn(usize, usize) -> u64,
+    ) -> Vec<LoadMessage> {
         let validators: Vec<_> = voters.iter().map(|voter| duty.voters[*voter].validator).collect();
         let signatures = self.keys.sign_each(&validators, self.vote_root(data));
         let each = voters.iter().zip(signatures).enumerate();
@@ -93,7 +99,7 @@ impl Load {
         &self,
         second: &mut LoadMessage,
         kind: Offence,
-        duty: &Duty,
+        duty: &SlotDuty,
         voter: usize,
         first: (u64, &AttestationData),
         data: &AttestationData,

@@ -70,7 +70,7 @@ impl std::ops::AddAssign for Published {
 }
 
 /// One message for one node.
-struct Due {
+struct ScheduledMessage {
     at_unix_ns: u64,
     topic: Topic,
     payload: Arc<[u8]>,
@@ -166,7 +166,7 @@ fn deal(
     shift: i128,
     publishers: usize,
     liars: &BTreeMap<Vec<u8>, usize>,
-    queues: &[mpsc::Sender<Due>],
+    queues: &[mpsc::Sender<ScheduledMessage>],
 ) -> Result<(), SimError> {
     let file = CaptureFile::open(path).map_err(|error| unreadable(path, error))?;
     for entry in file.entries().map_err(|error| unreadable(path, error))? {
@@ -183,7 +183,7 @@ fn deal(
             None => Vec::new(),
         };
         for node in to {
-            let due = Due { at_unix_ns, topic, payload: payload.clone() };
+            let due = ScheduledMessage { at_unix_ns, topic, payload: payload.clone() };
             if queues[node].blocking_send(due).is_err() {
                 return Ok(());
             }
@@ -193,7 +193,7 @@ fn deal(
 }
 
 /// Publishes messages in order when they are due, several at the same time.
-async fn send(control: GossipControl, mut due: mpsc::Receiver<Due>) -> Published {
+async fn send(control: GossipControl, mut due: mpsc::Receiver<ScheduledMessage>) -> Published {
     let mut published = Published::default();
     let mut waiting = Vec::with_capacity(TOGETHER);
     while due.recv_many(&mut waiting, TOGETHER).await > 0 {
@@ -214,7 +214,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<Due>) -> Published
     published
 }
 
-async fn publish(control: &GossipControl, message: &Due) -> Published {
+async fn publish(control: &GossipControl, message: &ScheduledMessage) -> Published {
     let late = Duration::from_nanos(unix_ns().saturating_sub(message.at_unix_ns));
     let mut published = Published { greatest_delay_ms: late.as_millis() as u64, ..Published::default() };
     let mut waited = Duration::ZERO;

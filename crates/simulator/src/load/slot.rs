@@ -2,7 +2,7 @@
 //! noise are in other files.
 
 use super::Load;
-use crate::block::Body;
+use crate::block::BlockBody;
 use crate::containers::single_attestation;
 use crate::ledger::Crime;
 use crate::proposer::proposer;
@@ -49,7 +49,7 @@ pub(super) struct Voter {
 }
 
 /// The votes of a slot.
-pub(super) struct Duty {
+pub(super) struct SlotDuty {
     pub(super) slot: Slot,
     pub(super) data: AttestationData,
     /// The data of a validator that has not received the newest block. It equals `data` while there
@@ -114,7 +114,7 @@ impl Load {
         let by = proposer(ForkName::Fulu, &self.preset, &self.active, self.seed_mix(epoch), slot);
         let mut epoch_root = [0; 32];
         epoch_root[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
-        let body = Body {
+        let body = BlockBody {
             randao_reveal: self.keys.sign(by, self.signing_root(Root::from(epoch_root), DomainType::Randao, slot)),
             graffiti: graffiti("slashwatch load"),
             attestations: self.votes_of_last_slot.take().into_iter().collect(),
@@ -134,7 +134,7 @@ impl Load {
         self.message(slot, BLOCK_AT, TopicName::BeaconBlock, &block.to_ssz())
     }
 
-    fn duty(&self, slot: Slot) -> Duty {
+    fn duty(&self, slot: Slot) -> SlotDuty {
         let mut voters = Vec::new();
         let n_committees = self.shuffling.committees_per_slot();
         let mut committees = Vec::new();
@@ -151,14 +151,14 @@ impl Load {
         let (data, stale) = (self.data(slot, 0), self.data(slot, 1));
         let validators: Vec<ValidatorIndex> = voters.iter().map(|voter| voter.validator).collect();
         let signatures = self.keys.sign_each(&validators, self.vote_root(&data));
-        Duty { slot, data, stale, voters, signatures, committees }
+        SlotDuty { slot, data, stale, voters, signatures, committees }
     }
 
     pub(super) fn vote_root(&self, data: &AttestationData) -> Root {
         self.signing_root(data.root(), DomainType::BeaconAttester, data.slot)
     }
 
-    fn vote(&self, duty: &Duty, out: &mut Vec<LoadMessage>) {
+    fn vote(&self, duty: &SlotDuty, out: &mut Vec<LoadMessage>) {
         for (nth, (voter, signature)) in duty.voters.iter().zip(&duty.signatures).enumerate() {
             let ssz = single_attestation(voter.committee, voter.validator, &duty.data, &compressed(signature)).to_ssz();
             out.push(self.message(duty.slot, vote_time(nth), self.subnet(duty.slot, voter.committee), &ssz));

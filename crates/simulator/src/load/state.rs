@@ -9,7 +9,7 @@
 use super::{Load, LoadPlan};
 use crate::dice::Dice;
 use crate::genesis::{EFFECTIVE_BALANCE, Parts, VALIDATOR_REGISTRY_LIMIT, first_header};
-use crate::ssz::Value;
+use crate::ssz::SszValue;
 use consensus::{BeaconBlockHeader, Epoch, ForkName, Preset, Root, Slot};
 
 /// Length of a `Validator` in bytes.
@@ -60,11 +60,11 @@ impl Load {
             slot,
             active: &self.active,
             n_validators: n,
-            validators: Value::Packed { bytes: self.registry(), length: n as u64, limit_chunks: VALIDATOR_REGISTRY_LIMIT },
+            validators: SszValue::Packed { bytes: self.registry(), length: n as u64, limit_chunks: VALIDATOR_REGISTRY_LIMIT },
             validators_root: self.network.genesis_validators_root,
             randao_mix: self.genesis_mix,
             mixes: &[],
-            block_roots: Value::Fixed(block_roots),
+            block_roots: SszValue::Fixed(block_roots),
             latest_header,
             lookahead_from: slot.epoch(preset),
         };

@@ -211,7 +211,7 @@ impl GossipService {
             status,
             stop: stop.clone(),
         };
-        let listener = task::Listener::new(config, network, metrics.clone(), channels)?;
+        let listener = task::GossipTask::new(config, network, metrics.clone(), channels)?;
         let peer_id = listener.peer_id();
         let task = tokio::spawn(listener.run());
         let control = GossipControl { reports, publish, peers, metrics };

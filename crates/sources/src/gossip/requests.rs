@@ -4,7 +4,7 @@
 use super::PeerEventKind;
 use super::rpc::{self, Metadata, Protocol, Request, Response, StatusMessage, goodbye, result_code};
 use super::schedule::digests_near;
-use super::task::Listener;
+use super::task::GossipTask;
 use consensus::{Checkpoint, Root};
 use libp2p::PeerId;
 use libp2p::request_response::{Event, Message, OutboundFailure, ResponseChannel};
@@ -29,7 +29,7 @@ const NOTHING_AVAILABLE_EPOCHS: u64 = 2;
 
 type RpcEvent = Event<Request, Response>;
 
-impl Listener {
+impl GossipTask {
     /// Sends the first requests to a new peer. The side that dialled must send its status. Sending
     /// it unasked does no harm.
     pub(super) fn greet(&mut self, peer: PeerId) {

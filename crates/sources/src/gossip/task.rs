@@ -62,7 +62,7 @@ pub(super) struct Publication {
 }
 
 /// The task's state: the libp2p node and everything that belongs to it.
-pub(super) struct Listener {
+pub(super) struct GossipTask {
     pub(super) swarm: Swarm<NodeBehaviour>,
     pub(super) config: GossipConfig,
     pub(super) network: Arc<Network>,
@@ -87,7 +87,7 @@ pub(super) struct Listener {
     n_open_shown: i64,
 }
 
-impl Listener {
+impl GossipTask {
     pub fn new(
         config: GossipConfig,
         network: Arc<Network>,

@@ -70,7 +70,7 @@ pub(super) enum MergeKey {
 /// at the claim's epoch. If that fork has not happened yet, a chain accepts what is signed with
 /// today's version, so that version is tried as well, and nobody is blamed if neither is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(super) enum ForkVersionChoice {
     Scheduled,
     /// The scheduled version is tried first, then the version of this fork.
     InDoubt(ForkName, Root),
@@ -89,7 +89,7 @@ pub(crate) struct SignatureClaim {
     pub(super) members: ClaimedSigners,
     pub(super) signature: SignatureBytes,
     pub(super) heard: FirstSeen,
-    pub(super) version: Version,
+    pub(super) version: ForkVersionChoice,
     /// The epoch of the block that contains it. The block's state was used to check the signature.
     pub(super) block_epoch: Option<Epoch>,
 }
@@ -111,31 +111,31 @@ impl SignatureClaim {
         let now = self.block_epoch.unwrap_or(now);
         if network.spec.is_version_uncertain(epoch, now) {
             let fork = network.spec.fork_at(now);
-            self.version = Version::InDoubt(fork.name, signing_root(object, network.domain_of(kind, fork.version)));
+            self.version = ForkVersionChoice::InDoubt(fork.name, signing_root(object, network.domain_of(kind, fork.version)));
         }
     }
 
     pub(crate) fn is_version_in_doubt(&self) -> bool {
-        matches!(self.version, Version::InDoubt(..))
+        matches!(self.version, ForkVersionChoice::InDoubt(..))
     }
 
     /// Marks the claim so that it is not tried.
     pub(crate) fn give_up(&mut self) {
-        self.version = Version::GivenUp;
+        self.version = ForkVersionChoice::GivenUp;
     }
 
     /// The same claim with the other possible version.
     pub(super) fn with_other_version(&self) -> Option<Self> {
-        let Version::InDoubt(fork, signing_root) = self.version else { return None };
-        Some(Self { signing_root, version: Version::Of(fork), ..self.clone() })
+        let ForkVersionChoice::InDoubt(fork, signing_root) = self.version else { return None };
+        Some(Self { signing_root, version: ForkVersionChoice::Of(fork), ..self.clone() })
     }
 
     /// The fork whose version was found to be the one it is signed with, if that is not the
     /// scheduled one.
     pub(crate) fn signed_with(&self) -> Option<ForkName> {
         match self.version {
-            Version::Of(fork) => Some(fork),
-            Version::Scheduled | Version::InDoubt(..) | Version::GivenUp => None,
+            ForkVersionChoice::Of(fork) => Some(fork),
+            ForkVersionChoice::Scheduled | ForkVersionChoice::InDoubt(..) | ForkVersionChoice::GivenUp => None,
         }
     }
 
@@ -162,7 +162,7 @@ impl SignatureClaim {
             members: ClaimedSigners::One(validator),
             signature,
             heard,
-            version: Version::Scheduled,
+            version: ForkVersionChoice::Scheduled,
             block_epoch: None,
         }
     }
@@ -184,7 +184,7 @@ impl SignatureClaim {
             members,
             signature,
             heard,
-            version: Version::Scheduled,
+            version: ForkVersionChoice::Scheduled,
             block_epoch: None,
         }
     }
@@ -205,7 +205,7 @@ impl SignatureClaim {
             members: ClaimedSigners::One(header.proposer_index),
             signature,
             heard,
-            version: Version::Scheduled,
+            version: ForkVersionChoice::Scheduled,
             block_epoch: None,
         }
     }
@@ -224,7 +224,7 @@ impl SignatureClaim {
             members: ClaimedSigners::One(member),
             signature,
             heard,
-            version: Version::Scheduled,
+            version: ForkVersionChoice::Scheduled,
             block_epoch: None,
         }
     }
@@ -277,7 +277,7 @@ impl SignatureClaim {
             members: ClaimedSigners::One(signer),
             signature,
             heard,
-            version: Version::Scheduled,
+            version: ForkVersionChoice::Scheduled,
             block_epoch: None,
         }
     }

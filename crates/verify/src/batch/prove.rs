@@ -1,6 +1,6 @@
 //! The equation, and how a batch that fails it is split. The module above explains the idea.
 
-use super::claim::{ClaimSubject, SignatureClaim, Version};
+use super::claim::{ClaimSubject, ForkVersionChoice, SignatureClaim};
 use crate::peer_reputation::{PeerReputation, PeerReputations};
 use crate::{SinglesProof, bls, pool};
 use blst::min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, Signature};
@@ -193,7 +193,7 @@ struct Points {
 impl Points {
     /// Reads the points. `Err` is the judgement of a claim that can be judged without a pairing.
     fn of(claim: &SignatureClaim, keys: &dyn KeySource) -> Result<Self, Judgement> {
-        if claim.version == Version::GivenUp {
+        if claim.version == ForkVersionChoice::GivenUp {
             return Err(Judgement::NoVersion);
         }
         let mut each = Vec::with_capacity(claim.members().len());

@@ -1,7 +1,7 @@
 //! Tests the equation against checking one by one, against published vectors and against attacks on
 //! it.
 
-use super::claim::{ClaimSubject, ClaimedSigners, SignatureClaim, Version};
+use super::claim::{ClaimSubject, ClaimedSigners, ForkVersionChoice, SignatureClaim};
 use super::prove::{BatchResult, Judgement, KeySource, Method, prove};
 use super::proven_claims::ProvenClaims;
 use crate::bls::tests::{secret, sign};
@@ -309,7 +309,7 @@ fn bare(message: &str, members: Vec<ValidatorIndex>, signature: &str) -> Option<
         members: ClaimedSigners::from_sorted(members)?,
         signature: signature.into(),
         heard: heard(0, 0),
-        version: Version::Scheduled,
+        version: ForkVersionChoice::Scheduled,
         block_epoch: None,
     })
 }

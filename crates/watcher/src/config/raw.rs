@@ -19,15 +19,15 @@ const UNKNOWN: &str = "unknown; see `slashwatch config show-defaults`";
 pub(super) struct Read {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
-    pub(super) dropped: Dropped,
+    pub(super) dropped: DroppedElements,
 }
 
 /// The elements that were left out of lists. For each path of a list: their positions in the file,
 /// ascending.
 #[derive(Default)]
-pub(super) struct Dropped(BTreeMap<String, Vec<usize>>);
+pub(super) struct DroppedElements(BTreeMap<String, Vec<usize>>);
 
-impl Dropped {
+impl DroppedElements {
     /// Converts a path in the configuration that was read into the path in the file.
     pub(super) fn in_file(&self, path: &str) -> String {
         for (list, dropped) in &self.0 {
@@ -83,7 +83,7 @@ fn drop_unknown(path: &str, given: &mut Table, known: &Table, problems: &mut Vec
 #[derive(Default)]
 struct Misfits {
     problems: Vec<Problem>,
-    dropped: Dropped,
+    dropped: DroppedElements,
 }
 
 impl Misfits {

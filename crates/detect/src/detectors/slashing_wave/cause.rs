@@ -18,7 +18,7 @@
 use super::SlashingWaveConfig;
 use super::traits::{ACTIVATION, CLIENT, CREDENTIAL};
 use crate::client::{UNKNOWN, client_name};
-use crate::monitor::View;
+use crate::monitor::DetectorView;
 use consensus::{AttestationData, AttesterSlashing, Epoch, Offence, ValidatorIndex};
 use evidence::{Evidence, EvidenceKind, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -37,13 +37,13 @@ pub(super) struct Clues {
 }
 
 impl Clues {
-    pub(super) fn of(validator: ValidatorIndex, evidence: Option<&Evidence>, seen_in: Epoch, view: &View<'_>) -> Self {
+    pub(super) fn of(validator: ValidatorIndex, evidence: Option<&Evidence>, seen_in: Epoch, view: &DetectorView<'_>) -> Self {
         let client = view.facts.clients().of(validator, view.chain);
         let client = (client != UNKNOWN).then(|| client_name(client).to_owned());
         Self { client, ..evidence.map(|evidence| Self::of_pair(evidence, seen_in, view)).unwrap_or_default() }
     }
 
-    fn of_pair(evidence: &Evidence, seen_in: Epoch, view: &View<'_>) -> Self {
+    fn of_pair(evidence: &Evidence, seen_in: Epoch, view: &DetectorView<'_>) -> Self {
         match evidence.kind {
             EvidenceKind::ProposerSlashing => Self::default(),
             // This runs once for each offender, so only the data of the two votes is decoded, not
@@ -55,7 +55,7 @@ impl Clues {
         }
     }
 
-    fn of_votes([one, two]: &[AttestationData; 2], seen_in: Epoch, view: &View<'_>) -> Self {
+    fn of_votes([one, two]: &[AttestationData; 2], seen_in: Epoch, view: &DetectorView<'_>) -> Self {
         let preset = view.network().preset();
         let stands_on = |tip: &AttestationData, checkpoint: &consensus::Checkpoint| {
             // If a block is not known, the vote counts as standing on the checkpoint.
@@ -83,7 +83,7 @@ fn shortened(root: &consensus::Root) -> String {
 
 /// What all pairs show, as counts of members.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Tally {
+pub(super) struct CauseTally {
     from_the_future: u64,
     crossing_surrounds: u64,
     fresh: u64,
@@ -95,7 +95,7 @@ pub(super) struct Cause {
     pub(super) evidence: Vec<String>,
 }
 
-impl Tally {
+impl CauseTally {
     pub(super) fn add(&mut self, clues: &Clues, offence: Offence, is_fresh: bool) {
         self.from_the_future += u64::from(clues.from_the_future);
         self.crossing_surrounds += u64::from(clues.crosses_branches && offence == Offence::SurroundVote);

@@ -3,7 +3,7 @@
 
 use super::SlashingWaveConfig;
 use super::cause::Clues;
-use crate::monitor::View;
+use crate::monitor::DetectorView;
 use consensus::{Epoch, ValidatorIndex};
 use evidence::{Count, SharedTrait};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ struct AmongAll {
 }
 
 impl Traits {
-    pub(super) fn add(&mut self, validator: ValidatorIndex, clues: &Clues, view: &View<'_>) {
+    pub(super) fn add(&mut self, validator: ValidatorIndex, clues: &Clues, view: &DetectorView<'_>) {
         let registry = view.chain.registry();
         for (key, value) in view.labels.labels(validator) {
             self.count(format!("label:{key}"), value);
@@ -83,7 +83,7 @@ impl Traits {
     /// The traits that are reported. At least two members and at least `shared_percent` of the
     /// members have such a trait, and it is at least `shared_times_usual` times as frequent among
     /// them as among all validators. Traits with most members come first, a few per sort.
-    pub(super) fn shared(&mut self, n_members: u64, config: &SlashingWaveConfig, view: &View<'_>) -> Vec<SharedTrait> {
+    pub(super) fn shared(&mut self, n_members: u64, config: &SlashingWaveConfig, view: &DetectorView<'_>) -> Vec<SharedTrait> {
         let among_all = self.among_all.get_or_insert_with(|| AmongAll::of(view));
         let mut told: Vec<SharedTrait> = Vec::new();
         let each =
@@ -126,7 +126,7 @@ impl Traits {
 }
 
 impl AmongAll {
-    fn of(view: &View<'_>) -> Self {
+    fn of(view: &DetectorView<'_>) -> Self {
         let registry = view.chain.registry();
         let mut by_activation = HashMap::new();
         for index in 0..registry.len() as u64 {

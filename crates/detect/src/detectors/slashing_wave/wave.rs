@@ -4,7 +4,7 @@ use super::past::Past;
 use super::recent::{Suspect, add};
 use super::traits::Traits;
 use super::{FirstMessage, MAX_MEMBERS, SlashingWaveConfig, SlashingWaveDetails, WaveCase, cause};
-use crate::monitor::{Described, View};
+use crate::monitor::{Described, DetectorView};
 use crate::{Losses, PenaltyRules};
 use consensus::{Epoch, Gwei, Root, Slot, ValidatorIndex};
 use evidence::{Count, INCIDENT_SCHEMA, Incident, IncidentState, Kind, OffenceCounts, Penalty, Severity, Time, incident_id};
@@ -38,7 +38,7 @@ pub(super) struct Wave {
     /// Number of members by the epoch in which they joined.
     joined: BTreeMap<Epoch, u64>,
     traits: Traits,
-    clues: cause::Tally,
+    clues: cause::CauseTally,
     chance: f64,
     pub(super) included: u64,
     /// Offences of keys that cannot be slashed.
@@ -56,7 +56,7 @@ impl Wave {
         chance: f64,
         config: &SlashingWaveConfig,
         past: &Past,
-        view: &View<'_>,
+        view: &DetectorView<'_>,
     ) -> Self {
         let case = first.case.clone();
         let mut wave = Self {
@@ -72,7 +72,7 @@ impl Wave {
             last_joined: case.epoch,
             joined: BTreeMap::new(),
             traits: Traits::default(),
-            clues: cause::Tally::default(),
+            clues: cause::CauseTally::default(),
             chance,
             included: 0,
             not_at_stake: 0,
@@ -101,7 +101,7 @@ impl Wave {
         self.opened_with = self.n_members();
     }
 
-    pub(super) fn join(&mut self, suspect: Suspect, config: &SlashingWaveConfig, past: &Past, view: &View<'_>) {
+    pub(super) fn join(&mut self, suspect: Suspect, config: &SlashingWaveConfig, past: &Past, view: &DetectorView<'_>) {
         let Suspect { case, offences, .. } = suspect;
         self.dirty = true;
         self.last_slot = self.last_slot.max(case.slot);
@@ -148,7 +148,7 @@ impl Wave {
     }
 
     /// The incident in its current state.
-    pub(super) fn tell(&mut self, config: &SlashingWaveConfig, past: &Past, view: &View<'_>) -> Incident {
+    pub(super) fn tell(&mut self, config: &SlashingWaveConfig, past: &Past, view: &DetectorView<'_>) -> Incident {
         self.dirty = false;
         let network = view.network();
         let n = self.n_members();
@@ -204,7 +204,7 @@ impl Wave {
 
     /// The cost by the rules of the fork in which the latest member joined, with the stake that is
     /// active at that time.
-    fn penalty(&self, past: &Past, view: &View<'_>) -> Penalty {
+    fn penalty(&self, past: &Past, view: &DetectorView<'_>) -> Penalty {
         let network = view.network();
         let now = self.last_joined;
         let rules = PenaltyRules::of(network.spec.fork_name_at(now), network.preset());

@@ -86,7 +86,7 @@ fn forge_attester_slashings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64
     victims.dedup();
     let side = |salt| {
         let honest = arsenal.side(&[arsenal.key(nth)], arsenal.data(epoch.saturating_sub(1), epoch, salt), None);
-        crate::containers::Bits { signers: victims.clone(), ..honest }
+        crate::containers::VotesByBits { signers: victims.clone(), ..honest }
     };
     let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
     arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
@@ -148,7 +148,7 @@ fn name_nobody(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot {
             arsenal.shot(moment, nth, TopicName::Attestation(nth % 64), &ssz)
         }
         1 => {
-            let side = |salt| crate::containers::Bits { signers: vec![nobody], ..point(salt) };
+            let side = |salt| crate::containers::VotesByBits { signers: vec![nobody], ..point(salt) };
             let ssz = attester_slashing(Fulu, &arsenal.load.preset, &side(nth << 1), &side(nth << 1 | 1)).to_ssz();
             arsenal.shot(moment, nth, TopicName::AttesterSlashing, &ssz)
         }
@@ -228,7 +228,7 @@ fn buy_shufflings(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot 
 fn aggregate(arsenal: &Arsenal<'_>, nth: u64, data: AttestationData, slot: Slot) -> Vec<u8> {
     let by = arsenal.key(nth);
     let size = arsenal.load.shuffling.committee(slot, CommitteeIndex::new(0)).map_or(1, <[u32]>::len);
-    let votes = crate::containers::Bits {
+    let votes = crate::containers::VotesByBits {
         committees: vec![CommitteeIndex::new(0)],
         bits: vec![true; size],
         signature: arsenal.side(&[by], data, None).signature,
@@ -238,7 +238,7 @@ fn aggregate(arsenal: &Arsenal<'_>, nth: u64, data: AttestationData, slot: Slot)
 }
 
 /// Votes in an aggregate of a withdrawn aggregator, whose own signatures are valid.
-fn gathered(arsenal: &Arsenal<'_>, nth: u64, votes: &crate::containers::Bits) -> Vec<u8> {
+fn gathered(arsenal: &Arsenal<'_>, nth: u64, votes: &crate::containers::VotesByBits) -> Vec<u8> {
     let (by, epoch) = (arsenal.key(nth), votes.data.target.epoch);
     let sign = |root: Root, kind| arsenal.load.keys.sign(by, arsenal.root_to_sign(root, kind, epoch));
     let mut slot_root = [0; 32];
@@ -328,7 +328,7 @@ fn wrap_aggregates(arsenal: &Arsenal<'_>, moment: &Moment<'_>, nth: u64) -> Shot
     let from = nth as usize * 7 % n_messages;
     let honest = moment.honest.iter().filter(is_aggregate).cycle().skip(from).take(n_messages);
     let (at_ns, topic, aggregate) = honest.filter_map(read).next().expect("aggregates among the honest messages");
-    let votes = crate::containers::Bits {
+    let votes = crate::containers::VotesByBits {
         committees: aggregate.committees(),
         bits: aggregate.aggregation_bits.iter().collect(),
         signature: aggregate.signature,

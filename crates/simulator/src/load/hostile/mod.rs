@@ -14,7 +14,7 @@ mod attacks;
 
 use super::Load;
 use super::slot::{LoadMessage, packed};
-use crate::containers::Bits;
+use crate::containers::VotesByBits;
 use crate::keys::infinity_signature;
 use crate::wire;
 use consensus::{
@@ -142,14 +142,14 @@ impl<'a> Arsenal<'a> {
 
     /// One side of an attester slashing, signed with fork version `version`, or with that of its
     /// epoch.
-    fn side(&self, signers: &[ValidatorIndex], data: AttestationData, version: Option<[u8; 4]>) -> Bits {
+    fn side(&self, signers: &[ValidatorIndex], data: AttestationData, version: Option<[u8; 4]>) -> VotesByBits {
         let (gvr, kind) = (self.load.network.genesis_validators_root, DomainType::BeaconAttester);
         let root = match version {
             Some(version) => consensus::signing_root(data.root(), consensus::compute_domain(kind, version, gvr)),
             None => self.root_to_sign(data.root(), kind, data.target.epoch),
         };
         let signature = self.load.keys.sign_together(signers, root);
-        Bits { data, committees: Vec::new(), bits: Vec::new(), signers: signers.to_vec(), signature }
+        VotesByBits { data, committees: Vec::new(), bits: Vec::new(), signers: signers.to_vec(), signature }
     }
 
     fn header(&self, slot: Slot, by: ValidatorIndex, nth: u64) -> BeaconBlockHeader {
@@ -175,13 +175,13 @@ impl<'a> Arsenal<'a> {
     /// A complete block by `by`, whether or not it is the proposer of the slot. Returns the block's
     /// root and its SSZ.
     fn block(&self, slot: Slot, by: ValidatorIndex, parent_root: Root, nth: u64) -> (Root, Vec<u8>) {
-        use crate::block::Body;
+        use crate::block::BlockBody;
         use consensus::ForkName::Fulu;
         let epoch = slot.epoch(&self.load.preset);
         let mut epoch_root = [0; 32];
         epoch_root[..8].copy_from_slice(&epoch.as_u64().to_le_bytes());
         let randao = self.root_to_sign(Root::from(epoch_root), DomainType::Randao, epoch);
-        let body = Body {
+        let body = BlockBody {
             randao_reveal: self.load.keys.sign(by, randao),
             graffiti: self.any_root("hostile graffiti", &[nth]).0,
             attestations: Vec::new(),
@@ -194,8 +194,8 @@ impl<'a> Arsenal<'a> {
     }
 
     /// Votes on data without voters, for the caller to fill in.
-    fn no_votes(&self, data: AttestationData) -> Bits {
-        Bits { data, committees: Vec::new(), bits: Vec::new(), signers: Vec::new(), signature: infinity_signature() }
+    fn no_votes(&self, data: AttestationData) -> VotesByBits {
+        VotesByBits { data, committees: Vec::new(), bits: Vec::new(), signers: Vec::new(), signature: infinity_signature() }
     }
 
     /// The parent of the load's newest block. Rivals of that block can build on it too.
