@@ -126,6 +126,54 @@ fn features(packages: &[&str], edges: &str) -> String {
     String::from_utf8(tree.stdout).expect("UTF-8")
 }
 
+/// The size and time of a message are taken where it comes in, so nothing else makes one.
+#[test]
+fn only_the_sources_make_messages() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&Path::new(ROOT).join("crates")) {
+        let path = file.strip_prefix(ROOT).unwrap().to_string_lossy().into_owned();
+        let is_shipped = path.contains("/src/") || path.starts_with("crates/cli");
+        if !is_shipped || path.starts_with("crates/sources/") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let no_maker = ["struct RawMessage {", "-> RawMessage {", "let RawMessage {", "for RawMessage {", "impl RawMessage {"];
+        for (nth, line) in shipped.lines().enumerate().filter(|(_, line)| line.contains("RawMessage {")) {
+            if !no_maker.iter().any(|other| line.contains(other)) {
+                wrong.push(format!("{path}:{}", nth + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "messages are made outside of `sources`:\n{}", wrong.join("\n"));
+}
+
+/// Each step of the walk names a function in a file, and types that exist.
+#[test]
+fn the_walk_of_a_message_is_true() {
+    let files = rust_files(&Path::new(ROOT).join("crates"));
+    let sources: String = files.into_iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let is_declared = |name: &str| {
+        let ends = [" ", "<", "(", ";"];
+        let is = |declaration: String| ends.iter().any(|end| sources.contains(&format!("{declaration}{end}")));
+        ["struct", "enum"].iter().any(|keyword| is(format!("{keyword} {name}")))
+    };
+    let steps = table("| step | function |");
+    assert!(steps.len() >= 12, "the walk is gone from ARCHITECTURE.md");
+    let mut wrong = Vec::new();
+    for cells in steps {
+        let [function, file, takes, gives] = [1, 2, 3, 4].map(|nth| cells[nth].trim_matches('`').to_owned());
+        let text = fs::read_to_string(Path::new(ROOT).join(&file)).unwrap_or_default();
+        if !["(", "<"].iter().any(|end| text.contains(&format!("fn {function}{end}"))) {
+            wrong.push(format!("{file} has no function {function}"));
+        }
+        for name in [takes, gives].iter().filter(|name| !name.contains(' ') && !is_declared(name)) {
+            wrong.push(format!("there is no type {name}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Checks that the links in the pages have existing targets.
 #[test]
 fn links_in_the_pages_lead_somewhere() {

@@ -12,7 +12,7 @@
 use crate::data::DataRow;
 use crate::heads::{NONE, Remembered};
 use crate::offenders::Listed;
-use crate::walk::KnownVote;
+use crate::walk::PastVote;
 use crate::{Index, IndexError};
 use consensus::{AttestationData, Offence, Root, ValidatorIndex};
 use verify::HistoryCheck;
@@ -45,7 +45,7 @@ impl ConflictKind {
         }
     }
 
-    fn of(new: &DataRow, old: &KnownVote) -> Option<Self> {
+    fn of(new: &DataRow, old: &PastVote) -> Option<Self> {
         let (source, target) = (new.source(), new.target());
         if target == old.target {
             return (new.handle != old.handle).then_some(Self::Double);
@@ -93,7 +93,7 @@ impl ConflictCheck {
     }
 
     /// Whether `old` contradicts the new vote. If it does, it is added to the rivals.
-    fn compare(&mut self, new: &DataRow, old: &KnownVote) -> bool {
+    fn compare(&mut self, new: &DataRow, old: &PastVote) -> bool {
         let Some(kind) = ConflictKind::of(new, old) else { return false };
         if self.rivals.iter().any(|rival| rival.handle == old.handle) {
             return true;
@@ -137,7 +137,7 @@ impl Index {
             judged.duplicate = list.has(new.handle);
             cut = list.cut;
             for vote in &list.votes {
-                judged.compare(new, &KnownVote { source: vote.source, target: vote.target, handle: vote.handle });
+                judged.compare(new, &PastVote { source: vote.source, target: vote.target, handle: vote.handle });
                 outside.push(vote.handle);
             }
         }
@@ -155,7 +155,7 @@ impl Index {
         let is_late = second.is_some_and(|second| target < u64::from(second.target));
 
         // Double votes. The two newest votes are known here; older ones are looked up in the rows.
-        for known in [newest, second].into_iter().flatten().map(KnownVote::from).filter(|known| known.target == target) {
+        for known in [newest, second].into_iter().flatten().map(PastVote::from).filter(|known| known.target == target) {
             judged.duplicate |= known.handle == new.handle;
             judged.compare(new, &known);
         }
@@ -178,10 +178,10 @@ impl Index {
                 goes_on = judged.compare(new, known);
                 goes_on
             })?;
-            for known in [head.second(), head.newest()].into_iter().filter_map(Remembered::get).map(KnownVote::from) {
+            for known in [head.second(), head.newest()].into_iter().filter_map(Remembered::get).map(PastVote::from) {
                 goes_on = goes_on && judged.compare(new, &known);
             }
-        } else if let Some(newest) = newest.map(KnownVote::from).filter(|newest| newest.target > target) {
+        } else if let Some(newest) = newest.map(PastVote::from).filter(|newest| newest.target > target) {
             judged.compare(new, &newest);
         }
         judged.joins = judged.rivals.len() == n_listed && !judged.more_pairs;
@@ -219,7 +219,7 @@ impl Index {
         judged: &mut ConflictCheck,
     ) -> Result<(), IndexError> {
         let mut below = new.target();
-        for known in [newest, second].into_iter().flatten().map(KnownVote::from).filter(|known| known.target < new.target()) {
+        for known in [newest, second].into_iter().flatten().map(PastVote::from).filter(|known| known.target < new.target()) {
             if !judged.compare(new, &known) {
                 return Ok(());
             }

@@ -9,13 +9,13 @@ use crate::{Index, IndexError};
 
 /// A stored vote, with what is needed to judge another vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KnownVote {
+pub(crate) struct PastVote {
     pub source: u64,
     pub target: u64,
     pub handle: u32,
 }
 
-impl From<Remembered> for KnownVote {
+impl From<Remembered> for PastVote {
     fn from(vote: Remembered) -> Self {
         Self { source: u64::from(vote.source), target: u64::from(vote.target), handle: vote.handle }
     }
@@ -23,7 +23,7 @@ impl From<Remembered> for KnownVote {
 
 impl Index {
     /// All stored votes of a validator for one target epoch, on every branch.
-    pub(crate) fn votes_at(&self, validator: u32, epoch: u64) -> Result<Vec<KnownVote>, IndexError> {
+    pub(crate) fn votes_at(&self, validator: u32, epoch: u64) -> Result<Vec<PastVote>, IndexError> {
         let mut handles = Vec::new();
         self.handles_in(SetKey::seat_range(epoch, None), validator, &mut handles)?;
         for seating in self.table.of_epoch(&self.db, epoch)?.iter() {
@@ -38,7 +38,7 @@ impl Index {
             let Some(row) = self.data.row(&self.db, epoch, handle)? else {
                 return Err(self.db.corrupt(format!("the data of a vote row of epoch {epoch} is missing")));
             };
-            votes.push(KnownVote { source: row.source(), target: epoch, handle });
+            votes.push(PastVote { source: row.source(), target: epoch, handle });
         }
         Ok(votes)
     }
@@ -68,7 +68,7 @@ impl Index {
         validator: u32,
         below: u64,
         outside: &[u32],
-        visit: &mut dyn FnMut(&KnownVote) -> bool,
+        visit: &mut dyn FnMut(&PastVote) -> bool,
     ) -> Result<(), IndexError> {
         let mut below = below.min(u64::from(NONE)) as u32;
         while let Some((top, bottom)) = self.summary.block_below(&self.db, validator, below)? {
@@ -90,7 +90,7 @@ impl Index {
         above: u64,
         end: u64,
         outside: &[u32],
-        visit: &mut dyn FnMut(&KnownVote) -> bool,
+        visit: &mut dyn FnMut(&PastVote) -> bool,
     ) -> Result<(), IndexError> {
         let (above, end) = (above.min(u64::from(NONE)) as u32, end.min(u64::from(NONE)) as u32);
         let mut from = above.saturating_add(1);
@@ -112,7 +112,7 @@ impl Index {
         validator: u32,
         epoch: u32,
         outside: &[u32],
-        visit: &mut dyn FnMut(&KnownVote) -> bool,
+        visit: &mut dyn FnMut(&PastVote) -> bool,
     ) -> Result<bool, IndexError> {
         let votes = self.votes_at(validator, u64::from(epoch))?;
         let mut chain = votes.iter().filter(|vote| !outside.contains(&vote.handle)).peekable();

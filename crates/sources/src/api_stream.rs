@@ -23,7 +23,7 @@
 
 use crate::capture::{ApiEventEntry, MAX_API_EVENT_LEN};
 use crate::gossip::Clock;
-use crate::intake::{ApiContent, MessageConverter};
+use crate::intake::{ApiContent, MessageConverter, fetched_block};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet};
@@ -336,7 +336,7 @@ impl EventReader {
     fn on_fetched(&mut self, fetched: Fetched) {
         self.out.metrics.fetched_blocks.with_label_values(&[fetched.label()]).inc();
         if let Fetched::Block(fork, ssz) = fetched {
-            let raw = self.intake.fetched_block(ssz, fork, &self.out.label, self.clock.now());
+            let raw = fetched_block(ssz, fork, Some(&self.out.label), self.clock.now());
             self.out.message(raw, None);
         }
     }

@@ -120,11 +120,6 @@ impl MessageConverter {
         Ok(raw(SourceKind::Block, None, Some(fork), MessageKind::Block, received_at, ssz))
     }
 
-    /// Takes a block that was fetched from a node. The node's URL is recorded as its sender.
-    pub fn fetched_block(&self, ssz: Vec<u8>, fork: ForkName, node: &str, at: UnixNs) -> RawMessage {
-        raw(SourceKind::Api, Some(PeerBytes::from(node.as_bytes())), Some(fork), MessageKind::Block, at, ssz)
-    }
-
     /// Reads an event of a node's stream: it contains a message, or it names a block to fetch.
     pub fn api_event(&self, entry: &ApiEventEntry) -> Result<ApiContent, Refusal> {
         let node = PeerBytes::from(entry.node.as_bytes());
@@ -253,6 +248,13 @@ pub fn peer_text(peer: &[u8]) -> String {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => format!("0x{}", hex::encode(peer)),
     }
+}
+
+/// Takes a block that was fetched from a node, with the node's URL as its sender if that is known.
+/// The client that fetches it bounds its size.
+pub fn fetched_block(ssz: Vec<u8>, fork: ForkName, node: Option<&str>, at: UnixNs) -> RawMessage {
+    let sender = node.map(|node| PeerBytes::from(node.as_bytes()));
+    raw(SourceKind::Api, sender, Some(fork), MessageKind::Block, at, ssz)
 }
 
 fn raw(

@@ -28,7 +28,7 @@ const PAGE: u32 = 512;
 /// verification by changing them.
 #[derive(Debug)]
 pub(crate) struct SeenVotes {
-    by_data: HashMap<Root, VoterSet>,
+    by_data: HashMap<Root, SeenVoters>,
     by_target: HashMap<Epoch, Target>,
     /// The data by time of last use, with the least recently used first.
     by_use: BTreeSet<(u64, Root)>,
@@ -122,7 +122,7 @@ fn place(voter: u32) -> (u32, usize, u64) {
 }
 
 #[derive(Debug)]
-struct VoterSet {
+struct SeenVoters {
     used: u64,
     target: Epoch,
     /// A proven validator is in the registry, which has fewer than 2^32 validators, so 32 bits are
@@ -201,7 +201,7 @@ impl SeenVotes {
         let known = self.by_target.entry(target).or_default();
         let voters = self.by_data.entry(data_root).or_insert_with(|| {
             known.n_data += 1;
-            VoterSet { used: self.now, target, members: HashSet::new() }
+            SeenVoters { used: self.now, target, members: HashSet::new() }
         });
         let new = self.of_batch.entry(data_root).or_default();
         let mut n_new = 0;
@@ -236,7 +236,7 @@ impl SeenVotes {
 
     /// Corrects the counts after these voters were removed from `by_data`. The cost is the number
     /// of these voters.
-    fn forget_data_of(&mut self, voters: &VoterSet) {
+    fn forget_data_of(&mut self, voters: &SeenVoters) {
         let Some(known) = self.by_target.get_mut(&voters.target) else { return };
         known.n_data -= 1;
         if known.n_data == 0 {

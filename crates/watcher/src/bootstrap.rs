@@ -13,7 +13,7 @@ use chain::{Chain, Progress, PubkeyCache};
 use consensus::{Network, Slot, Spec};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use verify::{MessageKind, Origin, RawMessage, SourceKind, UnixNs};
+use verify::{RawMessage, UnixNs};
 
 /// Largest number of blocks fetched at the start. In normal conditions this covers the range from
 /// finality to the head. Older gaps are closed later, backwards from the blocks that arrive.
@@ -151,13 +151,7 @@ pub async fn block_message(
     now: UnixNs,
 ) -> Result<Option<RawMessage>, NodeError> {
     let block = nodes.block_ssz(id, &network.spec).await?;
-    Ok(block.map(|block| RawMessage {
-        origin: Origin { source: SourceKind::Api, peer: None, fork: Some(block.fork) },
-        kind: MessageKind::Block,
-        received_at: now,
-        bytes: block.ssz,
-        ticket: None,
-    }))
+    Ok(block.map(|block| sources::intake::fetched_block(block.ssz, block.fork, None, now)))
 }
 
 /// Fetches the finalized state from a node, or the head's state if the finalized one is not
