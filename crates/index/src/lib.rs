@@ -30,7 +30,7 @@
 //! |---|---|
 //! | [`stage`], [`judge`], [`walk`] | from a proven vote to conflicts |
 //! | [`heads`], [`newest`], [`epochs`] | the two newest votes per validator, 8 bytes each |
-//! | [`beside`], [`shelf`] | whole epochs of old votes, for example when history is filled |
+//! | [`epoch_neighbours`], [`epoch_reader`] | whole epochs of old votes, for example when history is filled |
 //! | [`summary`] | which validator voted in which block of epochs; finds neighbours across gaps |
 //! | [`sums`], [`members`], [`codec`] | one row: the sums over one data |
 //! | [`shufflings`], [`seating`], [`geometry`] | the committees, also of old epochs and branches |
