@@ -152,7 +152,7 @@ impl Quota {
             return Ok(QuotaAnswer::Counted(listed.stands_for_day.filter(|_| worthless)));
         }
         listed.add(id, worthless);
-        self.n_further += usize::from(!is_first);
+        self.n_further += usize::from(!is_first && !worthless);
         self.admitted.insert(id);
         Ok(QuotaAnswer::Listed)
     }

@@ -2,7 +2,8 @@
 //!
 //! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever
 //! sends the largest ones, or the most, must not take the room of the others, so each sender has a
-//! budget of bytes and half of the places at most. Nothing waits for room here: a source cannot
+//! budget of bytes, and one that has half of the places gets more only while more than a quarter of them
+//! is free. Nothing waits for room here: a source cannot
 //! hold the network up. What does not fit is refused with its reason, for the caller to count.
 
 use std::collections::HashMap;
@@ -40,7 +41,7 @@ impl Default for QueueBytes {
 pub enum QueueFull {
     /// The queue has as many messages as it may have, or its receiver is gone.
     Places,
-    /// Its sender has half of the places.
+    /// Its sender has half of the places, and a quarter of them is free at most.
     PlacesOfPeer,
     Bytes,
     /// The sender has as many bytes waiting as one sender may have.
@@ -64,7 +65,7 @@ impl QueueFull {
 /// Creates a queue with this number of places and bytes.
 pub fn queue<T>(places: usize, bytes: QueueBytes) -> (QueueSender<T>, QueueReceiver<T>) {
     let (items, received) = mpsc::channel(places.max(1));
-    let held = Held { bytes, places_per_peer: places.div_ceil(2).max(1), total: 0, by_peer: HashMap::new() };
+    let held = Held { bytes, places: places.max(1), n_messages: 0, total: 0, by_peer: HashMap::new() };
     let held = Arc::new(Mutex::new(held));
     (QueueSender { items, held }, QueueReceiver { items: received })
 }
@@ -148,7 +149,8 @@ impl Drop for Reservation {
 #[derive(Debug)]
 struct Held {
     bytes: QueueBytes,
-    places_per_peer: usize,
+    places: usize,
+    n_messages: usize,
     /// Bytes.
     total: usize,
     by_peer: HashMap<PeerBytes, HeldByPeer>,
@@ -164,7 +166,8 @@ struct HeldByPeer {
 impl Held {
     fn take(&mut self, peer: &PeerBytes, n_bytes: usize) -> Result<(), QueueFull> {
         let of_peer = self.by_peer.get(peer).copied().unwrap_or_default();
-        if of_peer.n_messages >= self.places_per_peer {
+        let is_scarce = self.places.saturating_sub(self.n_messages) <= self.places / 4;
+        if is_scarce && of_peer.n_messages >= self.places.div_ceil(2) {
             return Err(QueueFull::PlacesOfPeer);
         }
         if of_peer.n_messages > 0 && of_peer.n_bytes.saturating_add(n_bytes) > self.bytes.per_peer {
@@ -174,6 +177,7 @@ impl Held {
             return Err(QueueFull::Bytes);
         }
         self.total += n_bytes;
+        self.n_messages += 1;
         let of_peer = self.by_peer.entry(peer.clone()).or_default();
         of_peer.n_messages += 1;
         of_peer.n_bytes += n_bytes;
@@ -182,6 +186,7 @@ impl Held {
 
     fn give_back(&mut self, peer: &PeerBytes, n_bytes: usize) {
         self.total -= n_bytes;
+        self.n_messages -= 1;
         if let Some(of_peer) = self.by_peer.get_mut(peer) {
             of_peer.n_messages -= 1;
             of_peer.n_bytes -= n_bytes;
@@ -234,19 +239,21 @@ mod tests {
         assert_eq!(send(6, 200 << 20), Ok(()));
     }
 
-    /// Whoever sends small messages takes half of the places at most, so that others still get
-    /// through.
+    /// A sender of many small messages leaves room, so that others still get through.
     #[tokio::test]
-    async fn small_messages_of_one_peer_fill_half_of_the_places_and_no_more() {
+    async fn the_last_quarter_of_the_places_is_for_senders_that_have_less_than_half() {
         let (sender, mut receiver) = queue(100, QueueBytes::DEFAULT);
         let send = |number: u8| {
             let sent = sender.room(&peer(number), 10).and_then(|room| sender.try_send(number, room));
             sent.map_err(QueueFull::label)
         };
+        // A single sender is not bound to half of the places while there is room.
         let taken = (0..1000).filter(|_| send(1).is_ok()).count();
-        assert_eq!((taken, send(1), send(2)), (50, Err("message_of_peer"), Ok(())));
-        // What is taken out makes room again.
-        assert_eq!((receiver.recv().await, send(1), send(1)), (Some(1), Ok(()), Err("message_of_peer")));
+        assert_eq!((taken, send(1), send(2)), (75, Err("message_of_peer"), Ok(())));
+        assert_eq!((0..1000).filter(|_| send(2).is_ok()).count(), 24);
+        assert_eq!((send(1), send(2)), (Err("message_of_peer"), Err("message")));
+        // What is taken out makes room again, first for the one that has less.
+        assert_eq!((receiver.recv().await, send(1), send(2)), (Some(1), Err("message_of_peer"), Ok(())));
         let (single, _receiver) = queue::<u8>(1, QueueBytes::DEFAULT);
         assert!(single.room(&peer(1), 10).is_ok(), "one place is for whoever comes first");
     }

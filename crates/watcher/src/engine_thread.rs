@@ -162,7 +162,6 @@ struct Refused {
     since: UnixNs,
     /// When the refusal was logged last.
     said: UnixNs,
-    error: Arc<str>,
 }
 
 impl Judge<'_> {
@@ -244,7 +243,8 @@ impl Judge<'_> {
         let change = self.silence_change(now);
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
-        let silent = match change {
+        // A silence that ended while the disk refused writes has its gap recorded now.
+        let silent = match self.untold {
             Some(SilenceChange::Ended { since, until }) => Some((network.slot_at(since.0), network.slot_at(until.0))),
             _ => self
                 .silence
@@ -302,7 +302,7 @@ impl Judge<'_> {
             );
             last_said = now;
         }
-        self.refused = Some(Refused { since, said: last_said, error: error.to_string().into() });
+        self.refused = Some(Refused { since, said: last_said });
         Ok(())
     }
 
@@ -325,7 +325,7 @@ impl Judge<'_> {
         let (chain, effects) = (self.engine.chain(), self.effects);
         effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
         effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
-        let refused = self.refused.as_ref().map(|refused| RefusedWrites { since: refused.since, error: refused.error.clone() });
+        let refused = self.refused.as_ref().map(|refused| RefusedWrites { since: refused.since });
         let snapshot =
             EngineSnapshot { refused, ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.watch.gaps()) };
         effects.snapshot.send_replace(Arc::new(snapshot));

@@ -26,7 +26,6 @@ const MAX_PEERS_SHOWN: usize = 256;
 #[derive(Clone, Debug)]
 pub struct RefusedWrites {
     pub since: UnixNs,
-    pub error: Arc<str>,
 }
 
 /// The state of the engine between two batches.
@@ -188,9 +187,8 @@ impl StatusSource for StatusPage {
         let mut advice = Vec::new();
         if let Some(refused) = &snapshot.refused {
             advice.push(format!(
-                "the disk refuses writes since {}, so nothing is recorded and only kill switches act: {}",
-                time(refused.since),
-                refused.error
+                "the disk refuses writes since {}, so nothing is recorded and only kill switches act; the log says why",
+                time(refused.since)
             ));
         }
         if !listening {

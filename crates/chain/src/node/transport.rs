@@ -361,7 +361,9 @@ impl NodeSet {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let Some(pause) = pauses.next().filter(|_| error.is_worth_retry()) else { return Err(error) };
+            // A node that was left too early may have what another node lacks.
+            let left_early = patience == Patience::OthersWait && error.is_transient();
+            let Some(pause) = pauses.next().filter(|_| left_early || error.is_worth_retry()) else { return Err(error) };
             debug!(%error, ?pause, "no node answers, trying again");
             tokio::time::sleep(pause).await;
             patience = Patience::Full;

@@ -230,7 +230,8 @@ impl WatchedKeysDetector {
         self.signed_ahead.retain(|validator, _| self.records.contains_key(validator));
         self.second_signer_told.retain(|validator| self.records.contains_key(validator));
         self.labels = labels;
-        self.publish(self.last_ended, view);
+        // Before the first slot has ended, the keys' states are those of the present.
+        self.publish(self.last_ended.max(now.saturating_sub(1)), view);
     }
 
     fn vote(&mut self, vote: &Vote, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
