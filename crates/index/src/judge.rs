@@ -17,8 +17,9 @@ use crate::{Index, IndexError};
 use consensus::{AttestationData, Offence, Root, ValidatorIndex};
 use verify::HistoryCheck;
 
-/// The largest number of pairs that are reported per new vote and kind. A vote with further pairs
-/// is only counted. For example, a vote from epoch 0 to now surrounds all history.
+/// The largest number of pairs that are reported per new vote and kind, with listed votes and again
+/// with the chain: many old votes on the list must not hide the chain's. A vote with further pairs is
+/// only counted. For example, a vote from epoch 0 to now surrounds all history.
 pub(crate) const MAX_PAIRS_PER_KIND: usize = 256;
 
 /// The relation of a new vote to a stored one.
@@ -74,6 +75,8 @@ pub(crate) struct ConflictCheck {
     /// True if the vote contradicts nothing in the chain.
     pub joins: bool,
     pub rivals: Vec<ConflictingVote>,
+    /// How many of the rivals are on the list of votes outside the chain. They come first.
+    n_listed: usize,
     /// True if there are more pairs than [`MAX_PAIRS_PER_KIND`].
     pub more_pairs: bool,
 }
@@ -98,7 +101,7 @@ impl ConflictCheck {
         if self.rivals.iter().any(|rival| rival.handle == old.handle) {
             return true;
         }
-        if self.rivals.iter().filter(|rival| rival.kind == kind).count() >= MAX_PAIRS_PER_KIND {
+        if self.rivals[self.n_listed..].iter().filter(|rival| rival.kind == kind).count() >= MAX_PAIRS_PER_KIND {
             self.more_pairs = true;
             // No more pairs of this kind are reported, so the walk ends here.
             return false;
@@ -145,6 +148,7 @@ impl Index {
             return Ok(judged);
         }
         let n_listed = judged.rivals.len();
+        judged.n_listed = n_listed;
         if cut {
             self.compare_with_rows(validator, new, &outside, &mut judged)?;
             judged.joins = judged.rivals.len() == n_listed && !judged.more_pairs;

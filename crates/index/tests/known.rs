@@ -272,11 +272,28 @@ fn an_offenders_list_is_cut_at_its_bound_and_every_kind_is_still_found() {
     // When the list is full, one epoch has room for sixteen more.
     assert_eq!(stats.votes_over_cap, 300 - 256 - 16);
     assert_eq!(stats.different_data, 1 + 256 + 16, "what is not kept leaves no data behind either");
-    assert_eq!(stats.conflicts, (1..=256).chain([256; 16]).sum::<u64>());
+    assert_eq!(stats.conflicts, (1..=256 + 16).sum::<u64>());
     index.commit().unwrap();
     drop(index);
     let mut index = open(dir.path());
     assert!(one(&mut index, &span(2, 5, 1)).contains(&"surround 1: 2->5 over 3->4".to_string()));
+}
+
+/// A key signs as many votes for an old target as its list holds, and then surrounds its newest one.
+#[test]
+fn a_full_list_of_old_votes_does_not_hide_a_conflict_with_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = open(dir.path());
+    one(&mut index, &span(3, 4, 1));
+    for n in 0..300u64 {
+        let mut other = data(3, 4, 32, 1);
+        other.beacon_block_root = Root::from([(n >> 8) as u8 + 1; 32]);
+        other.source.root = Root::from([n as u8; 32]);
+        index.stage_votes(&[vote(other, &[1])]).unwrap();
+    }
+    one(&mut index, &span(9, 10, 1));
+    let found = one(&mut index, &span(2, 11, 1));
+    assert!(found.contains(&"surround 1: 2->11 over 9->10".to_string()), "{} pairs, not that one", found.len());
 }
 
 #[test]
