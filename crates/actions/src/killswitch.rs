@@ -61,6 +61,10 @@ pub struct KillSwitchState {
     /// Findings up to this number do not fire it.
     #[serde(default)]
     pub armed_again: BTreeMap<String, u64>,
+    /// By group: the finding that fired the switch before it was made ready again. A finding that the
+    /// store had refused is recorded, and numbered, only after that. It does not fire again.
+    #[serde(default)]
+    pub fired_before: BTreeMap<String, Root>,
     /// By group: the last finding that concerned the group but did not fire its switch.
     #[serde(default)]
     pub held_back: BTreeMap<String, NotFired>,
@@ -155,7 +159,9 @@ impl KillSwitchState {
     /// to be examined.
     fn make_ready(&mut self, group: &str, last_seq: u64) -> bool {
         self.armed_again.insert(group.to_owned(), last_seq);
-        self.fired.remove(group).is_some()
+        let fired = self.fired.remove(group);
+        self.fired_before.extend(fired.as_ref().map(|fired| (group.to_owned(), fired.finding)));
+        fired.is_some()
     }
 }
 
@@ -343,7 +349,8 @@ impl KillSwitches {
         let mut to_order = Vec::new();
         for (group, armed) in armed.iter() {
             let was_before = seq.is_some() && self.ledger.armed_again.get(group) >= seq.as_ref();
-            if was_before || self.ledger.fired.contains_key(group) {
+            let has_fired_it = self.ledger.fired_before.get(group) == Some(&finding.id);
+            if was_before || has_fired_it || self.ledger.fired.contains_key(group) {
                 continue;
             }
             match self.surroundings.verdict(armed, finding, now) {

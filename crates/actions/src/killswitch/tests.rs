@@ -247,6 +247,29 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!(orders.len(), 2);
 }
 
+/// The store refuses a finding, which fires the switch all the same. The switch is made ready again,
+/// and then the finding is recorded.
+#[tokio::test]
+async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Root::ZERO).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+    switches.arm(&in_force(|_| ())).unwrap();
+    let mut orders = JoinSet::new();
+    let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
+    switches.look_at_unrecorded(&[found.clone()], &mut orders);
+    assert_eq!(orders.len(), 1);
+    std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
+    switches.make_ready_on_request();
+    store.record_anomalies(vec![found], &[]).unwrap();
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 1, "it has fired for this one");
+    let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
+    store.record_anomalies(vec![next], &[]).unwrap();
+    switches.look(&mut orders).unwrap();
+    assert_eq!(orders.len(), 2);
+}
+
 /// A store that was writable and is read-only now. The findings are there, but the ledger cannot be
 /// updated.
 #[tokio::test]
