@@ -83,6 +83,11 @@ pub(crate) struct BatchResult {
 }
 
 impl BatchResult {
+    /// Whether the claim was not tried, because its sender's budget was used up.
+    pub(crate) fn is_given_up(&self, claim: usize) -> bool {
+        self.claims[claim].version == ForkVersionChoice::GivenUp
+    }
+
     /// The judgement of the claim at this position of the batch.
     pub(crate) fn judgement(&self, claim: usize) -> Judgement {
         self.judgements[claim]

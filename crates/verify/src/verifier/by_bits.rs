@@ -206,7 +206,10 @@ impl Verifier {
                         ledger.settle(trial.job.item, outcome);
                     }
                     Judgement::Forged | Judgement::NoKey | Judgement::NoVersion => {
-                        trial.job.tried.push(id);
+                        // What was not tried is tried again when its sender has a new budget.
+                        if !judged.is_given_up(place.claim) {
+                            trial.job.tried.push(id);
+                        }
                         open.push(trial);
                     }
                 }
