@@ -48,11 +48,12 @@ impl Running {
         Self { child, log }
     }
 
-    /// Waits for the next line that contains `text`.
+    /// Waits for the next line that contains `text`. A process that reports its progress is waited for
+    /// longer: loading the two million keys of the long campaign takes two minutes.
     pub fn wait_for(&self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + 10 * PATIENCE;
         let mut seen = Vec::new();
-        while let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self.log.recv_timeout(PATIENCE.min(until.saturating_duration_since(Instant::now()))) {
             if line.contains(text) {
                 return line;
             }
