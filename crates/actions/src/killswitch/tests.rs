@@ -257,7 +257,7 @@ async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    switches.look_at_unrecorded(&[found.clone()], &mut orders);
+    switches.look_at_unrecorded(std::slice::from_ref(&found), &mut orders);
     assert_eq!(orders.len(), 1);
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
     switches.make_ready_on_request();
