@@ -1,9 +1,9 @@
-//! One function for each decoder of bytes from outside. Each states what must hold for *every* input:
-//! no panic, no allocation because a message claims a size, and what was read is written back to
-//! the same bytes, so nothing can be read in two ways.
+//! One function for each decoder of bytes from outside. Each states what must hold for *every*
+//! input: no panic, no allocation because a message claims a size, and what was read is written
+//! back to the same bytes, so nothing can be read in two ways.
 //!
-//! Two drivers share them: `fuzz_targets/` (cargo-fuzz, nightly, for hours) and `tests/fuzz_bounded.rs` at the root (stable,
-//! for a moment, in every `./test`).
+//! Two drivers share them: `fuzz_targets/` (cargo-fuzz, nightly, for hours) and
+//! `tests/fuzz_bounded.rs` at the root (stable, for a moment, in every `./test`).
 
 use consensus::ssz_schema::{Catalogue, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
@@ -72,8 +72,8 @@ pub fn message(data: &[u8]) {
     }
 }
 
-/// Any container of the catalogue: checked, hashed, converted to JSON and back. Fork, preset and the
-/// third byte choose it.
+/// Any container of the catalogue: checked, hashed, converted to JSON and back. Fork, preset and
+/// the third byte choose it.
 pub fn container(data: &[u8]) {
     let Some((fork, preset, [which, bytes @ ..])) = chosen(data) else { return };
     let catalogue = Catalogue::of(fork, preset);

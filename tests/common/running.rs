@@ -48,8 +48,8 @@ impl Running {
         Self { child, log }
     }
 
-    /// Waits for the next line that contains `text`. A process that reports its progress is waited for
-    /// longer: loading the two million keys of the long campaign takes two minutes.
+    /// Waits for the next line that contains `text`. A process that reports its progress is waited
+    /// for longer: loading the two million keys of the long campaign takes two minutes.
     pub fn wait_for(&self, text: &str) -> String {
         let until = Instant::now() + 10 * PATIENCE;
         let mut seen = Vec::new();

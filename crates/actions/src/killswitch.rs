@@ -61,8 +61,8 @@ pub struct KillSwitchState {
     /// Findings up to this number do not fire it.
     #[serde(default)]
     pub armed_again: BTreeMap<String, u64>,
-    /// By group: the finding that fired the switch before it was made ready again. A finding that the
-    /// store had refused is recorded, and numbered, only after that. It does not fire again.
+    /// By group: the finding that fired the switch before it was made ready again. A finding that
+    /// the store had refused is recorded, and numbered, only after that. It does not fire again.
     #[serde(default)]
     pub fired_before: BTreeMap<String, Root>,
     /// By group: the last finding that concerned the group but did not fire its switch.

@@ -119,7 +119,8 @@ async fn the_next_node_is_asked_long_before_a_hanging_ones_time_is_over() {
     assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
 }
 
-/// A node that takes longer than others are kept waiting for, and is the only one that has the answer.
+/// A node that takes longer than others are kept waiting for, and is the only one that has the
+/// answer.
 #[tokio::test]
 async fn a_slow_node_is_given_its_time_once_nobody_else_answers() {
     let late = get(|| async {

@@ -331,7 +331,8 @@ impl Engine {
         // A failed write of earlier changes must not stop this batch from being judged.
         let (said, refused) = match said {
             Ok(said) => (said, None),
-            // The write of this batch repeats it, so it is an error only if that one is refused as well.
+            // The write of this batch repeats it, so it is an error only if that one is refused as
+            // well.
             Err(error) if error.is_refused_write() => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),
         };

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// The version of the JSON below. Fields may be added. A changed or removed one needs another number.
+/// The version of the JSON below. Fields may be added. A changed or removed one needs another
+/// number.
 pub const SCHEMA: u64 = 1;
 /// Field in the details of an offence that cannot be punished. It holds how many more contradicting
 /// pairs of that validator, kind and day were counted and not listed. After a crash, the pairs of

@@ -18,8 +18,8 @@ use consensus::{AttestationData, Offence, Root, ValidatorIndex};
 use verify::HistoryCheck;
 
 /// The largest number of pairs that are reported per new vote and kind, with listed votes and again
-/// with the chain: many old votes on the list must not hide the chain's. A vote with further pairs is
-/// only counted. For example, a vote from epoch 0 to now surrounds all history.
+/// with the chain: many old votes on the list must not hide the chain's. A vote with further pairs
+/// is only counted. For example, a vote from epoch 0 to now surrounds all history.
 pub(crate) const MAX_PAIRS_PER_KIND: usize = 256;
 
 /// The relation of a new vote to a stored one.

@@ -279,7 +279,8 @@ fn an_offenders_list_is_cut_at_its_bound_and_every_kind_is_still_found() {
     assert!(one(&mut index, &span(2, 5, 1)).contains(&"surround 1: 2->5 over 3->4".to_string()));
 }
 
-/// A key signs as many votes for an old target as its list holds, and then surrounds its newest one.
+/// A key signs as many votes for an old target as its list holds, and then surrounds its newest
+/// one.
 #[test]
 fn a_full_list_of_old_votes_does_not_hide_a_conflict_with_the_newest() {
     let dir = tempfile::tempdir().unwrap();

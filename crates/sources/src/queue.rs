@@ -2,9 +2,9 @@
 //!
 //! A message may be 10 MiB long, so a bound on their number alone bounds no memory. And whoever
 //! sends the largest ones, or the most, must not take the room of the others, so each sender has a
-//! budget of bytes, and one that has half of the places gets more only while more than a quarter of them
-//! is free. Nothing waits for room here: a source cannot
-//! hold the network up. What does not fit is refused with its reason, for the caller to count.
+//! budget of bytes, and one that has half of the places gets more only while more than a quarter of
+//! them is free. Nothing waits for room here: a source cannot hold the network up. What does not
+//! fit is refused with its reason, for the caller to count.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -247,8 +247,8 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
     assert_eq!(orders.len(), 2);
 }
 
-/// The store refuses a finding, which fires the switch all the same. The switch is made ready again,
-/// and then the finding is recorded.
+/// The store refuses a finding, which fires the switch all the same. The switch is made ready
+/// again, and then the finding is recorded.
 #[tokio::test]
 async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
     let dir = tempfile::tempdir().unwrap();

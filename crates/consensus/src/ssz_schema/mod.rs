@@ -11,10 +11,10 @@
 //!
 //! A [`Type`] is a small tree that is made at run time. `Catalogue::of(fork, preset)` builds all
 //! types of a fork and preset once and keeps them. Bytes are checked against a type once
-//! ([`Type::validate`]). The result is a [`SszView`], which is the type and the bytes together. A view
-//! slices fields and elements without copying, computes its own hash-tree-root, and converts itself
-//! into the beacon API's JSON. Only `validate` makes views, so code that has a view cannot meet a
-//! bad offset.
+//! ([`Type::validate`]). The result is a [`SszView`], which is the type and the bytes together. A
+//! view slices fields and elements without copying, computes its own hash-tree-root, and converts
+//! itself into the beacon API's JSON. Only `validate` makes views, so code that has a view cannot
+//! meet a bad offset.
 //!
 //! # A worked example
 //!

@@ -1,5 +1,5 @@
-//! Checks bytes strictly against a type. After the check, every slice that a [`SszView`] takes is in
-//! bounds and is a value of its type.
+//! Checks bytes strictly against a type. After the check, every slice that a [`SszView`] takes is
+//! in bounds and is a value of its type.
 
 use super::{Container, OFFSET_LEN, SchemaKind, SszView, Type};
 use crate::DecodeError;

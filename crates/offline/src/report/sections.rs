@@ -1,4 +1,5 @@
-//! Defines the contents of a report and their order. A [`ReportWriter`] writes them as HTML or Markdown.
+//! Defines the contents of a report and their order. A [`ReportWriter`] writes them as HTML or
+//! Markdown.
 
 use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
@@ -6,8 +7,8 @@ use detect::monitor::Details as _;
 use evidence::{Incident, Kind};
 
 /// Writes the parts of a report in order. Arguments that are not `'static` may contain text from
-/// the network, and the writer escapes them. The exceptions are `when` and [`ReportWriter::text`], which
-/// only get our own text.
+/// the network, and the writer escapes them. The exceptions are `when` and [`ReportWriter::text`],
+/// which only get our own text.
 pub(super) trait ReportWriter {
     /// Writes the title and the time that the report is about.
     fn begin(&mut self, title: &str, when: &str);
