@@ -15,11 +15,11 @@ pub struct Capture {
     /// The first state. Later states, which only add to it, are not kept.
     pub state: Vec<u8>,
     /// Gossip messages in the order of arrival.
-    pub gossip: Vec<GossipMessage>,
+    pub gossip: Vec<CapturedMessage>,
 }
 
 /// A gossip message as it was received.
-pub struct GossipMessage {
+pub struct CapturedMessage {
     /// Nanoseconds since the Unix epoch.
     pub received_at_ns: u64,
     /// The id of the peer that sent it.
@@ -32,7 +32,7 @@ pub struct GossipMessage {
     pub payload: Vec<u8>,
 }
 
-impl GossipMessage {
+impl CapturedMessage {
     /// The decompressed message. `None` if it is not valid snappy. A source refuses such messages.
     pub fn ssz(&self) -> Option<Vec<u8>> {
         unsnap(&self.payload)
@@ -63,7 +63,7 @@ impl Capture {
                 [2, 0] if state.is_empty() => {
                     snap::read::FrameDecoder::new(body).read_to_end(&mut state).unwrap();
                 }
-                b"gs" => gossip.push(GossipMessage::of_entry(body)),
+                b"gs" => gossip.push(CapturedMessage::of_entry(body)),
                 _ => {}
             }
             rest = &rest[8 + len..];

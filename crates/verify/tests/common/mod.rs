@@ -5,7 +5,7 @@
 use chain::{Chain, PubkeyCache};
 use consensus::{ForkName, Network, Spec};
 use std::path::Path;
-use test_support::capture::GossipMessage;
+use test_support::capture::CapturedMessage;
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, Ticket, UnixNs};
 
 /// A capture: its chain at genesis, and its messages in order, numbered by their tickets.
@@ -47,7 +47,7 @@ pub fn capture(name: &str) -> Capture {
 }
 
 /// `None` for what no topic that is read brings, and for what a source refuses.
-fn raw_message(network: &Network, message: &GossipMessage, number: u64) -> Option<RawMessage> {
+fn raw_message(network: &Network, message: &CapturedMessage, number: u64) -> Option<RawMessage> {
     Some(RawMessage {
         origin: Origin {
             source: SourceKind::Gossip,
