@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod claimed_votes;
 mod earlier_runs;
 #[allow(clippy::module_inception)]
 mod engine;

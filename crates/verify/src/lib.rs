@@ -55,5 +55,5 @@ pub use message::{
 };
 pub use outcome::{InnerKind, MessageOutcome, NO_SIGNED_HEADER, NoRoom, Outcome, Verdict, Verified};
 pub use peer_reputation::PeerReputation;
-pub use triage::{About, HistoryCheck, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
+pub use triage::{About, HistoryCheck, SingleVoteClaim, Triage, greatest_index_named, single_vote_claimed, slot_claimed};
 pub use verifier::{Verifier, VerifierStats};

@@ -15,6 +15,8 @@ use consensus::{AttestationData, Epoch, ForkName, Root, SignedBeaconBlockHeader,
 use std::collections::HashMap;
 
 const DATA_LEN: usize = 128;
+/// Offset of the source's epoch in `AttestationData`.
+const DATA_SOURCE: usize = 48;
 /// Offset of the target's epoch in `AttestationData`.
 const DATA_TARGET: usize = 88;
 /// Offset of the data in a `SingleAttestation`.
@@ -258,11 +260,25 @@ fn is_single_vote(message: &RawMessage) -> bool {
         && message.origin.fork.is_none_or(ForkName::has_single_attestations)
 }
 
-/// For a single vote (since Electra): the validator that it names, its target epoch, and all bytes
-/// of its data. `None` for other messages. The message is not checked.
-pub fn single_vote_claimed(message: &RawMessage) -> Option<(ValidatorIndex, Epoch, &[u8])> {
+/// What a single vote (since Electra) claims. Nothing of it is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SingleVoteClaim<'a> {
+    pub voter: ValidatorIndex,
+    pub source: Epoch,
+    pub target: Epoch,
+    /// All bytes of the `AttestationData`.
+    pub data: &'a [u8],
+}
+
+/// For a single vote (since Electra): what it claims. `None` for other messages.
+pub fn single_vote_claimed(message: &RawMessage) -> Option<SingleVoteClaim<'_>> {
     let data = message.bytes.get(SINGLE_DATA..SINGLE_DATA + DATA_LEN).filter(|_| is_single_vote(message))?;
-    Some((ValidatorIndex::new(number(&message.bytes, 8)), Epoch::new(number(data, DATA_TARGET)), data))
+    Some(SingleVoteClaim {
+        voter: ValidatorIndex::new(number(&message.bytes, 8)),
+        source: Epoch::new(number(data, DATA_SOURCE)),
+        target: Epoch::new(number(data, DATA_TARGET)),
+        data,
+    })
 }
 
 /// The slot that a message names. For a slashing operation it is the slot of the first side. `None`
@@ -317,7 +333,7 @@ fn data_of(bytes: &[u8; DATA_LEN]) -> AttestationData {
         slot: Slot::new(number(bytes, 0)),
         index: consensus::CommitteeIndex::new(number(bytes, 8)),
         beacon_block_root: root_at(bytes, 16),
-        source: checkpoint(48),
+        source: checkpoint(DATA_SOURCE),
         target: checkpoint(DATA_TARGET),
     }
 }
@@ -398,7 +414,9 @@ mod tests {
         let bytes = data_bytes(&ssz, SINGLE_DATA).unwrap();
         assert_eq!((data_of(&bytes), number(&ssz, 8)), (single.data, 77));
         let whole = message(MessageKind::Attestation { subnet: 0 }, ssz.clone());
-        assert_eq!(single_vote_claimed(&whole), Some((ValidatorIndex::new(77), Epoch::new(6), &bytes[..])));
+        let claim =
+            SingleVoteClaim { voter: ValidatorIndex::new(77), source: Epoch::new(3), target: Epoch::new(6), data: &bytes };
+        assert_eq!(single_vote_claimed(&whole), Some(claim));
         assert_eq!(single_vote_claimed(&message(MessageKind::Attestation { subnet: 0 }, ssz[..239].to_vec())), None);
         assert_eq!(single_vote_claimed(&message(MessageKind::Aggregate, ssz.clone())), None);
         // Before Electra a vote by bits of a committee of 88 to 95 members has the same length.

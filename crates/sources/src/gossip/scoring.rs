@@ -53,6 +53,8 @@ pub(super) fn params() -> PeerScoreParams {
         behaviour_penalty_weight: -0.5,
         behaviour_penalty_threshold: 20.0,
         behaviour_penalty_decay: decay(Duration::from_secs(600), interval),
+        // Who reads slowly has not lied. A listener that sends it away hears nothing more from it.
+        slow_peer_weight: 0.0,
         decay_interval: interval,
         decay_to_zero: DECAY_TO_ZERO,
         retain_score: FORGIVEN_AFTER,
