@@ -1,14 +1,13 @@
 //! Databases of older formats stay readable. Each fixture is as that version wrote it.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use evidence::{
-    DeliveryId, DeliveryState, Incident, IncidentState, Kind, OutboxCounts, Priority, Query, Severity, SortOrder, Store, Tracking,
+    DeliveryId, DeliveryState, Incident, IncidentState, Kind, OutboxCounts, Priority, Query, Severity, SortOrder, Store,
+    StoreError, Tracking,
 };
 use serde_json::json;
 use std::path::Path;
+use test_support::samples::*;
 
 const FIXTURES: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"),

@@ -2,14 +2,13 @@
 //! nothing.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use evidence::{
     Addressee, Delivery, DeliveryId, DeliveryState, Kind, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
+    Time,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use test_support::samples::*;
 
 fn id(seq: u64, name: &str) -> DeliveryId {
     DeliveryId { seq, route: route(name) }
@@ -122,7 +121,7 @@ proptest! {
                     // The slot, and so the id, depends only on the validator. The time is chosen
                     // for each row.
                     let (mut finding, proof) = double_vote(validator, validator);
-                    finding.recorded_at = common::at(at);
+                    finding.recorded_at = Time(at);
                     let recorded = store.record(vec![(finding, proof)], &everyone(&["a", "b"])).unwrap();
                     prop_assert_eq!(recorded[0].first_time, seen.insert(validator));
                     if recorded[0].first_time {
@@ -133,7 +132,7 @@ proptest! {
                     }
                 }
                 Step::Retry { pick, at } => if let Some((seq, name)) = picked(pick) {
-                    store.retry_at(&id(seq, &name), common::at(at), "down").unwrap();
+                    store.retry_at(&id(seq, &name), Time(at), "down").unwrap();
                     pending.insert((seq, name), at);
                 },
                 Step::Deliver { pick } => if let Some((seq, name)) = picked(pick) {

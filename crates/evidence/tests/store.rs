@@ -1,9 +1,6 @@
 //! Recording and reading: what is stored once, in which order, and what is refused.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use consensus::{Offence, Root, Slot, ValidatorIndex};
 use evidence::keys::FORMAT;
 use evidence::{
@@ -13,6 +10,7 @@ use evidence::{
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use test_support::samples::*;
 
 const DOUBLE_VOTE: Kind = Kind::Offence(Offence::DoubleVote);
 

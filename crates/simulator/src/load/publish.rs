@@ -10,7 +10,8 @@
 //! reach nobody and are counted.
 
 use crate::error::SimError;
-use crate::node::{self, Node, unix_ns};
+use crate::node::{self, Node};
+use base::Time;
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
 use sources::gossip::{GossipControl, PublishError, StatusView};
@@ -199,7 +200,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<ScheduledMessage>)
     while due.recv_many(&mut waiting, TOGETHER).await > 0 {
         let mut sending = tokio::task::JoinSet::new();
         for message in waiting.drain(..) {
-            let now = unix_ns();
+            let now = Time::now().0;
             if message.at_unix_ns > now {
                 // The messages before it are being sent already.
                 tokio::time::sleep(Duration::from_nanos(message.at_unix_ns - now)).await;
@@ -215,7 +216,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<ScheduledMessage>)
 }
 
 async fn publish(control: &GossipControl, message: &ScheduledMessage) -> Published {
-    let late = Duration::from_nanos(unix_ns().saturating_sub(message.at_unix_ns));
+    let late = Time::now().since(Time(message.at_unix_ns));
     let mut published = Published { greatest_delay_ms: late.as_millis() as u64, ..Published::default() };
     let mut waited = Duration::ZERO;
     loop {

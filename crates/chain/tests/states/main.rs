@@ -2,8 +2,8 @@
 //! removing any.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/crafted.rs"]
 mod crafted;
 
 use chain::{BlockFacts, Chain, Contexts, Extension, PubkeyCache};

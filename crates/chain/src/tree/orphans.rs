@@ -51,9 +51,9 @@ impl Orphans {
         self.blocks.contains_key(root)
     }
 
-    /// Adds an orphan, and returns whether it was added. If the pool is full, the oldest of the
-    /// least likely orphans is dropped for it. The new block is refused if it is less likely than
-    /// all others, or if its proposer has [`MAX_ORPHANS_PER_PROPOSER`] orphans already.
+    /// Adds an orphan, and returns whether it was added. If the pool is full, the oldest of the least
+    /// likely orphans is dropped for it. The new block is refused if it is less likely than all
+    /// others, or if its proposer has [`MAX_ORPHANS_PER_PROPOSER`] orphans already.
     pub(crate) fn push(&mut self, block: &BlockFacts, claim: OrphanClaim) -> bool {
         let of_proposer = self.blocks.values().filter(|(other, _)| other.proposer_index == block.proposer_index).count();
         if of_proposer >= MAX_ORPHANS_PER_PROPOSER {
