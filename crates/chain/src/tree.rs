@@ -197,9 +197,16 @@ impl Tree {
             return Insert::Refused("its slot is not after its parent's");
         }
         let parent_mix = parent.mix;
-        if self.n_of(block.proposer_index) >= share || !self.make_room(block) {
+        let refusal = if self.n_of(block.proposer_index) >= share {
+            Some("its proposer has as many blocks in the tree as one proposer may have")
+        } else if !self.make_room(block) {
+            Some("the block tree is full, and no other proposer has more blocks in it")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
             self.refused += 1;
-            return Insert::Refused("the block tree is full, or this proposer's share of it");
+            return Insert::Refused(reason);
         }
         let node = TreeNode {
             slot: block.slot,
@@ -264,11 +271,13 @@ impl Tree {
         if self.orphans.contains(&block.root) {
             return Insert::Orphan { missing_parent: block.parent_root };
         }
-        if !self.orphans.push(block, claim) {
-            self.refused += 1;
-            return Insert::Refused("too many of this proposer's blocks wait for their parents");
+        match self.orphans.push(block, claim) {
+            Ok(()) => Insert::Orphan { missing_parent: block.parent_root },
+            Err(reason) => {
+                self.refused += 1;
+                Insert::Refused(reason)
+            }
         }
-        Insert::Orphan { missing_parent: block.parent_root }
     }
 
     /// Completes a block whose root a state had named: its reveal, its proposer and its parent are

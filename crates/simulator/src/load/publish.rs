@@ -124,7 +124,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
 }
 
 fn unreadable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SimError {
-    SimError::Capture { path: path.to_owned(), source: error.into() }
+    SimError::Unreadable { path: path.to_owned(), source: error.into() }
 }
 
 /// What must be known about a capture before it is played.
@@ -234,5 +234,21 @@ async fn publish(control: &GossipControl, message: &ScheduledMessage) -> Publish
             Err(PublishError::Refused(_) | PublishError::TooLong(_)) => published.unheard = 1,
         }
         return published;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_that_cannot_be_read_is_named_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let damaged = dir.path().join("damaged.e2s");
+        std::fs::write(&damaged, b"no capture").unwrap();
+        for path in [dir.path().join("missing.e2s"), damaged] {
+            let Err(error) = survey(&path) else { panic!("{} is read", path.display()) };
+            assert!(error.to_string().starts_with(&format!("cannot read the capture {}", path.display())), "{error}");
+        }
     }
 }
