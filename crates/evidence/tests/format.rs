@@ -6,6 +6,7 @@ use evidence::{
     StoreError, Tracking,
 };
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
 use test_support::samples::*;
 
@@ -104,6 +105,23 @@ fn older_formats_are_read_and_written_on() {
         drop(store);
         let wanted = [known, vec![incident(9, IncidentState::Open)]].concat();
         assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), wanted);
+    }
+}
+
+/// The data directory of another network is refused before anything in it is changed.
+#[test]
+fn a_database_of_another_network_is_left_as_it_is() {
+    let content = |dir: &Path| -> BTreeMap<String, Vec<u8>> {
+        let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect()
+    };
+    for fixture in FIXTURES {
+        let dir = copied(fixture);
+        let before = content(dir.path());
+        let Err(error) = Store::open(dir.path(), consensus::Root::ZERO) else { panic!("{fixture} is opened") };
+        assert!(matches!(error, StoreError::ForeignNetwork { .. }), "{error}");
+        let after = content(dir.path());
+        assert!(before == after, "{fixture}: {:?} became {:?}", before.keys(), after.keys());
     }
 }
 
