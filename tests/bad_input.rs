@@ -3,10 +3,12 @@
 
 mod common;
 
-use common::{findings, ids, replay, run, slashwatch, stderr};
+use common::{replay, slashwatch};
 use std::collections::BTreeSet;
 use std::path::Path;
 use test_support::capture;
+use test_support::findings::{findings, ids};
+use test_support::program::{run, stderr};
 
 const UNREADABLE: i32 = 65;
 const USAGE: i32 = 64;

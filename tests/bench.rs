@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{run, slashwatch, stderr};
+use common::slashwatch;
 use serde_json::Value;
+use test_support::program::{run, stderr};
 
 fn report(args: &[&str]) -> Value {
     let output = run(slashwatch().arg("bench").args(args).arg("--json"));

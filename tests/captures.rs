@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{expected, findings, ids, optional, pairs, replay, run, slashwatch, stderr, stem};
+use common::{replay, slashwatch};
 use std::process::Stdio;
+use test_support::findings::{expected, findings, ids, optional, pairs, stem};
+use test_support::program::{run, stderr};
 use test_support::{capture, captures};
 
 #[test]

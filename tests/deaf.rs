@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::http::{Stage, anywhere, get, runtime, serve, stage, wait_until};
-use common::running::Running;
-use common::{run, slashwatch, stderr};
+use common::{slashwatch, stage};
 use serde_json::Value;
 use simulator::{Scenario, SimNetwork};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use test_support::http::{anywhere, get, serve, wait_until};
+use test_support::program::{Running, Stage, run, runtime, stderr};
 
 /// Accepts webhook deliveries and keeps the findings in them.
 #[derive(Clone, Default)]
@@ -116,7 +116,7 @@ fn a_watcher_without_a_single_peer_is_red_and_every_route_is_told_once_also_over
     assert_eq!(checked.status.code(), Some(0), "a warning is no error: {}", stderr(&checked));
     assert!(stderr(&checked).contains("warning: gossip.peers"), "{}", stderr(&checked));
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     assert_eq!(last_message(stage.api), 0);
     assert_deaf(&stage, "`gossip.peers` is empty");
@@ -124,7 +124,7 @@ fn a_watcher_without_a_single_peer_is_red_and_every_route_is_told_once_also_over
         wait_until(stage.api, "/v1/status", |_| !told.silences().is_empty());
     }
     assert_eq!(running.terminate(), Some(0));
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let_it_go_on(&stage, 6);
     assert_eq!((told_ops.silences(), told_acme.silences()), (vec!["opened".into()], vec!["opened".into()]), "once");
@@ -138,7 +138,7 @@ fn peers_that_go_silent_are_noticed_and_told_of() {
     let (ops, told_ops) = Receiver::start();
     let (acme, told_acme) = Receiver::start();
     let stage = stage(&network, &routes(ops, acme));
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let (readiness, status) = std::thread::scope(|scope| {
         let play = scope.spawn(|| runtime.block_on(network.run()).expect("the simulation runs to its end"));

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{findings, run, slashwatch, stderr};
+use common::slashwatch;
 use consensus::ssz_schema::{Catalogue, json_to_ssz, ssz_to_json};
 use consensus::state::StateView;
 use consensus::{DomainType, ForkName, Network, Root, SignatureBytes, Slot, Spec, ValidatorIndex, signing_root};
@@ -13,6 +13,8 @@ use simulator::keys::Keyring;
 use sources::capture::{CaptureFile, CaptureWriter, GossipEntry};
 use sources::limits::pack;
 use test_support::capture;
+use test_support::findings::findings;
+use test_support::program::{run, stderr};
 use verify::UnixNs;
 
 /// The key of the builder. No validator in the registry has it.

@@ -3,9 +3,7 @@
 
 mod common;
 
-use common::http::{get, get_any, get_text, runtime};
-use common::running::{PATIENCE, Running, free_port};
-use common::{findings, run, slashwatch, stderr};
+use common::slashwatch;
 use serde_json::Value;
 use simulator::{Scenario, SimNetwork};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,6 +13,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use test_support::capture;
+use test_support::findings::findings;
+use test_support::http::{free_port, get, get_any, get_text};
+use test_support::program::{PATIENCE, Running, run, runtime, stderr};
 
 /// What a node answers to a path.
 enum Answer {
@@ -128,7 +129,7 @@ fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
     let dir = tempfile::tempdir().expect("a fresh directory");
     let silent = node(anywhere(), |_| Answer::Silence);
     let file = config(dir.path(), MAINNET, silent);
-    let running = Running::start(&file);
+    let running = Running::start(slashwatch(), &file);
     let line = running.wait_for("waiting for a beacon node's answer");
     // The health endpoints answer meanwhile.
     let text = std::fs::read_to_string(&file).expect("readable");
@@ -148,7 +149,7 @@ fn a_hanging_node_is_named_with_what_is_awaited_and_how_much_has_come() {
         "/eth/v1/beacon/genesis" => Answer::Json(genesis_json(A_ROOT)),
         _ => Answer::Stuck,
     });
-    let running = Running::start(&config(dir.path(), MAINNET, stuck));
+    let running = Running::start(slashwatch(), &config(dir.path(), MAINNET, stuck));
     let line = running.wait_for("reading a beacon node's answer");
     for part in [&stuck.to_string(), "/eth/v2/debug/beacon/states/finalized", "2.0", "10.0", "mb_per_second"] {
         assert!(line.contains(part), "{part} is missing in {line}");
@@ -222,7 +223,7 @@ fn a_node_that_is_away_at_the_start_is_asked_again_until_it_is_there() {
     let network = runtime().block_on(SimNetwork::start(slots)).expect("loopback has free ports");
     std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
     let address = free_port();
-    let running = Running::start(&config(dir.path(), "[network]\nconfig = \"network.yaml\"\n", address));
+    let running = Running::start(slashwatch(), &config(dir.path(), "[network]\nconfig = \"network.yaml\"\n", address));
     let line = running.wait_for("no beacon node answers yet");
     assert!(line.contains(&address.to_string()), "{line}");
     let state = network.state_ssz().to_vec();
@@ -266,11 +267,11 @@ fn whoever_does_not_read_the_address_is_served_all_the_same() {
     assert!(output.status.success(), "{}", stderr(&output));
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let address = common::running::free_port();
+    let address = test_support::http::free_port();
     let mut command = slashwatch();
     command.arg("serve").arg("--data-dir").arg(&data).arg("--listen").arg(address.to_string());
     let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let until = std::time::Instant::now() + common::running::PATIENCE;
+    let until = std::time::Instant::now() + test_support::program::PATIENCE;
     while get(address, "/v1/status").is_none() {
         let ended = child.try_wait().expect("a child");
         assert!(ended.is_none() && std::time::Instant::now() < until, "{ended:?}");

@@ -11,7 +11,7 @@ use sources::intake::MessageConverter;
 use sources::metrics::SourceMetrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use verify::{MessageKind, RawMessage};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const MEMORY: u64 = 400 << 20;
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+    base::Time::now().0 / 1_000_000_000
 }
 
 /// A single vote in the name of the validator that the next deposit creates.
@@ -114,7 +114,7 @@ async fn junk_and_forgeries_end_in_outcomes_and_hide_nothing() {
 async fn node(network: &Arc<consensus::Network>, change: impl FnOnce(&mut GossipConfig)) -> (GossipHandle, String) {
     let mut config = GossipConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr")],
-        reconnect: (Duration::from_millis(100), Duration::from_secs(1)),
+        reconnect: base::Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
         heartbeat: Duration::from_millis(200),
         ..GossipConfig::default()
     };

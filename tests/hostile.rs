@@ -22,8 +22,7 @@
 
 mod common;
 
-use common::http::{Stage, anywhere, get, get_text, runtime, serve};
-use common::running::{Running, free_port};
+use common::slashwatch;
 use consensus::{Network, Root, Slot, ValidatorIndex};
 use offline::bench::Latency;
 use serde_json::Value;
@@ -37,7 +36,9 @@ use sources::metrics::SourceMetrics;
 use sources::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use test_support::http::{anywhere, free_port, get, get_text, serve};
+use test_support::program::{Running, Stage, runtime};
 use tokio::sync::watch;
 
 const SLOT: Duration = Duration::from_secs(12);
@@ -162,7 +163,7 @@ fn write_script(plan: &LoadPlan) -> Script {
 }
 
 fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+    base::Time::now().0
 }
 
 /// A node on loopback.
@@ -416,7 +417,7 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     std::fs::create_dir(stage.dir.path().join("data")).expect("writable");
     std::fs::write(stage.dir.path().join("data/pubkeys"), checked_keys).expect("writable");
     drop(load);
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     let line = running.wait_for("listening for peers");
     let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).expect("it says where");
     let watcher: PeerAddress = address.parse().expect("a multiaddr");

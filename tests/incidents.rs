@@ -9,14 +9,15 @@
 
 mod common;
 
-use common::said::{proven, said};
-use common::{findings, run, slashwatch, stderr};
+use common::{said, slashwatch};
 use serde_json::Value;
 use simulator::GroundTruth;
 use simulator::record::GENESIS_TIME;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use test_support::findings::{findings, proven};
+use test_support::program::{run, stderr};
 
 /// Slot duration of all scenario files.
 const SLOT: Duration = Duration::from_secs(12);

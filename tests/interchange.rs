@@ -7,13 +7,14 @@
 
 mod common;
 
-use common::{replay, run, slashwatch, stderr};
+use common::{replay, slashwatch};
 use consensus::interchange::Interchange;
 use consensus::{ForkName, PresetName, Root};
 use serde_json::Value;
 use simulator::{Circumstance, Condition, Group, Scenario, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use test_support::program::{run, stderr};
 
 /// How much a client keeps, which decides what it refuses to sign.
 #[derive(Clone, Copy, PartialEq)]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{run, slashwatch, stderr};
+use common::slashwatch;
 use serde_json::Value;
 use simulator::record::GENESIS_TIME;
 use simulator::{Circumstance, Condition, Group, Scenario, Wear, write_capture};
@@ -11,6 +11,7 @@ use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
+use test_support::program::{run, stderr};
 
 struct Said {
     findings: Vec<Value>,
@@ -79,7 +80,7 @@ fn replay_with_gap(scenario: &Scenario, list: &str, deaf: Range<u64>) -> Said {
     // The batches are shorter than a slot, so that time advances in small steps as it does live.
     let output = run(command.env("SLASHWATCH_BATCH_MESSAGES", "16"));
     assert!(output.status.success(), "{}", stderr(&output));
-    let lines = |path: &Path| common::findings(path);
+    let lines = |path: &Path| test_support::findings::findings(path);
     Said { findings: lines(&at("findings.jsonl")), incidents: lines(&at("incidents.jsonl")) }
 }
 

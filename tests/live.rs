@@ -4,9 +4,7 @@
 
 mod common;
 
-use common::http::{anywhere, get, runtime, serve, stage, wait_until};
-use common::running::{PATIENCE, Running, free_port};
-use common::{slashwatch, stderr};
+use common::{slashwatch, stage};
 use simulator::{Scenario, SimNetwork};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -14,6 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use test_support::capture;
+use test_support::http::{anywhere, free_port, get, serve, wait_until};
+use test_support::program::{PATIENCE, Running, runtime, stderr};
 
 /// Accepts webhook deliveries and sends `(finding id, idempotency key)` of each to the returned
 /// channel.
@@ -43,7 +43,7 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     let hook = free_port();
     let stage =
         stage(&network, &format!("[[alerts.routes]]\nname = \"ops\"\nurl = \"http://{hook}/\"\nsecret_file = \"secret\"\n"));
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();
@@ -64,7 +64,7 @@ fn every_crime_is_found_live_and_told_once_though_the_receiver_was_down_and_the_
     // deliver.
     running.kill();
     let received = receiver(hook);
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let mut told = BTreeSet::new();
     // The wave is announced with the findings, under the id of its incident.
@@ -94,13 +94,13 @@ fn a_port_in_use_and_a_node_that_is_away_are_told_with_what_to_do() {
         std::fs::write(&config, text).expect("writable");
     };
     write(address);
-    let output = common::run(slashwatch().arg("run").arg("--config").arg(&config));
+    let output = test_support::program::run(slashwatch().arg("run").arg("--config").arg(&config));
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
     assert!(told.contains(&address.to_string()) && told.contains("api.listen"), "{told}");
     write(free_port());
     // The program repeats the request until a node answers, and it can be stopped meanwhile.
-    let running = Running::start(&config);
+    let running = Running::start(slashwatch(), &config);
     let told = running.wait_for("no beacon node answers yet");
     assert!(told.contains(&away.to_string()), "{told}");
     assert_eq!(running.terminate(), Some(0));
@@ -127,7 +127,7 @@ fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
         network.peers()
     );
     std::fs::write(&config, text).expect("writable");
-    let running = Running::start(&config);
+    let running = Running::start(slashwatch(), &config);
     running.wait_for("going on from the state of the last run");
     running.wait_for("watching");
     let status = get(api, "/v1/status").expect("the API answers");
@@ -162,7 +162,7 @@ fn a_full_disk_is_told_and_what_was_written_stays_good() {
     let told = stderr(&output);
     assert!(told.contains("data") && !told.contains("panicked"), "{told}");
     let after = common::replay(&file, &data, &dir.path().join("after.jsonl"));
-    assert_eq!(common::pairs(&after), common::expected(&file));
+    assert_eq!(test_support::findings::pairs(&after), test_support::findings::expected(&file));
 }
 
 /// If a client bans six peer ids of one address, it blocks the address, and with it the operator's
@@ -174,7 +174,7 @@ fn the_peer_id_is_the_same_after_a_restart_and_the_status_shows_each_peer() {
     let stage = stage(&network, "");
     let mut ids = Vec::new();
     for signal in ["KILL", "TERM"] {
-        let running = Running::start(&stage.config);
+        let running = Running::start(slashwatch(), &stage.config);
         let line = running.wait_for("gossip listens");
         let (_, id) = line.split_once("/p2p/").expect("its address names it");
         ids.push(id.trim().to_owned());
@@ -195,7 +195,7 @@ fn the_peer_id_is_the_same_after_a_restart_and_the_status_shows_each_peer() {
 #[test]
 fn the_demo_tells_a_webhook() {
     let (tell, told) = sync_channel(1000);
-    let hook = serve(anywhere(), move |request: common::http::Request| {
+    let hook = serve(anywhere(), move |request: test_support::http::Request| {
         assert!(request.headers.contains_key("x-slashwatch-signature"));
         let _ = tell.send(request.json());
         "204 No Content"

@@ -9,13 +9,13 @@
 
 mod common;
 
-use common::http::{Stage, runtime, stage};
-use common::running::{PATIENCE, Running};
-use common::said::{proven, said};
+use common::{said, slashwatch, stage};
 use simulator::{GroundTruth, Reckoning, Scenario, SimNetwork};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use test_support::findings::proven;
+use test_support::program::{PATIENCE, Running, Stage, runtime};
 
 const SLOT: Duration = Duration::from_millis(800);
 
@@ -37,7 +37,7 @@ fn play_live(name: &str, slots: u64) {
     println!("{name}: seed {}, {} slots of {SLOT:?}", scenario.seed, scenario.slots);
     let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
     let stage = stage(&network, "");
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     let committed: BTreeSet<String> = truth.crimes.iter().map(|crime| crime.finding_id.to_string()).collect();

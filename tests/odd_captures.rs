@@ -3,10 +3,12 @@
 
 mod common;
 
-use common::{findings, ids, run, slashwatch, stderr};
+use common::slashwatch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use test_support::capture;
+use test_support::findings::{findings, ids};
+use test_support::program::{run, stderr};
 
 const UNREADABLE: i32 = 65;
 const CONFIG: [u8; 2] = *b"cf";

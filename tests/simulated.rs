@@ -6,13 +6,14 @@
 
 mod common;
 
-use common::{ids, replay};
+use common::replay;
 use consensus::{ForkName, PresetName};
 use evidence::Time;
 use simulator::{GroundTruth, Scenario, write_capture};
 use sources::capture::{CaptureFile, CaptureWriter, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use test_support::findings::ids;
 
 fn check(scenario: &Scenario) {
     let dir = tempfile::tempdir().expect("a fresh directory");
@@ -86,9 +87,9 @@ fn replay_in_batches(capture: &Path, size: &str, dir: &Path) -> Vec<serde_json::
     let out = dir.join("found.jsonl");
     let mut command = common::slashwatch();
     command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(capture).arg("--findings").arg(&out);
-    let output = common::run(&mut command);
-    assert!(output.status.success(), "{}", common::stderr(&output));
-    common::findings(&out)
+    let output = test_support::program::run(&mut command);
+    assert!(output.status.success(), "{}", test_support::program::stderr(&output));
+    test_support::findings::findings(&out)
 }
 
 #[test]

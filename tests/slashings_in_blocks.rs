@@ -4,11 +4,12 @@
 
 mod common;
 
-use common::{replay, run, slashwatch, stderr};
+use common::{replay, slashwatch};
 use consensus::{ForkName, Slot, ValidatorIndex};
 use serde_json::Value;
 use simulator::{Act, Deed, GroundTruth, Scenario, Who, write_capture};
 use std::collections::{BTreeMap, BTreeSet};
+use test_support::program::{run, stderr};
 
 /// Returns the capture without the states after its first one.
 fn without_later_states(capture: &[u8]) -> Vec<u8> {
@@ -49,7 +50,7 @@ fn play_changed(scenario: &Scenario, change: fn(&[u8]) -> Vec<u8>) -> Played {
     again.arg("replay").arg(at("x.e2s")).arg("--incidents").arg(at("incidents.jsonl"));
     let output = run(&mut again);
     assert!(output.status.success(), "{}", stderr(&output));
-    Played { truth, findings, incidents: common::findings(&at("incidents.jsonl")) }
+    Played { truth, findings, incidents: test_support::findings::findings(&at("incidents.jsonl")) }
 }
 
 fn act(deed: Deed, validators: &[u64], from: u64) -> Act {

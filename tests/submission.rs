@@ -2,16 +2,16 @@
 
 mod common;
 
-use common::http::{Request, anywhere, runtime, serve, stage, wait_until};
-use common::running::Running;
-use common::{run, slashwatch};
+use common::{slashwatch, stage};
 use consensus::Spec;
 use serde_json::Value;
 use simulator::{Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc::sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+use test_support::http::{Request, anywhere, serve, wait_until};
+use test_support::program::{Running, run, runtime};
 
 const SLOT_MS: u64 = 1000;
 
@@ -43,7 +43,7 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
             }
             assert_eq!(request.headers.get("eth-consensus-version").map(String::as_str), Some("fulu"));
             assert_eq!(request.path, "/eth/v2/beacon/pool/attester_slashings");
-            let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+            let at_ms = base::Time::now().0 / 1_000_000;
             arrivals.lock().expect("unpoisoned").push(Arrival { proof: request.json().to_string(), at_ms });
             let _ = tell.send(());
             // The node does not answer until the process is killed. Then nobody can know whether
@@ -56,11 +56,11 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
     };
     let stage =
         stage(&network, &format!("[nodes]\nurls = [\"http://{node}\"]\ntimeout = \"60s\"\n[submission]\nenabled = true\n"));
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     assert!(truth.crimes.len() >= 4, "{} crimes", truth.crimes.len());
-    first.recv_timeout(common::running::PATIENCE).expect("a proof is sent");
+    first.recv_timeout(test_support::program::PATIENCE).expect("a proof is sent");
     let page = wait_until(stage.api, "/v1/submissions", |page| page["submissions"][0]["attempts"] == 1);
     assert_eq!((&page["submissions"][0]["state"], page["submissions"].as_array().map(Vec::len)), (&"pending".into(), Some(1)));
     running.kill();
@@ -68,13 +68,13 @@ fn each_proof_reaches_the_node_once_though_the_process_is_killed() {
     let unanswered: BTreeSet<String> = arrivals.lock().expect("unpoisoned").drain(..).map(|arrival| arrival.proof).collect();
     assert_eq!(unanswered.len(), 1);
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     let page = wait_until(stage.api, "/v1/submissions", |page| page["submissions"][0]["state"] == "accepted");
     assert_eq!(page["submissions"][0]["attempts"], 2, "what got no answer is sent again");
     wait_until(stage.api, "/v1/submissions", |page| n_accepted(page) >= 2);
     running.kill();
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     let page = wait_until(stage.api, "/v1/submissions", |page| n_accepted(page) >= 3);
     assert_eq!(page["submissions"][0]["nodes"][0], format!("http://{node}"));
     assert_eq!(running.terminate(), Some(0));

@@ -3,9 +3,7 @@
 
 mod common;
 
-use common::http::{anywhere, runtime, serve, stage, wait_until};
-use common::running::{PATIENCE, Running};
-use common::{run, slashwatch, stderr};
+use common::{slashwatch, stage};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{ForkName, PresetName, Spec, ValidatorIndex};
 use serde_json::Value;
@@ -16,6 +14,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
+use test_support::http::{anywhere, serve, wait_until};
+use test_support::program::{PATIENCE, Running, run, runtime, stderr};
 
 /// Starts a receiver that stops the second machine when it is called, like the switch of a remote
 /// signer. Returns its address and the bodies that it received.
@@ -42,7 +42,7 @@ fn staked(with_kill_switch: bool) -> usize {
         format!("[[watch.groups]]\nname = \"staked\"\nkeys = [\"{first}-{last}\"]\nlabels = {{ operator = \"staked\" }}\n");
     let stage = stage(&network, &(group + if with_kill_switch { &kill_switch } else { "" }));
     std::fs::write(stage.dir.path().join("secret"), "hunter2").expect("writable");
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let truth = runtime.block_on(network.run()).expect("the simulation runs to its end");
     let lost: BTreeSet<u64> = truth.crimes.iter().map(|crime| crime.validator.as_u64()).collect();
@@ -134,14 +134,14 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
     assert_eq!(other.status.code(), Some(64));
     assert!(stderr(&other).contains("there are: acme"), "{}", stderr(&other));
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     runtime.block_on(network.run()).expect("the simulation runs to its end");
     running.wait_for("kill switch fires");
     wait_for(|| fired().lines().count() == 2);
     running.kill();
     // Nobody knows how far the command came. It runs once more, and the log says so.
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("kill switch fires again");
     running.wait_for("kill switch done");
     assert_eq!(running.terminate(), Some(0));
@@ -151,10 +151,10 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
         "once for many offences, and once for the crash"
     );
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     running.kill();
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     assert_eq!(fired().lines().count(), 3, "not again, whether it was stopped or killed");
     // The command works while the watcher runs, and once more without a watcher.
@@ -164,12 +164,12 @@ fn it_fires_once_over_restarts_until_it_is_made_ready_again_and_its_wiring_can_b
         assert!(String::from_utf8_lossy(&rearmed.stdout).contains(told), "{rearmed:?}");
     }
     running.wait_for("kill switch is ready again, as was asked for");
-    let groups = common::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
+    let groups = test_support::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
     assert_eq!(groups["groups"][0]["kill_switch"]["state"], "ready", "{groups}");
     assert_eq!(running.terminate(), Some(0));
     let rearmed = run(slashwatch().args(["killswitch", "rearm", "acme", "--config"]).arg(&stage.config));
     assert!(rearmed.status.success(), "{}", stderr(&rearmed));
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     assert_eq!(running.terminate(), Some(0));
     assert_eq!(fired().lines().count(), 3, "what was found before is no reason to fire again");
@@ -228,7 +228,7 @@ fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_r
     assert!(told.contains("group gone: 6 of 6 known members are slashed"), "{told}");
     assert!(told.contains(&format!(": {}", slashed[0])) && !told.contains("group alive"), "{told}");
 
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     let (sender, told) = sync_channel(10_000);
     let hook = serve(anywhere(), move |request| {
@@ -269,7 +269,7 @@ fn offences_of_keys_that_are_slashed_already_stop_nobody_and_are_told_with_the_r
     println!("{n_held_back} of {} offences held back", truth.crimes.len());
     assert!(n_held_back > 0);
     running.wait_for("kill switch done");
-    let groups = common::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
+    let groups = test_support::http::get(stage.api, "/v1/watch/groups").expect("the API answers");
     let groups = groups["groups"].as_array().expect("a list").clone();
     let by_name =
         |name: &str| groups.iter().find(|group| group["name"] == name).expect("it is configured")["kill_switch"].clone();
@@ -292,7 +292,7 @@ fn a_kill_switch_fires_on_a_full_disk() {
     let (signer, called) = signer(network.second_machine());
     let kill_switch = format!("kill_switch = {{ url = \"http://{signer}/disable\", secret_file = \"secret\" }}\n");
     let stage = stage(&network, &format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\n{kill_switch}"));
-    let running = Running::start_on_a_small_disk(&stage.config);
+    let running = Running::start_on_a_small_disk(&slashwatch(), &stage.config);
     running.wait_for("watching");
     running.fill_disk();
     let truth = std::thread::scope(|scope| {
@@ -302,7 +302,7 @@ fn a_kill_switch_fires_on_a_full_disk() {
             status["readiness"]["index_open"] == false && status["readiness"]["listening"] == true
         });
         assert!(status["ready"] == false && status["notices"].to_string().contains("the disk refuses writes"), "{status}");
-        let (code, told) = common::http::get_any(stage.api, "/readyz").expect("the API answers");
+        let (code, told) = test_support::http::get_any(stage.api, "/readyz").expect("the API answers");
         assert!(code == 503 && told.contains("the disk refuses writes"), "{code} {told}");
         play.join().expect("it ends")
     });
@@ -329,7 +329,7 @@ fn a_stop_waits_for_a_kill_switch_under_way() {
     let group = format!("[[watch.groups]]\nname = \"acme\"\nkeys = [\"{first}-{last}\"]\nkill_switch = {switch}\n");
     let text = std::fs::read_to_string(&stage.config).expect("there");
     std::fs::write(&stage.config, text + &group).expect("writable");
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     runtime.spawn(async move { network.run().await });
     running.wait_for("kill switch fires");
@@ -349,7 +349,7 @@ fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     let stage = stage(&network, "[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
     let keys = stage.dir.path().join("keys.csv");
     std::fs::write(&keys, "group,key\nacme,1-3\n").expect("writable");
-    let running = Running::start(&stage.config);
+    let running = Running::start(slashwatch(), &stage.config);
     running.wait_for("watching");
     std::fs::write(&keys, "group,key\nacme,zebra\n").expect("writable");
     running.signal("HUP");
@@ -378,7 +378,7 @@ fn replayed_findings_carry_the_labels_of_the_lists() {
     command.arg("replay").arg(&capture).arg("--watch").arg(&list).arg("--findings").arg(&out);
     let output = run(&mut command);
     assert!(output.status.success(), "{}", stderr(&output));
-    let found = common::findings(&out);
+    let found = test_support::findings::findings(&out);
     let slashable: Vec<&Value> = found.iter().filter(|finding| !finding["evidence"].is_null()).collect();
     assert_eq!(slashable.len(), truth.crimes.len());
     for finding in slashable {

@@ -18,7 +18,7 @@ use sources::capture::{CaptureWriter, GossipEntry};
 use sources::topic::{Topic, TopicName};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use verify::{MessageKind, Origin, PeerBytes, RawMessage, SourceKind, UnixNs};
 use watcher::config::{Config, GossipSection, NetworkSection};
 use watcher::run::Watcher;
@@ -34,7 +34,7 @@ const SLOT: Slot = Slot::new(5);
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+    base::Time::now().0
 }
 
 /// A network in which half of the keys are withdrawn.
@@ -169,7 +169,7 @@ impl Stage {
         let feed = self.watcher.feed().expect("it runs");
         let victims: Vec<ValidatorIndex> = self.keys.active.iter().copied().take(VICTIMS).collect();
         let send = async |message: RawMessage| {
-            assert!(feed.send(RawMessage { received_at: UnixNs(now_ns()), ..message }).await, "the watcher ended");
+            assert!(feed.send(RawMessage { received_at: UnixNs::now(), ..message }).await, "the watcher ended");
         };
         for victim in &victims {
             send(self.keys.vote(*victim, "honest", 0, 0, 1)).await;
@@ -316,9 +316,9 @@ impl Recorded {
         let mut command = common::slashwatch();
         command.env("SLASHWATCH_BATCH_MESSAGES", size).arg("replay").arg(self.dir.path().join("messages.e2s"));
         command.arg("--findings").arg(&out).arg("--data-dir").arg(self.dir.path().join(size));
-        let output = common::run(&mut command);
-        assert!(output.status.success(), "{}", common::stderr(&output));
-        let mut findings = common::findings(&out);
+        let output = test_support::program::run(&mut command);
+        assert!(output.status.success(), "{}", test_support::program::stderr(&output));
+        let mut findings = test_support::findings::findings(&out);
         findings.iter_mut().for_each(|finding| drop(finding["recorded_at"].take()));
         findings.sort_by_key(|finding| (finding["kind"].to_string(), finding["id"].to_string()));
         findings

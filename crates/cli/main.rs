@@ -32,22 +32,8 @@ fn main() -> ExitCode {
         // The reader of stdout has stopped reading, for example `head`. This is not a failure.
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("slashwatch: {}", in_one_line(&error));
+            eprintln!("slashwatch: {}", base::error_chain(error.as_ref()));
             ExitCode::from(exit::code_of(&error))
         }
     }
-}
-
-/// Returns an error with its causes in one line. A cause that an outer message already contains is
-/// left out.
-fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-        if line.is_empty() {
-            line = cause;
-        } else if !line.contains(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    line
 }

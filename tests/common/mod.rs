@@ -1,40 +1,15 @@
-//! Shared helpers for tests of the binary: where the data is, how to run the binary, how to read
-//! findings.
+//! What the tests of the binary share and what knows the binary or the simulator. The rest is in
+//! `test_support`.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-pub mod http;
-pub mod running;
-pub mod said;
-
-use std::collections::BTreeSet;
+use consensus::Slot;
+use serde_json::Value;
+use simulator::{Said, SimNetwork};
 use std::path::Path;
-use std::process::{Command, Output};
-
-/// Returns the name of a capture, without folder and extension.
-pub fn stem(path: &Path) -> String {
-    path.file_stem().expect("a file").to_string_lossy().into_owned()
-}
-
-pub type Pair = (String, u64);
-
-/// Returns the findings that `<capture>.expected.json` requires.
-pub fn expected(capture: &Path) -> BTreeSet<Pair> {
-    listed(capture, "findings")
-}
-
-/// Returns true contradictions that rest on the one valid side of an invalid operation. A replay
-/// may find them but need not.
-pub fn optional(capture: &Path) -> BTreeSet<Pair> {
-    listed(capture, "optional")
-}
-
-fn listed(capture: &Path, list: &str) -> BTreeSet<Pair> {
-    let text = std::fs::read_to_string(capture.with_extension("expected.json")).expect("expected.json lies beside it");
-    let json: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
-    let rows = json[list].as_array().map(Vec::as_slice).unwrap_or_default();
-    rows.iter().map(|row| (row[0].as_str().expect("kind").to_owned(), row[1].as_u64().expect("index"))).collect()
-}
+use std::process::Command;
+use std::time::Duration;
+use test_support::program::{Stage, run, stderr};
 
 pub fn slashwatch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_slashwatch"));
@@ -42,39 +17,39 @@ pub fn slashwatch() -> Command {
     command
 }
 
-pub fn run(command: &mut Command) -> Output {
-    command.output().expect("the binary starts")
-}
-
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Reads the lines of a findings file.
-pub fn findings(path: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
-}
-
-/// Returns who is accused of what. Anomalies accuse nobody and are left out.
-pub fn pairs(findings: &[serde_json::Value]) -> BTreeSet<Pair> {
-    findings
-        .iter()
-        .filter(|finding| !finding["evidence"].is_null())
-        .map(|finding| {
-            let index = finding["validator"]["index"].as_str().expect("a decimal string").parse().expect("a number");
-            (finding["kind"].as_str().expect("kind").to_owned(), index)
-        })
-        .collect()
-}
-
-pub fn ids(findings: &[serde_json::Value]) -> BTreeSet<String> {
-    findings.iter().map(|finding| finding["id"].as_str().expect("id").to_owned()).collect()
-}
-
 /// Replays a capture and returns its findings.
-pub fn replay(capture: &Path, data_dir: &Path, out: &Path) -> Vec<serde_json::Value> {
+pub fn replay(capture: &Path, data_dir: &Path, out: &Path) -> Vec<Value> {
     let output = run(slashwatch().arg("replay").arg(capture).arg("--data-dir").arg(data_dir).arg("--findings").arg(out));
     assert!(output.status.success(), "{}: {}", capture.display(), stderr(&output));
-    findings(out)
+    test_support::findings::findings(out)
+}
+
+/// Writes the configuration of a watcher of a simulated network.
+pub fn stage(network: &SimNetwork, more: &str) -> Stage {
+    Stage::new(network.config_yaml(), network.state_ssz(), network.peers(), more)
+}
+
+/// Incidents with the slot in which they were opened, and anomalies with their own slot. The
+/// incident of a silent network is left out. It says nothing about the scenario, which begins and
+/// ends in silence. `genesis_time` is in seconds since the Unix epoch.
+pub fn said(incidents: &[Value], findings: &[Value], genesis_time: u64, slot: Duration) -> Vec<Said> {
+    let of_incident = |row: &Value| Said { kind: text(&row["kind"]).to_owned(), slot: opened_in(row, genesis_time, slot) };
+    let of_anomaly = |row: &Value| Said {
+        kind: text(&row["kind"]).to_owned(),
+        slot: Slot::new(text(&row["slot"]).parse().expect("a decimal number")),
+    };
+    let of_network = |row: &&Value| row["details"]["subnets"] != "all";
+    let anomalies = findings.iter().filter(|finding| finding["evidence"].is_null()).filter(of_network).map(of_anomaly);
+    incidents.iter().filter(of_network).map(of_incident).chain(anomalies).collect()
+}
+
+/// The slot in which an incident was opened.
+pub fn opened_in(incident: &Value, genesis_time: u64, slot: Duration) -> Slot {
+    let opened: evidence::Time = text(&incident["opened_at"]).parse().expect("RFC 3339");
+    let since_genesis = opened.as_unix_ns() - genesis_time * 1_000_000_000;
+    Slot::new(since_genesis / slot.as_nanos() as u64)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
 }

@@ -2,9 +2,10 @@
 //! they change.
 
 use crate::config::{AlertsConfig, MinSeverity, RouteSection};
-use crate::error::{ActionError, error_chain};
+use crate::error::ActionError;
 use crate::lists::reload::ActiveConfig;
-use alert::{Context, Dispatcher, NetworkName, Policy, Routes, SecretSource, SinkConfig};
+use alert::{Context, Dispatcher, NetworkName, RetryPolicy, Routes, SecretSource, SinkConfig};
+use base::error_chain;
 use consensus::Network;
 use evidence::{Severity, Store, Time};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Makes the alert routes of a configuration: loads their secrets and checks their addresses.
 pub fn routes(config: &AlertsConfig) -> Result<Routes, ActionError> {
     let configs: Vec<alert::RouteConfig> = config.routes.iter().filter_map(route).collect();
-    Routes::new(&configs, Policy::default()).map_err(|problems| {
+    Routes::new(&configs, RetryPolicy::DEFAULT).map_err(|problems| {
         let list: Vec<String> = problems.iter().map(|problem| error_chain(problem)).collect();
         ActionError::Usage(format!("alerts cannot start:\n  {}", list.join("\n  ")))
     })

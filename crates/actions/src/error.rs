@@ -14,15 +14,3 @@ pub enum ActionError {
     #[error("{0}")]
     Failed(String),
 }
-
-/// Returns an error and all its causes in one line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}

@@ -6,14 +6,10 @@
 
 use evidence::{Finding, Store, StoreError, Subscription};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Findings read at once.
 const PAGE: usize = 1024;
-/// A follower whose read or write failed tries again after this time, even when nothing new is
-/// recorded.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// One reader of the finding log.
 pub(crate) struct Follower {

@@ -15,4 +15,4 @@ pub mod killswitch;
 pub mod lists;
 pub mod submission;
 
-pub use error::{ActionError, error_chain};
+pub use error::ActionError;

@@ -7,7 +7,7 @@
 //! 10 000 connections, and an outage does not use up their attempts.
 //!
 //! A receiver that refuses deliveries is up, so the worker does not pause. Each delivery has its
-//! own waits and is given up after [`Policy::max_refusals`] refusals, however many others wait.
+//! own waits and is given up after [`RetryPolicy::max_refusals`] refusals, however many others wait.
 //! With one pause for the whole route, as for an outage, each attempt would be that of another
 //! delivery, and none would reach its end.
 //!
@@ -16,7 +16,7 @@
 
 use crate::retry::{FailureKind, Next, Tries};
 use crate::route::{AttemptResult, Route, Routes};
-use crate::{Context, Policy};
+use crate::{Context, RetryPolicy};
 use evidence::{Due, RouteName, Store, StoreError, Subscription, Time};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ struct Worker {
     store: Store,
     route: Arc<Route>,
     context: Arc<Context>,
-    policy: Policy,
+    policy: RetryPolicy,
     clock: fn() -> Time,
     bell: Arc<Notify>,
     stop: CancellationToken,
@@ -132,7 +132,7 @@ impl Worker {
                     // result cannot be recorded.
                     tracing::error!(route = %self.route.name(), %error, "the outbox fails, this route pauses");
                     self.add(|counts| counts.store_errors += 1);
-                    Pause { length: self.policy.max_retry, until_bell: false }
+                    Pause { length: self.policy.pauses.greatest, until_bell: false }
                 }
             };
             let bell = self.bell.notified();
@@ -207,7 +207,7 @@ impl Worker {
                     tracing::warn!(route = %self.route.name(), reason, "the receiver fails, deliveries wait in the outbox");
                 }
                 self.n_failures = self.n_failures.saturating_add(1);
-                let length = self.policy.backoff(self.n_failures, rand::random()).max(asked);
+                let length = self.policy.pauses.random_pause(self.n_failures, rand::random()).max(asked);
                 Ok(Some(Pause { length, until_bell: false }))
             }
         }
@@ -257,7 +257,7 @@ impl End {
     }
 }
 
-fn end(store: &Store, policy: &Policy, due: &Due, result: AttemptResult, now: Time) -> Result<End, StoreError> {
+fn end(store: &Store, policy: &RetryPolicy, due: &Due, result: AttemptResult, now: Time) -> Result<End, StoreError> {
     let failure = match result {
         Ok(_) => return store.delivered(&due.id, now).map(|()| End::Delivered),
         Err(failure) => failure,

@@ -30,6 +30,6 @@ pub mod webhook;
 pub use context::{Context, NetworkName, SwitchNote, SwitchNotes};
 pub use dispatch::{Dispatcher, RouteCounts};
 pub use error::AlertError;
-pub use retry::Policy;
+pub use retry::RetryPolicy;
 pub use route::{Attempt, Route, RouteConfig, Routes, SinkConfig, TestReport};
 pub use secret::{Secret, SecretSource};

@@ -1,23 +1,33 @@
-//! When to retry a delivery, and when to give it up. The functions are pure: time and randomness
-//! are parameters.
+//! The retry policy of everything that reacts to findings: deliveries of alerts, orders of kill
+//! switches, and submissions of proofs. All their numbers are here. The functions are pure: time
+//! and randomness are parameters.
 
+use base::Backoff;
 use evidence::Time;
 use std::time::Duration;
 
-/// The dispatcher's timeouts and limits. All runs use the defaults; only tests use other values.
+/// When to try again, and when to give up. All runs use [`RetryPolicy::DEFAULT`]; only tests use
+/// other values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Policy {
-    /// Greatest duration of an attempt, from connecting to the answer.
+pub struct RetryPolicy {
+    /// Greatest duration of an attempt to deliver, from connecting to the answer. A kill switch has
+    /// its own timeout in the configuration, and a beacon node has that of its client.
     pub timeout: Duration,
-    /// Wait after the first failure. It doubles with each further one.
-    pub first_retry: Duration,
-    /// The greatest wait.
-    pub max_retry: Duration,
+    /// The pauses between attempts of a delivery, and between attempts to submit a proof.
+    pub pauses: Backoff,
+    /// The pauses between the calls of one order of a kill switch. They are short, because the keys
+    /// go on signing meanwhile. The order ends at its timeout.
+    pub order_pauses: Backoff,
+    /// The pause before the finding log is read again, or a result is written again, after the
+    /// store has failed.
+    pub store_pause: Duration,
     /// The greatest wait that a receiver can request with `Retry-After`.
     pub max_retry_after: Duration,
-    /// Number of refusals (3xx, and 4xx except 408 and 429) after which a delivery is given up.
-    /// With the defaults the eighth refusal comes two to four minutes after the first, so a
-    /// receiver can be redeployed in between.
+    /// Number of refusals after which a delivery or a submission is given up. A webhook refuses with
+    /// 3xx, and 4xx except 408 and 429. A beacon node refuses a proof at once with 400, and counts
+    /// here only when it fails while it handles the proof. With the default pauses the eighth
+    /// refusal comes two to four minutes after the first, so a receiver can be redeployed in
+    /// between.
     pub max_refusals: u32,
     /// A delivery older than this is given up when its next attempt fails.
     pub max_age: Duration,
@@ -28,18 +38,23 @@ pub struct Policy {
     pub grace: Duration,
 }
 
-impl Default for Policy {
+impl RetryPolicy {
+    pub const DEFAULT: Self = Self {
+        timeout: Duration::from_secs(10),
+        pauses: Backoff::new(Duration::from_secs(2), Duration::from_secs(300)),
+        order_pauses: Backoff::new(Duration::from_millis(300), Duration::from_secs(5)),
+        store_pause: Duration::from_secs(1),
+        max_retry_after: Duration::from_secs(3600),
+        max_refusals: 8,
+        max_age: Duration::from_secs(3 * 24 * 3600),
+        concurrency: 8,
+        grace: Duration::from_secs(3),
+    };
+}
+
+impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(10),
-            first_retry: Duration::from_secs(2),
-            max_retry: Duration::from_secs(300),
-            max_retry_after: Duration::from_secs(3600),
-            max_refusals: 8,
-            max_age: Duration::from_secs(3 * 24 * 3600),
-            concurrency: 8,
-            grace: Duration::from_secs(3),
-        }
+        Self::DEFAULT
     }
 }
 
@@ -69,7 +84,7 @@ pub(crate) enum Next {
     GiveUp { reason: String },
 }
 
-impl Policy {
+impl RetryPolicy {
     /// Decides what to do after a failed attempt. `tries` includes the attempt that has just
     /// failed. `chance` is in 0..1.
     pub(crate) fn after_failure(&self, tries: Tries, failure: &Failure, now: Time, chance: f64) -> Next {
@@ -85,16 +100,7 @@ impl Policy {
             FailureKind::Busy { retry_after } => retry_after.unwrap_or_default().min(self.max_retry_after),
             FailureKind::Unavailable | FailureKind::Refused => Duration::ZERO,
         };
-        Next::Retry { at: now.after(self.backoff(attempts, chance).max(asked)) }
-    }
-
-    /// The wait after `n_failures` failures. It doubles with each failure, up to the greatest wait.
-    /// `chance` adds the second half of the wait, so that deliveries that failed at the same time
-    /// are not retried at the same time.
-    pub(crate) fn backoff(&self, n_failures: u32, chance: f64) -> Duration {
-        let doublings = n_failures.saturating_sub(1).min(31);
-        let wait = self.first_retry.saturating_mul(1 << doublings).min(self.max_retry);
-        wait.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+        Next::Retry { at: now.after(self.pauses.random_pause(attempts, chance).max(asked)) }
     }
 }
 
@@ -114,7 +120,7 @@ mod tests {
 
     fn after(attempts: u32, refusals: u32, kind: FailureKind) -> Next {
         let tries = Tries { attempts, refusals, created_at: NOW };
-        Policy::default().after_failure(tries, &Failure { kind, reason: "no".into() }, NOW, 1.0)
+        RetryPolicy::DEFAULT.after_failure(tries, &Failure { kind, reason: "no".into() }, NOW, 1.0)
     }
 
     fn seconds(next: Next) -> u64 {
@@ -129,7 +135,6 @@ mod tests {
         let waits: Vec<u64> = (1..=10).map(|attempts| seconds(after(attempts, 0, FailureKind::Unavailable))).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(seconds(after(u32::MAX, 0, FailureKind::Unavailable)), 300);
-        assert_eq!(Policy::default().backoff(3, 0.0), Duration::from_secs(4), "chance shortens by half at most");
     }
 
     #[test]
@@ -147,9 +152,9 @@ mod tests {
         assert_eq!(after(20, 8, FailureKind::Refused), Next::GiveUp { reason: "refused 8 times, last: no".into() });
         assert_eq!(seconds(after(20, 8, FailureKind::Unavailable)), 300, "being away is not a no");
         let tries = Tries { attempts: 1, refusals: 0, created_at: NOW };
-        let late = NOW.after(Policy::default().max_age);
+        let late = NOW.after(RetryPolicy::DEFAULT.max_age);
         let failure = Failure { kind: FailureKind::Unavailable, reason: "no".into() };
-        let next = Policy::default().after_failure(tries, &failure, late, 0.0);
+        let next = RetryPolicy::DEFAULT.after_failure(tries, &failure, late, 0.0);
         assert_eq!(next, Next::GiveUp { reason: "not delivered within 259200 s, last: no".into() });
     }
 }

@@ -1,6 +1,6 @@
 //! Routes: who receives alerts, from which severity on, and by which sink.
 
-use crate::retry::{Failure, Policy};
+use crate::retry::{Failure, RetryPolicy};
 use crate::webhook::{self, Message, Webhook};
 use crate::{AlertError, Context, Secret, SecretSource};
 use evidence::{Addressee, Due, RouteName, Severity, Time};
@@ -41,7 +41,7 @@ enum Sink {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     routes: Arc<Vec<Route>>,
-    policy: Policy,
+    policy: RetryPolicy,
     context: Arc<Context>,
 }
 
@@ -68,8 +68,8 @@ pub struct TestReport {
 
 impl Routes {
     /// Loads secrets and checks addresses. Returns all problems together.
-    pub fn new(configs: &[RouteConfig], policy: Policy) -> Result<Self, Vec<AlertError>> {
-        let client = webhook::client(&policy).map_err(|error| vec![error])?;
+    pub fn new(configs: &[RouteConfig], policy: RetryPolicy) -> Result<Self, Vec<AlertError>> {
+        let client = webhook::client(policy.timeout).map_err(|error| vec![error])?;
         let mut routes: Vec<Route> = Vec::new();
         let mut problems = Vec::new();
         for config in configs {
@@ -113,7 +113,7 @@ impl Routes {
         self.routes.iter()
     }
 
-    pub fn policy(&self) -> &Policy {
+    pub fn policy(&self) -> &RetryPolicy {
         &self.policy
     }
 

@@ -20,12 +20,13 @@
 //! or replay an old one. Any 2xx status means "delivered". A test message has `"test":true` and
 //! `"finding":null`.
 
-use crate::retry::{Failure, FailureKind, Policy};
+use crate::retry::{Failure, FailureKind};
 use crate::{AlertError, NetworkName, Secret, SwitchNote};
+use base::http;
 use evidence::{Finding, Time};
 use hmac::{Hmac, Mac as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, StatusCode, Url};
 use serde::Serialize;
 use sha2::Sha256;
 use std::time::Duration;
@@ -128,18 +129,11 @@ impl Webhook {
     }
 }
 
-/// Creates the client that all webhooks share. It follows no redirects, so that a signed body goes
-/// only to the configured address.
-pub(crate) fn client(policy: &Policy) -> Result<Client, AlertError> {
-    // The binary has already done this, but a library user or a test may not have. An error means
-    // that it has been done.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .timeout(policy.timeout)
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("slashwatch/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| AlertError::Client(error.to_string()))
+/// Creates the client that all webhooks share. Unlike requests to beacon nodes, its requests may go
+/// through the proxy of the environment.
+pub(crate) fn client(timeout: Duration) -> Result<Client, AlertError> {
+    let client = http::client_builder(true).timeout(timeout).build();
+    client.map_err(|error| AlertError::Client(http::failure_reason(error)))
 }
 
 /// Computes `sha256=<hex of HMAC-SHA-256(secret, timestamp + "." + body)>`.
@@ -153,14 +147,7 @@ pub fn signature(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
 
 fn not_reached(error: reqwest::Error, place: &str) -> Failure {
     let what = if error.is_timeout() { "did not answer in time" } else { "was not reached" };
-    let mut reason = format!("{place} {what}");
-    // The innermost cause is the useful one ("connection refused"). The outer ones repeat the URL.
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    reason.push_str(&format!(": {cause}"));
+    let reason = format!("{place} {what}: {}", base::innermost_cause(&error.without_url()));
     Failure { kind: FailureKind::Unavailable, reason }
 }
 

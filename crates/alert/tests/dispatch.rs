@@ -1,12 +1,15 @@
 //! The dispatcher against a real receiver on loopback: signatures, outages, restarts, refusals.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use alert::{Context, Dispatcher, NetworkName, Policy, RouteConfig, RouteCounts, Routes, SecretSource, SinkConfig, SwitchNote};
+use alert::{
+    Context, Dispatcher, NetworkName, RetryPolicy, RouteConfig, RouteCounts, Routes, SecretSource, SinkConfig, SwitchNote,
+};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::post;
+use base::Backoff;
 use consensus::{ForkName, Root, Slot, ValidatorIndex};
 use evidence::{
     Anomaly, DeliveryId, DeliveryState, Evidence, EvidenceKind, Finding, Kind, OutboxCounts, Punishable, RouteName, Severity,
@@ -18,11 +21,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use test_support::http::anywhere;
+use test_support::samples::NETWORK;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 const SECRET: &str = "a shared secret";
-const NETWORK: Root = Root::repeat_byte(0x4e);
 
 /// One request as it arrived.
 struct FirstSeen {
@@ -84,20 +88,11 @@ fn always(status: StatusCode) -> impl FnMut(&Value) -> (StatusCode, Vec<(HeaderN
     move |_| (status, Vec::new())
 }
 
-fn anywhere() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+fn quick() -> RetryPolicy {
+    RetryPolicy { pauses: Backoff::new(Duration::from_millis(4), Duration::from_millis(20)), ..RetryPolicy::DEFAULT }
 }
 
-fn now() -> Time {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    Time::from_unix_ns(since.as_nanos() as u64)
-}
-
-fn quick() -> Policy {
-    Policy { first_retry: Duration::from_millis(4), max_retry: Duration::from_millis(20), ..Policy::default() }
-}
-
-fn routes(dir: &Path, address: SocketAddr, policy: Policy) -> Routes {
+fn routes(dir: &Path, address: SocketAddr, policy: RetryPolicy) -> Routes {
     let secret = dir.join("secret");
     std::fs::write(&secret, SECRET).unwrap();
     let sink = SinkConfig::Webhook { url: format!("http://{address}/hook"), secret: SecretSource::File(secret) };
@@ -109,8 +104,8 @@ fn finding(nth: u64, severity: Severity) -> Finding {
         id: anomaly_id(NETWORK, &Kind::ClockSkew, &nth.to_le_bytes()),
         severity,
         slot: Slot::new(nth),
-        first_seen: now(),
-        recorded_at: now(),
+        first_seen: Time::now(),
+        recorded_at: Time::now(),
         ..Anomaly::sample(Kind::ClockSkew)
     })
 }
@@ -132,7 +127,7 @@ async fn a_finding_arrives_signed_and_once() {
     let mut receiver = receiver_at(anywhere(), always(StatusCode::NO_CONTENT)).await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let routes = routes(dir.path(), receiver.address, quick());
-    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), Time::now);
     let findings = vec![finding(1, Severity::Info), finding(2, Severity::Warning)];
     let warning = findings[1].clone();
     store.record_anomalies(findings, &routes.names()).unwrap();
@@ -145,7 +140,7 @@ async fn a_finding_arrives_signed_and_once() {
     assert_eq!(heard.body["finding"], serde_json::to_value(&warning).unwrap());
     assert_eq!(heard.body.get("test"), None);
     let sent: u64 = heard.headers["x-slashwatch-timestamp"].to_str().unwrap().parse().unwrap();
-    assert!(now().as_unix_ns() / 1_000_000_000 - sent < 60);
+    assert!(Time::now().as_unix_ns() / 1_000_000_000 - sent < 60);
 
     let counts = until(&dispatcher, |counts| counts.delivered == 1).await;
     assert_eq!(counts, RouteCounts { attempts: 1, delivered: 1, ..RouteCounts::default() });
@@ -161,7 +156,7 @@ async fn down_then_up_with_a_restart_in_between() {
     let address = TcpListener::bind(anywhere()).await.unwrap().local_addr().unwrap();
     let store = Store::open(&dir.path().join("db"), NETWORK).unwrap();
     let routes = routes(dir.path(), address, quick());
-    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), Time::now);
     let findings: Vec<Finding> = (1..=20).map(|nth| finding(nth, Severity::Critical)).collect();
     let mut wanted: Vec<String> = findings.iter().map(|finding| finding.id.to_string()).collect();
     store.record_anomalies(findings, &routes.names()).unwrap();
@@ -177,7 +172,7 @@ async fn down_then_up_with_a_restart_in_between() {
     let told = store.delivery(&ops(1)).unwrap().unwrap().last_error.unwrap();
     assert!(told.contains("was not reached") && !told.contains("/hook"), "{told}");
     let mut receiver = receiver_at(address, always(StatusCode::OK)).await;
-    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
     let mut keys = Vec::new();
     for _ in 0..20 {
         let heard = receiver.heard.recv().await.unwrap();
@@ -204,7 +199,7 @@ async fn a_retry_has_the_same_ids_and_a_higher_number() {
     .await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let routes = routes(dir.path(), receiver.address, quick());
-    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), Time::now);
     store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
     let mut ids = Vec::new();
     for attempt in 1..=3 {
@@ -226,8 +221,8 @@ async fn retry_after_holds_the_whole_route() {
     let store = Store::open(dir.path(), NETWORK).unwrap();
     let routes = routes(dir.path(), receiver.address, quick());
     store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
-    let started = now();
-    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let started = Time::now();
+    let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
     until(&dispatcher, |counts| counts.retried == 1).await;
     let next = store.next_due(&ops(1).route).unwrap().unwrap();
     assert!(next.since(started) >= Duration::from_secs(3000) && next.since(started) < Duration::from_secs(3030));
@@ -245,10 +240,10 @@ async fn no_is_taken_for_an_answer_and_holds_up_nobody_else() {
     })
     .await;
     let store = Store::open(dir.path(), NETWORK).unwrap();
-    let routes = routes(dir.path(), receiver.address, Policy { max_refusals: 3, ..quick() });
+    let routes = routes(dir.path(), receiver.address, RetryPolicy { max_refusals: 3, ..quick() });
     let rest = (2..=12).map(|nth| finding(nth, Severity::Critical));
     store.record_anomalies(std::iter::once(poisoned).chain(rest).collect(), &routes.names()).unwrap();
-    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
     let counts = until(&dispatcher, |counts| counts.delivered + counts.given_up == 12).await;
     assert_eq!(counts, RouteCounts { attempts: 14, delivered: 11, retried: 2, given_up: 1, store_errors: 0 });
     let DeliveryState::GivenUp { reason, .. } = store.delivery(&ops(1)).unwrap().unwrap().state else { panic!("given up") };
@@ -272,12 +267,12 @@ async fn a_receiver_that_refuses_everything_is_given_up_delivery_by_delivery() {
     let store = Store::open(dir.path(), NETWORK).unwrap();
     // The real policy, a hundred times as fast: its eighth refusal comes at most 2.5 s after the
     // first.
-    let real = Policy::default();
+    let real = RetryPolicy::DEFAULT;
     let fast = |length: Duration| length / 100;
-    let policy = Policy { first_retry: fast(real.first_retry), max_retry: fast(real.max_retry), ..real };
+    let policy = RetryPolicy { pauses: Backoff::new(fast(real.pauses.first), fast(real.pauses.greatest)), ..real };
     let routes = routes(dir.path(), receiver.address, policy);
     store.record_anomalies((1..=N).map(|nth| finding(nth, Severity::Critical)).collect(), &routes.names()).unwrap();
-    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
     let ended = until(&dispatcher, |counts| counts.given_up == N);
     let counts = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("100 times as fast as four minutes");
     let refusals = u64::from(policy.max_refusals);
@@ -302,7 +297,7 @@ async fn a_watched_keys_alert_goes_before_thousands_of_worthless_ones() {
     let wanted = [&watched, &stranger].map(|(finding, _)| finding.id.to_string());
     store.record(vec![stranger, watched], &routes.names()).unwrap();
     let side_by_side = routes.policy().concurrency;
-    let dispatcher = Dispatcher::start(store.clone(), routes, now);
+    let dispatcher = Dispatcher::start(store.clone(), routes, Time::now);
     let mut first = Vec::new();
     for _ in 0..side_by_side {
         first.push(receiver.heard.recv().await.unwrap().key().to_owned());
@@ -328,7 +323,7 @@ async fn a_delivery_names_its_network_and_tells_people_what_it_is_about() {
     let found = offence(5, 1, &["group=acme"], Punishable::AlreadySlashed);
     let id = found.0.id;
     store.record(vec![found], &routes.names()).unwrap();
-    let dispatcher = Dispatcher::start(store, routes.clone(), now);
+    let dispatcher = Dispatcher::start(store, routes.clone(), Time::now);
     let heard = receiver.heard.recv().await.unwrap().body;
     assert_eq!(heard["network"], serde_json::json!({ "name": "hoodi", "genesis_validators_root": NETWORK.to_string() }));
     assert_eq!(heard["link"], format!("https://watch.example.org/v1/findings/{id}"));
@@ -340,7 +335,7 @@ async fn a_delivery_names_its_network_and_tells_people_what_it_is_about() {
     assert!(text.starts_with("hoodi: double vote by validator 5 (0x"), "{text}");
     assert!(text.ends_with("The kill switch of group acme does not fire: nobody can punish it any more."), "{text}");
     dispatcher.stop().await;
-    routes.test("ops", now()).await.unwrap().result.unwrap();
+    routes.test("ops", Time::now()).await.unwrap().result.unwrap();
     let test = receiver.heard.recv().await.unwrap().body;
     assert_eq!((&test["network"]["name"], &test["link"]), (&"hoodi".into(), &"https://watch.example.org/".into()));
 }
@@ -354,7 +349,7 @@ fn offence(validator: u64, nth: u64, labels: &[&str], punishable: Punishable) ->
         validator: ValidatorIndex::new(validator),
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         roots: [Root::ZERO, Root::from(root)],
-        recorded_at: now(),
+        recorded_at: Time::now(),
         punishable,
         ..Slashable::sample()
     };
@@ -370,9 +365,9 @@ async fn a_receiver_that_never_answers_delays_no_recording_and_no_stop() {
     // This socket accepts connections into its backlog and never answers.
     let silent = TcpListener::bind(anywhere()).await.unwrap();
     let store = Store::open(dir.path(), NETWORK).unwrap();
-    let policy = Policy { timeout: Duration::from_secs(3600), grace: Duration::from_millis(10), ..quick() };
+    let policy = RetryPolicy { timeout: Duration::from_secs(3600), grace: Duration::from_millis(10), ..quick() };
     let routes = routes(dir.path(), silent.local_addr().unwrap(), policy);
-    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), now);
+    let dispatcher = Dispatcher::start(store.clone(), routes.clone(), Time::now);
     store.record_anomalies(vec![finding(1, Severity::Critical)], &routes.names()).unwrap();
     let (_held, _) = silent.accept().await.unwrap();
     for nth in 2..100 {
@@ -388,16 +383,16 @@ async fn a_test_message_says_what_happened() {
     let dir = tempfile::tempdir().unwrap();
     let mut receiver = receiver_at(anywhere(), always(StatusCode::OK)).await;
     let routes = routes(dir.path(), receiver.address, quick());
-    let report = routes.test("ops", now()).await.unwrap();
+    let report = routes.test("ops", Time::now()).await.unwrap();
     assert_eq!(report.result.unwrap(), format!("http://{} answered 200 OK", receiver.address));
     let heard = receiver.heard.recv().await.unwrap();
     assert_eq!((&heard.body["test"], &heard.body["finding"]), (&Value::Bool(true), &Value::Null));
 
-    let unknown = routes.test("opps", now()).await.unwrap_err().to_string();
+    let unknown = routes.test("opps", Time::now()).await.unwrap_err().to_string();
     assert!(unknown.contains("there are: ops"), "{unknown}");
     receiver.server.abort();
     let _ = receiver.server.await;
-    let away = routes.test("ops", now()).await.unwrap().result.unwrap_err();
+    let away = routes.test("ops", Time::now()).await.unwrap().result.unwrap_err();
     assert!(away.contains("was not reached") && away.contains("check the route's address"), "{away}");
 }
 
@@ -410,7 +405,7 @@ async fn a_wrong_secret_shows_in_the_test_message() {
     let sink = SinkConfig::Webhook { url: format!("http://{}/hook", receiver.address), secret: SecretSource::File(path) };
     let config = RouteConfig { name: "ops".into(), min_severity: Severity::Info, labels: Vec::new(), sink };
     let routes = Routes::new(&[config], quick()).unwrap();
-    let refused = routes.test("ops", now()).await.unwrap().result.unwrap_err();
+    let refused = routes.test("ops", Time::now()).await.unwrap().result.unwrap_err();
     assert!(refused.contains("401 Unauthorized") && refused.contains("its secret"), "{refused}");
     assert!(!format!("{routes:?}").contains("another secret"));
 }
@@ -431,7 +426,7 @@ fn all_problems_of_the_routes_are_told_at_once() {
         route("d", "ftp://example.org"),
         route("e", "nonsense"),
     ];
-    let told: Vec<String> = Routes::new(&configs, Policy::default()).unwrap_err().iter().map(ToString::to_string).collect();
+    let told: Vec<String> = Routes::new(&configs, RetryPolicy::DEFAULT).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 4, "{told:?}");
     for (problem, word) in told.iter().zip(["twice", "b c", "neither http nor https", "not valid"]) {
         assert!(problem.contains(word), "{problem}");

@@ -7,6 +7,7 @@ use common::*;
 use evidence::{Kind, Severity};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use test_support::samples::everyone;
 
 #[tokio::test]
 async fn findings_are_shown_as_they_are_stored() {

@@ -1,7 +1,13 @@
 //! [`Chain`] combines the block tree, the registry and the committees. One thread owns it, so there
 //! are no locks.
 //!
-//! The module [`contexts`] finds the committees that a vote can belong to.
+//! | module | what |
+//! |---|---|
+//! | here | states and blocks come in; when a newer state is wanted |
+//! | [`contexts`] | the committees that a vote can belong to |
+//! | [`heads`] | the head, the branch with the most backing, competing branches |
+//! | [`turns`] | the proposers of slots, and whether a block was built in turn |
+//! | [`deposits`] | how many validators there can be |
 //!
 //! Bounds: [`MAX_CANDIDATES`], [`FUTURE_EPOCHS`], [`KEPT_EPOCHS`], and the bounds of the tree and
 //! of the shufflings. [`ChainStats`] counts what they refused. Nothing is allocated in proportion
@@ -9,25 +15,26 @@
 
 mod contexts;
 mod deposits;
+mod heads;
+mod turns;
 
 pub use contexts::{Contexts, MAX_CANDIDATES};
+pub use heads::HeadView;
 
 use crate::ChainError;
 use crate::builders::MAX_BUILDERS;
 use crate::duties::ProposerCache;
 use crate::exits::Exits;
-use crate::orphans::OrphanClaim;
 use crate::pubkeys::{Progress, PubkeyCache};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::shufflings::Shufflings;
 use crate::snapshot::{PAST_EPOCHS, StateHistory};
-use crate::tree::{Decision, Insert, MAX_NODES, ProposerCheck, Tree, Unjudged};
-use crate::weight::{StakeCounter, is_about_now};
+use crate::tree::{Decision, Insert, MAX_NODES, OrphanClaim, Tree};
+use crate::weight::StakeCounter;
 use consensus::state::{StateFork, StateView, fork_of_state};
 use consensus::{
-    AttestationData, Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex,
-    sha256,
+    Checkpoint, Epoch, MAX_SEED_LOOKAHEAD, Network, Preset, Root, SignatureBytes, Slot, Spec, ValidatorIndex, sha256,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -42,10 +49,6 @@ pub const KEPT_EPOCHS: u64 = 256;
 /// kept slots.
 const PROPOSER_ALLOWANCE: usize = 256;
 const GWEI_PER_ETH: u64 = 1_000_000_000;
-/// Maximum number of branch ends whose backing is compared.
-const MAX_BACKED: usize = 256;
-/// Maximum age in epochs of a block whose proposer is checked. Nothing counts older blocks.
-const JUDGED_EPOCHS: u64 = 8;
 /// Age in epochs from which a newer state is wanted even if no change of the registry is known: one
 /// day of mainnet.
 const MAX_REGISTRY_AGE_EPOCHS: u64 = 225;
@@ -77,13 +80,6 @@ pub enum Extension {
     /// The block cannot belong to any chain (its slot is not after its parent's), or a bound was
     /// reached. The text gives the reason.
     Refused(&'static str),
-}
-
-/// A block that is regarded as the head: its root and its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadView {
-    pub root: Root,
-    pub slot: Slot,
 }
 
 /// Sizes and counters for the metrics page.
@@ -214,8 +210,8 @@ impl Chain {
             if self.now().epoch(self.preset()) != before.epoch(self.preset()) {
                 self.forecast_exits();
             }
-            self.judge_turns(true);
-            self.look_at_branches();
+            self.check_turns(true);
+            self.compare_branches();
             self.prepare_next_epoch(slot);
         }
     }
@@ -256,75 +252,6 @@ impl Chain {
         }
     }
 
-    /// Returns the attached block with the highest slot that is not in the future. The time is that
-    /// of [`Self::tick`]; without a clock, blocks up to one epoch after the slot that three
-    /// proposers have reached are allowed. This is not a fork choice: the watcher follows every
-    /// branch alike.
-    pub fn head(&self) -> HeadView {
-        let allowance = if self.reference.has_clock() { 0 } else { self.preset().slots_per_epoch };
-        self.head_at(self.now().saturating_add(allowance))
-    }
-
-    /// Returns the end of the branch with the most backing: the most stake voted for its blocks in
-    /// the last two epochs, and then the most proposers built on it in turn. If a node has recently
-    /// reported its head, only branches that contain this head are considered. Unlike
-    /// [`Self::head`], the result does not follow whoever signed the latest block.
-    pub fn backed_head(&self) -> HeadView {
-        self.backed.unwrap_or_else(|| self.head())
-    }
-
-    /// Adds the stake of proven votes to the blocks that they name as head.
-    pub fn count_votes<'a>(&mut self, votes: impl Iterator<Item = (&'a AttestationData, &'a [ValidatorIndex])>) {
-        let ahead = if self.reference.has_clock() { 1 } else { self.preset().slots_per_epoch };
-        let mut counted = false;
-        for (data, members) in votes {
-            if !is_about_now(data, self.now(), ahead, &self.network.spec.preset) {
-                continue;
-            }
-            let stake = self.votes.count(&self.registry, data, members);
-            counted |= stake > 0;
-            if stake > 0 && !self.tree.add_votes(&data.beacon_block_root, stake) {
-                self.votes.keep(data.beacon_block_root, stake);
-            }
-        }
-        if counted {
-            self.look_at_branches();
-        }
-    }
-
-    /// Records the head that a trusted node reported. It is used for one epoch, if the block is
-    /// known and not older than one epoch.
-    pub fn note_node_head(&mut self, root: Root) {
-        self.node_head = Some((root, self.now()));
-        self.look_at_branches();
-    }
-
-    /// Returns the proposer of a slot on the branch of a known block, or `None` if it cannot be
-    /// determined.
-    pub fn proposer_on(&mut self, parent: &Root, slot: Slot) -> Option<ValidatorIndex> {
-        let epoch = slot.epoch(self.preset());
-        let decision = self.tree.decision(*parent, contexts::decision_slot(epoch, self.preset()))?;
-        self.duties.proposer(&self.registry, &self.network.spec, slot, decision.mix)
-    }
-
-    /// Returns whether a known block counts as part of the chain: its proposer built it in turn, or
-    /// a state named it, or so much stake voted for it (half of a slot's) that the network must
-    /// have it.
-    pub fn is_in_turn(&self, root: &Root) -> bool {
-        self.tree.is_in_turn(root)
-    }
-
-    /// Like [`Self::is_in_turn`], for a block and all blocks before it, down to the last one at or
-    /// before `since`.
-    pub fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
-        self.tree.is_branch_in_turn(root, since)
-    }
-
-    /// Like [`Self::head`], at the time `slot`.
-    pub fn head_at(&self, slot: Slot) -> HeadView {
-        self.tree.head_at(slot).map_or(HeadView { root: Root::ZERO, slot: Slot::new(0) }, |(slot, root)| HeadView { root, slot })
-    }
-
     /// The finalized checkpoint that the latest state or node reported.
     pub fn finalized(&self) -> Checkpoint {
         self.finalized
@@ -362,13 +289,6 @@ impl Chain {
     /// Returns the last block at or before `slot` on the branch of a known block.
     pub fn ancestor_at(&self, root: &Root, slot: Slot) -> Option<Root> {
         self.tree.last_before(*root, slot.saturating_add(1))
-    }
-
-    /// Returns whether peers may not have this block or be on its branch. This is so if two
-    /// branches grow side by side, if the proposer made another block for the same slot, or if the
-    /// block is not known here.
-    pub fn is_contested(&self, root: &Root) -> bool {
-        self.split || !self.is_known_block(root) || self.tree.has_twin(root)
     }
 
     /// Lists missing parents of waiting blocks, which can be requested from a node: at most 64, and
@@ -494,22 +414,6 @@ impl Chain {
         Ok(())
     }
 
-    /// Records the proposers that a state names. They are exact for its branch. Proposers that were
-    /// computed from an older registry may have been wrong, so they are discarded.
-    fn note_duties(&mut self, view: &StateView<'_>, latest_block: Option<Root>) {
-        let network = self.network.clone();
-        let preset = network.preset();
-        self.duties.clear();
-        for (slot, proposer) in view.proposer_lookahead() {
-            let before = contexts::decision_slot(slot.epoch(preset), preset);
-            if let Some(decision) = latest_block.and_then(|root| self.tree.decision(root, before)) {
-                self.duties.note(slot, decision.mix, proposer);
-            }
-        }
-        let since = self.now().epoch(preset).saturating_sub(JUDGED_EPOCHS).start_slot(preset);
-        self.tree.forget_turns(since);
-    }
-
     fn attach_all(&mut self, mut waiting: Vec<BlockFacts>) {
         while let Some(block) = waiting.pop() {
             match self.tree.insert(&block, reveal_hash(&block), self.share, OrphanClaim::Active) {
@@ -527,71 +431,8 @@ impl Chain {
         self.generation += 1;
         self.candidates.clear();
         self.prune();
-        self.judge_turns(false);
-        self.look_at_branches();
-    }
-
-    /// Determines whether branches compete, and which of them has the most backing.
-    fn look_at_branches(&mut self) {
-        let (now, per_epoch) = (self.now(), self.preset().slots_per_epoch);
-        self.split = self.tree.is_split(now.saturating_sub(per_epoch), now);
-        let until = if self.reference.has_clock() { now } else { now.saturating_add(per_epoch) };
-        self.backed = self.tree.latest_in_turn(until).map(|(slot, root)| {
-            let latest = HeadView { root, slot };
-            let ends = self.tree.backed_ends(slot.saturating_sub(2 * per_epoch), until, MAX_BACKED);
-            let node = self.node_head.filter(|(_, said)| said.saturating_add(per_epoch) >= now).and_then(|(root, _)| {
-                let slot = self.tree.slot_of(&root).filter(|slot| slot.saturating_add(per_epoch) >= now)?;
-                Some(HeadView { root, slot })
-            });
-            let stands_on =
-                |end: &Root, node: &HeadView| self.tree.last_before(*end, node.slot.saturating_add(1)) == Some(node.root);
-            let best = match &node {
-                Some(node) => ends.iter().find(|end| stands_on(&end.root, node)),
-                None => ends.first(),
-            };
-            best.map(|end| HeadView { root: end.root, slot: end.slot }).or(node).unwrap_or(latest)
-        });
-    }
-
-    /// Determines for new blocks whether they were built in turn. With `again` it also retries the
-    /// blocks for which this could not be determined before.
-    fn judge_turns(&mut self, again: bool) {
-        for block in self.tree.take_unjudged(again) {
-            let Unjudged { root, slot, parent, proposer } = block;
-            let (epoch, now) = (slot.epoch(self.preset()), self.now().epoch(self.preset()));
-            // The block is so old that nothing counts it any more.
-            if epoch.saturating_add(JUDGED_EPOCHS) < now {
-                continue;
-            }
-            let is_active = self.registry.record(proposer).is_some_and(|record| record.is_active(epoch));
-            if !is_active {
-                self.tree.set_turn(&root, ProposerCheck::Others);
-            } else if epoch > now.saturating_add(1) {
-                self.tree.judge_later(root);
-            } else {
-                match self.proposer_on(&parent, slot) {
-                    Some(due) => {
-                        self.tree.set_turn(&root, if due == proposer { ProposerCheck::Own } else { ProposerCheck::Others })
-                    }
-                    None => self.tree.judge_later(root),
-                }
-            }
-        }
-    }
-
-    fn orphan_claim(&mut self, block: &BlockFacts) -> OrphanClaim {
-        if self.tree.slot_of(&block.parent_root).is_some() {
-            return OrphanClaim::Active;
-        }
-        let (epoch, now) = (block.slot.epoch(self.preset()), self.now().epoch(self.preset()));
-        let is_active = self.registry.record(block.proposer_index).is_some_and(|record| record.is_active(epoch));
-        if !is_active {
-            return OrphanClaim::Inactive;
-        }
-        let is_near = epoch <= now.saturating_add(1) && now <= epoch.saturating_add(JUDGED_EPOCHS);
-        let head = self.backed_head().root;
-        let due = if is_near { self.proposer_on(&head, block.slot) } else { None };
-        if due == Some(block.proposer_index) { OrphanClaim::InTurn } else { OrphanClaim::Active }
+        self.check_turns(false);
+        self.compare_branches();
     }
 
     fn prune(&mut self) {

@@ -17,8 +17,9 @@
 //! first.
 
 use crate::registry::Registry;
+use base::BoundedMap;
 use consensus::{Epoch, ForkName, Gwei, Root, Slot, Spec, ValidatorIndex, compute_proposer};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Maximum number of slots of branches whose proposers are kept: 64 epochs of mainnet.
@@ -27,12 +28,17 @@ const MAX_SLOTS: usize = 2_048;
 /// which is 4 MB for a million.
 const MAX_EPOCHS: usize = 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ProposerCache {
     /// Keyed by slot and the mix of the decision block. `None` means that no validator can propose.
-    proposers: HashMap<(Slot, Root), Option<ValidatorIndex>>,
-    order: VecDeque<(Slot, Root)>,
+    proposers: BoundedMap<(Slot, Root), Option<ValidatorIndex>>,
     candidates: VecDeque<(Epoch, Arc<Vec<u32>>)>,
+}
+
+impl Default for ProposerCache {
+    fn default() -> Self {
+        Self { proposers: BoundedMap::new(MAX_SLOTS), candidates: VecDeque::new() }
+    }
 }
 
 impl ProposerCache {
@@ -43,7 +49,7 @@ impl ProposerCache {
 
     /// Records a proposer that a state names.
     pub(crate) fn note(&mut self, slot: Slot, mix: Root, proposer: ValidatorIndex) {
-        self.keep((slot, mix), Some(proposer));
+        self.proposers.insert((slot, mix), Some(proposer));
     }
 
     /// Returns the proposer of a slot. `mix` is the mix of the branch's decision block.
@@ -62,19 +68,8 @@ impl ProposerCache {
             list
         });
         let proposer = draw(registry, spec, &list, mix, slot);
-        self.keep((slot, mix), proposer);
+        self.proposers.insert((slot, mix), proposer);
         proposer
-    }
-
-    fn keep(&mut self, key: (Slot, Root), proposer: Option<ValidatorIndex>) {
-        if self.proposers.insert(key, proposer).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() > MAX_SLOTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.proposers.remove(&oldest);
-        }
     }
 }
 

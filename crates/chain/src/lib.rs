@@ -20,12 +20,10 @@
 
 mod builders;
 mod chain;
-mod contest;
 mod duties;
 mod error;
 mod exits;
 pub mod node;
-mod orphans;
 mod pubkeys;
 mod punishable;
 mod reference;

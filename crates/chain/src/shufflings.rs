@@ -172,8 +172,8 @@ impl Budget {
 #[derive(Debug)]
 struct CachedShuffling {
     /// The registry from which the shufflings were made. If it has changed, there may be more
-    /// shufflings.
-    registry: RegistryId,
+    /// shufflings. `None` if a budget ended before all of them were made.
+    registry: Option<RegistryId>,
     /// The shuffling of the current registry first, then those of its other versions.
     shufflings: Vec<Arc<Shuffling>>,
     used: u64,
@@ -258,7 +258,7 @@ impl Shufflings {
             match running.result.try_recv() {
                 Ok(shufflings) => {
                     self.clock += 1;
-                    self.keep(running.key, running.registry, shufflings);
+                    self.keep(running.key, Some(running.registry), shufflings);
                     has_news = true;
                 }
                 Err(TryRecvError::Empty) => self.running = Some(running),
@@ -363,7 +363,7 @@ impl Shufflings {
         let mut earlier = match self.cache.get_mut(&key) {
             Some(entry) => {
                 entry.used = self.clock;
-                if entry.registry == registry.id() {
+                if entry.registry == Some(registry.id()) {
                     return Found::all(entry.shufflings.clone());
                 }
                 entry.shufflings.clone()
@@ -397,11 +397,19 @@ impl Shufflings {
                 ShufflingPart::Make(_) if effort == ComputeBudget::AtHand => {
                     return Found::all(if found.is_empty() { earlier } else { found });
                 }
-                // The result is incomplete, so it is not cached. The next vote asks again.
-                ShufflingPart::Make(_) => return Found::some(earlier),
+                // What was made so far is kept, so it is not made again. The next vote asks for the
+                // rest.
+                ShufflingPart::Make(_) => {
+                    earlier.retain(|known| found.iter().all(|made| made.active() != known.active()));
+                    found.append(&mut earlier);
+                    if !found.is_empty() {
+                        self.keep(key, None, found.clone());
+                    }
+                    return Found::some(found);
+                }
             }
         }
-        self.keep(key, registry.id(), found.clone());
+        self.keep(key, Some(registry.id()), found.clone());
         Found::all(found)
     }
 
@@ -441,7 +449,7 @@ impl Shufflings {
             }
         }
         if n_seats == 0 && !known.is_empty() {
-            self.keep(request.key, registry.id(), known.clone());
+            self.keep(request.key, Some(registry.id()), known.clone());
             return Found::all(known);
         }
         self.budget.spend(effort, n_seats);
@@ -471,7 +479,7 @@ impl Shufflings {
         self.budget.refund();
     }
 
-    fn keep(&mut self, key: (Epoch, Root), registry: RegistryId, shufflings: Vec<Arc<Shuffling>>) {
+    fn keep(&mut self, key: (Epoch, Root), registry: Option<RegistryId>, shufflings: Vec<Arc<Shuffling>>) {
         if let Some(replaced) = self.cache.remove(&key) {
             self.bytes -= bytes_of(&replaced.shufflings);
         }

@@ -15,51 +15,38 @@
 //! of B is 0b0110. With 4 slots per epoch, the committees of epoch 3 on C's branch are decided by
 //! the last block before slot 8 (the start of epoch 2), which is B. B is their *decision block*.
 //!
-//! A block is built *in turn* if its proposer is the slot's proposer on the block's own branch
-//! ([`ProposerCheck::Own`]). A block *counts* ([`Tree::is_in_turn`]) if it was built in turn, or if
-//! a state named it, or if enough stake voted for it.
+//! | module | what |
+//! |---|---|
+//! | here | blocks, their parents and mixes; adding and removing them |
+//! | [`turns`] | whether a block's proposer was the proposer of its slot; which blocks count |
+//! | [`branches`] | the ends of branches, and how much stake backs each |
+//! | [`contest`] | whether branches compete |
+//! | [`orphans`] | blocks that wait for their parents |
 //!
 //! Invariants: the slot of a child is greater than the slot of its parent; pruning keeps the
 //! decision block of every node that it keeps.
 //!
-//! Bounds: [`MAX_NODES`] nodes and [`crate::orphans::MAX_ORPHANS`] orphans. Each proposer has a
+//! Bounds: [`MAX_NODES`] nodes and [`orphans::MAX_ORPHANS`] orphans. Each proposer has a
 //! limited share of both, because the owner of one key can sign blocks for any slot, and nobody is
 //! punished for that. If the tree is full, the proposer with the most blocks loses a leaf, if it
 //! has more blocks than the proposer of the new block. So many keys together cannot keep the other
 //! blocks out either.
 
+mod branches;
+mod contest;
+mod orphans;
+mod turns;
+
+pub(crate) use orphans::OrphanClaim;
+pub(crate) use turns::{ProposerCheck, UncheckedBlock};
+
 use crate::chain::BlockFacts;
-use crate::orphans::{OrphanClaim, Orphans};
 use consensus::{Root, Slot, ValidatorIndex};
+use orphans::Orphans;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 /// Maximum number of blocks in the tree. Each takes about 150 bytes.
 pub(crate) const MAX_NODES: usize = 32_768;
-/// Maximum number of blocks, and of slots, before the end of a branch whose proposers and votes are
-/// counted.
-const DIVERSITY_DEPTH: usize = 32;
-/// Maximum number of blocks of one proposer for one slot that are considered as ends of branches.
-const MAX_TWINS: usize = 4;
-/// Maximum number of blocks that wait until their proposer's turn can be determined.
-const MAX_UNJUDGED: usize = 1_024;
-
-/// States whether the block's proposer is the slot's proposer on the block's own branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProposerCheck {
-    /// Not known (yet): the mix of the decision block is missing, or the block is in a future slot.
-    Unknown,
-    Own,
-    Others,
-}
-
-/// A block whose [`ProposerCheck`] is to be determined.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unjudged {
-    pub root: Root,
-    pub slot: Slot,
-    pub parent: Root,
-    pub proposer: ValidatorIndex,
-}
 
 #[derive(Clone, Debug)]
 struct TreeNode {
@@ -78,19 +65,6 @@ struct TreeNode {
     turn: ProposerCheck,
     /// Stake, in whole ETH, that voted for this very block as head.
     votes: u64,
-}
-
-/// How good a branch is; the best is last. First compared is the stake that voted for its blocks,
-/// then the number of proposers that built in turn. The other fields only make the order complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Backing {
-    pub votes: u64,
-    pub in_turn: usize,
-    /// The last block of the branch was built in turn.
-    pub is_in_turn: bool,
-    pub proposers: usize,
-    pub slot: Slot,
-    pub root: Root,
 }
 
 /// The result of adding a block.
@@ -135,8 +109,8 @@ pub(crate) struct Tree {
     /// Blocks that count ([`Tree::is_in_turn`]), by slot.
     in_turn: BTreeSet<(Slot, Root)>,
     /// New blocks whose turn is not determined yet.
-    unjudged: VecDeque<Root>,
-    /// Blocks whose turn could not be determined so far, at most [`MAX_UNJUDGED`]. When there are
+    unchecked: VecDeque<Root>,
+    /// Blocks whose turn could not be determined so far, at most [`MAX_UNDETERMINED`]. When there are
     /// more, the oldest is dropped and never determined.
     undecided: VecDeque<Root>,
     /// Stake in whole ETH. A block with votes of this much stake counts, as if it was built in
@@ -223,9 +197,16 @@ impl Tree {
             return Insert::Refused("its slot is not after its parent's");
         }
         let parent_mix = parent.mix;
-        if self.n_of(block.proposer_index) >= share || !self.make_room(block) {
+        let refusal = if self.n_of(block.proposer_index) >= share {
+            Some("its proposer has as many blocks in the tree as one proposer may have")
+        } else if !self.make_room(block) {
+            Some("the block tree is full, and no other proposer has more blocks in it")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
             self.refused += 1;
-            return Insert::Refused("the block tree is full, or this proposer's share of it");
+            return Insert::Refused(reason);
         }
         let node = TreeNode {
             slot: block.slot,
@@ -239,7 +220,7 @@ impl Tree {
             turn: ProposerCheck::Unknown,
             votes: 0,
         };
-        self.unjudged.push_back(block.root);
+        self.unchecked.push_back(block.root);
         self.nodes.insert(block.root, node);
         self.by_slot.insert((block.slot, block.root));
         self.tips.insert((block.slot, block.root));
@@ -290,11 +271,13 @@ impl Tree {
         if self.orphans.contains(&block.root) {
             return Insert::Orphan { missing_parent: block.parent_root };
         }
-        if !self.orphans.push(block, claim) {
-            self.refused += 1;
-            return Insert::Refused("too many of this proposer's blocks wait for their parents");
+        match self.orphans.push(block, claim) {
+            Ok(()) => Insert::Orphan { missing_parent: block.parent_root },
+            Err(reason) => {
+                self.refused += 1;
+                Insert::Refused(reason)
+            }
         }
-        Insert::Orphan { missing_parent: block.parent_root }
     }
 
     /// Completes a block whose root a state had named: its reveal, its proposer and its parent are
@@ -420,208 +403,6 @@ impl Tree {
         Some(Decision { root, mix })
     }
 
-    /// Returns the ends of branches, best first ([`Backing`]), at most `limit`. Considered are the
-    /// last blocks in turn of each branch, and blocks without children. Of the blocks of one
-    /// proposer without children in one slot only one is considered.
-    pub(crate) fn ranked_tips(&self, not_after: Slot, limit: usize) -> Vec<Root> {
-        // Ends until now and ends in the future are both considered, each up to the limit, so that
-        // neither group hides the other.
-        let mut now = OneEach { tree: self, met: HashSet::new() };
-        let now = self.tips.range(..=(not_after, Root::repeat_byte(0xff))).rev().filter(|tip| now.is_first(tip)).take(limit);
-        let mut future = OneEach { tree: self, met: HashSet::new() };
-        let future =
-            self.tips.iter().rev().take_while(|(slot, _)| *slot > not_after).filter(|tip| future.is_first(tip)).take(limit);
-        let mut roots: HashSet<Root> = now.chain(future).map(|(_, root)| *root).collect();
-        roots.extend(self.ends_in_turn(not_after.saturating_sub(2 * DIVERSITY_DEPTH as u64), not_after, limit));
-        // The same slots are counted for all branches. Otherwise a branch that ended some slots ago
-        // could count older votes instead.
-        let latest = self.latest_in_turn(not_after).map_or(not_after, |(slot, _)| slot);
-        let since = latest.saturating_sub(DIVERSITY_DEPTH as u64);
-        let goes_on = |slot: Slot, depth: usize| slot >= since && depth < DIVERSITY_DEPTH;
-        let mut ranked: Vec<Backing> = roots.into_iter().filter_map(|root| self.backing(root, goes_on)).collect();
-        ranked.sort_by(|a, b| b.cmp(a));
-        ranked.truncate(limit);
-        ranked.into_iter().map(|backing| backing.root).collect()
-    }
-
-    /// Computes the backing of a branch from its last block backwards, as long as `goes_on` returns
-    /// true. Its arguments are the slot and the number of blocks back.
-    fn backing(&self, tip: Root, goes_on: impl Fn(Slot, usize) -> bool) -> Option<Backing> {
-        let end = self.nodes.get(&tip)?;
-        let (mut votes, mut from_state) = (0u64, 0);
-        let (mut in_turn, mut proposers) = (HashSet::new(), HashSet::new());
-        for (depth, (_, node)) in self.branch(tip).enumerate() {
-            if !goes_on(node.slot, depth) {
-                break;
-            }
-            votes = votes.saturating_add(node.votes);
-            match node.proposer {
-                // A node has followed this block, but its proposer may be unknown.
-                _ if node.from_state => from_state += 1,
-                Some(proposer) => {
-                    proposers.insert(proposer);
-                    if self.counts(node) {
-                        in_turn.insert(proposer);
-                    }
-                }
-                None => {}
-            }
-        }
-        let (in_turn, proposers) = (in_turn.len() + from_state, proposers.len() + from_state);
-        Some(Backing { votes, in_turn, is_in_turn: self.counts(end), proposers, slot: end.slot, root: tip })
-    }
-
-    /// Iterates over a block and the blocks before it, as far as they are known.
-    fn branch(&self, tip: Root) -> impl Iterator<Item = (Root, &TreeNode)> {
-        let node = |root: Root| self.nodes.get(&root).map(|node| (root, node));
-        std::iter::successors(node(tip), move |(_, child)| child.parent.and_then(node))
-    }
-
-    /// Returns the blocks in turn in the slots `since..=until` that have no later such block on top
-    /// of them, the latest first.
-    ///
-    /// Of the blocks of one proposer for one slot, at most [`MAX_TWINS`] with the most votes are
-    /// returned. A proposer that signs several blocks in its turn must neither hide the branch that
-    /// the network follows nor fill the list.
-    fn ends_in_turn(&self, since: Slot, until: Slot, limit: usize) -> Vec<Root> {
-        let votes_of = |root: &Root| self.nodes.get(root).map_or(0, |node| node.votes);
-        let range = self.in_turn.range((since, Root::ZERO)..=(until, Root::repeat_byte(0xff)));
-        let mut latest: Vec<(Slot, u64, Root)> =
-            range.rev().take(MAX_NODES).map(|(slot, root)| (*slot, votes_of(root), *root)).collect();
-        latest.sort_unstable_by(|a, b| b.cmp(a));
-        let mut twins: HashMap<(Slot, ValidatorIndex), usize> = HashMap::new();
-        let mut built_on: HashSet<Root> = HashSet::new();
-        let mut ends = Vec::new();
-        for (slot, _, root) in latest {
-            if ends.len() >= limit {
-                break;
-            }
-            if !built_on.contains(&root) {
-                let twins = self.proposer_of(&root).map(|proposer| twins.entry((slot, proposer)).or_default());
-                let has_room = twins.is_none_or(|n| {
-                    *n += 1;
-                    *n <= MAX_TWINS
-                });
-                if has_room {
-                    ends.push(root);
-                }
-            }
-            // Go down to the next block that counts. The blocks in between were not built in turn.
-            let below = self.branch(root).skip(1).take(DIVERSITY_DEPTH).find(|(_, node)| self.counts(node));
-            built_on.extend(below.map(|(root, _)| root));
-        }
-        ends
-    }
-
-    /// Returns the ends of the branches of blocks in turn between `since` and `until`, best first.
-    /// At most `limit` ends are considered.
-    pub(crate) fn backed_ends(&self, since: Slot, until: Slot, limit: usize) -> Vec<Backing> {
-        let ends = self.ends_in_turn(since, until, limit);
-        let mut backed: Vec<Backing> = ends.into_iter().filter_map(|root| self.backing(root, |slot, _| slot >= since)).collect();
-        backed.sort_by(|a, b| b.cmp(a));
-        backed
-    }
-
-    /// Returns the latest block at or before `slot` that counts.
-    pub(crate) fn latest_in_turn(&self, slot: Slot) -> Option<(Slot, Root)> {
-        self.in_turn.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()
-    }
-
-    /// Returns whether a block counts: it was built in turn, a state named it, or so much stake
-    /// voted for it that the network must have it.
-    pub(crate) fn is_in_turn(&self, root: &Root) -> bool {
-        self.nodes.get(root).is_some_and(|node| self.counts(node))
-    }
-
-    /// Returns whether a block and the blocks before it, down to `since`, all count. A block that a
-    /// state named also ends the search. Returns `false` if the branch is not known that far back.
-    pub(crate) fn is_branch_in_turn(&self, root: &Root, since: Slot) -> bool {
-        let mut reached = false;
-        for (_, node) in self.branch(*root) {
-            if !self.counts(node) {
-                return false;
-            }
-            reached = node.slot <= since || node.from_state;
-            if reached {
-                break;
-            }
-        }
-        reached
-    }
-
-    fn counts(&self, node: &TreeNode) -> bool {
-        node.from_state || node.turn == ProposerCheck::Own || (self.quorum > 0 && node.votes >= self.quorum)
-    }
-
-    /// Returns what was determined about the turn of a block's proposer.
-    pub(crate) fn turn_of(&self, root: &Root) -> Option<ProposerCheck> {
-        self.nodes.get(root).map(|node| node.turn)
-    }
-
-    /// Adds stake that voted for a block. Returns `false` if the block is not known.
-    pub(crate) fn add_votes(&mut self, root: &Root, stake: u64) -> bool {
-        let Some(node) = self.nodes.get_mut(root) else { return false };
-        node.votes = node.votes.saturating_add(stake);
-        self.sort(*root);
-        true
-    }
-
-    pub(crate) fn set_quorum(&mut self, stake: u64) {
-        self.quorum = stake;
-    }
-
-    pub(crate) fn set_turn(&mut self, root: &Root, turn: ProposerCheck) {
-        if let Some(node) = self.nodes.get_mut(root) {
-            node.turn = turn;
-            self.sort(*root);
-        }
-    }
-
-    /// Adds the block to the set of blocks that count, or removes it.
-    fn sort(&mut self, root: Root) {
-        let Some(node) = self.nodes.get(&root) else { return };
-        let at = (node.slot, root);
-        if self.counts(node) {
-            self.in_turn.insert(at)
-        } else {
-            self.in_turn.remove(&at)
-        };
-    }
-
-    /// Removes and returns the blocks whose turn is to be determined: the new ones, and with
-    /// `again` also those for which it could not be determined before.
-    pub(crate) fn take_unjudged(&mut self, again: bool) -> Vec<Unjudged> {
-        let mut roots: Vec<Root> = self.unjudged.drain(..).collect();
-        if again {
-            roots.extend(self.undecided.drain(..));
-        }
-        let unjudged = |root: Root| {
-            let node = self.nodes.get(&root)?;
-            Some(Unjudged { root, slot: node.slot, parent: node.parent?, proposer: node.proposer? })
-        };
-        roots.into_iter().filter_map(unjudged).collect()
-    }
-
-    pub(crate) fn judge_later(&mut self, root: Root) {
-        if self.undecided.len() >= MAX_UNJUDGED {
-            self.undecided.pop_front();
-        }
-        self.undecided.push_back(root);
-    }
-
-    /// Queues all blocks from `since` on that were not built in turn, at most [`MAX_UNJUDGED`], so
-    /// that this is determined again.
-    pub(crate) fn forget_turns(&mut self, since: Slot) {
-        let later = self.by_slot.range((since, Root::ZERO)..).map(|(_, root)| *root);
-        let out: Vec<Root> = later.filter(|root| self.turn_of(root) == Some(ProposerCheck::Others)).take(MAX_UNJUDGED).collect();
-        self.unjudged.extend(out);
-    }
-
-    /// Returns the attached block with the highest slot that is not after `slot`.
-    pub(crate) fn head_at(&self, slot: Slot) -> Option<(Slot, Root)> {
-        self.by_slot.range(..=(slot, Root::repeat_byte(0xff))).next_back().copied()
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -696,17 +477,5 @@ impl Tree {
                 self.tips.insert((parent.slot, parent_root));
             }
         }
-    }
-}
-
-/// Selects one block for each proposer and slot.
-struct OneEach<'a> {
-    tree: &'a Tree,
-    met: HashSet<(Slot, ValidatorIndex)>,
-}
-
-impl OneEach<'_> {
-    fn is_first(&mut self, (slot, root): &(Slot, Root)) -> bool {
-        self.tree.proposer_of(root).is_none_or(|proposer| self.met.insert((*slot, proposer)))
     }
 }

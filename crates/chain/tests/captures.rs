@@ -5,7 +5,7 @@
 mod common;
 
 use chain::{Chain, Contexts, Extension};
-use common::{captures, chain_of, facts, small_capture};
+use common::{chain_of, facts, small_capture};
 use consensus::{Attestation, AttestationData, SignedAggregate, ValidatorIndex};
 use test_support::capture::Capture;
 
@@ -50,7 +50,7 @@ fn the_committed_captures_votes_sit_where_we_say() {
 #[test]
 fn votes_of_electra_and_later_sit_where_we_say() {
     let names = ["electra_6", "electra_7_wave", "fulu_4", "fulu_43_inblock", "fulu_52_ops", "gloas_12", "fulu_14_mainnetpreset"];
-    for capture in captures(&names) {
+    for capture in Capture::named_any_of(&names) {
         let (name, (agree, all)) = (&capture.name, seats(&capture));
         eprintln!("{name}: {agree} of {all} votes sit where their committee index says");
         assert!(agree * 100 >= all * 90, "{name}: {agree} of {all}");
@@ -61,7 +61,7 @@ fn votes_of_electra_and_later_sit_where_we_say() {
 /// must be the size of the committee.
 #[test]
 fn bits_of_earlier_votes_fit_their_committees() {
-    for capture in captures(&["phase0_2", "altair_8", "bellatrix_10", "deneb_3"]) {
+    for capture in Capture::named_any_of(&["phase0_2", "altair_8", "bellatrix_10", "deneb_3"]) {
         let name = &capture.name;
         let mut chain = with_blocks(&capture);
         let network = chain.network().clone();
@@ -138,7 +138,7 @@ fn blocks_are_by_the_proposers_that_we_expect() {
         "fulu_14_mainnetpreset",
         "gloas_12",
     ];
-    for capture in captures(&names) {
+    for capture in Capture::named_any_of(&names) {
         let (name, (agree, all)) = (&capture.name, proposers(&capture));
         eprintln!("{name}: {agree} of {all} blocks are by whom we expect");
         assert!(all > 4 && agree == all, "{name}: {agree} of {all}");

@@ -36,7 +36,7 @@ fn quick() -> NodeConfig {
         request_timeout: Duration::from_millis(500),
         state_timeout: Duration::from_secs(2),
         rounds: 2,
-        first_pause: Duration::from_millis(1),
+        pauses: base::Backoff::new(Duration::from_millis(1), Duration::from_millis(1)),
         limits: ResponseLimits { small_bytes: 100_000, block_bytes: 2_000_000, state_bytes: 5_000_000 },
     }
 }

@@ -1,5 +1,6 @@
 //! The second proof of a conflict, and the finding that follows from it.
 
+use base::BoundedMap;
 use chain::{Chain, SignedWith};
 use consensus::{
     AttestationData, AttesterSlashing, Epoch, ForkName, ForkVersion, IndexedAttestation, Offence, ProposerSlashing, Root,
@@ -8,7 +9,7 @@ use consensus::{
 use evidence::{Evidence, EvidenceKind, Finding, Slashable, Time, finding_id};
 use index::{Conflict, StoredProposal, StoredVote};
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use verify::{Arrival, SlashingBody, SlashingOp};
 
@@ -36,7 +37,6 @@ pub enum Unproven {
 /// What was already checked. Conflicts of many validators share slashings, and even more of them
 /// share one of the two messages. So what is proven is kept for the rest of its batch. That a
 /// signature holds is remembered longer, for the last [`MAX_VERIFIED`] signatures.
-#[derive(Default)]
 pub struct Proofs {
     /// By the addresses of the two votes in memory. Thousands of offenders share a pair, and each
     /// list of signers is just as long, so comparing the content would be slow.
@@ -44,9 +44,13 @@ pub struct Proofs {
     /// By evidence id.
     slashings: HashMap<Root, Result<Proof, Unproven>>,
     /// The version with which a signature holds, by a hash of everything that the check depends on.
-    verified: HashMap<Root, ForkVersion>,
-    /// The same hashes, oldest first.
-    by_age: VecDeque<Root>,
+    verified: BoundedMap<Root, ForkVersion>,
+}
+
+impl Default for Proofs {
+    fn default() -> Self {
+        Self { pairs: HashMap::new(), slashings: HashMap::new(), verified: BoundedMap::new(MAX_VERIFIED) }
+    }
 }
 
 /// Evidence, and the versions with which the signatures of its two sides hold.
@@ -372,12 +376,6 @@ impl Proofs {
         }
         let version = check().ok_or(Unproven::Signature(root))?;
         self.verified.insert(hash, version);
-        self.by_age.push_back(hash);
-        if self.by_age.len() > MAX_VERIFIED
-            && let Some(oldest) = self.by_age.pop_front()
-        {
-            self.verified.remove(&oldest);
-        }
         Ok(version)
     }
 

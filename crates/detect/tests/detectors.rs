@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
-mod stage;
 
+use common::{Said, Stage};
 use consensus::{Checkpoint, Epoch, Root};
 use detect::DetectConfig;
 use evidence::Kind;
-use stage::{Said, Stage};
 
 fn root(byte: u8) -> Root {
     Root::repeat_byte(byte)

@@ -3,15 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
-mod stage;
 
+use common::{Said, Stage, block};
 use consensus::{Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::monitor::MAX_OPEN;
 use detect::monitor::{Described, Details, DetectorView, Observation, Signal};
 use detect::{DetectConfig, Detector, Left, Monitor, NoLabels, PeerFact, PeerNews};
 use evidence::{Incident, IncidentState, Kind, Severity};
 use serde::{Deserialize, Serialize};
-use stage::{Said, Stage, block};
 use std::collections::BTreeMap;
 use verify::UnixNs;
 

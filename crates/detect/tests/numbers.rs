@@ -5,13 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
-mod stage;
 
+use common::{Said, Stage, block, offenders};
 use consensus::{AttestationData, Checkpoint, Epoch, Root, Slot, ValidatorIndex};
 use detect::watch::{Duty, FeePayers, Labels, SharedWatchState, WatchList, WatchedKeysConfig, WatchedKeysDetector};
 use detect::{DetectConfig, Offender};
 use evidence::{Kind, Punishable};
-use stage::{Said, Stage, block, offenders};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

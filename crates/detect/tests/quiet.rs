@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
-mod stage;
 
 use chain::{Chain, Contexts};
 use consensus::{AttestationData, Checkpoint, CommitteeIndex, Epoch, Root, SignatureBytes, Slot, ValidatorIndex, sha256};
@@ -38,7 +37,7 @@ struct Days {
 
 impl Days {
     fn new(seed: u64) -> Self {
-        let chain = stage::genesis(N_VALIDATORS);
+        let chain = common::genesis(N_VALIDATORS);
         let head = chain.head();
         let monitor = Monitor::new(&DetectConfig::default(), chain.network());
         Self {
@@ -78,8 +77,8 @@ impl Days {
             let late_by = if is_late { 6_000_000_000 } else { 1_000_000_000 + self.lot("block time", &[n], 1_000_000_000) };
             let client = CLIENTS[proposer.as_u64() as usize % CLIENTS.len()];
             let word = self.lot("reveal", &[n], u64::MAX).to_le_bytes();
-            let block = stage::block(slot, proposer, seen_head.1, &word, client.as_bytes(), start + late_by);
-            stage::extend(&mut self.chain, &block);
+            let block = common::block(slot, proposer, seen_head.1, &word, client.as_bytes(), start + late_by);
+            common::extend(&mut self.chain, &block);
             let root = block.block.root;
             verified.blocks.push(block);
             if !is_left_out {
@@ -116,17 +115,17 @@ impl Days {
             verified.votes.push(Signed::for_tests(Vote {
                 data,
                 data_root: data.root(),
-                arrivals: vec![stage::heard(at).arrival(); indices.len()],
+                arrivals: vec![common::heard(at).arrival(); indices.len()],
                 indices,
                 signature: SignatureBytes::ZERO,
                 shuffling: Some(shuffling.clone()),
                 signed_with: None,
-                heard: stage::heard(at),
+                heard: common::heard(at),
             }));
         }
         let offenders = if n % (SLASHED_EVERY * preset.slots_per_epoch) == 100 {
             let one = ValidatorIndex::new(self.lot("offender", &[n], N_VALIDATORS as u64));
-            stage::offenders(&self.chain, &[one], slot, 0, start + 8_000_000_000, Punishable::Yes)
+            common::offenders(&self.chain, &[one], slot, 0, start + 8_000_000_000, Punishable::Yes)
         } else {
             Vec::new()
         };

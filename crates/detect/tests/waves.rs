@@ -3,12 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
-mod stage;
 
+use common::{Said, Stage, offenders};
 use consensus::{Root, Slot, ValidatorIndex};
 use detect::{DetectConfig, EvidenceSource, Left, Monitor, NoLabels};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Severity};
-use stage::{Said, Stage, offenders};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -4,14 +4,14 @@
 //!
 //! Findings are numbered in the order of recording. A cursor follows them at a distance and looks
 //! at each finding once. It is the checkpoint [`CURSOR`], which holds the last number that was
-//! looked at. These findings stay for good: findings that may still be punished, findings of
-//! watched keys, and findings with a delivery that was pending when the cursor came by. The newest
-//! finding stays as long as it is the newest, because the next number follows from its number.
+//! looked at. Findings that may still be punished and findings of watched keys stay for good. A
+//! finding with a delivery that is pending when the cursor comes by is deleted when its last
+//! delivery ends. The newest finding stays as long as it is the newest, because the next number
+//! follows from its number.
 
 use crate::keys::{CHECKPOINTS, DELIVERIES, EVIDENCE, FINDING_IDS, FINDINGS, Key};
-use crate::outbox::DeliveryState;
 use crate::store::listed_under;
-use crate::{Finding, Kind, Query, Store, StoreError, Time};
+use crate::{DeliveryId, Finding, Kind, Query, Store, StoreError, Time};
 use consensus::Root;
 use rocksdb::WriteBatch;
 use std::collections::HashSet;
@@ -48,8 +48,7 @@ impl Store {
                 }
                 to = seq;
                 n_scanned += 1;
-                let is_pending = |delivery: &crate::Delivery| matches!(delivery.state, DeliveryState::Pending { .. });
-                if finding.is_worthless() && !self.deliveries_of(seq)?.iter().any(|(_, delivery)| is_pending(delivery)) {
+                if finding.is_worthless() && !self.deliveries_of(seq)?.iter().any(|(_, delivery)| delivery.is_pending()) {
                     deleted.insert(seq);
                     self.delete_finding(seq, &finding, &deleted, &mut batch)?;
                 }
@@ -61,6 +60,25 @@ impl Store {
             self.commit(&mut writer, next, batch)?;
         }
         Ok(deleted.len())
+    }
+
+    /// Deletes the finding of a delivery that ends in this batch, if the cursor has passed the
+    /// finding and only this delivery has kept it.
+    pub(crate) fn expire_with_last_delivery(&self, ended: &DeliveryId, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        if !self.may_be_expired(ended.seq)? {
+            return Ok(());
+        }
+        let mut others = self.deliveries_of(ended.seq)?;
+        others.retain(|(route, _)| *route != ended.route);
+        if others.iter().any(|(_, delivery)| delivery.is_pending()) {
+            return Ok(());
+        }
+        match self.finding_at(ended.seq)? {
+            Some(finding) if finding.is_worthless() => {
+                self.delete_finding(ended.seq, &finding, &HashSet::from([ended.seq]), batch)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether the finding with this number may have been deleted.

@@ -41,8 +41,8 @@ pub mod proof;
 mod samples;
 pub mod store;
 pub mod submission;
-mod time;
 
+pub use base::Time;
 pub use changes::Changes;
 pub use consensus::Punishable;
 pub use durable::{is_partial, replace_file};
@@ -56,4 +56,3 @@ pub use outbox::{Addressee, Delivery, DeliveryId, DeliveryState, Due, OutboxCoun
 pub use proof::{Evidence, EvidenceKind};
 pub use store::{Recorded, Store};
 pub use submission::{SUBMISSION_SCHEMA, Submission, SubmissionState};
-pub use time::Time;

@@ -32,6 +32,7 @@ pub(crate) struct Opened {
 pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<Opened, StoreError> {
     std::fs::create_dir_all(path).map_err(|source| StoreError::Create { path: path.into(), source })?;
     let on_disk = families_on_disk(path)?;
+    refuse_before_writing(path, &on_disk, genesis_validators_root)?;
     let mut options = options();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -46,7 +47,8 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
         }
         // Opening has already created the column families that an older format lacks. They are
         // empty.
-        Some(_) => {
+        Some(found) => {
+            check_network(path, found, genesis_validators_root)?;
             let meta = db.cf_handle(META).expect("opened with all families");
             if format_of(&db, path)? < Some(LISTED_SINCE) {
                 list_all(&db, path)?;
@@ -55,7 +57,23 @@ pub(crate) fn for_writing(path: &Path, genesis_validators_root: Root) -> Result<
         }
     };
     written.map_err(|source| StoreError::Write { path: path.into(), source })?;
-    check(Opened { db, genesis_validators_root }, path)
+    Ok(Opened { db, genesis_validators_root })
+}
+
+/// Refuses the database of another network and of a newer format, before it is opened for writing:
+/// that already adds column families and brings an older format to the current one.
+fn refuse_before_writing(path: &Path, on_disk: &[String], genesis_validators_root: Root) -> Result<(), StoreError> {
+    if !on_disk.iter().any(|name| name == META) {
+        return Ok(());
+    }
+    let present = on_disk.iter().map(|name| ColumnFamilyDescriptor::new(name, options()));
+    // If this fails, opening for writing fails too and says why.
+    let Ok(db) = DB::open_cf_descriptors_read_only(&options(), path, present, false) else { return Ok(()) };
+    read_identity(&db, path)?.map_or(Ok(()), |found| check_network(path, found, genesis_validators_root))
+}
+
+fn check_network(path: &Path, found: Root, wanted: Root) -> Result<(), StoreError> {
+    if found == wanted { Ok(()) } else { Err(StoreError::ForeignNetwork { path: path.into(), found, wanted }) }
 }
 
 /// Lists every finding in the families of the current format. Writing a row again changes nothing.
@@ -110,15 +128,6 @@ pub(crate) fn synced() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(true);
     options
-}
-
-fn check(opened: Opened, path: &Path) -> Result<Opened, StoreError> {
-    match read_identity(&opened.db, path)? {
-        Some(found) if found != opened.genesis_validators_root => {
-            Err(StoreError::ForeignNetwork { path: path.into(), found, wanted: opened.genesis_validators_root })
-        }
-        _ => Ok(opened),
-    }
 }
 
 /// Returns the network that the database belongs to. `None` if the database is new and has no

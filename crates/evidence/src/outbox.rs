@@ -9,9 +9,9 @@
 //! Deliveries are ordered by [`Priority`], and by time only within a priority. So whoever floods
 //! the outbox delays only deliveries of the same priority or below.
 
-use crate::keys::{DELIVERIES, DUE, Key, META, META_COUNTS, PENDING};
+use crate::keys::{DELIVERIES, DUE, FINDINGS, Key, META, META_COUNTS, PENDING};
 use crate::{Finding, Punishable, Severity, Store, StoreError, Time};
-use rocksdb::{Direction, IteratorMode, WriteBatch};
+use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -168,6 +168,12 @@ pub enum DeliveryState {
     GivenUp { at: Time, reason: String },
 }
 
+impl Delivery {
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.state, DeliveryState::Pending { .. })
+    }
+}
+
 impl DeliveryState {
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -206,16 +212,22 @@ impl Store {
     /// Same as [`Self::due`], for one route.
     pub fn due_for(&self, route: &RouteName, now: Time, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut due = Vec::new();
+        // All rows are read as they are at this moment. Otherwise a delivery could be moved or end
+        // between its row in `pending` and its state.
+        let at = self.shared.db.snapshot();
+        let get = |family: &str, key: &[u8]| at.get_cf(&self.family(family), key).map_err(|source| self.read_error(source));
         for priority in Priority::ALL {
-            for row in self.pending_of(route, priority)?.take(limit.saturating_sub(due.len())) {
+            for row in self.pending_of(&at, route, priority)?.take(limit.saturating_sub(due.len())) {
                 let (due_at, seq) = row?;
                 if due_at > now {
                     break;
                 }
                 let id = DeliveryId { seq, route: route.clone() };
-                // The finding was deleted with its deliveries between the two reads.
-                let Some(delivery) = self.delivery(&id)? else { continue };
-                let finding = self.finding_at(seq)?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
+                // Without its delivery there is nothing to send.
+                let Some(delivery) = get(DELIVERIES, &Key::delivery(seq, route))? else { continue };
+                let delivery = self.delivery_from_json(&delivery)?;
+                let finding = get(FINDINGS, &Key::seq(seq))?.ok_or_else(|| self.damaged("a delivery without its finding"))?;
+                let finding = self.finding_from_json(seq, &finding)?;
                 let Delivery { attempts, refusals, created_at, .. } = delivery;
                 due.push(Due { id, priority, attempts, refusals, created_at, due_at, finding });
             }
@@ -226,8 +238,9 @@ impl Store {
     /// The due time of the earliest pending delivery of a route. `None` if nothing is pending.
     pub fn next_due(&self, route: &RouteName) -> Result<Option<Time>, StoreError> {
         let mut next: Option<Time> = None;
+        let at = self.shared.db.snapshot();
         for priority in Priority::ALL {
-            if let Some(row) = self.pending_of(route, priority)?.next() {
+            if let Some(row) = self.pending_of(&at, route, priority)?.next() {
                 let (due_at, _) = row?;
                 next = Some(next.map_or(due_at, |next| next.min(due_at)));
             }
@@ -235,12 +248,18 @@ impl Store {
         Ok(next)
     }
 
-    /// Time and seq of a route's pending deliveries of one priority, ordered by time.
-    fn pending_of(&self, route: &RouteName, priority: Priority) -> Result<PendingRows<'_>, StoreError> {
+    /// Time and seq of a route's pending deliveries of one priority, ordered by time, at the moment
+    /// of the snapshot.
+    fn pending_of<'a>(
+        &'a self,
+        at: &'a Snapshot<'_>,
+        route: &RouteName,
+        priority: Priority,
+    ) -> Result<PendingRows<'a>, StoreError> {
         let Some(family) = self.family_if_there(PENDING) else { return Ok(Box::new(std::iter::empty())) };
         let start = Key::pending(route, priority, Time::from_unix_ns(0), 0);
         let prefix = start[..=MAX_ROUTE_LEN].to_vec();
-        let rows = self.shared.db.iterator_cf(&family, IteratorMode::From(&start, Direction::Forward));
+        let rows = at.iterator_cf(&family, IteratorMode::From(&start, Direction::Forward));
         let rows = rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)));
         Ok(Box::new(rows.map(|row| {
             let (key, _) = row.map_err(|source| self.read_error(source))?;
@@ -322,8 +341,9 @@ impl Store {
     /// younger ones are still pending.
     pub fn give_up_route(&self, route: &RouteName, now: Time, max_age: Duration, reason: &str) -> Result<u64, StoreError> {
         let mut n_waiting = 0;
+        let at = self.shared.db.snapshot();
         for priority in Priority::ALL {
-            for row in self.pending_of(route, priority)? {
+            for row in self.pending_of(&at, route, priority)? {
                 let (_, seq) = row?;
                 let id = DeliveryId { seq, route: route.clone() };
                 match self.delivery(&id)? {
@@ -360,6 +380,9 @@ impl Store {
             DeliveryState::GivenUp { .. } => next.counts = next.counts.one_ended(|counts| &mut counts.given_up),
         }
         batch.put_cf(&self.family(DELIVERIES), Key::delivery(id.seq, &id.route), delivery_to_json(&delivery));
+        if !delivery.is_pending() {
+            self.expire_with_last_delivery(id, &mut batch)?;
+        }
         self.commit(&mut writer, next, batch)
     }
 

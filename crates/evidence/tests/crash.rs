@@ -5,13 +5,11 @@
 //! test that does nothing unless an environment variable is set.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use evidence::Store;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use test_support::samples::*;
 
 const VICTIM_DIR: &str = "SLASHWATCH_TEST_VICTIM_DIR";
 /// Number of findings in each of the victim's batches.

@@ -1,14 +1,14 @@
 //! Databases of older formats stay readable. Each fixture is as that version wrote it.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use evidence::{
-    DeliveryId, DeliveryState, Incident, IncidentState, Kind, OutboxCounts, Priority, Query, Severity, SortOrder, Store, Tracking,
+    DeliveryId, DeliveryState, Incident, IncidentState, Kind, OutboxCounts, Priority, Query, Severity, SortOrder, Store,
+    StoreError, Tracking,
 };
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use test_support::samples::*;
 
 const FIXTURES: [&str; 4] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/format-1"),
@@ -105,6 +105,23 @@ fn older_formats_are_read_and_written_on() {
         drop(store);
         let wanted = [known, vec![incident(9, IncidentState::Open)]].concat();
         assert_eq!(Store::open_read_only(dir.path()).unwrap().all_incidents().unwrap(), wanted);
+    }
+}
+
+/// The data directory of another network is refused before anything in it is changed.
+#[test]
+fn a_database_of_another_network_is_left_as_it_is() {
+    let content = |dir: &Path| -> BTreeMap<String, Vec<u8>> {
+        let files = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect()
+    };
+    for fixture in FIXTURES {
+        let dir = copied(fixture);
+        let before = content(dir.path());
+        let Err(error) = Store::open(dir.path(), consensus::Root::ZERO) else { panic!("{fixture} is opened") };
+        assert!(matches!(error, StoreError::ForeignNetwork { .. }), "{error}");
+        let after = content(dir.path());
+        assert!(before == after, "{fixture}: {:?} became {:?}", before.keys(), after.keys());
     }
 }
 

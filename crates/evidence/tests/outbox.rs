@@ -2,14 +2,13 @@
 //! nothing.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use evidence::{
     Addressee, Delivery, DeliveryId, DeliveryState, Kind, OutboxCounts, Priority, Punishable, RouteName, Severity, StoreError,
+    Time,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use test_support::samples::*;
 
 fn id(seq: u64, name: &str) -> DeliveryId {
     DeliveryId { seq, route: route(name) }
@@ -122,7 +121,7 @@ proptest! {
                     // The slot, and so the id, depends only on the validator. The time is chosen
                     // for each row.
                     let (mut finding, proof) = double_vote(validator, validator);
-                    finding.recorded_at = common::at(at);
+                    finding.recorded_at = Time(at);
                     let recorded = store.record(vec![(finding, proof)], &everyone(&["a", "b"])).unwrap();
                     prop_assert_eq!(recorded[0].first_time, seen.insert(validator));
                     if recorded[0].first_time {
@@ -133,7 +132,7 @@ proptest! {
                     }
                 }
                 Step::Retry { pick, at } => if let Some((seq, name)) = picked(pick) {
-                    store.retry_at(&id(seq, &name), common::at(at), "down").unwrap();
+                    store.retry_at(&id(seq, &name), Time(at), "down").unwrap();
                     pending.insert((seq, name), at);
                 },
                 Step::Deliver { pick } => if let Some((seq, name)) = picked(pick) {
@@ -229,4 +228,32 @@ fn watched_keys_go_first_then_new_offenders_then_the_rest() {
     assert_eq!(store.due_for(&route("ops"), at(8_999), 1).unwrap()[0].finding.slot.as_u64(), 3_005);
     assert_eq!(store.due_for(&route("ops"), at(9_000), 2).unwrap()[1].finding.slot.as_u64(), 3_004);
     assert_eq!(store.next_due(&route("ops")).unwrap(), Some(at(1)));
+}
+
+/// While one thread reads what is due, another one moves deliveries to a later time. Each delivery
+/// is read in one state: due, with no attempt, or not due.
+#[test]
+fn what_is_due_is_read_at_one_moment() {
+    const N: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let rows = (1..=N).map(|nth| double_vote(nth, nth)).collect();
+    store.record(rows, &everyone(&["ops"])).unwrap();
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| {
+            // The last ones first, because the reader comes to them last.
+            for seq in (1..=N).rev() {
+                store.retry_at(&id(seq, "ops"), at(1_000_000), "away").unwrap();
+            }
+        });
+        let mut n_reads = 0;
+        while !moving.is_finished() {
+            let due = store.due_for(&route("ops"), at(N), usize::MAX).unwrap();
+            let moved: Vec<u64> = due.iter().filter(|due| due.attempts > 0).map(|due| due.id.seq).collect();
+            assert!(moved.is_empty(), "read as due after they were moved, in read {n_reads}: {moved:?}");
+            n_reads += 1;
+        }
+        assert!(n_reads > 0);
+    });
+    assert!(store.due_for(&route("ops"), at(N), usize::MAX).unwrap().is_empty());
 }

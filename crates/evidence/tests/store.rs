@@ -1,18 +1,16 @@
 //! Recording and reading: what is stored once, in which order, and what is refused.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-mod common;
-
-use common::*;
 use consensus::{Offence, Root, Slot, ValidatorIndex};
 use evidence::keys::FORMAT;
 use evidence::{
     Changes, DeliveryId, Evidence, EvidenceKind, FURTHER_PAIRS, Finding, IncidentState, Included, Kind, KindCounts, MAX_SCANNED,
-    Punishable, Query, Severity, SortOrder, Store, StoreError,
+    OutboxCounts, Punishable, Query, Severity, SortOrder, Store, StoreError,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use test_support::samples::*;
 
 const DOUBLE_VOTE: Kind = Kind::Offence(Offence::DoubleVote);
 
@@ -415,6 +413,37 @@ fn what_cannot_be_punished_expires_and_nothing_else_does() {
     assert_eq!(store.expire(at(1000)).unwrap(), 1, "goes on where it was");
     // A finding that was deleted is new if it is recorded again.
     assert!(store.record(vec![worthless(2, 11)], &[]).unwrap()[0].first_time);
+}
+
+/// A finding whose delivery was pending when it would have expired goes when its last delivery has
+/// ended.
+#[test]
+fn what_was_kept_for_its_delivery_expires_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (mut late, evidence) = double_vote(2, 11);
+    late.set_punishable(Punishable::Withdrawable);
+    let (mut given_up, other) = double_vote(3, 12);
+    given_up.set_punishable(Punishable::Withdrawable);
+    let ids = [late.id, given_up.id];
+    let rows = vec![(late, evidence), (given_up, other), double_vote(1, 13), double_vote(4, 14)];
+    store.record(rows, &everyone(&["ops", "pager"])).unwrap();
+    let delivery = |seq, name| DeliveryId { seq, route: route(name) };
+    assert_eq!(store.expire(at(1000)).unwrap(), 0, "all deliveries are pending");
+    store.delivered(&delivery(1, "ops"), at(1001)).unwrap();
+    store.retry_at(&delivery(1, "pager"), at(1002), "away").unwrap();
+    assert!(store.is_known(ids[0]).unwrap(), "one delivery is left");
+    store.delivered(&delivery(1, "pager"), at(1003)).unwrap();
+    store.given_up(&delivery(2, "ops"), at(1004), "refused").unwrap();
+    store.given_up(&delivery(2, "pager"), at(1004), "refused").unwrap();
+    store.delivered(&delivery(3, "ops"), at(1005)).unwrap();
+    store.delivered(&delivery(3, "pager"), at(1005)).unwrap();
+    store.expire(at(2000)).unwrap();
+    assert_eq!(ids.map(|id| store.is_known(id).unwrap()), [false; 2]);
+    assert_eq!((store.evidence(proof(11).id).unwrap(), store.evidence(proof(12).id).unwrap()), (None, None));
+    assert!(store.deliveries_of(1).unwrap().is_empty());
+    assert!(store.finding_at(3).unwrap().is_some(), "this one may still be punished");
+    assert_eq!(store.outbox_counts(), OutboxCounts { pending: 2, delivered: 4, given_up: 2 });
 }
 
 /// A proof that accuses several validators stays as long as one of their findings does.

@@ -6,9 +6,9 @@
 //! three ways: by the number of blocks that are remembered, by how far back a block may be, and by
 //! slot.
 
+use base::BoundedSet;
 use chain::Chain;
 use consensus::{Network, Root, SignedBlock, Slot};
-use std::collections::{HashSet, VecDeque};
 use verify::{MessageKind, RawMessage};
 
 /// Blocks that are remembered because they were recorded or asked for. This is about a day of
@@ -20,8 +20,7 @@ const ASKED_PER_SLOT: usize = 64;
 
 /// Remembers which blocks a recording has, and finds the missing parents.
 pub struct MissingParents {
-    known: HashSet<Root>,
-    order: VecDeque<Root>,
+    known: BoundedSet<Root>,
     /// Slot of the state. Blocks up to this slot are already part of it.
     state_slot: Slot,
     slot: Slot,
@@ -34,15 +33,9 @@ impl MissingParents {
     /// Creates the value for a recording that begins with the state of `chain`.
     pub fn new(chain: &Chain) -> Self {
         let head = chain.head();
-        let mut lineage = Self {
-            known: HashSet::new(),
-            order: VecDeque::new(),
-            state_slot: head.slot,
-            slot: Slot::new(0),
-            asked: 0,
-            refused: 0,
-        };
-        lineage.remember(head.root);
+        let mut lineage =
+            Self { known: BoundedSet::new(REMEMBERED), state_slot: head.slot, slot: Slot::new(0), asked: 0, refused: 0 };
+        lineage.known.insert(head.root);
         lineage
     }
 
@@ -54,7 +47,7 @@ impl MissingParents {
         }
         // A block that cannot be decoded is recorded anyway. A replay then reports why.
         let block = SignedBlock::from_ssz(message.origin.fork?, network.preset(), &message.bytes).ok()?;
-        self.remember(block.root);
+        self.known.insert(block.root);
         let header = block.signed_header.message;
         // A block in the state's own slot or before it belongs to a branch that the state does not
         // know, so its parents are needed. If it is an epoch or more before the state, nothing that
@@ -73,19 +66,8 @@ impl MissingParents {
             return None;
         }
         self.asked += 1;
-        self.remember(header.parent_root);
+        self.known.insert(header.parent_root);
         Some(header.parent_root)
-    }
-
-    fn remember(&mut self, root: Root) {
-        if self.known.insert(root) {
-            self.order.push_back(root);
-        }
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
     }
 }
 

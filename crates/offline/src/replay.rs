@@ -9,7 +9,7 @@ mod session;
 mod strangers;
 
 use crate::inspect::count_incidents;
-use actions::error_chain;
+use base::error_chain;
 use chain::{Progress, PubkeyCache};
 use clock::ReplayClock;
 use consensus::Spec;

@@ -14,7 +14,14 @@ pub enum SimError {
     /// The watcher's reader did not accept the simulator's own configuration text.
     #[error("the simulated network's config.yaml was refused; this is a mistake of the program, please report it")]
     Config(#[source] consensus::SpecError),
-    /// The capture file could not be read or written.
+    /// A capture file that is to be played could not be read.
+    #[error("cannot read the capture {path}; check the path and that it is a capture file, or record it again")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The capture file could not be written.
     #[error("cannot write the capture {path}; check that the folder exists and the disk has room")]
     Capture {
         path: PathBuf,

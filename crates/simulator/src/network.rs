@@ -20,15 +20,16 @@ use crate::expected::Seen;
 use crate::genesis::config_yaml;
 use crate::ledger::{Claim, Crime, GroundTruth, Ledger};
 use crate::message::Sent;
-use crate::node::{self, Node, unix_ns};
+use crate::node::{self, Node};
 use crate::scenario::Scenario;
 use crate::world::World;
+use base::Time;
 use consensus::{Root, Slot, ValidatorIndex};
 use sources::gossip::{GossipControl, StatusView};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -86,7 +87,7 @@ impl SimNetwork {
     /// # Errors
     /// The scenario cannot be played, or loopback sockets or threads are not available.
     pub async fn start(scenario: Scenario) -> Result<Self, SimError> {
-        Self::start_at(scenario, SystemTime::now()).await
+        Self::start_at(scenario, Time::now()).await
     }
 
     /// Sets the network up and starts it. Genesis is the first whole second after `now` plus the
@@ -95,9 +96,9 @@ impl SimNetwork {
     ///
     /// # Errors
     /// The same as for [`SimNetwork::start`].
-    pub async fn start_at(scenario: Scenario, now: SystemTime) -> Result<Self, SimError> {
+    pub async fn start_at(scenario: Scenario, now: Time) -> Result<Self, SimError> {
         scenario.check()?;
-        let genesis_time = first_second_after(now + scenario.genesis_delay);
+        let genesis_time = first_second_after(now.after(scenario.genesis_delay));
         let config_yaml = config_yaml(&scenario);
         let patience = scenario.patience;
         // Keys and state of a large network take a while.
@@ -294,7 +295,7 @@ impl Crier {
         if !message.claims.is_empty() && self.unsaid.contains(&message.claims) {
             return;
         }
-        let sent_at = unix_ns();
+        let sent_at = Time::now().0;
         let published = self.controls[message.node].publish(message.topic, &message.ssz).await;
         let mut truth = lock(&self.truth);
         if let Err(error) = published {
@@ -319,10 +320,9 @@ fn lock(truth: &Mutex<GroundTruth>) -> std::sync::MutexGuard<'_, GroundTruth> {
 
 /// Time until `at_ns`, or zero if it has passed.
 fn until(at_ns: u64) -> Duration {
-    Duration::from_nanos(at_ns.saturating_sub(unix_ns()))
+    Time(at_ns).since(Time::now())
 }
 
-fn first_second_after(time: SystemTime) -> u64 {
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    since_epoch.as_secs() + u64::from(since_epoch.subsec_nanos() > 0)
+fn first_second_after(time: Time) -> u64 {
+    time.0.div_ceil(1_000_000_000)
 }

@@ -6,7 +6,7 @@ use consensus::Network;
 use sources::gossip::{GossipConfig, GossipControl, GossipEvent, GossipHandle, GossipService, Identity, StatusView};
 use sources::metrics::SourceMetrics;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -82,9 +82,4 @@ pub(crate) async fn somebody_listens(nodes: impl IntoIterator<Item = &GossipCont
         // An error means that the node has ended. Publishing reports this.
         let _ = peers.wait_for(|peers| peers.iter().any(|peer| peer.connected && peer.topics > 0)).await;
     }
-}
-
-/// The system's time in nanoseconds since the Unix epoch.
-pub(crate) fn unix_ns() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ use consensus::{
 use sources::topic::TopicName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const FORKS: [ForkName; 7] = [
     ForkName::Phase0,
@@ -51,7 +51,7 @@ async fn over_sockets_a_listener_hears_every_crime() {
         patience: Duration::from_secs(300),
         ..Scenario::staked(64, 16)
     };
-    let network = crate::SimNetwork::start_at(scenario.clone(), SystemTime::now()).await.unwrap();
+    let network = crate::SimNetwork::start_at(scenario.clone(), base::Time::now()).await.unwrap();
     let world = World::new(scenario, network.genesis_time()).unwrap();
     assert_eq!(world.genesis.state_ssz, network.state_ssz());
     let config =

@@ -26,13 +26,13 @@ use crate::gossip::Clock;
 use crate::intake::{ApiContent, MessageConverter, fetched_block};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, QueueSender, queue};
+use base::{Backoff, BoundedSet, http};
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet};
 use consensus::{Network, Root};
 use eventsource_stream::Eventsource;
 use futures::future::{LocalBoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
-use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,8 +67,8 @@ pub struct StreamConfig {
     pub queue_events: usize,
     /// Capacity of that queue in bytes of messages and of the events that carried them.
     pub queue_bytes: QueueBytes,
-    /// The first and the greatest pause before a stream is opened again.
-    pub reconnect: (Duration, Duration),
+    /// The pauses before a stream is opened again.
+    pub reconnect: Backoff,
     /// A stream of the first group that is silent for this long is opened again. `None` means three
     /// slots.
     pub silence: Option<Duration>,
@@ -81,7 +81,7 @@ impl Default for StreamConfig {
         Self {
             queue_events: 16_384,
             queue_bytes: QueueBytes::DEFAULT,
-            reconnect: (Duration::from_secs(1), Duration::from_secs(60)),
+            reconnect: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             silence: None,
             clock: Clock::system(),
             node: NodeConfig::default(),
@@ -119,7 +119,6 @@ pub fn start(
     let slot = intake.network().spec.slot_duration;
     let mut tasks = Vec::new();
     for (nth, url) in nodes.urls().iter().enumerate() {
-        // This comes first because it makes sure that a TLS provider is installed.
         let node = Arc::new(NodeSet::new(&[url.to_string()], config.node.clone())?);
         let (found, events_of_node) = mpsc::channel(EVENTS_UNREAD);
         let label = nodes.label(nth);
@@ -137,7 +136,7 @@ pub fn start(
             node,
             intake: intake.clone(),
             clock: config.clock.clone(),
-            announced: RecentRoots::default(),
+            announced: BoundedSet::new(REMEMBERED_ROOTS),
             out: opener.out.clone(),
         };
         tasks.push((opener, reader, events_of_node));
@@ -158,18 +157,8 @@ pub fn start(
 }
 
 fn client(url: &reqwest::Url, connect_timeout: Duration) -> Result<reqwest::Client, NodeError> {
-    let mut builder = reqwest::Client::builder();
-    if url.scheme() == "http" {
-        // With an empty list the system's certificates, which may not exist, are not loaded.
-        builder = builder.tls_certs_only([]);
-    }
-    builder
-        .connect_timeout(connect_timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .user_agent(concat!("slashwatch/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| NodeError::Client { reason: error.to_string() })
+    let client = http::client_builder(url.scheme() == "https").connect_timeout(connect_timeout).no_proxy().build();
+    client.map_err(|error| NodeError::Client { reason: http::failure_reason(error) })
 }
 
 /// Why a stream ended.
@@ -225,7 +214,7 @@ struct Opener {
     client: reqwest::Client,
     url: reqwest::Url,
     silence: Duration,
-    reconnect: (Duration, Duration),
+    reconnect: Backoff,
     found: mpsc::Sender<eventsource_stream::Event>,
     out: Out,
 }
@@ -248,14 +237,13 @@ impl Opener {
                 debug!(%node, reason = %end, n_events, ?topics, "an event stream ended");
             }
             self.out.metrics.stream_reconnects.inc();
-            let (first, greatest) = self.reconnect;
-            let pause = match end {
-                // The node does not know these topics. It may know them after its next update.
-                StreamEnd::Refused(_) if !is_first => QUIET_FOR,
-                _ => first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest),
-            };
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.75..1.25))).await;
             failures = failures.saturating_add(1);
+            let pauses = match end {
+                // The node does not know these topics. It may know them after its next update.
+                StreamEnd::Refused(_) if !is_first => Backoff::new(QUIET_FOR, QUIET_FOR),
+                _ => self.reconnect,
+            };
+            tokio::time::sleep(pauses.random_pause(failures, rand::random())).await;
         }
     }
 
@@ -264,7 +252,7 @@ impl Opener {
         let request = self.client.get(events_url(&self.url, topics)).header(reqwest::header::ACCEPT, "text/event-stream");
         let response = match tokio::time::timeout(silence, request.send()).await {
             Err(_) => return StreamEnd::Silent(silence),
-            Ok(Err(error)) => return StreamEnd::Unreachable(error.without_url().to_string()),
+            Ok(Err(error)) => return StreamEnd::Unreachable(http::failure_reason(error)),
             Ok(Ok(response)) if !response.status().is_success() => return StreamEnd::Refused(response.status().as_u16()),
             Ok(Ok(response)) => response,
         };
@@ -295,7 +283,7 @@ struct EventReader {
     node: Arc<NodeSet>,
     intake: Arc<MessageConverter>,
     clock: Clock,
-    announced: RecentRoots,
+    announced: BoundedSet<Root>,
     out: Out,
 }
 
@@ -418,29 +406,6 @@ fn whole_lines<B: AsRef<[u8]>, E: std::error::Error + Send + Sync + 'static>(
         };
         std::future::ready(lines)
     })
-}
-
-/// The roots that were seen last.
-#[derive(Default)]
-struct RecentRoots {
-    order: VecDeque<Root>,
-    known: HashSet<Root>,
-}
-
-impl RecentRoots {
-    /// Inserts a root. Returns whether it is new.
-    fn insert(&mut self, root: Root) -> bool {
-        if !self.known.insert(root) {
-            return false;
-        }
-        self.order.push_back(root);
-        if self.order.len() > REMEMBERED_ROOTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
 }
 
 #[cfg(test)]

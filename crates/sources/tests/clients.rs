@@ -13,7 +13,7 @@ use sources::gossip::{GossipConfig, GossipEvent, GossipHandle, GossipService, Id
 use sources::metrics::SourceMetrics;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ fn network(forks: &[(ForkName, u64)]) -> Arc<Network> {
         blob_default: BlobParameters { epoch: Epoch::new(0), max_blobs_per_block: 9 },
     };
     // The network is in its fourth epoch, which has number 3.
-    let genesis_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 3 * 32 * 12;
+    let genesis_time = base::Time::now().0 / 1_000_000_000 - 3 * 32 * 12;
     Arc::new(Network { spec, genesis_time, genesis_validators_root: Root::repeat_byte(1) })
 }
 
@@ -348,7 +348,7 @@ async fn status_promises_no_slot() {
         let peer = client.connect(&listener.address).await;
         let Answer::Chunk(0, body) = client.ask(peer, packed(&[0; 92])).await else { panic!("status is known") };
         let earliest = u64::from_le_bytes(body[84..92].try_into().unwrap());
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let clock = base::Time::now().0;
         let now = network.slot_at(clock).as_u64();
         assert!(earliest > now + 32, "earliest available slot {earliest} at slot {now}");
     };

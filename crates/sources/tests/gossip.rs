@@ -14,7 +14,7 @@ use sources::metrics::SourceMetrics;
 use sources::topic::{Topic, TopicName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::watch;
 use verify::{MessageKind, SourceKind, UnixNs, Verdict};
 
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SLOT: u64 = 12;
 
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    base::Time::now().0 / 1_000_000_000
 }
 
 /// A network with mainnet's preset whose genesis is now.
@@ -63,7 +63,7 @@ fn config(peers: &[&Post]) -> GossipConfig {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         peers: peers.iter().map(|post| post.address.clone()).collect(),
         heartbeat: Duration::from_millis(100),
-        reconnect: (Duration::from_millis(50), Duration::from_millis(400)),
+        reconnect: base::Backoff::new(Duration::from_millis(50), Duration::from_millis(400)),
         ..GossipConfig::default()
     }
 }

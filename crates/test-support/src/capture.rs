@@ -53,8 +53,13 @@ impl Capture {
     /// Reads a capture file. Panics if it is damaged or has no configuration.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self::parse(&path.file_stem().unwrap().to_string_lossy(), &bytes)
+    }
+
+    /// Reads the bytes of a capture file. Panics if it is damaged or has no configuration.
+    pub fn parse(name: &str, bytes: &[u8]) -> Self {
         let (mut spec, mut state, mut gossip) = (None, Vec::new(), Vec::new());
-        let mut rest = bytes.as_slice();
+        let mut rest = bytes;
         while !rest.is_empty() {
             let len = u32::from_le_bytes(rest[2..6].try_into().unwrap()) as usize;
             let (kind, body) = (&rest[..2], &rest[8..8 + len]);
@@ -68,8 +73,15 @@ impl Capture {
             }
             rest = &rest[8 + len..];
         }
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        Self { name, spec: spec.expect("a capture has a config"), state, gossip }
+        Self { name: name.to_owned(), spec: spec.expect("a capture has a config"), state, gossip }
+    }
+
+    /// Those of the captures with these names that are there. There is always at least one.
+    pub fn named_any_of(names: &[&str]) -> Vec<Self> {
+        let is_named = |path: &Path| path.file_stem().is_some_and(|stem| names.iter().any(|name| stem == *name));
+        let found: Vec<Self> = crate::captures().iter().filter(|path| is_named(path)).map(|path| Self::read(path)).collect();
+        assert!(!found.is_empty(), "none of {names:?} is there");
+        found
     }
 
     /// The fork at genesis.

@@ -5,6 +5,10 @@
 //! | here | the folders with data, and what happens if data is missing |
 //! | [`capture`] | a small reader of capture files, independent of the program's own reader |
 //! | [`spec_tests`] | the specification's own test cases |
+//! | [`findings`] | findings as the program writes them |
+//! | [`program`] | the program as a child process, and a configuration for it |
+//! | [`http`] | a small HTTP client, and a server that answers as a test says |
+//! | [`samples`] | findings, proofs and incidents with the few facts that a test gives |
 //!
 //! Test data of others is in two folders. The *full set* is the folder `../shared` beside the
 //! repository, or the folder that `SLASHWATCH_SHARED` names. The *small set* is committed in
@@ -21,6 +25,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 pub mod capture;
+pub mod findings;
+pub mod http;
+pub mod program;
+pub mod samples;
 pub mod spec_tests;
 
 use std::io::{Read as _, Write as _};

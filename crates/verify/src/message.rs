@@ -7,9 +7,8 @@ use consensus::{
 };
 use std::sync::Arc;
 
-/// Nanoseconds since the Unix epoch. The time is taken where the bytes arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UnixNs(pub u64);
+/// When something was received. The time is taken where the bytes arrived.
+pub use base::Time as UnixNs;
 
 /// A libp2p peer id in its binary form. For what came by REST, the URL of the node.
 pub type PeerBytes = Arc<[u8]>;

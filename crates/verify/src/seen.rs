@@ -9,8 +9,7 @@
 
 use crate::UnixNs;
 use consensus::{AttestationData, Epoch, Root, ValidatorIndex};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The usual source of a target is known when the target has at least this many votes.
 const USUAL_FROM: usize = 64;
@@ -251,48 +250,6 @@ fn short(validator: ValidatorIndex) -> Option<u32> {
     u32::try_from(validator.as_u64()).ok()
 }
 
-/// A bounded map that forgets the oldest entry first.
-#[derive(Debug)]
-pub(crate) struct BoundedMap<K, V> {
-    entries: HashMap<K, V>,
-    order: VecDeque<K>,
-    limit: usize,
-}
-
-impl<K: Copy + Eq + Hash, V> BoundedMap<K, V> {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), limit }
-    }
-
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub(crate) fn contains(&self, key: &K) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-        self.order.clear();
-    }
-
-    pub(crate) fn insert(&mut self, key: K, value: V) {
-        if self.entries.insert(key, value).is_none() {
-            self.order.push_back(key);
-            if self.order.len() > self.limit
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.entries.remove(&oldest);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,15 +430,5 @@ mod tests {
         seen.insert(c, &data(other), &validators(1..2), AT);
         assert!(!seen.votes_twice(b, target, &validators(0..10)), "the first data is forgotten");
         assert_eq!(seen.by_target.len(), 1);
-    }
-
-    #[test]
-    fn recent_keeps_the_newest() {
-        let mut recent = BoundedMap::new(2);
-        for i in 0..4 {
-            recent.insert(i, i * 10);
-            recent.insert(i, i * 10);
-        }
-        assert_eq!((recent.get(&1), recent.get(&2), recent.get(&3)), (None, Some(&20), Some(&30)));
     }
 }

@@ -8,6 +8,7 @@
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::error::WatcherError;
+use base::Backoff;
 use chain::node::{BlockId, NodeConfig, NodeError, NodeSet, StateId};
 use chain::{Chain, Progress, PubkeyCache};
 use consensus::{Network, Slot, Spec};
@@ -18,10 +19,8 @@ use verify::{RawMessage, UnixNs};
 /// Largest number of blocks fetched at the start. In normal conditions this covers the range from
 /// finality to the head. Older gaps are closed later, backwards from the blocks that arrive.
 const MAX_BLOCKS: u64 = 1024;
-/// Pause after the first failed attempt to find a node that answers. It doubles up to
-/// [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses between attempts to find a node that answers.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Largest size of a state file.
 const MAX_STATE_BYTES: u64 = 2 << 30;
 
@@ -174,13 +173,14 @@ pub async fn start_when_a_node_answers(
     dir: Option<&DataDir>,
     nodes: Option<&NodeSet>,
 ) -> Result<Start, WatcherError> {
-    let mut pause = FIRST_PAUSE;
+    let mut n_failures = 0;
     loop {
         match start(config, dir, nodes).await {
             Err(WatcherError::Node(error)) if error.is_transient() => {
+                n_failures += 1;
+                let pause = PAUSES.pause(n_failures);
                 tracing::warn!(%error, again_in = ?pause, "no beacon node answers yet: waiting for one");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
             other => return other,
         }

@@ -194,12 +194,12 @@ impl Watcher {
                 tasks.push(("event streams", tokio::spawn(listen::pump_streams(streams, queue.clone(), cancel.clone()))));
             }
         }
-        let surroundings = SwitchContext { network: network.clone(), desk: desk.clone(), dir: dir.path().to_owned(), now };
-        let mut switches = KillSwitches::new(store.clone(), surroundings)?;
+        let switch_context = SwitchContext { network: network.clone(), watched: desk.clone(), dir: dir.path().to_owned(), now };
+        let mut switches = KillSwitches::new(store.clone(), switch_context)?;
         switches.arm(&in_force)?;
-        let in_force_at_start = actions::lists::in_words(&in_force, &desk.labels(), &switches.ledger().borrow());
+        let in_force_at_start = actions::lists::in_words(&in_force, &desk.labels(), &switches.state().borrow());
         let (lists, lists_changed) = watch::channel(Arc::new(in_force.clone()));
-        let ledger = switches.ledger();
+        let ledger = switches.state();
         let own_keys = config.api.own_keys();
         let keys = Arc::new(WatchedKeysSource { desk, switches: ledger.clone(), in_force: lists_changed.clone() });
         let context = Context {

@@ -110,7 +110,7 @@ fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView
         ordered_at: fired.map(|fired| fired.ordered_at),
         attempts: fired.map_or(0, |fired| fired.attempts),
         took_ms: result.map(|result| result.took_ms),
-        answer: result.map(|result| result.in_our_words().to_owned()),
+        answer: result.map(|result| result.public_text().to_owned()),
         held_back: held_back.map(|held| HeldBackView {
             finding: held.finding,
             kind: held.kind.clone(),

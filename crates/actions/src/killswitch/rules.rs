@@ -88,7 +88,7 @@ impl fmt::Display for NotFiredReason {
             ),
             Self::OtherKey { member } => write!(f, "the registry's key of this index is {member}, and the accused is another"),
             Self::NotCertain => write!(f, "the key is not named, and whether a block can punish it is not known"),
-            Self::FromCapture => write!(f, "it was heard more than an hour before it was recorded, as in a replayed capture"),
+            Self::FromCapture => write!(f, "it was received more than an hour before it was recorded, as in a replayed capture"),
         }
     }
 }
@@ -96,7 +96,7 @@ impl fmt::Display for NotFiredReason {
 impl ConfiguredSwitch {
     /// Decides about a finding. Returns `None` if the finding does not concern this switch.
     /// `key_of` returns the registry's public key of an index.
-    pub fn verdict(
+    pub fn decide(
         &self,
         finding: &Finding,
         now: Time,
@@ -104,38 +104,38 @@ impl ConfiguredSwitch {
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
     ) -> Option<SwitchDecision> {
         let is_offence = finding.offence().is_some();
-        let mut held_back = None;
+        let mut not_fired = None;
         for trigger in &self.on {
-            let (circle, is_meant) = match trigger {
+            let (members, is_meant) = match trigger {
                 TriggerConfig::Offence => (&self.own, is_offence),
                 TriggerConfig::KinOffence => (&self.kin, is_offence),
                 TriggerConfig::DormantKeySigned => (&self.own, finding.kind == Kind::DormantKeySigned),
             };
-            let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && circle.concerns(finding)) else { continue };
-            match self.obstacle(circle, finding, subject, now, network, key_of) {
+            let Some(subject) = finding.validator.as_ref().filter(|_| is_meant && members.concerns(finding)) else { continue };
+            match self.obstacle(members, finding, subject, now, network, key_of) {
                 None => return Some(SwitchDecision::Fires),
-                Some(why) => held_back = held_back.or(Some(SwitchDecision::NotFiredReason(why))),
+                Some(why) => not_fired = not_fired.or(Some(SwitchDecision::NotFiredReason(why))),
             }
         }
-        held_back
+        not_fired
     }
 
     /// Returns the first reason why the finding does not fire the switch, if there is one.
     fn obstacle(
         &self,
-        circle: &MemberSet,
+        members: &MemberSet,
         finding: &Finding,
         subject: &Subject,
         now: Time,
         network: &Network,
         key_of: &dyn Fn(ValidatorIndex) -> Option<PubkeyBytes>,
     ) -> Option<NotFiredReason> {
-        let heard = finding.second_seen.unwrap_or(finding.first_seen);
-        if finding.recorded_at.since(heard) > MAX_AGE_RECORDED {
+        let received_at = finding.second_seen.unwrap_or(finding.first_seen);
+        if finding.recorded_at.since(received_at) > MAX_AGE_RECORDED {
             return Some(NotFiredReason::FromCapture);
         }
-        let is_named = circle.named.has(subject);
-        if !is_named && circle.members == MembersConfig::Named {
+        let is_named = members.named.has(subject);
+        if !is_named && members.members == MembersConfig::Named {
             return Some(NotFiredReason::NotNamed);
         }
         if let Some(member) = key_of(subject.index).filter(|member| *member != subject.pubkey) {

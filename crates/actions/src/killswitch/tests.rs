@@ -1,9 +1,10 @@
 //! Tests of what fires a switch, and that no error or restart loses an order.
 
 use super::*;
-use crate::config::{GroupConfig, MembersConfig, TriggerConfig, WatchConfig};
-use consensus::{Offence, PubkeyBytes, Slot, Spec, ValidatorIndex};
-use detect::watch::{Duty, WatchList};
+use crate::config::{GroupConfig, KillSwitchConfig, MembersConfig, TriggerConfig, WatchConfig};
+use alert::NetworkName;
+use consensus::{Offence, PubkeyBytes, Root, Slot, Spec, ValidatorIndex};
+use detect::watch::{Duty, Label, WatchList};
 use evidence::{Anomaly, Kind, Punishable, Subject};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ fn slots_ago(slots: u64) -> Slot {
     network().slot_at(NOW.as_unix_ns()).saturating_sub(slots)
 }
 
-fn surroundings(dir: &std::path::Path) -> SwitchContext {
-    SwitchContext { network: network(), desk: SharedWatchState::default(), dir: dir.to_owned(), now: || NOW }
+fn context(dir: &std::path::Path) -> SwitchContext {
+    SwitchContext { network: network(), watched: SharedWatchState::default(), dir: dir.to_owned(), now: || NOW }
 }
 
 /// A finding of the current slot, first seen at `NOW`.
@@ -69,7 +70,7 @@ fn in_force(change: impl FnOnce(&mut KillSwitchConfig)) -> ActiveConfig {
 
 fn verdict(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> Option<SwitchDecision> {
     let in_force = in_force(|switch| (switch.on, switch.members) = (vec![on], members));
-    armed(&in_force, &NetworkName::default()).unwrap()["acme"].verdict(finding, NOW, &network(), &|_| None)
+    configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"].decide(finding, NOW, &network(), &|_| None)
 }
 
 fn fires(on: TriggerConfig, members: MembersConfig, finding: &Finding) -> bool {
@@ -147,17 +148,17 @@ fn an_offence_fires_by_the_slot_of_its_later_message_and_not_by_when_it_was_hear
     // A machine whose clock is ahead signs such a message.
     assert_eq!(on(&of(slots_ago(0).saturating_add(100_000))), Some(SwitchDecision::Fires));
     let in_force = in_force(|switch| switch.max_age_epochs = 2);
-    let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
-    let held = armed.verdict(&of(slots_ago(65)), NOW, &network(), &|_| None);
+    let switch = &configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let held = switch.decide(&of(slots_ago(65)), NOW, &network(), &|_| None);
     assert_eq!(held, Some(SwitchDecision::NotFiredReason(NotFiredReason::TooOld { epochs: 3, most: 2 })));
 }
 
 #[test]
 fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
     let in_force = in_force(|switch| switch.on = vec![TriggerConfig::Offence, TriggerConfig::KinOffence]);
-    let armed = &armed(&in_force, &NetworkName::default()).unwrap()["acme"];
+    let switch = &configured_switches(&in_force, &NetworkName::default()).unwrap()["acme"];
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    let with = |key: u8| armed.verdict(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
+    let with = |key: u8| switch.decide(&found, NOW, &network(), &|_| Some(PubkeyBytes::repeat_byte(key)));
     assert_eq!(with(1), Some(SwitchDecision::Fires));
     let member = PubkeyBytes::repeat_byte(2);
     assert_eq!(with(2), Some(SwitchDecision::NotFiredReason(NotFiredReason::OtherKey { member })));
@@ -169,7 +170,7 @@ fn the_accused_must_have_the_members_public_key_and_not_its_index_alone() {
 async fn what_is_held_back_is_shown_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let replayed = |nth: u8| Finding {
         id: Root::repeat_byte(nth),
@@ -178,19 +179,19 @@ async fn what_is_held_back_is_shown_with_its_reason() {
     };
     store.record_anomalies((1..=3).map(replayed).collect(), &[]).unwrap();
     let (notes, mut orders) = (switches.notes(), JoinSet::new());
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert!(orders.is_empty(), "nobody's validators are stopped by an old message");
-    let held = switches.ledger().borrow().held_back["acme"].clone();
+    let held = switches.state().borrow().held_back["acme"].clone();
     assert_eq!((held.finding, held.times), (Root::repeat_byte(3), 3));
     assert!(held.reason.contains("the key is slashed already"), "{held:?}");
-    assert_eq!(KillSwitchState::read(&store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&store).unwrap(), **switches.state().borrow());
     let note = notes(&replayed(1), NOW);
     assert_eq!((note.len(), note[0].fires, note[0].reason.as_ref()), (1, false, Some(&held.reason)));
 
     let real = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     assert_eq!(notes(&real, NOW), [SwitchNote { group: "acme".into(), fires: true, reason: None }]);
     store.record_anomalies(vec![real.clone()], &[]).unwrap();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "and it is as ready as before");
     let again = Finding { id: Root::repeat_byte(9), ..real.clone() };
     assert!(notes(&again, NOW)[0].reason.as_ref().unwrap().starts_with("it has fired because of double_vote 0x07"));
@@ -204,20 +205,20 @@ async fn what_is_held_back_is_shown_with_its_reason() {
 async fn what_cannot_be_recorded_fires_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(dir.path(), Root::ZERO).unwrap());
-    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), context(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     // This is the state from the time when the disk still accepted writes.
-    switches.ledger.seen = Some(0);
+    switches.state.seen = Some(0);
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
     let (hand_over, unrecorded) = mpsc::channel(4);
     let stranger = finding(DOUBLE_VOTE, 70, &["group=blue"], SOON);
     hand_over.try_send(vec![stranger, finding(DOUBLE_VOTE, 5, &OWN, SOON)]).unwrap();
     hand_over.try_send(vec![finding(Kind::Offence(Offence::SurroundVote), 5, &OWN, SOON)]).unwrap();
-    let (ledger, stop) = (switches.ledger(), CancellationToken::new());
+    let (state, stop) = (switches.state(), CancellationToken::new());
     stop.cancel();
     switches.run(changed, unrecorded, stop).await;
-    let fired = ledger.borrow().fired["acme"].clone();
+    let fired = state.borrow().fired["acme"].clone();
     assert_eq!((fired.kind.as_str(), fired.attempts), ("double_vote", 1));
     assert!(fired.result.expect("waited for").done);
 }
@@ -228,22 +229,22 @@ async fn what_cannot_be_recorded_fires_all_the_same() {
 async fn a_request_makes_a_switch_ready_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("evidence"), Root::ZERO).unwrap();
-    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let mut orders = JoinSet::new();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
-    switches.make_ready_on_request();
+    switches.answer_rearm_requests();
     assert!(!dir.path().join("rearm.acme").exists());
     let on_disk = KillSwitchState::read(&store).unwrap();
     assert_eq!((on_disk.fired.len(), on_disk.armed_again["acme"]), (0, 1));
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "what was found before fires nothing");
     let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
 }
 
@@ -253,27 +254,27 @@ async fn a_request_makes_a_switch_ready_while_it_runs() {
 async fn a_finding_that_is_recorded_late_does_not_fire_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
-    switches.look_at_unrecorded(std::slice::from_ref(&found), &mut orders);
+    switches.examine_unrecorded(std::slice::from_ref(&found), &mut orders);
     assert_eq!(orders.len(), 1);
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
-    switches.make_ready_on_request();
+    switches.answer_rearm_requests();
     store.record_anomalies(vec![found], &[]).unwrap();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1, "it has fired for this one");
     let next = Finding { id: Root::repeat_byte(9), ..finding(DOUBLE_VOTE, 5, &OWN, SOON) };
     store.record_anomalies(vec![next], &[]).unwrap();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 2);
 }
 
-/// A store that was writable and is read-only now. The findings are there, but the ledger cannot be
+/// A store that was writable and is read-only now. The findings are there, but the state cannot be
 /// updated.
 #[tokio::test]
-async fn a_switch_fires_although_its_ledger_cannot_be_written() {
+async fn a_switch_fires_although_its_state_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let found = finding(DOUBLE_VOTE, 5, &OWN, SOON);
     {
@@ -281,31 +282,31 @@ async fn a_switch_fires_although_its_ledger_cannot_be_written() {
         KillSwitchState { seen: Some(0), ..KillSwitchState::default() }.write(&store).unwrap();
         store.record_anomalies(vec![found.clone()], &[]).unwrap();
     }
-    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open_read_only(dir.path()).unwrap(), context(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
     let mut orders = JoinSet::new();
-    assert!(switches.look(&mut orders).is_err());
+    assert!(switches.examine(&mut orders).is_err());
     let (group, report) = orders.join_next().await.expect("one order").unwrap();
     assert_eq!((group.as_str(), report.result.is_ok()), ("acme", true));
-    assert!(switches.look(&mut orders).is_err(), "it goes on trying to write");
+    assert!(switches.examine(&mut orders).is_err(), "it goes on trying to write");
     assert!(orders.is_empty(), "and orders once");
-    assert_eq!(switches.ledger().borrow().fired["acme"].finding, found.id, "and shows what it did");
+    assert_eq!(switches.state().borrow().fired["acme"].finding, found.id, "and shows what it did");
     // A change that cannot be written is not made. After a restart the switch would still count as
     // fired.
     std::fs::write(dir.path().join("rearm.acme"), []).unwrap();
-    switches.make_ready_on_request();
-    assert!(switches.ledger.fired.contains_key("acme"), "it was made ready in memory only");
-    assert!(switches.ledger().borrow().fired.contains_key("acme"), "it was shown as ready");
+    switches.answer_rearm_requests();
+    assert!(switches.state.fired.contains_key("acme"), "it was made ready in memory only");
+    assert!(switches.state().borrow().fired.contains_key("acme"), "it was shown as ready");
     assert!(dir.path().join("rearm.acme").exists(), "the request stays");
 
     // When the disk accepts writes again, nothing is lost. The switches continue from the position
-    // in the ledger.
+    // in the state.
     drop(switches);
-    let mut switches = KillSwitches::new(Store::open(dir.path(), Root::ZERO).unwrap(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(Store::open(dir.path(), Root::ZERO).unwrap(), context(dir.path())).unwrap();
     switches.arm(&in_force(|_| ())).unwrap();
-    switches.look(&mut orders).unwrap();
+    switches.examine(&mut orders).unwrap();
     assert_eq!(orders.len(), 1);
-    assert_eq!(KillSwitchState::read(&switches.store).unwrap(), **switches.ledger().borrow());
+    assert_eq!(KillSwitchState::read(&switches.store).unwrap(), **switches.state().borrow());
 }
 
 /// Making one group's switch ready again does not affect other groups. Their offences may still
@@ -318,12 +319,12 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let fires_after_rearming = |group: &str| {
         KillSwitchState::rearm(&store, group).unwrap();
-        let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+        let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
         switches.arm(&in_force(|_| ())).unwrap();
         let mut orders = JoinSet::new();
-        switches.look(&mut orders).unwrap();
+        switches.examine(&mut orders).unwrap();
         let n = orders.len();
-        switches.ledger = KillSwitchState { seen: Some(0), ..KillSwitchState::default() };
+        switches.state = KillSwitchState { seen: Some(0), ..KillSwitchState::default() };
         switches.write().unwrap();
         n
     };
@@ -336,14 +337,14 @@ async fn what_was_found_before_a_switch_was_made_ready_again_still_fires_others(
 async fn a_stop_looks_once_more_and_waits_for_what_it_ordered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path(), Root::ZERO).unwrap();
-    let mut switches = KillSwitches::new(store.clone(), surroundings(dir.path())).unwrap();
+    let mut switches = KillSwitches::new(store.clone(), context(dir.path())).unwrap();
     let in_force = in_force(|_| ());
     switches.arm(&in_force).unwrap();
     let (_lists, changed) = watch::channel(Arc::new(in_force));
-    let ledger = switches.ledger();
+    let state = switches.state();
     store.record_anomalies(vec![finding(DOUBLE_VOTE, 5, &OWN, SOON)], &[]).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
     switches.run(changed, mpsc::channel(1).1, stop).await;
-    assert!(ledger.borrow().fired["acme"].result.as_ref().expect("waited for").done);
+    assert!(state.borrow().fired["acme"].result.as_ref().expect("waited for").done);
 }

@@ -11,18 +11,15 @@
 //! **Which proof is first.** The proof that accuses the most validators goes first, then the
 //! oldest. When thousands offend together, each block should punish as many of them as possible.
 
+use alert::RetryPolicy;
 use consensus::{MAX_PROPOSER_SLASHINGS, Network, Root, Slot};
 use evidence::{EvidenceKind, Finding, Time};
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 /// Maximum number of proofs that wait in memory. Further findings are read when there is room.
 pub(super) const MAX_WAITING: usize = 4096;
 /// Number of slots after which a proof that is not included no longer holds up the next one.
 pub(super) const HELD_SLOTS: u64 = 4;
-/// Pause after the first failed attempt. It doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A proof that waits for an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,14 +115,9 @@ impl Queue {
     pub fn broke_down(&mut self, evidence: Root, now: Time) -> u32 {
         let Some(one) = self.waiting.get_mut(&evidence) else { return 0 };
         one.breakdowns = one.breakdowns.saturating_add(1);
-        one.not_before = now.after(pause(one.breakdowns));
+        one.not_before = now.after(RetryPolicy::DEFAULT.pauses.pause(one.breakdowns));
         one.breakdowns
     }
-}
-
-/// Returns the pause after `attempts` failed attempts.
-pub(super) fn pause(attempts: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -219,6 +211,5 @@ mod tests {
         assert_eq!((queue.len(), queue.oldest()), (2, Some(1)));
         queue.done(root(0));
         assert_eq!((queue.len(), queue.oldest()), (1, Some(2)));
-        assert_eq!([1, 2, 3, 8, 9, 40].map(|attempts| pause(attempts).as_secs()), [2, 4, 8, 256, 300, 300]);
     }
 }

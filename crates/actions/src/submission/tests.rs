@@ -135,7 +135,11 @@ impl Stage {
 
     /// Makes a submitter, as after a start of the process.
     fn submitter(&self) -> Submitter {
-        let config = NodeConfig { rounds: 1, first_pause: Duration::from_millis(1), ..NodeConfig::default() };
+        let config = NodeConfig {
+            rounds: 1,
+            pauses: base::Backoff::new(Duration::from_millis(1), Duration::from_millis(1)),
+            ..NodeConfig::default()
+        };
         let nodes = Arc::new(NodeSet::new(std::slice::from_ref(&self.node.url), config).unwrap());
         Submitter::new(self.store.clone(), nodes, network(), Metrics::new(), now).unwrap()
     }
@@ -231,7 +235,7 @@ async fn who_breaks_down_over_a_proof_holds_up_no_other_and_is_left_in_the_end()
         pass(300);
         submitter.turn().await.unwrap();
     }
-    assert_eq!(stage.states(), [("refused", MAX_BREAKDOWNS), ("accepted", 1)]);
+    assert_eq!(stage.states(), [("refused", RetryPolicy::DEFAULT.max_refusals), ("accepted", 1)]);
 }
 
 #[tokio::test]

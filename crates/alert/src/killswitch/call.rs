@@ -6,14 +6,10 @@
 //! minutes old.
 
 use super::SwitchOrder;
-use crate::retry::FailureKind;
+use crate::retry::{FailureKind, RetryPolicy};
 use crate::webhook::Webhook;
 use evidence::Time;
 use std::time::{Duration, Instant};
-
-/// Pause after the first failed attempt. It doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Calls the address until it succeeds or is refused. `now` is the wall clock at the beginning.
 /// `longest_wait` bounds the wait that a receiver may request with `Retry-After`. `last_failure`
@@ -28,19 +24,20 @@ pub(super) async fn call(
     let body = serde_json::to_vec(order).expect("a finding has string keys only");
     let about = order.finding.map_or_else(|| "test".to_owned(), |finding| finding.id.to_string());
     let key = format!("killswitch:{}:{about}", order.kill_switch);
-    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let (begun, mut n_failures) = (Instant::now(), 0);
     loop {
         let failure = match webhook.post(&body, &key, now.after(begun.elapsed())).await {
             Ok(status) => return Ok(format!("{} answered {status}", webhook.place())),
             Err(failure) => failure,
         };
+        n_failures += 1;
+        let pause = RetryPolicy::DEFAULT.order_pauses.pause(n_failures);
         let wait = match failure.kind {
             FailureKind::Refused => return Err(failure.reason),
             FailureKind::Unavailable => pause,
             FailureKind::Busy { retry_after } => retry_after.map_or(pause, |asked| asked.min(longest_wait)),
         };
         *last_failure = Some(failure.reason);
-        pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::time::sleep(wait).await;
     }
 }

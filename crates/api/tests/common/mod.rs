@@ -2,10 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use api::{ApiParts, Gap, Head, NodeState, Readiness, Status, StatusSource};
-use consensus::{Checkpoint, Epoch, ForkName, PubkeyBytes, Root, Slot, ValidatorIndex};
-use evidence::{
-    Addressee, Anomaly, Evidence, EvidenceKind, Finding, Kind, RouteName, Severity, Slashable, Store, Time, anomaly_id,
-};
+use consensus::{Checkpoint, Epoch, Offence, PubkeyBytes, Slot, ValidatorIndex};
+use evidence::{Evidence, Finding, Kind, Severity, Store, Time};
 use prometheus::{IntCounter, Registry};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -14,10 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
+pub use test_support::http::anywhere;
+use test_support::samples;
+pub use test_support::samples::{NETWORK, labelled_offence};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub const NETWORK: Root = Root::repeat_byte(0x4e);
 /// Largest number of event streams of a test's API.
 pub const MAX_STREAMS: usize = 4;
 pub const MAX_CONNECTIONS: usize = 16;
@@ -145,45 +145,15 @@ pub async fn assert_problem(answer: Response, status: StatusCode, word: &str) {
     assert!(problem["title"].is_string() && problem["detail"].as_str().unwrap().contains(word), "{place}: {problem}");
 }
 
-pub fn anywhere() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-pub fn everyone(names: &[&str]) -> Vec<Addressee> {
-    let everything = |name| Addressee { route: RouteName::new(name).unwrap(), min_severity: Severity::Info, labels: Vec::new() };
-    names.iter().copied().map(everything).collect()
-}
-
+/// A double vote of a validator whose label looks like HTML.
 pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
-    let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, vec![slot as u8; 700], json!({"slot": slot}));
-    let mut root = [0; 32];
-    root[..8].copy_from_slice(&slot.to_le_bytes());
-    let facts = Slashable {
-        genesis_validators_root: NETWORK,
-        validator: ValidatorIndex::new(validator),
-        pubkey: PubkeyBytes::repeat_byte(validator as u8),
-        labels: vec!["<b>ours=1</b>".into()],
-        roots: [Root::from(root), Root::repeat_byte(0xff)],
-        slot: Slot::new(slot),
-        epoch: Epoch::new(slot / 32),
-        seen: [Time::from_unix_ns(slot), Time::from_unix_ns(slot)],
-        recorded_at: Time::from_unix_ns(slot),
-        ..Slashable::sample()
-    };
-    (Finding::slashable(facts, &evidence), Arc::new(evidence))
+    labelled_offence(Offence::DoubleVote, validator, slot, &["<b>ours=1</b>"])
 }
 
+/// An anomaly with a detail.
 pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
-    Finding::anomaly(Anomaly {
-        id: anomaly_id(NETWORK, &kind, &slot.to_le_bytes()),
-        severity,
-        slot: Slot::new(slot),
-        epoch: Epoch::new(slot / 32),
-        first_seen: Time::from_unix_ns(slot),
-        recorded_at: Time::from_unix_ns(slot),
-        details: Map::from_iter([("ahead_slots".into(), json!("1200"))]),
-        ..Anomaly::sample(kind)
-    })
+    let details = Map::from_iter([("ahead_slots".into(), json!("1200"))]);
+    Finding { details: Some(details), ..samples::anomaly(kind, severity, slot) }
 }
 
 /// A group of 25 keys. Every fifth key misses its duties.

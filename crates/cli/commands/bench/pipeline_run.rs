@@ -17,7 +17,6 @@ use serde::Serialize;
 use simulator::load::{LoadPlan, Published};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Number of publishers. Each of them sends everything.
 const PUBLISHERS: usize = 2;
@@ -98,7 +97,7 @@ pub fn pipeline(args: &BenchPipeline) -> anyhow::Result<u8> {
     let (mut paced, mut published) = (None, None);
     if args.runs != Runs::Unpaced {
         let lead = args.lead_seconds.unwrap_or(15 + plan.n_registered as u64 / 50_000);
-        let genesis_time = now().as_secs() + lead;
+        let genesis_time = base::Time::now().0 / 1_000_000_000 + lead;
         eprintln!("watching {} slots in real time, from {lead} s on", plan.slots);
         let data_dir = data_dir(place.path(), "paced", &keys)?;
         let (publisher, peers) = match args.over {
@@ -152,8 +151,4 @@ fn data_dir(place: &Path, name: &str, keys: &Path) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     std::fs::copy(keys, path.join("pubkeys")).context("cannot copy the keys; is the disk full?")?;
     Ok(path)
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -4,7 +4,7 @@
 use super::clock::{ClockDecision, ReplayClock};
 use super::strangers::LateValidators;
 use super::{ReplaySummary, note_processed};
-use actions::error_chain;
+use base::error_chain;
 use chain::ChainError;
 use consensus::Network;
 use engine::{Engine, EngineError};

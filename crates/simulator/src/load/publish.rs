@@ -10,7 +10,8 @@
 //! reach nobody and are counted.
 
 use crate::error::SimError;
-use crate::node::{self, Node, unix_ns};
+use crate::node::{self, Node};
+use base::Time;
 use consensus::{Network, Spec};
 use sources::capture::{CaptureFile, Entry};
 use sources::gossip::{GossipControl, PublishError, StatusView};
@@ -123,7 +124,7 @@ pub async fn publish_load(options: PublishOptions, ready: impl FnOnce(&[String])
 }
 
 fn unreadable(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SimError {
-    SimError::Capture { path: path.to_owned(), source: error.into() }
+    SimError::Unreadable { path: path.to_owned(), source: error.into() }
 }
 
 /// What must be known about a capture before it is played.
@@ -199,7 +200,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<ScheduledMessage>)
     while due.recv_many(&mut waiting, TOGETHER).await > 0 {
         let mut sending = tokio::task::JoinSet::new();
         for message in waiting.drain(..) {
-            let now = unix_ns();
+            let now = Time::now().0;
             if message.at_unix_ns > now {
                 // The messages before it are being sent already.
                 tokio::time::sleep(Duration::from_nanos(message.at_unix_ns - now)).await;
@@ -215,7 +216,7 @@ async fn send(control: GossipControl, mut due: mpsc::Receiver<ScheduledMessage>)
 }
 
 async fn publish(control: &GossipControl, message: &ScheduledMessage) -> Published {
-    let late = Duration::from_nanos(unix_ns().saturating_sub(message.at_unix_ns));
+    let late = Time::now().since(Time(message.at_unix_ns));
     let mut published = Published { greatest_delay_ms: late.as_millis() as u64, ..Published::default() };
     let mut waited = Duration::ZERO;
     loop {
@@ -233,5 +234,21 @@ async fn publish(control: &GossipControl, message: &ScheduledMessage) -> Publish
             Err(PublishError::Refused(_) | PublishError::TooLong(_)) => published.unheard = 1,
         }
         return published;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_that_cannot_be_read_is_named_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let damaged = dir.path().join("damaged.e2s");
+        std::fs::write(&damaged, b"no capture").unwrap();
+        for path in [dir.path().join("missing.e2s"), damaged] {
+            let Err(error) = survey(&path) else { panic!("{} is read", path.display()) };
+            assert!(error.to_string().starts_with(&format!("cannot read the capture {}", path.display())), "{error}");
+        }
     }
 }

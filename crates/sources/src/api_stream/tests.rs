@@ -23,7 +23,7 @@ fn network() -> Arc<Network> {
 }
 
 fn config() -> StreamConfig {
-    StreamConfig { reconnect: (Duration::from_millis(5), Duration::from_millis(20)), ..StreamConfig::default() }
+    StreamConfig { reconnect: Backoff::new(Duration::from_millis(5), Duration::from_millis(20)), ..StreamConfig::default() }
 }
 
 async fn listen() -> (TcpListener, NodeSet) {
@@ -230,16 +230,4 @@ async fn nonsense_events_are_counted_and_do_no_harm() {
     assert_eq!(attester_of(&next_message(&mut handle).await), 1);
     assert_eq!(metrics.refused.with_label_values(&["bad_event"]).get(), 1);
     assert_eq!(metrics.refused.with_label_values(&["event_not_read"]).get(), 2);
-}
-
-#[test]
-fn only_the_last_roots_are_remembered() {
-    let mut recent = RecentRoots::default();
-    let root = |n: u64| Root::left_padding_from(&n.to_be_bytes());
-    for n in 0..REMEMBERED_ROOTS as u64 + 10 {
-        assert!(recent.insert(root(n)));
-        assert!(!recent.insert(root(n)));
-    }
-    assert_eq!((recent.known.len(), recent.order.len()), (REMEMBERED_ROOTS, REMEMBERED_ROOTS));
-    assert!(recent.insert(root(0)), "the oldest were forgotten");
 }

@@ -13,6 +13,7 @@
 //! pause, and after the goodbye of a client that shuts down.
 
 use super::rpc::goodbye;
+use base::Backoff;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -41,19 +42,19 @@ const BANNED_WITHIN: Duration = Duration::from_secs(60);
 
 impl Goodbyes {
     /// The state after a goodbye with `code`, at the end of a connection that lasted for `lasted`.
-    /// `pauses` are the first and the greatest pause.
-    pub fn after(earlier: Option<Self>, code: u64, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
+    pub fn after(earlier: Option<Self>, code: u64, lasted: Duration, pauses: Backoff, now: Instant) -> Option<Self> {
         if !goodbye::is_lasting(code) {
             return earlier.filter(|_| code != goodbye::CLIENT_SHUTDOWN);
         }
         let times = earlier.filter(|earlier| lasted < earlier.pause).map_or(0, |earlier| earlier.times);
-        let pause = super::peers::pause(times, pauses.0, pauses.1);
-        Some(Self { code, times: times.saturating_add(1), pause, until: now + pause })
+        let times = times.saturating_add(1);
+        let pause = pauses.pause(times);
+        Some(Self { code, times, pause, until: now + pause })
     }
 
     /// The state after a connection was closed without a goodbye, which is what a client does that
     /// still bans us.
-    pub fn after_silence(self, lasted: Duration, pauses: (Duration, Duration), now: Instant) -> Option<Self> {
+    pub fn after_silence(self, lasted: Duration, pauses: Backoff, now: Instant) -> Option<Self> {
         if lasted < self.pause.min(BANNED_WITHIN) { Self::after(Some(self), self.code, lasted, pauses, now) } else { None }
     }
 

@@ -52,11 +52,12 @@ pub use transform::{IdRules, message_id};
 use crate::metrics::SourceMetrics;
 use crate::queue::{QueueBytes, QueueReceiver, queue};
 use crate::topic::Topic;
+use base::Backoff;
 use consensus::{Checkpoint, Network, Root, Slot};
 use libp2p::{Multiaddr, PeerId};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -96,11 +97,10 @@ pub struct GossipConfig {
     pub clock: Clock,
     /// The interval of gossipsub's heartbeat. The specification says 0.7 s.
     pub heartbeat: Duration,
-    /// The first and the greatest pause between attempts to reach a configured peer.
-    pub reconnect: (Duration, Duration),
-    /// The first and the greatest pause after a peer's goodbye with a lasting reason: too many
-    /// peers, a bad score, a ban.
-    pub goodbye_pause: (Duration, Duration),
+    /// The pauses between attempts to reach a configured peer.
+    pub reconnect: Backoff,
+    /// The pauses after a peer's goodbye with a lasting reason: too many peers, a bad score, a ban.
+    pub goodbye_pause: Backoff,
     /// Whether to subscribe to topics. A node that only publishes does not need to.
     pub subscribe: bool,
 }
@@ -119,8 +119,8 @@ impl Default for GossipConfig {
             agent: concat!("slashwatch/", env!("CARGO_PKG_VERSION")).to_owned(),
             clock: Clock::system(),
             heartbeat: Duration::from_millis(700),
-            reconnect: (Duration::from_secs(1), Duration::from_secs(120)),
-            goodbye_pause: (Duration::from_secs(5 * 60), Duration::from_secs(12 * 3600)),
+            reconnect: Backoff::new(Duration::from_secs(1), Duration::from_secs(120)),
+            goodbye_pause: Backoff::new(Duration::from_secs(5 * 60), Duration::from_secs(12 * 3600)),
             subscribe: true,
         }
     }
@@ -136,10 +136,7 @@ impl Clock {
     }
 
     pub fn system() -> Self {
-        Self::new(|| {
-            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            UnixNs(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
-        })
+        Self::new(UnixNs::now)
     }
 
     pub fn now(&self) -> UnixNs {

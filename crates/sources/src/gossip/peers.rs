@@ -5,6 +5,7 @@ use super::address::PeerAddress;
 use super::events::PeerInfo;
 use super::goodbyes::Goodbyes;
 use super::rpc::{Quotas, StatusMessage, goodbye};
+use base::Backoff;
 use libp2p::PeerId;
 use libp2p::swarm::ConnectionId;
 use std::collections::{BTreeMap, HashMap};
@@ -57,14 +58,13 @@ struct Configured {
     goodbyes: Option<Goodbyes>,
 }
 
-/// Pauses between attempts to reach a configured peer: for each case the first and the greatest
-/// one.
+/// Pauses between attempts to reach a configured peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pauses {
     /// After the peer could not be reached, or its connection ended.
-    pub reconnect: (Duration, Duration),
+    pub reconnect: Backoff,
     /// After the peer sent a goodbye with a lasting reason.
-    pub goodbye: (Duration, Duration),
+    pub goodbye: Backoff,
 }
 
 /// All connected and configured peers.
@@ -131,7 +131,7 @@ impl Peers {
         let lasted = now.duration_since(gone.connected_at);
         let pauses = self.pauses;
         for one in self.configured.iter_mut().filter(|one| one.peer.as_ref() == Some(peer)) {
-            if lasted >= pauses.reconnect.1 {
+            if lasted >= pauses.reconnect.greatest {
                 one.failures = 0;
             }
             if gone.closing.is_none() {
@@ -270,13 +270,13 @@ impl Peers {
 }
 
 impl Configured {
-    fn failed(&mut self, problem: String, (first, greatest): (Duration, Duration), now: Instant) {
+    fn failed(&mut self, problem: String, pauses: Backoff, now: Instant) {
         self.dialling = None;
-        self.next_dial = now + pause(self.failures, first, greatest).mul_f64(rand::random_range(0.75..1.25));
+        self.failures = self.failures.saturating_add(1);
+        self.next_dial = now + pauses.random_pause(self.failures, rand::random());
         if let Some(goodbyes) = &self.goodbyes {
             self.next_dial = self.next_dial.max(goodbyes.until());
         }
-        self.failures = self.failures.saturating_add(1);
         if let Some(times) = self.is_told(&problem) {
             let peer = &self.target.address;
             tracing::warn!(%peer, reason = problem, times, "a configured peer is not connected; it is tried again");
@@ -294,27 +294,15 @@ impl Configured {
     }
 }
 
-/// Returns `first`, doubled with each failure, up to `greatest`.
-pub(super) fn pause(failures: u32, first: Duration, greatest: Duration) -> Duration {
-    first.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(greatest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use consensus::Root;
 
     const PAUSES: Pauses = Pauses {
-        reconnect: (Duration::from_secs(1), Duration::from_secs(8)),
-        goodbye: (Duration::from_secs(300), Duration::from_secs(43_200)),
+        reconnect: Backoff::new(Duration::from_secs(1), Duration::from_secs(8)),
+        goodbye: Backoff::new(Duration::from_secs(300), Duration::from_secs(43_200)),
     };
-
-    #[test]
-    fn pauses_double_up_to_the_greatest() {
-        let pauses: Vec<u64> =
-            [0, 1, 2, 3, 7, 31, 32, 1000].map(|n| pause(n, Duration::from_secs(1), Duration::from_secs(60)).as_secs()).to_vec();
-        assert_eq!(pauses, [1, 2, 4, 8, 60, 60, 60, 60]);
-    }
 
     #[test]
     fn the_log_is_told_of_each_reason_at_first_and_by_doubling() {

@@ -22,7 +22,6 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{PeerId, Swarm, TransportError, identify};
 use std::collections::{HashMap, HashSet};
-use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +100,7 @@ impl GossipTask {
         for address in &config.listen {
             swarm
                 .listen_on(address.clone())
-                .map_err(|error| GossipError::Listen { address: address.clone(), reason: innermost(&error) })?;
+                .map_err(|error| GossipError::Listen { address: address.clone(), reason: base::innermost_cause(&error) })?;
         }
         let now = Instant::now();
         // gossipsub drops a message at the last heartbeat of its history, which is up to one
@@ -461,7 +460,6 @@ impl GossipTask {
     }
 }
 
-/// The cause below all wrappers: libp2p's own words for an address in use are empty.
 /// Why a peer cannot be reached, for people.
 fn in_words(error: &DialError) -> String {
     match error {
@@ -472,7 +470,7 @@ fn in_words(error: &DialError) -> String {
         DialError::WrongPeerId { obtained, .. } => {
             format!("another node answers there: {obtained}; correct the id in its address")
         }
-        DialError::Denied { cause } => format!("we refuse more connections: {}", innermost(cause)),
+        DialError::Denied { cause } => format!("we refuse more connections: {}", base::innermost_cause(cause)),
         DialError::Transport(attempts) => {
             let mut reasons: Vec<String> = attempts.iter().map(|(_, error)| transport_in_words(error)).collect();
             reasons.dedup();
@@ -485,9 +483,7 @@ fn transport_in_words(error: &TransportError<io::Error>) -> String {
     let TransportError::Other(error) = error else {
         return "this kind of address is not spoken: TCP over IP or DNS is".into();
     };
-    let first: &(dyn Error + 'static) = error;
-    let mut kinds = std::iter::successors(Some(first), |cause| below(*cause))
-        .filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
+    let mut kinds = base::causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
     let words = kinds.find_map(|kind| match kind {
         ErrorKind::ConnectionRefused => Some("nobody listens there (connection refused)"),
         ErrorKind::TimedOut => Some("no answer in time: look at the address and at firewalls"),
@@ -495,20 +491,5 @@ fn transport_in_words(error: &TransportError<io::Error>) -> String {
         ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => Some("it closed the connection before the handshake was done"),
         _ => None,
     });
-    words.map_or_else(|| innermost(error), str::to_owned)
-}
-
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = below(cause) {
-        cause = next;
-    }
-    cause.to_string()
-}
-
-/// What caused an error. An [`io::Error`] names as its cause what caused the error that it wraps,
-/// and not that error.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| error.source())
+    words.map_or_else(|| base::innermost_cause(error), str::to_owned)
 }

@@ -12,7 +12,7 @@ mod call;
 mod exec;
 
 use crate::webhook::{self, Webhook};
-use crate::{AlertError, NetworkName, Policy, Secret, SecretSource};
+use crate::{AlertError, NetworkName, Secret, SecretSource};
 use evidence::{Finding, Time};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ impl KillSwitch {
                 Action::Command { program: program.clone(), arguments: arguments.to_vec() }
             }
             ActionConfig::Call { url, secret } => {
-                let client = webhook::client(&Policy { timeout, ..Policy::default() })?;
+                let client = webhook::client(timeout)?;
                 Action::Call(Webhook::new(group, client, url, Secret::load(secret)?)?)
             }
         };

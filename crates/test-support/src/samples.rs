@@ -1,5 +1,5 @@
-//! Builders that keep the facts of a test short.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Findings, proofs and incidents for tests of the store and of what reads it. A builder takes the
+//! facts that matter, and the rest is the same each time.
 
 use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{
@@ -9,8 +9,10 @@ use evidence::{
 use std::path::Path;
 use std::sync::Arc;
 
+/// The network of all samples, named by its genesis validators root.
 pub const NETWORK: Root = Root::repeat_byte(0x4e);
 
+/// Opens a store of this network, or creates it.
 pub fn open(dir: &Path) -> Store {
     Store::open(dir, NETWORK).unwrap()
 }
@@ -23,6 +25,7 @@ pub fn route(name: &str) -> RouteName {
     RouteName::new(name).unwrap()
 }
 
+/// Routes that receive every finding.
 pub fn everyone(names: &[&str]) -> Vec<Addressee> {
     let everything = |name| Addressee { route: route(name), min_severity: Severity::Info, labels: Vec::new() };
     names.iter().copied().map(everything).collect()
@@ -35,13 +38,21 @@ pub fn proof(content: u8) -> Arc<Evidence> {
 /// A finding of `offence` by `validator` in `slot`. It is recorded at as many nanoseconds as the
 /// slot's number.
 pub fn offence_in(offence: Offence, validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
+    labelled_offence(offence, validator, slot, &[])
+}
+
+/// The same, of a validator with labels.
+pub fn labelled_offence(offence: Offence, validator: u64, slot: u64, labels: &[&str]) -> (Finding, Arc<Evidence>) {
     let evidence = proof(slot as u8);
+    let mut root = [0; 32];
+    root[..8].copy_from_slice(&slot.to_le_bytes());
     let facts = Slashable {
         genesis_validators_root: NETWORK,
         offence,
         validator: ValidatorIndex::new(validator),
         pubkey: PubkeyBytes::repeat_byte(validator as u8),
-        roots: [Root::from(slot_bytes(slot)), Root::repeat_byte(0xff)],
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        roots: [Root::from(root), Root::repeat_byte(0xff)],
         slot: Slot::new(slot),
         epoch: Epoch::new(slot / 32),
         seen: [at(slot), at(slot)],
@@ -55,6 +66,7 @@ pub fn double_vote(validator: u64, slot: u64) -> (Finding, Arc<Evidence>) {
     offence_in(Offence::DoubleVote, validator, slot)
 }
 
+/// An anomaly of `slot`, recorded at as many nanoseconds as the slot's number.
 pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
     Finding::anomaly(Anomaly {
         id: anomaly_id(NETWORK, &kind, &slot.to_le_bytes()),
@@ -65,12 +77,6 @@ pub fn anomaly(kind: Kind, severity: Severity, slot: u64) -> Finding {
         recorded_at: at(slot),
         ..Anomaly::sample(kind)
     })
-}
-
-fn slot_bytes(slot: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&slot.to_le_bytes());
-    bytes
 }
 
 pub fn incident(first_slot: u64, state: IncidentState) -> Incident {

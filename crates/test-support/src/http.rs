@@ -1,18 +1,22 @@
 //! A minimal HTTP client and server for tests of the running program.
 
-use super::running::{PATIENCE, free_port};
+use crate::program::PATIENCE;
 use serde_json::Value;
-use simulator::SimNetwork;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Loopback with any free port.
 pub fn anywhere() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// Loopback with a port that was free a moment ago, for a program that cannot say which one it has
+/// taken.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind(anywhere()).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Sends a GET and returns the JSON of a 200 answer. It returns `None` for any other status, such
@@ -115,47 +119,4 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some(Request { method, path, headers, body })
-}
-
-/// A folder with a configuration for a simulated network.
-pub struct Stage {
-    pub dir: tempfile::TempDir,
-    pub config: PathBuf,
-    pub api: SocketAddr,
-}
-
-impl Stage {
-    /// Returns all rows of a list of the API (`findings`, `incidents`), page by page.
-    pub fn all(&self, list: &str) -> Vec<Value> {
-        let (mut rows, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let page = get(self.api, &format!("/v1/{list}?limit=500{cursor}")).expect("the API answers");
-            rows.extend(page[list].as_array().expect("a list").iter().cloned());
-            match page["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return rows,
-            }
-        }
-    }
-}
-
-/// Writes a configuration. `more` is added to it. The file `secret` is in the same folder.
-pub fn stage(network: &SimNetwork, more: &str) -> Stage {
-    let dir = tempfile::tempdir().expect("a fresh directory");
-    let api = free_port();
-    std::fs::write(dir.path().join("network.yaml"), network.config_yaml()).expect("writable");
-    std::fs::write(dir.path().join("genesis.ssz"), network.state_ssz()).expect("writable");
-    std::fs::write(dir.path().join("secret"), "hunter2").expect("writable");
-    let text = format!(
-        "data_dir = \"data\"\n[network]\nconfig = \"network.yaml\"\nstate = \"genesis.ssz\"\n[gossip]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n\
-         peers = {:?}\n[api]\nlisten = \"{api}\"\n{more}",
-        network.peers()
-    );
-    let config = dir.path().join("slashwatch.toml");
-    std::fs::write(&config, text).expect("writable");
-    Stage { dir, config, api }
-}
-
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads")
 }

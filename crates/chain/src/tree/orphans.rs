@@ -51,21 +51,23 @@ impl Orphans {
         self.blocks.contains_key(root)
     }
 
-    /// Adds an orphan, and returns whether it was added. If the pool is full, the oldest of the
-    /// least likely orphans is dropped for it. The new block is refused if it is less likely than
-    /// all others, or if its proposer has [`MAX_ORPHANS_PER_PROPOSER`] orphans already.
-    pub(crate) fn push(&mut self, block: &BlockFacts, claim: OrphanClaim) -> bool {
+    /// Adds an orphan, or returns the reason why not. If the pool is full, the oldest of the least
+    /// likely orphans is dropped for it. The new block is refused if it is less likely than all
+    /// others, or if its proposer has [`MAX_ORPHANS_PER_PROPOSER`] orphans already.
+    pub(crate) fn push(&mut self, block: &BlockFacts, claim: OrphanClaim) -> Result<(), &'static str> {
         let of_proposer = self.blocks.values().filter(|(other, _)| other.proposer_index == block.proposer_index).count();
         if of_proposer >= MAX_ORPHANS_PER_PROPOSER {
             self.dropped += 1;
-            return false;
+            return Err("its parent is not known, and 32 blocks of its proposer wait for their parents already");
         }
         while self.blocks.len() >= MAX_ORPHANS {
             let held = self.order.iter().enumerate().filter_map(|(nth, root)| Some((self.blocks.get(root)?.1, nth, *root)));
             let Some((worst, _, root)) = held.min_by_key(|(claim, nth, _)| (std::cmp::Reverse(*claim), *nth)) else { break };
             self.dropped += 1;
             if worst < claim {
-                return false;
+                return Err(
+                    "its parent is not known, and all places are taken by blocks that are likelier to belong to the chain",
+                );
             }
             self.take(&root);
         }
@@ -75,7 +77,7 @@ impl Orphans {
         if self.order.len() > 2 * MAX_ORPHANS {
             self.order.retain(|root| self.blocks.contains_key(root));
         }
-        true
+        Ok(())
     }
 
     pub(crate) fn take(&mut self, root: &Root) -> Option<BlockFacts> {
@@ -137,5 +139,33 @@ impl Orphans {
             self.take(&root);
             self.dropped += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::{SignatureBytes, sha256};
+
+    fn block(nth: u64, proposer: u64) -> BlockFacts {
+        let root = Root::from(sha256(&nth.to_le_bytes()));
+        let parent_root = Root::from(sha256(root.as_slice()));
+        let proposer_index = ValidatorIndex::new(proposer);
+        BlockFacts { root, slot: Slot::new(nth), parent_root, proposer_index, randao_reveal: SignatureBytes::ZERO }
+    }
+
+    /// A block is refused because of its proposer or because of all others, and the text says which.
+    #[test]
+    fn the_reason_of_a_refusal_is_the_true_one() {
+        let mut orphans = Orphans::default();
+        for nth in 0..MAX_ORPHANS as u64 {
+            orphans.push(&block(nth, nth / MAX_ORPHANS_PER_PROPOSER as u64), OrphanClaim::Active).unwrap();
+        }
+        let of_many = orphans.push(&block(9_000, 0), OrphanClaim::InTurn).unwrap_err();
+        assert!(of_many.contains(&format!("{MAX_ORPHANS_PER_PROPOSER} blocks of its proposer")), "{of_many}");
+        let first_of_its_proposer = orphans.push(&block(9_001, 777), OrphanClaim::Inactive).unwrap_err();
+        assert!(!first_of_its_proposer.contains("proposer"), "it has no other block: {first_of_its_proposer}");
+        assert_eq!(orphans.push(&block(9_002, 778), OrphanClaim::InTurn), Ok(()));
+        assert_eq!((orphans.len(), orphans.dropped), (MAX_ORPHANS, 3));
     }
 }

@@ -1,15 +1,22 @@
-//! Times in findings and incidents.
+//! Moments on the wall clock: when a message arrived, when a finding was recorded.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the Unix epoch. It is written as RFC 3339 in UTC, always with nine digits, so
 /// texts sort like times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(u64);
+pub struct Time(pub u64);
 
 impl Time {
+    /// The current time of the machine, or 0 if its clock is set to a time before 1970. Only the
+    /// outermost code asks for it. Everything else gets the time as a parameter.
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     pub const fn from_unix_ns(unix_ns: u64) -> Self {
         Self(unix_ns)
     }

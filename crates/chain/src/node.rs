@@ -18,10 +18,13 @@
 //!
 //! Limits: [`ResponseLimits`].
 
+mod error;
 mod transport;
 mod types;
+mod waiting;
 
-pub use transport::{MAX_NODES, NodeConfig, NodeError, NodeSet, ResponseLimits};
+pub use error::NodeError;
+pub use transport::{MAX_NODES, NodeConfig, NodeSet, ResponseLimits};
 pub use types::{BlockId, Finality, Genesis, HeaderInfo, NodeBlock, NodeIdentity, StateId, Syncing, ValidatorStatus};
 
 use consensus::{DecodeError, ForkName, Root, SignedBlock, Slot, Spec, ValidatorIndex};

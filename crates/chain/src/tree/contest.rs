@@ -16,11 +16,11 @@
 //! ```
 //!
 //! What is counted is the number of different proposers with a block in turn
-//! ([`ProposerCheck`](crate::tree::ProposerCheck)). Blocks or signers are not counted: the owner of
+//! ([`super::ProposerCheck`]). Blocks or signers are not counted: the owner of
 //! one key can build a branch of any length, the owner of two keys a branch of two proposers, and
 //! no node has to follow it.
 
-use crate::tree::Tree;
+use super::Tree;
 use consensus::{Root, Slot, ValidatorIndex};
 use std::collections::{HashMap, HashSet};
 

@@ -2,11 +2,11 @@
 //! removing any.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/crafted.rs"]
 mod crafted;
 
-use chain::{BlockFacts, Chain, Contexts, Extension, PubkeyCache};
+use chain::{BlockFacts, Chain, Contexts, Extension, MAX_ODD_OF_PEER, PubkeyCache};
 use common::{chain_of, facts, small_capture};
 use consensus::ssz_schema::{json_to_ssz, ssz_to_json};
 use consensus::{BeaconBlockHeader, Epoch, ForkName, Root, ShufflingId, SignedBlock, Slot, ValidatorIndex};
@@ -221,6 +221,53 @@ fn while_the_budget_refuses_the_new_shuffling_the_earlier_one_is_not_certain() {
         });
         assert_eq!(after.expect("the worker answers").len(), 2);
     }
+}
+
+/// A budget ends between the two shufflings of one epoch. The one that was computed is a candidate
+/// from then on, and is not computed again.
+#[test]
+fn what_was_computed_before_the_budget_ended_is_kept() {
+    const MAX_ODD: u64 = 8 * MAX_ODD_OF_PEER as u64;
+    let story = story();
+    let mut chain = story.whole();
+    let preset = chain.network().preset().clone();
+    let mut known: Vec<_> = story.capture.singles().into_iter().map(|vote| vote.data).collect();
+    known.retain(|data| certain(&mut chain, data).is_some());
+    let late = *known.iter().max_by_key(|data| data.target.epoch).unwrap();
+    let now = late.target.epoch.saturating_add(8);
+    let exit = now.saturating_add(40);
+    chain.tick(now.start_slot(&preset));
+    let n = story.trunk.len();
+    let mut state = story.state_after(n, story.slot(n - 1));
+    crafted::set_exit(&mut state, 7, exit.as_u64());
+    chain.add_state(&state, &mut PubkeyCache::in_memory()).unwrap();
+
+    let vote = |epoch: Epoch, root| {
+        let target = consensus::Checkpoint { epoch, root };
+        consensus::AttestationData { slot: epoch.start_slot(&preset), target, ..late }
+    };
+    let before = chain.stats().shufflings_computed;
+    let computed = |chain: &Chain| chain.stats().shufflings_computed - before;
+    // Before the exit an epoch has one shuffling. One is left of the budget.
+    let epochs = (2..40).map(|nth| now.saturating_add(nth));
+    for data in epochs
+        .flat_map(|epoch| story.trunk.iter().map(move |(block, _)| (epoch, block.root)))
+        .map(|(epoch, root)| vote(epoch, root))
+    {
+        if computed(&chain) < MAX_ODD - 1 {
+            chain.contexts(&data);
+        }
+    }
+    assert_eq!(computed(&chain), MAX_ODD - 1);
+    let odd = vote(exit, story.trunk[0].0.root);
+    for _ in 0..3 {
+        let Contexts::Candidates(found) = chain.contexts(&odd) else { panic!("one of two is known") };
+        assert_eq!((found.len(), computed(&chain)), (1, MAX_ODD));
+    }
+    // The next epoch has a budget of its own.
+    chain.tick(now.saturating_add(1).start_slot(&preset));
+    assert_eq!(certain(&mut chain, &odd).expect("both are known").len(), 2);
+    assert_eq!(computed(&chain), MAX_ODD + 1, "only the missing one is computed");
 }
 
 #[test]

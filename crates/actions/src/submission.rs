@@ -12,11 +12,11 @@
 //! - 400, 409, 413 or 422: `refused`, with the node's text. The node examined the proof and refuses
 //!   it, so it is not sent again.
 //! - 5xx, except 503: the proof is tried again later, and other proofs go first in the meantime.
-//!   After [`MAX_BREAKDOWNS`] such answers it is `refused`, with the node's text.
+//!   After [`RetryPolicy::max_refusals`] such answers it is `refused`, with the node's text.
 //! - The node already has a slashing of the same validators, with any status: `not_needed`, with
 //!   the text of the node.
-//! - Any other answer, or none: all proofs wait. The pause begins with 2 s and doubles up to 5
-//!   minutes. The number of attempts has no limit.
+//! - Any other answer, or none: all proofs wait ([`RetryPolicy::pauses`]). The number of attempts
+//!   has no limit.
 //!
 //! Before each attempt a node is asked about the accused validators. If none of them can be slashed
 //! any more, the record says `not_needed` and nothing is sent.
@@ -29,7 +29,8 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use crate::follower::{Follower, RETRY_AFTER};
+use crate::follower::Follower;
+use alert::RetryPolicy;
 use chain::node::{NodeError, NodeSet, ValidatorStatus};
 use consensus::{Epoch, Network, Root, Slot};
 use engine::metrics::Metrics;
@@ -39,8 +40,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Number of answers such as 500 to one proof, after which it counts as refused.
-const MAX_BREAKDOWNS: u32 = 8;
 /// Records read at once.
 const PAGE: usize = 1024;
 /// Accused validators in one request to a node.
@@ -121,7 +120,7 @@ impl Submitter {
     /// Runs until cancelled. A proof that is being sent at that moment is sent again at the next
     /// start.
     pub async fn run(mut self, cancel: CancellationToken) {
-        let pause = RETRY_AFTER.min(self.network.spec.slot_duration / 4);
+        let pause = RetryPolicy::DEFAULT.store_pause.min(self.network.spec.slot_duration / 4);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -243,12 +242,12 @@ impl Submitter {
         let now = (self.now)();
         if error.is_breakdown() {
             self.n_away = 0;
-            if self.queue.broke_down(record.evidence, now) >= MAX_BREAKDOWNS {
+            if self.queue.broke_down(record.evidence, now) >= RetryPolicy::DEFAULT.max_refusals {
                 return self.end(record, SubmissionState::Refused, Some(&words));
             }
         } else {
             self.n_away = self.n_away.saturating_add(1);
-            self.paused_until = now.after(queue::pause(self.n_away));
+            self.paused_until = now.after(RetryPolicy::DEFAULT.pauses.pause(self.n_away));
         }
         if self.n_away <= 1 {
             tracing::warn!(evidence = %record.evidence, reason = words, "no node took a proof; it is submitted again");

@@ -1,0 +1,99 @@
+//! Makes the kill switches of a configuration, and tests one of them.
+
+use super::members::{MemberSet, Named};
+use super::rules::ConfiguredSwitch;
+use crate::config::KillSwitchConfig;
+use crate::error::ActionError;
+use crate::lists::reload::ActiveConfig;
+use alert::killswitch::{ActionConfig, KillSwitch};
+use alert::{NetworkName, SecretSource};
+use base::error_chain;
+use consensus::{Epoch, ForkName, Offence, Root, Slot};
+use detect::watch::Label;
+use evidence::{Evidence, EvidenceKind, Finding, Punishable, Slashable, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Makes the switches of all groups that have one, by group.
+pub(super) fn configured_switches(
+    active: &ActiveConfig,
+    network: &NetworkName,
+) -> Result<BTreeMap<String, ConfiguredSwitch>, ActionError> {
+    let mut switches = BTreeMap::new();
+    for group in &active.config.groups {
+        let Some(config) = &group.kill_switch else { continue };
+        let usage = |error: alert::AlertError| {
+            ActionError::Usage(format!("kill switch of group {:?}: {}", group.name, error_chain(&error)))
+        };
+        let switch = switch_of(&group.name, config).map_err(usage)?;
+        let switch = Arc::new(switch.about(network.clone()));
+        let entries = active.list.entries();
+        let ours = || entries.iter().filter(|entry| entry.group.as_deref() == Some(group.name.as_str()));
+        let is_kin = |label: &&Label| active.config.kin_labels.contains(&label.key);
+        let kin_labels: BTreeSet<&Label> = ours().flat_map(|entry| entry.labels.iter()).filter(is_kin).collect();
+        let kin = entries.iter().filter(|entry| entry.labels.iter().any(|label| kin_labels.contains(label)));
+        let members = config.members;
+        let own =
+            MemberSet { named: Named::of(ours()), labels: BTreeSet::from([format!("{}={}", Label::GROUP, group.name)]), members };
+        let kin = MemberSet { named: Named::of(kin), labels: kin_labels.iter().map(ToString::to_string).collect(), members };
+        switches.insert(
+            group.name.clone(),
+            ConfiguredSwitch { switch, on: config.on.clone(), max_age_epochs: config.max_age_epochs, own, kin },
+        );
+    }
+    Ok(switches)
+}
+
+/// Makes a group's switch from its configuration, and loads its secret.
+fn switch_of(group: &str, config: &KillSwitchConfig) -> Result<KillSwitch, alert::AlertError> {
+    let action = match (&config.url, &config.secret_file, &config.secret_env) {
+        (Some(url), Some(file), _) => ActionConfig::Call { url: url.clone(), secret: SecretSource::File(file.clone()) },
+        (Some(url), None, Some(name)) => ActionConfig::Call { url: url.clone(), secret: SecretSource::Variable(name.clone()) },
+        // The check of the configuration refuses a call without a secret.
+        (Some(_), None, None) | (None, _, _) => ActionConfig::Command(config.command.clone()),
+    };
+    KillSwitch::new(group, &action, config.timeout)
+}
+
+/// Makes a double vote of a key of the group for a test order. Its id belongs to no real finding,
+/// and its proof is empty.
+fn test_finding(configured: &ConfiguredSwitch, group: &str, now: Time) -> Finding {
+    let evidence = Evidence::new(EvidenceKind::AttesterSlashing, ForkName::Fulu, Vec::new(), serde_json::json!({}));
+    let (index, pubkey) = configured.own.named.first();
+    let facts = Slashable {
+        genesis_validators_root: Root::ZERO,
+        offence: Offence::DoubleVote,
+        roots: [Root::ZERO; 2],
+        slot: Slot::new(1),
+        epoch: Epoch::new(0),
+        sources: vec!["gossip".into()],
+        fork: ForkName::Fulu,
+        punishable: Punishable::Yes,
+        validator: index.unwrap_or_default(),
+        pubkey: pubkey.unwrap_or_default(),
+        labels: vec![format!("{}={group}", Label::GROUP)],
+        seen: [now; 2],
+        recorded_at: now,
+    };
+    Finding::slashable(facts, &evidence)
+}
+
+/// Orders a group's switch as a test and returns what was answered.
+pub async fn test(active: &ActiveConfig, network: &NetworkName, group: &str, now: Time) -> Result<String, ActionError> {
+    let switches = configured_switches(active, network)?;
+    let Some(configured) = switches.get(group) else {
+        let known: Vec<&str> = switches.keys().map(String::as_str).collect();
+        return Err(ActionError::Usage(format!(
+            "group {group:?} has no kill switch; there are: {}. Add `kill_switch` to the group under `watch.groups`",
+            if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+        )));
+    };
+    let report = configured.switch.test(&test_finding(configured, group, now), now).await;
+    match report.result {
+        Ok(answer) => Ok(format!("kill switch of {group} took {:.0?}: {answer}", report.took)),
+        Err(reason) => Err(ActionError::Failed(format!(
+            "kill switch of {group} failed after {:.0?}: {reason}. As it is, an offence would stop nothing: correct it and test again",
+            report.took
+        ))),
+    }
+}
