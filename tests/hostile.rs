@@ -55,8 +55,11 @@ const SLASHED: usize = 8;
 const TOGETHER: usize = 64;
 /// Time limit after the last message. What has not come by then will not come.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Limit on the watcher's memory beyond the memory at its start, in bytes.
+/// Limit on the watcher's memory beyond the memory at its start, in bytes: a fixed part, and a part
+/// for each honest message. gossipsub has to remember the id of each message for two epochs, which
+/// is longer than the campaign.
 const MEMORY: u64 = 500 << 20;
+const MEMORY_PER_MESSAGE: u64 = 300;
 /// Limit on the growth of the data directory, in bytes. At the start it holds a state and the keys
 /// of all validators.
 const DISK: u64 = 200 << 20;
@@ -314,10 +317,13 @@ fn set_up(load: &Load, script: &Script, peer: &str, hook: std::net::SocketAddr) 
     Stage { dir, config, api }
 }
 
-/// Offenders that are watched, spread over all offences, with the names of their groups.
+/// Offenders that are watched, spread over all offences, with the names of their groups. Each with
+/// its first offence, because a kill switch fires once.
 fn watched(script: &Script) -> impl Iterator<Item = (String, &Crime)> {
-    let every = script.crimes.len() / WATCHED;
-    script.crimes.iter().step_by(every).take(WATCHED).enumerate().map(|(n, crime)| (format!("offender-{n}"), crime))
+    let mut seen = BTreeSet::new();
+    let firsts: Vec<&Crime> = script.crimes.iter().filter(|crime| seen.insert(crime.validator)).collect();
+    let every = firsts.len() / WATCHED;
+    firsts.into_iter().step_by(every).take(WATCHED).enumerate().map(|(n, crime)| (format!("offender-{n}"), crime))
 }
 
 /// Reads a number of kB from `/proc/PID/status`, in bytes.
@@ -378,7 +384,8 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     let began = Instant::now();
     let script = write_script(&plan);
     let n_hostile = script.known.values().flatten().count();
-    println!("made {} honest and {n_hostile} hostile messages in {:?}", script.known.len() - n_hostile, began.elapsed());
+    let n_honest = script.known.len() - n_hostile;
+    println!("made {n_honest} honest and {n_hostile} hostile messages in {:?}", began.elapsed());
     assert_eq!(script.crimes.len(), OFFENCES);
 
     // Checking two million keys takes minutes, and what is sent meanwhile would come all at once. A first run does that
@@ -582,7 +589,8 @@ fn everything_at_once_neither_fools_nor_floods_nor_deafens() {
     println!("peers: {:?}", get(stage.api, "/v1/status").map(|status| (status["peers"].clone(), status["notices"].clone())));
     let peak = memory(running.id(), "VmHWM");
     let grown = peak.saturating_sub(memory_at_start);
-    check(grown < MEMORY, format!("memory: {} MB at the start, {} MB at the most", memory_at_start >> 20, peak >> 20));
+    let room = MEMORY + MEMORY_PER_MESSAGE * n_honest as u64;
+    check(grown < room, format!("memory: {} MB at the start, {} MB at the most", memory_at_start >> 20, peak >> 20));
     let disk = bytes_in(&stage.dir.path().join("data"));
     let written = disk.saturating_sub(disk_at_start);
     check(written < DISK, format!("disk: {} MB at the start, {} MB at the end", disk_at_start >> 20, disk >> 20));
