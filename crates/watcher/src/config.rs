@@ -11,7 +11,6 @@ mod raw;
 use actions::config::{AlertsConfig, Problem, WatchConfig};
 use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -253,20 +252,12 @@ pub enum ConfigError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a valid configuration: {text}")]
     NotToml { path: PathBuf, text: String },
-    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = ProblemList(problems))]
+    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = lines(problems))]
     Invalid { path: PathBuf, problems: Vec<Problem> },
 }
 
-struct ProblemList<'a>(&'a [Problem]);
-
-impl fmt::Display for ProblemList<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, problem) in self.0.iter().enumerate() {
-            let line_break = if nth == 0 { "" } else { "\n" };
-            write!(f, "{line_break}  {}: {}", problem.path, problem.text)?;
-        }
-        Ok(())
-    }
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {}: {}", problem.path, problem.text)).collect::<Vec<_>>().join("\n")
 }
 
 impl Config {
@@ -280,14 +271,19 @@ impl Config {
     /// paths are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
-        let raw::Read { mut config, mut problems, dropped } = read;
-        config.anchor(path.parent().unwrap_or(Path::new("")));
-        let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
-        let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
-        // A value that could not be read is reported once. The problem that the value is missing
-        // now follows from that.
-        problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
+        let raw::Read { config, mut problems, dropped } = read;
+        if let Some(mut config) = config {
+            config.anchor(path.parent().unwrap_or(Path::new("")));
+            let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+            let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
+            // A value that could not be read is reported once. The problem that the value is
+            // missing now follows from that.
+            problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(ConfigError::Invalid { path: path.into(), problems })
     }
 
     /// Returns the reference file, which holds the defaults.
@@ -426,8 +422,9 @@ mod tests {
     #[test]
     fn a_value_of_another_type_is_told_with_what_to_write() {
         let told = check(
-            "data_dir = 5\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
-             max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\n",
+            "data_dir = 5\nsubmission = 1\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
+             max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\nflapping_keys = \"5\"\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"6\", 7]\n",
         )
         .unwrap_err();
         for wanted in [
@@ -441,10 +438,43 @@ mod tests {
             "gossip.peers[0]: invalid type: integer `7`, expected text in quotes",
             "api.listen: expected an address and a port in quotes such as \"127.0.0.1:5080\"",
             "log.format: unknown variant `xml`, expected `text` or `json`",
+            "watch.flapping_keys: invalid type: string \"5\", expected a whole number",
+            "watch.groups[0].keys[1]: invalid type: integer `7`, expected text in quotes",
+            "submission: invalid type: integer `1`, expected a section such as [name]",
             "watch.reload: invalid type: integer `10`, expected a duration in quotes",
         ] {
             assert!(told.contains(&format!("  {wanted}")), "{wanted} is missing in: {told}");
         }
+    }
+
+    /// No section takes a key that it does not have, not even those whose struct is flattened.
+    #[test]
+    fn an_unknown_key_is_refused_in_every_section() {
+        fn sections(at: &str, table: &toml::Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                if let toml::Value::Table(below) = value {
+                    let path = format!("{at}{key}");
+                    found.push(path.clone());
+                    sections(&format!("{path}."), below, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        sections("", &toml::to_string(&Config::default()).unwrap().parse().unwrap(), &mut found);
+        assert!(found.len() > 15 && found.contains(&"watch".to_owned()), "{found:?}");
+        for section in found {
+            let told = check(&format!("[{section}]\nnonsense = 1\n")).unwrap_err();
+            assert!(told.contains(&format!("  {section}.nonsense: unknown; ")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_wrong_values_is_told_up_to_a_limit() {
+        let numbers = vec!["1"; 100_000].join(", ");
+        let told = check(&format!("[network]\nname = \"nowhere\"\n[watch]\nkin_labels = [{numbers}]\n")).unwrap_err();
+        assert!(told.contains("  watch.kin_labels[99]: invalid type: integer `1`, expected text in quotes"), "{told}");
+        assert_eq!(told.lines().count(), 102, "{told}");
+        assert!(told.contains("correct these problems first"), "{told}");
     }
 
     /// An element that is left out of a list does not shift the paths of the elements after it.

@@ -43,6 +43,11 @@ impl ApiConfig {
 
     pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
+        for (key, value) in [("max_streams", self.max_streams), ("max_connections", self.max_connections)] {
+            if value == 0 {
+                wrong(format!("api.{key}"), "must be at least 1".into());
+            }
+        }
         for (nth, host) in self.hosts.iter().enumerate().filter(|(_, host)| !api::is_host(host)) {
             let text = format!(
                 "{host:?} is no host: write its name or address alone, as in \"watch.example.org\", without scheme, port or path"
