@@ -3,7 +3,7 @@
 use crate::privacy::OwnKeys;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::{FindingSchema, FindingsView};
+use crate::view::FindingsView;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -84,6 +84,24 @@ impl ListQuery {
     }
 }
 
+/// The query of a list without filters.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Cursor from the previous page (`next`).
+    cursor: Option<String>,
+    /// Length of the page, 1 to 1000. The default is 100.
+    limit: Option<String>,
+}
+
+impl PageQuery {
+    /// Returns the number after which the page begins, and its length.
+    pub(crate) fn position(&self) -> Result<(u64, usize), ProblemDetails> {
+        Ok((number(&self.cursor, "cursor")?.unwrap_or(0), page_limit(&self.limit)?))
+    }
+}
+
 /// `?format=ssz` or `?format=json`. It takes precedence over `Accept`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -118,7 +136,7 @@ pub(crate) async fn list(
 
 /// One finding.
 #[utoipa::path(get, path = "/v1/findings/{id}", operation_id = "getFinding", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
-    (status = 200, description = "the finding", body = FindingSchema),
+    (status = 200, description = "the finding", body = Finding),
     (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
 ))]

@@ -3,10 +3,10 @@
 //! Numbers that are u64 in Ethereum's specification are decimal strings, and bytes are 0x-hex. Our
 //! own counts are plain numbers.
 //!
-//! Findings are shown exactly as they are stored ([`evidence::Finding`]). `FindingSchema` only
-//! describes them for `/openapi.json`. A test checks that both agree.
+//! Findings, incidents and submissions are shown as they are stored ([`evidence::Finding`] and so
+//! on). Their types also describe themselves for `/openapi.json`.
 
-use consensus::{Checkpoint, Epoch, Root, Slot};
+use consensus::{Checkpoint, Root, Slot};
 use evidence::{Finding, Incident, OutboxCounts, Submission, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -87,6 +87,9 @@ pub struct Status {
     pub node: NodeState,
     /// Sentences about what an operator should check.
     pub notices: Vec<String>,
+    /// This is a recorded data directory, shown by `slashwatch serve`. It receives nothing, so it is
+    /// never ready.
+    pub recording: bool,
 }
 
 /// A gossip peer.
@@ -161,7 +164,6 @@ pub(crate) struct StatusView {
     /// Number of stored findings, which is also the number of the newest one. `/v1/events?after=<it
     /// minus 50>` shows the last 50.
     pub(crate) findings: u64,
-    #[schema(value_type = OutboxSchema)]
     pub(crate) deliveries: OutboxCounts,
     pub(crate) ready: bool,
     pub(crate) readiness: Readiness,
@@ -171,169 +173,28 @@ pub(crate) struct StatusView {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FindingsView {
     pub(crate) schema: u64,
-    #[schema(value_type = Vec<FindingSchema>)]
     pub(crate) findings: Vec<Finding>,
     /// Cursor of the next page, for the parameter `cursor`. Null at the end. A page may have fewer
     /// findings than requested and still have a page after it.
     pub(crate) next: Option<String>,
 }
 
-/// Describes [`evidence::Finding`].
-#[derive(Serialize, ToSchema)]
-#[schema(as = Finding)]
-#[allow(dead_code, reason = "documents another crate's type")]
-pub(crate) struct FindingSchema {
-    schema: u64,
-    /// SHA-256 of who did what. It is the same on every machine.
-    id: String,
-    /// `double_vote`, `surround_vote`, `double_proposal`, or the name of an anomaly.
-    kind: String,
-    /// `critical`, `warning` or `info`.
-    severity: String,
-    #[schema(value_type = String)]
-    slot: Slot,
-    #[schema(value_type = String)]
-    epoch: Epoch,
-    /// Absent for anomalies that concern no single validator.
-    #[schema(required = false)]
-    validator: SubjectSchema,
-    /// Arrival of the earlier message, RFC 3339 with nanoseconds.
-    first_seen: String,
-    /// Arrival of the later message.
-    second_seen: Option<String>,
-    recorded_at: String,
-    /// Any of `gossip`, `block`, `slashing_op`, `api`.
-    sources: Vec<String>,
-    fork: String,
-    /// `yes`, `already_slashed`, `not_active`, `withdrawable`, `fork_expired` or `unknown`.
-    /// Absent for anomalies.
-    #[schema(required = false)]
-    punishable: String,
-    /// The block that carried the slashing, once it was seen.
-    included: Option<IncludedSchema>,
-    /// Null for anomalies.
-    evidence: Option<EvidenceRefSchema>,
-    /// What was observed. Only anomalies have it, and its fields depend on the kind.
-    #[schema(required = false, value_type = Object)]
-    details: serde_json::Value,
-}
-
 /// A page of incidents, in the order of their last change.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IncidentsView {
     pub(crate) schema: u64,
-    #[schema(value_type = Vec<IncidentSchema>)]
     pub(crate) incidents: Vec<Incident>,
     /// Cursor of the next page, for the parameter `cursor`. Null at the end.
     pub(crate) next: Option<String>,
-}
-
-/// Describes [`evidence::Incident`].
-#[derive(Serialize, ToSchema)]
-#[schema(as = Incident)]
-#[allow(dead_code, reason = "documents another crate's type")]
-pub(crate) struct IncidentSchema {
-    schema: u64,
-    id: String,
-    /// `slashing_wave`, or the name of an anomaly.
-    kind: String,
-    /// `open`, `growing`, `waning` or `closed`.
-    state: String,
-    /// `critical`, `warning` or `info`.
-    severity: String,
-    #[schema(value_type = String)]
-    first_slot: Slot,
-    #[schema(value_type = String)]
-    last_slot: Slot,
-    /// When the incident opened, by the time of the messages. RFC 3339 with nanoseconds.
-    opened_at: String,
-    closed_at: Option<String>,
-    /// Number of validators concerned, a decimal string. Null if that has no meaning for the kind.
-    validators: Option<String>,
-    /// Number of offences by kind, decimal strings.
-    #[schema(required = false, value_type = Object)]
-    offences: serde_json::Value,
-    /// What several members have in common.
-    #[schema(required = false)]
-    shared: Vec<SharedTraitSchema>,
-    /// What the members lose by the rules of the protocol, in Gwei as decimal strings.
-    #[schema(required = false, value_type = Object)]
-    penalty: serde_json::Value,
-    /// Further fields, which depend on the kind.
-    #[schema(value_type = Object)]
-    details: serde_json::Value,
 }
 
 /// A page of submissions, in the order of their first attempt.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SubmissionsView {
     pub(crate) schema: u64,
-    #[schema(value_type = Vec<SubmissionSchema>)]
     pub(crate) submissions: Vec<Submission>,
     /// Cursor of the next page, for the parameter `cursor`. Null at the end.
     pub(crate) next: Option<String>,
-}
-
-/// Describes [`evidence::Submission`].
-#[derive(Serialize, ToSchema)]
-#[schema(as = Submission)]
-#[allow(dead_code, reason = "documents another crate's type")]
-pub(crate) struct SubmissionSchema {
-    schema: u64,
-    /// Number of the submission, starting from 1, in the order of the first attempt.
-    number: u64,
-    /// Id of the proof.
-    evidence: String,
-    /// `attester_slashing` or `proposer_slashing`.
-    r#type: String,
-    fork: String,
-    /// Id of the first finding that the proof shows.
-    finding: String,
-    /// `pending`, `accepted`, `refused` or `not_needed`.
-    state: String,
-    /// Number of attempts that were started so far.
-    attempts: u32,
-    first_attempt: String,
-    last_attempt: String,
-    /// Base addresses of the nodes that accepted the proof.
-    nodes: Vec<String>,
-    /// The answer of a node that refused, or why the submission was not needed, or the error of the
-    /// last attempt.
-    answer: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = SharedTrait)]
-pub(crate) struct SharedTraitSchema {
-    /// `label:<key>`, `client`, `withdrawal_credential`, `activation_epoch` or `fork_side`.
-    what: String,
-    value: String,
-    members: String,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Subject)]
-pub(crate) struct SubjectSchema {
-    index: String,
-    pubkey: String,
-    labels: Vec<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Included)]
-pub(crate) struct IncludedSchema {
-    slot: String,
-    block_root: String,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = EvidenceRef)]
-pub(crate) struct EvidenceRefSchema {
-    /// `attester_slashing` or `proposer_slashing`.
-    r#type: String,
-    id: String,
-    ssz: String,
-    json: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -341,12 +202,4 @@ pub(crate) struct EvidenceRefSchema {
 pub(crate) struct CheckpointSchema {
     epoch: String,
     root: String,
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Outbox)]
-pub(crate) struct OutboxSchema {
-    pending: u64,
-    delivered: u64,
-    given_up: u64,
 }
