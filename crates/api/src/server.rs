@@ -3,7 +3,7 @@
 use crate::connections::Apps;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
-use crate::privacy::{OwnKeys, Privacy};
+use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
@@ -178,11 +178,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     let shared = Arc::new(Shared {
         store,
         status,
-        privacy: Privacy {
-            own_keys,
-            watch: watched_keys,
-            shows_addresses: own_keys == OwnKeys::Shown && address.ip().is_loopback(),
-        },
+        privacy: Privacy { own_keys, watch: watched_keys, shows_addresses: shows_addresses(own_keys, address.ip()) },
         hosts: Hosts::of(address, &hosts),
         registry,
         metrics: metrics.clone(),

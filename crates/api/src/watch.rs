@@ -30,6 +30,10 @@ pub trait WatchSource: Send + Sync + 'static {
     /// Keys that match `wanted` and come after `after`, in ascending order, `limit` at most.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
 
+    /// Whether a watched key has this label, such as `operator=acme`, even if nothing is known of
+    /// the key yet.
+    fn has_label(&self, label: &str) -> bool;
+
     /// Whether a label, such as `operator=acme`, shows who owns a key, and no public list contains
     /// it.
     fn is_private(&self, label: &str) -> bool;
@@ -45,6 +49,10 @@ impl WatchSource for NoKeys {
 
     fn keys(&self, _: Option<ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
         WatchPage::default()
+    }
+
+    fn has_label(&self, _: &str) -> bool {
+        false
     }
 
     fn is_private(&self, _: &str) -> bool {
@@ -286,11 +294,9 @@ pub(crate) async fn validators(
             return Err(ProblemDetails::bad_request(format!("no group is called {group:?}; {there_are}")));
         }
     }
-    if let Some(label) = &wanted.label {
-        let alone = KeyFilter { label: Some(label.clone()), ..KeyFilter::default() };
-        if watch.keys(None, &alone, 1).keys.is_empty() {
-            return Err(ProblemDetails::bad_request(format!("no watched key has the label {label:?}")));
-        }
+    if let Some(label) = wanted.label.as_deref().filter(|label| !watch.has_label(label)) {
+        let detail = format!("no watched key has the label {label:?}; /v1/watch/validators lists the labels of each key");
+        return Err(ProblemDetails::bad_request(detail));
     }
     read(&shared, move |store| {
         let page = watch.keys(after, &wanted, limit);

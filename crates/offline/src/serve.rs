@@ -88,6 +88,7 @@ impl RecordedStatus {
             gaps: downtime::known(store)?,
             node: NodeState::NotConfigured,
             notices: vec![notice],
+            recording: true,
             ..Status::default()
         };
         Ok(Self { status })
@@ -117,6 +118,10 @@ impl WatchSource for NobodyWatched {
 
     fn keys(&self, _: Option<consensus::ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
         WatchPage::default()
+    }
+
+    fn has_label(&self, _: &str) -> bool {
+        false
     }
 
     fn is_private(&self, _: &str) -> bool {
