@@ -74,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
             eprintln!("{} is valid", file.display());
-            offline::members_standing(&config, None).iter().for_each(|line| eprintln!("{line}"));
+            offline::unprotected_members(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)
         }
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
@@ -92,7 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
-            offline::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
+            offline::unprotected_members(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
             output::line(offline::actions::test_switch(&config, &group)?)?;
             Ok(0)
         }

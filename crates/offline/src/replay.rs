@@ -5,8 +5,8 @@
 //! files.
 
 mod clock;
+mod late_validators;
 mod session;
-mod strangers;
 
 use crate::inspect::count_incidents;
 use base::error_chain;
@@ -18,13 +18,13 @@ use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::{Engine, EngineParts, Processed};
 use evidence::Store;
+use late_validators::LateValidators;
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::intake::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use strangers::LateValidators;
 use verify::{Verifier, VerifyConfig};
 use watcher::WatcherError;
 use watcher::bootstrap;
@@ -148,7 +148,7 @@ impl Replay {
         }
         if let Some(session) = &mut self.session {
             // No more messages will come, so nothing can wait any longer.
-            for message in session.clock.rest().into_iter().chain(session.strangers.take()) {
+            for message in session.clock.rest().into_iter().chain(session.late_validators.take()) {
                 session.put(message, &mut self.summary)?;
             }
             session.flush(&mut self.summary)?;
@@ -447,7 +447,7 @@ impl Replay {
             intake: MessageConverter::new(network.clone()),
             network,
             clock: ReplayClock::new(epoch_ns),
-            strangers: LateValidators::default(),
+            late_validators: LateValidators::default(),
             batch: Vec::new(),
             batch_messages: self.options.batch_messages,
         };
