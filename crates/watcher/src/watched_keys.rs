@@ -125,3 +125,44 @@ fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::watch::FeePayers;
+    use sources::capture::CaptureFile;
+
+    /// The engine resolves the lists when it opens. The detector reports for the first time after
+    /// the first batch.
+    #[test]
+    fn groups_and_labels_are_known_before_the_first_batch() {
+        let file = CaptureFile::open(std::path::Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+        let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+        let state = file.first_state().unwrap().unwrap();
+        let chain = chain::Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        let unknown_key = format!("0x{}", "ab".repeat(48));
+        let config = toml::from_str(&format!(
+            "[[groups]]\nname = \"acme\"\nkeys = [\"1-3\", {unknown_key:?}]\nlabels = {{ operator = \"a\" }}\n\
+             [groups.kill_switch]\ncommand = [\"/bin/true\"]\n\
+             [[groups]]\nname = \"blue\"\nkeys = [\"5\"]\n"
+        ));
+        let active = actions::lists::reload::read_lists(&config.unwrap()).unwrap();
+        let watch_state = SharedWatchState::default();
+        watch_state.set_labels(Arc::new(Labels::resolve(&active.list, chain.registry(), &FeePayers::default())));
+        let source = WatchedKeysSource {
+            watch_state,
+            switches: watch::channel(Arc::new(KillSwitchState::default())).1,
+            active: watch::channel(Arc::new(active)).1,
+        };
+        let groups = source.groups();
+        let shown: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.validators, group.unknown_keys)).collect();
+        assert_eq!(shown, [("acme", 3, 1), ("blue", 1, 0)]);
+        assert_eq!(groups[0].kill_switch.as_ref().unwrap().state, "ready");
+        assert!(groups[1].kill_switch.is_none());
+        assert!(groups.iter().all(|group| group.effectiveness.is_none() && group.missing == 0), "nothing is judged yet");
+        assert!(source.keys(None, &KeyFilter::default(), 10).keys.is_empty(), "nothing is reported yet");
+        for (label, is_known) in [("operator=a", true), ("group=blue", true), ("operator=b", false), ("operator", false)] {
+            assert_eq!(source.has_label(label), is_known, "{label}");
+        }
+    }
+}
