@@ -3,7 +3,6 @@
 use crate::privacy::OwnKeys;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::FindingsView;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -12,9 +11,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Kind, Severity, SortOrder, Store};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 /// Rows on a page of any list if the request has no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -84,6 +83,16 @@ impl ListQuery {
     }
 }
 
+/// A page of findings, in the order of recording.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FindingsView {
+    schema: u64,
+    findings: Vec<Finding>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end. A page may have fewer
+    /// findings than requested and still have a page after it.
+    next: Option<String>,
+}
+
 /// The query of a list without filters.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -114,7 +123,7 @@ pub(crate) struct FormatQuery {
 #[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 403, description = "a label that is not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "a label that is not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -277,7 +286,9 @@ async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, Problem
         )));
     };
     let found = read(shared, move |store| store.evidence(reference.id)).await?;
-    found.ok_or_else(|| ProblemDetails::not_found(format!("the evidence of {} is gone from the store", finding.id)))
+    found.ok_or_else(|| {
+        ProblemDetails::not_found(format!("the store has no evidence for {}; the data directory may be damaged", finding.id))
+    })
 }
 
 /// Reads from the store on a thread that may wait for the disk.

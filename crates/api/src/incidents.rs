@@ -3,12 +3,22 @@
 use crate::findings::{PageQuery, Segment, hash, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::IncidentsView;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use evidence::Incident;
+use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A page of incidents, in the order of their last change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IncidentsView {
+    schema: u64,
+    incidents: Vec<Incident>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
+    next: Option<String>,
+}
 
 /// Incidents in the order of their last change. An incident that changes meanwhile appears again at
 /// the end.

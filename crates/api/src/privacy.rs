@@ -8,7 +8,7 @@
 use crate::WatchSource;
 use crate::addresses::without_addresses;
 use crate::problem::ProblemDetails;
-use crate::view::{NodeState, Readiness, Status};
+use crate::status::{NodeState, Readiness, Status};
 use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
 use std::net::IpAddr;

@@ -193,7 +193,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     metrics.start_at_zero(openapi.paths.paths.keys().map(String::as_str));
     let router = documented
         .merge(page::routes())
-        .fallback(|| async { ProblemDetails::not_found("there is nothing at this address; /openapi.json lists what there is") })
+        .fallback(|| async { ProblemDetails::not_found("this address does not exist; /openapi.json lists all addresses") })
         .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))

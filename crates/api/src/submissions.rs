@@ -3,11 +3,22 @@
 use crate::findings::{PageQuery, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::SubmissionsView;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use evidence::Submission;
+use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A page of submissions, in the order of their first attempt.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SubmissionsView {
+    schema: u64,
+    submissions: Vec<Submission>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
+    next: Option<String>,
+}
 
 /// Submissions in the order of their first attempt. The list is empty if submission was never
 /// switched on.

@@ -252,7 +252,7 @@ pub(crate) struct KeysQuery {
 /// Groups of watched keys.
 #[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses(
     (status = 200, description = "all groups", body = GroupsView),
-    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, ProblemDetails> {
     let watch = shared.privacy.watch()?;
@@ -272,7 +272,7 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
 #[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn validators(
     State(shared): State<Arc<Shared>>,

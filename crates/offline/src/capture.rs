@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use sources::api_stream::{StreamConfig, StreamEvent};
 use sources::capture::{CaptureWriter, WriteError};
-use sources::gossip::{GossipControl, GossipEvent, GossipMessage, Identity};
+use sources::gossip::{GossipControl, GossipEvent, Identity};
 use sources::metrics::SourceMetrics;
 use sources::queue::QueueReceiver;
 use std::collections::VecDeque;
@@ -126,7 +126,7 @@ fn identity(config: &Config) -> (Identity, Option<File>) {
         Ok(Some(lock)) => (Identity::File(config.data_dir.join("capture.key")), Some(lock)),
         Ok(None) => (Identity::Ephemeral, None),
         Err(error) => {
-            tracing::info!(%error, data_dir = %config.data_dir.display(), "no place to keep a node key: a new one is used");
+            tracing::info!(%error, data_dir = %config.data_dir.display(), "cannot store a node key; a new key is used");
             (Identity::Ephemeral, None)
         }
     }
@@ -182,32 +182,16 @@ impl CaptureOutput {
                 Some((root, fetched)) = fetches.next() => match fetched {
                     Ok(Some(block)) => self.block(&block)?,
                     Ok(None) => {
-                        tracing::debug!(%root, "no node has a block that recorded ones build on");
+                        tracing::debug!(%root, "no node has a block that recorded blocks build on");
                         None
                     }
                     Err(error) => {
-                        tracing::warn!(%root, %error, "a block that recorded ones build on is not recorded");
+                        tracing::warn!(%root, %error, "cannot fetch a block that recorded blocks build on");
                         None
                     }
                 },
                 event = next(&mut events.gossip) => match event {
-                    Some(GossipEvent::Message(message)) => {
-                        let missing = self.gossip(&message)?;
-                        if let (Some(control), Some(ticket)) = (control, message.raw.ticket) {
-                            control.report(ticket, Verdict::Ignore);
-                        }
-                        missing
-                    }
-                    Some(GossipEvent::Peer(event)) => {
-                        listen::log_peer(&event);
-                        self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
-                        self.summary.peer_events += 1;
-                        None
-                    }
-                    Some(GossipEvent::ListeningOn(address)) => {
-                        tracing::info!(%address, "gossip listens");
-                        None
-                    }
+                    Some(event) => self.gossip_event(event, control)?,
                     None => {
                         events.gossip = None;
                         events.note_end("gossip");
@@ -215,16 +199,7 @@ impl CaptureOutput {
                     }
                 },
                 event = next(&mut events.streams) => match event {
-                    Some(StreamEvent::Message { raw, entry: Some(entry) }) => {
-                        self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
-                        self.summary.messages += 1;
-                        self.missing_parent(&raw)
-                    }
-                    Some(StreamEvent::Message { raw, entry: None }) => self.block(&raw)?,
-                    Some(StreamEvent::Connection { node, up, problem }) => {
-                        tracing::info!(node, up, problem, "event stream");
-                        None
-                    }
+                    Some(event) => self.stream_event(event)?,
                     None => {
                         events.streams = None;
                         events.note_end("the event stream");
@@ -253,10 +228,41 @@ impl CaptureOutput {
         Ok(self.missing_parent(block))
     }
 
-    fn gossip(&mut self, message: &GossipMessage) -> Result<Option<Root>, WatcherError> {
-        self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
-        self.summary.messages += 1;
-        Ok(self.missing_parent(&message.raw))
+    /// Writes an event. Returns the parent of a block if that is missing.
+    fn gossip_event(&mut self, event: GossipEvent, control: Option<&GossipControl>) -> Result<Option<Root>, WatcherError> {
+        match event {
+            GossipEvent::Message(message) => {
+                self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                self.summary.messages += 1;
+                if let (Some(control), Some(ticket)) = (control, message.raw.ticket) {
+                    control.report(ticket, Verdict::Ignore);
+                }
+                return Ok(self.missing_parent(&message.raw));
+            }
+            GossipEvent::Peer(event) => {
+                listen::log_peer(&event);
+                self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                self.summary.peer_events += 1;
+            }
+            GossipEvent::ListeningOn(address) => tracing::info!(%address, "gossip listens"),
+        }
+        Ok(None)
+    }
+
+    /// Writes an event. Returns the parent of a block if that is missing.
+    fn stream_event(&mut self, event: StreamEvent) -> Result<Option<Root>, WatcherError> {
+        match event {
+            StreamEvent::Message { raw, entry: Some(entry) } => {
+                self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
+                self.summary.messages += 1;
+                Ok(self.missing_parent(&raw))
+            }
+            StreamEvent::Message { raw, entry: None } => self.block(&raw),
+            StreamEvent::Connection { node, up, problem } => {
+                tracing::info!(node, up, problem, "event stream");
+                Ok(None)
+            }
+        }
     }
 
     fn missing_parent(&mut self, message: &RawMessage) -> Option<Root> {

@@ -27,8 +27,7 @@ const MAX_ROWS: usize = 300;
 /// Maximum number of incidents in the chart of incidents.
 const MAX_BARS: usize = 24;
 /// What the first paragraph of a report says.
-const DRAFT: &str =
-    "Draft of a post-mortem, made by slashwatch from what it saw. Figures and proofs are facts; what is called suspected is not.";
+const DRAFT: &str = "Draft of a post-mortem, made by slashwatch from what it saw. Figures and proofs are facts; what is called suspected is a guess.";
 
 /// A limit of the report's time: a slot number or an RFC 3339 time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,10 +162,10 @@ impl Report {
 
     /// Returns the report as text.
     pub fn write(&self, format: ReportFormat) -> String {
-        let document = sections::document(self);
+        let contents = sections::contents(self);
         match format {
-            ReportFormat::Html => html::page(self, &document),
-            ReportFormat::Markdown => markdown::page(self, &document),
+            ReportFormat::Html => html::page(self, &contents),
+            ReportFormat::Markdown => markdown::page(self, &contents),
         }
     }
 
@@ -237,7 +236,8 @@ impl Report {
         }
         for (nth, what) in [(1, "first"), (10, "tenth"), (100, "hundredth"), (1000, "thousandth")] {
             if let Some(member) = self.members.get(nth - 1) {
-                events.push((member.seen, format!("the {what} validator has contradicted itself: {}", member.validator)));
+                events
+                    .push((member.seen, format!("the {what} validator has signed contradicting messages: {}", member.validator)));
             }
         }
         if let Some(member) = self.members.last().filter(|_| self.members.len() > 1) {

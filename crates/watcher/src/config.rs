@@ -369,8 +369,8 @@ mod tests {
             ("detect.slashing_wave", "nearly_all_percent", 50),
         ];
         for (section, key, value) in impossible {
-            let told = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
-            assert!(told.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {told}");
+            let reported = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
+            assert!(reported.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {reported}");
         }
     }
 
@@ -380,8 +380,8 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once_with_their_path() {
-        let told = check(
+    fn all_problems_are_reported_at_once_with_their_path() {
+        let reported = check(
             "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"ftp://x\"]\n[gossip]\nqueue_messages = 0\n\
              [[alerts.routes]]\nname = \"ops\"\nurl = \"nope\"\n",
         )
@@ -389,13 +389,13 @@ mod tests {
         for path in
             ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"]
         {
-            assert!(told.contains(path), "{path} is missing in: {told}");
+            assert!(reported.contains(path), "{path} is missing in: {reported}");
         }
     }
 
     #[test]
-    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_told_together() {
-        let told = check(
+    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_reported_together() {
+        let reported = check(
             "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"http://x\", 7]\ntimeout = 3\nurl = 1\n[gosip]\n[gossip]\nmax_peers = \"many\"\n\
              [detect.clock_skew]\nmin_voters = -1\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[[alerts.routes]]\nname = \"a\"\n",
         )
@@ -412,16 +412,16 @@ mod tests {
             "log.format",
             "alerts.routes[0]",
         ] {
-            assert!(told.contains(&format!("  {path}: ")), "{path} is missing in: {told}");
+            assert!(reported.contains(&format!("  {path}: ")), "{path} is missing in: {reported}");
         }
-        assert_eq!(told.lines().count(), 11, "one line each: {told}");
+        assert_eq!(reported.lines().count(), 11, "one line each: {reported}");
         assert!(check("network = 3\n").unwrap_err().contains("  network: "));
         assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
     }
 
     #[test]
-    fn a_value_of_another_type_is_told_with_what_to_write() {
-        let told = check(
+    fn a_value_of_another_type_is_reported_with_what_to_write() {
+        let reported = check(
             "data_dir = 5\nsubmission = 1\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
              max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\nflapping_keys = \"5\"\n\
              [[watch.groups]]\nname = \"a\"\nkeys = [\"6\", 7]\n",
@@ -443,7 +443,7 @@ mod tests {
             "submission: invalid type: integer `1`, expected a section such as [name]",
             "watch.reload: invalid type: integer `10`, expected a duration in quotes",
         ] {
-            assert!(told.contains(&format!("  {wanted}")), "{wanted} is missing in: {told}");
+            assert!(reported.contains(&format!("  {wanted}")), "{wanted} is missing in: {reported}");
         }
     }
 
@@ -463,25 +463,25 @@ mod tests {
         sections("", &toml::to_string(&Config::default()).unwrap().parse().unwrap(), &mut found);
         assert!(found.len() > 15 && found.contains(&"watch".to_owned()), "{found:?}");
         for section in found {
-            let told = check(&format!("[{section}]\nnonsense = 1\n")).unwrap_err();
-            assert!(told.contains(&format!("  {section}.nonsense: unknown; ")), "{told}");
+            let reported = check(&format!("[{section}]\nnonsense = 1\n")).unwrap_err();
+            assert!(reported.contains(&format!("  {section}.nonsense: unknown; ")), "{reported}");
         }
     }
 
     #[test]
-    fn a_list_of_wrong_values_is_told_up_to_a_limit() {
+    fn a_list_of_wrong_values_is_reported_up_to_a_limit() {
         let numbers = vec!["1"; 100_000].join(", ");
-        let told = check(&format!("[network]\nname = \"nowhere\"\n[watch]\nkin_labels = [{numbers}]\n")).unwrap_err();
-        assert!(told.contains("  watch.kin_labels[99]: invalid type: integer `1`, expected text in quotes"), "{told}");
-        assert_eq!(told.lines().count(), 102, "{told}");
-        assert!(told.contains("correct these problems first"), "{told}");
+        let reported = check(&format!("[network]\nname = \"nowhere\"\n[watch]\nkin_labels = [{numbers}]\n")).unwrap_err();
+        assert!(reported.contains("  watch.kin_labels[99]: invalid type: integer `1`, expected text in quotes"), "{reported}");
+        assert_eq!(reported.lines().count(), 102, "{reported}");
+        assert!(reported.contains("correct these problems first"), "{reported}");
     }
 
     /// An element that is left out of a list does not shift the paths of the elements after it.
     /// Only the wrong part of an element is left out.
     #[test]
-    fn problems_in_lists_are_told_one_by_one_where_they_stand() {
-        let told = check(
+    fn problems_in_lists_are_reported_one_by_one_where_they_stand() {
+        let reported = check(
             "[nodes]\nurls = [3, \"ftp://x\", \"http://x\", \"\"]\n[gossip]\nlisten = [\"nonsense\"]\n[log]\nlevel = \"loud==\"\n\
              [[alerts.routes]]\nname = \"one\"\nurl = \"http://x\"\nsecret_env = \"PATH\"\nmin_severity = \"huge\"\n\
              [[alerts.routes]]\nname = 3\nurl = \"http://x\"\n\
@@ -489,9 +489,9 @@ mod tests {
              [[watch.groups]]\nname = \"a\"\nkeys = [\"0x12\"]\nduty = \"sleep\"\n\
              [watch.groups.kill_switch]\ncommand = [\"relative\"]\ntimeout = \"x\"\n",
         );
-        let told = told.unwrap_err();
+        let reported = reported.unwrap_err();
         let paths: Vec<&str> =
-            told.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
+            reported.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
         let expected = [
             "alerts.routes[0].min_severity",
             "alerts.routes[1].name",
@@ -503,9 +503,9 @@ mod tests {
             "log.level",
             "alerts.routes[2].url",
         ];
-        assert!(paths.starts_with(&expected), "{told}");
+        assert!(paths.starts_with(&expected), "{reported}");
         for path in ["watch.groups[0].duty", "watch.groups[0].keys[0]", "watch.groups[0].kill_switch.command[0]"] {
-            assert!(paths.contains(&path), "{path} is missing in: {told}");
+            assert!(paths.contains(&path), "{path} is missing in: {reported}");
         }
     }
 
@@ -519,25 +519,25 @@ mod tests {
             level(good).unwrap();
         }
         for bad in ["verbose", "", "info,verbose", "info,libp2p=loud", "libp2p"] {
-            let told = level(bad).unwrap_err();
-            assert!(told.contains("  log.level: "), "{bad}: {told}");
+            let reported = level(bad).unwrap_err();
+            assert!(reported.contains("  log.level: "), "{bad}: {reported}");
         }
         let dir = tempfile::tempdir().unwrap();
         let empty = dir.path().join("secret");
         std::fs::write(&empty, " \n").unwrap();
-        let told = check(&format!(
+        let reported = check(&format!(
             "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n\
              [[alerts.routes]]\nname = \"ops\"\nurl = \"http://x\"\nsecret_file = {empty:?}\n\
              [[watch.groups]]\nname = \"a\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {empty:?} }}\n"
         ));
-        let told = told.unwrap_err();
-        assert!(told.contains("  alerts.routes[0].secret_file: ") && told.contains("is empty"), "{told}");
-        assert!(told.contains("  watch.groups[0].kill_switch.secret_file: "), "{told}");
+        let reported = reported.unwrap_err();
+        assert!(reported.contains("  alerts.routes[0].secret_file: ") && reported.contains("is empty"), "{reported}");
+        assert!(reported.contains("  watch.groups[0].kill_switch.secret_file: "), "{reported}");
     }
 
     #[test]
     fn misspelt_keys_are_named() {
-        let told = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
-        assert!(told.contains("nodes.url:") && told.contains("gosip:"), "{told}");
+        let reported = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
+        assert!(reported.contains("nodes.url:") && reported.contains("gosip:"), "{reported}");
     }
 }

@@ -118,7 +118,10 @@ impl StatusPage {
                 .push(format!("{} blocks that others build on are missing; nodes are asked for them", snapshot.missing_blocks));
         }
         if self.metrics.unproven.get() > 0 {
-            notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
+            notices.push(
+                "a conflict was not confirmed by its second check; this is a defect of slashwatch, please report it with the log"
+                    .into(),
+            );
         }
         if let Some(refused) = &*self.refused_lists.borrow() {
             // The reason contains paths, and names of groups and keys.

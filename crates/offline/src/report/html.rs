@@ -1,7 +1,7 @@
 //! Writes the report as one HTML page that loads nothing from elsewhere. The templates escape all
 //! text.
 
-use super::sections::{Block, Cell, Document};
+use super::sections::{Cell, ReportBlock, ReportContents};
 use super::{Report, chart};
 use evidence::Incident;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -10,22 +10,22 @@ const STYLE: &str = include_str!("page.css");
 /// Number of characters of a public key that are shown. The title attribute has all of it.
 const KEY_SHOWN: usize = 12;
 
-pub(super) fn page(report: &Report, document: &Document) -> String {
+pub(super) fn page(report: &Report, contents: &ReportContents) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (document.title) }
+                title { (contents.title) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 main {
                     p.draft { (super::DRAFT) }
-                    h1 { (document.title) }
-                    p { (document.when) }
-                    @for one in &document.blocks { (block(report, one)) }
+                    h1 { (contents.title) }
+                    p { (contents.when) }
+                    @for one in &contents.blocks { (block(report, one)) }
                 }
             }
         }
@@ -33,21 +33,23 @@ pub(super) fn page(report: &Report, document: &Document) -> String {
     page.into_string()
 }
 
-fn block(report: &Report, block: &Block) -> Markup {
+fn block(report: &Report, block: &ReportBlock) -> Markup {
     match block {
-        Block::Heading(text) => html! { h2 { (text) } },
-        Block::Text(text) => html! { p { (with_code(text)) } },
-        Block::Warning(text) => html! { p.warning { (text) } },
-        Block::Incident { incident, known, suspected } => article(incident, known, suspected.as_ref()),
-        Block::IncidentChart => figure(&chart::incidents(report), "The dark mark is when slashwatch noticed."),
-        Block::OffenceChart => figure(&chart::offences(report), "Contradicting pairs by epoch; the line counts validators."),
-        Block::Table { heads, rows } => html! {
+        ReportBlock::Heading(text) => html! { h2 { (text) } },
+        ReportBlock::Text(text) => html! { p { (with_code(text)) } },
+        ReportBlock::Warning(text) => html! { p.warning { (text) } },
+        ReportBlock::Incident { incident, known, suspected } => article(incident, known, suspected.as_ref()),
+        ReportBlock::IncidentChart => figure(&chart::incidents(report), "The dark mark is when slashwatch noticed."),
+        ReportBlock::OffenceChart => {
+            figure(&chart::offences(report), "Contradicting pairs by epoch; the line counts validators.")
+        }
+        ReportBlock::Table { heads, rows } => html! {
             table {
                 thead { tr { @for head in *heads { th { (head) } } } }
                 tbody { @for row in rows { tr { @for one in row { (cell(one)) } } } }
             }
         },
-        Block::List(items) => html! { ul { @for item in *items { li { (item) } } } },
+        ReportBlock::List(items) => html! { ul { @for item in *items { li { (item) } } } },
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writes the report as Markdown. It has the same facts as the HTML page, except the list of each
 //! incident's details. Charts are drawn with characters.
 
-use super::sections::{Block, Cell, Document, newest};
+use super::sections::{Cell, ReportBlock, ReportContents, newest};
 use super::{MAX_ROWS, Report};
 use evidence::Incident;
 use std::fmt::Write as _;
@@ -9,24 +9,24 @@ use std::fmt::Write as _;
 /// Length of the longest bar in characters.
 const BAR: u64 = 48;
 
-pub(super) fn page(report: &Report, document: &Document) -> String {
-    let head = format!("# {}\n\n*{}*\n\n{}\n", plain(&document.title), super::DRAFT, document.when);
-    let blocks = document.blocks.iter().filter_map(|one| block(report, one));
+pub(super) fn page(report: &Report, contents: &ReportContents) -> String {
+    let head = format!("# {}\n\n*{}*\n\n{}\n", plain(&contents.title), super::DRAFT, contents.when);
+    let blocks = contents.blocks.iter().filter_map(|one| block(report, one));
     std::iter::once(head).chain(blocks.map(|block| format!("\n{block}\n"))).collect()
 }
 
 /// Returns a block without the lines around it, or `None` if Markdown has no form for it.
-fn block(report: &Report, block: &Block) -> Option<String> {
+fn block(report: &Report, block: &ReportBlock) -> Option<String> {
     Some(match block {
-        Block::Heading(text) => format!("## {text}"),
-        Block::Text(text) => text.clone(),
-        Block::Warning(text) => format!("**{text}**"),
-        Block::Incident { incident, known, suspected } => item(incident, known, suspected.as_ref()),
+        ReportBlock::Heading(text) => format!("## {text}"),
+        ReportBlock::Text(text) => text.clone(),
+        ReportBlock::Warning(text) => format!("**{text}**"),
+        ReportBlock::Incident { incident, known, suspected } => item(incident, known, suspected.as_ref()),
         // The table that follows shows the same.
-        Block::IncidentChart => return None,
-        Block::OffenceChart => bars(report),
-        Block::Table { heads, rows } => table(heads, rows),
-        Block::List(items) => items.iter().map(|item| format!("- {item}")).collect::<Vec<_>>().join("\n"),
+        ReportBlock::IncidentChart => return None,
+        ReportBlock::OffenceChart => bars(report),
+        ReportBlock::Table { heads, rows } => table(heads, rows),
+        ReportBlock::List(items) => items.iter().map(|item| format!("- {item}")).collect::<Vec<_>>().join("\n"),
     })
 }
 

@@ -1,5 +1,5 @@
 //! Defines the contents of a report and their order. [`html`](super::html) and
-//! [`markdown`](super::markdown) write the same [`Document`].
+//! [`markdown`](super::markdown) write the same [`ReportContents`].
 
 use super::{MAX_BARS, MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
@@ -8,14 +8,14 @@ use evidence::{Incident, Kind};
 
 /// A report without a format. Its texts may contain text from the network, so a writer escapes all
 /// of them.
-pub(super) struct Document<'a> {
+pub(super) struct ReportContents<'a> {
     pub title: String,
     /// The time that the report is about.
     pub when: String,
-    pub blocks: Vec<Block<'a>>,
+    pub blocks: Vec<ReportBlock<'a>>,
 }
 
-pub(super) enum Block<'a> {
+pub(super) enum ReportBlock<'a> {
     Heading(&'static str),
     /// Our own text. Code is between backticks.
     Text(String),
@@ -49,7 +49,7 @@ pub(super) enum Cell {
     Key(String),
 }
 
-pub(super) fn document(report: &Report) -> Document<'_> {
+pub(super) fn contents(report: &Report) -> ReportContents<'_> {
     let when = format!(
         "{} UTC to {} UTC, slots {} to {}.",
         short(report.at(report.from)),
@@ -59,7 +59,7 @@ pub(super) fn document(report: &Report) -> Document<'_> {
     );
     let mut blocks = Vec::new();
     if report.findings_left_out > 0 {
-        blocks.push(Block::Warning(format!(
+        blocks.push(ReportBlock::Warning(format!(
             "The {} oldest findings of this time are left out, because a report reads a limited number; give a shorter time with \
              --from and --to.",
             report.findings_left_out
@@ -68,55 +68,57 @@ pub(super) fn document(report: &Report) -> Document<'_> {
     what(report, &mut blocks);
     when_it_was(report, &mut blocks);
     if !report.members.is_empty() {
-        blocks.extend([Block::Heading("How many"), Block::OffenceChart]);
+        blocks.extend([ReportBlock::Heading("How many"), ReportBlock::OffenceChart]);
     }
     penalties(report, &mut blocks);
     members(report, &mut blocks);
     proofs(report, &mut blocks);
-    blocks.push(Block::Heading("To be written by people"));
-    blocks.push(Block::List(&[
+    blocks.push(ReportBlock::Heading("To be added by the authors"));
+    blocks.push(ReportBlock::List(&[
         "What was the cause, and how is that known?",
         "What was done, when, by whom, and did it help?",
         "What would have stopped it sooner?",
         "What is changed so that it does not happen again?",
     ]));
-    Document { title: report.title(), when, blocks }
+    ReportContents { title: report.title(), when, blocks }
 }
 
-fn what<'a>(report: &'a Report, out: &mut Vec<Block<'a>>) {
-    out.push(Block::Heading("What"));
+fn what<'a>(report: &'a Report, out: &mut Vec<ReportBlock<'a>>) {
+    out.push(ReportBlock::Heading("What"));
     if report.incidents.is_empty() {
-        out.push(Block::Text("No incident in this time.".into()));
+        out.push(ReportBlock::Text("No incident in this time.".into()));
     }
     let (incidents, left_out) = newest(&report.incidents, MAX_ROWS);
     out.extend(earlier(left_out, "incidents"));
     for incident in incidents {
         let wave = SlashingWaveDetails::of_stored(&incident.details).filter(|_| incident.kind == Kind::SlashingWave);
         let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), wave.because));
-        out.push(Block::Incident { incident, known: report.sentence(incident), suspected });
+        out.push(ReportBlock::Incident { incident, known: report.sentence(incident), suspected });
     }
 }
 
-fn when_it_was(report: &Report, out: &mut Vec<Block>) {
-    out.extend([Block::Heading("When"), Block::IncidentChart]);
+fn when_it_was(report: &Report, out: &mut Vec<ReportBlock>) {
+    out.extend([ReportBlock::Heading("When"), ReportBlock::IncidentChart]);
     let not_drawn = report.incidents.len().saturating_sub(MAX_BARS);
     if not_drawn > 0 {
-        out.push(Block::Text(format!("The chart shows the last {MAX_BARS} incidents; {not_drawn} earlier ones are not drawn.")));
+        out.push(ReportBlock::Text(format!(
+            "The chart shows the last {MAX_BARS} incidents; {not_drawn} earlier ones are not drawn."
+        )));
     }
     let events = report.timeline();
     let (events, left_out) = newest(&events, MAX_ROWS);
     out.extend(earlier(left_out, "events"));
     let rows = events.iter().map(|(at, text)| vec![Cell::Number(short(*at)), Cell::Text(text.clone())]);
-    out.push(Block::Table { heads: &["UTC", "What"], rows: rows.collect() });
+    out.push(ReportBlock::Table { heads: &["UTC", "What"], rows: rows.collect() });
 }
 
-fn penalties(report: &Report, out: &mut Vec<Block>) {
+fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
     let waves: Vec<_> = report.incidents.iter().filter_map(|one| Some((one, one.penalty?))).collect();
     let (waves, left_out) = newest(&waves, MAX_ROWS);
     if waves.is_empty() {
         return;
     }
-    out.push(Block::Heading("What it costs"));
+    out.push(ReportBlock::Heading("What it costs"));
     out.extend(earlier(left_out, "waves"));
     let rows = waves.iter().map(|(wave, penalty)| {
         let n = plural(wave.validators.unwrap_or_default().0, "validator");
@@ -125,19 +127,19 @@ fn penalties(report: &Report, out: &mut Vec<Block>) {
         let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
         std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
-    let heads = &["Wave", "At once", "Later, for being many", "If it doubles", "Per 32 ETH, both"];
-    out.push(Block::Table { heads, rows: rows.collect() });
-    out.push(Block::Text(
-        "By the specification's integers, for all members together, if all of them are slashed; duties missed until withdrawal come on top.".into(),
+    let heads = &["Wave", "Initial penalty", "Correlation penalty", "If twice as many are slashed", "Both, for 32 ETH"];
+    out.push(ReportBlock::Table { heads, rows: rows.collect() });
+    out.push(ReportBlock::Text(
+        "Computed with the specification's integers for all members together, if all of them are slashed. Penalties for duties that they miss until withdrawal are not included.".into(),
     ));
 }
 
-fn members(report: &Report, out: &mut Vec<Block>) {
+fn members(report: &Report, out: &mut Vec<ReportBlock>) {
     if report.members.is_empty() {
         return;
     }
-    out.push(Block::Heading("Who"));
-    out.push(Block::Text(format!("{}.", plural(report.members.len() as u64, "validator"))));
+    out.push(ReportBlock::Heading("Who"));
+    out.push(ReportBlock::Text(format!("{}.", plural(report.members.len() as u64, "validator"))));
     let heads = &[
         "Validator",
         "Key",
@@ -149,7 +151,7 @@ fn members(report: &Report, out: &mut Vec<Block>) {
         "Double proposals",
         "Punished",
     ];
-    out.push(Block::Table { heads, rows: report.members.iter().take(MAX_ROWS).map(member).collect() });
+    out.push(ReportBlock::Table { heads, rows: report.members.iter().take(MAX_ROWS).map(member).collect() });
     more(report.members.len(), out);
 }
 
@@ -168,20 +170,20 @@ fn member(member: &Member) -> Vec<Cell> {
     ]
 }
 
-fn proofs(report: &Report, out: &mut Vec<Block>) {
+fn proofs(report: &Report, out: &mut Vec<ReportBlock>) {
     if report.proofs.is_empty() {
         return;
     }
-    out.push(Block::Heading("Evidence"));
-    out.push(Block::Text(format!(
-        "{}. Each is accepted as it is by a beacon node's pool; `slashwatch inspect --data-dir DIR finding ID` prints one, \
-         the API serves them at `/v1/evidence/ID.json`.",
+    out.push(ReportBlock::Heading("Evidence"));
+    out.push(ReportBlock::Text(format!(
+        "{}. Each is in the form that the pool of a beacon node accepts; `slashwatch inspect --data-dir DIR finding ID` prints one, \
+         and the API serves them at `/v1/evidence/ID.json`.",
         plural(report.proofs.len() as u64, "proof")
     )));
     let rows = report.proofs.iter().take(MAX_ROWS).map(|proof| {
         vec![Cell::Hash(proof.id.to_string()), Cell::Text(proof.kind.replace('_', " ")), Cell::Number(proof.accuses.to_string())]
     });
-    out.push(Block::Table { heads: &["Id", "Kind", "Findings it proves"], rows: rows.collect() });
+    out.push(ReportBlock::Table { heads: &["Id", "Kind", "Findings it proves"], rows: rows.collect() });
     more(report.proofs.len(), out);
 }
 
@@ -192,13 +194,14 @@ pub(super) fn newest<T>(items: &[T], limit: usize) -> (&[T], usize) {
 }
 
 /// Returns the text about what is left out at the beginning of a list, if anything is.
-fn earlier(left_out: usize, what: &str) -> Option<Block<'static>> {
-    (left_out > 0)
-        .then(|| Block::Text(format!("{left_out} earlier {what} are left out; give a shorter time with `--from` and `--to`.")))
+fn earlier(left_out: usize, what: &str) -> Option<ReportBlock<'static>> {
+    (left_out > 0).then(|| {
+        ReportBlock::Text(format!("{left_out} earlier {what} are left out; give a shorter time with `--from` and `--to`."))
+    })
 }
 
-fn more(n: usize, out: &mut Vec<Block>) {
+fn more(n: usize, out: &mut Vec<ReportBlock>) {
     if n > MAX_ROWS {
-        out.push(Block::Text(format!("And {} more, in the data directory.", n - MAX_ROWS)));
+        out.push(ReportBlock::Text(format!("And {} more, in the data directory.", n - MAX_ROWS)));
     }
 }

@@ -35,7 +35,7 @@ impl Config {
             wrong(&path, text);
         }
         if !self.gossip.enabled && !self.event_stream.enabled {
-            wrong("gossip.enabled", "no source is left: enable gossip or `event_stream`".into());
+            wrong("gossip.enabled", "no source of messages is enabled: enable gossip or `event_stream`".into());
         }
         if self.event_stream.enabled && !has_nodes {
             wrong("event_stream.enabled", "the event stream comes from a node: give `nodes.urls`".into());
@@ -55,7 +55,7 @@ impl NetworkSection {
         if self.name.is_none() && self.config.is_none() && !has_nodes {
             wrong(
                 "network",
-                "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
+                "no network is named: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
             );
         }
         if let Some(name) = self.name.as_ref().filter(|name| consensus::Spec::builtin(name).is_none()) {
@@ -71,7 +71,10 @@ impl NetworkSection {
             }
         }
         if self.state.is_none() && !has_nodes {
-            wrong("nodes.urls", "no node and no `network.state`: give one of them, committees and keys come from there".into());
+            wrong(
+                "nodes.urls",
+                "no node and no `network.state`: give one of them, because committees and keys come from there".into(),
+            );
         }
     }
 }
@@ -79,10 +82,10 @@ impl NetworkSection {
 impl NodesConfig {
     fn problems(&self, wrong: Wrong) {
         for (nth, url) in self.urls.iter().enumerate().filter(|(_, url)| !is_http(url)) {
-            wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http(s) address"));
+            wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http or https address"));
         }
         if self.refresh_epochs == 0 {
-            wrong("nodes.refresh_epochs", "0 would fetch a state all the time; use 1 or more".into());
+            wrong("nodes.refresh_epochs", "0 would fetch a state again and again; use 1 or more".into());
         }
     }
 }
@@ -92,7 +95,7 @@ impl GossipSection {
         if self.enabled && self.peers.is_empty() && self.listen.is_empty() {
             wrong(
                 "gossip.peers",
-                "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into(),
+                "there is no peer to dial and no address to listen on: give `peers` or `listen`, or set `enabled = false`".into(),
             );
         }
         for (nth, peer) in self.peers.iter().enumerate() {
@@ -106,7 +109,7 @@ impl GossipSection {
             }
         }
         if self.data_column_subnets > MAX_DATA_COLUMN_SUBNETS {
-            let text = format!("{} is more than the {MAX_DATA_COLUMN_SUBNETS} there are", self.data_column_subnets);
+            let text = format!("{} is too many; there are {MAX_DATA_COLUMN_SUBNETS}", self.data_column_subnets);
             wrong("gossip.data_column_subnets", text);
         }
         at_least_1("gossip.queue_messages", self.queue_messages, wrong);
@@ -122,10 +125,10 @@ impl VerifySection {
         at_least_1("verify.parked_mib_per_peer", self.parked_mib_per_peer, wrong);
         at_least_1("verify.batch_messages", self.batch_messages, wrong);
         if self.forward_percent > 100 {
-            wrong("verify.forward_percent", format!("{} is more than all; use 0 to 100", self.forward_percent));
+            wrong("verify.forward_percent", format!("{} is more than 100 percent; use 0 to 100", self.forward_percent));
         }
         if self.gather > MAX_GATHER {
-            wrong("verify.gather", format!("{:?} would hold up findings; use at most {MAX_GATHER:?}", self.gather));
+            wrong("verify.gather", format!("{:?} would delay findings; use at most {MAX_GATHER:?}", self.gather));
         }
     }
 }
@@ -133,10 +136,14 @@ impl VerifySection {
 impl IndexConfig {
     fn problems(&self, wrong: Wrong) {
         if self.history_epochs < 2 {
-            wrong("index.history_epochs", "at least 2, or no contradiction can be seen".into());
+            wrong(
+                "index.history_epochs",
+                "must be at least 2, because a surround vote lies in other epochs than the surrounded one".into(),
+            );
         }
         if (1..MIN_FOLD_AFTER_EPOCHS).contains(&self.fold_after_epochs) {
-            let least = format!("0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}: votes of younger epochs still come");
+            let least =
+                format!("use 0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}, because votes of younger epochs still arrive");
             wrong("index.fold_after_epochs", least);
         }
     }
@@ -161,7 +168,8 @@ impl Config {
     pub fn warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled {
-            let text = "nobody to listen to: without peers, and without `event_stream`, the watcher hears only those who happen to dial it";
+            let text =
+                "without peers and without `event_stream`, the watcher receives messages only from peers that dial it; add peers";
             warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
         }
         self.api.warnings(&mut warnings);
@@ -175,7 +183,7 @@ impl Config {
 fn log_filter(text: &str) -> Result<(), String> {
     for part in text.split(',') {
         if !part.contains(['=', '[']) && (part.is_empty() || part.parse::<LevelFilter>().is_err()) {
-            return Err(format!("{part:?} is no level; there are error, warn, info, debug, trace and off"));
+            return Err(format!("{part:?} is not a level; there are error, warn, info, debug, trace and off"));
         }
     }
     EnvFilter::try_new(text).map(drop).map_err(|error| error.to_string())

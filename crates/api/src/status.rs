@@ -1,13 +1,7 @@
-//! The JSON of the API. Clients may rely on it.
-//!
-//! Numbers that are u64 in Ethereum's specification are decimal strings, and bytes are 0x-hex. Our
-//! own counts are plain numbers.
-//!
-//! Findings, incidents and submissions are shown as they are stored ([`evidence::Finding`] and so
-//! on). Their types also describe themselves for `/openapi.json`.
+//! What the process reports about itself: its status and whether it is ready.
 
 use consensus::{Checkpoint, Root, Slot};
-use evidence::{Finding, Incident, OutboxCounts, Submission, Time};
+use evidence::{OutboxCounts, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -167,34 +161,6 @@ pub(crate) struct StatusView {
     pub(crate) deliveries: OutboxCounts,
     pub(crate) ready: bool,
     pub(crate) readiness: Readiness,
-}
-
-/// A page of findings, in the order of recording.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct FindingsView {
-    pub(crate) schema: u64,
-    pub(crate) findings: Vec<Finding>,
-    /// Cursor of the next page, for the parameter `cursor`. Null at the end. A page may have fewer
-    /// findings than requested and still have a page after it.
-    pub(crate) next: Option<String>,
-}
-
-/// A page of incidents, in the order of their last change.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct IncidentsView {
-    pub(crate) schema: u64,
-    pub(crate) incidents: Vec<Incident>,
-    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
-    pub(crate) next: Option<String>,
-}
-
-/// A page of submissions, in the order of their first attempt.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SubmissionsView {
-    pub(crate) schema: u64,
-    pub(crate) submissions: Vec<Submission>,
-    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
-    pub(crate) next: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
