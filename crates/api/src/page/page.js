@@ -199,7 +199,10 @@ function describeList() {
   const n = list.shown.size;
   by("older").hidden = !list.next;
   if (!list.known) setText("none", "Loading findings.");
-  else if (n) setText("none", list.next ? `Showing the newest ${grouped(n)} matching findings; there are older ones.` : `Showing all ${grouped(n)} matching findings.`);
+  else if (n) {
+    const what = `${grouped(n)} ${list.filter ? "matching " : ""}finding${n > 1 ? "s" : ""}`;
+    setText("none", list.next ? `Showing the newest ${what}; there are older ones.` : n > 1 ? `Showing all ${what}.` : `Showing ${what}.`);
+  }
   else if (list.next) setText("none", "None of the newest findings matches; older ones may match.");
   else if (list.filter) setText("none", "No finding matches this filter.");
   else if (isRecording) setText("none", "This recording has no findings.");
@@ -286,7 +289,7 @@ function showIncident(incident) {
   line(`slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}${who}`);
   const details = incident.details;
   if (details.subnets === "all") line("no message came from the network");
-  if (details.suspected_cause) line(`suspected: ${details.suspected_cause.replaceAll("_", " ")}`);
+  if (details.suspected_cause) line(`suspected cause: ${details.suspected_cause.replaceAll("_", " ")}`);
   for (const text of details.because ?? []) line(text);
   for (const one of (incident.shared ?? []).slice(0, 3)) line(`${one.members} share ${one.what.replaceAll("_", " ")} ${one.value}`);
   if (incident.penalty) {
