@@ -39,7 +39,8 @@ pub trait WatchSource: Send + Sync + 'static {
     fn is_private(&self, label: &str) -> bool;
 }
 
-/// A source without watched keys.
+/// A source that does not know whose keys are watched, such as a recording. Every label may be one
+/// that only the operator's groups have, so all labels count as private.
 pub struct NoKeys;
 
 impl WatchSource for NoKeys {
@@ -56,7 +57,7 @@ impl WatchSource for NoKeys {
     }
 
     fn is_private(&self, _: &str) -> bool {
-        false
+        true
     }
 }
 

@@ -102,11 +102,6 @@ impl Watcher {
         self.page.status()
     }
 
-    /// Returns the number of connected peers.
-    pub fn n_peers(&self) -> u64 {
-        self.page.n_peers()
-    }
-
     /// Returns what is known of the peers, at most one second old.
     pub fn peers(&self) -> Arc<Vec<sources::gossip::PeerInfo>> {
         self.page.gossip.as_ref().map(GossipControl::peers).unwrap_or_default()
