@@ -315,6 +315,7 @@ fn a_recorded_directory_is_served_read_only() {
     assert!(ready.contains("503") && detail.contains("this is a recording"), "{ready} {detail}");
     let status = get(address, "/v1/status").expect("status");
     assert!(status["notices"][0].as_str().expect("a notice").contains("this is a recording"), "{status}");
+    assert_eq!(status["recording"], true, "the page shows a recording, and no watcher that receives nothing");
     assert_eq!(status["findings"].as_u64(), Some(found.len() as u64));
     // Statistics of the recording process are not stored, and this process does no work, so they
     // are absent.

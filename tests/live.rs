@@ -128,7 +128,7 @@ fn without_any_node_it_goes_on_from_the_state_of_the_last_run_and_says_so() {
     );
     std::fs::write(&config, text).expect("writable");
     let running = Running::start(slashwatch(), &config);
-    running.wait_for("going on from the state of the last run");
+    running.wait_for("the watcher starts from the state of the last run");
     running.wait_for("watching");
     let status = get(api, "/v1/status").expect("the API answers");
     assert_eq!(status["node"]["state"], "away", "{status}");

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
-use test_support::http::{anywhere, serve, wait_until};
+use test_support::http::{anywhere, get_text, serve, wait_until};
 use test_support::program::{PATIENCE, Running, run, runtime, stderr};
 
 /// Starts a receiver that stops the second machine when it is called, like the switch of a remote
@@ -363,6 +363,30 @@ fn lists_are_read_again_while_it_runs_and_bad_ones_change_nothing() {
     running.signal("HUP");
     running.wait_for("lists of watched keys are read again");
     wait_until(stage.api, "/v1/status", |status| !status["notices"].to_string().contains("what was in force stays"));
+    assert_eq!(running.terminate(), Some(0));
+}
+
+/// The reason why a list cannot be used names its file. On a public address it is in the log only,
+/// even where watched keys are shown.
+#[test]
+fn a_rejected_list_is_not_named_on_a_public_address() {
+    let runtime = runtime();
+    let scenario = Scenario { slots: 60, slot_duration: Duration::from_millis(1000), ..Scenario::quiet(64) };
+    let network = runtime.block_on(SimNetwork::start(scenario)).expect("loopback has free ports");
+    let stage = stage(&network, "show_watched = \"always\"\n[watch]\nfiles = [\"keys.csv\"]\nreload = \"0s\"\n");
+    let text = std::fs::read_to_string(&stage.config).expect("written");
+    let public = format!("0.0.0.0:{}", stage.api.port());
+    std::fs::write(&stage.config, text.replace(&stage.api.to_string(), &public)).expect("writable");
+    let keys = stage.dir.path().join("keys.csv");
+    std::fs::write(&keys, "group,key\nacme,1-3\n").expect("writable");
+    let running = Running::start(slashwatch(), &stage.config);
+    running.wait_for("watching");
+    std::fs::write(&keys, "group,key\nacme,zebra\n").expect("writable");
+    running.signal("HUP");
+    running.wait_for("what was in force stays");
+    wait_until(stage.api, "/v1/status", |status| status["notices"].to_string().contains("what was in force stays"));
+    let status = get_text(stage.api, "/v1/status").expect("an answer");
+    assert!(!status.contains("keys.csv") && status.contains("the log says why"), "{status}");
     assert_eq!(running.terminate(), Some(0));
 }
 

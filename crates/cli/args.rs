@@ -25,36 +25,7 @@ pub enum Command {
     },
     /// Runs the watcher against a simulated network with an incident: 75 keys that sign twice, as
     /// in February 2021, or the incident of any scenario.
-    Demo {
-        /// One of scenarios/*.toml or your own, played live; it defines the slots, the validators
-        /// and the seed.
-        #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
-        scenario: Option<PathBuf>,
-        /// Number of slots; with the default the incident is over well before the end.
-        #[arg(long, default_value_t = 24)]
-        slots: u64,
-        /// Length of a slot in milliseconds.
-        #[arg(long, default_value_t = 2000)]
-        slot_ms: u64,
-        /// Number of simulated validators.
-        #[arg(long, default_value_t = 256)]
-        validators: u64,
-        /// Address of the page and the API; port 0 takes any free port.
-        #[arg(long, default_value = "127.0.0.1:5080")]
-        listen: std::net::SocketAddr,
-        /// Seed; the same seed makes the same network and the same offences again.
-        #[arg(long, default_value_t = 2021)]
-        seed: u64,
-        /// Keeps the page up after the incident, until Ctrl-C.
-        #[arg(long)]
-        stay: bool,
-        /// Folder for findings and index, instead of a temporary folder.
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-        /// Address that receives the findings, like an alert route; signed with the secret `demo`.
-        #[arg(long, value_name = "URL")]
-        webhook: Option<String>,
-    },
+    Demo(DemoArgs),
     /// Serves the API and the page of a recorded data directory, read only, until SIGINT or
     /// SIGTERM.
     Serve {
@@ -66,34 +37,7 @@ pub enum Command {
         listen: std::net::SocketAddr,
     },
     /// Sends capture or ERA files through the whole pipeline, as fast as possible.
-    Replay {
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// Folder that keeps index and findings over several runs; without it a temporary folder is
-        /// used.
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-        /// Writes all findings of the data directory, one JSON object per line; `-` is stdout.
-        #[arg(long, value_name = "OUT.jsonl")]
-        findings: Option<PathBuf>,
-        /// Writes all incidents of the data directory, one JSON object per line.
-        #[arg(long, value_name = "OUT.jsonl")]
-        incidents: Option<PathBuf>,
-        /// Writes each proof as `<evidence id>.ssz` and `.json`.
-        #[arg(long, value_name = "DIR")]
-        evidence_dir: Option<PathBuf>,
-        /// Name of a built-in network, or a folder with config.yaml; for ERA files, which contain
-        /// no configuration.
-        #[arg(long, value_name = "NAME or DIR")]
-        network: Option<String>,
-        /// Groups and labels, a .csv or .toml file as in `watch.files`.
-        #[arg(long, value_name = "FILE")]
-        watch: Vec<PathBuf>,
-        /// Exit code 1 if the data directory has any finding at the end, an offence or a single
-        /// anomaly; incidents alone do not count.
-        #[arg(long)]
-        fail_on_finding: bool,
-    },
+    Replay(ReplayArgs),
     /// Plays a scenario file into a capture, with simulated validators and real signatures.
     Simulate {
         /// One of scenarios/*.toml, or your own.
@@ -176,6 +120,68 @@ pub enum Command {
         #[command(subcommand)]
         action: KillswitchAction,
     },
+}
+
+#[derive(clap::Args)]
+pub struct DemoArgs {
+    /// One of scenarios/*.toml or your own, played live; it defines the slots, the validators
+    /// and the seed.
+    #[arg(long, value_name = "SCENARIO.toml", conflicts_with_all = ["slots", "validators", "seed"])]
+    pub scenario: Option<PathBuf>,
+    /// Number of slots; with the default the incident is over well before the end.
+    #[arg(long, default_value_t = 24)]
+    pub slots: u64,
+    /// Length of a slot in milliseconds.
+    #[arg(long, default_value_t = 2000)]
+    pub slot_ms: u64,
+    /// Number of simulated validators.
+    #[arg(long, default_value_t = 256)]
+    pub validators: u64,
+    /// Address of the page and the API; port 0 takes any free port.
+    #[arg(long, default_value = "127.0.0.1:5080")]
+    pub listen: std::net::SocketAddr,
+    /// Seed; the same seed makes the same network and the same offences again.
+    #[arg(long, default_value_t = 2021)]
+    pub seed: u64,
+    /// Keeps the page up after the incident, until Ctrl-C.
+    #[arg(long)]
+    pub stay: bool,
+    /// Folder for findings and index, instead of a temporary folder.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address that receives the findings, like an alert route; signed with the secret `demo`.
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct ReplayArgs {
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Folder that keeps index and findings over several runs; without it a temporary folder is
+    /// used.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Writes all findings of the data directory, one JSON object per line; `-` is stdout.
+    #[arg(long, value_name = "OUT.jsonl")]
+    pub findings: Option<PathBuf>,
+    /// Writes all incidents of the data directory, one JSON object per line.
+    #[arg(long, value_name = "OUT.jsonl")]
+    pub incidents: Option<PathBuf>,
+    /// Writes each proof as `<evidence id>.ssz` and `.json`.
+    #[arg(long, value_name = "DIR")]
+    pub evidence_dir: Option<PathBuf>,
+    /// Name of a built-in network, or a folder with config.yaml; for ERA files, which contain
+    /// no configuration.
+    #[arg(long, value_name = "NAME or DIR")]
+    pub network: Option<String>,
+    /// Groups and labels, a .csv or .toml file as in `watch.files`.
+    #[arg(long, value_name = "FILE")]
+    pub watch: Vec<PathBuf>,
+    /// Exit code 1 if the data directory has any finding at the end, an offence or a single
+    /// anomaly; incidents alone do not count.
+    #[arg(long)]
+    pub fail_on_finding: bool,
 }
 
 #[derive(Subcommand)]
@@ -382,11 +388,11 @@ pub struct BenchIndex {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "a number from 0 to 100 is wanted".to_owned())?;
-    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("it goes from 0 to 100".into()) }
+    let value: f64 = text.parse().map_err(|_| "write a number from 0 to 100".to_owned())?;
+    if (0.0..=100.0).contains(&value) { Ok(value) } else { Err("write a number from 0 to 100".into()) }
 }
 
 fn at_least<const LEAST: usize>(text: &str) -> Result<usize, String> {
-    let value: usize = text.parse().map_err(|_| "a whole number is wanted".to_owned())?;
+    let value: usize = text.parse().map_err(|_| "write a whole number".to_owned())?;
     if value >= LEAST { Ok(value) } else { Err(format!("it must be at least {LEAST}")) }
 }

@@ -8,7 +8,7 @@ mod progress;
 mod report;
 mod simulate;
 
-use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction};
+use crate::args::{AlertAction, Args, Bench, Command, ConfigAction, Export, KillswitchAction, ReplayArgs};
 use crate::exit::{FAILED, UsageError};
 use crate::output;
 use anyhow::Context as _;
@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use offline::history::Form;
 use offline::replay::{Replay, ReplayOptions, ReplayStep, ReplaySummary};
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 use watcher::config::{Config, LogConfig, LogFormat};
@@ -35,13 +35,13 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
             eprintln!("{}: {summary}", out.display());
             Ok(0)
         }
-        Command::Replay { files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding } => {
+        Command::Replay(args) => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            replay(files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding)
+            replay(args)
         }
-        Command::Demo { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook } => {
+        Command::Demo(args) => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
-            demo::demo(demo::DemoOptions { scenario, slots, slot_ms, validators, listen, seed, stay, data_dir, webhook })
+            demo::demo(args)
         }
         Command::Serve { data_dir, listen } => {
             log_to_stderr(&LogConfig { level: "warn".into(), format: LogFormat::Text })?;
@@ -74,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
                 eprintln!("warning: {}: {}", warning.path, warning.text);
             }
             eprintln!("{} is valid", file.display());
-            offline::members_standing(&config, None).iter().for_each(|line| eprintln!("{line}"));
+            offline::unprotected_members(&config, None).iter().for_each(|line| eprintln!("{line}"));
             Ok(0)
         }
         Command::Bench { what: Bench::Index(options) } => bench::index(options),
@@ -92,7 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<u8> {
         }
         Command::Killswitch { action: KillswitchAction::Test { group, config } } => {
             let config = Config::load(&config)?;
-            offline::members_standing(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
+            offline::unprotected_members(&config, Some(&group)).iter().for_each(|line| eprintln!("{line}"));
             output::line(offline::actions::test_switch(&config, &group)?)?;
             Ok(0)
         }
@@ -146,17 +146,8 @@ async fn stop_signal() {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the command's own arguments, one each")]
-fn replay(
-    files: Vec<PathBuf>,
-    data_dir: Option<PathBuf>,
-    findings: Option<PathBuf>,
-    incidents: Option<PathBuf>,
-    evidence_dir: Option<PathBuf>,
-    network: Option<String>,
-    watch: Vec<PathBuf>,
-    fail_on_finding: bool,
-) -> anyhow::Result<u8> {
+fn replay(args: ReplayArgs) -> anyhow::Result<u8> {
+    let ReplayArgs { files, data_dir, findings, incidents, evidence_dir, network, watch, fail_on_finding } = args;
     let temporary = if data_dir.is_none() {
         Some(tempfile::tempdir().context("cannot make a temporary folder; give --data-dir")?)
     } else {
@@ -253,7 +244,7 @@ fn print_summary(summary: &ReplaySummary, seconds: f64) {
     let expired = summary.outcomes.get("expired").copied().unwrap_or(0);
     if expired > 0 {
         eprintln!(
-            "{expired} messages were never judged: their committees are not known. Blocks or a state from before them, in one of the files of the same replay, may help"
+            "{expired} messages were not verified, because their committees are not known; add a file with earlier blocks or an earlier state to the same replay"
         );
     }
     if summary.not_listed > 0 {

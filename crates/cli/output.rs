@@ -10,7 +10,7 @@ struct ReaderGone;
 
 impl Display for ReaderGone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("whoever read stdout has gone")
+        f.write_str("the reader of stdout has closed it")
     }
 }
 

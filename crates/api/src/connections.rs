@@ -9,7 +9,7 @@
 //! answered within a millisecond. So only a client that opens tens of thousands of connections per
 //! second can displace it.
 
-use crate::patience::WriteTimeout;
+use crate::write_timeout::WriteTimeout;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};

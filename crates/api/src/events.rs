@@ -20,7 +20,6 @@
 use crate::findings::{number, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::FindingSchema;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -61,7 +60,7 @@ pub(crate) struct EventsQuery {
     EventsQuery,
     ("Last-Event-ID" = Option<u64>, Header, description = "go on after this event"),
 ), responses(
-    (status = 200, description = "a stream that does not end", body = FindingSchema, content_type = "text/event-stream"),
+    (status = 200, description = "a stream that does not end", body = Finding, content_type = "text/event-stream"),
     (status = 400, description = "after or Last-Event-ID is no number", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 503, description = "all streams are taken", body = ProblemDetails, content_type = "application/problem+json"),
 ))]

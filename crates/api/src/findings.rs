@@ -3,7 +3,6 @@
 use crate::privacy::OwnKeys;
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::{FindingSchema, FindingsView};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -12,9 +11,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use consensus::{Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Kind, Severity, SortOrder, Store};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 /// Rows on a page of any list if the request has no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -84,6 +83,34 @@ impl ListQuery {
     }
 }
 
+/// A page of findings, in the order of recording.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FindingsView {
+    schema: u64,
+    findings: Vec<Finding>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end. A page may have fewer
+    /// findings than requested and still have a page after it.
+    next: Option<String>,
+}
+
+/// The query of a list without filters.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Cursor from the previous page (`next`).
+    cursor: Option<String>,
+    /// Length of the page, 1 to 1000. The default is 100.
+    limit: Option<String>,
+}
+
+impl PageQuery {
+    /// Returns the number after which the page begins, and its length.
+    pub(crate) fn position(&self) -> Result<(u64, usize), ProblemDetails> {
+        Ok((number(&self.cursor, "cursor")?.unwrap_or(0), page_limit(&self.limit)?))
+    }
+}
+
 /// `?format=ssz` or `?format=json`. It takes precedence over `Accept`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +123,7 @@ pub(crate) struct FormatQuery {
 #[utoipa::path(get, path = "/v1/findings", operation_id = "listFindings", tag = "findings", params(ListQuery), responses(
     (status = 200, description = "a page", body = FindingsView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 403, description = "a label that is not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "a label that is not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -118,7 +145,7 @@ pub(crate) async fn list(
 
 /// One finding.
 #[utoipa::path(get, path = "/v1/findings/{id}", operation_id = "getFinding", tag = "findings", params(("id" = String, Path, description = "0x-hex")), responses(
-    (status = 200, description = "the finding", body = FindingSchema),
+    (status = 200, description = "the finding", body = Finding),
     (status = 400, description = "no id, or a parameter that nobody knows", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
@@ -259,7 +286,9 @@ async fn evidence_of(shared: &Arc<Shared>, id: &str) -> Result<Evidence, Problem
         )));
     };
     let found = read(shared, move |store| store.evidence(reference.id)).await?;
-    found.ok_or_else(|| ProblemDetails::not_found(format!("the evidence of {} is gone from the store", finding.id)))
+    found.ok_or_else(|| {
+        ProblemDetails::not_found(format!("the store has no evidence for {}; the data directory may be damaged", finding.id))
+    })
 }
 
 /// Reads from the store on a thread that may wait for the disk.

@@ -1,40 +1,36 @@
 //! Incidents: what many findings and messages mean together, each in its current state.
 
-use crate::findings::{Segment, hash, number, page_limit, read, understood};
+use crate::findings::{PageQuery, Segment, hash, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::{IncidentSchema, IncidentsView};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use evidence::Incident;
-use serde::Deserialize;
+use serde::Serialize;
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::ToSchema;
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct IncidentsQuery {
-    /// Cursor from the previous page (`next`).
-    cursor: Option<String>,
-    /// Length of the page, 1 to 1000. The default is 100.
-    limit: Option<String>,
+/// A page of incidents, in the order of their last change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IncidentsView {
+    schema: u64,
+    incidents: Vec<Incident>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
+    next: Option<String>,
 }
 
 /// Incidents in the order of their last change. An incident that changes meanwhile appears again at
 /// the end.
-#[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(IncidentsQuery), responses(
+#[utoipa::path(get, path = "/v1/incidents", operation_id = "listIncidents", tag = "incidents", params(PageQuery), responses(
     (status = 200, description = "a page", body = IncidentsView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
-    query: Result<Query<IncidentsQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<IncidentsView>, ProblemDetails> {
-    let query = understood(query)?;
-    let limit = page_limit(&query.limit)?;
-    let after = number(&query.cursor, "cursor")?.unwrap_or(0);
+    let (after, limit) = understood(query)?.position()?;
     let rows = read(&shared, move |store| store.incidents_after(after, limit)).await?;
     let next = (rows.len() == limit).then(|| rows.last().map(|(revision, _)| revision.to_string())).flatten();
     Ok(Json(IncidentsView {
@@ -46,7 +42,7 @@ pub(crate) async fn list(
 
 /// One incident.
 #[utoipa::path(get, path = "/v1/incidents/{id}", operation_id = "getIncident", tag = "incidents", params(("id" = String, Path, description = "0x-hex")), responses(
-    (status = 200, description = "the incident", body = IncidentSchema),
+    (status = 200, description = "the incident", body = Incident),
     (status = 400, description = "no id", body = ProblemDetails, content_type = "application/problem+json"),
     (status = 404, description = "unknown", body = ProblemDetails, content_type = "application/problem+json"),
 ))]

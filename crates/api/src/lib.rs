@@ -5,9 +5,13 @@
 //! about themselves. It knows no queues and no detectors. No request changes anything, so no token
 //! is needed. The API listens on the configured address, which is a loopback address by default.
 //!
-//! - [`view`]: the JSON that clients may rely on
+//! In the JSON, numbers that are u64 in Ethereum's specification are decimal strings, and bytes are
+//! 0x-hex. Our own counts are plain numbers. Findings, incidents and submissions are shown as they
+//! are stored.
+//!
 //! - [`problem`]: errors, RFC 9457
 //! - `findings`, `incidents`, `submissions`, `events`, `watch`, `process`: the handlers
+//! - `status`: what the process reports about itself
 //! - [`metrics`]: the API's own metrics
 //! - `page`: the web page, a few files that are compiled in
 //!
@@ -43,18 +47,18 @@ mod incidents;
 pub mod metrics;
 mod middleware;
 mod page;
-mod patience;
 mod privacy;
 pub mod problem;
 mod process;
 mod server;
+mod status;
 mod submissions;
-pub mod view;
 mod watch;
+mod write_timeout;
 
 pub use connections::{HEADER_TIMEOUT, PROBE_CONNECTIONS};
 pub use hosts::{host_of, is_host};
-pub use privacy::OwnKeys;
+pub use privacy::{OwnKeys, shows_addresses};
 pub use server::{ApiError, ApiParts, Listener, answer_while, bind, openapi_json, serve};
-pub use view::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
+pub use status::{Gap, GoodbyeView, Head, NodeState, PeerView, Readiness, Status, StatusSource};
 pub use watch::{HeldBackView, KeyFilter, KillSwitchView, NoKeys, WatchGroup, WatchPage, WatchSource, WatchedKey};

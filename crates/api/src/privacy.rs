@@ -8,9 +8,10 @@
 use crate::WatchSource;
 use crate::addresses::without_addresses;
 use crate::problem::ProblemDetails;
-use crate::view::{NodeState, Readiness, Status};
+use crate::status::{NodeState, Readiness, Status};
 use evidence::{Audience, Finding, Incident, Kind, Submission};
 use serde_json::{Map, Value};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Whether readers may see the operator's own keys.
@@ -20,12 +21,18 @@ pub enum OwnKeys {
     Hidden,
 }
 
+/// Returns whether readers may see the addresses of the operator's nodes, peers and receivers, and
+/// the paths of its files: only on the watcher's own machine.
+pub fn shows_addresses(own_keys: OwnKeys, listen: IpAddr) -> bool {
+    own_keys == OwnKeys::Shown && listen.is_loopback()
+}
+
 /// What readers may see.
 #[derive(Clone)]
 pub(crate) struct Privacy {
     pub own_keys: OwnKeys,
     pub watch: Arc<dyn WatchSource>,
-    /// Whether readers may see the addresses of the operator's nodes, peers and receivers.
+    /// See [`shows_addresses`].
     pub shows_addresses: bool,
 }
 

@@ -26,17 +26,17 @@ impl ProblemDetails {
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new("bad-request", "The request cannot be understood", StatusCode::BAD_REQUEST, detail)
+        Self::new("bad-request", "The request is not valid", StatusCode::BAD_REQUEST, detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new("not-found", "There is no such thing", StatusCode::NOT_FOUND, detail)
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
     }
 
     pub(crate) fn not_shown() -> Self {
-        let detail = "watched keys are the operator's own business and not shown here; ask on the watcher's own machine, or set \
-                      `api.show_watched`";
-        Self::new("not-shown", "This is not shown to everybody", StatusCode::FORBIDDEN, detail)
+        let detail = "watched keys are private and not shown on this address; ask on the watcher's own machine, or set `api.show_watched` in \
+                      its configuration";
+        Self::new("not-shown", "Not shown on this address", StatusCode::FORBIDDEN, detail)
     }
 
     pub(crate) fn method_not_allowed() -> Self {
@@ -50,7 +50,7 @@ impl ProblemDetails {
     }
 
     pub(crate) fn not_acceptable(detail: impl Into<String>) -> Self {
-        Self::new("not-acceptable", "There is no such representation", StatusCode::NOT_ACCEPTABLE, detail)
+        Self::new("not-acceptable", "This format is not available", StatusCode::NOT_ACCEPTABLE, detail)
     }
 
     pub(crate) fn too_many_streams(limit: usize) -> Self {
@@ -66,8 +66,7 @@ impl ProblemDetails {
     }
 
     pub(crate) fn wrong_host() -> Self {
-        let detail =
-            "this API listens on a loopback address and answers to localhost, 127.0.0.1 and [::1]; name others in `api.hosts`";
+        let detail = "this API listens on a loopback address and accepts the hosts localhost, 127.0.0.1 and [::1]; add other names to `api.hosts`";
         Self::new("wrong-host", "The request is for another host", StatusCode::FORBIDDEN, detail)
     }
 
@@ -78,7 +77,7 @@ impl ProblemDetails {
     /// An internal error. The reason goes to the log only, because it may contain paths.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "a request could not be answered");
-        let detail = "the findings could not be read; the operator finds the reason in the log";
+        let detail = "the findings could not be read; the watcher's log has the reason";
         Self::new("internal", "Something failed here", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::{Readiness, StatusView};
+use crate::status::{Readiness, StatusView};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;

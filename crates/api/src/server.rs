@@ -3,7 +3,7 @@
 use crate::connections::Apps;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
-use crate::privacy::{OwnKeys, Privacy};
+use crate::privacy::{OwnKeys, Privacy, shows_addresses};
 use crate::problem::ProblemDetails;
 use crate::{
     StatusSource, WatchSource, connections, events, findings, incidents, middleware, page, process, submissions, watch as watched,
@@ -178,11 +178,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     let shared = Arc::new(Shared {
         store,
         status,
-        privacy: Privacy {
-            own_keys,
-            watch: watched_keys,
-            shows_addresses: own_keys == OwnKeys::Shown && address.ip().is_loopback(),
-        },
+        privacy: Privacy { own_keys, watch: watched_keys, shows_addresses: shows_addresses(own_keys, address.ip()) },
         hosts: Hosts::of(address, &hosts),
         registry,
         metrics: metrics.clone(),
@@ -197,7 +193,7 @@ fn apps(parts: ApiParts, address: SocketAddr, stop: CancellationToken) -> Result
     metrics.start_at_zero(openapi.paths.paths.keys().map(String::as_str));
     let router = documented
         .merge(page::routes())
-        .fallback(|| async { ProblemDetails::not_found("there is nothing at this address; /openapi.json lists what there is") })
+        .fallback(|| async { ProblemDetails::not_found("this address does not exist; /openapi.json lists all addresses") })
         .method_not_allowed_fallback(|| async { ProblemDetails::method_not_allowed() })
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn_with_state(shared.clone(), middleware::guard))

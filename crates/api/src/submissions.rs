@@ -1,39 +1,36 @@
 //! Proofs that were submitted to beacon nodes.
 
-use crate::findings::{number, page_limit, read, understood};
+use crate::findings::{PageQuery, read, understood};
 use crate::problem::ProblemDetails;
 use crate::server::Shared;
-use crate::view::SubmissionsView;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use serde::Deserialize;
+use evidence::Submission;
+use serde::Serialize;
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::ToSchema;
 
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct SubmissionsQuery {
-    /// Cursor from the previous page (`next`).
-    cursor: Option<String>,
-    /// Length of the page, 1 to 1000. The default is 100.
-    limit: Option<String>,
+/// A page of submissions, in the order of their first attempt.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SubmissionsView {
+    schema: u64,
+    submissions: Vec<Submission>,
+    /// Cursor of the next page, for the parameter `cursor`. Null at the end.
+    next: Option<String>,
 }
 
 /// Submissions in the order of their first attempt. The list is empty if submission was never
 /// switched on.
-#[utoipa::path(get, path = "/v1/submissions", tag = "findings", params(SubmissionsQuery), responses(
+#[utoipa::path(get, path = "/v1/submissions", tag = "findings", params(PageQuery), responses(
     (status = 200, description = "a page", body = SubmissionsView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     State(shared): State<Arc<Shared>>,
-    query: Result<Query<SubmissionsQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<SubmissionsView>, ProblemDetails> {
-    let query = understood(query)?;
-    let limit = page_limit(&query.limit)?;
-    let after = number(&query.cursor, "cursor")?.unwrap_or(0);
+    let (after, limit) = understood(query)?.position()?;
     let submissions = read(&shared, move |store| store.submissions_after(after, limit)).await?;
     let submissions: Vec<_> = submissions.into_iter().map(|one| shared.privacy.submission(one)).collect();
     let next = submissions.last().filter(|_| submissions.len() == limit).map(|last| last.number.to_string());

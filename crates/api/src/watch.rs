@@ -30,12 +30,17 @@ pub trait WatchSource: Send + Sync + 'static {
     /// Keys that match `wanted` and come after `after`, in ascending order, `limit` at most.
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage;
 
+    /// Whether a watched key has this label, such as `operator=acme`, even if nothing is known of
+    /// the key yet.
+    fn has_label(&self, label: &str) -> bool;
+
     /// Whether a label, such as `operator=acme`, shows who owns a key, and no public list contains
     /// it.
     fn is_private(&self, label: &str) -> bool;
 }
 
-/// A source without watched keys.
+/// A source that does not know whose keys are watched, such as a recording. Every label may be one
+/// that only the operator's groups have, so all labels count as private.
 pub struct NoKeys;
 
 impl WatchSource for NoKeys {
@@ -47,8 +52,12 @@ impl WatchSource for NoKeys {
         WatchPage::default()
     }
 
-    fn is_private(&self, _: &str) -> bool {
+    fn has_label(&self, _: &str) -> bool {
         false
+    }
+
+    fn is_private(&self, _: &str) -> bool {
+        true
     }
 }
 
@@ -244,7 +253,7 @@ pub(crate) struct KeysQuery {
 /// Groups of watched keys.
 #[utoipa::path(get, path = "/v1/watch/groups", operation_id = "listWatchGroups", tag = "watch", responses(
     (status = 200, description = "all groups", body = GroupsView),
-    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<GroupsView>, ProblemDetails> {
     let watch = shared.privacy.watch()?;
@@ -264,7 +273,7 @@ pub(crate) async fn groups(State(shared): State<Arc<Shared>>) -> Result<Json<Gro
 #[utoipa::path(get, path = "/v1/watch/validators", operation_id = "listWatchedValidators", tag = "watch", params(KeysQuery), responses(
     (status = 200, description = "a page", body = KeysView),
     (status = 400, description = "a parameter is wrong", body = ProblemDetails, content_type = "application/problem+json"),
-    (status = 403, description = "not shown to everybody", body = ProblemDetails, content_type = "application/problem+json"),
+    (status = 403, description = "not shown on this address", body = ProblemDetails, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn validators(
     State(shared): State<Arc<Shared>>,
@@ -286,11 +295,9 @@ pub(crate) async fn validators(
             return Err(ProblemDetails::bad_request(format!("no group is called {group:?}; {there_are}")));
         }
     }
-    if let Some(label) = &wanted.label {
-        let alone = KeyFilter { label: Some(label.clone()), ..KeyFilter::default() };
-        if watch.keys(None, &alone, 1).keys.is_empty() {
-            return Err(ProblemDetails::bad_request(format!("no watched key has the label {label:?}")));
-        }
+    if let Some(label) = wanted.label.as_deref().filter(|label| !watch.has_label(label)) {
+        let detail = format!("no watched key has the label {label:?}; /v1/watch/validators lists the labels of each key");
+        return Err(ProblemDetails::bad_request(detail));
     }
     read(&shared, move |store| {
         let page = watch.keys(after, &wanted, limit);

@@ -234,6 +234,24 @@ async fn the_document_describes_every_address_and_findings_as_they_are() {
     slashable["details"] = harmless["details"].clone();
     let shown: Vec<&String> = slashable.as_object().unwrap().keys().collect();
     assert!(described.iter().all(|key| shown.contains(key)), "{described:?} describes what is not there");
+
+    // Numbers of 64 bits and hashes are text in the JSON, whatever their Rust types are.
+    let incident = evidence::Incident {
+        offences: Some(evidence::OffenceCounts::default()),
+        penalty: Some(evidence::Penalty::default()),
+        shared: vec![evidence::SharedTrait { what: "client".into(), value: "x".into(), members: evidence::Count(1) }],
+        tracking: Some(evidence::Tracking { key: String::new(), peak: 1 }),
+        ..evidence::Incident::sample()
+    };
+    let slashable = serde_json::to_value(double_vote(7, 100).0).unwrap();
+    for (name, json) in [("Finding", slashable), ("Incident", serde_json::to_value(incident).unwrap())] {
+        for (key, value) in json.as_object().unwrap() {
+            let described = &schemas[name]["properties"][key];
+            assert!(!described.is_null(), "{name}.{key} is not described");
+            assert!(!value.is_string() || !described.to_string().contains("integer"), "{name}.{key}: {value} is {described}");
+        }
+    }
+    assert!(schemas["Incident"]["properties"]["tracking"].is_null(), "it is stored and not shown");
 }
 
 #[tokio::test]
@@ -315,6 +333,9 @@ async fn watched_keys_come_in_pages_and_groups_with_their_kill_switches() {
     assert_eq!(missing["validators"].as_array().unwrap().len(), 5);
     let of_group = api.json("/v1/watch/validators?group=acme&label=group%3Dacme").await;
     assert_eq!(of_group["validators"].as_array().unwrap().len(), 25);
+    // A label that a list gives is known before anything is reported of its keys.
+    let not_reported = api.json("/v1/watch/validators?label=operator%3Dnew").await;
+    assert_eq!(not_reported["validators"], json!([]));
     for (query, word) in [
         ("limit=0", "limit"),
         ("label=acme", "key=value"),

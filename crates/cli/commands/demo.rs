@@ -5,6 +5,7 @@
 //! `run`. At the end the offences found are compared with those that the simulator committed, and
 //! the reported incidents with those that the scenario lists. The two sides share no code.
 
+use crate::args::DemoArgs;
 use crate::exit::FAILED;
 use crate::output;
 use actions::config::{
@@ -16,8 +17,7 @@ use engine::silence::is_silence;
 use evidence::{Audience, Finding, Incident, Kind};
 use simulator::{Crime, GroundTruth, Reckoning, STAKED_KEYS, Said, Scenario, SimNetwork};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use watcher::config::Config;
 use watcher::run::Watcher;
@@ -27,31 +27,15 @@ const LAST_SLOTS: u32 = 4;
 /// Longest time after the last slot until the last messages are judged.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Arguments of the demo.
-pub struct DemoOptions {
-    /// Scenario to play instead of February 2021. It defines the slots, the validators, and the
-    /// seed.
-    pub scenario: Option<PathBuf>,
-    pub slots: u64,
-    pub slot_ms: u64,
-    pub validators: u64,
-    pub listen: SocketAddr,
-    pub seed: u64,
-    pub stay: bool,
-    pub data_dir: Option<PathBuf>,
-    /// Address that receives the findings.
-    pub webhook: Option<String>,
-}
-
 /// Runs the demo. The exit code is 1 if an offence or an incident was missed or was reported
 /// wrongly.
-pub fn demo(options: DemoOptions) -> anyhow::Result<u8> {
+pub fn demo(options: DemoArgs) -> anyhow::Result<u8> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads; check ulimit -u")?;
-    runtime.block_on(stage(options))
+    runtime.block_on(run(options))
 }
 
-async fn stage(options: DemoOptions) -> anyhow::Result<u8> {
+async fn run(options: DemoArgs) -> anyhow::Result<u8> {
     let (scenario, story) = scenario(&options)?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     eprintln!(
@@ -76,7 +60,7 @@ async fn stage(options: DemoOptions) -> anyhow::Result<u8> {
 }
 
 /// Returns the scenario, and a short description of what happens in it.
-fn scenario(options: &DemoOptions) -> anyhow::Result<(Scenario, String)> {
+fn scenario(options: &DemoArgs) -> anyhow::Result<(Scenario, String)> {
     let slot_duration = Duration::from_millis(options.slot_ms);
     if let Some(path) = &options.scenario {
         let scenario = super::simulate::read_scenario(path)?;
@@ -92,7 +76,7 @@ fn scenario(options: &DemoOptions) -> anyhow::Result<(Scenario, String)> {
 
 /// Makes the watcher's configuration. It uses the network's own files and has all of its nodes as
 /// peers. The webhook, if given, is the only alert route.
-fn config(network: &SimNetwork, folder: &Path, options: &DemoOptions) -> anyhow::Result<Config> {
+fn config(network: &SimNetwork, folder: &Path, options: &DemoArgs) -> anyhow::Result<Config> {
     let (yaml, state) = (folder.join("config.yaml"), folder.join("genesis.ssz"));
     std::fs::write(&yaml, network.config_yaml()).context("cannot write to the temporary folder")?;
     std::fs::write(&state, network.state_ssz()).context("cannot write to the temporary folder")?;
@@ -143,19 +127,19 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
     let _subscription = watcher.store().subscribe(move |seq| {
         new.send_replace(seq);
     });
-    let (mut told, mut n_offences) = (0, 0);
+    let (mut reported, mut n_offences) = (0, 0);
     let run = network.run();
     tokio::pin!(run);
     let truth = loop {
         tokio::select! {
             truth = &mut run => break truth?,
-            _ = news.changed() => n_offences += tell(watcher, &mut told)?,
+            _ = news.changed() => n_offences += tell(watcher, &mut reported)?,
         }
     };
     // The last messages may still be on their way.
     let all = async {
         loop {
-            n_offences += tell(watcher, &mut told)?;
+            n_offences += tell(watcher, &mut reported)?;
             if n_offences >= truth.crimes.len() && said(watcher, &truth, clock)?.missed.is_empty() {
                 break;
             }
@@ -174,7 +158,7 @@ async fn watch(watcher: &Watcher, network: SimNetwork, clock: &Network, stay: bo
         output::line(&reckoning)?;
     }
     if stay {
-        eprintln!("the page stays up; Ctrl-C ends it");
+        eprintln!("the page stays available until Ctrl-C");
         super::stop_signal().await;
     }
     Ok(if complete { 0 } else { FAILED })
@@ -185,22 +169,22 @@ fn said(watcher: &Watcher, truth: &GroundTruth, clock: &Network) -> anyhow::Resu
     let opened =
         |incident: &Incident| Said { kind: incident.kind.to_string(), slot: clock.slot_at(incident.opened_at.as_unix_ns()) };
     // The demo watches some keys; scenarios know of the network only.
-    let is_told = |kind: &Kind| kind.audience() == Audience::Public;
+    let is_public = |kind: &Kind| kind.audience() == Audience::Public;
     let incidents = watcher.store().all_incidents()?;
-    let incidents = incidents.iter().filter(|incident| is_told(&incident.kind) && !is_silence(incident));
+    let incidents = incidents.iter().filter(|incident| is_public(&incident.kind) && !is_silence(incident));
     let mut said: Vec<Said> = incidents.map(opened).collect();
     let findings = watcher.store().findings_after(0, usize::MAX)?;
-    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none() && is_told(&finding.kind));
+    let anomalies = findings.into_iter().filter(|(_, finding)| finding.evidence.is_none() && is_public(&finding.kind));
     said.extend(anomalies.map(|(_, finding)| Said { kind: finding.kind.to_string(), slot: finding.slot }));
     Ok(truth.reckon(&said))
 }
 
-/// Prints the offences after the finding with number `told`, and sets `told` to the last number.
+/// Prints the offences after the finding with number `reported`, and sets `reported` to the last number.
 /// Returns how many there were. What detectors conclude from them is on the page.
-fn tell(watcher: &Watcher, told: &mut u64) -> anyhow::Result<usize> {
+fn tell(watcher: &Watcher, reported: &mut u64) -> anyhow::Result<usize> {
     let mut n_offences = 0;
-    for (seq, finding) in watcher.store().findings_after(*told, usize::MAX)? {
-        *told = seq;
+    for (seq, finding) in watcher.store().findings_after(*reported, usize::MAX)? {
+        *reported = seq;
         if finding.offence().is_none() {
             continue;
         }

@@ -24,18 +24,18 @@ pub fn export(data_dir: &Path, validators: &str, form: Form) -> anyhow::Result<u
     let blocks: usize = file.data.iter().map(|key| key.signed_blocks.len()).sum();
     let votes: usize = file.data.iter().map(|key| key.signed_attestations.len()).sum();
     eprintln!(
-        "{} keys, {votes} attestations, {blocks} blocks: what the network was heard to say, not all that was signed",
+        "{} keys, {votes} attestations, {blocks} blocks: the messages that were received, which may not be all that were signed",
         file.data.len()
     );
     eprintln!("{}", covered(&history.coverage()?));
     let empty = |key: &&SigningHistory| key.signed_blocks.is_empty() && key.signed_attestations.is_empty();
-    let unheard: Vec<String> = file.data.iter().filter(empty).map(|key| key.pubkey.to_string()).collect();
-    if !unheard.is_empty() {
-        let more = if unheard.len() > NAMED { ", .." } else { "" };
+    let never_received: Vec<String> = file.data.iter().filter(empty).map(|key| key.pubkey.to_string()).collect();
+    if !never_received.is_empty() {
+        let more = if never_received.len() > NAMED { ", .." } else { "" };
         eprintln!(
-            "WARNING: {} keys were never heard; their entries are empty and keep a client from nothing: {}{more}",
-            unheard.len(),
-            unheard[..unheard.len().min(NAMED)].join(", ")
+            "WARNING: no message of {} keys was received; their entries are empty and protect from nothing: {}{more}",
+            never_received.len(),
+            never_received[..never_received.len().min(NAMED)].join(", ")
         );
     }
     Ok(0)
@@ -68,7 +68,7 @@ fn text(report: &Audit) -> String {
         describe(key, &mut out);
     }
     for key in &report.unknown_keys {
-        let _ = writeln!(out, "key {key}: no validator of this network that is known here");
+        let _ = writeln!(out, "key {key}: not a known validator of this network");
     }
     let _ = writeln!(
         out,
@@ -83,16 +83,12 @@ fn text(report: &Audit) -> String {
     );
     let _ = writeln!(
         out,
-        "not judged: {} seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
+        "not compared: {} seen before the file's record begins; in the file and never seen: {} votes, {} blocks",
         totals.before_record, totals.unheard_votes, totals.unheard_blocks
     );
     let _ = writeln!(out, "{}", covered(&report.coverage));
     if totals.keys_never_heard > 0 {
-        let _ = writeln!(
-            out,
-            "{} keys were never heard: that the file lacks nothing of theirs means nothing",
-            totals.keys_never_heard
-        );
+        let _ = writeln!(out, "no message of {} keys was received, so nothing can be said about them", totals.keys_never_heard);
     }
     let verdict = match report.lacks_something() {
         true => format!(
@@ -100,7 +96,7 @@ fn text(report: &Audit) -> String {
              find the second signer, then use `slashwatch export interchange` to complete it",
             totals.keys_lacking
         ),
-        false => "the file knows everything that was seen in these epochs; of other times nothing is known here".into(),
+        false => "the file contains everything that was seen in these epochs; nothing is known about other times".into(),
     };
     let _ = writeln!(out, "{verdict}");
     out
@@ -110,13 +106,13 @@ fn text(report: &Audit) -> String {
 fn covered(coverage: &Coverage) -> String {
     let mut out = match &coverage.epochs {
         Some(epochs) => format!("what is known: votes of epochs {} to {}", epochs.first, epochs.last),
-        None => "what is known: no vote at all".into(),
+        None => "what is known: no votes".into(),
     };
     if !coverage.gaps.is_empty() {
         let named = coverage.gaps.iter().rev().take(NAMED).map(|gap| format!("{}-{}", gap.from_slot, gap.to_slot));
         let more = if coverage.gaps.len() > NAMED { ", and earlier ones" } else { "" };
         let named = named.collect::<Vec<_>>().join(", ");
-        let _ = write!(out, "; no watcher ran in slots {named}{more}, of which only blocks may tell");
+        let _ = write!(out, "; no watcher ran in slots {named}{more}, so of these only votes in later blocks are known");
     }
     out
 }
@@ -124,17 +120,17 @@ fn covered(coverage: &Coverage) -> String {
 fn describe(key: &AuditedKey, out: &mut String) {
     let audit = &key.audit;
     let name = format!("validator {} ({})", key.index, key.pubkey);
-    let mut tell = |what: &str, count: u64, listed: Vec<String>| {
+    let mut list = |what: &str, count: u64, listed: Vec<String>| {
         if count > 0 {
             let more = if count > listed.len() as u64 { ", .." } else { "" };
             let _ = writeln!(out, "{name}: {count} {what}: {}{more}", listed.join(", "));
         }
     };
-    tell("votes seen, not in the file", audit.absent_votes.count, first(&audit.absent_votes, vote));
-    tell("blocks seen, not in the file", audit.absent_blocks.count, first(&audit.absent_blocks, block));
-    tell("seen that contradict the file", audit.contradictions.count, first(&audit.contradictions, contradiction));
-    tell("seen that contradict each other", audit.slashable.count, first(&audit.slashable, contradiction));
-    tell("stretches without a vote", audit.gaps.count, first(&audit.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)));
+    list("votes seen, not in the file", audit.absent_votes.count, first(&audit.absent_votes, vote));
+    list("blocks seen, not in the file", audit.absent_blocks.count, first(&audit.absent_blocks, block));
+    list("seen that contradict the file", audit.contradictions.count, first(&audit.contradictions, contradiction));
+    list("seen that contradict each other", audit.slashable.count, first(&audit.slashable, contradiction));
+    list("stretches without a vote", audit.gaps.count, first(&audit.gaps, |gap| format!("epochs {}-{}", gap.first, gap.last)));
 }
 
 fn first<T>(list: &Counted<T>, show: impl Fn(&T) -> String) -> Vec<String> {

@@ -18,7 +18,7 @@ pub fn inspect(data_dir: &Path, what: &[String]) -> anyhow::Result<u8> {
         [] => Wanted::Overview,
         ["validator", index] => Wanted::Validator(parse(index, "a validator index")?),
         ["finding", id] | [id] if id.starts_with("0x") => Wanted::Finding(parse(id, "a finding's id: 0x and 64 hex digits")?),
-        _ => return Err(UsageError(format!("cannot inspect {:?}: say `validator N` or `finding ID`", what.join(" "))).into()),
+        _ => return Err(UsageError(format!("cannot inspect {:?}: write `validator N` or `finding ID`", what.join(" "))).into()),
     };
     let opening = progress::spinner("opening the data directory");
     let inspection = Inspection::open(data_dir)?;
@@ -79,7 +79,7 @@ fn overview(inspection: &Inspection) -> anyhow::Result<serde_json::Value> {
 
 fn validator(inspection: &Inspection, index: ValidatorIndex) -> anyhow::Result<serde_json::Value> {
     let Some(store) = inspection.index() else {
-        anyhow::bail!("there is no vote index in this data directory: start the watcher or `replay` captures to make one anew");
+        anyhow::bail!("this data directory has no vote index; start the watcher or `replay` captures to make one");
     };
     let bar = progress::bar("votes", "epochs");
     let votes = store.votes_of(index, &mut |walked| progress::show(&bar, walked))?;

@@ -17,6 +17,7 @@ use consensus::{Epoch, ForkName, Offence, PubkeyBytes, Punishable, Root, Slot, V
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 /// The version of the JSON below. Fields may be added. A changed or removed one needs another
 /// number.
@@ -27,46 +28,57 @@ pub const SCHEMA: u64 = 1;
 pub const FURTHER_PAIRS: &str = "further_pairs";
 
 /// An offence of a validator, or an anomaly. The order of the fields is the order in the JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
-    /// Always [`SCHEMA`].
+    /// Version of this JSON.
     pub schema: u64,
-    /// See the header of this module.
+    /// SHA-256 of who did what. It is the same on every machine.
+    #[schema(value_type = String)]
     pub id: Root,
+    /// `double_vote`, `surround_vote`, `double_proposal`, or the name of an anomaly.
+    #[schema(value_type = String)]
     pub kind: Kind,
     pub severity: Severity,
     /// The greater of the two messages' slots.
+    #[schema(value_type = String)]
     pub slot: Slot,
     /// The target epoch of that message. For a proposal, the epoch of its slot.
+    #[schema(value_type = String)]
     pub epoch: Epoch,
     /// Absent only for anomalies that no single validator caused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validator: Option<Subject>,
     /// Arrival of the earlier message.
+    #[schema(value_type = String)]
     pub first_seen: Time,
     /// Arrival of the later message. Null for an anomaly of one message.
+    #[schema(value_type = Option<String>)]
     pub second_seen: Option<Time>,
     /// The wall clock when the finding was recorded. It is not part of the id.
+    #[schema(value_type = String)]
     pub recorded_at: Time,
     /// Sources of the messages (`gossip`, `block`, `slashing_op`, `api`), sorted, each once.
     pub sources: Vec<String>,
     /// The fork at `epoch`.
+    #[schema(value_type = String)]
     pub fork: ForkName,
     /// Whether a block can still punish the offence. Absent for anomalies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub punishable: Option<Punishable>,
     /// The block that included the slashing. Null until such a block is seen.
     pub included: Option<Included>,
     /// The proof. Null for anomalies.
     pub evidence: Option<EvidenceRef>,
     /// For an anomaly: what was seen, depending on the kind. For an offence that cannot be
-    /// punished: [`FURTHER_PAIRS`], if there are any.
+    /// punished: `further_pairs`, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub details: Option<Map<String, Value>>,
 }
 
 /// The severity of a finding or an incident, in ascending order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     #[default]
@@ -94,27 +106,32 @@ impl std::fmt::Display for Severity {
 }
 
 /// The validator that a finding is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Subject {
+    #[schema(value_type = String)]
     pub index: ValidatorIndex,
+    #[schema(value_type = String)]
     pub pubkey: PubkeyBytes,
     /// The operator's own labels for it.
     pub labels: Vec<String>,
 }
 
 /// The block that included a slashing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Included {
+    #[schema(value_type = String)]
     pub slot: Slot,
+    #[schema(value_type = String)]
     pub block_root: Root,
 }
 
-/// A reference to a finding's [`Evidence`], with the names of its files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A reference to the proof of a finding, with the names of its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EvidenceRef {
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
-    /// The id of the [`Evidence`].
+    /// The id of the proof.
+    #[schema(value_type = String)]
     pub id: Root,
     /// Name of the file with the SSZ.
     pub ssz: String,

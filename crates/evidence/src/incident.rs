@@ -16,12 +16,14 @@ use crate::{Kind, Severity, Time, anomaly_id};
 use consensus::{Root, Slot};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// The version of the JSON below. Any other shape needs another number.
 pub const INCIDENT_SCHEMA: u64 = 1;
 
 /// A number that may be greater than 2^53. It is written as a decimal string, as in the beacon API.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String)]
 pub struct Count(pub u64);
 
 impl Serialize for Count {
@@ -37,7 +39,7 @@ impl<'de> Deserialize<'de> for Count {
 }
 
 /// The state of an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentState {
     /// It was noticed.
@@ -62,7 +64,7 @@ impl IncidentState {
 }
 
 /// Number of offences of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OffenceCounts {
     pub double_vote: Count,
     pub surround_vote: Count,
@@ -70,7 +72,7 @@ pub struct OffenceCounts {
 }
 
 /// A property that several members of an incident have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SharedTrait {
     /// `label:<key>`, `client`, `withdrawal_credential`, `activation_epoch` or `fork_side`.
     pub what: String,
@@ -81,7 +83,7 @@ pub struct SharedTrait {
 
 /// What the members lose by the rules of the protocol. Amounts are for all members together unless
 /// the field says otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Penalty {
     /// The initial penalty, which is due at once.
     pub initial_gwei: Count,
@@ -95,22 +97,29 @@ pub struct Penalty {
 }
 
 /// An event that goes on for some time. The order of the fields is the order in the JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Incident {
-    /// Always [`INCIDENT_SCHEMA`].
+    /// Version of this JSON.
     pub schema: u64,
-    /// From [`incident_id`].
+    /// It is the same on every machine that received the same.
+    #[schema(value_type = String)]
     pub id: Root,
+    /// `slashing_wave`, or the name of an anomaly.
+    #[schema(value_type = String)]
     pub kind: Kind,
     pub state: IncidentState,
     pub severity: Severity,
     /// Slot of the first message that belongs to it.
+    #[schema(value_type = String)]
     pub first_slot: Slot,
     /// Slot of the latest message that belongs to it.
+    #[schema(value_type = String)]
     pub last_slot: Slot,
     /// Arrival time of the message that made it an incident.
+    #[schema(value_type = String)]
     pub opened_at: Time,
     /// The time when it was over, by the time of the messages. Null before.
+    #[schema(value_type = Option<String>)]
     pub closed_at: Option<Time>,
     /// Number of validators concerned. Null where a number has no meaning.
     pub validators: Option<Count>,
@@ -121,6 +130,7 @@ pub struct Incident {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub penalty: Option<Penalty>,
     /// Details that depend on the kind. See docs/detection.md.
+    #[schema(value_type = Object)]
     pub details: Map<String, Value>,
     /// Stored, but not part of the JSON that is shown. `None` for incidents whose detector keeps
     /// its state in a note.

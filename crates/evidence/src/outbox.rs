@@ -15,6 +15,7 @@ use rocksdb::{Direction, IteratorMode, Snapshot, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// Longest route name, in bytes.
 pub const MAX_ROUTE_LEN: usize = 64;
@@ -186,7 +187,7 @@ impl DeliveryState {
 
 /// Number of deliveries in each state. The sum is the number of all deliveries that were ever
 /// created.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OutboxCounts {
     pub pending: u64,
     pub delivered: u64,

@@ -13,6 +13,7 @@ use crate::outbox::shortened;
 use crate::{Evidence, EvidenceKind, Store, StoreError, Time};
 use consensus::{ForkName, Root};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 const PREFIX: &str = "submission:";
 const LOOKED_AT: &str = "submissions";
@@ -20,26 +21,31 @@ const LOOKED_AT: &str = "submissions";
 pub const SUBMISSION_SCHEMA: u64 = 1;
 
 /// A proof that is sent to beacon nodes. The order of the fields is the order in the JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Submission {
-    /// Always [`SUBMISSION_SCHEMA`].
+    /// Version of this JSON.
     pub schema: u64,
     /// Starts with 1, in the order of the first attempt.
     pub number: u64,
     /// The id of the proof.
+    #[schema(value_type = String)]
     pub evidence: Root,
     #[serde(rename = "type")]
     pub kind: EvidenceKind,
     /// The fork of the proof.
+    #[schema(value_type = String)]
     pub fork: ForkName,
     /// The id of the first finding that it proves.
+    #[schema(value_type = String)]
     pub finding: Root,
     pub state: SubmissionState,
     /// Number of attempts begun so far.
     pub attempts: u32,
     /// When the first attempt began.
+    #[schema(value_type = String)]
     pub first_attempt: Time,
     /// When the latest attempt began.
+    #[schema(value_type = String)]
     pub last_attempt: Time,
     /// Base addresses of the nodes that accepted it.
     pub nodes: Vec<String>,
@@ -49,7 +55,7 @@ pub struct Submission {
 }
 
 /// The state of a submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubmissionState {
     /// An attempt is being made, or will be repeated.

@@ -37,7 +37,7 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
     if !known {
         return Err(WatcherError::Usage(format!("group {group:?} has no kill switch; check its name under `watch.groups`")));
     }
-    let told = |had: bool| match had {
+    let reported = |had: bool| match had {
         true => format!("kill switch of {group} is ready again; the next offence in the group fires it"),
         false => format!("kill switch of {group} had not fired and is ready"),
     };
@@ -48,7 +48,7 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
             // watcher does.
             if datadir::lock_for_reading(&path).is_ok() {
                 return Err(WatcherError::Failed(format!(
-                    "{} is being read, as by `slashwatch serve`, so nothing can be written there: stop that and ask again",
+                    "{} is being read, for example by `slashwatch serve`, so nothing can be written there. Stop the reader and run the command again",
                     path.display()
                 )));
             }
@@ -56,12 +56,12 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
             let had = read()?.fired.contains_key(group);
             if !rearm::ask(&path, group)? || read()?.fired.contains_key(group) {
                 return Err(WatcherError::Failed(format!(
-                    "the watcher that runs on {} did not make the kill switch of {group} ready: its log says why. If it is of an \
+                    "the watcher that runs on {} did not make the kill switch of {group} ready: its log gives the reason. If it is of an \
                      earlier version, stop it first",
                     path.display()
                 )));
             }
-            return Ok(told(had));
+            return Ok(reported(had));
         }
         Err(error) => return Err(error.into()),
     };
@@ -69,7 +69,7 @@ pub fn rearm_switch(config: &Config, group: &str) -> Result<String, WatcherError
         return Ok(format!("kill switch of {group} has never fired: the data directory is new"));
     };
     let store = Store::open(&dir.evidence_path(), network.genesis_validators_root)?;
-    Ok(told(KillSwitchState::rearm(&store, group)?))
+    Ok(reported(KillSwitchState::rearm(&store, group)?))
 }
 
 /// Returns the network's name as far as it is known before a start. The sources are the data
@@ -95,7 +95,7 @@ mod tests {
     use actions::config::{GroupConfig, WatchConfig};
 
     #[test]
-    fn a_switch_cannot_be_made_ready_while_the_directory_is_served_and_that_is_told() {
+    fn a_switch_cannot_be_made_ready_while_the_directory_is_served_and_that_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let spec = consensus::Spec::builtin("mainnet").unwrap();
         let network = consensus::Network { spec, genesis_time: 7, genesis_validators_root: consensus::Root::ZERO };
@@ -107,8 +107,8 @@ mod tests {
         let watch = WatchConfig { groups: vec![group], ..WatchConfig::default() };
         let config = Config { data_dir: dir.path().to_owned(), watch, ..Config::default() };
         let served = datadir::lock_for_reading(dir.path()).unwrap().unwrap();
-        let told = rearm_switch(&config, "acme").unwrap_err().to_string();
-        assert!(told.contains("slashwatch serve") && !told.contains("the watcher that runs"), "{told}");
+        let reported = rearm_switch(&config, "acme").unwrap_err().to_string();
+        assert!(reported.contains("slashwatch serve") && !reported.contains("the watcher that runs"), "{reported}");
         drop(served);
         assert!(rearm_switch(&config, "acme").unwrap().contains("had not fired"));
     }

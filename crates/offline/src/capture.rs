@@ -4,16 +4,17 @@
 //! a replay knows every committee that the live run knew. No message is judged, so no message is
 //! forwarded and no peer is penalised: every message is reported to gossipsub as `Ignore`.
 
-use crate::lineage::MissingParents;
+use crate::missing_parents::MissingParents;
 use chain::node::{BlockId, NodeSet};
 use consensus::{Network, Root};
 use fs4::fs_std::FileExt;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use sources::api_stream::{StreamConfig, StreamEvent, StreamHandle};
+use sources::api_stream::{StreamConfig, StreamEvent};
 use sources::capture::{CaptureWriter, WriteError};
-use sources::gossip::{GossipEvent, GossipHandle, GossipMessage, Identity};
+use sources::gossip::{GossipControl, GossipEvent, Identity};
 use sources::metrics::SourceMetrics;
+use sources::queue::QueueReceiver;
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -75,7 +76,7 @@ async fn record(
         writer: CaptureWriter::create(out).map_err(|error| failed(out, error))?,
         out: out.into(),
         network: network.clone(),
-        lineage: MissingParents::new(&start.chain),
+        parents: MissingParents::new(&start.chain),
         summary: CaptureSummary::default(),
     };
     file.writer.config(&network.spec.to_yaml()).map_err(|error| failed(out, error))?;
@@ -84,8 +85,8 @@ async fn record(
     // fetched. Until then their messages wait in their queues.
     let metrics = SourceMetrics::unregistered();
     let (identity, _lock) = identity(&config);
-    let gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
-    let streams = match &nodes {
+    let mut gossip = listen::start_gossip(&config, identity, &network, metrics.clone())?;
+    let mut streams = match &nodes {
         Some(nodes) if config.event_stream.enabled => {
             Some(sources::api_stream::start(nodes, StreamConfig::default(), network.clone(), metrics)?)
         }
@@ -98,7 +99,16 @@ async fn record(
     }
     file.flush()?;
     tracing::info!(out = %out.display(), "recording");
-    let outcome = file.follow(gossip, streams, nodes.as_ref(), stop).await;
+    let control = gossip.as_ref().map(|gossip| gossip.control());
+    let events = SourceEvents {
+        gossip: gossip.as_mut().map(|gossip| &mut gossip.events),
+        streams: streams.as_mut().map(|streams| &mut streams.events),
+        ended: Vec::new(),
+    };
+    let outcome = file.follow(events, control.as_ref(), nodes.as_ref(), stop).await;
+    if let Some(gossip) = gossip {
+        gossip.shutdown().await;
+    }
     file.writer.sync().map_err(|error| failed(out, error))?;
     file.summary.bytes = file.writer.n_bytes();
     outcome.map(|()| file.summary)
@@ -116,7 +126,7 @@ fn identity(config: &Config) -> (Identity, Option<File>) {
         Ok(Some(lock)) => (Identity::File(config.data_dir.join("capture.key")), Some(lock)),
         Ok(None) => (Identity::Ephemeral, None),
         Err(error) => {
-            tracing::info!(%error, data_dir = %config.data_dir.display(), "no place to keep a node key: a new one is used");
+            tracing::info!(%error, data_dir = %config.data_dir.display(), "cannot store a node key; a new key is used");
             (Identity::Ephemeral, None)
         }
     }
@@ -131,16 +141,19 @@ struct CaptureOutput {
     writer: CaptureWriter<BufWriter<File>>,
     out: PathBuf,
     network: Arc<Network>,
-    lineage: MissingParents,
+    parents: MissingParents,
     summary: CaptureSummary,
 }
 
 impl CaptureOutput {
-    /// Records until `stop` resolves or a source has ended.
+    /// Records until `stop` resolves or all sources have ended.
+    ///
+    /// # Errors
+    /// The file cannot be written, or a source ended before `stop` resolved.
     async fn follow(
         &mut self,
-        mut gossip: Option<GossipHandle>,
-        mut streams: Option<StreamHandle>,
+        mut events: SourceEvents<'_>,
+        control: Option<&GossipControl>,
         nodes: Option<&Arc<NodeSet>>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), WatcherError> {
@@ -153,7 +166,7 @@ impl CaptureOutput {
         let mut wanted: VecDeque<Root> = VecDeque::new();
         let mut fetches = FuturesUnordered::new();
         tokio::pin!(stop);
-        loop {
+        while events.is_any_open() {
             while let Some(nodes) = nodes
                 && fetches.len() < MAX_FETCHES
                 && let Some(root) = wanted.pop_front()
@@ -169,54 +182,42 @@ impl CaptureOutput {
                 Some((root, fetched)) = fetches.next() => match fetched {
                     Ok(Some(block)) => self.block(&block)?,
                     Ok(None) => {
-                        tracing::debug!(%root, "no node has a block that recorded ones build on");
+                        tracing::debug!(%root, "no node has a block that recorded blocks build on");
                         None
                     }
                     Err(error) => {
-                        tracing::warn!(%root, %error, "a block that recorded ones build on is not recorded");
+                        tracing::warn!(%root, %error, "cannot fetch a block that recorded blocks build on");
                         None
                     }
                 },
-                event = next_gossip(&mut gossip) => match event {
-                    Some(GossipEvent::Message(message)) => {
-                        let missing = self.gossip(&message)?;
-                        if let (Some(gossip), Some(ticket)) = (&gossip, message.raw.ticket) {
-                            gossip.report(ticket, Verdict::Ignore);
-                        }
-                        missing
-                    }
-                    Some(GossipEvent::Peer(event)) => {
-                        listen::log_peer(&event);
-                        self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
-                        self.summary.peer_events += 1;
+                event = next(&mut events.gossip) => match event {
+                    Some(event) => self.gossip_event(event, control)?,
+                    None => {
+                        events.gossip = None;
+                        events.note_end("gossip");
                         None
                     }
-                    Some(GossipEvent::ListeningOn(address)) => {
-                        tracing::info!(%address, "gossip listens");
-                        None
-                    }
-                    None => break,
                 },
-                event = next_event(&mut streams) => match event {
-                    Some(StreamEvent::Message { raw, entry: Some(entry) }) => {
-                        self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
-                        self.summary.messages += 1;
-                        self.missing_parent(&raw)
-                    }
-                    Some(StreamEvent::Message { raw, entry: None }) => self.block(&raw)?,
-                    Some(StreamEvent::Connection { node, up, problem }) => {
-                        tracing::info!(node, up, problem, "event stream");
+                event = next(&mut events.streams) => match event {
+                    Some(event) => self.stream_event(event)?,
+                    None => {
+                        events.streams = None;
+                        events.note_end("the event stream");
                         None
                     }
-                    None => break,
                 },
             };
             wanted.extend(missing);
         }
-        if let Some(gossip) = gossip {
-            gossip.shutdown().await;
+        if events.ended.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(WatcherError::Failed(format!(
+            "{} ended before the capture was stopped, and {} lacks what came from there afterwards. The log gives the reason; start \
+             another capture",
+            events.ended.join(" and "),
+            self.out.display()
+        )))
     }
 
     /// Writes a block that was fetched and has no arrival time of its own. Returns its parent if
@@ -227,14 +228,45 @@ impl CaptureOutput {
         Ok(self.missing_parent(block))
     }
 
-    fn gossip(&mut self, message: &GossipMessage) -> Result<Option<Root>, WatcherError> {
-        self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
-        self.summary.messages += 1;
-        Ok(self.missing_parent(&message.raw))
+    /// Writes an event. Returns the parent of a block if that is missing.
+    fn gossip_event(&mut self, event: GossipEvent, control: Option<&GossipControl>) -> Result<Option<Root>, WatcherError> {
+        match event {
+            GossipEvent::Message(message) => {
+                self.writer.gossip(&message.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                self.summary.messages += 1;
+                if let (Some(control), Some(ticket)) = (control, message.raw.ticket) {
+                    control.report(ticket, Verdict::Ignore);
+                }
+                return Ok(self.missing_parent(&message.raw));
+            }
+            GossipEvent::Peer(event) => {
+                listen::log_peer(&event);
+                self.writer.peer_event(&event.capture_entry()).map_err(|error| failed(&self.out, error))?;
+                self.summary.peer_events += 1;
+            }
+            GossipEvent::ListeningOn(address) => tracing::info!(%address, "gossip listens"),
+        }
+        Ok(None)
+    }
+
+    /// Writes an event. Returns the parent of a block if that is missing.
+    fn stream_event(&mut self, event: StreamEvent) -> Result<Option<Root>, WatcherError> {
+        match event {
+            StreamEvent::Message { raw, entry: Some(entry) } => {
+                self.writer.api_event(&entry).map_err(|error| failed(&self.out, error))?;
+                self.summary.messages += 1;
+                Ok(self.missing_parent(&raw))
+            }
+            StreamEvent::Message { raw, entry: None } => self.block(&raw),
+            StreamEvent::Connection { node, up, problem } => {
+                tracing::info!(node, up, problem, "event stream");
+                Ok(None)
+            }
+        }
     }
 
     fn missing_parent(&mut self, message: &RawMessage) -> Option<Root> {
-        self.lineage.recorded(&self.network, message, self.network.slot_at(clock::now().0))
+        self.parents.recorded(&self.network, message, self.network.slot_at(clock::now().0))
     }
 
     fn flush(&mut self) -> Result<(), WatcherError> {
@@ -243,18 +275,72 @@ impl CaptureOutput {
     }
 }
 
-/// Returns the next event of a source. A source that does not exist has no events, so this waits
-/// for ever.
-async fn next_gossip(gossip: &mut Option<GossipHandle>) -> Option<GossipEvent> {
-    match gossip {
-        Some(gossip) => gossip.events.recv().await,
+/// The events of the sources that are in use and have not ended.
+struct SourceEvents<'a> {
+    gossip: Option<&'a mut QueueReceiver<GossipEvent>>,
+    streams: Option<&'a mut QueueReceiver<StreamEvent>>,
+    /// Names of the sources that ended.
+    ended: Vec<&'static str>,
+}
+
+impl SourceEvents<'_> {
+    fn is_any_open(&self) -> bool {
+        self.gossip.is_some() || self.streams.is_some()
+    }
+
+    fn note_end(&mut self, source: &'static str) {
+        tracing::error!(source, "a source ended; the capture continues with the others and fails at its end");
+        self.ended.push(source);
+    }
+}
+
+/// Returns the next event of a source. A source that is not in use has no events, so this waits for
+/// ever.
+async fn next<T>(events: &mut Option<&mut QueueReceiver<T>>) -> Option<T> {
+    match events {
+        Some(events) => events.recv().await,
         None => std::future::pending().await,
     }
 }
 
-async fn next_event(streams: &mut Option<StreamHandle>) -> Option<StreamEvent> {
-    match streams {
-        Some(streams) => streams.events.recv().await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::missing_parents::small_capture;
+    use sources::queue::{QueueBytes, queue};
+
+    /// Gossip ends first. The block that the event stream brings afterwards is recorded, and the
+    /// capture does not end with success.
+    #[tokio::test]
+    async fn a_source_that_ends_early_is_a_failure_and_the_other_one_is_still_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("x.e2s");
+        let (chain, blocks) = small_capture();
+        let mut file = CaptureOutput {
+            writer: CaptureWriter::create(&out).unwrap(),
+            out: out.clone(),
+            network: chain.network().clone(),
+            parents: MissingParents::new(&chain),
+            summary: CaptureSummary::default(),
+        };
+        let (gossip_sender, mut gossip) = queue::<GossipEvent>(8, QueueBytes::DEFAULT);
+        let (stream_sender, mut streams) = queue::<StreamEvent>(8, QueueBytes::DEFAULT);
+        drop(gossip_sender);
+        let events = SourceEvents { gossip: Some(&mut gossip), streams: Some(&mut streams), ended: Vec::new() };
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let stream = async {
+            // The end of gossip is noticed before the block comes.
+            for _ in 0..16 {
+                tokio::task::yield_now().await;
+            }
+            let raw = Box::new(blocks.into_iter().next().unwrap());
+            stream_sender.try_send_note(StreamEvent::Message { raw, entry: None }).unwrap();
+            drop(stream_sender);
+        };
+        let (outcome, ()) = tokio::join!(file.follow(events, None, None, async { stopped.await.unwrap() }), stream);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("gossip and the event stream ended before the capture was stopped"), "{error}");
+        assert_eq!(file.summary.blocks, 1);
+        drop(stop);
     }
 }

@@ -44,7 +44,7 @@ impl History {
         let inspection = Inspection::open(data_dir)?;
         if inspection.index().is_none() {
             return Err(WatcherError::Failed(format!(
-                "{} has no vote index: nothing is known of what keys signed. Replay captures into it, or let a watcher run on it",
+                "{} has no vote index, so it is not known what keys signed. Replay captures into it, or run a watcher on it",
                 data_dir.display()
             )));
         }
@@ -64,7 +64,7 @@ impl History {
         }
         if selectors.is_empty() {
             return Err(WatcherError::Usage(
-                "--validators names nobody: give indices, ranges, public keys or @FILE, separated by commas".into(),
+                "--validators names no validator: give indices, ranges, public keys or @FILE, separated by commas".into(),
             ));
         }
         let by_key = self.by_key(selectors.iter().filter_map(|selector| match selector {
@@ -92,7 +92,7 @@ impl History {
                 }
                 Selector::WithdrawalCredentials(_) | Selector::FeeRecipient(_) => {
                     return Err(WatcherError::Usage(format!(
-                        "--validators: {selector} is no single key; a data directory has indices and public keys only, give those"
+                        "--validators: {selector} is not a single key; give indices or public keys"
                     )));
                 }
             }
@@ -107,16 +107,16 @@ impl History {
         Ok(Coverage { epochs, gaps: watcher::downtime::known(self.inspection.store())? })
     }
 
-    /// Makes an EIP-3076 file of the messages that were seen. `tell` receives the progress.
+    /// Makes an EIP-3076 file of the messages that were seen. `on_progress` receives the progress.
     pub fn export(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         form: Form,
-        tell: &mut dyn FnMut(Walked),
+        on_progress: &mut dyn FnMut(Walked),
     ) -> Result<Interchange, WatcherError> {
         let mut file = Interchange::new(self.inspection.network.genesis_validators_root);
         let mut blocks = self.blocks(validators)?;
-        let mut votes = self.votes(validators, form, tell)?;
+        let mut votes = self.votes(validators, form, on_progress)?;
         for index in validators {
             let history = SigningHistory {
                 pubkey: self.key(*index)?,
@@ -131,8 +131,8 @@ impl History {
         Ok(file)
     }
 
-    /// Compares a file with the messages that were seen of its keys. `tell` receives the progress.
-    pub fn audit(&self, path: &Path, tell: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
+    /// Compares a file with the messages that were seen of its keys. `on_progress` receives the progress.
+    pub fn audit(&self, path: &Path, on_progress: &mut dyn FnMut(Walked)) -> Result<Audit, WatcherError> {
         let input = |reason: String| WatcherError::Input { path: path.into(), reason };
         let bytes = read_bounded(path)?;
         let network = &self.inspection.network;
@@ -144,7 +144,7 @@ impl History {
         }
         let indices = self.by_key(by_key.keys().copied());
         let known: BTreeSet<ValidatorIndex> = indices.values().copied().collect();
-        let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, tell)?);
+        let (mut blocks, mut votes) = (self.blocks(&known)?, self.votes(&known, Form::Complete, on_progress)?);
         let mut report =
             Audit { schema: 1, network: network.spec.config_name.clone(), coverage: self.coverage()?, ..Audit::default() };
         for (pubkey, histories) in by_key {
@@ -168,7 +168,7 @@ impl History {
         &self,
         of: &BTreeSet<ValidatorIndex>,
         form: Form,
-        tell: &mut dyn FnMut(Walked),
+        on_progress: &mut dyn FnMut(Walked),
     ) -> Result<BTreeMap<ValidatorIndex, Vec<SignedEpochs>>, WatcherError> {
         let network = &self.inspection.network;
         let mut votes: BTreeMap<ValidatorIndex, Vec<SignedEpochs>> = BTreeMap::new();
@@ -193,7 +193,7 @@ impl History {
                 }
             }
         };
-        store.votes_of_several(of, &mut keep, tell)?;
+        store.votes_of_several(of, &mut keep, on_progress)?;
         if n_kept > MAX_VOTES {
             return Err(WatcherError::Failed(format!(
                 "these {} keys have {n_kept} votes; {MAX_VOTES} are kept in memory. Name fewer keys at a time, or use --minimal",

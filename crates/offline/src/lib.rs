@@ -8,10 +8,10 @@ pub mod bench;
 pub mod capture;
 pub mod history;
 pub mod inspect;
-mod lineage;
+mod missing_parents;
 pub mod replay;
 pub mod report;
 pub mod serve;
-mod standing;
+mod switch_members;
 
-pub use standing::members_standing;
+pub use switch_members::unprotected_members;

@@ -5,8 +5,8 @@
 //! files.
 
 mod clock;
+mod late_validators;
 mod session;
-mod strangers;
 
 use crate::inspect::count_incidents;
 use base::error_chain;
@@ -18,13 +18,13 @@ use detect::watch::SharedWatchState;
 use engine::metrics::Metrics;
 use engine::{Engine, EngineParts, Processed};
 use evidence::Store;
+use late_validators::LateValidators;
 use session::{Session, Unusable};
 use sources::capture::{CaptureError, CaptureFile, Entry, EntryType, Located};
 use sources::intake::{ApiContent, MessageConverter, Refusal};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use strangers::LateValidators;
 use verify::{Verifier, VerifyConfig};
 use watcher::WatcherError;
 use watcher::bootstrap;
@@ -123,7 +123,7 @@ impl Replay {
         let begun_with = Some(self.begin_with_any(&files, &mut |keys| progress(ReplayStep::Keys(keys)))?);
         let mut first_problem = None;
         for (nth, path) in files.iter().enumerate() {
-            let mut tell = |step| {
+            let mut report_step = |step| {
                 progress(match step {
                     ReplayStep::Files { done: offset, messages, .. } => {
                         ReplayStep::Files { done: done + offset, total, messages }
@@ -131,7 +131,7 @@ impl Replay {
                     keys @ ReplayStep::Keys(_) => keys,
                 })
             };
-            match self.file(path, begun_with.filter(|(first, _)| *first == nth).map(|(_, state)| state), &mut tell) {
+            match self.file(path, begun_with.filter(|(first, _)| *first == nth).map(|(_, state)| state), &mut report_step) {
                 Ok(None) => {}
                 Ok(Some(problem)) => {
                     tracing::warn!(%problem, "capture is damaged");
@@ -148,7 +148,7 @@ impl Replay {
         }
         if let Some(session) = &mut self.session {
             // No more messages will come, so nothing can wait any longer.
-            for message in session.clock.rest().into_iter().chain(session.strangers.take()) {
+            for message in session.clock.rest().into_iter().chain(session.late_validators.take()) {
                 session.put(message, &mut self.summary)?;
             }
             session.flush(&mut self.summary)?;
@@ -237,7 +237,7 @@ impl Replay {
         }
         // The findings of earlier runs are shown anyway.
         self.count_findings()?;
-        Err(first_problem.unwrap_or_else(|| WatcherError::Usage("name a capture or an ERA file".into())))
+        Err(first_problem.unwrap_or_else(|| WatcherError::Usage("give a capture or an ERA file".into())))
     }
 
     /// Reads one file to its end or to its damage, and returns the first problem. `begun_with` is
@@ -395,7 +395,7 @@ impl Replay {
             (None, None, Some(network)) => spec_by_name(network)?,
             (None, None, None) => {
                 return Err(damage().unwrap_or_else(|| WatcherError::Usage(format!(
-                    "{} carries no network configuration (ERA files do not): give --network with a built-in name or a folder with config.yaml",
+                    "{} contains no network configuration (ERA files never do): give --network with a built-in name or a folder with config.yaml",
                     path.display()
                 ))));
             }
@@ -417,7 +417,7 @@ impl Replay {
         }
         let (chain, state_offset) = begun.ok_or_else(|| {
             let none =
-                "the file ends here and holds no beacon state, so nobody's key is known; record one with `slashwatch capture`";
+                "the file ends here and contains no beacon state, so no validator's key is known; record a new one with `slashwatch capture`";
             let end = std::fs::metadata(path).map_or(0, |file| file.len());
             problem.or_else(damage).unwrap_or_else(|| at_offset(path, end, none.into()))
         })?;
@@ -447,7 +447,7 @@ impl Replay {
             intake: MessageConverter::new(network.clone()),
             network,
             clock: ReplayClock::new(epoch_ns),
-            strangers: LateValidators::default(),
+            late_validators: LateValidators::default(),
             batch: Vec::new(),
             batch_messages: self.options.batch_messages,
         };

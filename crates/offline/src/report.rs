@@ -5,8 +5,8 @@
 //! [`sections`] defines their order, and [`html`] and [`markdown`] write them. Everything that came
 //! from the network (graffiti, labels, agent strings) is escaped.
 //!
-//! At most [`MAX_FINDINGS`] findings are read, and a report that is cut there says so. Tables have
-//! at most [`MAX_ROWS`] rows. The tables of validators and proofs say when rows are left out.
+//! The newest [`MAX_FINDINGS`] findings are read, and tables have at most [`MAX_ROWS`] rows. The
+//! report says what is left out.
 
 mod chart;
 mod html;
@@ -15,7 +15,7 @@ mod sections;
 
 use consensus::{Epoch, Network, Offence, PubkeyBytes, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Incident, Kind, Punishable, Store, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use watcher::WatcherError;
 use watcher::datadir::{self, DataDirError};
@@ -24,6 +24,10 @@ use watcher::datadir::{self, DataDirError};
 const MAX_FINDINGS: usize = 500_000;
 /// Maximum number of rows of a table.
 const MAX_ROWS: usize = 300;
+/// Maximum number of incidents in the chart of incidents.
+const MAX_BARS: usize = 24;
+/// What the first paragraph of a report says.
+const DRAFT: &str = "Draft of a post-mortem, made by slashwatch from what it saw. Figures and proofs are facts; what is called suspected is a guess.";
 
 /// A limit of the report's time: a slot number or an RFC 3339 time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +81,8 @@ pub struct Report {
     members: Vec<Member>,
     anomalies: Vec<Finding>,
     proofs: Vec<ReportProof>,
-    /// Whether there are more findings than are read.
-    is_cut: bool,
+    /// Number of findings that are not read, because newer ones reach the limit.
+    findings_left_out: u64,
 }
 
 /// A validator that offended.
@@ -103,30 +107,33 @@ struct ReportProof {
     accuses: u64,
 }
 
-/// A row of the timeline.
-struct Event {
-    at: Time,
-    text: String,
-}
-
 impl Report {
     /// Collects what a data directory has about a time. Without limits it collects everything.
     pub fn gather(data_dir: &Path, from: Option<TimeLimit>, to: Option<TimeLimit>) -> Result<Self, WatcherError> {
+        Self::gather_newest(MAX_FINDINGS, data_dir, from, to)
+    }
+
+    fn gather_newest(
+        max_findings: usize,
+        data_dir: &Path,
+        from: Option<TimeLimit>,
+        to: Option<TimeLimit>,
+    ) -> Result<Self, WatcherError> {
         let network = datadir::read_network(data_dir)?.ok_or_else(|| DataDirError::NotOne(data_dir.into()))?;
         let store = Store::open_read_only(&data_dir.join("evidence"))?;
         let first = from.map(|moment| moment.slot(&network));
         let last = to.map(|moment| moment.slot(&network));
         let within = |slot: Slot| first.is_none_or(|first| first <= slot) && last.is_none_or(|last| slot <= last);
-        let mut findings = Vec::new();
-        let mut is_cut = false;
+        let mut findings = VecDeque::new();
+        let mut findings_left_out = 0;
         for row in store.all_findings() {
             let (_, finding) = row?;
             if within(known_in(&finding, &network)) {
-                if findings.len() >= MAX_FINDINGS {
-                    is_cut = true;
-                    break;
+                findings.push_back(finding);
+                if findings.len() > max_findings {
+                    findings.pop_front();
+                    findings_left_out += 1;
                 }
-                findings.push(finding);
             }
         }
         let mut incidents = store.all_incidents()?;
@@ -141,10 +148,10 @@ impl Report {
             members: Vec::new(),
             anomalies: Vec::new(),
             proofs: Vec::new(),
-            is_cut,
+            findings_left_out,
             network,
         };
-        report.count(findings);
+        report.count(findings.into());
         let slots = report.members.iter().map(|member| report.network.slot_at(member.seen.as_unix_ns()));
         let slots: BTreeSet<Slot> =
             slots.chain(report.incidents.iter().flat_map(|one| [one.first_slot, one.last_slot])).collect();
@@ -155,17 +162,10 @@ impl Report {
 
     /// Returns the report as text.
     pub fn write(&self, format: ReportFormat) -> String {
+        let contents = sections::contents(self);
         match format {
-            ReportFormat::Html => {
-                let mut out = html::Html::default();
-                sections::write(self, &mut out);
-                out.end()
-            }
-            ReportFormat::Markdown => {
-                let mut out = markdown::Markdown::default();
-                sections::write(self, &mut out);
-                out.end()
-            }
+            ReportFormat::Html => html::page(self, &contents),
+            ReportFormat::Markdown => markdown::page(self, &contents),
         }
     }
 
@@ -220,42 +220,33 @@ impl Report {
         self.proofs.sort_by_key(|proof| (std::cmp::Reverse(proof.accuses), proof.id));
     }
 
-    /// Returns the events, oldest first.
-    fn timeline(&self) -> Vec<Event> {
+    /// Returns the events with their time, oldest first.
+    fn timeline(&self) -> Vec<(Time, String)> {
         let mut events = Vec::new();
         for incident in &self.incidents {
             let begins = Time::from_unix_ns(self.network.slot_start_ns(incident.first_slot));
             let name = incident.kind.words();
-            events.push(Event { at: begins, text: format!("{name}: begins, slot {}", incident.first_slot) });
+            events.push((begins, format!("{name}: begins, slot {}", incident.first_slot)));
             let late =
                 self.network.slot_at(incident.opened_at.as_unix_ns()).as_u64().saturating_sub(incident.first_slot.as_u64());
-            events.push(Event {
-                at: incident.opened_at,
-                text: format!("{name}: noticed, {} after it began", plural(late, "slot")),
-            });
+            events.push((incident.opened_at, format!("{name}: noticed, {} after it began", plural(late, "slot"))));
             if let Some(at) = incident.closed_at {
-                events.push(Event { at, text: format!("{name}: over; last seen in slot {}", incident.last_slot) });
+                events.push((at, format!("{name}: over; last seen in slot {}", incident.last_slot)));
             }
         }
         for (nth, what) in [(1, "first"), (10, "tenth"), (100, "hundredth"), (1000, "thousandth")] {
             if let Some(member) = self.members.get(nth - 1) {
-                events.push(Event {
-                    at: member.seen,
-                    text: format!("the {what} validator has contradicted itself: {}", member.validator),
-                });
+                events
+                    .push((member.seen, format!("the {what} validator has signed contradicting messages: {}", member.validator)));
             }
         }
         if let Some(member) = self.members.last().filter(|_| self.members.len() > 1) {
-            events.push(Event {
-                at: member.seen,
-                text: format!("the last of {} validators: {}", self.members.len(), member.validator),
-            });
+            events.push((member.seen, format!("the last of {} validators: {}", self.members.len(), member.validator)));
         }
-        for anomaly in self.anomalies.iter().take(MAX_ROWS) {
-            let text = format!("{} in slot {}", anomaly.kind.words(), anomaly.slot);
-            events.push(Event { at: anomaly.first_seen, text });
+        for anomaly in &self.anomalies {
+            events.push((anomaly.first_seen, format!("{} in slot {}", anomaly.kind.words(), anomaly.slot)));
         }
-        events.sort_by(|a, b| (a.at, &a.text).cmp(&(b.at, &b.text)));
+        events.sort();
         events
     }
 
@@ -328,5 +319,72 @@ fn punishable_text(punishable: Option<Punishable>, included: Option<Slot>) -> St
             serde_json::to_value(other).ok().and_then(|v| v.as_str().map(|s| s.replace('_', " "))).unwrap_or_default()
         }
         (None, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evidence::{Anomaly, Severity, anomaly_id};
+    use serde_json::Map;
+
+    const N: u64 = MAX_ROWS as u64 + 50;
+
+    /// A data directory of mainnet with an anomaly and an incident in each of `N` slots.
+    fn data_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let genesis_validators_root = Root::repeat_byte(7);
+        let network = Network { spec: consensus::Spec::builtin("mainnet").unwrap(), genesis_time: 0, genesis_validators_root };
+        let of_dir = datadir::DataDir::open(dir.path()).unwrap();
+        of_dir.bind(&network).unwrap();
+        let store = Store::open(&of_dir.evidence_path(), genesis_validators_root).unwrap();
+        let anomaly = |slot: u64| {
+            let at = Time::from_unix_ns(network.slot_start_ns(Slot::new(slot)));
+            Finding::anomaly(Anomaly {
+                id: anomaly_id(genesis_validators_root, &Kind::DeepReorg, &slot.to_le_bytes()),
+                severity: Severity::Warning,
+                slot: Slot::new(slot),
+                first_seen: at,
+                recorded_at: at,
+                details: Map::new(),
+                ..Anomaly::sample(Kind::DeepReorg)
+            })
+        };
+        store.record_anomalies((1..=N).map(anomaly).collect(), &[]).unwrap();
+        let incident = |slot: u64| Incident {
+            id: anomaly_id(genesis_validators_root, &Kind::LateBlocks, &slot.to_le_bytes()),
+            first_slot: Slot::new(slot),
+            last_slot: Slot::new(slot),
+            opened_at: Time::from_unix_ns(network.slot_start_ns(Slot::new(slot))),
+            kind: Kind::LateBlocks,
+            ..Incident::sample()
+        };
+        store.put_incidents(&(1..=N).map(incident).collect::<Vec<_>>()).unwrap();
+        dir
+    }
+
+    #[test]
+    fn the_oldest_is_left_out_and_the_report_says_so() {
+        let dir = data_dir();
+        let report = Report::gather_newest(10, dir.path(), None, None).unwrap();
+        for format in [ReportFormat::Html, ReportFormat::Markdown] {
+            let text = report.write(format);
+            assert!(text.contains(&format!("The {} oldest findings of this time are left out", N - 10)), "{text}");
+            assert!(text.contains(&format!("deep reorg in slot {N}")) && text.contains(&format!("deep reorg in slot {}", N - 9)));
+            assert!(!text.contains(&format!("deep reorg in slot {}", N - 10)), "not the newest ten");
+        }
+    }
+
+    #[test]
+    fn lists_keep_the_newest_and_say_what_is_left_out() {
+        let dir = data_dir();
+        let report = Report::gather(dir.path(), None, None).unwrap();
+        for format in [ReportFormat::Html, ReportFormat::Markdown] {
+            let text = report.write(format);
+            assert!(text.contains("50 earlier incidents are left out"), "{text}");
+            assert!(text.contains(&format!("From slot {N} (")) && !text.contains("From slot 50 ("), "{text}");
+            assert!(text.contains(&format!("shows the last {MAX_BARS} incidents; {} earlier", N as usize - MAX_BARS)), "{text}");
+            assert!(text.contains("earlier events are left out") && text.contains(&format!("deep reorg in slot {N}")), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! Several processes may serve it at the same time.
 
 use crate::inspect::Inspection;
-use api::{Head, KeyFilter, NodeState, Readiness, Status, StatusSource, WatchGroup, WatchPage, WatchSource};
+use api::{Head, NodeState, Readiness, Status, StatusSource};
 use consensus::{Root, Slot};
 use evidence::Time;
 use std::collections::BTreeMap;
@@ -41,7 +41,8 @@ pub fn serve<F: Future<Output = ()>>(
         let parts = api::ApiParts {
             store: inspection.store().clone(),
             status: recording,
-            watch: Arc::new(NobodyWatched),
+            // A data directory does not contain whose keys were watched.
+            watch: Arc::new(api::NoKeys),
             own_keys: config.own_keys(),
             registry: prometheus::Registry::new(),
             max_streams: config.max_streams,
@@ -88,6 +89,7 @@ impl RecordedStatus {
             gaps: downtime::known(store)?,
             node: NodeState::NotConfigured,
             notices: vec![notice],
+            recording: true,
             ..Status::default()
         };
         Ok(Self { status })
@@ -103,23 +105,5 @@ impl StatusSource for RecordedStatus {
     fn readiness(&self) -> Readiness {
         let advice = self.status.notices.clone();
         Readiness { context_loaded: true, index_open: true, advice, ..Readiness::default() }
-    }
-}
-
-/// A data directory does not contain whose keys were watched. So every label may be one that only
-/// the operator's groups have, and no label is shown to other machines.
-struct NobodyWatched;
-
-impl WatchSource for NobodyWatched {
-    fn groups(&self) -> Vec<WatchGroup> {
-        Vec::new()
-    }
-
-    fn keys(&self, _: Option<consensus::ValidatorIndex>, _: &KeyFilter, _: usize) -> WatchPage {
-        WatchPage::default()
-    }
-
-    fn is_private(&self, _: &str) -> bool {
-        true
     }
 }

@@ -59,7 +59,7 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
             Ok((spec, state)) => (spec, state, false),
             Err(error @ WatcherError::Node(_)) => {
                 let Some((spec, state)) = from_last_run(config, dir)? else { return Err(error) };
-                tracing::warn!(%error, "no beacon node answers: going on from the state of the last run");
+                tracing::warn!(%error, "no beacon node answers; the watcher starts from the state of the last run");
                 (spec, state, true)
             }
             Err(error) => return Err(error),
@@ -80,19 +80,19 @@ pub async fn start(config: &Config, dir: Option<&DataDir>, nodes: Option<&NodeSe
     Ok(Start { chain, keys, state_ssz, node_away })
 }
 
-/// Loads a chain from a state. Progress is reported to `heard`, and every two seconds to the log.
+/// Loads a chain from a state. Progress is reported to `on_progress`, and every two seconds to the log.
 pub fn load(
     spec: Spec,
     state_ssz: &[u8],
     keys: &mut PubkeyCache,
-    heard: &mut dyn FnMut(Progress),
+    on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Chain, WatcherError> {
     let started = Instant::now();
-    let mut last_told = started;
-    let mut tell = |progress: Progress| {
-        heard(progress);
-        if last_told.elapsed().as_secs() >= 2 {
-            last_told = Instant::now();
+    let mut logged_at = started;
+    let mut report = |progress: Progress| {
+        on_progress(progress);
+        if logged_at.elapsed().as_secs() >= 2 {
+            logged_at = Instant::now();
             let rate = progress.done as f64 / started.elapsed().as_secs_f64();
             tracing::info!(
                 stage = progress.stage.as_str(),
@@ -103,7 +103,7 @@ pub fn load(
             );
         }
     };
-    let chain = Chain::from_state(spec, state_ssz, keys, &mut tell)?;
+    let chain = Chain::from_state(spec, state_ssz, keys, &mut report)?;
     let network = chain.network();
     tracing::info!(
         network = %network.spec.config_name,
@@ -122,7 +122,7 @@ pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: U
     let head = match nodes.syncing().await {
         Ok(syncing) => syncing.head_slot,
         Err(error) => {
-            tracing::warn!(%error, "cannot ask for the blocks since the state; they are asked for again when others build on them");
+            tracing::warn!(%error, "cannot fetch the blocks since the state; a block is requested again when another one builds on it");
             return Vec::new();
         }
     };
@@ -133,7 +133,7 @@ pub async fn blocks_since(nodes: &NodeSet, network: &Network, from: Slot, now: U
             Ok(Some(message)) => blocks.push(message),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, slot, "cannot fetch a block; it is asked for again when others build on it");
+                tracing::warn!(%error, slot, "cannot fetch a block; it is requested again when another one builds on it");
                 break;
             }
         }
@@ -160,7 +160,7 @@ pub async fn state_of(nodes: &NodeSet) -> Result<Vec<u8>, NodeError> {
         Ok(state) => Ok(state),
         Err(error) => {
             let reason = if error.is_not_found() { "no node has it" } else { "it could not be fetched" };
-            tracing::warn!(%error, reason, "the finalized state is not to be had: asking for the head's");
+            tracing::warn!(%error, reason, "the finalized state is not available; requesting the state of the head");
             nodes.state_ssz(StateId::Head).await
         }
     }
@@ -179,7 +179,7 @@ pub async fn start_when_a_node_answers(
             Err(WatcherError::Node(error)) if error.is_transient() => {
                 n_failures += 1;
                 let pause = PAUSES.pause(n_failures);
-                tracing::warn!(%error, again_in = ?pause, "no beacon node answers yet: waiting for one");
+                tracing::warn!(%error, again_in = ?pause, "no beacon node answers yet; trying again");
                 tokio::time::sleep(pause).await;
             }
             other => return other,
@@ -200,7 +200,7 @@ async fn check_networks(config: &Config, dir: Option<&DataDir>, nodes: &NodeSet)
         let Ok(network) = network else { continue };
         let other = |what: &str, found: String, wanted: String| {
             Err(WatcherError::Usage(format!(
-                "node {node} is of another network ({}): {what} is {found}, {wanted} is wanted; correct `nodes.urls`, or the network \
+                "node {node} is of another network ({}): {what} is {found}, expected {wanted}; correct `nodes.urls`, or the network \
                  that is configured, and give each network a data directory of its own",
                 network.spec.config_name
             )))
@@ -245,7 +245,8 @@ fn spec_without_node(config: &Config, dir: Option<&DataDir>) -> Result<Spec, Wat
         return Ok(spec);
     }
     let known = dir.map(DataDir::network).transpose()?.flatten();
-    let unknown = || WatcherError::Usage("a state alone names no network: set `network.name` or `network.config`".into());
+    let unknown =
+        || WatcherError::Usage("a state does not say which network it belongs to: set `network.name` or `network.config`".into());
     known.map(|network| network.spec).ok_or_else(unknown)
 }
 

@@ -11,7 +11,6 @@ mod raw;
 use actions::config::{AlertsConfig, Problem, WatchConfig};
 use detect::DetectConfig;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -253,20 +252,12 @@ pub enum ConfigError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path} is not a valid configuration: {text}")]
     NotToml { path: PathBuf, text: String },
-    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = ProblemList(problems))]
+    #[error("{path} has {n} problem(s):\n{list}", n = problems.len(), list = lines(problems))]
     Invalid { path: PathBuf, problems: Vec<Problem> },
 }
 
-struct ProblemList<'a>(&'a [Problem]);
-
-impl fmt::Display for ProblemList<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, problem) in self.0.iter().enumerate() {
-            let line_break = if nth == 0 { "" } else { "\n" };
-            write!(f, "{line_break}  {}: {}", problem.path, problem.text)?;
-        }
-        Ok(())
-    }
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {}: {}", problem.path, problem.text)).collect::<Vec<_>>().join("\n")
 }
 
 impl Config {
@@ -280,14 +271,19 @@ impl Config {
     /// paths are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let read = raw::read(text).map_err(|text| ConfigError::NotToml { path: path.into(), text })?;
-        let raw::Read { mut config, mut problems, dropped } = read;
-        config.anchor(path.parent().unwrap_or(Path::new("")));
-        let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
-        let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
-        // A value that could not be read is reported once. The problem that the value is missing
-        // now follows from that.
-        problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.into(), problems }) }
+        let raw::Read { config, mut problems, dropped } = read;
+        if let Some(mut config) = config {
+            config.anchor(path.parent().unwrap_or(Path::new("")));
+            let misread: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+            let others = config.problems().into_iter().map(|one| Problem { path: dropped.in_file(&one.path), ..one });
+            // A value that could not be read is reported once. The problem that the value is
+            // missing now follows from that.
+            problems.extend(others.filter(|problem| !misread.contains(&problem.path)));
+            if problems.is_empty() {
+                return Ok(config);
+            }
+        }
+        Err(ConfigError::Invalid { path: path.into(), problems })
     }
 
     /// Returns the reference file, which holds the defaults.
@@ -373,8 +369,8 @@ mod tests {
             ("detect.slashing_wave", "nearly_all_percent", 50),
         ];
         for (section, key, value) in impossible {
-            let told = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
-            assert!(told.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {told}");
+            let reported = check(&format!("[network]\nname = \"mainnet\"\n[{section}]\n{key} = {value}\n")).unwrap_err();
+            assert!(reported.contains(&format!("  {section}.{key}: {value} is ")), "{section}.{key} = {value}: {reported}");
         }
     }
 
@@ -384,8 +380,8 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once_with_their_path() {
-        let told = check(
+    fn all_problems_are_reported_at_once_with_their_path() {
+        let reported = check(
             "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"ftp://x\"]\n[gossip]\nqueue_messages = 0\n\
              [[alerts.routes]]\nname = \"ops\"\nurl = \"nope\"\n",
         )
@@ -393,13 +389,13 @@ mod tests {
         for path in
             ["network.name", "nodes.urls[0]", "gossip.queue_messages", "alerts.routes[0].url", "alerts.routes[0].secret_file"]
         {
-            assert!(told.contains(path), "{path} is missing in: {told}");
+            assert!(reported.contains(path), "{path} is missing in: {reported}");
         }
     }
 
     #[test]
-    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_told_together() {
-        let told = check(
+    fn keys_that_nobody_knows_values_of_another_type_and_impossible_ones_are_reported_together() {
+        let reported = check(
             "[network]\nname = \"nowhere\"\n[nodes]\nurls = [\"http://x\", 7]\ntimeout = 3\nurl = 1\n[gosip]\n[gossip]\nmax_peers = \"many\"\n\
              [detect.clock_skew]\nmin_voters = -1\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[[alerts.routes]]\nname = \"a\"\n",
         )
@@ -416,18 +412,19 @@ mod tests {
             "log.format",
             "alerts.routes[0]",
         ] {
-            assert!(told.contains(&format!("  {path}: ")), "{path} is missing in: {told}");
+            assert!(reported.contains(&format!("  {path}: ")), "{path} is missing in: {reported}");
         }
-        assert_eq!(told.lines().count(), 11, "one line each: {told}");
+        assert_eq!(reported.lines().count(), 11, "one line each: {reported}");
         assert!(check("network = 3\n").unwrap_err().contains("  network: "));
         assert!(check("not toml").unwrap_err().contains("not a valid configuration"));
     }
 
     #[test]
-    fn a_value_of_another_type_is_told_with_what_to_write() {
-        let told = check(
-            "data_dir = 5\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
-             max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\n",
+    fn a_value_of_another_type_is_reported_with_what_to_write() {
+        let reported = check(
+            "data_dir = 5\nsubmission = 1\n[network]\nname = \"hoody\"\n[nodes]\nurls = \"http://x\"\ntimeout = 3\nstate_timeout = \"soon\"\n[gossip]\nenabled = \"yes\"\n\
+             max_peers = -1\npeers = [7]\n[api]\nlisten = \"here\"\n[log]\nformat = \"xml\"\n[watch]\nreload = 10\nflapping_keys = \"5\"\n\
+             [[watch.groups]]\nname = \"a\"\nkeys = [\"6\", 7]\n",
         )
         .unwrap_err();
         for wanted in [
@@ -441,17 +438,50 @@ mod tests {
             "gossip.peers[0]: invalid type: integer `7`, expected text in quotes",
             "api.listen: expected an address and a port in quotes such as \"127.0.0.1:5080\"",
             "log.format: unknown variant `xml`, expected `text` or `json`",
+            "watch.flapping_keys: invalid type: string \"5\", expected a whole number",
+            "watch.groups[0].keys[1]: invalid type: integer `7`, expected text in quotes",
+            "submission: invalid type: integer `1`, expected a section such as [name]",
             "watch.reload: invalid type: integer `10`, expected a duration in quotes",
         ] {
-            assert!(told.contains(&format!("  {wanted}")), "{wanted} is missing in: {told}");
+            assert!(reported.contains(&format!("  {wanted}")), "{wanted} is missing in: {reported}");
         }
+    }
+
+    /// No section takes a key that it does not have, not even those whose struct is flattened.
+    #[test]
+    fn an_unknown_key_is_refused_in_every_section() {
+        fn sections(at: &str, table: &toml::Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                if let toml::Value::Table(below) = value {
+                    let path = format!("{at}{key}");
+                    found.push(path.clone());
+                    sections(&format!("{path}."), below, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        sections("", &toml::to_string(&Config::default()).unwrap().parse().unwrap(), &mut found);
+        assert!(found.len() > 15 && found.contains(&"watch".to_owned()), "{found:?}");
+        for section in found {
+            let reported = check(&format!("[{section}]\nnonsense = 1\n")).unwrap_err();
+            assert!(reported.contains(&format!("  {section}.nonsense: unknown; ")), "{reported}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_wrong_values_is_reported_up_to_a_limit() {
+        let numbers = vec!["1"; 100_000].join(", ");
+        let reported = check(&format!("[network]\nname = \"nowhere\"\n[watch]\nkin_labels = [{numbers}]\n")).unwrap_err();
+        assert!(reported.contains("  watch.kin_labels[99]: invalid type: integer `1`, expected text in quotes"), "{reported}");
+        assert_eq!(reported.lines().count(), 102, "{reported}");
+        assert!(reported.contains("correct these problems first"), "{reported}");
     }
 
     /// An element that is left out of a list does not shift the paths of the elements after it.
     /// Only the wrong part of an element is left out.
     #[test]
-    fn problems_in_lists_are_told_one_by_one_where_they_stand() {
-        let told = check(
+    fn problems_in_lists_are_reported_one_by_one_where_they_stand() {
+        let reported = check(
             "[nodes]\nurls = [3, \"ftp://x\", \"http://x\", \"\"]\n[gossip]\nlisten = [\"nonsense\"]\n[log]\nlevel = \"loud==\"\n\
              [[alerts.routes]]\nname = \"one\"\nurl = \"http://x\"\nsecret_env = \"PATH\"\nmin_severity = \"huge\"\n\
              [[alerts.routes]]\nname = 3\nurl = \"http://x\"\n\
@@ -459,9 +489,9 @@ mod tests {
              [[watch.groups]]\nname = \"a\"\nkeys = [\"0x12\"]\nduty = \"sleep\"\n\
              [watch.groups.kill_switch]\ncommand = [\"relative\"]\ntimeout = \"x\"\n",
         );
-        let told = told.unwrap_err();
+        let reported = reported.unwrap_err();
         let paths: Vec<&str> =
-            told.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
+            reported.lines().skip(1).filter_map(|line| line.trim().split_once(": ")).map(|(path, _)| path).collect();
         let expected = [
             "alerts.routes[0].min_severity",
             "alerts.routes[1].name",
@@ -473,9 +503,9 @@ mod tests {
             "log.level",
             "alerts.routes[2].url",
         ];
-        assert!(paths.starts_with(&expected), "{told}");
+        assert!(paths.starts_with(&expected), "{reported}");
         for path in ["watch.groups[0].duty", "watch.groups[0].keys[0]", "watch.groups[0].kill_switch.command[0]"] {
-            assert!(paths.contains(&path), "{path} is missing in: {told}");
+            assert!(paths.contains(&path), "{path} is missing in: {reported}");
         }
     }
 
@@ -489,25 +519,25 @@ mod tests {
             level(good).unwrap();
         }
         for bad in ["verbose", "", "info,verbose", "info,libp2p=loud", "libp2p"] {
-            let told = level(bad).unwrap_err();
-            assert!(told.contains("  log.level: "), "{bad}: {told}");
+            let reported = level(bad).unwrap_err();
+            assert!(reported.contains("  log.level: "), "{bad}: {reported}");
         }
         let dir = tempfile::tempdir().unwrap();
         let empty = dir.path().join("secret");
         std::fs::write(&empty, " \n").unwrap();
-        let told = check(&format!(
+        let reported = check(&format!(
             "[network]\nname = \"mainnet\"\n[nodes]\nurls = [\"http://x\"]\n\
              [[alerts.routes]]\nname = \"ops\"\nurl = \"http://x\"\nsecret_file = {empty:?}\n\
              [[watch.groups]]\nname = \"a\"\nkeys = [\"2\"]\nkill_switch = {{ url = \"http://x/\", secret_file = {empty:?} }}\n"
         ));
-        let told = told.unwrap_err();
-        assert!(told.contains("  alerts.routes[0].secret_file: ") && told.contains("is empty"), "{told}");
-        assert!(told.contains("  watch.groups[0].kill_switch.secret_file: "), "{told}");
+        let reported = reported.unwrap_err();
+        assert!(reported.contains("  alerts.routes[0].secret_file: ") && reported.contains("is empty"), "{reported}");
+        assert!(reported.contains("  watch.groups[0].kill_switch.secret_file: "), "{reported}");
     }
 
     #[test]
     fn misspelt_keys_are_named() {
-        let told = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
-        assert!(told.contains("nodes.url:") && told.contains("gosip:"), "{told}");
+        let reported = check("[nodes]\nurl = []\n[gosip]\n").unwrap_err();
+        assert!(reported.contains("nodes.url:") && reported.contains("gosip:"), "{reported}");
     }
 }

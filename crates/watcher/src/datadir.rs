@@ -48,7 +48,7 @@ pub enum DataDirError {
     Newer { path: PathBuf, found: u32 },
     #[error("{path} is damaged: {reason}. Restore the directory from a copy, or start with a new --data-dir")]
     Damaged { path: PathBuf, reason: String },
-    #[error("{0} is no slashwatch data directory: it has no network.json. Check the path given with --data-dir")]
+    #[error("{0} is not a slashwatch data directory: it has no network.json. Check the path given with --data-dir")]
     NotOne(PathBuf),
 }
 

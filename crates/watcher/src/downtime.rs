@@ -42,15 +42,15 @@ impl DowntimeLog {
             let gap = Gap {
                 from_slot: until.saturating_add(1),
                 to_slot: now.saturating_sub(1),
-                reason: "slashwatch was not running, or ended before it could judge what it heard".into(),
+                reason: "slashwatch was not running, or it ended before it had processed everything that it received".into(),
             };
-            tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; blocks that nodes still have fill in what they carry");
+            tracing::warn!(from = %gap.from_slot, to = %gap.to_slot, "slots were not watched; votes of these slots are known only if later blocks contain them");
             missed = Some(gap);
         }
-        let mut keeper = Self { store, noted: Slot::new(0), gaps: Arc::new(gaps) };
-        missed.map_or(Ok(()), |gap| keeper.add(gap))?;
-        keeper.watched(now, None)?;
-        Ok(keeper)
+        let mut log = Self { store, noted: Slot::new(0), gaps: Arc::new(gaps) };
+        missed.map_or(Ok(()), |gap| log.add(gap))?;
+        log.watched(now, None)?;
+        Ok(log)
     }
 
     fn add(&mut self, gap: Gap) -> Result<(), StoreError> {
@@ -69,7 +69,11 @@ impl DowntimeLog {
     pub fn watched(&mut self, slot: Slot, waiting: Option<Slot>) -> Result<(), StoreError> {
         if slot.saturating_add(detect::monitor::MAX_STEP_BACK) < self.noted {
             let ahead = self.noted.as_u64() - slot.as_u64();
-            self.add(Gap { from_slot: slot, to_slot: slot, reason: format!("our clock was {ahead} slots ahead until now") })?;
+            self.add(Gap {
+                from_slot: slot,
+                to_slot: slot,
+                reason: format!("this machine's clock was {ahead} slots ahead until now"),
+            })?;
             self.noted = Slot::new(0);
         }
         let slot = waiting.map_or(slot, |waiting| slot.min(waiting.saturating_sub(1)));
@@ -146,57 +150,57 @@ mod tests {
     fn what_lies_between_two_runs_is_a_gap_and_stays_known() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
-        assert!(keeper.gaps().is_empty(), "the first run has no gap before it");
-        keeper.watched(Slot::new(20), None).unwrap();
-        let keeper = DowntimeLog::start(store.clone(), Slot::new(22)).unwrap();
-        assert!(keeper.gaps().is_empty(), "a quick restart is none");
-        let keeper = DowntimeLog::start(store.clone(), Slot::new(100)).unwrap();
-        assert_eq!(keeper.gaps().len(), 1);
-        assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
-        let keeper = DowntimeLog::start(store, Slot::new(101)).unwrap();
-        assert_eq!(keeper.gaps().len(), 1);
+        let mut log = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
+        assert!(log.gaps().is_empty(), "the first run has no gap before it");
+        log.watched(Slot::new(20), None).unwrap();
+        let log = DowntimeLog::start(store.clone(), Slot::new(22)).unwrap();
+        assert!(log.gaps().is_empty(), "a quick restart is none");
+        let log = DowntimeLog::start(store.clone(), Slot::new(100)).unwrap();
+        assert_eq!(log.gaps().len(), 1);
+        assert_eq!((log.gaps()[0].from_slot, log.gaps()[0].to_slot), (Slot::new(23), Slot::new(99)));
+        let log = DowntimeLog::start(store, Slot::new(101)).unwrap();
+        assert_eq!(log.gaps().len(), 1);
     }
 
     #[test]
     fn a_clock_that_was_set_back_is_noted_and_watching_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
-        keeper.watched(Slot::new(1_210), None).unwrap();
-        keeper.watched(Slot::new(11), None).unwrap();
-        keeper.watched(Slot::new(12), None).unwrap();
-        assert_eq!(keeper.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
-        let keeper = DowntimeLog::start(store, Slot::new(30)).unwrap();
-        assert_eq!(keeper.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
+        let mut log = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
+        log.watched(Slot::new(1_210), None).unwrap();
+        log.watched(Slot::new(11), None).unwrap();
+        log.watched(Slot::new(12), None).unwrap();
+        assert_eq!(log.gaps().iter().map(|gap| gap.from_slot).collect::<Vec<_>>(), [Slot::new(11)]);
+        let log = DowntimeLog::start(store, Slot::new(30)).unwrap();
+        assert_eq!(log.gaps()[1].from_slot, Slot::new(13), "the next gap is measured from the right time");
     }
 
     #[test]
     fn a_silence_is_one_gap_that_grows_and_outlives_a_crash() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
+        let mut log = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
         for slot in 12..=30 {
-            keeper.watched(Slot::new(slot), None).unwrap();
-            keeper.silent(Slot::new(10), Slot::new(slot)).unwrap();
+            log.watched(Slot::new(slot), None).unwrap();
+            log.silent(Slot::new(10), Slot::new(slot)).unwrap();
         }
-        keeper.silent(Slot::new(40), Slot::new(42)).unwrap();
+        log.silent(Slot::new(40), Slot::new(42)).unwrap();
         let ends = |gaps: &[Gap]| gaps.iter().map(|gap| (gap.from_slot.as_u64(), gap.to_slot.as_u64())).collect::<Vec<_>>();
-        assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
-        let keeper = DowntimeLog::start(store, Slot::new(31)).unwrap();
-        assert_eq!(ends(keeper.gaps()), [(10, 30), (40, 42)]);
+        assert_eq!(ends(log.gaps()), [(10, 30), (40, 42)]);
+        let log = DowntimeLog::start(store, Slot::new(31)).unwrap();
+        assert_eq!(ends(log.gaps()), [(10, 30), (40, 42)]);
     }
 
     #[test]
     fn what_waited_for_its_committees_is_in_the_gap() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Root::ZERO).unwrap();
-        let mut keeper = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
-        keeper.watched(Slot::new(20), None).unwrap();
-        keeper.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
-        let keeper = DowntimeLog::start(store, Slot::new(61)).unwrap();
-        assert_eq!(keeper.gaps().len(), 1, "however quick the restart");
-        assert_eq!((keeper.gaps()[0].from_slot, keeper.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
+        let mut log = DowntimeLog::start(store.clone(), Slot::new(10)).unwrap();
+        log.watched(Slot::new(20), None).unwrap();
+        log.watched(Slot::new(60), Some(Slot::new(31))).unwrap();
+        let log = DowntimeLog::start(store, Slot::new(61)).unwrap();
+        assert_eq!(log.gaps().len(), 1, "however quick the restart");
+        assert_eq!((log.gaps()[0].from_slot, log.gaps()[0].to_slot), (Slot::new(31), Slot::new(60)));
     }
 
     #[test]

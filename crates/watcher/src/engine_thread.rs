@@ -6,14 +6,14 @@
 //! share one equation. The thread also wakes with the clock, so that parked messages are tried
 //! again or reach the end of their wait.
 //!
-//! If the disk refuses writes, the thread ends, but not at once. It continues for [`REFUSED_FOR`],
+//! If the disk refuses writes, the thread ends, but not at once. It continues for [`CONTINUE_WITHOUT_WRITES`],
 //! because what it proves still triggers kill switches (see [`engine::Engine`]), and because
 //! somebody may free disk space meanwhile.
 
 use crate::clock;
 use crate::downtime::DowntimeLog;
 use crate::inputs::InputReceiver;
-use crate::status::{EngineSnapshot, RefusedWrites};
+use crate::status::EngineSnapshot;
 use consensus::{Checkpoint, Root, Slot};
 use detect::watch::WatchList;
 use engine::priority_queues::{Dropped, PriorityQueues, QueueLimits};
@@ -28,12 +28,12 @@ use verify::{MessageOutcome, Outcome, RawMessage, Ticket, UnixNs, Verdict};
 
 /// While votes are gathered, the thread checks this often whether a new message contradicts
 /// something. Waking up for each message would cost more than processing the messages.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long the thread continues while writes are refused. What it proves meanwhile is kept in
 /// memory only, about 50 MB per epoch on mainnet.
-const REFUSED_FOR: Duration = Duration::from_secs(600);
+const CONTINUE_WITHOUT_WRITES: Duration = Duration::from_secs(600);
 /// How often the thread logs that writes are still refused.
-const REFUSED_SAID_EVERY: Duration = Duration::from_secs(60);
+const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Largest number of inputs that are sorted before the messages that are due are processed.
 const MAX_SORTED: usize = 8192;
 const OVERLOAD: &str = "shed: more votes than can be judged";
@@ -85,45 +85,45 @@ pub struct Effects {
 /// and the value that records how far the watcher has come.
 pub fn run(
     engine: Engine,
-    watch: DowntimeLog,
+    downtime: DowntimeLog,
     silence: SilenceTracker,
     mut queue: InputReceiver,
     effects: &Effects,
     limits: QueueLimits,
 ) -> Result<(Engine, DowntimeLog), EngineError> {
-    let mut judge = Judge {
+    let mut state = EngineLoop {
         engine,
-        watch,
+        downtime,
         silence,
-        untold: None,
-        lanes: PriorityQueues::new(limits),
+        unstored_change: None,
+        queues: PriorityQueues::new(limits),
         effects,
-        ticked: false,
-        late: Duration::ZERO,
-        noted: Slot::new(0),
+        clock_ticked: false,
+        tick_delay: Duration::ZERO,
+        recorded_slot: Slot::new(0),
         emptied_at: clock::now(),
         refused: None,
     };
     let mut open = true;
-    while open || !judge.lanes.is_empty() {
+    while open || !state.queues.is_empty() {
         let now = clock::now();
-        match judge.lanes.due_in(now) {
+        match state.queues.due_in(now) {
             None if open => match queue.blocking_recv() {
-                Some(input) => judge.take_in(input),
+                Some(input) => state.accept(input),
                 None => open = false,
             },
-            Some(wait) if open && !wait.is_zero() => std::thread::sleep(wait.min(LOOK)),
+            Some(wait) if open && !wait.is_zero() => std::thread::sleep(wait.min(POLL_INTERVAL)),
             None | Some(_) => {}
         }
         let looked_at = clock::now();
         for _ in 0..MAX_SORTED {
-            if !judge.lanes.has_room() {
+            if !state.queues.has_room() {
                 break;
             }
             match queue.try_recv() {
-                Ok(input) => judge.take_in(input),
+                Ok(input) => state.accept(input),
                 Err(TryRecvError::Empty) => {
-                    judge.emptied_at = looked_at;
+                    state.emptied_at = looked_at;
                     break;
                 }
                 Err(TryRecvError::Disconnected) => {
@@ -132,25 +132,25 @@ pub fn run(
                 }
             }
         }
-        judge.judge(open)?;
+        state.process_due(open)?;
     }
-    Ok((judge.engine, judge.watch))
+    Ok((state.engine, state.downtime))
 }
 
-struct Judge<'a> {
+struct EngineLoop<'a> {
     engine: Engine,
-    watch: DowntimeLog,
+    downtime: DowntimeLog,
     silence: SilenceTracker,
     /// The last change of a silence that is not stored yet.
-    untold: Option<SilenceChange>,
-    lanes: PriorityQueues,
+    unstored_change: Option<SilenceChange>,
+    queues: PriorityQueues,
     effects: &'a Effects,
-    ticked: bool,
+    clock_ticked: bool,
     /// The longest time that the clock's task waited for its turn since the last batch.
-    late: Duration,
+    tick_delay: Duration,
     /// The slot in which the progress was recorded last.
-    noted: Slot,
-    /// The last time at which the queue was empty. What came earlier is in the lanes or is
+    recorded_slot: Slot,
+    /// The last time at which the queue was empty. What came earlier is in the priority queues or is
     /// processed.
     emptied_at: UnixNs,
     /// Is set while the disk refuses writes.
@@ -161,16 +161,16 @@ struct Judge<'a> {
 struct Refused {
     since: UnixNs,
     /// When the refusal was logged last.
-    said: UnixNs,
+    logged_at: UnixNs,
 }
 
-impl Judge<'_> {
-    fn take_in(&mut self, input: Input) {
+impl EngineLoop<'_> {
+    fn accept(&mut self, input: Input) {
         match input {
             Input::Message(message) => {
                 let triage = self.engine.triage(&message);
                 let repute = self.engine.repute(message.origin.peer.as_ref());
-                if let Some((message, why)) = self.lanes.push(message, triage, repute) {
+                if let Some((message, why)) = self.queues.push(message, triage, repute) {
                     let outcome = match why {
                         Dropped::Known => Outcome::Duplicate,
                         Dropped::Overload => Outcome::Refused(OVERLOAD),
@@ -184,8 +184,8 @@ impl Judge<'_> {
             }
             Input::Peer(news) => self.engine.note_peer(news),
             Input::Tick { late } => {
-                self.ticked = true;
-                self.late = self.late.max(late);
+                self.clock_ticked = true;
+                self.tick_delay = self.tick_delay.max(late);
             }
             Input::Watch(list) => self.engine.set_watch(list),
             Input::Routes(routes) => self.engine.set_routes(routes),
@@ -193,33 +193,33 @@ impl Judge<'_> {
             Input::NoBlock(root) => self.engine.give_up_block(&root),
             Input::Finality { justified, finalized } => self.engine.note_finality(justified, finalized),
             Input::State(ssz) => match self.engine.add_state(&ssz) {
-                Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "newer state taken over"),
+                Ok(()) => tracing::info!(validators = self.engine.chain().registry().len(), "a newer state is in use"),
                 // A bad answer of a beacon node is no reason to stop. The known validators are
                 // kept.
-                Err(error) => tracing::warn!(%error, "a node's state is refused"),
+                Err(error) => tracing::warn!(%error, "a beacon node's state cannot be used; the known validators are kept"),
             },
         }
     }
 
     /// Processes one batch if one is due or if the clock has advanced. When the queue is closed
     /// (`open` is false), it takes whatever is left.
-    fn judge(&mut self, open: bool) -> Result<(), EngineError> {
+    fn process_due(&mut self, open: bool) -> Result<(), EngineError> {
         let now = clock::now();
         let until = if open { now } else { UnixNs(u64::MAX) };
         let engine = &self.engine;
-        let batch = self.lanes.take(until, |peer| engine.repute(peer));
-        if batch.is_empty() && !std::mem::take(&mut self.ticked) {
+        let batch = self.queues.take(until, |peer| engine.repute(peer));
+        if batch.is_empty() && !std::mem::take(&mut self.clock_ticked) {
             return Ok(());
         }
-        self.engine.set_pressed(self.lanes.is_pressed());
+        self.engine.set_pressed(self.queues.is_pressed());
         let oldest = batch.iter().map(|message| message.received_at).min();
         let waits_since = oldest.map_or(self.emptied_at, |oldest| oldest.min(self.emptied_at));
         let waited = Duration::from_nanos(now.0.saturating_sub(waits_since.0));
-        self.engine.note_delay(now, waited.max(std::mem::take(&mut self.late)));
+        self.engine.note_delay(now, waited.max(std::mem::take(&mut self.tick_delay)));
         let processed = match self.engine.process(batch, now) {
             Ok(processed) => {
                 self.report(&processed.reports);
-                self.listen_for_silence(now).and_then(|()| self.note(now))
+                self.record_silence(now).and_then(|()| self.record_progress(now))
             }
             // Silence is tracked even if the disk refuses writes, because messages may still
             // arrive.
@@ -230,34 +230,34 @@ impl Judge<'_> {
         };
         match processed {
             Ok(()) => self.refused = None,
-            Err(error) => self.go_on_after(error, now)?,
+            Err(error) => self.continue_after(error, now)?,
         }
-        self.engine.show_waiting(self.lanes.len());
-        self.tell();
+        self.engine.show_waiting(self.queues.len());
+        self.publish();
         Ok(())
     }
 
     /// Records whether anything arrives from the network. A silence is a gap that grows with each
     /// slot.
-    fn listen_for_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
+    fn record_silence(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let change = self.silence_change(now);
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
         // A silence that ended while the disk refused writes has its gap recorded now.
-        let silent = match self.untold {
+        let silent = match self.unstored_change {
             Some(SilenceChange::Ended { since, until }) => Some((network.slot_at(since.0), network.slot_at(until.0))),
             _ => self
                 .silence
                 .silent_since()
-                .filter(|_| change.is_some() || slot > self.noted)
+                .filter(|_| change.is_some() || slot > self.recorded_slot)
                 .map(|since| (network.slot_at(since.0), slot)),
         };
         if let Some((from, to)) = silent {
-            self.watch.silent(from, to)?;
+            self.downtime.silent(from, to)?;
         }
-        if let Some(change) = self.untold {
+        if let Some(change) = self.unstored_change {
             self.engine.record_silence(change, now)?;
-            self.untold = None;
+            self.unstored_change = None;
         }
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Judge<'_> {
         let change = self.silence.tick(now);
         match change {
             Some(SilenceChange::Began { .. }) => {
-                tracing::error!("no vote or block came from the network for two slots; /readyz says since when and what to do");
+                tracing::error!("no vote or block came from the network for two slots; /readyz shows since when and what to do");
             }
             Some(SilenceChange::Ended { .. }) => tracing::info!("votes or blocks come from the network again"),
             Some(SilenceChange::GoesOn { .. }) | None => {}
@@ -279,55 +279,56 @@ impl Judge<'_> {
         // A change that a full disk refused is stored and reported when the disk accepts writes
         // again. `GoesOn` never replaces a change that still waits to be stored.
         let goes_on = matches!(change, Some(SilenceChange::GoesOn { .. }));
-        if self.untold.is_none() || !goes_on {
-            self.untold = change.or(self.untold);
+        if self.unstored_change.is_none() || !goes_on {
+            self.unstored_change = change.or(self.unstored_change);
         }
         change
     }
 
     /// Lets the thread continue for a while although the disk refuses writes. Any other error is
     /// returned and ends the thread.
-    fn go_on_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
-        let (since, said) = self.refused.as_ref().map_or((now, UnixNs(0)), |refused| (refused.since, refused.said));
+    fn continue_after(&mut self, error: EngineError, now: UnixNs) -> Result<(), EngineError> {
+        let (since, mut logged_at) = self.refused.as_ref().map_or((now, UnixNs(0)), |refused| (refused.since, refused.logged_at));
         let lasts = |from: UnixNs| Duration::from_nanos(now.0.saturating_sub(from.0));
-        if !error.is_refused_write() || lasts(since) > REFUSED_FOR {
+        if !error.is_refused_write() || lasts(since) > CONTINUE_WITHOUT_WRITES {
             return Err(error);
         }
-        let mut last_said = said;
-        if lasts(said) >= REFUSED_SAID_EVERY {
+        if lasts(logged_at) >= REFUSED_LOG_INTERVAL {
             tracing::error!(
                 %error,
-                ends_after_s = REFUSED_FOR.saturating_sub(lasts(since)).as_secs(),
-                "nothing can be written: only kill switches still act on what is proven; make room and restart"
+                ends_after_s = CONTINUE_WITHOUT_WRITES.saturating_sub(lasts(since)).as_secs(),
+                "nothing can be written: only kill switches still act on what is proven; free disk space, then restart"
             );
-            last_said = now;
+            logged_at = now;
         }
-        self.refused = Some(Refused { since, said: last_said });
+        self.refused = Some(Refused { since, logged_at });
         Ok(())
     }
 
     /// Records once per slot how far the watcher has come. Messages that wait for their committees
     /// or for their turn are lost in a crash. So the record goes only as far as the oldest of them.
-    fn note(&mut self, now: UnixNs) -> Result<(), EngineError> {
+    fn record_progress(&mut self, now: UnixNs) -> Result<(), EngineError> {
         let network = self.engine.chain().network();
         let slot = network.slot_at(now.0);
-        if slot > self.noted {
-            let oldest = [self.engine.parked_since(), self.lanes.oldest(), Some(self.emptied_at)].into_iter().flatten().min();
+        if slot > self.recorded_slot {
+            let oldest = [self.engine.parked_since(), self.queues.oldest(), Some(self.emptied_at)].into_iter().flatten().min();
             // A message that came in the current slot is not late yet.
             let waiting = oldest.map(|since| network.slot_at(since.0)).filter(|since| *since < slot);
-            self.watch.watched(slot, waiting)?;
-            self.noted = slot;
+            self.downtime.watched(slot, waiting)?;
+            self.recorded_slot = slot;
         }
         Ok(())
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         let (chain, effects) = (self.engine.chain(), self.effects);
         effects.wanted_blocks.send_if_modified(|wanted| replace(wanted, chain.missing_blocks()));
         effects.wants_state.send_if_modified(|wants| replace(wants, chain.needs_registry_refresh()));
-        let refused = self.refused.as_ref().map(|refused| RefusedWrites { since: refused.since });
-        let snapshot =
-            EngineSnapshot { refused, ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.watch.gaps()) };
+        let writes_refused_since = self.refused.as_ref().map(|refused| refused.since);
+        let snapshot = EngineSnapshot {
+            writes_refused_since,
+            ..EngineSnapshot::of(&self.engine, self.silence.reception(), self.downtime.gaps())
+        };
         effects.snapshot.send_replace(Arc::new(snapshot));
     }
 

@@ -26,7 +26,7 @@ const MAX_FETCHED: usize = 16;
 /// Number of roots that are remembered as requested.
 const MAX_ASKED: usize = 1024;
 /// Time between two polls of the node when nothing is wanted.
-const LOOK: Duration = Duration::from_secs(12);
+const POLL_INTERVAL: Duration = Duration::from_secs(12);
 
 /// What the engine wants from the beacon nodes.
 pub struct NodeRequests {
@@ -52,26 +52,26 @@ pub struct NodeTask {
 
 impl NodeTask {
     /// Runs until cancelled. A download can be cancelled too, because a state may take minutes.
-    pub async fn run(self, wishes: NodeRequests, cancel: CancellationToken) {
-        cancel.run_until_cancelled(self.follow(wishes)).await;
+    pub async fn run(self, requests: NodeRequests, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.follow(requests)).await;
     }
 
-    async fn follow(self, mut wishes: NodeRequests) {
+    async fn follow(self, mut requests: NodeRequests) {
         self.catch_up().await;
         let mut asked = RequestedBlocks::default();
         let mut state_of = self.epoch();
-        let mut look = tokio::time::interval(LOOK.min(self.network.spec.slot_duration));
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = tokio::time::interval(POLL_INTERVAL.min(self.network.spec.slot_duration));
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = look.tick() => self.look().await,
-                changed = wishes.blocks.changed() => if changed.is_err() { return },
-                changed = wishes.state.changed() => if changed.is_err() { return },
+                _ = poll.tick() => self.poll().await,
+                changed = requests.blocks.changed() => if changed.is_err() { return },
+                changed = requests.state.changed() => if changed.is_err() { return },
             }
-            let wanted = wishes.blocks.borrow_and_update().clone();
+            let wanted = requests.blocks.borrow_and_update().clone();
             self.fetch_blocks(&wanted, &mut asked).await;
             let old = self.epoch().as_u64().saturating_sub(state_of.as_u64()) >= self.refresh_epochs;
-            let wants_state = *wishes.state.borrow_and_update();
+            let wants_state = *requests.state.borrow_and_update();
             if (old || wants_state) && self.epoch() > state_of && self.fetch_state().await {
                 state_of = self.epoch();
             }
@@ -88,15 +88,15 @@ impl NodeTask {
         self.network.slot_at(clock::now().0).epoch(self.network.preset())
     }
 
-    async fn look(&self) {
+    async fn poll(&self) {
         match self.nodes.finality().await {
             Ok(finality) => {
-                self.answered();
+                self.note_answer();
                 let input = Input::Finality { justified: finality.current_justified, finalized: finality.finalized };
                 // The queue is closed only when everything stops.
                 let _ = self.queue.send(input).await;
             }
-            Err(error) => self.silent(&error.to_string()),
+            Err(error) => self.note_no_answer(&error.to_string()),
         }
         // A failure here is not reported, because the request for finality already showed whether
         // the node answers.
@@ -112,12 +112,12 @@ impl NodeTask {
                     let _ = self.queue.send(Input::Message(message)).await;
                 }
                 Ok(None) if asked.is_missed(&root) => {
-                    tracing::debug!(%root, "no node has a block that others build on; it is given up");
+                    tracing::debug!(%root, "no node has a block that others build on; it is not requested again");
                     let _ = self.queue.send(Input::NoBlock(root)).await;
                 }
                 Ok(None) => tracing::debug!(%root, "no node has a block that others build on"),
                 Err(error) => {
-                    self.silent(&error.to_string());
+                    self.note_no_answer(&error.to_string());
                     return;
                 }
             }
@@ -131,28 +131,28 @@ impl NodeTask {
                 true
             }
             Err(error) => {
-                self.silent(&error.to_string());
+                self.note_no_answer(&error.to_string());
                 false
             }
         }
     }
 
-    fn answered(&self) {
+    fn note_answer(&self) {
         self.metrics.node_up.set(1);
         if self.away.send_if_modified(|away| away.take().is_some()) {
             tracing::info!("a beacon node answers again");
         }
     }
 
-    fn silent(&self, reason: &str) {
+    fn note_no_answer(&self, reason: &str) {
         self.metrics.node_up.set(0);
-        let news = self.away.send_if_modified(|away| {
-            let news = away.is_none();
+        let is_new = self.away.send_if_modified(|away| {
+            let is_new = away.is_none();
             *away = Some(reason.to_owned());
-            news
+            is_new
         });
-        if news {
-            tracing::warn!(reason, "no beacon node answers; going on with the validators and blocks that are known");
+        if is_new {
+            tracing::warn!(reason, "no beacon node answers; the watcher continues with the known validators and blocks");
         }
     }
 }

@@ -22,12 +22,6 @@ use verify::UnixNs;
 /// Largest number of peers in `/v1/status`. Further peers are only counted.
 const MAX_PEERS_SHOWN: usize = 256;
 
-/// The disk refuses writes.
-#[derive(Clone, Debug)]
-pub struct RefusedWrites {
-    pub since: UnixNs,
-}
-
 /// The state of the engine between two batches.
 #[derive(Clone, Debug)]
 pub struct EngineSnapshot {
@@ -41,8 +35,8 @@ pub struct EngineSnapshot {
     pub missing_blocks: usize,
     pub index: Stats,
     pub reception: Reception,
-    /// Is set while the disk refuses writes.
-    pub refused: Option<RefusedWrites>,
+    /// Since when the disk refuses writes. `None` while it accepts them.
+    pub writes_refused_since: Option<UnixNs>,
     /// Slots that were not watched, or in which nothing was received.
     pub gaps: Arc<Vec<Gap>>,
 }
@@ -59,18 +53,10 @@ impl EngineSnapshot {
             missing_blocks: chain.missing_blocks().len(),
             index: engine.index().stats(),
             reception,
-            refused: None,
+            writes_refused_since: None,
             gaps: gaps.clone(),
         }
     }
-}
-
-/// The sources from which votes and blocks are expected.
-#[derive(Clone, Copy, Debug)]
-pub struct Sources {
-    /// Number of configured gossip peers.
-    pub n_peers: usize,
-    pub has_event_streams: bool,
 }
 
 /// Answers requests of the API from data that is already in memory.
@@ -82,8 +68,11 @@ pub struct StatusPage {
     pub has_nodes: bool,
     pub gossip: Option<GossipControl>,
     pub metrics: Metrics,
-    /// The configured sources.
-    pub sources: Sources,
+    /// Number of configured gossip peers.
+    pub n_configured_peers: usize,
+    pub has_event_streams: bool,
+    /// Whether readers may see addresses and paths of this machine.
+    pub shows_addresses: bool,
     /// `None` if the API must not show kill switches and watched keys.
     pub switches: Option<watch::Receiver<Arc<KillSwitchState>>>,
     /// The reason why a changed configuration cannot be used.
@@ -99,19 +88,16 @@ impl StatusPage {
     /// Returns what the operator can do about a silence.
     fn advice(&self) -> String {
         let n_connected = self.n_peers();
-        let text = match (self.gossip.is_some(), self.sources) {
-            (true, Sources { n_peers: 0, has_event_streams: false }) if n_connected == 0 => {
-                "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers \
-                 (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
-            }
-            (true, _) if n_connected == 0 => {
-                "no gossip peer is connected: look at the notices for each peer's reason, then at its address, the firewall and the network"
-            }
-            (true, _) => {
-                "gossip peers are connected but send nothing: look whether their nodes are synced, whether `network` is theirs, and whether \
-                 this machine's clock is right; add peers of other operators"
-            }
-            (false, _) => "the nodes' event streams bring nothing: look whether the nodes of `nodes.urls` answer and are synced",
+        let text = if self.gossip.is_none() {
+            "the nodes' event streams bring nothing: check that the nodes of `nodes.urls` answer and are synced"
+        } else if n_connected > 0 {
+            "gossip peers are connected but send nothing: check that their nodes are synced, that `network` is theirs, and that this \
+             machine's clock is right; add peers of other operators"
+        } else if self.n_configured_peers == 0 && !self.has_event_streams {
+            "there is nobody to listen to: `gossip.peers` is empty and nobody has dialled us; give peers \
+             (`curl http://NODE/eth/v1/node/identity` prints a node's own), or set `event_stream.enabled`"
+        } else {
+            "no gossip peer is connected: check the notices for each peer's reason, then its address, the firewall and the network"
         };
         text.to_owned()
     }
@@ -129,14 +115,17 @@ impl StatusPage {
         }
         if snapshot.missing_blocks > 0 {
             notices
-                .push(format!("{} blocks are missing that others build on; nodes are asked for them", snapshot.missing_blocks));
+                .push(format!("{} blocks that others build on are missing; nodes are asked for them", snapshot.missing_blocks));
         }
         if self.metrics.unproven.get() > 0 {
-            notices.push("a conflict was not confirmed by its second proof: a defect, please report the log".into());
+            notices.push(
+                "a conflict was not confirmed by its second check; this is a defect of slashwatch, please report it with the log"
+                    .into(),
+            );
         }
         if let Some(refused) = &*self.refused_lists.borrow() {
-            // The reason contains names of groups and keys.
-            notices.push(if self.switches.is_some() { refused.notice() } else { refused.notice_without_reason() });
+            // The reason contains paths, and names of groups and keys.
+            notices.push(if self.shows_addresses { refused.notice() } else { refused.notice_without_reason() });
         }
         if let Some(switches) = &self.switches {
             let ledger = switches.borrow();
@@ -174,6 +163,7 @@ impl StatusSource for StatusPage {
             gaps: snapshot.gaps.to_vec(),
             node,
             notices: self.notices(&snapshot),
+            recording: false,
         }
     }
 
@@ -185,29 +175,31 @@ impl StatusSource for StatusPage {
         let context_loaded = snapshot.validators > 0;
         let time = |at: UnixNs| Time::from_unix_ns(at.0);
         let mut advice = Vec::new();
-        if let Some(refused) = &snapshot.refused {
+        if let Some(since) = snapshot.writes_refused_since {
             advice.push(format!(
                 "the disk refuses writes since {}, so nothing is recorded and only kill switches act; the log says why",
-                time(refused.since)
+                time(since)
             ));
         }
         if !listening {
             advice.push(self.advice());
         }
         if !context_loaded {
-            advice
-                .push("registry and committees come from a beacon node or a state: look whether `nodes.urls` answers".to_owned());
+            advice.push(
+                "registry and committees come from a beacon node or a state: check that the nodes of `nodes.urls` answer"
+                    .to_owned(),
+            );
         }
         Readiness {
             listening,
             context_loaded,
             // The API is served only after the index is open. Any failure other than refused writes
             // ends the process.
-            index_open: snapshot.refused.is_none(),
+            index_open: snapshot.writes_refused_since.is_none(),
             last_message: reception.last_message.map(time),
-            since: match (&snapshot.refused, listening, context_loaded) {
+            since: match (snapshot.writes_refused_since, listening, context_loaded) {
                 (None, true, true) => None,
-                (Some(refused), true, true) => Some(time(refused.since)),
+                (Some(since), true, true) => Some(time(since)),
                 (_, true, false) => Some(time(reception.started)),
                 (_, false, _) => Some(time(reception.silent_since())),
             },

@@ -10,21 +10,20 @@ use tokio::sync::watch;
 
 /// Answers requests of the API from the last report of the detector of watched keys.
 pub struct WatchedKeysSource {
-    pub desk: SharedWatchState,
+    pub watch_state: SharedWatchState,
     /// The state of the kill switches.
     pub switches: watch::Receiver<Arc<KillSwitchState>>,
     /// The lists of watched keys that are in use.
-    pub in_force: watch::Receiver<Arc<ActiveConfig>>,
+    pub active: watch::Receiver<Arc<ActiveConfig>>,
 }
 
 impl WatchSource for WatchedKeysSource {
     fn groups(&self) -> Vec<WatchGroup> {
         // The groups are known from the start. What their members did is known from the first batch
         // on.
-        let (report, labels) = (self.desk.report(), self.desk.labels());
-        let (ledger, in_force) = (self.switches.borrow().clone(), self.in_force.borrow().clone());
-        let with_switch =
-            |name: &str| in_force.config.groups.iter().any(|group| group.name == name && group.kill_switch.is_some());
+        let (report, labels) = (self.watch_state.report(), self.watch_state.labels());
+        let (switch_state, active) = (self.switches.borrow().clone(), self.active.borrow().clone());
+        let with_switch = |name: &str| active.config.groups.iter().any(|group| group.name == name && group.kill_switch.is_some());
         let groups = labels.groups().iter().map(|group| {
             let members = group.validators.iter().filter_map(|validator| key(&report.keys, *validator));
             let members: Vec<&KeyStatus> = members.collect();
@@ -38,14 +37,14 @@ impl WatchSource for WatchedKeysSource {
                 missed_in_a_row: members.iter().map(|key| u64::from(key.missed_in_a_row)).max().unwrap_or(0),
                 effectiveness: sum.checked_div(judged.len() as u64).map(|permille| permille as f64 / 1000.0),
                 kill_switch: with_switch(&group.name)
-                    .then(|| switch(ledger.fired.get(&*group.name), ledger.held_back.get(&*group.name))),
+                    .then(|| switch(switch_state.fired.get(&*group.name), switch_state.held_back.get(&*group.name))),
             }
         });
         groups.collect()
     }
 
     fn keys(&self, after: Option<ValidatorIndex>, wanted: &KeyFilter, limit: usize) -> WatchPage {
-        let report = self.desk.report();
+        let report = self.watch_state.report();
         let from = after.map_or(0, |after| report.keys.partition_point(|key| key.validator <= after));
         let mut page = WatchPage::default();
         for key in report.keys[from..].iter().filter(|key| matches(&report.labels, key, wanted)) {
@@ -58,8 +57,14 @@ impl WatchSource for WatchedKeysSource {
         page
     }
 
+    fn has_label(&self, label: &str) -> bool {
+        let labels = self.watch_state.labels();
+        let Some((name, value)) = label.split_once('=') else { return false };
+        labels.watched().any(|(validator, _)| labels.value_is(validator, name, value))
+    }
+
     fn is_private(&self, label: &str) -> bool {
-        self.in_force.borrow().is_private(label)
+        self.active.borrow().is_private(label)
     }
 }
 
@@ -118,5 +123,46 @@ fn switch(fired: Option<&Fired>, held_back: Option<&NotFired>) -> KillSwitchView
             reason: held.reason.clone(),
             times: held.times,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::watch::FeePayers;
+    use sources::capture::CaptureFile;
+
+    /// The engine resolves the lists when it opens. The detector reports for the first time after
+    /// the first batch.
+    #[test]
+    fn groups_and_labels_are_known_before_the_first_batch() {
+        let file = CaptureFile::open(std::path::Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+        let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+        let state = file.first_state().unwrap().unwrap();
+        let chain = chain::Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+        let unknown_key = format!("0x{}", "ab".repeat(48));
+        let config = toml::from_str(&format!(
+            "[[groups]]\nname = \"acme\"\nkeys = [\"1-3\", {unknown_key:?}]\nlabels = {{ operator = \"a\" }}\n\
+             [groups.kill_switch]\ncommand = [\"/bin/true\"]\n\
+             [[groups]]\nname = \"blue\"\nkeys = [\"5\"]\n"
+        ));
+        let active = actions::lists::reload::read_lists(&config.unwrap()).unwrap();
+        let watch_state = SharedWatchState::default();
+        watch_state.set_labels(Arc::new(Labels::resolve(&active.list, chain.registry(), &FeePayers::default())));
+        let source = WatchedKeysSource {
+            watch_state,
+            switches: watch::channel(Arc::new(KillSwitchState::default())).1,
+            active: watch::channel(Arc::new(active)).1,
+        };
+        let groups = source.groups();
+        let shown: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.validators, group.unknown_keys)).collect();
+        assert_eq!(shown, [("acme", 3, 1), ("blue", 1, 0)]);
+        assert_eq!(groups[0].kill_switch.as_ref().unwrap().state, "ready");
+        assert!(groups[1].kill_switch.is_none());
+        assert!(groups.iter().all(|group| group.effectiveness.is_none() && group.missing == 0), "nothing is judged yet");
+        assert!(source.keys(None, &KeyFilter::default(), 10).keys.is_empty(), "nothing is reported yet");
+        for (label, is_known) in [("operator=a", true), ("group=blue", true), ("operator=b", false), ("operator", false)] {
+            assert_eq!(source.has_label(label), is_known, "{label}");
+        }
     }
 }

@@ -10,10 +10,9 @@ use std::time::Duration;
 /// Longest timeout that a kill switch may have.
 const MAX_KILL_SWITCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The `[watch]` section. Unknown keys are not refused here, because of the flattened field. The
-/// watcher refuses them when it reads the whole file.
+/// The `[watch]` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct WatchConfig {
     /// CSV or TOML files with groups of watched keys.
     pub files: Vec<PathBuf>,

@@ -1,18 +1,19 @@
-// Status every five seconds, findings by asking the server, which is told to ask by the event stream, or by the clock where no stream is free.
-// Everything from outside goes in as text, never as markup. Nothing is called good before the server has said so.
+// Loads the status every five seconds. Loads findings when the event stream announces one, or every
+// five seconds if no event stream is free. Text from the server is inserted as text, never as markup.
+// Nothing is shown as good before the server has confirmed it.
 "use strict";
 
 const PAGE_ROWS = 100;
-// Answers that may be short, one after the other, until there are rows to show.
+// A page of the API may be short. Up to this many are loaded until there are rows to show.
 const MAX_ANSWERS = 20;
 const STATUS_EVERY_MS = 5000;
-const STREAM_AGAIN_MS = 60000;
+const STREAM_RETRY_MS = 60000;
 const GATHER_MS = 400;
 
 const by = (id) => document.getElementById(id);
 const rows = by("rows");
 
-function say(id, text) {
+function setText(id, text) {
   by(id).textContent = text ?? "–";
 }
 
@@ -51,29 +52,30 @@ function link(href, text, label) {
   return made;
 }
 
-function lasted(since) {
+function durationSince(since) {
   const seconds = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000));
   if (seconds < 120) return `${seconds} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-async function ask(address) {
+async function getJson(address) {
   const answer = await fetch(address);
   if (!answer.ok) throw new Error(address + " " + answer.status);
   return answer.json();
 }
 
-// ---- Status: about the network, not about this page's own connection.
+// ---- Status: of the network, not of this page's own connection.
 
 let lastAnswer = null;
-let isDeaf = true;
+let isReceiving = false;
+let isRecording = false;
 
 function alarm(title, since, advice) {
   by("alarm").hidden = !title;
   if (!title) return;
-  if (by("alarm_title").textContent !== title) say("alarm_title", title);
-  say("alarm_since", since);
+  if (by("alarm_title").textContent !== title) setText("alarm_title", title);
+  setText("alarm_since", since);
   const text = advice.join("\n");
   if (by("alarm_advice").dataset.text === text) return;
   by("alarm_advice").dataset.text = text;
@@ -82,52 +84,60 @@ function alarm(title, since, advice) {
 
 function health(now) {
   const { listening, context_loaded, last_message, since, advice } = now.readiness;
-  say("last_message", last_message && last_message.slice(11, 19));
-  isDeaf = !listening;
-  document.body.classList.toggle("deaf", isDeaf);
+  setText("last_message", last_message && last_message.slice(11, 19));
+  isReceiving = listening;
+  isRecording = now.recording;
+  document.body.classList.toggle("silent", !isReceiving);
+  if (isRecording) {
+    pill("none", "recording");
+    alarm("");
+    return;
+  }
   if (now.ready) {
     pill("good", "receiving the network");
     alarm("");
     return;
   }
-  const begun = since ? `${listening ? "Since" : last_message ? "None since" : "None since the start,"} ${clock(since)}: for ${lasted(since)}. ` : "";
   if (!listening) {
-    pill("bad", "deaf");
-    alarm("No vote or block comes from the network", begun + "Whatever happens now is not seen.", advice);
+    const last = last_message ? "The last one came at" : "None has come since the start at";
+    const begun = since ? `${last} ${clock(since)}, ${durationSince(since)} ago. ` : "";
+    pill("bad", "not receiving");
+    alarm("No vote or block comes from the network", begun + "Offences that happen now are not seen.", advice);
   } else {
+    const begun = since ? `Since ${clock(since)}, for ${durationSince(since)}.` : "";
     pill("bad", "not ready");
-    alarm(context_loaded ? "The vote index is not open" : "Registry and committees are not loaded", begun, advice);
+    alarm(context_loaded ? "Nothing can be recorded" : "Registry and committees are not loaded", begun, advice);
   }
 }
 
 async function status() {
   let now;
   try {
-    now = await ask("v1/status");
+    now = await getJson("v1/status");
   } catch (error) {
     document.body.classList.add("unknown");
     pill("bad", "no answer");
-    const since = lastAnswer ? `Last answer: ${clock(lastAnswer.toISOString())}. What stands below is of then.` : "It has not answered yet, so nothing is known.";
-    alarm("slashwatch does not answer", since, ["Look whether the process runs, and whether this address is still its own."]);
+    const since = lastAnswer ? `Last answer: ${clock(lastAnswer.toISOString())}. The values below are from that time.` : "It has not answered since this page was opened.";
+    alarm("slashwatch does not answer", since, ["Check that the process is running and that it listens on this address."]);
     throw error;
   }
   lastAnswer = new Date();
   document.body.classList.remove("unknown");
-  say("network", now.network);
-  say("version", "slashwatch " + now.version);
-  say("clock_slot", grouped(now.clock_slot));
-  say("head_slot", grouped(now.head.slot));
-  say("finalized", now.finalized && grouped(now.finalized.epoch));
-  say("peers", grouped(now.peers));
-  say("validators", grouped(now.validators));
-  say("count", grouped(now.findings));
-  say("pending", grouped(now.deliveries.pending));
-  say("node", { connected: "connected", away: "away", not_configured: "none" }[now.node.state]);
+  setText("network", now.network);
+  setText("version", "slashwatch " + now.version);
+  setText("clock_slot", grouped(now.clock_slot));
+  setText("head_slot", grouped(now.head.slot));
+  setText("finalized", now.finalized && grouped(now.finalized.epoch));
+  setText("peers", grouped(now.peers));
+  setText("validators", grouped(now.validators));
+  setText("count", grouped(now.findings));
+  setText("pending", grouped(now.deliveries.pending));
+  setText("node", { connected: "connected", away: "away", not_configured: "none" }[now.node.state]);
   health(now);
-  told();
-  // What the red box says already is not said twice.
-  const notices = now.notices.filter((notice) => !isDeaf || !notice.startsWith("no vote or block has come since"));
-  if (now.node.state === "away") notices.unshift("The beacon node is away; going on with what is known. " + now.node.reason);
+  describeList();
+  // The red box shows this text already.
+  const notices = now.notices.filter((notice) => isReceiving || !notice.startsWith("no vote or block has come since"));
+  if (now.node.state === "away") notices.unshift("No beacon node answers; the watcher continues with what it knows. " + now.node.reason);
   for (const gap of now.gaps.slice().reverse()) notices.push(`Not fully watched: slots ${gap.from_slot} to ${gap.to_slot}. ${gap.reason}`);
   const list = by("notices");
   const text = notices.join("\n");
@@ -138,10 +148,10 @@ async function status() {
   return now;
 }
 
-// ---- Findings: the server filters and orders them; what is here is its answer.
+// ---- Findings: the server filters and sorts them.
 
 const FILTERS = { kind: "kind", severity: "severity", label: "label", validator: "validator" };
-// Rows by finding, the newest first; a new filter begins a new list.
+// Rows by finding, newest first. A new filter starts a new list.
 let list = { filter: "", shown: new Map(), next: null, known: false };
 
 function filter() {
@@ -173,11 +183,11 @@ function row(finding, isNew) {
   return made;
 }
 
-// An answer may be short and still have more behind it.
-async function rowsBehind(cursor, wanted) {
+// Loads rows until there is a page of them. A page of the API may be short although more follow.
+async function loadRows(cursor, wanted) {
   let found = [];
   for (let n = 0; n < MAX_ANSWERS && found.length < PAGE_ROWS; n++) {
-    const page = await ask(`v1/findings?order=desc&limit=${PAGE_ROWS}${wanted}${cursor ? "&cursor=" + cursor : ""}`);
+    const page = await getJson(`v1/findings?order=desc&limit=${PAGE_ROWS}${wanted}${cursor ? "&cursor=" + cursor : ""}`);
     found = found.concat(page.findings);
     cursor = page.next;
     if (cursor === null) break;
@@ -185,35 +195,39 @@ async function rowsBehind(cursor, wanted) {
   return { found, next: cursor };
 }
 
-function told() {
+function describeList() {
   const n = list.shown.size;
   by("older").hidden = !list.next;
-  if (!list.known) say("none", "Asking for findings.");
-  else if (n) say("none", list.next ? `The newest ${grouped(n)} that match; there are older ones.` : `All ${grouped(n)} that match.`);
-  else if (list.next) say("none", "Nothing among the newest matches; older ones can be looked through.");
-  else if (list.filter) say("none", "Nothing that was found matches.");
-  else if (isDeaf) say("none", "Nothing found so far, and nothing is received now: that says nothing about the network.");
-  else say("none", "Nothing found so far. That is the good case while the network is received: some 500 validators of a million were ever slashed.");
+  if (!list.known) setText("none", "Loading findings.");
+  else if (n) {
+    const what = `${grouped(n)} ${list.filter ? "matching " : ""}finding${n > 1 ? "s" : ""}`;
+    setText("none", list.next ? `Showing the newest ${what}; there are older ones.` : n > 1 ? `Showing all ${what}.` : `Showing ${what}.`);
+  }
+  else if (list.next) setText("none", "None of the newest findings matches; older ones may match.");
+  else if (list.filter) setText("none", "No finding matches this filter.");
+  else if (isRecording) setText("none", "This recording has no findings.");
+  else if (!isReceiving) setText("none", "No findings so far. Nothing is received now, so this says nothing about the network.");
+  else setText("none", "No findings so far. This is the normal case: about 500 of a million validators were ever slashed.");
 }
 
 function failed(error) {
-  say("none", /403/.test(error.message) ? "This label is not shown to everybody." : /400/.test(error.message)
-    ? "The filter is not understood: a label is written as key=value, a validator as its index." : "The findings could not be asked for; trying again.");
+  setText("none", /403/.test(error.message) ? "This label is not shown on public addresses." : /400/.test(error.message)
+    ? "The filter is not valid. Write a label as key=value, and a validator as its index." : "The findings could not be loaded; trying again.");
 }
 
-// The list from its beginning: at the start, and with another filter.
+// Loads the list from its beginning: at the start, and after a change of the filter.
 async function load() {
   const wanted = filter();
   const mine = (list = { filter: wanted, shown: new Map(), next: null, known: false });
   rows.replaceChildren();
-  told();
+  describeList();
   try {
-    const { found, next } = await rowsBehind(null, wanted);
+    const { found, next } = await loadRows(null, wanted);
     if (list !== mine) return;
     list.known = true;
     list.next = next;
     for (const finding of found) append(finding);
-    told();
+    describeList();
   } catch (error) {
     if (list === mine) failed(error);
   }
@@ -229,24 +243,24 @@ function append(finding) {
 async function older() {
   const mine = list;
   try {
-    const { found, next } = await rowsBehind(mine.next, mine.filter);
+    const { found, next } = await loadRows(mine.next, mine.filter);
     if (list !== mine) return;
     list.next = next;
     for (const finding of found) append(finding);
-    told();
+    describeList();
   } catch (error) {
     failed(error);
   }
 }
 
-// What is new at the top, and what is known of the rows there now.
+// Adds new findings at the top, and updates the rows that are shown.
 async function refresh() {
   const mine = list;
   if (!mine.known) return load();
-  const { found } = await rowsBehind(null, mine.filter);
+  const { found } = await loadRows(null, mine.filter);
   if (list !== mine) return;
   const isNew = (finding) => !list.shown.has(finding.id);
-  // More came than an answer holds: what lies between it and the list is not known.
+  // More findings are new than were loaded, so some between them and the list are missing.
   if (list.shown.size && found.length && found.every(isNew)) return load();
   for (const finding of found.slice().reverse()) {
     const made = row(finding, isNew(finding));
@@ -255,7 +269,7 @@ async function refresh() {
     else rows.prepend(made);
     list.shown.set(finding.id, made);
   }
-  told();
+  describeList();
 }
 
 // ---- Incidents
@@ -263,7 +277,7 @@ async function refresh() {
 const MAX_CARDS = 24;
 const cards = new Map();
 
-// One card for each incident, the latest change first; closed ones go last.
+// Shows one card for each incident, the latest change first. Closed ones come last.
 function showIncident(incident) {
   const card = element("article", undefined, `card ${incident.severity} ${incident.state}`);
   const title = element("h3");
@@ -274,14 +288,14 @@ function showIncident(incident) {
   const who = incident.validators ? `, ${grouped(incident.validators)} validators` : "";
   line(`slots ${grouped(incident.first_slot)} to ${grouped(incident.last_slot)}${who}`);
   const details = incident.details;
-  if (details.subnets === "all") line("nothing came from the network at all");
-  if (details.suspected_cause) line(`suspected: ${details.suspected_cause.replaceAll("_", " ")}`);
+  if (details.subnets === "all") line("no message came from the network");
+  if (details.suspected_cause) line(`suspected cause: ${details.suspected_cause.replaceAll("_", " ")}`);
   for (const text of details.because ?? []) line(text);
   for (const one of (incident.shared ?? []).slice(0, 3)) line(`${one.members} share ${one.what.replaceAll("_", " ")} ${one.value}`);
   if (incident.penalty) {
     const eth = (gwei) => (Number(gwei) / 1e9).toFixed(3) + " ETH";
     const p = incident.penalty;
-    line(`cost: ${eth(p.initial_gwei)} at once, ${eth(p.correlation_gwei_now)} more later, ${eth(p.correlation_gwei_if_doubled)} if it doubles`);
+    line(`penalty: ${eth(p.initial_gwei)} at once, ${eth(p.correlation_gwei_now)} later, ${eth(p.correlation_gwei_if_doubled)} later if twice as many are slashed`);
   }
   const text = JSON.stringify(incident);
   if (cards.get(incident.id)?.text === text) return;
@@ -296,19 +310,19 @@ function showIncident(incident) {
 async function incidents() {
   let cursor = "";
   for (let n = 0; n < MAX_ANSWERS; n++) {
-    const page = await ask("v1/incidents?limit=1000" + cursor);
+    const page = await getJson("v1/incidents?limit=1000" + cursor);
     page.incidents.forEach(showIncident);
     if (page.next === null) return;
     cursor = "&cursor=" + page.next;
   }
 }
 
-// ---- When to ask: at once when the stream says that there is something, else every few seconds.
+// ---- When to load: at once when the event stream announces something, else every few seconds.
 
 let isStreaming = false;
 let gathering = null;
 
-function soon() {
+function refreshSoon() {
   gathering ??= setTimeout(() => {
     gathering = null;
     Promise.all([refresh(), watched()]).catch(() => {});
@@ -316,53 +330,55 @@ function soon() {
 }
 
 function listen(after) {
-  // The browser comes back by itself and says the last id it saw, so nothing is missed in between.
+  // The browser reconnects by itself and sends the last id that it saw, so nothing is missed.
   const events = new EventSource("v1/events?after=" + after);
   events.onopen = () => {
     isStreaming = true;
-    say("feed", "new findings come at once");
+    setText("feed", "live updates");
   };
   events.onerror = () => {
     isStreaming = false;
     if (events.readyState !== EventSource.CLOSED) {
-      say("feed", "the stream is interrupted: asking every 5 s");
+      setText("feed", "live updates are interrupted; refreshing every 5 s");
       return;
     }
-    say("feed", "no event stream is free: asking every 5 s");
-    setTimeout(() => listen(after), STREAM_AGAIN_MS);
+    setText("feed", "no event stream is free; refreshing every 5 s");
+    setTimeout(() => listen(after), STREAM_RETRY_MS);
   };
   events.addEventListener("incident", (event) => {
     showIncident(JSON.parse(event.data));
-    soon();
+    refreshSoon();
   });
   events.addEventListener("finding", (event) => {
     after = event.lastEventId;
-    soon();
+    refreshSoon();
   });
 }
 
-async function look() {
+async function poll() {
   try {
     await status();
+    if (isRecording && list.known) return;
     const work = [watched()];
     if (!isStreaming || !list.known) work.push(refresh());
     if (!isStreaming) work.push(incidents());
     await Promise.all(work);
   } catch {
-    // What does not answer is told by status(); the next look is soon.
+    // status() has shown that the server does not answer. The next poll follows soon.
   }
 }
 
-async function begin() {
+async function start() {
   let now;
   try {
     now = await status();
   } catch {
-    setTimeout(begin, STATUS_EVERY_MS);
+    setTimeout(start, STATUS_EVERY_MS);
     return;
   }
-  setInterval(look, STATUS_EVERY_MS);
-  listen(now.findings);
+  setInterval(poll, STATUS_EVERY_MS);
+  if (isRecording) setText("feed", "nothing new is recorded");
+  else listen(now.findings);
   await Promise.all([load(), incidents(), watched()]).catch(() => {});
 }
 
@@ -375,4 +391,4 @@ for (const id of ["label", "validator"]) {
   });
 }
 by("older").addEventListener("click", older);
-begin();
+start();

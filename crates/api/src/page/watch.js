@@ -1,4 +1,4 @@
-// Watched keys: a card per group, its keys when it is opened. The server counts the alarms.
+// Shows watched keys: one card for each group, and its keys when the card is opened.
 "use strict";
 
 const KEYS_AT_FIRST = 100;
@@ -7,8 +7,8 @@ const KEY_HEADS = ["Validator", "State on chain", "Last vote", "Missed in a row"
 
 const groups = new Map();
 
-// What the server counted.
-function counted(alarms) {
+// Lists the alarms as the server has counted them.
+function alarmList(alarms) {
   const more = alarms.is_partial ? "+" : "";
   return Object.entries(alarms.by_kind).map(([kind, n]) => `${kind.replaceAll("_", " ")}${n > 1 ? ` \u00d7 ${n}${more}` : ""}`).join(", ");
 }
@@ -46,7 +46,7 @@ function fact(name, value, className) {
   return made;
 }
 
-// Made once and filled again, so that what a reader has opened or typed stays.
+// A card is made once and then updated, so that it stays open, and its settings stay.
 function card(name) {
   const made = element("details", undefined, "group");
   const head = element("summary");
@@ -78,7 +78,7 @@ function card(name) {
   more.type = "button";
   made.append(head, tools, scroll, more);
   const group = { made, head, facts, story, body, missing, more, name, wanted: KEYS_AT_FIRST };
-  // What does not answer is told by the status.
+  // The status shows if the server does not answer.
   const again = () => showKeys(group).catch(() => {});
   made.addEventListener("toggle", again);
   missing.addEventListener("change", again);
@@ -99,9 +99,9 @@ function showGroup(view) {
   group.facts.replaceChildren(
     fact("Keys", grouped(view.validators) + (view.unknown_keys ? ` + ${grouped(view.unknown_keys)} not on chain yet` : "")),
     fact("Missed their last duty", grouped(view.missing), view.missing ? "warning" : ""),
-    fact("Longest row of misses", grouped(view.missed_in_a_row), view.missed_in_a_row ? "warning" : ""),
+    fact("Most misses in a row", grouped(view.missed_in_a_row), view.missed_in_a_row ? "warning" : ""),
     fact("Effectiveness", percent(view.effectiveness)),
-    fact("Alarms", counted(view.alarms) || "none", view.alarms.worst ?? ""),
+    fact("Alarms", alarmList(view.alarms) || "none", view.alarms.worst ?? ""),
   );
   const story = switchStory(view.kill_switch);
   group.story.replaceChildren(...(story ? [story] : []));
@@ -124,7 +124,7 @@ function keyRow(key) {
   cell(key.proposals ? `${key.proposed} of ${key.proposals}` : "\u2013", key.proposed < key.proposals ? "warning" : "");
   cell(percent(key.effectiveness));
   cell(key.duty);
-  cell(counted(key.alarms), key.alarms.worst ?? "");
+  cell(alarmList(key.alarms), key.alarms.worst ?? "");
   return row;
 }
 
@@ -147,7 +147,7 @@ async function showKeys(group) {
 
 async function watched() {
   const answer = await fetch("v1/watch/groups");
-  // They are the operator's own business, and this page is shown to everybody.
+  // Watched keys are not shown on this address.
   if (answer.status === 403) return;
   if (!answer.ok) throw new Error("groups " + answer.status);
   const views = (await answer.json()).groups;

@@ -117,6 +117,7 @@ impl StatusSource for TestStatus {
             gaps: vec![Gap { from_slot: Slot::new(10), to_slot: Slot::new(20), reason: "not running".into() }],
             node: NodeState::Away { reason: "http://10.0.0.5:5052: timed out".into() },
             notices: vec!["configured peer /ip4/10.0.0.5/tcp/9000/p2p/16Uiu2 is not connected".into()],
+            recording: false,
         }
     }
 
@@ -204,6 +205,11 @@ impl api::WatchSource for TestKeys {
         let is_wanted = |key: &api::WatchedKey| has_label && key.missed_in_a_row >= wanted.missed_in_a_row;
         let matching: Vec<_> = (first..25).map(key).filter(is_wanted).collect();
         api::WatchPage { has_more: matching.len() > limit, keys: matching.into_iter().take(limit).collect() }
+    }
+
+    /// Nothing is reported yet of the keys with the label `operator=new`.
+    fn has_label(&self, label: &str) -> bool {
+        label == "group=acme" || label == "operator=new"
     }
 
     fn is_private(&self, label: &str) -> bool {

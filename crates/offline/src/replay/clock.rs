@@ -37,23 +37,15 @@ pub(super) struct ReplayClock {
     /// An entry is in time if it is at most this much later than the entries before it.
     stride_ns: u64,
     /// Whether an entry with a time of arrival has been read.
-    is_told: bool,
+    has_arrival_times: bool,
     /// Entries that are ahead of time and wait.
     ahead: Vec<RawMessage>,
-}
-
-/// What to do with an entry.
-pub(super) enum ClockDecision {
-    /// Judge these messages in this order. The time may have advanced.
-    Take(Vec<RawMessage>),
-    /// The entry was set aside until others like it come.
-    Wait,
 }
 
 impl ReplayClock {
     /// Creates a clock. `stride_ns` is the length of an epoch.
     pub(super) fn new(stride_ns: u64) -> Self {
-        Self { now: UnixNs(0), known: UnixNs(0), stride_ns, is_told: false, ahead: Vec::new() }
+        Self { now: UnixNs(0), known: UnixNs(0), stride_ns, has_arrival_times: false, ahead: Vec::new() }
     }
 
     /// Returns the latest time of arrival that is believed.
@@ -78,31 +70,35 @@ impl ReplayClock {
         at.0 <= self.now.max(self.known).0.saturating_add(self.stride_ns)
     }
 
-    /// Decides about a message. `about` is the start of the slot that the message is about. The
-    /// caller advances the clock with [`Self::reach`] for each message that it takes.
-    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> ClockDecision {
+    /// Returns the messages that are to be judged now, in this order. The list is empty if the
+    /// message was set aside until others like it come. `about` is the start of the slot that the
+    /// message is about. The caller advances the clock with [`Self::reach`] for each message of the
+    /// list.
+    pub(super) fn turn(&mut self, mut message: RawMessage, about: Option<UnixNs>) -> Vec<RawMessage> {
         match message.origin.source {
-            SourceKind::Block if self.is_told && !self.is_in_time(message.received_at) => message.received_at = self.now,
+            SourceKind::Block if self.has_arrival_times && !self.is_in_time(message.received_at) => {
+                message.received_at = self.now
+            }
             SourceKind::Block => {}
-            SourceKind::Gossip | SourceKind::Api | SourceKind::SlashingOp => self.is_told = true,
+            SourceKind::Gossip | SourceKind::Api | SourceKind::SlashingOp => self.has_arrival_times = true,
         }
         if self.is_in_time(message.received_at) {
             let mut taken = self.rest();
             taken.push(message);
-            return ClockDecision::Take(taken);
+            return taken;
         }
         let tolerance = self.stride_ns.saturating_mul(SPEAKS_OF_EPOCHS);
         if about.is_none_or(|about| about.0.abs_diff(message.received_at.0) > tolerance) {
-            return ClockDecision::Take(vec![message]);
+            return vec![message];
         }
         self.ahead.push(message);
         if self.ahead.len() < WITNESSES {
-            return ClockDecision::Wait;
+            return Vec::new();
         }
         let taken = self.rest();
         // These messages are in time from here on. The time itself advances when they are taken.
         self.know(taken.iter().map(|message| message.received_at).min().unwrap_or_default());
-        ClockDecision::Take(taken)
+        taken
     }
 
     /// Returns the entries that were set aside, without using them to advance the time.
@@ -128,11 +124,9 @@ mod tests {
         let (mut taken, mut times) = (Vec::new(), Vec::new());
         for (source, at) in entries {
             // Each message is about the time at which it arrived.
-            if let ClockDecision::Take(messages) = clock.turn(message(*source, *at), Some(UnixNs(*at))) {
-                for message in messages {
-                    clock.reach(message.received_at);
-                    taken.push(message.received_at.0);
-                }
+            for message in clock.turn(message(*source, *at), Some(UnixNs(*at))) {
+                clock.reach(message.received_at);
+                taken.push(message.received_at.0);
             }
             times.push(clock.now().0);
         }
@@ -154,10 +148,10 @@ mod tests {
         let mut clock = ReplayClock::new(EPOCH);
         for nth in 0..100 {
             let turn = clock.turn(message(SourceKind::Gossip, 1_000_000_000 + nth), Some(UnixNs(nth)));
-            assert!(matches!(turn, ClockDecision::Take(messages) if messages.len() == 1));
+            assert_eq!(turn.len(), 1);
         }
         assert_eq!(clock.now(), UnixNs(0));
-        assert!(matches!(clock.turn(message(SourceKind::Gossip, u64::MAX), None), ClockDecision::Take(_)));
+        assert_eq!(clock.turn(message(SourceKind::Gossip, u64::MAX), None).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The part of a replay that starts when the network is known. It sends messages to the engine in
 //! batches that never cross the end of a slot.
 
-use super::clock::{ClockDecision, ReplayClock};
-use super::strangers::LateValidators;
+use super::clock::ReplayClock;
+use super::late_validators::LateValidators;
 use super::{ReplaySummary, note_processed};
 use base::error_chain;
 use chain::ChainError;
@@ -21,7 +21,7 @@ pub(super) struct Session {
     pub(super) intake: MessageConverter,
     pub(super) network: Arc<Network>,
     pub(super) clock: ReplayClock,
-    pub(super) strangers: LateValidators,
+    pub(super) late_validators: LateValidators,
     pub(super) batch: Vec<RawMessage>,
     /// Maximum number of messages that are verified together.
     pub(super) batch_messages: usize,
@@ -73,7 +73,7 @@ impl Session {
         }
         self.note_state();
         if self.engine.chain().registry().len() > n_known {
-            for message in self.strangers.take() {
+            for message in self.late_validators.take() {
                 self.put(message, summary)?;
             }
         }
@@ -88,15 +88,12 @@ impl Session {
     /// Takes a message as the capture has it.
     pub(super) fn take(&mut self, message: RawMessage, summary: &mut ReplaySummary) -> Result<(), WatcherError> {
         let about = slot_claimed(&message).map(|slot| UnixNs(self.network.slot_start_ns(slot)));
-        match self.clock.turn(message, about) {
-            ClockDecision::Wait => Ok(()),
-            ClockDecision::Take(messages) => messages.into_iter().try_for_each(|message| {
-                match self.strangers.keep(message, self.engine.chain().registry().len()) {
-                    Some(message) => self.put(message, summary),
-                    None => Ok(()),
-                }
-            }),
+        for message in self.clock.turn(message, about) {
+            if let Some(message) = self.late_validators.keep(message, self.engine.chain().registry().len()) {
+                self.put(message, summary)?;
+            }
         }
+        Ok(())
     }
 
     /// Adds a message to the batch. No batch contains two slots, so the knowledge at the end of a

@@ -1,134 +1,133 @@
 //! Charts as inline SVG: bars by epoch, a line with the number of validators, and incidents over
 //! time. Text stays text, and the colours follow the page's.
 
-use super::Report;
-use std::fmt::Write as _;
+use super::sections::newest;
+use super::{MAX_BARS, Report};
+use consensus::Epoch;
+use maud::{Markup, html};
 
 const WIDTH: u64 = 860;
 const LEFT: u64 = 172;
 const RIGHT: u64 = 16;
 const BARS: u64 = 180;
 const ROW: u64 = 24;
+const TOP: u64 = 12;
+/// Largest number of bars of [`offences`]. In a long report a bar covers several epochs.
+const MAX_EPOCH_BARS: u64 = 120;
 
 /// Draws the contradictions by the epoch in which they became known, by kind, and the number of
 /// validators so far.
-pub(super) fn offences(report: &Report) -> String {
+pub(super) fn offences(report: &Report) -> Markup {
     let preset = report.network.preset();
     let (first, last) = (report.from.epoch(preset).as_u64(), report.to.epoch(preset).as_u64());
     let n = last - first + 1;
-    // A bar of a long report covers several epochs.
-    let per_bar = n.div_ceil(120);
+    let per_bar = n.div_ceil(MAX_EPOCH_BARS);
     let n_bars = n.div_ceil(per_bar);
-    let mut bars = vec![[0u64; 3]; n_bars as usize];
-    let mut joined = vec![0u64; n_bars as usize];
-    let bar_of = |epoch: u64| usize::try_from(epoch.saturating_sub(first) / per_bar).ok().filter(|bar| *bar < n_bars as usize);
+    let mut bars = vec![([0u64; 3], 0u64); n_bars as usize];
+    let bar_of = |epoch: Epoch| (epoch.as_u64().saturating_sub(first) / per_bar) as usize;
     for (epoch, counts) in &report.by_epoch {
-        if let Some(bar) = bar_of(epoch.as_u64()) {
-            for (sum, count) in bars[bar].iter_mut().zip(counts) {
-                *sum += count;
-            }
+        if let Some((sums, _)) = bars.get_mut(bar_of(*epoch)) {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }
     for (epoch, count) in &report.joined {
-        if let Some(bar) = bar_of(epoch.as_u64()) {
-            joined[bar] += count;
+        if let Some((_, joined)) = bars.get_mut(bar_of(*epoch)) {
+            *joined += count;
         }
     }
-    let most = bars.iter().map(|bar| bar.iter().sum::<u64>()).max().unwrap_or(0).max(1);
+    let most = bars.iter().map(|(sums, _)| sums.iter().sum::<u64>()).max().unwrap_or(0).max(1);
     let all = (report.members.len() as u64).max(1);
-    let height = BARS + 56;
     let room = WIDTH - LEFT - RIGHT - 40;
     let x = |bar: u64| LEFT + room * bar / n_bars;
-    let mut svg = open(height, "Contradicting pairs of messages by epoch, and validators so far");
-    for part in 0..=4 {
-        let y = 12 + BARS - BARS * part / 4;
-        let _ = write!(
-            svg,
-            "<line x1='{LEFT}' x2='{}' y1='{y}' y2='{y}' class='grid'/><text x='{}' y='{}' class='end'>{}</text><text x='{}' y='{}' class='line-label'>{}</text>",
-            LEFT + room,
-            LEFT - 6,
-            y + 4,
-            most * part / 4,
-            LEFT + room + 6,
-            y + 4,
-            all * part / 4
-        );
-    }
-    let mut line = String::new();
+    let middle = |bar: u64| (x(bar) + x(bar + 1)) / 2;
+    let epoch_of = |bar: u64| first + bar * per_bar;
     let mut sum = 0;
-    for (nth, (bar, joined)) in bars.iter().zip(&joined).enumerate() {
-        let (left, right) = (x(nth as u64), x(nth as u64 + 1));
-        let mut top = 12 + BARS;
-        for (kind, count) in bar.iter().enumerate().filter(|(_, count)| **count > 0) {
+    let line: Vec<String> = (0..)
+        .zip(&bars)
+        .map(|(nth, (_, joined))| {
+            sum += joined;
+            format!("{},{}", middle(nth), TOP + BARS - BARS * sum / all)
+        })
+        .collect();
+    let content = html! {
+        @for part in 0..=4 {
+            @let y = TOP + BARS - BARS * part / 4;
+            line.grid x1=(LEFT) x2=(LEFT + room) y1=(y) y2=(y) {}
+            text.end x=(LEFT - 6) y=(y + 4) { (most * part / 4) }
+            text.line-label x=(LEFT + room + 6) y=(y + 4) { (all * part / 4) }
+        }
+        @for (nth, (counts, _)) in (0..).zip(&bars) {
+            (bar(*counts, most, epoch_of(nth), x(nth), x(nth + 1)))
+        }
+        polyline.line points=(line.join(" ")) {}
+        @for tick in ticks(n_bars) {
+            text.mid x=(middle(tick)) y=(TOP + BARS + 16) { (epoch_of(tick)) }
+        }
+        text.mid x=(LEFT + room / 2) y=(TOP + BARS + 34) { "epoch" }
+        @for (nth, name) in (0u64..).zip(["double votes", "surround votes", "double proposals"]) {
+            rect class={ "kind" (nth) } x="0" y=(nth * 20 + 9) width="11" height="11" {}
+            text x="17" y=(nth * 20 + 18) { (name) }
+        }
+        line.line x1="0" x2="11" y1="74" y2="74" {}
+        text x="17" y="78" { "validators so far" }
+    };
+    svg(BARS + 56, "Contradicting pairs of messages by epoch, and validators so far", &content)
+}
+
+/// Draws one bar of [`offences`]: its kinds, one on top of the other.
+fn bar(counts: [u64; 3], most: u64, epoch: u64, left: u64, right: u64) -> Markup {
+    let mut top = TOP + BARS;
+    let pieces: Vec<_> = counts
+        .into_iter()
+        .enumerate()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| {
             let size = (BARS * count / most).max(1);
             top -= size.min(top);
-            let width = (right - left).saturating_sub(1).max(1);
-            let epoch = first + nth as u64 * per_bar;
-            let _ = write!(
-                svg,
-                "<rect x='{left}' y='{top}' width='{width}' height='{size}' class='kind{kind}'><title>epoch {epoch}: {count}</title></rect>"
-            );
+            (kind, count, top, size)
+        })
+        .collect();
+    html! {
+        @for (kind, count, top, size) in pieces {
+            rect class={ "kind" (kind) } x=(left) y=(top) width=((right - left).saturating_sub(1).max(1)) height=(size) {
+                title { "epoch " (epoch) ": " (count) }
+            }
         }
-        sum += joined;
-        let _ = write!(line, "{},{} ", (left + right) / 2, 12 + BARS - BARS * sum / all);
     }
-    let _ = write!(svg, "<polyline points='{line}' class='line'/>");
-    for tick in ticks(n_bars) {
-        let epoch = first + tick * per_bar;
-        let _ = write!(svg, "<text x='{}' y='{}' class='mid'>{epoch}</text>", (x(tick) + x(tick + 1)) / 2, 12 + BARS + 16);
-    }
-    let _ = write!(svg, "<text x='{}' y='{}' class='mid'>epoch</text>", LEFT + room / 2, 12 + BARS + 34);
-    for (nth, text) in ["double votes", "surround votes", "double proposals"].iter().enumerate() {
-        let y = 18 + nth as u64 * 20;
-        let _ = write!(
-            svg,
-            "<rect x='0' y='{}' width='11' height='11' class='kind{nth}'/><text x='17' y='{}'>{text}</text>",
-            y - 9,
-            y
-        );
-    }
-    let _ = write!(svg, "<line x1='0' x2='11' y1='74' y2='74' class='line'/><text x='17' y='78'>validators so far</text></svg>");
-    svg
 }
 
-/// Draws incidents as bars over the report's time. Only the first 24 are drawn.
-pub(super) fn incidents(report: &Report) -> String {
+/// Draws incidents as bars over the report's time. Only the last [`MAX_BARS`] are drawn.
+pub(super) fn incidents(report: &Report) -> Markup {
     let (first, last) = (report.from.as_u64(), report.to.as_u64().max(report.from.as_u64() + 1));
-    let shown: Vec<_> = report.incidents.iter().take(24).collect();
-    let height = shown.len() as u64 * ROW + 34;
-    let room = WIDTH - LEFT - RIGHT;
-    let x = |slot: u64| LEFT + room * (slot.clamp(first, last) - first) / (last - first);
-    let mut svg = open(height, "Incidents over time");
-    for (nth, incident) in shown.iter().enumerate() {
-        let y = nth as u64 * ROW + 4;
-        let (from, to) = (x(incident.first_slot.as_u64()), x(incident.last_slot.as_u64()));
-        let noticed = x(report.network.slot_at(incident.opened_at.as_unix_ns()).as_u64());
-        let _ = write!(
-            svg,
-            "<text x='{}' y='{}' class='end'>{}</text><rect x='{from}' y='{y}' width='{}' height='16' rx='3' class='{}'><title>slots {} to {}</title></rect><line x1='{noticed}' x2='{noticed}' y1='{}' y2='{}' class='noticed'/>",
-            LEFT - 8,
-            y + 13,
-            super::html::escaped(&incident.kind.words()),
-            (to - from).max(3),
-            incident.severity.as_str(),
-            incident.first_slot,
-            incident.last_slot,
-            y - 2,
-            y + 18
-        );
-    }
+    let (shown, _) = newest(&report.incidents, MAX_BARS);
+    let x = |slot: u64| LEFT + (WIDTH - LEFT - RIGHT) * (slot.clamp(first, last) - first) / (last - first);
     let bottom = shown.len() as u64 * ROW + 18;
-    for part in 0..=4 {
-        let slot = first + (last - first) * part / 4;
-        let class = ["start", "mid", "mid", "mid", "end"][part as usize];
-        let _ = write!(svg, "<text x='{}' y='{bottom}' class='{class}'>slot {slot}</text>", x(slot));
-    }
-    svg.push_str("</svg>");
-    svg
+    let content = html! {
+        @for (nth, incident) in (0u64..).zip(shown) {
+            @let y = nth * ROW + 4;
+            @let (from, to) = (x(incident.first_slot.as_u64()), x(incident.last_slot.as_u64()));
+            @let noticed = x(report.network.slot_at(incident.opened_at.as_unix_ns()).as_u64());
+            text.end x=(LEFT - 8) y=(y + 13) { (incident.kind.words()) }
+            rect class=(incident.severity) x=(from) y=(y) width=((to - from).max(3)) height="16" rx="3" {
+                title { "slots " (incident.first_slot) " to " (incident.last_slot) }
+            }
+            line.noticed x1=(noticed) x2=(noticed) y1=(y - 2) y2=(y + 18) {}
+        }
+        @for (part, class) in (0u64..).zip(["start", "mid", "mid", "mid", "end"]) {
+            @let slot = first + (last - first) * part / 4;
+            text class=(class) x=(x(slot)) y=(bottom) { "slot " (slot) }
+        }
+    };
+    svg(bottom + 16, "Incidents over time", &content)
 }
 
-fn open(height: u64, title: &str) -> String {
-    format!("<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='{title}'><title>{title}</title>")
+fn svg(height: u64, title: &str, content: &Markup) -> Markup {
+    html! {
+        svg viewBox={ "0 0 " (WIDTH) " " (height) } role="img" aria-label=(title) {
+            title { (title) }
+            (content)
+        }
+    }
 }
 
 /// Returns about eight positions of `n`.

@@ -1,41 +1,41 @@
-//! Defines the contents of a report and their order. A [`ReportWriter`] writes them as HTML or
-//! Markdown.
+//! Defines the contents of a report and their order. [`html`](super::html) and
+//! [`markdown`](super::markdown) write the same [`ReportContents`].
 
-use super::{MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
+use super::{MAX_BARS, MAX_ROWS, Member, Report, eth, of_32_eth, plural, punishable_text, short};
 use detect::detectors::slashing_wave::SlashingWaveDetails;
 use detect::monitor::Details as _;
 use evidence::{Incident, Kind};
 
-/// Writes the parts of a report in order. Arguments that are not `'static` may contain text from
-/// the network, and the writer escapes them. The exceptions are `when` and [`ReportWriter::text`],
-/// which only get our own text.
-pub(super) trait ReportWriter {
-    /// Writes the title and the time that the report is about.
-    fn begin(&mut self, title: &str, when: &str);
-    fn heading(&mut self, text: &'static str);
-    /// Writes our own text. Code is between backticks.
-    fn text(&mut self, text: &str);
-    /// Writes our own text that the reader must see before the rest.
-    fn warning(&mut self, text: &'static str);
-    fn incident(&mut self, incident: &Incident, story: &Story);
-    fn chart(&mut self, chart: Chart, report: &Report);
-    fn table(&mut self, heads: &[&'static str], rows: &mut dyn Iterator<Item = Vec<Cell>>);
-    fn list(&mut self, items: &[&'static str]);
+/// A report without a format. Its texts may contain text from the network, so a writer escapes all
+/// of them.
+pub(super) struct ReportContents<'a> {
+    pub title: String,
+    /// The time that the report is about.
+    pub when: String,
+    pub blocks: Vec<ReportBlock<'a>>,
 }
 
-/// The description of an incident.
-pub(super) struct Story {
-    pub known: String,
-    /// The suspected cause, and the reasons for it.
-    pub suspected: Option<(String, Vec<String>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chart {
+pub(super) enum ReportBlock<'a> {
+    Heading(&'static str),
+    /// Our own text. Code is between backticks.
+    Text(String),
+    /// Our own text that the reader must see before the rest.
+    Warning(String),
+    Incident {
+        incident: &'a Incident,
+        known: String,
+        /// The suspected cause, and the reasons for it.
+        suspected: Option<(String, Vec<String>)>,
+    },
     /// Incidents over time.
-    Incidents,
+    IncidentChart,
     /// Contradictions by epoch.
-    Offences,
+    OffenceChart,
+    Table {
+        heads: &'static [&'static str],
+        rows: Vec<Vec<Cell>>,
+    },
+    List(&'static [&'static str]),
 }
 
 /// A cell of a table.
@@ -49,7 +49,7 @@ pub(super) enum Cell {
     Key(String),
 }
 
-pub(super) fn write(report: &Report, out: &mut dyn ReportWriter) {
+pub(super) fn contents(report: &Report) -> ReportContents<'_> {
     let when = format!(
         "{} UTC to {} UTC, slots {} to {}.",
         short(report.at(report.from)),
@@ -57,72 +57,90 @@ pub(super) fn write(report: &Report, out: &mut dyn ReportWriter) {
         report.from,
         report.to
     );
-    out.begin(&report.title(), &when);
-    if report.is_cut {
-        out.warning("There are more findings than a report reads; give a shorter time with --from and --to.");
+    let mut blocks = Vec::new();
+    if report.findings_left_out > 0 {
+        blocks.push(ReportBlock::Warning(format!(
+            "The {} oldest findings of this time are left out, because a report reads a limited number; give a shorter time with \
+             --from and --to.",
+            report.findings_left_out
+        )));
     }
-    what(report, out);
-    when_it_was(report, out);
+    what(report, &mut blocks);
+    when_it_was(report, &mut blocks);
     if !report.members.is_empty() {
-        out.heading("How many");
-        out.chart(Chart::Offences, report);
+        blocks.extend([ReportBlock::Heading("How many"), ReportBlock::OffenceChart]);
     }
-    penalties(report, out);
-    members(report, out);
-    proofs(report, out);
-    out.heading("To be written by people");
-    out.list(&[
+    penalties(report, &mut blocks);
+    members(report, &mut blocks);
+    proofs(report, &mut blocks);
+    blocks.push(ReportBlock::Heading("To be added by the authors"));
+    blocks.push(ReportBlock::List(&[
         "What was the cause, and how is that known?",
         "What was done, when, by whom, and did it help?",
         "What would have stopped it sooner?",
         "What is changed so that it does not happen again?",
-    ]);
+    ]));
+    ReportContents { title: report.title(), when, blocks }
 }
 
-fn what(report: &Report, out: &mut dyn ReportWriter) {
-    out.heading("What");
+fn what<'a>(report: &'a Report, out: &mut Vec<ReportBlock<'a>>) {
+    out.push(ReportBlock::Heading("What"));
     if report.incidents.is_empty() {
-        out.text("No incident in this time.");
+        out.push(ReportBlock::Text("No incident in this time.".into()));
     }
-    for incident in report.incidents.iter().take(MAX_ROWS) {
+    let (incidents, left_out) = newest(&report.incidents, MAX_ROWS);
+    out.extend(earlier(left_out, "incidents"));
+    for incident in incidents {
         let wave = SlashingWaveDetails::of_stored(&incident.details).filter(|_| incident.kind == Kind::SlashingWave);
         let suspected = wave.map(|wave| (wave.suspected_cause.replace('_', " "), wave.because));
-        out.incident(incident, &Story { known: report.sentence(incident), suspected });
+        out.push(ReportBlock::Incident { incident, known: report.sentence(incident), suspected });
     }
 }
 
-fn when_it_was(report: &Report, out: &mut dyn ReportWriter) {
-    out.heading("When");
-    out.chart(Chart::Incidents, report);
+fn when_it_was(report: &Report, out: &mut Vec<ReportBlock>) {
+    out.extend([ReportBlock::Heading("When"), ReportBlock::IncidentChart]);
+    let not_drawn = report.incidents.len().saturating_sub(MAX_BARS);
+    if not_drawn > 0 {
+        out.push(ReportBlock::Text(format!(
+            "The chart shows the last {MAX_BARS} incidents; {not_drawn} earlier ones are not drawn."
+        )));
+    }
     let events = report.timeline();
-    let mut rows = events.into_iter().take(MAX_ROWS).map(|event| vec![Cell::Number(short(event.at)), Cell::Text(event.text)]);
-    out.table(&["UTC", "What"], &mut rows);
+    let (events, left_out) = newest(&events, MAX_ROWS);
+    out.extend(earlier(left_out, "events"));
+    let rows = events.iter().map(|(at, text)| vec![Cell::Number(short(*at)), Cell::Text(text.clone())]);
+    out.push(ReportBlock::Table { heads: &["UTC", "What"], rows: rows.collect() });
 }
 
-fn penalties(report: &Report, out: &mut dyn ReportWriter) {
+fn penalties(report: &Report, out: &mut Vec<ReportBlock>) {
     let waves: Vec<_> = report.incidents.iter().filter_map(|one| Some((one, one.penalty?))).collect();
+    let (waves, left_out) = newest(&waves, MAX_ROWS);
     if waves.is_empty() {
         return;
     }
-    out.heading("What it costs");
-    let mut rows = waves.into_iter().map(|(wave, penalty)| {
+    out.push(ReportBlock::Heading("What it costs"));
+    out.extend(earlier(left_out, "waves"));
+    let rows = waves.iter().map(|(wave, penalty)| {
         let n = plural(wave.validators.unwrap_or_default().0, "validator");
         let sums = [penalty.initial_gwei, penalty.correlation_gwei_now, penalty.correlation_gwei_if_doubled];
         let wave = Cell::Text(format!("{n} from slot {}", wave.first_slot));
         let each = Cell::Number(of_32_eth(penalty.per_32_eth_gwei.0));
         std::iter::once(wave).chain(sums.map(|gwei| Cell::Number(eth(gwei.0)))).chain([each]).collect()
     });
-    out.table(&["Wave", "At once", "Later, for being many", "If it doubles", "Per 32 ETH, both"], &mut rows);
-    out.text("By the specification's integers, for all members together, if all of them are slashed; duties missed until withdrawal come on top.");
+    let heads = &["Wave", "Initial penalty", "Correlation penalty", "If twice as many are slashed", "Both, for 32 ETH"];
+    out.push(ReportBlock::Table { heads, rows: rows.collect() });
+    out.push(ReportBlock::Text(
+        "Computed with the specification's integers for all members together, if all of them are slashed. Penalties for duties that they miss until withdrawal are not included.".into(),
+    ));
 }
 
-fn members(report: &Report, out: &mut dyn ReportWriter) {
+fn members(report: &Report, out: &mut Vec<ReportBlock>) {
     if report.members.is_empty() {
         return;
     }
-    out.heading("Who");
-    out.text(&format!("{}.", plural(report.members.len() as u64, "validator")));
-    let heads = [
+    out.push(ReportBlock::Heading("Who"));
+    out.push(ReportBlock::Text(format!("{}.", plural(report.members.len() as u64, "validator"))));
+    let heads = &[
         "Validator",
         "Key",
         "Labels",
@@ -133,7 +151,7 @@ fn members(report: &Report, out: &mut dyn ReportWriter) {
         "Double proposals",
         "Punished",
     ];
-    out.table(&heads, &mut report.members.iter().take(MAX_ROWS).map(member));
+    out.push(ReportBlock::Table { heads, rows: report.members.iter().take(MAX_ROWS).map(member).collect() });
     more(report.members.len(), out);
 }
 
@@ -152,25 +170,38 @@ fn member(member: &Member) -> Vec<Cell> {
     ]
 }
 
-fn proofs(report: &Report, out: &mut dyn ReportWriter) {
+fn proofs(report: &Report, out: &mut Vec<ReportBlock>) {
     if report.proofs.is_empty() {
         return;
     }
-    out.heading("Evidence");
-    out.text(&format!(
-        "{}. Each is accepted as it is by a beacon node's pool; `slashwatch inspect --data-dir DIR finding ID` prints one, \
-         the API serves them at `/v1/evidence/ID.json`.",
+    out.push(ReportBlock::Heading("Evidence"));
+    out.push(ReportBlock::Text(format!(
+        "{}. Each is in the form that the pool of a beacon node accepts; `slashwatch inspect --data-dir DIR finding ID` prints one, \
+         and the API serves them at `/v1/evidence/ID.json`.",
         plural(report.proofs.len() as u64, "proof")
-    ));
-    let mut rows = report.proofs.iter().take(MAX_ROWS).map(|proof| {
+    )));
+    let rows = report.proofs.iter().take(MAX_ROWS).map(|proof| {
         vec![Cell::Hash(proof.id.to_string()), Cell::Text(proof.kind.replace('_', " ")), Cell::Number(proof.accuses.to_string())]
     });
-    out.table(&["Id", "Kind", "Findings it proves"], &mut rows);
+    out.push(ReportBlock::Table { heads: &["Id", "Kind", "Findings it proves"], rows: rows.collect() });
     more(report.proofs.len(), out);
 }
 
-fn more(n: usize, out: &mut dyn ReportWriter) {
+/// Returns the last `limit` items of a list that is sorted by time, and how many are left out.
+pub(super) fn newest<T>(items: &[T], limit: usize) -> (&[T], usize) {
+    let left_out = items.len().saturating_sub(limit);
+    (&items[left_out..], left_out)
+}
+
+/// Returns the text about what is left out at the beginning of a list, if anything is.
+fn earlier(left_out: usize, what: &str) -> Option<ReportBlock<'static>> {
+    (left_out > 0).then(|| {
+        ReportBlock::Text(format!("{left_out} earlier {what} are left out; give a shorter time with `--from` and `--to`."))
+    })
+}
+
+fn more(n: usize, out: &mut Vec<ReportBlock>) {
     if n > MAX_ROWS {
-        out.text(&format!("And {} more, in the data directory.", n - MAX_ROWS));
+        out.push(ReportBlock::Text(format!("And {} more, in the data directory.", n - MAX_ROWS)));
     }
 }

@@ -1,6 +1,6 @@
 //! Checks of a configuration. All problems are reported at once, with their path in the file.
 
-use super::Config;
+use super::{Config, GossipSection, IndexConfig, LogConfig, NetworkSection, NodesConfig, VerifySection};
 use actions::config::{Problem, is_http};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -14,106 +14,33 @@ const MAX_GATHER: Duration = Duration::from_secs(1);
 /// epochs. Votes that a fork brings later are folded without being merged.
 const MIN_FOLD_AFTER_EPOCHS: u64 = 64;
 
+/// Collects problems: takes the path in the file, and a text that says what to do.
+type Wrong<'a> = &'a mut dyn FnMut(&str, String);
+
+/// Number of subnets of data columns, `DATA_COLUMN_SIDECAR_SUBNET_COUNT` of the specification.
+const MAX_DATA_COLUMN_SUBNETS: u64 = 128;
+
 impl Config {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut wrong = |path: &str, text: String| problems.push(Problem { path: path.into(), text });
-
-        let network = &self.network;
-        if network.name.is_none() && network.config.is_none() && self.nodes.urls.is_empty() {
-            wrong(
-                "network",
-                "names no network: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
-            );
-        }
-        if let Some(name) = &network.name
-            && consensus::Spec::builtin(name).is_none()
-        {
-            let known = consensus::Network::builtin_names().collect::<Vec<_>>().join(", ");
-            wrong(
-                "network.name",
-                format!("{name:?} is not built in; there are {known}; for others use `config` with the network's config.yaml"),
-            );
-        }
-        for (key, path) in [("network.config", &network.config), ("network.state", &network.state)] {
-            if let Some(path) = path
-                && !path.is_file()
-            {
-                wrong(key, format!("{} is not a file", path.display()));
-            }
-        }
-        if network.state.is_none() && self.nodes.urls.is_empty() {
-            wrong("nodes.urls", "no node and no `network.state`: give one of them, committees and keys come from there".into());
-        }
-        for (nth, url) in self.nodes.urls.iter().enumerate() {
-            if !is_http(url) {
-                wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http(s) address"));
-            }
-        }
-        if self.nodes.refresh_epochs == 0 {
-            wrong("nodes.refresh_epochs", "0 would fetch a state all the time; use 1 or more".into());
-        }
-        let gossip = &self.gossip;
-        if gossip.enabled && gossip.peers.is_empty() && gossip.listen.is_empty() {
-            wrong(
-                "gossip.peers",
-                "nobody to dial and nowhere to listen: give `peers` or `listen`, or set `enabled = false`".into(),
-            );
-        }
-        for (nth, peer) in gossip.peers.iter().enumerate() {
-            if let Err(error) = peer.parse::<sources::gossip::PeerAddress>() {
-                wrong(&format!("gossip.peers[{nth}]"), error.to_string());
-            }
-        }
-        for (nth, address) in gossip.listen.iter().enumerate() {
-            if let Err(error) = sources::gossip::listen_address(address) {
-                wrong(&format!("gossip.listen[{nth}]"), error.to_string());
-            }
-        }
-        if let Err(reason) = log_filter(&self.log.level) {
-            wrong("log.level", format!("{:?}: {reason}; write it as in \"info\" or \"info,libp2p=warn\"", self.log.level));
-        }
-        if gossip.data_column_subnets > 128 {
-            wrong("gossip.data_column_subnets", format!("{} is more than the 128 there are", gossip.data_column_subnets));
-        }
-        for (key, value) in [
-            ("gossip.queue_messages", gossip.queue_messages),
-            ("gossip.queue_mib", gossip.queue_mib),
-            ("gossip.queue_mib_per_peer", gossip.queue_mib_per_peer),
-            ("verify.parked_mib", self.verify.parked_mib),
-            ("verify.parked_mib_per_peer", self.verify.parked_mib_per_peer),
-            ("gossip.max_peers", gossip.max_peers),
-            ("verify.batch_messages", self.verify.batch_messages),
-            ("api.max_streams", self.api.max_streams),
-            ("api.max_connections", self.api.max_connections),
-        ] {
-            if value == 0 {
-                wrong(key, "must be at least 1".into());
-            }
-        }
-        if self.verify.forward_percent > 100 {
-            wrong("verify.forward_percent", format!("{} is more than all; use 0 to 100", self.verify.forward_percent));
-        }
-        if self.verify.gather > MAX_GATHER {
-            wrong("verify.gather", format!("{:?} would hold up findings; use at most {MAX_GATHER:?}", self.verify.gather));
-        }
-        if !gossip.enabled && !self.event_stream.enabled {
-            wrong("gossip.enabled", "no source is left: enable gossip or `event_stream`".into());
-        }
-        if self.event_stream.enabled && self.nodes.urls.is_empty() {
-            wrong("event_stream.enabled", "the event stream comes from a node: give `nodes.urls`".into());
-        }
-        if self.index.history_epochs < 2 {
-            wrong("index.history_epochs", "at least 2, or no contradiction can be seen".into());
-        }
-        if (1..MIN_FOLD_AFTER_EPOCHS).contains(&self.index.fold_after_epochs) {
-            let least = format!("0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}: votes of younger epochs still come");
-            wrong("index.fold_after_epochs", least);
-        }
+        let wrong: Wrong = &mut |path, text| problems.push(Problem { path: path.into(), text });
+        let has_nodes = !self.nodes.urls.is_empty();
+        self.network.problems(has_nodes, wrong);
+        self.nodes.problems(wrong);
+        self.gossip.problems(wrong);
+        self.verify.problems(wrong);
+        self.index.problems(wrong);
+        self.log.problems(wrong);
         for (path, text) in self.detect.problems() {
             wrong(&path, text);
         }
-        if self.submission.enabled && self.nodes.urls.is_empty() {
+        if !self.gossip.enabled && !self.event_stream.enabled {
+            wrong("gossip.enabled", "no source of messages is enabled: enable gossip or `event_stream`".into());
+        }
+        if self.event_stream.enabled && !has_nodes {
+            wrong("event_stream.enabled", "the event stream comes from a node: give `nodes.urls`".into());
+        }
+        if self.submission.enabled && !has_nodes {
             wrong("submission.enabled", "proofs go to the nodes of `nodes.urls`, and there is none: give one".into());
         }
         self.api.problems(&mut problems);
@@ -123,12 +50,126 @@ impl Config {
     }
 }
 
+impl NetworkSection {
+    fn problems(&self, has_nodes: bool, wrong: Wrong) {
+        if self.name.is_none() && self.config.is_none() && !has_nodes {
+            wrong(
+                "network",
+                "no network is named: set `name`, or `config` and `state`, or `nodes.urls` to learn it from a node".into(),
+            );
+        }
+        if let Some(name) = self.name.as_ref().filter(|name| consensus::Spec::builtin(name).is_none()) {
+            let known = consensus::Network::builtin_names().collect::<Vec<_>>().join(", ");
+            wrong(
+                "network.name",
+                format!("{name:?} is not built in; there are {known}; for others use `config` with the network's config.yaml"),
+            );
+        }
+        for (key, path) in [("network.config", &self.config), ("network.state", &self.state)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_file()) {
+                wrong(key, format!("{} is not a file; check the path", path.display()));
+            }
+        }
+        if self.state.is_none() && !has_nodes {
+            wrong(
+                "nodes.urls",
+                "no node and no `network.state`: give one of them, because committees and keys come from there".into(),
+            );
+        }
+    }
+}
+
+impl NodesConfig {
+    fn problems(&self, wrong: Wrong) {
+        for (nth, url) in self.urls.iter().enumerate().filter(|(_, url)| !is_http(url)) {
+            wrong(&format!("nodes.urls[{nth}]"), format!("{url:?} is not an http or https address"));
+        }
+        if self.refresh_epochs == 0 {
+            wrong("nodes.refresh_epochs", "0 would fetch a state again and again; use 1 or more".into());
+        }
+    }
+}
+
+impl GossipSection {
+    fn problems(&self, wrong: Wrong) {
+        if self.enabled && self.peers.is_empty() && self.listen.is_empty() {
+            wrong(
+                "gossip.peers",
+                "there is no peer to dial and no address to listen on: give `peers` or `listen`, or set `enabled = false`".into(),
+            );
+        }
+        for (nth, peer) in self.peers.iter().enumerate() {
+            if let Err(error) = peer.parse::<sources::gossip::PeerAddress>() {
+                wrong(&format!("gossip.peers[{nth}]"), error.to_string());
+            }
+        }
+        for (nth, address) in self.listen.iter().enumerate() {
+            if let Err(error) = sources::gossip::listen_address(address) {
+                wrong(&format!("gossip.listen[{nth}]"), error.to_string());
+            }
+        }
+        if self.data_column_subnets > MAX_DATA_COLUMN_SUBNETS {
+            let text = format!("{} is too many; there are {MAX_DATA_COLUMN_SUBNETS}", self.data_column_subnets);
+            wrong("gossip.data_column_subnets", text);
+        }
+        at_least_1("gossip.queue_messages", self.queue_messages, wrong);
+        at_least_1("gossip.queue_mib", self.queue_mib, wrong);
+        at_least_1("gossip.queue_mib_per_peer", self.queue_mib_per_peer, wrong);
+        at_least_1("gossip.max_peers", self.max_peers, wrong);
+    }
+}
+
+impl VerifySection {
+    fn problems(&self, wrong: Wrong) {
+        at_least_1("verify.parked_mib", self.parked_mib, wrong);
+        at_least_1("verify.parked_mib_per_peer", self.parked_mib_per_peer, wrong);
+        at_least_1("verify.batch_messages", self.batch_messages, wrong);
+        if self.forward_percent > 100 {
+            wrong("verify.forward_percent", format!("{} is more than 100 percent; use 0 to 100", self.forward_percent));
+        }
+        if self.gather > MAX_GATHER {
+            wrong("verify.gather", format!("{:?} would delay findings; use at most {MAX_GATHER:?}", self.gather));
+        }
+    }
+}
+
+impl IndexConfig {
+    fn problems(&self, wrong: Wrong) {
+        if self.history_epochs < 2 {
+            wrong(
+                "index.history_epochs",
+                "must be at least 2, because a surround vote lies in other epochs than the surrounded one".into(),
+            );
+        }
+        if (1..MIN_FOLD_AFTER_EPOCHS).contains(&self.fold_after_epochs) {
+            let least =
+                format!("use 0 for never, or at least {MIN_FOLD_AFTER_EPOCHS}, because votes of younger epochs still arrive");
+            wrong("index.fold_after_epochs", least);
+        }
+    }
+}
+
+impl LogConfig {
+    fn problems(&self, wrong: Wrong) {
+        if let Err(reason) = log_filter(&self.level) {
+            wrong("log.level", format!("{:?}: {reason}; write it as in \"info\" or \"info,libp2p=warn\"", self.level));
+        }
+    }
+}
+
+fn at_least_1(path: &str, value: usize, wrong: Wrong) {
+    if value == 0 {
+        wrong(path, "must be at least 1".into());
+    }
+}
+
 impl Config {
     /// Returns settings that can be used as they are but are probably not intended.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut warnings = Vec::new();
         if self.gossip.enabled && self.gossip.peers.is_empty() && !self.event_stream.enabled {
-            let text = "nobody to listen to: without peers, and without `event_stream`, the watcher hears only those who happen to dial it";
+            let text =
+                "without peers and without `event_stream`, the watcher receives messages only from peers that dial it; add peers";
             warnings.push(Problem { path: "gossip.peers".into(), text: text.into() });
         }
         self.api.warnings(&mut warnings);
@@ -142,7 +183,7 @@ impl Config {
 fn log_filter(text: &str) -> Result<(), String> {
     for part in text.split(',') {
         if !part.contains(['=', '[']) && (part.is_empty() || part.parse::<LevelFilter>().is_err()) {
-            return Err(format!("{part:?} is no level; there are error, warn, info, debug, trace and off"));
+            return Err(format!("{part:?} is not a level; there are error, warn, info, debug, trace and off"));
         }
     }
     EnvFilter::try_new(text).map(drop).map_err(|error| error.to_string())

@@ -43,9 +43,14 @@ impl ApiConfig {
 
     pub(super) fn problems(&self, problems: &mut Vec<Problem>) {
         let mut wrong = |path: String, text: String| problems.push(Problem { path, text });
+        for (key, value) in [("max_streams", self.max_streams), ("max_connections", self.max_connections)] {
+            if value == 0 {
+                wrong(format!("api.{key}"), "must be at least 1".into());
+            }
+        }
         for (nth, host) in self.hosts.iter().enumerate().filter(|(_, host)| !api::is_host(host)) {
             let text = format!(
-                "{host:?} is no host: write its name or address alone, as in \"watch.example.org\", without scheme, port or path"
+                "{host:?} is not a host: write its name or address alone, as in \"watch.example.org\", without scheme, port or path"
             );
             wrong(format!("api.hosts[{nth}]"), text);
         }
@@ -94,22 +99,22 @@ mod tests {
 
     #[test]
     fn hosts_are_checked_and_the_one_that_alerts_link_to_is_among_them() {
-        let told = |text: &str| {
+        let reported = |text: &str| {
             let config: ApiConfig = toml::from_str(text).unwrap();
             let (mut problems, mut warnings) = (Vec::new(), Vec::new());
             config.problems(&mut problems);
             config.warnings(&mut warnings);
-            let paths = |told: Vec<Problem>| told.into_iter().map(|one| one.path).collect::<Vec<_>>();
+            let paths = |reported: Vec<Problem>| reported.into_iter().map(|one| one.path).collect::<Vec<_>>();
             (paths(problems), paths(warnings), config.admitted_hosts())
         };
         let (wrong, warned, _) =
-            told("hosts = [\"watch.example\", \"https://watch.example\", \"a/b\", \"watch.example:port\"]\n");
+            reported("hosts = [\"watch.example\", \"https://watch.example\", \"a/b\", \"watch.example:port\"]\n");
         assert_eq!((wrong.join(" "), warned.len()), ("api.hosts[1] api.hosts[2] api.hosts[3]".into(), 0));
         let (wrong, warned, hosts) =
-            told("listen = \"0.0.0.0:5080\"\nhosts = [\"a.example\"]\npublic_url = \"https://b.example:8443/x\"\n");
+            reported("listen = \"0.0.0.0:5080\"\nhosts = [\"a.example\"]\npublic_url = \"https://b.example:8443/x\"\n");
         assert_eq!((wrong.len(), warned.join(" ")), (0, "api.hosts".into()));
         assert_eq!(hosts, ["a.example", "b.example"]);
-        assert_eq!(told("public_url = \"https://\"\n").0, ["api.public_url"]);
+        assert_eq!(reported("public_url = \"https://\"\n").0, ["api.public_url"]);
     }
 
     #[test]

@@ -1,46 +1,57 @@
 //! Reads a [`Config`] from text and reports all misfits at once: unknown keys, and values of a
 //! wrong type.
 //!
-//! The smallest possible part that does not fit is left out, so that the rest can be checked in the
-//! same run.
+//! `serde` stops at the first misfit, and `serde_path_to_error` says where it is. That part is
+//! removed and the rest is read again, until everything that is left fits. So the rest can be
+//! checked in the same run.
 
 use super::Config;
 use actions::config::Problem;
-use serde::Deserialize as _;
-use std::collections::BTreeMap;
+use serde_path_to_error::Segment;
+use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
-/// Keys that the reference file shows only in comments.
-const OPTIONAL: [&str; 6] =
-    ["network.name", "network.config", "network.state", "gossip.identity_file", "alerts.routes", "api.public_url"];
-const UNKNOWN: &str = "unknown; see `slashwatch config show-defaults`";
+/// Maximum number of misfits that are reported at once. The file is read again for each of them.
+const MAX_MISFITS: usize = 100;
 
 /// A configuration without the parts that do not fit, and the problems of these parts.
 pub(super) struct Read {
-    pub(super) config: Config,
+    /// `None` if there are more misfits than are reported.
+    pub(super) config: Option<Config>,
     pub(super) problems: Vec<Problem>,
     pub(super) dropped: DroppedElements,
 }
 
-/// The elements that were left out of lists. For each path of a list: their positions in the file,
-/// ascending.
+/// Positions in the file of the elements that were left out of lists, by path of the list.
 #[derive(Default)]
-pub(super) struct DroppedElements(BTreeMap<String, Vec<usize>>);
+pub(super) struct DroppedElements(BTreeMap<String, BTreeSet<usize>>);
 
 impl DroppedElements {
     /// Converts a path in the configuration that was read into the path in the file.
     pub(super) fn in_file(&self, path: &str) -> String {
-        for (list, dropped) in &self.0 {
-            let Some((nth, below)) = path.strip_prefix(list).and_then(|rest| rest.strip_prefix('[')?.split_once(']')) else {
-                continue;
+        let mut parts = path.split('[');
+        let mut in_file = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let position = part.split_once(']').and_then(|(nth, below)| Some((nth.parse::<usize>().ok()?, below)));
+            in_file = match position {
+                Some((mut nth, below)) => {
+                    for dropped in self.0.get(&in_file).into_iter().flatten() {
+                        nth += usize::from(*dropped <= nth);
+                    }
+                    format!("{in_file}[{nth}]{below}")
+                }
+                None => format!("{in_file}[{part}"),
             };
-            let Ok(mut nth) = nth.parse::<usize>() else { continue };
-            for gone in dropped {
-                nth += usize::from(*gone <= nth);
-            }
-            return format!("{list}[{nth}]{below}");
         }
-        path.to_owned()
+        in_file
+    }
+
+    fn add(&mut self, path_in_file: &str) {
+        if let Some((list, nth)) = path_in_file.strip_suffix(']').and_then(|path| path.rsplit_once('['))
+            && let Ok(nth) = nth.parse()
+        {
+            self.0.entry(list.to_owned()).or_default().insert(nth);
+        }
     }
 }
 
@@ -49,137 +60,107 @@ impl DroppedElements {
 /// # Errors
 /// The text is not TOML.
 pub(super) fn read(text: &str) -> Result<Read, String> {
-    let mut given: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let known: Table = Config::defaults_toml().parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let mut misfits = Misfits::default();
-    drop_unknown("", &mut given, &known, &mut misfits.problems);
-    let config = match Config::deserialize(given.clone()) {
-        Ok(config) => config,
-        Err(_) => {
-            misfits.drop_below(&mut Vec::new(), &mut given);
-            Config::deserialize(given).map_err(|error| error.to_string())?
-        }
-    };
-    Ok(Read { config, problems: misfits.problems, dropped: misfits.dropped })
-}
-
-/// Removes the keys that the reference file does not have, and reports them.
-fn drop_unknown(path: &str, given: &mut Table, known: &Table, problems: &mut Vec<Problem>) {
-    given.retain(|key, value| {
-        let path = below(path, key);
-        match (known.get(key), value) {
-            (Some(Value::Table(known)), Value::Table(given)) => drop_unknown(&path, given, known, problems),
-            (Some(_), _) => {}
-            (None, _) if OPTIONAL.contains(&path.as_str()) => {}
-            (None, _) => {
-                problems.push(Problem { path, text: UNKNOWN.into() });
-                return false;
-            }
-        }
-        true
-    });
-}
-
-#[derive(Default)]
-struct Misfits {
-    problems: Vec<Problem>,
-    dropped: DroppedElements,
-}
-
-impl Misfits {
-    /// Removes the values that do not fit. Each value is tried as the only value of a file. Every
-    /// option has a default, so an error can only come from that value.
-    fn drop_below(&mut self, at: &mut Vec<String>, given: &mut Table) {
-        given.retain(|key, value| {
-            at.push(key.to_string());
-            let path = at.join(".");
-            let fits = match value {
-                // If the key must not be a section, the section is reported as a whole.
-                Value::Table(table) if misfit(at, Value::Table(Table::new())).is_none() => {
-                    self.drop_below(at, table);
-                    true
-                }
-                Value::Array(list) => {
-                    let (mut nth, mut gone) = (0, Vec::new());
-                    list.retain_mut(|element| {
-                        let misfit = |element: &Value| misfit(at, Value::Array(vec![element.clone()]));
-                        let fits = self.drop_blamed(&format!("{path}[{nth}]"), element, &misfit);
-                        if !fits {
-                            gone.push(nth);
-                        }
-                        nth += 1;
-                        fits
-                    });
-                    self.dropped.0.insert(path.clone(), gone);
-                    self.tell(path, misfit(at, value.clone()))
-                }
-                _ => self.tell(path, misfit(at, value.clone())),
-            };
-            at.pop();
-            fits
-        });
-    }
-
-    /// Returns true if the value fits. Otherwise it reports the problem.
-    fn tell(&mut self, path: String, misfit: Option<String>) -> bool {
-        let fits = misfit.is_none();
-        self.problems.extend(misfit.map(|text| Problem { path, text: in_words(&text) }));
-        fits
-    }
-
-    /// Removes from a value the parts that do not fit, one after the other. Returns true if the
-    /// rest fits.
-    fn drop_blamed(&mut self, path: &str, value: &mut Value, misfit: &dyn Fn(&Value) -> Option<String>) -> bool {
-        let mut told = Vec::new();
-        while let Some(error) = misfit(value) {
-            let is_cured = |value: &Value| misfit(value).as_ref() != Some(&error);
-            // A missing key has no position in the file, so the whole value is reported instead.
-            let blamed = if error.contains("missing field") { None } else { blame(value, &is_cured) };
-            let Some((below, rest)) = blamed else {
-                // A part that was left out is missing now. That follows from its own problem, so it
-                // is not reported again.
-                if !told.iter().any(|key: &String| error.contains(&format!("missing field `{key}`"))) {
-                    self.tell(path.to_owned(), Some(error));
-                }
-                return false;
-            };
-            told.extend(below.rsplit('.').next().map(str::to_owned));
-            self.tell(format!("{path}{below}"), Some(error));
-            *value = rest;
-        }
-        true
-    }
-}
-
-/// Finds the smallest part of a value whose removal cures the error. Returns the path of the part,
-/// relative to the value, and the value without it.
-fn blame(value: &Value, is_cured: &dyn Fn(&Value) -> bool) -> Option<(String, Value)> {
-    let Value::Table(table) = value else { return None };
-    for (key, part) in table {
-        let mut rest = table.clone();
-        rest.remove(key);
-        if !is_cured(&Value::Table(rest.clone())) {
-            continue;
-        }
-        let with = |part: Value| {
-            let mut whole = table.clone();
-            whole.insert(key.clone(), part);
-            Value::Table(whole)
+    let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let mut given = Value::Table(table);
+    let (mut problems, mut dropped) = (Vec::<Problem>::new(), DroppedElements::default());
+    loop {
+        let misfit = match Misfit::first_in(&given) {
+            Ok(config) => return Ok(Read { config: Some(config), problems, dropped }),
+            Err(misfit) => misfit,
         };
-        let smaller = blame(part, &|part| is_cured(&with(part.clone())));
-        return Some(match smaller {
-            Some((below, part)) => (format!(".{key}{below}"), with(part)),
-            None => (format!(".{key}"), Value::Table(rest)),
-        });
+        let path = dropped.in_file(&path_text(&misfit.path));
+        // A part that was removed is missing now. That follows from its own problem, so it is not
+        // reported again.
+        let missing = misfit.missing_key().map(|key| format!("{path}.{key}"));
+        if !missing.is_some_and(|missing| problems.iter().any(|problem| problem.path == missing)) {
+            problems.push(Problem { path: path.clone(), text: in_words(&misfit.text) });
+        }
+        if problems.len() >= MAX_MISFITS {
+            problems.push(Problem { path, text: "what follows is not checked; correct these problems first".into() });
+            return Ok(Read { config: None, problems, dropped });
+        }
+        if !remove(&mut given, &misfit.path) {
+            return Err(misfit.text);
+        }
+        dropped.add(&path);
     }
-    None
 }
 
-/// Returns why a file with only this value cannot be read, or `None` if it can.
-fn misfit(at: &[String], value: Value) -> Option<String> {
-    let nested = at.iter().rev().fold(value, |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
-    let error = Config::deserialize(nested).err()?;
-    Some(error.message().trim().replace('\n', " "))
+/// A part of the file that does not fit, and the reason.
+struct Misfit {
+    path: Vec<Segment>,
+    text: String,
+}
+
+impl Misfit {
+    /// Reads the configuration. Returns its first misfit if there is one.
+    fn first_in(given: &Value) -> Result<Config, Self> {
+        let error = match serde_path_to_error::deserialize(given.clone()) {
+            Ok(config) => return Ok(config),
+            Err(error) => error,
+        };
+        let steps = error.path().iter().take_while(|step| matches!(step, Segment::Map { .. } | Segment::Seq { .. }));
+        let mut misfit = Self { path: steps.cloned().collect(), text: message(error.inner()) };
+        misfit.path.extend(misfit.key_in_section(given).map(|key| Segment::Map { key }));
+        Err(misfit)
+    }
+
+    /// Finds the key of a section whose removal changes the error. An error about a flattened
+    /// struct, as in `[watch]`, names only the section.
+    fn key_in_section(&self, given: &Value) -> Option<String> {
+        let section = self.path.iter().try_fold(given, |value, step| match step {
+            Segment::Map { key } => value.get(key),
+            Segment::Seq { index } => value.get(index),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })?;
+        let keys = section.as_table().filter(|_| self.missing_key().is_none())?.keys();
+        let is_cause = |key: &&String| {
+            let (mut rest, mut path) = (given.clone(), self.path.clone());
+            path.push(Segment::Map { key: (*key).clone() });
+            remove(&mut rest, &path);
+            serde_path_to_error::deserialize::<_, Config>(rest).err().is_none_or(|error| message(error.inner()) != self.text)
+        };
+        keys.into_iter().find(is_cause).cloned()
+    }
+
+    /// Returns the name of the key that is missing, if that is the problem. A missing key has no
+    /// position in the file, so the path of the problem is that of its section.
+    fn missing_key(&self) -> Option<&str> {
+        self.text.strip_prefix("missing field `")?.strip_suffix('`')
+    }
+}
+
+/// Removes the value at a path. Returns false if there is none.
+fn remove(value: &mut Value, path: &[Segment]) -> bool {
+    match (path, value) {
+        ([Segment::Map { key }], Value::Table(table)) => table.remove(key).is_some(),
+        ([Segment::Seq { index }], Value::Array(list)) if *index < list.len() => {
+            list.remove(*index);
+            true
+        }
+        ([Segment::Map { key }, below @ ..], Value::Table(table)) => table.get_mut(key).is_some_and(|value| remove(value, below)),
+        ([Segment::Seq { index }, below @ ..], Value::Array(list)) => {
+            list.get_mut(*index).is_some_and(|value| remove(value, below))
+        }
+        _ => false,
+    }
+}
+
+/// Writes a path as in `alerts.routes[0].url`.
+fn path_text(path: &[Segment]) -> String {
+    let mut text = String::new();
+    for step in path {
+        let dot = if text.is_empty() { "" } else { "." };
+        match step {
+            Segment::Seq { index } => text += &format!("[{index}]"),
+            step => text += &format!("{dot}{step}"),
+        }
+    }
+    text
+}
+
+fn message(error: &toml::de::Error) -> String {
+    error.message().trim().replace('\n', " ")
 }
 
 /// Rewrites an error so that it describes what a value must look like, instead of naming Rust
@@ -197,16 +178,17 @@ fn in_words(misfit: &str) -> String {
     if misfit == "invalid socket address syntax" {
         return "expected an address and a port in quotes such as \"127.0.0.1:5080\"".into();
     }
+    if let Some(unknown) = misfit.strip_prefix("unknown field ") {
+        let known = unknown.split_once(", expected ").map(|(_, known)| format!("expected {known}; ")).unwrap_or_default();
+        return format!("unknown; {known}see `slashwatch config show-defaults`");
+    }
     let Some((found, expected)) = misfit.split_once(", expected ") else { return misfit.to_owned() };
     if matches!(expected, "u8" | "u16" | "u32" | "u64" | "usize") {
         return format!("{found}, expected a whole number, 0 or more, without quotes such as 10");
     }
+    let expected = if expected.starts_with("struct ") { "a map" } else { expected };
     match WORDS.iter().find(|(called, _)| *called == expected) {
         Some((_, words)) => format!("{found}, expected {words}"),
         None => misfit.to_owned(),
     }
-}
-
-fn below(path: &str, key: &str) -> String {
-    if path.is_empty() { key.into() } else { format!("{path}.{key}") }
 }

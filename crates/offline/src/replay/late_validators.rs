@@ -25,9 +25,9 @@ impl LateValidators {
     pub(super) fn keep(&mut self, message: RawMessage, n_validators: usize) -> Option<RawMessage> {
         let known = n_validators as u64;
         let later = known.saturating_add(known.max(NEWCOMERS));
-        let is_stranger = greatest_index_named(&message).is_some_and(|index| (known..later).contains(&index));
+        let is_late = greatest_index_named(&message).is_some_and(|index| (known..later).contains(&index));
         let has_room = self.waiting.len() < MAX_MESSAGES && self.n_bytes + message.bytes.len() <= MAX_BYTES;
-        if !is_stranger || !has_room {
+        if !is_late || !has_room {
             return Some(message);
         }
         self.n_bytes += message.bytes.len();

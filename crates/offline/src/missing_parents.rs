@@ -33,10 +33,10 @@ impl MissingParents {
     /// Creates the value for a recording that begins with the state of `chain`.
     pub fn new(chain: &Chain) -> Self {
         let head = chain.head();
-        let mut lineage =
+        let mut parents =
             Self { known: BoundedSet::new(REMEMBERED), state_slot: head.slot, slot: Slot::new(0), asked: 0, refused: 0 };
-        lineage.known.insert(head.root);
-        lineage
+        parents.known.insert(head.root);
+        parents
     }
 
     /// Notes that a message was recorded at the slot `now`. If it is a block with a missing parent,
@@ -71,36 +71,33 @@ impl MissingParents {
     }
 }
 
+/// Returns the chain of a small capture's state, and the capture's blocks in order of arrival.
+#[cfg(test)]
+pub(crate) fn small_capture() -> (Chain, Vec<RawMessage>) {
+    use sources::capture::{CaptureFile, Entry};
+    let file = CaptureFile::open(std::path::Path::new("../../tests/data/fulu_4.e2s")).unwrap();
+    let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
+    let state = file.first_state().unwrap().unwrap();
+    let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
+    let converter = sources::intake::MessageConverter::new(chain.network().clone());
+    let blocks = file
+        .entries()
+        .unwrap()
+        .filter_map(|entry| match entry.unwrap().entry {
+            Entry::Gossip(entry) => converter.gossip(&entry).ok().filter(|raw| raw.kind == MessageKind::Block),
+            _ => None,
+        })
+        .collect();
+    (chain, blocks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sources::capture::{CaptureFile, Entry};
-    use sources::intake::MessageConverter;
-    use std::path::Path;
-    use std::sync::Arc;
-
-    /// Returns the chain of the small capture's state, and the capture's blocks in order of
-    /// arrival.
-    fn recorded() -> (Chain, Vec<RawMessage>) {
-        let file = CaptureFile::open(Path::new("../../tests/data/fulu_4.e2s")).unwrap();
-        let spec = consensus::Spec::from_yaml(&file.first_config().unwrap().unwrap()).unwrap();
-        let state = file.first_state().unwrap().unwrap();
-        let chain = Chain::from_state(spec, &state, &mut chain::PubkeyCache::in_memory(), &mut |_| ()).unwrap();
-        let intake = MessageConverter::new(Arc::clone(chain.network()));
-        let blocks = file
-            .entries()
-            .unwrap()
-            .filter_map(|entry| match entry.unwrap().entry {
-                Entry::Gossip(entry) => intake.gossip(&entry).ok().filter(|raw| raw.kind == MessageKind::Block),
-                _ => None,
-            })
-            .collect();
-        (chain, blocks)
-    }
 
     #[test]
     fn a_missing_block_is_asked_for_once_and_by_name() {
-        let (chain, blocks) = recorded();
+        let (chain, blocks) = small_capture();
         let network = chain.network().clone();
         let root = |raw: &RawMessage| SignedBlock::from_ssz(raw.origin.fork.unwrap(), network.preset(), &raw.bytes).unwrap().root;
         assert!(blocks.len() > 4);
@@ -109,9 +106,9 @@ mod tests {
         let roots: Vec<Root> = blocks.iter().map(root).collect();
         let mut n_asked = 0;
         for (missing, left_out) in roots.iter().enumerate().take(blocks.len() - 1) {
-            let mut lineage = MissingParents::new(&chain);
+            let mut parents = MissingParents::new(&chain);
             let rest = blocks.iter().enumerate().filter(|(nth, _)| *nth != missing);
-            let asked: Vec<Root> = rest.filter_map(|(_, block)| lineage.recorded(&network, block, Slot::new(1))).collect();
+            let asked: Vec<Root> = rest.filter_map(|(_, block)| parents.recorded(&network, block, Slot::new(1))).collect();
             n_asked += asked.len();
             assert!(asked.len() <= 1 && asked.iter().all(|one| one == left_out), "without block {missing}: {asked:?}");
         }

@@ -29,24 +29,24 @@ impl<S> WriteTimeout<S> {
         Self { stream, limit, deadline: Box::pin(tokio::time::sleep(limit)), taken: None }
     }
 
-    fn wind_up(&mut self) {
+    fn restart_timer(&mut self) {
         self.taken = Some(0);
         self.deadline.as_mut().reset(Instant::now() + self.limit);
     }
 
     /// Updates the timer after a write. Returns the result of the write, or an error if the time is
     /// over.
-    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn check_deadline(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, self.taken) {
-            (Poll::Ready(Ok(n)), Some(taken)) if taken + n >= STEP => self.wind_up(),
+            (Poll::Ready(Ok(n)), Some(taken)) if taken + n >= STEP => self.restart_timer(),
             (Poll::Ready(Ok(n)), Some(taken)) => self.taken = Some(taken + n),
             (Poll::Ready(_), _) => {}
             (Poll::Pending, taken) => {
                 if taken.is_none() {
-                    self.wind_up();
+                    self.restart_timer();
                 }
                 ready!(self.deadline.as_mut().poll(cx));
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read the response")));
             }
         }
         written
@@ -62,12 +62,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, written)
+        self.check_deadline(cx, written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.judge(cx, written)
+        self.check_deadline(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -94,7 +94,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(40);
 
     #[tokio::test]
-    async fn who_reads_nothing_is_given_up() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let (ours, _theirs) = tokio::io::duplex(64);
         let mut ours = WriteTimeout::new(ours, LIMIT);
         ours.write_all(&[0; 64]).await.unwrap();
@@ -105,10 +105,10 @@ mod tests {
 
     /// A client that reads one byte at a time is also disconnected.
     #[tokio::test]
-    async fn who_only_nibbles_is_given_up() {
+    async fn a_client_that_reads_too_slowly_is_disconnected() {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let mut ours = WriteTimeout::new(ours, LIMIT);
-        let nibble = async {
+        let slow_reader = async {
             let mut every = tokio::time::interval(LIMIT / 8);
             while theirs.read_u8().await.is_ok() {
                 every.tick().await;
@@ -116,13 +116,13 @@ mod tests {
         };
         let wrote = tokio::select! {
             wrote = ours.write_all(&[0; STEP]) => wrote,
-            () = nibble => unreachable!("it reads until the writer gives up"),
+            () = slow_reader => unreachable!("it reads until the writer gives up"),
         };
         assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
-    async fn whoever_reads_gets_all_of_it_and_silence_costs_nothing() {
+    async fn a_client_that_reads_gets_everything_and_a_pause_is_no_timeout() {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let mut ours = WriteTimeout::new(ours, LIMIT);
         let reader = tokio::spawn(async move {

@@ -10,7 +10,7 @@ use actions::lists::reload::{self, ActiveConfig};
 use consensus::state::{StateView, fork_of_state};
 use consensus::{Epoch, Network, PubkeyBytes, Validator, ValidatorIndex};
 use detect::watch::{Entry, Selector};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use watcher::bootstrap;
 use watcher::clock;
 use watcher::config::Config;
@@ -25,45 +25,47 @@ const MAX_ASKED: usize = 4096;
 struct MemberState {
     index: ValidatorIndex,
     slashed: bool,
-    has_left: bool,
+    is_withdrawable: bool,
 }
 
-/// Returns lines about the members of groups with kill switches. There are none without such a
-/// group. If `group` is given, only that group is listed.
-pub fn members_standing(config: &Config, group: Option<&str>) -> Vec<String> {
+/// Returns lines about the members of groups with kill switches that the switch does not protect.
+/// There are none without such a group. If `group` is given, only that group is listed.
+pub fn unprotected_members(config: &Config, group: Option<&str>) -> Vec<String> {
     let switched = |name: &str| {
         let has = config.watch.groups.iter().any(|known| known.name == name && known.kill_switch.is_some());
         has && group.is_none_or(|wanted| wanted == name)
     };
-    let Ok(in_force) = reload::read_lists(&config.watch) else { return Vec::new() };
-    let groups: Vec<&str> = in_force.list.groups().map(|name| &**name).filter(|name| switched(name)).collect();
+    let Ok(active) = reload::read_lists(&config.watch) else { return Vec::new() };
+    let groups: Vec<&str> = active.list.groups().map(|name| &**name).filter(|name| switched(name)).collect();
     if groups.is_empty() {
         return Vec::new();
     }
     let known = match local_state(config) {
-        Ok(Some((network, ssz))) => of_state(&network, &ssz, &in_force, &groups),
-        Ok(None) => of_nodes(config, &in_force, &groups),
+        Ok(Some((network, ssz))) => of_state(&network, &ssz, &active, &groups),
+        Ok(None) => of_nodes(config, &active, &groups),
         Err(reason) => Err(reason),
     };
     let (source, rows) = match known {
         Ok(known) => known,
         Err(reason) => {
-            return vec![format!("whether members of groups with a kill switch are slashed or gone is not known: {reason}")];
+            return vec![format!(
+                "it is not known whether members of groups with a kill switch are slashed or withdrawable: {reason}"
+            )];
         }
     };
     let mut lines = Vec::new();
     for name in groups {
-        let members: Vec<&MemberState> = rows.iter().filter(|(group, _)| *group == name).map(|(_, standing)| standing).collect();
+        let members: Vec<&MemberState> = rows.iter().filter(|(group, _)| *group == name).map(|(_, member)| member).collect();
         let list = |wanted: &dyn Fn(&MemberState) -> bool| -> Vec<String> {
             members.iter().filter(|one| wanted(one)).map(|one| one.index.to_string()).collect()
         };
         let slashed = list(&|one| one.slashed);
-        let gone = list(&|one| one.has_left && !one.slashed);
-        for (what, who) in [("slashed", slashed), ("gone", gone)] {
+        let withdrawable = list(&|one| one.is_withdrawable && !one.slashed);
+        for (what, who) in [("slashed", slashed), ("withdrawable", withdrawable)] {
             if !who.is_empty() {
                 let more = if who.len() > NAMED { ", .." } else { "" };
                 lines.push(format!(
-                    "group {name}: {} of {} known members are {what}, and no offence of theirs fires the kill switch ({source}): {}{more}",
+                    "group {name}: {} of {} known members are {what}, and their offences do not fire the kill switch ({source}): {}{more}",
                     who.len(),
                     members.len(),
                     who[..who.len().min(NAMED)].join(", ")
@@ -100,50 +102,65 @@ fn parse<'a>(spec: &consensus::Spec, ssz: &'a [u8]) -> Result<StateView<'a>, Str
     StateView::parse(fork, &spec.preset, ssz).map_err(|error| error.to_string())
 }
 
-fn of_state<'a>(network: &Network, ssz: &[u8], in_force: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
+fn of_state<'a>(network: &Network, ssz: &[u8], active: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
     let view = parse(&network.spec, ssz)?;
     let now = network.slot_at(clock::now().0).max(view.slot()).epoch(network.preset());
-    let standing = |index: ValidatorIndex, validator: Validator| standing(index, &validator, now);
     let mut rows = Vec::new();
     for name in groups {
-        let members = GroupSelectors::of(in_force.list.entries(), name);
+        let members = GroupSelectors::of(active.list.entries(), name);
         let all = (0u64..).map(ValidatorIndex::new).zip(view.validators());
-        rows.extend(all.filter(|(index, one)| members.have(*index, one)).map(|(index, one)| (*name, standing(index, one))));
+        rows.extend(
+            all.filter(|(index, one)| members.have(*index, one)).map(|(index, one)| (*name, member_state(index, &one, now))),
+        );
     }
     Ok((format!("by the state of slot {}", view.slot()), rows))
 }
 
-fn standing(index: ValidatorIndex, validator: &Validator, now: Epoch) -> MemberState {
+fn member_state(index: ValidatorIndex, validator: &Validator, now: Epoch) -> MemberState {
     // An exited validator can be slashed until it is withdrawable.
-    let has_left = validator.withdrawable_epoch <= now;
-    MemberState { index, slashed: validator.slashed, has_left }
+    MemberState { index, slashed: validator.slashed, is_withdrawable: validator.withdrawable_epoch <= now }
 }
 
 /// Asks the nodes. Only members that are named by index can be asked about.
-fn of_nodes<'a>(config: &Config, in_force: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
+fn of_nodes<'a>(config: &Config, active: &ActiveConfig, groups: &[&'a str]) -> Result<MemberStates<'a>, String> {
     let nodes = bootstrap::nodes(config).map_err(|error| error.to_string())?;
     let Some(nodes) = nodes else {
         return Err("there is no state and no node; it is known after the first start, or with `network.state`".into());
     };
-    let mut groups_of: HashMap<ValidatorIndex, Vec<&'a str>> = HashMap::new();
-    for name in groups {
-        for index in GroupSelectors::of(in_force.list.entries(), name).indices(MAX_ASKED) {
-            groups_of.entry(index).or_default().push(name);
-        }
-    }
-    let mut asked: Vec<ValidatorIndex> = groups_of.keys().copied().collect();
-    asked.sort_unstable();
-    asked.truncate(MAX_ASKED);
+    let (groups_of, left_out) = members_to_ask_about(active.list.entries(), groups);
+    let asked: Vec<ValidatorIndex> = groups_of.keys().copied().collect();
     let runtime = watcher::run::runtime().map_err(|error| error.to_string())?;
     let statuses = runtime.block_on(nodes.validator_statuses(&asked)).map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     for status in statuses {
-        let has_left = status.status.starts_with("withdrawal");
+        let is_withdrawable = status.status.starts_with("withdrawal");
         for name in groups_of.get(&status.index).into_iter().flatten() {
-            rows.push((*name, MemberState { index: status.index, slashed: status.validator.slashed, has_left }));
+            rows.push((*name, MemberState { index: status.index, slashed: status.validator.slashed, is_withdrawable }));
         }
     }
-    Ok(("by a node; keys that no index names were not asked for".to_owned(), rows))
+    let mut source = "by a node; only members that are named by index are known".to_owned();
+    if left_out > 0 {
+        source += &format!(", and of these the first {MAX_ASKED}; {left_out} more were not asked about");
+    }
+    Ok((source, rows))
+}
+
+/// Returns the groups of the first [`MAX_ASKED`] members that are named by index, and the number of
+/// indices that are left out. An index that is named twice may be counted twice.
+fn members_to_ask_about<'a>(entries: &[Entry], groups: &[&'a str]) -> (BTreeMap<ValidatorIndex, Vec<&'a str>>, u64) {
+    let (mut groups_of, mut left_out) = (BTreeMap::<ValidatorIndex, Vec<&str>>::new(), 0u64);
+    for name in groups {
+        let members = GroupSelectors::of(entries, name);
+        left_out = left_out.saturating_add(members.n_indices().saturating_sub(MAX_ASKED as u64));
+        for index in members.indices(MAX_ASKED) {
+            groups_of.entry(index).or_default().push(name);
+        }
+        while groups_of.len() > MAX_ASKED {
+            groups_of.pop_last();
+            left_out = left_out.saturating_add(1);
+        }
+    }
+    (groups_of, left_out)
 }
 
 /// The validators that a group's entries name. Those with a fee recipient are not included, because
@@ -177,7 +194,35 @@ impl GroupSelectors {
             || self.credentials.contains(&validator.withdrawal_credentials)
     }
 
+    fn n_indices(&self) -> u64 {
+        let n = |(first, last): &(u64, u64)| last.saturating_sub(*first).saturating_add(1);
+        self.ranges.iter().map(n).fold(0, u64::saturating_add)
+    }
+
     fn indices(&self, most: usize) -> impl Iterator<Item = ValidatorIndex> {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last).take(most).map(ValidatorIndex::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use detect::watch::{Duty, WatchList};
+
+    #[test]
+    fn members_beyond_the_limit_are_counted() {
+        let mut list = WatchList::default();
+        for (group, first, last) in [("a", 10, 5_009), ("b", 0, 9), ("c", 5_000, u64::MAX)] {
+            list.add_group(group).unwrap();
+            let range = Selector::Range { first: ValidatorIndex::new(first), last: ValidatorIndex::new(last) };
+            list.add(Some(group), range, &[], Duty::Active).unwrap();
+        }
+        let (asked, left_out) = members_to_ask_about(list.entries(), &["b"]);
+        assert_eq!((asked.len(), left_out), (10, 0));
+        let (asked, left_out) = members_to_ask_about(list.entries(), &["a", "b"]);
+        assert_eq!((asked.len(), left_out), (MAX_ASKED, 5_010 - MAX_ASKED as u64));
+        assert_eq!(asked.first_key_value().unwrap().1, &["b"]);
+        let (asked, left_out) = members_to_ask_about(list.entries(), &["a", "b", "c"]);
+        assert_eq!((asked.len(), left_out), (MAX_ASKED, u64::MAX - 4_085));
     }
 }

@@ -1,0 +1,405 @@
+//! Starts the parts of a watcher, in an order in which each part has what it needs.
+
+use super::{EngineThread, StoppedLast, Watcher, now};
+use crate::bootstrap;
+use crate::clock;
+use crate::config::{Config, SinglesSetting, mib};
+use crate::datadir::DataDir;
+use crate::downtime::DowntimeLog;
+use crate::engine_thread::{self, Effects, Input};
+use crate::error::WatcherError;
+use crate::inputs::{InputReceiver, Inputs, inputs};
+use crate::listen::{self, NamedTask};
+use crate::node_task::{NodeRequests, NodeTask};
+use crate::status::{EngineSnapshot, StatusPage};
+use crate::watched_keys::WatchedKeysSource;
+use actions::alerts;
+use actions::config::{AlertsConfig, WatchConfig};
+use actions::killswitch::{KillSwitchState, KillSwitches, SwitchContext};
+use actions::lists::reload::{self, ActiveConfig, RejectedConfig, ReloadReports};
+use actions::submission::Submitter;
+use alert::Context;
+use chain::node::NodeSet;
+use consensus::{Network, Root, Slot};
+use detect::watch::SharedWatchState;
+use engine::metrics::Metrics;
+use engine::priority_queues::QueueLimits;
+use engine::silence::SilenceTracker;
+use engine::{Engine, EngineError, EngineParts};
+use evidence::{Finding, Store};
+use sources::api_stream::StreamConfig;
+use sources::gossip::{GossipControl, GossipHandle, Identity};
+use sources::metrics::SourceMetrics;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use verify::{ParkingLimits, Ticket, Verdict, Verifier, VerifyConfig};
+
+/// How often the engine wakes when no message arrives.
+const TICK: Duration = Duration::from_millis(500);
+/// Largest number of verdicts that wait for gossip.
+const MAX_VERDICTS: usize = 65_536;
+/// Largest number of batches of findings that could not be written and wait for the kill switches.
+/// The kill switches normally take them as fast as they come.
+const MAX_UNRECORDED: usize = 256;
+/// The text of `/readyz` until the network is known.
+const STARTING: &str = "it is starting: a beacon node is asked for the network's state, or the last one is read; the log says how far it is and \
+                        what it waits for";
+
+impl Watcher {
+    /// Opens everything and starts it. If it fails, nothing keeps running.
+    pub async fn start(config: Config) -> Result<Self, WatcherError> {
+        let dir = DataDir::open(&config.data_dir)?;
+        let nodes = bootstrap::nodes(&config)?.map(Arc::new);
+        // The port is bound before the slow part, so that a port in use is reported at once.
+        let listener = if config.api.enabled { Some(api::bind(config.api.listen).await?) } else { None };
+        // The handler is installed before the wait for a node, so that a hangup signal does not end
+        // the process.
+        let hangups = reload::hangups();
+        let active = watch_lists(&config)?;
+        let loading = bootstrap::start_when_a_node_answers(&config, Some(&dir), nodes.as_deref());
+        let loaded = match &listener {
+            Some(listener) => api::answer_while(listener, STARTING, loading).await??,
+            None => loading.await?,
+        };
+        let (first_slot, node_away) = (loaded.chain.head().slot, loaded.node_away);
+        let network = loaded.chain.network().clone();
+        let (metrics, watch_state) = (Metrics::new(), SharedWatchState::default());
+        let engine = OpenEngine::open(&config, &dir, loaded, &active, &watch_state, &metrics)?;
+        let store = engine.engine.store().clone();
+
+        let cancel = CancellationToken::new();
+        // If a later step fails, the guard stops everything that was started before.
+        let guard = cancel.clone().drop_guard();
+        let source_metrics = SourceMetrics::register(&metrics.registry)
+            .map_err(|error| WatcherError::Internal(format!("metrics of the sources: {error}")))?;
+        let gossip = listen::start_gossip(&config, Identity::File(dir.node_key_path()), &network, source_metrics.clone())?;
+        let control = gossip.as_ref().map(|gossip| gossip.control());
+        let (queue, inputs) = inputs(config.gossip.queue_messages, mib(config.gossip.queue_mib));
+        let RunningEngine { thread, failed, verdicts, requests, snapshot, unrecorded } =
+            engine.run(inputs, queue_limits(&config))?;
+
+        let mut starting = Starting { config: &config, network, store, metrics, queue, cancel, tasks: Vec::new() };
+        starting.clock(control.clone());
+        if let (Some(gossip), Some(control)) = (gossip, control.clone()) {
+            starting.gossip(gossip, control, verdicts);
+        }
+        let (away, node_away) = watch::channel(node_away.then(|| "no node answered at the start".to_owned()));
+        if let Some(nodes) = &nodes {
+            starting.nodes(nodes, requests, away, first_slot, source_metrics)?;
+        }
+        let reactions = starting.reactions(&dir, active, &watch_state, hangups, unrecorded)?;
+        let own_keys = config.api.own_keys();
+        let page = Arc::new(StatusPage {
+            network: starting.network.clone(),
+            snapshot,
+            node_away,
+            has_nodes: nodes.is_some(),
+            gossip: control,
+            n_configured_peers: config.gossip.peers.len(),
+            has_event_streams: config.event_stream.enabled,
+            shows_addresses: api::shows_addresses(own_keys, config.api.listen.ip()),
+            switches: (own_keys == api::OwnKeys::Shown).then_some(reactions.switch_state.clone()),
+            refused_lists: reactions.rejected,
+            metrics: starting.metrics.clone(),
+        });
+        let keys = WatchedKeysSource { watch_state, switches: reactions.switch_state, active: reactions.active };
+        let api_address = listener.as_ref().map(api::Listener::address);
+        if let Some(listener) = listener {
+            starting.api(listener, page.clone(), keys);
+        }
+        reactions.lines.iter().for_each(|line| tracing::info!("{line}"));
+        let Starting { network, store, queue, cancel, tasks, .. } = starting;
+        tracing::info!(network = %network.spec.config_name, api = ?api_address, findings = store.count(), "watching");
+        guard.disarm();
+        Ok(Self {
+            store,
+            api_address,
+            page,
+            failed,
+            tasks,
+            switches: reactions.switches,
+            alerts: reactions.alerts,
+            engine_thread: thread,
+            cancel,
+            queue: queue.downgrade(),
+            _dir: dir,
+        })
+    }
+}
+
+/// The engine before its thread runs.
+struct OpenEngine {
+    engine: Engine,
+    downtime: DowntimeLog,
+    silence: SilenceTracker,
+    unrecorded: mpsc::Receiver<Vec<Finding>>,
+}
+
+/// The engine's thread, and the receiving ends of its effects.
+struct RunningEngine {
+    thread: EngineThread,
+    failed: oneshot::Receiver<EngineError>,
+    verdicts: mpsc::Receiver<(Ticket, Verdict)>,
+    requests: NodeRequests,
+    snapshot: watch::Receiver<Arc<EngineSnapshot>>,
+    unrecorded: mpsc::Receiver<Vec<Finding>>,
+}
+
+impl OpenEngine {
+    fn open(
+        config: &Config,
+        dir: &DataDir,
+        loaded: bootstrap::Start,
+        active: &ActiveConfig,
+        watch_state: &SharedWatchState,
+        metrics: &Metrics,
+    ) -> Result<Self, WatcherError> {
+        let mut chain = loaded.chain;
+        chain.compute_on_worker();
+        let network = chain.network().clone();
+        let (hand_over, unrecorded) = mpsc::channel(MAX_UNRECORDED);
+        let parts = EngineParts {
+            chain,
+            keys: loaded.keys,
+            verifier: Verifier::new(verify_config(config)),
+            history_epochs: config.index.history_epochs,
+            fold_after_epochs: config.index.fold_after_epochs,
+            detect: config.detect.clone(),
+            routes: active.routes.names(),
+            unrecorded: Some(Box::new(move |findings| hand_over.try_send(findings).map_err(|error| error.to_string()))),
+            metrics: metrics.clone(),
+            clock: clock::now,
+            watch: active.parts(watch_state),
+        };
+        let engine = Engine::open(&dir.index_path(), &dir.evidence_path(), parts)?;
+        let downtime = DowntimeLog::start(engine.store().clone(), network.slot_at(clock::now().0))?;
+        let silence = SilenceTracker::new(network, clock::now(), engine.earlier_silence());
+        Ok(Self { engine, downtime, silence, unrecorded })
+    }
+
+    fn run(self, inputs: InputReceiver, limits: QueueLimits) -> Result<RunningEngine, WatcherError> {
+        let Self { engine, downtime, silence, unrecorded } = self;
+        let (verdicts, verdicts_out) = mpsc::channel(MAX_VERDICTS);
+        let (wanted_blocks, blocks) = watch::channel(Vec::<Root>::new());
+        let (wants_state, state) = watch::channel(false);
+        let first = EngineSnapshot::of(&engine, silence.reception(), downtime.gaps());
+        let (snapshot, snapshot_out) = watch::channel(Arc::new(first));
+        let effects = Effects { verdicts, wanted_blocks, wants_state, snapshot };
+        let (fail, failed) = oneshot::channel();
+        let body = move || match engine_thread::run(engine, downtime, silence, inputs, &effects, limits) {
+            Ok(ended) => Some(ended),
+            Err(error) => {
+                let _ = fail.send(error);
+                None
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(body)
+            .map_err(|error| WatcherError::Internal(format!("cannot start the engine thread: {error}; check ulimit -u")))?;
+        let requests = NodeRequests { blocks, state };
+        Ok(RunningEngine { thread, failed, verdicts: verdicts_out, requests, snapshot: snapshot_out, unrecorded })
+    }
+}
+
+/// A watcher while its tasks are started.
+struct Starting<'a> {
+    config: &'a Config,
+    network: Arc<Network>,
+    store: Store,
+    metrics: Metrics,
+    queue: Inputs,
+    cancel: CancellationToken,
+    tasks: Vec<NamedTask>,
+}
+
+/// What reacts to findings, and what it shows.
+struct Reactions {
+    switches: StoppedLast,
+    alerts: StoppedLast,
+    switch_state: watch::Receiver<Arc<KillSwitchState>>,
+    active: watch::Receiver<Arc<ActiveConfig>>,
+    rejected: watch::Receiver<Option<RejectedConfig>>,
+    /// Lines for the log about what is watched.
+    lines: Vec<String>,
+}
+
+impl Starting<'_> {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push((name, tokio::spawn(task)));
+    }
+
+    fn clock(&mut self, gossip: Option<GossipControl>) {
+        let (queue, network, metrics) = (self.queue.clone(), self.network.clone(), self.metrics.clone());
+        self.spawn("clock", tick(queue, gossip, network, metrics, self.cancel.clone()));
+    }
+
+    fn gossip(&mut self, gossip: GossipHandle, control: GossipControl, verdicts: mpsc::Receiver<(Ticket, Verdict)>) {
+        self.spawn("gossip", listen::pump(gossip, self.queue.clone(), self.cancel.clone()));
+        self.spawn("verdicts", listen::report(control, verdicts));
+    }
+
+    /// Starts everything that needs a beacon node.
+    fn nodes(
+        &mut self,
+        nodes: &Arc<NodeSet>,
+        requests: NodeRequests,
+        away: watch::Sender<Option<String>>,
+        first_slot: Slot,
+        source_metrics: SourceMetrics,
+    ) -> Result<(), WatcherError> {
+        let task = NodeTask {
+            nodes: nodes.clone(),
+            network: self.network.clone(),
+            queue: self.queue.clone(),
+            metrics: self.metrics.clone(),
+            refresh_epochs: self.config.nodes.refresh_epochs,
+            away,
+            from: first_slot,
+        };
+        self.spawn("nodes", task.run(requests, self.cancel.clone()));
+        if self.config.submission.enabled {
+            let (store, network, metrics) = (self.store.clone(), self.network.clone(), self.metrics.clone());
+            let submitter = Submitter::new(store, nodes.clone(), network, metrics, now)?;
+            self.spawn("submissions", submitter.run(self.cancel.clone()));
+        }
+        if self.config.event_stream.enabled {
+            let network = self.network.clone();
+            let streams = sources::api_stream::start(nodes, StreamConfig::default(), network, source_metrics)?;
+            self.spawn("event streams", listen::pump_streams(streams, self.queue.clone(), self.cancel.clone()));
+        }
+        Ok(())
+    }
+
+    /// Starts kill switches and alerts, and the task that follows changes of their configuration.
+    fn reactions(
+        &mut self,
+        dir: &DataDir,
+        active: ActiveConfig,
+        watch_state: &SharedWatchState,
+        hangups: Option<Signal>,
+        unrecorded: mpsc::Receiver<Vec<Finding>>,
+    ) -> Result<Reactions, WatcherError> {
+        let (network, store) = (self.network.clone(), self.store.clone());
+        let context = SwitchContext { network: network.clone(), watched: watch_state.clone(), dir: dir.path().to_owned(), now };
+        let mut switches = KillSwitches::new(store.clone(), context)?;
+        switches.arm(&active)?;
+        let switch_state = switches.state();
+        let lines = actions::lists::in_words(&active, &watch_state.labels(), &switch_state.borrow());
+        let (changed, changes) = watch::channel(Arc::new(active.clone()));
+        let context = Context {
+            network: alerts::name_of(&network),
+            public_url: self.config.api.public_url.clone(),
+            switches: Some(switches.notes()),
+        };
+        let alerts = StoppedLast::start(|stop| alerts::deliver(store, context, changes.clone(), now, stop));
+        let switches = StoppedLast::start(|stop| switches.run(changes.clone(), unrecorded, stop));
+        let (refused, rejected) = watch::channel(None);
+        let reports = ReloadReports { changed, refused, now };
+        let source = self.config.source.clone();
+        self.spawn("lists", reload::follow(source, sections, active, hangups, reports, self.cancel.clone()));
+        self.spawn("lists' changes", hand_over_lists(changes.clone(), self.queue.clone(), self.cancel.clone()));
+        Ok(Reactions { switches, alerts, switch_state, active: changes, rejected, lines })
+    }
+
+    fn api(&mut self, listener: api::Listener, page: Arc<StatusPage>, keys: WatchedKeysSource) {
+        let config = &self.config.api;
+        let parts = api::ApiParts {
+            store: self.store.clone(),
+            status: page,
+            watch: Arc::new(keys),
+            own_keys: config.own_keys(),
+            registry: self.metrics.registry.clone(),
+            max_streams: config.max_streams,
+            max_connections: config.max_connections,
+            header_timeout: api::HEADER_TIMEOUT,
+            hosts: config.admitted_hosts(),
+        };
+        self.spawn("api", serve(listener, parts, self.cancel.clone()));
+    }
+}
+
+async fn serve(listener: api::Listener, parts: api::ApiParts, cancel: CancellationToken) {
+    if let Err(error) = api::serve(listener, parts, cancel).await {
+        tracing::error!(%error, "the API stopped; findings are still recorded and alerts sent");
+    }
+}
+
+/// Wakes the engine at fixed intervals and updates the gauges that nothing else updates.
+async fn tick(queue: Inputs, gossip: Option<GossipControl>, network: Arc<Network>, metrics: Metrics, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            due = ticks.tick() => {
+                // If the queue is full, its messages wake the engine anyway.
+                let _ = queue.try_send(Input::Tick { late: due.elapsed() });
+                metrics.queue.with_label_values(&["engine"]).set(queue.len() as i64);
+                metrics.clock_slot.set(network.slot_at(clock::now().0).as_u64() as i64);
+                metrics.peers.set(gossip.as_ref().map_or(0, listen::n_connected) as i64);
+            }
+        }
+    }
+}
+
+/// Reads the lists and routes of the configuration. The configuration was checked before, so
+/// problems can only occur if the caller built it by hand.
+fn watch_lists(config: &Config) -> Result<ActiveConfig, WatcherError> {
+    reload::read(&config.watch, &config.alerts, config.source.as_deref()).map_err(WatcherError::Usage)
+}
+
+/// Sends changed lists and routes to the engine's queue.
+async fn hand_over_lists(mut changed: watch::Receiver<Arc<ActiveConfig>>, queue: Inputs, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = changed.changed() => if changed.is_err() { return },
+        }
+        let active = changed.borrow_and_update().clone();
+        for input in [Input::Watch(active.list.clone()), Input::Routes(active.routes.names())] {
+            if queue.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads the sections of the configuration that may change while the watcher runs.
+fn sections(path: &Path) -> Result<(WatchConfig, AlertsConfig), String> {
+    Config::load(path).map(|config| (config.watch, config.alerts)).map_err(|error| error.to_string())
+}
+
+fn verify_config(config: &Config) -> VerifyConfig {
+    VerifyConfig {
+        threads: config.verify.threads,
+        singles: match config.verify.singles {
+            SinglesSetting::Sums => verify::SinglesProof::Sums,
+            SinglesSetting::RandomCombination if config.verify.forward_percent < 100 => {
+                verify::SinglesProof::Mixed { alone_percent: config.verify.forward_percent }
+            }
+            SinglesSetting::RandomCombination => verify::SinglesProof::RandomCombination,
+        },
+        parking: ParkingLimits {
+            messages: config.verify.parked_messages,
+            bytes: mib(config.verify.parked_mib),
+            bytes_per_peer: mib(config.verify.parked_mib_per_peer),
+            ..ParkingLimits::default()
+        },
+        ..VerifyConfig::default()
+    }
+}
+
+fn queue_limits(config: &Config) -> QueueLimits {
+    QueueLimits {
+        messages: config.gossip.queue_messages,
+        bytes: QueueLimits::BYTES,
+        bytes_per_peer: QueueLimits::BYTES_PER_PEER,
+        batch: config.verify.batch_messages,
+        gather: config.verify.gather,
+    }
+}
