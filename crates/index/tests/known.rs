@@ -324,7 +324,7 @@ fn pairs_that_nobody_wants_are_counted() {
     let stage = |index: &mut Index, vote: Signed<Vote>, mut wanted: usize| {
         let target = vote.get().data.target.epoch;
         let mut n_unwanted = 0;
-        let named = index.stage_votes_naming(&[vote], &mut |validator, offence, [this, other]| {
+        let named = index.stage_votes_if(&[vote], &mut |validator, offence, [this, other]| {
             assert_eq!((validator, offence), (ValidatorIndex::new(1), Offence::SurroundVote));
             assert!(this == target && other < target, "{this} and {other}");
             let wants = wanted > 0;

@@ -178,7 +178,7 @@ impl Judge<'_> {
                         Dropped::Settled => Outcome::Refused(SETTLED),
                         Dropped::Bytes | Dropped::PeerBytes => Outcome::Refused(BYTES),
                     };
-                    let report = self.engine.turn_away(message, outcome, why);
+                    let report = self.engine.report_dropped(message, outcome, why);
                     self.report(&[report]);
                 }
             }

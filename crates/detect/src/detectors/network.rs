@@ -19,7 +19,7 @@
 //! subnets, such as files of blocks: without any single vote nothing is reported. Committees that
 //! did not vote: nothing is reported while participation is below `silent_votes_percent`.
 
-use super::common::{by_client, listed};
+use super::common::{LatestRows, by_client, listed};
 use crate::client::{ByClient, N_CLIENTS, UNKNOWN, client_name};
 use crate::config::{DetectorConfig, Problems};
 use crate::monitor::facts::N_SUBNETS;
@@ -28,7 +28,6 @@ use consensus::{CommitteeIndex, Slot};
 use evidence::{Kind, Severity, Time};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
 /// `[detect.network]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -166,7 +165,7 @@ impl Details for SubnetSilentDetails {
 
 pub(crate) struct Network {
     config: NetworkConfig,
-    blocks: VecDeque<usize>,
+    blocks: LatestRows<usize>,
     since: [Option<Slot>; PeerCondition::COUNT],
     /// Subnets that were silent in the last complete epoch.
     silent: Vec<usize>,
@@ -178,14 +177,14 @@ impl Network {
     pub(crate) fn new(config: NetworkConfig) -> Self {
         Self {
             config,
-            blocks: VecDeque::new(),
+            blocks: LatestRows::default(),
             since: [None; PeerCondition::COUNT],
             silent: Vec::new(),
             silent_twice: Vec::new(),
         }
     }
 
-    fn sighting(&mut self, condition: PeerCondition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
+    fn observation(&mut self, condition: PeerCondition, slot: Slot, seen: Seen, per_epoch: u64) -> Signal {
         let until = match condition {
             PeerCondition::Proposals | PeerCondition::Nodes | PeerCondition::Storm => slot,
             // Silence is evaluated at the end of an epoch and reported during the whole next one.
@@ -320,10 +319,7 @@ impl Detector for Network {
         if let Some(block) =
             view.facts.slot(slot).and_then(|facts| facts.blocks.iter().find(|block| view.facts.is_backed(slot, block)))
         {
-            self.blocks.push_back(block.client);
-            if self.blocks.len() as u64 > self.config.window_blocks {
-                self.blocks.pop_front();
-            }
+            self.blocks.push(block.client, self.config.window_blocks as usize);
         }
         let mut by_blocks = [0; N_CLIENTS];
         self.blocks.iter().for_each(|client| by_blocks[*client] += 1);
@@ -336,7 +332,7 @@ impl Detector for Network {
         ];
         for (condition, seen) in seen {
             match seen {
-                Some(seen) => out.push(self.sighting(condition, slot, seen, per_epoch)),
+                Some(seen) => out.push(self.observation(condition, slot, seen, per_epoch)),
                 None => self.since[condition as usize] = None,
             }
         }
@@ -350,7 +346,7 @@ impl Detector for Network {
         } else {
             let details = SubnetSilentDetails::Some { subnets: self.silent_twice.clone() };
             let seen = Seen { severity: Severity::Warning, measure: self.silent_twice.len() as u64, what: details.into() };
-            out.push(self.sighting(PeerCondition::Silent, slot, seen, per_epoch));
+            out.push(self.observation(PeerCondition::Silent, slot, seen, per_epoch));
         }
     }
 

@@ -20,7 +20,7 @@
 
 use super::common::listed;
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, MonitorInput, Observation, Signal};
+use crate::monitor::{Details, Detector, DetectorView, MonitorInput, Observation, ProofLookup, Signal};
 use crate::punishable;
 use consensus::{Epoch, Root, Slot, ValidatorIndex};
 use evidence::{Finding, Kind, Punishable, Severity};
@@ -267,7 +267,7 @@ impl Detector for Punishment {
         self.tell_blind_spots(view.facts.now(), view.network().preset().slots_per_epoch, out);
     }
 
-    fn recall(&mut self, finding: &Finding, _proofs: &dyn EvidenceSource, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, _proof_of: ProofLookup<'_>, view: &DetectorView<'_>, _out: &mut Vec<Signal>) {
         self.wait_for(finding, view);
         if finding.included.is_none() {
             self.note_unheard(finding, view);

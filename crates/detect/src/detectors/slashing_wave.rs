@@ -45,7 +45,7 @@ mod traits;
 mod wave;
 
 use crate::config::{DetectorConfig, Problems};
-use crate::monitor::{Details, Detector, DetectorView, EvidenceSource, LAG, Left, MonitorInput, News, Signal};
+use crate::monitor::{Details, Detector, DetectorView, LAG, Left, MonitorInput, News, ProofLookup, Signal};
 use cause::Clues;
 use consensus::{Epoch, Gwei, Offence, Root, Slot, ValidatorIndex};
 use evidence::{Evidence, Finding, Incident, IncidentState, Kind, Punishable, Time};
@@ -424,12 +424,12 @@ impl Detector for SlashingWave {
         }
     }
 
-    fn recall(&mut self, finding: &Finding, proofs: &dyn EvidenceSource, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
+    fn recall(&mut self, finding: &Finding, proof_of: ProofLookup<'_>, view: &DetectorView<'_>, out: &mut Vec<Signal>) {
         if self.left.until.is_some_and(|until| finding.recorded_at <= until) {
             return;
         }
         self.until = self.until.max(finding.recorded_at);
-        let evidence = finding.evidence.as_ref().and_then(|reference| proofs.evidence(reference.id));
+        let evidence = finding.evidence.as_ref().and_then(|reference| proof_of(reference.id));
         let Some(case) = Self::case(finding, evidence.as_deref(), view) else { return };
         if self.left.closed.iter().any(|(first, last)| (*first..=*last).contains(&case.slot)) {
             let gwei = if self.past.knows(case.validator) { 0 } else { case.balance.as_u64() };
@@ -447,7 +447,7 @@ impl Detector for SlashingWave {
         self.save_if_due(out);
     }
 
-    fn tells(&self, incident: &Incident, view: &DetectorView<'_>) -> bool {
+    fn continues(&self, incident: &Incident, view: &DetectorView<'_>) -> bool {
         self.wave.as_ref().is_some_and(|wave| wave.id(view.network().genesis_validators_root) == incident.id)
     }
 }

@@ -61,12 +61,12 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     let mut list = detect::watch::WatchList::default();
     list.add(Some("acme"), "1-3".parse().unwrap(), &[], detect::watch::Duty::Active).unwrap();
     engine.set_watch(Arc::new(list));
-    let labels = engine.desk.labels();
+    let labels = engine.watch_state.labels();
     let groups: Vec<(&str, usize)> = labels.groups().iter().map(|group| (&*group.name, group.validators.len())).collect();
     assert_eq!(groups, [("acme", 3)]);
     let now = UnixNs(engine.chain().network().slot_start_ns(Slot::new(1)));
     engine.process(Vec::new(), now).unwrap();
-    assert_eq!(engine.desk.report().keys.len(), 3, "before the first slot has ended");
+    assert_eq!(engine.watch_state.report().keys.len(), 3, "before the first slot has ended");
 }
 
 /// A silence begins, the process restarts, and then messages come again.

@@ -40,8 +40,8 @@ struct AmongAll {
 impl Traits {
     pub(super) fn add(&mut self, validator: ValidatorIndex, clues: &Clues, view: &DetectorView<'_>) {
         let registry = view.chain.registry();
-        for (key, value) in view.labels.labels(validator) {
-            self.count(format!("label:{key}"), value);
+        for label in view.labels.of(validator) {
+            self.count(format!("label:{}", label.key), label.value.clone());
         }
         if let Some(credential) = registry.withdrawal_credentials(validator) {
             let value = credential.to_string();
@@ -99,7 +99,7 @@ impl Traits {
                 }
                 ACTIVATION => value.parse().ok().and_then(|epoch| among_all.by_activation.get(&epoch).copied()),
                 CLIENT | FORK_SIDE => None,
-                label => label.strip_prefix("label:").and_then(|key| view.labels.n_labelled(key, value)),
+                label => label.strip_prefix("label:").map(|key| view.labels.n_labelled(key, value)),
             };
             let usual = all.is_some_and(|all| {
                 // The trait is usual if members / n_members < times * all / validators.
