@@ -38,7 +38,7 @@ pub use signal::{Described, Details, News, Observation, Signal, SingleAnomaly};
 use crate::detectors::{DetectConfig, slashing_wave};
 use crate::watch::Labels;
 use chain::Chain;
-use consensus::{Network, Root, Slot, ValidatorIndex};
+use consensus::{Network, Root, Slot};
 use evidence::{Evidence, Finding, Incident, Included, Kind};
 use incident_tracker::IncidentTracker;
 use std::collections::{BTreeMap, HashSet};

@@ -30,6 +30,7 @@ pub use inspect::{Holdings, KnownProposal, KnownVote, Stats, VoteGap, VotesOf};
 pub use many_validators::Walked;
 pub use open::Durability;
 pub use shape::Shape;
+pub use stage::PairRules;
 pub use view::IndexView;
 
 use crate::IndexError;
@@ -50,6 +51,8 @@ use std::sync::Arc;
 pub struct Index {
     db: Db,
     shape: Shape,
+    /// The format of what is on disk.
+    format: u32,
     /// The sets in memory: those that still grow, and some that were read.
     sets: BTreeMap<SetKey, SumSet>,
     /// The sets that were added to since the last commit.
@@ -69,12 +72,12 @@ pub struct Index {
     /// As it was written last.
     state: State,
     /// [`State::reach`], including what is staged.
-    reach: u32,
+    reach: Epoch,
     /// Number of new votes per target epoch of the tail. It shows which epochs the network is in.
-    epochs_seen: BTreeMap<u64, u64>,
+    epochs_seen: BTreeMap<Epoch, u64>,
     n_commits: u64,
     /// Epochs before this one were folded.
-    folded_to: u64,
+    folded_to: Epoch,
     /// Kept between calls so that its memory is used again.
     joined: Joined,
 }

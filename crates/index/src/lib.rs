@@ -59,7 +59,9 @@ mod sums;
 mod tables;
 
 pub use error::IndexError;
-pub use index::{Durability, Holdings, Index, IndexView, KnownProposal, KnownVote, Shape, Stats, VoteGap, VotesOf, Walked};
+pub use index::{
+    Durability, Holdings, Index, IndexView, KnownProposal, KnownVote, PairRules, Shape, Stats, VoteGap, VotesOf, Walked,
+};
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -4,5 +4,5 @@ mod decide;
 mod spans;
 mod table;
 
-pub(crate) use decide::{NONE, NewestVotes, Quick, Remembered};
+pub(crate) use decide::{NO_EPOCH, Quick};
 pub(crate) use table::{Joined, MAX_HANDLE, NewestVotesTable};

@@ -8,7 +8,7 @@ mod offenders;
 mod peers;
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use data::{DataRow, DataTable};
+pub(crate) use data::{DataRow, DataTable, VoteSpan};
 pub(crate) use limits::Limits;
-pub(crate) use offenders::{ALL_KINDS, Offenders, OutsideVote, OutsideVotes};
+pub(crate) use offenders::{ALL_KINDS, Offenders, OutsideVotes, PUNISHABLE_SHIFT};
 pub(crate) use peers::PeerTable;

@@ -220,7 +220,7 @@ impl Detector for HeadSplit {
             key: String::new(),
             slot,
             since,
-            until: self.seen.back().copied().unwrap_or(slot),
+            until: self.seen.iter().next_back().copied().unwrap_or(slot),
             severity: if percent >= self.config.critical_percent { Severity::Critical } else { Severity::Warning },
             measure: percent,
             validators: Some((away * per_epoch).min(view.chain.registry().len() as u64)),

@@ -185,7 +185,7 @@ impl Detector for StaleVotes {
         // The window still shows for a while a condition that is over.
         let until = self.rows.iter().rev().find(|row| row.odd + row.old_epochs > 0).map_or(slot, |row| row.slot);
         let mut by_client = [0; N_CLIENTS];
-        for row in &self.rows {
+        for row in self.rows.iter() {
             add(&mut by_client, &row.by_client);
         }
         let shared = one_client(&by_client, self.config.client_percent).map(shared_client);

@@ -176,12 +176,12 @@ impl Inclusions {
         for ((slot, root), claim) in &mut self.claims {
             let is_ancestor = chain.ancestor_at(&head.root, *slot) == Some(*root);
             let is_old = slot.saturating_add(CONFIRMED_AFTER_EPOCHS * per_epoch) <= head.slot;
-            if stands && !claim.holds && (is_old || at_the_end) {
+            if is_ancestor && !claim.holds && (is_old || at_the_end) {
                 claim.holds = true;
                 self.changed.insert((*slot, *root));
                 let included = Included { slot: *slot, block_root: *root };
                 changes.included.extend(claim.findings.iter().map(|finding| (*finding, included)));
-            } else if !stands && claim.holds && chain.is_known_block(root) {
+            } else if !is_ancestor && claim.holds && chain.is_known_block(root) {
                 claim.holds = false;
                 self.changed.insert((*slot, *root));
                 changes.reopened.extend(&claim.findings);

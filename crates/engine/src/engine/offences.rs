@@ -3,10 +3,11 @@
 
 use super::Engine;
 use crate::EngineError;
-use consensus::{Offence, Root, ValidatorIndex};
+use consensus::{Epoch, Offence, Root, ValidatorIndex};
 use detect::offences::{ListedFindings, QuotaAnswer, SeenIn};
 use detect::{Candidate, ProvenConflict, Unproven};
 use evidence::{Finding, Included, Kind, Punishable, Query, StoreError};
+use index::PairRules;
 use std::collections::HashMap;
 use verify::Verified;
 
@@ -103,8 +104,9 @@ impl Engine {
         let Self { chain, index, quota, metrics, .. } = self;
         let mut rooms = HashMap::new();
         let mut counted_only = WorthlessPairs::new();
-        let conflicts = index.stage_votes_if(&verified.votes, &mut |validator, offence, targets| {
-            let worthless = !detect::punishable(chain, validator, targets).is_possible();
+        let can_be_punished = |validator, targets: [Epoch; 2]| detect::punishable(chain, validator, targets).is_possible();
+        let mut wants = |validator, offence, targets: [Epoch; 2]| {
+            let worthless = !can_be_punished(validator, targets);
             let room = rooms.entry((validator, offence, worthless)).or_insert_with(|| quota.room(validator, offence, worthless));
             let wants = *room > 0;
             *room = room.saturating_sub(1);
@@ -115,7 +117,9 @@ impl Engine {
                 *counted_only.entry((validator, offence)).or_default() += 1;
             }
             wants
-        })?;
+        };
+        let rules = PairRules { wants: &mut wants, can_be_punished: &can_be_punished };
+        let conflicts = index.stage_votes_if(&verified.votes, rules)?;
         Ok((conflicts, counted_only))
     }
 

@@ -1,5 +1,6 @@
 use super::*;
-use consensus::Spec;
+use crate::silence::SilenceChange;
+use consensus::{Slot, Spec};
 use sources::capture::{CaptureFile, Entry};
 use sources::intake::MessageConverter;
 use std::collections::BTreeSet;

@@ -9,7 +9,7 @@ use super::active::{ActiveSet, Base};
 use super::geometry::Geometry;
 use crate::lock;
 use crate::storage::{ByteReader, put_varint};
-use consensus::{CommitteeIndex, Preset, Root, Shuffling, ShufflingId, Slot, ValidatorIndex, sha256, shuffle_list};
+use consensus::{CommitteeIndex, Epoch, Preset, Root, Shuffling, ShufflingId, Slot, ValidatorIndex, sha256, shuffle_list};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Computing one seat takes as long as computing the whole order takes for this many validators.
@@ -19,7 +19,7 @@ const ORDERED_PER_WALK: u64 = 200;
 #[derive(Debug)]
 pub(crate) struct Seating {
     pub id: ShufflingId,
-    pub epoch: u64,
+    pub epoch: Epoch,
     decision_root: Root,
     seed: Root,
     pub geometry: Geometry,
@@ -36,7 +36,7 @@ impl Seating {
     pub fn of(shuffling: &Shuffling, active: ActiveSet, rounds: u8) -> Self {
         Self {
             id: shuffling.id(),
-            epoch: shuffling.epoch().as_u64(),
+            epoch: shuffling.epoch(),
             decision_root: shuffling.decision_root(),
             seed: shuffling.seed(),
             geometry: Geometry {
@@ -62,7 +62,7 @@ impl Seating {
     }
 
     /// Slot within the epoch and position within the slot. `None` if the validator is not active.
-    pub fn locate(&self, validator: u32) -> Option<(u16, u32)> {
+    pub fn locate(&self, validator: ValidatorIndex) -> Option<(u16, u32)> {
         match self.live() {
             Some(live) => self.look_up(&live, validator),
             None => self.compute(validator),
@@ -71,12 +71,12 @@ impl Seating {
 
     /// Whether the seat that is computed from the row is the same as in `shuffling`, tried for one
     /// validator. If it were not, seats of old epochs would be wrong.
-    pub fn agrees_with(&self, shuffling: &Shuffling, validator: u32) -> bool {
+    pub fn agrees_with(&self, shuffling: &Shuffling, validator: ValidatorIndex) -> bool {
         self.compute(validator) == self.look_up(shuffling, validator)
     }
 
-    fn look_up(&self, shuffling: &Shuffling, validator: u32) -> Option<(u16, u32)> {
-        let seat = shuffling.seat(ValidatorIndex::new(u64::from(validator)))?;
+    fn look_up(&self, shuffling: &Shuffling, validator: ValidatorIndex) -> Option<(u16, u32)> {
+        let seat = shuffling.seat(validator)?;
         let slot = (seat.slot.as_u64() % self.geometry.slots_per_epoch) as u16;
         let (start, _) = self.geometry.committee_span(slot, seat.committee.as_u64() as u16);
         Some((slot, start + seat.position))
@@ -84,29 +84,30 @@ impl Seating {
 
     /// For the active validators among `wanted` (which must be ascending): slot within the epoch,
     /// position within the slot, and validator.
-    pub fn locate_all(&self, wanted: &[u32]) -> Vec<(u16, u32, u32)> {
+    pub fn locate_all(&self, wanted: &[ValidatorIndex]) -> Vec<(u16, u32, ValidatorIndex)> {
         let few = wanted.len() as u64 * ORDERED_PER_WALK <= self.geometry.n_active;
         if few || self.live().is_some() {
-            let seat = |validator: &u32| self.locate(*validator).map(|(slot, position)| (slot, position, *validator));
+            let seat = |validator: &ValidatorIndex| self.locate(*validator).map(|(slot, position)| (slot, position, *validator));
             return wanted.iter().filter_map(seat).collect();
         }
         let order = self.order();
         let greatest = order.iter().max().map_or(0, |greatest| *greatest as usize);
         let mut is_wanted = vec![false; greatest + 1];
-        for validator in wanted.iter().take_while(|validator| **validator as usize <= greatest) {
-            is_wanted[*validator as usize] = true;
+        for index in wanted.iter().map(|validator| validator.as_u64() as usize).take_while(|index| *index <= greatest) {
+            is_wanted[index] = true;
         }
         let found = order.iter().zip(0u32..).filter(|(validator, _)| is_wanted[**validator as usize]);
         found
             .map(|(validator, at)| {
                 let (slot, position) = self.seat_at(at);
-                (slot, position, *validator)
+                (slot, position, ValidatorIndex::new(u64::from(*validator)))
             })
             .collect()
     }
 
-    fn compute(&self, validator: u32) -> Option<(u16, u32)> {
-        Some(self.seat_at(self.walk(u64::from(self.active.rank_of(validator)?), false) as u32))
+    fn compute(&self, validator: ValidatorIndex) -> Option<(u16, u32)> {
+        let rank = self.active.rank_of(u32::try_from(validator.as_u64()).ok()?)?;
+        Some(self.seat_at(self.walk(u64::from(rank), false) as u32))
     }
 
     /// Slot and position for an index in the epoch's order.
@@ -116,10 +117,10 @@ impl Seating {
     }
 
     /// The validators at these positions of a slot, in the order of the positions.
-    pub fn validators_at(&self, slot: u16, positions: impl Iterator<Item = u32>) -> Vec<u32> {
+    pub fn validators_at(&self, slot: u16, positions: impl Iterator<Item = u32>) -> Vec<ValidatorIndex> {
         match self.live() {
             Some(live) => {
-                let slot_start = self.epoch * self.geometry.slots_per_epoch + u64::from(slot);
+                let slot_start = self.epoch.as_u64() * self.geometry.slots_per_epoch + u64::from(slot);
                 let mut members: &[u32] = &[];
                 let (mut start, mut len) = (0, 0);
                 let mut out = Vec::new();
@@ -130,7 +131,7 @@ impl Seating {
                         let committee = CommitteeIndex::new(u64::from(committee));
                         members = live.committee(Slot::new(slot_start), committee).unwrap_or_default();
                     }
-                    out.extend(members.get((position - start) as usize));
+                    out.extend(members.get((position - start) as usize).map(|index| ValidatorIndex::new(u64::from(*index))));
                 }
                 out
             }
@@ -140,7 +141,10 @@ impl Seating {
                 if positions.len() as u64 * ORDERED_PER_WALK > self.geometry.n_active {
                     return self.members_in(&self.order(), slot, positions.into_iter()).collect();
                 }
-                let walk = |position| self.active.select(self.walk(u64::from(start + position), true) as u32);
+                let walk = |position| {
+                    let index = self.active.select(self.walk(u64::from(start + position), true) as u32)?;
+                    Some(ValidatorIndex::new(u64::from(index)))
+                };
                 positions.into_iter().filter_map(walk).collect()
             }
         }
@@ -158,9 +162,10 @@ impl Seating {
         order: &'a [u32],
         slot: u16,
         positions: impl Iterator<Item = u32> + 'a,
-    ) -> impl Iterator<Item = u32> + 'a {
+    ) -> impl Iterator<Item = ValidatorIndex> + 'a {
         let start = self.geometry.slot_start(slot);
-        positions.filter_map(move |position| order.get((start + position) as usize).copied())
+        let index = move |position: u32| order.get((start + position) as usize).copied();
+        positions.filter_map(move |position| index(position).map(|index| ValidatorIndex::new(u64::from(index))))
     }
 
     fn pivots(&self) -> &[u64] {
@@ -209,7 +214,7 @@ impl Seating {
 
     /// Decodes a row. `base_of` finds the base of the active set by its id.
     pub fn decode(
-        (epoch, id): (u64, ShufflingId),
+        (epoch, id): (Epoch, ShufflingId),
         value: &[u8],
         preset: &Preset,
         base_of: impl FnOnce([u8; 8]) -> Option<Arc<Base>>,
@@ -230,7 +235,6 @@ impl Seating {
 mod tests {
     use super::*;
     use crate::storage::Db;
-    use consensus::Epoch;
     use proptest::prelude::*;
 
     proptest! {
@@ -253,17 +257,18 @@ mod tests {
                     let at = Slot::new(9 * 8 + u64::from(slot));
                     prop_assert_eq!(seating.geometry.committee_span(slot, committee as u16).0, position);
                     for member in whole.committee(at, CommitteeIndex::new(committee)).unwrap() {
+                        let member = ValidatorIndex::new(u64::from(*member));
                         prop_assert_eq!(seating.geometry.committee_of(slot, position), committee as u16);
-                        prop_assert_eq!(seating.compute(*member), Some((slot, position)));
-                        prop_assert_eq!(seating.locate(*member), Some((slot, position)));
-                        prop_assert_eq!(seating.validators_at(slot, std::iter::once(position)), vec![*member]);
-                        prop_assert_eq!(seating.members_in(&order, slot, std::iter::once(position)).next(), Some(*member));
+                        prop_assert_eq!(seating.compute(member), Some((slot, position)));
+                        prop_assert_eq!(seating.locate(member), Some((slot, position)));
+                        prop_assert_eq!(seating.validators_at(slot, std::iter::once(position)), vec![member]);
+                        prop_assert_eq!(seating.members_in(&order, slot, std::iter::once(position)).next(), Some(member));
                         position += 1;
                     }
                 }
                 prop_assert_eq!(seating.geometry.slot_len(slot), position);
             }
-            let everybody: Vec<u32> = (0..n * step + 9).collect();
+            let everybody: Vec<ValidatorIndex> = (0..u64::from(n * step + 9)).map(ValidatorIndex::new).collect();
             let seats = |seating: &Seating| {
                 let mut seats = seating.locate_all(&everybody);
                 seats.sort_unstable_by_key(|seat| seat.2);
@@ -276,11 +281,11 @@ mod tests {
             seating.set_live(None);
             let slot_len = seating.geometry.slot_len(2);
             let together = seating.validators_at(2, 0..slot_len);
-            let alone: Vec<u32> = (0..slot_len).flat_map(|at| seating.validators_at(2, std::iter::once(at))).collect();
+            let alone: Vec<ValidatorIndex> = (0..slot_len).flat_map(|at| seating.validators_at(2, std::iter::once(at))).collect();
             prop_assert_eq!(together, alone);
             prop_assert_eq!(seats(&seating), looked_up);
             seating.set_live(Some(whole.clone()));
-            prop_assert_eq!(seating.locate(4), None);
+            prop_assert_eq!(seating.locate(ValidatorIndex::new(4)), None);
             prop_assert!(whole.seat(ValidatorIndex::new(4)).is_none());
         }
     }

@@ -5,7 +5,7 @@ use super::active::{ActiveSet, Base};
 use super::seating::Seating;
 use crate::storage::{Cf, Db, SetKey, WriteBuffer, shuffling_key};
 use crate::{IndexError, lock};
-use consensus::{Preset, Shuffling, ShufflingId};
+use consensus::{Epoch, Preset, Shuffling, ShufflingId, ValidatorIndex};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -22,7 +22,7 @@ pub(crate) const MAX_PER_EPOCH: usize = 16;
 /// All shufflings, on disk and staged.
 pub(crate) struct ShufflingTable {
     preset: Preset,
-    cached: Mutex<HashMap<u64, Arc<Vec<Arc<Seating>>>>>,
+    cached: Mutex<HashMap<Epoch, Arc<Vec<Arc<Seating>>>>>,
     bases: Mutex<VecDeque<Arc<Base>>>,
     live: VecDeque<Arc<Seating>>,
     staged: Vec<Arc<Seating>>,
@@ -50,7 +50,7 @@ impl ShufflingTable {
     }
 
     /// All known shufflings of an epoch.
-    pub fn of_epoch(&self, db: &Db, epoch: u64) -> Result<Arc<Vec<Arc<Seating>>>, IndexError> {
+    pub fn of_epoch(&self, db: &Db, epoch: Epoch) -> Result<Arc<Vec<Arc<Seating>>>, IndexError> {
         if let Some(found) = lock(&self.cached).get(&epoch) {
             return Ok(found.clone());
         }
@@ -83,7 +83,7 @@ impl ShufflingTable {
     }
 
     /// The shuffling with this id.
-    pub fn find(&self, db: &Db, epoch: u64, id: ShufflingId) -> Result<Option<Arc<Seating>>, IndexError> {
+    pub fn find(&self, db: &Db, epoch: Epoch, id: ShufflingId) -> Result<Option<Arc<Seating>>, IndexError> {
         Ok(self.of_epoch(db, epoch)?.iter().find(|seating| seating.id == id).cloned())
     }
 
@@ -101,7 +101,7 @@ impl ShufflingTable {
         if let Some(last) = self.live.back().filter(|last| last.id == shuffling.id()) {
             return Ok(Some(last.clone()));
         }
-        let epoch = shuffling.epoch().as_u64();
+        let epoch = shuffling.epoch();
         let known = self.of_epoch(db, epoch)?;
         let seating = match known.iter().find(|seating| seating.id == shuffling.id()) {
             Some(seating) => seating.clone(),
@@ -135,7 +135,7 @@ impl ShufflingTable {
     }
 
     /// Drops the epochs before `before` from memory. The caller deletes the rows.
-    pub fn forget(&mut self, before: u64) {
+    pub fn forget(&mut self, before: Epoch) {
         lock(&self.cached).retain(|epoch, _| *epoch >= before);
         self.live.retain(|seating| seating.epoch >= before);
         self.staged.retain(|seating| seating.epoch >= before);
@@ -162,7 +162,7 @@ impl ShufflingTable {
             _ => self.reduce(db, members)?,
         };
         let seating = Seating::of(shuffling, active, self.preset.shuffle_round_count);
-        let sample = members[members.len() / 2];
+        let sample = ValidatorIndex::new(u64::from(members[members.len() / 2]));
         if shuffling.slots_per_epoch() != self.preset.slots_per_epoch || !seating.agrees_with(shuffling, sample) {
             return Ok(None);
         }
@@ -189,7 +189,8 @@ impl ShufflingTable {
     /// The base that the newest stored shuffling uses, so that a restart does not begin a new one.
     fn newest_base(&self, db: &Db) -> Result<Option<Arc<Base>>, IndexError> {
         let Some(key) = db.last_key(Cf::Shufflings)? else { return Ok(None) };
-        let epoch = u64::from_be_bytes(key[..8].try_into().map_err(|_| db.corrupt("a shuffling's key is short"))?);
+        let epoch = key[..8].try_into().map_err(|_| db.corrupt("a shuffling's key is short"))?;
+        let epoch = Epoch::new(u64::from_be_bytes(epoch));
         Ok(self.of_epoch(db, epoch)?.first().map(|seating| seating.active.base().clone()))
     }
 
@@ -205,7 +206,7 @@ impl ShufflingTable {
         Ok(Some(base))
     }
 
-    fn decode(&self, db: &Db, epoch: u64, key: &[u8], value: &[u8]) -> Result<Seating, IndexError> {
+    fn decode(&self, db: &Db, epoch: Epoch, key: &[u8], value: &[u8]) -> Result<Seating, IndexError> {
         let mut failure = None;
         let base_of = |id| match self.base(db, id) {
             Ok(base) => base,

@@ -10,12 +10,12 @@
 //! ```text
 //! stored epochs, as target (source): 3 (2), 4 (3), 9 (8), 10 (9)
 //! for target 6: below 4, 3; above 9, 10
-//! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8;  (2,6) asks: 2 < 3
+//! v voted in 4 and 9:  (5,6) joins, 3 <= 5 <= 8;  (2,6) is unclear: 2 < 3
 //! w voted in 3 and 10: (5,6) joins, 2 <= 5 <= 9
-//! x voted in 2 and 9:  asks, if epoch 2 is too far away to be used
+//! x voted in 2 and 9:  unclear, if epoch 2 is too far away to be used
 //! ```
 //!
-//! "Asks" means the slow way, which finds what the vote contradicts. The fast way can only find
+//! "Unclear" means the slow way, which finds what the vote contradicts. The fast way can only find
 //! that a vote contradicts nothing. A slice is complete: it is made from all rows of an epoch, and
 //! every vote that is stored later is added to it. Whatever the order in which history is filled,
 //! the neighbours are mostly the epochs that were filled last, and their slices are in memory. The
@@ -24,10 +24,11 @@
 
 use super::reader::EpochReader;
 use crate::IndexError;
-use crate::newest_votes::NONE;
+use crate::newest_votes::NO_EPOCH;
+use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;
 
-/// The slices are used only if a sum has at least this many votes to ask about.
+/// The slices are used only if a sum has at least this many unclear votes.
 pub(crate) const AT_LEAST: usize = 2;
 /// Number of epochs that are used on each side.
 const DEPTH: usize = 3;
@@ -35,54 +36,56 @@ const DEPTH: usize = 3;
 const MAX_SLICES: usize = 12;
 /// The largest number of targets whose neighbours are remembered.
 const MAX_TARGETS: usize = 64;
-/// Asking about one validator takes as long as making a slice takes for this many validators.
-const SLICED_PER_ASKED: u64 = 256;
+/// Checking one validator takes as long as making a slice takes for this many validators.
+const SLICED_PER_CHECKED: u64 = 256;
 /// Number of validators per page.
 const PAGE: usize = 1 << 16;
 
 const NOT: u8 = 0;
 /// The validator voted with several sources, or with a source that has no number.
-const ASK: u8 = u8::MAX;
+const UNCLEAR: u8 = u8::MAX;
 
 /// The validators that voted for one target, and their sources.
 #[derive(Default)]
 struct Slice {
-    /// For each validator: 0, or the index of its source plus one, or [`ASK`]. A page is allocated
+    /// For each validator: 0, or the index of its source plus one, or [`UNCLEAR`]. A page is allocated
     /// only if one of its validators voted, as in [`crate::newest_votes::table`].
     pages: Vec<Option<Box<[u8]>>>,
-    sources: Vec<u32>,
+    sources: Vec<Epoch>,
     used: u64,
 }
 
 impl Slice {
-    fn add(&mut self, source: Option<u32>, validators: &[u32]) {
-        let mark = source.map_or(ASK, |source| self.mark_of(source));
+    fn add(&mut self, source: Epoch, validators: &[ValidatorIndex]) {
+        let mark = if source < NO_EPOCH { self.mark_of(source) } else { UNCLEAR };
         for validator in validators {
-            let at = *validator as usize / PAGE;
+            let index = validator.as_u64() as usize;
+            let at = index / PAGE;
             if at >= self.pages.len() {
                 self.pages.resize_with(at + 1, || None);
             }
             let page = self.pages[at].get_or_insert_with(|| vec![NOT; PAGE].into_boxed_slice());
-            let old = &mut page[*validator as usize % PAGE];
-            *old = if *old == NOT || *old == mark { mark } else { ASK };
+            let old = &mut page[index % PAGE];
+            *old = if *old == NOT || *old == mark { mark } else { UNCLEAR };
         }
     }
 
-    fn mark_of(&mut self, source: u32) -> u8 {
+    fn mark_of(&mut self, source: Epoch) -> u8 {
         let at = self.sources.iter().position(|known| *known == source).unwrap_or_else(|| {
             self.sources.push(source);
             self.sources.len() - 1
         });
         // There are few sources. If an attacker makes up hundreds of them, its votes are judged the
         // slow way.
-        self.sources.truncate(usize::from(ASK) - 1);
-        u8::try_from(at + 1).unwrap_or(ASK)
+        self.sources.truncate(usize::from(UNCLEAR) - 1);
+        u8::try_from(at + 1).unwrap_or(UNCLEAR)
     }
 
     #[inline]
-    fn mark(&self, validator: u32) -> u8 {
-        match self.pages.get(validator as usize / PAGE) {
-            Some(Some(page)) => page[validator as usize % PAGE],
+    fn mark(&self, validator: ValidatorIndex) -> u8 {
+        let index = validator.as_u64() as usize;
+        match self.pages.get(index / PAGE) {
+            Some(Some(page)) => page[index % PAGE],
             _ => NOT,
         }
     }
@@ -90,7 +93,7 @@ impl Slice {
     /// The source, if the validator voted with a single one that has a number. Must not be called
     /// for [`NOT`].
     #[inline]
-    fn source(&self, mark: u8) -> Option<u32> {
+    fn source(&self, mark: u8) -> Option<Epoch> {
         self.sources.get(usize::from(mark) - 1).copied()
     }
 }
@@ -98,7 +101,7 @@ impl Slice {
 /// The nearest epochs with rows on one side of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NeighbourSide {
-    nearest_first: Vec<u32>,
+    nearest_first: Vec<Epoch>,
     /// True if there are more epochs with rows, farther away.
     goes_on: bool,
 }
@@ -106,7 +109,7 @@ struct NeighbourSide {
 impl NeighbourSide {
     /// Whether this is still correct after `epoch`, on the same side, got rows. `is_farther`
     /// returns whether `epoch` is farther away than another epoch.
-    fn stands(&self, epoch: u32, is_farther: impl Fn(u32) -> bool) -> bool {
+    fn is_current(&self, epoch: Epoch, is_farther: impl Fn(Epoch) -> bool) -> bool {
         self.nearest_first.contains(&epoch) || (self.goes_on && self.nearest_first.last().is_some_and(|last| is_farther(*last)))
     }
 }
@@ -120,11 +123,11 @@ struct Sides {
 /// The slices in memory, and which epochs are next to which target.
 #[derive(Default)]
 pub(crate) struct EpochNeighbours {
-    slices: HashMap<u32, Slice>,
-    sides: HashMap<u32, Sides>,
-    /// Number of votes for each target that were asked about since the slices around it were last
+    slices: HashMap<Epoch, Slice>,
+    sides: HashMap<Epoch, Sides>,
+    /// Number of votes for each target that were checked one by one since the slices around it were last
     /// made.
-    asked: HashMap<u32, u64>,
+    checked: HashMap<Epoch, u64>,
     clock: u64,
 }
 
@@ -140,7 +143,7 @@ impl Neighbours<'_> {
     /// Whether a validator's vote with this source certainly joins its chain. The validator must
     /// have a vote above the target, and none outside its chain.
     #[inline]
-    pub fn surely_joins(&self, validator: u32, source: u32) -> bool {
+    pub fn surely_joins(&self, validator: ValidatorIndex, source: Epoch) -> bool {
         if self.at.mark(validator) != NOT {
             return false;
         }
@@ -159,40 +162,40 @@ impl Neighbours<'_> {
 }
 
 impl EpochNeighbours {
-    /// The slices around `target`, if they are in memory or it is worth making them now. `n_ask` is
-    /// the number of votes for the target that are to be asked about.
+    /// The slices around `target`, if they are in memory or it is worth making them now. `n_unclear` is
+    /// the number of votes for the target that are not clear yet.
     pub fn of(
         &mut self,
         reader: &EpochReader<'_>,
-        target: u32,
-        n_ask: u64,
+        target: Epoch,
+        n_unclear: u64,
         n_validators: u64,
     ) -> Result<Option<Neighbours<'_>>, IndexError> {
         self.clock += 1;
         if !self.sides.contains_key(&target) {
             if self.sides.len() >= MAX_TARGETS {
                 self.sides.clear();
-                self.asked.clear();
+                self.checked.clear();
             }
             self.sides.insert(target, sides(reader, target)?);
         }
         let Sides { below, above } = self.sides[&target].clone();
-        let needed: Vec<u32> =
+        let needed: Vec<Epoch> =
             [target].into_iter().chain(below.nearest_first.iter().chain(&above.nearest_first).copied()).collect();
-        let missing: Vec<u32> = needed.iter().copied().filter(|epoch| !self.slices.contains_key(epoch)).collect();
-        let asked = self.asked.entry(target).or_default();
-        *asked += n_ask;
+        let missing: Vec<Epoch> = needed.iter().copied().filter(|epoch| !self.slices.contains_key(epoch)).collect();
+        let checked = self.checked.entry(target).or_default();
+        *checked += n_unclear;
         // The target itself mostly has no rows yet.
         let n_made = missing.iter().filter(|epoch| **epoch != target).count() as u64
             + u64::from(missing.contains(&target) && reader.has_rows(target)?);
-        if n_made * n_validators > *asked * SLICED_PER_ASKED {
+        if n_made * n_validators > *checked * SLICED_PER_CHECKED {
             return Ok(None);
         }
-        self.asked.remove(&target);
+        self.checked.remove(&target);
         for epoch in missing {
             let mut slice = Slice::default();
             for (row, validators) in reader.votes_of_epoch(epoch)?.rows {
-                slice.add(u32::try_from(row.source()).ok(), &validators);
+                slice.add(row.source(), &validators);
             }
             self.slices.insert(epoch, slice);
         }
@@ -211,23 +214,23 @@ impl EpochNeighbours {
 
     /// Adds votes to the slices. Must be called for every vote that is stored. `source` is `None`
     /// if it is too great for a head.
-    pub fn note(&mut self, target: u32, source: Option<u32>, validators: &[u32]) {
+    pub fn note(&mut self, target: Epoch, source: Epoch, validators: &[ValidatorIndex]) {
         if let Some(slice) = self.slices.get_mut(&target) {
             slice.add(source, validators);
         }
         // An epoch that had no rows until now may be nearer than others.
         self.sides.retain(|middle, sides| match target.cmp(middle) {
             std::cmp::Ordering::Equal => true,
-            std::cmp::Ordering::Less => sides.below.stands(target, |last| target < last),
-            std::cmp::Ordering::Greater => sides.above.stands(target, |last| last < target),
+            std::cmp::Ordering::Less => sides.below.is_current(target, |last| target < last),
+            std::cmp::Ordering::Greater => sides.above.is_current(target, |last| last < target),
         });
     }
 
     /// Drops the epochs before `before`, because they were deleted.
-    pub fn forget(&mut self, before: u32) {
+    pub fn forget(&mut self, before: Epoch) {
         self.slices.retain(|epoch, _| *epoch >= before);
         self.sides.clear();
-        self.asked.clear();
+        self.checked.clear();
     }
 
     /// Drops the slices that were not used for the longest time. Those that are needed now stay.
@@ -239,7 +242,7 @@ impl EpochNeighbours {
     }
 }
 
-fn sides(reader: &EpochReader<'_>, target: u32) -> Result<Sides, IndexError> {
+fn sides(reader: &EpochReader<'_>, target: Epoch) -> Result<Sides, IndexError> {
     let mut sides = Sides::default();
     let mut below = target;
     while let Some(epoch) = reader.last_epoch_before(below)? {
@@ -250,18 +253,16 @@ fn sides(reader: &EpochReader<'_>, target: u32) -> Result<Sides, IndexError> {
         sides.below.nearest_first.push(epoch);
         below = epoch;
     }
-    let mut above = u64::from(target) + 1;
+    let mut above = target.saturating_add(1);
     // Epochs that are too great for a head are not needed: the validators that voted for them are
-    // asked about in any case.
-    while let Some(epoch) =
-        reader.first_epoch_from(above)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch < NONE)
-    {
+    // checked one by one in any case.
+    while let Some(epoch) = reader.first_epoch_from(above)?.filter(|epoch| *epoch < NO_EPOCH) {
         if sides.above.nearest_first.len() == DEPTH {
             sides.above.goes_on = true;
             break;
         }
         sides.above.nearest_first.push(epoch);
-        above = u64::from(epoch) + 1;
+        above = epoch.saturating_add(1);
     }
     Ok(sides)
 }
@@ -270,33 +271,37 @@ fn sides(reader: &EpochReader<'_>, target: u32) -> Result<Sides, IndexError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_slice_tells_one_source_or_says_ask() {
-        let mut slice = Slice::default();
-        slice.add(Some(7), &[1, 70_000, 5]);
-        slice.add(Some(7), &[1]);
-        slice.add(Some(8), &[5, 6]);
-        slice.add(None, &[9]);
-        let told = |slice: &Slice, validator| match slice.mark(validator) {
-            NOT => Err("not"),
-            mark => slice.source(mark).ok_or("ask"),
-        };
-        assert_eq!([1, 70_000, 6].map(|v| told(&slice, v)), [Ok(7), Ok(7), Ok(8)]);
-        assert_eq!([5, 9, 2, u32::MAX - 1].map(|v| told(&slice, v)), [Err("ask"), Err("ask"), Err("not"), Err("not")]);
-        (0..400).for_each(|source| slice.add(Some(1000 + source), &[100 + source]));
-        assert_eq!(
-            [told(&slice, 100), told(&slice, 351), told(&slice, 352), told(&slice, 499)],
-            [Ok(1000), Ok(1251), Err("ask"), Err("ask")]
-        );
-        assert_eq!(told(&slice, 1), Ok(7));
+    fn validators(indices: &[u64]) -> Vec<ValidatorIndex> {
+        indices.iter().copied().map(ValidatorIndex::new).collect()
     }
 
     #[test]
-    fn a_side_falls_when_an_epoch_comes_between() {
-        let side = NeighbourSide { nearest_first: vec![4, 3, 1], goes_on: true };
-        let stands = |epoch| side.stands(epoch, |last| epoch < last);
-        assert_eq!([5, 4, 3, 2, 1, 0].map(stands), [false, true, true, false, true, true]);
-        let all = NeighbourSide { nearest_first: vec![4, 3], goes_on: false };
-        assert!(!all.stands(1, |last| 1 < last), "now there are more");
+    fn a_slice_has_one_source_or_is_unclear() {
+        let mut slice = Slice::default();
+        let mut add = |source: u64, indices: &[u64]| slice.add(Epoch::new(source), &validators(indices));
+        add(7, &[1, 70_000, 5]);
+        add(7, &[1]);
+        add(8, &[5, 6]);
+        add(u64::from(u32::MAX), &[9]);
+        let source = |slice: &Slice, index| match slice.mark(ValidatorIndex::new(index)) {
+            NOT => Err("none"),
+            mark => slice.source(mark).map(Epoch::as_u64).ok_or("unclear"),
+        };
+        assert_eq!([1, 70_000, 6].map(|v| source(&slice, v)), [Ok(7), Ok(7), Ok(8)]);
+        let unclear = Err("unclear");
+        assert_eq!([5, 9, 2, u64::from(u32::MAX) - 1].map(|v| source(&slice, v)), [unclear, unclear, Err("none"), Err("none")]);
+        (0..400).for_each(|nth| slice.add(Epoch::new(1000 + nth), &validators(&[100 + nth])));
+        assert_eq!([100, 351, 352, 499].map(|v| source(&slice, v)), [Ok(1000), Ok(1251), unclear, unclear]);
+        assert_eq!(source(&slice, 1), Ok(7));
+    }
+
+    #[test]
+    fn a_side_is_not_current_when_an_epoch_comes_between() {
+        let epochs = |epochs: &[u64]| epochs.iter().copied().map(Epoch::new).collect();
+        let side = NeighbourSide { nearest_first: epochs(&[4, 3, 1]), goes_on: true };
+        let is_current = |epoch| side.is_current(Epoch::new(epoch), |last| Epoch::new(epoch) < last);
+        assert_eq!([5, 4, 3, 2, 1, 0].map(is_current), [false, true, true, false, true, true]);
+        let all = NeighbourSide { nearest_first: epochs(&[4, 3]), goes_on: false };
+        assert!(!all.is_current(Epoch::new(1), |last| Epoch::new(1) < last), "now there are more");
     }
 }

@@ -7,17 +7,17 @@ use crate::committees::ShufflingTable;
 use crate::storage::{Cf, Db, SetKey, last_of_epoch, ones};
 use crate::sums::{SetMembers, SumSet};
 use crate::tables::{DataRow, DataTable};
-use consensus::ShufflingId;
+use consensus::{Epoch, ShufflingId, ValidatorIndex};
 use std::collections::{BTreeMap, HashMap};
 
 /// The contents of one epoch's rows.
 pub(crate) struct EpochVotes {
-    pub epoch: u32,
+    pub epoch: Epoch,
     /// For each row: its data and the validators that voted for it. A validator may be there twice,
     /// in two sums, or by seat and by list.
-    pub rows: Vec<(DataRow, Vec<u32>)>,
+    pub rows: Vec<(DataRow, Vec<ValidatorIndex>)>,
     /// All validators that voted, in ascending order.
-    pub voters: Vec<u32>,
+    pub voters: Vec<ValidatorIndex>,
 }
 
 /// Access to all rows, on disk and in memory.
@@ -30,7 +30,7 @@ pub(crate) struct EpochReader<'a> {
 
 impl EpochReader<'_> {
     /// The first epoch with rows, from `epoch` on.
-    pub fn first_epoch_from(&self, epoch: u64) -> Result<Option<u64>, IndexError> {
+    pub fn first_epoch_from(&self, epoch: Epoch) -> Result<Option<Epoch>, IndexError> {
         let from = SetKey::listed(epoch, 0);
         let in_memory = self.sets.range(from..).next().map(|(key, _)| key.epoch);
         let mut on_disk = None;
@@ -45,22 +45,22 @@ impl EpochReader<'_> {
     }
 
     /// The last epoch with rows before `epoch`.
-    pub fn last_epoch_before(&self, epoch: u32) -> Result<Option<u32>, IndexError> {
-        let before = SetKey::listed(u64::from(epoch), 0);
+    pub fn last_epoch_before(&self, epoch: Epoch) -> Result<Option<Epoch>, IndexError> {
+        let before = SetKey::listed(epoch, 0);
         let in_memory = self.sets.range(..before).next_back().map(|(key, _)| key.epoch);
         let on_disk = self.db.last_before(Cf::Votes, &before.to_bytes())?;
         let on_disk = on_disk.and_then(|key| SetKey::from_bytes(&key)).map(|key| key.epoch);
-        Ok(in_memory.max(on_disk).and_then(|epoch| u32::try_from(epoch).ok()))
+        Ok(in_memory.max(on_disk))
     }
 
     /// Whether an epoch has any rows.
-    pub fn has_rows(&self, epoch: u32) -> Result<bool, IndexError> {
-        Ok(self.first_epoch_from(u64::from(epoch))? == Some(u64::from(epoch)))
+    pub fn has_rows(&self, epoch: Epoch) -> Result<bool, IndexError> {
+        Ok(self.first_epoch_from(epoch)? == Some(epoch))
     }
 
     /// Reads all rows of an epoch.
-    pub fn votes_of_epoch(&self, epoch: u32) -> Result<EpochVotes, IndexError> {
-        let (first, last) = (SetKey::listed(u64::from(epoch), 0), last_of_epoch(u64::from(epoch)));
+    pub fn votes_of_epoch(&self, epoch: Epoch) -> Result<EpochVotes, IndexError> {
+        let (first, last) = (SetKey::listed(epoch, 0), last_of_epoch(epoch));
         let mut orders = HashMap::new();
         let mut votes = EpochVotes { epoch, rows: Vec::new(), voters: Vec::new() };
         // An epoch's rows take about 0.3 MB.
@@ -78,15 +78,15 @@ impl EpochReader<'_> {
             let set = set.ok_or_else(|| self.db.corrupt(format!("a vote row of epoch {epoch} does not parse")))?;
             self.add_row(&mut votes, &mut orders, &key, &set)?;
         }
-        for (key, set) in self.sets.range(first..).take_while(|(key, _)| key.epoch == u64::from(epoch)) {
+        for (key, set) in self.sets.range(first..).take_while(|(key, _)| key.epoch == epoch) {
             self.add_row(&mut votes, &mut orders, key, set)?;
         }
         let greatest = votes.rows.iter().flat_map(|(_, validators)| validators).max();
-        let mut bits = vec![0u64; greatest.map_or(0, |greatest| *greatest as usize / 64 + 1)];
+        let mut bits = vec![0u64; greatest.map_or(0, |greatest| greatest.as_u64() as usize / 64 + 1)];
         for validator in votes.rows.iter().flat_map(|(_, validators)| validators) {
-            bits[*validator as usize / 64] |= 1 << (validator % 64);
+            bits[validator.as_u64() as usize / 64] |= 1 << (validator.as_u64() % 64);
         }
-        votes.voters = ones(bits.into_iter()).collect();
+        votes.voters = ones(bits.into_iter()).map(|index| ValidatorIndex::new(u64::from(index))).collect();
         Ok(votes)
     }
 
@@ -109,7 +109,9 @@ impl EpochReader<'_> {
                     let order = orders.entry(seating.id).or_insert_with(|| seating.order());
                     validators.extend(seating.members_in(order, key.slot, bits.iter()));
                 }
-                (SetMembers::Listed(list), _) => validators.extend_from_slice(list),
+                (SetMembers::Listed(list), _) => {
+                    validators.extend(list.iter().map(|index| ValidatorIndex::new(u64::from(*index))))
+                }
                 (SetMembers::Seats(_), None) => {}
             }
         }

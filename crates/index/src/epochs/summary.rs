@@ -15,7 +15,9 @@
 //! stores the vote.
 
 use crate::IndexError;
+use crate::newest_votes::NO_EPOCH;
 use crate::storage::{ByteReader, Cf, Db, WriteBuffer, put_stretch, read_stretch, stretch_has, summary_key};
+use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;
 
 /// A block of level k has 8^k = 2^(3k) epochs.
@@ -49,7 +51,7 @@ pub(crate) struct VoterSummary {
     clock: u64,
     /// The marks that are not settled yet: for which epoch, and whether opening does not read that
     /// epoch again.
-    pending_for: Option<(u32, bool)>,
+    pending_for: Option<(Epoch, bool)>,
     /// The marks by number of the chunk. They are emptied when settled, and kept so that their
     /// memory is used again.
     pending: Vec<Option<Box<SummaryGroup>>>,
@@ -73,21 +75,22 @@ impl VoterSummary {
     /// Notes that `validators` voted in `epoch`. The other methods use it only after
     /// [`Self::settle`]. The marks are collected until then, so that thousands of validators are
     /// added at once, 64 in each step, at the cost of one by one.
-    pub fn mark(&mut self, db: &Db, epoch: u32, validators: &[u32], late: bool) -> Result<(), IndexError> {
+    pub fn mark(&mut self, db: &Db, epoch: Epoch, validators: &[ValidatorIndex], late: bool) -> Result<(), IndexError> {
         if self.pending_for != Some((epoch, late)) {
             self.settle(db)?;
             self.pending_for = Some((epoch, late));
         }
         for validator in validators {
-            let at = (validator / CHUNK) as usize;
+            let index = validator.as_u64() as u32;
+            let at = (index / CHUNK) as usize;
             if at >= self.pending.len() {
                 self.pending.resize_with(at + 1, || None);
             }
             let group = self.pending[at].get_or_insert_with(Box::default);
             if !std::mem::replace(&mut group.is_named, true) {
-                self.named.push(validator / CHUNK);
+                self.named.push(index / CHUNK);
             }
-            group.bits[(validator % CHUNK / 64) as usize] |= 1u64 << (validator % 64);
+            group.bits[(index % CHUNK / 64) as usize] |= 1u64 << (index % 64);
         }
         Ok(())
     }
@@ -134,11 +137,12 @@ impl VoterSummary {
 
     /// The next epoch at or after `from` in whose smallest block the validator voted, and the end
     /// of that block.
-    pub fn block_from(&self, db: &Db, validator: u32, from: u32) -> Result<Option<(u32, u32)>, IndexError> {
-        let mut at = u64::from(from);
-        while at < u64::from(u32::MAX) {
-            match self.empty_level(db, validator, at as u32)? {
-                None => return Ok(Some((at as u32, ((at | 7) + 1).min(u64::from(u32::MAX)) as u32))),
+    pub fn block_from(&self, db: &Db, validator: ValidatorIndex, from: Epoch) -> Result<Option<(Epoch, Epoch)>, IndexError> {
+        let end = NO_EPOCH.as_u64();
+        let mut at = from.as_u64();
+        while at < end {
+            match self.empty_level(db, validator, Epoch::new(at))? {
+                None => return Ok(Some((Epoch::new(at), Epoch::new(((at | 7) + 1).min(end))))),
                 Some(level) => at = ((at >> (RADIX_BITS * u32::from(level))) + 1) << (RADIX_BITS * u32::from(level)),
             }
         }
@@ -147,14 +151,12 @@ impl VoterSummary {
 
     /// The last epoch before `below` in whose smallest block the validator voted, and the start of
     /// that block.
-    pub fn block_below(&self, db: &Db, validator: u32, below: u32) -> Result<Option<(u32, u32)>, IndexError> {
-        let mut below = below;
+    pub fn block_below(&self, db: &Db, validator: ValidatorIndex, below: Epoch) -> Result<Option<(Epoch, Epoch)>, IndexError> {
+        let mut below = below.as_u64();
         while let Some(at) = below.checked_sub(1) {
-            match self.empty_level(db, validator, at)? {
-                None => return Ok(Some((at, at & !7))),
-                Some(level) => {
-                    below = (u64::from(at) >> (RADIX_BITS * u32::from(level)) << (RADIX_BITS * u32::from(level))) as u32
-                }
+            match self.empty_level(db, validator, Epoch::new(at))? {
+                None => return Ok(Some((Epoch::new(at), Epoch::new(at & !7)))),
+                Some(level) => below = at >> (RADIX_BITS * u32::from(level)) << (RADIX_BITS * u32::from(level)),
             }
         }
         Ok(None)
@@ -162,7 +164,7 @@ impl VoterSummary {
 
     /// The greatest level at which the validator has no vote in the block of `epoch`. `None` if it
     /// voted in the smallest block.
-    fn empty_level(&self, db: &Db, validator: u32, epoch: u32) -> Result<Option<u8>, IndexError> {
+    fn empty_level(&self, db: &Db, validator: ValidatorIndex, epoch: Epoch) -> Result<Option<u8>, IndexError> {
         let mut empty = None;
         for level in 1..=LEVELS {
             if self.voted(db, level, block_of(level, epoch), validator)? {
@@ -173,8 +175,9 @@ impl VoterSummary {
         Ok(empty)
     }
 
-    fn voted(&self, db: &Db, level: u8, block: u32, validator: u32) -> Result<bool, IndexError> {
-        let (at, within) = (validator / CHUNK, validator % CHUNK);
+    fn voted(&self, db: &Db, level: u8, block: u32, validator: ValidatorIndex) -> Result<bool, IndexError> {
+        let index = validator.as_u64() as u32;
+        let (at, within) = (index / CHUNK, index % CHUNK);
         let held = self.blocks.get(&(level, block)).and_then(|block| block.chunks.get(at as usize)?.as_ref());
         if let Some(chunk) = held {
             return Ok(chunk.bits[(within / 64) as usize] >> (within % 64) & 1 == 1);
@@ -212,7 +215,7 @@ impl VoterSummary {
     }
 
     /// Deletes the blocks that lie completely before `before`.
-    pub fn stage_prune(&mut self, batch: &mut WriteBuffer<'_>, before: u32) {
+    pub fn stage_prune(&mut self, batch: &mut WriteBuffer<'_>, before: Epoch) {
         for level in 1..=LEVELS {
             let end = block_of(level, before);
             batch.delete_range(Cf::VoterSummary, &summary_key(level, 0, 0), &summary_key(level, u64::from(end), 0));
@@ -243,12 +246,13 @@ impl Block {
 /// Whether two epochs are in the same smallest block. A validator that voted in one of them needs
 /// no further bit for the other.
 #[inline]
-pub(crate) fn same_block(one: u32, other: u32) -> bool {
-    one >> RADIX_BITS == other >> RADIX_BITS
+pub(crate) fn same_block(one: Epoch, other: Epoch) -> bool {
+    one.as_u64() >> RADIX_BITS == other.as_u64() >> RADIX_BITS
 }
 
-fn block_of(level: u8, epoch: u32) -> u32 {
-    epoch.checked_shr(RADIX_BITS * u32::from(level)).unwrap_or(0)
+/// The block of a level that an epoch is in. Only epochs below [`NO_EPOCH`] are summarized.
+fn block_of(level: u8, epoch: Epoch) -> u32 {
+    (epoch.as_u64() >> (RADIX_BITS * u32::from(level))) as u32
 }
 
 fn unreadable(db: &Db) -> IndexError {

@@ -8,10 +8,13 @@
 //! Every few epochs a checkpoint writes what cannot be rebuilt from the rows of the last epochs
 //! when the index is opened: the newest votes of validators that stopped voting, and the summary.
 
+use super::shape::{FORMAT, put_shape};
 use super::state::State;
+use crate::newest_votes::NO_EPOCH;
 use crate::storage::{Cf, SetKey, put_varint};
 use crate::sums::put_record;
 use crate::{Index, IndexError};
+use consensus::Epoch;
 use std::collections::BTreeSet;
 
 /// A set is closed after this many commits without an addition.
@@ -130,12 +133,15 @@ impl Index {
         self.newest.stage_late(&mut batch);
         if let Some(tail_from) = checkpoint {
             self.newest.stage_dormant(&mut batch, tail_from);
-            state.tail_from = u64::from(tail_from);
+            state.tail_from = tail_from;
         }
         self.summary.stage(&mut batch, checkpoint.is_some());
         state.next_handle = self.data.next_handle;
         state.reach = self.reach;
         state.newest = self.peers.newest;
+        if self.format < FORMAT {
+            put_shape(&mut batch, &self.shape);
+        }
         if !batch.is_empty() || state != self.state {
             batch.put(Cf::Meta, State::key(), &state.encode());
             #[cfg(test)]
@@ -149,7 +155,7 @@ impl Index {
     }
 
     /// Updates the state in memory after the write succeeded.
-    fn committed(&mut self, state: State, checkpoint: Option<u32>, done: &[Committed], sequence: u64) {
+    fn committed(&mut self, state: State, checkpoint: Option<Epoch>, done: &[Committed], sequence: u64) {
         for Committed { key, how } in done {
             let Some(set) = self.sets.get_mut(key) else { continue };
             match how {
@@ -176,27 +182,28 @@ impl Index {
         self.newest.committed_late();
         if let Some(tail_from) = checkpoint {
             self.newest.committed_dormant();
-            self.epochs_seen.retain(|epoch, _| *epoch >= u64::from(tail_from));
+            self.epochs_seen.retain(|epoch, _| *epoch >= tail_from);
         }
         self.summary.committed(checkpoint.is_some());
         self.state = state;
+        self.format = FORMAT;
         self.n_commits += 1;
     }
 
     /// The first epoch of the new tail, if it is time to move it. The tail consists of the last
     /// epochs with many votes, up to one epoch after the network's own. If the owner has not set
     /// the network's epoch, there is no upper limit.
-    fn due_checkpoint(&self, close_all: bool) -> Option<u32> {
-        let last = self.limits.now().map_or(u64::MAX, |now| now.saturating_add(1));
+    fn due_checkpoint(&self, close_all: bool) -> Option<Epoch> {
+        let last = self.limits.now().map_or(Epoch::MAX, |now| now.saturating_add(1));
         let total: u64 = self.epochs_seen.values().sum();
         let crowd = (total / CROWD).max(self.newest.n_validators / CROWD / 4).max(1);
         let crowded = self.epochs_seen.range(..=last).rev().filter(|(_, n)| **n >= crowd).map(|(epoch, _)| *epoch);
-        let crowded: Vec<u64> = crowded.take(2 * TAIL_EPOCHS).collect();
+        let crowded: Vec<Epoch> = crowded.take(2 * TAIL_EPOCHS).collect();
         let due = if close_all { TAIL_EPOCHS } else { 2 * TAIL_EPOCHS };
         if crowded.len() < due {
             return None;
         }
-        let tail_from = u32::try_from(*crowded.get(TAIL_EPOCHS - 1)?).ok()?;
-        (u64::from(tail_from) > self.state.tail_from).then_some(tail_from)
+        let tail_from = *crowded.get(TAIL_EPOCHS - 1)?;
+        (tail_from > self.state.tail_from && tail_from < NO_EPOCH).then_some(tail_from)
     }
 }

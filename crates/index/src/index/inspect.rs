@@ -1,7 +1,8 @@
 //! Reading: what the index has stored of a validator, and counts of what it did.
 
-use crate::epochs::EpochReader;
-use crate::newest_votes::NONE;
+use crate::newest_votes::NO_EPOCH;
+use crate::storage::is_storable;
+use crate::tables::{OutsideVotes, VoteSpan};
 use crate::{Index, IndexError, StoredProposal, Walked};
 use consensus::{AttestationData, Epoch, Root, Slot, ValidatorIndex};
 use std::collections::HashSet;
@@ -105,15 +106,15 @@ const TELL_EVERY: u64 = 1024;
 
 /// The epochs of a walk through history, to compute its progress.
 struct Span {
-    first: u64,
+    first: Epoch,
     n_epochs: u64,
 }
 
 impl Span {
     /// The progress at epoch `end`. Epochs before and after the span count as its beginning and its
     /// end.
-    fn walked_to(&self, end: u64) -> Walked {
-        Walked { done: end.saturating_sub(self.first).min(self.n_epochs), total: self.n_epochs }
+    fn walked_to(&self, end: Epoch) -> Walked {
+        Walked { done: end.as_u64().saturating_sub(self.first.as_u64()).min(self.n_epochs), total: self.n_epochs }
     }
 }
 
@@ -128,24 +129,26 @@ impl Index {
     /// the end.
     pub fn votes_of_telling(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
         let span = self.span()?;
-        let Ok(validator) = u32::try_from(validator.as_u64()) else { return Ok(VotesOf::default()) };
+        if !is_storable(validator) {
+            return Ok(VotesOf::default());
+        }
         let list = if self.newest.get(validator).has_exceptions() {
             self.offenders.read(&self.db, validator)?
         } else {
-            crate::tables::OutsideVotes::default()
+            OutsideVotes::default()
         };
         let mut all = VotesOf { offender: list.kinds != 0, ..VotesOf::default() };
-        let mut from = 0;
+        let mut from = Epoch::new(0);
         while let Some((first, end)) = self.summary.block_from(&self.db, validator, from)? {
-            for epoch in first..end {
-                for known in self.votes_at(validator, u64::from(epoch))? {
-                    self.push_known(&mut all, known.target, known.handle, list.has(known.handle))?;
+            for epoch in (first.as_u64()..end.as_u64()).map(Epoch::new) {
+                for known in self.votes_at(validator, epoch)? {
+                    self.push_known(&mut all, &known, list.has(known.handle))?;
                 }
             }
             from = end;
-            tell(span.walked_to(u64::from(end)));
+            tell(span.walked_to(end));
         }
-        tell(span.walked_to(u64::MAX));
+        tell(span.walked_to(Epoch::MAX));
         let listed: HashSet<Root> = all.votes.iter().filter(|vote| vote.outside_chain).map(|vote| vote.data_root).collect();
         let mut far = list.votes.clone();
         far.sort_by_key(|vote| vote.handle);
@@ -186,13 +189,13 @@ impl Index {
         self.proposals_between(Slot::new(0), Slot::MAX, |proposal| {
             n_read += 1;
             if n_read.is_multiple_of(TELL_EVERY) {
-                tell(span.walked_to(proposal.header.slot.as_u64() / self.shape.slots_per_epoch));
+                tell(span.walked_to(Epoch::new(proposal.header.slot.as_u64() / self.shape.slots_per_epoch)));
             }
             if wanted(proposal.header.proposer_index) {
                 found.push(proposal);
             }
         })?;
-        tell(span.walked_to(u64::MAX));
+        tell(span.walked_to(Epoch::MAX));
         found.sort_by_key(|proposal| (proposal.header.slot, proposal.root));
         Ok(found)
     }
@@ -201,17 +204,17 @@ impl Index {
     /// 2^32 - 1 or more are not included. `None` if there are none.
     pub fn epochs_held(&self) -> Result<Option<(Epoch, Epoch)>, IndexError> {
         let reader = self.epoch_reader();
-        let first = reader.first_epoch_from(0)?.filter(|first| *first < u64::from(NONE));
-        let last = reader.last_epoch_before(NONE)?;
-        Ok(first.zip(last).map(|(first, last)| (Epoch::new(first), Epoch::new(u64::from(last)))))
+        let first = reader.first_epoch_from(Epoch::new(0))?.filter(|first| *first < NO_EPOCH);
+        let last = reader.last_epoch_before(NO_EPOCH)?;
+        Ok(first.zip(last))
     }
 
     /// The span from the first epoch with votes to the last one that is not in a far future.
     fn span(&self) -> Result<Span, IndexError> {
         let reader = self.epoch_reader();
-        let first = reader.first_epoch_from(0)?.unwrap_or(0);
-        let last = reader.last_epoch_before(self.reach.saturating_add(1))?.map_or(0, u64::from);
-        Ok(Span { first, n_epochs: last.saturating_sub(first) + 1 })
+        let first = reader.first_epoch_from(Epoch::new(0))?.unwrap_or_default();
+        let last = reader.last_epoch_before(self.reach.saturating_add(1))?.unwrap_or_default();
+        Ok(Span { first, n_epochs: last.as_u64().saturating_sub(first.as_u64()) + 1 })
     }
 
     /// What the index contains, and what it did since it was opened.
@@ -237,8 +240,8 @@ impl Index {
         }
     }
 
-    fn push_known(&self, all: &mut VotesOf, epoch: u64, handle: u32, outside_chain: bool) -> Result<(), IndexError> {
-        if let Some(row) = self.data.row(&self.db, epoch, handle)? {
+    fn push_known(&self, all: &mut VotesOf, vote: &VoteSpan, outside_chain: bool) -> Result<(), IndexError> {
+        if let Some(row) = self.data.row(&self.db, vote.target, vote.handle)? {
             all.votes.push(KnownVote { data: row.data, data_root: row.root, outside_chain });
         }
         Ok(())

@@ -5,13 +5,12 @@
 //! ms per million validators), and every row is decoded once and searched for all validators that
 //! can be in it.
 
-use crate::epochs::EpochReader;
-use crate::newest_votes::NONE;
-use crate::storage::{SetKey, last_of_epoch};
+use crate::newest_votes::NO_EPOCH;
+use crate::storage::{Cf, SetKey, is_storable, last_of_epoch};
 use crate::sums::SumSet;
 use crate::tables::OutsideVotes;
 use crate::{Index, IndexError, KnownVote};
-use consensus::{ShufflingId, ValidatorIndex};
+use consensus::{Epoch, ShufflingId, ValidatorIndex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Fewer validators than this are looked up one by one.
@@ -64,25 +63,25 @@ impl Index {
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
         tell: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
-        let wanted: Vec<u32> = validators.iter().filter_map(|one| u32::try_from(one.as_u64()).ok()).collect();
-        let mut lists: BTreeMap<u32, OutsideVotes> = BTreeMap::new();
+        let wanted: Vec<ValidatorIndex> = validators.iter().copied().filter(|one| is_storable(*one)).collect();
+        let mut lists: BTreeMap<ValidatorIndex, OutsideVotes> = BTreeMap::new();
         for validator in wanted.iter().copied().filter(|validator| self.newest.get(*validator).has_exceptions()) {
             lists.insert(validator, self.offenders.read(&self.db, validator)?);
         }
-        let outside = |validator: u32, handle: u32| lists.get(&validator).is_some_and(|list| list.has(handle));
+        let outside = |validator: ValidatorIndex, handle: u32| lists.get(&validator).is_some_and(|list| list.has(handle));
         let reader = self.epoch_reader();
-        let last = reader.last_epoch_before(NONE)?.map_or(0, u64::from);
-        let mut next = reader.first_epoch_from(0)?;
-        let first = next.unwrap_or(0);
-        while let Some(epoch) = next.filter(|epoch| *epoch < u64::from(NONE)) {
+        let last = reader.last_epoch_before(NO_EPOCH)?.unwrap_or_default().as_u64();
+        let mut next = reader.first_epoch_from(Epoch::new(0))?;
+        let first = next.unwrap_or_default().as_u64();
+        while let Some(epoch) = next.filter(|epoch| *epoch < NO_EPOCH) {
             for (validator, handle) in self.voted_at(epoch, &wanted)? {
                 self.visit_known(validator, epoch, handle, outside(validator, handle), visit)?;
             }
-            tell(Walked { done: epoch - first + 1, total: last.saturating_sub(first) + 1 });
-            next = reader.first_epoch_from(epoch + 1)?;
+            tell(Walked { done: epoch.as_u64() - first + 1, total: last.saturating_sub(first) + 1 });
+            next = reader.first_epoch_from(epoch.saturating_add(1))?;
         }
         for (validator, list) in &lists {
-            for vote in list.named_by_no_head() {
+            for vote in list.beyond_newest() {
                 self.visit_known(*validator, vote.target, vote.handle, true, visit)?;
             }
         }
@@ -91,31 +90,31 @@ impl Index {
 
     fn visit_known(
         &self,
-        validator: u32,
-        epoch: u64,
+        validator: ValidatorIndex,
+        epoch: Epoch,
         handle: u32,
         outside_chain: bool,
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
     ) -> Result<(), IndexError> {
         if let Some(row) = self.data.row(&self.db, epoch, handle)? {
-            visit(ValidatorIndex::new(u64::from(validator)), &KnownVote { data: row.data, data_root: row.root, outside_chain });
+            visit(validator, &KnownVote { data: row.data, data_root: row.root, outside_chain });
         }
         Ok(())
     }
 
     /// The (validator, data handle) pairs of the validators in `wanted` that voted for this target.
     /// `wanted` must be ascending. The result is ascending and without repetition.
-    fn voted_at(&self, epoch: u64, wanted: &[u32]) -> Result<BTreeSet<(u32, u32)>, IndexError> {
+    fn voted_at(&self, epoch: Epoch, wanted: &[ValidatorIndex]) -> Result<BTreeSet<(ValidatorIndex, u32)>, IndexError> {
         // By shuffling and slot: the positions with their validators.
-        let mut seats: HashMap<(ShufflingId, u16), Vec<(u32, u32)>> = HashMap::new();
+        let mut seats: HashMap<(ShufflingId, u16), Vec<(u32, ValidatorIndex)>> = HashMap::new();
         for seating in self.shufflings.of_epoch(&self.db, epoch)?.iter() {
             for (slot, position, validator) in seating.locate_all(wanted) {
                 seats.entry((seating.id, slot)).or_default().push((position, validator));
             }
         }
-        let listed: Vec<(u32, u32)> = wanted.iter().map(|validator| (*validator, *validator)).collect();
+        let listed: Vec<(u32, ValidatorIndex)> = wanted.iter().map(|one| (one.as_u64() as u32, *one)).collect();
         let mut voted = BTreeSet::new();
-        let mut ask = |key: &SetKey, set: &SumSet| {
+        let mut add = |key: &SetKey, set: &SumSet| {
             let members = match key.shuffling {
                 Some(id) => seats.get(&(id, key.slot)).map_or(&[][..], Vec::as_slice),
                 None => &listed,
@@ -124,7 +123,7 @@ impl Index {
         };
         let first = SetKey::listed(epoch, 0);
         let mut rows = Vec::new();
-        self.db.scan(crate::storage::Cf::Votes, &first.to_bytes(), &last_of_epoch(epoch), |key, value| {
+        self.db.scan(Cf::Votes, &first.to_bytes(), &last_of_epoch(epoch), |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
             Ok(true)
         })?;
@@ -135,10 +134,10 @@ impl Index {
                 continue;
             }
             let geometry = self.seating_of(&key)?.map(|seating| seating.geometry);
-            ask(&key, &SumSet::decode(&value, &key, geometry.as_ref()).ok_or_else(unreadable)?);
+            add(&key, &SumSet::decode(&value, &key, geometry.as_ref()).ok_or_else(unreadable)?);
         }
         for (key, set) in self.sets.range(first..).take_while(|(key, _)| key.epoch == epoch) {
-            ask(key, set);
+            add(key, set);
         }
         Ok(voted)
     }

@@ -4,19 +4,17 @@ use super::Index;
 use super::inspect::Counters;
 use super::proposals::StagedProposals;
 use super::prune::folded_to;
-use super::shape::{Shape, check_shape};
+use super::shape::{FORMAT, Shape, check_shape};
 use super::state::State;
 use crate::IndexError;
 use crate::committees::{SeatFinder, ShufflingTable};
 use crate::epochs::{EpochNeighbours, VoterSummary};
 use crate::newest_votes::{Joined, NewestVotesTable};
-use crate::storage::{ByteReader, Cf, Db, SetKey};
-use crate::sums::{SumSet, read_record};
+use crate::storage::{ByteReader, Cf, Db, SOURCE_BITS, SOURCE_BITS_BEFORE_4, SetKey, validator_of};
+use crate::sums::read_record;
 use crate::tables::{Arrivals, DataTable, Limits, Offenders, PeerTable};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use verify::UnixNs;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +40,17 @@ impl Index {
         let db = Db::open(dir, durability == Durability::Synced)?;
         #[cfg(test)]
         super::crash_tests::abort_point("in opening", 0);
-        check_shape(&db, &shape)?;
-        Self::load(db, shape)
+        let format = check_shape(&db, &shape)?;
+        let mut index = Self::load(db, shape, format)?;
+        if format < FORMAT {
+            // The log of an earlier format is folded into rows. The same write raises the format.
+            index.commit_with(true)?;
+        }
+        Ok(index)
     }
 
-    /// Rebuilds the state in memory. Writes nothing.
-    pub(crate) fn load(db: Db, shape: Shape) -> Result<Self, IndexError> {
+    /// Rebuilds the state in memory from an index of this format. Writes nothing.
+    pub(super) fn load(db: Db, shape: Shape, format: u32) -> Result<Self, IndexError> {
         let state = match db.get(Cf::Meta, State::key())? {
             Some(value) => State::decode(&value).ok_or_else(|| db.corrupt("its state row does not parse"))?,
             None => State::default(),
@@ -59,6 +62,7 @@ impl Index {
             shufflings: ShufflingTable::new(shape.preset()?),
             db,
             shape,
+            format,
             sets: BTreeMap::new(),
             dirty: Vec::new(),
             newest: NewestVotesTable::default(),
@@ -80,7 +84,7 @@ impl Index {
         index.replay_log()?;
         index.read_tail()?;
         let path = index.db.path().display();
-        tracing::info!(%path, validators = index.newest.n_validators, tail_from = state.tail_from, "vote index open");
+        tracing::info!(%path, validators = index.newest.n_validators, tail_from = state.tail_from.as_u64(), "vote index open");
         Ok(index)
     }
 
@@ -90,8 +94,8 @@ impl Index {
             newest.load(key, value).ok_or_else(|| db.corrupt("a row of newest votes does not parse"))
         })?;
         db.scan_all(Cf::Offenders, |key, _| {
-            let key = key.try_into().map_err(|_| db.corrupt("an offender's key has the wrong length"))?;
-            newest.mark_exceptional(u32::from_be_bytes(key));
+            let validator = validator_of(key).ok_or_else(|| db.corrupt("an offender's key has the wrong length"))?;
+            newest.mark_exceptional(validator);
             Ok(())
         })
     }
@@ -112,6 +116,7 @@ impl Index {
     }
 
     fn replay_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+        let source_bits = if self.format < 4 { SOURCE_BITS_BEFORE_4 } else { SOURCE_BITS };
         let unreadable = |index: &Self| index.db.corrupt("an entry of the log does not parse");
         let sequence = key.try_into().map(u64::from_be_bytes).map_err(|_| unreadable(self))?;
         let mut reader = ByteReader(value);
@@ -121,7 +126,7 @@ impl Index {
             let geometry = self.seating_of(&set_key)?.map(|seating| seating.geometry);
             self.ensure_set(set_key)?;
             for _ in 0..n_records {
-                let sum = read_record(&mut reader, &set_key, geometry.as_ref()).ok_or_else(|| unreadable(self))?;
+                let sum = read_record(&mut reader, &set_key, geometry.as_ref(), source_bits).ok_or_else(|| unreadable(self))?;
                 let set = self.sets.get_mut(&set_key).expect("ensured above");
                 if !set.covers_all(&sum.members) {
                     set.add(sum);

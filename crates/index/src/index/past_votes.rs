@@ -1,30 +1,18 @@
 //! Finds a validator's stored votes by its seat: at one epoch, and from an epoch onward in both
 //! directions.
 
-use crate::newest_votes::{NONE, Remembered};
+use crate::newest_votes::NO_EPOCH;
 use crate::storage::{Cf, SetKey};
 use crate::sums::row_covers;
+use crate::tables::VoteSpan;
 use crate::{Index, IndexError};
-
-/// A stored vote, with what is needed to judge another vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PastVote {
-    pub source: u64,
-    pub target: u64,
-    pub handle: u32,
-}
-
-impl From<Remembered> for PastVote {
-    fn from(vote: Remembered) -> Self {
-        Self { source: u64::from(vote.source), target: u64::from(vote.target), handle: vote.handle }
-    }
-}
+use consensus::{Epoch, ValidatorIndex};
 
 impl Index {
     /// All stored votes of a validator for one target epoch, on every branch.
-    pub(crate) fn votes_at(&self, validator: u32, epoch: u64) -> Result<Vec<PastVote>, IndexError> {
+    pub(super) fn votes_at(&self, validator: ValidatorIndex, epoch: Epoch) -> Result<Vec<VoteSpan>, IndexError> {
         let mut handles = Vec::new();
-        self.handles_in(SetKey::seat_range(epoch, None), validator, &mut handles)?;
+        self.handles_in(SetKey::seat_range(epoch, None), validator.as_u64() as u32, &mut handles)?;
         for seating in self.shufflings.of_epoch(&self.db, epoch)?.iter() {
             if let Some((slot, position)) = seating.locate(validator) {
                 self.handles_in(SetKey::seat_range(epoch, Some((seating.id, slot))), position, &mut handles)?;
@@ -37,7 +25,7 @@ impl Index {
             let Some(row) = self.data.row(&self.db, epoch, handle)? else {
                 return Err(self.db.corrupt(format!("the data of a vote row of epoch {epoch} is missing")));
             };
-            votes.push(PastVote { source: row.source(), target: epoch, handle });
+            votes.push(row.span());
         }
         Ok(votes)
     }
@@ -62,16 +50,16 @@ impl Index {
 
     /// Visits the chain votes before `below`, newest first, while `visit` returns `true`. `outside`
     /// lists the handles of votes that are not part of the chain.
-    pub(crate) fn chain_before(
+    pub(super) fn chain_before(
         &self,
-        validator: u32,
-        below: u64,
+        validator: ValidatorIndex,
+        below: Epoch,
         outside: &[u32],
-        visit: &mut dyn FnMut(&PastVote) -> bool,
+        visit: &mut dyn FnMut(&VoteSpan) -> bool,
     ) -> Result<(), IndexError> {
-        let mut below = below.min(u64::from(NONE)) as u32;
+        let mut below = below.min(NO_EPOCH);
         while let Some((top, bottom)) = self.summary.block_below(&self.db, validator, below)? {
-            for epoch in (bottom..=top).rev() {
+            for epoch in (bottom.as_u64()..=top.as_u64()).rev().map(Epoch::new) {
                 if !self.visit_chain_at(validator, epoch, outside, visit)? {
                     return Ok(());
                 }
@@ -83,20 +71,20 @@ impl Index {
 
     /// Visits the chain votes after `above` and before `end`, oldest first, while `visit` returns
     /// `true`.
-    pub(crate) fn chain_after(
+    pub(super) fn chain_after(
         &self,
-        validator: u32,
-        above: u64,
-        end: u64,
+        validator: ValidatorIndex,
+        above: Epoch,
+        end: Epoch,
         outside: &[u32],
-        visit: &mut dyn FnMut(&PastVote) -> bool,
+        visit: &mut dyn FnMut(&VoteSpan) -> bool,
     ) -> Result<(), IndexError> {
-        let (above, end) = (above.min(u64::from(NONE)) as u32, end.min(u64::from(NONE)) as u32);
+        let end = end.min(NO_EPOCH);
         let mut from = above.saturating_add(1);
         while from < end
             && let Some((first, block_end)) = self.summary.block_from(&self.db, validator, from)?
         {
-            for epoch in first..block_end.min(end) {
+            for epoch in (first.as_u64()..block_end.min(end).as_u64()).map(Epoch::new) {
                 if !self.visit_chain_at(validator, epoch, outside, visit)? {
                     return Ok(());
                 }
@@ -108,12 +96,12 @@ impl Index {
 
     fn visit_chain_at(
         &self,
-        validator: u32,
-        epoch: u32,
+        validator: ValidatorIndex,
+        epoch: Epoch,
         outside: &[u32],
-        visit: &mut dyn FnMut(&PastVote) -> bool,
+        visit: &mut dyn FnMut(&VoteSpan) -> bool,
     ) -> Result<bool, IndexError> {
-        let votes = self.votes_at(validator, u64::from(epoch))?;
+        let votes = self.votes_at(validator, epoch)?;
         let mut chain = votes.iter().filter(|vote| !outside.contains(&vote.handle)).peekable();
         // There is normally one vote. There can be more if the list was cut. In that case the walk
         // continues if any of them contradicts.

@@ -1,9 +1,9 @@
 //! Signed headers, by slot and proposer. The header's root is part of the key, so one header never
 //! overwrites another.
 
-use crate::storage::{ByteReader, Cf, StoredFirstSeen, WriteBuffer, proposal_prefix, put_varint, source_number};
+use crate::storage::{ByteReader, Cf, StoredFirstSeen, WriteBuffer, proposal_prefix, put_varint, source_number, source_of};
 use crate::{Conflict, Index, IndexError, StoredProposal};
-use consensus::{BeaconBlockHeader, Root, SignatureBytes, Slot, ValidatorIndex};
+use consensus::{BeaconBlockHeader, Epoch, Root, SignatureBytes, Slot, ValidatorIndex};
 use std::collections::BTreeMap;
 use verify::{Proposal, Signed};
 
@@ -40,14 +40,14 @@ impl Index {
             if stored.iter().any(|other| other.root == proposal.root) {
                 continue;
             }
-            let epoch = slot.as_u64() / self.shape.slots_per_epoch;
+            let epoch = Epoch::new(slot.as_u64() / self.shape.slots_per_epoch);
             if stored.len() >= MAX_PER_SLOT || !self.limits.spend_proposal(epoch) {
                 self.counters.proposals_over_cap += 1;
                 continue;
             }
             let heard = StoredFirstSeen {
                 at_ns: proposal.heard.at.0,
-                source: source_number(proposal.heard.source),
+                source: proposal.heard.source,
                 peer: self.peers.number(&proposal.heard),
             };
             let second = StoredProposal {
@@ -68,7 +68,7 @@ impl Index {
 
     /// The headers of one proposer for one slot, ordered by root.
     pub(crate) fn stored_proposals(&self, slot: Slot, proposer: ValidatorIndex) -> Result<Vec<StoredProposal>, IndexError> {
-        let prefix = proposal_prefix(slot.as_u64(), proposer.as_u64());
+        let prefix = proposal_prefix(slot, proposer);
         let (mut from, mut to) = ([0; 48], [0xff; 48]);
         from[..16].copy_from_slice(&prefix);
         to[..16].copy_from_slice(&prefix);
@@ -123,7 +123,7 @@ impl Index {
             };
             let signature = SignatureBytes::from(reader.array::<96>()?);
             let at_ns = u64::from_be_bytes(reader.array()?);
-            let source = reader.byte()?;
+            let source = source_of(reader.byte()?)?;
             let heard = self.heard(StoredFirstSeen { at_ns, source, peer: reader.varint_u32()? });
             reader.is_empty().then_some(StoredProposal { header, root, signature, heard })
         };
@@ -133,7 +133,7 @@ impl Index {
 
 fn key(proposal: &StoredProposal) -> [u8; 48] {
     let mut key = [0; 48];
-    key[..16].copy_from_slice(&proposal_prefix(proposal.header.slot.as_u64(), proposal.header.proposer_index.as_u64()));
+    key[..16].copy_from_slice(&proposal_prefix(proposal.header.slot, proposal.header.proposer_index));
     key[16..].copy_from_slice(proposal.root.as_slice());
     key
 }
@@ -146,7 +146,7 @@ fn encode(proposal: &StoredProposal, heard: StoredFirstSeen) -> Vec<u8> {
     }
     out.extend_from_slice(proposal.signature.as_slice());
     out.extend_from_slice(&heard.at_ns.to_be_bytes());
-    out.push(heard.source);
+    out.push(source_number(heard.source));
     put_varint(&mut out, u64::from(heard.peer));
     out
 }

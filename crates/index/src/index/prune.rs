@@ -1,7 +1,7 @@
 //! Old epochs: deletes them with one range delete per table, and folds them.
 
 use crate::epochs::EpochReader;
-use crate::newest_votes::NONE;
+use crate::newest_votes::NO_EPOCH;
 use crate::storage::{Cf, Db, SetKey, data_key, last_of_epoch, shuffling_key};
 use crate::{Index, IndexError};
 use consensus::{Epoch, ShufflingId};
@@ -15,14 +15,14 @@ impl Index {
     pub fn prune(&mut self, before: Epoch) -> Result<(), IndexError> {
         // The log must not restore what is deleted here.
         self.commit_with(true)?;
-        let before = before.as_u64();
-        let near = u32::try_from(before).unwrap_or(NONE).min(NONE - 1);
+        let near = before.min(NO_EPOCH.saturating_sub(1));
+        let first = Epoch::new(0);
         let mut batch = self.db.batch();
-        batch.delete_range(Cf::Votes, &SetKey::listed(0, 0).to_bytes(), &SetKey::listed(before, 0).to_bytes());
-        batch.delete_range(Cf::Data, &data_key(0, 0), &data_key(before, 0));
+        batch.delete_range(Cf::Votes, &SetKey::listed(first, 0).to_bytes(), &SetKey::listed(before, 0).to_bytes());
+        batch.delete_range(Cf::Data, &data_key(first, 0), &data_key(before, 0));
         let none = ShufflingId([0; 8]);
-        batch.delete_range(Cf::Shufflings, &shuffling_key(0, none), &shuffling_key(before, none));
-        let first_slot = before.saturating_mul(self.shape.slots_per_epoch);
+        batch.delete_range(Cf::Shufflings, &shuffling_key(first, none), &shuffling_key(before, none));
+        let first_slot = before.as_u64().saturating_mul(self.shape.slots_per_epoch);
         batch.delete_range(Cf::Proposals, &0u64.to_be_bytes(), &first_slot.to_be_bytes());
         self.summary.stage_prune(&mut batch, near);
         self.newest.forget(near);
@@ -50,7 +50,7 @@ impl Index {
     pub fn fold_next(&mut self, before: Epoch) -> Result<bool, IndexError> {
         let Self { db, shufflings, data, sets, .. } = self;
         let reader = EpochReader { db, shufflings, data, sets };
-        let Some(epoch) = reader.first_epoch_from(self.folded_to)?.filter(|epoch| *epoch < before.as_u64()) else {
+        let Some(epoch) = reader.first_epoch_from(self.folded_to)?.filter(|epoch| *epoch < before) else {
             return Ok(false);
         };
         let mut keys = Vec::new();
@@ -61,7 +61,7 @@ impl Index {
         // A set that is only a copy of its row can be dropped. It is read again when it is needed.
         self.sets.retain(|key, set| key.epoch != epoch || !set.is_copy_of_row());
         keys.retain(|key| !self.sets.contains_key(key));
-        let folded_to = epoch + 1;
+        let folded_to = epoch.saturating_add(1);
         let mut batch = self.db.batch();
         for key in &keys {
             let Some(mut set) = self.read_set(key)? else { continue };
@@ -75,7 +75,7 @@ impl Index {
             set.fold();
             batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
         }
-        batch.put(Cf::Meta, FOLDED_KEY, &folded_to.to_be_bytes());
+        batch.put(Cf::Meta, FOLDED_KEY, &folded_to.as_u64().to_be_bytes());
         batch.write()?;
         self.folded_to = folded_to;
         Ok(true)
@@ -83,8 +83,8 @@ impl Index {
 }
 
 /// All epochs before the returned one are folded. 0 if there is no such row.
-pub(crate) fn folded_to(db: &Db) -> Result<u64, IndexError> {
-    let Some(value) = db.get(Cf::Meta, FOLDED_KEY)? else { return Ok(0) };
+pub(crate) fn folded_to(db: &Db) -> Result<Epoch, IndexError> {
+    let Some(value) = db.get(Cf::Meta, FOLDED_KEY)? else { return Ok(Epoch::new(0)) };
     let value = (*value).try_into().map_err(|_| db.corrupt("its row of folded epochs does not parse"))?;
-    Ok(u64::from_be_bytes(value))
+    Ok(Epoch::new(u64::from_be_bytes(value)))
 }

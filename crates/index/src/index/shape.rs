@@ -3,12 +3,12 @@
 
 use super::state::State;
 use crate::IndexError;
-use crate::storage::{ByteReader, Cf, Db};
+use crate::storage::{ByteReader, Cf, Db, WriteBuffer};
 use consensus::{Preset, Root};
 
 /// The format that this program writes. It is raised with every change of a key or value. Older
 /// formats are listed in docs/formats.md.
-pub(crate) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 const SHAPE_KEY: &[u8] = b"shape";
 
@@ -28,7 +28,7 @@ impl Shape {
     pub const DEFAULT_HISTORY_EPOCHS: u64 = 54_000;
 
     /// The preset with this number of slots per epoch.
-    pub(crate) fn preset(&self) -> Result<Preset, IndexError> {
+    pub(super) fn preset(&self) -> Result<Preset, IndexError> {
         match self.slots_per_epoch {
             8 => Ok(Preset::MINIMAL),
             16 => Ok(Preset::GNOSIS),
@@ -38,8 +38,9 @@ impl Shape {
     }
 }
 
-/// Checks the stored shape, or stores it if the index is new.
-pub(crate) fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
+/// Checks the stored shape, or stores it if the index is new. Returns the format of the index. An
+/// earlier format is raised by the first commit ([`put_shape`]), and not here.
+pub(super) fn check_shape(db: &Db, shape: &Shape) -> Result<u32, IndexError> {
     let stored = db.get(Cf::Meta, SHAPE_KEY)?.map(|value| value.to_vec());
     let Some(stored) = stored else {
         // The shape is the first thing that is written to a new index. If a process was killed
@@ -49,27 +50,34 @@ pub(crate) fn check_shape(db: &Db, shape: &Shape) -> Result<(), IndexError> {
             return Err(db.corrupt("it has rows but no shape"));
         }
         let mut batch = db.batch();
-        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
-        return batch.write();
+        put_shape(&mut batch, shape);
+        batch.write()?;
+        return Ok(FORMAT);
     };
-    compare_shape(db, shape, &stored)?;
-    if encode_shape(shape) != stored {
+    let format = compare_shape(db, shape, &stored)?;
+    if format == FORMAT && encode_shape(shape) != stored {
         let mut batch = db.batch();
-        batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
+        put_shape(&mut batch, shape);
         batch.write()?;
     }
-    Ok(())
+    Ok(format)
 }
 
-/// Checks the stored shape of an index that is only read.
-pub(crate) fn check_shape_of_view(db: &Db, shape: &Shape) -> Result<(), IndexError> {
+/// Writes the shape, with the newest format.
+pub(super) fn put_shape(batch: &mut WriteBuffer<'_>, shape: &Shape) {
+    batch.put(Cf::Meta, SHAPE_KEY, &encode_shape(shape));
+}
+
+/// Checks the stored shape of an index that is only read. Returns its format.
+pub(super) fn check_shape_of_view(db: &Db, shape: &Shape) -> Result<u32, IndexError> {
     match db.get(Cf::Meta, SHAPE_KEY)? {
         Some(stored) => compare_shape(db, shape, &stored),
         None => Err(IndexError::NotAnIndex { path: db.path().to_owned(), reason: "it has no shape".into() }),
     }
 }
 
-fn compare_shape(db: &Db, shape: &Shape, stored: &[u8]) -> Result<(), IndexError> {
+/// Returns the format.
+fn compare_shape(db: &Db, shape: &Shape, stored: &[u8]) -> Result<u32, IndexError> {
     let path = db.path().to_owned();
     let mut reader = ByteReader(stored);
     let short = || db.corrupt("its shape row does not parse");
@@ -85,7 +93,7 @@ fn compare_shape(db: &Db, shape: &Shape, stored: &[u8]) -> Result<(), IndexError
     if slots != shape.slots_per_epoch {
         return Err(IndexError::ShapeDiffers { path, found: slots, wanted: shape.slots_per_epoch });
     }
-    Ok(())
+    Ok(found)
 }
 
 fn encode_shape(shape: &Shape) -> Vec<u8> {

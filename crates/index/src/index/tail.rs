@@ -7,8 +7,9 @@
 //! The order of the epochs does not matter, because the two newest votes are the same in any order.
 
 use crate::epochs::{EpochReader, EpochVotes};
-use crate::newest_votes::{NONE, Remembered};
+use crate::newest_votes::NO_EPOCH;
 use crate::{Index, IndexError};
+use consensus::Epoch;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
@@ -46,11 +47,13 @@ impl Index {
                 let EpochVotes { epoch, rows, voters } = votes?;
                 for (row, validators) in rows {
                     counts.push((row.target(), validators.len() as u64));
-                    let Some(source) = u32::try_from(row.source()).ok().filter(|source| *source < NONE) else { continue };
-                    let vote = Remembered { source, target: epoch, handle: row.handle };
-                    let mut apart = Vec::new();
-                    newest.observe_all(&validators, vote, &mut apart);
-                    for validator in apart {
+                    if row.source() >= NO_EPOCH {
+                        continue;
+                    }
+                    let vote = row.span();
+                    let mut outside = Vec::new();
+                    newest.observe_all(&validators, vote, &mut outside);
+                    for validator in outside {
                         if !offenders.list(db, validator)?.has(row.handle) {
                             newest.observe(validator, vote, false);
                         }
@@ -69,14 +72,13 @@ impl Index {
 /// The epochs with rows (on disk, or in memory and still growing) that a head can contain, in
 /// ascending order. Epochs after `reach` contain far votes only, which are found through their
 /// validators' lists.
-fn epochs_between(reader: &EpochReader<'_>, tail_from: u64, reach: u32) -> Result<Vec<u32>, IndexError> {
+fn epochs_between(reader: &EpochReader<'_>, tail_from: Epoch, reach: Epoch) -> Result<Vec<Epoch>, IndexError> {
     let mut epochs = Vec::new();
     let mut from = tail_from;
-    while let Some(epoch) =
-        reader.first_epoch_from(from)?.and_then(|epoch| u32::try_from(epoch).ok()).filter(|epoch| *epoch <= reach.min(NONE - 1))
-    {
+    let last = reach.min(NO_EPOCH.saturating_sub(1));
+    while let Some(epoch) = reader.first_epoch_from(from)?.filter(|epoch| *epoch <= last) {
         epochs.push(epoch);
-        from = u64::from(epoch) + 1;
+        from = epoch.saturating_add(1);
     }
     Ok(epochs)
 }

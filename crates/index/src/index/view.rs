@@ -31,8 +31,8 @@ impl IndexView {
 
     fn try_open(dir: &Path, shape: Shape) -> Result<Self, IndexError> {
         let db = Db::open_read_only(dir)?;
-        check_shape_of_view(&db, &shape)?;
-        Index::load(db, shape).map(Self)
+        let format = check_shape_of_view(&db, &shape)?;
+        Index::load(db, shape, format).map(Self)
     }
 
     /// See [`Index::votes_of_telling`].

@@ -5,57 +5,47 @@
 //!
 //! ```text
 //! newest (7,8), second (5,6)
-//! (8,9): newer, 7 <= 8: joins      (7,8) same data: known           (3,5): older than both: ask
-//! (6,9): 6 < 7: ask                (6,7): between, 5 <= 6 <= 7: joins
+//! (8,9): newer, 7 <= 8: joins      (7,8) same data: known           (3,5): older than both: unclear
+//! (6,9): 6 < 7: unclear               (6,7): between, 5 <= 6 <= 7: joins
 //! ```
 
 use crate::epochs::same_block;
+use crate::tables::VoteSpan;
+use consensus::Epoch;
 use verify::HistoryCheck;
 
-/// Stands for "no vote".
-pub(crate) const NONE: u32 = u32::MAX;
+/// Stands for "no vote". Epochs from this one on are never remembered.
+pub(crate) const NO_EPOCH: Epoch = Epoch::new(u32::MAX as u64);
 
-/// One remembered vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Remembered {
-    pub source: u32,
-    pub target: u32,
-    pub handle: u32,
-}
+/// Stands for "no vote" where a vote is remembered.
+pub(super) const NO_VOTE: VoteSpan = VoteSpan { source: Epoch::new(0), target: NO_EPOCH, handle: 0 };
 
-impl Remembered {
-    pub const NONE: Self = Self { source: 0, target: NONE, handle: 0 };
-
-    pub fn exists(&self) -> bool {
-        self.target != NONE
-    }
-
-    pub fn get(self) -> Option<Self> {
-        self.exists().then_some(self)
-    }
+/// Whether a remembered vote is one, and not [`NO_VOTE`].
+pub(super) fn exists(vote: VoteSpan) -> bool {
+    vote.target != NO_EPOCH
 }
 
 /// The two newest votes of a validator's chain, with `newest.target > second.target`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewestVotes {
-    newest: Remembered,
-    second: Remembered,
+    newest: VoteSpan,
+    second: VoteSpan,
     has_exceptions: bool,
 }
 
 impl NewestVotes {
-    pub fn new(newest: Remembered, second: Remembered, has_exceptions: bool) -> Self {
+    pub fn new(newest: VoteSpan, second: VoteSpan, has_exceptions: bool) -> Self {
         Self { newest, second, has_exceptions }
     }
 
     #[inline]
-    pub fn newest(&self) -> Remembered {
-        self.newest
+    pub fn newest(&self) -> Option<VoteSpan> {
+        exists(self.newest).then_some(self.newest)
     }
 
     #[inline]
-    pub fn second(&self) -> Remembered {
-        self.second
+    pub fn second(&self) -> Option<VoteSpan> {
+        exists(self.second).then_some(self.second)
     }
 
     /// Whether the validator has an entry in `offenders`, that is, votes outside its chain.
@@ -66,20 +56,20 @@ impl NewestVotes {
 
     /// Decides about a new vote by the two newest votes.
     #[inline]
-    pub fn quick(&self, vote: Remembered) -> Quick {
-        let (newest, second) = (self.newest(), self.second());
-        if !newest.exists() {
+    pub fn decide(&self, vote: VoteSpan) -> Quick {
+        let (newest, second) = (self.newest, self.second);
+        if !exists(newest) {
             return self.joins(vote);
         }
         if vote.target >= newest.target {
             return match vote.target == newest.target {
                 true if vote.handle == newest.handle => Quick::Same,
                 false if vote.source >= newest.source => self.joins(vote),
-                true | false => Quick::Ask,
+                true | false => Quick::Unclear,
             };
         }
-        if !second.exists() {
-            return if vote.source <= newest.source { self.joins(vote) } else { Quick::Ask };
+        if !exists(second) {
+            return if vote.source <= newest.source { self.joins(vote) } else { Quick::Unclear };
         }
         if vote.target == second.target && vote.handle == second.handle {
             return Quick::Same;
@@ -87,53 +77,50 @@ impl NewestVotes {
         if vote.target > second.target && second.source <= vote.source && vote.source <= newest.source {
             return self.joins(vote);
         }
-        Quick::Ask
+        Quick::Unclear
     }
 
     /// What the two newest votes show about a vote. This costs almost nothing, and the result may
     /// be `Unclear`. `is_same` returns whether the vote is for the data with this handle, or `None`
     /// if the data is not in memory.
-    pub fn quick_check(&self, source: u64, target: u64, is_same: impl Fn(u32) -> Option<bool>) -> HistoryCheck {
+    pub fn quick_check(&self, source: Epoch, target: Epoch, is_same: impl Fn(u32) -> Option<bool>) -> HistoryCheck {
         let contradicts = |yes: bool| if yes { HistoryCheck::Contradicts } else { HistoryCheck::Fits };
-        let span = |vote: Remembered| (u64::from(vote.source), u64::from(vote.target));
-        let (Some(newest), second) = (self.newest.get(), self.second.get()) else { return HistoryCheck::Fits };
-        if let Some(same) = [Some(newest), second].into_iter().flatten().find(|vote| u64::from(vote.target) == target) {
+        let (Some(newest), second) = (self.newest(), self.second()) else { return HistoryCheck::Fits };
+        if let Some(same) = [Some(newest), second].into_iter().flatten().find(|vote| vote.target == target) {
             return is_same(same.handle).map_or(HistoryCheck::Unclear, |same| contradicts(!same));
         }
-        let ((newest_source, newest_target), second) = (span(newest), second.map(span));
-        if target > newest_target {
+        if target > newest.target {
             // The newest vote has the greatest source of the chain.
-            return contradicts(source < newest_source);
+            return contradicts(source < newest.source);
         }
         match second {
-            Some((second_source, second_target)) if target < second_target => {
-                if second_source < source {
+            Some(second) if target < second.target => {
+                if second.source < source {
                     HistoryCheck::Contradicts
                 } else {
                     HistoryCheck::Unclear
                 }
             }
-            Some((second_source, _)) => contradicts(source < second_source || newest_source < source),
-            None => contradicts(newest_source < source),
+            Some(second) => contradicts(source < second.source || newest.source < source),
+            None => contradicts(newest.source < source),
         }
     }
 
     #[inline]
-    fn joins(&self, vote: Remembered) -> Quick {
-        Quick::Joins { first_of_block: !self.newest.exists() || !same_block(self.newest.target, vote.target) }
+    fn joins(&self, vote: VoteSpan) -> Quick {
+        Quick::Joins { first_of_block: !exists(self.newest) || !same_block(self.newest.target, vote.target) }
     }
 
     /// Whether reading the epochs from `tail_from` on gives this head.
-    pub fn is_told_by(&self, tail_from: u32) -> bool {
-        let told = |vote: Remembered| !vote.exists() || vote.target >= tail_from;
-        told(self.newest) && told(self.second)
+    pub fn is_in_tail(&self, tail_from: Epoch) -> bool {
+        [self.newest, self.second].into_iter().all(|vote| !exists(vote) || vote.target >= tail_from)
     }
 
     /// The newest and the second vote after `vote`, which is part of the chain, was added. `None`
     /// if it is not among the two newest.
     #[inline]
-    pub fn with(&self, vote: Remembered) -> Option<[Remembered; 2]> {
-        let is_newer = |than: Remembered| !than.exists() || vote.target > than.target;
+    pub fn with(&self, vote: VoteSpan) -> Option<[VoteSpan; 2]> {
+        let is_newer = |than: VoteSpan| !exists(than) || vote.target > than.target;
         if is_newer(self.newest) {
             return Some([vote, self.newest]);
         }
@@ -151,7 +138,7 @@ pub(crate) enum Quick {
     Joins { first_of_block: bool },
     /// The vote contradicts one of them, or it is older than both, or the validator has votes
     /// outside its chain.
-    Ask,
+    Unclear,
 }
 
 #[cfg(test)]
@@ -159,11 +146,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn head(votes: &[(u32, u32)]) -> NewestVotes {
+    fn head(votes: &[(u64, u64)]) -> NewestVotes {
         let vote = |at: usize| {
-            votes.get(at).map_or(Remembered::NONE, |(source, target)| Remembered {
-                source: *source,
-                target: *target,
+            votes.get(at).map_or(NO_VOTE, |(source, target)| VoteSpan {
+                source: Epoch::new(*source),
+                target: Epoch::new(*target),
                 handle: at as u32,
             })
         };
@@ -191,27 +178,28 @@ mod tests {
             (two, (5, 6), Contradicts),
             (two, (0, u64::MAX), Contradicts),
         ] {
-            assert_eq!(head.quick_check(vote.0, vote.1, other), expected, "{vote:?} after {head:?}");
+            assert_eq!(head.quick_check(Epoch::new(vote.0), Epoch::new(vote.1), other), expected, "{vote:?} after {head:?}");
         }
-        assert_eq!((two.quick_check(7, 8, |_| Some(true)), two.quick_check(7, 8, |_| None)), (Fits, Unclear));
+        let (seven, eight) = (Epoch::new(7), Epoch::new(8));
+        assert_eq!((two.quick_check(seven, eight, |_| Some(true)), two.quick_check(seven, eight, |_| None)), (Fits, Unclear));
     }
 
     proptest! {
         /// Without finality, with competing heads or with late votes: whatever the next votes of an
         /// honest validator are, none of them is taken for a contradiction.
         #[test]
-        fn honest_votes_are_never_taken_for_contradictions(steps in prop::collection::vec((0u32..3, 0u32..3), 1..40)) {
-            let (mut chain, mut source, mut target) = (Vec::<(u32, u32)>::new(), 10, 20);
+        fn honest_votes_are_never_taken_for_contradictions(steps in prop::collection::vec((0u64..3, 0u64..3), 1..40)) {
+            let (mut chain, mut source, mut target) = (Vec::<(u64, u64)>::new(), 10, 20);
             for (justified, passed) in steps {
                 source = (source + justified).min(target);
                 target += 1 + passed;
                 chain.push((source, target));
             }
             for known in 0..chain.len() {
-                let newest: Vec<(u32, u32)> = chain[..known].iter().rev().take(2).copied().collect();
+                let newest: Vec<(u64, u64)> = chain[..known].iter().rev().take(2).copied().collect();
                 for (source, target) in &chain {
-                    let quick_check = head(&newest).quick_check(u64::from(*source), u64::from(*target), |_| Some(true));
-                    prop_assert_ne!(quick_check, HistoryCheck::Contradicts);
+                    let check = head(&newest).quick_check(Epoch::new(*source), Epoch::new(*target), |_| Some(true));
+                    prop_assert_ne!(check, HistoryCheck::Contradicts);
                 }
             }
         }

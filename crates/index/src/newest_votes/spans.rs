@@ -1,7 +1,9 @@
 //! Source and target of every data that a remembered vote refers to, by handle. They are stored in
 //! pages, which are allocated when needed and dropped when no vote refers to them.
 
-use super::decide::Remembered;
+use super::decide::NO_VOTE;
+use crate::tables::VoteSpan;
+use consensus::Epoch;
 
 /// Stands for "no vote".
 pub(crate) const NO_HANDLE: u32 = u32::MAX >> 1;
@@ -9,34 +11,34 @@ pub(crate) const NO_HANDLE: u32 = u32::MAX >> 1;
 pub(crate) const HANDLES: usize = 1 << 10;
 
 /// Source and target of `HANDLES` data.
-type EpochPage = Box<[(u32, u32); HANDLES]>;
+type SpanPage = Box<[(u32, u32); HANDLES]>;
 
 /// The table from handle to source and target.
 #[derive(Default)]
-pub(crate) struct EpochTable(Vec<Option<EpochPage>>);
+pub(crate) struct SpanTable(Vec<Option<SpanPage>>);
 
-impl EpochTable {
-    /// The vote with this handle. [`Remembered::NONE`] for [`NO_HANDLE`].
+impl SpanTable {
+    /// The vote with this handle. [`NO_VOTE`] for [`NO_HANDLE`].
     #[inline]
-    pub fn remembered(&self, handle: u32) -> Remembered {
+    pub fn span(&self, handle: u32) -> VoteSpan {
         match self.0.get(handle as usize / HANDLES) {
             Some(Some(page)) if handle != NO_HANDLE => {
                 let (source, target) = page[handle as usize % HANDLES];
-                Remembered { source, target, handle }
+                VoteSpan { source: Epoch::new(u64::from(source)), target: Epoch::new(u64::from(target)), handle }
             }
-            _ => Remembered::NONE,
+            _ => NO_VOTE,
         }
     }
 
     /// Makes the entry of a vote's handle.
     #[inline]
-    pub fn note(&mut self, vote: Remembered) {
+    pub fn note(&mut self, vote: VoteSpan) {
         let at = vote.handle as usize / HANDLES;
         if at >= self.0.len() {
             self.0.resize_with(at + 1, || None);
         }
-        let page = self.0[at].get_or_insert_with(|| Box::new([(0, Remembered::NONE.target); HANDLES]));
-        page[vote.handle as usize % HANDLES] = (vote.source, vote.target);
+        let page = self.0[at].get_or_insert_with(|| Box::new([(0, u32::MAX); HANDLES]));
+        page[vote.handle as usize % HANDLES] = (packed(vote.source), packed(vote.target));
     }
 
     /// Drops the pages in which no handle is in `named`. Without this a long-lived process would
@@ -48,4 +50,10 @@ impl EpochTable {
         }
         self.0.iter_mut().zip(is_named).filter(|(_, is_named)| !is_named).for_each(|(page, _)| *page = None);
     }
+}
+
+/// An epoch in four bytes. Only epochs below [`NO_EPOCH`](super::NO_EPOCH) are remembered.
+#[inline]
+pub(super) fn packed(epoch: Epoch) -> u32 {
+    epoch.as_u64() as u32
 }

@@ -20,10 +20,12 @@
 //! page of the table is dropped only at a checkpoint, and only if no head refers to any handle in
 //! it. A vote that becomes the second one was the newest before, so its entry is still there.
 
-use super::decide::{NONE, NewestVotes, Quick, Remembered};
-use super::spans::{EpochTable, NO_HANDLE};
+use super::decide::{NO_VOTE, NewestVotes, Quick, exists};
+use super::spans::{NO_HANDLE, SpanTable, packed};
 use crate::epochs::same_block;
-use crate::storage::{ByteReader, Cf, WriteBuffer};
+use crate::storage::{ByteReader, Cf, WriteBuffer, validator_key, validator_of};
+use crate::tables::VoteSpan;
+use consensus::{Epoch, ValidatorIndex};
 
 /// Number of validators per page. A page is allocated only if one of its validators voted.
 const PAGE: usize = 1 << 16;
@@ -38,9 +40,9 @@ const TOGETHER: usize = 32;
 /// first handle is set if the head changed since it was last written. The top bit of the second is
 /// set if the validator has votes outside its chain.
 #[derive(Clone, Copy, Debug)]
-struct Slot([u32; 2]);
+struct PackedVotes([u32; 2]);
 
-impl Slot {
+impl PackedVotes {
     const EMPTY: Self = Self([NO_HANDLE; 2]);
 
     #[inline]
@@ -74,34 +76,34 @@ impl Slot {
 pub(crate) struct Joined {
     pub n_joined: u64,
     /// Members whose votes joined and that the summary may not have in this vote's smallest block.
-    pub to_mark: Vec<u32>,
+    pub to_mark: Vec<ValidatorIndex>,
     /// Members whose votes must be compared with everything stored.
-    pub to_ask: Vec<u32>,
+    pub to_check: Vec<ValidatorIndex>,
 }
 
 /// The two newest votes of all validators.
 #[derive(Default)]
 pub(crate) struct NewestVotesTable {
-    pages: Vec<Option<Box<[Slot]>>>,
-    epochs: EpochTable,
+    pages: Vec<Option<Box<[PackedVotes]>>>,
+    spans: SpanTable,
     /// Validators whose heads were changed by votes before the tail since the last commit. They
     /// must be written with the next commit.
-    late: Vec<u32>,
+    late: Vec<ValidatorIndex>,
     /// Validators that the present checkpoint writes.
-    dormant: Vec<u32>,
+    dormant: Vec<ValidatorIndex>,
     pub n_validators: u64,
 }
 
 impl NewestVotesTable {
     /// The two newest votes of a validator.
     #[inline]
-    pub fn get(&self, validator: u32) -> NewestVotes {
-        head(&self.epochs, read(&self.pages, validator))
+    pub fn get(&self, validator: ValidatorIndex) -> NewestVotes {
+        head(&self.spans, read(&self.pages, validator))
     }
 
     /// Like [`NewestVotes::has_exceptions`], but cheaper.
     #[inline]
-    pub fn has_exceptions(&self, validator: u32) -> bool {
+    pub fn has_exceptions(&self, validator: ValidatorIndex) -> bool {
         read(&self.pages, validator).has_exceptions()
     }
 
@@ -112,18 +114,18 @@ impl NewestVotesTable {
     /// The heads of the validators are spread over memory. Waiting for them one by one would be
     /// most of the cost of a vote, so a few are read together. The most frequent case, a vote that
     /// is newer than the newest, is tested first.
-    pub fn join_all(&mut self, validators: &[u32], vote: Remembered, late: bool, joined: &mut Joined) {
+    pub fn join_all(&mut self, validators: &[ValidatorIndex], vote: VoteSpan, late: bool, joined: &mut Joined) {
         joined.n_joined = 0;
         joined.to_mark.clear();
-        joined.to_ask.clear();
-        self.epochs.note(vote);
+        joined.to_check.clear();
+        self.spans.note(vote);
         for group in validators.chunks(TOGETHER) {
-            let mut slots = [Slot::EMPTY; TOGETHER];
+            let mut slots = [PackedVotes::EMPTY; TOGETHER];
             for (slot, validator) in slots.iter_mut().zip(group) {
                 *slot = read(&self.pages, *validator);
             }
             for (slot, validator) in slots.iter().zip(group) {
-                let newest = self.epochs.remembered(slot.newest());
+                let newest = self.spans.span(slot.newest());
                 let (first_of_block, changed);
                 // A missing vote has the greatest possible target, so this comparison is false for
                 // it.
@@ -131,11 +133,11 @@ impl NewestVotesTable {
                     entry(&mut self.pages, *validator).change(vote.handle, newest.handle);
                     (first_of_block, changed) = (!same_block(newest.target, vote.target), true);
                 } else {
-                    let head = head(&self.epochs, *slot);
-                    match if head.has_exceptions() { Quick::Ask } else { head.quick(vote) } {
+                    let head = head(&self.spans, *slot);
+                    match if head.has_exceptions() { Quick::Unclear } else { head.decide(vote) } {
                         Quick::Same => continue,
-                        Quick::Ask => {
-                            joined.to_ask.push(*validator);
+                        Quick::Unclear => {
+                            joined.to_check.push(*validator);
                             continue;
                         }
                         Quick::Joins { first_of_block: first } => first_of_block = first,
@@ -154,8 +156,8 @@ impl NewestVotesTable {
     }
 
     /// Adds a vote that was judged to be part of the chain. `late` as in [`Self::join_all`].
-    pub fn observe(&mut self, validator: u32, vote: Remembered, late: bool) {
-        self.epochs.note(vote);
+    pub fn observe(&mut self, validator: ValidatorIndex, vote: VoteSpan, late: bool) {
+        self.spans.note(vote);
         let head = self.get(validator);
         if self.take(validator, &head, vote) && late {
             self.late.push(validator);
@@ -163,19 +165,19 @@ impl NewestVotesTable {
     }
 
     /// Like [`Self::observe`] for many validators, as needed when opening. Validators that have
-    /// votes outside their chain are appended to `apart` instead.
-    pub fn observe_all(&mut self, validators: &[u32], vote: Remembered, apart: &mut Vec<u32>) {
-        self.epochs.note(vote);
+    /// votes outside their chain are appended to `outside` instead.
+    pub fn observe_all(&mut self, validators: &[ValidatorIndex], vote: VoteSpan, outside: &mut Vec<ValidatorIndex>) {
+        self.spans.note(vote);
         for group in validators.chunks(TOGETHER) {
-            let mut slots = [Slot::EMPTY; TOGETHER];
+            let mut slots = [PackedVotes::EMPTY; TOGETHER];
             for (slot, validator) in slots.iter_mut().zip(group) {
                 *slot = read(&self.pages, *validator);
             }
             for (slot, validator) in slots.iter().zip(group) {
                 match slot.has_exceptions() {
-                    true => apart.push(*validator),
+                    true => outside.push(*validator),
                     false => {
-                        self.take(*validator, &head(&self.epochs, *slot), vote);
+                        self.take(*validator, &head(&self.spans, *slot), vote);
                     }
                 }
             }
@@ -183,15 +185,15 @@ impl NewestVotesTable {
     }
 
     /// Marks that a validator has votes outside its chain.
-    pub fn mark_exceptional(&mut self, validator: u32) {
+    pub fn mark_exceptional(&mut self, validator: ValidatorIndex) {
         entry(&mut self.pages, validator).0[1] |= FLAG;
     }
 
     /// Removes votes before `before`, because those epochs are being pruned.
-    pub fn forget(&mut self, before: u32) {
+    pub fn forget(&mut self, before: Epoch) {
         for (validator, slot) in all(&mut self.pages) {
-            let head = head(&self.epochs, *slot);
-            let is_gone = |vote: Remembered| vote.exists() && vote.target < before;
+            let head = head(&self.spans, *slot);
+            let is_gone = |vote: Option<VoteSpan>| vote.is_some_and(|vote| vote.target < before);
             // The second vote is older, so it is removed whenever the newest one is.
             if is_gone(head.second()) {
                 slot.0[1] = NO_HANDLE | slot.0[1] & FLAG;
@@ -219,17 +221,17 @@ impl NewestVotesTable {
 
     /// Writes the rows of validators whose heads cannot be rebuilt from a new tail, which consists
     /// of the epochs from `tail_from` on.
-    pub fn stage_dormant(&mut self, batch: &mut WriteBuffer<'_>, tail_from: u32) {
+    pub fn stage_dormant(&mut self, batch: &mut WriteBuffer<'_>, tail_from: Epoch) {
         self.find_dormant(tail_from);
         for validator in &self.dormant {
             put(batch, *validator, &self.get(*validator));
         }
     }
 
-    fn find_dormant(&mut self, tail_from: u32) {
+    fn find_dormant(&mut self, tail_from: Epoch) {
         self.dormant.clear();
         for (validator, slot) in all(&mut self.pages).filter(|(_, slot)| slot.is_dirty()) {
-            if !head(&self.epochs, *slot).is_told_by(tail_from) {
+            if !head(&self.spans, *slot).is_in_tail(tail_from) {
                 self.dormant.push(validator);
             }
         }
@@ -241,17 +243,19 @@ impl NewestVotesTable {
             entry(&mut self.pages, validator).0[0] &= !FLAG;
         }
         let named = all(&mut self.pages).flat_map(|(_, slot)| [slot.newest(), slot.second()]);
-        self.epochs.keep_named(named);
+        self.spans.keep_named(named);
     }
 
     /// Reads a stored row.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        let validator = u32::from_be_bytes(key.try_into().ok()?);
+        let validator = validator_of(key)?;
         let mut reader = ByteReader(value);
         for _ in 0..2 {
             let mut number = || reader.array().map(u32::from_be_bytes);
-            let vote = Remembered { source: number()?, target: number()?, handle: number()? & !FLAG };
-            if vote.exists() && vote.handle <= MAX_HANDLE {
+            let mut epoch = || number().map(|epoch| Epoch::new(u64::from(epoch)));
+            let (source, target) = (epoch()?, epoch()?);
+            let vote = VoteSpan { source, target, handle: number()? & !FLAG };
+            if exists(vote) && vote.handle <= MAX_HANDLE {
                 self.observe(validator, vote, false);
             }
         }
@@ -261,55 +265,59 @@ impl NewestVotesTable {
     /// Adds a vote to a head. Returns `false` if the vote is older than both votes and so is not
     /// remembered.
     #[inline]
-    fn take(&mut self, validator: u32, head: &NewestVotes, vote: Remembered) -> bool {
+    fn take(&mut self, validator: ValidatorIndex, head: &NewestVotes, vote: VoteSpan) -> bool {
         let Some([newest, second]) = head.with(vote) else { return false };
         entry(&mut self.pages, validator).change(handle(newest), handle(second));
-        self.n_validators += u64::from(!head.newest().exists());
+        self.n_validators += u64::from(head.newest().is_none());
         true
     }
 }
 
 #[inline]
-fn head(epochs: &EpochTable, slot: Slot) -> NewestVotes {
-    NewestVotes::new(epochs.remembered(slot.newest()), epochs.remembered(slot.second()), slot.has_exceptions())
+fn head(spans: &SpanTable, slot: PackedVotes) -> NewestVotes {
+    NewestVotes::new(spans.span(slot.newest()), spans.span(slot.second()), slot.has_exceptions())
 }
 
 #[inline]
-fn handle(vote: Remembered) -> u32 {
-    if vote.exists() { vote.handle } else { NO_HANDLE }
+fn handle(vote: VoteSpan) -> u32 {
+    if exists(vote) { vote.handle } else { NO_HANDLE }
 }
 
 #[inline]
-fn read(pages: &[Option<Box<[Slot]>>], validator: u32) -> Slot {
-    match pages.get(validator as usize / PAGE) {
-        Some(Some(page)) => page[validator as usize % PAGE],
-        _ => Slot::EMPTY,
+fn read(pages: &[Option<Box<[PackedVotes]>>], validator: ValidatorIndex) -> PackedVotes {
+    let index = validator.as_u64() as usize;
+    match pages.get(index / PAGE) {
+        Some(Some(page)) => page[index % PAGE],
+        _ => PackedVotes::EMPTY,
     }
 }
 
 #[inline]
-fn entry(pages: &mut Vec<Option<Box<[Slot]>>>, validator: u32) -> &mut Slot {
-    let at = validator as usize / PAGE;
+fn entry(pages: &mut Vec<Option<Box<[PackedVotes]>>>, validator: ValidatorIndex) -> &mut PackedVotes {
+    let index = validator.as_u64() as usize;
+    let at = index / PAGE;
     if at >= pages.len() {
         pages.resize_with(at + 1, || None);
     }
-    let page = pages[at].get_or_insert_with(|| vec![Slot::EMPTY; PAGE].into_boxed_slice());
-    &mut page[validator as usize % PAGE]
+    let page = pages[at].get_or_insert_with(|| vec![PackedVotes::EMPTY; PAGE].into_boxed_slice());
+    &mut page[index % PAGE]
 }
 
-fn all(pages: &mut [Option<Box<[Slot]>>]) -> impl Iterator<Item = (u32, &mut Slot)> {
+fn all(pages: &mut [Option<Box<[PackedVotes]>>]) -> impl Iterator<Item = (ValidatorIndex, &mut PackedVotes)> {
     let pages = pages.iter_mut().enumerate().filter_map(|(at, page)| page.as_mut().map(|page| (at, page)));
-    pages.flat_map(|(at, page)| page.iter_mut().enumerate().map(move |(within, slot)| ((at * PAGE + within) as u32, slot)))
+    pages.flat_map(|(at, page)| {
+        page.iter_mut().enumerate().map(move |(within, slot)| (ValidatorIndex::new((at * PAGE + within) as u64), slot))
+    })
 }
 
-fn put(batch: &mut WriteBuffer<'_>, validator: u32, head: &NewestVotes) {
+fn put(batch: &mut WriteBuffer<'_>, validator: ValidatorIndex, head: &NewestVotes) {
     let mut value = Vec::with_capacity(24);
-    for vote in [head.newest(), head.second()] {
-        for number in [vote.source, vote.target, vote.handle] {
+    for vote in [head.newest(), head.second()].map(|vote| vote.unwrap_or(NO_VOTE)) {
+        for number in [packed(vote.source), packed(vote.target), vote.handle] {
             value.extend_from_slice(&number.to_be_bytes());
         }
     }
-    batch.put(Cf::NewestVotes, &validator.to_be_bytes(), &value);
+    batch.put(Cf::NewestVotes, &validator_key(validator), &value);
 }
 
 #[cfg(test)]
@@ -321,7 +329,7 @@ mod tests {
 
     #[test]
     fn eight_bytes_for_a_validator() {
-        assert_eq!(size_of::<Slot>(), 8);
+        assert_eq!(size_of::<PackedVotes>(), 8);
     }
 
     #[derive(Clone, Debug)]
@@ -329,23 +337,24 @@ mod tests {
         /// All of `validators` vote for the data with this number.
         Join {
             data: usize,
-            validators: Vec<u32>,
+            validators: Vec<ValidatorIndex>,
             late: bool,
         },
         Observe {
             data: usize,
-            validators: Vec<u32>,
+            validators: Vec<ValidatorIndex>,
         },
-        Except(u32),
-        Forget(u32),
-        Checkpoint(u32),
+        Except(ValidatorIndex),
+        Forget(Epoch),
+        Checkpoint(Epoch),
     }
 
     /// Epochs at which a narrower number wraps around, and the greatest epoch that fits.
-    const EDGES: [u32; 12] = [0, 1, 7, 8, 255, 256, 65_535, 65_536, 1 << 31, (1 << 31) + 1, NONE - 2, NONE - 1];
+    const EDGES: [u64; 12] =
+        [0, 1, 7, 8, 255, 256, 65_535, 65_536, 1 << 31, (1 << 31) + 1, u32::MAX as u64 - 2, u32::MAX as u64 - 1];
 
     /// Data whose handles are at the edges of pages, and the greatest handle.
-    fn known_data() -> Vec<Remembered> {
+    fn known_data() -> Vec<VoteSpan> {
         let page = HANDLES as u32;
         let handles = [
             0,
@@ -365,31 +374,32 @@ mod tests {
             // There are two data for each target: one with the source right before it, and one with
             // another source.
             [(target.saturating_sub(1), *handle), (EDGES[(n * 5 + 3) % EDGES.len()], handle.wrapping_sub(40) % (MAX_HANDLE + 1))]
-                .map(|(source, handle)| Remembered { source, target, handle })
+                .map(|(source, handle)| VoteSpan { source: Epoch::new(source), target: Epoch::new(target), handle })
         });
         spans.collect()
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let n = known_data().len();
-        let some = || prop::collection::btree_set(prop_oneof![0u32..70, Just(PAGE as u32), Just(NONE - 1)], 1..60);
+        let index = || prop_oneof![0u64..70, Just(PAGE as u64), Just(u64::from(u32::MAX) - 1)].prop_map(ValidatorIndex::new);
+        let some = || prop::collection::btree_set(index(), 1..60);
         prop_oneof![
             8 => (0..n, some(), any::<bool>()).prop_map(|(data, validators, late)| Step::Join { data, validators: validators.into_iter().collect(), late }),
             3 => (0..n, some()).prop_map(|(data, validators)| Step::Observe { data, validators: validators.into_iter().collect() }),
-            1 => (0u32..70).prop_map(Step::Except),
-            1 => prop::sample::select(&EDGES[..]).prop_map(Step::Forget),
-            3 => prop::sample::select(&EDGES[..]).prop_map(Step::Checkpoint),
+            1 => (0u64..70).prop_map(|index| Step::Except(ValidatorIndex::new(index))),
+            1 => prop::sample::select(&EDGES[..]).prop_map(|epoch| Step::Forget(Epoch::new(epoch))),
+            3 => prop::sample::select(&EDGES[..]).prop_map(|epoch| Step::Checkpoint(Epoch::new(epoch))),
         ]
     }
 
     /// All votes of a chain by target. The heads must be the last two.
     #[derive(Default)]
-    struct Model(BTreeMap<u32, BTreeMap<u32, Remembered>>);
+    struct Model(BTreeMap<ValidatorIndex, BTreeMap<Epoch, VoteSpan>>);
 
     impl Model {
-        fn newest(&self, validator: u32) -> [Remembered; 2] {
+        fn newest(&self, validator: ValidatorIndex) -> [VoteSpan; 2] {
             let mut votes = self.0.get(&validator).into_iter().flat_map(|votes| votes.values().rev().copied());
-            [votes.next().unwrap_or(Remembered::NONE), votes.next().unwrap_or(Remembered::NONE)]
+            [votes.next().unwrap_or(NO_VOTE), votes.next().unwrap_or(NO_VOTE)]
         }
     }
 
@@ -407,14 +417,14 @@ mod tests {
                         let vote = known[data];
                         let expected: Vec<Quick> = validators.iter().map(|v| {
                             let [newest, second] = model.newest(*v);
-                            if exceptional.contains(v) { Quick::Ask } else { NewestVotes::new(newest, second, false).quick(vote) }
+                            if exceptional.contains(v) { Quick::Unclear } else { NewestVotes::new(newest, second, false).decide(vote) }
                         }).collect();
                         heads.join_all(&validators, vote, late, &mut joined);
-                        let (mut n_joined, mut to_mark, mut to_ask) = (0, Vec::new(), Vec::new());
+                        let (mut n_joined, mut to_mark, mut to_check) = (0, Vec::new(), Vec::new());
                         for (validator, quick) in validators.iter().zip(expected) {
                             match quick {
                                 Quick::Same => {}
-                                Quick::Ask => to_ask.push(*validator),
+                                Quick::Unclear => to_check.push(*validator),
                                 Quick::Joins { first_of_block } => {
                                     n_joined += 1;
                                     if late || first_of_block {
@@ -424,15 +434,15 @@ mod tests {
                                 }
                             }
                         }
-                        prop_assert_eq!((joined.n_joined, &joined.to_mark, &joined.to_ask), (n_joined, &to_mark, &to_ask));
+                        prop_assert_eq!((joined.n_joined, &joined.to_mark, &joined.to_check), (n_joined, &to_mark, &to_check));
                     }
                     Step::Observe { data, validators } => {
                         // In a chain no validator has two votes with the same target.
-                        let fits = |v: &u32| model.0.get(v).is_none_or(|votes| !votes.contains_key(&known[data].target));
-                        let validators: Vec<u32> = validators.into_iter().filter(fits).collect();
+                        let fits = |v: &ValidatorIndex| model.0.get(v).is_none_or(|votes| !votes.contains_key(&known[data].target));
+                        let validators: Vec<ValidatorIndex> = validators.into_iter().filter(fits).collect();
                         let mut apart = Vec::new();
                         heads.observe_all(&validators, known[data], &mut apart);
-                        let expected: Vec<u32> = validators.iter().copied().filter(|v| exceptional.contains(v)).collect();
+                        let expected: Vec<ValidatorIndex> = validators.iter().copied().filter(|v| exceptional.contains(v)).collect();
                         prop_assert_eq!(&apart, &expected);
                         apart.iter().for_each(|v| heads.observe(*v, known[data], false));
                         for validator in validators {
@@ -455,7 +465,8 @@ mod tests {
                 }
                 for validator in model.0.keys() {
                     let head = heads.get(*validator);
-                    prop_assert_eq!([head.newest(), head.second()], model.newest(*validator), "validator {}", validator);
+                    let expected = model.newest(*validator).map(|vote| exists(vote).then_some(vote));
+                    prop_assert_eq!([head.newest(), head.second()], expected, "validator {}", validator);
                     prop_assert_eq!(head.has_exceptions(), exceptional.contains(validator));
                 }
                 let n_validators = model.0.values().filter(|votes| !votes.is_empty()).count() as u64;

@@ -23,13 +23,13 @@
 //!    version the votes are signed with, if that is not the scheduled fork;
 //! 5. data handle, 4.
 
-use consensus::{ForkName, ShufflingId};
+use consensus::{Epoch, ForkName, ShufflingId, Slot, ValidatorIndex};
 
 /// The key of one row of `votes`: all sums over one attestation data, with members as seats of one
 /// shuffling or as an explicit list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SetKey {
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// `None` if the members are listed by validator index.
     pub shuffling: Option<ShufflingId>,
     /// Slot within the epoch. For listed members it is 0, or a number for the fork whose version
@@ -43,20 +43,20 @@ impl SetKey {
     pub const LEN: usize = 23;
 
     /// The key of votes with listed members that are signed with the scheduled version.
-    pub fn listed(epoch: u64, handle: u32) -> Self {
+    pub fn listed(epoch: Epoch, handle: u32) -> Self {
         Self { epoch, shuffling: None, slot: 0, handle }
     }
 
     /// The key of votes that are signed with the version of `fork` instead of the version of the
     /// fork that is scheduled at the target. They have a row of their own, because a sum of
     /// signatures with different versions proves nothing.
-    pub fn listed_of(epoch: u64, handle: u32, fork: Option<ForkName>) -> Self {
+    pub fn listed_of(epoch: Epoch, handle: u32, fork: Option<ForkName>) -> Self {
         Self { slot: fork.map_or(0, |fork| fork as u16 + 1), ..Self::listed(epoch, handle) }
     }
 
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[..8].copy_from_slice(&self.epoch.as_u64().to_be_bytes());
         if let Some(id) = self.shuffling {
             bytes[8] = 1;
             bytes[9..17].copy_from_slice(&id.0);
@@ -74,7 +74,7 @@ impl SetKey {
             _ => return None,
         };
         Some(Self {
-            epoch: u64::from_be_bytes(bytes[..8].try_into().ok()?),
+            epoch: Epoch::new(u64::from_be_bytes(bytes[..8].try_into().ok()?)),
             shuffling,
             slot: u16::from_be_bytes(bytes[17..19].try_into().ok()?),
             handle: u32::from_be_bytes(bytes[19..].try_into().ok()?),
@@ -83,7 +83,7 @@ impl SetKey {
 
     /// First and last key of all sets that can contain a validator with this seat, or a listed
     /// validator if there is no seat.
-    pub fn seat_range(epoch: u64, seat: Option<(ShufflingId, u16)>) -> (Self, Self) {
+    pub fn seat_range(epoch: Epoch, seat: Option<(ShufflingId, u16)>) -> (Self, Self) {
         let (shuffling, first, last) = seat.map_or((None, 0, u16::MAX), |(id, slot)| (Some(id), slot, slot));
         let key = |slot, handle| Self { epoch, shuffling, slot, handle };
         (key(first, 0), key(last, u32::MAX))
@@ -91,24 +91,24 @@ impl SetKey {
 }
 
 /// A key that is not less than any key of an epoch's sets.
-pub(crate) fn last_of_epoch(epoch: u64) -> [u8; SetKey::LEN] {
+pub(crate) fn last_of_epoch(epoch: Epoch) -> [u8; SetKey::LEN] {
     let mut key = [0xff; SetKey::LEN];
-    key[..8].copy_from_slice(&epoch.to_be_bytes());
+    key[..8].copy_from_slice(&epoch.as_u64().to_be_bytes());
     key
 }
 
 /// The key of a row of `data`: epoch and handle.
-pub(crate) fn data_key(epoch: u64, handle: u32) -> [u8; 12] {
+pub(crate) fn data_key(epoch: Epoch, handle: u32) -> [u8; 12] {
     let mut key = [0; 12];
-    key[..8].copy_from_slice(&epoch.to_be_bytes());
+    key[..8].copy_from_slice(&epoch.as_u64().to_be_bytes());
     key[8..].copy_from_slice(&handle.to_be_bytes());
     key
 }
 
 /// The key of a row of `shufflings`.
-pub(crate) fn shuffling_key(epoch: u64, id: ShufflingId) -> [u8; 16] {
+pub(crate) fn shuffling_key(epoch: Epoch, id: ShufflingId) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&epoch.to_be_bytes());
+    key[..8].copy_from_slice(&epoch.as_u64().to_be_bytes());
     key[8..].copy_from_slice(&id.0);
     key
 }
@@ -122,11 +122,26 @@ pub(crate) fn summary_key(level: u8, block: u64, chunk: u32) -> [u8; 13] {
     key
 }
 
+/// Whether votes of this validator can be stored. No registry has an index of 2^32 - 1 or more.
+pub(crate) fn is_storable(validator: ValidatorIndex) -> bool {
+    validator.as_u64() < u64::from(u32::MAX)
+}
+
+/// The key of a row of `heads` or `offenders`, for a validator that [`is_storable`].
+pub(crate) fn validator_key(validator: ValidatorIndex) -> [u8; 4] {
+    (validator.as_u64() as u32).to_be_bytes()
+}
+
+/// The validator of such a key. `None` if the key has the wrong length.
+pub(crate) fn validator_of(key: &[u8]) -> Option<ValidatorIndex> {
+    Some(ValidatorIndex::new(u64::from(u32::from_be_bytes(key.try_into().ok()?))))
+}
+
 /// The part of a key of `proposals` that all headers of one slot and proposer share.
-pub(crate) fn proposal_prefix(slot: u64, proposer: u64) -> [u8; 16] {
+pub(crate) fn proposal_prefix(slot: Slot, proposer: ValidatorIndex) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&slot.to_be_bytes());
-    key[8..].copy_from_slice(&proposer.to_be_bytes());
+    key[..8].copy_from_slice(&slot.as_u64().to_be_bytes());
+    key[8..].copy_from_slice(&proposer.as_u64().to_be_bytes());
     key
 }
 
@@ -137,7 +152,7 @@ mod tests {
 
     fn any_key() -> impl Strategy<Value = SetKey> {
         (any::<u64>(), any::<Option<[u8; 8]>>(), any::<u16>(), any::<u32>()).prop_map(|(epoch, id, slot, handle)| SetKey {
-            epoch,
+            epoch: Epoch::new(epoch),
             shuffling: id.map(ShufflingId),
             slot,
             handle,
@@ -155,10 +170,12 @@ mod tests {
     #[test]
     fn boundary_values_at_which_little_endian_keys_sort_wrongly() {
         for edge in [255u64, 256, 65_535, 65_536, u64::from(u32::MAX), u64::from(u32::MAX) + 1] {
-            assert!(SetKey::listed(edge, 1).to_bytes() < SetKey::listed(edge + 1, 0).to_bytes());
+            let (epoch, next) = (Epoch::new(edge), Epoch::new(edge + 1));
+            let proposer = ValidatorIndex::new;
+            assert!(SetKey::listed(epoch, 1).to_bytes() < SetKey::listed(next, 0).to_bytes());
             assert!(summary_key(1, edge, 9) < summary_key(1, edge + 1, 0));
-            assert!(proposal_prefix(edge, 9) < proposal_prefix(edge + 1, 0));
-            assert!(data_key(edge, 9) < data_key(edge + 1, 0));
+            assert!(proposal_prefix(Slot::new(edge), proposer(9)) < proposal_prefix(Slot::new(edge + 1), proposer(0)));
+            assert!(data_key(epoch, 9) < data_key(next, 0));
         }
     }
 }

@@ -20,11 +20,13 @@
 use super::members::{Bits, SetMembers};
 use crate::committees::Geometry;
 use crate::storage::{
-    ByteReader, SetKey, StoredFirstSeen, put_ascending, put_stretch, put_varint, read_ascending, read_stretch, stretch_has,
+    ByteReader, SOURCE_BITS, SOURCE_BITS_BEFORE_4, SetKey, StoredFirstSeen, put_ascending, put_stretch, put_varint,
+    read_ascending, read_stretch, stretch_has,
 };
 use blst::blst_p2;
 use blst::min_pk::{AggregateSignature, Signature};
 use consensus::SignatureBytes;
+use verify::SourceKind;
 
 /// Sums over several committees are merged up to this number of signers. An attestation of any fork
 /// can contain them.
@@ -34,6 +36,12 @@ const MAX_MERGED_MEMBERS: u32 = 2048;
 const MINORITY: u32 = 8;
 /// A set with more unmerged sums than this is merged before it is closed. So many take about 2 MB.
 const MAX_UNMERGED: usize = 8192;
+
+/// The first bytes of a row since format 4. A row of an earlier format begins with its number of
+/// sums, and one without sums consists of two zeros. So no such row begins with these bytes. Rows
+/// are not rewritten when an index of an earlier format is opened; each keeps its format until it is
+/// written again.
+const ROW_MARK: [u8; 2] = [0, 1];
 
 /// One signature with exactly its signers.
 #[derive(Clone, Debug)]
@@ -182,10 +190,12 @@ impl SumSet {
         self.changed = true;
     }
 
-    /// Writes the row: committees, members, arrivals and signatures, each for all sums.
+    /// Writes the row: [`ROW_MARK`], then committees, members, arrivals and signatures, each for all
+    /// sums.
     pub fn encode(&self, key: &SetKey, geometry: Option<&Geometry>) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.sums.len() * 112);
         let base_ns = self.sums.iter().map(|sum| sum.heard.at_ns).min().unwrap_or(0);
+        out.extend_from_slice(&ROW_MARK);
         put_varint(&mut out, self.sums.len() as u64);
         put_varint(&mut out, base_ns);
         let mut next = 0;
@@ -201,7 +211,7 @@ impl SumSet {
             put_varint(&mut out, (sum.heard.at_ns - base_ns) / 1000);
         }
         for sum in &self.sums {
-            put_varint(&mut out, u64::from(sum.heard.peer) << 2 | u64::from(sum.heard.source & 3));
+            put_varint(&mut out, sum.heard.packed());
         }
         self.sums.iter().for_each(|sum| out.extend_from_slice(sum.signature.as_slice()));
         out
@@ -209,22 +219,20 @@ impl SumSet {
 
     /// Reads a row. `None` if it does not parse.
     pub fn decode(value: &[u8], key: &SetKey, geometry: Option<&Geometry>) -> Option<Self> {
-        let (mut reader, numbers, base_ns) = read_head(value)?;
+        let RowHead { mut reader, numbers, base_ns, source_bits } = read_head(value)?;
         let mut set = Self::new(key.shuffling.is_some());
         for number in &numbers {
             let committee = number.checked_sub(1);
             let members = read_members(&mut reader, committee, key, geometry)?;
             let n_members = members.len();
-            let heard = StoredFirstSeen { at_ns: base_ns, source: 0, peer: 0 };
+            let heard = StoredFirstSeen { at_ns: base_ns, source: SourceKind::Gossip, peer: 0 };
             set.sums.push(Sum { members, n_members, committee, signature: SignatureBytes::ZERO, heard });
         }
         for sum in &mut set.sums {
             sum.heard.at_ns = base_ns.checked_add(reader.varint()?.checked_mul(1000)?)?;
         }
         for sum in &mut set.sums {
-            let word = reader.varint()?;
-            sum.heard.source = (word & 3) as u8;
-            sum.heard.peer = u32::try_from(word >> 2).ok()?;
+            sum.heard = StoredFirstSeen::unpack(sum.heard.at_ns, reader.varint()?, source_bits)?;
         }
         for sum in &mut set.sums {
             sum.signature = SignatureBytes::from(reader.array::<96>()?);
@@ -241,7 +249,7 @@ impl SumSet {
 /// Whether a stored row covers `member`. The row is not decoded completely; other committees are
 /// skipped.
 pub(crate) fn row_covers(value: &[u8], key: &SetKey, geometry: Option<&Geometry>, member: u32) -> Option<bool> {
-    let (mut reader, numbers, _) = read_head(value)?;
+    let RowHead { mut reader, numbers, .. } = read_head(value)?;
     for number in numbers {
         let (start, len) = span(number.checked_sub(1), key, geometry)?;
         let found = match geometry {
@@ -265,24 +273,41 @@ pub(crate) fn put_record(out: &mut Vec<u8>, sum: &Sum, key: &SetKey, geometry: O
     put_varint(out, sum.committee.map_or(0, |committee| u64::from(committee) + 1));
     put_members(out, sum, key, geometry);
     put_varint(out, sum.heard.at_ns);
-    put_varint(out, u64::from(sum.heard.peer) << 2 | u64::from(sum.heard.source & 3));
+    put_varint(out, sum.heard.packed());
     out.extend_from_slice(sum.signature.as_slice());
 }
 
-/// Reads one sum from a record of the log.
-pub(crate) fn read_record(reader: &mut ByteReader<'_>, key: &SetKey, geometry: Option<&Geometry>) -> Option<Sum> {
+/// Reads one sum from a record of the log, in which the source has `source_bits` bits.
+pub(crate) fn read_record(
+    reader: &mut ByteReader<'_>,
+    key: &SetKey,
+    geometry: Option<&Geometry>,
+    source_bits: u32,
+) -> Option<Sum> {
     let committee = u16::try_from(reader.varint()?).ok()?.checked_sub(1);
     let members = read_members(reader, committee, key, geometry)?;
     let n_members = members.len();
     let at_ns = reader.varint()?;
-    let word = reader.varint()?;
-    let heard = StoredFirstSeen { at_ns, source: (word & 3) as u8, peer: u32::try_from(word >> 2).ok()? };
+    let heard = StoredFirstSeen::unpack(at_ns, reader.varint()?, source_bits)?;
     let signature = SignatureBytes::from(reader.array::<96>()?);
     Some(Sum { members, n_members, committee, signature, heard })
 }
 
-fn read_head(value: &[u8]) -> Option<(ByteReader<'_>, Vec<u16>, u64)> {
-    let mut reader = ByteReader(value);
+/// The beginning of a row.
+struct RowHead<'a> {
+    /// What follows.
+    reader: ByteReader<'a>,
+    /// The committee of each sum + 1, or 0 for several committees.
+    numbers: Vec<u16>,
+    base_ns: u64,
+    source_bits: u32,
+}
+
+fn read_head(value: &[u8]) -> Option<RowHead<'_>> {
+    let (mut reader, source_bits) = match value.strip_prefix(&ROW_MARK) {
+        Some(rest) => (ByteReader(rest), SOURCE_BITS),
+        None => (ByteReader(value), SOURCE_BITS_BEFORE_4),
+    };
     // Each sum takes at least the bytes of its signature, which bounds what is allocated.
     let n_sums = reader.varint().filter(|n| *n <= value.len() as u64 / 96)?;
     let base_ns = reader.varint()?;
@@ -293,7 +318,7 @@ fn read_head(value: &[u8]) -> Option<(ByteReader<'_>, Vec<u16>, u64)> {
         next = if word & 1 == 0 { next.checked_add(word >> 1)? } else { word >> 1 };
         numbers.push(u16::try_from(next).ok()?);
     }
-    Some((reader, numbers, base_ns))
+    Some(RowHead { reader, numbers, base_ns, source_bits })
 }
 
 /// Start and length of the stretch of positions in which a sum's members lie. (0, 0) for listed
@@ -409,4 +434,66 @@ fn drop_covered(sums: &mut Vec<Sum>) {
         own.union_with(&sum.members);
     }
     sums.retain(|sum| sum.committee.is_some() || !sum.members.is_subset(&own));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::source_number;
+    use consensus::Epoch;
+
+    /// A row with one sum of each source, each by one listed validator.
+    fn row(sources: impl Iterator<Item = SourceKind>) -> SumSet {
+        let mut set = SumSet::new(false);
+        for (nth, source) in (0u32..).zip(sources) {
+            set.add(Sum {
+                members: SetMembers::Listed(vec![nth]),
+                n_members: 1,
+                committee: None,
+                signature: SignatureBytes::repeat_byte(nth as u8 + 1),
+                heard: StoredFirstSeen { at_ns: 5_000 + 1_000 * u64::from(nth), source, peer: 70_000 - nth },
+            });
+        }
+        set
+    }
+
+    fn first_seen(set: &SumSet) -> Vec<StoredFirstSeen> {
+        set.sums.iter().map(|sum| sum.heard).collect()
+    }
+
+    #[test]
+    fn every_source_comes_back_from_a_row_and_from_the_log() {
+        let (key, set) = (SetKey::listed(Epoch::new(9), 3), row(SourceKind::ALL.into_iter()));
+        let read = SumSet::decode(&set.encode(&key, None), &key, None).unwrap();
+        assert_eq!(first_seen(&read), first_seen(&set));
+        for sum in &set.sums {
+            let mut record = Vec::new();
+            put_record(&mut record, sum, &key, None);
+            let read = read_record(&mut ByteReader(&record), &key, None, SOURCE_BITS).unwrap();
+            assert_eq!(read.heard, sum.heard);
+        }
+        let source_9 = 70_000 << SOURCE_BITS | 7;
+        assert_eq!(StoredFirstSeen::unpack(1, source_9, SOURCE_BITS), None, "no source has this number");
+    }
+
+    /// Before format 4 a row had no mark, and the source had two bits.
+    #[test]
+    fn a_row_of_an_earlier_format_is_read_with_its_sources() {
+        let (key, set) = (SetKey::listed(Epoch::new(9), 3), row(SourceKind::ALL.into_iter()));
+        let n_sums = set.sums.len();
+        let mut old = Vec::new();
+        put_varint(&mut old, n_sums as u64);
+        put_varint(&mut old, 5_000);
+        (0..n_sums).for_each(|_| put_varint(&mut old, 0));
+        set.sums.iter().for_each(|sum| put_members(&mut old, sum, &key, None));
+        (0..n_sums as u64).for_each(|nth| put_varint(&mut old, nth));
+        for sum in &set.sums {
+            put_varint(&mut old, u64::from(sum.heard.peer) << 2 | u64::from(source_number(sum.heard.source)));
+        }
+        set.sums.iter().for_each(|sum| old.extend_from_slice(sum.signature.as_slice()));
+        let read = SumSet::decode(&old, &key, None).unwrap();
+        assert_eq!(first_seen(&read), first_seen(&set));
+        assert_eq!((row_covers(&old, &key, None, 3), row_covers(&old, &key, None, 4)), (Some(true), Some(false)));
+        assert!(SumSet::decode(&[0, 0], &key, None).unwrap().sums.is_empty(), "an earlier row without sums");
+    }
 }

@@ -11,10 +11,10 @@
 //! an epoch's proofs. After a start, and for epochs that were dropped, a finding has the time and
 //! source of the sum that proves the vote. This time is equal to the vote's own arrival or earlier.
 
-use crate::newest_votes::NONE;
-use crate::storage::source_number;
+use crate::storage::{SOURCE_BITS, source_number, source_of};
+use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;
-use verify::{Arrival, SourceKind, UnixNs};
+use verify::{Arrival, UnixNs};
 
 /// Limit for arrivals of votes in their validator's chain.
 const MAX_BYTES: usize = 48 << 20;
@@ -26,8 +26,8 @@ const PAGE: usize = 512;
 /// Number of votes whose memory is read together before it is written.
 const TOGETHER: usize = 64;
 
-/// An [`Arrival`] in eight bytes: nanoseconds since the Unix epoch, followed by two bits for the
-/// source. So the smaller value is the earlier arrival. An arrival after the year 2116 is not kept.
+/// An [`Arrival`] in eight bytes: nanoseconds since the Unix epoch, followed by three bits for the
+/// source. So the smaller value is the earlier arrival. An arrival after the year 2043 is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packed(u64);
 
@@ -37,12 +37,13 @@ impl Packed {
 
     #[inline]
     fn of(arrival: Arrival) -> Self {
-        if arrival.at.0 >> 62 == 0 { Self(arrival.at.0 << 2 | u64::from(source_number(arrival.source))) } else { Self::UNKNOWN }
+        let fits = arrival.at.0 >> (u64::BITS - SOURCE_BITS) == 0;
+        if fits { Self(arrival.at.0 << SOURCE_BITS | u64::from(source_number(arrival.source))) } else { Self::UNKNOWN }
     }
 
     fn get(self) -> Option<Arrival> {
-        let source = SourceKind::ALL[(self.0 & 3) as usize];
-        (self != Self::UNKNOWN).then_some(Arrival { at: UnixNs(self.0 >> 2), source })
+        let source = source_of((self.0 & ((1 << SOURCE_BITS) - 1)) as u8)?;
+        (self != Self::UNKNOWN).then_some(Arrival { at: UnixNs(self.0 >> SOURCE_BITS), source })
     }
 
     /// The earlier one of two arrivals.
@@ -69,16 +70,20 @@ impl EpochArrivals {
     /// Reads the memory of several votes, one directly after another. The members of a committee
     /// are spread over memory, so the processor waits for all of these reads at once instead of for
     /// each one.
-    fn touch(&self, some: &[(u32, Packed)]) {
-        let place = |validator: u32| Some(self.pages.get(validator as usize / PAGE)?.as_ref()?[validator as usize % PAGE].0);
+    fn touch(&self, some: &[(ValidatorIndex, Packed)]) {
+        let place = |validator: ValidatorIndex| {
+            let index = validator.as_u64() as usize;
+            Some(self.pages.get(index / PAGE)?.as_ref()?[index % PAGE].0)
+        };
         let read = some.iter().filter_map(|(validator, _)| place(*validator)).fold(0, |read, place| read ^ place);
         std::hint::black_box(read);
     }
 
     /// Notes an arrival. The earlier one is kept.
     #[inline]
-    fn hear(&mut self, validator: u32, arrival: Packed) {
-        let number = validator as usize / PAGE;
+    fn note(&mut self, validator: ValidatorIndex, arrival: Packed) {
+        let index = validator.as_u64() as usize;
+        let number = index / PAGE;
         if number >= self.pages.len() {
             self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<ArrivalPage>>();
             self.pages.resize_with(number + 1, || None);
@@ -87,18 +92,18 @@ impl EpochArrivals {
             self.n_bytes += size_of::<[Packed; PAGE]>();
             Box::new([Packed::UNKNOWN; PAGE])
         });
-        let known = &mut page[validator as usize % PAGE];
+        let known = &mut page[index % PAGE];
         *known = known.earlier(arrival);
     }
 }
 
 /// Identifies a vote outside its validator's chain: the validator and the handle of the data.
-type Outside = (u32, u32);
+type Outside = (ValidatorIndex, u32);
 
 /// The arrivals of all validators' votes that are kept in memory.
 #[derive(Default)]
 pub(crate) struct Arrivals {
-    by_epoch: HashMap<u32, EpochArrivals>,
+    by_epoch: HashMap<Epoch, EpochArrivals>,
     /// The first map contains the latest arrivals. When it is full, it replaces the second one, and
     /// a new map is started.
     outside: [HashMap<Outside, Packed>; 2],
@@ -109,7 +114,7 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     /// Notes the arrivals of chain votes for one target. The earliest arrival of each vote is kept.
     /// Epochs that were not used for longest are dropped to make room.
-    pub fn hear(&mut self, target: u32, votes: impl Iterator<Item = (u32, Arrival)>) {
+    pub fn note(&mut self, target: Epoch, votes: impl Iterator<Item = (ValidatorIndex, Arrival)>) {
         let mut votes = votes.peekable();
         if votes.peek().is_none() {
             return;
@@ -122,7 +127,7 @@ impl Arrivals {
         while votes.peek().is_some() {
             some.extend(votes.by_ref().take(TOGETHER).map(|(validator, arrival)| (validator, Packed::of(arrival))));
             epoch.touch(&some);
-            some.drain(..).for_each(|(validator, arrival)| epoch.hear(validator, arrival));
+            some.drain(..).for_each(|(validator, arrival)| epoch.note(validator, arrival));
         }
         self.n_bytes += epoch.n_bytes - before;
         while self.n_bytes > MAX_BYTES && self.by_epoch.len() > 1 {
@@ -133,7 +138,7 @@ impl Arrivals {
     }
 
     /// Notes the arrival of a vote outside its validator's chain.
-    pub fn hear_outside(&mut self, validator: u32, handle: u32, arrival: Arrival) {
+    pub fn note_outside(&mut self, validator: ValidatorIndex, handle: u32, arrival: Arrival) {
         let known = self.outside(validator, handle).unwrap_or(Packed::UNKNOWN);
         let earlier = known.earlier(Packed::of(arrival));
         if self.outside[0].len() >= MAX_OUTSIDE {
@@ -143,23 +148,23 @@ impl Arrivals {
     }
 
     /// The arrival of the chain's vote with this target.
-    pub fn of_chain(&self, validator: u32, target: u64) -> Option<Arrival> {
-        let target = u32::try_from(target).ok().filter(|target| *target < NONE)?;
-        let page = self.by_epoch.get(&target)?.pages.get(validator as usize / PAGE)?.as_ref()?;
-        page[validator as usize % PAGE].get()
+    pub fn of_chain(&self, validator: ValidatorIndex, target: Epoch) -> Option<Arrival> {
+        let index = validator.as_u64() as usize;
+        let page = self.by_epoch.get(&target)?.pages.get(index / PAGE)?.as_ref()?;
+        page[index % PAGE].get()
     }
 
     /// The arrival of a vote outside its validator's chain.
-    pub fn of_outside(&self, validator: u32, handle: u32) -> Option<Arrival> {
+    pub fn of_outside(&self, validator: ValidatorIndex, handle: u32) -> Option<Arrival> {
         self.outside(validator, handle)?.get()
     }
 
-    fn outside(&self, validator: u32, handle: u32) -> Option<Packed> {
+    fn outside(&self, validator: ValidatorIndex, handle: u32) -> Option<Packed> {
         self.outside.iter().find_map(|some| some.get(&(validator, handle)).copied())
     }
 
     /// Drops the arrivals for targets before `before`, because those epochs are being pruned.
-    pub fn forget(&mut self, before: u32) {
+    pub fn forget(&mut self, before: Epoch) {
         self.by_epoch.retain(|target, _| *target >= before);
         self.n_bytes = self.by_epoch.values().map(|epoch| epoch.n_bytes).sum();
     }
@@ -168,6 +173,7 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use verify::SourceKind;
 
     fn at(ns: u64) -> Arrival {
         Arrival { at: UnixNs(ns), source: SourceKind::Gossip }
@@ -176,11 +182,11 @@ mod tests {
     #[test]
     fn eight_bytes_hold_time_and_source() {
         for source in SourceKind::ALL {
-            for ns in [1, 1_700_000_000_123_456_789, (1 << 62) - 1] {
+            for ns in [1, 1_700_000_000_123_456_789, (1 << 61) - 1] {
                 let arrival = Arrival { at: UnixNs(ns), source };
                 assert_eq!(Packed::of(arrival).get(), Some(arrival));
             }
-            assert_eq!(Packed::of(Arrival { at: UnixNs(1 << 62), source }).get(), None, "past 2116");
+            assert_eq!(Packed::of(Arrival { at: UnixNs(1 << 61), source }).get(), None, "past 2043");
         }
         let (block, gossip) = (Arrival { at: UnixNs(5), source: SourceKind::Block }, at(6));
         assert_eq!(Packed::of(gossip).earlier(Packed::of(block)).get(), Some(block), "time goes before source");
@@ -188,42 +194,51 @@ mod tests {
         assert_eq!(Packed::of(gossip).earlier(Packed::UNKNOWN).get(), Some(gossip));
     }
 
+    fn v(index: u64) -> ValidatorIndex {
+        ValidatorIndex::new(index)
+    }
+
+    fn e(epoch: u64) -> Epoch {
+        Epoch::new(epoch)
+    }
+
     #[test]
     fn the_earliest_message_counts() {
         let mut arrivals = Arrivals::default();
-        arrivals.hear(7, [(3, at(50)), (70_000, at(20))].into_iter());
-        arrivals.hear(7, [(3, at(40)), (70_000, at(30))].into_iter());
-        assert_eq!((arrivals.of_chain(3, 7), arrivals.of_chain(70_000, 7)), (Some(at(40)), Some(at(20))));
-        assert_eq!((arrivals.of_chain(4, 7), arrivals.of_chain(3, 8), arrivals.of_chain(3, u64::MAX)), (None, None, None));
-        arrivals.hear_outside(3, 9, at(50));
-        arrivals.hear_outside(3, 9, at(60));
-        let outside = (arrivals.of_outside(3, 9), arrivals.of_outside(3, 8));
-        assert_eq!((outside, arrivals.of_chain(3, 7)), ((Some(at(50)), None), Some(at(40))));
-        arrivals.forget(8);
-        assert_eq!(arrivals.of_chain(3, 7), None);
+        arrivals.note(e(7), [(v(3), at(50)), (v(70_000), at(20))].into_iter());
+        arrivals.note(e(7), [(v(3), at(40)), (v(70_000), at(30))].into_iter());
+        assert_eq!((arrivals.of_chain(v(3), e(7)), arrivals.of_chain(v(70_000), e(7))), (Some(at(40)), Some(at(20))));
+        let unknown = [(4, 7), (3, 8), (3, u64::MAX)].map(|(validator, target)| arrivals.of_chain(v(validator), e(target)));
+        assert_eq!(unknown, [None; 3]);
+        arrivals.note_outside(v(3), 9, at(50));
+        arrivals.note_outside(v(3), 9, at(60));
+        let outside = (arrivals.of_outside(v(3), 9), arrivals.of_outside(v(3), 8));
+        assert_eq!((outside, arrivals.of_chain(v(3), e(7))), ((Some(at(50)), None), Some(at(40))));
+        arrivals.forget(e(8));
+        assert_eq!(arrivals.of_chain(v(3), e(7)), None);
     }
 
     #[test]
     fn what_was_used_last_stays_and_all_is_bounded() {
         let mut arrivals = Arrivals::default();
-        let everybody = || (0..1_000_000).map(|validator| (validator, at(1)));
+        let everybody = || (0..1_000_000).map(|validator| (v(validator), at(1)));
         for target in 0..8 {
-            arrivals.hear(target, everybody());
-            arrivals.hear(0, [(1, at(1))].into_iter());
+            arrivals.note(e(target), everybody());
+            arrivals.note(e(0), [(v(1), at(1))].into_iter());
             assert!(arrivals.n_bytes <= MAX_BYTES);
         }
-        let known: Vec<u64> = (0..8).filter(|target| arrivals.of_chain(1, *target).is_some()).collect();
+        let known: Vec<u64> = (0..8).filter(|target| arrivals.of_chain(v(1), e(*target)).is_some()).collect();
         assert_eq!(known, [0, 3, 4, 5, 6, 7], "the oldest in use, and the newest");
         // One validator votes for many far epochs.
         for target in 100..100_000 {
-            arrivals.hear(target, [(2_400_000, at(1))].into_iter());
+            arrivals.note(e(target), [(v(2_400_000), at(1))].into_iter());
         }
         assert!(arrivals.n_bytes <= MAX_BYTES);
         let n_epochs = arrivals.by_epoch.len();
-        arrivals.hear(1 << 30, std::iter::empty());
+        arrivals.note(e(1 << 30), std::iter::empty());
         assert_eq!(arrivals.by_epoch.len(), n_epochs, "nobody's votes take no room");
         for handle in 0..4 * MAX_OUTSIDE as u32 {
-            arrivals.hear_outside(1, handle, at(1));
+            arrivals.note_outside(v(1), handle, at(1));
         }
         assert!(arrivals.outside.iter().map(HashMap::len).sum::<usize>() <= 2 * MAX_OUTSIDE);
     }

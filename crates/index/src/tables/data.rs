@@ -11,6 +11,15 @@ use std::collections::HashMap;
 /// The largest number of epochs whose data are kept in memory. An epoch takes about 10 KB.
 const MAX_CACHED_EPOCHS: usize = 64;
 
+/// Source and target of a vote, with the handle of its data. That is what another vote of the same
+/// validator is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VoteSpan {
+    pub source: Epoch,
+    pub target: Epoch,
+    pub handle: u32,
+}
+
 /// One attestation data with its handle and its hash-tree-root.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DataRow {
@@ -20,12 +29,16 @@ pub(crate) struct DataRow {
 }
 
 impl DataRow {
-    pub fn source(&self) -> u64 {
-        self.data.source.epoch.as_u64()
+    pub fn source(&self) -> Epoch {
+        self.data.source.epoch
     }
 
-    pub fn target(&self) -> u64 {
-        self.data.target.epoch.as_u64()
+    pub fn target(&self) -> Epoch {
+        self.data.target.epoch
+    }
+
+    pub fn span(&self) -> VoteSpan {
+        VoteSpan { source: self.source(), target: self.target(), handle: self.handle }
     }
 }
 
@@ -38,9 +51,9 @@ struct EpochData {
 
 /// All attestation data. Those of some epochs are in memory.
 pub(crate) struct DataTable {
-    epochs: HashMap<u64, EpochData>,
+    epochs: HashMap<Epoch, EpochData>,
     pub next_handle: u32,
-    staged: Vec<(u64, u32)>,
+    staged: Vec<(Epoch, u32)>,
     clock: u64,
 }
 
@@ -52,7 +65,7 @@ impl DataTable {
     /// The row of a data. It is created if the data is new. `None` if no handle is left, after 2^31
     /// different data.
     pub fn intern(&mut self, db: &Db, data: &AttestationData, root: Root) -> Result<Option<DataRow>, IndexError> {
-        let epoch = data.target.epoch.as_u64();
+        let epoch = data.target.epoch;
         self.load(db, epoch)?;
         let held = self.epochs.get_mut(&epoch).expect("loaded above");
         if let Some(row) = held.by_root.get(&root).and_then(|handle| held.by_handle.get(handle)) {
@@ -84,12 +97,12 @@ impl DataTable {
     }
 
     /// Whether a handle belongs to the data with this root. `None` if the epoch is not in memory.
-    pub fn is_of(&self, epoch: u64, handle: u32, root: Root) -> Option<bool> {
+    pub fn is_of(&self, epoch: Epoch, handle: u32, root: Root) -> Option<bool> {
         self.epochs.get(&epoch)?.by_handle.get(&handle).map(|row| row.root == root)
     }
 
     /// The row with this handle. It is read from disk if it is not in memory.
-    pub fn row(&self, db: &Db, epoch: u64, handle: u32) -> Result<Option<DataRow>, IndexError> {
+    pub fn row(&self, db: &Db, epoch: Epoch, handle: u32) -> Result<Option<DataRow>, IndexError> {
         if let Some(row) = self.epochs.get(&epoch).and_then(|held| held.by_handle.get(&handle)) {
             return Ok(Some(*row));
         }
@@ -119,12 +132,12 @@ impl DataTable {
     }
 
     /// Drops the epochs before `before` from memory. The caller deletes the rows.
-    pub fn forget(&mut self, before: u64) {
+    pub fn forget(&mut self, before: Epoch) {
         self.epochs.retain(|epoch, _| *epoch >= before);
         self.staged.retain(|(epoch, _)| *epoch >= before);
     }
 
-    fn load(&mut self, db: &Db, epoch: u64) -> Result<(), IndexError> {
+    fn load(&mut self, db: &Db, epoch: Epoch) -> Result<(), IndexError> {
         self.clock += 1;
         if let Some(held) = self.epochs.get_mut(&epoch) {
             held.touched = self.clock;
@@ -162,10 +175,10 @@ fn encode(row: &DataRow) -> Vec<u8> {
     out
 }
 
-fn decode(epoch: u64, handle: u32, value: &[u8]) -> Option<DataRow> {
+fn decode(epoch: Epoch, handle: u32, value: &[u8]) -> Option<DataRow> {
     let mut reader = ByteReader(value);
     let source = Checkpoint { epoch: Epoch::new(number(&mut reader)?), root: Root::from(reader.array()?) };
-    let target = Checkpoint { epoch: Epoch::new(epoch), root: Root::from(reader.array()?) };
+    let target = Checkpoint { epoch, root: Root::from(reader.array()?) };
     let index = CommitteeIndex::new(number(&mut reader)?);
     let slot = Slot::new(number(&mut reader)?);
     let beacon_block_root = Root::from(reader.array()?);

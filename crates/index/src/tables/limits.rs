@@ -18,8 +18,8 @@
 //! The owner sets the network's epoch, so nothing here reads a clock. Until it is set, no target is
 //! far.
 
-use crate::newest_votes::NONE;
-use consensus::Epoch;
+use crate::newest_votes::NO_EPOCH;
+use consensus::{Epoch, ValidatorIndex};
 use std::collections::HashMap;
 
 /// Votes for this many epochs after the network's own are still history. 512 epochs are 54 h on
@@ -36,40 +36,39 @@ pub(crate) const FAR_PROPOSALS_PER_EPOCH: u32 = 1024;
 /// What was used up of the limits in the network's current epoch.
 #[derive(Default)]
 pub(crate) struct Limits {
-    now: Option<u64>,
+    now: Option<Epoch>,
     n_taken: u32,
     n_far_proposals: u32,
-    by_validator: HashMap<u32, u8>,
+    by_validator: HashMap<ValidatorIndex, u8>,
 }
 
 impl Limits {
     /// Sets the epoch that the network is in. A new epoch resets the limits per epoch. An earlier
     /// epoch is ignored.
     pub fn set_now(&mut self, epoch: Epoch) {
-        let epoch = epoch.as_u64();
         if self.now.is_none_or(|now| now < epoch) {
             *self = Self { now: Some(epoch), ..Self::default() };
         }
     }
 
     /// The network's epoch, if the owner has set it.
-    pub fn now(&self) -> Option<u64> {
+    pub fn now(&self) -> Option<Epoch> {
         self.now
     }
 
     /// Whether votes for this target may be added to chain and summary.
-    pub fn is_near(&self, target: u64) -> bool {
-        target < u64::from(NONE) && self.now.is_none_or(|now| target <= now.saturating_add(AHEAD_EPOCHS))
+    pub fn is_near(&self, target: Epoch) -> bool {
+        target < NO_EPOCH && self.now.is_none_or(|now| target <= now.saturating_add(AHEAD_EPOCHS))
     }
 
     /// Whether one more vote of a validator whose list is full may be stored, although it shows
     /// nothing new.
-    pub fn has_left(&self, validator: u32) -> bool {
+    pub fn has_left(&self, validator: ValidatorIndex) -> bool {
         self.n_taken < PER_EPOCH && self.by_validator.get(&validator).is_none_or(|n| *n < PER_VALIDATOR)
     }
 
     /// Counts one more vote of a validator whose list is full. Returns whether it may be stored.
-    pub fn spend(&mut self, validator: u32, shows_more: bool) -> bool {
+    pub fn spend(&mut self, validator: ValidatorIndex, shows_more: bool) -> bool {
         let may = if shows_more { self.n_taken < PER_EPOCH } else { self.has_left(validator) };
         if may {
             self.n_taken += 1;
@@ -79,7 +78,7 @@ impl Limits {
     }
 
     /// Counts one more proposal for a slot of `epoch`. Returns whether it may be stored.
-    pub fn spend_proposal(&mut self, epoch: u64) -> bool {
+    pub fn spend_proposal(&mut self, epoch: Epoch) -> bool {
         if self.now.is_none_or(|now| epoch <= now.saturating_add(AHEAD_EPOCHS)) {
             return true;
         }
@@ -93,22 +92,26 @@ impl Limits {
 mod tests {
     use super::*;
 
+    fn validator(index: u64) -> ValidatorIndex {
+        ValidatorIndex::new(index)
+    }
+
     #[test]
     fn each_epoch_has_room_for_so_many() {
-        let mut limits = Limits { now: Some(10), ..Limits::default() };
-        assert_eq!((0..100).filter(|_| limits.spend(1, false)).count(), usize::from(PER_VALIDATOR));
-        assert!(!limits.has_left(1) && limits.has_left(2));
-        assert!(limits.spend(1, true), "what shows more is not counted against its validator");
-        let taken = (0..PER_EPOCH).filter(|validator| limits.spend(*validator, true)).count();
+        let mut limits = Limits { now: Some(Epoch::new(10)), ..Limits::default() };
+        assert_eq!((0..100).filter(|_| limits.spend(validator(1), false)).count(), usize::from(PER_VALIDATOR));
+        assert!(!limits.has_left(validator(1)) && limits.has_left(validator(2)));
+        assert!(limits.spend(validator(1), true), "what shows more is not counted against its validator");
+        let taken = (0..PER_EPOCH).filter(|index| limits.spend(validator(u64::from(*index)), true)).count();
         assert_eq!(taken as u32, PER_EPOCH - u32::from(PER_VALIDATOR) - 1);
-        assert!(!limits.has_left(2) && !limits.spend(2, true));
+        assert!(!limits.has_left(validator(2)) && !limits.spend(validator(2), true));
     }
 
     #[test]
     fn far_is_what_no_clock_was_wrong_by() {
-        let limits = Limits { now: Some(10), ..Limits::default() };
-        assert!([0, 10, 10 + AHEAD_EPOCHS].iter().all(|target| limits.is_near(*target)));
-        assert!(!limits.is_near(11 + AHEAD_EPOCHS));
-        assert!(Limits::default().is_near(u64::from(NONE) - 1) && !Limits::default().is_near(u64::from(NONE)));
+        let limits = Limits { now: Some(Epoch::new(10)), ..Limits::default() };
+        assert!([0, 10, 10 + AHEAD_EPOCHS].into_iter().all(|target| limits.is_near(Epoch::new(target))));
+        assert!(!limits.is_near(Epoch::new(11 + AHEAD_EPOCHS)));
+        assert!(Limits::default().is_near(NO_EPOCH.saturating_sub(1)) && !Limits::default().is_near(NO_EPOCH));
     }
 }

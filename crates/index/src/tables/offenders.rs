@@ -23,30 +23,26 @@
 //!   was removed is still found at its own target. Far votes that surround only this vote, or are
 //!   surrounded only by it, are not found.
 
+use super::data::VoteSpan;
 use crate::IndexError;
-use crate::newest_votes::NONE;
-use crate::storage::{ByteReader, Cf, Db, WriteBuffer, put_varint};
+use crate::newest_votes::NO_EPOCH;
+use crate::storage::{ByteReader, Cf, Db, WriteBuffer, put_varint, validator_key};
+use consensus::{Epoch, ValidatorIndex};
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-/// How many votes are listed per validator. [`super::limits`] defines what is stored beyond
-/// that.
+/// How many votes are listed per validator. [`super::limits`] defines what is stored beyond that.
 pub(crate) const MAX_LISTED: usize = 256;
 /// How many lists are kept in memory. A list takes at most about 5 KB, mostly 100 bytes.
 const MAX_CACHED: usize = 1 << 16;
 
-/// A vote in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutsideVote {
-    pub source: u64,
-    pub target: u64,
-    pub handle: u32,
-}
-
 /// The votes of one validator outside its chain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OutsideVotes {
-    pub votes: Vec<OutsideVote>,
-    /// The kinds of offence that were shown, as bits of [`crate::index::ConflictKind`].
+    pub votes: Vec<VoteSpan>,
+    /// The kinds of offence that were shown: bit 0 for double votes, bit 1 for surround votes. The
+    /// same bits, shifted by [`PUNISHABLE_SHIFT`], are set if a pair that could be punished showed
+    /// them.
     pub kinds: u8,
     /// True if there are stored votes outside the chain that are not listed.
     pub cut: bool,
@@ -54,6 +50,8 @@ pub(crate) struct OutsideVotes {
 
 /// The bits of all kinds of offence.
 pub(crate) const ALL_KINDS: u8 = 3;
+/// How far the bits of pairs that could be punished are shifted.
+pub(crate) const PUNISHABLE_SHIFT: u8 = 2;
 
 impl OutsideVotes {
     pub fn is_full(&self) -> bool {
@@ -65,15 +63,15 @@ impl OutsideVotes {
     }
 
     /// The votes with a target that is too great for a head, ordered by target.
-    pub fn named_by_no_head(&self) -> Vec<OutsideVote> {
-        let mut far: Vec<OutsideVote> = self.votes.iter().filter(|vote| vote.target >= u64::from(NONE)).copied().collect();
+    pub fn beyond_newest(&self) -> Vec<VoteSpan> {
+        let mut far: Vec<VoteSpan> = self.votes.iter().filter(|vote| vote.target >= NO_EPOCH).copied().collect();
         far.sort_by_key(|vote| (vote.target, vote.handle));
         far
     }
 
     /// Lists a vote. If the list is then too long, one vote is removed and returned. It may be the
     /// new one.
-    fn add(&mut self, vote: OutsideVote, is_far: impl Fn(&OutsideVote) -> bool) -> Option<OutsideVote> {
+    fn add(&mut self, vote: VoteSpan, is_far: impl Fn(&VoteSpan) -> bool) -> Option<VoteSpan> {
         self.votes.push(vote);
         if self.votes.len() <= MAX_LISTED {
             return None;
@@ -83,8 +81,8 @@ impl OutsideVotes {
         let oldest = all().filter(|(_, vote)| !is_far(vote)).min_by_key(|(_, vote)| vote.target);
         let spare = oldest.map(|(at, _)| at).or_else(|| {
             let extremes = [
-                all().min_by_key(|(_, vote)| (vote.source, u64::MAX - vote.target)),
-                all().max_by_key(|(_, vote)| (vote.source, u64::MAX - vote.target)),
+                all().min_by_key(|(_, vote)| (vote.source, Reverse(vote.target))),
+                all().max_by_key(|(_, vote)| (vote.source, Reverse(vote.target))),
                 all().min_by_key(|(_, vote)| vote.target),
                 all().max_by_key(|(_, vote)| vote.target),
             ]
@@ -98,8 +96,8 @@ impl OutsideVotes {
         let mut out = vec![self.kinds, u8::from(self.cut)];
         put_varint(&mut out, self.votes.len() as u64);
         for vote in &self.votes {
-            put_varint(&mut out, vote.source);
-            put_varint(&mut out, vote.target);
+            put_varint(&mut out, vote.source.as_u64());
+            put_varint(&mut out, vote.target.as_u64());
             put_varint(&mut out, u64::from(vote.handle));
         }
         out
@@ -112,7 +110,11 @@ impl OutsideVotes {
         let n = reader.varint().filter(|n| *n <= MAX_LISTED as u64)?;
         let mut votes = Vec::with_capacity(n as usize);
         for _ in 0..n {
-            votes.push(OutsideVote { source: reader.varint()?, target: reader.varint()?, handle: reader.varint_u32()? });
+            votes.push(VoteSpan {
+                source: Epoch::new(reader.varint()?),
+                target: Epoch::new(reader.varint()?),
+                handle: reader.varint_u32()?,
+            });
         }
         reader.is_empty().then_some(Self { votes, kinds, cut })
     }
@@ -121,16 +123,16 @@ impl OutsideVotes {
 /// The lists of all validators that have votes outside their chain.
 #[derive(Default)]
 pub(crate) struct Offenders {
-    cached: HashMap<u32, OutsideVotes>,
-    changed: HashSet<u32>,
+    cached: HashMap<ValidatorIndex, OutsideVotes>,
+    changed: HashSet<ValidatorIndex>,
     /// Votes with targets before this epoch were pruned. They are no proof any more and are removed
     /// from lists.
-    pruned_before: u64,
+    pruned_before: Epoch,
 }
 
 impl Offenders {
     /// A validator's list. Empty if it has none.
-    pub fn list(&mut self, db: &Db, validator: u32) -> Result<&mut OutsideVotes, IndexError> {
+    pub fn list(&mut self, db: &Db, validator: ValidatorIndex) -> Result<&mut OutsideVotes, IndexError> {
         if !self.cached.contains_key(&validator) {
             let list = self.read(db, validator)?;
             self.cached.insert(validator, list);
@@ -139,16 +141,16 @@ impl Offenders {
     }
 
     /// A validator's list, if it is in memory.
-    pub fn at_hand(&self, validator: u32) -> Option<&OutsideVotes> {
+    pub fn at_hand(&self, validator: ValidatorIndex) -> Option<&OutsideVotes> {
         self.cached.get(&validator)
     }
 
     /// A validator's list. It is not kept in memory.
-    pub fn read(&self, db: &Db, validator: u32) -> Result<OutsideVotes, IndexError> {
+    pub fn read(&self, db: &Db, validator: ValidatorIndex) -> Result<OutsideVotes, IndexError> {
         if let Some(list) = self.cached.get(&validator) {
             return Ok(list.clone());
         }
-        let Some(value) = db.get(Cf::Offenders, &validator.to_be_bytes())? else { return Ok(OutsideVotes::default()) };
+        let Some(value) = db.get(Cf::Offenders, &validator_key(validator))? else { return Ok(OutsideVotes::default()) };
         let list = OutsideVotes::decode(&value);
         let mut list = list.ok_or_else(|| db.corrupt(format!("the list of validator {validator} does not parse")))?;
         list.votes.retain(|vote| vote.target >= self.pruned_before);
@@ -159,23 +161,23 @@ impl Offenders {
     pub fn add(
         &mut self,
         db: &Db,
-        validator: u32,
-        vote: OutsideVote,
-        is_far: impl Fn(&OutsideVote) -> bool,
-    ) -> Result<Option<OutsideVote>, IndexError> {
+        validator: ValidatorIndex,
+        vote: VoteSpan,
+        is_far: impl Fn(&VoteSpan) -> bool,
+    ) -> Result<Option<VoteSpan>, IndexError> {
         let unlisted = self.list(db, validator)?.add(vote, is_far);
         self.changed.insert(validator);
         Ok(unlisted)
     }
 
     /// Removes votes with targets before `before`, because those epochs are being pruned.
-    pub fn forget(&mut self, before: u64) {
+    pub fn forget(&mut self, before: Epoch) {
         self.pruned_before = self.pruned_before.max(before);
         self.cached.values_mut().for_each(|list| list.votes.retain(|vote| vote.target >= before));
     }
 
     /// Marks that a vote was left out. The rest of its sum may be stored.
-    pub fn cut(&mut self, db: &Db, validator: u32) -> Result<(), IndexError> {
+    pub fn cut(&mut self, db: &Db, validator: ValidatorIndex) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if !list.cut {
             list.cut = true;
@@ -185,7 +187,7 @@ impl Offenders {
     }
 
     /// Adds kinds of offence that the validator has shown, as bits.
-    pub fn add_kinds(&mut self, db: &Db, validator: u32, kinds: u8) -> Result<(), IndexError> {
+    pub fn add_kinds(&mut self, db: &Db, validator: ValidatorIndex, kinds: u8) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         if list.kinds | kinds != list.kinds {
             list.kinds |= kinds;
@@ -195,7 +197,7 @@ impl Offenders {
     }
 
     /// Removes a listed vote whose row was pruned.
-    pub fn remove(&mut self, db: &Db, validator: u32, handle: u32) -> Result<(), IndexError> {
+    pub fn remove(&mut self, db: &Db, validator: ValidatorIndex, handle: u32) -> Result<(), IndexError> {
         let list = self.list(db, validator)?;
         list.votes.retain(|vote| vote.handle != handle);
         self.changed.insert(validator);
@@ -205,7 +207,7 @@ impl Offenders {
     pub fn stage(&self, batch: &mut WriteBuffer<'_>) {
         for validator in &self.changed {
             if let Some(list) = self.cached.get(validator) {
-                batch.put(Cf::Offenders, &validator.to_be_bytes(), &list.encode());
+                batch.put(Cf::Offenders, &validator_key(*validator), &list.encode());
             }
         }
     }
