@@ -359,9 +359,9 @@ impl Engine {
     }
 
     /// Counts a message that is dropped before verification, and returns its report.
-    pub fn report_dropped(&mut self, message: RawMessage, outcome: Outcome, why: Dropped) -> MessageOutcome {
+    pub fn report_dropped(&mut self, message: RawMessage, why: Dropped) -> MessageOutcome {
         self.metrics.shed.with_label_values(&[why.label()]).inc();
-        let report = (message.ticket, message.origin.peer, message.kind, outcome);
+        let report = (message.ticket, message.origin.peer, message.kind, why.outcome());
         self.metrics.messages.with_label_values(&[report.2.label(), report.3.label()]).inc();
         report
     }

@@ -42,7 +42,9 @@ use consensus::{Epoch, ValidatorIndex};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
-use verify::{MessageKind, PeerBytes, PeerReputation, RawMessage, Triage, UnixNs, greatest_index_named, single_vote_claimed};
+use verify::{
+    MessageKind, Outcome, PeerBytes, PeerReputation, RawMessage, Triage, UnixNs, greatest_index_named, single_vote_claimed,
+};
 
 /// Contradictions and blocks in one batch.
 const URGENT_BATCH: usize = 256;
@@ -123,6 +125,19 @@ pub enum Dropped {
 impl Dropped {
     pub const ALL: [Self; 6] = [Self::Known, Self::Overload, Self::Liar, Self::Settled, Self::Bytes, Self::PeerBytes];
 
+    /// The outcome that the message has.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Known => Outcome::Duplicate,
+            Self::Overload => Outcome::Refused("shed: more votes than can be judged"),
+            Self::Liar => Outcome::Refused("shed: more from peers that forge than can be judged"),
+            Self::Settled => {
+                Outcome::Refused("shed: more from validators that cannot be punished or are on record than can be judged")
+            }
+            Self::Bytes | Self::PeerBytes => Outcome::Refused("shed: more bytes than may wait"),
+        }
+    }
+
     /// Value of the label `reason` in the metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -134,6 +149,16 @@ impl Dropped {
             Self::PeerBytes => "peer_bytes",
         }
     }
+}
+
+/// What the queues give at once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The messages to process. Empty if nothing is due.
+    pub messages: Vec<RawMessage>,
+    /// Messages that are dropped instead, because their peer is known to forge by now and there is
+    /// no room for them among its other messages.
+    pub dropped: Vec<(RawMessage, Dropped)>,
 }
 
 /// A validator has one vote for each target epoch.
@@ -350,20 +375,24 @@ impl PriorityQueues {
         Some(self.limits.gather.saturating_sub(waited))
     }
 
-    /// Returns the messages of the next batch, or an empty list if nothing is due.
-    pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
-        let batch = self.choose(now, &repute);
-        for message in &batch {
-            if let Some(peer) = &message.origin.peer {
-                self.bytes_by_peer.remove(peer, size(message));
-            }
+    /// Returns the next batch.
+    pub fn take(&mut self, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Batch {
+        let mut dropped = Vec::new();
+        let messages = self.choose(now, &repute, &mut dropped);
+        for message in &messages {
+            self.forget_bytes(message);
         }
-        batch
+        Batch { messages, dropped }
     }
 
-    fn choose(&mut self, now: UnixNs, repute: &impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
+    fn choose(
+        &mut self,
+        now: UnixNs,
+        repute: &impl Fn(Option<&PeerBytes>) -> PeerReputation,
+        dropped: &mut Vec<(RawMessage, Dropped)>,
+    ) -> Vec<RawMessage> {
         self.promote_rivalled();
-        let urgent = self.take_urgent(UrgentPart::New, repute);
+        let urgent = self.take_urgent(UrgentPart::New, repute, dropped);
         if !urgent.is_empty() {
             return urgent;
         }
@@ -374,7 +403,7 @@ impl PriorityQueues {
                     continue;
                 }
                 let batch = match turn {
-                    NextQueue::Deferred => self.take_urgent(UrgentPart::Deferred, repute),
+                    NextQueue::Deferred => self.take_urgent(UrgentPart::Deferred, repute, dropped),
                     NextQueue::Doubtful => {
                         (0..DOUBTFUL_BATCH).map_while(|_| self.pop_doubtful(PriorityQueue::pop_front)).collect()
                     }
@@ -411,7 +440,12 @@ impl PriorityQueues {
     /// Takes a batch of urgent messages. Each validator and each unknown peer has a share of a
     /// batch, and messages above the share are deferred. If a peer is known to forge by now, its
     /// messages move to the doubtful lane.
-    fn take_urgent(&mut self, urgency: UrgentPart, repute: &impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
+    fn take_urgent(
+        &mut self,
+        urgency: UrgentPart,
+        repute: &impl Fn(Option<&PeerBytes>) -> PeerReputation,
+        dropped: &mut Vec<(RawMessage, Dropped)>,
+    ) -> Vec<RawMessage> {
         let mut from = std::mem::take(match urgency {
             UrgentPart::New => &mut self.urgent,
             UrgentPart::Deferred => &mut self.deferred,
@@ -424,7 +458,7 @@ impl PriorityQueues {
         {
             let repute = repute(message.origin.peer.as_ref());
             if repute == PeerReputation::Bad {
-                self.keep_doubtful(message);
+                dropped.extend(self.move_to_doubtful(message));
                 continue;
             }
             let stranger = message.origin.peer.as_ref().filter(|_| repute == PeerReputation::Unknown);
@@ -595,13 +629,19 @@ impl PriorityQueues {
             return Some((message, Dropped::Bytes));
         }
         self.note_bytes(&message);
-        self.keep_doubtful(message);
+        self.doubtful_by_peer.add(message.origin.peer.clone(), 1);
+        self.doubtful.push_back(message);
         None
     }
 
-    fn keep_doubtful(&mut self, message: RawMessage) {
-        self.doubtful_by_peer.add(message.origin.peer.clone(), 1);
-        self.doubtful.push_back(message);
+    /// Moves an urgent message whose peer is known to forge by now. The limits of doubtful messages
+    /// apply to it from now on.
+    fn move_to_doubtful(&mut self, message: RawMessage) -> Option<(RawMessage, Dropped)> {
+        self.forget_bytes(&message);
+        if self.is_over_its_bytes(&message) {
+            return Some((message, Dropped::PeerBytes));
+        }
+        self.push_doubtful(message)
     }
 
     fn pop_doubtful(&mut self, pop: fn(&mut PriorityQueue) -> Option<RawMessage>) -> Option<RawMessage> {
@@ -655,6 +695,13 @@ mod tests {
         })
     }
 
+    /// Takes a batch from which nothing is dropped.
+    fn take(lanes: &mut PriorityQueues, now: UnixNs, repute: impl Fn(Option<&PeerBytes>) -> PeerReputation) -> Vec<RawMessage> {
+        let Batch { messages, dropped } = lanes.take(now, repute);
+        assert!(dropped.is_empty(), "{} are dropped", dropped.len());
+        messages
+    }
+
     fn numbers(batch: &[RawMessage]) -> Vec<u64> {
         batch.iter().map(|message| message.received_at.0).collect()
     }
@@ -670,13 +717,13 @@ mod tests {
         assert!(lanes.push(message(9, 1), Triage::Contradiction, PeerReputation::Good).is_none());
         assert_eq!(lanes.oldest(), Some(UnixNs(0)));
         assert_eq!(lanes.due_in(UnixNs(0)), Some(Duration::ZERO));
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [9]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [9]);
         assert!(lanes.is_pressed());
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [0, 1, 2], "a whole batch need not be gathered for");
         assert!(!lanes.is_pressed());
         assert_eq!(lanes.due_in(UnixNs(50)), Some(Duration::from_nanos(53)));
-        assert!(lanes.take(UnixNs(50), GOOD).is_empty());
-        assert_eq!(numbers(&lanes.take(UnixNs(103), GOOD)), [3]);
+        assert!(take(&mut lanes, UnixNs(50), GOOD).is_empty());
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(103), GOOD)), [3]);
         assert_eq!(lanes.due_in(UnixNs(0)), None);
     }
 
@@ -700,11 +747,11 @@ mod tests {
         push(vote(11, 3, 6, 1)); // for another target epoch
         push(vote(12, 4, 5, 1));
         push(vote(13, 4, 5, 2)); // a third vote
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [12, 13, 4]);
-        assert_eq!(numbers(&lanes.take(UnixNs(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [12, 13, 4]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(500), GOOD)), [0, 1, 2, 3, 5, 10, 11]);
         // Votes that were taken are no longer compared here. The engine's triage compares them.
         assert!(lanes.push(vote(20, 4, 5, 3), Triage::Ordinary, PeerReputation::Good).is_none());
-        assert!(lanes.take(UnixNs(0), GOOD).is_empty());
+        assert!(take(&mut lanes, UnixNs(0), GOOD).is_empty());
         assert_eq!((lanes.waiting_votes.len(), lanes.rivalled.len()), (1, 0));
     }
 
@@ -725,8 +772,8 @@ mod tests {
         push(from(6, vote(3, 4, 8, 0))); // the same source: no contradiction
         push(from(7, vote(4, 5, 9, 0)));
         push(from(6, vote(5, 5, 10, 0))); // surrounds the vote before
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [1, 5, 0, 4]);
-        assert_eq!(numbers(&lanes.take(UnixNs(500), GOOD)), [2, 3]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [1, 5, 0, 4]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(500), GOOD)), [2, 3]);
     }
 
     #[test]
@@ -737,7 +784,7 @@ mod tests {
         }
         assert!(lanes.push(vote(10_000, 3, 2, 1), Triage::Ordinary, PeerReputation::Good).is_none());
         let urgent: Vec<u64> =
-            std::iter::repeat_with(|| numbers(&lanes.take(UnixNs(0), GOOD))).take(9_999 / 8 + 10).flatten().collect();
+            std::iter::repeat_with(|| numbers(&take(&mut lanes, UnixNs(0), GOOD))).take(9_999 / 8 + 10).flatten().collect();
         assert!(
             urgent.contains(&2) && urgent.contains(&10_000),
             "the pair that contradicts goes first, among what is one too many"
@@ -753,7 +800,7 @@ mod tests {
         assert_eq!(push(vote(3, 7, 5, 0)), Some(Dropped::Overload), "the same again");
         assert_eq!(push(vote(4, 7, 5, 1)), None);
         assert_eq!(push(vote(5, 7, 6, 1)), Some(Dropped::Overload), "for another target");
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [4]);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [4]);
         for n in 0..10 {
             assert_eq!(
                 lanes.push(vote(n, 100 + n, 5, 0), Triage::Ordinary, PeerReputation::Good).map(|(_, why)| why),
@@ -788,7 +835,7 @@ mod tests {
             assert_eq!(why(lanes.push(message(number, 1), Triage::Contradiction, PeerReputation::Good)), None);
         }
         assert!(!lanes.has_room(), "the queue before it fills up instead");
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), (30..40).collect::<Vec<_>>());
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), (30..40).collect::<Vec<_>>());
         assert!(lanes.has_room());
     }
 
@@ -802,20 +849,45 @@ mod tests {
             lanes.push(message(number, 7), Triage::Contradiction, PeerReputation::Unknown);
         }
         lanes.push(message(50, 1), Triage::Contradiction, PeerReputation::Good);
-        let batch = numbers(&lanes.take(UnixNs(0), stranger));
+        let batch = numbers(&take(&mut lanes, UnixNs(0), stranger));
         assert_eq!((batch.len(), batch.last()), (URGENT_PER_STRANGER + 1, Some(&50)));
         // All of them were forged.
         let liar = |peer: Option<&PeerBytes>| {
             if peer.is_some_and(|peer| peer[0] == 7) { PeerReputation::Bad } else { PeerReputation::Good }
         };
         lanes.push(message(60, 1), Triage::Ordinary, PeerReputation::Good);
-        let batch = numbers(&lanes.take(UnixNs(60), liar));
+        let batch = numbers(&take(&mut lanes, UnixNs(60), liar));
         assert_eq!(batch, (16..20).collect::<Vec<_>>(), "the rest, once with other doubtful ones");
         for number in 70..170 {
             lanes.push(message(number, 7), Triage::Ordinary, PeerReputation::Bad);
         }
-        assert_eq!(numbers(&lanes.take(UnixNs(1000), liar)), [60], "then it is the others' turn");
-        assert_eq!(lanes.take(UnixNs(1000), liar).len(), DOUBTFUL_BATCH);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(1000), liar)), [60], "then it is the others' turn");
+        assert_eq!(take(&mut lanes, UnixNs(1000), liar).len(), DOUBTFUL_BATCH);
+    }
+
+    /// A peer is known to forge only after its contradictions wait. Then the limits of doubtful
+    /// messages apply to them too.
+    #[test]
+    fn contradictions_of_a_peer_that_turns_out_to_forge_keep_the_limits_of_doubtful_messages() {
+        let mut queues = lanes(40, 100);
+        for number in 0..35 {
+            assert!(queues.push(message(number, 7), Triage::Contradiction, PeerReputation::Unknown).is_none());
+        }
+        let batch = queues.take(UnixNs(0), |_| PeerReputation::Bad);
+        assert_eq!(numbers(&batch.messages), (0..10).collect::<Vec<_>>(), "a quarter of the places");
+        let dropped: Vec<(u64, Dropped)> = batch.dropped.iter().map(|(one, why)| (one.received_at.0, *why)).collect();
+        assert_eq!(dropped, (10..35).map(|number| (number, Dropped::Liar)).collect::<Vec<_>>());
+        assert_eq!((queues.len(), queues.bytes(), queues.bytes_by_peer.0.len(), queues.doubtful_by_peer.0.len()), (0, 0, 0, 0));
+        // Its share of bytes holds as well.
+        let large = |number| RawMessage { bytes: vec![0; 10 << 10], ..message(number, 7) };
+        let limits = QueueLimits { messages: 100, bytes: 1 << 20, bytes_per_peer: 50 << 10, batch: 9, gather: Duration::ZERO };
+        let mut queues = PriorityQueues::new(limits);
+        for number in 0..20 {
+            assert!(queues.push(large(number), Triage::Contradiction, PeerReputation::Unknown).is_none());
+        }
+        let batch = queues.take(UnixNs(0), |_| PeerReputation::Bad);
+        assert!(batch.dropped.iter().all(|(_, why)| *why == Dropped::PeerBytes));
+        assert_eq!((batch.messages.len(), batch.dropped.len(), queues.bytes_by_peer.0.len()), (4, 16, 0));
     }
 
     #[test]
@@ -851,13 +923,13 @@ mod tests {
             lanes.push(message(number, 2), Triage::Ordinary, PeerReputation::Good);
         }
         lanes.push(message(300, 2), Triage::Contradiction, PeerReputation::Good);
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [300]);
-        assert_eq!(lanes.take(UnixNs(0), GOOD).len(), SETTLED_BATCH, "a few");
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [200, 201, 202], "then it is the others' turn");
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [300]);
+        assert_eq!(take(&mut lanes, UnixNs(0), GOOD).len(), SETTLED_BATCH, "a few");
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [200, 201, 202], "then it is the others' turn");
         assert_eq!(lanes.due_in(UnixNs(0)), Some(Duration::ZERO));
         let mut n_left = 0;
         while !lanes.is_empty() {
-            n_left += lanes.take(UnixNs(0), GOOD).len();
+            n_left += take(&mut lanes, UnixNs(0), GOOD).len();
         }
         assert_eq!(n_left, places - SETTLED_BATCH, "all of it while nothing else is there");
         assert_eq!((lanes.bytes(), lanes.bytes_by_peer.0.len(), lanes.settled_by_validator.0.len()), (0, 0, 0));
@@ -884,15 +956,15 @@ mod tests {
         for number in 300..302 {
             lanes.push(message(number, 1), Triage::Ordinary, PeerReputation::Good);
         }
-        let first = numbers(&lanes.take(UnixNs(0), GOOD));
+        let first = numbers(&take(&mut lanes, UnixNs(0), GOOD));
         assert_eq!((first.len(), first.last()), (URGENT_PER_VALIDATOR + 1, Some(&200)), "nobody waits for its hundred");
-        assert_eq!(lanes.take(UnixNs(0), GOOD).len(), URGENT_PER_VALIDATOR);
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [300, 301]);
+        assert_eq!(take(&mut lanes, UnixNs(0), GOOD).len(), URGENT_PER_VALIDATOR);
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [300, 301]);
         lanes.push(vote(400, 9, 5, 1), Triage::Contradiction, PeerReputation::Good);
-        assert_eq!(numbers(&lanes.take(UnixNs(0), GOOD)), [400], "what is new goes before what was deferred");
+        assert_eq!(numbers(&take(&mut lanes, UnixNs(0), GOOD)), [400], "what is new goes before what was deferred");
         let mut rest = Vec::new();
         while !lanes.is_empty() {
-            rest.extend(numbers(&lanes.take(UnixNs(0), GOOD)));
+            rest.extend(numbers(&take(&mut lanes, UnixNs(0), GOOD)));
         }
         assert_eq!(rest, (16..100).collect::<Vec<_>>(), "in order");
     }
@@ -934,7 +1006,7 @@ mod tests {
         }
         assert!(n_taken > 5 && lanes.bytes() <= 2 * limits.bytes + (11 << 10), "{n_taken}, {} bytes", lanes.bytes());
         while !lanes.is_empty() {
-            lanes.take(UnixNs(0), GOOD);
+            take(&mut lanes, UnixNs(0), GOOD);
         }
         assert_eq!((lanes.bytes(), lanes.bytes_by_peer.0.len()), (0, 0));
         assert!(lanes.push(large(0, 1), Triage::Context, PeerReputation::Good).is_none());
