@@ -26,7 +26,7 @@ mod state;
 mod tail;
 mod view;
 
-pub use inspect::{Holdings, KnownProposal, KnownVote, Stats, VoteGap, VotesOf};
+pub use inspect::{Holdings, KnownVote, Stats, VoteGap, VotesOf};
 pub use many_validators::Walked;
 pub use open::Durability;
 pub use shape::Shape;

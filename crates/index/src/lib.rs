@@ -51,7 +51,6 @@ pub mod bench;
 mod committees;
 mod epochs;
 mod error;
-#[expect(clippy::module_inception, reason = "the crate is named for the type that it is about, and so is this module")]
 mod index;
 mod newest_votes;
 mod storage;
@@ -59,9 +58,7 @@ mod sums;
 mod tables;
 
 pub use error::IndexError;
-pub use index::{
-    Durability, Holdings, Index, IndexView, KnownProposal, KnownVote, PairRules, Shape, Stats, VoteGap, VotesOf, Walked,
-};
+pub use index::{Durability, Holdings, Index, IndexView, KnownVote, PairRules, Shape, Stats, VoteGap, VotesOf, Walked};
 
 use consensus::{AttestationData, BeaconBlockHeader, Root, SignatureBytes, ValidatorIndex};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -507,7 +507,7 @@ fn who_reads_history_hears_how_far_it_is_whatever_the_far_future_has() {
     index.stage_proposals(&[proposal(39 * 8, 5, 1), proposal(1 << 40, 5, 1)]).unwrap();
     let five = ValidatorIndex::new(5);
     let mut told = Vec::new();
-    let votes = index.votes_of_telling(five, &mut |walked| told.push((walked.done, walked.total))).unwrap().votes;
+    let votes = index.votes_of_with_progress(five, &mut |walked| told.push((walked.done, walked.total))).unwrap().votes;
     assert!(votes.len() == 38 && told.len() > 4 && told.is_sorted(), "{told:?}");
     assert_eq!((told[0].1, told.last()), (37, Some(&(37, 37))));
     told.clear();

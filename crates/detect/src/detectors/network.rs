@@ -211,8 +211,8 @@ impl Network {
     fn dominance(&self, condition: PeerCondition, by_client: &ByClient, least: u64) -> Option<Seen> {
         let known: u64 = by_client.iter().skip(1).sum();
         let (client, most) = by_client.iter().enumerate().filter(|(client, _)| *client != UNKNOWN).max_by_key(|(_, n)| **n)?;
-        let is_said = self.since[condition as usize].is_some();
-        let from = self.config.dominance_percent - if is_said { self.config.dominance_slack } else { 0 };
+        let is_reported = self.since[condition as usize].is_some();
+        let from = self.config.dominance_percent - if is_reported { self.config.dominance_slack } else { 0 };
         if known < least || most * 100 < known * from {
             return None;
         }
@@ -230,27 +230,31 @@ impl Network {
     fn storm(&self, slot: Slot, view: &DetectorView<'_>) -> Option<Seen> {
         let network = view.network();
         let per_epoch = network.preset().slots_per_epoch;
-        let (mut said, mut behind, mut by_client) = (0, 0, [0; N_CLIENTS]);
+        let (mut n_peers, mut behind, mut by_client) = (0, 0, [0; N_CLIENTS]);
         for peer in view.facts.peers() {
             let Some((head, at)) = peer.head else { continue };
             let at = network.slot_at(at.0);
             if at.saturating_add(self.config.status_epochs * per_epoch) < slot {
                 continue;
             }
-            said += 1;
+            n_peers += 1;
             if head.saturating_add(self.config.behind_slots) < at {
                 behind += 1;
                 by_client[peer.client] += 1;
             }
         }
         let goodbyes = view.facts.goodbyes(slot, per_epoch);
-        let peers = said.max(view.facts.peers().len() as u64);
-        let storm = behind * 100 >= said * self.config.behind_percent || goodbyes * 100 >= peers * self.config.behind_percent;
-        if said < self.config.min_peers || !storm {
+        let peers = n_peers.max(view.facts.peers().len() as u64);
+        let storm = behind * 100 >= n_peers * self.config.behind_percent || goodbyes * 100 >= peers * self.config.behind_percent;
+        if n_peers < self.config.min_peers || !storm {
             return None;
         }
-        let details =
-            SyncStormDetails { peers: said, far_behind: behind, far_behind_by_client: by_client, goodbyes_in_an_epoch: goodbyes };
+        let details = SyncStormDetails {
+            peers: n_peers,
+            far_behind: behind,
+            far_behind_by_client: by_client,
+            goodbyes_in_an_epoch: goodbyes,
+        };
         let measure = behind.max(goodbyes) * 100 / peers.max(1);
         Some(Seen { severity: Severity::Warning, measure, what: details.into() })
     }

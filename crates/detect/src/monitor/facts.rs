@@ -203,7 +203,7 @@ impl Facts {
             }
         }
         for news in batch.peers {
-            self.peers.hear(news, self.network.slot_at(news.at.0));
+            self.peers.take(news, self.network.slot_at(news.at.0));
         }
     }
 

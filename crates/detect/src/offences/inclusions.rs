@@ -54,13 +54,13 @@ struct InclusionClaim {
     holds: bool,
 }
 
-/// The moment at which the chain is asked.
+/// Whether the source has more messages when the chain is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceState {
     /// More blocks will come.
-    Between,
+    Open,
     /// The source has no more messages. A block then counts whatever its age is.
-    TheEnd,
+    Ended,
 }
 
 /// The changes since the last call.
@@ -156,10 +156,10 @@ impl Inclusions {
     }
 
     /// Asks the chain about each claim, once for each slot of its head.
-    pub fn settle(&mut self, chain: &Chain, moment: SourceState) -> InclusionChanges {
+    pub fn settle(&mut self, chain: &Chain, source: SourceState) -> InclusionChanges {
         let mut changes = InclusionChanges::default();
         let head = chain.backed_head();
-        let at_the_end = moment == SourceState::TheEnd;
+        let at_the_end = source == SourceState::Ended;
         if self.claims.is_empty() || (!at_the_end && self.looked_at == Some(head.slot) && self.changed.is_empty()) {
             return changes;
         }

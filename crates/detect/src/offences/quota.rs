@@ -42,12 +42,10 @@ const SECONDS_PER_DAY: u64 = 86_400;
 /// before its slot is over.
 const MAX_COUNTED: usize = 65_536;
 
-type QuotaKey = (ValidatorIndex, Offence);
-
 #[derive(Default)]
 pub struct Quota {
     now: NetworkTime,
-    listed: HashMap<QuotaKey, ListedFindings>,
+    listed: HashMap<(ValidatorIndex, Offence), ListedFindings>,
     /// Ids of the findings that were given room. Each takes its room only once.
     admitted: HashSet<Root>,
     /// Number of findings beyond first pairs in this epoch, over all validators.

@@ -70,6 +70,19 @@ fn groups_are_shown_from_the_start_and_their_keys_from_the_first_batch_on() {
     assert_eq!(engine.watch_state.report().keys.len(), 3, "before the first slot has ended");
 }
 
+#[test]
+fn waiting_messages_are_shown_under_the_name_of_their_queues() {
+    let path = tempfile::tempdir().unwrap();
+    let engine = engine(path.path(), 4_096);
+    engine.show_waiting(3);
+    let mut text = Vec::new();
+    let metrics = engine.metrics.registry.gather();
+    prometheus::Encoder::encode(&prometheus::TextEncoder::new(), &metrics, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let shown: Vec<&str> = text.lines().filter(|line| line.starts_with("slashwatch_queue_messages{")).collect();
+    assert_eq!(shown, ["slashwatch_queue_messages{queue=\"priority\"} 3"]);
+}
+
 /// A silence begins, the process restarts, and then messages come again.
 #[test]
 fn a_silence_is_told_once_to_every_route_over_a_restart_and_its_end_once() {

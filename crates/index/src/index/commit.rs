@@ -35,12 +35,7 @@ const TAIL_EPOCHS: usize = 4;
 const CROWD: u64 = 64;
 
 /// What a commit does to a set.
-struct Committed {
-    key: SetKey,
-    how: How,
-}
-
-enum How {
+enum SetCommit {
     Logged,
     Written,
     Closed,
@@ -77,12 +72,12 @@ impl Index {
                 // These sets are closed below.
             } else if complete && !set.on_disk && set.logged_from.is_none() {
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(key, geometry.as_ref()));
-                done.push(Committed { key: *key, how: How::Written });
+                done.push((*key, SetCommit::Written));
             } else {
                 entry.extend_from_slice(&key.to_bytes());
                 put_varint(&mut entry, set.staged.len() as u64);
                 set.staged.iter().for_each(|sum| put_record(&mut entry, sum, key, geometry.as_ref()));
-                done.push(Committed { key: *key, how: How::Logged });
+                done.push((*key, SetCommit::Logged));
             }
         }
 
@@ -106,7 +101,7 @@ impl Index {
                 set.merge(geometry.map_or(0, |geometry| geometry.slot_len(key.slot)));
                 batch.put(Cf::Votes, &key.to_bytes(), &set.encode(&key, geometry.as_ref()));
             }
-            done.push(Committed { key, how: How::Closed });
+            done.push((key, SetCommit::Closed));
         }
 
         let sequence = state.log_next;
@@ -155,21 +150,21 @@ impl Index {
     }
 
     /// Updates the state in memory after the write succeeded.
-    fn committed(&mut self, state: State, checkpoint: Option<Epoch>, done: &[Committed], sequence: u64) {
-        for Committed { key, how } in done {
+    fn committed(&mut self, state: State, checkpoint: Option<Epoch>, done: &[(SetKey, SetCommit)], sequence: u64) {
+        for (key, how) in done {
             let Some(set) = self.sets.get_mut(key) else { continue };
             match how {
-                How::Logged => {
+                SetCommit::Logged => {
                     set.logged_from.get_or_insert(sequence);
                 }
-                How::Written => {
+                SetCommit::Written => {
                     set.on_disk = true;
                     set.changed = false;
                 }
-                How::Closed => {}
+                SetCommit::Closed => {}
             }
             set.staged = Vec::new();
-            if matches!(how, How::Closed) {
+            if matches!(how, SetCommit::Closed) {
                 self.sets.remove(key);
             }
         }

@@ -302,7 +302,7 @@ fn damaged(from: &Path, suffix: &str, at: impl Fn(usize) -> usize) -> tempfile::
 }
 
 /// All votes that can be read from the index, or the error message with which it refuses.
-fn tell(dir: &Path) -> Result<Vec<BTreeSet<Root>>, String> {
+fn read_all(dir: &Path) -> Result<Vec<BTreeSet<Root>>, String> {
     let index = Index::open(dir, shape()).map_err(|error| error.to_string())?;
     let votes = |validator| {
         let known = index.votes_of(ValidatorIndex::new(validator)).map_err(|error| error.to_string())?;
@@ -326,12 +326,12 @@ fn a_flipped_byte_is_told_and_never_believed() {
     }
     drop(index);
     // A copy is read, because opening moves the log into tables.
-    let expected = tell(copied(whole.path()).path()).unwrap();
+    let expected = read_all(copied(whole.path()).path()).unwrap();
     let mut refused = [0, 0];
     for (kind, suffix) in [".sst", ".log"].iter().enumerate() {
         for step in 0..12 {
             let dir = damaged(whole.path(), suffix, |len| len * step / 12 + step % 7);
-            match tell(dir.path()) {
+            match read_all(dir.path()) {
                 Ok(told) => assert_eq!(told, expected, "{suffix} at {step}/12: something was lost in silence"),
                 Err(message) => {
                     assert!(message.contains("damaged") && message.contains("move the directory away"), "{message}");

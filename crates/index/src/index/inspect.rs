@@ -81,9 +81,6 @@ pub struct KnownVote {
     pub outside_chain: bool,
 }
 
-/// One stored proposal of a validator.
-pub type KnownProposal = StoredProposal;
-
 /// Epochs without a vote between two votes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VoteGap {
@@ -101,8 +98,8 @@ pub struct VotesOf {
     pub offender: bool,
 }
 
-/// Number of proposals between two calls of `tell`.
-const TELL_EVERY: u64 = 1024;
+/// Number of proposals between two calls of `progress`.
+const PROGRESS_EVERY: u64 = 1024;
 
 /// The epochs of a walk through history, to compute its progress.
 struct Span {
@@ -122,12 +119,16 @@ impl Index {
     /// Every stored vote of a validator. Of votes for a far future, only the 256 that are listed
     /// are included. Takes about 20 microseconds per epoch in which the validator voted.
     pub fn votes_of(&self, validator: ValidatorIndex) -> Result<VotesOf, IndexError> {
-        self.votes_of_telling(validator, &mut |_| {})
+        self.votes_of_with_progress(validator, &mut |_| {})
     }
 
-    /// Like [`Self::votes_of`]. `tell` is called with the progress every few epochs, and once at
+    /// Like [`Self::votes_of`]. `progress` is called with the progress every few epochs, and once at
     /// the end.
-    pub fn votes_of_telling(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
+    pub fn votes_of_with_progress(
+        &self,
+        validator: ValidatorIndex,
+        progress: &mut dyn FnMut(Walked),
+    ) -> Result<VotesOf, IndexError> {
         let span = self.span()?;
         if !is_storable(validator) {
             return Ok(VotesOf::default());
@@ -146,9 +147,9 @@ impl Index {
                 }
             }
             from = end;
-            tell(span.walked_to(end));
+            progress(span.walked_to(end));
         }
-        tell(span.walked_to(Epoch::MAX));
+        progress(span.walked_to(Epoch::MAX));
         let listed: HashSet<Root> = all.votes.iter().filter(|vote| vote.outside_chain).map(|vote| vote.data_root).collect();
         let mut far = list.votes.clone();
         far.sort_by_key(|vote| vote.handle);
@@ -172,30 +173,30 @@ impl Index {
 
     /// Every stored proposal of a validator, ordered by slot. Reads the proposals of the whole
     /// history.
-    pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<KnownProposal>, IndexError> {
+    pub fn proposals_of(&self, validator: ValidatorIndex) -> Result<Vec<StoredProposal>, IndexError> {
         self.proposals_where(|proposer| proposer == validator, &mut |_| {})
     }
 
     /// Every stored proposal of the wanted validators, ordered by slot. Reads the proposals of the
-    /// whole history once. `tell` is called with the progress from time to time, and once at the
+    /// whole history once. `progress` is called with the progress from time to time, and once at the
     /// end.
     pub fn proposals_where(
         &self,
         wanted: impl Fn(ValidatorIndex) -> bool,
-        tell: &mut dyn FnMut(Walked),
-    ) -> Result<Vec<KnownProposal>, IndexError> {
+        progress: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<StoredProposal>, IndexError> {
         let span = self.span()?;
         let (mut found, mut n_read) = (Vec::new(), 0u64);
         self.proposals_between(Slot::new(0), Slot::MAX, |proposal| {
             n_read += 1;
-            if n_read.is_multiple_of(TELL_EVERY) {
-                tell(span.walked_to(Epoch::new(proposal.header.slot.as_u64() / self.shape.slots_per_epoch)));
+            if n_read.is_multiple_of(PROGRESS_EVERY) {
+                progress(span.walked_to(Epoch::new(proposal.header.slot.as_u64() / self.shape.slots_per_epoch)));
             }
             if wanted(proposal.header.proposer_index) {
                 found.push(proposal);
             }
         })?;
-        tell(span.walked_to(Epoch::MAX));
+        progress(span.walked_to(Epoch::MAX));
         found.sort_by_key(|proposal| (proposal.header.slot, proposal.root));
         Ok(found)
     }

@@ -26,31 +26,31 @@ pub struct Walked {
 
 impl Index {
     /// Visits every stored vote of these validators. The votes of each validator come in the order
-    /// of [`Index::votes_of`]. `tell` is called from time to time with the progress. This takes
+    /// of [`Index::votes_of`]. `progress` is called from time to time with the progress. This takes
     /// about 20 microseconds per validator and epoch for few validators. For thousands of
     /// validators on mainnet it takes about 50 ms per epoch.
     pub fn votes_of_several(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
-        tell: &mut dyn FnMut(Walked),
+        progress: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
         if validators.len() < AT_LEAST {
-            return self.one_by_one(validators, visit, tell);
+            return self.one_by_one(validators, visit, progress);
         }
-        self.by_epoch(validators, visit, tell)
+        self.by_epoch(validators, visit, progress)
     }
 
     fn one_by_one(
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
-        tell: &mut dyn FnMut(Walked),
+        progress: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
         let n = validators.len() as u64;
         for (nth, validator) in (0..).zip(validators) {
-            let mut tell = |one: Walked| tell(Walked { done: nth * one.total + one.done, total: n * one.total });
-            for vote in self.votes_of_telling(*validator, &mut tell)?.votes {
+            let mut progress = |one: Walked| progress(Walked { done: nth * one.total + one.done, total: n * one.total });
+            for vote in self.votes_of_with_progress(*validator, &mut progress)?.votes {
                 visit(*validator, &vote);
             }
         }
@@ -61,7 +61,7 @@ impl Index {
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
-        tell: &mut dyn FnMut(Walked),
+        progress: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
         let wanted: Vec<ValidatorIndex> = validators.iter().copied().filter(|one| is_storable(*one)).collect();
         let mut lists: BTreeMap<ValidatorIndex, OutsideVotes> = BTreeMap::new();
@@ -77,7 +77,7 @@ impl Index {
             for (validator, handle) in self.voted_at(epoch, &wanted)? {
                 self.visit_known(validator, epoch, handle, outside(validator, handle), visit)?;
             }
-            tell(Walked { done: epoch.as_u64() - first + 1, total: last.saturating_sub(first) + 1 });
+            progress(Walked { done: epoch.as_u64() - first + 1, total: last.saturating_sub(first) + 1 });
             next = reader.first_epoch_from(epoch.saturating_add(1))?;
         }
         for (validator, list) in &lists {

@@ -3,7 +3,7 @@
 
 use super::shape::check_shape_of_view;
 use crate::storage::Db;
-use crate::{Holdings, Index, IndexError, KnownProposal, KnownVote, Shape, Stats, VotesOf, Walked};
+use crate::{Holdings, Index, IndexError, KnownVote, Shape, Stats, StoredProposal, VotesOf, Walked};
 use consensus::{Epoch, ValidatorIndex};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,9 +35,9 @@ impl IndexView {
         Index::load(db, shape, format).map(Self)
     }
 
-    /// See [`Index::votes_of_telling`].
-    pub fn votes_of(&self, validator: ValidatorIndex, tell: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
-        self.0.votes_of_telling(validator, tell)
+    /// See [`Index::votes_of_with_progress`].
+    pub fn votes_of(&self, validator: ValidatorIndex, progress: &mut dyn FnMut(Walked)) -> Result<VotesOf, IndexError> {
+        self.0.votes_of_with_progress(validator, progress)
     }
 
     /// See [`Index::votes_of_several`].
@@ -45,27 +45,27 @@ impl IndexView {
         &self,
         validators: &BTreeSet<ValidatorIndex>,
         visit: &mut dyn FnMut(ValidatorIndex, &KnownVote),
-        tell: &mut dyn FnMut(Walked),
+        progress: &mut dyn FnMut(Walked),
     ) -> Result<(), IndexError> {
-        self.0.votes_of_several(validators, visit, tell)
+        self.0.votes_of_several(validators, visit, progress)
     }
 
-    /// Like [`Index::proposals_of`]. `tell` gets the progress as in [`Index::proposals_where`].
+    /// Like [`Index::proposals_of`]. `progress` gets the progress as in [`Index::proposals_where`].
     pub fn proposals_of(
         &self,
         validator: ValidatorIndex,
-        tell: &mut dyn FnMut(Walked),
-    ) -> Result<Vec<KnownProposal>, IndexError> {
-        self.0.proposals_where(|proposer| proposer == validator, tell)
+        progress: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<StoredProposal>, IndexError> {
+        self.0.proposals_where(|proposer| proposer == validator, progress)
     }
 
     /// See [`Index::proposals_where`].
     pub fn proposals_where(
         &self,
         wanted: impl Fn(ValidatorIndex) -> bool,
-        tell: &mut dyn FnMut(Walked),
-    ) -> Result<Vec<KnownProposal>, IndexError> {
-        self.0.proposals_where(wanted, tell)
+        progress: &mut dyn FnMut(Walked),
+    ) -> Result<Vec<StoredProposal>, IndexError> {
+        self.0.proposals_where(wanted, progress)
     }
 
     /// See [`Index::epochs_held`].

@@ -56,12 +56,10 @@ impl Packed {
     }
 }
 
-type ArrivalPage = Box<[Packed; PAGE]>;
-
 /// The arrivals for one target epoch. A chain has one vote for each target.
 #[derive(Default)]
 struct EpochArrivals {
-    pages: Vec<Option<ArrivalPage>>,
+    pages: Vec<Option<Box<[Packed; PAGE]>>>,
     used: u64,
     n_bytes: usize,
 }
@@ -85,7 +83,7 @@ impl EpochArrivals {
         let index = validator.as_u64() as usize;
         let number = index / PAGE;
         if number >= self.pages.len() {
-            self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<ArrivalPage>>();
+            self.n_bytes += (number + 1 - self.pages.len()) * size_of::<Option<Box<[Packed; PAGE]>>>();
             self.pages.resize_with(number + 1, || None);
         }
         let page = self.pages[number].get_or_insert_with(|| {
@@ -97,16 +95,13 @@ impl EpochArrivals {
     }
 }
 
-/// Identifies a vote outside its validator's chain: the validator and the handle of the data.
-type Outside = (ValidatorIndex, u32);
-
 /// The arrivals of all validators' votes that are kept in memory.
 #[derive(Default)]
 pub(crate) struct Arrivals {
     by_epoch: HashMap<Epoch, EpochArrivals>,
-    /// The first map contains the latest arrivals. When it is full, it replaces the second one, and
+    /// By validator and handle of the data. The first map contains the latest arrivals. When it is full, it replaces the second one, and
     /// a new map is started.
-    outside: [HashMap<Outside, Packed>; 2],
+    outside: [HashMap<(ValidatorIndex, u32), Packed>; 2],
     n_bytes: usize,
     clock: u64,
 }
